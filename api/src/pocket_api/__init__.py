@@ -1,0 +1,1 @@
+"""Custom resource models: the one schema of CRDs, workload configuration and docs."""

@@ -1,0 +1,1 @@
+"""Operator: pure builders of what a RelayMiner needs."""

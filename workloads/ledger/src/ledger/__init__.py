@@ -1,0 +1,1 @@
+"""The relay ledger on Redis streams."""

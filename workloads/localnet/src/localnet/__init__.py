@@ -1,0 +1,1 @@
+"""A small and faithful Shannon chain for trials and tests."""

@@ -1,0 +1,1 @@
+"""Miner: claims and proves recorded relays."""

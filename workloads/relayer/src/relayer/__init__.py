@@ -1,0 +1,1 @@
+"""Relayer: admits, serves, signs and records relays."""

@@ -1,0 +1,1 @@
+"""The Shannon protocol and its chain: crypto, SMST, messages, sessions, claims, chain client, keys."""

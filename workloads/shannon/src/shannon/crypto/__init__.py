@@ -1,0 +1,1 @@
+"""Curve arithmetic, signatures and addresses (protocol/ring-signatures.md)."""

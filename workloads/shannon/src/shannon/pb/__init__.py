@@ -1,0 +1,1 @@
+"""Protobuf messages of the chain, compiled by scripts/generate_pb.py."""

@@ -1,0 +1,21 @@
+from shannon.pb import cosmos_base_v1beta1_pb2 as _cosmos_base_v1beta1_pb2
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class QueryBalanceRequest(_message.Message):
+    __slots__ = ("address", "denom")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    DENOM_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    denom: str
+    def __init__(self, address: _Optional[str] = ..., denom: _Optional[str] = ...) -> None: ...
+
+class QueryBalanceResponse(_message.Message):
+    __slots__ = ("balance",)
+    BALANCE_FIELD_NUMBER: _ClassVar[int]
+    balance: _cosmos_base_v1beta1_pb2.Coin
+    def __init__(self, balance: _Optional[_Union[_cosmos_base_v1beta1_pb2.Coin, _Mapping]] = ...) -> None: ...

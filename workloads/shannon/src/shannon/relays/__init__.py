@@ -1,0 +1,1 @@
+"""Relay messages: canonical encodings, signable hashes, relay hash, difficulty, HTTP envelope."""

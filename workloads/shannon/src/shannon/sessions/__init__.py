@@ -1,0 +1,1 @@
+"""Session arithmetic, session ids and supplier selection (protocol/sessions.md)."""

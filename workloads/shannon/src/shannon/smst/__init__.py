@@ -1,0 +1,1 @@
+"""The sparse Merkle sum trie of a session (protocol/smst.md)."""

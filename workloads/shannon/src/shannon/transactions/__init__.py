@@ -1,0 +1,1 @@
+"""Building, signing and timing of transactions (claims-and-proofs.md, section 6)."""
