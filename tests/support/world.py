@@ -1,0 +1,79 @@
+"""A small world on a localnet: keys, genesis, a gateway that signs relays."""
+
+import hashlib
+import random
+from dataclasses import dataclass, field
+
+from localnet.genesis import Genesis
+from shannon.crypto.addresses import address_of
+from shannon.crypto.ecdsa import PrivateKey
+from shannon.crypto.ring import sign_ring
+from shannon.relays.envelope import HttpRequest
+from shannon.relays.messages import Relay, RelayRequest, RelayResponse, SessionHeader
+
+
+def key(name: str) -> PrivateKey:
+    """A repeatable key."""
+    return PrivateKey(hashlib.sha256(f"test key {name}".encode()).digest())
+
+
+def address(name: str) -> str:
+    """Its address."""
+    return address_of(key(name).public_key)
+
+
+@dataclass
+class World:
+    """Names are turned into keys; `genesis()` stakes them all."""
+
+    suppliers: tuple[str, ...] = ("alice", "bob")
+    services: tuple[str, ...] = ("eth",)
+    compute_units: int = 100
+    chance: random.Random = field(default_factory=lambda: random.Random(7))
+
+    def application(self, service: str) -> str:
+        return address(f"app {service}")
+
+    def genesis(self, **overrides: object) -> Genesis:
+        names = [*self.suppliers, *(f"app {s}" for s in self.services), "gateway", "owner"]
+        fields: dict[str, object] = {
+            "block_seconds": 1.0,
+            "accounts": [
+                {"address": address(n), "balance": 10_000_000_000, "public_key": key(n).public_key.hex()} for n in names
+            ],
+            "gateways": [{"address": address("gateway")}],
+            "services": [
+                {"id": s, "name": s, "compute_units_per_relay": self.compute_units, "owner": address("owner")}
+                for s in self.services
+            ],
+            "applications": [
+                {"address": self.application(s), "stake": 10**12, "service": s, "gateways": [address("gateway")]}
+                for s in self.services
+            ],
+            "suppliers": [
+                {"operator": address(n), "owner": address(n), "stake": 10**9, "services": list(self.services)}
+                for n in self.suppliers
+            ],
+            "proof_params": {"proof_request_probability": 1.0, "proof_missing_penalty": 1_000_000},
+            "shared_params": {"compute_units_to_tokens_multiplier": 1_000_000},
+            "num_suppliers_per_session": 10,
+        }
+        fields.update(overrides)
+        return Genesis.model_validate(fields)
+
+    def request(self, header: SessionHeader, supplier: str, body: bytes, url: str = "http://x/") -> RelayRequest:
+        """A request that the gateway signed."""
+        envelope = HttpRequest("POST", url, {"Content-Type": ("application/json",)}, body)
+        unsigned = RelayRequest(header, b"", supplier, envelope.encode())
+        ring = sorted([key("gateway").public_key, key(f"app {header.service_id}").public_key])
+        signature = sign_ring(unsigned.signable_hash(), ring, key("gateway").scalar, self.chance.randbytes)
+        return RelayRequest(header, signature.encode(), supplier, unsigned.payload)
+
+    def relay(self, header: SessionHeader, supplier_name: str, number: int) -> bytes:
+        """Bytes of a mined relay, as a leaf holds them."""
+        request = self.request(header, address(supplier_name), b'{"id":%d}' % number)
+        payload = b"answer %d" % number
+        unsigned = RelayResponse(header, b"", payload, hashlib.sha256(payload).digest())
+        signature = key(supplier_name).sign(unsigned.signable_hash())
+        response = RelayResponse(header, signature, b"", unsigned.payload_hash)
+        return Relay(request, response).encode()

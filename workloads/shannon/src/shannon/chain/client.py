@@ -1,0 +1,302 @@
+"""The chain's gRPC queries with failover over several nodes (messages.md, sections 3 to 10)."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+
+from shannon.chain import convert
+from shannon.chain.model import Account, Application, Block, Difficulty, Session, Supplier, TransactionResult
+from shannon.chain.nodes import Failover, NodeAddress
+from shannon.claims.requirement import Claim, ProofParams
+from shannon.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError, NotFound
+from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
+from shannon.pb import cosmos_bank_v1beta1_pb2 as bank_pb
+from shannon.pb import cosmos_base_node_v1beta1_pb2 as node_pb
+from shannon.pb import cosmos_base_tendermint_v1beta1_pb2 as comet_pb
+from shannon.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+from shannon.pb import pocket_application_pb2 as application_pb
+from shannon.pb import pocket_proof_pb2 as proof_pb
+from shannon.pb import pocket_service_pb2 as service_pb
+from shannon.pb import pocket_session_pb2 as session_pb
+from shannon.pb import pocket_shared_pb2 as shared_pb
+from shannon.pb import pocket_supplier_pb2 as supplier_pb
+from shannon.sessions.grid import SharedParams
+from shannon.transactions.build import DENOMINATION, transaction_hash
+
+M = TypeVar("M", bound=Message)
+HEIGHT_HEADER: Final = "x-cosmos-block-height"
+_RECEIVE_LIMIT: Final = 10 * 1024 * 1024
+_PAGE: Final = 100
+_UNAVAILABLE: Final = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.ABORTED,
+}
+# A transaction response whose log is not UTF-8 (an unknown fee payer's raw address) cannot be parsed by the
+# runtime; the node gives it code 9 (claims-and-proofs.md, section 6).
+_UNREADABLE_LOG_CODE: Final = 9
+
+
+class Unsupported(ChainRefusal):
+    """The node does not know the method (older release)."""
+
+
+def channel_of(address: NodeAddress) -> grpc.aio.Channel:
+    """A channel with keep-alive and a bounded receive size."""
+    target, secure = address.grpc_target
+    options = [("grpc.keepalive_time_ms", 60_000), ("grpc.max_receive_message_length", _RECEIVE_LIMIT)]
+    if secure:
+        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=options)
+    return grpc.aio.insecure_channel(target, options=options)
+
+
+def error_from_status(method: str, code: grpc.StatusCode, message: str) -> ChainError:
+    """The typed error for a gRPC status."""
+    text = f"{method.rsplit('/', 1)[-1]}: {message[:500]}"
+    if code is grpc.StatusCode.NOT_FOUND:
+        return NotFound(text)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return Unsupported(text)
+    if code in _UNAVAILABLE:
+        return ChainUnavailable(text)
+    return ChainRefusal(text)
+
+
+class ChainClient:
+    """Typed queries; every call has a deadline and tries the nodes in turn.
+
+    Errors: NotFound, ChainRefusal (asking again will not help), ChainUnavailable.
+    """
+
+    def __init__(self, addresses: Sequence[NodeAddress], timeout_seconds: float = 5.0) -> None:
+        self._channels = [channel_of(address) for address in addresses]
+        self._nodes = Failover(self._channels)
+        self._timeout = timeout_seconds
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes every channel."""
+        for channel in self._channels:
+            await channel.close()
+
+    async def _call(self, method: str, request: Message, response: type[M], height: int = 0) -> M:
+        raw = await self._call_raw(method, request, height)
+        try:
+            return response.FromString(raw)
+        except DecodeError as error:
+            raise DecodingError(f"{method}: the node's answer cannot be read") from error
+
+    async def _call_raw(self, method: str, request: Message, height: int = 0) -> bytes:
+        metadata = ((HEIGHT_HEADER, str(height)),) if height else ()
+
+        async def ask(channel: grpc.aio.Channel) -> bytes:
+            call: Any = channel.unary_unary(method)
+            try:
+                answer: bytes = await call(request.SerializeToString(), timeout=self._timeout, metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                raise error_from_status(method, error.code(), error.details() or "") from error
+            return answer
+
+        return await self._nodes.call(method, ask, self._timeout)
+
+    async def chain_id(self) -> str:
+        """Network name of the node."""
+        answer = await self._call(
+            "/cosmos.base.tendermint.v1beta1.Service/GetNodeInfo",
+            comet_pb.GetNodeInfoRequest(),
+            comet_pb.GetNodeInfoResponse,
+        )
+        return answer.default_node_info.network
+
+    async def minimum_gas_price(self) -> str:
+        """The node's minimum gas price; empty where none is required."""
+        answer = await self._call(
+            "/cosmos.base.node.v1beta1.Service/Config", node_pb.ConfigRequest(), node_pb.ConfigResponse
+        )
+        return answer.minimum_gas_price
+
+    async def latest_block(self) -> Block:
+        """Latest committed block."""
+        answer = await self._call(
+            "/cosmos.base.tendermint.v1beta1.Service/GetLatestBlock",
+            comet_pb.GetLatestBlockRequest(),
+            comet_pb.GetLatestBlockResponse,
+        )
+        return convert.block(answer.block_id, answer.block.header)
+
+    async def block(self, height: int) -> Block:
+        """A committed block; ChainRefusal when it is not there yet."""
+        answer = await self._call(
+            "/cosmos.base.tendermint.v1beta1.Service/GetBlockByHeight",
+            comet_pb.GetBlockByHeightRequest(height=height),
+            comet_pb.GetBlockByHeightResponse,
+        )
+        return convert.block(answer.block_id, answer.block.header)
+
+    async def shared_params(self, height: int = 0) -> SharedParams:
+        """Params effective at `height`; the live ones for 0."""
+        if height <= 0:
+            live = await self._call(
+                "/pocket.shared.Query/Params", shared_pb.QueryParamsRequest(), shared_pb.QueryParamsResponse
+            )
+            return convert.shared_params(live.params)
+        answer = await self._call(
+            "/pocket.shared.Query/ParamsAtHeight",
+            shared_pb.QueryParamsAtHeightRequest(height=height),
+            shared_pb.QueryParamsAtHeightResponse,
+        )
+        return convert.shared_params(answer.params)
+
+    async def proof_params(self) -> ProofParams:
+        """Live proof params."""
+        answer = await self._call(
+            "/pocket.proof.Query/Params", proof_pb.QueryParamsRequest(), proof_pb.QueryParamsResponse
+        )
+        return convert.proof_params(answer.params)
+
+    async def num_suppliers_per_session(self) -> int:
+        """Places in a session, live."""
+        answer = await self._call(
+            "/pocket.session.Query/Params", session_pb.QueryParamsRequest(), session_pb.QueryParamsResponse
+        )
+        return answer.params.num_suppliers_per_session
+
+    async def session(self, application_address: str, service_id: str, height: int) -> Session:
+        """The hydrated session that holds `height`; ChainRefusal names why there is none."""
+        answer = await self._call(
+            "/pocket.session.Query/GetSession",
+            session_pb.QueryGetSessionRequest(
+                application_address=application_address, service_id=service_id, block_height=height
+            ),
+            session_pb.QueryGetSessionResponse,
+        )
+        return convert.session(answer.session)
+
+    async def application(self, address: str) -> Application:
+        """Current record; NotFound."""
+        answer = await self._call(
+            "/pocket.application.Query/Application",
+            application_pb.QueryGetApplicationRequest(address=address),
+            application_pb.QueryGetApplicationResponse,
+        )
+        return convert.application(answer.application)
+
+    async def supplier(self, operator_address: str) -> Supplier:
+        """Current record with its service history; NotFound."""
+        answer = await self._call(
+            "/pocket.supplier.Query/Supplier",
+            supplier_pb.QueryGetSupplierRequest(operator_address=operator_address),
+            supplier_pb.QueryGetSupplierResponse,
+        )
+        return convert.supplier(answer.supplier)
+
+    async def supplier_min_stake_upokt(self) -> int:
+        """Least stake of a supplier."""
+        answer = await self._call(
+            "/pocket.supplier.Query/Params", supplier_pb.QueryParamsRequest(), supplier_pb.QueryParamsResponse
+        )
+        return convert.amount(answer.params.min_stake)
+
+    async def compute_units_per_relay(self, service_id: str, height: int) -> int:
+        """Units per relay effective at `height`; a node without that query answers with the live value."""
+        try:
+            answer = await self._call(
+                "/pocket.service.Query/ComputeUnitsPerRelayAtHeight",
+                service_pb.QueryComputeUnitsPerRelayAtHeightRequest(serviceId=service_id, blockHeight=height),
+                service_pb.QueryComputeUnitsPerRelayAtHeightResponse,
+            )
+        except Unsupported:
+            live = await self._call(
+                "/pocket.service.Query/Service",
+                service_pb.QueryGetServiceRequest(id=service_id),
+                service_pb.QueryGetServiceResponse,
+            )
+            return live.service.compute_units_per_relay
+        return answer.computeUnitsPerRelay
+
+    async def difficulty(self, service_id: str, height: int) -> Difficulty:
+        """Difficulty effective at `height`; the base target where the service has no entry."""
+        answer = await self._call(
+            "/pocket.service.Query/RelayMiningDifficultyAtHeight",
+            service_pb.QueryGetRelayMiningDifficultyAtHeightRequest(serviceId=service_id, blockHeight=height),
+            service_pb.QueryGetRelayMiningDifficultyAtHeightResponse,
+        )
+        return convert.difficulty(answer.relayMiningDifficulty)
+
+    async def account(self, address: str) -> Account:
+        """Account with number and public key; NotFound."""
+        answer = await self._call(
+            "/cosmos.auth.v1beta1.Query/Account",
+            auth_pb.QueryAccountRequest(address=address),
+            auth_pb.QueryAccountResponse,
+        )
+        return convert.account(answer.account.type_url, answer.account.value)
+
+    async def balance_upokt(self, address: str) -> int:
+        """Balance; 0 for an unknown account."""
+        answer = await self._call(
+            "/cosmos.bank.v1beta1.Query/Balance",
+            bank_pb.QueryBalanceRequest(address=address, denom=DENOMINATION),
+            bank_pb.QueryBalanceResponse,
+        )
+        return convert.amount(answer.balance)
+
+    async def claim(self, session_id: str, supplier: str) -> Claim:
+        """The claim in module state; NotFound before inclusion and after settlement."""
+        answer = await self._call(
+            "/pocket.proof.Query/Claim",
+            proof_pb.QueryGetClaimRequest(session_id=session_id, supplier_operator_address=supplier),
+            proof_pb.QueryGetClaimResponse,
+        )
+        return convert.claim(answer.claim)
+
+    async def claims_of(self, supplier: str) -> list[Claim]:
+        """All claims of a supplier, page by page."""
+        found: list[Claim] = []
+        key = b""
+        while True:
+            request = proof_pb.QueryAllClaimsRequest(supplier_operator_address=supplier)
+            request.pagination.limit = _PAGE
+            request.pagination.key = key
+            answer = await self._call("/pocket.proof.Query/AllClaims", request, proof_pb.QueryAllClaimsResponse)
+            found += [convert.claim(row) for row in answer.claims]
+            key = answer.pagination.next_key
+            if not key:
+                return found
+
+    async def simulate(self, raw: bytes) -> int:
+        """Gas used by a transaction on the last committed state; ChainRefusal with the chain's text."""
+        answer = await self._call(
+            "/cosmos.tx.v1beta1.Service/Simulate", tx_pb.SimulateRequest(tx_bytes=raw), tx_pb.SimulateResponse
+        )
+        return answer.gas_info.gas_used
+
+    async def broadcast(self, raw: bytes) -> TransactionResult:
+        """Hands the transaction to a node's mempool (mode SYNC); code 0 is not inclusion."""
+        request = tx_pb.BroadcastTxRequest(tx_bytes=raw, mode=tx_pb.BROADCAST_MODE_SYNC)
+        answer = await self._call_raw("/cosmos.tx.v1beta1.Service/BroadcastTx", request)
+        try:
+            return convert.transaction_result(tx_pb.BroadcastTxResponse.FromString(answer).tx_response)
+        except DecodeError:
+            log = "the node refused the transaction with a log that is not UTF-8: unknown fee payer address"
+            return TransactionResult(transaction_hash(raw), _UNREADABLE_LOG_CODE, "sdk", log)
+
+    async def transaction(self, tx_hash: str) -> TransactionResult:
+        """Result of an included transaction; NotFound until it is indexed, and on nodes without index."""
+        answer = await self._call(
+            "/cosmos.tx.v1beta1.Service/GetTx", tx_pb.GetTxRequest(hash=tx_hash), tx_pb.GetTxResponse
+        )
+        return convert.transaction_result(answer.tx_response)

@@ -1,0 +1,177 @@
+"""From protobuf answers to model values; raises DecodingError on what cannot be."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from shannon.chain.model import (
+    Account,
+    Application,
+    Block,
+    Difficulty,
+    Event,
+    ServiceConfig,
+    Session,
+    Supplier,
+    TransactionResult,
+)
+from shannon.claims.requirement import Claim, ProofParams
+from shannon.errors import DecodingError
+from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
+from shannon.pb import cosmos_base_abci_v1beta1_pb2 as abci_pb
+from shannon.pb import cosmos_base_v1beta1_pb2 as base_pb
+from shannon.pb import cosmos_crypto_secp256k1_pb2 as secp_pb
+from shannon.pb import pocket_application_pb2 as application_pb
+from shannon.pb import pocket_proof_pb2 as proof_pb
+from shannon.pb import pocket_service_pb2 as service_pb
+from shannon.pb import pocket_session_pb2 as session_pb
+from shannon.pb import pocket_shared_pb2 as shared_pb
+from shannon.pb import tendermint_types_pb2 as comet_pb
+from shannon.relays.difficulty import BASE_TARGET
+from shannon.relays.messages import SessionHeader
+from shannon.sessions.grid import SharedParams
+from shannon.transactions.build import SECP256K1_PUBLIC_KEY, Timestamp
+
+BASE_ACCOUNT = "/cosmos.auth.v1beta1.BaseAccount"
+
+
+def amount(coin: base_pb.Coin) -> int:
+    """Amount of a coin in upokt; raises DecodingError."""
+    try:
+        return int(coin.amount or "0")
+    except ValueError as error:
+        raise DecodingError(f"amount {coin.amount[:40]!r} is not a whole number") from error
+
+
+def header_of(message: session_pb.SessionHeader) -> SessionHeader:
+    """Session header."""
+    return SessionHeader(
+        message.application_address,
+        message.service_id,
+        message.session_id,
+        message.session_start_block_height,
+        message.session_end_block_height,
+    )
+
+
+def shared_params(message: shared_pb.Params) -> SharedParams:
+    """Shared params; both number and anchor may be unset on older chains."""
+    if message.num_blocks_per_session == 0 or message.compute_unit_cost_granularity == 0:
+        raise DecodingError("shared params without blocks per session or price granularity")
+    return SharedParams(**{f.name: getattr(message, f.name) for f in shared_pb.Params.DESCRIPTOR.fields})
+
+
+def proof_params(message: proof_pb.Params) -> ProofParams:
+    """Proof params."""
+    return ProofParams(
+        message.proof_request_probability,
+        amount(message.proof_requirement_threshold),
+        amount(message.proof_missing_penalty),
+        amount(message.proof_submission_fee),
+    )
+
+
+def application(message: application_pb.Application) -> Application:
+    """Application record."""
+    return Application(
+        message.address,
+        amount(message.stake),
+        tuple(c.service_id for c in message.service_configs),
+        tuple(message.delegatee_gateway_addresses),
+        {height: tuple(row.gateway_addresses) for height, row in message.pending_undelegations.items()},
+        message.unstake_session_end_height,
+    )
+
+
+def session(message: session_pb.Session) -> Session:
+    """Hydrated session."""
+    return Session(
+        header_of(message.header),
+        message.session_number,
+        message.num_blocks_per_session,
+        amount(message.application.stake),
+        frozenset(supplier.operator_address for supplier in message.suppliers),
+    )
+
+
+def _service_config(row: shared_pb.ServiceConfigUpdate) -> ServiceConfig:
+    return ServiceConfig(
+        row.service.service_id,
+        row.activation_height,
+        row.deactivation_height,
+        tuple((share.address, share.rev_share_percentage) for share in row.service.rev_share),
+        tuple((endpoint.rpc_type, endpoint.url) for endpoint in row.service.endpoints),
+    )
+
+
+def supplier(message: shared_pb.Supplier) -> Supplier:
+    """Supplier record."""
+    return Supplier(
+        message.operator_address,
+        message.owner_address,
+        amount(message.stake),
+        frozenset(config.service_id for config in message.services),
+        message.unstake_session_end_height,
+        tuple(_service_config(row) for row in message.service_config_history),
+    )
+
+
+def account(type_url: str, value: bytes) -> Account:
+    """Account from its Any; module and vesting accounts embed a base account at field 1."""
+    try:
+        base = auth_pb.BaseAccount.FromString(value)
+        if type_url != BASE_ACCOUNT:
+            base = auth_pb.BaseAccount.FromString(base.address.encode())
+        key = None
+        if base.HasField("pub_key") and base.pub_key.type_url == SECP256K1_PUBLIC_KEY:
+            key = secp_pb.PubKey.FromString(base.pub_key.value).key or None
+    except DecodeError as error:
+        raise DecodingError(f"account of type {type_url[:80]!r} cannot be read") from error
+    return Account(base.address, base.account_number, base.sequence, key)
+
+
+def difficulty(message: service_pb.RelayMiningDifficulty) -> Difficulty:
+    """Difficulty; an empty target means the base target."""
+    return Difficulty(message.service_id, message.target_hash or BASE_TARGET, message.num_relays_ema)
+
+
+def claim(message: proof_pb.Claim) -> Claim:
+    """Claim with its validation status."""
+    return Claim(
+        message.supplier_operator_address,
+        header_of(message.session_header),
+        message.root_hash,
+        int(message.proof_validation_status),
+    )
+
+
+def block(block_id: comet_pb.BlockID, header: comet_pb.Header) -> Block:
+    """Block from the gRPC form."""
+    return Block(header.height, block_id.hash, Timestamp(header.time.seconds, header.time.nanos))
+
+
+def transaction_result(message: abci_pb.TxResponse) -> TransactionResult:
+    """Broadcast or inclusion result."""
+    return TransactionResult(
+        message.txhash, message.code, message.codespace, message.raw_log, message.height, message.gas_used
+    )
+
+
+def _plain(value: str) -> str:
+    if value.startswith('"'):
+        try:
+            text = json.loads(value)
+        except ValueError:
+            return value
+        return text if isinstance(text, str) else value
+    return value
+
+
+def events(rows: Iterable[Mapping[str, Any]]) -> tuple[Event, ...]:
+    """Events from CometBFT JSON; quotes of attribute values stripped."""
+    return tuple(
+        Event(str(row["type"]), {str(a["key"]): _plain(str(a.get("value") or "")) for a in row.get("attributes") or []})
+        for row in rows
+    )

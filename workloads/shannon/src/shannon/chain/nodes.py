@@ -1,0 +1,85 @@
+"""Node addresses and the choice among several nodes."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+from urllib.parse import urlsplit
+
+from shannon.errors import ChainUnavailable, ConfigurationError
+
+T = TypeVar("T")
+N = TypeVar("N")
+
+_COOLDOWN_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAddress:
+    """One node: `grpc://` or `grpcs://` host and port, and the CometBFT RPC as `http(s)://`."""
+
+    grpc: str
+    rpc: str
+
+    @classmethod
+    def parse(cls, grpc: str, rpc: str) -> "NodeAddress":
+        """Normalised address: `tcp://` counts as `http://`, trailing slashes go; raises ConfigurationError."""
+        if "://" not in grpc:
+            grpc = "grpc://" + grpc
+        parts = urlsplit(grpc)
+        if parts.scheme not in ("grpc", "grpcs", "http", "https") or not parts.hostname:
+            raise ConfigurationError(f"chain node gRPC address {grpc!r}: write grpc://host:port, or grpcs:// with TLS")
+        rpc = rpc.rstrip("/").replace("tcp://", "http://", 1)
+        if urlsplit(rpc).scheme not in ("http", "https") or not urlsplit(rpc).hostname:
+            raise ConfigurationError(f"chain node RPC address {rpc!r}: write http://host:port or https://host:port")
+        return cls(grpc.rstrip("/"), rpc)
+
+    @property
+    def grpc_target(self) -> tuple[str, bool]:
+        """(host:port, TLS)."""
+        parts = urlsplit(self.grpc)
+        secure = parts.scheme in ("grpcs", "https")
+        return f"{parts.hostname}:{parts.port or (443 if secure else 9090)}", secure
+
+    @property
+    def websocket_url(self) -> str:
+        """The CometBFT WebSocket."""
+        return self.rpc.replace("http", "ws", 1) + "/websocket"
+
+
+@dataclass(slots=True)
+class Failover(Generic[N]):
+    """Asks nodes in order, preferring those that did not fail lately."""
+
+    nodes: Sequence[N]
+    clock: Callable[[], float] = time.monotonic
+    _failed_until: dict[int, float] = field(default_factory=dict)
+
+    def order(self) -> list[int]:
+        """Indices of nodes, the resting ones last."""
+        now = self.clock()
+        return sorted(range(len(self.nodes)), key=lambda i: (self._failed_until.get(i, 0.0) > now, i))
+
+    async def call(self, what: str, ask: Callable[[N], Awaitable[T]], deadline_seconds: float) -> T:
+        """The first usable answer; ChainUnavailable with all causes when no node gives one in time."""
+        causes = []
+        end = self.clock() + deadline_seconds
+        for place, index in enumerate(self.order()):
+            left = end - self.clock()
+            if left <= 0:
+                break
+            # Every node but the last leaves time for the next one.
+            share = left if place == len(self.nodes) - 1 else left * 0.6
+            try:
+                async with asyncio.timeout(share):
+                    answer = await ask(self.nodes[index])
+            except ChainUnavailable as error:
+                causes.append(str(error))
+            except TimeoutError:
+                causes.append(f"node {index + 1}: no answer within {share:.1f} s")
+            else:
+                self._failed_until.pop(index, None)
+                return answer
+            self._failed_until[index] = self.clock() + _COOLDOWN_SECONDS
+        raise ChainUnavailable(f"{what}: no chain node answered ({'; '.join(causes) or 'deadline passed'})")

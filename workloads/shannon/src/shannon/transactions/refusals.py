@@ -1,0 +1,88 @@
+"""What a refused transaction means and what to do about it (claims-and-proofs.md, section 6).
+
+Handlers fail with code 1 and codespace `undefined`: only the text tells why, so the text is matched.
+"""
+
+import enum
+import re
+
+
+class Refusal(enum.Enum):
+    """Treatment of a refusal."""
+
+    ACCEPTED_BEFORE = "the same bytes are already known"
+    NOT_REQUIRED = "the proof is not required"
+    TOO_EARLY = "the window is not open yet"
+    TOO_LATE = "the window has closed"
+    NO_FUNDS = "the operator cannot pay"
+    NEW_TIMESTAMP = "the timeout timestamp cannot be used"
+    ACCOUNT = "wrong account number, chain id or sequence"
+    MORE_GAS = "the gas limit is too low"
+    FEE_TOO_LOW = "the gas price is below the node's minimum"
+    POISON = "one message can never succeed"
+    PROGRAMMING = "the transaction is malformed"
+    RETRY = "try again"
+
+
+_POISON_TEXTS = (
+    "mismatch: claim compute units",
+    "invalid session ID",
+    "session ID does not match",
+    "supplier not found",
+    "not staked for requested service",
+    "claim not found",
+    "no claim found",
+    "invalid proof",
+    "invalid relay",
+    "supplier type mismatch",
+    "invalid relay difficulty",
+    "failed to validate relay difficulty",
+    "not enough funds to submit proof",
+    "invalid session end height",
+    "invalid session start height",
+    "invalid session header",
+)
+_FUNDS_TEXTS = ("insufficient funds", "insufficient account balance", "spendable balance")
+_CODES = {
+    2: Refusal.PROGRAMMING,
+    4: Refusal.ACCOUNT,
+    5: Refusal.NO_FUNDS,
+    8: Refusal.PROGRAMMING,
+    9: Refusal.PROGRAMMING,
+    11: Refusal.MORE_GAS,
+    12: Refusal.PROGRAMMING,
+    13: Refusal.FEE_TOO_LOW,
+    15: Refusal.PROGRAMMING,
+    19: Refusal.ACCEPTED_BEFORE,
+    20: Refusal.RETRY,
+    30: Refusal.NEW_TIMESTAMP,
+    32: Refusal.ACCOUNT,
+    42: Refusal.NEW_TIMESTAMP,
+}
+
+
+def classify(code: int, codespace: str, log: str) -> Refusal:
+    """Meaning of a refusal; code 0 must not be passed. Texts win over codes."""
+    if "outside of the session's" in log:
+        return Refusal.TOO_EARLY if "is less than" in log else Refusal.TOO_LATE
+    if "proof not required" in log:
+        return Refusal.NOT_REQUIRED
+    if any(text in log for text in _FUNDS_TEXTS):
+        return Refusal.NO_FUNDS
+    if "ttl exceeds" in log or "failed to add unordered nonce" in log or "tx timeout" in log:
+        return Refusal.NEW_TIMESTAMP
+    if any(text in log for text in _POISON_TEXTS) or codespace == "proof":
+        return Refusal.POISON
+    if "out of gas" in log:
+        return Refusal.MORE_GAS
+    if "tx already exists in cache" in log:
+        return Refusal.ACCEPTED_BEFORE
+    if codespace == "sdk":
+        return Refusal.PROGRAMMING if code == 18 else _CODES.get(code, Refusal.RETRY)
+    return Refusal.RETRY
+
+
+def failed_message_index(log: str) -> int | None:
+    """Which message of a transaction failed, where the text tells."""
+    found = re.search(r"message index: (\d+)", log)
+    return int(found[1]) if found else None
