@@ -1,0 +1,86 @@
+"""Connecting to Redis, and refusing one that can lose relays."""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from ledger.errors import LedgerUnavailable, UnsafeRedis
+
+
+def connect(url: str, *, timeout_seconds: float = 2.0) -> "Redis":
+    """A client whose every command has a deadline; retries are the caller's decision."""
+    return Redis.from_url(
+        url,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        health_check_interval=0,
+    )
+
+
+def shown(url: str) -> str:
+    """The URL without credentials, for messages."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class RedisInfo:
+    """What decides whether a Redis can be trusted; memory in bytes, limit 0 = none."""
+
+    run_id: str
+    append_only: bool
+    eviction_policy: str
+    used_memory: int
+    max_memory: int
+
+    def problem(self) -> str | None:
+        """What must be changed before money is entrusted to it."""
+        if self.eviction_policy != "noeviction":
+            return (
+                f"Redis evicts keys (maxmemory-policy {self.eviction_policy}): relays would vanish unseen. "
+                "Set maxmemory-policy noeviction."
+            )
+        if not self.append_only:
+            return "Redis has no append-only file: a restart loses every relay. Set appendonly yes."
+        return None
+
+    def pressure(self) -> float:
+        """Share of the memory limit in use; 0 without limit."""
+        return self.used_memory / self.max_memory if self.max_memory else 0.0
+
+
+async def inspect(redis: "Redis") -> RedisInfo:
+    """Reads INFO and CONFIG; raises LedgerUnavailable."""
+    try:
+        info: dict[str, Any] = await redis.info()
+        policy = str(info.get("maxmemory_policy", ""))
+        append_only = bool(int(info.get("aof_enabled", 0)))
+    except ResponseError as error:
+        raise LedgerUnavailable(f"Redis refused INFO: {error}") from error
+    except (RedisError, OSError) as error:
+        raise LedgerUnavailable(f"Redis does not answer: {error}") from error
+    return RedisInfo(
+        str(info.get("run_id", "")),
+        append_only,
+        policy or "noeviction",
+        int(info.get("used_memory", 0)),
+        int(info.get("maxmemory", 0)),
+    )
+
+
+async def require_safe(redis: "Redis", url: str) -> RedisInfo:
+    """The Redis's state; raises UnsafeRedis or LedgerUnavailable with what to do."""
+    try:
+        info = await inspect(redis)
+    except LedgerUnavailable as error:
+        raise LedgerUnavailable(f"{shown(url)}: {error}. Check spec.redis and that the server runs.") from error
+    if problem := info.problem():
+        raise UnsafeRedis(f"{shown(url)}: {problem}")
+    return info

@@ -1,0 +1,74 @@
+"""Every Redis key and channel, built in one place.
+
+Per-supplier keys carry the hash tag `{<supplier address>}`, so a Redis Cluster keeps them in one slot
+and the scripts may touch them together.
+"""
+
+from dataclasses import dataclass
+
+from shannon.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys below the prefix of one RelayMiner."""
+
+    prefix: str
+
+    def __post_init__(self) -> None:
+        if not self.prefix or any(c in self.prefix for c in "{}* \n"):
+            raise ConfigurationError(f"Redis key prefix {self.prefix!r}: not empty, without braces, blanks or '*'")
+
+    def _supplier(self, kind: str, supplier: str) -> str:
+        return f"{self.prefix}:{kind}:{{{supplier}}}"
+
+    def stream(self, supplier: str, session_id: str) -> str:
+        """Mined relays of a session, one entry each."""
+        return f"{self._supplier('relays', supplier)}:{session_id}"
+
+    def sessions(self, supplier: str) -> str:
+        """Hash: session id → canonical session header, for sessions not yet settled."""
+        return self._supplier("sessions", supplier)
+
+    def closed(self, supplier: str) -> str:
+        """Hash: session id → why no relay is taken any more, with the session end height."""
+        return self._supplier("closed", supplier)
+
+    def incarnation(self, supplier: str) -> str:
+        """Marker that changes when the supplier's streams were lost."""
+        return self._supplier("incarnation", supplier)
+
+    def seals(self, supplier: str) -> str:
+        """Hash: session id → seal."""
+        return self._supplier("seals", supplier)
+
+    def transactions(self, supplier: str) -> str:
+        """Hash: claim or proof group → signed transaction bytes."""
+        return self._supplier("transactions", supplier)
+
+    def fence(self, supplier: str) -> str:
+        """Highest epoch of an owner."""
+        return self._supplier("fence", supplier)
+
+    def mirrored(self, supplier: str) -> str:
+        """Hash: session id → incarnation and stream id up to which a miner's volume holds the relays."""
+        return self._supplier("mirrored", supplier)
+
+    @property
+    def owner(self) -> str:
+        """Who uses this prefix."""
+        return f"{self.prefix}:owner"
+
+    @property
+    def block(self) -> str:
+        """Latest block as the miner's leader saw it."""
+        return f"{self.prefix}:block"
+
+    @property
+    def blocks_channel(self) -> str:
+        """Channel of new blocks."""
+        return f"{self.prefix}:blocks"
+
+    def cache(self, kind: str, name: str) -> str:
+        """A cached chain answer."""
+        return f"{self.prefix}:cache:{kind}:{name}"

@@ -1,0 +1,274 @@
+"""Recording relays: micro-batches through one script per supplier, each relay in the local log as well.
+
+Invariant: `record` returns only when the relay is in its stream and in the local log (strict), or it raises
+and the relay must not be acknowledged.
+"""
+
+import asyncio
+import contextlib
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from ledger.connection import inspect
+from ledger.errors import LedgerError, LedgerFull, LedgerUnavailable, SessionClosed
+from ledger.keys import Keys
+from ledger.local_log import LocalLog, Record, Segment
+from ledger.scripts import APPEND
+
+_REPLAY_BATCH = 256
+_BEATS_PER_SEGMENT = 30
+
+
+@dataclass(slots=True)
+class PublisherCounters:
+    """Exact counts of what became of relays."""
+
+    appended: int = 0
+    refused_closed: int = 0
+    failed: int = 0
+    replayed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherLimits:
+    """Bounds; times in seconds."""
+
+    queue: int = 20_000
+    batch: int = 512
+    linger_seconds: float = 0.002
+    patience_seconds: float = 3.0
+    retry_seconds: float = 0.05
+    memory_mark: float = 0.9
+
+
+@dataclass(slots=True)
+class _Waiting:
+    record: Record
+    done: "asyncio.Future[None]"
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+class Publisher:
+    """Owned by one worker; `run` must be running while relays are recorded."""
+
+    def __init__(
+        self,
+        redis: "Redis",
+        keys: Keys,
+        log: LocalLog,
+        limits: PublisherLimits | None = None,
+        on_replay: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._log = log
+        self._limits = limits or PublisherLimits()
+        self._on_replay = on_replay
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(self._limits.queue)
+        self._flushing = asyncio.Lock()
+        self._incarnations: dict[str, str] = {}
+        self._run_id = ""
+        self._pressure = 0.0
+        self._beats = 0
+        self._stopping = False
+        self.counters = PublisherCounters()
+
+    @property
+    def waiting(self) -> int:
+        """Relays not yet recorded."""
+        return self._queue.qsize()
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether new relays should be refused before any work is done for them."""
+        return self._queue.full() or self._pressure >= self._limits.memory_mark
+
+    async def record(self, record: Record) -> None:
+        """Records one relay; raises SessionClosed, LedgerUnavailable or LedgerFull."""
+        await self.submit(record)
+
+    def submit(self, record: Record) -> "asyncio.Future[None]":
+        """Queues one relay; the future ends as `record` does. Raises LedgerFull."""
+        waiting = _Waiting(record, asyncio.get_running_loop().create_future())
+        try:
+            self._queue.put_nowait(waiting)
+        except asyncio.QueueFull:
+            raise LedgerFull("too many relays wait to be recorded") from None
+        return waiting.done
+
+    async def run(self) -> None:
+        """Flushes until `drain`; every failure is the waiting relays', never the loop's."""
+        while True:
+            first = await self._queue.get()
+            if self._limits.linger_seconds and not self._stopping:
+                await asyncio.sleep(self._limits.linger_seconds)
+            batch = [first]
+            while len(batch) < self._limits.batch:
+                try:
+                    batch.append(self._queue.get_nowait())
+                except asyncio.QueueEmpty:
+                    break
+            try:
+                await self._flush(batch)
+            finally:
+                for waiting in batch:
+                    if not waiting.done.done():
+                        waiting.done.set_exception(LedgerUnavailable("the recorder was stopped"))
+                        waiting.done.exception()
+                    self._queue.task_done()
+
+    async def drain(self) -> None:
+        """Waits until everything queued is recorded or refused."""
+        self._stopping = True
+        await self._queue.join()
+
+    async def _flush(self, batch: list[_Waiting]) -> None:
+        try:
+            segment = self._log.append([waiting.record for waiting in batch])
+        except OSError as error:
+            self._fail(batch, LedgerUnavailable(f"local log: {error}"))
+            return
+        by_supplier: dict[str, list[_Waiting]] = defaultdict(list)
+        for waiting in batch:
+            by_supplier[waiting.record.supplier].append(waiting)
+        segment.pending += 1
+        try:
+            async with self._flushing:
+                await asyncio.gather(
+                    *(self._append_waiting(supplier, group, segment) for supplier, group in by_supplier.items())
+                )
+        finally:
+            segment.pending -= 1
+
+    async def _append_waiting(self, supplier: str, group: list[_Waiting], segment: Segment) -> None:
+        end = asyncio.get_running_loop().time() + self._limits.patience_seconds
+        while True:
+            try:
+                closed = await self._append(supplier, [waiting.record for waiting in group], segment)
+                break
+            except (RedisError, OSError, TimeoutError) as error:
+                if isinstance(error, ResponseError) or asyncio.get_running_loop().time() >= end:
+                    self._fail(group, LedgerUnavailable(f"Redis did not take the relay: {error}"))
+                    return
+                await asyncio.sleep(self._limits.retry_seconds)
+        for waiting in group:
+            if waiting.done.done():
+                continue
+            if waiting.record.session_id in closed:
+                self.counters.refused_closed += 1
+                waiting.done.set_exception(SessionClosed(f"session {waiting.record.session_id} is closed"))
+                waiting.done.exception()
+            else:
+                self.counters.appended += 1
+                waiting.done.set_result(None)
+
+    def _fail(self, group: Iterable[_Waiting], error: LedgerError) -> None:
+        for waiting in group:
+            if not waiting.done.done():
+                self.counters.failed += 1
+                waiting.done.set_exception(error)
+                waiting.done.exception()
+
+    async def _append(self, supplier: str, records: list[Record], segment: Segment) -> set[str]:
+        """Appends records of one supplier; returns the sessions that are closed."""
+        by_session: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            by_session[record.session_id].append(record)
+        keys = [self._keys.closed(supplier), self._keys.sessions(supplier), self._keys.incarnation(supplier)]
+        arguments: list[Any] = [uuid.uuid4().hex]
+        for session_id, rows in by_session.items():
+            keys.append(self._keys.stream(supplier, session_id))
+            arguments += [session_id, rows[0].header, len(rows), *(row.relay for row in rows)]
+        reply = await APPEND.run(self._redis, keys, arguments)
+        incarnation = _text(reply[0])
+        before = self._incarnations.setdefault(supplier, incarnation)
+        if before != incarnation:
+            self._incarnations[supplier] = incarnation
+            self._run_id = ""  # the heartbeat replays the log
+        closed = set()
+        for session_id, last in zip(by_session, reply[1:], strict=True):
+            if last is None:
+                closed.add(session_id)
+            else:
+                segment.appended[supplier, session_id] = f"{incarnation}/{_text(last)}"
+        return closed
+
+    async def heartbeat(self, seconds: float = 1.0) -> None:
+        """Watches Redis for restarts and memory, replays the log after a loss, releases mirrored segments."""
+        while True:
+            with contextlib.suppress(LedgerError, RedisError, OSError, TimeoutError):
+                await self.beat()
+            await asyncio.sleep(seconds)
+
+    async def beat(self) -> None:
+        """One heartbeat; raises what Redis raises."""
+        info = await inspect(self._redis)
+        self._pressure = info.pressure()
+        if info.run_id != self._run_id:
+            if self._log.segments:
+                await self.replay("first look at Redis" if not self._run_id else "Redis was restarted")
+            self._run_id = info.run_id
+        await self._release()
+
+    async def replay(self, reason: str) -> None:
+        """Appends everything in the log again; a relay that is already there makes no second leaf."""
+        self._on_replay(reason)
+        async with self._flushing:
+            for segment in list(self._log.segments):
+                batches: dict[str, list[Record]] = defaultdict(list)
+                for record in segment.read():
+                    batches[record.supplier].append(record)
+                for supplier, records in batches.items():
+                    for start in range(0, len(records), _REPLAY_BATCH):
+                        chunk = records[start : start + _REPLAY_BATCH]
+                        closed = await self._append(supplier, chunk, segment)
+                        self.counters.replayed += sum(r.session_id not in closed for r in chunk)
+
+    async def _release(self) -> None:
+        """Releases ended segments whose sessions are all settled or mirrored beyond what the segment holds."""
+        self._beats += 1
+        if self._beats % _BEATS_PER_SEGMENT == 0 and self._log.active is not None and self._log.active.size:
+            self._log.roll()
+        safe: dict[str, tuple[dict[str, str], set[str]]] = {}
+        for segment in list(self._log.segments):
+            if segment is self._log.active or segment.pending:
+                continue
+            if all([await self._is_safe(pair, segment, safe) for pair in segment.sessions]):
+                self._log.release(segment)
+
+    async def _is_safe(
+        self, pair: tuple[str, str], segment: Segment, known: dict[str, tuple[dict[str, str], set[str]]]
+    ) -> bool:
+        supplier, session_id = pair
+        if supplier not in known:
+            mirrored = await self._redis.hgetall(self._keys.mirrored(supplier))
+            closed = await self._redis.hgetall(self._keys.closed(supplier))
+            done = {_text(k) for k, v in closed.items() if _text(v).startswith("done")}
+            known[supplier] = ({_text(k): _text(v) for k, v in mirrored.items()}, done)
+        mirrored_ids, done_sessions = known[supplier]
+        if session_id in done_sessions:
+            return True
+        ours, theirs = segment.appended.get(pair), mirrored_ids.get(session_id)
+        return bool(ours and theirs and _reached(theirs, ours))
+
+
+def _reached(theirs: str, ours: str) -> bool:
+    """Whether a mirrored mark `incarnation/id` covers ours; marks of different incarnations never do."""
+    their_incarnation, _, their_id = theirs.partition("/")
+    our_incarnation, _, our_id = ours.partition("/")
+    return their_incarnation == our_incarnation and stream_id(their_id) >= stream_id(our_id)
+
+
+def stream_id(text: str) -> tuple[int, int]:
+    """A stream id as a comparable pair."""
+    milliseconds, _, sequence = text.partition("-")
+    return int(milliseconds), int(sequence or 0)

@@ -1,0 +1,122 @@
+"""The Lua scripts: every decision that must be one step in Redis."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+# KEYS: closed, sessions, incarnation, stream...   ARGV: fresh incarnation, then per stream: session id, header,
+# count, relay...   Returns the incarnation, then per stream the last entry id, or nil where the session is closed.
+APPEND_SOURCE: Final = """
+local incarnation = redis.call('GET', KEYS[3])
+if not incarnation then incarnation = ARGV[1]; redis.call('SET', KEYS[3], incarnation) end
+local out = {incarnation}
+local at = 2
+for i = 4, #KEYS do
+  local session, header, count = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  at = at + 3
+  if redis.call('HEXISTS', KEYS[1], session) == 1 then
+    out[#out + 1] = false
+  else
+    redis.call('HSETNX', KEYS[2], session, header)
+    local id
+    for j = 0, count - 1 do id = redis.call('XADD', KEYS[i], '*', 'r', ARGV[at + j]) end
+    out[#out + 1] = id
+  end
+  at = at + count
+end
+return out
+"""
+
+_FENCE: Final = """
+local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
+if tonumber(ARGV[1]) < fence then return {'fenced', tostring(fence)} end
+redis.call('SET', KEYS[1], ARGV[1])
+"""
+
+# KEYS: fence   ARGV: epoch
+FENCE_SOURCE: Final = _FENCE + "return {'ok'}"
+
+# KEYS: fence, closed, stream...   ARGV: epoch, then per stream: session id, reason
+# Returns 'ok' and per stream the last entry id ('0-0' when empty) and the length.
+CLOSE_SOURCE: Final = (
+    _FENCE
+    + """
+local out = {'ok'}
+for i = 3, #KEYS do
+  local at = 2 + (i - 3) * 2
+  redis.call('HSETNX', KEYS[2], ARGV[at], ARGV[at + 1])
+  local last = redis.call('XREVRANGE', KEYS[i], '+', '-', 'COUNT', 1)
+  out[#out + 1] = last[1] and last[1][1] or '0-0'
+end
+return out
+"""
+)
+
+# KEYS: fence, closed, seals, transactions, stream...   ARGV: epoch, group, transaction bytes, then per stream:
+# session id, expected last id, seal.   All or nothing: an existing seal or a grown stream changes nothing.
+SEAL_SOURCE: Final = (
+    _FENCE
+    + """
+local existing = {'exists'}
+for i = 5, #KEYS do
+  local at = 4 + (i - 5) * 3
+  local seal = redis.call('HGET', KEYS[3], ARGV[at])
+  if seal then existing[#existing + 1] = ARGV[at]; existing[#existing + 1] = seal end
+end
+if #existing > 1 then return existing end
+for i = 5, #KEYS do
+  local at = 4 + (i - 5) * 3
+  if redis.call('HEXISTS', KEYS[2], ARGV[at]) == 0 then return {'open', ARGV[at]} end
+  local last = redis.call('XREVRANGE', KEYS[i], '+', '-', 'COUNT', 1)
+  if (last[1] and last[1][1] or '0-0') ~= ARGV[at + 1] then return {'stale', ARGV[at]} end
+end
+for i = 5, #KEYS do
+  local at = 4 + (i - 5) * 3
+  redis.call('HSET', KEYS[3], ARGV[at], ARGV[at + 2])
+end
+redis.call('HSET', KEYS[4], ARGV[2], ARGV[3])
+return {'sealed'}
+"""
+)
+
+# KEYS: fence, closed, sessions, seals, mirrored, stream   ARGV: epoch, session id, tombstone
+FINISH_SOURCE: Final = (
+    _FENCE
+    + """
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+redis.call('HDEL', KEYS[3], ARGV[2])
+redis.call('HDEL', KEYS[4], ARGV[2])
+redis.call('HDEL', KEYS[5], ARGV[2])
+redis.call('UNLINK', KEYS[6])
+return {'ok'}
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script that is loaded again when Redis forgot it."""
+
+    source: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-1, by which Redis knows it."""
+        return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, redis: "Redis", keys: list[str], arguments: list[Any]) -> Any:
+        """Result of one run."""
+        try:
+            return await redis.execute_command("EVALSHA", self.digest, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await redis.execute_command("EVAL", self.source, len(keys), *keys, *arguments)
+
+
+APPEND: Final = Script(APPEND_SOURCE)
+FENCE: Final = Script(FENCE_SOURCE)
+CLOSE: Final = Script(CLOSE_SOURCE)
+SEAL: Final = Script(SEAL_SOURCE)
+FINISH: Final = Script(FINISH_SOURCE)

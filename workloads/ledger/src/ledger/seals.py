@@ -1,0 +1,164 @@
+"""The seal: what defines a claim, kept before anything is broadcast (docs/fragile/seal.md).
+
+A session is sealed once. Whoever owns it later broadcasts only the sealed root.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from ledger.errors import Fenced, LedgerError, StaleView
+from ledger.keys import Keys
+from ledger.scripts import CLOSE, FENCE, FINISH, SEAL
+from shannon.errors import DecodingError
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """A sealed leaf set: root (48 bytes), digest over the sorted leaf digests, height and epoch of the sealing."""
+
+    session_id: str
+    root: bytes
+    leaf_digest: bytes
+    height: int
+    epoch: int
+
+    def encode(self) -> str:
+        """JSON, byte fields as hex."""
+        fields = asdict(self)
+        return json.dumps({k: v.hex() if isinstance(v, bytes) else v for k, v in fields.items()}, sort_keys=True)
+
+    @classmethod
+    def decode(cls, text: str | bytes) -> "Seal":
+        """From JSON; raises DecodingError."""
+        try:
+            row = json.loads(text)
+            return cls(
+                str(row["session_id"]), bytes.fromhex(row["root"]), bytes.fromhex(row["leaf_digest"]),
+                int(row["height"]), int(row["epoch"]),
+            )  # fmt: skip
+        except (ValueError, KeyError, TypeError) as error:
+            raise DecodingError("a seal cannot be read") from error
+
+
+@dataclass(frozen=True, slots=True)
+class SignedGroup:
+    """Signed bytes of the claims of one supplier and session end, with what rebuilds them later."""
+
+    tx_raw: bytes
+    timeout_ns: int
+    height: int
+
+    def encode(self) -> str:
+        """JSON, the bytes as base64."""
+        return json.dumps({"tx": base64.b64encode(self.tx_raw).decode(), "timeout": self.timeout_ns, "h": self.height})
+
+    @classmethod
+    def decode(cls, text: str | bytes) -> "SignedGroup":
+        """From JSON; raises DecodingError."""
+        try:
+            row = json.loads(text)
+            return cls(base64.b64decode(row["tx"]), int(row["timeout"]), int(row["h"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise DecodingError("a signed transaction cannot be read") from error
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _fenced(reply: Sequence[Any]) -> None:
+    if _text(reply[0]) == "fenced":
+        raise Fenced(f"another owner holds epoch {_text(reply[1])}")
+
+
+class SealStore:
+    """Seals of one supplier; every write carries the owner's epoch."""
+
+    def __init__(self, redis: "Redis", keys: Keys, supplier: str, epoch: int) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._supplier = supplier
+        self.epoch = epoch
+
+    async def fence(self) -> None:
+        """Makes smaller epochs powerless; raises Fenced when a greater one is known."""
+        _fenced(await FENCE.run(self._redis, [self._keys.fence(self._supplier)], [self.epoch]))
+
+    async def close(self, sessions: Mapping[str, int]) -> dict[str, str]:
+        """Closes sessions (id → session end height) to new relays; the last entry id of each stream. Raises Fenced."""
+        keys = [self._keys.fence(self._supplier), self._keys.closed(self._supplier)]
+        arguments: list[Any] = [self.epoch]
+        for session_id, end in sessions.items():
+            keys.append(self._keys.stream(self._supplier, session_id))
+            arguments += [session_id, f"sealing/{end}"]
+        reply = await CLOSE.run(self._redis, keys, arguments)
+        _fenced(reply)
+        return dict(zip(sessions, map(_text, reply[1:]), strict=True))
+
+    async def seal(self, seals: Sequence[Seal], last_ids: Mapping[str, str], group: str, signed: SignedGroup) -> None:
+        """Stores all seals with their transaction in one step.
+
+        Raises Fenced, StaleView when a stream grew or is open, or LedgerError when one is sealed already
+        (read `load` and use that seal).
+        """
+        keys = [
+            self._keys.fence(self._supplier),
+            self._keys.closed(self._supplier),
+            self._keys.seals(self._supplier),
+            self._keys.transactions(self._supplier),
+        ]
+        arguments: list[Any] = [self.epoch, group, signed.encode()]
+        for seal in seals:
+            keys.append(self._keys.stream(self._supplier, seal.session_id))
+            arguments += [seal.session_id, last_ids[seal.session_id], seal.encode()]
+        reply = await SEAL.run(self._redis, keys, arguments)
+        _fenced(reply)
+        verdict = _text(reply[0])
+        if verdict in ("stale", "open"):
+            raise StaleView(f"session {_text(reply[1])} is {verdict}")
+        if verdict == "exists":
+            raise LedgerError("a session of the group is sealed already")
+
+    async def load(self) -> tuple[dict[str, Seal], dict[str, SignedGroup]]:
+        """All seals by session id, all signed groups by name."""
+        seals = await self._redis.hgetall(self._keys.seals(self._supplier))
+        groups = await self._redis.hgetall(self._keys.transactions(self._supplier))
+        return (
+            {_text(key): Seal.decode(value) for key, value in seals.items()},
+            {_text(key): SignedGroup.decode(value) for key, value in groups.items()},
+        )
+
+    async def restore(self, seals: Mapping[str, Seal], ends: Mapping[str, int]) -> None:
+        """Puts seals of the mirror back after Redis lost them; existing ones stay."""
+        for session_id, seal in seals.items():
+            await self.close({session_id: ends[session_id]})
+            await self._redis.hsetnx(self._keys.seals(self._supplier), session_id, seal.encode())
+
+    async def finish(self, session_id: str, session_end: int) -> None:
+        """Deletes the session's stream and leaves a tombstone; raises Fenced."""
+        supplier = self._supplier
+        keys = [
+            self._keys.fence(supplier),
+            self._keys.closed(supplier),
+            self._keys.sessions(supplier),
+            self._keys.seals(supplier),
+            self._keys.mirrored(supplier),
+            self._keys.stream(supplier, session_id),
+        ]
+        _fenced(await FINISH.run(self._redis, keys, [self.epoch, session_id, f"done/{session_end}"]))
+
+    async def forget_before(self, height: int) -> None:
+        """Drops tombstones and transactions of sessions that ended below `height`."""
+        closed = await self._redis.hgetall(self._keys.closed(self._supplier))
+        old = [k for k, v in closed.items() if _text(v).startswith("done/") and int(_text(v)[5:]) < height]
+        if old:
+            await self._redis.hdel(self._keys.closed(self._supplier), *old)
+        groups = await self._redis.hkeys(self._keys.transactions(self._supplier))
+        stale = [name for name in groups if int(_text(name).split("/")[0]) < height]
+        if stale:
+            await self._redis.hdel(self._keys.transactions(self._supplier), *stale)

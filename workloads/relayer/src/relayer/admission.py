@@ -1,0 +1,146 @@
+"""One admission path: whether a relay may be served, independent of its transport (relay-lifecycle.md, section 5)."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from relayer.rejection import Reason, Rejected
+from shannon.chain.model import Account, Application, Difficulty, Session, Supplier
+from shannon.crypto.ring import verify_ring_signature
+from shannon.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError, InvalidSignature, NotFound
+from shannon.relays.messages import RelayRequest, SessionHeader
+from shannon.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
+from shannon.sessions.grid import SharedParams
+
+_FARTHEST = 10_000  # blocks between a plausible session and the chain's height
+_RING_SECONDS = 30.0
+_RINGS = 4096
+
+
+class ChainQueries(Protocol):
+    """What admission asks the chain."""
+
+    async def session(self, application_address: str, service_id: str, height: int) -> Session: ...
+    async def shared_params(self, height: int = 0) -> SharedParams: ...
+    async def application(self, address: str) -> Application: ...
+    async def account(self, address: str) -> Account: ...
+    async def supplier(self, operator_address: str) -> Supplier: ...
+    async def compute_units_per_relay(self, service_id: str, height: int) -> int: ...
+    async def difficulty(self, service_id: str, height: int) -> Difficulty: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What a served relay needs later."""
+
+    header: SessionHeader
+    target_hash: bytes
+
+
+def plausible_problem(header: SessionHeader, height: int) -> str | None:
+    """Why the heights cannot be right; checked before any chain query. Height 0 = no block seen yet."""
+    start, end = header.session_start_block_height, header.session_end_block_height
+    if start < 1 or end <= start or end - start > _FARTHEST:
+        return "the session heights are impossible"
+    if height and (start > height + _FARTHEST or end < height - _FARTHEST):
+        return "the session heights are far from the chain's height"
+    return None
+
+
+def header_mismatch(header: SessionHeader, onchain: SessionHeader) -> str | None:
+    """The first of the five fields that differs from the chain's session."""
+    for name in SessionHeader.__dataclass_fields__:
+        if getattr(header, name) != getattr(onchain, name):
+            return name
+    return None
+
+
+class Admission:
+    """Checks in the order of the protocol; everything it learns is cached by the session's own heights."""
+
+    def __init__(self, chain: ChainQueries, height: Callable[[], int], clock: Callable[[], float]) -> None:
+        self._chain = chain
+        self._height = height
+        self._clock = clock
+        self._rings: OrderedDict[tuple[str, int], tuple[float, frozenset[bytes]]] = OrderedDict()
+        self._sessions: OrderedDict[SessionHeader, tuple[Session, bytes, SharedParams]] = OrderedDict()
+
+    async def check_supplier(self, request: RelayRequest, header: SessionHeader) -> None:
+        """Whether the supplier may serve this session; an unknown chain state never drains it. Raises Rejected."""
+        try:
+            supplier = await self._chain.supplier(request.supplier_operator_address)
+        except NotFound:
+            raise Rejected(Reason.SUPPLIER_INACTIVE, "the supplier is not staked") from None
+        except ChainError:
+            return
+        if not supplier.service_ids and not supplier.history:
+            return
+        if supplier.serves(header.service_id, self._height(), header.session_end_block_height):
+            return
+        if supplier.unstake_session_end_height:
+            raise Rejected(
+                Reason.SUPPLIER_INACTIVE,
+                f"the supplier unstaked: it serves sessions up to height {supplier.unstake_session_end_height}",
+            )
+        raise Rejected(Reason.WRONG_SERVICE, f"the supplier is not staked for service {header.service_id}")
+
+    async def validate(self, request: RelayRequest, header: SessionHeader) -> Admitted:
+        """Session timing, ring signature, session and membership; raises Rejected."""
+        try:
+            session, target, params = await self._session(header)
+            windows_end = header.session_end_block_height + params.grace_period_end_offset_blocks
+            if self._height() > windows_end:
+                raise Rejected(Reason.SESSION_EXPIRED, "the session and its grace period are over")
+            ring = await self._ring(header)
+        except NotFound as error:
+            raise Rejected(Reason.INVALID_SIGNATURE, f"the ring cannot be built: {error}") from error
+        except ChainRefusal as error:
+            raise Rejected(Reason.SESSION_MISMATCH, f"the chain knows no such session: {error}") from error
+        except (ChainUnavailable, DecodingError) as error:
+            raise Rejected(Reason.CHAIN_UNAVAILABLE, "no chain node answers") from error
+        try:
+            verify_ring_signature(request.signable_hash(), request.signature, ring)
+        except (InvalidSignature, DecodingError) as error:
+            raise Rejected(Reason.INVALID_SIGNATURE, str(error)) from error
+        if field := header_mismatch(header, session.header):
+            raise Rejected(Reason.SESSION_MISMATCH, f"the session header's {field} differs from the chain's")
+        if request.supplier_operator_address not in session.supplier_addresses:
+            raise Rejected(Reason.SUPPLIER_NOT_IN_SESSION, "the supplier does not belong to the session")
+        return Admitted(header, target)
+
+    async def _session(self, header: SessionHeader) -> tuple[Session, bytes, SharedParams]:
+        """Session, target and params at its start; the start height decides, never the present."""
+        found = self._sessions.get(header)
+        if found is not None:
+            return found
+        start = header.session_start_block_height
+        session = await self._chain.session(header.application_address, header.service_id, start)
+        params = await self._chain.shared_params(start)
+        difficulty = await self._chain.difficulty(header.service_id, start)
+        row = (session, difficulty.target_hash, params)
+        # Only headers that are the chain's own are kept, so that nobody can fill the cache with inventions.
+        if session.header == header:
+            self._sessions[header] = row
+            while len(self._sessions) > _RINGS:
+                self._sessions.popitem(last=False)
+        return row
+
+    async def _ring(self, header: SessionHeader) -> frozenset[bytes]:
+        key = (header.application_address, header.session_end_block_height)
+        found = self._rings.get(key)
+        if found is not None and found[0] > self._clock():
+            return found[1]
+        application = await self._chain.application(header.application_address)
+        addresses = ring_addresses(application.delegations, header.session_end_block_height)
+        keys: dict[str, bytes] = {}
+        for address in set(addresses) - {PLACEHOLDER_ADDRESS}:
+            account = await self._chain.account(address)
+            if account.public_key is None:
+                raise NotFound(f"{address} has no public key on chain")
+            keys[address] = account.public_key
+        ring = frozenset(ring_keys(addresses, keys))
+        self._rings[key] = (self._clock() + _RING_SECONDS, ring)
+        while len(self._rings) > _RINGS:
+            self._rings.popitem(last=False)
+        return ring

@@ -1,0 +1,25 @@
+"""Metric families of the relayer; labels stay of low cardinality."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RECEIVED = Counter("pocket_relayer_relays_received_total", "Relays received.", ["service", "rpc_type"])
+SERVED = Counter("pocket_relayer_relays_served_total", "Relays answered with a signed response.", ["service", "rpc_type"])
+MINED = Counter("pocket_relayer_relays_mined_total", "Relays recorded in the ledger.", ["service"])
+NOT_APPLICABLE = Counter(
+    "pocket_relayer_relays_skipped_difficulty_total", "Served relays that do not meet the difficulty.", ["service"]
+)
+REJECTED = Counter("pocket_relayer_relays_rejected_total", "Relays refused.", ["service", "reason"])
+NOT_RECORDED = Counter("pocket_relayer_relays_not_recorded_total", "Relays that could not be recorded.", ["reason"])
+REPLAYS = Counter("pocket_relayer_ledger_replays_total", "Times the local log was appended again.", ["reason"])
+LATENCY = Histogram(
+    "pocket_relayer_relay_seconds", "Whole relay, seconds.", ["service"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)  # fmt: skip
+BACKEND_LATENCY = Histogram(
+    "pocket_relayer_backend_seconds", "Backend's share of a relay, seconds.", ["service"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)  # fmt: skip
+HEIGHT = Gauge("pocket_relayer_block_height", "Latest block height known.", multiprocess_mode="livemax")
+WAITING = Gauge("pocket_relayer_relays_waiting", "Relays waiting to be recorded.", multiprocess_mode="livesum")
+LOG_BYTES = Gauge("pocket_relayer_local_log_bytes", "Bytes held in local logs.", multiprocess_mode="livesum")
+KEYS_LOADED = Gauge("pocket_relayer_supplier_keys", "Supplier keys loaded.", multiprocess_mode="livemin")

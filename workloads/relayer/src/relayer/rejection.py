@@ -1,0 +1,54 @@
+"""Every reason for which a relay is refused, with its HTTP status (relay-lifecycle.md, section 3)."""
+
+import enum
+
+
+class Reason(enum.Enum):
+    """Closed list; the value is (metric label, HTTP status)."""
+
+    BODY_UNREADABLE = ("body_unreadable", 400)
+    BODY_TOO_LARGE = ("body_too_large", 413)
+    INVALID_REQUEST = ("invalid_request", 400)
+    UNKNOWN_SERVICE = ("unknown_service", 404)
+    UNKNOWN_RPC_TYPE = ("unknown_rpc_type", 400)
+    BACKEND_MISSING = ("backend_missing", 503)
+    SUPPLIER_MISSING = ("supplier_missing", 400)
+    SUPPLIER_NOT_OURS = ("supplier_not_found", 503)
+    SUPPLIER_INACTIVE = ("supplier_inactive", 503)
+    WRONG_SERVICE = ("wrong_service", 503)
+    IMPLAUSIBLE_HEIGHTS = ("implausible_heights", 400)
+    SESSION_EXPIRED = ("session_expired", 403)
+    INVALID_SIGNATURE = ("invalid_signature", 403)
+    SESSION_MISMATCH = ("session_mismatch", 403)
+    SUPPLIER_NOT_IN_SESSION = ("supplier_not_in_session", 403)
+    CHAIN_UNAVAILABLE = ("chain_unavailable", 503)
+    BACKEND_UNHEALTHY = ("backend_unhealthy", 503)
+    BACKEND_FAILED = ("backend_failed", 502)
+    BACKEND_TIMEOUT = ("backend_timeout", 502)
+    BACKEND_ERROR = ("backend_error", 502)
+    RESPONSE_TOO_LARGE = ("response_too_large", 502)
+    SESSION_CLOSED = ("session_closed", 403)
+    NOT_RECORDED = ("not_recorded", 503)
+    OVERLOADED = ("overloaded", 503)
+    DRAINING = ("draining", 503)
+    INTERNAL = ("internal", 500)
+
+    @property
+    def label(self) -> str:
+        """Metric label."""
+        return self.value[0]
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        return self.value[1]
+
+
+class Rejected(Exception):
+    """A relay is refused; the text goes to the gateway, so it names what is wrong and nothing secret."""
+
+    def __init__(self, reason: Reason, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.status = status or reason.status

@@ -1,0 +1,194 @@
+"""One worker process: wiring, readiness, drain."""
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from aiohttp import web
+
+from ledger.chain_cache import CachedChain
+from ledger.connection import connect, require_safe
+from ledger.errors import LedgerUnavailable
+from ledger.heights import HeightFollower
+from ledger.keys import Keys
+from ledger.local_log import LocalLog
+from ledger.publisher import Publisher
+from pocket_api.workload import RelayerConfig
+from relayer import metrics
+from relayer.admission import Admission
+from relayer.backends import ServiceBackends
+from relayer.http import HttpTransport
+from relayer.service import RelayService
+from shannon.chain.nodes import NodeAddress
+from shannon.crypto.ecdsa import PrivateKey
+from shannon.errors import ConfigurationError, PocketError
+from shannon.keys.loading import KeySet, load_keys_directory
+
+_LOG = logging.getLogger("relayer.worker")
+_RELOAD_SECONDS = 2.0
+
+
+class SupplierKeys:
+    """The loaded keys of the RelayMiner's suppliers; a broken reload keeps the last good set."""
+
+    def __init__(self, folder: Path, addresses: frozenset[str]) -> None:
+        self._folder = folder
+        self._addresses = addresses
+        self.current: KeySet = KeySet({})
+
+    def reload(self) -> bool:
+        """Whether the set changed; problems are logged without key material."""
+        try:
+            loaded = load_keys_directory(self._folder)
+        except ConfigurationError as error:
+            _LOG.warning("keys: %s", error)
+            return False
+        mine = {a: k for a, k in loaded.keys.items() if not self._addresses or a in self._addresses}
+        fresh = KeySet(mine, loaded.problems)
+        changed = fresh.digest != self.current.digest
+        if changed or not self.current.keys:
+            for problem in fresh.problems:
+                _LOG.warning("keys: %s", problem)
+        if changed:
+            self.current = fresh
+            _LOG.info("keys: %d loaded, digest %s", len(mine), fresh.digest[:16])
+        metrics.KEYS_LOADED.set(len(self.current.keys))
+        return changed
+
+    def by_address(self) -> Mapping[str, PrivateKey]:
+        """Keys by operator address."""
+        return self.current.keys
+
+
+class Worker:
+    """Everything one event loop runs."""
+
+    def __init__(self, config: RelayerConfig, number: int) -> None:
+        self._config = config
+        self._number = number
+        self._draining = False
+        self._stop = asyncio.Event()
+        self._replayed = False
+
+    async def run(self) -> None:
+        """Serves until SIGTERM or SIGINT, then drains."""
+        config = self._config
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stop.set)
+        keys = Keys(config.prefix)
+        redis = connect(config.redis_url)
+        await self._await_redis(redis)
+        chain = CachedChain(
+            [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes],
+            redis, keys, timeout_seconds=config.chain.query_timeout_seconds,
+        )  # fmt: skip
+        follower = HeightFollower(redis, keys, chain.latest_block, config.chain.block_seconds, time.monotonic)
+        supplier_keys = SupplierKeys(config.keys_dir, frozenset(s.operator_address for s in config.suppliers))
+        supplier_keys.reload()
+        log = LocalLog(config.data_dir / "relay-log", f"worker-{self._number}-{os.getpid()}")
+        publisher = Publisher(redis, keys, log, on_replay=lambda reason: metrics.REPLAYS.labels(reason).inc())
+        backends = {service.id: ServiceBackends(service, time.monotonic) for service in config.services}
+        service = RelayService(
+            services={s.id: s for s in config.services},
+            backends=backends,
+            admission=Admission(chain, lambda: follower.height, time.monotonic),
+            publisher=publisher,
+            keys=supplier_keys.by_address,
+            height=lambda: follower.height,
+            clock=time.monotonic,
+            recording=config.relayer.recording,
+        )
+
+        def ready_problem() -> str | None:
+            if not supplier_keys.current.keys:
+                return f"no supplier key is loaded from {config.keys_dir}"
+            if follower.stale:
+                return "no new block for too long: check the chain nodes"
+            return None
+
+        def service_ready(name: str) -> Mapping[str, object] | None:
+            if name not in backends:
+                return None
+            now = time.monotonic()
+            endpoints = [e for pool in backends[name].pools.values() for e in pool.endpoints]
+            healthy = sum(e.available(now) for e in endpoints)
+            return {
+                "service_id": name, "ready": healthy > 0, "block_height": follower.height,
+                "backends": {"total": len(endpoints), "healthy": healthy},
+            }  # fmt: skip
+
+        transport = HttpTransport(
+            service,
+            health=lambda: {
+                "status": "ok", "height": follower.height, "keys": supplier_keys.current.digest[:16],
+                "waiting": publisher.waiting,
+            },
+            ready_problem=ready_problem,
+            service_ready=service_ready,
+            draining=lambda: self._draining,
+        )  # fmt: skip
+        runner = web.AppRunner(
+            transport.application(), access_log=None, handle_signals=False,
+            shutdown_timeout=config.relayer.drain_seconds,
+        )  # fmt: skip
+        await runner.setup()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(publisher.run()),
+                    group.create_task(publisher.heartbeat()),
+                    group.create_task(follower.run(min(0.25, config.chain.block_seconds / 4))),
+                    group.create_task(self._reload(supplier_keys)),
+                    group.create_task(self._observe(publisher, follower, log)),
+                ]
+                await follower.look()
+                site = web.TCPSite(runner, config.host, config.relayer.port, reuse_port=True, backlog=1024)
+                await site.start()
+                _LOG.info("serving", extra={"fields": {"port": config.relayer.port, "worker": self._number}})
+                await self._stop.wait()
+                self._draining = True
+                await site.stop()
+                await runner.shutdown()
+                await runner.cleanup()
+                await publisher.drain()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await runner.cleanup()
+            for pool in backends.values():
+                await pool.close()
+            await chain.close()
+            await redis.aclose()
+            log.close()
+
+    async def _await_redis(self, redis: object) -> None:
+        """Refuses an unsafe Redis; waits for one that is away."""
+        chance = random.Random()  # noqa: S311 - jitter
+        while not self._stop.is_set():
+            try:
+                await require_safe(redis, self._config.redis_url)  # type: ignore[arg-type]  # the client made above
+                return
+            except LedgerUnavailable as error:
+                _LOG.warning("%s", error)
+                await asyncio.sleep(chance.uniform(0.2, 0.5))
+
+    async def _reload(self, keys: SupplierKeys) -> None:
+        while True:
+            await asyncio.sleep(_RELOAD_SECONDS)
+            try:
+                keys.reload()
+            except (PocketError, OSError) as error:
+                _LOG.warning("keys: %s", error)
+
+    async def _observe(self, publisher: Publisher, follower: HeightFollower, log: LocalLog) -> None:
+        while True:
+            metrics.HEIGHT.set(follower.height)
+            metrics.WAITING.set(publisher.waiting)
+            metrics.LOG_BYTES.set(log.size)
+            await asyncio.sleep(1.0)
