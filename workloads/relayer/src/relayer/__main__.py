@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pocket_api.base import problem_of
 from pocket_api.workload import RelayerConfig
 from shannon import logs
-from shannon.errors import PocketError
+from shannon.program import run_program
 
 
 def main() -> int:
@@ -21,33 +21,23 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--worker", type=int)
     options = parser.parse_args()
-    logs.configure("relayer" if options.worker is None else f"relayer-worker-{options.worker}", os.environ.get("LOG_LEVEL", "INFO"))
+    component = "relayer" if options.worker is None else f"relayer-worker-{options.worker}"
+    logs.configure(component, os.environ.get("LOG_LEVEL", "INFO"))
     try:
         config = RelayerConfig.model_validate_json(options.config.read_text(encoding="utf-8"))
-        if options.worker is None:
-            from relayer.supervisor import Supervisor  # noqa: PLC0415 - the parent loads no relay code
-
-            asyncio.run(Supervisor(config, options.config).run())
-        else:
-            from relayer.worker import Worker  # noqa: PLC0415 - metrics must be set up by the environment first
-
-            uvloop.run(Worker(config, options.worker).run())
     except ValidationError as error:
-        print(f"relayer: {options.config}: {problem_of(error)}", file=sys.stderr)
+        sys.stderr.write(f"relayer: {options.config}: {problem_of(error)}\n")
         return os.EX_CONFIG
     except OSError as error:
-        print(f"relayer: {options.config}: {error.strerror}", file=sys.stderr)
+        sys.stderr.write(f"relayer: {options.config}: {error.strerror}\n")
         return os.EX_CONFIG
-    except PocketError as error:
-        print(f"relayer: {error}", file=sys.stderr)
-        return os.EX_CONFIG
-    except ExceptionGroup as group:
-        known = [str(e) for e in group.exceptions if isinstance(e, PocketError)]
-        if not known:
-            raise
-        print(f"relayer: {'; '.join(known)}", file=sys.stderr)
-        return os.EX_CONFIG
-    return 0
+    if options.worker is None:
+        from relayer.supervisor import Supervisor  # noqa: PLC0415 - the parent loads no relay code
+
+        return run_program("relayer", Supervisor(config, options.config).run(), asyncio.run)
+    from relayer.worker import Worker  # noqa: PLC0415 - the environment decides where metrics are kept first
+
+    return run_program("relayer", Worker(config, options.worker).run(), uvloop.run)
 
 
 if __name__ == "__main__":

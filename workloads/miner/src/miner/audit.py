@@ -1,0 +1,131 @@
+"""What lasts: the owner's epoch, seals, and one hash-chained outcome per session."""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ledger.seals import Seal
+from shannon.errors import PocketError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS seal (
+  supplier TEXT NOT NULL, session_id TEXT NOT NULL, session_end INTEGER NOT NULL, seal TEXT NOT NULL,
+  signed TEXT NOT NULL, PRIMARY KEY (supplier, session_id));
+CREATE TABLE IF NOT EXISTS outcome (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, supplier TEXT NOT NULL, session_id TEXT NOT NULL, body TEXT NOT NULL,
+  previous TEXT NOT NULL, hash TEXT NOT NULL, UNIQUE (supplier, session_id));
+"""
+_FIRST = "0" * 64
+
+
+class AuditError(PocketError):
+    """The audit trail was altered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a session ended: settled, unprofitable, empty, claim_missed, claim_lost, proof_missed, proof_invalid, expired."""
+
+    supplier: str
+    session_id: str
+    outcome: str
+    stage: str
+    reason: str
+    height: int
+    details: Mapping[str, Any]
+
+    def body(self) -> str:
+        """Canonical JSON."""
+        fields = {
+            "supplier": self.supplier, "session_id": self.session_id, "outcome": self.outcome, "stage": self.stage,
+            "reason": self.reason, "height": self.height, "details": dict(self.details),
+        }  # fmt: skip
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+
+
+def _link(previous: str, body: str) -> str:
+    return hashlib.sha256(f"{previous}\n{body}".encode()).hexdigest()
+
+
+class Audit:
+    """The file `audit.sqlite`."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=FULL")
+        self._database.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._database.close()
+
+    def next_epoch(self, known: int = 0) -> int:
+        """One more than any epoch seen here or in Redis; durable before it is used."""
+        row = self._database.execute("SELECT value FROM meta WHERE name='epoch'").fetchone()
+        epoch = max(int(row[0]) if row else 0, known) + 1
+        self._database.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (str(epoch),))
+        return epoch
+
+    def keep_seal(self, supplier: str, session_end: int, seal: Seal, signed: str) -> None:
+        """Keeps a seal before its claim is broadcast; an existing one is never replaced."""
+        self._database.execute(
+            "INSERT OR IGNORE INTO seal VALUES (?,?,?,?,?)",
+            (supplier, seal.session_id, session_end, seal.encode(), signed),
+        )
+
+    def seals(self, supplier: str) -> dict[str, tuple[int, Seal]]:
+        """Session id → (session end, seal) of sessions without outcome."""
+        rows = self._database.execute(
+            "SELECT session_id, session_end, seal FROM seal WHERE supplier=? AND NOT EXISTS "
+            "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id)",
+            (supplier,),
+        )
+        return {session_id: (end, Seal.decode(text)) for session_id, end, text in rows}
+
+    def record(self, outcome: Outcome) -> bool:
+        """Appends an outcome; False when the session has one already."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            if self.outcome(outcome.supplier, outcome.session_id) is not None:
+                self._database.execute("ROLLBACK")
+                return False
+            row = self._database.execute("SELECT hash FROM outcome ORDER BY number DESC LIMIT 1").fetchone()
+            previous = row[0] if row else _FIRST
+            body = outcome.body()
+            self._database.execute(
+                "INSERT INTO outcome (supplier, session_id, body, previous, hash) VALUES (?,?,?,?,?)",
+                (outcome.supplier, outcome.session_id, body, previous, _link(previous, body)),
+            )
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+        return True
+
+    def outcome(self, supplier: str, session_id: str) -> dict[str, Any] | None:
+        """The recorded outcome."""
+        row = self._database.execute(
+            "SELECT body FROM outcome WHERE supplier=? AND session_id=?", (supplier, session_id)
+        ).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """All outcomes in order; raises AuditError where the chain of hashes is broken."""
+        previous = _FIRST
+        found = []
+        for number, body, before, link in self._database.execute(
+            "SELECT number, body, previous, hash FROM outcome ORDER BY number"
+        ):
+            if before != previous or link != _link(previous, body):
+                raise AuditError(f"audit entry {number} was altered, or one before it is missing")
+            previous = link
+            found.append(json.loads(body))
+        return found

@@ -1,0 +1,206 @@
+"""Claims of one supplier: seal, then broadcast nothing but the seal (docs/fragile/seal.md)."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ledger.errors import LedgerError, StaleView
+from ledger.seals import Seal, SealStore, SignedGroup
+from miner import metrics
+from miner.audit import Audit
+from miner.mirror import Mirror
+from miner.sender import SendError, Sender
+from miner.sessions import TrackedSession
+from miner.tailing import Tailer
+from miner.trie_pool import SealedSet, TriePool
+from shannon.chain.model import Block
+from shannon.claims.amounts import Price, claimed_upokt
+from shannon.claims.requirement import ProofParams
+from shannon.smst.digest import Root
+from shannon.transactions.build import GasPrice, Message, create_claim_message
+from shannon.transactions.refusals import Refusal
+
+_LOG = logging.getLogger("miner.claims")
+_RESEND_BLOCKS = 2
+_CLAIM_GAS = 130_000
+_PROOF_GAS = 400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Viability:
+    """Expected payout against costs, upokt."""
+
+    claimed_upokt: int
+    fees_upokt: int
+    proof_cost_upokt: float
+
+    @property
+    def viable(self) -> bool:
+        """Whether claiming is worth it (design.md, section 2)."""
+        return self.claimed_upokt > self.fees_upokt + self.proof_cost_upokt
+
+
+def viability(root: bytes, target_hash: bytes, price: Price, proof: ProofParams, gas_price: GasPrice) -> Viability:
+    """Costs: both transaction fees, and the submission fee times the probability that a proof is asked for."""
+    claimed = claimed_upokt(Root(root), target_hash, price)
+    certain = claimed >= proof.proof_requirement_threshold_upokt
+    probability = 1.0 if certain else proof.proof_request_probability
+    fees = gas_price.fee_upokt(_CLAIM_GAS) + gas_price.fee_upokt(_PROOF_GAS)
+    return Viability(claimed, fees, probability * proof.proof_submission_fee_upokt)
+
+
+def claim_problem(root: Root, compute_units_per_relay: int) -> str | None:
+    """Why a root must not be claimed; one leaf of another weight kills the claim, an empty one is refused."""
+    if root.count == 0:
+        return "empty"
+    if root.total != root.count * compute_units_per_relay:
+        return "compute_units_mismatch"
+    return None
+
+
+@dataclass(slots=True)
+class _Sent:
+    height: int
+    resends: int = 0
+
+
+@dataclass(slots=True)
+class ClaimDesk:
+    """Seals and sends the claims of one supplier."""
+
+    supplier: str
+    store: SealStore
+    audit: Audit
+    mirror: Mirror
+    pool: TriePool
+    sender: Sender
+    tailer: Tailer
+    gas_price: GasPrice
+    _sent: dict[int, _Sent] = field(default_factory=dict)
+
+    async def seal_and_claim(self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams) -> None:
+        """Closes, reads to the end, seals and sends the claims of sessions with one end height.
+
+        Raises what Redis and the chain raise; every step can be repeated from the start.
+        """
+        end = sessions[0].end
+        by_id = {s.header.session_id: s for s in sessions}
+        last_ids = await self.store.close({session_id: end for session_id in by_id})
+        while any(last_ids[i] != "0-0" and s.position != last_ids[i] for i, s in by_id.items()):
+            if not await self.tailer.tail_once():
+                break
+        if behind := [i for i, s in by_id.items() if last_ids[i] != "0-0" and s.position != last_ids[i]]:
+            raise StaleView(f"{len(behind)} sessions are not read to their end")
+        sets = {i: await self.pool.root(self.mirror.path(end), self.supplier, i) for i in by_id}
+        worthy = self._worthy(by_id, sets, proof)
+        while worthy:
+            messages = [self._message(by_id[i], sets[i].root) for i in worthy]
+            windows = by_id[worthy[0]].windows
+            close = windows.claim_close if windows else block.height + 2
+            try:
+                prepared = await self.sender.prepare(messages, block, close)
+                break
+            except SendError as error:
+                if error.refusal is not Refusal.POISON or error.index is None or error.index >= len(worthy):
+                    raise
+                # One message that can never succeed must not take the others with it.
+                bad = worthy.pop(error.index)
+                by_id[bad].lost = "claim_lost"
+                by_id[bad].details["refusal"] = str(error)[:300]
+                metrics.CLAIMS.labels("poison").inc()
+        else:
+            return
+        seals = [
+            Seal(i, sets[i].root, sets[i].leaf_digest, block.height, self.store.epoch) for i in worthy
+        ]
+        signed = SignedGroup(prepared.signed.raw, prepared.timeout.nanoseconds, block.height)
+        try:
+            await self.store.seal(seals, last_ids, f"{end}/claim/{worthy[0][:16]}", signed)
+        except StaleView:
+            raise
+        except LedgerError:
+            # Sealed before, by a predecessor: its seals count, not ours.
+            await self.load_seals(by_id)
+            return
+        for seal in seals:
+            self.audit.keep_seal(self.supplier, end, seal, signed.encode())
+            by_id[seal.session_id].seal = seal
+        await self._broadcast(signed.tx_raw, end, block, len(seals))
+
+    def _worthy(
+        self, by_id: Mapping[str, TrackedSession], sets: Mapping[str, SealedSet], proof: ProofParams
+    ) -> list[str]:
+        worthy = []
+        for session_id, session in by_id.items():
+            if session.terms is None or session.params is None:
+                continue
+            root = sets[session_id].root
+            problem = claim_problem(Root(root), session.terms.compute_units_per_relay)
+            if problem:
+                session.lost = "empty" if problem == "empty" else "forfeited"
+                session.details["reason"] = problem
+                continue
+            costs = viability(root, session.terms.target_hash, Price.of(session.params), proof, self.gas_price)
+            session.details.update(relays=Root(root).count, claimed_upokt=costs.claimed_upokt)
+            if not costs.viable:
+                session.lost = "unprofitable"
+                session.details.update(fees_upokt=costs.fees_upokt, proof_cost_upokt=costs.proof_cost_upokt)
+                continue
+            worthy.append(session_id)
+        return worthy
+
+    def _message(self, session: TrackedSession, root: bytes) -> Message:
+        return create_claim_message(self.supplier, session.header, root)
+
+    async def load_seals(self, sessions: Mapping[str, TrackedSession]) -> None:
+        """Takes over existing seals, from Redis and from the mirror; Redis gets back what it lost."""
+        kept = self.audit.seals(self.supplier)
+        seals, _ = await self.store.load()
+        missing = {i: seal for i, (_, seal) in kept.items() if i not in seals and i in sessions}
+        if missing:
+            await self.store.restore(missing, {i: kept[i][0] for i in missing})
+            seals |= missing
+        for session_id, seal in seals.items():
+            session = sessions.get(session_id)
+            if session is not None and session.seal is None:
+                session.seal = seal
+                self.audit.keep_seal(self.supplier, session.end, seal, "")
+
+    async def send_again(self, sessions: Sequence[TrackedSession], block: Block) -> None:
+        """Sends sealed claims that the chain does not show: the same bytes first, then the same roots signed anew."""
+        end = sessions[0].end
+        sent = self._sent.get(end)
+        if sent is not None and block.height < sent.height + _RESEND_BLOCKS:
+            return
+        if sent is None:
+            _, groups = await self.store.load()
+            fresh = [g for name, g in groups.items() if name.startswith(f"{end}/claim/") and g.timeout_ns > block.time.nanoseconds]
+            if fresh:
+                for group in fresh:
+                    await self._broadcast(group.tx_raw, end, block, len(sessions))
+                return
+        windows = sessions[0].windows
+        if windows is None:
+            return
+        messages = [self._message(s, s.seal.root) for s in sessions if s.seal is not None]
+        prepared = await self.sender.prepare(messages, block, windows.claim_close)
+        metrics.CLAIMS.labels("resent").inc(len(messages))
+        await self._broadcast(prepared.signed.raw, end, block, len(messages))
+
+    async def _broadcast(self, raw: bytes, end: int, block: Block, number: int) -> None:
+        before = self._sent.get(end)
+        self._sent[end] = _Sent(block.height, before.resends + 1 if before else 0)
+        try:
+            result = await self.sender.broadcast(raw)
+        except SendError as error:
+            metrics.CLAIMS.labels(error.refusal.name.lower()).inc(number)
+            if error.refusal is Refusal.NEW_TIMESTAMP:
+                self._sent[end] = _Sent(block.height - _RESEND_BLOCKS)
+            raise
+        metrics.CLAIMS.labels("sent").inc(number)
+        _LOG.info(
+            "claims sent", extra={"fields": {"supplier": self.supplier, "session_end": end, "claims": number,
+                                             "tx": result.tx_hash, "height": block.height}}
+        )  # fmt: skip
+
+

@@ -1,0 +1,16 @@
+"""Metric families of the miner."""
+
+from prometheus_client import Counter, Gauge
+
+RELAYS = Counter("pocket_miner_relays_mirrored_total", "Relays that became leaves.", ["supplier"])
+REFUSED = Counter("pocket_miner_relays_refused_total", "Ledger entries that the index gate refused.", ["reason"])
+SESSIONS = Gauge("pocket_miner_sessions", "Sessions by stage.", ["stage"])
+CLAIMS = Counter("pocket_miner_claims_total", "Claim messages by result.", ["result"])
+PROOFS = Counter("pocket_miner_proofs_total", "Proof messages by result.", ["result"])
+OUTCOMES = Counter("pocket_miner_session_outcomes_total", "Finished sessions.", ["outcome"])
+CLAIMED = Counter("pocket_miner_claimed_upokt_total", "Claimed upokt of settled sessions.")
+SETTLED = Counter("pocket_miner_settled_upokt_total", "Settled upokt.")
+LOST = Counter("pocket_miner_lost_upokt_total", "Expected upokt that was not paid.", ["reason"])
+HEIGHT = Gauge("pocket_miner_block_height", "Latest block height seen.")
+ERRORS = Counter("pocket_miner_errors_total", "Failed steps that are tried again.", ["step"])
+LAG = Gauge("pocket_miner_tail_sessions", "Sessions that are tailed.")

@@ -1,0 +1,183 @@
+"""The miner's own copy of recorded relays on its volume: SQLite, one file per session end.
+
+A file is the session's index as well: paths are unique per session, so a relay read twice is one leaf.
+Files are deleted when all their sessions are finished. Commits are durable (WAL, synchronous=FULL).
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from shannon.smst.bulk import LeafContent
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS session (
+  id INTEGER PRIMARY KEY, supplier TEXT NOT NULL, session_id TEXT NOT NULL, header BLOB NOT NULL,
+  position TEXT NOT NULL DEFAULT '0-0', incarnation TEXT NOT NULL DEFAULT '', refused INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (supplier, session_id));
+CREATE TABLE IF NOT EXISTS leaf (
+  session INTEGER NOT NULL, path BLOB NOT NULL, digest BLOB NOT NULL, weight INTEGER NOT NULL, value BLOB NOT NULL,
+  PRIMARY KEY (session, path)) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A leaf that passed the gate."""
+
+    path: bytes
+    digest: bytes
+    weight: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredSession:
+    """A session in the mirror with the place up to which its stream was read."""
+
+    supplier: str
+    session_id: str
+    header: bytes
+    position: str
+    incarnation: str
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=FULL")
+    database.execute("PRAGMA cache_size=-20000")
+    database.executescript(_SCHEMA)
+    return database
+
+
+class SessionEndFile:
+    """All sessions that end at one height."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._database = _open(path)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._database.close()
+
+    def _number(self, supplier: str, session_id: str) -> int | None:
+        row = self._database.execute(
+            "SELECT id FROM session WHERE supplier=? AND session_id=?", (supplier, session_id)
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def add_session(self, supplier: str, session_id: str, header: bytes) -> None:
+        """Registers a session; one that is known stays as it is."""
+        self._database.execute(
+            "INSERT OR IGNORE INTO session (supplier, session_id, header) VALUES (?,?,?)",
+            (supplier, session_id, header),
+        )
+
+    def sessions(self) -> list[MirroredSession]:
+        """All sessions in the file."""
+        rows = self._database.execute("SELECT supplier, session_id, header, position, incarnation FROM session")
+        return [MirroredSession(*row) for row in rows]
+
+    def store(
+        self, supplier: str, session_id: str, leaves: Iterable[Leaf], refused: int, position: str, incarnation: str
+    ) -> int:
+        """Stores leaves and the new position in one durable step; the number of leaves that were new."""
+        number = self._number(supplier, session_id)
+        database = self._database
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            before = database.total_changes
+            database.executemany(
+                "INSERT OR IGNORE INTO leaf (session, path, digest, weight, value) VALUES (?,?,?,?,?)",
+                ((number, leaf.path, leaf.digest, leaf.weight, leaf.value) for leaf in leaves),
+            )
+            added = database.total_changes - before
+            database.execute(
+                "UPDATE session SET position=?, incarnation=?, refused=refused+? WHERE id=?",
+                (position, incarnation, refused, number),
+            )
+            database.execute("COMMIT")
+        except BaseException:
+            database.execute("ROLLBACK")
+            raise
+        return added
+
+    def leaves(self, supplier: str, session_id: str) -> list[tuple[bytes, bytes]]:
+        """(path, digest) sorted by path."""
+        number = self._number(supplier, session_id)
+        rows = self._database.execute("SELECT path, digest FROM leaf WHERE session=? ORDER BY path", (number,))
+        return [(bytes(path), bytes(digest)) for path, digest in rows]
+
+    def count(self, supplier: str, session_id: str) -> int:
+        """Number of leaves."""
+        number = self._number(supplier, session_id)
+        row = self._database.execute("SELECT count(*) FROM leaf WHERE session=?", (number,)).fetchone()
+        return int(row[0])
+
+    def content(self, supplier: str, session_id: str, path: bytes) -> LeafContent:
+        """Value and weight of one leaf; KeyError when absent."""
+        number = self._number(supplier, session_id)
+        row = self._database.execute(
+            "SELECT value, weight FROM leaf WHERE session=? AND path=?", (number, path)
+        ).fetchone()
+        if row is None:
+            raise KeyError(path.hex())
+        return LeafContent(bytes(row[0]), int(row[1]))
+
+    def remove(self, supplier: str, session_id: str) -> bool:
+        """Deletes a session; whether the file is empty now."""
+        number = self._number(supplier, session_id)
+        self._database.execute("DELETE FROM leaf WHERE session=?", (number,))
+        self._database.execute("DELETE FROM session WHERE id=?", (number,))
+        row = self._database.execute("SELECT count(*) FROM session").fetchone()
+        return int(row[0]) == 0
+
+
+class Mirror:
+    """The folder of session-end files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._files: dict[int, SessionEndFile] = {}
+        for path in folder.glob("end-*.sqlite"):
+            self._files[int(path.stem.split("-")[1])] = SessionEndFile(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes all files."""
+        for file in self._files.values():
+            file.close()
+
+    def path(self, session_end: int) -> Path:
+        """File of a session end."""
+        return self._folder / f"end-{session_end}.sqlite"
+
+    def file(self, session_end: int) -> SessionEndFile:
+        """File of a session end, created when new."""
+        if session_end not in self._files:
+            self._files[session_end] = SessionEndFile(self.path(session_end))
+        return self._files[session_end]
+
+    def ends(self) -> Sequence[int]:
+        """Session ends with a file."""
+        return sorted(self._files)
+
+    def remove(self, session_end: int, supplier: str, session_id: str) -> None:
+        """Deletes a session, and the file with the last one."""
+        file = self._files.get(session_end)
+        if file is None or not file.remove(supplier, session_id):
+            return
+        file.close()
+        del self._files[session_end]
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{file.path}{suffix}").unlink(missing_ok=True)

@@ -1,0 +1,299 @@
+"""One miner process: wiring, block feed, tail loops, health."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import signal
+import time
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import generate_latest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from coordination.file_lock import FileLock, OwnedElsewhere
+from ledger.chain_cache import CachedChain
+from ledger.connection import connect, inspect, require_safe
+from ledger.errors import Fenced, LedgerError, LedgerUnavailable
+from ledger.heights import BlockPublisher
+from ledger.keys import Keys
+from ledger.seals import SealStore
+from ledger.tail import Tail
+from miner import metrics
+from miner.audit import Audit
+from miner.claims import ClaimDesk
+from miner.mirror import Mirror
+from miner.proofs import ProofDesk
+from miner.sender import Sender
+from miner.sessions import TrackedSession
+from miner.supplier_miner import SupplierMiner
+from miner.tailing import Tailer
+from miner.trie_pool import TriePool
+from pocket_api.workload import MinerConfig
+from shannon.chain.comet import CometClient
+from shannon.chain.feed import BlockFeed
+from shannon.chain.model import Block
+from shannon.chain.nodes import NodeAddress
+from shannon.crypto.ecdsa import PrivateKey
+from shannon.errors import ChainError, ConfigurationError, PocketError
+from shannon.keys.loading import load_keys_directory
+from shannon.transactions.build import GasPrice
+from shannon.transactions.timeouts import NonceClock
+
+_LOG = logging.getLogger("miner")
+_TAIL_IDLE_SECONDS = 0.1
+_REDIS_SETTLES_SECONDS = 5.0
+
+
+class RedisWatch:
+    """Notices restarts of Redis; `settled` once relayers had time to append their logs again."""
+
+    def __init__(self, redis: "Redis") -> None:
+        self._redis = redis
+        self._run_id = ""
+        self._changed_at: float | None = None
+        self.restarts = 0
+
+    def settled(self) -> bool:
+        """Whether the last restart lies back far enough."""
+        return self._changed_at is None or time.monotonic() - self._changed_at > _REDIS_SETTLES_SECONDS
+
+    async def look(self) -> bool:
+        """Whether Redis is another process than at the last look; raises LedgerUnavailable."""
+        info = await inspect(self._redis)
+        if info.run_id == self._run_id:
+            return False
+        restarted, self._run_id = bool(self._run_id), info.run_id
+        if restarted:
+            self.restarts += 1
+        # Also after our own start: relayers may still be appending the logs of dead workers.
+        self._changed_at = time.monotonic()
+        return True
+
+
+class Miner:
+    """All suppliers of one data folder."""
+
+    def __init__(self, config: MinerConfig) -> None:
+        self._config = config
+        self._stop = asyncio.Event()
+        self._block: Block | None = None
+        self._news = asyncio.Event()
+        self._suppliers: dict[str, SupplierMiner] = {}
+
+    async def run(self) -> None:
+        """Mines until SIGTERM or SIGINT."""
+        config = self._config
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stop.set)
+        try:
+            lock = FileLock(config.data_dir / "miner.lock")
+            lock.acquire()
+        except OwnedElsewhere as error:
+            raise ConfigurationError(f"miner: {error}") from error
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(lock.release)
+            redis = connect(config.redis_url)
+            stack.push_async_callback(redis.aclose)
+            await self._await_redis(redis)
+            nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
+            keys = Keys(config.prefix)
+            chain = CachedChain(nodes, redis, keys, timeout_seconds=config.chain.query_timeout_seconds)
+            stack.push_async_callback(chain.close)
+            http = await stack.enter_async_context(aiohttp.ClientSession())
+            comet = CometClient(nodes, http, config.chain.query_timeout_seconds)
+            await self._check_chain_id(chain)
+            mirror = stack.enter_context(Mirror(config.data_dir / "mirror"))
+            audit = Audit(config.data_dir / "audit.sqlite")
+            stack.callback(audit.close)
+            pool = TriePool()
+            stack.callback(pool.close)
+            watch = RedisWatch(redis)
+            await self._add_suppliers(redis, keys, chain, comet, mirror, audit, pool, watch)
+            publisher = BlockPublisher(redis, keys)
+
+            async def on_block(block: Block) -> None:
+                self._block = block
+                metrics.HEIGHT.set(block.height)
+                self._news.set()
+                await publisher.publish(block)
+
+            feed = BlockFeed(
+                comet, on_block, poll_seconds=min(1.0, config.chain.block_seconds / 2),
+                on_error=lambda error: _LOG.warning("block feed: %s", error),
+            )  # fmt: skip
+            admin = await self._serve_admin(audit)
+            stack.push_async_callback(admin.cleanup)
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(feed.run()),
+                    group.create_task(self._watch_redis(watch)),
+                    group.create_task(self._decide_for_ever(chain)),
+                    *(group.create_task(self._tail_for_ever(s)) for s in self._suppliers.values()),
+                ]
+                await self._stop.wait()
+                for task in tasks:
+                    task.cancel()
+
+    async def _await_redis(self, redis: "Redis") -> None:
+        chance = random.Random()  # noqa: S311 - jitter
+        while not self._stop.is_set():
+            try:
+                await require_safe(redis, self._config.redis_url)
+                return
+            except LedgerUnavailable as error:
+                _LOG.warning("%s", error)
+                await asyncio.sleep(chance.uniform(0.2, 0.5))
+
+    async def _check_chain_id(self, chain: CachedChain) -> None:
+        """The wrong chain is refused; an unreachable one is waited for."""
+        chance = random.Random()  # noqa: S311 - jitter
+        while not self._stop.is_set():
+            try:
+                found = await chain.chain_id()
+            except ChainError as error:
+                _LOG.warning("%s. Check spec.chain.nodes.", error)
+                await asyncio.sleep(chance.uniform(0.3, 0.8))
+                continue
+            if found != self._config.chain.id:
+                raise ConfigurationError(
+                    f"miner: the node is on chain {found!r}, spec.chain.id says {self._config.chain.id!r}. "
+                    "Correct one of them: claims signed for another chain are refused."
+                )
+            return
+
+    def _keys(self) -> dict[str, PrivateKey]:
+        loaded = load_keys_directory(self._config.keys_dir)
+        for problem in loaded.problems:
+            _LOG.warning("keys: %s", problem)
+        declared = {s.operator_address for s in self._config.suppliers}
+        mine: dict[str, PrivateKey] = {a: k for a, k in loaded.keys.items() if not declared or a in declared}
+        if missing := declared - set(mine):
+            _LOG.warning("keys: no key for %s", ", ".join(sorted(missing)))
+        if not mine:
+            raise ConfigurationError(
+                f"miner: no supplier key is loaded from {self._config.keys_dir}. Put one file per supplier there."
+            )
+        return mine
+
+    async def _add_suppliers(
+        self, redis: "Redis", keys: Keys, chain: CachedChain, comet: CometClient, mirror: Mirror, audit: Audit,
+        pool: TriePool, watch: RedisWatch,
+    ) -> None:  # fmt: skip
+        config = self._config
+        gas_price = GasPrice.parse(config.chain.gas_price)
+        supplier_keys = self._keys()
+        known = 0
+        for address in supplier_keys:
+            known = max(known, int(await redis.get(keys.fence(address)) or 0))
+        epoch = audit.next_epoch(known)
+        nonces = NonceClock(lane=epoch)
+        for address, key in supplier_keys.items():
+            sessions: dict[str, TrackedSession] = {}
+            store = SealStore(redis, keys, address, epoch)
+            sender = Sender(
+                chain, address, key, chain_id=config.chain.id, gas_price=gas_price,
+                gas_adjustment=config.chain.gas_adjustment, block_seconds=config.chain.block_seconds, nonces=nonces,
+            )  # fmt: skip
+            tailer = Tailer(Tail(redis, keys, address), mirror, chain, sessions)
+            claims = ClaimDesk(address, store, audit, mirror, pool, sender, tailer, gas_price)
+            proofs = ProofDesk(address, chain, mirror, pool, sender)
+            self._suppliers[address] = SupplierMiner(
+                address, chain, comet, store, audit, mirror, tailer, claims, proofs, sessions,
+                config.miner.seal_after_blocks, watch.settled,
+            )  # fmt: skip
+        _LOG.info("mining for %d suppliers", len(supplier_keys), extra={"fields": {"epoch": epoch}})
+
+    async def _watch_redis(self, watch: RedisWatch) -> None:
+        while True:
+            try:
+                if await watch.look():
+                    for supplier in self._suppliers.values():
+                        supplier.tailer.reread()
+            except (LedgerError, RedisError, OSError, TimeoutError) as error:
+                metrics.ERRORS.labels("redis").inc()
+                _LOG.warning("Redis: %s", error)
+            await asyncio.sleep(0.5)
+
+    async def _tail_for_ever(self, supplier: SupplierMiner) -> None:
+        failures = 0
+        while True:
+            try:
+                read = await supplier.tail()
+                failures = 0
+                metrics.LAG.set(sum(len(s.sessions) for s in self._suppliers.values()))
+            except Fenced as error:
+                self._lost_ownership(error)
+                return
+            except (PocketError, RedisError, OSError, TimeoutError) as error:
+                metrics.ERRORS.labels("tail").inc()
+                failures += 1
+                if failures == 1:
+                    _LOG.warning("tailing: %s", error, extra={"fields": {"supplier": supplier.supplier}})
+                await asyncio.sleep(min(2.0, 0.1 * 2 ** min(failures, 5)))
+                continue
+            if not read:
+                await asyncio.sleep(_TAIL_IDLE_SECONDS)
+
+    async def _decide_for_ever(self, chain: CachedChain) -> None:
+        """At every new block, and again after a while without one, every supplier decides; bursts collapse."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(1.0, self._config.chain.block_seconds)):
+                    await self._news.wait()
+            self._news.clear()
+            block = self._block
+            if block is None:
+                continue
+            stages: dict[str, int] = {}
+            try:
+                proof = await chain.proof_params()
+                for supplier in self._suppliers.values():
+                    for stage, number in (await supplier.on_block(block, proof)).items():
+                        stages[stage] = stages.get(stage, 0) + number
+            except Fenced as error:
+                self._lost_ownership(error)
+                return
+            except (PocketError, RedisError, OSError, TimeoutError) as error:
+                metrics.ERRORS.labels("decide").inc()
+                _LOG.warning("deciding: %s", error)
+            for stage in ("ACTIVE", "GRACE", "CLAIMABLE", "SEALED", "CLAIMED", "PROOFABLE", "PROVED", "SETTLED"):
+                metrics.SESSIONS.labels(stage).set(stages.get(stage, 0))
+
+    def _lost_ownership(self, error: Fenced) -> None:
+        _LOG.error("%s: this miner stops", error)
+        self._stop.set()
+
+    async def _serve_admin(self, audit: Audit) -> web.AppRunner:
+        async def show_status(_: web.Request) -> web.Response:
+            sessions = {
+                address: [
+                    {"session_id": i, "end": s.end, "sealed": s.seal is not None, "service": s.header.service_id}
+                    for i, s in supplier.sessions.items()
+                ]
+                for address, supplier in self._suppliers.items()
+            }
+            height = self._block.height if self._block else 0
+            return web.json_response({"height": height, "sessions": sessions, "outcomes": audit.outcomes()})
+
+        async def show_metrics(_: web.Request) -> web.Response:
+            return web.Response(body=generate_latest(), content_type="text/plain", charset="utf-8")
+
+        async def show_health(_: web.Request) -> web.Response:
+            return web.json_response({"status": "ok", "height": self._block.height if self._block else 0})
+
+        app = web.Application()
+        app.add_routes([web.get("/status", show_status), web.get("/metrics", show_metrics), web.get("/health", show_health)])
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self._config.admin_host, self._config.admin_port).start()
+        except OSError as error:
+            await runner.cleanup()
+            raise ConfigurationError(f"miner: admin port {self._config.admin_port} is taken: {error.strerror}") from error
+        return runner
+
+

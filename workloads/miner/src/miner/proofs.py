@@ -1,0 +1,126 @@
+"""Proofs of one supplier: which are required, built from the sealed set, sent in batches."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from miner import metrics
+from miner.mirror import Mirror
+from miner.sender import SendError, Sender
+from miner.sessions import TrackedSession
+from miner.trie_pool import TriePool
+from shannon.chain.client import ChainClient
+from shannon.chain.model import Block
+from shannon.claims.amounts import Price, claimed_upokt
+from shannon.claims.requirement import Claim, ProofParams, ProofRequirement, proof_path, proof_requirement
+from shannon.errors import ChainError
+from shannon.smst.digest import Root
+from shannon.transactions.build import Message, submit_proof_message
+from shannon.transactions.refusals import Refusal
+
+_LOG = logging.getLogger("miner.proofs")
+_RESEND_BLOCKS = 2
+
+
+def requirement_of(supplier: str, session: TrackedSession, seed_hash: bytes, params: ProofParams) -> ProofRequirement | None:
+    """The chain's decision, computed with claim status 0; None while a fact is missing."""
+    if session.seal is None or session.terms is None or session.params is None:
+        return None
+    claim = Claim(supplier, session.header, session.seal.root)
+    amount = claimed_upokt(Root(session.seal.root), session.terms.target_hash, Price.of(session.params))
+    return proof_requirement(claim, amount, seed_hash, params)
+
+
+@dataclass(slots=True)
+class ProofDesk:
+    """Builds and sends the proofs of one supplier."""
+
+    supplier: str
+    chain: ChainClient
+    mirror: Mirror
+    pool: TriePool
+    sender: Sender
+    _sent: dict[str, int] = field(default_factory=dict)
+    _seeds: dict[int, bytes] = field(default_factory=dict)
+
+    async def seed_hash(self, height: int) -> bytes:
+        """Hash of the block before the proof window; raises ChainError while it is unknown."""
+        if height not in self._seeds:
+            self._seeds[height] = (await self.chain.block(height)).hash
+            for old in [h for h in self._seeds if h < height - 1000]:
+                del self._seeds[old]
+        return self._seeds[height]
+
+    async def decide(self, session: TrackedSession, params: ProofParams) -> None:
+        """Sets the session's requirement once its seed block exists."""
+        if session.requirement is not None or session.windows is None:
+            return
+        try:
+            seed = await self.seed_hash(session.windows.proof_seed)
+        except ChainError:
+            return
+        session.requirement = requirement_of(self.supplier, session, seed, params)
+
+    async def prove(self, sessions: Sequence[TrackedSession], block: Block) -> None:
+        """Sends the proofs of sessions with one end height; one that cannot be built or is refused leaves the others."""
+        due = [s for s in sessions if block.height >= self._sent.get(s.header.session_id, -_RESEND_BLOCKS) + _RESEND_BLOCKS]
+        built: list[tuple[TrackedSession, Message]] = []
+        for session in due:
+            message = await self._build(session)
+            if message is not None:
+                built.append((session, message))
+        while built:
+            windows = built[0][0].windows
+            close = windows.proof_close if windows else block.height + 2
+            try:
+                prepared = await self.sender.prepare([message for _, message in built], block, close)
+                break
+            except SendError as error:
+                if error.index is None or error.index >= len(built):
+                    raise
+                if error.refusal is Refusal.NOT_REQUIRED:
+                    built[error.index][0].requirement = ProofRequirement.NOT_REQUIRED
+                elif error.refusal is not Refusal.POISON:
+                    raise
+                session, _ = built.pop(error.index)
+                session.details["proof_refusal"] = str(error)[:300]
+                metrics.PROOFS.labels(error.refusal.name.lower()).inc()
+        else:
+            return
+        for session, _ in built:
+            self._sent[session.header.session_id] = block.height
+        try:
+            result = await self.sender.broadcast(prepared.signed.raw)
+        except SendError as error:
+            metrics.PROOFS.labels(error.refusal.name.lower()).inc(len(built))
+            for session, _ in built:
+                self._sent.pop(session.header.session_id, None)
+            raise
+        metrics.PROOFS.labels("sent").inc(len(built))
+        _LOG.info(
+            "proofs sent", extra={"fields": {"supplier": self.supplier, "session_end": built[0][0].end,
+                                             "proofs": len(built), "tx": result.tx_hash, "height": block.height}}
+        )  # fmt: skip
+
+    async def _build(self, session: TrackedSession) -> Message | None:
+        """The proof message; None when the mirror's root is not the sealed one (never a fabricated proof)."""
+        windows = session.windows
+        if windows is None or session.seal is None:
+            return None
+        path = proof_path(await self.seed_hash(windows.proof_seed), session.header.session_id)
+        root, proof = await self.pool.proof(
+            self.mirror.path(session.end), self.supplier, session.header.session_id, path
+        )
+        if root != session.seal.root:
+            session.details["proof_problem"] = "the mirrored leaves have another root than the seal"
+            metrics.PROOFS.labels("root_mismatch").inc()
+            _LOG.error(
+                "the mirrored leaves have another root than the seal",
+                extra={"fields": {"supplier": self.supplier, "session": session.header.session_id}},
+            )
+            return None
+        return submit_proof_message(self.supplier, session.header, proof)
+
+    def forget(self, session_id: str) -> None:
+        """Drops what is known of a finished session."""
+        self._sent.pop(session_id, None)

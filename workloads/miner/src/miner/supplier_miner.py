@@ -1,0 +1,205 @@
+"""Everything the owner does for one supplier: tail continuously, decide at every block."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from redis.exceptions import RedisError
+
+from ledger.errors import Fenced, StaleView
+from ledger.seals import SealStore
+from miner import metrics
+from miner.audit import Audit, Outcome
+from miner.claims import ClaimDesk
+from miner.mirror import Mirror
+from miner.proofs import ProofDesk
+from miner.sender import SendError
+from miner.sessions import TrackedSession
+from miner.settlement import Verdict, verdict
+from miner.stages import Action, ClaimState, Decision, Facts, decide
+from miner.tailing import Tailer
+from shannon.chain.client import ChainClient
+from shannon.chain.comet import CometClient
+from shannon.chain.model import Block
+from shannon.claims.requirement import Claim, ProofParams
+from shannon.errors import ChainError, PocketError
+
+_LOG = logging.getLogger("miner.supplier")
+_TOMBSTONE_BLOCKS = 500
+_SURE_BLOCKS = 2  # blocks left at which waiting after a Redis restart ends
+
+
+def claim_state(session: TrackedSession, claims: dict[str, Claim] | None) -> ClaimState:
+    """What module state says of our claim."""
+    if claims is None:
+        return ClaimState.UNKNOWN
+    claim = claims.get(session.header.session_id)
+    if claim is None:
+        return ClaimState.ABSENT
+    if session.seal is not None and claim.root_hash != session.seal.root:
+        return ClaimState.FOREIGN
+    return {1: ClaimState.VALIDATED, 2: ClaimState.INVALID}.get(claim.proof_validation_status, ClaimState.PENDING)
+
+
+@dataclass(slots=True)
+class SupplierMiner:
+    """Owns one supplier; only the holder of the highest epoch gets its writes through."""
+
+    supplier: str
+    chain: ChainClient
+    comet: CometClient
+    store: SealStore
+    audit: Audit
+    mirror: Mirror
+    tailer: Tailer
+    claims: ClaimDesk
+    proofs: ProofDesk
+    sessions: dict[str, TrackedSession]
+    seal_after_blocks: int
+    redis_settled: Callable[[], bool]
+    _finished: dict[str, int] = field(default_factory=dict)
+    _started: bool = False
+
+    async def start(self) -> None:
+        """Fences predecessors, takes up the mirror and the seals; raises what Redis raises."""
+        await self.store.fence()
+        self.tailer.restore()
+        for session_id in [i for i in self.sessions if self.audit.outcome(self.supplier, i)]:
+            await self._drop(self.sessions.pop(session_id))
+        await self.tailer.discover(self._finished)
+        await self.claims.load_seals(self.sessions)
+        self._started = True
+
+    async def tail(self) -> int:
+        """One round of tailing; the number of entries read."""
+        if not self._started:
+            await self.start()
+        await self.tailer.discover(self._finished)
+        return await self.tailer.tail_once()
+
+    async def on_block(self, block: Block, proof: ProofParams) -> dict[str, int]:
+        """Decides every session and acts; sessions by stage. One group's failure never stops another."""
+        if not self._started:
+            await self.start()
+        if any(s.seal is None for s in self.sessions.values()):
+            await self.claims.load_seals(self.sessions)
+        claims = await self._claims()
+        stages: dict[str, int] = defaultdict(int)
+        groups: dict[tuple[Action, int], list[TrackedSession]] = defaultdict(list)
+        for session in list(self.sessions.values()):
+            decision = await self._decide(session, claims, block, proof)
+            if decision is None:
+                continue
+            stages[decision.stage.value] += 1
+            groups[decision.action, session.end].append(session)
+            if decision.lost:
+                session.lost = session.lost or decision.lost
+        for (action, _), group in sorted(groups.items(), key=lambda row: row[0][1]):
+            try:
+                await self._act(action, group, block, proof)
+            except Fenced:
+                raise
+            except StaleView as error:
+                _LOG.info("%s, again at the next block", error)
+            except (SendError, ChainError, RedisError, OSError, TimeoutError, PocketError) as error:
+                metrics.ERRORS.labels(action.name.lower()).inc()
+                _LOG.warning(
+                    "%s did not work and is tried again: %s", action.value, error,
+                    extra={"fields": {"supplier": self.supplier, "session_end": group[0].end, "height": block.height}},
+                )  # fmt: skip
+        return stages
+
+    async def _claims(self) -> dict[str, Claim] | None:
+        if not any(s.seal is not None for s in self.sessions.values()):
+            return {}
+        try:
+            return {claim.header.session_id: claim for claim in await self.chain.claims_of(self.supplier)}
+        except PocketError:
+            return None
+
+    async def _decide(
+        self, session: TrackedSession, claims: dict[str, Claim] | None, block: Block, proof: ProofParams
+    ) -> Decision | None:
+        if session.refused:
+            await self._finish(session, Verdict("forfeited", session.refused, {}), "ACTIVE", block)
+            return None
+        if not await self.tailer.learn_terms(session) or session.windows is None:
+            return None
+        windows = session.windows
+        if session.lost in ("empty", "unprofitable", "forfeited"):
+            reason = str(session.details.get("reason") or session.lost)
+            await self._finish(session, Verdict(session.lost, reason, dict(session.details)), "CLAIMABLE", block)
+            return None
+        if block.height >= windows.proof_seed:
+            await self.proofs.decide(session, proof)
+        facts = Facts(
+            windows, session.seal is not None, claim_state(session, claims), session.requirement, self.seal_after_blocks
+        )
+        return decide(facts, block.height)
+
+    async def _act(self, action: Action, group: list[TrackedSession], block: Block, proof: ProofParams) -> None:
+        match action:
+            case Action.SEAL:
+                windows = group[0].windows
+                left = windows.claim_close - block.height if windows else 0
+                if not self.redis_settled() and left > _SURE_BLOCKS:
+                    _LOG.info("Redis was restarted: sealing waits until relayers have appended their logs again")
+                    return
+                await self.claims.seal_and_claim(group, block, proof)
+            case Action.SEND_CLAIM:
+                await self.claims.send_again(group, block)
+            case Action.SEND_PROOF:
+                await self.proofs.prove(group, block)
+            case Action.CONCLUDE:
+                for session in group:
+                    await self._conclude(session, block)
+            case Action.NOTHING:
+                pass
+
+    async def _conclude(self, session: TrackedSession, block: Block) -> None:
+        windows = session.windows
+        if windows is None:
+            return
+        if session.lost == "claim_missed" or block.height < windows.settlement:
+            reason = "no claim was included before the window closed"
+            stage = "SEALED" if session.seal else "CLAIMABLE"
+            await self._finish(session, Verdict("claim_missed", reason, dict(session.details)), stage, block)
+            return
+        found = verdict(self.supplier, session, await self.comet.block_results(windows.settlement))
+        if session.lost == "claim_lost":
+            found = Verdict("claim_lost", "the claim on chain has another root than the seal", found.details)
+        await self._finish(session, found, "SETTLED" if found.outcome == "settled" else "PROOFABLE", block)
+
+    async def _finish(self, session: TrackedSession, found: Verdict, stage: str, block: Block) -> None:
+        """Exactly one outcome per session, durable before anything of it is deleted."""
+        header = session.header
+        details = {
+            "service_id": header.service_id, "application_address": header.application_address,
+            "session_end_height": header.session_end_block_height, **session.details, **found.details,
+        }  # fmt: skip
+        outcome = Outcome(self.supplier, header.session_id, found.outcome, stage, found.reason, block.height, details)
+        if self.audit.record(outcome):
+            metrics.OUTCOMES.labels(found.outcome).inc()
+            metrics.SETTLED.inc(_number(found.details.get("settled_upokt")))
+            claimed = _number(session.details.get("claimed_upokt"))
+            metrics.CLAIMED.inc(claimed)
+            metrics.LOST.labels(found.outcome).inc(max(0.0, claimed - _number(found.details.get("settled_upokt"))))
+            _LOG.info("session %s", found.outcome, extra={"fields": {"supplier": self.supplier, "session": header.session_id,
+                      "reason": found.reason, "stage": stage, "height": block.height}})  # fmt: skip
+        await self._drop(session)
+        self.sessions.pop(header.session_id, None)
+
+    async def _drop(self, session: TrackedSession) -> None:
+        session_id = session.header.session_id
+        await self.store.finish(session_id, session.end)
+        await self.store.forget_before(session.end - _TOMBSTONE_BLOCKS)
+        self.mirror.remove(session.end, self.supplier, session_id)
+        self.proofs.forget(session_id)
+        self._finished[session_id] = session.end
+        for old in [i for i, end in self._finished.items() if end < session.end - _TOMBSTONE_BLOCKS]:
+            del self._finished[old]
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

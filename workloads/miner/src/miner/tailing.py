@@ -1,0 +1,138 @@
+"""Tailing a supplier's streams into the mirror, through the gate."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from ledger.tail import Entry, Tail
+from miner import metrics
+from miner.gate import Refused, Terms, leaf_of
+from miner.mirror import Mirror
+from miner.sessions import TrackedSession, header_of
+from shannon.chain.client import ChainClient
+from shannon.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError
+
+_LOG = logging.getLogger("miner.tailing")
+
+
+class Tailer:
+    """Reads what is new of every session; positions are durable in the mirror."""
+
+    def __init__(self, tail: Tail, mirror: Mirror, chain: ChainClient, sessions: dict[str, TrackedSession]) -> None:
+        self._tail = tail
+        self._mirror = mirror
+        self._chain = chain
+        self._sessions = sessions
+        self._incarnation = ""
+
+    @property
+    def supplier(self) -> str:
+        """Operator address."""
+        return self._tail.supplier
+
+    def restore(self) -> None:
+        """Takes up the mirror's sessions after a start."""
+        for end in self._mirror.ends():
+            for row in self._mirror.file(end).sessions():
+                if row.supplier == self.supplier and row.session_id not in self._sessions:
+                    self._sessions[row.session_id] = TrackedSession(
+                        header_of(row.header), row.header, row.position, row.incarnation
+                    )
+
+    def reread(self) -> None:
+        """Reads every stream from its start again: Redis may hold other content under known ids."""
+        for session in self._sessions.values():
+            session.position = "0-0"
+
+    async def discover(self, finished: Mapping[str, object]) -> None:
+        """Adds the sessions that relayers registered; `finished` ones are left out."""
+        incarnation = await self._tail.incarnation()
+        if incarnation != self._incarnation:
+            self._incarnation = incarnation
+            for session in self._sessions.values():
+                if session.incarnation != incarnation:
+                    session.position = "0-0"
+        for session_id, raw in (await self._tail.sessions()).items():
+            if session_id in self._sessions or session_id in finished:
+                continue
+            try:
+                header = header_of(raw)
+            except DecodingError:
+                metrics.REFUSED.labels("header").inc()
+                continue
+            if header.session_id != session_id:
+                metrics.REFUSED.labels("header").inc()
+                continue
+            self._mirror.file(header.session_end_block_height).add_session(self.supplier, session_id, raw)
+            self._sessions[session_id] = TrackedSession(header, raw)
+
+    async def learn_terms(self, session: TrackedSession) -> bool:
+        """Asks the chain for header, target and units at the session's start; False while it cannot be told.
+
+        Unknown price or target: hold, never guess.
+        """
+        if session.terms is not None or session.refused:
+            return session.terms is not None
+        header, start = session.header, session.header.session_start_block_height
+        try:
+            onchain = await self._chain.session(header.application_address, header.service_id, start)
+            params = await self._chain.shared_params(start)
+            units = await self._chain.compute_units_per_relay(header.service_id, start)
+            difficulty = await self._chain.difficulty(header.service_id, start)
+        except ChainUnavailable:
+            return False
+        except ChainRefusal as error:
+            session.refused = f"the chain knows no such session: {error}"
+            return False
+        except (ChainError, DecodingError):
+            return False
+        session.params = params
+        if onchain.header != header:
+            session.refused = "the session header differs from the chain's"
+            return False
+        if self.supplier not in onchain.supplier_addresses:
+            session.refused = "the supplier does not belong to the session"
+            return False
+        if units <= 0:
+            return False
+        session.terms = Terms(self.supplier, header, difficulty.target_hash, units)
+        return True
+
+    async def tail_once(self, count: int = 500) -> int:
+        """Mirrors what is new; the number of entries read. Raises what Redis raises."""
+        positions = {}
+        for session_id, session in list(self._sessions.items()):
+            if await self.learn_terms(session):
+                positions[session_id] = session.position
+        read = await self._tail.read(positions, count)
+        marks = {}
+        total = 0
+        for session_id, entries in read.items():
+            session = self._sessions[session_id]
+            if not entries or session.terms is None:
+                continue
+            await asyncio.to_thread(self._store, session, session.terms, entries)
+            session.position = entries[-1].id
+            session.incarnation = self._incarnation
+            marks[session_id] = f"{self._incarnation}/{session.position}"
+            total += len(entries)
+        await self._tail.mark_mirrored(marks)
+        return total
+
+    def _store(self, session: TrackedSession, terms: Terms, entries: list[Entry]) -> None:
+        leaves = []
+        refused = 0
+        for entry in entries:
+            try:
+                leaves.append(leaf_of(entry.relay, terms))
+            except Refused as error:
+                refused += 1
+                metrics.REFUSED.labels(str(error)).inc()
+                _LOG.warning(
+                    "an entry was refused: %s", error,
+                    extra={"fields": {"supplier": self.supplier, "session": session.header.session_id, "entry": entry.id}},
+                )  # fmt: skip
+        added = self._mirror.file(session.end).store(
+            self.supplier, session.header.session_id, leaves, refused, entries[-1].id, self._incarnation
+        )
+        metrics.RELAYS.labels(self.supplier).inc(added)

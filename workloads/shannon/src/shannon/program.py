@@ -1,0 +1,38 @@
+"""Running a workload's main coroutine: every known error becomes one sentence and exit code 78."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from shannon.errors import PocketError
+
+
+def run_program(
+    name: str, main: Coroutine[Any, Any, None], runner: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
+) -> int:
+    """Exit code: 0 after a clean stop, 78 (EX_CONFIG) when the configuration or its surroundings cannot be used."""
+    try:
+        runner(main)
+    except PocketError as error:
+        print(f"{name}: {_bare(name, error)}", file=sys.stderr)  # noqa: T201 - what the user must read
+        return os.EX_CONFIG
+    except ExceptionGroup as group:
+        known = group.subgroup(PocketError)
+        if known is None or group.split(PocketError)[1] is not None:
+            raise
+        print(f"{name}: {'; '.join(_bare(name, e) for e in _leaves(known))}", file=sys.stderr)  # noqa: T201
+        return os.EX_CONFIG
+    return 0
+
+
+def _bare(name: str, error: BaseException) -> str:
+    return str(error).removeprefix(f"{name}: ")
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
