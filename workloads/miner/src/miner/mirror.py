@@ -5,6 +5,7 @@ Files are deleted when all their sessions are finished. Commits are durable (WAL
 """
 
 import sqlite3
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +60,13 @@ class SessionEndFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._database = _open(path)
+        # One connection, used by tail threads and the event loop: a transaction must not be interleaved.
+        self._lock = threading.RLock()
 
     def close(self) -> None:
         """Closes the file."""
-        self._database.close()
+        with self._lock:
+            self._database.close()
 
     def _number(self, supplier: str, session_id: str) -> int | None:
         row = self._database.execute(
@@ -72,69 +76,76 @@ class SessionEndFile:
 
     def add_session(self, supplier: str, session_id: str, header: bytes) -> None:
         """Registers a session; one that is known stays as it is."""
-        self._database.execute(
-            "INSERT OR IGNORE INTO session (supplier, session_id, header) VALUES (?,?,?)",
-            (supplier, session_id, header),
-        )
+        with self._lock:
+            self._database.execute(
+                "INSERT OR IGNORE INTO session (supplier, session_id, header) VALUES (?,?,?)",
+                (supplier, session_id, header),
+            )
 
     def sessions(self) -> list[MirroredSession]:
         """All sessions in the file."""
-        rows = self._database.execute("SELECT supplier, session_id, header, position, incarnation FROM session")
-        return [MirroredSession(*row) for row in rows]
+        with self._lock:
+            rows = self._database.execute("SELECT supplier, session_id, header, position, incarnation FROM session")
+            return [MirroredSession(*row) for row in rows]
 
     def store(
         self, supplier: str, session_id: str, leaves: Iterable[Leaf], refused: int, position: str, incarnation: str
     ) -> int:
         """Stores leaves and the new position in one durable step; the number of leaves that were new."""
-        number = self._number(supplier, session_id)
-        database = self._database
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            before = database.total_changes
-            database.executemany(
-                "INSERT OR IGNORE INTO leaf (session, path, digest, weight, value) VALUES (?,?,?,?,?)",
-                ((number, leaf.path, leaf.digest, leaf.weight, leaf.value) for leaf in leaves),
-            )
-            added = database.total_changes - before
-            database.execute(
-                "UPDATE session SET position=?, incarnation=?, refused=refused+? WHERE id=?",
-                (position, incarnation, refused, number),
-            )
-            database.execute("COMMIT")
-        except BaseException:
-            database.execute("ROLLBACK")
-            raise
-        return added
+        with self._lock:
+            number = self._number(supplier, session_id)
+            database = self._database
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                before = database.total_changes
+                database.executemany(
+                    "INSERT OR IGNORE INTO leaf (session, path, digest, weight, value) VALUES (?,?,?,?,?)",
+                    ((number, leaf.path, leaf.digest, leaf.weight, leaf.value) for leaf in leaves),
+                )
+                added = database.total_changes - before
+                database.execute(
+                    "UPDATE session SET position=?, incarnation=?, refused=refused+? WHERE id=?",
+                    (position, incarnation, refused, number),
+                )
+                database.execute("COMMIT")
+            except BaseException:
+                database.execute("ROLLBACK")
+                raise
+            return added
 
     def leaves(self, supplier: str, session_id: str) -> list[tuple[bytes, bytes]]:
         """(path, digest) sorted by path."""
-        number = self._number(supplier, session_id)
-        rows = self._database.execute("SELECT path, digest FROM leaf WHERE session=? ORDER BY path", (number,))
-        return [(bytes(path), bytes(digest)) for path, digest in rows]
+        with self._lock:
+            number = self._number(supplier, session_id)
+            rows = self._database.execute("SELECT path, digest FROM leaf WHERE session=? ORDER BY path", (number,))
+            return [(bytes(path), bytes(digest)) for path, digest in rows]
 
     def count(self, supplier: str, session_id: str) -> int:
         """Number of leaves."""
-        number = self._number(supplier, session_id)
-        row = self._database.execute("SELECT count(*) FROM leaf WHERE session=?", (number,)).fetchone()
-        return int(row[0])
+        with self._lock:
+            number = self._number(supplier, session_id)
+            row = self._database.execute("SELECT count(*) FROM leaf WHERE session=?", (number,)).fetchone()
+            return int(row[0])
 
     def content(self, supplier: str, session_id: str, path: bytes) -> LeafContent:
         """Value and weight of one leaf; KeyError when absent."""
-        number = self._number(supplier, session_id)
-        row = self._database.execute(
-            "SELECT value, weight FROM leaf WHERE session=? AND path=?", (number, path)
-        ).fetchone()
-        if row is None:
-            raise KeyError(path.hex())
-        return LeafContent(bytes(row[0]), int(row[1]))
+        with self._lock:
+            number = self._number(supplier, session_id)
+            row = self._database.execute(
+                "SELECT value, weight FROM leaf WHERE session=? AND path=?", (number, path)
+            ).fetchone()
+            if row is None:
+                raise KeyError(path.hex())
+            return LeafContent(bytes(row[0]), int(row[1]))
 
     def remove(self, supplier: str, session_id: str) -> bool:
         """Deletes a session; whether the file is empty now."""
-        number = self._number(supplier, session_id)
-        self._database.execute("DELETE FROM leaf WHERE session=?", (number,))
-        self._database.execute("DELETE FROM session WHERE id=?", (number,))
-        row = self._database.execute("SELECT count(*) FROM session").fetchone()
-        return int(row[0]) == 0
+        with self._lock:
+            number = self._number(supplier, session_id)
+            self._database.execute("DELETE FROM leaf WHERE session=?", (number,))
+            self._database.execute("DELETE FROM session WHERE id=?", (number,))
+            row = self._database.execute("SELECT count(*) FROM session").fetchone()
+            return int(row[0]) == 0
 
 
 class Mirror:

@@ -146,6 +146,7 @@ class Worker:
                     group.create_task(follower.run(min(0.25, config.chain.block_seconds / 4))),
                     group.create_task(self._reload(supplier_keys)),
                     group.create_task(self._observe(publisher, follower, log)),
+                    group.create_task(self._follow_parent()),
                 ]
                 await follower.look()
                 site = web.TCPSite(runner, config.host, config.relayer.port, reuse_port=True, backlog=1024)
@@ -185,6 +186,13 @@ class Worker:
                 keys.reload()
             except (PocketError, OSError) as error:
                 _LOG.warning("keys: %s", error)
+
+    async def _follow_parent(self) -> None:
+        """An orphan would keep the port: a worker whose supervisor died drains and ends."""
+        parent = os.getppid()
+        while os.getppid() == parent:
+            await asyncio.sleep(0.5)
+        self._stop.set()
 
     async def _observe(self, publisher: Publisher, follower: HeightFollower, log: LocalLog) -> None:
         while True:

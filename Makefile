@@ -1,0 +1,42 @@
+# The commands of this project. `make demo` and `make test` need CPython 3.11 or 3.12, make and the package index.
+SHELL := /bin/sh
+PY := .venv/bin/python
+SOURCES := api operator workloads cli scripts tests benchmarks
+
+.PHONY: help demo test setup lint bench mutants coverage lock crds clean
+
+help: ## show the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+demo: ## run everything on this machine, send relays, check the earnings (KEEP=1 leaves it running, CHAOS=<seed> kills things)
+	@scripts/setup runtime
+	@$(PY) -m relayctl.main demo $(if $(KEEP),--keep) $(if $(CHAOS),--chaos $(CHAOS)) $(DEMO_ARGS)
+
+setup: ## install everything developers need into .venv
+	@scripts/setup dev
+
+test: setup ## run all tests that this machine can run
+	@scripts/test
+
+lint: setup ## style, types, layers, file sizes
+	@.venv/bin/ruff check $(SOURCES)
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache
+	@$(PY) scripts/check_sizes.py
+	@$(PY) scripts/generate_pb.py --check
+	@$(PY) scripts/check_fragile.py
+
+coverage: setup ## branch coverage of the money path, at least 95 %
+	@$(PY) -m pytest -q -p no:randomly tests/vectors tests/unit tests/integration --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+
+mutants: setup ## break the money path line by line; each break must be caught by a named test
+	@$(PY) scripts/mutants.py
+
+bench: setup ## measure: crypto, trie, relayer, miner (table and benchmarks/results/*.json)
+	@$(PY) -m benchmarks
+
+lock: setup ## refresh requirements/*.txt
+	@scripts/lock --upgrade
+
+clean: ## remove what was installed and cached
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

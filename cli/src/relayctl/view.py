@@ -1,0 +1,88 @@
+"""The demo's live view: a table on a terminal, plain lines elsewhere."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from relayctl.embedded import Stack
+
+if TYPE_CHECKING:
+    from relayctl.demo import Book
+
+
+class View:
+    """Shows blocks, relays, sessions by stage, settlements and earnings."""
+
+    def __init__(self, console: Console, book: "Book", stack: Stack) -> None:
+        self._console = console
+        self._book = book
+        self._stack = stack
+        self._stages: Counter[str] = Counter()
+        self._live: Live | None = None
+        self._last = ""
+
+    async def run(self, http: aiohttp.ClientSession) -> None:
+        """Refreshes until cancelled."""
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=4)
+            self._live.start()
+        try:
+            while True:
+                with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
+                    await self._ask_miner(http)
+                self._show()
+                await asyncio.sleep(0.5 if self._live else 2.0)
+        finally:
+            self.finish()
+
+    async def _ask_miner(self, http: aiohttp.ClientSession) -> None:
+        async with http.get(self._stack.url("miner-admin") + "/metrics", timeout=aiohttp.ClientTimeout(total=1)) as answer:
+            text = await answer.text()
+        self._stages.clear()
+        for line in text.splitlines():
+            if line.startswith("pocket_miner_sessions{"):
+                stage = line.split('"')[1]
+                self._stages[stage] = int(float(line.rsplit(" ", 1)[1]))
+
+    def finish(self) -> None:
+        """Ends the live table."""
+        if self._live is not None:
+            self._live.update(self._table())
+            self._live.stop()
+            self._live = None
+
+    def _numbers(self) -> dict[str, Any]:
+        book = self._book
+        paid = book.with_acknowledged()
+        return {
+            "block": book.height,
+            "relays acknowledged": sum(len(row.acknowledged) for row in paid),
+            "relays refused": sum(row.refused for row in book.pairs.values()),
+            "sessions": ", ".join(f"{n} {stage}" for stage, n in self._stages.items() if n) or "-",
+            "settled": f"{len(book.settled)} of {len(paid)}",
+            "earned": f"{sum(row.settled_upokt or 0 for row in book.settled)} of "
+            f"{sum(row.expected_upokt for row in paid)} upokt",
+        }
+
+    def _table(self) -> Table:
+        table = Table(title="Pocket relay mining", show_header=False, min_width=60)
+        for name, value in self._numbers().items():
+            table.add_row(name, str(value))
+        if self._book.kills:
+            table.add_row("killed", ", ".join(f"{name} {n}" for name, n in self._book.kills.items()))
+        return table
+
+    def _show(self) -> None:
+        if self._live is not None:
+            self._live.update(self._table())
+            return
+        line = " | ".join(f"{name}: {value}" for name, value in self._numbers().items())
+        if line != self._last:
+            self._console.print(line, soft_wrap=True)
+            self._last = line
