@@ -2,7 +2,6 @@ import hashlib
 
 import pytest
 from corpus import load, numbered, unhex
-
 from shannon.crypto.addresses import address_of, encode_address, is_address, parse_address
 from shannon.crypto.curve import N
 from shannon.crypto.ecdsa import PrivateKey

@@ -1,5 +1,4 @@
 from corpus import load
-
 from shannon.claims.seeded_float import first_int63
 
 TABLE = load("go_rand_table")

@@ -3,7 +3,6 @@ import struct
 
 import pytest
 from corpus import header, load, numbered, unhex
-
 from shannon.claims.amounts import Price, claimed_upokt
 from shannon.claims.requirement import Claim, ProofParams, proof_path, proof_requirement, requirement_sample
 from shannon.claims.seeded_float import first_float64, first_int63, varint_seed
@@ -15,9 +14,7 @@ DATA = load("proof_requirement_decision")
 @pytest.mark.parametrize(("index", "case"), numbered(DATA["claims"]))
 def test_the_decision_and_all_its_steps_equal_the_reference(index, case):
     fields = case["claim"]
-    claim = Claim(
-        fields["supplier_operator_address"], header(fields["session_header"]), unhex(fields["root_hash"])
-    )
+    claim = Claim(fields["supplier_operator_address"], header(fields["session_header"]), unhex(fields["root_hash"]))
     seed = unhex(case["seed_block_hash"])
     assert claim.encode().hex() == case["claim_encoded"]
     claim_hash = hashlib.sha256(claim.encode()).digest()

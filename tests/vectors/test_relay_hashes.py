@@ -2,7 +2,6 @@ from fractions import Fraction
 
 import pytest
 from corpus import header, load, numbered, unhex
-
 from shannon.claims.requirement import proof_path
 from shannon.errors import DecodingError
 from shannon.relays.difficulty import is_applicable, multiplier

@@ -2,7 +2,6 @@ import hashlib
 
 import pytest
 from corpus import header, load, numbered, unhex
-
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.relays.difficulty import is_applicable
 from shannon.relays.messages import Relay, RelayMinerError, RelayRequest, RelayResponse, relay_hash
@@ -28,9 +27,7 @@ def test_request_response_and_mined_relay_equal_the_reference(index, case):
     assert unsigned.signable_hash().hex() == case["response_signable_hash"]
     signature = PrivateKey.from_hex(case["supplier_private_key"]).sign(unsigned.signable_hash())
     assert signature.hex() == case["supplier_signature"]
-    response = RelayResponse(
-        session, signature, payload, unsigned.payload_hash, unsigned.relay_miner_error
-    )
+    response = RelayResponse(session, signature, payload, unsigned.payload_hash, unsigned.relay_miner_error)
     assert response.encode().hex() == case["response_encoded"]
     mined = Relay(request, response.without_payload()).encode()
     assert mined.hex() == case["mined_relay_encoded"]

@@ -1,6 +1,5 @@
 import pytest
 from corpus import load, numbered, unhex
-
 from shannon.claims.amounts import (
     Price,
     base_meter_limit_upokt,
@@ -40,7 +39,11 @@ def test_the_next_target_equals_the_reference(index, case):
 
 @pytest.mark.parametrize(("index", "case"), numbered(DATA["meter"]))
 def test_the_meter_equals_the_reference(index, case):
-    params, stake, places = SharedParams(**case["params"]), int(case["app_stake_upokt"]), case["num_suppliers_per_session"]
+    params, stake, places = (
+        SharedParams(**case["params"]),
+        int(case["app_stake_upokt"]),
+        case["num_suppliers_per_session"],
+    )
     assert str(base_meter_limit_upokt(stake, places, params)) == str(case["base_limit_upokt"])
     limit = meter_limit_upokt(stake, places, params, case.get("service_factor"))
     assert str(limit) == str(case["limit_upokt"])

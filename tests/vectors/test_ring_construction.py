@@ -1,6 +1,5 @@
 import pytest
 from corpus import load, numbered, unhex
-
 from shannon.crypto.ring import verify_ring_signature
 from shannon.errors import PocketError
 from shannon.relays.messages import decode_relay_request
@@ -43,9 +42,7 @@ def test_a_request_is_accepted_exactly_when_the_reference_accepts_it(index, case
     kind = ""
     try:
         request = decode_relay_request(unhex(case["request_bytes"]))
-        if request.problem():
-            kind = "invalid_request"
-        elif request.header.application_address != scenario["state"]["application_address"]:
+        if request.problem() or request.header.application_address != scenario["state"]["application_address"]:
             kind = "invalid_request"
         else:
             _, keys = ring_of(scenario, request.header.session_end_block_height)

@@ -1,6 +1,5 @@
 import pytest
 from corpus import load, unhex
-
 from shannon.crypto import curve
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.crypto.hashing import challenge, hash_to_point
@@ -28,9 +27,7 @@ def test_every_intermediate_point_and_challenge_equals_the_reference(case):
     current = signature.start
     for step, scalar, member in zip(case["trace"], signature.scalars, signature.members, strict=True):
         left = curve.multiply_base_and_point(scalar, current, curve.decode_point(member))
-        right = curve.add(
-            curve.multiply(scalar, hash_to_point(member)), curve.multiply(current, signature.key_image)
-        )
+        right = curve.add(curve.multiply(scalar, hash_to_point(member)), curve.multiply(current, signature.key_image))
         assert hash_to_point(member).encoded.hex() == step["hash_to_point"]
         assert curve.encode_point(left).hex() == step["L"]
         assert curve.encode_point(right).hex() == step["R"]

@@ -1,6 +1,5 @@
 import pytest
 from corpus import load, unhex
-
 from shannon.errors import InvalidProof
 from shannon.smst.bulk import LeafContent, LeafSet
 from shannon.smst.digest import Root, leaf_digest, path_of

@@ -59,6 +59,8 @@ def read_documents(paths: Iterable[Path]) -> list[tuple[Path, dict[str, Any]]]:
                 if document is None:
                     continue
                 if not isinstance(document, dict):
-                    raise ManifestError(f"{file}: a document is not a mapping; each needs apiVersion, kind and metadata")
+                    raise ManifestError(
+                        f"{file}: a document is not a mapping; each needs apiVersion, kind and metadata"
+                    )
                 found.append((file, document))
     return found

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from pocket_api.base import API_VERSION, Metadata, Model
+from pocket_api.base import Metadata, Model
 
 ServiceId = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,42}$", description="Service id on chain.")]
 
@@ -47,7 +47,9 @@ class ChainNode(Model):
 class Chain(Model):
     """The chain and how to reach it."""
 
-    id: str = Field(default="pocket", min_length=1, description="Chain id; immutable. The nodes are checked against it.")
+    id: str = Field(
+        default="pocket", min_length=1, description="Chain id; immutable. The nodes are checked against it."
+    )
     nodes: tuple[ChainNode, ...] = Field(min_length=1, description="Nodes in order of preference.")
     block_seconds: float = Field(default=30.0, gt=0, description="Expected seconds between blocks.")
     gas_price: str = Field(
@@ -203,7 +205,7 @@ class RelayMinerSpec(Model):
 class RelayMiner(Model):
     """The custom resource."""
 
-    api_version: Literal["pocket.network/v1alpha1"] = API_VERSION
+    api_version: Literal["pocket.network/v1alpha1"] = "pocket.network/v1alpha1"
     kind: Literal["RelayMiner"] = "RelayMiner"
     metadata: Metadata
     spec: RelayMinerSpec

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pocket_api.base import API_VERSION, Metadata, Model
+from pocket_api.base import Metadata, Model
 from pocket_api.relayminer import SecretKeyRef, ServiceId
 
 
@@ -39,7 +39,7 @@ class SupplierSpec(Model):
 class Supplier(Model):
     """The custom resource."""
 
-    api_version: Literal["pocket.network/v1alpha1"] = API_VERSION
+    api_version: Literal["pocket.network/v1alpha1"] = "pocket.network/v1alpha1"
     kind: Literal["Supplier"] = "Supplier"
     metadata: Metadata
     spec: SupplierSpec

@@ -14,13 +14,9 @@ from pathlib import Path
 
 import aiohttp
 import yaml
-from rich.console import Console
-
 from pocket_api.base import ManifestError
 from pocket_api.manifests import load_manifests
-from relayctl.embedded import Stack
-from relayctl.gateway import Gateway, RelayFailed, SessionSigner, json_rpc_envelope, rest_envelope
-from relayctl.view import View
+from rich.console import Console
 from shannon.chain.client import ChainClient
 from shannon.chain.comet import CometClient
 from shannon.chain.model import Event
@@ -28,6 +24,10 @@ from shannon.chain.nodes import NodeAddress
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import ConfigurationError, PocketError
 from shannon.relays.messages import Relay, relay_hash
+
+from relayctl.embedded import Stack
+from relayctl.gateway import Gateway, RelayFailed, SessionSigner, json_rpc_envelope, rest_envelope
+from relayctl.view import View
 
 _JSON_RPC, _REST = 3, 4
 Pair = tuple[str, str]  # session id, supplier operator address
@@ -102,7 +102,11 @@ class Book:
                 row.settled_upokt = int(a["settled_upokt"].removesuffix("upokt"))
         elif kind == "EventClaimExpired":
             for (_, supplier), row in self.pairs.items():
-                if supplier == a["supplier_operator_address"] and row.service == a["service_id"] and str(row.end) == a["session_end_block_height"]:
+                if (
+                    supplier == a["supplier_operator_address"]
+                    and row.service == a["service_id"]
+                    and str(row.end) == a["session_end_block_height"]
+                ):
                     row.outcome, row.settled_upokt = f"expired ({a.get('expiration_reason')})", 0
 
     def problems(self, *, exact: bool) -> list[str]:
@@ -337,7 +341,9 @@ def run_demo(options: DemoOptions, remove: Callable[[Path], None]) -> int:
     try:
         begun = time.monotonic()
         stack.start()
-        console.print(f"Redis, localnet, backend, relayer (2 workers) and miner run after {time.monotonic() - begun:.1f} s")
+        console.print(
+            f"Redis, localnet, backend, relayer (2 workers) and miner run after {time.monotonic() - begun:.1f} s"
+        )
         code = asyncio.run(_run(options, stack, console))
     except (ConfigurationError, KeyboardInterrupt) as error:
         console.print(str(error) or "interrupted", style="red")

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import aiohttp
-
 from shannon.chain.client import ChainClient
 from shannon.chain.model import Session
 from shannon.crypto.ecdsa import PrivateKey, signature_holds
@@ -84,15 +83,15 @@ class Gateway:
             self._supplier_keys[address] = account.public_key
         return self._supplier_keys[address]
 
-    async def send(
-        self, url: str, request: RelayRequest, rpc_type: int, timeout_seconds: float = 30.0
-    ) -> RelayAnswer:
+    async def send(self, url: str, request: RelayRequest, rpc_type: int, timeout_seconds: float = 30.0) -> RelayAnswer:
         """The verified answer; raises RelayFailed."""
         begun = time.perf_counter()
         try:
             supplier_key = await self.supplier_key(request.supplier_operator_address)
             async with self._http.post(
-                url, data=request.encode(), headers={"Rpc-Type": str(rpc_type), "Content-Type": "application/json"},
+                url,
+                data=request.encode(),
+                headers={"Rpc-Type": str(rpc_type), "Content-Type": "application/json"},
                 timeout=aiohttp.ClientTimeout(total=timeout_seconds),
             ) as answer:
                 body = await answer.read()

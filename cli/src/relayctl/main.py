@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 import click
+from shannon.errors import PocketError
 
 import relayctl
 from relayctl.demo import DemoOptions, run_demo
-from shannon.errors import PocketError
 
 
 def _samples() -> Path:
@@ -30,7 +30,9 @@ def version() -> None:
 
 
 @main.command()
-@click.option("--samples", type=click.Path(path_type=Path, exists=True), default=_samples, help="Folder of the manifests.")
+@click.option(
+    "--samples", type=click.Path(path_type=Path, exists=True), default=_samples, help="Folder of the manifests."
+)
 @click.option("--sessions", type=click.IntRange(1, 100), default=2, show_default=True, help="Sessions with traffic.")
 @click.option("--rate", type=click.FloatRange(0.1, 1000), default=40.0, show_default=True, help="Relays per second.")
 @click.option("--keep", is_flag=True, help="Leave everything running afterwards and print the URLs.")

@@ -42,7 +42,9 @@ class View:
             self.finish()
 
     async def _ask_miner(self, http: aiohttp.ClientSession) -> None:
-        async with http.get(self._stack.url("miner-admin") + "/metrics", timeout=aiohttp.ClientTimeout(total=1)) as answer:
+        async with http.get(
+            self._stack.url("miner-admin") + "/metrics", timeout=aiohttp.ClientTimeout(total=1)
+        ) as answer:
             text = await answer.text()
         self._stages.clear()
         for line in text.splitlines():

@@ -32,9 +32,7 @@ def suppliers_of(relay_miner: RelayMiner, suppliers: Iterable[Supplier]) -> tupl
         if supplier.spec.relay_miner_ref.name == relay_miner.metadata.name
         and supplier.metadata.namespace == relay_miner.metadata.namespace
     ]
-    entries = (
-        SupplierEntry(operator_address=s.spec.operator_address, services=s.spec.services) for s in mine
-    )
+    entries = (SupplierEntry(operator_address=s.spec.operator_address, services=s.spec.services) for s in mine)
     return tuple(sorted(entries, key=lambda entry: entry.operator_address))
 
 

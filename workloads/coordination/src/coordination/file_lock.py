@@ -27,7 +27,9 @@ class FileLock:
         except OSError as error:
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
-            raise OwnedElsewhere(f"{self._path}: held by process {holder}; stop it or use another data folder") from error
+            raise OwnedElsewhere(
+                f"{self._path}: held by process {holder}; stop it or use another data folder"
+            ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         self._descriptor = descriptor

@@ -14,10 +14,10 @@ from typing import Final
 from google.protobuf.message import Message
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-
-from ledger.keys import Keys
 from shannon.chain.client import ChainClient
 from shannon.chain.nodes import NodeAddress
+
+from ledger.keys import Keys
 
 # Seconds an answer may serve. Answers at a height never change; an application's record decides the ring
 # and may be a minute old (sessions.md, section 6); a supplier's state soon matters.
@@ -87,11 +87,12 @@ class CachedChain(ChainClient):
 
     async def _from_redis(self, key: str) -> bytes | None:
         try:
-            answer: bytes | None = await self._redis.get(key)
+            answer = await self._redis.get(key)
         except (RedisError, OSError, TimeoutError):
             return None
-        if answer is not None:
-            self.counters.redis += 1
+        if not isinstance(answer, bytes):
+            return None
+        self.counters.redis += 1
         return answer
 
     async def _to_redis(self, key: str, answer: bytes, lifetime: float) -> None:

@@ -110,9 +110,9 @@ class Script:
     async def run(self, redis: "Redis", keys: list[str], arguments: list[Any]) -> Any:
         """Result of one run."""
         try:
-            return await redis.execute_command("EVALSHA", self.digest, len(keys), *keys, *arguments)
+            return await redis.evalsha(self.digest, len(keys), *keys, *arguments)
         except NoScriptError:
-            return await redis.execute_command("EVAL", self.source, len(keys), *keys, *arguments)
+            return await redis.eval(self.source, len(keys), *keys, *arguments)
 
 
 APPEND: Final = Script(APPEND_SOURCE)

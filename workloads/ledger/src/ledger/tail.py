@@ -32,7 +32,7 @@ class Tail:
     async def sessions(self) -> dict[str, bytes]:
         """Open and unsettled sessions: id → canonical header bytes."""
         rows = await self._redis.hgetall(self._keys.sessions(self.supplier))
-        return {_text(key): value for key, value in rows.items()}
+        return {_text(key): bytes(value) for key, value in rows.items() if isinstance(value, bytes)}
 
     async def incarnation(self) -> str:
         """The marker of the supplier's streams; empty where there are none."""
@@ -43,9 +43,8 @@ class Tail:
         if not positions:
             return {}
         streams = {self._keys.stream(self.supplier, session_id): at for session_id, at in positions.items()}
-        reply = await self._redis.execute_command(
-            "XREAD", "COUNT", count, "STREAMS", *streams.keys(), *streams.values()
-        )
+        execute: Any = self._redis.execute_command
+        reply = await execute("XREAD", "COUNT", count, "STREAMS", *streams.keys(), *streams.values())
         rows = reply.items() if isinstance(reply, dict) else reply or []
         sessions = {self._keys.stream(self.supplier, session_id): session_id for session_id in positions}
         return {
@@ -57,4 +56,6 @@ class Tail:
     async def mark_mirrored(self, marks: Mapping[str, str]) -> None:
         """Publishes up to where a volume holds the relays, durably: session id → `incarnation/id`."""
         if marks:
-            await self._redis.hset(self._keys.mirrored(self.supplier), mapping=dict(marks))
+            await self._redis.hset(
+                self._keys.mirrored(self.supplier), items=[x for pair in marks.items() for x in pair]
+            )

@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
-
-from localnet.refusal import Refused
-from localnet.state import State
 from shannon.crypto.addresses import address_of, is_address
 from shannon.crypto.ecdsa import signature_holds
 from shannon.pb import cosmos_bank_v1beta1_pb2 as bank_pb
@@ -15,6 +13,9 @@ from shannon.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from shannon.pb import pocket_proof_pb2 as proof_pb
 from shannon.relays.messages import SessionHeader
 from shannon.transactions.build import CREATE_CLAIM, SUBMIT_PROOF, GasPrice, transaction_hash
+
+from localnet.refusal import Refused
+from localnet.state import State
 
 SEND = "/cosmos.bank.v1beta1.MsgSend"
 _MAX_TTL_NS = 600 * 1_000_000_000
@@ -71,7 +72,8 @@ def _parse_error(text: str) -> Refused:
 
 
 def _refuse_unknown(message: Message, name: str) -> None:
-    for field in UnknownFieldSet(message):
+    unknown: Any = UnknownFieldSet(message)  # iterable, which its stub does not say
+    for field in unknown:
         raise _parse_error(f'errUnknownField "*tx.{name}": {{TagNum: {field.field_number}, WireType:"bytes"}}')
 
 
@@ -130,7 +132,9 @@ def _validate_basic(message: ChainMessage) -> None:
         return
     root = message.root_hash
     if len(root) != 48 or not any(root[32:40]) or not any(root[40:48]):
-        raise Refused(1104, "proof", "root hash must have 48 bytes, a sum and a count above zero: invalid claim root hash")
+        raise Refused(
+            1104, "proof", "root hash must have 48 bytes, a sum and a count above zero: invalid claim root hash"
+        )
 
 
 def signer_of(message: ChainMessage) -> str:

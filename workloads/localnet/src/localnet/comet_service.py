@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import WSMsgType, web
+from shannon.chain.model import TransactionResult
 
 from localnet import encode
 from localnet.chain import Chain, CommittedBlock, IncludedTransaction
-from shannon.chain.model import TransactionResult
 
 _SLOW_SUBSCRIBER = 200  # undelivered events after which a subscriber is dropped
 
@@ -147,9 +147,7 @@ class CometService:
         methods: dict[str, Callable[[], Any]] = {
             "status": lambda: _status(chain),
             "health": dict,
-            "abci_info": lambda: {
-                "response": {"data": "pocket", "last_block_height": str(chain.served_height)}
-            },
+            "abci_info": lambda: {"response": {"data": "pocket", "last_block_height": str(chain.served_height)}},
             "block": lambda: self._block_answer(_height(chain, params, uri=uri)),
             "header": lambda: {"header": _header(chain, chain.blocks[_height(chain, params, uri=uri)])},
             "block_results": lambda: _block_results(chain.blocks[_height(chain, params, uri=uri)]),

@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from localnet.hydration import HydratedSession
-from localnet.state import State
 from shannon.chain.model import Account, Application, Event, Supplier, TransactionResult
 from shannon.claims.requirement import Claim
 from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
@@ -20,6 +18,9 @@ from shannon.relays.messages import SessionHeader
 from shannon.sessions.grid import SharedParams
 from shannon.sessions.identity import config_active
 from shannon.transactions.build import SECP256K1_PUBLIC_KEY
+
+from localnet.hydration import HydratedSession
+from localnet.state import State
 
 _INTEGERS_32 = {"claim_proof_status_int", "proof_requirement_int"}
 _JSON_VALUES = {"reward_distribution", "reward_distribution_detailed", "spend_limit_exceeded"}
@@ -82,7 +83,7 @@ def supplier(value: Supplier, height: int, *, history: bool = True, service: str
     for config in value.history:
         row = shared_pb.SupplierServiceConfig(service_id=config.service_id)
         for rpc_type, url in config.endpoints:
-            row.endpoints.add(url=url, rpc_type=rpc_type)  # type: ignore[arg-type]  # the enum's number
+            row.endpoints.add(url=url, rpc_type=shared_pb.RPCType.Name(rpc_type))
         if history:
             for address, percent in config.revenue_share:
                 row.rev_share.add(address=address, rev_share_percentage=percent)

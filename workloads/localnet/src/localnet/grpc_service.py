@@ -8,12 +8,6 @@ import grpc
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
-
-from localnet import encode
-from localnet.chain import Chain
-from localnet.hydration import HydrationError, hydrate
-from localnet.refusal import Refused
-from localnet.state import State
 from shannon.crypto.addresses import is_address
 from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from shannon.pb import cosmos_bank_v1beta1_pb2 as bank_pb
@@ -28,6 +22,12 @@ from shannon.pb import pocket_shared_pb2 as shared_pb
 from shannon.pb import pocket_supplier_pb2 as supplier_pb
 from shannon.pb import tendermint_types_pb2 as types_pb
 from shannon.relays.messages import is_service_id
+
+from localnet import encode
+from localnet.chain import Chain
+from localnet.hydration import HydrationError, hydrate
+from localnet.refusal import Refused
+from localnet.state import State
 
 Code = grpc.StatusCode
 _HEIGHT = "x-cosmos-block-height"
@@ -73,9 +73,7 @@ def _get_session(asked: Asked, request: session_pb.QueryGetSessionRequest) -> Me
         problem = "contains invalid characters" if request.service_id else "is empty"
         raise Abort(Code.INVALID_ARGUMENT, f"service ID '{request.service_id}' {problem}: invalid service ID")
     if request.block_height < 0:
-        raise Abort(
-            Code.INVALID_ARGUMENT, f"invalid block height for session being retrieved {request.block_height};"
-        )
+        raise Abort(Code.INVALID_ARGUMENT, f"invalid block height for session being retrieved {request.block_height};")
     try:
         session = hydrate(
             asked.state, asked.chain.block_hash, request.application_address, request.service_id, request.block_height
@@ -96,9 +94,7 @@ def _application(asked: Asked, request: application_pb.QueryGetApplicationReques
 def _supplier(asked: Asked, request: supplier_pb.QueryGetSupplierRequest) -> Message:
     record = asked.state.suppliers.get(request.operator_address)
     if record is None:
-        raise Abort(
-            Code.NOT_FOUND, f'supplier with operator address: "{request.operator_address}": supplier not found'
-        )
+        raise Abort(Code.NOT_FOUND, f'supplier with operator address: "{request.operator_address}": supplier not found')
     message = encode.supplier(record, asked.state.height, history=not request.dehydrated)
     return supplier_pb.QueryGetSupplierResponse(supplier=message)
 
@@ -151,9 +147,7 @@ def _account(asked: Asked, request: auth_pb.QueryAccountRequest) -> Message:
     if record is None:
         raise Abort(Code.NOT_FOUND, f"account {request.address} not found")
     value = encode.account(record).SerializeToString(deterministic=True)
-    return auth_pb.QueryAccountResponse(
-        account=AnyMessage(type_url="/cosmos.auth.v1beta1.BaseAccount", value=value)
-    )
+    return auth_pb.QueryAccountResponse(account=AnyMessage(type_url="/cosmos.auth.v1beta1.BaseAccount", value=value))
 
 
 def _balance(asked: Asked, request: bank_pb.QueryBalanceRequest) -> Message:
@@ -365,7 +359,7 @@ def answer(chain: Chain, method: str, request: bytes, height_text: str = "0") ->
     return handler(asked, message).SerializeToString(deterministic=True), asked.state.height
 
 
-class ChainService(grpc.GenericRpcHandler):
+class ChainService(grpc.GenericRpcHandler[bytes, bytes]):
     """All methods of METHODS; anything else is UNIMPLEMENTED."""
 
     def __init__(self, chain: Chain) -> None:
@@ -387,7 +381,7 @@ class ChainService(grpc.GenericRpcHandler):
             await context.send_initial_metadata(((_HEIGHT, str(height)),))
             return body
 
-        return grpc.unary_unary_rpc_method_handler(respond)  # type: ignore[arg-type]  # the aio server takes coroutines
+        return grpc.unary_unary_rpc_method_handler(respond)
 
 
 async def start_grpc(chain: Chain, address: str) -> tuple[grpc.aio.Server, int]:

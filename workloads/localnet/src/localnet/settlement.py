@@ -5,13 +5,14 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from localnet.handlers import claimed_amount, requirement_of
-from localnet.state import BlockHash, DifficultyEntry, State
 from shannon.chain.model import Event, Supplier
 from shannon.claims.amounts import estimated_compute_units, estimated_relays
 from shannon.claims.requirement import Claim, ProofRequirement
 from shannon.relays.difficulty import BASE_TARGET, next_ema, target_for
 from shannon.smst.digest import Root
+
+from localnet.handlers import claimed_amount, requirement_of
+from localnet.state import BlockHash, DifficultyEntry, State
 
 VALIDATED = 1
 INVALID = 2
@@ -166,9 +167,7 @@ def _settle(state: State, claim: Claim, budget: _Budget, requirement: ProofRequi
         state.credit(reward.recipient, reward.upokt)
         totals[reward.recipient] = totals.get(reward.recipient, 0) + reward.upokt
     supplier = state.suppliers[claim.supplier_operator_address]
-    detail = [
-        {"recipient_address": r.recipient, "op_reason": r.reason, "amount": f"{r.upokt}upokt"} for r in rewards
-    ]
+    detail = [{"recipient_address": r.recipient, "op_reason": r.reason, "amount": f"{r.upokt}upokt"} for r in rewards]
     events.append(
         Event(
             "pocket.tokenomics.EventClaimSettled",

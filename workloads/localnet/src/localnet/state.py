@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from localnet.genesis import Genesis, TokenomicsGenesis
 from shannon.chain.model import Account, Application, ServiceConfig, Supplier
 from shannon.claims.requirement import Claim, ProofParams
 from shannon.relays.difficulty import BASE_TARGET
 from shannon.sessions.grid import SharedParams
+
+from localnet.genesis import Genesis, TokenomicsGenesis
 
 BlockHash = Callable[[int], bytes]
 ClaimKey = tuple[str, str]  # session id, supplier operator address
@@ -78,14 +79,17 @@ class State:
         """An independent copy; records are immutable and shared."""
         return replace(
             self,
-            **{
-                name: dict(getattr(self, name))
-                for name in (
-                    "accounts", "balances", "gateways", "services", "difficulties",
-                    "applications", "suppliers", "claims", "proofs", "nonces",
-                )
-            },
-        )  # fmt: skip
+            accounts=dict(self.accounts),
+            balances=dict(self.balances),
+            gateways=dict(self.gateways),
+            services=dict(self.services),
+            difficulties=dict(self.difficulties),
+            applications=dict(self.applications),
+            suppliers=dict(self.suppliers),
+            claims=dict(self.claims),
+            proofs=dict(self.proofs),
+            nonces=dict(self.nonces),
+        )
 
     def shared_params_at(self, height: int) -> SharedParams:
         """Newest history entry effective at `height`; the live params without one."""
@@ -147,9 +151,7 @@ def from_genesis(genesis: Genesis) -> State:
         state.applications[app.address] = Application(app.address, app.stake, (app.service,), app.gateways, {}, 0)
     for supplier in genesis.suppliers:
         share = tuple(supplier.revenue_share.items()) or ((supplier.owner, 100),)
-        history = tuple(
-            ServiceConfig(service, 1, 0, share, ((3, supplier.endpoint),)) for service in supplier.services
-        )
+        history = tuple(ServiceConfig(service, 1, 0, share, ((3, supplier.endpoint),)) for service in supplier.services)
         state.suppliers[supplier.operator] = Supplier(
             supplier.operator, supplier.owner, supplier.stake, frozenset(supplier.services), 0, history
         )

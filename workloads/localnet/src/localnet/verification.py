@@ -1,6 +1,5 @@
 """The full verification of a stored proof in the end blocker (claims-and-proofs.md, section 2)."""
 
-from localnet.state import BlockHash, State, StoredProof
 from shannon.claims.requirement import Claim, proof_path
 from shannon.crypto.ecdsa import signature_holds
 from shannon.crypto.ring import verify_ring_signature
@@ -8,6 +7,8 @@ from shannon.errors import InvalidProof, PocketError
 from shannon.relays.messages import decode_mined_relay
 from shannon.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
 from shannon.smst.verify import decompact, leaf_value, unmarshal, verify_closest
+
+from localnet.state import BlockHash, State, StoredProof
 
 
 def expected_ring(state: State, application: str, session_end: int) -> frozenset[bytes]:
@@ -45,9 +46,7 @@ def failure_of(state: State, block_hash: BlockHash, claim: Claim, stored: Stored
     if (
         account is None
         or account.public_key is None
-        or not signature_holds(
-            account.public_key, response.signable_hash(), response.supplier_operator_signature
-        )
+        or not signature_holds(account.public_key, response.signable_hash(), response.supplier_operator_signature)
     ):
         return "invalid signature: invalid relay response"
     end = claim.header.session_end_block_height

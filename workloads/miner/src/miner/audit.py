@@ -29,7 +29,7 @@ class AuditError(PocketError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a session ended: settled, unprofitable, empty, claim_missed, claim_lost, proof_missed, proof_invalid, expired."""
+    """How a session ended; the names are those of design.md, section 14."""
 
     supplier: str
     session_id: str

@@ -6,19 +6,20 @@ from dataclasses import dataclass, field
 
 from ledger.errors import LedgerError, StaleView
 from ledger.seals import Seal, SealStore, SignedGroup
-from miner import metrics
-from miner.audit import Audit
-from miner.mirror import Mirror
-from miner.sender import SendError, Sender
-from miner.sessions import TrackedSession
-from miner.tailing import Tailer
-from miner.trie_pool import SealedSet, TriePool
 from shannon.chain.model import Block
 from shannon.claims.amounts import Price, claimed_upokt
 from shannon.claims.requirement import ProofParams
 from shannon.smst.digest import Root
 from shannon.transactions.build import GasPrice, Message, create_claim_message
 from shannon.transactions.refusals import Refusal
+
+from miner import metrics
+from miner.audit import Audit
+from miner.mirror import Mirror
+from miner.sender import Sender, SendError
+from miner.sessions import TrackedSession
+from miner.tailing import Tailer
+from miner.trie_pool import SealedSet, TriePool
 
 _LOG = logging.getLogger("miner.claims")
 _RESEND_BLOCKS = 2
@@ -85,7 +86,7 @@ class ClaimDesk:
         """
         end = sessions[0].end
         by_id = {s.header.session_id: s for s in sessions}
-        last_ids = await self.store.close({session_id: end for session_id in by_id})
+        last_ids = await self.store.close(dict.fromkeys(by_id, end))
         while any(last_ids[i] != "0-0" and s.position != last_ids[i] for i, s in by_id.items()):
             if not await self.tailer.tail_once():
                 break
@@ -110,9 +111,7 @@ class ClaimDesk:
                 metrics.CLAIMS.labels("poison").inc()
         else:
             return
-        seals = [
-            Seal(i, sets[i].root, sets[i].leaf_digest, block.height, self.store.epoch) for i in worthy
-        ]
+        seals = [Seal(i, sets[i].root, sets[i].leaf_digest, block.height, self.store.epoch) for i in worthy]
         signed = SignedGroup(prepared.signed.raw, prepared.timeout.nanoseconds, block.height)
         try:
             await self.store.seal(seals, last_ids, f"{end}/claim/{worthy[0][:16]}", signed)
@@ -174,7 +173,11 @@ class ClaimDesk:
             return
         if sent is None:
             _, groups = await self.store.load()
-            fresh = [g for name, g in groups.items() if name.startswith(f"{end}/claim/") and g.timeout_ns > block.time.nanoseconds]
+            fresh = [
+                g
+                for name, g in groups.items()
+                if name.startswith(f"{end}/claim/") and g.timeout_ns > block.time.nanoseconds
+            ]
             if fresh:
                 for group in fresh:
                     await self._broadcast(group.tx_raw, end, block, len(sessions))
@@ -202,5 +205,3 @@ class ClaimDesk:
             "claims sent", extra={"fields": {"supplier": self.supplier, "session_end": end, "claims": number,
                                              "tx": result.tx_hash, "height": block.height}}
         )  # fmt: skip
-
-

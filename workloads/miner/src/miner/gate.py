@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
-
-from miner.mirror import Leaf
 from shannon.pb import shannon_relay_pb2 as pb
 from shannon.relays.difficulty import is_applicable
 from shannon.relays.messages import SessionHeader, relay_hash
 from shannon.smst.digest import leaf_digest, path_of
+
+from miner.mirror import Leaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +52,6 @@ def leaf_of(relay_bytes: bytes, terms: Terms) -> Leaf:
     if not is_applicable(found, terms.target_hash):
         raise Refused("the relay does not meet the difficulty")
     path = path_of(found)
-    return Leaf(path, leaf_digest(path, relay_bytes, terms.compute_units_per_relay), terms.compute_units_per_relay, relay_bytes)
+    return Leaf(
+        path, leaf_digest(path, relay_bytes, terms.compute_units_per_relay), terms.compute_units_per_relay, relay_bytes
+    )

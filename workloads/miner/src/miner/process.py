@@ -9,10 +9,6 @@ import time
 
 import aiohttp
 from aiohttp import web
-from prometheus_client import generate_latest
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
 from coordination.file_lock import FileLock, OwnedElsewhere
 from ledger.chain_cache import CachedChain
 from ledger.connection import connect, inspect, require_safe
@@ -21,6 +17,20 @@ from ledger.heights import BlockPublisher
 from ledger.keys import Keys
 from ledger.seals import SealStore
 from ledger.tail import Tail
+from pocket_api.workload import MinerConfig
+from prometheus_client import generate_latest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from shannon.chain.comet import CometClient
+from shannon.chain.feed import BlockFeed
+from shannon.chain.model import Block
+from shannon.chain.nodes import NodeAddress
+from shannon.crypto.ecdsa import PrivateKey
+from shannon.errors import ChainError, ConfigurationError, PocketError
+from shannon.keys.loading import load_keys_directory
+from shannon.transactions.build import GasPrice
+from shannon.transactions.timeouts import NonceClock
+
 from miner import metrics
 from miner.audit import Audit
 from miner.claims import ClaimDesk
@@ -31,16 +41,6 @@ from miner.sessions import TrackedSession
 from miner.supplier_miner import SupplierMiner
 from miner.tailing import Tailer
 from miner.trie_pool import TriePool
-from pocket_api.workload import MinerConfig
-from shannon.chain.comet import CometClient
-from shannon.chain.feed import BlockFeed
-from shannon.chain.model import Block
-from shannon.chain.nodes import NodeAddress
-from shannon.crypto.ecdsa import PrivateKey
-from shannon.errors import ChainError, ConfigurationError, PocketError
-from shannon.keys.loading import load_keys_directory
-from shannon.transactions.build import GasPrice
-from shannon.transactions.timeouts import NonceClock
 
 _LOG = logging.getLogger("miner")
 _TAIL_IDLE_SECONDS = 0.1
@@ -286,14 +286,16 @@ class Miner:
             return web.json_response({"status": "ok", "height": self._block.height if self._block else 0})
 
         app = web.Application()
-        app.add_routes([web.get("/status", show_status), web.get("/metrics", show_metrics), web.get("/health", show_health)])
+        app.add_routes(
+            [web.get("/status", show_status), web.get("/metrics", show_metrics), web.get("/health", show_health)]
+        )
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
         await runner.setup()
         try:
             await web.TCPSite(runner, self._config.admin_host, self._config.admin_port).start()
         except OSError as error:
             await runner.cleanup()
-            raise ConfigurationError(f"miner: admin port {self._config.admin_port} is taken: {error.strerror}") from error
+            raise ConfigurationError(
+                f"miner: admin port {self._config.admin_port} is taken: {error.strerror}"
+            ) from error
         return runner
-
-

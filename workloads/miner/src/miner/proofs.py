@@ -4,11 +4,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from miner import metrics
-from miner.mirror import Mirror
-from miner.sender import SendError, Sender
-from miner.sessions import TrackedSession
-from miner.trie_pool import TriePool
 from shannon.chain.client import ChainClient
 from shannon.chain.model import Block
 from shannon.claims.amounts import Price, claimed_upokt
@@ -18,11 +13,19 @@ from shannon.smst.digest import Root
 from shannon.transactions.build import Message, submit_proof_message
 from shannon.transactions.refusals import Refusal
 
+from miner import metrics
+from miner.mirror import Mirror
+from miner.sender import Sender, SendError
+from miner.sessions import TrackedSession
+from miner.trie_pool import TriePool
+
 _LOG = logging.getLogger("miner.proofs")
 _RESEND_BLOCKS = 2
 
 
-def requirement_of(supplier: str, session: TrackedSession, seed_hash: bytes, params: ProofParams) -> ProofRequirement | None:
+def requirement_of(
+    supplier: str, session: TrackedSession, seed_hash: bytes, params: ProofParams
+) -> ProofRequirement | None:
     """The chain's decision, computed with claim status 0; None while a fact is missing."""
     if session.seal is None or session.terms is None or session.params is None:
         return None
@@ -62,8 +65,10 @@ class ProofDesk:
         session.requirement = requirement_of(self.supplier, session, seed, params)
 
     async def prove(self, sessions: Sequence[TrackedSession], block: Block) -> None:
-        """Sends the proofs of sessions with one end height; one that cannot be built or is refused leaves the others."""
-        due = [s for s in sessions if block.height >= self._sent.get(s.header.session_id, -_RESEND_BLOCKS) + _RESEND_BLOCKS]
+        """Sends the proofs of sessions with one end height; a bad one does not take the others with it."""
+        due = [
+            s for s in sessions if block.height >= self._sent.get(s.header.session_id, -_RESEND_BLOCKS) + _RESEND_BLOCKS
+        ]
         built: list[tuple[TrackedSession, Message]] = []
         for session in due:
             message = await self._build(session)

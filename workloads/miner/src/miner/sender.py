@@ -8,7 +8,15 @@ from shannon.chain.client import ChainClient
 from shannon.chain.model import Account, Block, TransactionResult
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import ChainRefusal, PocketError
-from shannon.transactions.build import GasPrice, Message, SignedTransaction, Timestamp, TransactionPlan, adjusted_gas, sign_transaction
+from shannon.transactions.build import (
+    GasPrice,
+    Message,
+    SignedTransaction,
+    Timestamp,
+    TransactionPlan,
+    adjusted_gas,
+    sign_transaction,
+)
 from shannon.transactions.refusals import Refusal, classify, failed_message_index
 from shannon.transactions.timeouts import NonceClock, timeout_duration_seconds
 
@@ -91,6 +99,6 @@ class Sender:
             return result
         if refusal is Refusal.ACCOUNT:
             self.forget_account()
-        raise SendError(refusal, f"code {result.code} ({result.codespace}): {result.log[:300]}", failed_message_index(result.log))
-
-
+        raise SendError(
+            refusal, f"code {result.code} ({result.codespace}): {result.log[:300]}", failed_message_index(result.log)
+        )

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from miner.sessions import TrackedSession
 from shannon.chain.model import BlockResults, Event
+
+from miner.sessions import TrackedSession
 
 _SETTLED = "pocket.tokenomics.EventClaimSettled"
 _EXPIRED = "pocket.tokenomics.EventClaimExpired"

@@ -70,7 +70,9 @@ _SEAL_AT_THE_LATEST = 3  # blocks left in the claim window
 
 def seal_height(windows: Windows, seal_after_blocks: int) -> int:
     """Height from which a session is sealed: late, but with at least three blocks left."""
-    return max(windows.claim_open, min(windows.claim_open + seal_after_blocks, windows.claim_close - _SEAL_AT_THE_LATEST))
+    return max(
+        windows.claim_open, min(windows.claim_open + seal_after_blocks, windows.claim_close - _SEAL_AT_THE_LATEST)
+    )
 
 
 def _before_claim(facts: Facts, height: int) -> Decision:
@@ -95,7 +97,9 @@ def decide(facts: Facts, height: int) -> Decision:
     """Stage and action at the last committed height."""
     windows = facts.windows
     if facts.claim is ClaimState.FOREIGN:
-        return Decision(Stage.CLAIMED, Action.CONCLUDE if height >= windows.settlement else Action.NOTHING, "claim_lost")
+        return Decision(
+            Stage.CLAIMED, Action.CONCLUDE if height >= windows.settlement else Action.NOTHING, "claim_lost"
+        )
     if height >= windows.settlement:
         return Decision(Stage.SETTLED, Action.CONCLUDE)
     if facts.claim is ClaimState.ABSENT or (facts.claim is ClaimState.UNKNOWN and height < windows.claim_close):

@@ -5,10 +5,15 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from redis.exceptions import RedisError
-
 from ledger.errors import Fenced, StaleView
 from ledger.seals import SealStore
+from redis.exceptions import RedisError
+from shannon.chain.client import ChainClient
+from shannon.chain.comet import CometClient
+from shannon.chain.model import Block
+from shannon.claims.requirement import Claim, ProofParams
+from shannon.errors import ChainError, PocketError
+
 from miner import metrics
 from miner.audit import Audit, Outcome
 from miner.claims import ClaimDesk
@@ -19,11 +24,6 @@ from miner.sessions import TrackedSession
 from miner.settlement import Verdict, verdict
 from miner.stages import Action, ClaimState, Decision, Facts, decide
 from miner.tailing import Tailer
-from shannon.chain.client import ChainClient
-from shannon.chain.comet import CometClient
-from shannon.chain.model import Block
-from shannon.claims.requirement import Claim, ProofParams
-from shannon.errors import ChainError, PocketError
 
 _LOG = logging.getLogger("miner.supplier")
 _TOMBSTONE_BLOCKS = 500
@@ -185,8 +185,8 @@ class SupplierMiner:
             claimed = _number(session.details.get("claimed_upokt"))
             metrics.CLAIMED.inc(claimed)
             metrics.LOST.labels(found.outcome).inc(max(0.0, claimed - _number(found.details.get("settled_upokt"))))
-            _LOG.info("session %s", found.outcome, extra={"fields": {"supplier": self.supplier, "session": header.session_id,
-                      "reason": found.reason, "stage": stage, "height": block.height}})  # fmt: skip
+            fields = {"supplier": self.supplier, "session": header.session_id, "reason": found.reason, "stage": stage}
+            _LOG.info("session %s", found.outcome, extra={"fields": {**fields, "height": block.height}})
         await self._drop(session)
         self.sessions.pop(header.session_id, None)
 

@@ -5,12 +5,13 @@ import logging
 from collections.abc import Mapping
 
 from ledger.tail import Entry, Tail
+from shannon.chain.client import ChainClient
+from shannon.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError
+
 from miner import metrics
 from miner.gate import Refused, Terms, leaf_of
 from miner.mirror import Mirror
 from miner.sessions import TrackedSession, header_of
-from shannon.chain.client import ChainClient
-from shannon.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError
 
 _LOG = logging.getLogger("miner.tailing")
 
@@ -128,10 +129,8 @@ class Tailer:
             except Refused as error:
                 refused += 1
                 metrics.REFUSED.labels(str(error)).inc()
-                _LOG.warning(
-                    "an entry was refused: %s", error,
-                    extra={"fields": {"supplier": self.supplier, "session": session.header.session_id, "entry": entry.id}},
-                )  # fmt: skip
+                fields = {"supplier": self.supplier, "session": session.header.session_id, "entry": entry.id}
+                _LOG.warning("an entry was refused: %s", error, extra={"fields": fields})
         added = self._mirror.file(session.end).store(
             self.supplier, session.header.session_id, leaves, refused, entries[-1].id, self._incarnation
         )

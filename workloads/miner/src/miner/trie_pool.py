@@ -7,8 +7,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from miner.mirror import SessionEndFile
 from shannon.smst.bulk import LeafSet
+
+from miner.mirror import SessionEndFile
 
 
 @dataclass(frozen=True, slots=True)

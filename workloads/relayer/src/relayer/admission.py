@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from relayer.rejection import Reason, Rejected
 from shannon.chain.model import Account, Application, Difficulty, Session, Supplier
 from shannon.crypto.ring import verify_ring_signature
 from shannon.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError, InvalidSignature, NotFound
@@ -13,21 +12,36 @@ from shannon.relays.messages import RelayRequest, SessionHeader
 from shannon.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
 from shannon.sessions.grid import SharedParams
 
+from relayer.rejection import Reason, Rejected
+
 _FARTHEST = 10_000  # blocks between a plausible session and the chain's height
 _RING_SECONDS = 30.0
 _RINGS = 4096
 
 
 class ChainQueries(Protocol):
-    """What admission asks the chain."""
+    """What admission asks the chain; see shannon.chain.client.ChainClient."""
 
-    async def session(self, application_address: str, service_id: str, height: int) -> Session: ...
-    async def shared_params(self, height: int = 0) -> SharedParams: ...
-    async def application(self, address: str) -> Application: ...
-    async def account(self, address: str) -> Account: ...
-    async def supplier(self, operator_address: str) -> Supplier: ...
-    async def compute_units_per_relay(self, service_id: str, height: int) -> int: ...
-    async def difficulty(self, service_id: str, height: int) -> Difficulty: ...
+    async def session(self, application_address: str, service_id: str, height: int) -> Session:
+        """As ChainClient does it."""
+
+    async def shared_params(self, height: int = 0) -> SharedParams:
+        """As ChainClient does it."""
+
+    async def application(self, address: str) -> Application:
+        """As ChainClient does it."""
+
+    async def account(self, address: str) -> Account:
+        """As ChainClient does it."""
+
+    async def supplier(self, operator_address: str) -> Supplier:
+        """As ChainClient does it."""
+
+    async def compute_units_per_relay(self, service_id: str, height: int) -> int:
+        """As ChainClient does it."""
+
+    async def difficulty(self, service_id: str, height: int) -> Difficulty:
+        """As ChainClient does it."""
 
 
 @dataclass(frozen=True, slots=True)

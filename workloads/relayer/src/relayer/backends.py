@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import aiohttp
 from multidict import CIMultiDict
+from pocket_api.relayminer import Backend, Service
+from shannon.relays.envelope import HttpRequest, HttpResponse, canonical_headers
 from yarl import URL
 
-from pocket_api.relayminer import Backend, Service
 from relayer.paths import backend_url
 from relayer.rejection import Reason, Rejected
-from shannon.relays.envelope import HttpRequest, HttpResponse, canonical_headers
 
 _FILLED_FROM_OUTSIDE = ("Content-Type", "Accept", "User-Agent")
 # Hop-by-hop and framing headers belong to one connection; the client sets its own.
@@ -113,7 +113,9 @@ def request_headers(
     return headers
 
 
-def plain_body(headers: Mapping[str, tuple[str, ...]], body: bytes, limit: int) -> tuple[Mapping[str, tuple[str, ...]], bytes]:
+def plain_body(
+    headers: Mapping[str, tuple[str, ...]], body: bytes, limit: int
+) -> tuple[Mapping[str, tuple[str, ...]], bytes]:
     """Gzip removed, recognised by header or magic bytes; kept as it is when it cannot be decoded within the limit."""
     if headers.get("Content-Encoding", ("",))[0].lower() != "gzip" and not body.startswith(b"\x1f\x8b"):
         return headers, body
@@ -133,7 +135,11 @@ class ServiceBackends:
     def __init__(self, service: Service, clock: Callable[[], float]) -> None:
         self._service = service
         self._clock = clock
-        named = {"jsonRpc": service.backends.json_rpc, "rest": service.backends.rest, "cometBft": service.backends.comet_bft}
+        named = {
+            "jsonRpc": service.backends.json_rpc,
+            "rest": service.backends.rest,
+            "cometBft": service.backends.comet_bft,
+        }
         self.pools = {name: Pool(backend) for name, backend in named.items() if backend}
         limit = max(pool.backend.max_connections for pool in self.pools.values())
         self._http = aiohttp.ClientSession(
@@ -179,9 +185,7 @@ class ServiceBackends:
                     endpoint.succeeded()
                     return Served(response, attempt)
         except TimeoutError:
-            raise Rejected(
-                Reason.BACKEND_TIMEOUT, f"no answer within {pool.backend.timeout_seconds:g} s"
-            ) from None
+            raise Rejected(Reason.BACKEND_TIMEOUT, f"no answer within {pool.backend.timeout_seconds:g} s") from None
         raise last
 
     async def _ask(
@@ -192,7 +196,12 @@ class ServiceBackends:
         timeout = aiohttp.ClientTimeout(total=None, connect=pool.backend.dial_timeout_seconds)
         try:
             async with self._http.request(
-                request.method or "POST", url, data=request.body or None, headers=headers, allow_redirects=False, timeout=timeout
+                request.method or "POST",
+                url,
+                data=request.body or None,
+                headers=headers,
+                allow_redirects=False,
+                timeout=timeout,
             ) as answer:
                 chunks, size = [], 0
                 while size <= limit and (chunk := await answer.content.readany()):
@@ -203,7 +212,9 @@ class ServiceBackends:
             rejected = Rejected(Reason.BACKEND_FAILED, f"backend failed: {type(error).__name__}")
             raise _Retryable(rejected) from error
         except ValueError as error:
-            raise Rejected(Reason.INVALID_REQUEST, f"the payload's method, URL or headers cannot be sent: {error}") from error
+            raise Rejected(
+                Reason.INVALID_REQUEST, f"the payload's method, URL or headers cannot be sent: {error}"
+            ) from error
         if answer.status >= 500:
             raise _Retryable(Rejected(Reason.BACKEND_ERROR, "the backend answered with an error", answer.status))
         if len(body) > limit:

@@ -77,14 +77,17 @@ class HttpTransport:
         try:
             answer = await self._service.handle(await self._read(request), request.headers)
         except Rejected as rejected:
-            metrics.REJECTED.labels(request.headers.get("Target-Service-Id", "")[:0], rejected.reason.label).inc()
+            metrics.REJECTED.labels(rejected.reason.label).inc()
             _LOG.debug("relay refused: %s", rejected.message, extra={"fields": {"reason": rejected.reason.label}})
             headers = {"Retry-After": "1"} if rejected.reason in (Reason.OVERLOADED, Reason.DRAINING) else None
             return web.Response(
-                status=rejected.status, body=error_body(rejected.message), content_type="application/json", headers=headers
+                status=rejected.status,
+                body=error_body(rejected.message),
+                content_type="application/json",
+                headers=headers,
             )
-        except Exception:
-            metrics.REJECTED.labels("", Reason.INTERNAL.label).inc()
+        except Exception:  # noqa: BLE001 - the border of one request: counted, logged, the process goes on
+            metrics.REJECTED.labels(Reason.INTERNAL.label).inc()
             _LOG.exception("relay failed")
             return web.Response(status=500, body=error_body("internal error"), content_type="application/json")
         headers = {"Content-Type": content_type}

@@ -3,12 +3,14 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 RECEIVED = Counter("pocket_relayer_relays_received_total", "Relays received.", ["service", "rpc_type"])
-SERVED = Counter("pocket_relayer_relays_served_total", "Relays answered with a signed response.", ["service", "rpc_type"])
+SERVED = Counter(
+    "pocket_relayer_relays_served_total", "Relays answered with a signed response.", ["service", "rpc_type"]
+)
 MINED = Counter("pocket_relayer_relays_mined_total", "Relays recorded in the ledger.", ["service"])
 NOT_APPLICABLE = Counter(
     "pocket_relayer_relays_skipped_difficulty_total", "Served relays that do not meet the difficulty.", ["service"]
 )
-REJECTED = Counter("pocket_relayer_relays_rejected_total", "Relays refused.", ["service", "reason"])
+REJECTED = Counter("pocket_relayer_relays_rejected_total", "Relays refused.", ["reason"])
 NOT_RECORDED = Counter("pocket_relayer_relays_not_recorded_total", "Relays that could not be recorded.", ["reason"])
 REPLAYS = Counter("pocket_relayer_ledger_replays_total", "Times the local log was appended again.", ["reason"])
 LATENCY = Histogram(

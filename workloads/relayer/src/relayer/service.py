@@ -9,17 +9,18 @@ from ledger.errors import LedgerError, LedgerFull, SessionClosed
 from ledger.local_log import Record
 from ledger.publisher import Publisher
 from pocket_api.relayminer import Recording, Service, Validation
-from relayer import metrics
-from relayer.admission import Admission, Admitted, plausible_problem
-from relayer.backends import Served, ServiceBackends
-from relayer.rejection import Reason, Rejected
-from relayer.signing import signed_response
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import DecodingError
 from shannon.relays.difficulty import is_applicable
 from shannon.relays.envelope import HttpRequest, decode_http_request
 from shannon.relays.messages import RelayRequest, RelayResponse, SessionHeader, decode_relay_request, relay_hash
 from shannon.relays.wire import bytes_field
+
+from relayer import metrics
+from relayer.admission import Admission, Admitted, plausible_problem
+from relayer.backends import Served, ServiceBackends
+from relayer.rejection import Reason, Rejected
+from relayer.signing import signed_response
 
 RPC_TYPES = {"3": "jsonRpc", "4": "rest", "5": "cometBft", "json_rpc": "jsonRpc", "jsonrpc": "jsonRpc",
              "jsonRpc": "jsonRpc", "rest": "rest", "comet_bft": "cometBft", "cometbft": "cometBft",
@@ -154,9 +155,7 @@ class RelayService:
         if not is_applicable(relay_hash(mined), admitted.target_hash):
             metrics.NOT_APPLICABLE.labels(service_id).inc()
             return
-        record = Record(
-            relay.request.supplier_operator_address, relay.header.session_id, relay.header.encode(), mined
-        )
+        record = Record(relay.request.supplier_operator_address, relay.header.session_id, relay.header.encode(), mined)
         try:
             done = self._publisher.submit(record)
             # Recording outlives the client's connection: a cancelled request must not cancel it.

@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest, multiprocess
-
 from pocket_api.workload import RelayerConfig
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 from shannon.errors import ConfigurationError
 
 _LOG = logging.getLogger("relayer.supervisor")
@@ -86,7 +85,7 @@ class Supervisor:
                     await worker.wait()
             stopping.cancel()
             self._alive -= 1
-            multiprocess.mark_process_dead(worker.pid, str(self._metrics))
+            multiprocess.mark_process_dead(worker.pid, str(self._metrics))  # type: ignore[no-untyped-call]
             if self._stop.is_set():
                 return
             if worker.returncode == os.EX_CONFIG:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import web
-
 from ledger.chain_cache import CachedChain
 from ledger.connection import connect, require_safe
 from ledger.errors import LedgerUnavailable
@@ -19,15 +18,16 @@ from ledger.keys import Keys
 from ledger.local_log import LocalLog
 from ledger.publisher import Publisher
 from pocket_api.workload import RelayerConfig
+from shannon.chain.nodes import NodeAddress
+from shannon.crypto.ecdsa import PrivateKey
+from shannon.errors import ConfigurationError, PocketError
+from shannon.keys.loading import KeySet, load_keys_directory
+
 from relayer import metrics
 from relayer.admission import Admission
 from relayer.backends import ServiceBackends
 from relayer.http import HttpTransport
 from relayer.service import RelayService
-from shannon.chain.nodes import NodeAddress
-from shannon.crypto.ecdsa import PrivateKey
-from shannon.errors import ConfigurationError, PocketError
-from shannon.keys.loading import KeySet, load_keys_directory
 
 _LOG = logging.getLogger("relayer.worker")
 _RELOAD_SECONDS = 2.0
@@ -62,7 +62,7 @@ class SupplierKeys:
 
     def by_address(self) -> Mapping[str, PrivateKey]:
         """Keys by operator address."""
-        return self.current.keys
+        return {str(address): key for address, key in self.current.keys.items()}
 
 
 class Worker:
@@ -190,7 +190,7 @@ class Worker:
     async def _follow_parent(self) -> None:
         """An orphan would keep the port: a worker whose supervisor died drains and ends."""
         parent = os.getppid()
-        while os.getppid() == parent:
+        while os.getppid() == parent:  # noqa: ASYNC110 - the kernel tells nobody of a parent's death
             await asyncio.sleep(0.5)
         self._stop.set()
 

@@ -90,7 +90,7 @@ class ChainClient:
     async def close(self) -> None:
         """Closes every channel."""
         for channel in self._channels:
-            await channel.close()
+            await channel.close(None)
 
     async def _call(self, method: str, request: Message, response: type[M], height: int = 0) -> M:
         raw = await self._call_raw(method, request, height)
@@ -103,7 +103,7 @@ class ChainClient:
         metadata = ((HEIGHT_HEADER, str(height)),) if height else ()
 
         async def ask(channel: grpc.aio.Channel) -> bytes:
-            call: Any = channel.unary_unary(method)
+            call: Any = channel.unary_unary(method, None, None)
             try:
                 answer: bytes = await call(request.SerializeToString(), timeout=self._timeout, metadata=metadata)
             except grpc.aio.AioRpcError as error:

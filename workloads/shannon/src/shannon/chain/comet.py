@@ -42,9 +42,7 @@ def block_of(result: Any) -> Block:
     """Block from a `block` result; raises DecodingError."""
     try:
         header = result["block"]["header"]
-        return Block(
-            int(header["height"]), bytes.fromhex(result["block_id"]["hash"]), parse_time(header["time"])
-        )
+        return Block(int(header["height"]), bytes.fromhex(result["block_id"]["hash"]), parse_time(header["time"]))
     except (KeyError, TypeError, ValueError) as error:
         raise DecodingError("the node's block cannot be read") from error
 

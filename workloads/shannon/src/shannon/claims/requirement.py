@@ -52,7 +52,9 @@ def requirement_sample(claim: Claim, seed_block_hash: bytes) -> float:
     return first_float64(varint_seed(hashlib.sha256(claim_hash + seed_block_hash).digest()))
 
 
-def proof_requirement(claim: Claim, claimed_upokt: int, seed_block_hash: bytes, params: ProofParams) -> ProofRequirement:
+def proof_requirement(
+    claim: Claim, claimed_upokt: int, seed_block_hash: bytes, params: ProofParams
+) -> ProofRequirement:
     """Whether and why the claim needs a proof; `seed_block_hash` is the hash of block proof window open − 1."""
     if claimed_upokt >= params.proof_requirement_threshold_upokt:
         return ProofRequirement.THRESHOLD

@@ -107,7 +107,7 @@ def multiply(scalar: int, point: Point | None) -> Point | None:
 
 
 def add(left: Point | None, right: Point | None) -> Point | None:
-    """left + right; None for infinity."""
+    """Left + right; None for infinity."""
     if left is None:
         return right
     if right is None:

@@ -81,7 +81,9 @@ def verify_ring_signature(message_hash: bytes, data: bytes, expected_members: fr
     """
     signature = decode_ring_signature(data)
     if not expected_members.issuperset(signature.members):
-        raise InvalidSignature("the ring signature names a key that is neither the application's nor a delegated gateway's")
+        raise InvalidSignature(
+            "the ring signature names a key that is neither the application's nor a delegated gateway's"
+        )
     if not ring_signature_holds(message_hash, signature):
         raise InvalidSignature("the ring signature does not match the request")
     return signature
@@ -111,9 +113,7 @@ def sign_ring(
     nonce = random_scalar()
     challenges = [0] * count
     scalars = [0] * count
-    challenges[(signer + 1) % count] = challenge(
-        message_hash, curve.multiply_base(nonce), curve.multiply(nonce, base)
-    )
+    challenges[(signer + 1) % count] = challenge(message_hash, curve.multiply_base(nonce), curve.multiply(nonce, base))
     for step in range(1, count):
         index = (signer + step) % count
         scalars[index] = random_scalar()

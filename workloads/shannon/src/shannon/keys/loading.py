@@ -47,7 +47,11 @@ def merge(sets: Iterable[KeySet]) -> KeySet:
     problems: list[KeyProblem] = []
     for one in sets:
         problems += one.problems
-        problems += [KeyProblem(address, "loaded from two sources, the later one is used") for address in one.keys if address in keys]
+        problems += [
+            KeyProblem(address, "loaded from two sources, the later one is used")
+            for address in one.keys
+            if address in keys
+        ]
         keys.update(one.keys)
     return KeySet(keys, tuple(problems))
 
@@ -61,7 +65,9 @@ def _entry(place: str, text: Any, claimed: Any = None) -> tuple[Address, Private
         return KeyProblem(place, str(error))
     address = address_of(key.public_key)
     if claimed is not None and claimed != address:
-        return KeyProblem(place, f"operator_address {str(claimed)[:64]} does not belong to the key, which is {address}'s")
+        return KeyProblem(
+            place, f"operator_address {str(claimed)[:64]} does not belong to the key, which is {address}'s"
+        )
     return address, key
 
 

@@ -24,7 +24,7 @@ def next_ema(previous: int, mined_relays: int) -> int:
 
 def target_for(num_relays_ema: int, target_num_relays: int) -> bytes:
     """Target that would thin `num_relays_ema` relays to `target_num_relays`; the base target where none is needed."""
-    if num_relays_ema == target_num_relays or num_relays_ema == 0:
+    if num_relays_ema in (target_num_relays, 0):
         return BASE_TARGET
     scaled = _BASE * target_num_relays // num_relays_ema
     raw = scaled.to_bytes((scaled.bit_length() + 7) // 8, "big")

@@ -26,7 +26,7 @@ def path_of(key: bytes) -> bytes:
 
 
 def leaf_data(value: bytes, weight: int) -> bytes:
-    """value ‖ weight ‖ count 1, the `value hash` of proofs."""
+    """Value ‖ weight ‖ count 1, the `value hash` of proofs."""
     return value + weight.to_bytes(8, "big") + _ONE
 
 

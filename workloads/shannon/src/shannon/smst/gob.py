@@ -179,9 +179,7 @@ class _Types:
         if isinstance(definition, _Slice):
             return reader.items(lambda: self.value(definition.element, reader, depth + 1))
         if isinstance(definition, _Struct):
-            readers = [
-                (lambda kind=kind: self.value(kind, reader, depth + 1)) for _, kind in definition.fields
-            ]
+            readers = [(lambda kind=kind: self.value(kind, reader, depth + 1)) for _, kind in definition.fields]
             got = reader.fields(readers)
             return {definition.fields[index][0]: value for index, value in got.items()}
         raise DecodingError("gob: a value of a type that was not defined or that proofs do not use")

@@ -165,5 +165,11 @@ def _closest(node: _Node, path: bytes) -> ClosestProof:
     if node is None:
         return ClosestProof.of_empty_trie(path)
     return ClosestProof(
-        path, tuple(flipped), depth, node.path, d.leaf_data(node.value, node.weight), tuple(reversed(siblings)), sibling_data
+        path,
+        tuple(flipped),
+        depth,
+        node.path,
+        d.leaf_data(node.value, node.weight),
+        tuple(reversed(siblings)),
+        sibling_data,
     )

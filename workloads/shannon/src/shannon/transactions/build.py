@@ -7,6 +7,7 @@ from decimal import ROUND_CEILING, Decimal, InvalidOperation, localcontext
 
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import ConfigurationError
+from shannon.pb import cosmos_tx_signing_v1beta1_pb2 as signing_pb
 from shannon.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from shannon.pb import pocket_proof_pb2 as proof_pb
 from shannon.pb import pocket_session_pb2 as session_pb
@@ -15,7 +16,6 @@ from shannon.relays.messages import SessionHeader
 CREATE_CLAIM = "/pocket.proof.MsgCreateClaim"
 SUBMIT_PROOF = "/pocket.proof.MsgSubmitProof"
 SECP256K1_PUBLIC_KEY = "/cosmos.crypto.secp256k1.PubKey"
-SIGN_MODE_DIRECT = 1
 DENOMINATION = "upokt"
 
 
@@ -144,7 +144,7 @@ def _auth_info(plan: TransactionPlan, public_key: bytes) -> bytes:
     signer = info.signer_infos.add(sequence=plan.sequence)
     signer.public_key.type_url = SECP256K1_PUBLIC_KEY
     signer.public_key.value = b"\x0a\x21" + public_key
-    signer.mode_info.single.mode = SIGN_MODE_DIRECT
+    signer.mode_info.single.mode = signing_pb.SIGN_MODE_DIRECT
     info.fee.SetInParent()
     if plan.fee_upokt is not None:
         info.fee.gas_limit = plan.gas_limit
@@ -169,5 +169,3 @@ def sign_transaction(plan: TransactionPlan, key: PrivateKey) -> SignedTransactio
         deterministic=True
     )
     return SignedTransaction(raw, transaction_hash(raw), body, auth_info, document, signature)
-
-

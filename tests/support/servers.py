@@ -1,0 +1,70 @@
+"""Real servers for tests: a Redis of the embedded mode, started once per test session."""
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from relayctl.embedded import redis_server
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class RedisServer:
+    """A redis-server with an append-only file, which can be killed and started again."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    arguments: tuple[str, ...] = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
+    child: subprocess.Popen | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> "RedisServer":
+        command = [redis_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        self.child = subprocess.Popen([*command, *self.arguments], stdout=subprocess.DEVNULL)
+        wait_for_port(self.port)
+        return self
+
+    def kill(self) -> None:
+        if self.child is not None:
+            self.child.kill()
+            self.child.wait()
+
+    def wipe(self) -> None:
+        """What a lost volume leaves."""
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def wait_for_port(port: int, seconds: float = 10.0) -> None:
+    """Returns when the port accepts; connecting is the synchronisation, the select only bounds the retries."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+    raise TimeoutError(f"nothing listens on port {port}")
+
+
+@contextlib.contextmanager
+def running_redis(*arguments: str) -> Iterator[RedisServer]:
+    with tempfile.TemporaryDirectory(prefix="redis-test-") as folder:
+        server = RedisServer(Path(folder))
+        if arguments:
+            server.arguments = arguments
+        try:
+            yield server.start()
+        finally:
+            server.kill()

@@ -1,0 +1,122 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shannon.errors import DecodingError, InvalidRelay
+from shannon.relays import wire
+from shannon.relays.envelope import HttpRequest, canonical_header_name, decode_http_request, decode_http_response
+from shannon.relays.messages import (
+    Relay,
+    RelayMinerError,
+    RelayRequest,
+    RelayResponse,
+    SessionHeader,
+    decode_mined_relay,
+    decode_relay,
+    decode_relay_request,
+    decode_relay_response,
+)
+
+TEXT = st.text(max_size=12)
+HEADERS = st.builds(SessionHeader, TEXT, TEXT, TEXT, st.integers(-(2**63), 2**63 - 1), st.integers(-(2**63), 2**63 - 1))
+REQUESTS = st.builds(RelayRequest, st.none() | HEADERS, st.binary(max_size=20), TEXT, st.binary(max_size=30))
+ERRORS = st.builds(RelayMinerError, TEXT, st.integers(0, 2**32 - 1), TEXT, TEXT)
+RESPONSES = st.builds(
+    RelayResponse,
+    st.none() | HEADERS,
+    st.binary(max_size=20),
+    st.binary(max_size=30),
+    st.none() | st.binary(min_size=1, max_size=32),
+    st.none() | ERRORS,
+)
+
+
+@given(REQUESTS)
+def test_a_request_survives_encoding(request):
+    assert decode_relay_request(request.encode()) == request
+
+
+@given(RESPONSES)
+def test_a_response_survives_encoding(response):
+    assert decode_relay_response(response.encode()) == response
+
+
+@given(REQUESTS, RESPONSES)
+def test_a_relay_survives_encoding(request, response):
+    relay = Relay(request, response)
+    assert decode_relay(relay.encode()) == relay
+
+
+@given(REQUESTS)
+def test_the_fast_and_the_exact_decoder_agree(request):
+    data = request.encode()
+    assert decode_relay_request(data).encode() == data
+    fields = wire.decode(wire.REQUEST, data)
+    assert fields.get("payload", b"") == request.payload
+
+
+@given(st.binary(max_size=120))
+def test_arbitrary_bytes_raise_only_decoding_errors(data):
+    for decode in (
+        decode_relay_request,
+        decode_relay_response,
+        decode_relay,
+        decode_http_request,
+        decode_http_response,
+    ):
+        try:
+            decode(data)
+        except DecodingError:
+            pass
+
+
+@given(st.binary(max_size=120))
+def test_what_decodes_is_normalised_once_and_for_all(data):
+    try:
+        once = decode_relay_request(data).encode()
+    except DecodingError:
+        return
+    assert decode_relay_request(once).encode() == once
+
+
+def test_deeply_nested_groups_neither_recurse_nor_hang():
+    depth = 100_000
+    data = b"\x7b" * depth + b"\x7c" * depth
+    assert wire.decode(wire.REQUEST, data) == {}
+    with pytest.raises(DecodingError):
+        wire.decode(wire.REQUEST, data[:-1])
+
+
+def test_a_mined_relay_needs_both_parts_and_valid_headers():
+    with pytest.raises(InvalidRelay, match="lacks"):
+        decode_mined_relay(b"")
+    request = RelayRequest(SessionHeader("x", "eth", "s", 1, 2), b"s", "a", b"")
+    response = RelayResponse(None, b"s", b"")
+    with pytest.raises(InvalidRelay, match="application address"):
+        decode_mined_relay(Relay(request, response).encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [("content-type", "Content-Type"), ("X-cUSTOM-id", "X-Custom-Id"), ("a b", "a b"), ("", ""), ("é", "é")],
+)
+def test_header_names_are_canonical_where_they_are_tokens(name, canonical):
+    assert canonical_header_name(name) == canonical
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"[" * 5000, 4),
+        (b"\xff\xfe", 4),
+        (json.dumps({"id": 1, "jsonrpc": "2.0", "method": "m"}).encode(), 3),
+        (json.dumps({"id": True, "jsonrpc": "2.0", "method": "m"}).encode(), 4),
+        (json.dumps({"id": 0, "jsonrpc": "2.0", "method": "m"}).encode(), 4),
+        (json.dumps([1]).encode(), 4),
+    ],
+)
+def test_the_rpc_type_of_odd_bodies_is_rest(body, expected):
+    request = HttpRequest("POST", "http://x/", {"Content-Type": ("application/json",)}, body)
+    assert request.rpc_type() == expected
+    assert HttpRequest("POST", "", {}, b"").rpc_type() == 0

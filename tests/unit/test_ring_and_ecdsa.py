@@ -1,0 +1,93 @@
+import pickle
+import random
+
+import pytest
+import slow_curve as slow
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shannon.crypto.curve import decode_scalar, encode_scalar
+from shannon.crypto.ecdsa import PrivateKey, signature_holds
+from shannon.crypto.ring import decode_ring_signature, ring_signature_holds, sign_ring, verify_ring_signature
+from shannon.errors import DecodingError, InvalidSignature
+from world import key
+
+KEYS = [key(f"ring {i}") for i in range(5)]
+
+
+def signature(size, signer, seed, message=b"m" * 32):
+    ring = [k.public_key for k in KEYS[:size]]
+    return sign_ring(message, ring, KEYS[signer].scalar, random.Random(seed).randbytes)
+
+
+@given(st.integers(2, 4), st.integers(0, 3), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=15)
+def test_our_signatures_hold_for_the_slow_verifier_and_altered_ones_for_neither(size, signer, seed):
+    encoded = signature(size, signer % size, seed).encode()
+    assert slow.ring_signature_holds(b"m" * 32, encoded)
+    assert ring_signature_holds(b"m" * 32, decode_ring_signature(encoded))
+    assert not ring_signature_holds(b"n" * 32, decode_ring_signature(encoded))
+
+
+def test_every_flipped_byte_of_a_signature_is_rejected():
+    encoded = signature(2, 0, 1).encode()
+    expected = frozenset(k.public_key for k in KEYS[:2])
+    for at in range(len(encoded)):
+        damaged = bytearray(encoded)
+        damaged[at] ^= 1
+        with pytest.raises((DecodingError, InvalidSignature)):
+            verify_ring_signature(b"m" * 32, bytes(damaged), expected)
+
+
+def test_a_key_outside_the_expected_ring_is_refused_before_the_equation():
+    encoded = signature(3, 0, 1).encode()
+    with pytest.raises(InvalidSignature, match="neither"):
+        verify_ring_signature(b"m" * 32, encoded, frozenset(k.public_key for k in KEYS[:2]))
+
+
+def test_signing_needs_two_members_and_the_own_key():
+    with pytest.raises(InvalidSignature):
+        sign_ring(b"m" * 32, [KEYS[0].public_key], KEYS[0].scalar, random.randbytes)
+    with pytest.raises(InvalidSignature):
+        sign_ring(b"m" * 32, [k.public_key for k in KEYS[1:3]], KEYS[0].scalar, random.randbytes)
+
+
+@given(st.binary(max_size=400))
+def test_decoding_a_signature_raises_only_typed_errors(data):
+    try:
+        decode_ring_signature(data)
+    except DecodingError:
+        pass
+
+
+def test_a_huge_member_count_is_refused_at_once():
+    with pytest.raises(DecodingError, match="cannot hold"):
+        decode_ring_signature(b"\xff\xff\xff\xff" + bytes(300))
+
+
+@given(st.integers(0, 2**256 - 1))
+def test_scalars_are_reduced_without_complaint(value):
+    assert decode_scalar(value.to_bytes(32, "big")) == value % slow.N
+    assert encode_scalar(value) == (value % slow.N).to_bytes(32, "big")
+
+
+def test_a_private_key_never_shows_itself():
+    secret = "11" * 32
+    private = PrivateKey.from_hex("0x" + secret)
+    assert secret not in repr(private) + str(private)
+    with pytest.raises(TypeError):
+        pickle.dumps(private)
+    for bad in ("zz" * 32, "11" * 31, "", "00" * 32, "ff" * 32):
+        with pytest.raises(DecodingError) as caught:
+            PrivateKey.from_hex(bad)
+        assert bad == "" or bad not in str(caught.value)
+
+
+def test_a_response_signature_of_the_wrong_length_key_or_range_is_refused():
+    signed = KEYS[0].sign(b"message")
+    assert signature_holds(KEYS[0].public_key, b"message", signed)
+    assert not signature_holds(KEYS[0].public_key, b"other", signed)
+    assert not signature_holds(KEYS[0].public_key, b"message", signed[:-1])
+    assert not signature_holds(b"\x05" + bytes(32), b"message", signed)
+    assert not signature_holds(KEYS[0].public_key, b"message", b"\xff" * 64)
+    high = signed[:32] + (slow.N - int.from_bytes(signed[32:], "big")).to_bytes(32, "big")
+    assert not signature_holds(KEYS[0].public_key, b"message", high)

@@ -1,0 +1,90 @@
+import pytest
+import slow_curve as slow
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shannon.errors import InvalidProof
+from shannon.smst.bulk import LeafContent, LeafSet
+from shannon.smst.digest import leaf_digest, path_of
+from shannon.smst.incremental import Trie
+from shannon.smst.verify import leaf_value, verify_closest
+
+# Paths that share long prefixes make extensions; hypothesis' own binaries rarely do.
+CLUSTERED = st.builds(
+    lambda head, tail: (head + b"\0" * 32)[:30] + tail, st.binary(max_size=3), st.binary(min_size=2, max_size=2)
+)
+PATHS = st.one_of(st.binary(min_size=32, max_size=32), CLUSTERED)
+LEAVES = st.dictionaries(PATHS, st.tuples(st.binary(min_size=1, max_size=8), st.integers(1, 2**63)), max_size=24)
+
+
+def leaf_set(leaves):
+    return LeafSet([(path, leaf_digest(path, *leaf)) for path, leaf in sorted(leaves.items())])
+
+
+@given(LEAVES)
+@settings(deadline=None)
+def test_the_bulk_root_equals_a_recursion_over_bits(leaves):
+    assert leaf_set(leaves).root() == slow.trie_root(leaves)
+
+
+@given(LEAVES.filter(bool), st.binary(min_size=32, max_size=32))
+@settings(deadline=None)
+def test_every_closest_proof_verifies_and_shows_its_leaf(leaves, path):
+    bulk = leaf_set(leaves)
+    proof = bulk.closest_proof(path, lambda leaf: LeafContent(*leaves[leaf]))
+    verified = verify_closest(proof.compact().marshal(), bulk.root())
+    assert leaf_value(verified) == leaves[verified.closest_path][0]
+    assert verified.path == path
+
+
+@given(LEAVES.filter(bool), st.binary(min_size=32, max_size=32), st.integers(0, 47))
+@settings(deadline=None)
+def test_a_proof_is_refused_under_another_root(leaves, path, at):
+    bulk = leaf_set(leaves)
+    proof = bulk.closest_proof(path, lambda leaf: LeafContent(*leaves[leaf])).compact().marshal()
+    root = bytearray(bulk.root())
+    root[at] ^= 1
+    with pytest.raises(InvalidProof):
+        verify_closest(proof, bytes(root))
+
+
+@given(st.lists(st.tuples(st.binary(max_size=3), st.binary(max_size=4), st.integers(0, 9)), max_size=30), st.randoms())
+@settings(deadline=None)
+def test_insertion_order_and_repetition_do_not_change_the_root(operations, chance):
+    last = {key: (value, weight) for key, value, weight in operations}
+    tries = []
+    for _ in range(2):
+        rows = [(k, *v) for k, v in last.items()] * 2
+        chance.shuffle(rows)
+        trie = Trie()
+        for row in rows:
+            trie.insert(*row)
+        tries.append(trie.root())
+    assert tries[0] == tries[1] == slow.trie_root({path_of(k): v for k, v in last.items()})
+
+
+@given(st.binary(max_size=600))
+@settings(deadline=None)
+def test_arbitrary_proof_bytes_raise_only_typed_errors(data):
+    with pytest.raises(InvalidProof):
+        verify_closest(data, b"\x01" * 48)
+
+
+@given(LEAVES.filter(lambda leaves: len(leaves) > 2), st.data())
+@settings(deadline=None)
+def test_damaged_proofs_never_crash_the_verifier(leaves, data):
+    bulk = leaf_set(leaves)
+    proof = bytearray(bulk.closest_proof(b"\x5a" * 32, lambda leaf: LeafContent(*leaves[leaf])).compact().marshal())
+    for _ in range(3):
+        at = data.draw(st.integers(0, len(proof) - 1))
+        proof[at] = data.draw(st.integers(0, 255))
+    try:
+        verify_closest(bytes(proof), bulk.root())
+    except InvalidProof:
+        pass
+
+
+def test_unsorted_or_repeated_paths_are_refused():
+    with pytest.raises(ValueError, match="sorted"):
+        LeafSet([(b"\x02" * 32, bytes(48)), (b"\x01" * 32, bytes(48))])
+    with pytest.raises(ValueError, match="sorted"):
+        LeafSet([(b"\x01" * 32, bytes(48)), (b"\x01" * 32, bytes(48))])
