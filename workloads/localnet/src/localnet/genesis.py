@@ -26,6 +26,7 @@ class AccountGenesis(_Model):
     address: str
     balance: Annotated[int, Field(ge=0)] = 0
     public_key: str | None = None
+    number: Annotated[int, Field(ge=0, description="account number; the place in the list by default")] | None = None
 
     _checked = field_validator("address")(_address)
 

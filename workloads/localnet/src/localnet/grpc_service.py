@@ -359,7 +359,7 @@ def answer(chain: Chain, method: str, request: bytes, height_text: str = "0") ->
     return handler(asked, message).SerializeToString(deterministic=True), asked.state.height
 
 
-class ChainService(grpc.GenericRpcHandler[bytes, bytes]):
+class ChainService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
     """All methods of METHODS; anything else is UNIMPLEMENTED."""
 
     def __init__(self, chain: Chain) -> None:

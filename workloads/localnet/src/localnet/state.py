@@ -138,7 +138,8 @@ def from_genesis(genesis: Genesis) -> State:
     )
     for row in genesis.accounts:
         key = bytes.fromhex(row.public_key) if row.public_key else None
-        state.accounts[row.address] = Account(row.address, len(state.accounts), 0, key)
+        number = len(state.accounts) if row.number is None else row.number
+        state.accounts[row.address] = Account(row.address, number, 0, key)
         state.balances[row.address] = row.balance
     for gateway in genesis.gateways:
         state.gateways[gateway.address] = gateway.stake

@@ -1,5 +1,6 @@
 """From protobuf answers to model values; raises DecodingError on what cannot be."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from shannon.chain.model import (
     TransactionResult,
 )
 from shannon.claims.requirement import Claim, ProofParams
+from shannon.crypto.addresses import is_address
 from shannon.errors import DecodingError
 from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from shannon.pb import cosmos_base_abci_v1beta1_pb2 as abci_pb
@@ -29,12 +31,11 @@ from shannon.pb import pocket_service_pb2 as service_pb
 from shannon.pb import pocket_session_pb2 as session_pb
 from shannon.pb import pocket_shared_pb2 as shared_pb
 from shannon.pb import tendermint_types_pb2 as comet_pb
+from shannon.relays import wire
 from shannon.relays.difficulty import BASE_TARGET
 from shannon.relays.messages import SessionHeader
 from shannon.sessions.grid import SharedParams
 from shannon.transactions.build import SECP256K1_PUBLIC_KEY, Timestamp
-
-BASE_ACCOUNT = "/cosmos.auth.v1beta1.BaseAccount"
 
 
 def amount(coin: base_pb.Coin) -> int:
@@ -118,16 +119,29 @@ def supplier(message: shared_pb.Supplier) -> Supplier:
     )
 
 
+_FIRST_FIELD = {1: wire.Field("inner", wire.BYTES)}
+
+
+def _base_account(value: bytes) -> auth_pb.BaseAccount:
+    """Module accounts hold a base account at field 1, vesting accounts one level deeper."""
+    for _ in range(3):
+        with contextlib.suppress(DecodeError):
+            base = auth_pb.BaseAccount.FromString(value)
+            if is_address(base.address):
+                return base
+        inner = wire.decode(_FIRST_FIELD, value).get("inner", b"")
+        value = bytes(inner)
+    raise DecodingError("no base account inside")
+
+
 def account(type_url: str, value: bytes) -> Account:
-    """Account from its Any; module and vesting accounts embed a base account at field 1."""
+    """Account from its Any; raises DecodingError."""
     try:
-        base = auth_pb.BaseAccount.FromString(value)
-        if type_url != BASE_ACCOUNT:
-            base = auth_pb.BaseAccount.FromString(base.address.encode())
+        base = _base_account(value)
         key = None
         if base.HasField("pub_key") and base.pub_key.type_url == SECP256K1_PUBLIC_KEY:
             key = secp_pb.PubKey.FromString(base.pub_key.value).key or None
-    except DecodeError as error:
+    except (DecodeError, DecodingError) as error:
         raise DecodingError(f"account of type {type_url[:80]!r} cannot be read") from error
     return Account(base.address, base.account_number, base.sequence, key)
 

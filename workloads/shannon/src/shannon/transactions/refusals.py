@@ -30,6 +30,7 @@ _POISON_TEXTS = (
     "session ID does not match",
     "supplier not found",
     "not staked for requested service",
+    "could not find app",
     "claim not found",
     "no claim found",
     "invalid proof",
@@ -65,6 +66,8 @@ def classify(code: int, codespace: str, log: str) -> Refusal:
     """Meaning of a refusal; code 0 must not be passed. Texts win over codes."""
     if "outside of the session's" in log:
         return Refusal.TOO_EARLY if "is less than" in log else Refusal.TOO_LATE
+    if "is ahead of the last committed block" in log:
+        return Refusal.TOO_EARLY
     if "proof not required" in log:
         return Refusal.NOT_REQUIRED
     if any(text in log for text in _FUNDS_TEXTS):

@@ -1,0 +1,406 @@
+"""The whole money path of one supplier against a localnet over real gRPC and a real Redis, block by block.
+
+Windows of these worlds: sessions of 10 blocks, claims in 12…16, proofs in 16…20, settlement in 20.
+"""
+
+from dataclasses import replace
+
+import pytest
+import slow_curve as slow
+from mine import mine
+from world import World, address, key
+
+from ledger.errors import Fenced, StaleView
+from ledger.keys import Keys
+from ledger.scripts import CLOSE
+from ledger.seals import Seal, SignedGroup
+from miner.stages import Action
+from shannon.chain.client import ChainClient
+from shannon.chain.nodes import NodeAddress
+from shannon.errors import ChainUnavailable
+from shannon.relays.messages import relay_hash
+from shannon.smst.digest import Root, path_of
+from shannon.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+async def alice(redis, tmp_path):
+    async with mine(redis, tmp_path) as made:
+        yield made
+
+
+def slow_root(rows):
+    return slow.trie_root({path_of(relay_hash(row.relay)): (row.relay, 100) for row in rows})
+
+
+async def test_recorded_relays_are_claimed_proven_and_paid(alice):
+    header, rows = alice.header(), None
+    rows = alice.relays(header, 20)
+    await alice.record(rows)
+    await alice.to(14)
+    assert alice.claim(header).root_hash == slow_root(rows)
+    await alice.to(21)
+    outcome = alice.outcomes()[header.session_id]
+    assert (outcome["outcome"], outcome["stage"]) == ("settled", "SETTLED")
+    assert outcome["details"]["settled_upokt"] == 20 * 100
+    assert outcome["details"]["relays"] == 20
+
+
+async def test_a_relay_recorded_twice_is_one_leaf(alice):
+    header = alice.header()
+    rows = alice.relays(header, 5)
+    await alice.record(rows)
+    await alice.record(rows[:3])
+    await alice.to(14)
+    assert Root(alice.claim(header).root_hash).count == 5
+
+
+async def test_after_settlement_redis_and_volume_are_back_at_their_baseline(alice, redis):
+    await alice.record(alice.relays(alice.header(), 3))
+    await alice.to(21)
+    kinds = {k.decode().split(":")[1] for k in await redis.keys("test:*")}
+    assert kinds <= {"closed", "fence", "incarnation", "transactions"}
+    assert list((alice.folder / "mirror").iterdir()) == []
+
+
+async def test_relays_after_the_seal_are_refused(alice, redis):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(13)
+    late = alice.relays(header, 1)
+    await alice.record(late)
+    assert await redis.xlen(Keys("test").stream(alice.supplier, header.session_id)) == 3
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["details"]["relays"] == 3
+
+
+async def test_grace_period_relays_count(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 2))
+    await alice.to(11)
+    await alice.record(alice.relays(header, 2))
+    await alice.to(14)
+    assert Root(alice.claim(header).root_hash).count == 4
+
+
+@pytest.mark.parametrize("height", [5, 12, 13, 14, 16, 17, 18, 19])
+async def test_a_new_owner_resumes_from_any_height(alice, height):
+    header = alice.header()
+    await alice.record(alice.relays(header, 7))
+    await alice.to(height)
+    alice.start()
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+    assert alice.outcomes()[header.session_id]["details"]["settled_upokt"] == 700
+
+
+@pytest.mark.parametrize("height", [5, 12, 13, 14, 17])
+async def test_a_new_owner_without_volume_rebuilds_everything_from_redis(alice, height, tmp_path):
+    header = alice.header()
+    await alice.record(alice.relays(header, 7))
+    await alice.to(height)
+    alice.folder = tmp_path / "new-volume"
+    alice.start()
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+@pytest.mark.parametrize("height", [11, 13, 14, 17])
+async def test_an_empty_redis_loses_nothing_that_was_mirrored(alice, redis, height):
+    header = alice.header()
+    await alice.record(alice.relays(header, 7))
+    await alice.to(height)
+    await redis.flushall()
+    alice.miner.tailer.reread()
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["details"]["settled_upokt"] == 700
+
+
+async def test_an_evicted_claim_is_sent_again_with_the_same_root(alice):
+    header = alice.header()
+    rows = alice.relays(header, 4)
+    await alice.record(rows)
+    alice.chain.faults.evict = 1
+    await alice.to(16)
+    assert alice.claim(header).root_hash == slow_root(rows)
+
+
+async def test_an_evicted_proof_is_sent_again(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 4))
+    await alice.to(15)
+    alice.chain.faults.evict = 1
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (18, "sdk", "failed to add unordered nonce: sender x has already used timeout 1: invalid request"),
+        (4, "sdk", "signature verification failed; please verify account number (0) and chain-id (pocket)"),
+        (20, "sdk", "mempool is full"),
+        (13, "sdk", "insufficient fees; got:  required: 1upokt: insufficient fee"),
+    ],
+)
+async def test_a_refused_broadcast_is_repaired_within_the_window(alice, refusal):
+    header = alice.header()
+    await alice.record(alice.relays(header, 4))
+    alice.chain.faults.refuse.append(refusal)
+    await alice.to(16)
+    assert Root(alice.claim(header).root_hash).count == 4
+    alice.chain.faults.refuse.append(refusal)
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_held_up_chain_still_gets_the_claim_in_time(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 4))
+    await alice.to(12)
+    alice.chain.faults.hold_blocks = 2
+    await alice.to(16)
+    assert alice.claim(header) is not None
+
+
+async def test_a_missed_claim_window_is_one_outcome_with_its_reason(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 4))
+    await alice.to(11)
+    alice.skip(17)
+    await alice.decide()
+    outcome = alice.outcomes()[header.session_id]
+    assert (outcome["outcome"], outcome["stage"]) == ("claim_missed", "CLAIMABLE")
+
+
+async def test_a_claim_that_never_gets_in_is_missed_as_sealed(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 4))
+    await alice.to(12)
+    alice.chain.faults.evict = 50
+    await alice.to(18)
+    outcome = alice.outcomes()[header.session_id]
+    assert (outcome["outcome"], outcome["stage"]) == ("claim_missed", "SEALED")
+
+
+async def test_a_missing_proof_is_slashed_on_chain_and_told(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 4))
+    await alice.to(15)
+    alice.chain.faults.evict = 50
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "proof_missed"
+    assert alice.chain.state.suppliers[alice.supplier].stake_upokt == 10**9 - 1_000_000
+
+
+async def test_no_proof_is_sent_where_none_is_required(redis, tmp_path):
+    proof = {"proof_request_probability": 0.0, "proof_missing_penalty": 5}
+    async with mine(redis, tmp_path, proof_params=proof) as alice:
+        header = alice.header()
+        await alice.record(alice.relays(header, 4))
+        await alice.to(21)
+        assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+        sent = [t.actions for t in alice.chain.transactions.values()]
+        assert sent == [("/pocket.proof.MsgCreateClaim",)]
+
+
+async def test_an_unprofitable_session_is_skipped_with_its_amounts(redis, tmp_path):
+    proof = {"proof_request_probability": 0.5, "proof_submission_fee": 5000}
+    async with mine(redis, tmp_path, proof_params=proof) as alice:
+        header = alice.header()
+        await alice.record(alice.relays(header, 4))
+        await alice.to(21)
+        outcome = alice.outcomes()[header.session_id]
+        assert outcome["outcome"] == "unprofitable"
+        assert outcome["details"]["claimed_upokt"] == 400
+        assert outcome["details"]["proof_cost_upokt"] == 2500
+
+
+async def test_a_session_without_leaves_is_empty(alice, redis):
+    header = alice.header()
+    rows = alice.relays(header, 1)
+    await alice.record([replace(rows[0], relay=b"garbage")])
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "empty"
+
+
+async def test_a_registered_session_that_the_chain_does_not_know_is_forfeited(alice, redis):
+    header = alice.header()
+    forged = replace(header, session_id="f" * 64)
+    await alice.record(alice.relays(forged, 2))
+    await alice.to(3)
+    outcome = alice.outcomes()[forged.session_id]
+    assert (outcome["outcome"], outcome["reason"]) == ("forfeited", "the session header differs from the chain's")
+
+
+async def test_several_services_share_one_claim_transaction_per_session_end(redis, tmp_path):
+    async with mine(redis, tmp_path, World(services=("eth", "base"))) as alice:
+        headers = [alice.header(service=s) for s in ("eth", "base")]
+        for header in headers:
+            await alice.record(alice.relays(header, 3))
+        await alice.to(21)
+        assert {o["outcome"] for o in alice.outcomes().values()} == {"settled"}
+        kinds = sorted(len(t.actions) for t in alice.chain.transactions.values())
+        assert kinds == [2, 2]
+
+
+async def test_one_message_that_can_never_succeed_does_not_take_the_others_with_it(redis, tmp_path):
+    async with mine(redis, tmp_path, World(services=("eth", "base"))) as alice:
+        eth, base = alice.header(service="eth"), alice.header(service="base")
+        for header in (eth, base):
+            await alice.record(alice.relays(header, 3))
+        await alice.to(12)
+        # The price in the chain's history changes under the running session: its claim can never succeed.
+        service = alice.chain.state.services["base"]
+        alice.chain.state.services["base"] = replace(service, history=((1, 7),))
+        await alice.to(21)
+        outcomes = alice.outcomes()
+        assert outcomes[eth.session_id]["outcome"] == "settled"
+        assert outcomes[base.session_id]["outcome"] in ("claim_lost", "claim_missed")
+
+
+async def test_a_foreign_claim_is_never_proven_and_never_overwritten(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(13)
+    other = Root(b"\x11" * 32 + (300).to_bytes(8, "big") + (3).to_bytes(8, "big"))
+    state = alice.chain.state
+    plan = TransactionPlan(
+        (create_claim_message(alice.supplier, header, other.digest),), "pocket",
+        state.accounts[alice.supplier].number, 500_000, 1, Timestamp.of_nanoseconds(state.time_ns + 10**11),
+    )  # fmt: skip
+    assert alice.chain.broadcast(sign_transaction(plan, key("alice")).raw).code == 0
+    await alice.to(15)
+    assert alice.claim(header).root_hash == other.digest
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "claim_lost"
+    proofs = [t for t in alice.chain.transactions.values() if "/pocket.proof.MsgSubmitProof" in t.actions]
+    assert proofs == []
+
+
+async def test_an_old_owner_is_fenced_and_its_seal_counts(alice):
+    header = alice.header()
+    rows = alice.relays(header, 4)
+    await alice.record(rows)
+    await alice.to(12)
+    old = alice.miner
+    new = alice.owner(alice.epoch + 1)
+    await new.start()
+    with pytest.raises(Fenced):
+        await old.store.close({header.session_id: 10})
+    with pytest.raises(Fenced):
+        await old.store.finish(header.session_id, 10)
+    with pytest.raises(Fenced):
+        await old.start()
+    alice.miner = new
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_session_is_sealed_once(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 4))
+    await alice.to(13)
+    store = alice.miner.store
+    sealed = (await store.load())[0][header.session_id]
+    last = await store.close({header.session_id: 10})
+    other = Seal(header.session_id, b"\x01" * 48, b"\x02" * 32, 14, store.epoch)
+    with pytest.raises(Exception, match="sealed already"):
+        await store.seal([other], last, "10/claim/x", SignedGroup(b"tx", 1, 14))
+    assert (await store.load())[0][header.session_id] == sealed
+
+
+async def test_a_seal_over_a_grown_or_open_stream_is_refused(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 2))
+    await alice.miner.start()
+    store = alice.miner.store
+    seal = Seal(header.session_id, b"\x01" * 48, b"\x02" * 32, 14, store.epoch)
+    with pytest.raises(StaleView, match="open"):
+        await store.seal([seal], {header.session_id: "0-0"}, "10/claim/x", SignedGroup(b"tx", 1, 14))
+    await store.close({header.session_id: 10})
+    with pytest.raises(StaleView, match="stale"):
+        await store.seal([seal], {header.session_id: "0-0"}, "10/claim/x", SignedGroup(b"tx", 1, 14))
+    assert CLOSE.digest != ""
+
+
+async def test_sealing_waits_after_a_redis_restart_but_not_past_the_window(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    alice.settled = False
+    await alice.to(13)
+    assert alice.miner.sessions[header.session_id].seal is None
+    await alice.to(15)
+    assert alice.miner.sessions[header.session_id].seal is not None
+    await alice.to(16)
+    assert alice.claim(header) is not None
+
+
+async def test_an_unreachable_node_changes_nothing_and_is_survived(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(12)
+    desk = alice.miner.claims
+    working = desk.sender._chain
+    async with ChainClient([NodeAddress.parse("127.0.0.1:1", "http://127.0.0.1:1")], timeout_seconds=0.2) as dead:
+        desk.sender._chain = dead
+        alice.miner.chain = dead
+        await alice.block()
+        assert alice.claim(header) is None
+        with pytest.raises(ChainUnavailable):
+            await dead.latest_block()
+    desk.sender._chain = working
+    alice.miner.chain = working
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_lagging_node_delays_but_does_not_lose(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(11)
+    alice.chain.faults.lag_blocks = 1
+    await alice.to(18)
+    alice.chain.faults.lag_blocks = 0
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_change_of_price_and_grid_leaves_the_running_session_alone(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(4)
+    alice.chain.change_compute_units("eth", 7)
+    alice.chain.change_shared_params(replace(alice.chain.state.live_shared_params, num_blocks_per_session=5))
+    await alice.to(12)
+    following = alice.header(12)
+    assert (following.session_start_block_height, following.session_end_block_height) == (11, 15)
+    await alice.record(alice.relays(following, 2))
+    await alice.to(26)
+    outcomes = alice.outcomes()
+    assert outcomes[header.session_id]["details"]["settled_upokt"] == 300
+    assert outcomes[following.session_id]["details"]["settled_upokt"] == 14
+
+
+async def test_an_unstaked_supplier_still_claims_and_proves_its_last_session(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(4)
+    alice.chain.unstake_supplier(alice.supplier)
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+    assert address("bob") in alice.chain.state.suppliers
+
+
+async def test_two_tries_at_the_same_block_send_one_claim(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(13)
+    for _ in range(3):
+        await alice.decide()
+    await alice.to(15)
+    claims = [t for t in alice.chain.transactions.values() if "/pocket.proof.MsgCreateClaim" in t.actions]
+    assert len(claims) == 1
+    assert Action.SEND_CLAIM.value == "send the claim"

@@ -1,0 +1,168 @@
+"""A miner in the test's own process: real Redis, real gRPC to a localnet that is stepped by hand."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+from world import World, address, key
+
+from ledger.keys import Keys
+from ledger.local_log import LocalLog, Record
+from ledger.publisher import Publisher, PublisherLimits
+from ledger.seals import SealStore
+from ledger.tail import Tail
+from localnet.chain import Chain
+from localnet.hydration import hydrate
+from localnet.server import Localnet, serve
+from miner.audit import Audit
+from miner.claims import ClaimDesk
+from miner.mirror import Mirror
+from miner.proofs import ProofDesk
+from miner.sender import Sender
+from miner.supplier_miner import SupplierMiner
+from miner.tailing import Tailer
+from miner.trie_pool import SealedSet, compute_proof, compute_root
+from shannon.chain.client import ChainClient
+from shannon.chain.comet import CometClient
+from shannon.chain.nodes import NodeAddress
+from shannon.relays.messages import SessionHeader
+from shannon.transactions.build import GasPrice
+from shannon.transactions.timeouts import NonceClock
+
+PREFIX = "test"
+
+
+class HereTriePool:
+    """The trie functions without a process of their own."""
+
+    async def root(self, path: Path, supplier: str, session_id: str) -> SealedSet:
+        return compute_root(str(path), supplier, session_id)
+
+    async def proof(self, path: Path, supplier: str, session_id: str, proof_path: bytes) -> tuple[bytes, bytes]:
+        return compute_proof(str(path), supplier, session_id, proof_path)
+
+
+@dataclass
+class Mine:
+    """One supplier's miner with its world; `restart` is a new owner on the same volume."""
+
+    world: World
+    chain: Chain
+    localnet: Localnet
+    redis: object
+    folder: Path
+    client: ChainClient
+    comet: CometClient
+    supplier_name: str = "alice"
+    settled: bool = True
+    epoch: int = 0
+    number: int = 0
+    log: list[str] = field(default_factory=list)
+    miner: SupplierMiner | None = None
+    mirror: Mirror | None = None
+    audit: Audit | None = None
+
+    @property
+    def supplier(self) -> str:
+        return address(self.supplier_name)
+
+    def header(self, height: int = 0, service: str = "eth") -> SessionHeader:
+        session = hydrate(self.chain.state, self.chain.block_hash, self.world.application(service), service, height)
+        return session.header
+
+    def relays(self, header: SessionHeader, count: int) -> list[Record]:
+        rows = []
+        for _ in range(count):
+            self.number += 1
+            relay = self.world.relay(header, self.supplier_name, self.number)
+            rows.append(Record(self.supplier, header.session_id, header.encode(), relay))
+        return rows
+
+    async def record(self, rows: list[Record]) -> None:
+        """Appends without a worker: the script is the same."""
+        log = LocalLog(self.folder / "log", f"w{self.number}")
+        publisher = Publisher(self.redis, Keys(PREFIX), log, PublisherLimits(linger_seconds=0))
+        segment = log.append(rows)
+        try:
+            await publisher._append(self.supplier, rows, segment)
+        finally:
+            log.close()
+
+    def start(self, pool: object | None = None) -> SupplierMiner:
+        """A (new) owner; the old one is simply forgotten, as after SIGKILL."""
+        self.close()
+        self.mirror = Mirror(self.folder / "mirror")
+        self.audit = Audit(self.folder / "audit.sqlite")
+        self.epoch = self.audit.next_epoch(self.epoch)
+        self.miner = self.owner(self.epoch, pool)
+        return self.miner
+
+    def owner(self, epoch: int, pool: object | None = None) -> SupplierMiner:
+        keys = Keys(PREFIX)
+        sessions = {}
+        gas_price = GasPrice.parse("0.000001upokt")
+        store = SealStore(self.redis, keys, self.supplier, epoch)
+        sender = Sender(
+            self.client, self.supplier, key(self.supplier_name), chain_id="pocket", gas_price=gas_price,
+            gas_adjustment=1.7, block_seconds=1.0, nonces=NonceClock(lane=epoch),
+        )  # fmt: skip
+        tailer = Tailer(Tail(self.redis, keys, self.supplier), self.mirror, self.client, sessions)
+        trie = pool or HereTriePool()
+        claims = ClaimDesk(self.supplier, store, self.audit, self.mirror, trie, sender, tailer, gas_price)
+        proofs = ProofDesk(self.supplier, self.client, self.mirror, trie, sender)
+        return SupplierMiner(
+            self.supplier, self.client, self.comet, store, self.audit, self.mirror, tailer, claims, proofs, sessions,
+            1, lambda: self.settled,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        if self.mirror is not None:
+            self.mirror.close()
+        if self.audit is not None:
+            self.audit.close()
+        self.mirror = self.audit = None
+
+    async def block(self) -> dict[str, int]:
+        """One block, and what the miner does at it."""
+        self.localnet.step()
+        return await self.decide()
+
+    async def decide(self) -> dict[str, int]:
+        await self.miner.tail()
+        block = await self.client.latest_block()
+        return await self.miner.on_block(block, await self.client.proof_params())
+
+    async def to(self, height: int) -> dict[str, int]:
+        """Blocks up to a height, each seen by the miner."""
+        stages = {}
+        while self.chain.height < height:
+            stages = await self.block()
+        return stages
+
+    def skip(self, height: int) -> None:
+        """Blocks that the miner does not see."""
+        while self.chain.height < height:
+            self.localnet.step()
+
+    def outcomes(self) -> dict[str, dict]:
+        return {row["session_id"]: row for row in self.audit.outcomes()}
+
+    def claim(self, header: SessionHeader):
+        return self.chain.state.claims.get((header.session_id, self.supplier))
+
+
+@contextlib.asynccontextmanager
+async def mine(redis: object, folder: Path, world: World | None = None, **genesis: object) -> AsyncIterator[Mine]:
+    world = world or World()
+    chain = Chain(world.genesis(**genesis))
+    async with serve(chain) as localnet, aiohttp.ClientSession() as http:
+        node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
+        async with ChainClient([node]) as client:
+            made = Mine(world, chain, localnet, redis, folder, client, CometClient([node], http))
+            try:
+                made.start()
+                yield made
+            finally:
+                made.close()

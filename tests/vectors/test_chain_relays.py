@@ -1,0 +1,151 @@
+"""The recorded sessions: our relay checks, trie, proof and localnet against a real chain's."""
+
+import pytest
+from corpus import unhex
+from recorded import recorded_chain, session_records, sessions, times
+
+from localnet.chain import Chain
+from shannon.claims.requirement import proof_path
+from shannon.crypto.ecdsa import PrivateKey, signature_holds
+from shannon.crypto.ring import verify_ring_signature
+from shannon.relays.difficulty import is_applicable
+from shannon.relays.messages import Relay, decode_relay_request, decode_relay_response, relay_hash
+from shannon.rings import ring_addresses, ring_keys
+from shannon.smst.bulk import LeafContent, LeafSet
+from shannon.smst.digest import leaf_digest, path_of
+from shannon.smst.verify import verify_closest
+from shannon.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
+
+RECORDS = sessions()
+SUPPLIERS = [(record, supplier) for record in RECORDS for supplier in record["suppliers"]]
+each_session = pytest.mark.parametrize("record", RECORDS, ids=lambda record: str(record["id"]))
+each_supplier = pytest.mark.parametrize(
+    ("record", "supplier"), SUPPLIERS, ids=[f"{r['id']}-{s['operator_address'][-6:]}" for r, s in SUPPLIERS]
+)
+
+
+def mined(record, supplier):
+    """path → leaf of all recorded relays below the target."""
+    units = record["compute_units_per_relay"]
+    leaves = {}
+    for row in supplier["relays"]:
+        relay = Relay(decode_relay_request(unhex(row["request"])), decode_relay_response(unhex(row["mined_response"])))
+        data = relay.encode()
+        assert relay_hash(data).hex() == row["relay_hash"]
+        assert is_applicable(relay_hash(data), unhex(record["target_hash"])) == row["mined"]
+        if row["mined"]:
+            leaves[path_of(relay_hash(data))] = LeafContent(data, int(units))
+    return leaves
+
+
+def leaf_set(leaves):
+    return LeafSet([(p, leaf_digest(p, leaf.value, leaf.weight)) for p, leaf in sorted(leaves.items())])
+
+
+@each_session
+def test_every_recorded_request_and_response_verifies(record):
+    known = session_records(record)
+    addresses = ring_addresses(known["application"].delegations, record["session_end"])
+    ring = frozenset(ring_keys(addresses, {a: known["accounts"][a].public_key for a in addresses}))
+    for supplier in record["suppliers"]:
+        public_key = PrivateKey.from_hex(supplier["private_key"]).public_key
+        for row in supplier["relays"][:40]:
+            request = decode_relay_request(unhex(row["request"]))
+            assert request.header == known["session"].header
+            verify_ring_signature(request.signable_hash(), request.signature, ring)
+            for response in (row["response"], row["mined_response"]):
+                decoded = decode_relay_response(unhex(response))
+                assert signature_holds(public_key, decoded.signable_hash(), decoded.supplier_operator_signature)
+
+
+@each_supplier
+def test_our_root_and_proof_are_those_the_chain_accepted(record, supplier):
+    leaves = mined(record, supplier)
+    bulk = leaf_set(leaves)
+    assert len(bulk) == supplier["num_leaves"]
+    assert bulk.root().hex() == supplier["claimed_root"]
+    path = proof_path(unhex(supplier["proof_seed_block_hash"].lower()), record["session_id"])
+    assert path.hex() == supplier["proof_path"]
+    for proof in supplier["proofs"]:
+        ours = bulk.closest_proof(path, leaves.__getitem__)
+        assert ours.closest_path.hex() == supplier["closest_path"]
+        recorded = verify_closest(unhex(proof["proof"]), bulk.root())
+        assert (recorded.closest_path, recorded.side_nodes) == (ours.closest_path, ours.side_nodes)
+        if recorded.sibling_data and recorded.sibling_data[:1] != b"\x02":
+            assert ours.compact().marshal().hex() == proof["proof"]
+
+
+@each_supplier
+def test_signing_the_recorded_claim_reproduces_its_bytes(record, supplier):
+    key = PrivateKey.from_hex(supplier["private_key"])
+    known = session_records(record)
+    for claim in supplier["claims"]:
+        message = create_claim_message(
+            supplier["operator_address"], known["session"].header, unhex(supplier["claimed_root"])
+        )
+        assert message.value.hex() == claim["message_encoded"]
+        stamp = claim["timeout_timestamp"]
+        plan = TransactionPlan(
+            (message,), record["chain_id"], claim["account_number"], int(claim["gas_limit"]),
+            int(claim["fee"][0].removesuffix("upokt")), Timestamp(stamp["seconds"], stamp["nanos"]), claim["memo"],
+        )  # fmt: skip
+        assert sign_transaction(plan, key).raw.hex() == claim["tx_raw"]
+
+
+def step_to(chain: Chain, height: int, at: dict[int, int]):
+    while chain.height < height:
+        block = chain.step(at.get(chain.height + 1))
+    return block
+
+
+@each_session
+def test_the_localnet_accepts_the_recorded_claims_and_proofs(record):
+    chain, at = recorded_chain(record), times(record)
+    claims = sorted((c["height"], c["tx_raw"]) for s in record["suppliers"] for c in s["claims"])
+    proofs = sorted((p["height"], p["tx_raw"]) for s in record["suppliers"] for p in s["proofs"])
+    for height, raw in claims + proofs:
+        if chain.height < height - 1:
+            step_to(chain, height - 1, at)
+        result = chain.broadcast(unhex(raw))
+        assert (result.code, result.log) == (0, "")
+    block = step_to(chain, proofs[-1][0], at)
+    assert [t.result.code for t in block.transactions] == [0] * len(block.transactions)
+    assert {c.proof_validation_status for c in chain.state.claims.values()} == {1}
+    expected = {s["operator_address"]: s["claimed_root"] for s in record["suppliers"]}
+    assert {c.supplier_operator_address: c.root_hash.hex() for c in chain.state.claims.values()} == expected
+    block = step_to(chain, record["heights"]["settlement"], at)
+    recorded = [
+        {a["key"]: a["value"].strip('"') for a in event["attributes"]}
+        for row in record["block_events"]
+        if row["height"] == block.height
+        for event in row["finalize_block_events"]
+        if event["type"] == "pocket.tokenomics.EventClaimSettled"
+    ]
+    ours = {
+        e.attributes["supplier_operator_address"]: e.attributes
+        for e in block.end_events
+        if e.type == "pocket.tokenomics.EventClaimSettled"
+    }
+    names = (
+        "num_relays",
+        "claimed_upokt",
+        "settled_upokt",
+        "minted_upokt",
+        "num_estimated_compute_units",
+        "session_id",
+    )
+    for row in recorded:
+        mine = ours[row["supplier_operator_address"]]
+        assert {name: mine[name] for name in names} == {name: row[name] for name in names}
+
+
+@each_session
+def test_the_localnet_refuses_a_recorded_proof_with_a_damaged_relay(record):
+    chain, at = recorded_chain(record), times(record)
+    supplier = record["suppliers"][0]
+    step_to(chain, supplier["claims"][0]["height"] - 1, at)
+    chain.broadcast(unhex(supplier["claims"][0]["tx_raw"]))
+    step_to(chain, supplier["proofs"][0]["height"] - 1, at)
+    raw = bytearray(unhex(supplier["proofs"][0]["tx_raw"]))
+    raw[len(raw) // 2] ^= 1
+    assert chain.broadcast(bytes(raw)).code == 4
