@@ -7,13 +7,11 @@ from dataclasses import replace
 
 import pytest
 import slow_curve as slow
-from mine import mine
-from world import World, address, key
-
 from ledger.errors import Fenced, StaleView
 from ledger.keys import Keys
 from ledger.scripts import CLOSE
 from ledger.seals import Seal, SignedGroup
+from mine import mine
 from miner.stages import Action
 from shannon.chain.client import ChainClient
 from shannon.chain.nodes import NodeAddress
@@ -21,6 +19,7 @@ from shannon.errors import ChainUnavailable
 from shannon.relays.messages import relay_hash
 from shannon.smst.digest import Root, path_of
 from shannon.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
+from world import World, address, key
 
 pytestmark = pytest.mark.redis
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
-from world import World, address, key
-
 from ledger.keys import Keys
 from ledger.local_log import LocalLog, Record
 from ledger.publisher import Publisher, PublisherLimits
@@ -30,6 +28,7 @@ from shannon.chain.nodes import NodeAddress
 from shannon.relays.messages import SessionHeader
 from shannon.transactions.build import GasPrice
 from shannon.transactions.timeouts import NonceClock
+from world import World, address, key
 
 PREFIX = "test"
 

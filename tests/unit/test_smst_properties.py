@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 import slow_curve as slow
 from hypothesis import given, settings
@@ -77,10 +79,8 @@ def test_damaged_proofs_never_crash_the_verifier(leaves, data):
     for _ in range(3):
         at = data.draw(st.integers(0, len(proof) - 1))
         proof[at] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(InvalidProof):
         verify_closest(bytes(proof), bulk.root())
-    except InvalidProof:
-        pass
 
 
 def test_unsorted_or_repeated_paths_are_refused():

@@ -1,7 +1,6 @@
 """The recorded sessions as model values, and a localnet that stands where the recorded chain stood."""
 
 from corpus import load, unhex
-
 from localnet.chain import Chain
 from localnet.genesis import Genesis
 from shannon.chain import convert
@@ -113,10 +112,9 @@ def recorded_chain(record):
         }
     )
     recorded = hashes(record)
-    chain = Chain(
+    return Chain(
         genesis, hash_of=lambda height, _: recorded.get(height, bytes(32)), first_height=record["session_start"] - 1
     )
-    return chain
 
 
 def sessions():

@@ -4,7 +4,6 @@ import json
 
 import pytest
 from corpus import load
-
 from shannon.chain.comet import announced_height, block_of, block_results_of, parse_time, result_of
 from shannon.errors import ChainRefusal, DecodingError
 

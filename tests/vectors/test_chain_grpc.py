@@ -4,7 +4,6 @@ import grpc
 import grpc.aio
 import pytest
 from corpus import load, unhex
-
 from shannon.chain.client import HEIGHT_HEADER, ChainClient, Unsupported
 from shannon.chain.nodes import NodeAddress
 from shannon.errors import ChainRefusal, NotFound

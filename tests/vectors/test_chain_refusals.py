@@ -2,7 +2,6 @@
 
 import pytest
 from corpus import load
-
 from shannon.transactions.refusals import Refusal, classify, failed_message_index
 
 CASES = [case for chain in load("chain/refusals")["chains"] for case in chain["cases"]]
@@ -66,7 +65,7 @@ def test_every_recorded_refusal_gets_its_treatment(case):
     if expected is not None:
         assert found is expected
     elif case["group"] in ("claim", "proof"):
-        # Everything the handlers or the basic validation refuse is a window, a poison or a gas matter: never a blind retry.
+        # What handlers or the basic validation refuse is a window, a poison or a gas matter: never a blind retry.
         assert found is not Refusal.RETRY
 
 

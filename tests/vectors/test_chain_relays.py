@@ -2,9 +2,8 @@
 
 import pytest
 from corpus import unhex
-from recorded import recorded_chain, session_records, sessions, times
-
 from localnet.chain import Chain
+from recorded import recorded_chain, session_records, sessions, times
 from shannon.claims.requirement import proof_path
 from shannon.crypto.ecdsa import PrivateKey, signature_holds
 from shannon.crypto.ring import verify_ring_signature
@@ -25,7 +24,7 @@ each_supplier = pytest.mark.parametrize(
 
 
 def mined(record, supplier):
-    """path → leaf of all recorded relays below the target."""
+    """Path → leaf of all recorded relays below the target."""
     units = record["compute_units_per_relay"]
     leaves = {}
     for row in supplier["relays"]:

@@ -1,0 +1,94 @@
+"""The product as its user runs it: every part a process of its own."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.processes, pytest.mark.redis, pytest.mark.timeout(170)]
+
+
+def demo(*arguments, **environment):
+    command = [sys.executable, "-m", "relayctl.main", "demo", "--sessions", "1", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=160, env={**os.environ, **environment}, check=False
+    )
+
+
+def leftovers():
+    return {p.name for p in Path(tempfile.gettempdir()).glob("pocket-demo-*")}
+
+
+def test_the_demo_earns_to_the_upokt_and_leaves_nothing_behind():
+    before = leftovers()
+    run = demo()
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Every acknowledged relay was claimed, proven where required, and paid." in run.stdout
+    text = re.sub(r"\s+", " ", run.stdout)
+    earned, expected = re.search(r"(\d+) upokt earned, (\d+) upokt expected", text).groups()
+    assert earned == expected != "0"
+    assert leftovers() == before
+
+
+def test_a_wrong_gateway_signature_makes_the_demo_fail():
+    before = leftovers()
+    run = demo("--corrupt", "gateway-signature")
+    assert run.returncode == 1
+    assert "no relay was acknowledged" in run.stdout
+    for name in leftovers() - before:
+        subprocess.run(["rm", "-r", str(Path(tempfile.gettempdir()) / name)], check=True)
+
+
+def test_an_interrupt_ends_every_process_and_removes_every_file():
+    before = leftovers()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "relayctl.main", "demo"], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    line = child.stdout.readline()
+    assert "run after" in line
+    folder = next(iter(leftovers() - before))
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert leftovers() == before
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert folder not in running
+
+
+@pytest.mark.parametrize(
+    ("program", "content", "said"),
+    [
+        ("relayer", "{", "Invalid JSON"),
+        ("miner", "{}", "Field required"),
+        ("relayer", None, "No such file"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_one_sentence_and_exit_78(tmp_path, program, content, said):
+    file = tmp_path / "config.json"
+    if content is not None:
+        file.write_text(content)
+    run = subprocess.run(
+        [sys.executable, "-m", program, "--config", str(file)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 78
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_an_occupied_port_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        genesis = Path(__file__).resolve().parents[2] / "manifests/samples/trial/genesis.yaml"
+        command = [sys.executable, "-m", "localnet", "chain", "--genesis", str(genesis), "--rpc-port", str(port)]
+        run = subprocess.run([*command, "--grpc-port", "0"], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 78
+    assert str(port) in run.stderr
+    assert "choose other ports" in run.stderr

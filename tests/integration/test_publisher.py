@@ -1,0 +1,260 @@
+"""Recording relays on a real Redis: strictness, closed sessions, restarts, release of the local log."""
+
+import asyncio
+import contextlib
+
+import pytest
+from ledger.connection import connect, inspect, require_safe, shown
+from ledger.errors import LedgerFull, LedgerUnavailable, SessionClosed, UnsafeRedis
+from ledger.heights import BlockPublisher, HeightFollower, decode_block
+from ledger.keys import Keys
+from ledger.local_log import LocalLog, Record
+from ledger.publisher import Publisher, PublisherLimits
+from ledger.seals import Seal, SealStore, SignedGroup
+from ledger.tail import Tail
+from servers import running_redis
+from shannon.chain.model import Block
+from shannon.errors import ChainUnavailable, ConfigurationError, DecodingError
+from shannon.transactions.build import Timestamp
+
+pytestmark = pytest.mark.redis
+KEYS = Keys("unit")
+FAST = PublisherLimits(linger_seconds=0, patience_seconds=0.3, retry_seconds=0.02)
+
+
+def record(number, session="one", supplier="pokt1s"):
+    return Record(supplier, session, b"header", b"relay %d" % number)
+
+
+@contextlib.asynccontextmanager
+async def publishing(redis, folder, limits=FAST, name="w"):
+    log = LocalLog(folder, name)
+    publisher = Publisher(redis, KEYS, log, limits)
+    task = asyncio.create_task(publisher.run())
+    try:
+        yield publisher
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        log.close()
+
+
+async def entries(redis, session="one", supplier="pokt1s"):
+    read = await Tail(redis, KEYS, supplier).read({session: "0-0"}, 10_000)
+    return [entry.relay for entry in read.get(session, [])]
+
+
+async def test_concurrent_relays_are_all_in_their_streams_when_record_returns(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        rows = [record(i, session=f"s{i % 3}", supplier=f"pokt1{i % 2}") for i in range(300)]
+        await asyncio.gather(*(publisher.record(row) for row in rows))
+        assert publisher.counters.appended == 300
+    found = [r for s in range(3) for p in range(2) for r in await entries(redis, f"s{s}", f"pokt1{p}")]
+    assert sorted(found) == sorted(row.relay for row in rows)
+    assert await Tail(redis, KEYS, "pokt10").sessions() == {f"s{i}": b"header" for i in range(3)}
+
+
+async def test_a_closed_session_takes_no_relay_and_says_so(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        await publisher.record(record(1))
+        await SealStore(redis, KEYS, "pokt1s", 1).close({"one": 10})
+        with pytest.raises(SessionClosed):
+            await publisher.record(record(2))
+        await publisher.record(record(3, session="two"))
+    assert await entries(redis) == [b"relay 1"]
+    assert publisher.counters.refused_closed == 1
+
+
+async def test_a_full_queue_refuses_at_once(redis, tmp_path):
+    log = LocalLog(tmp_path, "w")
+    publisher = Publisher(redis, KEYS, log, PublisherLimits(queue=2))
+    waiting = [publisher.submit(record(1)), publisher.submit(record(2))]
+    assert publisher.overloaded
+    assert publisher.waiting == 2
+    with pytest.raises(LedgerFull):
+        publisher.submit(record(3))
+    for future in waiting:
+        future.cancel()
+    log.close()
+
+
+async def test_an_unreachable_redis_is_an_error_not_a_lost_acknowledgement(tmp_path):
+    client = connect("redis://127.0.0.1:1/0")
+    async with publishing(client, tmp_path) as publisher:
+        with pytest.raises(LedgerUnavailable):
+            await publisher.record(record(1))
+        assert publisher.counters.failed == 1
+    await client.aclose()
+
+
+async def test_relays_survive_a_redis_that_comes_back_empty(tmp_path):
+    with running_redis() as server:
+        client = connect(server.url)
+        async with publishing(client, tmp_path) as publisher:
+            await publisher.beat()
+            await asyncio.gather(*(publisher.record(record(i)) for i in range(20)))
+            server.kill()
+            server.wipe()
+            server.start()
+            with pytest.raises(LedgerUnavailable):
+                await publisher.beat()  # the old connection is dead: the heartbeat's next round makes a new one
+            await publisher.beat()
+            assert sorted(await entries(client)) == sorted(b"relay %d" % i for i in range(20))
+            assert publisher.counters.replayed == 20
+            await publisher.record(record(99))
+        await client.aclose()
+
+
+async def test_a_restart_in_mid_flight_loses_nothing_acknowledged(tmp_path):
+    with running_redis() as server:
+        client = connect(server.url)
+        limits = PublisherLimits(linger_seconds=0, patience_seconds=5, retry_seconds=0.02)
+        async with publishing(client, tmp_path, limits) as publisher:
+            await publisher.beat()
+            await publisher.record(record(0))
+            server.kill()
+            waiting = asyncio.ensure_future(asyncio.gather(*(publisher.record(record(i)) for i in range(1, 10))))
+            await asyncio.to_thread(server.start)
+            await waiting
+            assert set(await entries(client)) == {b"relay %d" % i for i in range(10)}
+        await client.aclose()
+
+
+async def test_a_new_worker_appends_the_log_of_a_killed_one(redis, tmp_path):
+    dead = LocalLog(tmp_path, "dead")
+    dead.append([record(i) for i in range(4)])
+    dead.close()
+    async with publishing(redis, tmp_path, name="heir") as publisher:
+        await publisher.beat()
+    assert sorted(await entries(redis)) == sorted(b"relay %d" % i for i in range(4))
+
+
+async def test_the_log_is_released_once_mirrored_and_not_before(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        await publisher.record(record(1))
+        publisher._log.roll()
+        await publisher.beat()
+        assert publisher._log.segments
+        tail = Tail(redis, KEYS, "pokt1s")
+        last = (await tail.read({"one": "0-0"}))["one"][-1].id
+        await tail.mark_mirrored({"one": f"other/{last}"})
+        await publisher.beat()
+        assert publisher._log.segments
+        await tail.mark_mirrored({"one": f"{await tail.incarnation()}/{last}"})
+        await publisher.beat()
+        assert not publisher._log.segments
+
+
+async def test_the_log_is_released_when_the_session_is_finished(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        await publisher.record(record(1))
+        publisher._log.roll()
+        store = SealStore(redis, KEYS, "pokt1s", 1)
+        await store.finish("one", 10)
+        await publisher.beat()
+        assert not publisher._log.segments
+        with pytest.raises(SessionClosed):
+            await publisher.record(record(2))
+        await store.forget_before(11)
+        assert await redis.hlen(KEYS.closed("pokt1s")) == 0
+
+
+async def test_draining_records_everything_that_waits(redis, tmp_path):
+    async with publishing(redis, tmp_path, PublisherLimits(linger_seconds=0.05)) as publisher:
+        futures = [publisher.submit(record(i)) for i in range(50)]
+        await publisher.drain()
+        assert all(future.done() for future in futures)
+    assert len(await entries(redis)) == 50
+
+
+async def test_a_cut_connection_never_mixes_up_replies(redis, tmp_path):
+    await redis.set("x", "wrong")
+    for _ in range(20):
+        asked = asyncio.create_task(redis.get("x"))
+        await asyncio.wait({asked}, timeout=0)  # lets the command go out
+        asked.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asked
+        await redis.set("y", "right")
+        assert await redis.get("y") == b"right"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--appendonly", "no", "--save", ""), "Set appendonly yes"),
+        (
+            ("--appendonly", "yes", "--save", "", "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"),
+            "noeviction",
+        ),
+    ],
+)
+async def test_an_unsafe_redis_is_refused_with_the_remedy(arguments, text):
+    with running_redis(*arguments) as server:
+        client = connect(server.url)
+        with pytest.raises(UnsafeRedis, match=text):
+            await require_safe(client, server.url)
+        await client.aclose()
+
+
+async def test_a_safe_redis_is_described_and_a_missing_one_named_without_credentials(redis, redis_process):
+    info = await require_safe(redis, redis_process.url)
+    assert info.run_id == (await inspect(redis)).run_id
+    assert info.pressure() == 0
+    lost = connect("redis://user:secret@127.0.0.1:1/0")
+    with pytest.raises(LedgerUnavailable) as caught:
+        await require_safe(lost, "redis://user:secret@127.0.0.1:1/0")
+    assert "secret" not in str(caught.value)
+    assert shown("redis://u:p@h/1") == "redis://h:6379/1"
+    await lost.aclose()
+
+
+async def test_heights_come_from_redis_and_from_a_node_when_redis_is_silent(redis):
+    clock = [0.0]
+    node = [7]
+
+    async def ask():
+        if node[0] < 0:
+            raise ChainUnavailable("down")
+        return Block(node[0], bytes(32), Timestamp(0))
+
+    follower = HeightFollower(redis, KEYS, ask, 1.0, lambda: clock[0])
+    await follower.look()
+    assert follower.height == 7
+    publisher = BlockPublisher(redis, KEYS)
+    await publisher.publish(Block(9, bytes(32), Timestamp(1)))
+    await follower.look()
+    assert follower.height == 9
+    await redis.set(KEYS.block, "garbage")
+    node[0] = 8
+    clock[0] = 4.0
+    await follower.look()
+    assert follower.height == 9
+    node[0] = -1
+    clock[0] = 20.0
+    await follower.look()
+    assert follower.stale
+    assert decode_block(b'{"height": "x"}') is None
+
+
+def test_keys_carry_the_hash_tag_and_refuse_odd_prefixes():
+    assert KEYS.stream("pokt1s", "abc") == "unit:relays:{pokt1s}:abc"
+    assert KEYS.cache("a", "b") == "unit:cache:a:b"
+    for name in (KEYS.owner, KEYS.block, KEYS.blocks_channel):
+        assert name.startswith("unit:")
+    for bad in ("", "a b", "{x}", "a*"):
+        with pytest.raises(ConfigurationError):
+            Keys(bad)
+
+
+def test_seals_and_groups_survive_json_and_refuse_garbage():
+    seal = Seal("s", b"r" * 48, b"d" * 32, 5, 2)
+    assert Seal.decode(seal.encode()) == seal
+    group = SignedGroup(b"\x00\xff", 12, 3)
+    assert SignedGroup.decode(group.encode()) == group
+    for text in ("", "{}", "[]", '{"session_id": 1, "root": "zz"}'):
+        with pytest.raises(DecodingError):
+            Seal.decode(text)
+        with pytest.raises(DecodingError):
+            SignedGroup.decode(text)

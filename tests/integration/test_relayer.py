@@ -1,0 +1,402 @@
+"""The relayer's HTTP transport over real sockets: admission, backend, signing, ledger contents per relay."""
+
+import asyncio
+import contextlib
+import gzip
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+
+import aiohttp
+import pytest
+from aiohttp import web
+from ledger.chain_cache import CachedChain
+from ledger.keys import Keys
+from ledger.local_log import LocalLog
+from ledger.publisher import Publisher, PublisherLimits
+from ledger.seals import SealStore
+from ledger.tail import Tail
+from localnet.chain import Chain
+from localnet.hydration import hydrate
+from localnet.server import serve
+from pocket_api.relayminer import Recording, Service
+from relayer.admission import Admission
+from relayer.backends import ServiceBackends
+from relayer.http import HttpTransport
+from relayer.service import RelayService
+from shannon.chain.nodes import NodeAddress
+from shannon.crypto.ecdsa import signature_holds
+from shannon.crypto.ring import sign_ring
+from shannon.relays.envelope import HttpRequest, decode_http_response
+from shannon.relays.messages import RelayRequest, decode_mined_relay, decode_relay_response
+from world import World, address, key
+
+pytestmark = pytest.mark.redis
+KEYS = Keys("relayer-test")
+
+
+@dataclass
+class Backend:
+    """A scripted backend that remembers what it was asked."""
+
+    answer: tuple[int, dict, bytes] = (200, {"Content-Type": "application/json"}, b'{"ok":true}')
+    requests: list = field(default_factory=list)
+    gate: asyncio.Event | None = None
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    url: str = ""
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.requests.append((request.method, request.path_qs, dict(request.headers), await request.read()))
+        self.asked.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        status, headers, body = self.answer
+        return web.Response(status=status, headers=headers, body=body)
+
+
+@contextlib.asynccontextmanager
+async def listening(handler) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    async with running(app) as url:
+        yield url
+
+
+@contextlib.asynccontextmanager
+async def running(app) -> AsyncIterator[str]:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@dataclass
+class Relaying:
+    world: World
+    chain: Chain
+    backend: Backend
+    http: aiohttp.ClientSession
+    url: str
+    redis: object
+    publisher: Publisher
+    height: list
+    keys: dict
+    problem: list
+
+    def header(self, service="eth", height=0):
+        return hydrate(self.chain.state, self.chain.block_hash, self.world.application(service), service, height).header
+
+    def request(self, **changes):
+        header = changes.pop("header", None) or self.header()
+        supplier = changes.pop("supplier", address("alice"))
+        body = changes.pop("body", b'{"jsonrpc":"2.0","id":1,"method":"m"}')
+        url = changes.pop("url", "http://gateway/")
+        return replace(self.world.request(header, supplier, body, url), **changes)
+
+    async def send(self, data, headers=None):
+        body = data if isinstance(data, bytes) else data.encode()
+        async with self.http.post(self.url, data=body, headers=headers or {}) as answer:
+            return answer.status, dict(answer.headers), await answer.read()
+
+    async def leaves(self, header=None, supplier=None):
+        header = header or self.header()
+        read = await Tail(self.redis, KEYS, supplier or address("alice")).read({header.session_id: "0-0"}, 1000)
+        return [entry.relay for entry in read.get(header.session_id, [])]
+
+
+@contextlib.asynccontextmanager
+async def relaying(redis, folder, *, recording=Recording.STRICT, service=None, **genesis) -> AsyncIterator[Relaying]:
+    world, backend = World(), Backend()
+    chain = Chain(world.genesis(**genesis))
+    async with contextlib.AsyncExitStack() as stack:
+        localnet = await stack.enter_async_context(serve(chain))
+        backend.url = await stack.enter_async_context(listening(backend.handle))
+        fields = {"id": "eth", "maxBodyBytes": 100_000}
+        fields["backends"] = {
+            "jsonRpc": {"urls": [backend.url + "/base"], "timeoutSeconds": 0.5, "headers": {"X-Set": "1"}}
+        }
+        fields["backends"]["rest"] = {"urls": [backend.url]}
+        fields |= service or {}
+        model = Service.model_validate(fields)
+        node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
+        client = CachedChain([node], redis, KEYS, timeout_seconds=1)
+        stack.push_async_callback(client.close)
+        log = LocalLog(folder / "log", "w")
+        stack.callback(log.close)
+        publisher = Publisher(redis, KEYS, log, PublisherLimits(linger_seconds=0, patience_seconds=0.3))
+        backends = {"eth": ServiceBackends(model, time.monotonic)}
+        stack.push_async_callback(backends["eth"].close)
+        height, keys, problem = [1], {address("alice"): key("alice")}, [None]
+        relay_service = RelayService(
+            services={"eth": model},
+            backends=backends,
+            admission=Admission(client, lambda: height[0], time.monotonic),
+            publisher=publisher,
+            keys=lambda: keys,
+            height=lambda: height[0],
+            clock=time.monotonic,
+            recording=recording,
+        )
+        transport = HttpTransport(
+            relay_service,
+            health=lambda: {"status": "ok"},
+            ready_problem=lambda: problem[0],
+            service_ready=lambda name: {"ready": name == "eth"} if name in ("eth", "base") else None,
+            draining=lambda: False,
+        )
+        url = await stack.enter_async_context(running(transport.application()))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        task = asyncio.create_task(publisher.run())
+        try:
+            yield Relaying(world, chain, backend, http, url, redis, publisher, height, keys, problem)
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest.fixture
+async def relayer(redis, tmp_path):
+    async with relaying(redis, tmp_path) as made:
+        yield made
+
+
+async def test_a_relay_is_served_signed_and_mined_exactly_as_served(relayer):
+    request = relayer.request(body=b'{"jsonrpc":"2.0","id":7,"method":"m"}', url="http://gw:1/v1/x?y=1")
+    status, headers, body = await relayer.send(request, {"Rpc-Type": "3"})
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    response = decode_relay_response(body)
+    assert response.header == request.header
+    assert signature_holds(key("alice").public_key, response.signable_hash(), response.supplier_operator_signature)
+    envelope = decode_http_response(response.payload)
+    assert (envelope.status, envelope.body) == (200, b'{"ok":true}')
+    (leaf,) = await relayer.leaves()
+    _, mined_request, mined_response, _ = decode_mined_relay(leaf)
+    assert mined_request == request
+    assert mined_response == response.without_payload()
+
+
+async def test_the_backend_gets_the_inner_request_and_the_pocket_headers(relayer):
+    await relayer.send(relayer.request(url="http://gw/base/v1//x?y=1", body=b"{}"), {"User-Agent": "ua", "X-Evil": "1"})
+    ((method, path, headers, body),) = relayer.backend.requests
+    assert (method, path, body) == ("POST", "/base/v1/x?y=1", b"{}")
+    assert headers["Pocket-Supplier"] == address("alice")
+    assert headers["Pocket-Service"] == "eth"
+    assert headers["Pocket-Application"] == relayer.world.application("eth")
+    assert headers["Accept-Encoding"] == "identity"
+    assert (headers["Content-Type"], headers["User-Agent"], headers["X-Set"]) == ("application/json", "ua", "1")
+    assert "X-Evil" not in headers
+
+
+async def test_rest_relays_reach_the_rest_backend_with_their_own_method(relayer):
+    header = relayer.header()
+    envelope = HttpRequest("GET", "http://gw/status?a=b", {}, b"")
+    unsigned = RelayRequest(header, b"", address("alice"), envelope.encode())
+    ring = sorted([key("gateway").public_key, key("app eth").public_key])
+    signature = sign_ring(unsigned.signable_hash(), ring, key("gateway").scalar, relayer.world.chance.randbytes)
+    status, _, _ = await relayer.send(replace(unsigned, signature=signature.encode()), {"Rpc-Type": "4"})
+    assert status == 200
+    assert relayer.backend.requests[0][:2] == ("GET", "/status?a=b")
+
+
+async def test_a_client_error_of_the_backend_is_served_and_mined_a_server_error_is_neither(relayer):
+    relayer.backend.answer = (404, {}, b"no")
+    status, _, body = await relayer.send(relayer.request())
+    assert status == 200
+    assert decode_http_response(decode_relay_response(body).payload).status == 404
+    relayer.backend.answer = (503, {}, b"down")
+    status, headers, body = await relayer.send(relayer.request(body=b"2"))
+    assert (status, headers["Content-Type"].split(";")[0]) == (503, "application/json")
+    assert "error" in json.loads(body)
+    assert len(await relayer.leaves()) == 1
+
+
+async def test_redirects_are_passed_on_and_gzip_is_unpacked(relayer):
+    relayer.backend.answer = (302, {"Location": "http://127.0.0.1:1/evil"}, b"moved")
+    _, _, body = await relayer.send(relayer.request())
+    assert decode_http_response(decode_relay_response(body).payload).status == 302
+    relayer.backend.answer = (200, {"Content-Encoding": "gzip"}, gzip.compress(b"plain"))
+    _, _, body = await relayer.send(relayer.request(body=b"2"))
+    envelope = decode_http_response(decode_relay_response(body).payload)
+    assert envelope.body == b"plain"
+    assert "Content-Encoding" not in envelope.headers
+    assert len(relayer.backend.requests) == 2
+
+
+REFUSED = {
+    "garbage": (lambda r: b"\xff\xff", 400),
+    "empty": (lambda r: b"", 400),
+    "no header": (lambda r: replace(r.request(), header=None), 400),
+    "unknown service": (lambda r: replace(r.request(), header=replace(r.header(), service_id="nope")), 404),
+    "no supplier": (lambda r: replace(r.request(), supplier_operator_address=""), 400),
+    "foreign supplier": (lambda r: r.request(supplier=address("bob")), 503),
+    "no signature": (lambda r: r.request(signature=b""), 400),
+    "broken signature": (lambda r: r.request(signature=b"\x00" * 199), 403),
+    "altered payload": (lambda r: replace(r.request(), payload=HttpRequest("POST", "http://x/", {}, b"x").encode()), 403),
+    "payload that is none": (lambda r: replace(r.request(), payload=b"\xff\xff\xff"), 400),
+    "absurd heights": (
+        lambda r: replace(r.request(), header=replace(r.header(), session_end_block_height=10**9)), 400,
+    ),
+    "forged start": (
+        lambda r: r.request(header=replace(r.header(), session_start_block_height=2)), 403,
+    ),
+    "forged session id": (lambda r: r.request(header=replace(r.header(), session_id="0" * 64)), 403),
+    "unknown application": (
+        lambda r: replace(r.request(), header=replace(r.header(), application_address=address("nobody"))), 403,
+    ),
+    "too large": (lambda r: b"x" * 200_000, 413),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_what_is_refused_reaches_neither_backend_nor_ledger(relayer, name):
+    make, expected = REFUSED[name]
+    status, headers, body = await relayer.send(make(relayer))
+    assert status == expected
+    assert headers["Content-Type"].split(";")[0] == "application/json"
+    assert json.loads(body)["error"]
+    assert relayer.backend.requests == []
+    assert await relayer.leaves() == []
+
+
+@pytest.mark.parametrize(("rpc_type", "status"), [("9", 400), ("2", 400), ("5", 503), ("x" * 500, 400)])
+async def test_a_transport_without_backend_is_never_served_by_another(relayer, rpc_type, status):
+    found, _, _ = await relayer.send(relayer.request(), {"Rpc-Type": rpc_type})
+    assert found == status
+    assert relayer.backend.requests == []
+
+
+async def test_relays_are_served_to_the_end_of_the_grace_period_and_not_after(relayer):
+    header = relayer.header()
+    for height, expected in ((10, 200), (11, 200), (12, 403)):
+        while relayer.chain.height < height:
+            relayer.chain.step()
+        relayer.height[0] = height
+        status, _, _ = await relayer.send(relayer.request(header=header, body=b"%d" % height))
+        assert status == expected
+    assert len(await relayer.leaves(header)) == 2
+
+
+async def test_an_unstaked_supplier_serves_its_last_session_and_not_the_next(relayer):
+    relayer.chain.unstake_supplier(address("alice"))
+    assert (await relayer.send(relayer.request()))[0] == 200
+    while relayer.chain.height < 11:
+        relayer.chain.step()
+    relayer.height[0] = 11
+    following = replace(relayer.header(), session_start_block_height=11, session_end_block_height=20)
+    status, _, body = await relayer.send(relayer.request(header=following))
+    assert status == 503
+    assert b"unstaked" in body
+
+
+async def test_a_gateway_may_sign_until_the_end_of_the_session_in_which_it_was_undelegated(relayer):
+    relayer.chain.undelegate(relayer.world.application("eth"), address("gateway"))
+    assert (await relayer.send(relayer.request()))[0] == 200
+
+
+async def test_a_sealed_session_is_not_acknowledged(relayer):
+    header = relayer.header()
+    await SealStore(relayer.redis, KEYS, address("alice"), 1).close({header.session_id: 10})
+    status, _, body = await relayer.send(relayer.request())
+    assert status == 403
+    assert b"sealed" in body
+
+
+async def test_a_client_that_leaves_does_not_disturb_the_relayer(relayer):
+    relayer.backend.gate = asyncio.Event()
+    task = asyncio.create_task(relayer.send(relayer.request()))
+    await relayer.backend.asked.wait()
+    task.cancel()
+    relayer.backend.gate.set()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await relayer.publisher.drain()
+    assert len(await relayer.leaves()) <= 1
+
+
+async def test_a_slow_backend_is_cut_at_its_timeout(relayer):
+    relayer.backend.gate = asyncio.Event()
+    status, _, body = await relayer.send(relayer.request())
+    assert (status, b"no answer" in body) == (502, True)
+    relayer.backend.gate.set()
+
+
+async def test_health_and_readiness(relayer):
+    async def get(path):
+        async with relayer.http.get(relayer.url + path) as answer:
+            return answer.status
+
+    assert [await get(p) for p in ("/health", "/healthz", "/ready", "/ready/eth", "/ready/base", "/ready/none")] == [
+        200, 200, 200, 200, 503, 404,
+    ]  # fmt: skip
+    relayer.problem[0] = "no key"
+    assert await get("/ready") == 503
+
+
+async def test_difficulty_thins_what_is_mined_but_not_what_is_served(redis, tmp_path):
+    services = [
+        {"id": "eth", "compute_units_per_relay": 100, "owner": address("owner"), "target_hash": "3f" + "ff" * 31}
+    ]
+    async with relaying(redis, tmp_path, services=services) as relayer:
+        statuses = [(await relayer.send(relayer.request(body=b"%d" % i)))[0] for i in range(24)]
+        assert statuses == [200] * 24
+        mined = await relayer.leaves()
+        assert 0 < len(mined) < 20
+
+
+async def test_optimistic_mode_validates_beside_the_backend_and_answers_nothing_invalid(redis, tmp_path):
+    async with relaying(redis, tmp_path, service={"validation": "optimistic"}) as relayer:
+        assert (await relayer.send(relayer.request()))[0] == 200
+        assert (await relayer.send(relayer.request(signature=b"\x00" * 199)))[0] == 403
+        assert len(await relayer.leaves()) == 1
+
+
+async def test_fast_recording_answers_and_still_records(redis, tmp_path):
+    async with relaying(redis, tmp_path, recording=Recording.FAST) as relayer:
+        assert (await relayer.send(relayer.request()))[0] == 200
+        await relayer.publisher.drain()
+        assert len(await relayer.leaves()) == 1
+
+
+async def test_a_retry_takes_another_endpoint_and_says_so(redis, tmp_path):
+    async with contextlib.AsyncExitStack() as stack:
+        good = Backend()
+        url = await stack.enter_async_context(listening(good.handle))
+        urls = ["http://127.0.0.1:1", url]
+        service = {"backends": {"jsonRpc": {"urls": urls, "strategy": "first_healthy", "unhealthyThreshold": 2}}}
+        relayer = await stack.enter_async_context(relaying(redis, tmp_path, service=service))
+        retries = []
+        for i in range(4):
+            status, headers, _ = await relayer.send(relayer.request(body=b"%d" % i))
+            assert status == 200
+            retries.append(headers.get("Backend-Retries"))
+        assert retries == ["1", "1", None, None]
+
+
+async def test_when_all_backends_are_down_the_breaker_answers_at_once(redis, tmp_path):
+    service = {"backends": {"jsonRpc": {"urls": ["http://127.0.0.1:1"], "unhealthyThreshold": 1, "recoverySeconds": 0}}}
+    async with relaying(redis, tmp_path, service=service) as relayer:
+        assert (await relayer.send(relayer.request()))[0] == 502
+        status, _, body = await relayer.send(relayer.request(body=b"2"))
+        assert (status, b"unhealthy" in body) == (503, True)
+
+
+async def test_answers_that_are_too_large_fail_cleanly(relayer):
+    relayer.backend.answer = (200, {}, b"x" * 100_001)
+    assert (await relayer.send(relayer.request()))[0] == 502
+    relayer.backend.answer = (200, {"Content-Encoding": "gzip"}, gzip.compress(b"x" * 10_000_000))
+    assert (await relayer.send(relayer.request(body=b"2")))[0] == 502
+    assert await relayer.leaves() == []
+
+
+async def test_the_chain_being_away_refuses_new_sessions_but_not_known_ones(redis, tmp_path):
+    async with relaying(redis, tmp_path) as relayer:
+        assert (await relayer.send(relayer.request()))[0] == 200
+        counters = relayer.publisher.counters
+        assert counters.appended == 1
+        relayer.chain.faults.lag_blocks = 0
+        assert (await relayer.send(relayer.request(body=b"2")))[0] == 200

@@ -1,0 +1,182 @@
+import asyncio
+import random
+
+import grpc
+import pytest
+from shannon.chain import convert
+from shannon.chain.client import error_from_status
+from shannon.chain.feed import Backoff, BlockFeed
+from shannon.chain.model import Block, ServiceConfig, Supplier
+from shannon.chain.nodes import Failover, NodeAddress
+from shannon.errors import ChainRefusal, ChainUnavailable, ConfigurationError, DecodingError, NotFound
+from shannon.pb import cosmos_base_v1beta1_pb2 as base_pb
+from shannon.pb import pocket_shared_pb2 as shared_pb
+from shannon.transactions.build import GasPrice, Timestamp
+from shannon.transactions.timeouts import NonceClock, timeout_duration_seconds
+
+
+@pytest.mark.parametrize(
+    ("grpc_text", "rpc", "target", "secure", "socket"),
+    [
+        ("node:9090", "tcp://node:26657/", "node:9090", False, "ws://node:26657/websocket"),
+        ("grpcs://node", "https://node", "node:443", True, "wss://node/websocket"),
+        ("grpc://10.0.0.1:1", "http://10.0.0.1:2", "10.0.0.1:1", False, "ws://10.0.0.1:2/websocket"),
+    ],
+)
+def test_node_addresses_are_normalised(grpc_text, rpc, target, secure, socket):
+    node = NodeAddress.parse(grpc_text, rpc)
+    assert node.grpc_target == (target, secure)
+    assert node.websocket_url == socket
+
+
+@pytest.mark.parametrize(("grpc_text", "rpc"), [("ftp://x", "http://x"), ("grpc://", "http://x"), ("grpc://x", "x:1")])
+def test_addresses_that_are_none_say_what_to_write(grpc_text, rpc):
+    with pytest.raises(ConfigurationError, match="write"):
+        NodeAddress.parse(grpc_text, rpc)
+
+
+async def test_failover_asks_the_next_node_and_rests_the_failed_one():
+    asked = []
+
+    async def ask(node):
+        asked.append(node)
+        if node == "bad":
+            raise ChainUnavailable("bad: down")
+        return node
+
+    nodes = Failover(["bad", "good"], clock=lambda: 0.0)
+    assert await nodes.call("q", ask, 5) == "good"
+    assert await nodes.call("q", ask, 5) == "good"
+    assert asked == ["bad", "good", "good"]
+
+
+async def test_failover_names_every_cause_and_a_refusal_is_final():
+    async def down(node):
+        raise ChainUnavailable(f"{node}: down")
+
+    async def refuse(node):
+        raise ChainRefusal(node)
+
+    async def hang(_):
+        await asyncio.Event().wait()
+
+    with pytest.raises(ChainUnavailable, match="a: down; b: down"):
+        await Failover(["a", "b"]).call("q", down, 5)
+    with pytest.raises(ChainRefusal, match="a"):
+        await Failover(["a", "b"]).call("q", refuse, 5)
+    with pytest.raises(ChainUnavailable, match="no answer within"):
+        await Failover(["a"]).call("q", hang, 0.01)
+    with pytest.raises(ChainUnavailable, match="deadline"):
+        await Failover(["a"]).call("q", hang, 0)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.NOT_FOUND, NotFound),
+        (grpc.StatusCode.UNAVAILABLE, ChainUnavailable),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, ChainUnavailable),
+        (grpc.StatusCode.INTERNAL, ChainRefusal),
+        (grpc.StatusCode.UNIMPLEMENTED, ChainRefusal),
+    ],
+)
+def test_statuses_become_typed_errors(code, kind):
+    assert isinstance(error_from_status("/a/B", code, "text"), kind)
+
+
+class Source:
+    """Announces what the test says; the latest block is always `latest`."""
+
+    def __init__(self, announcements, latest):
+        self.announcements = announcements
+        self.latest = latest
+        self.rounds = 0
+
+    async def block(self, height=None):
+        if isinstance(self.latest[0], Exception):
+            raise self.latest.pop(0)
+        value = self.latest[0] if len(self.latest) == 1 else self.latest.pop(0)
+        return Block(value, bytes(32), Timestamp(0))
+
+    async def heights(self):
+        self.rounds += 1
+        for height in self.announcements.pop(0) if self.announcements else []:
+            yield height
+        raise ChainUnavailable("closed")
+
+
+async def test_the_feed_is_monotonic_collapses_bursts_and_outlives_outages():
+    seen, errors = [], []
+    source = Source([[5, 6, 7]], [4, 7, 7, 6, ChainUnavailable("down"), 9])
+
+    async def on_block(block):
+        seen.append(block.height)
+        if block.height == 9:
+            raise asyncio.CancelledError
+
+    async def no_sleep(_):
+        return None
+
+    feed = BlockFeed(source, on_block, chance=random.Random(1), sleep=no_sleep, on_error=errors.append)
+    with pytest.raises(asyncio.CancelledError):
+        await feed.run()
+    assert seen == [4, 7, 9]
+    assert feed.height == 9
+    assert errors
+
+
+def test_backoff_grows_with_jitter_and_is_bounded():
+    chance = random.Random(3)
+    pauses = [Backoff(0.1, 2.0).pause(n, chance) for n in range(20)]
+    assert all(0.05 <= p <= 2.0 for p in pauses)
+    assert max(pauses) > 1.0
+
+
+def test_a_supplier_serves_by_history_unstake_height_and_plain_services():
+    history = (ServiceConfig("eth", 11, 31), ServiceConfig("base", 1, 0))
+    supplier = Supplier("a", "o", 1, frozenset({"eth"}), 0, history)
+    assert [supplier.serves("eth", h, 100) for h in (10, 11, 30, 31)] == [False, True, True, False]
+    assert supplier.serves("base", 5, 100)
+    assert not supplier.serves("none", 5, 100)
+    assert supplier.serves("eth", 0, 100)
+    leaving = Supplier("a", "o", 1, frozenset({"eth"}), 20, ())
+    assert leaving.serves("eth", 15, 20)
+    assert not leaving.serves("eth", 15, 30)
+
+
+def test_answers_that_cannot_be_are_typed_errors():
+    with pytest.raises(DecodingError):
+        convert.amount(base_pb.Coin(amount="x"))
+    with pytest.raises(DecodingError):
+        convert.shared_params(shared_pb.Params())
+    for value in (b"", b"\xff", b"\x0a\x02\x0a\x00"):
+        with pytest.raises(DecodingError):
+            convert.account("/x", value)
+
+
+def test_event_values_lose_their_quotes_and_nothing_else():
+    rows = [{"type": "t", "attributes": [{"key": "a", "value": '"1"'}, {"key": "b", "value": '{"x":1}'},
+             {"key": "c", "value": None}, {"key": "d", "value": '"broken'}]}]  # fmt: skip
+    assert convert.events(rows)[0].attributes == {"a": "1", "b": '{"x":1}', "c": "", "d": '"broken'}
+    assert convert.events([{"type": "t"}])[0].attributes == {}
+
+
+def test_timeouts_follow_block_time_and_stay_within_the_chains_limits():
+    assert timeout_duration_seconds(None, 30) == 120
+    assert timeout_duration_seconds(4, 60) == 180
+    assert timeout_duration_seconds(1, 1) == 120
+    assert timeout_duration_seconds(1000, 60) == 590
+
+
+def test_no_supplier_ever_gets_a_timestamp_twice_and_lanes_never_meet():
+    one, two = NonceClock(lane=1), NonceClock(lane=2)
+    block = Timestamp(1000, 5)
+    stamps = [clock.next_timeout("s", block, 120).nanoseconds for clock in (one, two) for _ in range(50)]
+    assert len(set(stamps)) == 100
+    assert all(1120 * 10**9 <= s < 1121 * 10**9 for s in stamps)
+
+
+@pytest.mark.parametrize("text", ["", "1", "upokt", "1 pokt", "-1upokt", "1,5upokt"])
+def test_gas_prices_that_are_none_say_what_to_write(text):
+    with pytest.raises(ConfigurationError, match="write"):
+        GasPrice.parse(text)

@@ -1,0 +1,72 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ledger.local_log import LocalLog, Record, decode_records, encode_record
+
+RECORDS = st.builds(
+    Record, st.text("pokt1abc", max_size=20), st.text(max_size=20), st.binary(max_size=40), st.binary(max_size=60)
+)
+
+
+@given(st.lists(RECORDS, max_size=6), st.integers(0, 400))
+def test_records_survive_and_a_torn_tail_loses_only_itself(records, cut):
+    encoded = [encode_record(r) for r in records]
+    data = b"".join(encoded)
+    assert list(decode_records(data)) == records
+    torn = data[: min(cut, len(data))]
+    whole = 0
+    while whole < len(encoded) and len(b"".join(encoded[: whole + 1])) <= len(torn):
+        whole += 1
+    assert list(decode_records(torn)) == records[:whole]
+
+
+@given(st.binary(max_size=80))
+def test_arbitrary_bytes_never_crash_the_reader(data):
+    list(decode_records(data))
+
+
+def test_a_damaged_record_ends_the_reading():
+    good = Record("s", "i", b"h", b"r")
+    data = bytearray(encode_record(good) * 2)
+    data[len(data) // 2 + 12] ^= 1
+    assert list(decode_records(bytes(data))) == [good]
+
+
+def rows(count):
+    return [Record("s", "session", b"h", bytes([i])) for i in range(count)]
+
+
+def test_a_new_worker_adopts_the_log_of_a_dead_one_but_not_of_a_living_one(tmp_path):
+    living = LocalLog(tmp_path, "living")
+    living.append(rows(1))
+    dead = LocalLog(tmp_path, "dead")
+    dead.append(rows(3))
+    dead.close()
+    heir = LocalLog(tmp_path, "heir")
+    assert [list(s.read()) for s in heir.segments] == [rows(3)]
+    assert not (tmp_path / "dead").exists()
+    assert (tmp_path / "living").exists()
+    assert heir.segments[0].sessions == {("s", "session")}
+    heir.close()
+    living.close()
+
+
+def test_segments_rotate_and_only_ended_ones_are_released(tmp_path):
+    log = LocalLog(tmp_path, "w", segment_bytes=40)
+    first = log.append(rows(2))
+    second = log.append(rows(2))
+    assert first is not second
+    with pytest.raises(ValueError, match="active"):
+        log.release(second)
+    log.release(first)
+    assert not first.path.exists()
+    assert log.size == second.size > 0
+    log.roll()
+    assert log.active is None
+    log.release(second)
+    assert log.size == 0
+    log.append(rows(1))
+    log.close()
+    again = LocalLog(tmp_path, "w")
+    assert [list(s.read()) for s in again.segments] == [rows(1)]
+    again.close()

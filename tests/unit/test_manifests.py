@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+from pocket_api.base import ManifestError
+from pocket_api.manifests import load_manifests
+from pocket_operator.workload_config import Placement, miner_config, relayer_config
+from relayctl.embedded import resolve, write_keys
+from shannon.errors import ConfigurationError
+from shannon.keys.loading import load_keys_directory
+
+SAMPLES = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
+FILES = [SAMPLES / "relayminer.yaml", SAMPLES / "suppliers.yaml"]
+GOOD = (SAMPLES / "relayminer.yaml").read_text()
+
+
+def placement(tmp_path):
+    return Placement("redis://r:1/0", tmp_path / "keys", tmp_path / "data", "127.0.0.1", 1, 2)
+
+
+def test_the_samples_become_configurations_of_both_workloads(tmp_path):
+    manifests = load_manifests(FILES)
+    (relay_miner,) = manifests.relay_miners
+    relayer = relayer_config(relay_miner, manifests.suppliers, placement(tmp_path))
+    miner = miner_config(relay_miner, manifests.suppliers, placement(tmp_path))
+    assert relayer.prefix == miner.prefix == "pocket-trial-trial"
+    assert [s.operator_address for s in relayer.suppliers] == sorted(
+        s.spec.operator_address for s in manifests.suppliers
+    )
+    assert (relayer.relayer.port, relayer.relayer.workers) == (2, 2)
+    assert type(relayer).model_validate_json(relayer.model_dump_json(by_alias=True)) == relayer
+    assert type(miner).model_validate_json(miner.model_dump_json(by_alias=True)) == miner
+    assert "redis://" not in repr(relayer) + repr(placement(tmp_path))
+
+
+def test_in_cluster_names_are_resolved_and_keys_written_for_the_owner_only(tmp_path):
+    manifests = load_manifests(FILES)
+    local = resolve(manifests.relay_miners[0], {"localnet:9090": "127.0.0.1:5", "backend:8545": "127.0.0.1:6"})
+    assert local.spec.chain.nodes[0].grpc == "grpc://127.0.0.1:5"
+    assert local.spec.services[1].backends.rest.urls == ("http://127.0.0.1:6/v1",)
+    write_keys(tmp_path / "keys", manifests)
+    loaded = load_keys_directory(tmp_path / "keys")
+    assert set(loaded.keys) == {s.spec.operator_address for s in manifests.suppliers}
+    assert not loaded.problems
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "keys").iterdir()} == {0o600}
+    secret = next(iter(manifests.secrets.values()))["hex"]
+    assert secret not in repr(manifests)
+
+
+def test_a_supplier_without_its_secret_is_named(tmp_path):
+    manifests = load_manifests(FILES)
+    broken = type(manifests)(manifests.relay_miners, manifests.suppliers, {})
+    with pytest.raises(ConfigurationError, match="Secret alice-key"):
+        write_keys(tmp_path / "keys", broken)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("url: redis://redis:6379/0", "{}", "exactly one of url and urlSecretRef"),
+        ("url: redis://redis:6379/0", "url: http://redis", "redis://host:6379/0"),
+        ("url: redis://redis:6379/0", "url: redis://u:p@redis", "credentials"),
+        ("grpc: grpc://localnet:9090", "grpc: localnet", "grpc://host:port"),
+        ("rpc: http://localnet:26657", "rpc: localnet", "http://host:port"),
+        ("- id: eth", "- id: 'e th'", "services.0.id"),
+        ("- id: weather", "- id: eth", "stands twice"),
+        ("validation: eager", "validation: lazy", "eager"),
+        ("jsonRpc:", "websocket:", "services.0.backends"),
+        ("urls: [http://backend:8545]", "urls: []", "at least 1"),
+        ("urls: [http://backend:8545]", "urls: [ftp://x]", "http://host:port/path"),
+        ("urls: [http://backend:8545]", "urls: [http://x, http://x]", "twice"),
+        ("workers: 2", "workers: 0", "workers"),
+        ("port: 8080", "port: 70000", "port"),
+        ("recording: strict", "recording: maybe", "strict"),
+        ("storage: 1Gi", "storage: lots", "storage"),
+        ("replicas: 1\n    shards: 16", "replicas: 17\n    shards: 16", "replicas than shards"),
+        ("blockSeconds: 1", "blockSeconds: 0", "blockSeconds"),
+        ("blockSeconds: 1", "blockSecond: 1", "blockSecond"),
+        ("kind: RelayMiner", "kind: [", "not YAML"),
+    ],
+)
+def test_a_bad_resource_is_refused_with_a_sentence_that_names_the_field(tmp_path, old, new, said):
+    assert old in GOOD
+    file = tmp_path / "bad.yaml"
+    file.write_text(GOOD.replace(old, new))
+    with pytest.raises(ManifestError) as caught:
+        load_manifests([file])
+    assert str(file) in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_files_that_are_no_manifests_are_refused(tmp_path):
+    with pytest.raises(ManifestError, match="No such file"):
+        load_manifests([tmp_path / "none.yaml"])
+    file = tmp_path / "list.yaml"
+    file.write_text("[1]")
+    with pytest.raises(ManifestError, match="not a mapping"):
+        load_manifests([tmp_path])

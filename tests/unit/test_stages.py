@@ -1,0 +1,105 @@
+"""The stage function over every height, seal, claim state and requirement of many grids."""
+
+import itertools
+
+import pytest
+from miner.stages import Action, ClaimState, Decision, Facts, Stage, decide, seal_height
+from shannon.claims.requirement import ProofRequirement
+from shannon.sessions.grid import SharedParams, Windows
+
+GRIDS = [
+    SharedParams(),
+    SharedParams(num_blocks_per_session=6, claim_window_close_offset_blocks=8, proof_window_close_offset_blocks=8),
+    SharedParams(claim_window_open_offset_blocks=3, proof_window_open_offset_blocks=2),
+    SharedParams(claim_window_close_offset_blocks=1, proof_window_close_offset_blocks=1),
+]
+ALL = list(itertools.product([False, True], ClaimState, [None, *ProofRequirement]))
+
+
+def every(params):
+    windows = Windows.after(10, params)
+    for height in range(1, windows.settlement + 4):
+        for sealed, claim, requirement in ALL:
+            yield windows, height, Facts(windows, sealed, claim, requirement)
+
+
+@pytest.mark.parametrize("params", GRIDS, ids=range(len(GRIDS)))
+def test_nothing_is_sent_that_the_chain_would_refuse_for_its_height(params):
+    for windows, height, facts in every(params):
+        action = decide(facts, height).action
+        if action in (Action.SEAL, Action.SEND_CLAIM):
+            assert windows.claim_open <= height < windows.claim_close
+        if action is Action.SEND_PROOF:
+            assert windows.proof_open <= height < windows.proof_close
+
+
+@pytest.mark.parametrize("params", GRIDS, ids=range(len(GRIDS)))
+def test_a_session_is_sealed_only_once_and_only_a_seal_is_sent(params):
+    for _, height, facts in every(params):
+        action = decide(facts, height).action
+        assert not (action is Action.SEAL and facts.sealed)
+        assert not (action in (Action.SEND_CLAIM, Action.SEND_PROOF) and not facts.sealed)
+
+
+@pytest.mark.parametrize("params", GRIDS, ids=range(len(GRIDS)))
+def test_no_proof_is_sent_without_an_own_claim_on_chain_or_without_need(params):
+    for _, height, facts in every(params):
+        if decide(facts, height).action is Action.SEND_PROOF:
+            assert facts.claim not in (ClaimState.ABSENT, ClaimState.FOREIGN, ClaimState.VALIDATED)
+            assert facts.requirement is not ProofRequirement.NOT_REQUIRED
+
+
+@pytest.mark.parametrize("params", GRIDS, ids=range(len(GRIDS)))
+def test_every_session_is_concluded_at_its_settlement_at_the_latest(params):
+    for windows, height, facts in every(params):
+        if height >= windows.settlement:
+            assert decide(facts, height).action is Action.CONCLUDE
+
+
+@pytest.mark.parametrize("params", GRIDS, ids=range(len(GRIDS)))
+def test_before_the_claim_window_nothing_happens(params):
+    for windows, height, facts in every(params):
+        if height < windows.claim_open and facts.claim is ClaimState.ABSENT:
+            stage = Stage.ACTIVE if height <= windows.session_end else Stage.GRACE
+            assert decide(facts, height) == Decision(stage, Action.NOTHING)
+
+
+def test_the_stages_of_an_ordinary_session_in_order():
+    windows = Windows.after(10, SharedParams())
+    required = ProofRequirement.PROBABILISTIC
+    rows = [
+        (9, False, ClaimState.ABSENT, None, Stage.ACTIVE, Action.NOTHING),
+        (11, False, ClaimState.ABSENT, None, Stage.GRACE, Action.NOTHING),
+        (12, False, ClaimState.ABSENT, None, Stage.CLAIMABLE, Action.NOTHING),
+        (13, False, ClaimState.ABSENT, None, Stage.CLAIMABLE, Action.SEAL),
+        (14, True, ClaimState.ABSENT, None, Stage.SEALED, Action.SEND_CLAIM),
+        (14, True, ClaimState.PENDING, None, Stage.CLAIMED, Action.NOTHING),
+        (16, True, ClaimState.PENDING, required, Stage.PROOFABLE, Action.SEND_PROOF),
+        (16, True, ClaimState.PENDING, None, Stage.PROOFABLE, Action.SEND_PROOF),
+        (17, True, ClaimState.INVALID, required, Stage.PROOFABLE, Action.SEND_PROOF),
+        (17, True, ClaimState.VALIDATED, required, Stage.PROVED, Action.NOTHING),
+        (17, True, ClaimState.PENDING, ProofRequirement.NOT_REQUIRED, Stage.PROVED, Action.NOTHING),
+        (20, True, ClaimState.ABSENT, required, Stage.SETTLED, Action.CONCLUDE),
+    ]
+    for height, sealed, claim, requirement, stage, action in rows:
+        assert decide(Facts(windows, sealed, claim, requirement), height) == Decision(stage, action)
+
+
+def test_a_missed_claim_is_known_one_block_after_the_window():
+    windows = Windows.after(10, SharedParams())
+    facts = Facts(windows, True, ClaimState.ABSENT, None)
+    assert decide(facts, 16).action is Action.NOTHING
+    assert decide(facts, 17) == Decision(Stage.SEALED, Action.CONCLUDE, "claim_missed")
+    assert decide(Facts(windows, False, ClaimState.ABSENT, None), 17).stage is Stage.CLAIMABLE
+
+
+def test_a_foreign_claim_is_lost_but_concluded_only_at_settlement():
+    facts = Facts(Windows.after(10, SharedParams()), True, ClaimState.FOREIGN, None)
+    assert decide(facts, 17) == Decision(Stage.CLAIMED, Action.NOTHING, "claim_lost")
+    assert decide(facts, 20) == Decision(Stage.CLAIMED, Action.CONCLUDE, "claim_lost")
+
+
+@pytest.mark.parametrize(("close", "after", "height"), [(4, 1, 13), (8, 1, 13), (4, 3, 13), (8, 99, 17), (1, 1, 12)])
+def test_sealing_is_late_but_leaves_three_blocks(close, after, height):
+    windows = Windows.after(10, SharedParams(claim_window_close_offset_blocks=close))
+    assert seal_height(windows, after) == height
