@@ -27,7 +27,7 @@ lint: setup ## style, types, layers, file sizes
 	@$(PY) scripts/check_fragile.py
 
 coverage: setup ## branch coverage of the money path, at least 95 %
-	@$(PY) -m pytest -q -p no:randomly tests/vectors tests/unit tests/integration --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+	@$(PY) -m pytest -q -p no:randomly -m "not processes" tests/vectors tests/unit tests/integration --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 mutants: setup ## break the money path line by line; each break must be caught by a named test
 	@$(PY) scripts/mutants.py

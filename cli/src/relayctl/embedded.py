@@ -20,6 +20,22 @@ from pocket_operator.workload_config import Placement, miner_config, relayer_con
 from shannon.errors import ConfigurationError
 
 
+# What a ledger needs of its Redis: nothing evicted, everything on disk, and stream nodes large enough that a
+# relay costs few bytes beyond its own (docs/decisions/0005-redis.md).
+REDIS_OPTIONS = (
+    "--appendonly",
+    "yes",
+    "--appendfsync",
+    "everysec",
+    "--save",
+    "",
+    "--maxmemory-policy",
+    "noeviction",
+    "--stream-node-max-bytes",
+    "16384",
+)
+
+
 def free_port() -> int:
     """A free loopback port."""
     with socket.socket() as probe:
@@ -186,10 +202,8 @@ class Stack:
     def _redis_command(self) -> list[str]:
         data = self.folder / "redis"
         data.mkdir(exist_ok=True)
-        return [
-            redis_server(), "--port", str(self.ports["redis"]), "--bind", "127.0.0.1", "--dir", str(data),
-            "--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction",
-        ]  # fmt: skip
+        port = str(self.ports["redis"])
+        return [redis_server(), "--port", port, "--bind", "127.0.0.1", "--dir", str(data), *REDIS_OPTIONS]
 
     def _write_configs(self) -> None:
         ports = self.ports

@@ -1,0 +1,65 @@
+"""`make bench`: a table, and benchmarks/results/latest.json."""
+
+import json
+import platform
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import parts, redis_cost, relayer_cost
+
+# (what, figure, unit, target of the wheel-only column of the design)
+Row = tuple[str, float, str, float | None]
+
+
+def rows() -> list[Row]:
+    """All figures, least surprising first."""
+    found: list[Row] = []
+    for size, target in ((2, 0.35), (3, 0.5), (5, 0.85)):
+        found.append((f"verify a ring of {size}", parts.ring(size) * 1000, "ms CPU", target))
+    found.append(("sign a response", parts.ecdsa() * 1000, "ms CPU", None))
+    gate, mirror = parts.miner()
+    found.append(("miner: gate and digest, per relay", gate * 1000, "ms CPU", None))
+    found.append(("miner: mirror, per relay", mirror * 1000, "ms CPU", None))
+    found.append(("miner: gate and mirror, per relay", (gate + mirror) * 1000, "ms CPU", 0.06))
+    for count, target in ((10_000, 0.1), (100_000, 1.0), (1_000_000, 12.0)):
+        root, proof = parts.trie(count)
+        found.append((f"bulk root of {count:,} leaves", root, "s CPU", target))
+        found.append((f"closest proof of {count:,} leaves", proof, "s CPU", 15.0 if count == 1_000_000 else None))
+    cost = redis_cost.measure()
+    found.append(("Redis bytes per relay beyond the relay", cost["stream_bytes_beyond_the_relay"], "B", 64))
+    for name in ("commands_per_relay_write", "commands_per_relay_read"):
+        found.append((f"Redis {name.replace('_', ' ')}", cost[name], "", None))
+    for name in ("redis_cpu_us_write", "redis_cpu_us_read"):
+        found.append((name.replace("_", " "), cost[name], "µs CPU", None))
+    for workers in (1, 2):
+        load = relayer_cost.measure(workers)
+        if load["failed"]:
+            raise SystemExit(f"{load['failed']} relays failed: the figures would mean nothing")
+        what = f"relayer, {workers} worker{'s' if workers > 1 else ''}"
+        target = 1.1 if workers == 1 else None
+        found.append((f"{what}: CPU per relay", load["relayer_cpu_ms_per_relay"], "ms CPU", target))
+        found.append((f"{what}: relays/s (cores shared)", load["relays_per_second"], "/s", None))
+        found.append((f"{what}: p50 at saturation", load["p50_ms"], "ms", None))
+        found.append((f"{what}: p99 at saturation", load["p99_ms"], "ms", None))
+    return found
+
+
+def main() -> None:
+    """Measures and prints."""
+    table = Table(title=f"{platform.machine()}, Python {platform.python_version()}")
+    for column in ("what", "figure", "unit", "target ≤", ""):
+        table.add_column(column, justify="left" if column in ("what", "unit") else "right")
+    made = rows()
+    for what, figure, unit, target in made:
+        verdict = "" if target is None else ("ok" if figure <= target else "above")
+        table.add_row(what, f"{figure:.3f}", unit, "" if target is None else f"{target:g}", verdict)
+    Console().print(table)
+    folder = Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / "latest.json").write_text(json.dumps([list(row) for row in made], indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Breaks one line of the money path at a time; the named test must then fail.
+
+A mutant that survives means that a change of this line would go unnoticed. The list is seeded by hand
+with the mistakes that cost money; extend it with every bug that slipped through.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = [
+    "api/src", "operator/src", "cli/src",
+    *(f"workloads/{name}/src" for name in ("shannon", "ledger", "coordination", "relayer", "miner", "localnet")),
+]  # fmt: skip
+SHANNON = "workloads/shannon/src/shannon"
+LEDGER = "workloads/ledger/src/ledger"
+MINER = "workloads/miner/src/miner"
+PATH = "tests/integration/test_money_path.py"
+RACES = "tests/integration/test_seal_races.py"
+STAGES = "tests/unit/test_stages.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """Replace `old` by `new` in `file`; `test` must fail."""
+
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+MUTANTS = [
+    Mutant(f"{SHANNON}/crypto/hashing.py", "reduced << (8 * (32 - length)) if reduced else 0", "reduced",
+           "tests/vectors/test_hash_to_point.py::test_hash_to_scalar_aligns_short_values_to_the_left"),
+    Mutant(f"{SHANNON}/crypto/ring.py", "return current % N == signature.start", "return True",
+           "tests/unit/test_ring_and_ecdsa.py::test_every_flipped_byte_of_a_signature_is_rejected"),
+    Mutant(f"{SHANNON}/crypto/ring.py", "if not expected_members.issuperset(signature.members):", "if False:",
+           "tests/unit/test_ring_and_ecdsa.py::test_a_key_outside_the_expected_ring_is_refused_before_the_equation"),
+    Mutant(f"{SHANNON}/crypto/curve.py", "_CONTEXT, signature, compact, encoded[0] & 1",
+           "_CONTEXT, signature, compact, 0",
+           "tests/unit/test_curve.py::test_the_recovery_shortcut_equals_two_multiplications"),
+    Mutant(f"{SHANNON}/rings/__init__.py", "if height >= session_end_height:", "if height > session_end_height:",
+           "tests/vectors/test_ring_construction.py::test_the_expected_ring_equals_the_reference"),
+    Mutant(f"{SHANNON}/relays/difficulty.py", "return relay_hash < target_hash", "return relay_hash <= target_hash",
+           "tests/vectors/test_relay_hashes.py::test_difficulty_is_a_strict_comparison_of_byte_strings"),
+    Mutant(f"{SHANNON}/relays/messages.py", 'self.payload if self.payload_hash is None else b""', "self.payload",
+
+                    "tests/vectors/test_response_signatures.py::test_a_response_is_accepted_exactly_when_the_reference_accepts_it"),
+    Mutant(f"{SHANNON}/sessions/grid.py", "claim_open = session_end + params.claim_window_open_offset_blocks + 1",
+           "claim_open = session_end + params.claim_window_open_offset_blocks",
+           "tests/vectors/test_sessions.py::test_grid_and_windows_equal_the_reference"),
+    Mutant(f"{SHANNON}/sessions/identity.py", 'to_bytes(8, "little")', 'to_bytes(8, "big")',
+           "tests/vectors/test_sessions.py::test_session_ids_equal_the_reference"),
+    Mutant(f"{SHANNON}/sessions/identity.py", 'int.from_bytes(digest[:8], "big", signed=True)',
+           'int.from_bytes(digest[:8], "big")',
+           "tests/vectors/test_sessions.py::test_the_same_suppliers_are_selected_in_the_same_order"),
+    Mutant(f"{SHANNON}/smst/bulk.py", "left = d.lift(left, left_path, left_depth, branch + 1)", "pass",
+           "tests/unit/test_smst_properties.py::test_the_bulk_root_equals_a_recursion_over_bits"),
+    Mutant(f"{SHANNON}/smst/verify.py", '_check(current == root, "verify_false", "the proof leads to another root")',
+           "pass", "tests/unit/test_smst_properties.py::test_a_proof_is_refused_under_another_root"),
+    Mutant(f"{SHANNON}/claims/requirement.py", "<= params.proof_request_probability",
+           "< params.proof_request_probability - 1e-1",
+           "tests/vectors/test_proof_requirement_decision.py::test_the_decision_and_all_its_steps_equal_the_reference"),
+    Mutant(f"{SHANNON}/claims/requirement.py", "if claimed_upokt >= params.proof_requirement_threshold_upokt:",
+           "if False:",
+           "tests/vectors/test_proof_requirement_decision.py::test_the_decision_and_all_its_steps_equal_the_reference"),
+    Mutant(f"{SHANNON}/transactions/timeouts.py", "if last is not None and value <= last:", "if False:",
+           "tests/unit/test_chain_client_parts.py::test_no_supplier_ever_gets_a_timestamp_twice_and_lanes_never_meet"),
+    Mutant(f"{SHANNON}/transactions/refusals.py",
+           'return Refusal.TOO_EARLY if "is less than" in log else Refusal.TOO_LATE',
+           "return Refusal.TOO_LATE",
+           "tests/vectors/test_chain_refusals.py::test_every_recorded_refusal_gets_its_treatment"),
+    Mutant(f"{LEDGER}/scripts.py", "if redis.call('HEXISTS', KEYS[1], session) == 1 then", "if false then",
+           "tests/integration/test_publisher.py::test_a_closed_session_takes_no_relay_and_says_so"),
+    Mutant(f"{LEDGER}/scripts.py", "if tonumber(ARGV[1]) < fence then", "if false then",
+           f"{PATH}::test_an_old_owner_is_fenced_and_its_seal_counts"),
+    Mutant(f"{LEDGER}/scripts.py", "if #existing > 1 then return existing end", "",
+           f"{PATH}::test_a_session_is_sealed_once"),
+    Mutant(f"{LEDGER}/scripts.py", "~= ARGV[at + 1] then return {'stale', ARGV[at]} end",
+           "== '' then return {'stale'} end",
+           f"{PATH}::test_a_seal_over_a_grown_or_open_stream_is_refused"),
+    Mutant(f"{LEDGER}/publisher.py", "if info.run_id != self._run_id:", "if False:",
+           "tests/integration/test_publisher.py::test_relays_survive_a_redis_that_comes_back_empty"),
+    Mutant(f"{LEDGER}/publisher.py", "return their_incarnation == our_incarnation and", "return",
+           "tests/integration/test_publisher.py::test_the_log_is_released_once_mirrored_and_not_before"),
+    Mutant(f"{MINER}/gate.py", "if relay.SerializeToString(deterministic=True) != relay_bytes:", "if False:",
+           "tests/unit/test_gate.py::test_nothing_enters_the_index_unchecked"),
+    Mutant(f"{MINER}/gate.py", "if not is_applicable(found, terms.target_hash):", "if False:",
+           "tests/unit/test_gate.py::test_a_relay_at_or_above_the_target_is_refused"),
+    Mutant(f"{MINER}/mirror.py", "INSERT OR IGNORE INTO leaf", "INSERT INTO leaf",
+           f"{PATH}::test_a_relay_recorded_twice_is_one_leaf"),
+    Mutant(f"{MINER}/stages.py", "if height >= windows.claim_close:", "if height > windows.claim_close:",
+           f"{STAGES}::test_nothing_is_sent_that_the_chain_would_refuse_for_its_height"),
+    Mutant(f"{MINER}/stages.py", "if facts.requirement is ProofRequirement.NOT_REQUIRED:", "if False:",
+           f"{STAGES}::test_no_proof_is_sent_without_an_own_claim_on_chain_or_without_need"),
+    Mutant(f"{MINER}/stages.py", "if facts.claim is ClaimState.FOREIGN:", "if False:",
+           f"{STAGES}::test_a_foreign_claim_is_lost_but_concluded_only_at_settlement"),
+    Mutant(f"{MINER}/claims.py", "last_ids = await self.store.close(",
+           "last_ids = (lambda x: dict.fromkeys(x, '0-0'))(",
+           f"{PATH}::test_relays_after_the_seal_are_refused"),
+    Mutant(f"{MINER}/claims.py", "if not costs.viable:", "if False:",
+           f"{PATH}::test_an_unprofitable_session_is_skipped_with_its_amounts"),
+    Mutant(f"{MINER}/claims.py", "bad = worthy.pop(error.index)", "bad = worthy.pop(0); raise",
+           f"{PATH}::test_one_message_that_can_never_succeed_does_not_take_the_others_with_it"),
+    Mutant(f"{MINER}/claims.py", "self.audit.keep_seal(self.supplier, end, seal, signed.encode())", "pass",
+           f"{RACES}::test_a_seal_is_on_the_volume_and_in_redis_before_its_claim_is_broadcast"),
+    Mutant(f"{MINER}/claims.py", "if sent is None:\n            _, groups", "if False:\n            _, groups",
+           f"{RACES}::test_after_a_crash_between_seal_and_broadcast_the_same_bytes_are_sent"),
+    Mutant(f"{MINER}/proofs.py", "if root != session.seal.root:", "if False:",
+           f"{RACES}::test_leaves_that_changed_after_the_seal_are_never_proven"),
+    Mutant(f"{MINER}/supplier_miner.py", "if session.seal is not None and claim.root_hash != session.seal.root:",
+           "if False:",
+           f"{PATH}::test_a_foreign_claim_is_never_proven_and_never_overwritten"),
+    Mutant(f"{MINER}/audit.py", "if self.outcome(outcome.supplier, outcome.session_id) is not None:", "if False:",
+
+                    "tests/unit/test_programs_and_logs.py::test_every_session_has_exactly_one_outcome_and_alterations_are_found"),
+]  # fmt: skip
+
+
+def survives(mutant: Mutant, copy: Path) -> str | None:
+    """Why the mutant was not killed, or None."""
+    target = copy / mutant.file
+    original = target.read_text(encoding="utf-8")
+    if original.count(mutant.old) < 1:
+        return "the line to break is gone: update the list"
+    target.write_text(original.replace(mutant.old, mutant.new, 1), encoding="utf-8")
+    try:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(str(copy / source) for source in SOURCES),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", mutant.test],
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=170, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        target.write_text(original, encoding="utf-8")
+    if run.returncode == 1:
+        return None
+    return "no test failed" if run.returncode == 0 else f"pytest ended with {run.returncode}: {run.stdout[-300:]}"
+
+
+def main() -> int:
+    """Exit code 1 when a mutant survives."""
+    alive = 0
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy = Path(folder)
+        for source in SOURCES:
+            shutil.copytree(ROOT / source, copy / source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        for number, mutant in enumerate(MUTANTS, start=1):
+            reason = survives(mutant, copy)
+            alive += reason is not None
+            mark = "killed  " if reason is None else "SURVIVED"
+            print(f"{number:2} {mark} {mutant.file.rsplit('/', 1)[1]}: {mutant.old[:60]!r}", flush=True)
+            if reason is not None:
+                print(f"   {reason}\n   expected to fail: {mutant.test}")
+    print(f"{len(MUTANTS) - alive} of {len(MUTANTS)} mutants killed")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""The localnet through our chain client and CometBFT reader, over real sockets."""
+
+import asyncio
+import json
+
+import aiohttp
+import pytest
+from ledger.chain_cache import CachedChain
+from ledger.connection import connect
+from ledger.keys import Keys
+from localnet.chain import Chain
+from localnet.grpc_service import METHODS
+from localnet.server import serve
+from shannon.chain.client import ChainClient
+from shannon.chain.comet import CometClient
+from shannon.chain.nodes import NodeAddress
+from shannon.claims.requirement import Claim
+from shannon.errors import ChainRefusal, ChainUnavailable, ConfigurationError, NotFound
+from shannon.relays.messages import SessionHeader
+from world import World, address
+
+
+@pytest.fixture
+async def net():
+    chain = Chain(World().genesis())
+    async with serve(chain) as localnet, aiohttp.ClientSession() as http:
+        node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
+        async with ChainClient([node]) as client:
+            yield localnet, client, CometClient([node], http), http
+
+
+async def test_announcements_come_over_the_websocket(net):
+    localnet, _, comet, _ = net
+    heights = comet.heights()
+    first = asyncio.ensure_future(anext(heights))
+    while not first.done():
+        localnet.step()
+        await asyncio.wait({first}, timeout=0.05)
+    assert first.result() <= localnet.chain.height
+    await heights.aclose()
+
+
+async def test_a_lost_node_is_an_error_of_the_announcements():
+    node = NodeAddress.parse("127.0.0.1:1", "http://127.0.0.1:1")
+    async with aiohttp.ClientSession() as http:
+        comet = CometClient([node], http, 0.3)
+        with pytest.raises(ChainUnavailable):
+            await anext(comet.heights())
+        with pytest.raises(ChainUnavailable):
+            await comet.chain_id()
+
+
+async def test_blocks_results_and_refusals(net):
+    localnet, client, comet, _ = net
+    localnet.step()
+    assert await comet.chain_id() == await client.chain_id() == "pocket"
+    assert await comet.block(1) == await client.block(1)
+    assert (await comet.block()).height == localnet.chain.height
+    assert (await comet.block_results(1)).height == 1
+    for ask in (comet.block(99), comet.block(0), client.block(99)):
+        with pytest.raises(ChainRefusal):
+            await ask
+    assert await client.minimum_gas_price() == ""
+    assert await client.supplier_min_stake_upokt() == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [
+        ("/status", 200, "pocket"),
+        ("/block?height=99", 500, "must be less than or equal"),
+        ("/block?height=abc", 500, "invalid 64-bit integer"),
+        ("/block?height=0", 500, "greater than 0"),
+        ("/no_such_method", 404, "404 page not found"),
+        ("/health", 200, "result"),
+        ("/header?height=1", 200, "chain_id"),
+        ("/abci_info", 200, "last_block_height"),
+    ],
+)
+async def test_uri_calls_answer_as_a_node_does(net, path, status, text):
+    localnet, _, _, http = net
+    async with http.get(localnet.rpc_url + path) as answer:
+        assert answer.status == status
+        assert text in await answer.text()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "text"),
+    [
+        (b"not json", 500, "-32700"),
+        (b"[]", 200, "[]"),
+        (b"5", 200, "-32600"),
+        (b'{"id":7,"method":"block","params":{"height":1}}', 200, "expected string"),
+        (b'{"id":"a","method":"block","params":["1"]}', 200, '"id": "a"'),
+        (b'{"id":1,"method":"nope"}', 200, "-32601"),
+        (b'{"id":1,"method":"broadcast_tx_sync","params":{"tx":"***"}}', 200, "-32602"),
+        (b'{"id":1,"method":"broadcast_tx_sync","params":{"tx":"AQID"}}', 200, '"code": 2'),
+    ],
+)
+async def test_posted_calls_answer_as_a_node_does(net, body, status, text):
+    localnet, _, _, http = net
+    async with http.post(localnet.rpc_url, data=body) as answer:
+        assert answer.status == status
+        assert text in await answer.text()
+
+
+async def test_websocket_errors_are_those_of_a_node(net):
+    localnet, _, _, http = net
+    async with http.ws_connect(localnet.rpc_url + "/websocket") as socket:
+
+        async def ask(**request):
+            await socket.send_str(json.dumps({"jsonrpc": "2.0", "id": 1, **request}))
+            return await socket.receive_json()
+
+        header = {"query": "tm.event='NewBlock'"}
+        assert (await ask(method="unsubscribe_all"))["error"]["data"] == "subscription not found"
+        assert (await ask(method="subscribe", params=header))["result"] == {}
+        assert (await ask(method="subscribe", params=header))["error"]["data"] == "already subscribed"
+        assert "error" in await ask(method="subscribe", params={"query": "this is not a query"})
+        assert (await ask(method="status"))["result"]["node_info"]["network"] == "pocket"
+        assert (await ask(method="unsubscribe", params=header))["result"] == {}
+        await socket.send_str("not json")
+        assert (await socket.receive_json())["error"]["code"] == -32700
+
+
+async def test_control_steps_shows_state_and_takes_faults(net):
+    localnet, client, _, http = net
+    async with http.post(localnet.rpc_url + "/localnet/step?blocks=5") as answer:
+        assert (await answer.json())["height"] == localnet.chain.height
+    async with http.get(localnet.rpc_url + "/localnet/state") as answer:
+        assert address("alice") in (await answer.json())["balances"]
+    faults = {"evict": 1, "lag_blocks": 2, "refuse": [{"code": 20, "codespace": "sdk", "log": "mempool is full"}]}
+    async with http.post(localnet.rpc_url + "/localnet/faults", json=faults) as answer:
+        assert (await answer.json())["evict"] == 1
+    assert (await client.latest_block()).height == localnet.chain.height - 2
+    assert (await client.broadcast(b"x")).code == 20
+
+
+async def test_an_occupied_port_is_a_configuration_error(net):
+    localnet, _, _, _ = net
+    port = int(localnet.rpc_url.rsplit(":", 1)[1])
+    with pytest.raises(ConfigurationError, match="choose other ports"):
+        async with serve(Chain(World().genesis()), rpc_port=port):
+            pass
+
+
+async def test_claims_come_page_by_page_and_units_fall_back_to_the_live_value(net, monkeypatch):
+    localnet, client, _, _ = net
+    state = localnet.chain.state
+    for i in range(230):
+        header = SessionHeader(World().application("eth"), "eth", f"{i:064x}", 1, 10)
+        state.claims[header.session_id, address("alice")] = Claim(address("alice"), header, bytes(48))
+    assert len(await client.claims_of(address("alice"))) == 230
+    monkeypatch.delitem(METHODS, "/pocket.service.Query/ComputeUnitsPerRelayAtHeight")
+    assert await client.compute_units_per_relay("eth", 1) == 100
+    with pytest.raises(NotFound):
+        await client.transaction("AB" * 32)
+
+
+@pytest.mark.redis
+async def test_cached_answers_are_shared_through_redis_and_refusals_are_not_cached(net, redis):
+    localnet, _, _, _ = net
+    node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
+    clock = [0.0]
+    one = CachedChain([node], redis, Keys("cache"), clock=lambda: clock[0], entries=2)
+    two = CachedChain([node], redis, Keys("cache"), clock=lambda: clock[0])
+    app = World().application("eth")
+    assert await one.application(app) == await one.application(app) == await two.application(app)
+    assert (one.counters.chain, one.counters.memory, two.counters.redis) == (1, 1, 1)
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            await one.supplier(address("nobody"))
+    assert one.counters.chain == 3
+    clock[0] = 100.0
+    await one.application(app)
+    assert one.counters.redis == 1
+    one.forget()
+    for height in (1, 2, 3):
+        await one.shared_params(height)
+    await one.latest_block()
+    dead = CachedChain([node], connect("redis://127.0.0.1:1"), Keys("x"))
+    assert (await dead.application(app)).address == app
+    for client in (one, two, dead):
+        await client.close()

@@ -1,0 +1,82 @@
+import json
+import logging
+
+import pytest
+from coordination.file_lock import FileLock, OwnedElsewhere
+from miner.audit import Audit, AuditError, Outcome
+from shannon.errors import ConfigurationError
+from shannon.logs import JsonFormatter, configure
+from shannon.program import run_program
+
+
+async def ends(error=None):
+    if error is not None:
+        raise error
+
+
+def test_known_errors_become_one_sentence_and_exit_78(capsys):
+    assert run_program("p", ends()) == 0
+    assert run_program("p", ends(ConfigurationError("p: wrong, do this"))) == 78
+    assert capsys.readouterr().err == "p: wrong, do this\n"
+    nested = ExceptionGroup("g", [ConfigurationError("one"), ExceptionGroup("h", [ConfigurationError("two")])])
+    assert run_program("p", ends(nested)) == 78
+    assert capsys.readouterr().err == "p: one; two\n"
+
+
+def test_unknown_errors_stay_visible():
+    with pytest.raises(ZeroDivisionError):
+        run_program("p", ends(ZeroDivisionError()))
+    with pytest.raises(ExceptionGroup):
+        run_program("p", ends(ExceptionGroup("g", [ConfigurationError("one"), ValueError("x")])))
+
+
+def test_logs_are_json_and_an_exception_shows_type_and_place_but_never_values():
+    formatter = JsonFormatter("test")
+    try:
+        raise ValueError("secret value")
+    except ValueError:
+        record = logging.getLogger("x").makeRecord(
+            "x",
+            logging.ERROR,
+            __file__,
+            1,
+            "failed %s",
+            ("here",),
+            __import__("sys").exc_info(),
+            extra={"fields": {"a": 1}},
+        )
+    row = json.loads(formatter.format(record))
+    assert (row["message"], row["component"], row["a"], row["error_type"]) == ("failed here", "test", 1, "ValueError")
+    assert "secret" not in json.dumps(row)
+    handlers = logging.getLogger().handlers[:]
+    configure("test")
+    logging.getLogger().handlers = handlers
+
+
+def outcome(number):
+    return Outcome("s", f"id{number}", "settled", "SETTLED", "paid", number, {"upokt": number})
+
+
+def test_every_session_has_exactly_one_outcome_and_alterations_are_found(tmp_path):
+    audit = Audit(tmp_path / "a.sqlite")
+    assert all(audit.record(outcome(i)) for i in range(3))
+    assert not audit.record(outcome(1))
+    assert [row["height"] for row in audit.outcomes()] == [0, 1, 2]
+    assert audit.outcome("s", "none") is None
+    audit._database.execute("UPDATE outcome SET body=replace(body, '\"upokt\":1', '\"upokt\":9') WHERE number=2")
+    with pytest.raises(AuditError, match="entry 2"):
+        audit.outcomes()
+    audit.close()
+
+
+def test_epochs_only_grow_also_past_what_redis_knows(tmp_path):
+    audit = Audit(tmp_path / "a.sqlite")
+    assert [audit.next_epoch(), audit.next_epoch(), audit.next_epoch(9), audit.next_epoch(3)] == [1, 2, 10, 11]
+    audit.close()
+
+
+def test_a_folder_has_one_owner_and_the_second_is_told_which(tmp_path):
+    with FileLock(tmp_path / "lock"), pytest.raises(OwnedElsewhere, match="held by process"):
+        FileLock(tmp_path / "lock").acquire()
+    with FileLock(tmp_path / "lock"):
+        pass
