@@ -19,7 +19,6 @@ from pocket_api.relayminer import RelayMiner
 from pocket_operator.workload_config import Placement, miner_config, relayer_config
 from shannon.errors import ConfigurationError
 
-
 # What a ledger needs of its Redis: nothing evicted, everything on disk, and stream nodes large enough that a
 # relay costs few bytes beyond its own (docs/decisions/0005-redis.md).
 REDIS_OPTIONS = (

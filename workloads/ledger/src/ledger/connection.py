@@ -1,5 +1,8 @@
 """Connecting to Redis, and refusing one that can lose relays."""
 
+import asyncio
+import logging
+import random
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,6 +13,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from ledger.errors import LedgerUnavailable, UnsafeRedis
+
+_LOG = logging.getLogger("ledger.connection")
 
 
 def connect(url: str, *, timeout_seconds: float = 2.0) -> "Redis":
@@ -84,3 +89,16 @@ async def require_safe(redis: "Redis", url: str) -> RedisInfo:
     if problem := info.problem():
         raise UnsafeRedis(f"{shown(url)}: {problem}")
     return info
+
+
+async def await_safe_redis(redis: "Redis", url: str, stop: asyncio.Event) -> None:
+    """Waits for a Redis that is away, until `stop`; raises UnsafeRedis for one that can lose relays."""
+    chance = random.Random()  # noqa: S311 - jitter
+    while not stop.is_set():
+        try:
+            await require_safe(redis, url)
+        except LedgerUnavailable as error:
+            _LOG.warning("%s", error)
+            await asyncio.sleep(chance.uniform(0.2, 0.5))
+        else:
+            return

@@ -1,5 +1,6 @@
 """The chain's gRPC services over the localnet (messages.md, sections 3 to 10)."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import grpc
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 from shannon.crypto.addresses import is_address
 from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from shannon.pb import cosmos_bank_v1beta1_pb2 as bank_pb
@@ -31,6 +33,7 @@ from localnet.state import State
 
 Code = grpc.StatusCode
 _HEIGHT = "x-cosmos-block-height"
+_DENOMINATION = re.compile(r"[a-zA-Z][a-zA-Z0-9/:._-]{2,127}")
 
 
 class Abort(Exception):
@@ -152,6 +155,8 @@ def _account(asked: Asked, request: auth_pb.QueryAccountRequest) -> Message:
 
 def _balance(asked: Asked, request: bank_pb.QueryBalanceRequest) -> Message:
     _address(request.address, "invalid address")
+    if not _DENOMINATION.fullmatch(request.denom):
+        raise Abort(Code.INVALID_ARGUMENT, f"invalid denom: {request.denom}")
     upokt = asked.state.balances.get(request.address, 0) if request.denom == "upokt" else 0
     answer = bank_pb.QueryBalanceResponse()
     answer.balance.denom, answer.balance.amount = request.denom, str(upokt)
@@ -348,6 +353,16 @@ def _asked(chain: Chain, height_text: str) -> Asked:
     return Asked(chain, state)
 
 
+def _refuse_wrong_wire_types(message: Message) -> None:
+    """The runtime keeps a known field of another wire type as an unknown one; the chain refuses it."""
+    unknown: Any = UnknownFieldSet(message)  # iterable, which its stub does not say
+    for field in unknown:
+        known = message.DESCRIPTOR.fields_by_number.get(field.field_number)
+        if known is not None:
+            text = f"proto: wrong wireType = {field.wire_type} for field {known.name}"
+            raise Abort(Code.INTERNAL, f"grpc: error unmarshalling request: {text}")
+
+
 def answer(chain: Chain, method: str, request: bytes, height_text: str = "0") -> tuple[bytes, int]:
     """(response bytes, height that answered); raises Abort."""
     kind, handler = METHODS[method]
@@ -356,6 +371,7 @@ def answer(chain: Chain, method: str, request: bytes, height_text: str = "0") ->
         message = kind.FromString(request)
     except DecodeError as error:
         raise Abort(Code.INTERNAL, "grpc: error unmarshalling request: unexpected EOF") from error
+    _refuse_wrong_wire_types(message)
     return handler(asked, message).SerializeToString(deterministic=True), asked.state.height
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import random
 import signal
 import time
 
@@ -11,8 +10,8 @@ import aiohttp
 from aiohttp import web
 from coordination.file_lock import FileLock, OwnedElsewhere
 from ledger.chain_cache import CachedChain
-from ledger.connection import connect, inspect, require_safe
-from ledger.errors import Fenced, LedgerError, LedgerUnavailable
+from ledger.connection import await_safe_redis, connect, inspect
+from ledger.errors import Fenced, LedgerError
 from ledger.heights import BlockPublisher
 from ledger.keys import Keys
 from ledger.seals import SealStore
@@ -23,10 +22,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from shannon.chain.comet import CometClient
 from shannon.chain.feed import BlockFeed
+from shannon.chain.identity import require_chain_id
 from shannon.chain.model import Block
 from shannon.chain.nodes import NodeAddress
 from shannon.crypto.ecdsa import PrivateKey
-from shannon.errors import ChainError, ConfigurationError, PocketError
+from shannon.errors import ConfigurationError, PocketError
 from shannon.keys.loading import load_keys_directory
 from shannon.transactions.build import GasPrice
 from shannon.transactions.timeouts import NonceClock
@@ -98,14 +98,14 @@ class Miner:
             stack.callback(lock.release)
             redis = connect(config.redis_url)
             stack.push_async_callback(redis.aclose)
-            await self._await_redis(redis)
+            await await_safe_redis(redis, config.redis_url, self._stop)
             nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
             keys = Keys(config.prefix)
             chain = CachedChain(nodes, redis, keys, timeout_seconds=config.chain.query_timeout_seconds)
             stack.push_async_callback(chain.close)
             http = await stack.enter_async_context(aiohttp.ClientSession())
             comet = CometClient(nodes, http, config.chain.query_timeout_seconds)
-            await self._check_chain_id(chain)
+            await require_chain_id(chain, config.chain.id, self._stop)
             mirror = stack.enter_context(Mirror(config.data_dir / "mirror"))
             audit = Audit(config.data_dir / "audit.sqlite")
             stack.callback(audit.close)
@@ -137,33 +137,6 @@ class Miner:
                 await self._stop.wait()
                 for task in tasks:
                     task.cancel()
-
-    async def _await_redis(self, redis: "Redis") -> None:
-        chance = random.Random()  # noqa: S311 - jitter
-        while not self._stop.is_set():
-            try:
-                await require_safe(redis, self._config.redis_url)
-                return
-            except LedgerUnavailable as error:
-                _LOG.warning("%s", error)
-                await asyncio.sleep(chance.uniform(0.2, 0.5))
-
-    async def _check_chain_id(self, chain: CachedChain) -> None:
-        """The wrong chain is refused; an unreachable one is waited for."""
-        chance = random.Random()  # noqa: S311 - jitter
-        while not self._stop.is_set():
-            try:
-                found = await chain.chain_id()
-            except ChainError as error:
-                _LOG.warning("%s. Check spec.chain.nodes.", error)
-                await asyncio.sleep(chance.uniform(0.3, 0.8))
-                continue
-            if found != self._config.chain.id:
-                raise ConfigurationError(
-                    f"miner: the node is on chain {found!r}, spec.chain.id says {self._config.chain.id!r}. "
-                    "Correct one of them: claims signed for another chain are refused."
-                )
-            return
 
     def _keys(self) -> dict[str, PrivateKey]:
         loaded = load_keys_directory(self._config.keys_dir)

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import random
 import signal
 import time
 from collections.abc import Mapping
@@ -11,13 +10,13 @@ from pathlib import Path
 
 from aiohttp import web
 from ledger.chain_cache import CachedChain
-from ledger.connection import connect, require_safe
-from ledger.errors import LedgerUnavailable
+from ledger.connection import await_safe_redis, connect
 from ledger.heights import HeightFollower
 from ledger.keys import Keys
 from ledger.local_log import LocalLog
 from ledger.publisher import Publisher
 from pocket_api.workload import RelayerConfig
+from shannon.chain.identity import require_chain_id
 from shannon.chain.nodes import NodeAddress
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import ConfigurationError, PocketError
@@ -83,11 +82,12 @@ class Worker:
             loop.add_signal_handler(name, self._stop.set)
         keys = Keys(config.prefix)
         redis = connect(config.redis_url)
-        await self._await_redis(redis)
+        await await_safe_redis(redis, config.redis_url, self._stop)
         chain = CachedChain(
             [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes],
             redis, keys, timeout_seconds=config.chain.query_timeout_seconds,
         )  # fmt: skip
+        await require_chain_id(chain, config.chain.id, self._stop)
         follower = HeightFollower(redis, keys, chain.latest_block, config.chain.block_seconds, time.monotonic)
         supplier_keys = SupplierKeys(config.keys_dir, frozenset(s.operator_address for s in config.suppliers))
         supplier_keys.reload()
@@ -167,17 +167,6 @@ class Worker:
             await chain.close()
             await redis.aclose()
             log.close()
-
-    async def _await_redis(self, redis: object) -> None:
-        """Refuses an unsafe Redis; waits for one that is away."""
-        chance = random.Random()  # noqa: S311 - jitter
-        while not self._stop.is_set():
-            try:
-                await require_safe(redis, self._config.redis_url)  # type: ignore[arg-type]  # the client made above
-                return
-            except LedgerUnavailable as error:
-                _LOG.warning("%s", error)
-                await asyncio.sleep(chance.uniform(0.2, 0.5))
 
     async def _reload(self, keys: SupplierKeys) -> None:
         while True:

@@ -1,0 +1,99 @@
+"""Our localnet against the recorded node: the same statuses for unknown and malformed questions, the same refusals."""
+
+from datetime import UTC, datetime
+
+import pytest
+from corpus import load, unhex
+from localnet.chain import Chain
+from localnet.genesis import Genesis
+from localnet.grpc_service import METHODS, Abort, answer
+from shannon.crypto.addresses import address_of
+from shannon.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+from world import World
+
+CALLS = [
+    call
+    for call in load("chain/grpc")["calls"]
+    if call["method"] in METHODS and call["status"] != "OK" and call["request_height"] is None
+]
+# Answered from recorded transactions or sessions that a fresh localnet does not have.
+STATEFUL = {"claim-gone", "tx-search-bad-query"}
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return Chain(World().genesis())
+
+
+@pytest.mark.parametrize("call", [c for c in CALLS if c["id"] not in STATEFUL], ids=lambda call: call["id"])
+def test_questions_without_answer_get_the_recorded_status(chain, call):
+    with pytest.raises(Abort) as caught:
+        answer(chain, call["method"], unhex(call["request"]))
+    assert caught.value.code.name == call["status"]
+
+
+RECORD = next(c for c in load("chain/refusals")["chains"] if c["id"] == "proofs-always-required")
+ANTE = [c for c in RECORD["cases"] if c["group"] == "ante"]
+
+
+def decoded(case):
+    try:
+        raw = tx_pb.TxRaw.FromString(unhex(case["tx_raw"]))
+        return tx_pb.AuthInfo.FromString(raw.auth_info_bytes), tx_pb.TxBody.FromString(raw.body_bytes)
+    except Exception:  # noqa: BLE001 - some recorded transactions are garbage on purpose
+        return None, None
+
+
+def ante_chain():
+    """The recorded senders with their account numbers, balances and sequences, at the recorded block time."""
+    accounts = {}
+    for case in ANTE:
+        auth, _ = decoded(case)
+        if auth is None or not auth.signer_infos or case.get("account_number") is None:
+            continue
+        key = auth.signer_infos[0].public_key.value[2:]
+        known = accounts.setdefault(
+            address_of(key),
+            {"public_key": key.hex(), "number": case["account_number"], "sequence": case.get("sequence")},
+        )
+        if case["id"] == "wrong-account-number":
+            continue
+        known["number"] = case["account_number"] if case["id"] != "signer-mismatch" else known["number"]
+    text = next(c for c in ANTE if c["id"] == "unordered-timeout-past")["broadcast"]["raw_log"]
+    moment = text.split("block time: ")[1].split(" +0000")[0]
+    seconds, _, fraction = moment.partition(".")
+    stamp = int(datetime.fromisoformat(seconds).replace(tzinfo=UTC).timestamp()) * 10**9 + int(fraction.ljust(9, "0"))
+    genesis = Genesis.model_validate(
+        {
+            "chain_id": "pocket",
+            "time": stamp // 10**9 - 1,
+            "accounts": [
+                {"address": a, "balance": 10**12, "public_key": row["public_key"], "number": row["number"]}
+                for a, row in accounts.items()
+            ],
+        }
+    )
+    return Chain(genesis, first_height=1009), accounts
+
+
+EXPECTED = {
+    "control-unordered": 0, "wrong-chain-id": 4, "bad-signature": 4, "unordered-timeout-past": 42,
+    "unordered-timeout-11-minutes": 18, "unordered-without-timeout": 18, "unordered-with-sequence": 18,
+    "unordered-nonce-first": 0, "unordered-nonce-duplicate-in-mempool": 18,
+    "same-bytes-first": 0, "same-bytes-again": 19,
+    "out-of-gas-at-broadcast": 11, "gas-limit-zero": 11, "memo-too-long": 12, "garbage": 2, "no-signature": 15,
+    "unknown-critical-field": 2, "unknown-message": 2, "no-messages": 18, "fee-larger-than-balance": 5,
+    "ordered-timeout-height-past": 30,
+}  # fmt: skip
+
+
+def test_the_recorded_transactions_are_refused_with_the_recorded_codes():
+    chain, _ = ante_chain()
+    found, wanted = {}, {}
+    for case in ANTE:
+        if case["id"] in EXPECTED:
+            result = chain.broadcast(unhex(case["tx_raw"]))
+            found[case["id"]] = (result.code, result.codespace)
+            wanted[case["id"]] = (case["broadcast"]["tx_code"], case["broadcast"]["codespace"])
+            assert case["broadcast"]["tx_code"] == EXPECTED[case["id"]]
+    assert found == wanted

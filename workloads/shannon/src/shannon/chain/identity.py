@@ -1,0 +1,35 @@
+"""Refusing the wrong chain."""
+
+import asyncio
+import logging
+import random
+from typing import Protocol
+
+from shannon.errors import ChainError, ConfigurationError
+
+_LOG = logging.getLogger("shannon.chain")
+
+
+class NamedChain(Protocol):
+    """A chain that tells its name."""
+
+    async def chain_id(self) -> str:
+        """Network name of the node."""
+
+
+async def require_chain_id(chain: NamedChain, expected: str, stop: asyncio.Event, pause_seconds: float = 0.5) -> None:
+    """Waits for an unreachable node, until `stop`; raises ConfigurationError for another chain than `expected`."""
+    chance = random.Random()  # noqa: S311 - jitter
+    while not stop.is_set():
+        try:
+            found = await chain.chain_id()
+        except ChainError as error:
+            _LOG.warning("%s. Check spec.chain.nodes.", error)
+            await asyncio.sleep(pause_seconds * chance.uniform(0.5, 1.5))
+            continue
+        if found != expected:
+            raise ConfigurationError(
+                f"the node is on chain {found!r}, spec.chain.id says {expected!r}. "
+                "Correct one of them: claims signed for another chain are refused."
+            )
+        return
