@@ -4,14 +4,13 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+from benchmarks.parts import mined_relays
 from ledger.connection import connect
 from ledger.keys import Keys
 from ledger.local_log import LocalLog, Record
 from ledger.publisher import Publisher
 from ledger.tail import Tail
 from relayctl.embedded import REDIS_OPTIONS, Process, free_port, redis_server
-
-from benchmarks.parts import mined_relays
 
 
 async def _measure(url: str, folder: Path, count: int) -> dict[str, float]:

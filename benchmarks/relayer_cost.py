@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import yaml
+
 from pocket_api.manifests import Manifests, load_manifests
 from relayctl.embedded import Stack
 from relayctl.gateway import Gateway, json_rpc_envelope

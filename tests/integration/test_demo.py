@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +26,14 @@ def leftovers():
     return {p.name for p in Path(tempfile.gettempdir()).glob("pocket-demo-*")}
 
 
+FAULTS = Path(__file__).resolve().parents[1] / "support/faults"
+
+
+def remove_kept_logs(before):
+    for name in leftovers() - before:
+        shutil.rmtree(Path(tempfile.gettempdir()) / name)
+
+
 def test_the_demo_earns_to_the_upokt_and_leaves_nothing_behind():
     before = leftovers()
     run = demo()
@@ -41,8 +50,24 @@ def test_a_wrong_gateway_signature_makes_the_demo_fail():
     run = demo("--corrupt", "gateway-signature")
     assert run.returncode == 1
     assert "no relay was acknowledged" in run.stdout
-    for name in leftovers() - before:
-        subprocess.run(["rm", "-r", str(Path(tempfile.gettempdir()) / name)], check=True)
+    remove_kept_logs(before)
+
+
+@pytest.mark.parametrize("fault", ["wrong_root", "wrong_proof"])
+def test_a_wrong_root_or_proof_of_the_miner_is_refused_by_the_localnet_and_fails_the_demo(fault):
+    before = leftovers()
+    run = demo(PYTHONPATH=str(FAULTS / fault))
+    remove_kept_logs(before)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "expired (PROOF_INVALID)" in run.stdout
+
+
+def test_chaos_with_a_redis_that_comes_back_empty_loses_no_acknowledged_relay():
+    before = leftovers()
+    run = demo("--chaos", "11", "--lose-redis")
+    remove_kept_logs(before)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "killed" in run.stdout
 
 
 def test_an_interrupt_ends_every_process_and_removes_every_file():

@@ -5,6 +5,7 @@ import json
 
 import aiohttp
 import pytest
+
 from ledger.chain_cache import CachedChain
 from ledger.connection import connect
 from ledger.keys import Keys

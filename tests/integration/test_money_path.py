@@ -6,7 +6,9 @@ Windows of these worlds: sessions of 10 blocks, claims in 12â€¦16, proofs in 16â
 from dataclasses import replace
 
 import pytest
+
 import slow_curve as slow
+from ledger.connection import connect
 from ledger.errors import Fenced, StaleView
 from ledger.keys import Keys
 from ledger.scripts import CLOSE
@@ -325,16 +327,38 @@ async def test_a_seal_over_a_grown_or_open_stream_is_refused(alice):
     assert CLOSE.digest != ""
 
 
-async def test_sealing_waits_after_a_redis_restart_but_not_past_the_window(alice):
+async def test_sealing_waits_after_a_redis_restart_but_only_for_half_of_the_window(alice):
     header = alice.header()
     await alice.record(alice.relays(header, 3))
     alice.settled = False
     await alice.to(13)
     assert alice.miner.sessions[header.session_id].seal is None
-    await alice.to(15)
+    await alice.to(14)
     assert alice.miner.sessions[header.session_id].seal is not None
     await alice.to(16)
     assert alice.claim(header) is not None
+
+
+async def test_without_redis_the_mirrored_relays_are_sealed_before_the_window_closes(alice, redis):
+    header = alice.header()
+    rows = alice.relays(header, 3)
+    await alice.record(rows)
+    await alice.to(12)
+    miner = alice.miner
+    away = connect("redis://127.0.0.1:1/0")
+    for part in (miner.store, miner.tailer._tail):
+        part._redis = away
+    proof = await alice.client.proof_params()
+    for height in (13, 14, 15, 16):
+        alice.skip(height)
+        await miner.on_block(await alice.client.latest_block(), proof)
+    assert alice.claim(header).root_hash == slow_root(rows)
+    for part in (miner.store, miner.tailer._tail):
+        part._redis = redis
+    await away.aclose()
+    alice.start()
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
 
 
 async def test_an_unreachable_node_changes_nothing_and_is_survived(alice):

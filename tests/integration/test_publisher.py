@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
+
 from ledger.connection import connect, inspect, require_safe, shown
 from ledger.errors import LedgerFull, LedgerUnavailable, SessionClosed, UnsafeRedis
 from ledger.heights import BlockPublisher, HeightFollower, decode_block

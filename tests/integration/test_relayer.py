@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import aiohttp
 import pytest
 from aiohttp import web
+
 from ledger.chain_cache import CachedChain
 from ledger.keys import Keys
 from ledger.local_log import LocalLog

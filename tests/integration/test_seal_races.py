@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+
 from ledger.errors import StaleView
 from ledger.keys import Keys
 from mine import HereTriePool, mine

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+
 from ledger.keys import Keys
 from ledger.local_log import LocalLog, Record
 from ledger.publisher import Publisher, PublisherLimits

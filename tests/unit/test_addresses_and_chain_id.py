@@ -3,6 +3,7 @@ import asyncio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from shannon.chain.identity import require_chain_id
 from shannon.crypto.addresses import encode_address, is_address, parse_address
 from shannon.errors import ChainUnavailable, ConfigurationError, InvalidAddress

@@ -3,6 +3,7 @@ import random
 
 import grpc
 import pytest
+
 from shannon.chain import convert
 from shannon.chain.client import error_from_status
 from shannon.chain.feed import Backoff, BlockFeed

@@ -1,6 +1,7 @@
-import slow_curve as slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import slow_curve as slow
 from shannon.crypto import curve
 
 EDGES = [0, 1, 2, slow.N - 1, slow.N, slow.N + 1, slow.N + 5, 2**256 - 1, curve.P - slow.N]

@@ -2,6 +2,7 @@ import hashlib
 from dataclasses import replace
 
 import pytest
+
 from miner.gate import Refused, Terms, leaf_of
 from shannon.relays.difficulty import BASE_TARGET
 from shannon.relays.messages import Relay, SessionHeader, decode_relay, relay_hash

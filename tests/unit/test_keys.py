@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from shannon.errors import ConfigurationError
 from shannon.keys.loading import load_keys_directory, load_keys_environment, load_keys_file, merge
 from world import address, key

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ledger.local_log import LocalLog, Record, decode_records, encode_record
 
 RECORDS = st.builds(

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from pocket_api.base import ManifestError
 from pocket_api.manifests import load_manifests
 from pocket_operator.workload_config import Placement, miner_config, relayer_config

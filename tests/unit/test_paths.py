@@ -1,4 +1,5 @@
 import pytest
+
 from relayer.paths import backend_url, merge_path
 
 

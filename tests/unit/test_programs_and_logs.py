@@ -2,6 +2,7 @@ import json
 import logging
 
 import pytest
+
 from coordination.file_lock import FileLock, OwnedElsewhere
 from miner.audit import Audit, AuditError, Outcome
 from shannon.errors import ConfigurationError

@@ -4,6 +4,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from shannon.errors import DecodingError, InvalidRelay
 from shannon.relays import wire
 from shannon.relays.envelope import HttpRequest, canonical_header_name, decode_http_request, decode_http_response

@@ -3,9 +3,10 @@ import pickle
 import random
 
 import pytest
-import slow_curve as slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import slow_curve as slow
 from shannon.crypto.curve import decode_scalar, encode_scalar
 from shannon.crypto.ecdsa import PrivateKey, signature_holds
 from shannon.crypto.ring import decode_ring_signature, ring_signature_holds, sign_ring, verify_ring_signature

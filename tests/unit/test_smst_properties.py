@@ -1,9 +1,10 @@
 import contextlib
 
 import pytest
-import slow_curve as slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import slow_curve as slow
 from shannon.errors import InvalidProof
 from shannon.smst.bulk import LeafContent, LeafSet
 from shannon.smst.digest import leaf_digest, path_of

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+
 from miner.stages import Action, ClaimState, Decision, Facts, Stage, decide, seal_height
 from shannon.claims.requirement import ProofRequirement
 from shannon.sessions.grid import SharedParams, Windows

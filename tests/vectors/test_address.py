@@ -1,6 +1,7 @@
 import hashlib
 
 import pytest
+
 from corpus import load, numbered, unhex
 from shannon.crypto.addresses import address_of, encode_address, is_address, parse_address
 from shannon.crypto.curve import N

@@ -3,6 +3,7 @@
 import grpc
 import grpc.aio
 import pytest
+
 from corpus import load, unhex
 from shannon.chain.client import HEIGHT_HEADER, ChainClient, Unsupported
 from shannon.chain.nodes import NodeAddress
@@ -124,8 +125,8 @@ async def test_claims_not_found_and_difficulty(client):
 
 
 async def test_node_information_and_latest_block(client):
-    assert await client.chain_id() == "pocket"
-    assert await client.minimum_gas_price() == ""
+    assert await client.chain_id() == shown("cmt-node-info")["default_node_info"]["network"]
+    assert await client.minimum_gas_price() == shown("node-config")["minimum_gas_price"]
     block = await client.latest_block()
     assert block.height == CALLS["cmt-latest-block"]["response_height"] or block.height > 0
     assert len(block.hash) == 32

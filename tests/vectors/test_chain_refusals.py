@@ -1,7 +1,8 @@
 """Every recorded refusal: what our miner makes of it, and what our localnet answers to the same kind of fault."""
 
 import pytest
-from corpus import load
+
+from corpus import FOLDER, load
 from shannon.transactions.refusals import Refusal, classify, failed_message_index
 
 CASES = [case for chain in load("chain/refusals")["chains"] for case in chain["cases"]]
@@ -76,5 +77,6 @@ def test_the_failing_message_is_named(case):
     assert failed_message_index(log) == expected
 
 
+@pytest.mark.skipif(FOLDER.name != "data", reason="another corpus may lack a case; the committed one must not")
 def test_every_named_case_was_recorded():
     assert set(BY_ID) <= {case["id"] for case in REFUSED + FAILED}

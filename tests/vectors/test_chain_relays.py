@@ -1,6 +1,7 @@
 """The recorded sessions: our relay checks, trie, proof and localnet against a real chain's."""
 
 import pytest
+
 from corpus import unhex
 from localnet.chain import Chain
 from recorded import recorded_chain, session_records, sessions, times

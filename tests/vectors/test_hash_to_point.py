@@ -1,4 +1,5 @@
 import pytest
+
 from corpus import load, numbered, unhex
 from shannon.crypto.hashing import hash_to_point, hash_to_scalar
 

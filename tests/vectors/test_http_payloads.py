@@ -1,4 +1,5 @@
 import pytest
+
 from corpus import load, numbered, unhex
 from shannon.relays.envelope import (
     HttpRequest,

@@ -2,6 +2,7 @@ import hashlib
 import struct
 
 import pytest
+
 from corpus import header, load, numbered, unhex
 from shannon.claims.requirement import Claim, requirement_sample
 from shannon.claims.seeded_float import first_float64, varint_seed

@@ -2,6 +2,7 @@ import hashlib
 import struct
 
 import pytest
+
 from corpus import header, load, numbered, unhex
 from shannon.claims.amounts import Price, claimed_upokt
 from shannon.claims.requirement import Claim, ProofParams, proof_path, proof_requirement, requirement_sample

@@ -1,6 +1,7 @@
 from fractions import Fraction
 
 import pytest
+
 from corpus import header, load, numbered, unhex
 from shannon.claims.requirement import proof_path
 from shannon.errors import DecodingError

@@ -1,6 +1,7 @@
 import hashlib
 
 import pytest
+
 from corpus import header, load, numbered, unhex
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.relays.difficulty import is_applicable

@@ -1,4 +1,5 @@
 import pytest
+
 from corpus import load, numbered, unhex
 from shannon.crypto.addresses import address_of
 from shannon.crypto.ecdsa import PrivateKey, signature_holds

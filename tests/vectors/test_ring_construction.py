@@ -1,4 +1,5 @@
 import pytest
+
 from corpus import load, numbered, unhex
 from shannon.crypto.ring import verify_ring_signature
 from shannon.errors import PocketError

@@ -1,4 +1,5 @@
 import pytest
+
 from corpus import load, unhex
 from shannon.crypto import curve
 from shannon.crypto.ecdsa import PrivateKey

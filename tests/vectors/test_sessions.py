@@ -1,4 +1,5 @@
 import pytest
+
 from corpus import load, numbered, unhex
 from shannon.sessions.grid import SharedParams, Windows
 from shannon.sessions.identity import (

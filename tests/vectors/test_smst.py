@@ -1,4 +1,5 @@
 import pytest
+
 from corpus import load, unhex
 from shannon.errors import InvalidProof
 from shannon.smst.bulk import LeafContent, LeafSet

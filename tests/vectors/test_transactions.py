@@ -1,4 +1,5 @@
 import pytest
+
 from corpus import header, load, numbered, unhex
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.transactions.build import (

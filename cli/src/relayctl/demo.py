@@ -14,9 +14,13 @@ from pathlib import Path
 
 import aiohttp
 import yaml
+from rich.console import Console
+
 from pocket_api.base import ManifestError
 from pocket_api.manifests import load_manifests
-from rich.console import Console
+from relayctl.embedded import Stack
+from relayctl.gateway import Gateway, RelayFailed, SessionSigner, json_rpc_envelope, rest_envelope
+from relayctl.view import View
 from shannon.chain.client import ChainClient
 from shannon.chain.comet import CometClient
 from shannon.chain.model import Event
@@ -25,17 +29,16 @@ from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import ConfigurationError, PocketError
 from shannon.relays.messages import Relay, relay_hash
 
-from relayctl.embedded import Stack
-from relayctl.gateway import Gateway, RelayFailed, SessionSigner, json_rpc_envelope, rest_envelope
-from relayctl.view import View
-
 _JSON_RPC, _REST = 3, 4
 Pair = tuple[str, str]  # session id, supplier operator address
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the user may choose; `chaos` is a seed, `rate` relays per second, `corrupt` a deliberate fault."""
+    """What the user may choose; `chaos` is a seed, `rate` relays per second, `corrupt` a deliberate fault.
+
+    `lose_redis`: every killed Redis comes back empty.
+    """
 
     samples: Path
     folder: Path
@@ -44,6 +47,7 @@ class DemoOptions:
     keep: bool = False
     chaos: int | None = None
     corrupt: str = ""
+    lose_redis: bool = False
 
 
 @dataclass(slots=True)
@@ -264,6 +268,8 @@ class Conductor:
             process = stack.processes[name]
             await asyncio.to_thread(process.kill)
             self.book.kills[name] += 1
+            if name == "redis" and self._options.lose_redis:
+                await asyncio.to_thread(stack.lose_redis_data)
             await asyncio.sleep(self._chance.uniform(0.0, 0.8))
             process.start()
 

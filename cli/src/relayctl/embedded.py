@@ -204,6 +204,11 @@ class Stack:
         port = str(self.ports["redis"])
         return [redis_server(), "--port", port, "--bind", "127.0.0.1", "--dir", str(data), *REDIS_OPTIONS]
 
+    def lose_redis_data(self) -> None:
+        """What a lost volume leaves; Redis must not run."""
+        shutil.rmtree(self.folder / "redis")
+        (self.folder / "redis").mkdir()
+
     def _write_configs(self) -> None:
         ports = self.ports
         local = resolve(

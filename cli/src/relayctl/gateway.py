@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import aiohttp
+
 from shannon.chain.client import ChainClient
 from shannon.chain.model import Session
 from shannon.crypto.ecdsa import PrivateKey, signature_holds

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import aiohttp
 import click
+
+from relayctl.gateway import Gateway, RelayFailed, SessionSigner, json_rpc_envelope, rest_envelope
 from shannon.chain.client import ChainClient
 from shannon.chain.nodes import NodeAddress
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import ConfigurationError, InvalidRelay
-
-from relayctl.gateway import Gateway, RelayFailed, SessionSigner, json_rpc_envelope, rest_envelope
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 import click
-from shannon.errors import PocketError
 
 import relayctl
 from relayctl.demo import DemoOptions, run_demo
+from shannon.errors import PocketError
 
 
 def _samples() -> Path:
@@ -38,10 +38,19 @@ def version() -> None:
 @click.option("--keep", is_flag=True, help="Leave everything running afterwards and print the URLs.")
 @click.option("--chaos", type=int, help="Kill relayer, miner and Redis at random moments; the number is the seed.")
 @click.option("--corrupt", type=click.Choice(["gateway-signature"]), help="Inject a fault that must be noticed.")
-def demo(samples: Path, sessions: int, rate: float, keep: bool, chaos: int | None, corrupt: str | None) -> None:
+@click.option("--lose-redis", is_flag=True, help="With --chaos: a killed Redis comes back empty.")
+def demo(
+    samples: Path,
+    sessions: int,
+    rate: float,
+    keep: bool,
+    chaos: int | None,
+    corrupt: str | None,
+    lose_redis: bool,
+) -> None:
     """Run the whole money path on this machine and check the earnings."""
     folder = Path(tempfile.mkdtemp(prefix="pocket-demo-"))
-    options = DemoOptions(samples, folder, sessions, rate, keep, chaos, corrupt or "")
+    options = DemoOptions(samples, folder, sessions, rate, keep, chaos, corrupt or "", lose_redis)
     sys.exit(run_demo(options, lambda path: shutil.rmtree(path, ignore_errors=True)))
 
 

@@ -14,10 +14,10 @@ from typing import Final
 from google.protobuf.message import Message
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from shannon.chain.client import ChainClient
-from shannon.chain.nodes import NodeAddress
 
 from ledger.keys import Keys
+from shannon.chain.client import ChainClient
+from shannon.chain.nodes import NodeAddress
 
 # Seconds an answer may serve. Answers at a height never change; an application's record decides the ring
 # and may be a minute old (sessions.md, section 6); a supplier's state soon matters.

@@ -44,6 +44,7 @@ class RedisInfo:
     eviction_policy: str
     used_memory: int
     max_memory: int
+    uptime_seconds: int = 0
 
     def problem(self) -> str | None:
         """What must be changed before money is entrusted to it."""
@@ -77,6 +78,7 @@ async def inspect(redis: "Redis") -> RedisInfo:
         policy or "noeviction",
         int(info.get("used_memory", 0)),
         int(info.get("maxmemory", 0)),
+        int(info.get("uptime_in_seconds", 0)),
     )
 
 

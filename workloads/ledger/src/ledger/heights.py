@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+from ledger.keys import Keys
 from shannon.chain.model import Block
 from shannon.errors import PocketError
 from shannon.transactions.build import Timestamp
-
-from ledger.keys import Keys
 
 
 def encode_block(block: Block) -> str:

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from redis.asyncio import Redis
-from shannon.errors import DecodingError
 
 from ledger.errors import Fenced, LedgerError, StaleView
 from ledger.keys import Keys
 from ledger.scripts import CLOSE, FENCE, FINISH, SEAL
+from shannon.errors import DecodingError
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,12 @@ import signal
 import sys
 from pathlib import Path
 
-from shannon import logs
-from shannon.program import run_program
-
 from localnet.backend import serve_backend
 from localnet.chain import Chain
 from localnet.genesis import load_genesis
 from localnet.server import serve
+from shannon import logs
+from shannon.program import run_program
 
 
 async def _until_told(stop: asyncio.Event) -> None:

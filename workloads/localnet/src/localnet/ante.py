@@ -6,6 +6,9 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
+
+from localnet.refusal import Refused
+from localnet.state import State
 from shannon.crypto.addresses import address_of, is_address
 from shannon.crypto.ecdsa import signature_holds
 from shannon.pb import cosmos_bank_v1beta1_pb2 as bank_pb
@@ -13,9 +16,6 @@ from shannon.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from shannon.pb import pocket_proof_pb2 as proof_pb
 from shannon.relays.messages import SessionHeader
 from shannon.transactions.build import CREATE_CLAIM, SUBMIT_PROOF, GasPrice, transaction_hash
-
-from localnet.refusal import Refused
-from localnet.state import State
 
 SEND = "/cosmos.bank.v1beta1.MsgSend"
 _MAX_TTL_NS = 600 * 1_000_000_000

@@ -4,10 +4,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from shannon.chain.model import Event, TransactionResult
-from shannon.sessions.grid import SharedParams
-from shannon.transactions.build import transaction_hash
-
 from localnet import ante, settlement
 from localnet.ante import Transaction
 from localnet.genesis import Genesis
@@ -15,6 +11,9 @@ from localnet.handlers import handle
 from localnet.refusal import Refused
 from localnet.state import State, from_genesis
 from localnet.verification import failure_of
+from shannon.chain.model import Event, TransactionResult
+from shannon.sessions.grid import SharedParams
+from shannon.transactions.build import transaction_hash
 
 _NONCE_MARGIN_NS = 600 * 1_000_000_000
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import WSMsgType, web
-from shannon.chain.model import TransactionResult
 
 from localnet import encode
 from localnet.chain import Chain, CommittedBlock, IncludedTransaction
+from shannon.chain.model import TransactionResult
 
 _SLOW_SUBSCRIBER = 200  # undelivered events after which a subscriber is dropped
 

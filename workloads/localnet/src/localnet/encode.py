@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from localnet.hydration import HydratedSession
+from localnet.state import State
 from shannon.chain.model import Account, Application, Event, Supplier, TransactionResult
 from shannon.claims.requirement import Claim
 from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
@@ -18,9 +20,6 @@ from shannon.relays.messages import SessionHeader
 from shannon.sessions.grid import SharedParams
 from shannon.sessions.identity import config_active
 from shannon.transactions.build import SECP256K1_PUBLIC_KEY
-
-from localnet.hydration import HydratedSession
-from localnet.state import State
 
 _INTEGERS_32 = {"claim_proof_status_int", "proof_requirement_int"}
 _JSON_VALUES = {"reward_distribution", "reward_distribution_detailed", "spend_limit_exceeded"}

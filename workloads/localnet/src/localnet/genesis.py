@@ -5,6 +5,7 @@ from typing import Annotated
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
 from shannon.crypto.addresses import is_address
 from shannon.errors import ConfigurationError
 from shannon.relays.messages import is_service_id

@@ -10,6 +10,12 @@ import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
+
+from localnet import encode
+from localnet.chain import Chain
+from localnet.hydration import HydrationError, hydrate
+from localnet.refusal import Refused
+from localnet.state import State
 from shannon.crypto.addresses import is_address
 from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from shannon.pb import cosmos_bank_v1beta1_pb2 as bank_pb
@@ -24,12 +30,6 @@ from shannon.pb import pocket_shared_pb2 as shared_pb
 from shannon.pb import pocket_supplier_pb2 as supplier_pb
 from shannon.pb import tendermint_types_pb2 as types_pb
 from shannon.relays.messages import is_service_id
-
-from localnet import encode
-from localnet.chain import Chain
-from localnet.hydration import HydrationError, hydrate
-from localnet.refusal import Refused
-from localnet.state import State
 
 Code = grpc.StatusCode
 _HEIGHT = "x-cosmos-block-height"

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+from localnet.ante import ChainMessage, header_of, signer_of
+from localnet.hydration import HydratedSession, HydrationError, hydrate
+from localnet.refusal import Refused, handler_refusal
+from localnet.state import BlockHash, State, StoredProof
 from shannon.chain.model import Event
 from shannon.claims.amounts import Price, claimed_upokt, estimated_relays
 from shannon.claims.requirement import Claim, ProofRequirement, proof_requirement
@@ -12,11 +16,6 @@ from shannon.relays.difficulty import is_applicable
 from shannon.relays.messages import RelayRequest, RelayResponse, SessionHeader, decode_relay, relay_hash
 from shannon.smst.digest import Root
 from shannon.smst.verify import decompact, leaf_value, unmarshal
-
-from localnet.ante import ChainMessage, header_of, signer_of
-from localnet.hydration import HydratedSession, HydrationError, hydrate
-from localnet.refusal import Refused, handler_refusal
-from localnet.state import BlockHash, State, StoredProof
 
 MESSAGE_GAS = 40_000
 PROOF_GAS_PER_BYTE = 12

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from localnet.state import BlockHash, State
 from shannon.chain.model import Application, Supplier
 from shannon.relays.messages import SessionHeader
 from shannon.sessions.identity import (
@@ -12,8 +13,6 @@ from shannon.sessions.identity import (
     session_id,
     session_id_preimage,
 )
-
-from localnet.state import BlockHash, State
 
 
 class HydrationError(Exception):

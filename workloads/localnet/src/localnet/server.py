@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
-from shannon.errors import ConfigurationError
 
 from localnet.chain import Chain, CommittedBlock
 from localnet.comet_service import CometService
 from localnet.grpc_service import start_grpc
+from shannon.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,13 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from localnet.handlers import claimed_amount, requirement_of
+from localnet.state import BlockHash, DifficultyEntry, State
 from shannon.chain.model import Event, Supplier
 from shannon.claims.amounts import estimated_compute_units, estimated_relays
 from shannon.claims.requirement import Claim, ProofRequirement
 from shannon.relays.difficulty import BASE_TARGET, next_ema, target_for
 from shannon.smst.digest import Root
-
-from localnet.handlers import claimed_amount, requirement_of
-from localnet.state import BlockHash, DifficultyEntry, State
 
 VALIDATED = 1
 INVALID = 2

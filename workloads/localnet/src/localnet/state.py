@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from localnet.genesis import Genesis, TokenomicsGenesis
 from shannon.chain.model import Account, Application, ServiceConfig, Supplier
 from shannon.claims.requirement import Claim, ProofParams
 from shannon.relays.difficulty import BASE_TARGET
 from shannon.sessions.grid import SharedParams
-
-from localnet.genesis import Genesis, TokenomicsGenesis
 
 BlockHash = Callable[[int], bytes]
 ClaimKey = tuple[str, str]  # session id, supplier operator address

@@ -1,5 +1,6 @@
 """The full verification of a stored proof in the end blocker (claims-and-proofs.md, section 2)."""
 
+from localnet.state import BlockHash, State, StoredProof
 from shannon.claims.requirement import Claim, proof_path
 from shannon.crypto.ecdsa import signature_holds
 from shannon.crypto.ring import verify_ring_signature
@@ -7,8 +8,6 @@ from shannon.errors import InvalidProof, PocketError
 from shannon.relays.messages import decode_mined_relay
 from shannon.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
 from shannon.smst.verify import decompact, leaf_value, unmarshal, verify_closest
-
-from localnet.state import BlockHash, State, StoredProof
 
 
 def expected_ring(state: State, application: str, session_end: int) -> frozenset[bytes]:

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import uvloop
-from pocket_api.base import problem_of
-from pocket_api.workload import MinerConfig
 from pydantic import ValidationError
-from shannon import logs
-from shannon.program import run_program
 
 from miner.process import Miner
+from pocket_api.base import problem_of
+from pocket_api.workload import MinerConfig
+from shannon import logs
+from shannon.program import run_program
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ledger.seals import Seal
+from ledger.seals import Seal, SignedGroup
 from shannon.errors import PocketError
 
 _SCHEMA = """
@@ -88,6 +88,14 @@ class Audit:
             (supplier,),
         )
         return {session_id: (end, Seal.decode(text)) for session_id, end, text in rows}
+
+    def signed(self, supplier: str, session_end: int) -> list[SignedGroup]:
+        """Transactions signed for the seals of one session end, each once; none for seals taken over."""
+        rows = self._database.execute(
+            "SELECT DISTINCT signed FROM seal WHERE supplier=? AND session_end=? AND signed<>''",
+            (supplier, session_end),
+        )
+        return [SignedGroup.decode(text) for (text,) in rows]
 
     def record(self, outcome: Outcome) -> bool:
         """Appends an outcome; False when the session has one already."""

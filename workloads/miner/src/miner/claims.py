@@ -4,22 +4,23 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ledger.errors import LedgerError, StaleView
+from redis.exceptions import RedisError
+
+from ledger.errors import Fenced, LedgerError, StaleView
 from ledger.seals import Seal, SealStore, SignedGroup
+from miner import metrics
+from miner.audit import Audit
+from miner.mirror import Mirror
+from miner.sender import Prepared, Sender, SendError
+from miner.sessions import TrackedSession
+from miner.tailing import Tailer
+from miner.trie_pool import SealedSet, TriePool
 from shannon.chain.model import Block
 from shannon.claims.amounts import Price, claimed_upokt
 from shannon.claims.requirement import ProofParams
 from shannon.smst.digest import Root
 from shannon.transactions.build import GasPrice, Message, create_claim_message
 from shannon.transactions.refusals import Refusal
-
-from miner import metrics
-from miner.audit import Audit
-from miner.mirror import Mirror
-from miner.sender import Sender, SendError
-from miner.sessions import TrackedSession
-from miner.tailing import Tailer
-from miner.trie_pool import SealedSet, TriePool
 
 _LOG = logging.getLogger("miner.claims")
 _RESEND_BLOCKS = 2
@@ -79,28 +80,64 @@ class ClaimDesk:
     gas_price: GasPrice
     _sent: dict[int, _Sent] = field(default_factory=dict)
 
-    async def seal_and_claim(self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams) -> None:
+    async def seal_and_claim(
+        self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams, *, mirror_only: bool = False
+    ) -> None:
         """Closes, reads to the end, seals and sends the claims of sessions with one end height.
 
-        Raises what Redis and the chain raise; every step can be repeated from the start.
+        `mirror_only` seals what is mirrored, for a Redis that is away when the window closes; the seal then
+        lies on the volume and is put back into Redis later. Raises what Redis and the chain raise; every
+        step can be repeated from the start.
         """
         end = sessions[0].end
         by_id = {s.header.session_id: s for s in sessions}
+        last_ids = {} if mirror_only else await self._close_and_read(by_id, end)
+        sets = {i: await self.pool.root(self.mirror.path(end), self.supplier, i) for i in by_id}
+        prepared, worthy = await self._prepare(by_id, sets, block, proof)
+        if prepared is None:
+            return
+        seals = [Seal(i, sets[i].root, sets[i].leaf_digest, block.height, self.store.epoch) for i in worthy]
+        signed = SignedGroup(prepared.signed.raw, prepared.timeout.nanoseconds, block.height)
+        if not mirror_only and not await self._store(seals, last_ids, f"{end}/claim/{worthy[0][:16]}", signed):
+            # Sealed before, by a predecessor: its seals count, not ours.
+            await self.load_seals(by_id)
+            return
+        for seal in seals:
+            self.audit.keep_seal(self.supplier, end, seal, signed.encode())
+            by_id[seal.session_id].seal = seal
+        await self._broadcast(signed.tx_raw, end, block, len(seals))
+
+    async def _store(self, seals: list[Seal], last_ids: Mapping[str, str], group: str, signed: SignedGroup) -> bool:
+        """Whether the seals are ours; raises StaleView, Fenced and what Redis raises."""
+        try:
+            await self.store.seal(seals, last_ids, group, signed)
+        except (StaleView, Fenced):
+            raise
+        except LedgerError:
+            return False
+        return True
+
+    async def _close_and_read(self, by_id: Mapping[str, TrackedSession], end: int) -> dict[str, str]:
+        """Closes the sessions and mirrors their streams to the end; raises StaleView where that did not work."""
         last_ids = await self.store.close(dict.fromkeys(by_id, end))
         while any(last_ids[i] != "0-0" and s.position != last_ids[i] for i, s in by_id.items()):
             if not await self.tailer.tail_once():
                 break
         if behind := [i for i, s in by_id.items() if last_ids[i] != "0-0" and s.position != last_ids[i]]:
             raise StaleView(f"{len(behind)} sessions are not read to their end")
-        sets = {i: await self.pool.root(self.mirror.path(end), self.supplier, i) for i in by_id}
+        return last_ids
+
+    async def _prepare(
+        self, by_id: Mapping[str, TrackedSession], sets: Mapping[str, SealedSet], block: Block, proof: ProofParams
+    ) -> tuple[Prepared | None, list[str]]:
+        """The signed transaction and the sessions in it; a message that can never succeed is left out."""
         worthy = self._worthy(by_id, sets, proof)
         while worthy:
             messages = [self._message(by_id[i], sets[i].root) for i in worthy]
             windows = by_id[worthy[0]].windows
             close = windows.claim_close if windows else block.height + 2
             try:
-                prepared = await self.sender.prepare(messages, block, close)
-                break
+                return await self.sender.prepare(messages, block, close), worthy
             except SendError as error:
                 if error.refusal is not Refusal.POISON or error.index is None or error.index >= len(worthy):
                     raise
@@ -109,22 +146,7 @@ class ClaimDesk:
                 by_id[bad].lost = "claim_lost"
                 by_id[bad].details["refusal"] = str(error)[:300]
                 metrics.CLAIMS.labels("poison").inc()
-        else:
-            return
-        seals = [Seal(i, sets[i].root, sets[i].leaf_digest, block.height, self.store.epoch) for i in worthy]
-        signed = SignedGroup(prepared.signed.raw, prepared.timeout.nanoseconds, block.height)
-        try:
-            await self.store.seal(seals, last_ids, f"{end}/claim/{worthy[0][:16]}", signed)
-        except StaleView:
-            raise
-        except LedgerError:
-            # Sealed before, by a predecessor: its seals count, not ours.
-            await self.load_seals(by_id)
-            return
-        for seal in seals:
-            self.audit.keep_seal(self.supplier, end, seal, signed.encode())
-            by_id[seal.session_id].seal = seal
-        await self._broadcast(signed.tx_raw, end, block, len(seals))
+        return None, []
 
     def _worthy(
         self, by_id: Mapping[str, TrackedSession], sets: Mapping[str, SealedSet], proof: ProofParams
@@ -154,11 +176,13 @@ class ClaimDesk:
     async def load_seals(self, sessions: Mapping[str, TrackedSession]) -> None:
         """Takes over existing seals, from Redis and from the mirror; Redis gets back what it lost."""
         kept = self.audit.seals(self.supplier)
+        for session_id, (_, seal) in kept.items():
+            if session_id in sessions:
+                sessions[session_id].seal = seal
         seals, _ = await self.store.load()
         missing = {i: seal for i, (_, seal) in kept.items() if i not in seals and i in sessions}
         if missing:
             await self.store.restore(missing, {i: kept[i][0] for i in missing})
-            seals |= missing
         for session_id, seal in seals.items():
             session = sessions.get(session_id)
             if session is not None and session.seal is None:
@@ -172,14 +196,12 @@ class ClaimDesk:
         if sent is not None and block.height < sent.height + _RESEND_BLOCKS:
             return
         if sent is None:
-            _, groups = await self.store.load()
-            fresh = [
-                g
-                for name, g in groups.items()
-                if name.startswith(f"{end}/claim/") and g.timeout_ns > block.time.nanoseconds
-            ]
+            kept = self.audit.signed(self.supplier, end)
+            fresh = {group.tx_raw: group for group in kept if group.timeout_ns > block.time.nanoseconds}
+            if not fresh:
+                fresh = {g.tx_raw: g for g in await self._signed_in_redis(end) if g.timeout_ns > block.time.nanoseconds}
             if fresh:
-                for group in fresh:
+                for group in fresh.values():
                     await self._broadcast(group.tx_raw, end, block, len(sessions))
                 return
         windows = sessions[0].windows
@@ -189,6 +211,14 @@ class ClaimDesk:
         prepared = await self.sender.prepare(messages, block, windows.claim_close)
         metrics.CLAIMS.labels("resent").inc(len(messages))
         await self._broadcast(prepared.signed.raw, end, block, len(messages))
+
+    async def _signed_in_redis(self, end: int) -> list[SignedGroup]:
+        """What a predecessor signed; nothing while Redis is away: the same roots are then signed anew."""
+        try:
+            _, groups = await self.store.load()
+        except (RedisError, OSError, TimeoutError):
+            return []
+        return [group for name, group in groups.items() if name.startswith(f"{end}/claim/")]
 
     async def _broadcast(self, raw: bytes, end: int, block: Block, number: int) -> None:
         before = self._sent.get(end)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
+
+from miner.mirror import Leaf
 from shannon.pb import shannon_relay_pb2 as pb
 from shannon.relays.difficulty import is_applicable
 from shannon.relays.messages import SessionHeader, relay_hash
 from shannon.smst.digest import leaf_digest, path_of
-
-from miner.mirror import Leaf
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,10 @@ import time
 
 import aiohttp
 from aiohttp import web
+from prometheus_client import generate_latest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
 from coordination.file_lock import FileLock, OwnedElsewhere
 from ledger.chain_cache import CachedChain
 from ledger.connection import await_safe_redis, connect, inspect
@@ -16,10 +20,17 @@ from ledger.heights import BlockPublisher
 from ledger.keys import Keys
 from ledger.seals import SealStore
 from ledger.tail import Tail
+from miner import metrics
+from miner.audit import Audit
+from miner.claims import ClaimDesk
+from miner.mirror import Mirror
+from miner.proofs import ProofDesk
+from miner.sender import Sender
+from miner.sessions import TrackedSession
+from miner.supplier_miner import SupplierMiner
+from miner.tailing import Tailer
+from miner.trie_pool import TriePool
 from pocket_api.workload import MinerConfig
-from prometheus_client import generate_latest
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from shannon.chain.comet import CometClient
 from shannon.chain.feed import BlockFeed
 from shannon.chain.identity import require_chain_id
@@ -31,17 +42,6 @@ from shannon.keys.loading import load_keys_directory
 from shannon.transactions.build import GasPrice
 from shannon.transactions.timeouts import NonceClock
 
-from miner import metrics
-from miner.audit import Audit
-from miner.claims import ClaimDesk
-from miner.mirror import Mirror
-from miner.proofs import ProofDesk
-from miner.sender import Sender
-from miner.sessions import TrackedSession
-from miner.supplier_miner import SupplierMiner
-from miner.tailing import Tailer
-from miner.trie_pool import TriePool
-
 _LOG = logging.getLogger("miner")
 _TAIL_IDLE_SECONDS = 0.1
 _REDIS_SETTLES_SECONDS = 5.0
@@ -50,26 +50,23 @@ _REDIS_SETTLES_SECONDS = 5.0
 class RedisWatch:
     """Notices restarts of Redis; `settled` once relayers had time to append their logs again."""
 
-    def __init__(self, redis: "Redis") -> None:
+    def __init__(self, redis: "Redis", settle_seconds: float) -> None:
         self._redis = redis
+        self._settle = settle_seconds
         self._run_id = ""
-        self._changed_at: float | None = None
-        self.restarts = 0
+        self._started_at: float | None = None
 
     def settled(self) -> bool:
-        """Whether the last restart lies back far enough."""
-        return self._changed_at is None or time.monotonic() - self._changed_at > _REDIS_SETTLES_SECONDS
+        """Whether Redis has been up long enough; False before the first look."""
+        return self._started_at is not None and time.monotonic() - self._started_at > self._settle
 
     async def look(self) -> bool:
         """Whether Redis is another process than at the last look; raises LedgerUnavailable."""
         info = await inspect(self._redis)
         if info.run_id == self._run_id:
             return False
-        restarted, self._run_id = bool(self._run_id), info.run_id
-        if restarted:
-            self.restarts += 1
-        # Also after our own start: relayers may still be appending the logs of dead workers.
-        self._changed_at = time.monotonic()
+        self._run_id = info.run_id
+        self._started_at = time.monotonic() - info.uptime_seconds
         return True
 
 
@@ -111,7 +108,7 @@ class Miner:
             stack.callback(audit.close)
             pool = TriePool()
             stack.callback(pool.close)
-            watch = RedisWatch(redis)
+            watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds))
             await self._add_suppliers(redis, keys, chain, comet, mirror, audit, pool, watch)
             publisher = BlockPublisher(redis, keys)
 

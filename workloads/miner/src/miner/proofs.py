@@ -4,6 +4,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from miner import metrics
+from miner.mirror import Mirror
+from miner.sender import Sender, SendError
+from miner.sessions import TrackedSession
+from miner.trie_pool import TriePool
 from shannon.chain.client import ChainClient
 from shannon.chain.model import Block
 from shannon.claims.amounts import Price, claimed_upokt
@@ -12,12 +17,6 @@ from shannon.errors import ChainError
 from shannon.smst.digest import Root
 from shannon.transactions.build import Message, submit_proof_message
 from shannon.transactions.refusals import Refusal
-
-from miner import metrics
-from miner.mirror import Mirror
-from miner.sender import Sender, SendError
-from miner.sessions import TrackedSession
-from miner.trie_pool import TriePool
 
 _LOG = logging.getLogger("miner.proofs")
 _RESEND_BLOCKS = 2

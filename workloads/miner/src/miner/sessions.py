@@ -3,12 +3,11 @@
 from dataclasses import dataclass, field
 
 from ledger.seals import Seal
+from miner.gate import Terms
 from shannon.claims.requirement import ProofRequirement
 from shannon.relays.messages import SessionHeader
 from shannon.relays.wire import HEADER, decode
 from shannon.sessions.grid import SharedParams, Windows
-
-from miner.gate import Terms
 
 
 def header_of(raw: bytes) -> SessionHeader:

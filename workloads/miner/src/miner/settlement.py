@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shannon.chain.model import BlockResults, Event
-
 from miner.sessions import TrackedSession
+from shannon.chain.model import BlockResults, Event
 
 _SETTLED = "pocket.tokenomics.EventClaimSettled"
 _EXPIRED = "pocket.tokenomics.EventClaimExpired"

@@ -1,19 +1,15 @@
 """Everything the owner does for one supplier: tail continuously, decide at every block."""
 
+import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from redis.exceptions import RedisError
+
 from ledger.errors import Fenced, StaleView
 from ledger.seals import SealStore
-from redis.exceptions import RedisError
-from shannon.chain.client import ChainClient
-from shannon.chain.comet import CometClient
-from shannon.chain.model import Block
-from shannon.claims.requirement import Claim, ProofParams
-from shannon.errors import ChainError, PocketError
-
 from miner import metrics
 from miner.audit import Audit, Outcome
 from miner.claims import ClaimDesk
@@ -24,10 +20,14 @@ from miner.sessions import TrackedSession
 from miner.settlement import Verdict, verdict
 from miner.stages import Action, ClaimState, Decision, Facts, decide
 from miner.tailing import Tailer
+from shannon.chain.client import ChainClient
+from shannon.chain.comet import CometClient
+from shannon.chain.model import Block
+from shannon.claims.requirement import Claim, ProofParams
+from shannon.errors import ChainError, PocketError
 
 _LOG = logging.getLogger("miner.supplier")
 _TOMBSTONE_BLOCKS = 500
-_SURE_BLOCKS = 2  # blocks left at which waiting after a Redis restart ends
 
 
 def claim_state(session: TrackedSession, claims: dict[str, Claim] | None) -> ClaimState:
@@ -83,7 +83,8 @@ class SupplierMiner:
         if not self._started:
             await self.start()
         if any(s.seal is None for s in self.sessions.values()):
-            await self.claims.load_seals(self.sessions)
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                await self.claims.load_seals(self.sessions)
         claims = await self._claims()
         stages: dict[str, int] = defaultdict(int)
         groups: dict[tuple[Action, int], list[TrackedSession]] = defaultdict(list)
@@ -141,12 +142,7 @@ class SupplierMiner:
     async def _act(self, action: Action, group: list[TrackedSession], block: Block, proof: ProofParams) -> None:
         match action:
             case Action.SEAL:
-                windows = group[0].windows
-                left = windows.claim_close - block.height if windows else 0
-                if not self.redis_settled() and left > _SURE_BLOCKS:
-                    _LOG.info("Redis was restarted: sealing waits until relayers have appended their logs again")
-                    return
-                await self.claims.seal_and_claim(group, block, proof)
+                await self._seal(group, block, proof)
             case Action.SEND_CLAIM:
                 await self.claims.send_again(group, block)
             case Action.SEND_PROOF:
@@ -156,6 +152,23 @@ class SupplierMiner:
                     await self._conclude(session, block)
             case Action.NOTHING:
                 pass
+
+    async def _seal(self, group: list[TrackedSession], block: Block, proof: ProofParams) -> None:
+        """Seals; after a restart of Redis in the second half of the window, without Redis in its last third."""
+        windows = group[0].windows
+        if windows is None:
+            return
+        length, left = windows.claim_close - windows.claim_open, windows.claim_close - block.height
+        if not self.redis_settled() and 2 * left > length:
+            _LOG.info("Redis was restarted: sealing waits until relayers have appended their logs again")
+            return
+        try:
+            await self.claims.seal_and_claim(group, block, proof)
+        except (RedisError, OSError, TimeoutError):
+            if 3 * left > length and left > 1:
+                raise
+            _LOG.warning("Redis is away and the claim window closes: sealing what is mirrored")
+            await self.claims.seal_and_claim(group, block, proof, mirror_only=True)
 
     async def _conclude(self, session: TrackedSession, block: Block) -> None:
         windows = session.windows

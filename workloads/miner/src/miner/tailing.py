@@ -5,13 +5,12 @@ import logging
 from collections.abc import Mapping
 
 from ledger.tail import Entry, Tail
-from shannon.chain.client import ChainClient
-from shannon.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError
-
 from miner import metrics
 from miner.gate import Refused, Terms, leaf_of
 from miner.mirror import Mirror
 from miner.sessions import TrackedSession, header_of
+from shannon.chain.client import ChainClient
+from shannon.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError
 
 _LOG = logging.getLogger("miner.tailing")
 

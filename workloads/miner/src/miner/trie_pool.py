@@ -7,9 +7,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from shannon.smst.bulk import LeafSet
-
 from miner.mirror import SessionEndFile
+from shannon.smst.bulk import LeafSet
 
 
 @dataclass(frozen=True, slots=True)

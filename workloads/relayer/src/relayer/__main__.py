@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import uvloop
+from pydantic import ValidationError
+
 from pocket_api.base import problem_of
 from pocket_api.workload import RelayerConfig
-from pydantic import ValidationError
 from shannon import logs
 from shannon.program import run_program
 

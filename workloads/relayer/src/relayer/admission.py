@@ -5,14 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from relayer.rejection import Reason, Rejected
 from shannon.chain.model import Account, Application, Difficulty, Session, Supplier
 from shannon.crypto.ring import verify_ring_signature
 from shannon.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError, InvalidSignature, NotFound
 from shannon.relays.messages import RelayRequest, SessionHeader
 from shannon.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
 from shannon.sessions.grid import SharedParams
-
-from relayer.rejection import Reason, Rejected
 
 _FARTHEST = 10_000  # blocks between a plausible session and the chain's height
 _RING_SECONDS = 30.0

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import aiohttp
 from multidict import CIMultiDict
-from pocket_api.relayminer import Backend, Service
-from shannon.relays.envelope import HttpRequest, HttpResponse, canonical_headers
 from yarl import URL
 
+from pocket_api.relayminer import Backend, Service
 from relayer.paths import backend_url
 from relayer.rejection import Reason, Rejected
+from shannon.relays.envelope import HttpRequest, HttpResponse, canonical_headers
 
 _FILLED_FROM_OUTSIDE = ("Content-Type", "Accept", "User-Agent")
 # Hop-by-hop and framing headers belong to one connection; the client sets its own.

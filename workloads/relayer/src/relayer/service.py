@@ -9,18 +9,17 @@ from ledger.errors import LedgerError, LedgerFull, SessionClosed
 from ledger.local_log import Record
 from ledger.publisher import Publisher
 from pocket_api.relayminer import Recording, Service, Validation
+from relayer import metrics
+from relayer.admission import Admission, Admitted, plausible_problem
+from relayer.backends import Served, ServiceBackends
+from relayer.rejection import Reason, Rejected
+from relayer.signing import signed_response
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import DecodingError
 from shannon.relays.difficulty import is_applicable
 from shannon.relays.envelope import HttpRequest, decode_http_request
 from shannon.relays.messages import RelayRequest, RelayResponse, SessionHeader, decode_relay_request, relay_hash
 from shannon.relays.wire import bytes_field
-
-from relayer import metrics
-from relayer.admission import Admission, Admitted, plausible_problem
-from relayer.backends import Served, ServiceBackends
-from relayer.rejection import Reason, Rejected
-from relayer.signing import signed_response
 
 RPC_TYPES = {"3": "jsonRpc", "4": "rest", "5": "cometBft", "json_rpc": "jsonRpc", "jsonrpc": "jsonRpc",
              "jsonRpc": "jsonRpc", "rest": "rest", "comet_bft": "cometBft", "cometbft": "cometBft",

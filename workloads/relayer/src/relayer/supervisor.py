@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 from aiohttp import web
-from pocket_api.workload import RelayerConfig
 from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+
+from pocket_api.workload import RelayerConfig
 from shannon.errors import ConfigurationError
 
 _LOG = logging.getLogger("relayer.supervisor")

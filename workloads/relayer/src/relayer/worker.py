@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import web
+
 from ledger.chain_cache import CachedChain
 from ledger.connection import await_safe_redis, connect
 from ledger.heights import HeightFollower
@@ -16,17 +17,16 @@ from ledger.keys import Keys
 from ledger.local_log import LocalLog
 from ledger.publisher import Publisher
 from pocket_api.workload import RelayerConfig
-from shannon.chain.identity import require_chain_id
-from shannon.chain.nodes import NodeAddress
-from shannon.crypto.ecdsa import PrivateKey
-from shannon.errors import ConfigurationError, PocketError
-from shannon.keys.loading import KeySet, load_keys_directory
-
 from relayer import metrics
 from relayer.admission import Admission
 from relayer.backends import ServiceBackends
 from relayer.http import HttpTransport
 from relayer.service import RelayService
+from shannon.chain.identity import require_chain_id
+from shannon.chain.nodes import NodeAddress
+from shannon.crypto.ecdsa import PrivateKey
+from shannon.errors import ConfigurationError, PocketError
+from shannon.keys.loading import KeySet, load_keys_directory
 
 _LOG = logging.getLogger("relayer.worker")
 _RELOAD_SECONDS = 2.0
