@@ -108,7 +108,7 @@ MUTANTS = [
            f"{PATH}::test_an_unprofitable_session_is_skipped_with_its_amounts"),
     Mutant(f"{MINER}/claims.py", "bad = worthy.pop(error.index)", "bad = worthy.pop(0); raise",
            f"{PATH}::test_one_message_that_can_never_succeed_does_not_take_the_others_with_it"),
-    Mutant(f"{MINER}/claims.py", "self.audit.keep_seal(self.supplier, end, seal, signed.encode())", "pass",
+    Mutant(f"{MINER}/claims.py", "self.audit.keep_seal(self.supplier, end, seal, signed)", "pass",
            f"{RACES}::test_a_seal_is_on_the_volume_and_in_redis_before_its_claim_is_broadcast"),
     Mutant(f"{MINER}/claims.py", "if sent is None:\n            _, groups", "if False:\n            _, groups",
            f"{RACES}::test_after_a_crash_between_seal_and_broadcast_the_same_bytes_are_sent"),

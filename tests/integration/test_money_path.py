@@ -3,6 +3,9 @@
 Windows of these worlds: sessions of 10 blocks, claims in 12…16, proofs in 16…20, settlement in 20.
 """
 
+import asyncio
+import os
+import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -15,6 +18,7 @@ from ledger.scripts import CLOSE
 from ledger.seals import Seal, SignedGroup
 from mine import mine
 from miner.stages import Action
+from miner.trie_pool import TriePool, TrieWorkFailed
 from shannon.chain.client import ChainClient
 from shannon.chain.nodes import NodeAddress
 from shannon.errors import ChainUnavailable
@@ -415,6 +419,77 @@ async def test_an_unstaked_supplier_still_claims_and_proves_its_last_session(ali
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"
     assert address("bob") in alice.chain.state.suppliers
+
+
+async def test_a_reread_in_mid_flight_is_not_undone_by_what_was_read_before_it(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 6))
+    await alice.miner.tail()
+    tailer = alice.miner.tailer
+    session = alice.miner.sessions[header.session_id]
+    session.position = "0-0"
+    store = tailer._store
+
+    def interrupted(*arguments):
+        store(*arguments)
+        tailer.reread()
+
+    tailer._store = interrupted
+    await tailer.tail_once()
+    assert session.position == "0-0"
+    tailer._store = store
+    await tailer.tail_once()
+    assert session.position != "0-0"
+    assert alice.mirror.file(10).count(alice.supplier, header.session_id) == 6
+
+
+async def test_concurrent_readers_never_move_a_position_back(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 30))
+    await alice.miner.tailer.discover({})
+    await asyncio.gather(*(alice.miner.tailer.tail_once(count=7) for _ in range(8)))
+    last = (await alice.redis.xrevrange(Keys("test").stream(alice.supplier, header.session_id), count=1))[0][0]
+    assert alice.miner.sessions[header.session_id].position == last.decode()
+
+
+async def test_relays_of_a_session_that_was_finished_meanwhile_are_dropped_quietly(alice):
+    header = alice.header()
+    rows = alice.relays(header, 2)
+    await alice.record(rows)
+    await alice.to(21)
+    file = alice.mirror.file(10)
+    assert file.store(alice.supplier, header.session_id, [], 0, "1-1", "x") == 0
+
+
+async def test_a_full_volume_stops_no_claim(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(11)
+    desk, keep = alice.miner.claims, alice.audit.keep_seal
+
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    desk.audit.keep_seal = full
+    await alice.to(14)
+    assert alice.claim(header) is not None
+    desk.audit.keep_seal = keep
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_dead_trie_process_is_replaced(alice):
+    pool = TriePool()
+    try:
+        with pytest.raises(TrieWorkFailed):
+            await pool._run(os._exit, 1)
+        header = alice.header()
+        await alice.record(alice.relays(header, 3))
+        alice.miner.claims.pool = alice.miner.proofs.pool = pool
+        await alice.to(21)
+        assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+    finally:
+        pool.close()
 
 
 async def test_two_tries_at_the_same_block_send_one_claim(alice):

@@ -4,160 +4,20 @@ import asyncio
 import contextlib
 import gzip
 import json
-import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-import aiohttp
 import pytest
-from aiohttp import web
 
-from ledger.chain_cache import CachedChain
-from ledger.keys import Keys
-from ledger.local_log import LocalLog
-from ledger.publisher import Publisher, PublisherLimits
 from ledger.seals import SealStore
-from ledger.tail import Tail
-from localnet.chain import Chain
-from localnet.hydration import hydrate
-from localnet.server import serve
-from pocket_api.relayminer import Recording, Service
-from relayer.admission import Admission
-from relayer.backends import ServiceBackends
-from relayer.http import HttpTransport
-from relayer.service import RelayService
-from shannon.chain.nodes import NodeAddress
+from pocket_api.relayminer import Recording
+from relays import KEYS, Backend, listening, relaying
 from shannon.crypto.ecdsa import signature_holds
 from shannon.crypto.ring import sign_ring
 from shannon.relays.envelope import HttpRequest, decode_http_response
 from shannon.relays.messages import RelayRequest, decode_mined_relay, decode_relay_response
-from world import World, address, key
+from world import address, key
 
 pytestmark = pytest.mark.redis
-KEYS = Keys("relayer-test")
-
-
-@dataclass
-class Backend:
-    """A scripted backend that remembers what it was asked."""
-
-    answer: tuple[int, dict, bytes] = (200, {"Content-Type": "application/json"}, b'{"ok":true}')
-    requests: list = field(default_factory=list)
-    gate: asyncio.Event | None = None
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
-    url: str = ""
-
-    async def handle(self, request: web.Request) -> web.Response:
-        self.requests.append((request.method, request.path_qs, dict(request.headers), await request.read()))
-        self.asked.set()
-        if self.gate is not None:
-            await self.gate.wait()
-        status, headers, body = self.answer
-        return web.Response(status=status, headers=headers, body=body)
-
-
-@contextlib.asynccontextmanager
-async def listening(handler) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)
-    async with running(app) as url:
-        yield url
-
-
-@contextlib.asynccontextmanager
-async def running(app) -> AsyncIterator[str]:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-@dataclass
-class Relaying:
-    world: World
-    chain: Chain
-    backend: Backend
-    http: aiohttp.ClientSession
-    url: str
-    redis: object
-    publisher: Publisher
-    height: list
-    keys: dict
-    problem: list
-
-    def header(self, service="eth", height=0):
-        return hydrate(self.chain.state, self.chain.block_hash, self.world.application(service), service, height).header
-
-    def request(self, **changes):
-        header = changes.pop("header", None) or self.header()
-        supplier = changes.pop("supplier", address("alice"))
-        body = changes.pop("body", b'{"jsonrpc":"2.0","id":1,"method":"m"}')
-        url = changes.pop("url", "http://gateway/")
-        return replace(self.world.request(header, supplier, body, url), **changes)
-
-    async def send(self, data, headers=None):
-        body = data if isinstance(data, bytes) else data.encode()
-        async with self.http.post(self.url, data=body, headers=headers or {}) as answer:
-            return answer.status, dict(answer.headers), await answer.read()
-
-    async def leaves(self, header=None, supplier=None):
-        header = header or self.header()
-        read = await Tail(self.redis, KEYS, supplier or address("alice")).read({header.session_id: "0-0"}, 1000)
-        return [entry.relay for entry in read.get(header.session_id, [])]
-
-
-@contextlib.asynccontextmanager
-async def relaying(redis, folder, *, recording=Recording.STRICT, service=None, **genesis) -> AsyncIterator[Relaying]:
-    world, backend = World(), Backend()
-    chain = Chain(world.genesis(**genesis))
-    async with contextlib.AsyncExitStack() as stack:
-        localnet = await stack.enter_async_context(serve(chain))
-        backend.url = await stack.enter_async_context(listening(backend.handle))
-        fields = {"id": "eth", "maxBodyBytes": 100_000}
-        fields["backends"] = {
-            "jsonRpc": {"urls": [backend.url + "/base"], "timeoutSeconds": 0.5, "headers": {"X-Set": "1"}}
-        }
-        fields["backends"]["rest"] = {"urls": [backend.url]}
-        fields |= service or {}
-        model = Service.model_validate(fields)
-        node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
-        client = CachedChain([node], redis, KEYS, timeout_seconds=1)
-        stack.push_async_callback(client.close)
-        log = LocalLog(folder / "log", "w")
-        stack.callback(log.close)
-        publisher = Publisher(redis, KEYS, log, PublisherLimits(linger_seconds=0, patience_seconds=0.3))
-        backends = {"eth": ServiceBackends(model, time.monotonic)}
-        stack.push_async_callback(backends["eth"].close)
-        height, keys, problem = [1], {address("alice"): key("alice")}, [None]
-        relay_service = RelayService(
-            services={"eth": model},
-            backends=backends,
-            admission=Admission(client, lambda: height[0], time.monotonic),
-            publisher=publisher,
-            keys=lambda: keys,
-            height=lambda: height[0],
-            clock=time.monotonic,
-            recording=recording,
-        )
-        transport = HttpTransport(
-            relay_service,
-            health=lambda: {"status": "ok"},
-            ready_problem=lambda: problem[0],
-            service_ready=lambda name: {"ready": name == "eth"} if name in ("eth", "base") else None,
-            draining=lambda: False,
-        )
-        url = await stack.enter_async_context(running(transport.application()))
-        http = await stack.enter_async_context(aiohttp.ClientSession())
-        task = asyncio.create_task(publisher.run())
-        try:
-            yield Relaying(world, chain, backend, http, url, redis, publisher, height, keys, problem)
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import click
 
 import relayctl
 from relayctl.demo import DemoOptions, run_demo
+from relayctl.ledger_commands import ledger
 from shannon.errors import PocketError
 
 
@@ -52,6 +53,9 @@ def demo(
     folder = Path(tempfile.mkdtemp(prefix="pocket-demo-"))
     options = DemoOptions(samples, folder, sessions, rate, keep, chaos, corrupt or "", lose_redis)
     sys.exit(run_demo(options, lambda path: shutil.rmtree(path, ignore_errors=True)))
+
+
+main.add_command(ledger)
 
 
 @main.group()

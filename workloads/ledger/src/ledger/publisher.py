@@ -220,18 +220,21 @@ class Publisher:
         await self._release()
 
     async def replay(self, reason: str) -> None:
-        """Appends everything in the log again; a relay that is already there makes no second leaf."""
+        """Appends everything in the log again; a relay that is already there makes no second leaf.
+
+        New relays are recorded between the batches: a long log does not hold them up.
+        """
         self._on_replay(reason)
-        async with self._flushing:
-            for segment in list(self._log.segments):
-                batches: dict[str, list[Record]] = defaultdict(list)
-                for record in segment.read():
-                    batches[record.supplier].append(record)
-                for supplier, records in batches.items():
-                    for start in range(0, len(records), _REPLAY_BATCH):
-                        chunk = records[start : start + _REPLAY_BATCH]
+        for segment in list(self._log.segments):
+            batches: dict[str, list[Record]] = defaultdict(list)
+            for record in segment.read():
+                batches[record.supplier].append(record)
+            for supplier, records in batches.items():
+                for start in range(0, len(records), _REPLAY_BATCH):
+                    chunk = records[start : start + _REPLAY_BATCH]
+                    async with self._flushing:
                         closed = await self._append(supplier, chunk, segment)
-                        self.counters.replayed += sum(r.session_id not in closed for r in chunk)
+                    self.counters.replayed += sum(r.session_id not in closed for r in chunk)
 
     async def _release(self) -> None:
         """Releases ended segments whose sessions are all settled or mirrored beyond what the segment holds."""

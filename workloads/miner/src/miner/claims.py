@@ -1,6 +1,7 @@
 """Claims of one supplier: seal, then broadcast nothing but the seal (docs/fragile/seal.md)."""
 
 import logging
+import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -103,9 +104,19 @@ class ClaimDesk:
             await self.load_seals(by_id)
             return
         for seal in seals:
-            self.audit.keep_seal(self.supplier, end, seal, signed.encode())
+            self._keep(seal, end, signed.encode(), needed=mirror_only)
             by_id[seal.session_id].seal = seal
         await self._broadcast(signed.tx_raw, end, block, len(seals))
+
+    def _keep(self, seal: Seal, end: int, signed: str, *, needed: bool) -> None:
+        """Keeps a seal on the volume. A full volume stops no claim whose seal is in Redis; raises where it is not."""
+        try:
+            self.audit.keep_seal(self.supplier, end, seal, signed)
+        except sqlite3.Error as error:
+            if needed:
+                raise
+            metrics.ERRORS.labels("volume").inc()
+            _LOG.error("the volume took no seal: %s. Free space on it.", error)
 
     async def _store(self, seals: list[Seal], last_ids: Mapping[str, str], group: str, signed: SignedGroup) -> bool:
         """Whether the seals are ours; raises StaleView, Fenced and what Redis raises."""
@@ -187,7 +198,7 @@ class ClaimDesk:
             session = sessions.get(session_id)
             if session is not None and session.seal is None:
                 session.seal = seal
-                self.audit.keep_seal(self.supplier, session.end, seal, "")
+                self._keep(seal, session.end, "", needed=False)
 
     async def send_again(self, sessions: Sequence[TrackedSession], block: Block) -> None:
         """Sends sealed claims that the chain does not show: the same bytes first, then the same roots signed anew."""

@@ -94,6 +94,8 @@ class SessionEndFile:
         """Stores leaves and the new position in one durable step; the number of leaves that were new."""
         with self._lock:
             number = self._number(supplier, session_id)
+            if number is None:
+                return 0  # finished meanwhile: its relays are settled or lost
             database = self._database
             database.execute("BEGIN IMMEDIATE")
             try:

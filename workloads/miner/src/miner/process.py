@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sqlite3
 import time
 
 import aiohttp
@@ -101,7 +102,7 @@ class Miner:
             chain = CachedChain(nodes, redis, keys, timeout_seconds=config.chain.query_timeout_seconds)
             stack.push_async_callback(chain.close)
             http = await stack.enter_async_context(aiohttp.ClientSession())
-            comet = CometClient(nodes, http, config.chain.query_timeout_seconds)
+            comet = CometClient(nodes, http, config.chain.query_timeout_seconds, config.chain.block_seconds)
             await require_chain_id(chain, config.chain.id, self._stop)
             mirror = stack.enter_context(Mirror(config.data_dir / "mirror"))
             audit = Audit(config.data_dir / "audit.sqlite")
@@ -198,7 +199,8 @@ class Miner:
             except Fenced as error:
                 self._lost_ownership(error)
                 return
-            except (PocketError, RedisError, OSError, TimeoutError) as error:
+            except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
+                # A full volume stops mirroring, never claims: what is not mirrored is still in the streams.
                 metrics.ERRORS.labels("tail").inc()
                 failures += 1
                 if failures == 1:
@@ -219,17 +221,17 @@ class Miner:
             if block is None:
                 continue
             stages: dict[str, int] = {}
-            try:
-                proof = await chain.proof_params()
-                for supplier in self._suppliers.values():
-                    for stage, number in (await supplier.on_block(block, proof)).items():
+            for supplier in self._suppliers.values():
+                # One supplier's trouble must not keep the others from their windows.
+                try:
+                    for stage, number in (await supplier.on_block(block, await chain.proof_params())).items():
                         stages[stage] = stages.get(stage, 0) + number
-            except Fenced as error:
-                self._lost_ownership(error)
-                return
-            except (PocketError, RedisError, OSError, TimeoutError) as error:
-                metrics.ERRORS.labels("decide").inc()
-                _LOG.warning("deciding: %s", error)
+                except Fenced as error:
+                    self._lost_ownership(error)
+                    return
+                except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
+                    metrics.ERRORS.labels("decide").inc()
+                    _LOG.warning("deciding: %s", error, extra={"fields": {"supplier": supplier.supplier}})
             for stage in ("ACTIVE", "GRACE", "CLAIMABLE", "SEALED", "CLAIMED", "PROOFABLE", "PROVED", "SETTLED"):
                 metrics.SESSIONS.labels(stage).set(stages.get(stage, 0))
 

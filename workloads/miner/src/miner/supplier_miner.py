@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sqlite3
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,6 @@ from miner.audit import Audit, Outcome
 from miner.claims import ClaimDesk
 from miner.mirror import Mirror
 from miner.proofs import ProofDesk
-from miner.sender import SendError
 from miner.sessions import TrackedSession
 from miner.settlement import Verdict, verdict
 from miner.stages import Action, ClaimState, Decision, Facts, decide
@@ -24,7 +24,7 @@ from shannon.chain.client import ChainClient
 from shannon.chain.comet import CometClient
 from shannon.chain.model import Block
 from shannon.claims.requirement import Claim, ProofParams
-from shannon.errors import ChainError, PocketError
+from shannon.errors import PocketError
 
 _LOG = logging.getLogger("miner.supplier")
 _TOMBSTONE_BLOCKS = 500
@@ -103,7 +103,7 @@ class SupplierMiner:
                 raise
             except StaleView as error:
                 _LOG.info("%s, again at the next block", error)
-            except (SendError, ChainError, RedisError, OSError, TimeoutError, PocketError) as error:
+            except (RedisError, OSError, TimeoutError, PocketError, sqlite3.Error) as error:
                 metrics.ERRORS.labels(action.name.lower()).inc()
                 _LOG.warning(
                     "%s did not work and is tried again: %s", action.value, error,

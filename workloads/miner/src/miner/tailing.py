@@ -24,6 +24,10 @@ class Tailer:
         self._chain = chain
         self._sessions = sessions
         self._incarnation = ""
+        # Tail loop and sealing both read; a position must never go back because the slower one finished last.
+        self._reading = asyncio.Lock()
+        # Grows with every reread: what was read before it must not move a position.
+        self._generation = 0
 
     @property
     def supplier(self) -> str:
@@ -41,6 +45,7 @@ class Tailer:
 
     def reread(self) -> None:
         """Reads every stream from its start again: Redis may hold other content under known ids."""
+        self._generation += 1
         for session in self._sessions.values():
             session.position = "0-0"
 
@@ -49,6 +54,7 @@ class Tailer:
         incarnation = await self._tail.incarnation()
         if incarnation != self._incarnation:
             self._incarnation = incarnation
+            self._generation += 1
             for session in self._sessions.values():
                 if session.incarnation != incarnation:
                     session.position = "0-0"
@@ -99,27 +105,34 @@ class Tailer:
         return True
 
     async def tail_once(self, count: int = 500) -> int:
-        """Mirrors what is new; the number of entries read. Raises what Redis raises."""
+        """Mirrors what is new; the number of entries read. Raises what Redis and the volume raise."""
+        async with self._reading:
+            return await self._tail_once(count)
+
+    async def _tail_once(self, count: int) -> int:
         positions = {}
         for session_id, session in list(self._sessions.items()):
             if await self.learn_terms(session):
                 positions[session_id] = session.position
+        generation, incarnation = self._generation, self._incarnation
         read = await self._tail.read(positions, count)
         marks = {}
         total = 0
         for session_id, entries in read.items():
-            session = self._sessions[session_id]
-            if not entries or session.terms is None:
+            tracked = self._sessions.get(session_id)
+            if tracked is None or not entries or tracked.terms is None:
                 continue
-            await asyncio.to_thread(self._store, session, session.terms, entries)
-            session.position = entries[-1].id
-            session.incarnation = self._incarnation
-            marks[session_id] = f"{self._incarnation}/{session.position}"
+            await asyncio.to_thread(self._store, tracked, tracked.terms, entries, incarnation)
             total += len(entries)
+            if generation != self._generation:
+                break
+            tracked.position = entries[-1].id
+            tracked.incarnation = incarnation
+            marks[session_id] = f"{incarnation}/{tracked.position}"
         await self._tail.mark_mirrored(marks)
         return total
 
-    def _store(self, session: TrackedSession, terms: Terms, entries: list[Entry]) -> None:
+    def _store(self, session: TrackedSession, terms: Terms, entries: list[Entry], incarnation: str) -> None:
         leaves = []
         refused = 0
         for entry in entries:
@@ -131,6 +144,6 @@ class Tailer:
                 fields = {"supplier": self.supplier, "session": session.header.session_id, "entry": entry.id}
                 _LOG.warning("an entry was refused: %s", error, extra={"fields": fields})
         added = self._mirror.file(session.end).store(
-            self.supplier, session.header.session_id, leaves, refused, entries[-1].id, self._incarnation
+            self.supplier, session.header.session_id, leaves, refused, entries[-1].id, incarnation
         )
         metrics.RELAYS.labels(self.supplier).inc(added)

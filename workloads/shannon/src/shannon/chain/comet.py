@@ -60,11 +60,17 @@ class CometClient:
     """Blocks and their events from the first node that answers."""
 
     def __init__(
-        self, addresses: Sequence[NodeAddress], http: aiohttp.ClientSession, timeout_seconds: float = 5.0
+        self,
+        addresses: Sequence[NodeAddress],
+        http: aiohttp.ClientSession,
+        timeout_seconds: float = 5.0,
+        block_seconds: float = 10.0,
     ) -> None:
         self._nodes = Failover(list(addresses))
         self._http = http
         self._timeout = timeout_seconds
+        # Pings show a dead connection; a living one that announces no block for so long is useless as well.
+        self._silence = max(_SILENCE_SECONDS, 3 * block_seconds)
 
     async def _call(self, method: str, **params: str) -> Any:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
@@ -100,7 +106,7 @@ class CometClient:
     async def heights(self) -> AsyncIterator[int]:
         """Heights as a node's WebSocket announces them; raises ChainUnavailable when the connection ends.
 
-        A connection that stays silent longer than the server's ping interval counts as lost.
+        A connection without an announcement for three blocks' time counts as lost.
         """
         node = self._nodes.nodes[self._nodes.order()[0]]
         try:
@@ -109,7 +115,7 @@ class CometClient:
                     {"jsonrpc": "2.0", "id": 1, "method": "subscribe", "params": {"query": HEADER_QUERY}}
                 )
                 while True:
-                    async with asyncio.timeout(_SILENCE_SECONDS):
+                    async with asyncio.timeout(self._silence):
                         frame = await socket.receive()
                     if frame.type is not aiohttp.WSMsgType.TEXT:
                         raise ChainUnavailable(f"{node.websocket_url}: closed")

@@ -1,0 +1,107 @@
+"""`relayctl ledger`: looking at a miner's volume, with the miner running or not."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import click
+
+from miner.audit import Audit, AuditError
+from miner.mirror import Mirror
+from shannon.relays.messages import relay_hash
+from shannon.smst.bulk import LeafSet
+from shannon.smst.digest import Root, leaf_digest, path_of
+from shannon.smst.incremental import Trie
+
+_DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="The miner's data folder.",
+)
+
+
+@click.group()
+def ledger() -> None:
+    """Look at a miner's volume: outcomes, seals, tries."""
+
+
+def _audit(data: Path) -> Audit:
+    path = data / "audit.sqlite"
+    if not path.exists():
+        raise click.ClickException(f"{path} does not exist: is {data} the data folder of a miner?")
+    return Audit(path)
+
+
+@ledger.command()
+@_DATA
+def verify(data: Path) -> None:
+    """Check the hash chain of all outcomes."""
+    audit = _audit(data)
+    try:
+        rows = audit.outcomes()
+    except AuditError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        audit.close()
+    click.echo(f"{len(rows)} outcomes, none altered")
+
+
+@ledger.command()
+@_DATA
+def export(data: Path) -> None:
+    """Print every outcome as one JSON object a line."""
+    audit = _audit(data)
+    try:
+        for row in audit.outcomes():
+            click.echo(json.dumps(row, sort_keys=True))
+    except AuditError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        audit.close()
+
+
+@ledger.command()
+@_DATA
+@click.option("--session", "session_id", help="Only this session id (or its beginning).")
+def rebuild(data: Path, session_id: str | None) -> None:
+    """Rebuild the tries of mirrored sessions from their relays, twice, and compare them with the seals."""
+    audit = _audit(data)
+    wrong = seen = 0
+    try:
+        with Mirror(data / "mirror") as mirror:
+            for end in mirror.ends():
+                for row in mirror.file(end).sessions():
+                    if session_id and not row.session_id.startswith(session_id):
+                        continue
+                    seen += 1
+                    seal = audit.seals(row.supplier).get(row.session_id)
+                    wrong += _compare(mirror, end, row.supplier, row.session_id, seal[1].root if seal else None)
+    except sqlite3.Error as error:
+        raise click.ClickException(f"the volume cannot be read: {error}") from error
+    finally:
+        audit.close()
+    if session_id and not seen:
+        raise click.ClickException(f"no mirrored session begins with {session_id}; finished ones are deleted")
+    if wrong:
+        raise click.ClickException(f"{wrong} of {seen} sessions have another root than they should")
+
+
+def _compare(mirror: Mirror, end: int, supplier: str, session_id: str, sealed: bytes | None) -> int:
+    file = mirror.file(end)
+    trie, leaves = Trie(), []
+    for path, stored in file.leaves(supplier, session_id):
+        content = file.content(supplier, session_id, path)
+        key = relay_hash(content.value)
+        digest = leaf_digest(path_of(key), content.value, content.weight)
+        if path_of(key) != path or digest != stored:
+            click.echo(f"{session_id} {supplier}: leaf {path.hex()[:16]} does not match its relay")
+            return 1
+        trie.insert(key, content.value, content.weight)
+        leaves.append((path, digest))
+    root = LeafSet(leaves).root()
+    verdict = "open" if sealed is None else "equals the seal" if sealed == root else "DIFFERS FROM THE SEAL"
+    if root != trie.root():
+        verdict = "BULK AND INCREMENTAL ROOT DIFFER"
+    click.echo(f"{session_id} {supplier}: {Root(root).count} relays, root {root[:32].hex()[:16]}…, {verdict}")
+    return int(verdict.isupper() or "DIFFERS" in verdict)
