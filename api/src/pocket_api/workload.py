@@ -1,10 +1,11 @@
 """Configuration of the workloads, rendered from the resources; the same in a cluster and embedded."""
 
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from pocket_api.base import Model
+from pocket_api.base import ManifestError, Model, problem_of
 from pocket_api.relayminer import Chain, Miner, Relayer, Service
 
 
@@ -42,3 +43,16 @@ class MinerConfig(WorkloadConfig):
     """One miner pod."""
 
     miner: Miner
+
+
+C = TypeVar("C", bound=WorkloadConfig)
+
+
+def read_config(model: type[C], path: Path) -> C:
+    """A workload's configuration from its JSON file; raises ManifestError."""
+    try:
+        return model.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise ManifestError(f"{path}: {problem_of(error)}") from error

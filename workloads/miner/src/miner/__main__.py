@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 
 import uvloop
-from pydantic import ValidationError
 
 from miner.process import Miner
-from pocket_api.base import problem_of
-from pocket_api.workload import MinerConfig
+from pocket_api.base import ManifestError
+from pocket_api.workload import MinerConfig, read_config
 from shannon import logs
 from shannon.program import run_program
 
@@ -22,12 +21,9 @@ def main() -> int:
     options = parser.parse_args()
     logs.configure("miner", os.environ.get("LOG_LEVEL", "INFO"))
     try:
-        config = MinerConfig.model_validate_json(options.config.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        sys.stderr.write(f"miner: {options.config}: {problem_of(error)}\n")
-        return os.EX_CONFIG
-    except OSError as error:
-        sys.stderr.write(f"miner: {options.config}: {error.strerror}\n")
+        config = read_config(MinerConfig, options.config)
+    except ManifestError as error:
+        sys.stderr.write(f"miner: {error}\n")
         return os.EX_CONFIG
     return run_program("miner", Miner(config).run(), uvloop.run)
 

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import uvloop
-from pydantic import ValidationError
 
-from pocket_api.base import problem_of
-from pocket_api.workload import RelayerConfig
+from pocket_api.base import ManifestError
+from pocket_api.workload import RelayerConfig, read_config
 from shannon import logs
 from shannon.program import run_program
 
@@ -24,12 +23,9 @@ def main() -> int:
     component = "relayer" if options.worker is None else f"relayer-worker-{options.worker}"
     logs.configure(component, os.environ.get("LOG_LEVEL", "INFO"))
     try:
-        config = RelayerConfig.model_validate_json(options.config.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        sys.stderr.write(f"relayer: {options.config}: {problem_of(error)}\n")
-        return os.EX_CONFIG
-    except OSError as error:
-        sys.stderr.write(f"relayer: {options.config}: {error.strerror}\n")
+        config = read_config(RelayerConfig, options.config)
+    except ManifestError as error:
+        sys.stderr.write(f"relayer: {error}\n")
         return os.EX_CONFIG
     if options.worker is None:
         from relayer.supervisor import Supervisor  # noqa: PLC0415 - the parent loads no relay code

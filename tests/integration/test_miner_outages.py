@@ -1,0 +1,215 @@
+"""Outages on the money path: nodes, Redis, volume, processes; block by block against a localnet.
+
+Windows of these worlds: sessions of 10 blocks, claims in 12…16, proofs in 16…20, settlement in 20.
+"""
+
+import asyncio
+import os
+import sqlite3
+
+import pytest
+
+import slow_curve as slow
+from ledger.connection import connect
+from ledger.keys import Keys
+from mine import mine
+from miner.trie_pool import TriePool, TrieWorkFailed
+from shannon.chain.client import ChainClient
+from shannon.chain.nodes import NodeAddress
+from shannon.errors import ChainUnavailable
+from shannon.relays.messages import relay_hash
+from shannon.smst.digest import Root, path_of
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+async def alice(redis, tmp_path):
+    async with mine(redis, tmp_path) as made:
+        yield made
+
+
+def slow_root(rows):
+    return slow.trie_root({path_of(relay_hash(row.relay)): (row.relay, 100) for row in rows})
+
+
+async def test_an_evicted_claim_is_sent_again_with_the_same_root(alice):
+    header = alice.header()
+    rows = alice.relays(header, 4)
+    await alice.record(rows)
+    alice.chain.faults.evict = 1
+    await alice.to(16)
+    assert alice.claim(header).root_hash == slow_root(rows)
+
+
+async def test_an_evicted_proof_is_sent_again(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 4))
+    await alice.to(15)
+    alice.chain.faults.evict = 1
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (18, "sdk", "failed to add unordered nonce: sender x has already used timeout 1: invalid request"),
+        (4, "sdk", "signature verification failed; please verify account number (0) and chain-id (pocket)"),
+        (20, "sdk", "mempool is full"),
+        (13, "sdk", "insufficient fees; got:  required: 1upokt: insufficient fee"),
+    ],
+)
+async def test_a_refused_broadcast_is_repaired_within_the_window(alice, refusal):
+    header = alice.header()
+    await alice.record(alice.relays(header, 4))
+    alice.chain.faults.refuse.append(refusal)
+    await alice.to(16)
+    assert Root(alice.claim(header).root_hash).count == 4
+    alice.chain.faults.refuse.append(refusal)
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_held_up_chain_still_gets_the_claim_in_time(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 4))
+    await alice.to(12)
+    alice.chain.faults.hold_blocks = 2
+    await alice.to(16)
+    assert alice.claim(header) is not None
+
+
+async def test_sealing_waits_after_a_redis_restart_but_only_for_half_of_the_window(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    alice.settled = False
+    await alice.to(13)
+    assert alice.miner.sessions[header.session_id].seal is None
+    await alice.to(14)
+    assert alice.miner.sessions[header.session_id].seal is not None
+    await alice.to(16)
+    assert alice.claim(header) is not None
+
+
+async def test_without_redis_the_mirrored_relays_are_sealed_before_the_window_closes(alice, redis):
+    header = alice.header()
+    rows = alice.relays(header, 3)
+    await alice.record(rows)
+    await alice.to(12)
+    miner = alice.miner
+    away = connect("redis://127.0.0.1:1/0")
+    for part in (miner.store, miner.tailer._tail):
+        part._redis = away
+    proof = await alice.client.proof_params()
+    for height in (13, 14, 15, 16):
+        alice.skip(height)
+        await miner.on_block(await alice.client.latest_block(), proof)
+    assert alice.claim(header).root_hash == slow_root(rows)
+    for part in (miner.store, miner.tailer._tail):
+        part._redis = redis
+    await away.aclose()
+    alice.start()
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_an_unreachable_node_changes_nothing_and_is_survived(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(12)
+    desk = alice.miner.claims
+    working = desk.sender._chain
+    async with ChainClient([NodeAddress.parse("127.0.0.1:1", "http://127.0.0.1:1")], timeout_seconds=0.2) as dead:
+        desk.sender._chain = dead
+        alice.miner.chain = dead
+        await alice.block()
+        assert alice.claim(header) is None
+        with pytest.raises(ChainUnavailable):
+            await dead.latest_block()
+    desk.sender._chain = working
+    alice.miner.chain = working
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_lagging_node_delays_but_does_not_lose(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(11)
+    alice.chain.faults.lag_blocks = 1
+    await alice.to(18)
+    alice.chain.faults.lag_blocks = 0
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_reread_in_mid_flight_is_not_undone_by_what_was_read_before_it(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 6))
+    await alice.miner.tail()
+    tailer = alice.miner.tailer
+    session = alice.miner.sessions[header.session_id]
+    session.position = "0-0"
+    store = tailer._store
+
+    def interrupted(*arguments):
+        store(*arguments)
+        tailer.reread()
+
+    tailer._store = interrupted
+    await tailer.tail_once()
+    assert session.position == "0-0"
+    tailer._store = store
+    await tailer.tail_once()
+    assert session.position != "0-0"
+    assert alice.mirror.file(10).count(alice.supplier, header.session_id) == 6
+
+
+async def test_concurrent_readers_never_move_a_position_back(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 30))
+    await alice.miner.tailer.discover({})
+    await asyncio.gather(*(alice.miner.tailer.tail_once(count=7) for _ in range(8)))
+    last = (await alice.redis.xrevrange(Keys("test").stream(alice.supplier, header.session_id), count=1))[0][0]
+    assert alice.miner.sessions[header.session_id].position == last.decode()
+
+
+async def test_relays_of_a_session_that_was_finished_meanwhile_are_dropped_quietly(alice):
+    header = alice.header()
+    rows = alice.relays(header, 2)
+    await alice.record(rows)
+    await alice.to(21)
+    file = alice.mirror.file(10)
+    assert file.store(alice.supplier, header.session_id, [], 0, "1-1", "x") == 0
+
+
+async def test_a_full_volume_stops_no_claim(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(11)
+    desk, keep = alice.miner.claims, alice.audit.keep_seal
+
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    desk.audit.keep_seal = full
+    await alice.to(14)
+    assert alice.claim(header) is not None
+    desk.audit.keep_seal = keep
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_dead_trie_process_is_replaced(alice):
+    pool = TriePool()
+    try:
+        with pytest.raises(TrieWorkFailed):
+            await pool._run(os._exit, 1)
+        header = alice.header()
+        await alice.record(alice.relays(header, 3))
+        alice.miner.claims.pool = alice.miner.proofs.pool = pool
+        await alice.to(21)
+        assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+    finally:
+        pool.close()
