@@ -41,6 +41,9 @@ def rows() -> list[Row]:
         target = 1.1 if workers == 1 else None
         found.append((f"{what}: CPU per relay", load["relayer_cpu_ms_per_relay"], "ms CPU", target))
         found.append((f"{what}: relays/s (cores shared)", load["relays_per_second"], "/s", None))
+        if workers == 1:
+            found.append((f"{what}: added p50 at half load", load["added_p50_ms_at_half_load"], "ms", 3))
+            found.append((f"{what}: added p99 at half load", load["added_p99_ms_at_half_load"], "ms", 15))
         found.append((f"{what}: p50 at saturation", load["p50_ms"], "ms", None))
         found.append((f"{what}: p99 at saturation", load["p99_ms"], "ms", None))
     return found

@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
@@ -77,7 +78,8 @@ async def _load(stack: Stack, count: int, connections: int) -> dict[str, float]:
 
         for body in bodies[:200]:
             await post(body)
-        pending = iter(bodies[200:])
+        bodies_half = bodies[200 : 200 + count // 3]
+        pending = iter(bodies[200 + count // 3 :])
         latencies: list[float] = []
 
         async def sender() -> None:
@@ -92,7 +94,11 @@ async def _load(stack: Stack, count: int, connections: int) -> dict[str, float]:
         seconds, used = time.perf_counter() - begun, cpu_seconds(process.pid) - before
         latencies.sort()
         number = len(latencies)
+        half = await _at_rate(post, bodies_half, number / seconds / 2)
+        direct = sorted([await _direct(http, stack) for _ in range(300)])
         return {
+            "added_p50_ms_at_half_load": (half[len(half) // 2] - direct[150]) * 1000,
+            "added_p99_ms_at_half_load": (half[int(len(half) * 0.99)] - direct[150]) * 1000,
             "relays": number,
             "failed": failed,
             "relays_per_second": number / seconds,
@@ -100,6 +106,25 @@ async def _load(stack: Stack, count: int, connections: int) -> dict[str, float]:
             "p50_ms": latencies[number // 2] * 1000,
             "p99_ms": latencies[int(number * 0.99)] * 1000,
         }
+
+
+async def _direct(http: aiohttp.ClientSession, stack: Stack) -> float:
+    """One call of the backend without relayer, seconds."""
+    begun = time.perf_counter()
+    async with http.post(stack.url("backend"), data=b'{"jsonrpc":"2.0","id":1,"method":"m"}') as answer:
+        await answer.read()
+    return time.perf_counter() - begun
+
+
+async def _at_rate(post: Callable[[bytes], Awaitable[float]], bodies: list[bytes], rate: float) -> list[float]:
+    """Sorted latencies, seconds, of relays that are sent at a steady rate."""
+    begun = time.perf_counter()
+
+    async def one(number: int, body: bytes) -> float:
+        await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+        return await post(body)
+
+    return sorted(await asyncio.gather(*(one(n, body) for n, body in enumerate(bodies))))
 
 
 def measure(workers: int, count: int = 4000, connections: int = 64) -> dict[str, float]:

@@ -3,6 +3,7 @@
 Windows of these worlds: sessions of 10 blocks, claims in 12…16, proofs in 16…20, settlement in 20.
 """
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,9 @@ from ledger.scripts import CLOSE
 from ledger.seals import Seal, SignedGroup
 from mine import mine
 from miner.stages import Action
-from shannon.relays.messages import relay_hash
+from shannon.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+from shannon.pb import pocket_proof_pb2 as proof_pb
+from shannon.relays.messages import decode_mined_relay, relay_hash
 from shannon.smst.digest import Root, path_of
 from shannon.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
 from world import World, address, key
@@ -43,6 +46,29 @@ async def test_recorded_relays_are_claimed_proven_and_paid(alice):
     assert (outcome["outcome"], outcome["stage"]) == ("settled", "SETTLED")
     assert outcome["details"]["settled_upokt"] == 20 * 100
     assert outcome["details"]["relays"] == 20
+
+
+async def test_an_independent_judge_agrees_with_miner_and_localnet(alice):
+    """Root, closest leaf, ring signature and response signature, all by the slow implementation."""
+    header = alice.header()
+    rows = alice.relays(header, 25)
+    await alice.record(rows)
+    await alice.to(17)
+    assert alice.claim(header).proof_validation_status == 1
+    assert alice.claim(header).root_hash == slow_root(rows)
+    (raw,) = [t.raw for t in alice.chain.transactions.values() if "/pocket.proof.MsgSubmitProof" in t.actions]
+    body = tx_pb.TxBody.FromString(tx_pb.TxRaw.FromString(raw).body_bytes)
+    proof = proof_pb.MsgSubmitProof.FromString(body.messages[0].value).proof
+    wanted = hashlib.sha256(alice.chain.block_hash(15) + header.session_id.encode()).digest()
+    by_path = {path_of(relay_hash(row.relay)): row.relay for row in rows}
+    closest = by_path[slow.closest_leaf(by_path, wanted)]
+    assert closest in proof
+    assert wanted in proof
+    _, request, response, _ = decode_mined_relay(closest)
+    assert slow.ring_signature_holds(request.signable_hash(), request.signature)
+    signature = response.supplier_operator_signature
+    assert slow.ecdsa_holds(key("alice").public_key, response.signable_hash(), signature)
+    assert not slow.ecdsa_holds(key("bob").public_key, response.signable_hash(), signature)
 
 
 async def test_a_relay_recorded_twice_is_one_leaf(alice):

@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import signal
+import subprocess
+import sys
+from urllib.request import Request, urlopen
 
 import pytest
 from click.testing import CliRunner
@@ -101,3 +105,18 @@ async def test_a_volume_is_verified_exported_and_its_tries_rebuilt(redis, tmp_pa
         assert (await invoke("ledger", "verify", "--data", folder)).exit_code == 1
         assert (await invoke("ledger", "export", "--data", folder)).exit_code == 1
     assert "data folder of a miner" in (await invoke("ledger", "verify", "--data", str(tmp_path / "log"))).output
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("pace", [["--step"], ["--block-seconds", "0"]])
+def test_the_localnet_runs_alone_by_command_or_as_fast_as_possible(pace):
+    command = [sys.executable, "-m", "relayctl.main", "localnet", "up", "--grpc-port", "0", "--rpc-port", "0", *pace]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        line = child.stdout.readline()
+        rpc = line.split("RPC ")[1].strip()
+        with urlopen(Request(f"{rpc}/localnet/step?blocks=5", method="POST"), timeout=10) as answer:
+            assert json.loads(answer.read())["height"] >= 6
+    finally:
+        child.send_signal(signal.SIGTERM)
+    assert child.wait(20) == 0

@@ -99,3 +99,29 @@ def trie_root(leaves, depth=0):
         for i in (32, 40)
     )
     return hashlib.sha256(b"\x01" + left + right + totals).digest() + totals
+
+
+def ecdsa_holds(public_key, message, signature):
+    """64-byte r‖s over SHA-256(message), low s."""
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    if not (0 < r < N and 0 < s <= N // 2):
+        return False
+    digest = int.from_bytes(hashlib.sha256(message).digest(), "big")
+    inverse = pow(s, -1, N)
+    point = add(multiply(digest * inverse, G), multiply(r * inverse, decode(public_key)))
+    return point is not None and point[0] % N == r
+
+
+def closest_leaf(leaves, path):
+    """The path of the leaf that a descent for `path` ends at, taking the other side where a side is empty."""
+    candidates, depth = list(leaves), 0
+    while len(candidates) > 1:
+
+        def side(leaf, depth=depth):
+            return leaf[depth // 8] >> (7 - depth % 8) & 1
+
+        wanted = side(path)
+        chosen = [leaf for leaf in candidates if side(leaf) == wanted]
+        candidates = chosen or candidates
+        depth += 1
+    return candidates[0]

@@ -69,10 +69,12 @@ def localnet() -> None:
 @click.option("--grpc-port", type=int, default=9090, show_default=True)
 @click.option("--rpc-port", type=int, default=26657, show_default=True)
 @click.option("--step", is_flag=True, help="Make blocks only on request: POST /localnet/step?blocks=N")
-def up(genesis: Path, host: str, grpc_port: int, rpc_port: int, step: bool) -> None:
+@click.option("--block-seconds", type=click.FloatRange(0), help="0 = as fast as possible; the genesis' by default.")
+def up(genesis: Path, host: str, grpc_port: int, rpc_port: int, step: bool, block_seconds: float | None) -> None:
     """Run the chain until Ctrl-C."""
     arguments = ["--host", host, "chain", "--genesis", str(genesis), "--grpc-port", str(grpc_port)]
     arguments += ["--rpc-port", str(rpc_port), *(["--step"] if step else [])]
+    arguments += [] if block_seconds is None else ["--block-seconds", str(block_seconds)]
     os.execv(sys.executable, [sys.executable, "-m", "localnet", *arguments])  # noqa: S606 - our own program
 
 

@@ -25,6 +25,8 @@ async def _chain(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     await _until_told(stop)
     chain = Chain(load_genesis(options.genesis))
+    if options.block_seconds is not None:
+        chain.block_seconds = max(0.0, options.block_seconds)
     async with serve(chain, host=options.host, grpc_port=options.grpc_port, rpc_port=options.rpc_port) as localnet:
         sys.stdout.write(f"localnet {chain.state.chain_id}: gRPC {localnet.grpc_url}, RPC {localnet.rpc_url}\n")
         sys.stdout.flush()
@@ -51,6 +53,7 @@ def main() -> int:
     chain.add_argument("--genesis", type=Path, required=True)
     chain.add_argument("--grpc-port", type=int, default=9090)
     chain.add_argument("--rpc-port", type=int, default=26657)
+    chain.add_argument("--block-seconds", type=float, help="0 = as fast as possible; the genesis' by default")
     chain.add_argument("--step", action="store_true", help="blocks only by POST /localnet/step")
     chain.set_defaults(run=_chain)
     backend = kinds.add_parser("backend")

@@ -1,0 +1,101 @@
+"""Every decoder of bytes or text from outside: typed errors only."""
+
+import contextlib
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ledger.heights import decode_block
+from ledger.seals import Seal, SignedGroup
+from localnet import ante
+from localnet.refusal import Refused
+from miner.gate import Refused as GateRefused
+from miner.gate import Terms, leaf_of
+from miner.sessions import header_of
+from miner.settlement import upokt
+from shannon.chain import comet, convert
+from shannon.claims.seeded_float import varint_seed
+from shannon.errors import ChainRefusal, DecodingError, InvalidProof
+from shannon.relays.difficulty import BASE_TARGET
+from shannon.relays.messages import SessionHeader
+from shannon.smst.verify import unmarshal
+from shannon.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
+from shannon.transactions.refusals import classify, failed_message_index
+from world import World, address, key
+
+BYTES = st.binary(max_size=200)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+HEADER = SessionHeader(address("app eth"), "eth", "ab" * 32, 1, 10)
+TERMS = Terms(address("alice"), HEADER, BASE_TARGET, 100)
+RELAY = World().relay(HEADER, "alice", 1)
+PLAN = TransactionPlan(
+    (create_claim_message(address("alice"), HEADER, bytes(31) + b"\x01" + bytes(7) + b"\x01" + bytes(7) + b"\x01"),),
+    "pocket", 1, 200_000, 1, Timestamp(1000),
+)  # fmt: skip
+TRANSACTION = sign_transaction(PLAN, key("alice")).raw
+
+
+@given(BYTES)
+@settings(max_examples=300)
+def test_arbitrary_bytes(data):
+    with contextlib.suppress(Refused):
+        ante.decode(data)
+    with contextlib.suppress(GateRefused):
+        leaf_of(data, TERMS)
+    with contextlib.suppress(DecodingError):
+        header_of(data)
+    with contextlib.suppress(InvalidProof):
+        unmarshal(data)
+    with contextlib.suppress(DecodingError):
+        convert.account("/x", data)
+    with contextlib.suppress(DecodingError):
+        Seal.decode(data)
+    with contextlib.suppress(DecodingError):
+        SignedGroup.decode(data)
+    assert decode_block(data) is None
+    assert -(2**63) <= varint_seed(data) < 2**63
+
+
+def damaged(original):
+    return st.tuples(st.integers(0, len(original) - 1), st.integers(0, 255)).map(
+        lambda change: original[: change[0]] + bytes([change[1]]) + original[change[0] + 1 :]
+    )
+
+
+@given(damaged(RELAY))
+@settings(max_examples=300)
+def test_a_damaged_relay_is_refused_or_has_another_leaf(data):
+    with contextlib.suppress(GateRefused):
+        leaf = leaf_of(data, TERMS)
+        assert (leaf.value == RELAY) == (data == RELAY)
+
+
+@given(damaged(TRANSACTION))
+@settings(max_examples=300)
+def test_a_damaged_transaction_is_decoded_or_refused_with_a_code(data):
+    with contextlib.suppress(Refused):
+        assert ante.decode(data).messages
+
+
+@given(JSON)
+def test_arbitrary_json(value):
+    text = json.dumps(value)
+    for read in (
+        lambda: comet.block_of(comet.result_of(value)),
+        lambda: comet.block_results_of(comet.result_of(value)),
+        lambda: comet.announced_height(text),
+    ):
+        with contextlib.suppress(DecodingError, ChainRefusal):
+            read()
+
+
+@given(st.text(max_size=60), st.integers(0, 2000), st.sampled_from(["sdk", "proof", "undefined", ""]))
+def test_every_refusal_text_gets_some_treatment(log, code, codespace):
+    assert classify(code, codespace, log) is not None
+    assert failed_message_index(log) is None or "message index" in log
+    assert upokt(log) >= 0

@@ -1,0 +1,105 @@
+"""The recorded settlement of applications with little stake, settled again by our localnet."""
+
+import pytest
+
+from corpus import load, unhex
+from localnet.genesis import Genesis
+from localnet.settlement import settle
+from localnet.state import from_genesis
+from recorded import answer
+from shannon.chain import convert
+from shannon.claims.requirement import Claim
+from shannon.pb import pocket_application_pb2 as application_pb
+from shannon.pb import pocket_shared_pb2 as shared_pb
+from shannon.relays.messages import SessionHeader
+
+DATA = load("chain/overservicing")
+SETTLED = "pocket.tokenomics.EventClaimSettled"
+OVER = "pocket.tokenomics.EventApplicationOverserviced"
+
+
+def recorded(kind):
+    rows = []
+    for block in DATA["block_events"]:
+        for event in block["finalize_block_events"]:
+            if event["type"] == kind:
+                rows.append({a["key"]: a["value"].strip('"') for a in event["attributes"]})
+    return rows
+
+
+def application(row, when):
+    return convert.application(answer(row[when], application_pb.QueryGetApplicationResponse).application)
+
+
+@pytest.fixture(scope="module")
+def settled():
+    """(state after, events) of our localnet for the recorded claims."""
+    params = convert.shared_params(answer(DATA["shared_params_query"], shared_pb.QueryParamsResponse).params)
+    fields = params.__dataclass_fields__
+    apps = [application(row, "before") for row in DATA["applications"]]
+    suppliers = sorted({claim["supplier"] for claim in DATA["claims"]})
+    rewarded = recorded(SETTLED)
+    genesis = Genesis.model_validate(
+        {
+            "shared_params": {
+                n: getattr(params, n)
+                for n in fields
+                if n not in ("session_grid_anchor_height", "session_number_at_anchor")
+            },
+            "proof_params": {"proof_request_probability": 0.0, "proof_requirement_threshold": 10**15},
+            "services": [{"id": a.service_ids[0], "owner": suppliers[0]} for a in apps],
+            "applications": [{"address": a.address, "stake": a.stake_upokt, "service": a.service_ids[0]} for a in apps],
+            "suppliers": [
+                {"operator": s, "owner": s, "stake": 10**9, "services": [a.service_ids[0] for a in apps]}
+                for s in suppliers
+            ],
+            "application_min_stake": 100_000_000,
+            "tokenomics": {"mint_ratio": float(rewarded[0]["mint_ratio"])},
+        }
+    )
+    state = from_genesis(genesis)
+    state.height = DATA["settlement_height"]
+    address = {a.service_ids[0]: a.address for a in apps}
+    for claim in DATA["claims"]:
+        header = SessionHeader(
+            address[claim["service_id"]],
+            claim["service_id"],
+            claim["session_id"],
+            DATA["session_start"],
+            DATA["session_end"],
+        )
+        key = (claim["session_id"], claim["supplier"])
+        state.claims[key] = Claim(claim["supplier"], header, unhex(claim["root_hash"]))
+    return state, settle(state, lambda _: bytes(32))
+
+
+def test_every_supplier_is_paid_what_the_chain_paid(settled):
+    _, events = settled
+    names = ("claimed_upokt", "settled_upokt", "minted_upokt", "overservicing_loss_upokt", "num_relays", "session_id")
+    ours = {
+        (e.attributes["session_id"], e.attributes["supplier_operator_address"]): e for e in events if e.type == SETTLED
+    }
+    rows = recorded(SETTLED)
+    assert len(ours) == len(rows) > 0
+    for row in rows:
+        mine = ours[row["session_id"], row["supplier_operator_address"]].attributes
+        assert {n: mine[n] for n in names} == {n: row[n] for n in names}
+
+
+def test_the_same_applications_are_reported_as_overserviced(settled):
+    _, events = settled
+    names = ("application_addr", "supplier_operator_addr", "expected_burn", "effective_burn", "service_id")
+    ours = sorted(tuple(e.attributes[n] for n in names) for e in events if e.type == OVER)
+    assert ours == sorted(tuple(row[n] for n in names) for row in recorded(OVER))
+
+
+def test_the_applications_are_left_with_the_recorded_stake_and_unbonding(settled):
+    state, _ = settled
+    for row in DATA["applications"]:
+        after = application(row, "after")
+        mine = state.applications[after.address]
+        assert (mine.stake_upokt, mine.unstake_session_end_height) == (
+            after.stake_upokt,
+            after.unstake_session_end_height,
+        )
+    assert not state.claims
