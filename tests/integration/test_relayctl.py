@@ -114,9 +114,10 @@ def test_the_localnet_runs_alone_by_command_or_as_fast_as_possible(pace):
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         line = child.stdout.readline()
-        rpc = line.split("RPC ")[1].strip()
+        rpc = line.split(", RPC ")[1].strip()
         with urlopen(Request(f"{rpc}/localnet/step?blocks=5", method="POST"), timeout=10) as answer:
             assert json.loads(answer.read())["height"] >= 6
     finally:
         child.send_signal(signal.SIGTERM)
-    assert child.wait(20) == 0
+        child.communicate(timeout=20)
+    assert child.returncode == 0
