@@ -110,7 +110,7 @@ MUTANTS = [
            f"{PATH}::test_one_message_that_can_never_succeed_does_not_take_the_others_with_it"),
     Mutant(f"{MINER}/claims.py", "self.audit.keep_seal(self.supplier, end, seal, signed)", "pass",
            f"{RACES}::test_a_seal_is_on_the_volume_and_in_redis_before_its_claim_is_broadcast"),
-    Mutant(f"{MINER}/claims.py", "if sent is None:\n            _, groups", "if False:\n            _, groups",
+    Mutant(f"{MINER}/claims.py", "if sent is None:\n            kept", "if False:\n            kept",
            f"{RACES}::test_after_a_crash_between_seal_and_broadcast_the_same_bytes_are_sent"),
     Mutant(f"{MINER}/proofs.py", "if root != session.seal.root:", "if False:",
            f"{RACES}::test_leaves_that_changed_after_the_seal_are_never_proven"),
