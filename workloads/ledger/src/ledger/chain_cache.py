@@ -41,6 +41,13 @@ class CacheCounters:
     memory: int = 0
     redis: int = 0
     chain: int = 0
+    _told: tuple[int, int, int] = (0, 0, 0)
+
+    def taken(self) -> list[tuple[str, int]]:
+        """(source, answers since the last call), for counters."""
+        now = (self.memory, self.redis, self.chain)
+        before, self._told = self._told, now
+        return [(name, new - old) for name, new, old in zip(("memory", "redis", "chain"), now, before, strict=True)]
 
 
 class CachedChain(ChainClient):

@@ -19,17 +19,11 @@ from ledger.connection import await_safe_redis, connect, inspect
 from ledger.errors import Fenced, LedgerError
 from ledger.heights import BlockPublisher
 from ledger.keys import Keys
-from ledger.seals import SealStore
-from ledger.tail import Tail
 from miner import metrics
 from miner.audit import Audit
-from miner.claims import ClaimDesk
 from miner.mirror import Mirror
-from miner.proofs import ProofDesk
-from miner.sender import Sender
-from miner.sessions import TrackedSession
 from miner.supplier_miner import SupplierMiner
-from miner.tailing import Tailer
+from miner.suppliers import Suppliers
 from miner.trie_pool import TriePool
 from pocket_api.workload import MinerConfig
 from shannon.chain.comet import CometClient
@@ -37,15 +31,12 @@ from shannon.chain.feed import BlockFeed
 from shannon.chain.identity import require_chain_id
 from shannon.chain.model import Block
 from shannon.chain.nodes import NodeAddress
-from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import ConfigurationError, PocketError
-from shannon.keys.loading import load_keys_directory
-from shannon.transactions.build import GasPrice
-from shannon.transactions.timeouts import NonceClock
 
 _LOG = logging.getLogger("miner")
 _TAIL_IDLE_SECONDS = 0.1
 _REDIS_SETTLES_SECONDS = 5.0
+_KEYS_SECONDS = 2.0
 
 
 class RedisWatch:
@@ -110,7 +101,13 @@ class Miner:
             pool = TriePool()
             stack.callback(pool.close)
             watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds))
-            await self._add_suppliers(redis, keys, chain, comet, mirror, audit, pool, watch)
+            suppliers = Suppliers(config, redis, chain, comet, mirror, audit, pool, watch.settled)
+            await suppliers.refresh()
+            self._suppliers = suppliers.mining
+            if not self._suppliers:
+                raise ConfigurationError(
+                    f"miner: no supplier key is loaded from {config.keys_dir}. Put one file per supplier there."
+                )
             publisher = BlockPublisher(redis, keys)
 
             async def on_block(block: Block) -> None:
@@ -126,57 +123,31 @@ class Miner:
             admin = await self._serve_admin(audit)
             stack.push_async_callback(admin.cleanup)
             async with asyncio.TaskGroup() as group:
-                tasks = [
+                tasks = {
                     group.create_task(feed.run()),
                     group.create_task(self._watch_redis(watch)),
                     group.create_task(self._decide_for_ever(chain)),
                     *(group.create_task(self._tail_for_ever(s)) for s in self._suppliers.values()),
-                ]
+                }
+                tasks.add(group.create_task(self._watch_keys(suppliers, group, tasks)))
                 await self._stop.wait()
-                for task in tasks:
+                for task in list(tasks):
                     task.cancel()
 
-    def _keys(self) -> dict[str, PrivateKey]:
-        loaded = load_keys_directory(self._config.keys_dir)
-        for problem in loaded.problems:
-            _LOG.warning("keys: %s", problem)
-        declared = {s.operator_address for s in self._config.suppliers}
-        mine: dict[str, PrivateKey] = {a: k for a, k in loaded.keys.items() if not declared or a in declared}
-        if missing := declared - set(mine):
-            _LOG.warning("keys: no key for %s", ", ".join(sorted(missing)))
-        if not mine:
-            raise ConfigurationError(
-                f"miner: no supplier key is loaded from {self._config.keys_dir}. Put one file per supplier there."
-            )
-        return mine
-
-    async def _add_suppliers(
-        self, redis: "Redis", keys: Keys, chain: CachedChain, comet: CometClient, mirror: Mirror, audit: Audit,
-        pool: TriePool, watch: RedisWatch,
-    ) -> None:  # fmt: skip
-        config = self._config
-        gas_price = GasPrice.parse(config.chain.gas_price)
-        supplier_keys = self._keys()
-        known = 0
-        for address in supplier_keys:
-            known = max(known, int(await redis.get(keys.fence(address)) or 0))
-        epoch = audit.next_epoch(known)
-        nonces = NonceClock(lane=epoch)
-        for address, key in supplier_keys.items():
-            sessions: dict[str, TrackedSession] = {}
-            store = SealStore(redis, keys, address, epoch)
-            sender = Sender(
-                chain, address, key, chain_id=config.chain.id, gas_price=gas_price,
-                gas_adjustment=config.chain.gas_adjustment, block_seconds=config.chain.block_seconds, nonces=nonces,
-            )  # fmt: skip
-            tailer = Tailer(Tail(redis, keys, address), mirror, chain, sessions)
-            claims = ClaimDesk(address, store, audit, mirror, pool, sender, tailer, gas_price)
-            proofs = ProofDesk(address, chain, mirror, pool, sender)
-            self._suppliers[address] = SupplierMiner(
-                address, chain, comet, store, audit, mirror, tailer, claims, proofs, sessions,
-                config.miner.seal_after_blocks, watch.settled,
-            )  # fmt: skip
-        _LOG.info("mining for %d suppliers", len(supplier_keys), extra={"fields": {"epoch": epoch}})
+    async def _watch_keys(self, suppliers: Suppliers, group: asyncio.TaskGroup, tasks: set[asyncio.Task[None]]) -> None:
+        """Suppliers come and go with their keys, without restart."""
+        while True:
+            await asyncio.sleep(_KEYS_SECONDS)
+            try:
+                added = await suppliers.refresh()
+            except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
+                metrics.ERRORS.labels("keys").inc()
+                _LOG.warning("keys: %s", error)
+                continue
+            for supplier in added:
+                task = group.create_task(self._tail_for_ever(supplier))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
 
     async def _watch_redis(self, watch: RedisWatch) -> None:
         while True:
@@ -191,7 +162,7 @@ class Miner:
 
     async def _tail_for_ever(self, supplier: SupplierMiner) -> None:
         failures = 0
-        while True:
+        while not (supplier.retiring and not supplier.sessions):
             try:
                 read = await supplier.tail()
                 failures = 0
@@ -221,7 +192,7 @@ class Miner:
             if block is None:
                 continue
             stages: dict[str, int] = {}
-            for supplier in self._suppliers.values():
+            for supplier in list(self._suppliers.values()):
                 # One supplier's trouble must not keep the others from their windows.
                 try:
                     for stage, number in (await supplier.on_block(block, await chain.proof_params())).items():
@@ -234,6 +205,8 @@ class Miner:
                     _LOG.warning("deciding: %s", error, extra={"fields": {"supplier": supplier.supplier}})
             for stage in ("ACTIVE", "GRACE", "CLAIMABLE", "SEALED", "CLAIMED", "PROOFABLE", "PROVED", "SETTLED"):
                 metrics.SESSIONS.labels(stage).set(stages.get(stage, 0))
+            for source, number in chain.counters.taken():
+                metrics.CACHE.labels(source).inc(number)
 
     def _lost_ownership(self, error: Fenced) -> None:
         _LOG.error("%s: this miner stops", error)

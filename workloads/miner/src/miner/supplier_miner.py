@@ -58,6 +58,7 @@ class SupplierMiner:
     sessions: dict[str, TrackedSession]
     seal_after_blocks: int
     redis_settled: Callable[[], bool]
+    retiring: bool = False
     _finished: dict[str, int] = field(default_factory=dict)
     _started: bool = False
 

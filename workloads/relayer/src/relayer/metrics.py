@@ -21,6 +21,7 @@ BACKEND_LATENCY = Histogram(
     "pocket_relayer_backend_seconds", "Backend's share of a relay, seconds.", ["service"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
+CACHE = Counter("pocket_relayer_chain_answers_total", "Chain answers by source: memory, redis, chain.", ["source"])
 HEIGHT = Gauge("pocket_relayer_block_height", "Latest block height known.", multiprocess_mode="livemax")
 WAITING = Gauge("pocket_relayer_relays_waiting", "Relays waiting to be recorded.", multiprocess_mode="livesum")
 LOG_BYTES = Gauge("pocket_relayer_local_log_bytes", "Bytes held in local logs.", multiprocess_mode="livesum")

@@ -33,11 +33,10 @@ _RELOAD_SECONDS = 2.0
 
 
 class SupplierKeys:
-    """The loaded keys of the RelayMiner's suppliers; a broken reload keeps the last good set."""
+    """All keys of the folder: whoever fills it decides who is served. A broken reload keeps the last good set."""
 
-    def __init__(self, folder: Path, addresses: frozenset[str]) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._addresses = addresses
         self.current: KeySet = KeySet({})
 
     def reload(self) -> bool:
@@ -47,15 +46,13 @@ class SupplierKeys:
         except ConfigurationError as error:
             _LOG.warning("keys: %s", error)
             return False
-        mine = {a: k for a, k in loaded.keys.items() if not self._addresses or a in self._addresses}
-        fresh = KeySet(mine, loaded.problems)
-        changed = fresh.digest != self.current.digest
+        changed = loaded.digest != self.current.digest
         if changed or not self.current.keys:
-            for problem in fresh.problems:
+            for problem in loaded.problems:
                 _LOG.warning("keys: %s", problem)
         if changed:
-            self.current = fresh
-            _LOG.info("keys: %d loaded, digest %s", len(mine), fresh.digest[:16])
+            self.current = loaded
+            _LOG.info("keys: %d loaded, digest %s", len(loaded.keys), loaded.digest[:16])
         metrics.KEYS_LOADED.set(len(self.current.keys))
         return changed
 
@@ -89,7 +86,7 @@ class Worker:
         )  # fmt: skip
         await require_chain_id(chain, config.chain.id, self._stop)
         follower = HeightFollower(redis, keys, chain.latest_block, config.chain.block_seconds, time.monotonic)
-        supplier_keys = SupplierKeys(config.keys_dir, frozenset(s.operator_address for s in config.suppliers))
+        supplier_keys = SupplierKeys(config.keys_dir)
         supplier_keys.reload()
         log = LocalLog(config.data_dir / "relay-log", f"worker-{self._number}-{os.getpid()}")
         publisher = Publisher(redis, keys, log, on_replay=lambda reason: metrics.REPLAYS.labels(reason).inc())
@@ -145,7 +142,7 @@ class Worker:
                     group.create_task(publisher.heartbeat()),
                     group.create_task(follower.run(min(0.25, config.chain.block_seconds / 4))),
                     group.create_task(self._reload(supplier_keys)),
-                    group.create_task(self._observe(publisher, follower, log)),
+                    group.create_task(self._observe(publisher, follower, log, chain)),
                     group.create_task(self._follow_parent()),
                 ]
                 await follower.look()
@@ -183,9 +180,11 @@ class Worker:
             await asyncio.sleep(0.5)
         self._stop.set()
 
-    async def _observe(self, publisher: Publisher, follower: HeightFollower, log: LocalLog) -> None:
+    async def _observe(self, publisher: Publisher, follower: HeightFollower, log: LocalLog, chain: CachedChain) -> None:
         while True:
             metrics.HEIGHT.set(follower.height)
             metrics.WAITING.set(publisher.waiting)
             metrics.LOG_BYTES.set(log.size)
+            for source, number in chain.counters.taken():
+                metrics.CACHE.labels(source).inc(number)
             await asyncio.sleep(1.0)

@@ -1,0 +1,137 @@
+"""The stack of real processes: keys come and go, workers are told to stop under load."""
+
+import asyncio
+import shutil
+import signal
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import aiohttp
+import pytest
+import yaml
+
+from ledger.connection import connect
+from pocket_api.manifests import load_manifests
+from relayctl.embedded import Stack
+from relayctl.gateway import Gateway, RelayFailed, json_rpc_envelope
+from shannon.chain.client import ChainClient
+from shannon.chain.nodes import NodeAddress
+from shannon.crypto.ecdsa import PrivateKey
+
+SAMPLES = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
+pytestmark = [pytest.mark.processes, pytest.mark.redis, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def stack(tmp_path):
+    genesis = yaml.safe_load((SAMPLES / "genesis.yaml").read_text())
+    genesis["shared_params"]["num_blocks_per_session"] = 200
+    (tmp_path / "genesis.yaml").write_text(yaml.safe_dump(genesis))
+    manifests = load_manifests([SAMPLES / "relayminer.yaml", SAMPLES / "suppliers.yaml"])
+    made = Stack(tmp_path / "stack", manifests, tmp_path / "genesis.yaml")
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+class Sending:
+    """A gateway on the stack's chain."""
+
+    def __init__(self, stack, http, chain):
+        self.file = yaml.safe_load((SAMPLES / "gateway.yaml").read_text())
+        self.stack, self.number = stack, 0
+        self.gateway = Gateway(chain, http, PrivateKey.from_hex(self.file["key"]))
+
+    async def relay(self, supplier=None):
+        """Whether one relay was answered and verified."""
+        signer = await self.gateway.signer(self.file["applications"]["eth"], "eth")
+        self.number += 1
+        address = supplier or sorted(signer.session.supplier_addresses)[self.number % 3]
+        body = b'{"jsonrpc":"2.0","id":%d,"method":"m"}' % self.number
+        request = signer.sign(address, json_rpc_envelope(self.stack.url("relayer") + "/", body))
+        try:
+            await self.gateway.send(self.stack.url("relayer"), request, 3, timeout_seconds=10)
+        except RelayFailed as error:
+            return error.status
+        return 200
+
+    async def until(self, status, supplier):
+        """Relays until the wanted status; the test's own timeout bounds it."""
+        async with asyncio.timeout(20):
+            while await self.relay(supplier) != status:
+                pass
+
+
+async def recorded(stack):
+    redis = connect(f"redis://127.0.0.1:{stack.ports['redis']}/0")
+    total = 0
+    async for name in redis.scan_iter("pocket-trial-trial:relays:*"):
+        total += await redis.xlen(name)
+    await redis.aclose()
+    return total
+
+
+def node(stack):
+    return NodeAddress.parse(f"grpc://127.0.0.1:{stack.ports['grpc']}", stack.url("rpc"))
+
+
+async def test_a_stop_under_load_loses_no_acknowledged_relay(stack):
+    async with aiohttp.ClientSession() as http, ChainClient([node(stack)]) as chain:
+        sending = Sending(stack, http, chain)
+        answers = []
+
+        async def sender():
+            while len(answers) < 300:
+                answers.append(await sending.relay())
+                if len(answers) == 120:
+                    stack.processes["relayer"].child.send_signal(signal.SIGTERM)
+                if answers[-1] == 0:
+                    return
+
+        await asyncio.gather(*(sender() for _ in range(16)))
+        assert await asyncio.to_thread(stack.processes["relayer"].child.wait, 30) == 0
+        acknowledged = answers.count(200)
+        assert acknowledged >= 120
+        assert await recorded(stack) == acknowledged
+
+
+async def test_a_supplier_appears_and_disappears_without_restart(stack):
+    keys = stack.folder / "keys"
+    supplier = min(p.name for p in keys.iterdir())
+    async with aiohttp.ClientSession() as http, ChainClient([node(stack)]) as chain:
+        sending = Sending(stack, http, chain)
+        assert await sending.relay(supplier) == 200
+        shutil.move(keys / supplier, stack.folder / "aside")
+        await sending.until(503, supplier)
+        # Atomic, as a mounted Secret appears.
+        shutil.move(stack.folder / "aside", keys / supplier)
+        await sending.until(200, supplier)
+        for name in ("relayer", "miner"):
+            assert stack.processes[name].starts == 1
+            assert stack.processes[name].running
+
+
+def test_metrics_of_all_workers_are_merged_and_no_secret_is_in_any_output(stack):
+    async def some_relays():
+        async with aiohttp.ClientSession() as http, ChainClient([node(stack)]) as chain:
+            sending = Sending(stack, http, chain)
+            return [await sending.relay() for _ in range(12)]
+
+    assert asyncio.run(some_relays()) == [200] * 12
+    outputs = {}
+    for name, path in (("relayer-admin", "/metrics"), ("miner-admin", "/metrics"), ("miner-admin", "/status")):
+        with urlopen(stack.url(name) + path, timeout=10) as answer:
+            outputs[name + path] = answer.read().decode()
+    served = [line for line in outputs["relayer-admin/metrics"].splitlines() if "relays_served_total{" in line]
+    assert sum(float(line.rsplit(" ", 1)[1]) for line in served) == 12
+    with pytest.raises(HTTPError):
+        urlopen(stack.url("relayer") + "/ready/none", timeout=10)
+    stack.stop()
+    for log in stack.folder.glob("*.log"):
+        outputs[log.name] = log.read_text()
+    for secret in stack.manifests.secrets.values():
+        for name, text in outputs.items():
+            assert secret["hex"] not in text, name
