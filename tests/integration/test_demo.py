@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytestmark = [pytest.mark.processes, pytest.mark.redis, pytest.mark.timeout(170)]
 
@@ -26,6 +27,7 @@ def leftovers():
     return {p.name for p in Path(tempfile.gettempdir()).glob("pocket-demo-*")}
 
 
+SAMPLES = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 FAULTS = Path(__file__).resolve().parents[1] / "support/faults"
 
 
@@ -54,9 +56,15 @@ def test_a_wrong_gateway_signature_makes_the_demo_fail():
 
 
 @pytest.mark.parametrize("fault", ["wrong_root", "wrong_proof"])
-def test_a_wrong_root_or_proof_of_the_miner_is_refused_by_the_localnet_and_fails_the_demo(fault):
+def test_a_wrong_root_or_proof_of_the_miner_is_refused_by_the_localnet_and_fails_the_demo(fault, tmp_path):
+    # Every claim must be proven here: a wrong root that is not asked for a proof is paid, as on the real chain.
+    samples = tmp_path / "samples"
+    shutil.copytree(SAMPLES, samples)
+    genesis = yaml.safe_load((samples / "genesis.yaml").read_text())
+    genesis["proof_params"]["proof_request_probability"] = 1.0
+    (samples / "genesis.yaml").write_text(yaml.safe_dump(genesis))
     before = leftovers()
-    run = demo(PYTHONPATH=str(FAULTS / fault))
+    run = demo("--samples", str(samples), PYTHONPATH=str(FAULTS / fault))
     remove_kept_logs(before)
     assert run.returncode == 1, run.stdout + run.stderr
     assert "expired (PROOF_INVALID)" in run.stdout
@@ -111,8 +119,16 @@ def test_an_occupied_port_is_named():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        genesis = Path(__file__).resolve().parents[2] / "manifests/samples/trial/genesis.yaml"
-        command = [sys.executable, "-m", "localnet", "chain", "--genesis", str(genesis), "--rpc-port", str(port)]
+        command = [
+            sys.executable,
+            "-m",
+            "localnet",
+            "chain",
+            "--genesis",
+            str(SAMPLES / "genesis.yaml"),
+            "--rpc-port",
+            str(port),
+        ]
         run = subprocess.run([*command, "--grpc-port", "0"], capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 78
     assert str(port) in run.stderr

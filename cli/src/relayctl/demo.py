@@ -337,7 +337,7 @@ def summary(book: Book, problems: list[str], console: Console, options: DemoOpti
 
 def run_demo(options: DemoOptions, remove: Callable[[Path], None]) -> int:
     """Exit code 0 only if every acknowledged relay was paid to the upokt."""
-    console = Console(file=sys.stdout, highlight=False)
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     try:
         manifests = load_manifests([options.samples / "relayminer.yaml", options.samples / "suppliers.yaml"])
     except ManifestError as error:
