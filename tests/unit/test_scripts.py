@@ -1,0 +1,50 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from check_fragile import problems
+from generate_pb import drifted
+from mutants import MUTANTS, ROOT
+
+FIND = ROOT / "scripts/find-python"
+
+
+def find(folder):
+    environment = {"PATH": str(folder), "PYTHON": ""}
+    return subprocess.run(["/bin/sh", str(FIND)], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_without_a_suitable_interpreter_make_says_what_to_install(tmp_path):
+    (tmp_path / "cat").symlink_to(shutil.which("cat"))
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    run = find(tmp_path)
+    assert run.returncode == 1
+    assert "CPython 3.11 or 3.12" in run.stderr
+    assert "apt-get install" in run.stderr
+
+
+def test_a_suitable_interpreter_is_found(tmp_path):
+    python = Path(os.path.realpath(sys.executable))
+    wrapper = tmp_path / "python3"
+    wrapper.write_text(f'#!/bin/sh\nexec "{python}" "$@"\n')
+    wrapper.chmod(0o755)
+    assert find(tmp_path).stdout.strip() == str(wrapper)
+
+
+def test_the_generated_messages_are_those_of_the_proto_files():
+    assert drifted() == []
+
+
+def test_every_fragile_area_names_tests_that_exist():
+    assert problems() == []
+
+
+def test_every_mutant_still_finds_its_line_and_its_test():
+    for mutant in MUTANTS:
+        assert (ROOT / mutant.file).read_text().count(mutant.old) >= 1, mutant.old
+        path, _, name = mutant.test.partition("::")
+        assert f"def {name}(" in (ROOT / path).read_text(), mutant.test
