@@ -3,7 +3,7 @@ import json
 import pytest
 
 from shannon.errors import ConfigurationError
-from shannon.keys.loading import load_keys_directory, load_keys_environment, load_keys_file, merge
+from shannon.keys.loading import load_keys_directory, load_keys_environment, load_keys_file, load_supplier_keys, merge
 from world import address, key
 
 
@@ -68,3 +68,10 @@ def test_missing_or_huge_files_are_refused(tmp_path):
     huge.write_bytes(b" " * (4 * 1024 * 1024 + 1))
     with pytest.raises(ConfigurationError, match="larger"):
         load_keys_file(huge)
+
+
+def test_a_keys_file_of_the_reference_may_lie_in_the_folder_and_variables_add_to_it(tmp_path):
+    (tmp_path / "supplier-keys.yaml").write_text(f'keys: ["{secret("alice")}", "{secret("bob")}", "nonsense"]\n')
+    loaded = load_supplier_keys(tmp_path, {"POCKET_SUPPLIER_KEY": secret("carol")})
+    assert set(loaded.keys) == {address("alice"), address("bob"), address("carol")}
+    assert "entry 3" in str(loaded.problems[0])

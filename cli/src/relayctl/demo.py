@@ -76,8 +76,6 @@ class Book:
 
     pairs: dict[Pair, Expectation] = field(default_factory=dict)
     height: int = 0
-    claims: int = 0
-    proofs: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     invalid_answers: list[str] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from relayctl.demo import Book
 
 
+_TOTALS = {
+    "mined": "pocket_miner_relays_mirrored_total{",
+    "claims": 'pocket_miner_claims_total{result="sent"',
+    "proofs": 'pocket_miner_proofs_total{result="sent"',
+}
+
+
 class View:
     """Shows blocks, relays, sessions by stage, settlements and earnings."""
 
@@ -24,6 +31,7 @@ class View:
         self._book = book
         self._stack = stack
         self._stages: Counter[str] = Counter()
+        self._totals: Counter[str] = Counter()
         self._live: Live | None = None
         self._last = ""
 
@@ -47,10 +55,17 @@ class View:
         ) as answer:
             text = await answer.text()
         self._stages.clear()
+        totals: Counter[str] = Counter()
         for line in text.splitlines():
-            if line.startswith("pocket_miner_sessions{"):
-                stage = line.split('"')[1]
-                self._stages[stage] = int(float(line.rsplit(" ", 1)[1]))
+            name, _, value = line.rpartition(" ")
+            if name.startswith("pocket_miner_sessions{"):
+                self._stages[name.split('"')[1]] = int(float(value))
+            for what, prefix in _TOTALS.items():
+                if name.startswith(prefix):
+                    totals[what] += int(float(value))
+        # A miner that was killed counts from zero again.
+        for what in _TOTALS:
+            self._totals[what] = max(self._totals[what], totals[what])
 
     def finish(self) -> None:
         """Ends the live table."""
@@ -66,6 +81,7 @@ class View:
             "block": book.height,
             "relays acknowledged": sum(len(row.acknowledged) for row in paid),
             "relays refused": sum(row.refused for row in book.pairs.values()),
+            **{what: self._totals[what] for what in _TOTALS},
             "sessions": ", ".join(f"{n} {stage}" for stage, n in self._stages.items() if n) or "-",
             "settled": f"{len(book.settled)} of {len(paid)}",
             "earned": f"{sum(row.settled_upokt or 0 for row in book.settled)} of "

@@ -1,6 +1,7 @@
 """The suppliers of one miner process: made from the keys folder, added and retired while it runs."""
 
 import logging
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from pocket_api.workload import MinerConfig
 from shannon.chain.comet import CometClient
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import ConfigurationError
-from shannon.keys.loading import KeySet, load_keys_directory
+from shannon.keys.loading import KeySet, load_supplier_keys
 from shannon.transactions.build import GasPrice
 from shannon.transactions.timeouts import NonceClock
 
@@ -55,7 +56,7 @@ class Suppliers:
         A folder that cannot be read changes nothing: the last good set stays. Raises what Redis raises.
         """
         try:
-            loaded = load_keys_directory(self.config.keys_dir)
+            loaded = load_supplier_keys(self.config.keys_dir, os.environ)
         except ConfigurationError as error:
             _LOG.warning("keys: %s", error)
             return []

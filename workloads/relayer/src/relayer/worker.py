@@ -26,7 +26,7 @@ from shannon.chain.identity import require_chain_id
 from shannon.chain.nodes import NodeAddress
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import ConfigurationError, PocketError
-from shannon.keys.loading import KeySet, load_keys_directory
+from shannon.keys.loading import KeySet, load_supplier_keys
 
 _LOG = logging.getLogger("relayer.worker")
 _RELOAD_SECONDS = 2.0
@@ -42,7 +42,7 @@ class SupplierKeys:
     def reload(self) -> bool:
         """Whether the set changed; problems are logged without key material."""
         try:
-            loaded = load_keys_directory(self._folder)
+            loaded = load_supplier_keys(self._folder, os.environ)
         except ConfigurationError as error:
             _LOG.warning("keys: %s", error)
             return False

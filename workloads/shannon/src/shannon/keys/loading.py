@@ -120,14 +120,19 @@ def _directory_entries(path: Path) -> Iterable[tuple[Address, PrivateKey] | KeyP
         except ConfigurationError as error:
             yield KeyProblem(str(file), str(error))
             continue
-        if isinstance(content, dict) and "private_key_hex" in content:
+        if isinstance(content, dict) and isinstance(content.get("keys"), list):
+            yield from (_entry(f"{file} entry {n}", row) for n, row in enumerate(content["keys"], start=1))
+        elif isinstance(content, dict) and "private_key_hex" in content:
             yield _entry(str(file), content["private_key_hex"], content.get("operator_address"))
         else:
-            yield KeyProblem(str(file), "expected operator_address and private_key_hex")
+            yield KeyProblem(str(file), "expected operator_address and private_key_hex, or a list of keys")
 
 
 def load_keys_directory(path: Path) -> KeySet:
-    """One key per file: YAML/JSON with operator_address and private_key_hex, or bare hex; raises ConfigurationError."""
+    """Every key of a folder; raises ConfigurationError.
+
+    A file is YAML/JSON with operator_address and private_key_hex, a keys file of the reference, or bare hex.
+    """
     if not path.is_dir():
         raise ConfigurationError(f"keys {path}: not a folder")
     return _collect(_directory_entries(path))
@@ -140,3 +145,8 @@ def load_keys_environment(environment: Mapping[str, str], prefix: str = "POCKET_
         for name, value in sorted(environment.items())
         if name.startswith(prefix)
     )
+
+
+def load_supplier_keys(folder: Path, environment: Mapping[str, str]) -> KeySet:
+    """What a workload uses: the folder, and variables for small set-ups; raises ConfigurationError."""
+    return merge([load_keys_directory(folder), load_keys_environment(environment)])
