@@ -9,28 +9,16 @@ import sqlite3
 
 import pytest
 
-import slow_curve as slow
 from ledger.connection import connect
 from ledger.keys import Keys
-from mine import mine
+from mine import slow_root
 from miner.trie_pool import TriePool, TrieWorkFailed
 from shannon.chain.client import ChainClient
 from shannon.chain.nodes import NodeAddress
 from shannon.errors import ChainUnavailable
-from shannon.relays.messages import relay_hash
-from shannon.smst.digest import Root, path_of
+from shannon.smst.digest import Root
 
 pytestmark = pytest.mark.redis
-
-
-@pytest.fixture
-async def alice(redis, tmp_path):
-    async with mine(redis, tmp_path) as made:
-        yield made
-
-
-def slow_root(rows):
-    return slow.trie_root({path_of(relay_hash(row.relay)): (row.relay, 100) for row in rows})
 
 
 async def test_an_evicted_claim_is_sent_again_with_the_same_root(alice):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import aiohttp
 
+import slow_curve as slow
 from ledger.keys import Keys
 from ledger.local_log import LocalLog, Record
 from ledger.publisher import Publisher, PublisherLimits
@@ -26,7 +27,8 @@ from miner.trie_pool import SealedSet, compute_proof, compute_root
 from shannon.chain.client import ChainClient
 from shannon.chain.comet import CometClient
 from shannon.chain.nodes import NodeAddress
-from shannon.relays.messages import SessionHeader
+from shannon.relays.messages import SessionHeader, relay_hash
+from shannon.smst.digest import path_of
 from shannon.transactions.build import GasPrice
 from shannon.transactions.timeouts import NonceClock
 from world import World, address, key
@@ -42,6 +44,11 @@ class HereTriePool:
 
     async def proof(self, path: Path, supplier: str, session_id: str, proof_path: bytes) -> tuple[bytes, bytes]:
         return compute_proof(str(path), supplier, session_id, proof_path)
+
+
+def slow_root(rows: list[Record]) -> bytes:
+    """Root of recorded relays by the independent implementation; every relay weighs 100."""
+    return slow.trie_root({path_of(relay_hash(row.relay)): (row.relay, 100) for row in rows})
 
 
 @dataclass

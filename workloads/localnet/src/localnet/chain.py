@@ -15,8 +15,6 @@ from shannon.chain.model import Event, TransactionResult
 from shannon.sessions.grid import SharedParams
 from shannon.transactions.build import transaction_hash
 
-_NONCE_MARGIN_NS = 600 * 1_000_000_000
-
 
 @dataclass(frozen=True, slots=True)
 class IncludedTransaction:

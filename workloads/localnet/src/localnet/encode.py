@@ -16,10 +16,9 @@ from shannon.pb import pocket_application_pb2 as application_pb
 from shannon.pb import pocket_proof_pb2 as proof_pb
 from shannon.pb import pocket_session_pb2 as session_pb
 from shannon.pb import pocket_shared_pb2 as shared_pb
-from shannon.relays.messages import SessionHeader
 from shannon.sessions.grid import SharedParams
 from shannon.sessions.identity import config_active
-from shannon.transactions.build import SECP256K1_PUBLIC_KEY
+from shannon.transactions.build import SECP256K1_PUBLIC_KEY, header_message
 
 _INTEGERS_32 = {"claim_proof_status_int", "proof_requirement_int"}
 _JSON_VALUES = {"reward_distribution", "reward_distribution_detailed", "spend_limit_exceeded"}
@@ -43,17 +42,6 @@ def proof_params(state: State) -> proof_pb.Params:
         proof_requirement_threshold=coin(params.proof_requirement_threshold_upokt),
         proof_missing_penalty=coin(params.proof_missing_penalty_upokt),
         proof_submission_fee=coin(params.proof_submission_fee_upokt),
-    )
-
-
-def header(value: SessionHeader) -> session_pb.SessionHeader:
-    """Session header."""
-    return session_pb.SessionHeader(
-        application_address=value.application_address,
-        service_id=value.service_id,
-        session_id=value.session_id,
-        session_start_block_height=value.session_start_block_height,
-        session_end_block_height=value.session_end_block_height,
     )
 
 
@@ -102,7 +90,7 @@ def supplier(value: Supplier, height: int, *, history: bool = True, service: str
 def session(value: HydratedSession, height: int) -> session_pb.Session:
     """Hydrated session."""
     return session_pb.Session(
-        header=header(value.header),
+        header=header_message(value.header),
         session_id=value.header.session_id,
         session_number=value.number,
         num_blocks_per_session=value.num_blocks,
@@ -124,7 +112,7 @@ def claim(value: Claim) -> proof_pb.Claim:
     """Claim with its status."""
     return proof_pb.Claim(
         supplier_operator_address=value.supplier_operator_address,
-        session_header=header(value.header),
+        session_header=header_message(value.header),
         root_hash=value.root_hash,
         proof_validation_status=value.proof_validation_status,  # type: ignore[arg-type]  # the enum's number
     )

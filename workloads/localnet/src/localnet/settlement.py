@@ -86,21 +86,15 @@ def _claim_attributes(state: State, claim: Claim) -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Budget:
-    """What an application can pay per claiming supplier of a session."""
-
-    floor_upokt: int
-
-
-def _budgets(state: State, claims: list[Claim]) -> dict[tuple[str, str], _Budget]:
+def _budgets(state: State, claims: list[Claim]) -> dict[tuple[str, str], int]:
+    """Upokt that an application can pay each claiming supplier of a session."""
     claimants = Counter((claim.header.application_address, claim.header.session_id) for claim in claims)
     budgets = {}
     for (application, session_id), number in claimants.items():
         claim = next(c for c in claims if c.header.session_id == session_id)
         pending = state.shared_params_at(claim.header.session_end_block_height).pending_sessions
         stake = state.applications[application].stake_upokt
-        budgets[application, session_id] = _Budget(stake // max(pending, 1) // number)
+        budgets[application, session_id] = stake // max(pending, 1) // number
     return budgets
 
 
@@ -134,12 +128,12 @@ def unstaked(state: State, supplier: Supplier) -> Supplier:
     return replace(supplier, unstake_session_end_height=end, history=history)
 
 
-def _settle(state: State, claim: Claim, budget: _Budget, requirement: ProofRequirement) -> list[Event]:
+def _settle(state: State, claim: Claim, budget_upokt: int, requirement: ProofRequirement) -> list[Event]:
     events = []
     claimed = claimed_amount(state, claim)
     app = state.applications[claim.header.application_address]
     bonus = max(1, state.tokenomics.overservicing_bonus_multiplier)
-    settled = min(claimed, budget.floor_upokt * bonus, app.stake_upokt)
+    settled = min(claimed, budget_upokt * bonus, app.stake_upokt)
     if settled < claimed:
         events.append(
             Event(

@@ -62,12 +62,6 @@ def claim_problem(root: Root, compute_units_per_relay: int) -> str | None:
 
 
 @dataclass(slots=True)
-class _Sent:
-    height: int
-    resends: int = 0
-
-
-@dataclass(slots=True)
 class ClaimDesk:
     """Seals and sends the claims of one supplier."""
 
@@ -79,7 +73,7 @@ class ClaimDesk:
     sender: Sender
     tailer: Tailer
     gas_price: GasPrice
-    _sent: dict[int, _Sent] = field(default_factory=dict)
+    _sent: dict[int, int] = field(default_factory=dict)  # session end → height of the last sending
 
     async def seal_and_claim(
         self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams, *, mirror_only: bool = False
@@ -204,7 +198,7 @@ class ClaimDesk:
         """Sends sealed claims that the chain does not show: the same bytes first, then the same roots signed anew."""
         end = sessions[0].end
         sent = self._sent.get(end)
-        if sent is not None and block.height < sent.height + _RESEND_BLOCKS:
+        if sent is not None and block.height < sent + _RESEND_BLOCKS:
             return
         if sent is None:
             kept = self.audit.signed(self.supplier, end)
@@ -232,14 +226,13 @@ class ClaimDesk:
         return [group for name, group in groups.items() if name.startswith(f"{end}/claim/")]
 
     async def _broadcast(self, raw: bytes, end: int, block: Block, number: int) -> None:
-        before = self._sent.get(end)
-        self._sent[end] = _Sent(block.height, before.resends + 1 if before else 0)
+        self._sent[end] = block.height
         try:
             result = await self.sender.broadcast(raw)
         except SendError as error:
             metrics.CLAIMS.labels(error.refusal.name.lower()).inc(number)
             if error.refusal is Refusal.NEW_TIMESTAMP:
-                self._sent[end] = _Sent(block.height - _RESEND_BLOCKS)
+                self._sent[end] = block.height - _RESEND_BLOCKS
             raise
         metrics.CLAIMS.labels("sent").inc(number)
         _LOG.info(

@@ -29,7 +29,6 @@ class TrackedSession:
     """One unfinished session; terms are None until the chain has confirmed the header."""
 
     header: SessionHeader
-    raw_header: bytes
     position: str = "0-0"
     incarnation: str = ""
     terms: Terms | None = None

@@ -40,7 +40,7 @@ class Tailer:
             for row in self._mirror.file(end).sessions():
                 if row.supplier == self.supplier and row.session_id not in self._sessions:
                     self._sessions[row.session_id] = TrackedSession(
-                        header_of(row.header), row.header, row.position, row.incarnation
+                        header_of(row.header), row.position, row.incarnation
                     )
 
     def reread(self) -> None:
@@ -70,7 +70,7 @@ class Tailer:
                 metrics.REFUSED.labels("header").inc()
                 continue
             self._mirror.file(header.session_end_block_height).add_session(self.supplier, session_id, raw)
-            self._sessions[session_id] = TrackedSession(header, raw)
+            self._sessions[session_id] = TrackedSession(header)
 
     async def learn_terms(self, session: TrackedSession) -> bool:
         """Asks the chain for header, target and units at the session's start; False while it cannot be told.

@@ -11,7 +11,7 @@ from shannon.crypto.ring import verify_ring_signature
 from shannon.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError, InvalidSignature, NotFound
 from shannon.relays.messages import RelayRequest, SessionHeader
 from shannon.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
-from shannon.sessions.grid import SharedParams
+from shannon.sessions.grid import SharedParams, Windows
 
 _FARTHEST = 10_000  # blocks between a plausible session and the chain's height
 _RING_SECONDS = 30.0
@@ -102,8 +102,7 @@ class Admission:
         """Session timing, ring signature, session and membership; raises Rejected."""
         try:
             session, target, params = await self._session(header)
-            windows_end = header.session_end_block_height + params.grace_period_end_offset_blocks
-            if self._height() > windows_end:
+            if Windows.after(header.session_end_block_height, params).grace_elapsed(self._height()):
                 raise Rejected(Reason.SESSION_EXPIRED, "the session and its grace period are over")
             ring = await self._ring(header)
         except NotFound as error:

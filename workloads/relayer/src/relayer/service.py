@@ -11,7 +11,7 @@ from ledger.publisher import Publisher
 from pocket_api.relayminer import Recording, Service, Validation
 from relayer import metrics
 from relayer.admission import Admission, Admitted, plausible_problem
-from relayer.backends import Served, ServiceBackends
+from relayer.backends import Pool, Served, ServiceBackends
 from relayer.rejection import Reason, Rejected
 from relayer.signing import signed_response
 from shannon.crypto.ecdsa import PrivateKey
@@ -79,18 +79,16 @@ class RelayService:
         begun = self._clock()
         relay, service = self._decode(body, outer)
         metrics.RECEIVED.labels(service.id, relay.rpc_type).inc()
-        backends = self._backends[service.id]
-        pool = backends.pool(relay.rpc_type)
+        pool = self._backends[service.id].pool(relay.rpc_type)
         await self._admission.check_supplier(relay.request, relay.header)
         if service.validation is Validation.EAGER:
             admitted = await self._admission.validate(relay.request, relay.header)
-            served = await backends.forward(pool, relay.envelope, outer, self._pocket_headers(relay))
+            served = await self._forward(relay, service, outer, pool)
         else:
             admitted, served = await self._both(
                 self._admission.validate(relay.request, relay.header),
-                backends.forward(pool, relay.envelope, outer, self._pocket_headers(relay)),
+                self._forward(relay, service, outer, pool),
             )
-        metrics.BACKEND_LATENCY.labels(service.id).observe(self._clock() - begun)
         response = signed_response(relay.header, served.response, relay.key)
         await self._record(service.id, relay, admitted, response)
         metrics.SERVED.labels(service.id, relay.rpc_type).inc()
@@ -127,6 +125,14 @@ class RelayService:
         if problem := request.problem() or plausible_problem(header, self._height()):
             raise Rejected(Reason.IMPLAUSIBLE_HEIGHTS if "heights" in problem else Reason.INVALID_REQUEST, problem)
         return _Relay(request, header, envelope, rpc_type, key), service
+
+    async def _forward(self, relay: _Relay, service: Service, outer: Mapping[str, str], pool: Pool) -> Served:
+        """The backend's answer; its share of the relay is measured whatever comes of it."""
+        begun = self._clock()
+        try:
+            return await self._backends[service.id].forward(pool, relay.envelope, outer, self._pocket_headers(relay))
+        finally:
+            metrics.BACKEND_LATENCY.labels(service.id).observe(self._clock() - begun)
 
     def _pocket_headers(self, relay: _Relay) -> dict[str, str]:
         return {

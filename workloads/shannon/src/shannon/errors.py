@@ -33,10 +33,6 @@ class InvalidProof(PocketError):
         self.stage = stage
 
 
-class InvalidTransaction(PocketError):
-    """A transaction that cannot be built or decoded."""
-
-
 class ConfigurationError(PocketError):
     """What the user wrote cannot be used; the message names the place and the remedy."""
 

@@ -138,10 +138,3 @@ def multiply_base_and_point(base_scalar: int, scalar: int, point: Point) -> Poin
         ) and lib.secp256k1_ecdsa_recover(_CONTEXT, raw, signature, message.to_bytes(32, "big")):
             return Point(raw)
     return add(multiply_base(base_scalar), multiply(scalar, point))
-
-
-def is_square_x(x: int) -> bool:
-    """Whether x is the coordinate of a curve point."""
-    return x < P and bool(
-        lib.secp256k1_ec_pubkey_parse(_CONTEXT, ffi.new(_NEW_POINT), b"\x02" + x.to_bytes(32, "big"), POINT_BYTES)
-    )

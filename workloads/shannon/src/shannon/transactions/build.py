@@ -102,7 +102,8 @@ class SignedTransaction:
     signature: bytes
 
 
-def _header_message(header: SessionHeader) -> session_pb.SessionHeader:
+def header_message(header: SessionHeader) -> session_pb.SessionHeader:
+    """Session header as the chain's messages carry it."""
     return session_pb.SessionHeader(
         application_address=header.application_address,
         service_id=header.service_id,
@@ -115,7 +116,7 @@ def _header_message(header: SessionHeader) -> session_pb.SessionHeader:
 def create_claim_message(supplier: str, header: SessionHeader, root_hash: bytes) -> Message:
     """MsgCreateClaim; `root_hash` has 48 bytes."""
     message = proof_pb.MsgCreateClaim(
-        supplier_operator_address=supplier, session_header=_header_message(header), root_hash=root_hash
+        supplier_operator_address=supplier, session_header=header_message(header), root_hash=root_hash
     )
     return Message(CREATE_CLAIM, message.SerializeToString(deterministic=True))
 
@@ -123,7 +124,7 @@ def create_claim_message(supplier: str, header: SessionHeader, root_hash: bytes)
 def submit_proof_message(supplier: str, header: SessionHeader, proof: bytes) -> Message:
     """MsgSubmitProof; `proof` is the marshalled compact closest proof."""
     message = proof_pb.MsgSubmitProof(
-        supplier_operator_address=supplier, session_header=_header_message(header), proof=proof
+        supplier_operator_address=supplier, session_header=header_message(header), proof=proof
     )
     return Message(SUBMIT_PROOF, message.SerializeToString(deterministic=True))
 
