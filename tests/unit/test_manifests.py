@@ -69,6 +69,7 @@ def test_a_supplier_without_its_secret_is_named(tmp_path):
         ("urls: [http://backend:8545]", "urls: []", "at least 1"),
         ("urls: [http://backend:8545]", "urls: [ftp://x]", "http://host:port/path"),
         ("urls: [http://backend:8545]", "urls: [http://x, http://x]", "twice"),
+        ("timeoutSeconds: 10", "healthCheck: {}", "healthCheck"),
         ("workers: 2", "workers: 0", "workers"),
         ("port: 8080", "port: 70000", "port"),
         ("recording: strict", "recording: maybe", "strict"),

@@ -84,17 +84,6 @@ class Redis(Model):
         return self
 
 
-class HealthCheck(Model):
-    """Active probing of a backend."""
-
-    path: str = Field(default="/", description="Path that is asked.")
-    interval_seconds: float = Field(default=10.0, gt=0)
-    timeout_seconds: float = Field(default=5.0, gt=0)
-    unhealthy_threshold: int = Field(default=3, ge=1, description="Failures in a row until it counts as down.")
-    healthy_threshold: int = Field(default=2, ge=1, description="Successes in a row until it counts as up.")
-    expected_status: tuple[int, ...] = Field(default=(), description="Accepted statuses; every 2xx when empty.")
-
-
 class Backend(Model):
     """The backends of one transport of a service."""
 
@@ -110,7 +99,6 @@ class Backend(Model):
     recovery_seconds: float = Field(default=30.0, ge=0, description="Pause before an open endpoint is tried again.")
     max_connections: int = Field(default=500, ge=1, description="Per endpoint.")
     headers: dict[str, str] = Field(default={}, description="Added to every request; they override.")
-    health_check: HealthCheck | None = None
 
     @field_validator("urls")
     @classmethod
