@@ -2,22 +2,48 @@
 
 from enum import StrEnum
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 from pocket_api.base import Metadata, Model
+from pocket_api.kubernetes import (
+    Autoscaling,
+    FreeObject,
+    GatewayRoute,
+    Ingress,
+    Name,
+    PodTemplate,
+    Quantity,
+    Resources,
+    ServicePort,
+)
+from pocket_api.schema import LIST_SET, Cel, immutable, list_map, rule, rules, text
 
-ServiceId = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,42}$", description="Service id on chain.")]
+ServiceId = Annotated[
+    str,
+    *text(
+        "[a-zA-Z0-9_-]{1,42}",
+        "must be a service id: at most 42 letters, digits, - or _",
+        longest=42,
+        description="Service id on chain.",
+    ),
+]
 
 
-def _url(text: str, schemes: tuple[str, ...], example: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in schemes or not parts.hostname:
-        raise ValueError(f"{text!r} is not a URL of this kind: write {example}")
-    if parts.username or parts.password:
-        raise ValueError("credentials do not belong in a URL; use auth.secretRef")
-    return text
+def _url(schemes: str, example: str, description: str) -> tuple[AfterValidator, Cel, FieldInfo]:
+    return text(
+        rf"(?:{schemes})://[^/@\s]+(?:[/?][^\s]*)?",
+        f"must be a URL of this kind: {example}, without credentials (those belong in auth.secretRef)",
+        longest=512,
+        description=description,
+    )
+
+
+GrpcUrl = Annotated[str, *_url("grpc|grpcs", "grpc://host:port or grpcs://host:port", "gRPC address; grpcs:// is TLS.")]
+RpcUrl = Annotated[str, *_url("http|https|tcp", "http://host:port or https://host:port", "CometBFT RPC.")]
+RedisUrl = Annotated[str, *_url("redis|rediss", "redis://host:6379/0", "rediss:// is TLS.")]
+HttpUrl = Annotated[str, *_url("http|https", "http://host:port/path", "An endpoint.")]
 
 
 class Validation(StrEnum):
@@ -30,86 +56,117 @@ class Validation(StrEnum):
 class ChainNode(Model):
     """A chain node."""
 
-    grpc: str = Field(description="gRPC address: grpc://host:port, grpcs:// with TLS.")
-    rpc: str = Field(description="CometBFT RPC: http(s)://host:port.")
-
-    @field_validator("grpc")
-    @classmethod
-    def _grpc(cls, text: str) -> str:
-        return _url(text, ("grpc", "grpcs"), "grpc://host:port or grpcs://host:port")
-
-    @field_validator("rpc")
-    @classmethod
-    def _rpc(cls, text: str) -> str:
-        return _url(text, ("http", "https", "tcp"), "http://host:port or https://host:port")
+    grpc: GrpcUrl
+    rpc: RpcUrl
 
 
 class Chain(Model):
     """The chain and how to reach it."""
 
-    id: str = Field(
-        default="pocket", min_length=1, description="Chain id; immutable. The nodes are checked against it."
+    id: Annotated[str, immutable("make another RelayMiner for another chain")] = Field(
+        default="pocket",
+        min_length=1,
+        max_length=50,
+        description="Chain id; immutable. The nodes are checked against it.",
     )
-    nodes: tuple[ChainNode, ...] = Field(min_length=1, description="Nodes in order of preference.")
-    block_seconds: float = Field(default=30.0, gt=0, description="Expected seconds between blocks.")
-    gas_price: str = Field(
-        default="0.000001upokt", pattern=r"^[0-9]+(\.[0-9]+)?upokt$", description="Price of one gas."
+    nodes: tuple[ChainNode, ...] = Field(
+        min_length=1, max_length=16, description="Nodes in order of preference. Rolling."
     )
-    gas_adjustment: float = Field(default=1.7, ge=1, le=10, description="Factor on simulated gas.")
-    query_timeout_seconds: float = Field(default=5.0, gt=0, description="Deadline of one query over all nodes.")
+    block_seconds: float = Field(default=30.0, gt=0, le=3600, description="Expected seconds between blocks. Rolling.")
+    gas_price: Annotated[
+        str,
+        *text(
+            r"[0-9]+(\.[0-9]+)?upokt",
+            "must be an amount in upokt, such as 0.000001upokt",
+            longest=40,
+            description="Price of one gas, in upokt. Rolling.",
+        ),
+    ] = "0.000001upokt"
+    gas_adjustment: float = Field(default=1.7, ge=1, le=10, description="Factor on simulated gas. Rolling.")
+    query_timeout_seconds: float = Field(
+        default=5.0, gt=0, le=300, description="Deadline of one query over all nodes, seconds. Rolling."
+    )
 
 
 class SecretKeyRef(Model):
     """A key of a Secret in the same namespace."""
 
-    name: str = Field(min_length=1)
-    key: str = Field(min_length=1)
+    name: Name = Field(min_length=1, description="Name of the Secret.")
+    key: str = Field(min_length=1, max_length=253, description="Which entry of its data.")
+
+
+class TrialRedis(Model):
+    """A single Redis pod without replica for trials: not for real money."""
+
+    storage: Quantity = Field(default="1Gi", description="Volume of its append-only file.")
+
+
+_ONE_REDIS = "name exactly one of url, urlSecretRef and trial"
 
 
 class Redis(Model):
-    """The Redis that holds the ledger; exactly one source."""
+    """The Redis that holds the ledger; exactly one source. Rolling."""
 
-    url: str | None = Field(default=None, description="redis://host:port/db, rediss:// with TLS, without credentials.")
-    url_secret_ref: SecretKeyRef | None = Field(default=None, description="A Secret that holds the URL.")
+    model_config = Model.model_config | {
+        "json_schema_extra": rules(
+            rule("[has(self.url), has(self.urlSecretRef), has(self.trial)].filter(x, x).size() == 1", _ONE_REDIS)
+        )
+    }
 
-    @field_validator("url")
-    @classmethod
-    def _checked(cls, text: str | None) -> str | None:
-        return None if text is None else _url(text, ("redis", "rediss"), "redis://host:6379/0")
+    url: RedisUrl | None = None
+    url_secret_ref: SecretKeyRef | None = Field(
+        default=None, description="A Secret that holds the URL, credentials included."
+    )
+    trial: TrialRedis | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.url is None) == (self.url_secret_ref is None):
-            raise ValueError("name exactly one of url and urlSecretRef")
+        if sum(source is not None for source in (self.url, self.url_secret_ref, self.trial)) != 1:
+            raise ValueError(_ONE_REDIS)
         return self
 
 
-class Backend(Model):
-    """The backends of one transport of a service."""
+_SAME_URL = "the same URL stands twice"
+_SOME_BACKEND = "name at least one of jsonRpc, rest and cometBft"
+_HAS_DEFAULT = "defaultBackend names a transport that has no backend"
 
-    urls: tuple[str, ...] = Field(min_length=1, description="Endpoints; http:// or https://.")
-    base_path: str = Field(default="", description="Replaces the path of the URLs as prefix of every request.")
+
+class Backend(Model):
+    """The backends of one transport of a service. Rolling."""
+
+    urls: tuple[HttpUrl, ...] = Field(
+        min_length=1, max_length=8, description="Endpoints; http:// or https://.", json_schema_extra=LIST_SET
+    )
+    base_path: str = Field(
+        default="", max_length=512, description="Replaces the path of the URLs as prefix of every request."
+    )
     strategy: Literal["first_healthy", "round_robin"] | None = Field(
         default=None, description="Default: first_healthy for one URL, round_robin for several."
     )
-    timeout_seconds: float = Field(default=30.0, gt=0, description="Whole request, all attempts.")
-    dial_timeout_seconds: float = Field(default=5.0, gt=0)
+    timeout_seconds: float = Field(default=30.0, gt=0, le=3600, description="Whole request, all attempts, seconds.")
+    dial_timeout_seconds: float = Field(default=5.0, gt=0, le=300, description="Seconds to connect.")
     max_retries: int = Field(default=1, ge=0, le=3, description="Further attempts on another healthy endpoint.")
-    unhealthy_threshold: int = Field(default=5, ge=1, description="Failures in a row that open the breaker.")
-    recovery_seconds: float = Field(default=30.0, ge=0, description="Pause before an open endpoint is tried again.")
-    max_connections: int = Field(default=500, ge=1, description="Per endpoint.")
-    headers: dict[str, str] = Field(default={}, description="Added to every request; they override.")
+    unhealthy_threshold: int = Field(default=5, ge=1, le=1000, description="Failures in a row that open the breaker.")
+    recovery_seconds: float = Field(
+        default=30.0, ge=0, le=3600, description="Seconds before an open endpoint is tried again."
+    )
+    max_connections: int = Field(default=500, ge=1, le=65535, description="Per endpoint.")
+    headers: dict[str, str] = Field(default={}, max_length=32, description="Added to every request; they override.")
 
     @field_validator("urls")
     @classmethod
     def _checked(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(urls)) != len(urls):
-            raise ValueError("the same URL stands twice")
-        return tuple(_url(url, ("http", "https"), "http://host:port/path") for url in urls)
+            raise ValueError(_SAME_URL)
+        return urls
 
 
 class Backends(Model):
     """Backends by transport; a request is never served by another transport's backend."""
+
+    model_config = Model.model_config | {
+        "json_schema_extra": rules(rule("has(self.jsonRpc) || has(self.rest) || has(self.cometBft)", _SOME_BACKEND))
+    }
 
     json_rpc: Backend | None = None
     rest: Backend | None = None
@@ -118,7 +175,7 @@ class Backends(Model):
     @model_validator(mode="after")
     def _some(self) -> Self:
         if not (self.json_rpc or self.rest or self.comet_bft):
-            raise ValueError("name at least one of jsonRpc, rest and cometBft")
+            raise ValueError(_SOME_BACKEND)
         return self
 
 
@@ -126,11 +183,13 @@ class Service(Model):
     """A service that is served."""
 
     id: ServiceId
-    validation: Validation = Field(default=Validation.EAGER, description="Hot.")
+    validation: Validation = Field(default=Validation.EAGER, description="Rolling.")
     default_backend: Literal["jsonRpc", "rest", "cometBft"] = Field(
-        default="jsonRpc", description="Transport of requests without Rpc-Type header."
+        default="jsonRpc", description="Transport of requests without Rpc-Type header. Rolling."
     )
-    max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1, description="Largest request and response body.")
+    max_body_bytes: int = Field(
+        default=10 * 1024 * 1024, ge=1, le=2**30, description="Largest request and response body, bytes. Rolling."
+    )
     backends: Backends
 
 
@@ -141,45 +200,127 @@ class Recording(StrEnum):
     FAST = "fast"
 
 
+_ONE_SCALE = "name replicas or autoscaling, not both"
+
+
 class Relayer(Model):
     """The relayer workload."""
 
-    replicas: int = Field(default=1, ge=0, description="Pods.")
-    workers: int = Field(default=2, ge=1, le=64, description="Processes per pod that share the port.")
-    port: int = Field(default=8080, ge=1, le=65535)
-    recording: Recording = Recording.STRICT
-    drain_seconds: float = Field(default=30.0, ge=0, description="Time for running requests after SIGTERM.")
+    model_config = Model.model_config | {
+        "json_schema_extra": rules(rule("!(has(self.replicas) && has(self.autoscaling))", _ONE_SCALE))
+    }
+
+    replicas: int | None = Field(default=None, ge=0, le=1000, description="Pods; 1 unless autoscaling is set. Hot.")
+    autoscaling: Autoscaling | None = None
+    workers: int = Field(default=2, ge=1, le=64, description="Processes per pod that share the port. Rolling.")
+    port: int = Field(default=8080, ge=1, le=65535, description="Port of the pods. Rolling.")
+    recording: Recording = Field(default=Recording.STRICT, description="Rolling.")
+    drain_seconds: float = Field(
+        default=30.0, ge=0, le=3600, description="Seconds for running requests after SIGTERM. Rolling."
+    )
+    image: str | None = Field(default=None, max_length=512, description="Default: the operator's release. Rolling.")
+    resources: Resources = Resources()
+    service: ServicePort = ServicePort()
+    ingress: Ingress | None = None
+    gateway: GatewayRoute | None = None
+    pod_template: PodTemplate = PodTemplate()
+
+    @model_validator(mode="after")
+    def _scaled_once(self) -> Self:
+        if self.replicas is not None and self.autoscaling is not None:
+            raise ValueError(_ONE_SCALE)
+        return self
+
+
+_FITS = "more replicas than shards: the surplus would idle"
 
 
 class Miner(Model):
     """The miner workload."""
 
-    replicas: int = Field(default=1, ge=1, description="Pods; at most the number of shards.")
-    shards: int = Field(default=16, ge=1, le=1024, description="Units of ownership; immutable.")
-    storage: str = Field(default="10Gi", pattern=r"^[0-9]+(Ki|Mi|Gi|Ti)$", description="Volume of the mirror.")
-    seal_after_blocks: int = Field(
-        default=1, ge=0, description="Blocks after the claim window opens at which a session is sealed."
+    model_config = Model.model_config | {"json_schema_extra": rules(rule("self.replicas <= self.shards", _FITS))}
+
+    replicas: int = Field(default=1, ge=1, le=1024, description="Pods; at most the number of shards. Hot.")
+    shards: Annotated[int, immutable("make another RelayMiner with more shards and move its Suppliers")] = Field(
+        default=16, ge=1, le=1024, description="Units of ownership; immutable."
     )
+    storage: Annotated[Quantity, immutable("grow the claims of the StatefulSet's volumes by kubectl patch pvc")] = (
+        Field(default="10Gi", description="Volume of each miner's mirror; immutable.")
+    )
+    storage_class_name: Annotated[Name | None, immutable("volumes keep their class")] = Field(
+        default=None, description="Default: the cluster's."
+    )
+    seal_after_blocks: int = Field(
+        default=1,
+        ge=0,
+        le=100,
+        description="Blocks after the claim window opens at which a session is sealed. Rolling.",
+    )
+    image: str | None = Field(default=None, max_length=512, description="Default: the operator's release. Rolling.")
+    resources: Resources = Resources()
+    pod_template: PodTemplate = PodTemplate()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.replicas > self.shards:
-            raise ValueError("more replicas than shards: the surplus would idle")
+            raise ValueError(_FITS)
         return self
+
+
+class Monitoring(Model):
+    """Objects of the Prometheus operator; made only where the cluster has these kinds."""
+
+    pod_monitor: bool = True
+    rules: bool = Field(default=True, description="Alerting rules (PrometheusRule).")
+    labels: dict[str, str] = Field(default={}, max_length=16, description="Labels that your Prometheus selects by.")
+
+
+class NetworkPolicies(Model):
+    """Who may talk to the pods; off by default."""
+
+    enabled: bool = False
+    relays_from: tuple[FreeObject, ...] = Field(
+        default=(), max_length=16, description="NetworkPolicyPeers that may send relays; empty: anyone."
+    )
+    metrics_from: tuple[FreeObject, ...] = Field(
+        default=(), max_length=16, description="NetworkPolicyPeers that may read metrics, besides the operator."
+    )
+
+
+class Deletion(Model):
+    """What happens when a Supplier or the RelayMiner is deleted."""
+
+    drain_deadline_seconds: int = Field(
+        default=14400, ge=0, le=604800, description="Seconds after which open claims and proofs are given up. Hot."
+    )
 
 
 class RelayMinerSpec(Model):
     """What a RelayMiner declares."""
 
+    model_config = Model.model_config | {
+        "json_schema_extra": rules(
+            rule("has(self.prefix) == has(oldSelf.prefix)", "prefix is immutable: it names the ledger's keys in Redis")
+        )
+    }
+
     chain: Chain
     redis: Redis
-    prefix: str | None = Field(
-        default=None, pattern=r"^[a-zA-Z0-9._-]{1,100}$", description="Redis key prefix; <namespace>-<name> by default."
-    )
-    services: tuple[Service, ...] = Field(min_length=1)
+    prefix: Annotated[
+        Annotated[
+            str,
+            *text("[a-zA-Z0-9._-]{1,100}", "must be at most 100 letters, digits, ., _ or -", longest=100),
+        ]
+        | None,
+        immutable("it names the ledger's keys in Redis"),
+    ] = Field(default=None, description="Prefix of the keys in Redis; <namespace>-<name> by default; immutable.")
+    services: tuple[Service, ...] = Field(min_length=1, max_length=256, json_schema_extra=list_map("id"))
     relayer: Relayer = Relayer()
     miner: Miner = Miner()
-    paused: bool = False
+    monitoring: Monitoring = Monitoring()
+    network_policy: NetworkPolicies = NetworkPolicies()
+    deletion: Deletion = Deletion()
+    paused: bool = Field(default=False, description="The operator leaves all children as they are. Hot.")
 
     @field_validator("services")
     @classmethod

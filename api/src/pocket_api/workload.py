@@ -1,19 +1,31 @@
 """Configuration of the workloads, rendered from the resources; the same in a cluster and embedded."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
 from pocket_api.base import ManifestError, Model, problem_of
-from pocket_api.relayminer import Chain, Miner, Relayer, Service
+from pocket_api.relayminer import Chain, Recording, Service
 
 
 class SupplierEntry(Model):
     """A supplier of the RelayMiner; its key lies in the keys folder."""
 
     operator_address: str
-    services: tuple[str, ...] = ()
+    services: tuple[str, ...] = Field(default=(), description="What it is limited to; empty: all it is staked for.")
+
+
+class SupplierList(Model):
+    """The hot part of the configuration: a file of its own, read again while the workload runs."""
+
+    suppliers: tuple[SupplierEntry, ...] = ()
+
+    def limits(self) -> Mapping[str, frozenset[str]]:
+        """Services by supplier address, of the suppliers that are limited."""
+        return {entry.operator_address: frozenset(entry.services) for entry in self.suppliers if entry.services}
 
 
 class WorkloadConfig(Model):
@@ -23,35 +35,57 @@ class WorkloadConfig(Model):
     namespace: str
     prefix: str
     chain: Chain
-    redis_url: str = Field(repr=False)
+    redis_url: str = Field(repr=False, description="A URL, or env:NAME for the variable that holds it.")
     keys_dir: Path
     data_dir: Path
     admin_host: str = "0.0.0.0"
     admin_port: int = Field(default=9090, ge=0, le=65535)
-    services: tuple[Service, ...]
-    suppliers: tuple[SupplierEntry, ...]
 
 
 class RelayerConfig(WorkloadConfig):
     """One relayer pod."""
 
-    relayer: Relayer
+    services: tuple[Service, ...]
+    suppliers_file: Path | None = Field(default=None, description="A SupplierList; without one nobody is limited.")
     host: str = "0.0.0.0"
+    port: int = Field(default=8080, ge=0, le=65535)
+    workers: int = Field(default=2, ge=1, le=64)
+    recording: Recording = Recording.STRICT
+    drain_seconds: float = Field(default=30.0, ge=0)
 
 
 class MinerConfig(WorkloadConfig):
     """One miner pod."""
 
-    miner: Miner
+    seal_after_blocks: int = Field(default=1, ge=0)
+    shards: int = Field(default=16, ge=1)
+    lease: str | None = Field(default=None, description="Name of the Lease to hold; None: a lock on the data folder.")
+    keys_required: bool = Field(default=True, description="Whether to end when there is no key, instead of waiting.")
 
 
 C = TypeVar("C", bound=WorkloadConfig)
 
 
-def read_config(model: type[C], path: Path) -> C:
-    """A workload's configuration from its JSON file; raises ManifestError."""
+def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.environ) -> C:
+    """A workload's configuration from its JSON file, with the Redis URL filled in; raises ManifestError."""
     try:
-        return model.model_validate_json(path.read_text(encoding="utf-8"))
+        config = model.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise ManifestError(f"{path}: {problem_of(error)}") from error
+    if not config.redis_url.startswith("env:"):
+        return config
+    variable = config.redis_url.removeprefix("env:")
+    if not environment.get(variable):
+        raise ManifestError(f"{path}: redisUrl names the environment variable {variable}, which is not set")
+    return config.model_copy(update={"redis_url": environment[variable].strip()})
+
+
+def read_supplier_list(path: Path) -> SupplierList:
+    """The hot part; raises ManifestError."""
+    try:
+        return SupplierList.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
