@@ -16,25 +16,13 @@ from urllib.request import urlopen
 
 from pocket_api.manifests import Manifests
 from pocket_api.relayminer import RelayMiner
-from pocket_operator.workload_config import Placement, miner_config, relayer_config
+from pocket_operator.children.redis import REDIS_OPTIONS
+from pocket_operator.workload_config import Placement, miner_config, relayer_config, suppliers_of
 from shannon.errors import ConfigurationError
+
 
 # What a ledger needs of its Redis: nothing evicted, everything on disk, and stream nodes large enough that a
 # relay costs few bytes beyond its own (docs/decisions/0005-redis.md).
-REDIS_OPTIONS = (
-    "--appendonly",
-    "yes",
-    "--appendfsync",
-    "everysec",
-    "--save",
-    "",
-    "--maxmemory-policy",
-    "noeviction",
-    "--stream-node-max-bytes",
-    "16384",
-)
-
-
 def free_port() -> int:
     """A free loopback port."""
     with socket.socket() as probe:
@@ -221,16 +209,26 @@ class Stack:
             },
         )
         redis_url = local.spec.redis.url
+        if local.spec.redis.trial is not None:
+            redis_url = f"redis://127.0.0.1:{ports['redis']}/0"
         if redis_url is None:
-            raise ConfigurationError("embedded: spec.redis.url is needed; urlSecretRef is read in a cluster only")
+            raise ConfigurationError("embedded: spec.redis.url or trial is needed; urlSecretRef is read in a cluster")
 
         def placement(admin: str, port: int | None = None) -> Placement:
-            return Placement(redis_url, self.folder / "keys", self.folder / "data", "127.0.0.1", ports[admin], port)
+            return Placement(
+                redis_url=redis_url,
+                keys_dir=self.folder / "keys",
+                data_dir=self.folder / "data",
+                suppliers_file=self.folder / "suppliers.json",
+                host="127.0.0.1",
+                admin_port=ports[admin],
+                port=port,
+            )
 
-        suppliers = self.manifests.suppliers
-        relayer = relayer_config(local, suppliers, placement("relayer-admin", ports["relayer"]))
-        miner = miner_config(local, suppliers, placement("miner-admin"))
-        for name, config in (("relayer", relayer), ("miner", miner)):
+        suppliers = suppliers_of(self.relay_miner, self.manifests.suppliers)
+        relayer = relayer_config(local, placement("relayer-admin", ports["relayer"]))
+        miner = miner_config(local, placement("miner-admin"))
+        for name, config in (("relayer", relayer), ("miner", miner), ("suppliers", suppliers)):
             path = self.folder / f"{name}.json"
             path.write_text(config.model_dump_json(by_alias=True, indent=2), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""`relayctl`: demo, localnet, relays."""
+"""`relayctl`: demo, localnet, relays, keys."""
 
 import asyncio
 import os
@@ -11,6 +11,7 @@ import click
 
 import relayctl
 from relayctl.demo import DemoOptions, run_demo
+from relayctl.key_commands import keys
 from relayctl.ledger_commands import ledger
 from shannon.errors import PocketError
 
@@ -56,6 +57,7 @@ def demo(
 
 
 main.add_command(ledger)
+main.add_command(keys)
 
 
 @main.group()

@@ -6,10 +6,10 @@ import logging
 import signal
 import sqlite3
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import aiohttp
-from aiohttp import web
-from prometheus_client import generate_latest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -20,8 +20,11 @@ from ledger.errors import Fenced, LedgerError
 from ledger.heights import BlockPublisher
 from ledger.keys import Keys
 from miner import metrics
+from miner.admin import serve_admin
 from miner.audit import Audit
 from miner.mirror import Mirror
+from miner.ownership import Ownership, ownership
+from miner.report import Reports
 from miner.supplier_miner import SupplierMiner
 from miner.suppliers import Suppliers
 from miner.trie_pool import TriePool
@@ -36,7 +39,10 @@ from shannon.errors import ConfigurationError, PocketError
 _LOG = logging.getLogger("miner")
 _TAIL_IDLE_SECONDS = 0.1
 _REDIS_SETTLES_SECONDS = 5.0
-_KEYS_SECONDS = 2.0
+_KEYS_SECONDS = 1.0
+_STAKES_SECONDS = 5.0
+_STALE_SECONDS = 10.0
+_STALE_BLOCKS = 5
 
 
 class RedisWatch:
@@ -70,6 +76,8 @@ class Miner:
         self._stop = asyncio.Event()
         self._block: Block | None = None
         self._news = asyncio.Event()
+        self._block_at = time.monotonic()
+        self._redis_problem = ""
         self._suppliers: dict[str, SupplierMiner] = {}
 
     async def run(self) -> None:
@@ -101,17 +109,23 @@ class Miner:
             pool = TriePool()
             stack.callback(pool.close)
             watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds))
-            suppliers = Suppliers(config, redis, chain, comet, mirror, audit, pool, watch.settled)
-            await suppliers.refresh()
-            self._suppliers = suppliers.mining
-            if not self._suppliers:
-                raise ConfigurationError(
-                    f"miner: no supplier key is loaded from {config.keys_dir}. Put one file per supplier there."
-                )
+            reports = Reports(audit)
+            suppliers = Suppliers(config, redis, chain, comet, mirror, audit, pool, watch.settled, reports)
+            owner = await stack.enter_async_context(
+                ownership(config.namespace, config.lease, config.chain.block_seconds)
+            )
+            admin = await serve_admin(
+                config.admin_host, config.admin_port,
+                health=lambda: {"status": "ok", "height": self._height, "role": owner.role},
+                report=lambda: self._report(suppliers, owner), status=lambda: self._status(audit),
+                problem=lambda: self._problem(suppliers),
+            )  # fmt: skip
+            stack.push_async_callback(admin.cleanup)
             publisher = BlockPublisher(redis, keys)
 
             async def on_block(block: Block) -> None:
                 self._block = block
+                self._block_at = time.monotonic()
                 metrics.HEIGHT.set(block.height)
                 self._news.set()
                 await publisher.publish(block)
@@ -120,19 +134,36 @@ class Miner:
                 comet, on_block, poll_seconds=min(1.0, config.chain.block_seconds / 2),
                 on_error=lambda error: _LOG.warning("block feed: %s", error),
             )  # fmt: skip
-            admin = await self._serve_admin(audit)
-            stack.push_async_callback(admin.cleanup)
             async with asyncio.TaskGroup() as group:
-                tasks = {
-                    group.create_task(feed.run()),
-                    group.create_task(self._watch_redis(watch)),
-                    group.create_task(self._decide_for_ever(chain)),
-                    *(group.create_task(self._tail_for_ever(s)) for s in self._suppliers.values()),
-                }
-                tasks.add(group.create_task(self._watch_keys(suppliers, group, tasks)))
+                tasks = {group.create_task(feed.run()), group.create_task(self._watch_redis(watch))}
+                if await owner.acquire(self._stop):
+                    await self._take_over(suppliers)
+                    tasks |= {
+                        group.create_task(owner.hold(self._stop)),
+                        group.create_task(self._decide_for_ever(chain)),
+                        group.create_task(self._look_at_stakes(suppliers)),
+                        *(group.create_task(self._tail_for_ever(s)) for s in self._suppliers.values()),
+                    }
+                    tasks.add(group.create_task(self._watch_keys(suppliers, group, tasks)))
                 await self._stop.wait()
                 for task in list(tasks):
                     task.cancel()
+
+    async def _take_over(self, suppliers: Suppliers) -> None:
+        """The first set of keys; raises ConfigurationError where one is required and none is there."""
+        await suppliers.refresh()
+        self._suppliers = suppliers.mining
+        if self._suppliers:
+            return
+        text = f"no supplier key is loaded from {self._config.keys_dir}"
+        if self._config.keys_required:
+            raise ConfigurationError(f"miner: {text}. Put one file per supplier there.")
+        _LOG.warning("%s: waiting for one", text)
+
+    async def _look_at_stakes(self, suppliers: Suppliers) -> None:
+        while True:
+            await suppliers.look_at_stakes()
+            await asyncio.sleep(_STAKES_SECONDS)
 
     async def _watch_keys(self, suppliers: Suppliers, group: asyncio.TaskGroup, tasks: set[asyncio.Task[None]]) -> None:
         """Suppliers come and go with their keys, without restart."""
@@ -152,10 +183,13 @@ class Miner:
     async def _watch_redis(self, watch: RedisWatch) -> None:
         while True:
             try:
-                if await watch.look():
+                restarted = await watch.look()
+                self._redis_problem = ""
+                if restarted:
                     for supplier in self._suppliers.values():
                         supplier.tailer.reread()
             except (LedgerError, RedisError, OSError, TimeoutError) as error:
+                self._redis_problem = str(error) or type(error).__name__
                 metrics.ERRORS.labels("redis").inc()
                 _LOG.warning("Redis: %s", error)
             await asyncio.sleep(0.5)
@@ -212,35 +246,35 @@ class Miner:
         _LOG.error("%s: this miner stops", error)
         self._stop.set()
 
-    async def _serve_admin(self, audit: Audit) -> web.AppRunner:
-        async def show_status(_: web.Request) -> web.Response:
-            sessions = {
-                address: [
-                    {"session_id": i, "end": s.end, "sealed": s.seal is not None, "service": s.header.service_id}
-                    for i, s in supplier.sessions.items()
-                ]
-                for address, supplier in self._suppliers.items()
-            }
-            height = self._block.height if self._block else 0
-            return web.json_response({"height": height, "sessions": sessions, "outcomes": audit.outcomes()})
+    def _status(self, audit: Audit) -> Mapping[str, Any]:
+        sessions = {
+            address: [
+                {"session_id": i, "end": s.end, "sealed": s.seal is not None, "service": s.header.service_id}
+                for i, s in supplier.sessions.items()
+            ]
+            for address, supplier in self._suppliers.items()
+        }
+        return {"height": self._height, "sessions": sessions, "outcomes": audit.outcomes()}
 
-        async def show_metrics(_: web.Request) -> web.Response:
-            return web.Response(body=generate_latest(), content_type="text/plain", charset="utf-8")
+    def _report(self, suppliers: Suppliers, owner: Ownership) -> Mapping[str, Any]:
+        problem = self._problem(suppliers)
+        return {
+            "component": "miner", "role": owner.role, "keys": suppliers.digest, "addresses": suppliers.addresses,
+            "height": self._height, "problems": [problem] if problem else [],
+            "redis": self._redis_problem, "suppliers": suppliers.reports.rows(),
+        }  # fmt: skip
 
-        async def show_health(_: web.Request) -> web.Response:
-            return web.json_response({"status": "ok", "height": self._block.height if self._block else 0})
+    @property
+    def _height(self) -> int:
+        return self._block.height if self._block else 0
 
-        app = web.Application()
-        app.add_routes(
-            [web.get("/status", show_status), web.get("/metrics", show_metrics), web.get("/health", show_health)]
-        )
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, self._config.admin_host, self._config.admin_port).start()
-        except OSError as error:
-            await runner.cleanup()
-            raise ConfigurationError(
-                f"miner: admin port {self._config.admin_port} is taken: {error.strerror}"
-            ) from error
-        return runner
+    def _problem(self, suppliers: Suppliers) -> str | None:
+        """Why this miner is not ready."""
+        if self._redis_problem:
+            return f"Redis: {self._redis_problem}"
+        patience = max(_STALE_SECONDS, _STALE_BLOCKS * self._config.chain.block_seconds)
+        if time.monotonic() - self._block_at > patience:
+            return "no new block for too long: check the chain nodes"
+        if not suppliers.addresses:
+            return None if not self._config.keys_required else "no supplier key is loaded"
+        return None

@@ -22,7 +22,7 @@ class Verdict:
 def upokt(text: str) -> int:
     """Amount of a coin text such as `12upokt`; 0 where it cannot be read."""
     digits = text.removesuffix("upokt")
-    return int(digits) if digits.isdigit() else 0
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _is_ours(event: Event, supplier: str, session: TrackedSession) -> bool:

@@ -1,6 +1,7 @@
 """Everything the owner does for one supplier: tail continuously, decide at every block."""
 
 import contextlib
+import json
 import logging
 import sqlite3
 from collections import defaultdict
@@ -16,6 +17,7 @@ from miner.audit import Audit, Outcome
 from miner.claims import ClaimDesk
 from miner.mirror import Mirror
 from miner.proofs import ProofDesk
+from miner.report import SupplierReport
 from miner.sessions import TrackedSession
 from miner.settlement import Verdict, verdict
 from miner.stages import Action, ClaimState, Decision, Facts, decide
@@ -58,6 +60,7 @@ class SupplierMiner:
     sessions: dict[str, TrackedSession]
     seal_after_blocks: int
     redis_settled: Callable[[], bool]
+    report: SupplierReport = field(default_factory=SupplierReport)
     retiring: bool = False
     _finished: dict[str, int] = field(default_factory=dict)
     _started: bool = False
@@ -88,15 +91,18 @@ class SupplierMiner:
                 await self.claims.load_seals(self.sessions)
         claims = await self._claims()
         stages: dict[str, int] = defaultdict(int)
+        seen: dict[str, str] = {}
         groups: dict[tuple[Action, int], list[TrackedSession]] = defaultdict(list)
         for session in list(self.sessions.values()):
             decision = await self._decide(session, claims, block, proof)
             if decision is None:
                 continue
             stages[decision.stage.value] += 1
+            seen[session.header.session_id] = decision.stage.value
             groups[decision.action, session.end].append(session)
             if decision.lost:
                 session.lost = session.lost or decision.lost
+        self.report.saw(seen, block.height)
         for (action, _), group in sorted(groups.items(), key=lambda row: row[0][1]):
             try:
                 await self._act(action, group, block, proof)
@@ -194,6 +200,7 @@ class SupplierMiner:
         }  # fmt: skip
         outcome = Outcome(self.supplier, header.session_id, found.outcome, stage, found.reason, block.height, details)
         if self.audit.record(outcome):
+            self.report.ended(json.loads(outcome.body()))
             metrics.OUTCOMES.labels(found.outcome).inc()
             metrics.SETTLED.inc(_number(found.details.get("settled_upokt")))
             claimed = _number(session.details.get("claimed_upokt"))

@@ -13,6 +13,7 @@ from miner.audit import Audit
 from miner.claims import ClaimDesk
 from miner.mirror import Mirror
 from miner.proofs import ProofDesk
+from miner.report import Reports
 from miner.sender import Sender
 from miner.sessions import TrackedSession
 from miner.supplier_miner import SupplierMiner
@@ -21,7 +22,7 @@ from miner.trie_pool import TriePool
 from pocket_api.workload import MinerConfig
 from shannon.chain.comet import CometClient
 from shannon.crypto.ecdsa import PrivateKey
-from shannon.errors import ConfigurationError
+from shannon.errors import ConfigurationError, NotFound, PocketError
 from shannon.keys.loading import KeySet, load_supplier_keys
 from shannon.transactions.build import GasPrice
 from shannon.transactions.timeouts import NonceClock
@@ -46,6 +47,7 @@ class Suppliers:
     audit: Audit
     pool: TriePool
     redis_settled: "Callable[[], bool]"
+    reports: Reports
     mining: dict[str, SupplierMiner] = field(default_factory=dict)
     _loaded: KeySet = field(default_factory=lambda: KeySet({}))
     _nonces: NonceClock | None = None
@@ -74,6 +76,26 @@ class Suppliers:
         self._loaded = loaded
         return added
 
+    @property
+    def digest(self) -> str:
+        """Of the public keys that are loaded; empty without any."""
+        return self._loaded.digest if self._loaded.keys else ""
+
+    @property
+    def addresses(self) -> list[str]:
+        """Addresses of the loaded keys."""
+        return sorted(str(address) for address in self._loaded.keys)
+
+    async def look_at_stakes(self) -> None:
+        """Asks the chain, through the caches, what each supplier has staked; unanswered questions change nothing."""
+        for address in self.addresses:
+            try:
+                self.reports.of(address).knows(await self.chain.supplier(address))
+            except NotFound:
+                self.reports.of(address).knows(None)
+            except PocketError:
+                continue
+
     async def _add(self, address: str, key: PrivateKey) -> SupplierMiner:
         config, keys = self.config, Keys(self.config.prefix)
         epoch = self.audit.next_epoch(int(await self.redis.get(keys.fence(address)) or 0))
@@ -97,6 +119,6 @@ class Suppliers:
         proofs = ProofDesk(address, self.chain, self.mirror, self.pool, sender)
         self.mining[address] = SupplierMiner(
             address, self.chain, self.comet, store, self.audit, self.mirror, tailer, claims, proofs, sessions,
-            config.miner.seal_after_blocks, self.redis_settled,
+            config.seal_after_blocks, self.redis_settled, self.reports.of(address),
         )  # fmt: skip
         return self.mining[address]

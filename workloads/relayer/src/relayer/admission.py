@@ -1,7 +1,7 @@
 """One admission path: whether a relay may be served, independent of its transport (relay-lifecycle.md, section 5)."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,8 +72,15 @@ def header_mismatch(header: SessionHeader, onchain: SessionHeader) -> str | None
 class Admission:
     """Checks in the order of the protocol; everything it learns is cached by the session's own heights."""
 
-    def __init__(self, chain: ChainQueries, height: Callable[[], int], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        chain: ChainQueries,
+        height: Callable[[], int],
+        clock: Callable[[], float],
+        limits: Callable[[], Mapping[str, frozenset[str]]] = dict,
+    ) -> None:
         self._chain = chain
+        self._limits = limits
         self._height = height
         self._clock = clock
         self._rings: OrderedDict[tuple[str, int], tuple[float, frozenset[bytes]]] = OrderedDict()
@@ -81,6 +88,9 @@ class Admission:
 
     async def check_supplier(self, request: RelayRequest, header: SessionHeader) -> None:
         """Whether the supplier may serve this session; an unknown chain state never drains it. Raises Rejected."""
+        limited = self._limits().get(request.supplier_operator_address)
+        if limited is not None and header.service_id not in limited:
+            raise Rejected(Reason.WRONG_SERVICE, f"the supplier is not offered for service {header.service_id} here")
         try:
             supplier = await self._chain.supplier(request.supplier_operator_address)
         except NotFound:

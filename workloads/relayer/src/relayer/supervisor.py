@@ -15,6 +15,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 
 from pocket_api.workload import RelayerConfig
+from relayer.reports import read_reports, summary
 from shannon.errors import ConfigurationError
 
 _LOG = logging.getLogger("relayer.supervisor")
@@ -43,13 +44,13 @@ class Supervisor:
         self._config_path = config_path
         self._stop = asyncio.Event()
         self._metrics = config.data_dir / "metrics"
-        self._alive = 0
+        self._alive: dict[int, int] = {}
 
     async def run(self) -> None:
         """Supervises until told to stop; then every worker drains."""
         config = self._config
-        if config.relayer.port:
-            require_free_port(config.host, config.relayer.port)
+        if config.port:
+            require_free_port(config.host, config.port)
         shutil.rmtree(self._metrics, ignore_errors=True)
         self._metrics.mkdir(parents=True)
         loop = asyncio.get_running_loop()
@@ -58,7 +59,7 @@ class Supervisor:
         admin = await self._serve_admin()
         try:
             async with asyncio.TaskGroup() as group:
-                for number in range(config.relayer.workers):
+                for number in range(config.workers):
                     group.create_task(self._keep(number))
         finally:
             await admin.cleanup()
@@ -72,7 +73,7 @@ class Supervisor:
                 sys.executable, "-m", "relayer", "--config", str(self._config_path), "--worker", str(number),
                 env=environment,
             )  # fmt: skip
-            self._alive += 1
+            self._alive[number] = worker.pid
             stopping = asyncio.ensure_future(self._stop.wait())
             ended = asyncio.ensure_future(worker.wait())
             await asyncio.wait({stopping, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -80,12 +81,12 @@ class Supervisor:
                 with contextlib.suppress(ProcessLookupError):
                     worker.terminate()
                 try:
-                    await asyncio.wait_for(ended, self._config.relayer.drain_seconds + 10)
+                    await asyncio.wait_for(ended, self._config.drain_seconds + 10)
                 except TimeoutError:
                     worker.kill()
                     await worker.wait()
             stopping.cancel()
-            self._alive -= 1
+            del self._alive[number]
             multiprocess.mark_process_dead(worker.pid, str(self._metrics))  # type: ignore[no-untyped-call]
             if self._stop.is_set():
                 return
@@ -102,11 +103,17 @@ class Supervisor:
             return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
 
         async def show_health(_: web.Request) -> web.Response:
-            return web.json_response({"status": "ok", "workers": self._alive})
+            return web.json_response({"status": "ok", "workers": len(self._alive)})
+
+        async def show_status(_: web.Request) -> web.Response:
+            reports = read_reports(self._config.data_dir, self._alive)
+            return web.json_response(summary(reports, self._config.workers))
 
         app = web.Application()
         app.router.add_get("/metrics", show_metrics)
         app.router.add_get("/health", show_health)
+        app.router.add_get("/status", show_status)
+        app.router.add_get("/report", show_status)
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
         try:

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from aiohttp import web
@@ -16,11 +16,13 @@ from ledger.heights import HeightFollower
 from ledger.keys import Keys
 from ledger.local_log import LocalLog
 from ledger.publisher import Publisher
-from pocket_api.workload import RelayerConfig
+from pocket_api.base import ManifestError
+from pocket_api.workload import RelayerConfig, read_supplier_list
 from relayer import metrics
 from relayer.admission import Admission
 from relayer.backends import ServiceBackends
 from relayer.http import HttpTransport
+from relayer.reports import WorkerReport
 from relayer.service import RelayService
 from shannon.chain.identity import require_chain_id
 from shannon.chain.nodes import NodeAddress
@@ -29,7 +31,8 @@ from shannon.errors import ConfigurationError, PocketError
 from shannon.keys.loading import KeySet, load_supplier_keys
 
 _LOG = logging.getLogger("relayer.worker")
-_RELOAD_SECONDS = 2.0
+_RELOAD_SECONDS = 1.0
+_REPORT_SECONDS = 1.0
 
 
 class SupplierKeys:
@@ -61,6 +64,31 @@ class SupplierKeys:
         return {str(address): key for address, key in self.current.keys.items()}
 
 
+class SupplierLimits:
+    """The services that suppliers are limited to, from the hot part of the configuration."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._text = ""
+        self.current: Mapping[str, frozenset[str]] = {}
+
+    def reload(self) -> None:
+        """A file that cannot be used changes nothing: the last good limits stay."""
+        if self._file is None:
+            return
+        try:
+            loaded = read_supplier_list(self._file).limits()
+        except ManifestError as error:
+            if str(error) != self._text:
+                _LOG.warning("suppliers: %s", error)
+            self._text = str(error)
+            return
+        self._text = ""
+        if loaded != self.current:
+            self.current = loaded
+            _LOG.info("suppliers: %d limited to some services", len(loaded))
+
+
 class Worker:
     """Everything one event loop runs."""
 
@@ -88,18 +116,20 @@ class Worker:
         follower = HeightFollower(redis, keys, chain.latest_block, config.chain.block_seconds, time.monotonic)
         supplier_keys = SupplierKeys(config.keys_dir)
         supplier_keys.reload()
+        limits = SupplierLimits(config.suppliers_file)
+        limits.reload()
         log = LocalLog(config.data_dir / "relay-log", f"worker-{self._number}-{os.getpid()}")
         publisher = Publisher(redis, keys, log, on_replay=lambda reason: metrics.REPLAYS.labels(reason).inc())
         backends = {service.id: ServiceBackends(service, time.monotonic) for service in config.services}
         service = RelayService(
             services={s.id: s for s in config.services},
             backends=backends,
-            admission=Admission(chain, lambda: follower.height, time.monotonic),
+            admission=Admission(chain, lambda: follower.height, time.monotonic, lambda: limits.current),
             publisher=publisher,
             keys=supplier_keys.by_address,
             height=lambda: follower.height,
             clock=time.monotonic,
-            recording=config.relayer.recording,
+            recording=config.recording,
         )
 
         def ready_problem() -> str | None:
@@ -132,7 +162,7 @@ class Worker:
         )  # fmt: skip
         runner = web.AppRunner(
             transport.application(), access_log=None, handle_signals=False,
-            shutdown_timeout=config.relayer.drain_seconds,
+            shutdown_timeout=config.drain_seconds,
         )  # fmt: skip
         await runner.setup()
         try:
@@ -141,14 +171,15 @@ class Worker:
                     group.create_task(publisher.run()),
                     group.create_task(publisher.heartbeat()),
                     group.create_task(follower.run(min(0.25, config.chain.block_seconds / 4))),
-                    group.create_task(self._reload(supplier_keys)),
+                    group.create_task(self._reload(supplier_keys, limits)),
+                    group.create_task(self._report(supplier_keys, follower, publisher, ready_problem)),
                     group.create_task(self._observe(publisher, follower, log, chain)),
                     group.create_task(self._follow_parent()),
                 ]
                 await follower.look()
-                site = web.TCPSite(runner, config.host, config.relayer.port, reuse_port=True, backlog=1024)
+                site = web.TCPSite(runner, config.host, config.port, reuse_port=True, backlog=1024)
                 await site.start()
-                _LOG.info("serving", extra={"fields": {"port": config.relayer.port, "worker": self._number}})
+                _LOG.info("serving", extra={"fields": {"port": config.port, "worker": self._number}})
                 await self._stop.wait()
                 self._draining = True
                 await site.stop()
@@ -165,10 +196,35 @@ class Worker:
             await redis.aclose()
             log.close()
 
-    async def _reload(self, keys: SupplierKeys) -> None:
+    async def _report(
+        self,
+        keys: SupplierKeys,
+        follower: HeightFollower,
+        publisher: Publisher,
+        ready_problem: Callable[[], str | None],
+    ) -> None:
+        """Tells the supervisor what this worker has loaded; it answers /status for all of them."""
+        while True:
+            report = WorkerReport(
+                worker=self._number,
+                pid=os.getpid(),
+                keys=keys.current.digest if keys.current.keys else "",
+                addresses=sorted(str(address) for address in keys.current.keys),
+                problem="draining" if self._draining else ready_problem() or "",
+                height=follower.height,
+                waiting=publisher.waiting,
+            )
+            try:
+                report.write(self._config.data_dir)
+            except OSError as error:
+                _LOG.warning("status: %s", error)
+            await asyncio.sleep(_REPORT_SECONDS)
+
+    async def _reload(self, keys: SupplierKeys, limits: SupplierLimits) -> None:
         while True:
             await asyncio.sleep(_RELOAD_SECONDS)
             try:
+                limits.reload()
                 keys.reload()
             except (PocketError, OSError) as error:
                 _LOG.warning("keys: %s", error)

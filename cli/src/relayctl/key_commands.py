@@ -1,0 +1,88 @@
+"""`relayctl keys`: addresses of keys, and sealing them for Git."""
+
+import base64
+import binascii
+import sys
+from pathlib import Path
+
+import click
+import yaml
+
+from pocket_api.base import API_VERSION
+from pocket_operator.sealing import SealError, Subject, key_id, seal
+from shannon.crypto.addresses import address_of
+from shannon.crypto.ecdsa import PrivateKey
+from shannon.errors import DecodingError
+
+
+def _key(file: Path | None) -> tuple[str, str]:
+    """Hex key and address, from a file or standard input; a key is never taken as an argument, which others can see."""
+    text = (sys.stdin.read() if file is None else file.read_text(encoding="utf-8")).strip().removeprefix("0x")
+    try:
+        return text, address_of(PrivateKey.from_hex(text).public_key)
+    except DecodingError as error:
+        raise click.ClickException(f"the key {error}".replace("the key the key", "the key")) from None
+
+
+def _public(text: str) -> bytes:
+    """A controller's public key: base64, or a file that holds it."""
+    file = Path(text)
+    if file.is_file():
+        text = file.read_text(encoding="utf-8").strip()
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != 32:
+        raise click.ClickException(
+            "--public-key must be the base64 text of ConfigMap pocket-operator-sealing-public, entry public-key"
+        )
+    return raw
+
+
+_KEY_FILE = click.option(
+    "--key-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Hex key; standard input without."
+)
+
+
+@click.group()
+def keys() -> None:
+    """Supplier keys."""
+
+
+@keys.command()
+@_KEY_FILE
+def address(key_file: Path | None) -> None:
+    """Print the operator address of a key."""
+    click.echo(_key(key_file)[1])
+
+
+@keys.command("seal")
+@_KEY_FILE
+@click.option("--public-key", required=True, help="The operator's, base64 or a file with it")
+@click.option("--namespace", required=True, help="Namespace of the Supplier")
+@click.option("--name", required=True, help="Name of the Supplier")
+@click.option("--relay-miner", help="Print a whole Supplier that names this RelayMiner, instead of the sealed text")
+def seal_key(key_file: Path | None, public_key: str, namespace: str, name: str, relay_miner: str | None) -> None:
+    """Seal a key to the operator, for one Supplier: the text may lie in Git."""
+    public = _public(public_key)
+    text, operator_address = _key(key_file)
+    try:
+        sealed = seal(public, Subject(namespace, name, operator_address), text)
+    except SealError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"sealed for {namespace}/{name} ({operator_address}), controller key {key_id(public)}", err=True)
+    if relay_miner is None:
+        click.echo(sealed)
+        return
+    resource = {
+        "apiVersion": API_VERSION,
+        "kind": "Supplier",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "relayMinerRef": {"name": relay_miner},
+            "operatorAddress": operator_address,
+            "key": {"sealed": sealed},
+        },
+    }
+    click.echo(yaml.safe_dump(resource, sort_keys=False, width=1000).rstrip())

@@ -1,0 +1,36 @@
+"""Pure builders of everything a RelayMiner owns."""
+
+from pocket_operator import names
+from pocket_operator.children import config, miner, monitoring, network, redis, relayer
+from pocket_operator.children.context import Context, Object
+from pocket_operator.children.pods import disruption_budget
+
+
+def desired(context: Context) -> list[Object]:
+    """All children, in the order in which they are applied: what others mount or name comes first.
+
+    While the RelayMiner is deleted only what finishes open claims and proofs stays wanted.
+    """
+    mining = [
+        *config.config_maps(context),
+        *config.key_secrets(context),
+        *miner.identity(context),
+        *redis.trial_redis(context),
+        miner.service(context),
+        miner.stateful_set(context),
+    ]
+    if context.deleting:
+        return mining
+    return [
+        *mining,
+        relayer.service_account(context),
+        relayer.service(context),
+        relayer.deployment(context),
+        disruption_budget(context, names.RELAYER),
+        disruption_budget(context, names.MINER),
+        *relayer.autoscaler(context),
+        *relayer.routes(context),
+        *network.policies(context),
+        *monitoring.monitors(context),
+        *monitoring.rules(context),
+    ]

@@ -1,0 +1,79 @@
+"""ConfigMaps and key Secrets."""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pocket_api.workload import MinerConfig, RelayerConfig, SupplierList
+from pocket_operator import names
+from pocket_operator.children.context import Context, Object
+from pocket_operator.workload_config import Placement, miner_config, relayer_config, supplier_list
+
+CONFIG_DIR, KEYS_DIR, SUPPLIERS_DIR, DATA_DIR = (Path(p) for p in ("/config", "/keys", "/suppliers", "/data"))
+ADMIN_PORT = 9090
+REDIS_URL_VARIABLE = "POCKET_REDIS_URL"
+
+
+def _placement(context: Context) -> Placement:
+    return Placement(
+        redis_url=f"env:{REDIS_URL_VARIABLE}",
+        keys_dir=KEYS_DIR,
+        data_dir=DATA_DIR,
+        suppliers_file=SUPPLIERS_DIR / "suppliers.json",
+        admin_port=ADMIN_PORT,
+        lease=names.miner(context.name),
+        keys_required=False,
+    )
+
+
+def configurations(context: Context) -> tuple[RelayerConfig, MinerConfig]:
+    """What the pods read; both are rolling, so neither holds the suppliers."""
+    placement = _placement(context)
+    return relayer_config(context.relay_miner, placement), miner_config(context.relay_miner, placement)
+
+
+def digest(value: Any) -> str:
+    """A short digest of anything JSON can hold."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def config_digests(context: Context) -> tuple[str, str]:
+    """Of the relayers' and the miners' configuration: a change of it rolls the pods."""
+    relayer, miner = configurations(context)
+    return digest(relayer.model_dump(mode="json")), digest(miner.model_dump(mode="json"))
+
+
+def config_maps(context: Context) -> list[Object]:
+    """What rolls, and what is hot."""
+    relayer, miner = configurations(context)
+    rolling = {
+        "relayer.json": relayer.model_dump_json(by_alias=True, indent=2) + "\n",
+        "miner.json": miner.model_dump_json(by_alias=True, indent=2) + "\n",
+    }
+    serving = [(s.address, s.services) for s in context.suppliers if not s.draining]
+    hot: SupplierList = supplier_list(serving)
+    return [
+        context.object("v1", "ConfigMap", names.config(context.name), "config", data=rolling),
+        context.object(
+            "v1", "ConfigMap", names.suppliers(context.name), "config",
+            data={"suppliers.json": hot.model_dump_json(by_alias=True, indent=2) + "\n"},
+        ),
+    ]  # fmt: skip
+
+
+def key_secrets(context: Context) -> list[Object]:
+    """The merged key set of each workload: a draining supplier stays with the miners until its sessions are over."""
+    secrets = []
+    for component in (names.MINER,) if context.deleting else (names.RELAYER, names.MINER):
+        keys = {
+            s.address: base64.b64encode(s.key_hex.encode()).decode()
+            for s in context.suppliers
+            if component == names.MINER or not s.draining
+        }
+        secrets.append(
+            context.object("v1", "Secret", names.keys(context.name, component), component, type="Opaque", data=keys)
+        )
+    return secrets

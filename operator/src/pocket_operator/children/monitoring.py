@@ -1,0 +1,99 @@
+"""PodMonitor and PrometheusRule, where the cluster knows these kinds."""
+
+from dataclasses import dataclass
+
+from pocket_operator import names
+from pocket_operator.children.context import Context, Object
+
+RUNBOOK = "https://github.com/pocket-relay-mining/pocket-relay-mining/blob/main/docs/runbook.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An alerting rule; `{pods}` stands for the label matcher of this RelayMiner's pods."""
+
+    name: str
+    expression: str
+    minutes: int
+    severity: str
+    summary: str
+
+
+ALERTS = (
+    Alert(
+        "PocketMinerAbsent", 'absent(pocket_miner_block_height{{{pods}}})', 5, "critical",
+        "No miner reports: claims and proofs are not sent",
+    ),
+    Alert(
+        "PocketBlocksStale", 'changes(pocket_miner_block_height{{{pods}}}[10m]) == 0', 5, "critical",
+        "No new block for 10 minutes: check the chain nodes",
+    ),
+    Alert(
+        "PocketSessionLost", 'increase(pocket_miner_session_outcomes_total{{{pods},outcome=~'
+        '"claim_missed|claim_lost|proof_missed|proof_invalid|expired|forfeited"}}[30m]) > 0', 0, "critical",
+        "A session was lost: `relayctl ledger verify` and the audit name its stage and reason",
+    ),
+    Alert(
+        "PocketRelaysNotRecorded", 'increase(pocket_relayer_relays_not_recorded_total{{{pods}}}[10m]) > 0', 0,
+        "critical", "Served relays could not be recorded: check Redis and the relayers' volumes",
+    ),
+    Alert(
+        "PocketRelaysRejected", 'sum(rate(pocket_relayer_relays_rejected_total{{{pods}}}[5m])) > 0.2 * '
+        'sum(rate(pocket_relayer_relays_received_total{{{pods}}}[5m]))', 10, "warning",
+        "More than a fifth of the relays is refused",
+    ),
+    Alert(
+        "PocketRelaysWaiting", 'sum(pocket_relayer_relays_waiting{{{pods}}}) > 5000', 2, "warning",
+        "Relays wait to be recorded: Redis is slow or away",
+    ),
+    Alert(
+        "PocketSupplierKeysMissing", 'min(pocket_relayer_supplier_keys{{{pods}}}) == 0', 5, "warning",
+        "A relayer has no supplier key",
+    ),
+    Alert(
+        "PocketMinerStepsFail", 'sum by (step) (rate(pocket_miner_errors_total{{{pods}}}[10m])) > 0.1', 10, "warning",
+        "A step of the miner fails again and again",
+    ),
+)  # fmt: skip
+
+
+def monitors(context: Context) -> list[Object]:
+    """Where Prometheus finds the pods."""
+    chosen = context.relay_miner.spec.monitoring
+    if not chosen.pod_monitor or "PodMonitor" not in context.capabilities:
+        return []
+    child = context.object(
+        "monitoring.coreos.com/v1", "PodMonitor", context.name, "monitoring",
+        spec={
+            "selector": {"matchLabels": {names.LABEL_RELAY_MINER: context.name}},
+            "podMetricsEndpoints": [{"port": "admin", "path": "/metrics", "interval": "30s"}],
+            "podTargetLabels": [names.LABEL_COMPONENT, names.LABEL_RELAY_MINER],
+        },
+    )  # fmt: skip
+    child["metadata"]["labels"] = {**chosen.labels, **child["metadata"]["labels"]}
+    return [child]
+
+
+def rules(context: Context) -> list[Object]:
+    """Alerts, each with a runbook entry."""
+    chosen = context.relay_miner.spec.monitoring
+    if not chosen.rules or "PrometheusRule" not in context.capabilities:
+        return []
+    pods = f'namespace="{context.namespace}",pocket_network_relayminer="{context.name}"'
+    alerts: list[Object] = []
+    for alert in ALERTS:
+        row: Object = {
+            "alert": alert.name,
+            "expr": alert.expression.format(pods=pods),
+            "labels": {"severity": alert.severity},
+            "annotations": {"summary": alert.summary, "runbook_url": f"{RUNBOOK}#{alert.name.lower()}"},
+        }
+        if alert.minutes:
+            row["for"] = f"{alert.minutes}m"
+        alerts.append(row)
+    child = context.object(
+        "monitoring.coreos.com/v1", "PrometheusRule", context.name, "monitoring",
+        spec={"groups": [{"name": f"pocket-{context.namespace}-{context.name}", "rules": alerts}]},
+    )  # fmt: skip
+    child["metadata"]["labels"] = {**chosen.labels, **child["metadata"]["labels"]}
+    return [child]

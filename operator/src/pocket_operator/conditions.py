@@ -1,0 +1,79 @@
+"""Conditions: transitions keep their time, unchanged ones stay as they are."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from pocket_api.status import Condition, ConditionType, timestamp
+from pocket_operator.reasons import PASSING, Reason
+
+State = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One condition as it is now."""
+
+    type: ConditionType
+    state: State
+    reason: Reason
+    message: str = ""
+
+
+def true_if(value: bool | None) -> State:
+    """None is Unknown."""
+    if value is None:
+        return "Unknown"
+    return "True" if value else "False"
+
+
+def conditions(
+    facts: Iterable[Fact], before: Iterable[Mapping[str, Any]], generation: int, now: datetime
+) -> tuple[Condition, ...]:
+    """The list for a status; the time of the last transition is kept while the status stays."""
+    known = {row.get("type"): row for row in before}
+    rows = []
+    for fact in facts:
+        old = known.get(fact.type.value, {})
+        since = old.get("lastTransitionTime") if old.get("status") == fact.state else None
+        rows.append(
+            Condition(
+                type=fact.type.value,
+                status=fact.state,
+                observed_generation=generation,
+                last_transition_time=str(since or timestamp(now)),
+                reason=fact.reason.value,
+                message=fact.message,
+            )
+        )
+    return tuple(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """An Event to write: a condition got another reason."""
+
+    warning: bool
+    reason: str
+    message: str
+
+
+_ABNORMAL = frozenset({ConditionType.RECONCILING.value, ConditionType.STALLED.value, ConditionType.PAUSED.value})
+
+
+def notices(after: Iterable[Condition], before: Iterable[Mapping[str, Any]]) -> list[Notice]:
+    """One per reason that is new; Ready speaks for what it summarises."""
+    known = {row.get("type"): (row.get("status"), row.get("reason")) for row in before}
+    found: dict[str, Notice] = {}
+    for condition in after:
+        if known.get(condition.type) == (condition.status, condition.reason):
+            continue
+        if condition.type in _ABNORMAL and condition.status != "True":
+            continue
+        if condition.status == "Unknown":
+            continue
+        good = condition.status == "True" and condition.type != ConditionType.STALLED.value
+        warning = not good and condition.reason not in PASSING
+        found.setdefault(condition.reason, Notice(warning, condition.reason, condition.message))
+    return list(found.values())

@@ -1,0 +1,17 @@
+"""Metric families of the operator."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RECONCILES = Counter("pocket_operator_reconciles_total", "Reconciliations by result.", ["result"])
+SECONDS = Histogram(
+    "pocket_operator_reconcile_seconds", "One reconciliation, seconds.",
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)  # fmt: skip
+QUEUE = Gauge("pocket_operator_queue_keys", "RelayMiners waiting to be reconciled.")
+WRITES = Counter("pocket_operator_api_writes_total", "Writes to the API server by kind.", ["kind"])
+REFUSALS = Counter("pocket_operator_api_refusals_total", "Requests that the API server refused, by status.", ["status"])
+LEADS = Gauge("pocket_operator_leads", "1 while this replica leads.")
+WATCH_AGE = Gauge("pocket_operator_watch_age_seconds", "Seconds since the canary came back through the watch.")
+RELAY_MINERS = Gauge("pocket_operator_relay_miners", "RelayMiners known.")
+SUPPLIERS = Gauge("pocket_operator_suppliers", "Suppliers known.")
+PAUSED = Gauge("pocket_operator_relay_miners_paused", "RelayMiners that are paused.")

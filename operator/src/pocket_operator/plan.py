@@ -1,0 +1,290 @@
+"""What one reconciliation does: a pure function of the snapshot."""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from pydantic import ValidationError
+
+from pocket_api.base import problem_of
+from pocket_api.relayminer import RelayMiner
+from pocket_operator import names
+from pocket_operator.children import desired
+from pocket_operator.children.context import Context, PublishedSupplier
+from pocket_operator.draining import Drain, drain_of, forced, overdue
+from pocket_operator.drift import drifted, stamped
+from pocket_operator.reasons import Reason
+from pocket_operator.snapshot import ChildKey, Snapshot
+from pocket_operator.supplier_keys import Finding, examine
+from shannon.crypto.ecdsa import PrivateKey
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FinalizerChange:
+    """Our finalizer on a Supplier or RelayMiner."""
+
+    kind: str
+    name: str
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why the whole RelayMiner cannot be brought about."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Actions in order: finalizers that protect, applies, deletes, pod annotations, finalizers that let go."""
+
+    context: Context | None
+    findings: tuple[Finding, ...]
+    drains: Mapping[str, Drain]
+    trouble: Trouble | None = None
+    protect: tuple[FinalizerChange, ...] = ()
+    wanted: tuple[Object, ...] = field(default=(), repr=False)
+    """All children, stamped; the executor applies those that drifted."""
+    delete: tuple[ChildKey, ...] = ()
+    annotate: Mapping[str, str] = field(default_factory=dict)
+    """Pod name → digest of what it should have loaded."""
+    release: tuple[FinalizerChange, ...] = ()
+    paused: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Component → digest of the public keys that its pods should report."""
+
+
+@lru_cache(maxsize=8192)
+def _public_key(key_hex: str) -> bytes:
+    return PrivateKey.from_hex(key_hex).public_key
+
+
+def key_digest(keys: list[str]) -> str:
+    """As the workloads compute it; empty for no keys."""
+    if not keys:
+        return ""
+    return hashlib.sha256(b"".join(sorted(_public_key(key) for key in keys))).hexdigest()
+
+
+def is_paused(relay_miner: Mapping[str, Any]) -> bool:
+    """By spec.paused or by the annotation."""
+    annotations = relay_miner["metadata"].get("annotations") or {}
+    return bool((relay_miner.get("spec") or {}).get("paused")) or annotations.get(names.ANNOTATION_RECONCILE) == (
+        "disabled"
+    )
+
+
+def _deadline(parsed: RelayMiner | None) -> float:
+    return 0.0 if parsed is None else float(parsed.spec.deletion.drain_deadline_seconds)
+
+
+def plan(snapshot: Snapshot) -> Plan:
+    """Everything to do for one RelayMiner and the Suppliers that name it."""
+    findings = tuple(examine(supplier, snapshot) for supplier in snapshot.suppliers)
+    if snapshot.relay_miner is None:
+        release = tuple(FinalizerChange("Supplier", f.name, wanted=False) for f in findings if f.deleting and f.held)
+        return Plan(None, findings, {}, release=release)
+    try:
+        parsed = RelayMiner.model_validate({k: v for k, v in snapshot.relay_miner.items() if k != "status"})
+    except ValidationError as error:
+        return Plan(None, findings, {}, Trouble(Reason.INVALID_SPEC, problem_of(error)))
+    deleting = bool(snapshot.relay_miner["metadata"].get("deletionTimestamp"))
+    drains = _drains(snapshot, findings, parsed, deleting=deleting)
+    if is_paused(snapshot.relay_miner):
+        return Plan(None, findings, drains, paused=True, release=_released(findings, drains, forced_only=True))
+    redis_digest, trouble = _redis(parsed, snapshot)
+    if trouble is not None and not deleting:
+        return Plan(None, findings, drains, trouble, release=_released(findings, drains))
+    context = _context(snapshot, parsed, findings, drains, redis_digest=redis_digest, deleting=deleting)
+    wanted = tuple(stamped(child) for child in desired(context))
+    digests = {
+        names.RELAYER: key_digest([s.key_hex for s in context.suppliers if not s.draining]),
+        names.MINER: key_digest([s.key_hex for s in context.suppliers]),
+    }
+    released = list(_released(findings, drains))
+    held = names.FINALIZER in (snapshot.relay_miner["metadata"].get("finalizers") or ())
+    if deleting and held and _relay_miner_drained(snapshot, parsed, drains):
+        # The Suppliers need no miner any more, so they go with it.
+        released = [FinalizerChange("Supplier", f.name, wanted=False) for f in findings if f.deleting and f.held]
+        released.append(FinalizerChange("RelayMiner", snapshot.name, wanted=False))
+    return Plan(
+        context=context,
+        findings=findings,
+        drains=drains,
+        protect=_protected(snapshot, context, findings, deleting=deleting, held=held),
+        wanted=wanted,
+        delete=_surplus(snapshot, context, wanted),
+        annotate=_annotations(snapshot, context, digests),
+        release=tuple(released),
+        digests=digests,
+    )
+
+
+def drifted_children(plan_: Plan, children: Mapping[ChildKey, Object]) -> list[Object]:
+    """Children to apply."""
+    return [w for w in plan_.wanted if drifted(w, children.get((w["kind"], w["metadata"]["name"])))]
+
+
+def _drains(
+    snapshot: Snapshot, findings: tuple[Finding, ...], parsed: RelayMiner, *, deleting: bool
+) -> dict[str, Drain]:
+    """By address, of the suppliers that should go."""
+    drains: dict[str, Drain] = {}
+    deadline = _deadline(parsed)
+    whole = snapshot.relay_miner if deleting else None
+    for finding in findings:
+        if not (finding.deleting or deleting):
+            continue
+        drain = drain_of(finding.address, snapshot)
+        subjects = [s for s in (finding.supplier if finding.deleting else None, whole) if s is not None]
+        if any(forced(subject) for subject in subjects):
+            drain = Drain(True, drain.since, "forced by annotation")
+        elif any(overdue(subject, snapshot.now, deadline) for subject in subjects):
+            drain = Drain(True, drain.since, "the deadline passed")
+        drains[finding.address] = drain
+    return drains
+
+
+def _released(
+    findings: tuple[Finding, ...], drains: Mapping[str, Drain], *, forced_only: bool = False
+) -> tuple[FinalizerChange, ...]:
+    return tuple(
+        FinalizerChange("Supplier", f.name, wanted=False)
+        for f in findings
+        if f.deleting
+        and f.held
+        and (forced(f.supplier) if forced_only else f.reason is Reason.KEY_IN_USE or _done(drains, f.address))
+    )
+
+
+def _done(drains: Mapping[str, Drain], address: str) -> bool:
+    drain = drains.get(address)
+    return drain is not None and drain.done
+
+
+def _relay_miner_drained(snapshot: Snapshot, parsed: RelayMiner, drains: Mapping[str, Drain]) -> bool:
+    whole = snapshot.relay_miner
+    if whole is None or forced(whole) or overdue(whole, snapshot.now, _deadline(parsed)):
+        return True
+    return all(drain.done for drain in drains.values())
+
+
+def _redis(parsed: RelayMiner, snapshot: Snapshot) -> tuple[str, Trouble | None]:
+    """A digest that changes with the URL in the Secret, keyed so that nobody can guess the URL from it."""
+    reference = parsed.spec.redis.url_secret_ref
+    if reference is None:
+        return "", None
+    secret = snapshot.secrets.get(reference.name)
+    if secret is None:
+        return "", Trouble(
+            Reason.REDIS_SECRET_MISSING,
+            f"Secret {reference.name}, named by spec.redis.urlSecretRef, does not exist. Create it.",
+        )
+    url = secret.entries.get(reference.key)
+    if not url:
+        there = ", ".join(sorted(secret.entries)) or "nothing"
+        return "", Trouble(
+            Reason.REDIS_SECRET_MISSING,
+            f"Secret {reference.name} has no entry {reference.key}; it holds {there}. "
+            "Correct spec.redis.urlSecretRef.key or the Secret.",
+        )
+    keyed = snapshot.controller.keys[0] if snapshot.controller.keys else b""
+    return hmac.new(keyed, url.encode(), hashlib.sha256).hexdigest()[:16], None
+
+
+def _context(
+    snapshot: Snapshot,
+    parsed: RelayMiner,
+    findings: tuple[Finding, ...],
+    drains: Mapping[str, Drain],
+    *,
+    redis_digest: str,
+    deleting: bool,
+) -> Context:
+    metadata = (snapshot.relay_miner or {})["metadata"]
+    suppliers = tuple(
+        PublishedSupplier(
+            address=finding.address,
+            services=finding.parsed.spec.services if finding.parsed else (),
+            key_hex=finding.key_hex,
+            draining=finding.deleting or deleting,
+        )
+        for finding in sorted(findings, key=lambda f: f.address)
+        if finding.key_hex is not None and not (finding.deleting and _done(drains, finding.address))
+    )
+    labels = metadata.get("labels") or {}
+    return Context(
+        relay_miner=parsed,
+        uid=metadata["uid"],
+        images=snapshot.settings.images,
+        operator_namespace=snapshot.settings.namespace,
+        suppliers=suppliers,
+        redis_digest=redis_digest,
+        restarted_at=(metadata.get("annotations") or {}).get(names.ANNOTATION_RESTARTED, ""),
+        capabilities=snapshot.capabilities,
+        inherited={key: labels[key] for key in sorted(labels) if key in names.INHERITED_LABELS},
+        deleting=deleting,
+        keeper_uid=snapshot.keeper_uid,
+    )
+
+
+def _protected(
+    snapshot: Snapshot, context: Context, findings: tuple[Finding, ...], *, deleting: bool, held: bool
+) -> tuple[FinalizerChange, ...]:
+    """Finalizers before a key is published: from then on there may be something to claim."""
+    published = {supplier.address for supplier in context.suppliers}
+    changes = [
+        FinalizerChange("Supplier", f.name, wanted=True)
+        for f in findings
+        if f.key_hex is not None and f.address in published and not f.deleting and not f.held
+    ]
+    if published and not held and not deleting:
+        changes.append(FinalizerChange("RelayMiner", snapshot.name, wanted=True))
+    return tuple(changes)
+
+
+def owner_of(observed: Mapping[str, Any]) -> str | None:
+    """The uid of the controller, None for an orphan."""
+    for reference in observed["metadata"].get("ownerReferences") or ():
+        if reference.get("controller"):
+            return str(reference["uid"])
+    return None
+
+
+def _surplus(snapshot: Snapshot, context: Context, wanted: tuple[Object, ...]) -> tuple[ChildKey, ...]:
+    """Children of ours that are not wanted any more."""
+    keep = {(child["kind"], child["metadata"]["name"]) for child in wanted}
+    return tuple(
+        key
+        for key, observed in sorted(snapshot.children.items(), key=lambda row: row[0])
+        if key not in keep and owner_of(observed) == context.uid and not observed["metadata"].get("deletionTimestamp")
+    )
+
+
+def _annotations(snapshot: Snapshot, context: Context, digests: Mapping[str, str]) -> dict[str, str]:
+    """A changed annotation makes the kubelet look at the mounted Secret and ConfigMap at once."""
+    limits = [(s.address, s.services) for s in context.suppliers if not s.draining]
+    found: dict[str, str] = {}
+    for pod in snapshot.pods:
+        if pod.deleting or pod.component not in digests:
+            continue
+        text = json.dumps([digests[pod.component], limits])
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        if pod.keys_digest != digest:
+            found[pod.name] = digest
+    return found
+
+
+REQUEUE = timedelta(seconds=4)
+"""How often a RelayMiner is looked at without any event: referenced Secrets are read, not watched."""
+DRAINING = timedelta(seconds=1)
+"""The same while something drains."""

@@ -1,0 +1,87 @@
+"""Keys waiting to be reconciled: each at most once, never two at a time, failures later and later."""
+
+import asyncio
+import random
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+class WorkQueue(Generic[K]):
+    """Bounded by the number of keys. `debounce` gathers a burst of events into one reconciliation."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        debounce: float = 0.1,
+        first: float = 1.0,
+        longest: float = 60.0,
+        chance: random.Random | None = None,
+    ) -> None:
+        self._clock = clock
+        self._debounce, self._first, self._longest = debounce, first, longest
+        self._chance = chance or random.Random()  # noqa: S311 - jitter
+        self._due: dict[K, float] = {}
+        self._running: set[K] = set()
+        self._again: set[K] = set()
+        self._failures: dict[K, int] = {}
+        self._changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def add(self, key: K, after: float | None = None) -> None:
+        """Soon, or after some seconds; an earlier appointment stays."""
+        if key in self._running and after is None:
+            self._again.add(key)
+            return
+        due = self._clock() + (self._debounce if after is None else after)
+        self._due[key] = min(due, self._due.get(key, due))
+        self._changed.set()
+
+    async def take(self) -> K:
+        """The next key whose time has come and that nobody works on; give it back with `done` or `failed`."""
+        while True:
+            self._changed.clear()
+            ready = [(due, key) for key, due in self._due.items() if key not in self._running]
+            if ready:
+                due, key = min(ready, key=lambda row: row[0])
+                wait = due - self._clock()
+                if wait <= 0:
+                    del self._due[key]
+                    self._running.add(key)
+                    return key
+            else:
+                wait = None
+            try:
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    def done(self, key: K, again_after: float | None = None) -> None:
+        """A success."""
+        self._failures.pop(key, None)
+        self._finish(key)
+        if again_after is not None:
+            self.add(key, again_after)
+
+    def failed(self, key: K, retry_after: float | None = None) -> float:
+        """A failure; the seconds until it is tried again."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        pause = min(self._longest, self._first * 2.0 ** min(failures, 16)) * self._chance.uniform(0.75, 1.25)
+        pause = max(pause, retry_after or 0.0)
+        self._again.discard(key)
+        self._finish(key)
+        self.add(key, pause)
+        return pause
+
+    def _finish(self, key: K) -> None:
+        self._running.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+        self._changed.set()

@@ -1,0 +1,53 @@
+"""Reasons of conditions and Events: stable names that alerts and scripts may match."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Every reason the operator gives; docs/troubleshoot.md says for each what to do."""
+
+    # well
+    ALL_WELL = "AllWell"
+    LOADED = "Loaded"
+    REACHABLE = "Reachable"
+    STAKED = "Staked"
+    CLAIMS_SETTLE = "ClaimsSettle"
+    NOT_PAUSED = "NotPaused"
+    # going on
+    ROLLING_OUT = "RollingOut"
+    LOADING_KEYS = "LoadingKeys"
+    DRAINING = "Draining"
+    PAUSED = "Paused"
+    NO_REPORT = "NoReport"
+    # waits for somebody
+    NO_SUPPLIERS = "NoSuppliers"
+    SUPPLIERS_WAIT = "SuppliersWait"
+    RELAY_MINER_MISSING = "RelayMinerMissing"
+    RELAY_MINER_NOT_READY = "RelayMinerNotReady"
+    SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason
+    SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105 - a reason
+    KEY_MALFORMED = "KeyMalformed"
+    ADDRESS_MISMATCH = "AddressMismatch"
+    SEAL_BROKEN = "SealBroken"
+    SEAL_FOR_ANOTHER = "SealForAnother"
+    SEAL_KEY_UNKNOWN = "SealKeyUnknown"
+    REDIS_SECRET_MISSING = "RedisSecretMissing"  # noqa: S105 - a reason
+    PODS_NOT_READY = "PodsNotReady"
+    REDIS_UNREACHABLE = "RedisUnreachable"
+    CHAIN_UNREACHABLE = "ChainUnreachable"
+    NOT_STAKED = "NotStaked"
+    SERVICES_NOT_STAKED = "ServicesNotStaked"
+    UNSTAKING = "Unstaking"
+    SESSION_LOST = "SessionLost"
+    # cannot go on
+    KEY_IN_USE = "KeyInUse"
+    INVALID_SPEC = "InvalidSpec"
+    FOREIGN_OBJECT = "ForeignObject"
+    REFUSED_BY_API = "RefusedByAPI"
+
+
+PASSING = frozenset({Reason.ROLLING_OUT, Reason.LOADING_KEYS, Reason.DRAINING, Reason.PAUSED})
+"""On the way: told as normal Events, not as warnings."""
+
+STALLING = frozenset({Reason.KEY_IN_USE, Reason.INVALID_SPEC, Reason.FOREIGN_OBJECT, Reason.REFUSED_BY_API})
+"""Only an edit helps: these make Stalled true. Everything else recovers by itself once its cause is gone."""

@@ -1,0 +1,305 @@
+"""Carrying plans out: reads what a plan needs, writes what differs, nothing else."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from coordination.kube_api import KubeApi, KubeError, Missing
+from pocket_api.status import Condition, as_status
+from pocket_operator import metrics, names
+from pocket_operator.conditions import notices
+from pocket_operator.events import EventWriter
+from pocket_operator.kinds import BY_KIND, CONFIG_MAPS, PODS, READ_CHILDREN, RELAY_MINERS, SECRETS, WATCHED_CHILDREN
+from pocket_operator.plan import DRAINING, REQUEUE, FinalizerChange, Plan, drifted_children, owner_of, plan
+from pocket_operator.relay_miner_status import relay_miner_status
+from pocket_operator.reports import ReportBook
+from pocket_operator.secrets import SealingKeys, SecretReader
+from pocket_operator.snapshot import ChildKey, Pod, SecretView, Settings, Snapshot
+from pocket_operator.store import Key, Store
+from pocket_operator.supplier_status import supplier_status
+
+_LOG = logging.getLogger("operator.reconcile")
+Object = dict[str, Any]
+_FIGURES_SECONDS = 30.0
+_FIGURES = frozenset({"stake", "sessions", "openSessions", "last", "earnedUpokt"})
+_WATCHED = tuple(kind.name for kind in WATCHED_CHILDREN)
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is remembered between two reconciliations; losing it costs time only."""
+
+    idle_since: dict[str, float] = field(default_factory=dict)
+    refusals: dict[ChildKey, str] = field(default_factory=dict)
+    status_written: dict[str, float] = field(default_factory=dict)
+
+
+class Reconciler:
+    """One RelayMiner with all its Suppliers at a time."""
+
+    def __init__(
+        self,
+        *,
+        api: KubeApi,
+        store: Store,
+        settings: Settings,
+        secrets: SecretReader,
+        sealing: SealingKeys,
+        reports: ReportBook,
+        events: EventWriter,
+        capabilities: Callable[[], frozenset[str]],
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._api = api
+        self._store = store
+        self._settings = settings
+        self._secrets = secrets
+        self._sealing = sealing
+        self._reports = reports
+        self._events = events
+        self._capabilities = capabilities
+        self._clock = clock
+        self._now = now
+        self._memory: dict[Key, Memory] = {}
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Brings one RelayMiner about; seconds until the next look, None for never. Raises KubeError."""
+        memory = self._memory.setdefault(key, Memory())
+        snapshot = await self._snapshot(key, memory)
+        if snapshot.relay_miner is None:
+            # The RelayMiner is gone, so its claims and proofs are done: the garbage collector takes the rest.
+            keeper = self._store.get("ConfigMap", key.namespace, names.keeper(key.name))
+            if keeper is not None:
+                await self._delete(key, "ConfigMap", names.keeper(key.name), keeper)
+            if not snapshot.suppliers:
+                self._memory.pop(key, None)
+                return None
+        planned = plan(snapshot)
+        memory.idle_since = {a: d.since for a, d in planned.drains.items() if d.since is not None}
+        for change in planned.protect:
+            await self._finalizer(key, change)
+        memory.refusals = await self._apply_all(planned, snapshot)
+        for kind, name in planned.delete:
+            await self._delete(key, kind, name, snapshot.children[kind, name])
+        for pod, digest in planned.annotate.items():
+            await self._annotate(key, pod, digest)
+        snapshot = replace(
+            snapshot,
+            children=self._store.children(_WATCHED, key),
+            refusals=dict(memory.refusals),
+        )
+        await self._write_statuses(key, snapshot, planned, memory)
+        for change in planned.release:
+            await self._finalizer(key, change)
+        return (DRAINING if planned.drains else REQUEUE).total_seconds()
+
+    async def _snapshot(self, key: Key, memory: Memory) -> Snapshot:
+        relay_miner = self._store.get(RELAY_MINERS.name, *key)
+        suppliers = self._store.suppliers(key)
+        wanted = {_secret_of(supplier) for supplier in suppliers} | {_redis_secret_of(relay_miner)}
+        secrets = await self._secrets.read(key.namespace, (name for name in wanted if name))
+        children = dict(self._store.children(_WATCHED, key))
+        published, keeper_uid = None, ""
+        if relay_miner is not None:
+            for kind, name in self._read_by_name(key):
+                found = await self._api.find(BY_KIND[kind], key.namespace, name)
+                if found is not None:
+                    children[kind, name] = {"apiVersion": BY_KIND[kind].api_version, "kind": kind, **found}
+            merged = children.get((SECRETS.name, names.keys(key.name, names.MINER)))
+            published = None if merged is None else SecretView.of(merged)
+            keeper_uid = await self._keeper(key, relay_miner)
+        pods = tuple(Pod.of(pod) for pod in self._store.pods(key))
+        addresses = {str((s.get("spec") or {}).get("operatorAddress", "")) for s in suppliers}
+        owners = {address: self._store.owner(address) for address in addresses}
+        return Snapshot(
+            now=self._now(),
+            clock=self._clock(),
+            namespace=key.namespace,
+            name=key.name,
+            relay_miner=relay_miner,
+            suppliers=suppliers,
+            owners={address: uid for address, uid in owners.items() if uid is not None},
+            secrets=secrets,
+            published=published,
+            children=children,
+            pods=pods,
+            keeper_uid=keeper_uid,
+            reports=self._reports.of(key.namespace, (pod.name for pod in pods)),
+            controller=self._sealing.controller,
+            settings=self._settings,
+            capabilities=self._capabilities(),
+            idle_since=dict(memory.idle_since),
+            refusals=dict(memory.refusals),
+        )
+
+    async def _keeper(self, key: Key, relay_miner: Object) -> str:
+        """The uid of the keeper, which is made before anything that it is to keep."""
+        name = names.keeper(key.name)
+        keeper = self._store.get("ConfigMap", key.namespace, name)
+        if keeper is None:
+            keeper = await self._api.find(CONFIG_MAPS, key.namespace, name)
+        if keeper is None and relay_miner["metadata"].get("deletionTimestamp"):
+            return ""
+        if keeper is None:
+            labels = {
+                names.LABEL_MANAGED_BY: names.MANAGED_BY,
+                names.LABEL_PART_OF: "pocket-relay-mining",
+                **names.selector(key.name, names.KEEPER),
+            }
+            about = "Keeps the miners, their keys and configuration while the RelayMiner drains. Do not delete."
+            body = {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": name, "namespace": key.namespace, "labels": labels},
+                "data": {"about": about},
+            }
+            keeper = await self._api.apply(CONFIG_MAPS, body, names.FIELD_MANAGER)
+            metrics.WRITES.labels(CONFIG_MAPS.name).inc()
+            self._store.put(CONFIG_MAPS.name, {"apiVersion": "v1", "kind": "ConfigMap", **keeper})
+        return str(keeper["metadata"]["uid"])
+
+    def _read_by_name(self, key: Key) -> list[ChildKey]:
+        found: list[ChildKey] = [(SECRETS.name, names.keys(key.name, c)) for c in (names.RELAYER, names.MINER)]
+        for kind in READ_CHILDREN:
+            if kind.name in self._capabilities():
+                found.append((kind.name, names.relayer(key.name) if kind.name == "HTTPRoute" else key.name))
+        return found
+
+    async def _apply_all(self, planned: Plan, snapshot: Snapshot) -> dict[ChildKey, str]:
+        """Applies what drifted, in order; what the API server refuses goes to the status and does not stop the rest."""
+        refused: dict[ChildKey, str] = {}
+        for child in drifted_children(planned, snapshot.children):
+            place = (child["kind"], child["metadata"]["name"])
+            kind = BY_KIND[child["kind"]]
+            observed = snapshot.children.get(place)
+            if observed is None:
+                observed = await self._api.find(kind, snapshot.namespace, place[1])
+            if observed is not None and not _ours(observed, planned):
+                refused[place] = (
+                    "foreign: an object of this name is there that the operator did not make. Rename or delete it, or "
+                    "give the RelayMiner another name."
+                )
+                continue
+            try:
+                applied = await self._api.apply(kind, child, names.FIELD_MANAGER)
+            except KubeError as error:
+                if error.status not in (400, 403, 404, 409, 422):
+                    raise
+                refused[place] = str(error)
+                metrics.REFUSALS.labels(str(error.status)).inc()
+                continue
+            metrics.WRITES.labels(kind.name).inc()
+            if kind.name in _WATCHED:
+                self._store.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **applied})
+            _LOG.info("applied %s %s/%s", kind.name, snapshot.namespace, place[1])
+        return refused
+
+    async def _delete(self, key: Key, kind: str, name: str, observed: Object) -> None:
+        await self._api.delete(BY_KIND[kind], key.namespace, name, uid=str(observed["metadata"]["uid"]))
+        metrics.WRITES.labels(kind).inc()
+        _LOG.info("deleted %s %s/%s", kind, key.namespace, name)
+
+    async def _annotate(self, key: Key, pod: str, digest: str) -> None:
+        patch = {"metadata": {"annotations": {names.ANNOTATION_KEYS: digest}}}
+        try:
+            patched = await self._api.merge(PODS, key.namespace, pod, patch, manager=names.FIELD_MANAGER)
+        except Missing:
+            return
+        metrics.WRITES.labels(PODS.name).inc()
+        self._store.put(PODS.name, {"apiVersion": "v1", "kind": "Pod", **patched})
+
+    async def _finalizer(self, key: Key, change: FinalizerChange) -> None:
+        """Adds or takes away our finalizer; the version is named, so that nobody else's is lost."""
+        kind = BY_KIND[change.kind]
+        observed = self._store.get(kind.name, key.namespace, change.name)
+        if observed is None:
+            return
+        there = list(observed["metadata"].get("finalizers") or ())
+        if (names.FINALIZER in there) == change.wanted:
+            return
+        finalizers = [*there, names.FINALIZER] if change.wanted else [f for f in there if f != names.FINALIZER]
+        version = observed["metadata"]["resourceVersion"]
+        patch = {"metadata": {"finalizers": finalizers, "resourceVersion": version}}
+        try:
+            patched = await self._api.merge(kind, key.namespace, change.name, patch, manager=names.FIELD_MANAGER)
+        except Missing:
+            return
+        metrics.WRITES.labels(kind.name).inc()
+        if not patched["metadata"].get("deletionTimestamp") or patched["metadata"].get("finalizers"):
+            self._store.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **patched})
+        _LOG.info(
+            "%s %s/%s: finalizer %s", kind.name, key.namespace, change.name, "added" if change.wanted else "removed"
+        )
+
+    async def _write_statuses(self, key: Key, snapshot: Snapshot, planned: Plan, memory: Memory) -> None:
+        if snapshot.relay_miner is not None:
+            status = as_status(relay_miner_status(snapshot, planned))
+            await self._write_status(snapshot.relay_miner, status, passing=frozenset({"height"}), memory=memory)
+        for finding in planned.findings:
+            status = as_status(supplier_status(finding, snapshot, planned))
+            await self._write_status(finding.supplier, status, passing=frozenset(), memory=memory)
+
+    async def _write_status(self, subject: Object, status: Object, *, passing: frozenset[str], memory: Memory) -> None:
+        """Server-side apply of the status where it differs; `passing` fields alone are no reason to write."""
+        before = subject.get("status") or {}
+        if _without(before, passing) == _without(status, passing):
+            return
+        uid = str(subject["metadata"]["uid"])
+        only_figures = _without(before, _FIGURES | passing) == _without(status, _FIGURES | passing)
+        written = memory.status_written.get(uid, float("-inf"))
+        if only_figures and self._clock() - written < _FIGURES_SECONDS:
+            return
+        kind, metadata = BY_KIND[subject["kind"]], subject["metadata"]
+        body = {
+            "apiVersion": kind.api_version,
+            "kind": kind.name,
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": uid},
+            "status": status,
+        }
+        path = kind.path(metadata["namespace"], metadata["name"], "status")
+        query = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
+        try:
+            patched = await self._api.call(
+                "PATCH", path, body=body, query=query, content_type="application/apply-patch+yaml"
+            )
+        except KubeError as error:
+            if isinstance(error, Missing) or error.status == 409:
+                return  # it is gone, or another one of the same name
+            raise
+        metrics.WRITES.labels(kind.name).inc()
+        memory.status_written[uid] = self._clock()
+        before_rows = before.get("conditions") or ()
+        self._store.put(kind.name, patched)
+        for notice in notices(relevant(status), before_rows):
+            await self._events.post(subject, notice)
+
+
+def relevant(status: Object) -> list[Condition]:
+    """The conditions of a status as models."""
+    return [Condition.model_validate(row) for row in status.get("conditions") or ()]
+
+
+def _without(status: Object, fields: frozenset[str]) -> Object:
+    return {key: value for key, value in status.items() if key not in fields}
+
+
+def _ours(observed: Object, planned: Plan) -> bool:
+    """Ours, or an orphan that carries our label; everything else is somebody else's."""
+    owner = owner_of(observed)
+    if owner is None:
+        labels = observed["metadata"].get("labels") or {}
+        return bool(labels.get(names.LABEL_MANAGED_BY) == names.MANAGED_BY)
+    return planned.context is not None and owner == planned.context.uid
+
+
+def _secret_of(supplier: Object) -> str:
+    reference = ((supplier.get("spec") or {}).get("key") or {}).get("secretRef") or {}
+    return str(reference.get("name", ""))
+
+
+def _redis_secret_of(relay_miner: Object | None) -> str:
+    reference = (((relay_miner or {}).get("spec") or {}).get("redis") or {}).get("urlSecretRef") or {}
+    return str(reference.get("name", ""))

@@ -1,0 +1,205 @@
+"""Status of a RelayMiner: pure."""
+
+from typing import Any
+
+from pocket_api.status import ConditionType, KeySetStatus, RelayMinerStatus, Workload
+from pocket_operator import names
+from pocket_operator.conditions import Fact, conditions, true_if
+from pocket_operator.plan import Plan
+from pocket_operator.reasons import STALLING, Reason
+from pocket_operator.snapshot import Report, Snapshot
+
+Object = dict[str, Any]
+
+
+def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
+    """What is the case with the RelayMiner, and what to do. It must exist."""
+    whole = snapshot.relay_miner or {}
+    deployment = snapshot.children.get(("Deployment", names.relayer(snapshot.name)))
+    stateful = snapshot.children.get(("StatefulSet", names.miner(snapshot.name)))
+    relayers = _workload(deployment, names.selector(snapshot.name, names.RELAYER))
+    miners = _workload(stateful, names.selector(snapshot.name, names.MINER))
+    reports = [r for r in snapshot.reports if r.component == names.RELAYER or r.active]
+    keys, loaded = _keys(snapshot, plan, reports)
+    redis, chain = _redis(reports), _chain(reports)
+    claims = _claims(snapshot, reports)
+    problem = _problem(snapshot, plan, keys, redis, chain, (deployment, stateful))
+    rolling = problem is None and (_rolls(deployment) or _rolls(stateful))
+    facts = [*_summary(snapshot, plan, problem, rolling=rolling), keys, redis, chain, claims]
+    generation = int(whole["metadata"].get("generation") or 0)
+    before = (whole.get("status") or {}).get("conditions") or ()
+    container = _container(deployment)
+    port = ((whole.get("spec") or {}).get("relayer") or {}).get("service", {}).get("port", 80)
+    return RelayMinerStatus(
+        observed_generation=generation,
+        conditions=conditions(facts, before, generation, snapshot.now),
+        relayers=relayers,
+        miners=miners,
+        suppliers=len(snapshot.suppliers),
+        keys=KeySetStatus(
+            published=len([s for s in plan.context.suppliers if not s.draining]) if plan.context else 0,
+            digest=plan.digests.get(names.RELAYER, ""),
+            loaded_by=loaded,
+        ),
+        height=max((r.height for r in reports), default=0),
+        version=str(container.get("image", "")),
+        endpoint=f"http://{names.relayer(snapshot.name)}.{snapshot.namespace}.svc:{port}",
+    )
+
+
+def _container(deployment: Object | None) -> Object:
+    if deployment is None:
+        return {}
+    found: Object = deployment["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+def _workload(observed: Object | None, selector: dict[str, str]) -> Workload:
+    text = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
+    if observed is None:
+        return Workload(selector=text)
+    status = observed.get("status") or {}
+    ready, wanted = int(status.get("readyReplicas") or 0), int((observed.get("spec") or {}).get("replicas") or 0)
+    return Workload(replicas=int(status.get("replicas") or 0), ready=ready, summary=f"{ready}/{wanted}", selector=text)
+
+
+def _rolls(observed: Object | None) -> bool:
+    if observed is None:
+        return True
+    status, wanted = observed.get("status") or {}, int((observed.get("spec") or {}).get("replicas") or 0)
+    return (
+        int(status.get("observedGeneration") or 0) < int(observed["metadata"].get("generation") or 0)
+        or int(status.get("updatedReplicas") or 0) < wanted
+        or int(status.get("replicas") or 0) > wanted
+        or int(status.get("readyReplicas") or 0) < wanted
+    )
+
+
+def _keys(snapshot: Snapshot, plan: Plan, reports: list[Report]) -> tuple[Fact, str]:
+    kind = ConditionType.KEYS_LOADED
+    relayers = [p for p in snapshot.pods if p.component == names.RELAYER and not p.deleting]
+    expected = len(relayers) + 1
+    loaded = sum(r.keys == plan.digests.get(r.component, "") for r in reports)
+    text = f"{loaded}/{expected}"
+    waiting = [f for f in plan.findings if not f.good and not f.deleting]
+    if not snapshot.suppliers:
+        return Fact(kind, "False", Reason.NO_SUPPLIERS, "No Supplier names this RelayMiner. Create one."), text
+    if plan.context is None:
+        return Fact(kind, "Unknown", Reason.NO_REPORT, "Keys are not published at the moment."), text
+    if loaded < expected:
+        message = "The key set is published; not every pod has loaded it yet."
+        return Fact(kind, "False", Reason.LOADING_KEYS, message), text
+    if waiting:
+        named = ", ".join(f"{f.name} ({f.reason})" for f in waiting[:5]) + (" ..." if len(waiting) > 5 else "")
+        return Fact(kind, "False", Reason.SUPPLIERS_WAIT, f"Not all Suppliers have a usable key: {named}."), text
+    return Fact(kind, "True", Reason.LOADED, "All relayers and the miner have the published keys."), text
+
+
+def _redis(reports: list[Report]) -> Fact:
+    kind = ConditionType.REDIS_REACHABLE
+    miners = [r for r in reports if r.component == names.MINER]
+    if not miners:
+        return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported.")
+    problem = str(miners[0].body.get("redis") or "")
+    if problem:
+        return Fact(kind, "False", Reason.REDIS_UNREACHABLE, f"{problem} Check spec.redis and the server.")
+    return Fact(kind, "True", Reason.REACHABLE, "The miner reaches Redis.")
+
+
+def _chain(reports: list[Report]) -> Fact:
+    kind = ConditionType.CHAIN_REACHABLE
+    if not reports:
+        return Fact(kind, "Unknown", Reason.NO_REPORT, "No pod has reported.")
+    stale = [r.pod for r in reports if any("no new block" in problem for problem in r.problems)]
+    if stale:
+        return Fact(
+            kind, "False", Reason.CHAIN_UNREACHABLE,
+            f"{', '.join(sorted(stale)[:3])}: no new block for too long. Check spec.chain.nodes and the nodes.",
+        )  # fmt: skip
+    return Fact(kind, "True", Reason.REACHABLE, "Blocks arrive.")
+
+
+def _claims(snapshot: Snapshot, reports: list[Report]) -> Fact:
+    kind = ConditionType.CLAIMS_HEALTHY
+    miners = [r for r in reports if r.active]
+    if not miners:
+        return Fact(kind, "Unknown", Reason.NO_REPORT, "No active miner has reported.")
+    rows = miners[0].body.get("suppliers") or {}
+    losing = sorted(a for a, row in rows.items() if int(row.get("lost_recently") or 0))
+    if losing:
+        named = ", ".join(losing[:3])
+        return Fact(kind, "False", Reason.SESSION_LOST, f"Suppliers lost their last session: {named}. See theirs.")
+    return Fact(kind, "True", Reason.CLAIMS_SETTLE, "No supplier lost its last session.")
+
+
+def _problem(
+    snapshot: Snapshot, plan: Plan, keys: Fact, redis: Fact, chain: Fact, workloads: tuple[Object | None, ...]
+) -> tuple[Reason, str] | None:
+    """What keeps it from being ready, the cause before its consequences; None while it is only on its way."""
+    if plan.trouble is not None:
+        return plan.trouble.reason, plan.trouble.message
+    for (kind, name), message in sorted(snapshot.refusals.items()):
+        foreign = message.startswith("foreign:")
+        reason = Reason.FOREIGN_OBJECT if foreign else Reason.REFUSED_BY_API
+        return reason, f"{kind} {name}: {message.removeprefix('foreign:').strip()}"
+    for fact in (redis, chain):
+        if fact.state == "False":
+            return fact.reason, fact.message
+    if keys.reason is Reason.NO_SUPPLIERS:
+        return keys.reason, keys.message
+    if found := _pod_problem(snapshot, keys, workloads):
+        return Reason.PODS_NOT_READY, found
+    if keys.reason is Reason.SUPPLIERS_WAIT and plan.context is not None and not plan.context.suppliers:
+        return keys.reason, keys.message
+    return None
+
+
+def _pod_problem(snapshot: Snapshot, keys: Fact, workloads: tuple[Object | None, ...]) -> str:
+    """Why pods cannot be made, cannot start or say that they are not ready."""
+    for workload in workloads:
+        for row in ((workload or {}).get("status") or {}).get("conditions") or ():
+            if row.get("type") == "ReplicaFailure" and row.get("status") == "True":
+                return str(row.get("message", ""))[:500]
+    unready = {pod.name: pod for pod in snapshot.pods if not pod.ready and not pod.deleting}
+    for pod in unready.values():
+        if pod.problem:
+            return f"Pod {pod.name}: {pod.problem}"
+    if keys.reason is Reason.LOADING_KEYS:
+        return ""
+    for report in snapshot.reports:
+        said = [p for p in report.problems if "have not reported yet" not in p and p != "draining"]
+        if report.pod in unready and said:
+            return f"Pod {report.pod}: {said[0]}"
+    return ""
+
+
+def _summary(snapshot: Snapshot, plan: Plan, problem: tuple[Reason, str] | None, *, rolling: bool) -> list[Fact]:
+    whole = snapshot.relay_miner or {}
+    deleting = bool(whole["metadata"].get("deletionTimestamp"))
+    stalled = problem is not None and problem[0] in STALLING
+    ready = Fact(ConditionType.READY, "True", Reason.ALL_WELL, "Relays are served and mined.")
+    going_on: tuple[Reason, str] | None = None
+    if deleting:
+        left = sum(not drain.done for drain in plan.drains.values())
+        going_on = (Reason.DRAINING, f"Being deleted: {left} suppliers still have claims or proofs to finish.")
+    elif rolling:
+        going_on = (Reason.ROLLING_OUT, "Pods are being started or replaced.")
+    if plan.paused:
+        ready = Fact(ConditionType.READY, "Unknown", Reason.PAUSED, "Paused: the operator leaves everything as it is.")
+        going_on = None
+    elif problem is not None:
+        ready = Fact(ConditionType.READY, "False", *problem)
+    elif going_on is not None:
+        ready = Fact(ConditionType.READY, "False", *going_on)
+    return [
+        ready,
+        Fact(ConditionType.RECONCILING, true_if(going_on is not None), *(going_on or (Reason.ALL_WELL, ""))),
+        Fact(
+            ConditionType.STALLED, true_if(stalled),
+            *((problem[0], problem[1]) if stalled and problem else (Reason.ALL_WELL, "")),
+        ),
+        Fact(
+            ConditionType.PAUSED, true_if(plan.paused), Reason.PAUSED if plan.paused else Reason.NOT_PAUSED,
+            "spec.paused or the annotation pocket.network/reconcile=disabled is set." if plan.paused else "",
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,134 @@
+"""Supplier keys sealed to the operator, bound to one Supplier (docs/sealed-keys.md).
+
+A sealed key is base64 of `PKS1`, eight bytes that tell which controller key opens it, and a NaCl sealed box. The box
+holds version, namespace, name, address and key; all of them are compared after opening, so that a sealed text cannot be
+moved to another Supplier.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from nacl.exceptions import CryptoError
+from nacl.public import PrivateKey, PublicKey, SealedBox
+
+_MAGIC = b"PKS1"
+_ID_BYTES = 8
+_BOX_OVERHEAD = 48
+
+
+class SealError(Exception):
+    """A sealed key that cannot be used; never quotes what is inside."""
+
+
+class UnknownController(SealError):
+    """Sealed to a controller key that this operator does not have."""
+
+
+class SealedForAnother(SealError):
+    """Sealed for another namespace, name or address."""
+
+
+def key_id(public: bytes) -> str:
+    """Sixteen hex digits that tell a controller key."""
+    return hashlib.sha256(public).hexdigest()[: 2 * _ID_BYTES]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The Supplier that a key is sealed for."""
+
+    namespace: str
+    name: str
+    address: str
+
+
+def seal(public: bytes, subject: Subject, key_hex: str) -> str:
+    """The text for spec.key.sealed; raises SealError."""
+    plain = {
+        "version": 1, "namespace": subject.namespace, "name": subject.name, "address": subject.address, "key": key_hex,
+    }  # fmt: skip
+    try:
+        box = SealedBox(PublicKey(public)).encrypt(json.dumps(plain, sort_keys=True).encode())
+    except (CryptoError, ValueError, TypeError) as error:
+        raise SealError("the controller's public key must be 32 bytes") from error
+    return base64.b64encode(_MAGIC + bytes.fromhex(key_id(public)) + box).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """The operator's sealing keys, newest last."""
+
+    keys: tuple[bytes, ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, keys: Iterable[bytes]) -> "Controller":
+        """From raw private keys of 32 bytes; others are refused with SealError."""
+        rows = tuple(keys)
+        if any(len(row) != PrivateKey.SIZE for row in rows):
+            raise SealError("a sealing key must be 32 bytes")
+        return cls(rows)
+
+    @staticmethod
+    def fresh() -> bytes:
+        """A new private key."""
+        return bytes(PrivateKey.generate())
+
+    @property
+    def publics(self) -> tuple[bytes, ...]:
+        """Public keys in the same order."""
+        return tuple(bytes(PrivateKey(key).public_key) for key in self.keys)
+
+    @property
+    def newest(self) -> bytes:
+        """The public key to seal with; raises SealError when there is none."""
+        if not self.keys:
+            raise SealError("the operator has no sealing key yet")
+        return self.publics[-1]
+
+    def open(self, text: str, subject: Subject) -> str:
+        """The key as hex; raises SealError without any part of the content."""
+        identity, box = _taken_apart(text)
+        for private, public in zip(self.keys, self.publics, strict=True):
+            if key_id(public) != identity:
+                continue
+            try:
+                plain = json.loads(SealedBox(PrivateKey(private)).decrypt(box))
+            except (CryptoError, ValueError, TypeError):
+                raise SealError("the sealed text was altered or cut: seal the key anew") from None
+            return _checked(plain, subject)
+        raise UnknownController(
+            f"sealed to controller key {identity}, which this operator does not have: seal the key anew"
+        )
+
+    def resealed(self, text: str, subject: Subject) -> str | None:
+        """The same key sealed to the newest controller key, or None when it is already; raises SealError."""
+        identity, _ = _taken_apart(text)
+        if identity == key_id(self.newest):
+            return None
+        return seal(self.newest, subject, self.open(text, subject))
+
+
+def _taken_apart(text: str) -> tuple[str, bytes]:
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise SealError("the sealed text is not base64: seal the key anew") from None
+    if not raw.startswith(_MAGIC) or len(raw) <= len(_MAGIC) + _ID_BYTES + _BOX_OVERHEAD:
+        raise SealError("the text is not a sealed key: `relayctl keys seal` makes one")
+    start = len(_MAGIC) + _ID_BYTES
+    return raw[len(_MAGIC) : start].hex(), raw[start:]
+
+
+def _checked(plain: object, subject: Subject) -> str:
+    if not isinstance(plain, dict) or plain.get("version") != 1 or not isinstance(plain.get("key"), str):
+        raise SealError("the sealed text holds something else than a supplier key: seal the key anew")
+    for name in ("namespace", "name", "address"):
+        if plain.get(name) != getattr(subject, name):
+            raise SealedForAnother(
+                f"sealed for another {name} than {getattr(subject, name)}: seal the key for this Supplier"
+            )
+    return str(plain["key"])

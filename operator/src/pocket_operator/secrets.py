@@ -1,0 +1,146 @@
+"""Reading Secrets by name: never listed, never watched, so no right to do so is needed."""
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from coordination.kube_api import Conflict, KubeApi, KubeError
+from pocket_operator import names
+from pocket_operator.kinds import CONFIG_MAPS, SECRETS
+from pocket_operator.sealing import Controller, SealError, key_id
+from pocket_operator.snapshot import SecretView
+
+_LOG = logging.getLogger("operator.secrets")
+Object = dict[str, Any]
+_CONCURRENCY = 16
+_PER_SECOND = 25.0
+SEALING_SECRET = "pocket-operator-sealing"  # noqa: S105 - a name
+SEALING_PUBLIC = "pocket-operator-sealing-public"
+ROTATE = "pocket.network/rotate"
+
+
+class SecretReader:
+    """Reads each referenced Secret again once it is old; the more there are, the slower: the load is bounded."""
+
+    def __init__(self, api: KubeApi, clock: Callable[[], float], youngest_seconds: float = 3.0) -> None:
+        self._api = api
+        self._clock = clock
+        self._youngest = youngest_seconds
+        self._cache: dict[tuple[str, str], tuple[float, SecretView | None]] = {}
+        self._gate = asyncio.Semaphore(_CONCURRENCY)
+
+    async def read(self, namespace: str, wanted: Iterable[str]) -> Mapping[str, SecretView | None]:
+        """Secrets by name, None where there is none; raises KubeError when the API server cannot be asked."""
+        wanted = sorted(set(wanted))
+        oldest = max(self._youngest, len(self._cache) / _PER_SECOND)
+        try:
+            async with asyncio.TaskGroup() as group:
+                rows = {name: group.create_task(self._one(namespace, name, oldest)) for name in wanted}
+        except ExceptionGroup as errors:
+            refused, rest = errors.split(KubeError)
+            if refused is None or rest is not None:
+                raise
+            raise refused.exceptions[0] from None
+        return {name: task.result() for name, task in rows.items()}
+
+    async def _one(self, namespace: str, name: str, oldest: float) -> SecretView | None:
+        at, view = self._cache.get((namespace, name), (float("-inf"), None))
+        if view is not None and self._clock() - at < oldest:
+            return view
+        async with self._gate:
+            found = await self._api.find(SECRETS, namespace, name)
+        view = None if found is None else SecretView.of(found)
+        self._cache[namespace, name] = (self._clock(), view)
+        return view
+
+    def forget_except(self, kept: set[tuple[str, str]]) -> None:
+        """Drops what nobody refers to any more."""
+        for place in [place for place in self._cache if place not in kept]:
+            del self._cache[place]
+
+
+class SealingKeys:
+    """The operator's sealing keys: a Secret in its own namespace, public halves in a ConfigMap beside it.
+
+    The annotation `pocket.network/rotate: requested` on the Secret adds a key; older ones still open what they sealed.
+    """
+
+    def __init__(self, api: KubeApi, namespace: str) -> None:
+        self._api = api
+        self._namespace = namespace
+        self.controller = Controller(())
+
+    async def refresh(self) -> None:
+        """Reads the keys, makes the first one, rotates on request; raises KubeError."""
+        secret = await self._api.find(SECRETS, self._namespace, SEALING_SECRET)
+        if secret is None:
+            secret = await self._create()
+        annotations = secret["metadata"].get("annotations") or {}
+        if annotations.get(ROTATE) == "requested":
+            secret = await self._rotate(secret)
+        keys = _decoded(secret)
+        if keys != self.controller.keys:
+            self.controller = Controller.of(keys)
+            _LOG.info("sealing keys: %d, newest %s", len(keys), key_id(self.controller.newest))
+        await self._publish()
+
+    async def _create(self) -> Object:
+        body: Object = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "Opaque",
+            "metadata": {"name": SEALING_SECRET, "labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}},
+            "data": _entry(),
+        }
+        try:
+            return await self._api.create(SECRETS, self._namespace, body)
+        except Conflict:
+            return await self._api.get(SECRETS, self._namespace, SEALING_SECRET)
+
+    async def _rotate(self, secret: Object) -> Object:
+        metadata = dict(secret["metadata"])
+        metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != ROTATE}
+        data = {**(secret.get("data") or {}), **_entry()}
+        _LOG.info("sealing keys: adding one, as requested")
+        return await self._api.replace(SECRETS, self._namespace, {**secret, "metadata": metadata, "data": data})
+
+    async def _publish(self) -> None:
+        public = base64.b64encode(self.controller.newest).decode()
+        wanted = {"public-key": public, "key-id": key_id(self.controller.newest)}
+        observed = await self._api.find(CONFIG_MAPS, self._namespace, SEALING_PUBLIC)
+        if observed is not None and (observed.get("data") or {}) == wanted:
+            return
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": SEALING_PUBLIC, "namespace": self._namespace,
+                "labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY},
+            },
+            "data": wanted,
+        }  # fmt: skip
+        await self._api.apply(CONFIG_MAPS, body, names.FIELD_MANAGER)
+
+
+def _entry() -> dict[str, str]:
+    """A new key under a name that sorts by time."""
+    name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    return {name: base64.b64encode(Controller.fresh()).decode()}
+
+
+def _decoded(secret: Object) -> tuple[bytes, ...]:
+    data = secret.get("data") or {}
+    keys = []
+    for name in sorted(data):
+        try:
+            raw = base64.b64decode(data[name], validate=True)
+            Controller.of([raw])
+        except (binascii.Error, SealError, ValueError):
+            _LOG.error("sealing keys: entry %s of Secret %s is not a key and is left out", name, SEALING_SECRET)
+            continue
+        keys.append(raw)
+    return tuple(keys)

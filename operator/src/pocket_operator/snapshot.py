@@ -1,0 +1,160 @@
+"""What one reconciliation looks at: immutable, taken once, with everything a decision needs."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pocket_operator import names
+from pocket_operator.children.context import Images
+from pocket_operator.sealing import Controller
+
+Object = dict[str, Any]
+ChildKey = tuple[str, str]
+"""Kind and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretView:
+    """A Secret's entries as text; what is not text is left out."""
+
+    entries: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def of(cls, secret: Object) -> "SecretView":
+        """From the API's base64."""
+        found: dict[str, str] = {}
+        for key, value in (secret.get("data") or {}).items():
+            try:
+                found[key] = base64.b64decode(value).decode("utf-8")
+            except (binascii.Error, UnicodeDecodeError, ValueError):
+                continue
+        return cls(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of a workload, as far as it matters."""
+
+    name: str
+    uid: str
+    component: str
+    ready: bool
+    deleting: bool
+    ip: str = ""
+    keys_digest: str = ""
+    problem: str = ""
+
+    @classmethod
+    def of(cls, pod: Object) -> "Pod":
+        """From the API's object."""
+        metadata, status = pod["metadata"], pod.get("status") or {}
+        conditions = {row["type"]: row for row in status.get("conditions") or ()}
+        return cls(
+            name=metadata["name"],
+            uid=metadata["uid"],
+            component=(metadata.get("labels") or {}).get(names.LABEL_COMPONENT, ""),
+            ready=conditions.get("Ready", {}).get("status") == "True",
+            deleting=bool(metadata.get("deletionTimestamp")),
+            ip=status.get("podIP") or "",
+            keys_digest=(metadata.get("annotations") or {}).get(names.ANNOTATION_KEYS, ""),
+            problem=_pod_problem(status, conditions),
+        )
+
+
+def _pod_problem(status: Object, conditions: Mapping[str, Object]) -> str:
+    """The first thing that keeps the pod from being ready, in Kubernetes' own words."""
+    for row in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = (row.get("state") or {}).get("waiting") or {}
+        last = (row.get("lastState") or {}).get("terminated") or {}
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            said = (last.get("message") or "").strip()
+            told = said.splitlines()[-1] if said else waiting.get("message", "")
+            return f"{row.get('name')}: {waiting['reason']}: {told}".rstrip(": ")[:500]
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        return f"{scheduled.get('reason', 'Unschedulable')}: {scheduled.get('message', '')}"[:500]
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a pod answered at /report, and when (seconds on the operator's monotonic clock)."""
+
+    pod: str
+    body: Mapping[str, Any]
+    at: float
+
+    @property
+    def component(self) -> str:
+        """Which workload: relayer or miner."""
+        return str(self.body.get("component", ""))
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        """Suppliers whose keys the pod has."""
+        return frozenset(str(a) for a in self.body.get("addresses") or ())
+
+    @property
+    def keys(self) -> str:
+        """Digest of the loaded public keys."""
+        return str(self.body.get("keys") or "")
+
+    @property
+    def height(self) -> int:
+        """Latest block the pod knows."""
+        return int(self.body.get("height") or 0)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why the pod is not ready, in its own words."""
+        return tuple(str(p) for p in self.body.get("problems") or ())
+
+    @property
+    def active(self) -> bool:
+        """Whether this miner is the one that mines."""
+        return self.component == names.MINER and self.body.get("role") == "active"
+
+    def supplier(self, address: str) -> Mapping[str, Any]:
+        """The miner's figures of one supplier."""
+        found = (self.body.get("suppliers") or {}).get(address)
+        return found if isinstance(found, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator was started with."""
+
+    namespace: str = "pocket-system"
+    images: Images = field(default_factory=Images)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One RelayMiner's world. `relay_miner` is None when only Suppliers that name it are left."""
+
+    now: datetime
+    clock: float
+    namespace: str
+    name: str
+    relay_miner: Object | None
+    suppliers: tuple[Object, ...]
+    owners: Mapping[str, str]
+    """Operator address → uid of the Supplier that may use it: the oldest one."""
+    secrets: Mapping[str, SecretView | None]
+    """Referenced Secrets by name; None where there is none."""
+    published: SecretView | None
+    """The miners' merged key set as it is."""
+    children: Mapping[ChildKey, Object]
+    pods: tuple[Pod, ...] = ()
+    reports: tuple[Report, ...] = ()
+    keeper_uid: str = ""
+    controller: Controller = field(default_factory=lambda: Controller(()))
+    settings: Settings = field(default_factory=Settings)
+    capabilities: frozenset[str] = frozenset()
+    idle_since: Mapping[str, float] = field(default_factory=dict)
+    """Address → since when a draining supplier was seen without open sessions (monotonic seconds)."""
+    refusals: Mapping[ChildKey, str] = field(default_factory=dict)
+    """What the API server refused at the last attempt, in its words."""

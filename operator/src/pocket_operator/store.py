@@ -1,0 +1,154 @@
+"""What the watches have shown so far, and whom a change concerns."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pocket_operator import names
+from pocket_operator.kinds import CONFIG_MAPS, PODS, RELAY_MINERS, SUPPLIERS
+
+Object = dict[str, Any]
+
+
+class Key(NamedTuple):
+    """A RelayMiner, existing or only named by a Supplier: the unit of reconciliation."""
+
+    namespace: str
+    name: str
+
+
+def _version(observed: Mapping[str, Any]) -> int:
+    text = str(observed["metadata"].get("resourceVersion", ""))
+    return int(text) if text.isdecimal() else 0
+
+
+def relay_miner_of(supplier: Mapping[str, Any]) -> Key:
+    """The RelayMiner that a Supplier names."""
+    reference = (supplier.get("spec") or {}).get("relayMinerRef") or {}
+    return Key(str(supplier["metadata"]["namespace"]), str(reference.get("name", "")))
+
+
+class Store:
+    """Objects by kind, namespace and name; a late event never replaces a newer state."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
+        self._suppliers_of: dict[Key, set[tuple[str, str]]] = defaultdict(set)
+        self._by_address: dict[str, set[tuple[str, str]]] = defaultdict(set)
+
+    def put(self, kind: str, observed: Object) -> set[Key]:
+        """Takes in a state; the keys that it concerns."""
+        metadata = observed["metadata"]
+        place = (str(metadata.get("namespace", "")), str(metadata["name"]))
+        old = self._objects[kind].get(place)
+        if old is not None and old["metadata"].get("uid") == metadata.get("uid") and _version(old) > _version(observed):
+            return set()
+        concerned = self._concerned(kind, old) | self._concerned(kind, observed)
+        if kind == SUPPLIERS.name:
+            self._unindex(place, old)
+            self._suppliers_of[relay_miner_of(observed)].add(place)
+            self._by_address[_address(observed)].add(place)
+        self._objects[kind][place] = observed
+        return concerned
+
+    def drop(self, kind: str, observed: Object) -> set[Key]:
+        """Forgets a deleted object; the keys that it concerned."""
+        metadata = observed["metadata"]
+        place = (str(metadata.get("namespace", "")), str(metadata["name"]))
+        concerned = self._concerned(kind, observed)
+        old = self._objects[kind].get(place)
+        if old is not None and old["metadata"].get("uid") != metadata.get("uid"):
+            return concerned
+        self._objects[kind].pop(place, None)
+        if kind == SUPPLIERS.name:
+            self._unindex(place, old)
+        return concerned
+
+    def places(self, kind: str, namespace: str) -> dict[tuple[str, str], str]:
+        """Known objects with their uids, of one namespace or of all."""
+        return {
+            place: str(observed["metadata"].get("uid"))
+            for place, observed in self._objects[kind].items()
+            if namespace in ("", place[0])
+        }
+
+    def replace(self, kind: str, listed: list[Object], known: Mapping[tuple[str, str], str]) -> set[Key]:
+        """Takes in a whole listing; what was known before it began and is not listed is gone."""
+        concerned: set[Key] = set()
+        seen = set()
+        for observed in listed:
+            metadata = observed["metadata"]
+            seen.add((str(metadata.get("namespace", "")), str(metadata["name"])))
+            concerned |= self.put(kind, observed)
+        for place, uid in known.items():
+            observed_now = self._objects[kind].get(place)
+            if place not in seen and observed_now is not None and observed_now["metadata"].get("uid") == uid:
+                concerned |= self.drop(kind, observed_now)
+        return concerned
+
+    def _unindex(self, place: tuple[str, str], old: Object | None) -> None:
+        if old is None:
+            return
+        self._suppliers_of[relay_miner_of(old)].discard(place)
+        self._by_address[_address(old)].discard(place)
+
+    def _concerned(self, kind: str, observed: Object | None) -> set[Key]:
+        if observed is None:
+            return set()
+        metadata = observed["metadata"]
+        namespace = str(metadata.get("namespace", ""))
+        if kind == RELAY_MINERS.name:
+            return {Key(namespace, str(metadata["name"]))}
+        if kind == SUPPLIERS.name:
+            rivals = (self._objects[kind].get(place) for place in self._by_address[_address(observed)])
+            return {relay_miner_of(observed), *(relay_miner_of(rival) for rival in rivals if rival is not None)}
+        name = (metadata.get("labels") or {}).get(names.LABEL_RELAY_MINER)
+        return {Key(namespace, name)} if name else set()
+
+    def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """One object."""
+        return self._objects[kind].get((namespace, name))
+
+    def suppliers(self, key: Key) -> tuple[Object, ...]:
+        """Suppliers that name a RelayMiner, by name."""
+        found = (self._objects[SUPPLIERS.name].get(place) for place in sorted(self._suppliers_of.get(key, ())))
+        return tuple(supplier for supplier in found if supplier is not None)
+
+    def owner(self, address: str) -> str | None:
+        """The uid of the Supplier that may use an address: the oldest one that names it."""
+        found = [self._objects[SUPPLIERS.name].get(place) for place in self._by_address.get(address, ())]
+        known = [supplier for supplier in found if supplier is not None]
+        if not known:
+            return None
+        oldest = min(known, key=lambda s: (s["metadata"].get("creationTimestamp", ""), s["metadata"]["uid"]))
+        return str(oldest["metadata"]["uid"])
+
+    def children(self, kinds: tuple[str, ...], key: Key) -> dict[tuple[str, str], Object]:
+        """Watched children of a RelayMiner."""
+        return {
+            (kind, name): observed
+            for kind in kinds
+            for (namespace, name), observed in self._objects[kind].items()
+            if namespace == key.namespace
+            and (observed["metadata"].get("labels") or {}).get(names.LABEL_RELAY_MINER) == key.name
+        }
+
+    def pods(self, key: Key | None = None) -> Iterator[Object]:
+        """Pods of a RelayMiner, or of all."""
+        for (namespace, _), pod in sorted(self._objects[PODS.name].items(), key=lambda row: row[0]):
+            name = (pod["metadata"].get("labels") or {}).get(names.LABEL_RELAY_MINER)
+            if name and (key is None or key == Key(namespace, name)):
+                yield pod
+
+    def everything(self) -> set[Key]:
+        """Everything there is to reconcile."""
+        found = {Key(*place) for place in self._objects[RELAY_MINERS.name]}
+        for (namespace, _), observed in self._objects[CONFIG_MAPS.name].items():
+            labels = observed["metadata"].get("labels") or {}
+            if labels.get(names.LABEL_COMPONENT) == names.KEEPER:
+                found.add(Key(namespace, str(labels[names.LABEL_RELAY_MINER])))
+        return found | {key for key, places in self._suppliers_of.items() if places}
+
+
+def _address(supplier: Mapping[str, Any]) -> str:
+    return str((supplier.get("spec") or {}).get("operatorAddress", ""))

@@ -1,0 +1,145 @@
+"""Whether a Supplier's key may be published: pure, and silent about the key itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from pocket_api.base import problem_of
+from pocket_api.supplier import Supplier
+from pocket_operator import names
+from pocket_operator.reasons import Reason
+from pocket_operator.sealing import Controller, SealedForAnother, SealError, Subject, UnknownController
+from pocket_operator.snapshot import SecretView, Snapshot
+from shannon.crypto.addresses import address_of
+from shannon.crypto.ecdsa import PrivateKey
+from shannon.errors import DecodingError
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found out about one Supplier's key.
+
+    `key_hex` is the key to publish, None when there is none; with a problem it is the last good one.
+    """
+
+    supplier: Object
+    parsed: Supplier | None
+    key_hex: str | None = field(repr=False)
+    reason: Reason = Reason.LOADED
+    message: str = ""
+    resealed: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the Supplier."""
+        return str(self.supplier["metadata"]["name"])
+
+    @property
+    def address(self) -> str:
+        """Its operator address."""
+        return str((self.supplier.get("spec") or {}).get("operatorAddress", ""))
+
+    @property
+    def deleting(self) -> bool:
+        """Whether it is being deleted."""
+        return bool(self.supplier["metadata"].get("deletionTimestamp"))
+
+    @property
+    def held(self) -> bool:
+        """Whether our finalizer is on it."""
+        return names.FINALIZER in (self.supplier["metadata"].get("finalizers") or ())
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is wrong with the key."""
+        return self.reason is Reason.LOADED
+
+
+class _Broken(Exception):
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def examine(supplier: Object, snapshot: Snapshot) -> Finding:
+    """The key of one Supplier, proven against its address; the last good key stays when its source breaks."""
+    try:
+        parsed = Supplier.model_validate({k: v for k, v in supplier.items() if k != "status"})
+    except ValidationError as error:
+        return Finding(supplier, None, None, Reason.INVALID_SPEC, problem_of(error))
+    address = parsed.spec.operator_address
+    owner = snapshot.owners.get(address)
+    if owner not in (None, supplier["metadata"]["uid"]):
+        return Finding(
+            supplier, parsed, None, Reason.KEY_IN_USE,
+            f"{address} is used by an older Supplier. One address is served by one RelayMiner: delete one of the two.",
+        )  # fmt: skip
+    try:
+        key_hex, resealed = _key_of(parsed, snapshot.secrets, snapshot.controller)
+        _prove(key_hex, address)
+    except _Broken as broken:
+        last = _last_good(address, snapshot.published)
+        kept = " The last good key stays in use." if last is not None else ""
+        return Finding(supplier, parsed, last, broken.reason, str(broken) + kept)
+    return Finding(supplier, parsed, key_hex, resealed=resealed or "")
+
+
+def _key_of(
+    parsed: Supplier, secrets: Mapping[str, SecretView | None], controller: Controller
+) -> tuple[str, str | None]:
+    reference = parsed.spec.key.secret_ref
+    if reference is not None:
+        secret = secrets.get(reference.name)
+        if secret is None:
+            raise _Broken(
+                Reason.SECRET_MISSING,
+                f"Secret {reference.name} does not exist in namespace {parsed.metadata.namespace}. Create it.",
+            )
+        text = secret.entries.get(reference.key)
+        if text is None:
+            there = ", ".join(sorted(secret.entries)) or "nothing"
+            raise _Broken(
+                Reason.SECRET_KEY_MISSING,
+                f"Secret {reference.name} has no entry {reference.key}; it holds {there}. "
+                "Correct spec.key.secretRef.key or the Secret.",
+            )
+        return text.strip().removeprefix("0x"), None
+    subject = Subject(parsed.metadata.namespace, parsed.metadata.name, parsed.spec.operator_address)
+    sealed = parsed.spec.key.sealed or ""
+    try:
+        return controller.open(sealed, subject), controller.resealed(sealed, subject)
+    except UnknownController as error:
+        raise _Broken(Reason.SEAL_KEY_UNKNOWN, f"spec.key.sealed: {error}.") from None
+    except SealedForAnother as error:
+        raise _Broken(Reason.SEAL_FOR_ANOTHER, f"spec.key.sealed: {error}.") from None
+    except SealError as error:
+        raise _Broken(Reason.SEAL_BROKEN, f"spec.key.sealed: {error}.") from None
+
+
+def _prove(key_hex: str, address: str) -> None:
+    try:
+        derived = address_of(PrivateKey.from_hex(key_hex).public_key)
+    except DecodingError:
+        raise _Broken(
+            Reason.KEY_MALFORMED, "The key is not a private key of 64 hex digits. Put the hex key into its source."
+        ) from None
+    if derived != address:
+        raise _Broken(
+            Reason.ADDRESS_MISMATCH,
+            f"The key belongs to {derived}, not to spec.operatorAddress {address}. Name the right Secret or address.",
+        )
+
+
+def _last_good(address: str, published: SecretView | None) -> str | None:
+    text = None if published is None else published.entries.get(address)
+    if text is None:
+        return None
+    try:
+        _prove(text, address)
+    except _Broken:
+        return None
+    return text

@@ -1,0 +1,120 @@
+"""Who holds a Lease: a pure state machine over an injected monotonic clock (docs/fragile/lease.md).
+
+The clocks of two machines are never compared. Whoever wants a Lease waits until the record has not changed for the
+whole lease duration by its own clock; whoever holds it stops before that can be over, counted from before the last
+renewal was sent.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds; renewing must fail well before the lease can be taken."""
+
+    lease: float = 15.0
+    renew: float = 10.0
+    retry: float = 2.0
+    call: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.renew + self.call + self.retry > self.lease:
+            raise ValueError("renew + call + retry must not exceed the lease duration: two could hold it at once")
+
+
+def timing_for_blocks(block_seconds: float) -> Timing:
+    """Takeover within about five blocks, and never slower than client-go's 15 s: windows are counted in blocks."""
+    lease = min(15.0, max(3.0, 4 * block_seconds))
+    return Timing(lease=lease, renew=lease * 0.6, retry=lease * 0.13, call=lease * 0.2)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a Lease says; an empty holder means released. `transitions` is the epoch of the holder."""
+
+    holder: str
+    lease_seconds: int
+    acquired: datetime
+    renewed: datetime
+    transitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one candidate knows.
+
+    `version` is the API server's version of the record, None when there is none. `seen_at` is when this content was
+    first observed, `held_until` the time after which leadership must not be assumed.
+    """
+
+    identity: str
+    record: Record | None = None
+    version: str | None = None
+    seen_at: float = 0.0
+    held_until: float | None = None
+
+    def leads(self, now: float) -> bool:
+        """Whether this candidate may act as leader now."""
+        return self.held_until is not None and now < self.held_until
+
+    @property
+    def epoch(self) -> int:
+        """The fencing token of the current record."""
+        return 0 if self.record is None else self.record.transitions
+
+
+class Step(Enum):
+    """What to do next."""
+
+    CREATE = "create"
+    TAKE = "take"
+    RENEW = "renew"
+    WAIT = "wait"
+
+
+def observe(view: View, record: Record | None, version: str | None, now: float) -> View:
+    """After a read. Any change of the record starts the wait afresh; another holder ends leadership."""
+    changed = version != view.version
+    held = view.held_until if record is not None and record.holder == view.identity else None
+    return replace(view, record=record, version=version, seen_at=now if changed else view.seen_at, held_until=held)
+
+
+def next_step(view: View, now: float, timing: Timing) -> Step:
+    """What may be tried now."""
+    record = view.record
+    if record is None:
+        return Step.CREATE
+    if record.holder == view.identity:
+        # Our own record of an earlier life of this identity is taken over like anyone else's, at once: nobody else
+        # writes under this identity.
+        return Step.RENEW if view.held_until is not None else Step.TAKE
+    if not record.holder:
+        return Step.TAKE
+    return Step.TAKE if now >= takeable_at(view, timing) else Step.WAIT
+
+
+def takeable_at(view: View, timing: Timing) -> float:
+    """When the lease of another holder may be taken, on this candidate's clock."""
+    seconds = float(view.record.lease_seconds) if view.record is not None else 0.0
+    return view.seen_at + max(timing.lease, seconds)
+
+
+def draft(view: View, step: Step, wall: datetime, timing: Timing, known_epoch: int = 0) -> Record:
+    """The record to write for a step; the epoch only ever grows, past any that is known elsewhere."""
+    wall = wall.astimezone(UTC)
+    if step is Step.RENEW and view.record is not None:
+        return replace(view.record, renewed=wall, lease_seconds=round(timing.lease))
+    epoch = max(view.epoch, known_epoch) + 1
+    return Record(view.identity, round(timing.lease), wall, wall, epoch)
+
+
+def written(view: View, record: Record, version: str, sent_at: float, now: float, timing: Timing) -> View:
+    """After a write succeeded; leadership counts from before it was sent."""
+    return replace(view, record=record, version=version, seen_at=now, held_until=sent_at + timing.renew)
+
+
+def released(record: Record, wall: datetime) -> Record:
+    """The record that gives a Lease up at once; the epoch stays, so that it never goes back."""
+    return replace(record, holder="", lease_seconds=1, renewed=wall.astimezone(UTC))

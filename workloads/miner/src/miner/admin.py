@@ -1,0 +1,49 @@
+"""The miner's own port: health, readiness, metrics, what it owns."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import generate_latest
+
+from shannon.errors import ConfigurationError
+
+Facts = Callable[[], Mapping[str, Any]]
+
+
+async def serve_admin(
+    host: str, port: int, *, health: Facts, report: Facts, status: Facts, problem: Callable[[], str | None]
+) -> web.AppRunner:
+    """Serves until the runner is cleaned up; raises ConfigurationError when the port is taken."""
+
+    async def show_metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), content_type="text/plain", charset="utf-8")
+
+    async def show_ready(_: web.Request) -> web.Response:
+        found = problem()
+        return web.json_response({"ready": found is None, "problem": found or ""}, status=503 if found else 200)
+
+    def show(facts: Facts) -> Callable[[web.Request], Any]:
+        async def answer(_: web.Request) -> web.Response:
+            return web.json_response(dict(facts()))
+
+        return answer
+
+    app = web.Application()
+    app.add_routes(
+        [
+            web.get("/status", show(status)),
+            web.get("/report", show(report)),
+            web.get("/health", show(health)),
+            web.get("/ready", show_ready),
+            web.get("/metrics", show_metrics),
+        ]
+    )
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise ConfigurationError(f"miner: admin port {port} is taken: {error.strerror}") from error
+    return runner

@@ -1,0 +1,99 @@
+"""What a miner tells of its suppliers: the operator shows it in their status, people read it at /report."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from miner.audit import Audit
+from miner.stages import Stage
+from shannon.chain.model import Supplier
+
+_GROUPS = {
+    Stage.ACTIVE: "active", Stage.GRACE: "active", Stage.CLAIMABLE: "claimable", Stage.SEALED: "claimable",
+    Stage.CLAIMED: "claimed", Stage.PROOFABLE: "claimed", Stage.PROVED: "proved",
+}  # fmt: skip
+_LOST = frozenset({"claim_missed", "claim_lost", "proof_missed", "proof_invalid", "expired", "forfeited"})
+
+
+def _mark(session_id: str, height: int) -> str:
+    return f"{session_id[:16]} at {height}"
+
+
+@dataclass(slots=True)
+class SupplierReport:
+    """One supplier: sessions by where they are, the last of each event, what was paid."""
+
+    open: int = 0
+    sessions: Counter[str] = field(default_factory=Counter)
+    last: dict[str, str] = field(default_factory=dict)
+    earned_upokt: int = 0
+    lost_recently: int = 0
+    staked: bool | None = None
+    stake: dict[str, Any] | None = None
+    _stages: dict[str, str] = field(default_factory=dict)
+
+    def saw(self, stages: Mapping[str, str], height: int) -> None:
+        """The stage of every open session at a height; a session that moved on is an event."""
+        for session_id, stage in stages.items():
+            before = self._stages.get(session_id)
+            if stage == before:
+                continue
+            if stage == Stage.CLAIMED:
+                self.last["claim"] = _mark(session_id, height)
+            elif stage == Stage.PROVED:
+                self.last["proof"] = _mark(session_id, height)
+        self._stages = dict(stages)
+        self.open = len(stages)
+        self.sessions = Counter(_GROUPS[Stage(stage)] for stage in stages.values() if Stage(stage) in _GROUPS)
+
+    def ended(self, outcome: Mapping[str, Any]) -> None:
+        """An outcome of the audit trail."""
+        details = outcome.get("details") or {}
+        paid = details.get("settled_upokt")
+        if isinstance(paid, int | float):
+            self.earned_upokt += int(paid)
+        mark = _mark(str(outcome.get("session_id", "")), int(outcome.get("height", 0)))
+        if outcome.get("outcome") == "settled":
+            self.last["settlement"] = mark
+            self.lost_recently = 0
+        elif outcome.get("outcome") in _LOST:
+            self.last["loss"] = f"{mark}: {outcome.get('outcome')}: {outcome.get('reason', '')}"
+            self.lost_recently += 1
+
+    def knows(self, supplier: Supplier | None) -> None:
+        """What the chain says; None: it is not staked."""
+        self.staked = supplier is not None
+        if supplier is None:
+            self.stake = None
+            return
+        self.stake = {
+            "amount_upokt": supplier.stake_upokt,
+            "services": sorted(supplier.service_ids),
+            "unstake_session_end_height": supplier.unstake_session_end_height,
+        }
+
+    def row(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "open": self.open, "sessions": dict(self.sessions), "last": dict(self.last),
+            "earned_upokt": self.earned_upokt, "lost_recently": self.lost_recently,
+            "staked": self.staked, "stake": self.stake,
+        }  # fmt: skip
+
+
+class Reports:
+    """Reports of all suppliers; figures of earlier lives come from the audit trail."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._by_address: dict[str, SupplierReport] = {}
+        for outcome in audit.outcomes():
+            self.of(str(outcome["supplier"])).ended(outcome)
+
+    def of(self, address: str) -> SupplierReport:
+        """The report of one supplier."""
+        return self._by_address.setdefault(address, SupplierReport())
+
+    def rows(self) -> dict[str, Any]:
+        """As JSON, by address."""
+        return {address: report.row() for address, report in sorted(self._by_address.items())}
