@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := api operator workloads cli scripts tests benchmarks
 
-.PHONY: help demo test setup lint bench mutants coverage lock crds clean
+.PHONY: help demo test setup lint bench mutants coverage lock manifests images e2e e2e-kind clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -25,6 +25,8 @@ lint: setup ## style, types, layers, file sizes
 	@$(PY) scripts/check_sizes.py
 	@$(PY) scripts/generate_pb.py --check
 	@$(PY) scripts/check_fragile.py
+	@$(PY) scripts/generate_manifests.py --check
+	@$(PY) scripts/generate_reference.py --check
 
 coverage: setup ## branch coverage of the money path, at least 95 %
 	@$(PY) -m pytest -q -p no:randomly -m "not processes" tests/vectors tests/unit tests/integration --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
@@ -37,6 +39,19 @@ bench: setup ## measure: crypto, trie, relayer, miner (table and benchmarks/resu
 
 lock: setup ## refresh requirements/*.txt
 	@scripts/lock --upgrade
+
+manifests: setup ## write crds/, manifests/ and docs/reference/ from the models
+	@$(PY) scripts/generate_manifests.py
+	@$(PY) scripts/generate_reference.py
+
+images: setup ## build the container images with docker
+	@scripts/images docker
+
+e2e: setup ## the trial with real pods on nodes of this machine (root, Debian's containerd and runc, Go once)
+	@TEST_CLUSTER=node $(PY) -m pytest tests/e2e
+
+e2e-kind: setup ## the trial on a kind cluster that is made for it
+	@scripts/e2e-kind
 
 clean: ## remove what was installed and cached
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
