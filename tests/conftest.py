@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-for folder in (HERE / "vectors", HERE / "support", HERE.parent / "scripts"):
+for folder in (HERE / "vectors", HERE / "support", HERE / "cluster", HERE.parent / "scripts"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 

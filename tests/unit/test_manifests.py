@@ -4,30 +4,33 @@ import pytest
 
 from pocket_api.base import ManifestError
 from pocket_api.manifests import load_manifests
-from pocket_operator.workload_config import Placement, miner_config, relayer_config
+from pocket_operator.workload_config import Placement, miner_config, relayer_config, suppliers_of
 from relayctl.embedded import resolve, write_keys
 from shannon.errors import ConfigurationError
 from shannon.keys.loading import load_keys_directory
 
 SAMPLES = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 FILES = [SAMPLES / "relayminer.yaml", SAMPLES / "suppliers.yaml"]
-GOOD = (SAMPLES / "relayminer.yaml").read_text()
+GOOD = (SAMPLES / "relayminer.yaml").read_text().replace("trial:\n      storage: 1Gi", "url: redis://redis:6379/0")
 
 
 def placement(tmp_path):
-    return Placement("redis://r:1/0", tmp_path / "keys", tmp_path / "data", "127.0.0.1", 1, 2)
+    return Placement(
+        redis_url="redis://r:1/0", keys_dir=tmp_path / "keys", data_dir=tmp_path / "data", host="127.0.0.1",
+        admin_port=1, port=2,
+    )  # fmt: skip
 
 
 def test_the_samples_become_configurations_of_both_workloads(tmp_path):
     manifests = load_manifests(FILES)
     (relay_miner,) = manifests.relay_miners
-    relayer = relayer_config(relay_miner, manifests.suppliers, placement(tmp_path))
-    miner = miner_config(relay_miner, manifests.suppliers, placement(tmp_path))
+    relayer = relayer_config(relay_miner, placement(tmp_path))
+    miner = miner_config(relay_miner, placement(tmp_path))
     assert relayer.prefix == miner.prefix == "pocket-trial-trial"
-    assert [s.operator_address for s in relayer.suppliers] == sorted(
+    assert [s.operator_address for s in suppliers_of(relay_miner, manifests.suppliers).suppliers] == sorted(
         s.spec.operator_address for s in manifests.suppliers
     )
-    assert (relayer.relayer.port, relayer.relayer.workers) == (2, 2)
+    assert (relayer.port, relayer.workers) == (2, 2)
     assert type(relayer).model_validate_json(relayer.model_dump_json(by_alias=True)) == relayer
     assert type(miner).model_validate_json(miner.model_dump_json(by_alias=True)) == miner
     assert "redis://" not in repr(relayer) + repr(placement(tmp_path))
@@ -57,7 +60,7 @@ def test_a_supplier_without_its_secret_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("url: redis://redis:6379/0", "{}", "exactly one of url and urlSecretRef"),
+        ("url: redis://redis:6379/0", "{}", "exactly one of url, urlSecretRef and trial"),
         ("url: redis://redis:6379/0", "url: http://redis", "redis://host:6379/0"),
         ("url: redis://redis:6379/0", "url: redis://u:p@redis", "credentials"),
         ("grpc: grpc://localnet:9090", "grpc: localnet", "grpc://host:port"),

@@ -1,0 +1,126 @@
+"""`kubectl describe` names the cause and the remedy of what is broken."""
+
+import json
+
+import pytest
+from waits import create
+
+from kube import condition, eventually
+from pocket_operator.kinds import BY_KIND, RELAY_MINERS, SUPPLIERS
+from pocket_operator.sealing import Controller, Subject, seal
+from resources import address, changed, key_of, key_secret, relay_miner, secret, supplier
+
+FOREIGN = seal(Controller.of([bytes(range(32))]).newest, Subject("x", "alice", address("alice")), key_of("alice"))
+ROW = {"staked": True, "stake": {"amount_upokt": 10, "services": ["eth"], "unstake_session_end_height": 0}}
+
+
+def nothing(namespace, nodes):
+    return []
+
+
+def broken_pods(reason, message, component="relayer"):
+    def prepare(namespace, nodes):
+        nodes.broken[component] = (reason, message)
+        return []
+
+    return prepare
+
+
+def rows(**row):
+    def prepare(namespace, nodes):
+        nodes.rows[address("alice")] = {**ROW, **row}
+        return []
+
+    return prepare
+
+
+def redis_down(namespace, nodes):
+    nodes.redis_problem = "Redis at redis:6379 refused the connection."
+    return []
+
+
+def foreign(kind, api_version, name, **body):
+    def prepare(namespace, nodes):
+        return [{"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": namespace}, **body}]
+
+    return prepare
+
+
+# what is broken: preparation, changes of RelayMiner and Supplier by path, Secrets, object looked at, what it says
+CASES = {
+    "the key Secret is missing": (nothing, {}, {}, [], "sup", ["SecretMissing", "Create it"]),
+    "the Secret lacks the entry": (nothing, {}, {"spec.key.secretRef.key": "hexx"}, ["alice"], "sup",
+                                   ["SecretKeyMissing", "it holds hex"]),
+    "the key is no key": (nothing, {}, {}, [secret("", "alice-key", hex="zz")], "sup", ["KeyMalformed", "64 hex"]),
+    "the key is another's": (nothing, {}, {}, [secret("", "alice-key", hex=key_of("bob"))], "sup",
+                             ["AddressMismatch", address("bob")]),
+    "the sealed key is for another operator": (nothing, {}, {"spec.key": {"sealed": FOREIGN}}, [], "sup",
+                                               ["SealKeyUnknown", "seal the key anew"]),
+    "the sealed key is nonsense": (nothing, {}, {"spec.key": {"sealed": "QUJD" * 30}}, [], "sup",
+                                   ["SealBroken", "relayctl keys seal"]),
+    "the RelayMiner does not exist": (nothing, None, {}, ["alice"], "sup", ["RelayMinerMissing", "Create it"]),
+    "the supplier is not staked": (rows(staked=False), {}, {}, ["alice"], "sup", ["NotStaked", "Stake it"]),
+    "a service is not staked": (rows(), {}, {"spec.services": ["eth", "base"]}, ["alice"], "sup",
+                                ["ServicesNotStaked", "Not staked for base"]),
+    "the supplier unstaked": (rows(stake={"services": ["eth"], "unstake_session_end_height": 9}), {}, {}, ["alice"],
+                              "sup", ["Unstaking", "last sessions"]),
+    "the last session was lost": (rows(lost_recently=1, last={"loss": "s1 at 9: claim_missed: too late"}), {}, {},
+                                  ["alice"], "sup", ["SessionLost", "claim_missed: too late"]),
+    "no Supplier names it": (nothing, {}, None, [], "rm", ["NoSuppliers", "Create one"]),
+    "the Redis Secret is missing": (nothing, {"spec.redis": {"urlSecretRef": {"name": "r", "key": "url"}}}, {},
+                                    ["alice"], "rm", ["RedisSecretMissing", "Create it"]),
+    "the Redis Secret lacks the entry": (foreign("Secret", "v1", "r", data={"uri": "eA=="}),
+                                         {"spec.redis": {"urlSecretRef": {"name": "r", "key": "url"}}}, {}, ["alice"],
+                                         "rm", ["RedisSecretMissing", "it holds uri"]),
+    "Redis is away": (redis_down, {}, {}, ["alice"], "rm", ["RedisUnreachable", "refused the connection"]),
+    "the image cannot be pulled": (broken_pods("ImagePullBackOff", "not found"), {}, {}, ["alice"], "rm",
+                                   ["PodsNotReady", "ImagePullBackOff"]),
+    "the miner crashes": (broken_pods("CrashLoopBackOff", "back-off", "miner"), {}, {}, ["alice"], "rm",
+                          ["PodsNotReady", "miner: CrashLoopBackOff"]),
+    "a Service of that name is there": (foreign("Service", "v1", "main-miner", spec={"ports": [{"port": 1}]}), {}, {},
+                                        ["alice"], "rm", ["ForeignObject", "Service main-miner", "Rename or delete"]),
+    "a ConfigMap of that name is there": (foreign("ConfigMap", "v1", "main-config", data={}), {}, {}, ["alice"], "rm",
+                                          ["ForeignObject", "ConfigMap main-config"]),
+    "the API refuses the pod's affinity": (
+        nothing, {"spec.relayer": {"podTemplate": {"affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}}}}, {}, ["alice"], "rm",
+        ["RefusedByAPI", "nodeSelectorTerms"]),
+    "it is paused": (nothing, {"spec.paused": True}, {}, ["alice"], "rm", ["Paused", "spec.paused"]),
+    "nothing is reported yet": (broken_pods("ContainerCreating", ""), {}, {}, ["alice"], "rm", ["RollingOut"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_describe_names_cause_and_remedy_when(api, cluster, namespace, operator, nodes, case):
+    prepare, miner_changes, supplier_changes, secrets, looked_at, said = CASES[case]
+    for body in prepare(namespace, nodes):
+        await api.create(BY_KIND[body["kind"]], namespace, body)
+    for one in secrets:
+        body = key_secret(namespace, one) if isinstance(one, str) else one
+        await create(api, {**body, "metadata": {**body["metadata"], "namespace": namespace}})
+    if miner_changes is not None:
+        body = relay_miner(namespace)
+        for path, value in miner_changes.items():
+            body = changed(body, path, value)
+        await create(api, body)
+    if supplier_changes is not None:
+        body = supplier(namespace)
+        for path, value in supplier_changes.items():
+            body = changed(body, path, value)
+        await create(api, body)
+    kind, name = (SUPPLIERS, "alice") if looked_at == "sup" else (RELAY_MINERS, "main")
+
+    async def told():
+        found = await api.get(kind, namespace, name)
+        text = json.dumps(found.get("status", {}).get("conditions", []))
+        missing = [word for word in said if word not in text]
+        assert not missing, (missing, text)
+        return found
+
+    found = await eventually(told, 40, case)
+    shown = cluster.kubectl("-n", namespace, "describe", looked_at, name).stdout
+    assert all(word in shown for word in said)
+    assert condition(found, "Ready")["status"] != "True" or case in (
+        "the supplier unstaked",
+        "the last session was lost",
+    )

@@ -1,0 +1,45 @@
+"""Waiting for what the operator brings about."""
+
+from typing import Any
+
+from coordination.kube_api import Kind, KubeApi
+from kube import condition, eventually
+from pocket_operator.kinds import BY_KIND, RELAY_MINERS, SECRETS, SUPPLIERS
+
+
+async def create(api: KubeApi, *objects: dict[str, Any]) -> None:
+    for body in objects:
+        await api.create(BY_KIND[body["kind"]], body["metadata"]["namespace"], body)
+
+
+async def reason(
+    api: KubeApi, kind: Kind, namespace: str, name: str, wanted: str, of: str = "Ready", seconds: float = 30
+) -> dict[str, Any]:
+    """The condition once it has the reason."""
+
+    async def look() -> dict[str, Any] | None:
+        found = condition(await api.get(kind, namespace, name), of)
+        if found.get("reason") != wanted:
+            raise AssertionError(f"{name} {of}: {found}")
+        return found
+
+    found: dict[str, Any] = await eventually(look, seconds, f"{kind.name} {name}: {of} with reason {wanted}")
+    return found
+
+
+async def all_well(api: KubeApi, namespace: str, *suppliers: str, relay_miner: str = "main") -> None:
+    for supplier in suppliers:
+        await reason(api, SUPPLIERS, namespace, supplier, "AllWell")
+    await reason(api, RELAY_MINERS, namespace, relay_miner, "AllWell")
+
+
+async def published(api: KubeApi, namespace: str, component: str, relay_miner: str = "main") -> set[str]:
+    secret = await api.find(SECRETS, namespace, f"{relay_miner}-{component}-keys")
+    return set((secret or {}).get("data") or {})
+
+
+async def gone(api: KubeApi, kind: Kind, namespace: str, name: str, seconds: float = 30) -> None:
+    async def look() -> bool:
+        return await api.find(kind, namespace, name) is None
+
+    await eventually(look, seconds, f"{kind.name} {name} gone")

@@ -1,0 +1,273 @@
+"""The product in a cluster, as its users run it: relays in, upokt out, whatever happens to the pods meanwhile."""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from kube import ROOT
+from nodes import await_that, render
+from trial import NAMESPACE, TRIAL
+
+UPOKT_PER_RELAY = 120
+
+
+@contextlib.asynccontextmanager
+async def flowing(traffic, per_second: float = 40):
+    """Traffic while something happens."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(traffic.run(stop, per_second=per_second))
+        try:
+            yield
+        finally:
+            stop.set()
+
+
+async def on(work, *arguments):
+    return await asyncio.to_thread(work, *arguments)
+
+
+async def test_relays_served_through_the_service_are_claimed_proven_and_paid_to_the_upokt(trial, capsys):
+    traffic = trial.traffic()
+    await traffic.send(60)
+    assert not traffic.failures
+    await on(trial.settled, 60 * UPOKT_PER_RELAY)
+    for supplier in (await on(trial.get, "suppliers"))["items"]:
+        assert supplier["status"]["last"]["settlement"], supplier["metadata"]["name"]
+
+
+async def test_a_key_is_added_and_removed_while_everything_runs(trial, capsys):
+    """Carol's Supplier comes and goes; sealed this time, so that her key lies in no Secret of hers."""
+    carol = await on(trial.get, "supplier", "carol")
+    key = next(d for d in yaml.safe_load_all((TRIAL / "suppliers.yaml").read_text())
+               if d["kind"] == "Secret" and d["metadata"]["name"] == "carol-key")["stringData"]["hex"]  # fmt: skip
+    address = carol["spec"]["operatorAddress"]
+    pods = {p["metadata"]["uid"] for p in [*trial.pods("relayer"), *trial.pods("miner")]}
+    traffic = trial.traffic()
+    kubectl = trial.cluster.kubectl
+
+    def served() -> bool:
+        before = traffic.acknowledged[address]
+        asyncio.run(traffic.send(1, address))
+        return traffic.acknowledged[address] > before
+
+    begun = time.monotonic()
+    await on(kubectl, "-n", NAMESPACE, "delete", "supplier", "carol", "--wait=false")
+    await on(await_that, lambda: not served(), 20, "carol refused")
+    refused = time.monotonic() - begun
+    await on(await_that, lambda: "carol" not in kubectl("-n", NAMESPACE, "get", "sup").stdout, 90, "carol drained")
+    await on(kubectl, "-n", NAMESPACE, "delete", "secret", "carol-key")
+    public = (await on(trial.get, "configmap", "pocket-operator-sealing-public", "pocket-system"))["data"]["public-key"]
+    sealed = await on(
+        lambda: subprocess.run(
+            [sys.executable, "-m", "relayctl.main", "keys", "seal", "--public-key", public, "--namespace", NAMESPACE,
+             "--name", "carol", "--relay-miner", "trial"],
+            input=key, text=True, capture_output=True, check=True,
+        ).stdout
+    )  # fmt: skip
+    begun = time.monotonic()
+    await on(lambda: kubectl("apply", "-f", "-", stdin=sealed))
+    await on(await_that, served, 20, "carol served")
+    added = time.monotonic() - begun
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\nkey removed and refused in {refused:.1f} s, sealed key served in {added:.1f} s (at most 10)\n"
+        )
+    assert refused <= 10
+    assert added <= 10
+    assert {p["metadata"]["uid"] for p in [*trial.pods("relayer"), *trial.pods("miner")]} == pods
+    await on(trial.settled, trial_total(trial, traffic))
+
+
+def trial_total(trial, traffic) -> int:
+    """A deleted and recreated Supplier keeps what the audit says it earned."""
+    return sum(traffic.acknowledged.values()) * UPOKT_PER_RELAY
+
+
+async def test_a_rolling_update_under_load_fails_no_relay_and_loses_none(trial, capsys):
+    kubectl = trial.cluster.kubectl
+    await on(lambda: kubectl("-n", NAMESPACE, "scale", "relayminer/trial", "--replicas=2"))
+    await on(await_that, lambda: len(trial.pods("relayer")) == 2, 30, "two relayers")
+    await on(trial.ready)
+    old = {p["metadata"]["uid"] for p in trial.pods("relayer")}
+    traffic = trial.traffic()
+    async with flowing(traffic):
+        await on(lambda: kubectl(
+            "-n", NAMESPACE, "annotate", "relayminer/trial", "pocket.network/restarted-at=1"))  # fmt: skip
+        await on(
+            await_that, lambda: not old & {p["metadata"]["uid"] for p in trial.get("pods")["items"]}, 150, "rolled"
+        )
+        await on(trial.ready)
+    assert not traffic.failures, traffic.failures
+    with capsys.disabled():
+        sys.stdout.write(f"\nrolling update: {traffic.acknowledged.total()} relays, 0 failed\n")
+    await on(trial.settled, traffic.acknowledged.total() * UPOKT_PER_RELAY)
+
+
+# A lease runs out after 4 s with blocks of a second; eight of them leave no room for that and a restart on a busy
+# machine. On a real chain a window lasts minutes and a lease 15 s.
+PATIENT = pytest.mark.parametrize("windows", [24])
+
+
+@PATIENT
+async def test_a_killed_miner_pod_costs_nothing(trial):
+    traffic = trial.traffic()
+    async with flowing(traffic, 20):
+        for _ in range(2):
+            await asyncio.sleep(4)
+            await on(lambda: trial.cluster.kubectl(
+                "-n", NAMESPACE, "delete", "pod", "trial-miner-0", "--grace-period=0", "--force"))  # fmt: skip
+            await on(trial.ready)
+    assert not traffic.failures, traffic.failures
+    await on(trial.settled, traffic.acknowledged.total() * UPOKT_PER_RELAY)
+
+
+async def test_a_killed_operator_and_its_upgrade_leave_the_pods_alone(trial, capsys):
+    kubectl = trial.cluster.kubectl
+
+    def leader() -> str:
+        lease = trial.get("lease", "pocket-operator", "pocket-system")
+        return (lease["spec"].get("holderIdentity") or "").partition("_")[0]
+
+    first = await on(leader)
+    pods = {p["metadata"]["uid"] for p in [*trial.pods("relayer"), *trial.pods("miner")]}
+    begun = time.monotonic()
+    await on(lambda: kubectl("-n", "pocket-system", "delete", "pod", first, "--grace-period=0", "--force"))
+    # The other replica acts: a deleted child comes back.
+    await on(lambda: kubectl("-n", NAMESPACE, "delete", "service", "trial-relayer"))
+    await on(await_that, lambda: leader() not in ("", first), 30, "another leader")
+    await on(await_that, lambda: trial.get("service", "trial-relayer"), 30, "the Service back")
+    taken = time.monotonic() - begun
+    await on(lambda: kubectl("-n", "pocket-system", "set", "env", "deployment/pocket-operator", "UPGRADE=1"))
+    await on(lambda: kubectl("-n", "pocket-system", "rollout", "status", "deployment/pocket-operator", "--timeout=60s"))
+    await on(trial.ready)
+    with capsys.disabled():
+        sys.stdout.write(f"\noperator killed: the other one acted after {taken:.1f} s (at most 20)\n")
+    assert taken <= 20
+    assert {p["metadata"]["uid"] for p in [*trial.pods("relayer"), *trial.pods("miner")]} == pods
+
+
+async def test_a_drained_node_loses_nothing(trial):
+    if len(trial.get("nodes")["items"]) < 2:
+        pytest.skip("one node only")
+    kubectl = trial.cluster.kubectl
+    await on(lambda: kubectl("-n", NAMESPACE, "scale", "relayminer/trial", "--replicas=2"))
+    await on(await_that, lambda: len(trial.pods("relayer")) == 2, 30, "two relayers")
+    await on(trial.ready)
+    node = trial.pods("miner")[0]["spec"]["nodeName"]
+    # Redis, chain and backend of the trial have no replica: they stay where they are.
+    traffic = trial.traffic()
+    try:
+        async with flowing(traffic, 20):
+            await on(lambda: kubectl("cordon", node))
+            for pod in [p for c in ("relayer", "miner") for p in trial.pods(c) if p["spec"]["nodeName"] == node]:
+                name = pod["metadata"]["name"]
+                body = json.dumps({"apiVersion": "policy/v1", "kind": "Eviction",
+                                   "metadata": {"name": name, "namespace": NAMESPACE}})  # fmt: skip
+                await on(
+                    lambda n=name, b=body: kubectl(
+                        "create", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{n}/eviction", "-f", "-", stdin=b
+                    )
+                )
+                await on(await_that, lambda u=pod["metadata"]["uid"]: u not in {
+                    p["metadata"]["uid"] for p in trial.get("pods")["items"]}, 90, f"{name} left")  # fmt: skip
+                await on(trial.ready)
+    finally:
+        await on(lambda: kubectl("uncordon", node))
+    assert not traffic.failures, traffic.failures
+    await on(trial.settled, traffic.acknowledged.total() * UPOKT_PER_RELAY)
+
+
+async def test_no_output_of_the_cluster_shows_a_key(trial):
+    secrets = [d["stringData"]["hex"] for d in yaml.safe_load_all((TRIAL / "suppliers.yaml").read_text())
+               if d["kind"] == "Secret"]  # fmt: skip
+    await trial.traffic().send(5)
+    kubectl = trial.cluster.kubectl
+
+    def everything() -> str:
+        shown = kubectl("-n", NAMESPACE, "get", "rm,sup,cm,deploy,sts,pods,events,leases", "-o", "yaml").stdout
+        shown += kubectl("-n", NAMESPACE, "describe", "all,secrets,rm,sup").stdout
+        for namespace in (NAMESPACE, "pocket-system"):
+            for pod in trial.get("pods", namespace=namespace)["items"]:
+                shown += kubectl("-n", namespace, "logs", pod["metadata"]["name"], check=False).stdout
+        return shown
+
+    shown = await on(everything)
+    assert "pocket-operator" in shown
+    assert not [key for key in secrets if key in shown]
+
+
+async def test_deleting_everything_in_the_middle_of_sessions_still_pays_every_relay(trial):
+    """RelayMiner, Suppliers and Secrets pruned at once, as Argo CD does: miners stay until all is settled."""
+    traffic = trial.traffic()
+    await traffic.send(30)
+    assert not traffic.failures
+    kubectl = trial.cluster.kubectl
+    chain = trial.address("localnet")
+    await on(lambda: kubectl("-n", NAMESPACE, "delete", "relayminer,suppliers", "--all", "--wait=false"))
+    await on(lambda: kubectl("-n", NAMESPACE, "delete", "secret", "alice-key", "bob-key", "carol-key"))
+    await on(await_that, lambda: not trial.pods("relayer"), 60, "relayers gone")
+    before = {p["metadata"]["name"] for p in trial.pods("miner")}
+    assert before == {"trial-miner-0"}
+    log = await on(lambda: subprocess.run(
+        [trial.cluster.kubectl_path, "--kubeconfig", str(trial.cluster.kubeconfig), "-n", NAMESPACE, "logs", "-f",
+         "trial-miner-0"], capture_output=True, text=True, timeout=150, check=False).stdout)  # fmt: skip
+    await on(
+        await_that, lambda: not trial.get("relayminer")["items"] and not trial.get("suppliers")["items"], 60, "gone"
+    )
+    await on(await_that, lambda: not trial.pods("miner"), 60, "miners gone")
+    rows = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    settled = [row for row in rows if row["message"] == "session settled"]
+    assert len({row["supplier"] for row in settled}) == 3, [row["message"] for row in rows][-20:]
+    assert not [row for row in rows if row["message"].startswith("session ") and row["message"] != "session settled"]
+    assert chain
+
+
+def test_uninstalling_leaves_nothing(installed):
+    """Last by name: CRDs, roles, namespace and all."""
+    kubectl = installed.kubectl
+    kubectl("delete", "-f", "-", "--ignore-not-found", stdin=render(installed, ROOT / "manifests"))
+    left = kubectl("get", "crd,clusterrole,clusterrolebinding,namespace", "-o", "name").stdout
+    assert "pocket" not in left
+    again = render(installed, ROOT / "manifests")
+    kubectl("apply", "--server-side", "-f", "-", stdin=again)
+    kubectl("-n", "pocket-system", "rollout", "status", "deployment/pocket-operator", "--timeout=90s")
+
+
+@PATIENT
+async def test_a_standby_miner_takes_over_in_time_and_loses_nothing(trial, capsys):
+    """Two miners: the one that mines is killed together with what it holds; the other one finishes the sessions."""
+    kubectl = trial.cluster.kubectl
+    await on(lambda: kubectl("-n", NAMESPACE, "patch", "relayminer/trial", "--type=merge", "-p",
+                             '{"spec":{"miner":{"replicas":2}}}'))  # fmt: skip
+    await on(await_that, lambda: len(trial.pods("miner")) == 2, 60, "two miners")
+    await on(trial.ready)
+
+    def holder() -> str:
+        return (trial.get("lease", "trial-miner")["spec"].get("holderIdentity") or "").partition("_")[0]
+
+    first = await on(holder)
+    node = next(p for p in trial.pods("miner") if p["metadata"]["name"] == first)["spec"]["nodeName"]
+    traffic = trial.traffic()
+    async with flowing(traffic, 20):
+        await asyncio.sleep(3)
+        await on(lambda: kubectl("cordon", node))
+        begun = time.monotonic()
+        try:
+            # Cordoned, and its volume bound there or not: the pod may come back late, the other one need not wait.
+            await on(lambda: kubectl("-n", NAMESPACE, "delete", "pod", first, "--grace-period=0", "--force"))
+            await on(await_that, lambda: holder() not in ("", first), 30, "another miner")
+            taken = time.monotonic() - begun
+        finally:
+            await on(lambda: kubectl("uncordon", node))
+    assert not traffic.failures, traffic.failures
+    with capsys.disabled():
+        sys.stdout.write(f"\nminer killed: the standby mines after {taken:.1f} s (at most 20)\n")
+    assert taken <= 20
+    await on(trial.settled, traffic.acknowledged.total() * UPOKT_PER_RELAY)

@@ -1,0 +1,65 @@
+"""A gateway's traffic: relays signed for the session of the moment, every answer verified."""
+
+import asyncio
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from relayctl.gateway import Gateway, RelayFailed, json_rpc_envelope
+from shannon.chain.client import ChainClient
+from shannon.chain.nodes import NodeAddress
+from shannon.crypto.ecdsa import PrivateKey
+from shannon.errors import PocketError
+
+
+@dataclass
+class Traffic:
+    """Counts acknowledged relays by supplier; `failures` by message."""
+
+    url: str
+    node: NodeAddress
+    key: PrivateKey
+    application: str
+    service: str = "eth"
+    acknowledged: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    async def run(self, stop: asyncio.Event, *, per_second: float, workers: int = 8) -> None:
+        """Until stopped; a connection per relay, so that every relay goes through the balancer."""
+        connector = aiohttp.TCPConnector(limit=64, force_close=True)
+        async with aiohttp.ClientSession(connector=connector) as http, ChainClient([self.node]) as chain:
+            gateway = Gateway(chain, http, self.key)
+            number = 0
+
+            async def worker() -> None:
+                nonlocal number
+                while not stop.is_set():
+                    number += 1
+                    await self._one(gateway, number)
+                    await asyncio.sleep(workers / per_second)
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(workers):
+                    group.create_task(worker())
+
+    async def send(self, count: int, supplier: str | None = None) -> None:
+        """A number of relays, one after the other."""
+        async with aiohttp.ClientSession() as http, ChainClient([self.node]) as chain:
+            gateway = Gateway(chain, http, self.key)
+            for number in range(count):
+                await self._one(gateway, number, supplier)
+
+    async def _one(self, gateway: Gateway, number: int, supplier: str | None = None) -> None:
+        try:
+            signer = await gateway.signer(self.application, self.service)
+            suppliers = sorted(signer.session.supplier_addresses)
+            chosen = supplier or suppliers[number % len(suppliers)]
+            call = json.dumps({"jsonrpc": "2.0", "id": number, "method": "eth_blockNumber", "params": []})
+            request = signer.sign(chosen, json_rpc_envelope(self.url + "/", call.encode()))
+            await gateway.send(self.url, request, 3, 15.0)
+        except (RelayFailed, PocketError) as error:
+            self.failures[f"{type(error).__name__}: {error}"[:200]] += 1
+            return
+        self.acknowledged[chosen] += 1

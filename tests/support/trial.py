@@ -1,0 +1,130 @@
+"""The trial of manifests/samples/trial in a cluster, as tests look at it."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from kube import ROOT, Cluster
+from nodes import await_that
+from shannon.chain.nodes import NodeAddress
+from shannon.crypto.ecdsa import PrivateKey
+from traffic import Traffic
+
+TRIAL = ROOT / "manifests/samples/trial"
+NAMESPACE = "pocket-trial"
+
+
+@dataclass
+class Trial:
+    """The trial that runs in the cluster."""
+
+    cluster: Cluster
+
+    def get(self, kind: str, name: str = "", namespace: str = NAMESPACE) -> dict:
+        arguments = ["-n", namespace, "get", kind, "-o", "json"]
+        return json.loads(self.cluster.kubectl(*arguments, *([name] if name else [])).stdout)
+
+    def pods(self, component: str) -> list[dict]:
+        rows = self.get("pods")["items"]
+        return [
+            row for row in rows
+            if row["metadata"].get("labels", {}).get("app.kubernetes.io/component") == component
+            and not row["metadata"].get("deletionTimestamp")
+        ]  # fmt: skip
+
+    def ready(self, seconds: float = 90) -> None:
+        for kind in ("relayminer", "suppliers"):
+
+            def all_ready(kind=kind):
+                rows = self.get(kind)["items"]
+                ready = [c["status"] for r in rows for c in r.get("status", {}).get("conditions", ())
+                         if c["type"] == "Ready"]  # fmt: skip
+                return rows and len(ready) == len(rows) and set(ready) == {"True"}
+
+            await_that(all_ready, seconds, f"all {kind} ready")
+
+    def address(self, service: str) -> str:
+        return self.get("service", service)["spec"]["clusterIP"]
+
+    def traffic(self) -> Traffic:
+        gateway = yaml.safe_load((TRIAL / "gateway.yaml").read_text())
+        chain = self.address("localnet")
+        return Traffic(
+            f"http://{self.address('trial-relayer')}", NodeAddress.parse(f"grpc://{chain}:9090", f"http://{chain}:26657"),
+            PrivateKey.from_hex(gateway["key"]), gateway["applications"]["eth"],
+        )  # fmt: skip
+
+    def earned(self) -> int:
+        return sum(row["status"].get("earnedUpokt", 0) for row in self.get("suppliers")["items"])
+
+    def lost(self) -> list[str]:
+        return [loss for row in self.get("suppliers")["items"] if (loss := row["status"]["last"].get("loss"))]
+
+    def miners(self) -> str:
+        """What the miners say of themselves, for a failed test."""
+        names = [pod["metadata"]["name"] for pod in self.pods("miner")]
+        kubectl = self.cluster.kubectl
+        logs = [kubectl("-n", NAMESPACE, "logs", name, "--tail=60", check=False).stdout for name in names]
+        shown = kubectl("-n", NAMESPACE, "get", "pods,suppliers", "-o", "wide", check=False).stdout
+        return "\n".join([shown, *(f"{name}:\n{log}" for name, log in zip(names, logs, strict=True))])
+
+    def settled(self, expected_upokt: int, seconds: float = 180) -> None:
+        """Waits until the suppliers earned at least this, and insists that it is exactly this."""
+        try:
+            await_that(lambda: self.earned() >= expected_upokt, seconds, f"{expected_upokt} upokt earned")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.earned()} earned, lost: {self.lost()}\n{self.miners()}") from None
+        assert self.earned() == expected_upokt
+        assert not self.lost()
+
+
+def remove(found: Trial) -> None:
+    """As a person removes it: everything at once. What drains goes within seconds, as nothing is left open."""
+    for kind in ("relayminer", "suppliers"):
+        found.cluster.kubectl(
+            "-n", NAMESPACE, "annotate", kind, "--all", "--overwrite", "pocket.network/force-delete=true"
+        )
+    found.cluster.kubectl("-n", NAMESPACE, "delete", "relayminer,suppliers", "--all", "--wait=false")
+    found.cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+    def gone() -> bool:
+        return not found.cluster.kubectl("get", "namespace", NAMESPACE, "--ignore-not-found").stdout
+
+    try:
+        await_that(gone, 40, "the namespace gone")
+    except AssertionError:
+        # Slow, not wrong: what a person would look at is worth having before it passes.
+        sys.stderr.write(diagnosis(found.cluster))
+        await_that(gone, 140, "the namespace gone")
+    # Volumes are kept by design; the next trial starts with empty ones.
+    for volume in json.loads(found.cluster.kubectl("get", "pv", "-o", "json").stdout)["items"]:
+        if volume["status"]["phase"] != "Released":
+            continue
+        name = volume["metadata"]["name"]
+        for path in Path(volume["spec"]["hostPath"]["path"]).iterdir():
+            _clear(path)
+        found.cluster.kubectl("patch", "pv", name, "--type=merge", "-p", '{"spec":{"claimRef":null}}')
+
+
+def diagnosis(cluster: Cluster) -> str:
+    """What a person would look at first."""
+    looks = (
+        ("get", "pods", "-A", "-o", "wide"),
+        ("-n", NAMESPACE, "get", "rm,sup,sts,deploy", "-o", "wide"),
+        ("get", "namespace", NAMESPACE, "-o", "jsonpath={.status.conditions}"),
+        ("-n", "pocket-system", "get", "lease", "-o", "yaml"),
+        ("-n", "pocket-system", "logs", "-l", "app.kubernetes.io/name=pocket-operator", "--tail=25", "--prefix"),
+    )
+    return "\n\n".join(cluster.kubectl(*look, check=False).stdout for look in looks)
+
+
+def _clear(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        for child in path.iterdir():
+            _clear(child)
+        path.rmdir()
+    else:
+        path.unlink()

@@ -1,0 +1,193 @@
+"""Children are pure functions of the resource: the golden files are what users get (UPDATE_GOLDEN=1 rewrites them)."""
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pocket_api.relayminer import RelayMiner
+from pocket_operator import names
+from pocket_operator.children import desired
+from pocket_operator.children.context import Context, Images, PublishedSupplier
+from resources import address, changed, key_of, relay_miner
+
+GOLDEN = Path(__file__).parent / "golden"
+ALL_KINDS = frozenset({"PodMonitor", "PrometheusRule", "HTTPRoute"})
+FULL = relay_miner(
+    "pocket",
+    redis={"trial": {"storage": "2Gi"}},
+    relayer={
+        "autoscaling": {"minReplicas": 2, "maxReplicas": 6},
+        "workers": 4,
+        "drainSeconds": 12.5,
+        "resources": {"requests": {"cpu": "2"}, "limits": {"memory": "1Gi"}},
+        "service": {"type": "LoadBalancer", "port": 443, "annotations": {"lb": "internal"}},
+        "ingress": {"host": "relays.example.org", "className": "nginx", "tlsSecretName": "relays-tls"},
+        "gateway": {"parentRefs": [{"name": "public"}], "hostnames": ["relays.example.org"]},
+        "podTemplate": {
+            "nodeSelector": {"disk": "fast"}, "tolerations": [{"key": "relays", "operator": "Exists"}],
+            "affinity": {"nodeAffinity": {}}, "priorityClassName": "high", "imagePullSecrets": [{"name": "registry"}],
+            "labels": {"tier": "edge"}, "annotations": {"a": "b"},
+        },
+    },
+    miner={"replicas": 2, "storageClassName": "fast", "storage": "20Gi", "image": "example.org/miner:2"},
+    networkPolicy={"enabled": True, "relaysFrom": [{"podSelector": {"matchLabels": {"app": "gateway"}}}]},
+    monitoring={"labels": {"release": "prometheus"}},
+)  # fmt: skip
+
+
+def context(resource=None, **more) -> Context:
+    suppliers = (
+        PublishedSupplier(address("alice"), ("eth",), key_of("alice")),
+        PublishedSupplier(address("bob"), (), key_of("bob"), draining=True),
+    )
+    return Context(
+        **{
+            "relay_miner": RelayMiner.model_validate(resource or relay_miner("pocket")), "uid": "uid-1",
+            "images": Images(), "operator_namespace": "pocket-system", "suppliers": suppliers,
+            "keeper_uid": "uid-2", "capabilities": ALL_KINDS, **more,
+        }
+    )  # fmt: skip
+
+
+CASES = {
+    "minimal": context(capabilities=frozenset()),
+    "full": context(FULL, inherited={"team": "nodes"}, restarted_at="1"),
+    "deleting": context(deleting=True),
+    "redis-secret": context(
+        changed(relay_miner("pocket"), "spec.redis", {"urlSecretRef": {"name": "r", "key": "url"}}), redis_digest="abc"
+    ),
+}
+
+
+def by_name(objects) -> dict:
+    return {(o["kind"], o["metadata"]["name"]): o for o in objects}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_children_are_those_of_the_golden_file(case):
+    text = yaml.safe_dump_all(desired(CASES[case]), sort_keys=True, width=120)
+    file = GOLDEN / f"{case}.yaml"
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(text)
+    assert text == file.read_text()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_child_is_namespaced_labelled_and_owned(case):
+    for child in desired(CASES[case]):
+        metadata = child["metadata"]
+        assert metadata["namespace"] == "pocket"
+        assert metadata["labels"][names.LABEL_MANAGED_BY] == names.MANAGED_BY
+        assert metadata["labels"][names.LABEL_RELAY_MINER] == "main"
+        assert metadata["ownerReferences"], child["kind"]
+        assert not any(owner.get("blockOwnerDeletion") for owner in metadata["ownerReferences"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_pod_passes_the_restricted_standard(case):
+    for child in desired(CASES[case]):
+        if child["kind"] not in ("Deployment", "StatefulSet"):
+            continue
+        spec = child["spec"]["template"]["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["requests"]
+
+
+def test_relayers_hold_no_api_token_and_miners_one_for_their_lease_only():
+    children = by_name(desired(CASES["minimal"]))
+    deployment = children["Deployment", "main-relayer"]["spec"]["template"]["spec"]
+    assert deployment["automountServiceAccountToken"] is False
+    assert children["Role", "main-miner"]["rules"] == [
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": ["main-miner"],
+         "verbs": ["get", "update"]},
+    ]  # fmt: skip
+
+
+def test_a_draining_supplier_stays_with_the_miners_only():
+    children = by_name(desired(CASES["minimal"]))
+    assert set(children["Secret", "main-relayer-keys"]["data"]) == {address("alice")}
+    assert set(children["Secret", "main-miner-keys"]["data"]) == {address("alice"), address("bob")}
+    assert address("bob") not in children["ConfigMap", "main-suppliers"]["data"]["suppliers.json"]
+
+
+def test_a_deleted_relay_miner_wants_only_what_mines_and_the_keeper_owns_it_all():
+    children = desired(CASES["deleting"])
+    assert {c["kind"] for c in children} == {
+        "ConfigMap", "Secret", "ServiceAccount", "Role", "RoleBinding", "Service", "StatefulSet"
+    }  # fmt: skip
+    for child in children:
+        assert [o["uid"] for o in child["metadata"]["ownerReferences"]] == ["uid-2"]
+        assert "relayer" not in child["metadata"]["name"]
+
+
+def test_what_is_only_relayers_is_not_kept_by_the_keeper():
+    for child in desired(CASES["full"]):
+        kept = any(owner["kind"] == "ConfigMap" for owner in child["metadata"]["ownerReferences"])
+        assert kept == (child["metadata"]["labels"][names.LABEL_COMPONENT] != names.RELAYER)
+
+
+def test_optional_kinds_are_left_out_where_the_cluster_does_not_know_them():
+    kinds = {c["kind"] for c in desired(context(FULL, capabilities=frozenset()))}
+    assert not kinds & ALL_KINDS
+    assert {c["kind"] for c in desired(CASES["full"])} >= ALL_KINDS
+
+
+def test_the_redis_url_of_a_secret_is_in_no_config_map():
+    children = by_name(desired(CASES["redis-secret"]))
+    assert '"redisUrl": "env:POCKET_REDIS_URL"' in children["ConfigMap", "main-config"]["data"]["relayer.json"]
+    environment = children["StatefulSet", "main-miner"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert environment[0]["valueFrom"]["secretKeyRef"] == {"name": "r", "key": "url"}
+
+
+def digest(resource, kind, name) -> str:
+    template = by_name(desired(context(resource)))[kind, name]["spec"]["template"]
+    return template["metadata"]["annotations"][names.ANNOTATION_CONFIG]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "rolls"),
+    [
+        ("spec.services.0.backends.jsonRpc.urls", ["http://b:1"], {"relayer"}),
+        ("spec.services.0.validation", "optimistic", {"relayer"}),
+        ("spec.relayer.workers", 7, {"relayer"}),
+        ("spec.relayer.recording", "fast", {"relayer"}),
+        ("spec.relayer.replicas", 3, set()),
+        ("spec.miner.sealAfterBlocks", 2, {"miner"}),
+        ("spec.miner.replicas", 2, set()),
+        ("spec.chain.gasPrice", "2upokt", {"relayer", "miner"}),
+        ("spec.deletion.drainDeadlineSeconds", 1, set()),
+        ("spec.paused", True, set()),
+    ],
+)
+def test_a_change_rolls_exactly_the_pods_that_read_it(path, value, rolls):
+    before, after = relay_miner("pocket"), changed(relay_miner("pocket"), path, value)
+    found = {
+        component
+        for component, kind in (("relayer", "Deployment"), ("miner", "StatefulSet"))
+        if digest(before, kind, f"main-{component}") != digest(after, kind, f"main-{component}")
+    }
+    assert found == rolls
+
+
+def test_supplier_changes_roll_nothing():
+    fewer = context(suppliers=())
+    for kind, name in (("Deployment", "main-relayer"), ("StatefulSet", "main-miner")):
+        assert by_name(desired(fewer))[kind, name]["spec"] == by_name(desired(context()))[kind, name]["spec"]
+
+
+def test_builders_do_not_change_what_they_are_given():
+    given = context(FULL)
+    before = copy.deepcopy(given)
+    desired(given)
+    assert given == before
+    assert key_of("alice") not in repr(given)

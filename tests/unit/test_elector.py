@@ -1,0 +1,170 @@
+"""Two candidates with clocks of their own never lead at once, whatever the API server and the network do."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from coordination.elector import (
+    Record,
+    Step,
+    Timing,
+    View,
+    draft,
+    next_step,
+    observe,
+    released,
+    timing_for_blocks,
+    written,
+)
+from coordination.lease import record_of, spec_of
+
+WALL = datetime(2026, 1, 1, tzinfo=UTC)
+TIMING = Timing()
+
+
+@pytest.mark.parametrize("bad", [{"renew": 12.0}, {"lease": 10.0}, {"call": 6.0}])
+def test_timings_under_which_two_could_lead_are_refused(bad):
+    with pytest.raises(ValueError, match="two could hold it"):
+        Timing(**bad)
+
+
+@pytest.mark.parametrize(("block_seconds", "lease"), [(0.1, 3.0), (1.0, 4.0), (30.0, 15.0), (3600.0, 15.0)])
+def test_the_lease_of_miners_fits_the_windows_which_are_counted_in_blocks(block_seconds, lease):
+    assert timing_for_blocks(block_seconds).lease == lease
+
+
+def test_a_held_lease_is_taken_only_after_it_did_not_change_for_its_whole_duration():
+    record = Record("other", 15, WALL, WALL, 3)
+    view = observe(View("me"), record, "1", now=100.0)
+    assert next_step(view, 114.9, TIMING) is Step.WAIT
+    assert next_step(view, 115.0, TIMING) is Step.TAKE
+    renewed = observe(view, record, "2", now=114.9)
+    assert next_step(renewed, 115.0, TIMING) is Step.WAIT
+
+
+def test_the_holders_own_longer_duration_is_respected():
+    view = observe(View("me"), Record("other", 60, WALL, WALL, 3), "1", now=0.0)
+    assert next_step(view, 59.0, TIMING) is Step.WAIT
+    assert next_step(view, 60.0, TIMING) is Step.TAKE
+
+
+def test_a_released_lease_is_taken_at_once_and_the_epoch_grows():
+    record = released(Record("other", 15, WALL, WALL, 3), WALL)
+    view = observe(View("me"), record, "1", now=0.0)
+    assert next_step(view, 0.0, TIMING) is Step.TAKE
+    assert draft(view, Step.TAKE, WALL, TIMING).transitions == 4
+    assert draft(view, Step.TAKE, WALL, TIMING, known_epoch=9).transitions == 10
+
+
+def test_the_creator_of_a_lease_starts_above_every_known_epoch():
+    assert next_step(View("me"), 0.0, TIMING) is Step.CREATE
+    assert draft(View("me"), Step.CREATE, WALL, TIMING, known_epoch=41).transitions == 42
+
+
+def test_leadership_counts_from_before_the_write_was_sent():
+    record = draft(View("me"), Step.CREATE, WALL, TIMING)
+    view = written(View("me"), record, "1", sent_at=10.0, now=12.9, timing=TIMING)
+    assert view.leads(19.9)
+    assert not view.leads(20.0)
+
+
+def test_a_record_survives_the_way_to_the_api_and_back():
+    record = Record("me", 15, WALL, WALL, 7)
+    assert record_of({"spec": spec_of(record)}) == record
+    assert record_of({"spec": {}}).holder == ""
+    assert record_of({"spec": {"holderIdentity": None, "renewTime": "nonsense"}}).holder == ""
+
+
+@dataclass
+class Candidate:
+    view: View
+    offset: float
+    rate: float
+    paused_until: float = 0.0
+    pending: tuple[Record, str | None, float] | None = None
+    acted: list[int] = field(default_factory=list)
+
+    def clock(self, now: float) -> float:
+        return self.offset + now * self.rate
+
+
+class Election(RuleBasedStateMachine):
+    """Real time moves; each candidate has a skewed clock, pauses, loses replies and gets conflicts."""
+
+    @initialize(offsets=st.lists(st.floats(-60, 60), min_size=3, max_size=3))
+    def start(self, offsets):
+        self.now = 0.0
+        self.record: Record | None = None
+        self.version = 0
+        # Clocks of computers differ in rate by far less than a percent.
+        rates = (1.0, 1.001, 0.999)
+        self.candidates = [Candidate(View(f"c{n}"), offset, rates[n]) for n, offset in enumerate(offsets)]
+        self.epochs: dict[int, str] = {}
+
+    @rule(seconds=st.floats(0.01, 20))
+    def time_passes(self, seconds):
+        self.now += seconds
+
+    @rule(which=st.integers(0, 2), seconds=st.floats(0, 60))
+    def a_candidate_is_stopped_for_a_while(self, which, seconds):
+        self.candidates[which].paused_until = max(self.candidates[which].paused_until, self.now + seconds)
+
+    def _awake(self, which):
+        return self.now >= self.candidates[which].paused_until
+
+    @rule(which=st.integers(0, 2))
+    def a_candidate_looks_and_prepares_a_write(self, which):
+        if not self._awake(which):
+            return
+        candidate = self.candidates[which]
+        clock = candidate.clock(self.now)
+        version = str(self.version) if self.record is not None else None
+        candidate.view = observe(candidate.view, self.record, version, clock)
+        step = next_step(candidate.view, clock, TIMING)
+        candidate.pending = None
+        if step is not Step.WAIT:
+            candidate.pending = (draft(candidate.view, step, WALL, TIMING), version, clock)
+
+    @rule(which=st.integers(0, 2), reply_lost=st.booleans())
+    def the_write_arrives(self, which, reply_lost):
+        candidate = self.candidates[which]
+        if candidate.pending is None:
+            return
+        record, version, sent_at = candidate.pending
+        candidate.pending = None
+        clock = candidate.clock(self.now)
+        if clock - sent_at > TIMING.call:
+            return  # the call had its deadline; a request that arrives later than that is the next rule's
+        current = str(self.version) if self.record is not None else None
+        if version != current:
+            return  # 409
+        self.record, self.version = record, self.version + 1
+        assert record.transitions not in self.epochs or self.epochs[record.transitions] == record.holder
+        self.epochs[record.transitions] = record.holder
+        if not reply_lost:
+            candidate.view = written(candidate.view, record, str(self.version), sent_at, clock, TIMING)
+
+    @precondition(lambda self: self.record is not None)
+    @rule(which=st.integers(0, 2))
+    def the_holder_releases(self, which):
+        candidate = self.candidates[which]
+        if self.record.holder != candidate.view.identity or not self._awake(which):
+            return
+        self.record, self.version = released(self.record, WALL), self.version + 1
+        candidate.view = View(candidate.view.identity)
+        candidate.pending = None
+
+    @invariant()
+    def at_most_one_leads(self):
+        if not hasattr(self, "candidates"):
+            return
+        leading = [c.view.identity for c in self.candidates if c.view.leads(c.clock(self.now))]
+        assert len(leading) <= 1, leading
+
+
+Election.TestCase.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestElection = Election.TestCase

@@ -1,0 +1,83 @@
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nacl.public import PublicKey, SealedBox
+
+from pocket_operator.sealing import Controller, SealedForAnother, SealError, Subject, UnknownController, key_id, seal
+
+KEY = "ab" * 32
+ALICE = Subject("ns", "alice", "pokt1alice")
+
+
+@pytest.fixture
+def controller() -> Controller:
+    return Controller.of([Controller.fresh()])
+
+
+def test_what_is_sealed_is_opened_again(controller):
+    assert controller.open(seal(controller.newest, ALICE, KEY), ALICE) == KEY
+
+
+@pytest.mark.parametrize(
+    "other", [Subject("other", "alice", "pokt1alice"), Subject("ns", "bob", "pokt1alice"), Subject("ns", "alice", "x")]
+)
+def test_a_sealed_key_is_bound_to_its_namespace_name_and_address(controller, other):
+    with pytest.raises(SealedForAnother) as caught:
+        controller.open(seal(controller.newest, ALICE, KEY), other)
+    assert KEY not in str(caught.value)
+
+
+def test_another_operator_cannot_open_it_and_says_which_key_is_missing(controller):
+    text = seal(controller.newest, ALICE, KEY)
+    with pytest.raises(UnknownController, match=key_id(controller.newest)):
+        Controller.of([Controller.fresh()]).open(text, ALICE)
+
+
+@given(position=st.integers(0, 400), bit=st.integers(0, 7))
+def test_no_altered_bit_is_accepted(position, bit):
+    controller = Controller.of([bytes(range(32))])
+    raw = bytearray(base64.b64decode(seal(controller.newest, ALICE, KEY)))
+    raw[position % len(raw)] ^= 1 << bit
+    with pytest.raises(SealError):
+        controller.open(base64.b64encode(bytes(raw)).decode(), ALICE)
+
+
+@given(st.text(max_size=200) | st.binary(max_size=300).map(lambda raw: base64.b64encode(raw).decode()))
+def test_any_other_text_is_refused_with_a_typed_error(text):
+    with pytest.raises(SealError):
+        Controller.of([bytes(range(32))]).open(text, ALICE)
+
+
+@pytest.mark.parametrize("plain", [[], {"version": 2, "key": KEY}, {"version": 1}, {"version": 1, "key": 5}, "x"])
+def test_a_box_with_other_content_is_refused(controller, plain):
+    public = controller.newest
+    box = SealedBox(PublicKey(public)).encrypt(json.dumps(plain).encode())
+    text = base64.b64encode(b"PKS1" + bytes.fromhex(key_id(public)) + box).decode()
+    with pytest.raises(SealError, match="something else than a supplier key"):
+        controller.open(text, ALICE)
+
+
+def test_after_a_rotation_old_texts_open_and_are_offered_resealed():
+    old, new = Controller.fresh(), Controller.fresh()
+    text = seal(Controller.of([old]).newest, ALICE, KEY)
+    both = Controller.of([old, new])
+    assert both.open(text, ALICE) == KEY
+    again = both.resealed(text, ALICE)
+    assert again is not None
+    assert Controller.of([new]).open(again, ALICE) == KEY
+    assert both.resealed(again, ALICE) is None
+
+
+def test_a_sealing_key_of_another_length_is_refused():
+    with pytest.raises(SealError, match="32 bytes"):
+        Controller.of([b"short"])
+    with pytest.raises(SealError, match="32 bytes"):
+        seal(b"short", ALICE, KEY)
+
+
+def test_nothing_that_is_printed_shows_a_key(controller):
+    assert controller.keys[0].hex() not in repr(controller)
+    assert repr(controller.keys[0]) not in repr(controller)

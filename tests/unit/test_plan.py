@@ -1,0 +1,258 @@
+"""What the operator decides, from snapshots alone."""
+
+import base64
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pocket_operator import names
+from pocket_operator.drift import covers, drifted, stamped
+from pocket_operator.plan import drifted_children, key_digest, plan
+from pocket_operator.reasons import Reason
+from pocket_operator.relay_miner_status import relay_miner_status
+from pocket_operator.snapshot import Pod, Report, SecretView, Snapshot
+from pocket_operator.supplier_status import supplier_status
+from resources import address, changed, key_of, relay_miner, supplier
+from shannon.crypto.ecdsa import PrivateKey
+from shannon.keys.loading import KeySet
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def with_uid(resource, uid, **metadata):
+    return {**resource, "metadata": {**resource["metadata"], "uid": uid, "generation": 1, **metadata}}
+
+
+def gone(resource, seconds_ago=10.0, *, held=True):
+    stamp = (NOW - timedelta(seconds=seconds_ago)).isoformat()
+    finalizers = [names.FINALIZER] if held else []
+    return {**resource, "metadata": {**resource["metadata"], "deletionTimestamp": stamp, "finalizers": finalizers}}
+
+
+RM = with_uid(relay_miner("ns"), "rm")
+ALICE = with_uid(supplier("ns"), "alice")
+POD = Pod("main-relayer-1", "p1", names.RELAYER, ready=True, deleting=False, ip="10.0.0.1")
+MINER_POD = Pod("main-miner-0", "p2", names.MINER, ready=True, deleting=False, ip="10.0.0.2")
+
+
+def relayer_report(*addresses: str) -> Report:
+    return Report("main-relayer-1", {"component": "relayer", "addresses": list(addresses)}, 0.0)
+
+
+def miner_report(open_sessions: int = 0, **more) -> Report:
+    row = {"open": open_sessions, "staked": True, "stake": {"services": ["eth"]}, **more}
+    body = {"component": "miner", "role": "active", "addresses": [address("alice")],
+            "suppliers": {address("alice"): row}}  # fmt: skip
+    return Report("main-miner-0", body, 0.0)
+
+
+def snapshot(**more) -> Snapshot:
+    return Snapshot(
+        **{
+            "now": NOW, "clock": 100.0, "namespace": "ns", "name": "main", "relay_miner": RM, "suppliers": (ALICE,),
+            "owners": {address("alice"): "alice"}, "secrets": {"alice-key": SecretView({"hex": key_of("alice")})},
+            "published": SecretView({address("alice"): key_of("alice")}), "children": {}, "pods": (POD, MINER_POD),
+            "keeper_uid": "keeper", **more,
+        }
+    )  # fmt: skip
+
+
+def published(found, component) -> set[str]:
+    name = names.keys("main", component)
+    return next((set(c["data"]) for c in found.wanted if c["metadata"]["name"] == name), set())
+
+
+def test_a_key_is_published_only_after_the_finalizer_protects_its_supplier():
+    found = plan(snapshot())
+    assert {(c.kind, c.wanted) for c in found.protect} == {("Supplier", True), ("RelayMiner", True)}
+    assert published(found, "relayer") == published(found, "miner") == {address("alice")}
+
+
+def test_the_key_digest_is_the_one_that_workloads_report():
+    keys = {address(n): PrivateKey.from_hex(key_of(n)) for n in ("alice", "bob")}
+    assert key_digest([key_of("alice"), key_of("bob")]) == KeySet(keys).digest
+    assert key_digest([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("reports", "idle", "done", "why"),
+    [
+        ((), {}, False, "waiting for a report"),
+        ((relayer_report(address("alice")), miner_report()), {}, False, "still serves it"),
+        ((relayer_report(),), {}, False, "no active miner"),
+        ((relayer_report(), miner_report(3)), {}, False, "3 sessions"),
+        ((relayer_report(), miner_report()), {}, False, "nothing is open"),
+        ((relayer_report(), miner_report()), {address("alice"): 96.0}, False, "nothing is open"),
+        ((relayer_report(), miner_report()), {address("alice"): 95.0}, True, "nothing is open"),
+    ],
+)
+def test_a_supplier_leaves_when_no_relayer_serves_it_and_nothing_has_been_open_for_a_while(reports, idle, done, why):
+    found = plan(snapshot(suppliers=(gone(ALICE),), reports=reports, idle_since=idle))
+    drain = found.drains[address("alice")]
+    assert (drain.done, why in drain.why) == (done, True), drain
+    assert bool(found.release) == done
+    assert published(found, "relayer") == set()
+    assert published(found, "miner") == (set() if done else {address("alice")})
+
+
+def test_a_standby_miner_says_nothing_about_open_sessions():
+    standby = replace(miner_report(), body={**miner_report().body, "role": "standby"})
+    found = plan(snapshot(suppliers=(gone(ALICE),), reports=(relayer_report(), standby), idle_since={}))
+    assert "no active miner" in found.drains[address("alice")].why
+
+
+def test_a_supplier_that_was_never_published_leaves_at_once():
+    found = plan(snapshot(suppliers=(gone(ALICE),), published=SecretView({})))
+    assert [c.name for c in found.release] == ["alice"]
+
+
+def test_the_deadline_and_the_annotation_end_a_drain():
+    short = changed(RM, "spec.deletion", {"drainDeadlineSeconds": 5})
+    stuck = (relayer_report(), miner_report(9))
+    assert plan(snapshot(relay_miner=short, suppliers=(gone(ALICE),), reports=stuck)).release
+    assert not plan(snapshot(relay_miner=short, suppliers=(gone(ALICE, 4),), reports=stuck)).release
+    forced = changed(gone(ALICE), "metadata.annotations", {names.ANNOTATION_FORCE_DELETE: "true"})
+    assert plan(snapshot(suppliers=(forced,), reports=stuck)).release
+
+
+def test_a_deleted_relay_miner_lets_go_only_when_every_supplier_is_done():
+    deleted = gone(RM)
+    busy = plan(snapshot(relay_miner=deleted, reports=(relayer_report(), miner_report(1))))
+    assert not busy.release
+    assert {c["kind"] for c in busy.wanted} >= {"StatefulSet", "Secret"}
+    assert not [c for c in busy.wanted if c["kind"] == "Deployment"]
+    idle = {address("alice"): 0.0}
+    done = plan(snapshot(relay_miner=deleted, reports=(relayer_report(), miner_report()), idle_since=idle))
+    assert [(c.kind, c.wanted) for c in done.release] == [("RelayMiner", False)]
+
+
+def test_suppliers_of_a_relay_miner_that_is_gone_are_let_go():
+    found = plan(snapshot(relay_miner=None, suppliers=(gone(ALICE),)))
+    assert [(c.kind, c.name, c.wanted) for c in found.release] == [("Supplier", "alice", False)]
+
+
+def test_a_paused_relay_miner_changes_nothing_but_lets_a_forced_supplier_go():
+    paused = changed(RM, "spec.paused", True)
+    found = plan(snapshot(relay_miner=paused, suppliers=(gone(ALICE),)))
+    assert (found.wanted, found.protect, found.release, found.paused) == ((), (), (), True)
+
+
+def test_children_of_ours_that_are_not_wanted_are_deleted_and_those_of_others_are_not():
+    owned = {"metadata": {"ownerReferences": [{"controller": True, "uid": "rm"}]}}
+    other = {"metadata": {"ownerReferences": [{"controller": True, "uid": "another"}]}}
+    children = {("Ingress", "main-relayer"): owned, ("Ingress", "x"): other, ("Service", "y"): {"metadata": {}}}
+    assert plan(snapshot(children=children)).delete == (("Ingress", "main-relayer"),)
+
+
+def test_pods_are_annotated_once_per_change_of_what_they_should_have():
+    found = plan(snapshot())
+    assert set(found.annotate) == {"main-relayer-1", "main-miner-0"}
+    pods = tuple(replace(p, keys_digest=found.annotate[p.name]) for p in (POD, MINER_POD))
+    assert plan(snapshot(pods=pods)).annotate == {}
+
+
+def test_a_missing_redis_secret_is_waited_for_without_touching_what_runs():
+    resource = changed(RM, "spec.redis", {"urlSecretRef": {"name": "r", "key": "url"}})
+    found = plan(snapshot(relay_miner=resource, secrets={"r": None}))
+    assert found.trouble is not None
+    assert (found.trouble.reason, found.wanted, found.delete) == (Reason.REDIS_SECRET_MISSING, (), ())
+    there = plan(snapshot(relay_miner=resource, secrets={"r": SecretView({"url": "redis://u:secret@r:1"})}))
+    assert there.trouble is None
+    assert "secret@" not in repr(there)
+
+
+def test_a_resource_that_an_older_schema_let_in_stalls_with_the_field():
+    broken = changed(RM, "spec.redis", {})
+    found = plan(snapshot(relay_miner=broken))
+    status = relay_miner_status(snapshot(relay_miner=broken), found)
+    stalled = next(c for c in status.conditions if c.type == "Stalled")
+    assert (stalled.status, stalled.reason) == ("True", "InvalidSpec")
+    assert "spec.redis" in stalled.message
+
+
+def test_conditions_keep_the_time_of_their_last_transition():
+    first = supplier_status(plan(snapshot()).findings[0], snapshot(), plan(snapshot()))
+    before = changed(ALICE, "status", first.model_dump(by_alias=True, mode="json", exclude_none=True))
+    later = snapshot(now=NOW + timedelta(hours=1), suppliers=(before,))
+    again = supplier_status(plan(later).findings[0], later, plan(later))
+    assert [c.last_transition_time for c in again.conditions] == [c.last_transition_time for c in first.conditions]
+    served = snapshot(
+        now=NOW + timedelta(hours=1), suppliers=(before,), pods=(POD,),
+        reports=(relayer_report(address("alice")), miner_report()),
+    )  # fmt: skip
+    well = supplier_status(plan(served).findings[0], served, plan(served))
+    ready = next(c for c in well.conditions if c.type == "Ready")
+    assert (ready.status, ready.last_transition_time) == ("True", "2026-01-01T01:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "reason"),
+    [
+        ({"staked": False}, "Staked", "NotStaked"),
+        ({"stake": {"services": []}}, "Staked", "ServicesNotStaked"),
+        ({"stake": {"services": ["eth"], "unstake_session_end_height": 9}}, "Staked", "Unstaking"),
+        ({"lost_recently": 1, "last": {"loss": "s at 9: claim_missed: late"}}, "ClaimsHealthy", "SessionLost"),
+    ],
+)
+def test_what_the_chain_and_the_miner_say_becomes_a_condition_with_a_remedy(row, kind, reason):
+    limited = changed(ALICE, "spec.services", ["eth"])
+    seen = snapshot(suppliers=(limited,), reports=(relayer_report(address("alice")), miner_report(**row)))
+    status = supplier_status(plan(seen).findings[0], seen, plan(seen))
+    found = next(c for c in status.conditions if c.type == kind)
+    assert (found.status, found.reason) == ("False", reason)
+    assert found.message
+
+
+def test_earnings_and_events_are_gathered_from_all_miners_that_ever_mined():
+    first = miner_report(earned_upokt=5, last={"claim": "a at 9", "settlement": "a at 20"})
+    other = miner_report(earned_upokt=7, last={"claim": "b at 30"})
+    standby = Report("main-miner-1", {**other.body, "role": "standby"}, 0.0)
+    seen = snapshot(reports=(relayer_report(address("alice")), first, standby))
+    status = supplier_status(plan(seen).findings[0], seen, plan(seen))
+    assert (status.earned_upokt, status.last.claim, status.last.settlement) == (12, "b at 30", "a at 20")
+
+
+def test_nothing_that_is_printed_of_a_snapshot_or_plan_shows_a_key():
+    text = repr(snapshot()) + repr(plan(snapshot()))
+    assert key_of("alice") not in text
+    assert base64.b64encode(key_of("alice").encode()).decode() not in text
+
+
+def test_an_applied_child_as_the_api_server_returns_it_has_not_drifted():
+    found = plan(snapshot())
+    observed = {}
+    for child in found.wanted:
+        server = {**child, "status": {}, "metadata": {**child["metadata"], "uid": "u", "managedFields": []}}
+        observed[child["kind"], child["metadata"]["name"]] = server
+    assert drifted_children(found, observed) == []
+
+
+@pytest.mark.parametrize(
+    ("observed", "wanted", "same"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1}, True),
+        ({"a": 1}, {"a": 2}, False),
+        ({"cpu": "500m"}, {"cpu": "0.5"}, True),
+        ({"memory": "1Gi"}, {"memory": "1024Mi"}, True),
+        ({"memory": "1Gi"}, {"memory": "1G"}, False),
+        ({"a": True}, {"a": 1.0}, True),
+        ({}, {"a": {}}, True),
+        ({}, {"a": []}, True),
+        ({}, {"a": 0}, False),
+        ([{"name": "x", "v": 1}, {"name": "sidecar"}], [{"name": "x", "v": 1}], True),
+        ([{"name": "y"}], [{"name": "x"}], False),
+        (["a", "b"], ["a"], False),
+        (["b", "a"], ["a", "b"], False),
+        (None, {"a": 1}, False),
+    ],
+)
+def test_what_others_add_is_no_drift_and_what_they_change_is(observed, wanted, same):
+    assert covers(observed, wanted) is same
+
+
+def test_a_field_that_is_no_longer_wanted_shows_in_the_digest():
+    long, short = ({"metadata": {"name": "x"}, "spec": spec} for spec in ({"a": 1, "b": 2}, {"a": 1}))
+    assert not drifted(stamped(long), stamped(long))
+    assert drifted(stamped(short), stamped(long))
+    assert drifted(stamped(short), None)
