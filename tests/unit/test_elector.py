@@ -1,5 +1,6 @@
 """Two candidates with clocks of their own never lead at once, whatever the API server and the network do."""
 
+import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -20,7 +21,8 @@ from coordination.elector import (
     timing_for_blocks,
     written,
 )
-from coordination.lease import record_of, spec_of
+from coordination.kube_api import Conflict, Missing
+from coordination.lease import LeaseElector, record_of, spec_of
 
 WALL = datetime(2026, 1, 1, tzinfo=UTC)
 TIMING = Timing()
@@ -168,3 +170,37 @@ class Election(RuleBasedStateMachine):
 
 Election.TestCase.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
 TestElection = Election.TestCase
+
+
+class RacingApi:
+    """A Lease in memory whose first writes meet a renewal that was still on its way."""
+
+    def __init__(self, races):
+        self.lease, self.version, self.races = None, 0, races
+
+    async def call(self, method, path, *, body=None, timeout_seconds=None):
+        if method == "GET":
+            if self.lease is None:
+                raise Missing("no lease", 404)
+            return copy.deepcopy(self.lease)
+        if method == "PUT" and body["spec"]["holderIdentity"] == "" and self.races:
+            self.races -= 1
+            self._store(self.lease)
+        if self.lease is not None and body["metadata"]["resourceVersion"] != str(self.version):
+            raise Conflict("the object has been modified", 409)
+        return self._store(body)
+
+    def _store(self, body):
+        self.version += 1
+        self.lease = copy.deepcopy(body)
+        self.lease["metadata"]["resourceVersion"] = str(self.version)
+        return copy.deepcopy(self.lease)
+
+
+async def test_a_lease_is_released_though_a_cancelled_renewal_arrives_late():
+    api = RacingApi(races=2)
+    elector = LeaseElector(api, "ns", "operator", "me")
+    assert await elector.attempt()
+    await elector.release()
+    assert api.lease["spec"]["holderIdentity"] == ""
+    assert not elector.leads

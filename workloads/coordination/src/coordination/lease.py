@@ -12,6 +12,8 @@ from typing import Any
 from coordination.elector import Record, Step, Timing, View, draft, next_step, observe, released, takeable_at, written
 from coordination.kube_api import Conflict, Kind, KubeApi, KubeError, Missing
 
+_RELEASES = 5
+_RELEASE_PAUSE_SECONDS = 0.1
 _LOG = logging.getLogger("coordination.lease")
 LEASES = Kind("coordination.k8s.io/v1", "leases", "Lease")
 _MICROS = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -179,11 +181,15 @@ class LeaseElector:
         record, lease = self._view.record, self._lease
         if record is None or record.holder != self.identity or lease is None:
             return
-        with contextlib.suppress(KubeError):
-            fresh = await self._call("GET", name=self._name)
-            if record_of(fresh).holder == self.identity:
-                body = {**fresh, "spec": {**fresh["spec"], **spec_of(released(record_of(fresh), self._wall()))}}
-                await self._call("PUT", name=self._name, body=body)
+        for _ in range(_RELEASES):
+            # A renewal that was cancelled half way may still arrive between our look and our write: look again.
+            with contextlib.suppress(KubeError):
+                fresh = await self._call("GET", name=self._name)
+                if record_of(fresh).holder == self.identity:
+                    body = {**fresh, "spec": {**fresh["spec"], **spec_of(released(record_of(fresh), self._wall()))}}
+                    await self._call("PUT", name=self._name, body=body)
+                break
+            await asyncio.sleep(_RELEASE_PAUSE_SECONDS)
         self._view = View(self.identity)
 
     def _complain(self, error: KubeError) -> None:
