@@ -45,7 +45,7 @@ async def versions(api: KubeApi, namespace: str) -> dict:
 async def test_applying_a_relay_miner_and_a_supplier_makes_everything_they_need(api, running):
     for kind, name in (
         ("Deployment", "main-relayer"), ("StatefulSet", "main-miner"), ("Service", "main-relayer"),
-        ("Service", "main-miner"), ("ConfigMap", "main-config"), ("ConfigMap", "main-suppliers"),
+        ("Service", "main-miner"), ("ConfigMap", "main-config"), ("ConfigMap", "main-hot"),
         ("Secret", "main-relayer-keys"), ("Secret", "main-miner-keys"), ("ServiceAccount", "main-relayer"),
         ("ServiceAccount", "main-miner"), ("Role", "main-miner"), ("RoleBinding", "main-miner"),
         ("PodDisruptionBudget", "main-relayer"), ("PodDisruptionBudget", "main-miner"),
@@ -223,17 +223,24 @@ async def test_config_that_needs_a_restart_rolls_and_config_that_is_hot_does_not
         return set(keys) == {address("alice"), address("bob")}
 
     await eventually(both)
-    assert "eth" in (await api.get(CONFIG_MAP, running, "main-suppliers"))["data"]["suppliers.json"]
+    assert "eth" in (await api.get(CONFIG_MAP, running, "main-hot"))["data"]["hot.json"]
     assert template_of(await api.get(DEPLOYMENT, running, "main-relayer")) == template_of(first)
     url = ["http://geth:8545", "http://geth-2:8545"]
     service = changed(relay_miner(running), "spec.services.0.backends.jsonRpc.urls", url)["spec"]["services"]
     await api.merge(RELAY_MINERS, running, "main", {"spec": {"services": service}})
 
+    async def taken_up():
+        return "geth-2" in (await api.get(CONFIG_MAP, running, "main-hot"))["data"]["hot.json"]
+
+    await eventually(taken_up)
+    assert template_of(await api.get(DEPLOYMENT, running, "main-relayer")) == template_of(first), "backends are hot"
+    await api.merge(RELAY_MINERS, running, "main", {"spec": {"relayer": {"workers": 3}}})
+
     async def rolled():
         return template_of(await api.get(DEPLOYMENT, running, "main-relayer")) != template_of(first)
 
     await eventually(rolled)
-    assert template_of(await api.get(STATEFUL_SET, running, "main-miner")) == template_of(miner), "no backend there"
+    assert template_of(await api.get(STATEFUL_SET, running, "main-miner")) == template_of(miner), "no worker there"
 
 
 async def test_under_an_autoscaler_replicas_belong_to_it(api, running):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import aiohttp
 from aiohttp import web
 
+from ledger.budgets import BudgetLimits, Budgets, Rates
 from ledger.chain_cache import CachedChain
 from ledger.keys import Keys
 from ledger.local_log import LocalLog
@@ -17,11 +18,17 @@ from ledger.tail import Tail
 from localnet.chain import Chain
 from localnet.hydration import hydrate
 from localnet.server import serve
-from pocket_api.relayminer import Recording, Service
+from pocket_api.relayminer import Recording
+from pocket_api.services import Service
 from relayer.admission import Admission
-from relayer.backends import ServiceBackends
-from relayer.http import HttpTransport
-from relayer.service import RelayService
+from relayer.catalog import Catalog
+from relayer.metering import Meter
+from relayer.pipeline import RelayPipeline
+from relayer.transports.endpoints import Endpoints, Probes
+from relayer.transports.http1 import Http1
+from relayer.transports.http2 import Http2Server
+from relayer.transports.listener import Sniffer
+from relayer.transports.websocket import WebSockets
 from shannon.chain.nodes import NodeAddress
 from world import World, address, key
 
@@ -79,6 +86,9 @@ class Relaying:
     keys: dict
     problem: list
     node: tuple
+    catalog: Catalog
+    budgets: Budgets
+    sockets: WebSockets
 
     def header(self, service="eth", height=0):
         return hydrate(self.chain.state, self.chain.block_hash, self.world.application(service), service, height).header
@@ -102,7 +112,10 @@ class Relaying:
 
 
 @contextlib.asynccontextmanager
-async def relaying(redis, folder, *, recording=Recording.STRICT, service=None, **genesis) -> AsyncIterator[Relaying]:
+async def relaying(
+    redis, folder, *, recording=Recording.STRICT, service=None, backends=None, metering=True,
+    open_when_unavailable=True, enforce_handshake=False, **genesis,
+) -> AsyncIterator[Relaying]:  # fmt: skip
     world, backend = World(), Backend()
     chain = Chain(world.genesis(**genesis))
     async with contextlib.AsyncExitStack() as stack:
@@ -113,6 +126,7 @@ async def relaying(redis, folder, *, recording=Recording.STRICT, service=None, *
             "jsonRpc": {"urls": [backend.url + "/base"], "timeoutSeconds": 0.5, "headers": {"X-Set": "1"}}
         }
         fields["backends"]["rest"] = {"urls": [backend.url]}
+        fields["backends"] |= backends or {}
         fields |= service or {}
         model = Service.model_validate(fields)
         node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
@@ -121,29 +135,44 @@ async def relaying(redis, folder, *, recording=Recording.STRICT, service=None, *
         log = LocalLog(folder / "log", "w")
         stack.callback(log.close)
         publisher = Publisher(redis, KEYS, log, PublisherLimits(linger_seconds=0, patience_seconds=0.3))
-        backends = {"eth": ServiceBackends(model, time.monotonic)}
-        stack.push_async_callback(backends["eth"].close)
+        catalog = Catalog([model], time.monotonic)
+        stack.push_async_callback(catalog.close)
         height, keys, problem = [1], {address("alice"): key("alice")}, [None]
-        relay_service = RelayService(
-            services={"eth": model},
-            backends=backends,
+        budgets = Budgets(redis, KEYS, BudgetLimits(patience_seconds=0.3))
+        meter = Meter(
+            client, budgets, Rates(redis, KEYS, lambda: 1_000.0), lambda: height[0],
+            enabled=metering, open_when_unavailable=open_when_unavailable,
+        )  # fmt: skip
+        pipeline = RelayPipeline(
+            catalog=catalog,
             admission=Admission(client, lambda: height[0], time.monotonic),
+            meter=meter,
             publisher=publisher,
             keys=lambda: keys,
             height=lambda: height[0],
             clock=time.monotonic,
             recording=recording,
         )
-        transport = HttpTransport(
-            relay_service,
+        probes = Probes(
             health=lambda: {"status": "ok"},
             ready_problem=lambda: problem[0],
             service_ready=lambda name: {"ready": name == "eth"} if name in ("eth", "base") else None,
             draining=lambda: False,
         )
-        url = await stack.enter_async_context(running(transport.application()))
+        endpoints = Endpoints(pipeline, probes)
+        sockets = WebSockets(pipeline, lambda: False, enforce_handshake=enforce_handshake, look_seconds=0.05)
+        runner = web.AppRunner(
+            Http1(endpoints, sockets, lambda: catalog.max_body_bytes).application(), access_log=None, shutdown_timeout=1
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes)
+        stack.push_async_callback(http2.drain, 1.0)
+        server = await asyncio.get_running_loop().create_server(lambda: Sniffer(runner.server, http2), "127.0.0.1", 0)
+        stack.callback(server.close)
+        url = "http://{}:{}".format(*server.sockets[0].getsockname())
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        task = asyncio.create_task(publisher.run())
+        tasks = [asyncio.create_task(work.run()) for work in (publisher, budgets, catalog)]
         try:
             yield Relaying(
                 world,
@@ -157,8 +186,11 @@ async def relaying(redis, folder, *, recording=Recording.STRICT, service=None, *
                 keys,
                 problem,
                 (localnet.grpc_url, localnet.rpc_url),
+                catalog,
+                budgets,
+                sockets,
             )
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)

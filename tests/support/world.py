@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from localnet.genesis import Genesis
 from shannon.crypto.addresses import address_of
@@ -64,10 +64,15 @@ class World:
     def request(self, header: SessionHeader, supplier: str, body: bytes, url: str = "http://x/") -> RelayRequest:
         """A request that the gateway signed."""
         envelope = HttpRequest("POST", url, {"Content-Type": ("application/json",)}, body)
-        unsigned = RelayRequest(header, b"", supplier, envelope.encode())
-        ring = sorted([key("gateway").public_key, key(f"app {header.service_id}").public_key])
+        return self.signed(RelayRequest(header, b"", supplier, envelope.encode()))
+
+    def signed(self, request: RelayRequest) -> RelayRequest:
+        """The request with a new signature of the gateway."""
+        unsigned = replace(request, signature=b"")
+        service = request.header.service_id if request.header else ""
+        ring = sorted([key("gateway").public_key, key(f"app {service}").public_key])
         signature = sign_ring(unsigned.signable_hash(), ring, key("gateway").scalar, self.chance.randbytes)
-        return RelayRequest(header, signature.encode(), supplier, unsigned.payload)
+        return replace(unsigned, signature=signature.encode())
 
     def relay(self, header: SessionHeader, supplier_name: str, number: int) -> bytes:
         """Bytes of a mined relay, as a leaf holds them."""

@@ -117,7 +117,7 @@ def test_a_draining_supplier_stays_with_the_miners_only():
     children = by_name(desired(CASES["minimal"]))
     assert set(children["Secret", "main-relayer-keys"]["data"]) == {address("alice")}
     assert set(children["Secret", "main-miner-keys"]["data"]) == {address("alice"), address("bob")}
-    assert address("bob") not in children["ConfigMap", "main-suppliers"]["data"]["suppliers.json"]
+    assert address("bob") not in children["ConfigMap", "main-hot"]["data"]["hot.json"]
 
 
 def test_a_deleted_relay_miner_wants_only_what_mines_and_the_keeper_owns_it_all():
@@ -157,9 +157,11 @@ def digest(resource, kind, name) -> str:
 @pytest.mark.parametrize(
     ("path", "value", "rolls"),
     [
-        ("spec.services.0.backends.jsonRpc.urls", ["http://b:1"], {"relayer"}),
-        ("spec.services.0.validation", "optimistic", {"relayer"}),
+        ("spec.services.0.backends.jsonRpc.urls", ["http://b:1"], set()),
+        ("spec.services.0.validation", "optimistic", set()),
         ("spec.relayer.workers", 7, {"relayer"}),
+        ("spec.relayer.logLevel", "debug", set()),
+        ("spec.relayer.metering.whenUnavailable", "closed", {"relayer"}),
         ("spec.relayer.recording", "fast", {"relayer"}),
         ("spec.relayer.replicas", 3, set()),
         ("spec.miner.sealAfterBlocks", 2, {"miner"}),

@@ -3,8 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import Field, field_validator, model_validator
 
 from pocket_api.base import Metadata, Model
 from pocket_api.kubernetes import (
@@ -18,39 +17,12 @@ from pocket_api.kubernetes import (
     Resources,
     ServicePort,
 )
-from pocket_api.schema import LIST_SET, Cel, immutable, list_map, rule, rules, text
+from pocket_api.schema import immutable, list_map, rule, rules, text
+from pocket_api.services import Service, url
 
-ServiceId = Annotated[
-    str,
-    *text(
-        "[a-zA-Z0-9_-]{1,42}",
-        "must be a service id: at most 42 letters, digits, - or _",
-        longest=42,
-        description="Service id on chain.",
-    ),
-]
-
-
-def _url(schemes: str, example: str, description: str) -> tuple[AfterValidator, Cel, FieldInfo]:
-    return text(
-        rf"(?:{schemes})://[^/@\s]+(?:[/?][^\s]*)?",
-        f"must be a URL of this kind: {example}, without credentials (those belong in auth.secretRef)",
-        longest=512,
-        description=description,
-    )
-
-
-GrpcUrl = Annotated[str, *_url("grpc|grpcs", "grpc://host:port or grpcs://host:port", "gRPC address; grpcs:// is TLS.")]
-RpcUrl = Annotated[str, *_url("http|https|tcp", "http://host:port or https://host:port", "CometBFT RPC.")]
-RedisUrl = Annotated[str, *_url("redis|rediss", "redis://host:6379/0", "rediss:// is TLS.")]
-HttpUrl = Annotated[str, *_url("http|https", "http://host:port/path", "An endpoint.")]
-
-
-class Validation(StrEnum):
-    """When a relay is validated: before the backend is asked, or beside it. Nothing invalid is ever answered."""
-
-    EAGER = "eager"
-    OPTIMISTIC = "optimistic"
+GrpcUrl = Annotated[str, *url("grpc|grpcs", "grpc://host:port or grpcs://host:port", "gRPC address; grpcs:// is TLS.")]
+RpcUrl = Annotated[str, *url("http|https|tcp", "http://host:port or https://host:port", "CometBFT RPC.")]
+RedisUrl = Annotated[str, *url("redis|rediss", "redis://host:6379/0", "rediss:// is TLS.")]
 
 
 class ChainNode(Model):
@@ -126,78 +98,21 @@ class Redis(Model):
         return self
 
 
-_SAME_URL = "the same URL stands twice"
-_SOME_BACKEND = "name at least one of jsonRpc, rest and cometBft"
-_HAS_DEFAULT = "defaultBackend names a transport that has no backend"
-
-
-class Backend(Model):
-    """The backends of one transport of a service. Rolling."""
-
-    urls: tuple[HttpUrl, ...] = Field(
-        min_length=1, max_length=8, description="Endpoints; http:// or https://.", json_schema_extra=LIST_SET
-    )
-    base_path: str = Field(
-        default="", max_length=512, description="Replaces the path of the URLs as prefix of every request."
-    )
-    strategy: Literal["first_healthy", "round_robin"] | None = Field(
-        default=None, description="Default: first_healthy for one URL, round_robin for several."
-    )
-    timeout_seconds: float = Field(default=30.0, gt=0, le=3600, description="Whole request, all attempts, seconds.")
-    dial_timeout_seconds: float = Field(default=5.0, gt=0, le=300, description="Seconds to connect.")
-    max_retries: int = Field(default=1, ge=0, le=3, description="Further attempts on another healthy endpoint.")
-    unhealthy_threshold: int = Field(default=5, ge=1, le=1000, description="Failures in a row that open the breaker.")
-    recovery_seconds: float = Field(
-        default=30.0, ge=0, le=3600, description="Seconds before an open endpoint is tried again."
-    )
-    max_connections: int = Field(default=500, ge=1, le=65535, description="Per endpoint.")
-    headers: dict[str, str] = Field(default={}, max_length=32, description="Added to every request; they override.")
-
-    @field_validator("urls")
-    @classmethod
-    def _checked(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(urls)) != len(urls):
-            raise ValueError(_SAME_URL)
-        return urls
-
-
-class Backends(Model):
-    """Backends by transport; a request is never served by another transport's backend."""
-
-    model_config = Model.model_config | {
-        "json_schema_extra": rules(rule("has(self.jsonRpc) || has(self.rest) || has(self.cometBft)", _SOME_BACKEND))
-    }
-
-    json_rpc: Backend | None = None
-    rest: Backend | None = None
-    comet_bft: Backend | None = None
-
-    @model_validator(mode="after")
-    def _some(self) -> Self:
-        if not (self.json_rpc or self.rest or self.comet_bft):
-            raise ValueError(_SOME_BACKEND)
-        return self
-
-
-class Service(Model):
-    """A service that is served."""
-
-    id: ServiceId
-    validation: Validation = Field(default=Validation.EAGER, description="Rolling.")
-    default_backend: Literal["jsonRpc", "rest", "cometBft"] = Field(
-        default="jsonRpc", description="Transport of requests without Rpc-Type header. Rolling."
-    )
-    max_body_bytes: int = Field(
-        default=10 * 1024 * 1024, ge=1, le=2**30, description="Largest request and response body, bytes. Rolling."
-    )
-    backends: Backends
-
-
 class Recording(StrEnum):
     """strict: a relay is answered once it is in the ledger and in the local log. fast: answered before."""
 
     STRICT = "strict"
     FAST = "fast"
+
+
+class Metering(Model):
+    """Serving not more than the chain can pay: the budget of a session is shared by all relayers through Redis."""
+
+    enabled: bool = Field(default=True, description="Rolling.")
+    when_unavailable: Literal["open", "closed"] = Field(
+        default="open",
+        description="What happens while the budget cannot be read: open serves on, closed refuses. Rolling.",
+    )
 
 
 _ONE_SCALE = "name replicas or autoscaling, not both"
@@ -215,6 +130,11 @@ class Relayer(Model):
     workers: int = Field(default=2, ge=1, le=64, description="Processes per pod that share the port. Rolling.")
     port: int = Field(default=8080, ge=1, le=65535, description="Port of the pods. Rolling.")
     recording: Recording = Field(default=Recording.STRICT, description="Rolling.")
+    metering: Metering = Metering()
+    web_socket_handshake: Literal["log", "enforce"] = Field(
+        default="log", description="A signed WebSocket handshake that is wrong: only logged, or refused. Rolling."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Hot.")
     drain_seconds: float = Field(
         default=30.0, ge=0, le=3600, description="Seconds for running requests after SIGTERM. Rolling."
     )

@@ -6,8 +6,9 @@ from pydantic import Field, model_validator
 
 from pocket_api.base import Metadata, Model
 from pocket_api.kubernetes import Name
-from pocket_api.relayminer import SecretKeyRef, ServiceId
+from pocket_api.relayminer import SecretKeyRef
 from pocket_api.schema import LIST_SET, immutable, rule, rules, text
+from pocket_api.services import ServiceId
 
 
 class RelayMinerRef(Model):

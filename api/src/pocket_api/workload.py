@@ -3,12 +3,13 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from pocket_api.base import ManifestError, Model, problem_of
-from pocket_api.relayminer import Chain, Recording, Service
+from pocket_api.relayminer import Chain, Metering, Recording
+from pocket_api.services import Service
 
 
 class SupplierEntry(Model):
@@ -18,10 +19,12 @@ class SupplierEntry(Model):
     services: tuple[str, ...] = Field(default=(), description="What it is limited to; empty: all it is staked for.")
 
 
-class SupplierList(Model):
-    """The hot part of the configuration: a file of its own, read again while the workload runs."""
+class HotConfig(Model):
+    """The part of a relayer's configuration that is taken up while it runs: a file of its own."""
 
     suppliers: tuple[SupplierEntry, ...] = ()
+    services: tuple[Service, ...] = ()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def limits(self) -> Mapping[str, frozenset[str]]:
         """Services by supplier address, of the suppliers that are limited."""
@@ -45,8 +48,10 @@ class WorkloadConfig(Model):
 class RelayerConfig(WorkloadConfig):
     """One relayer pod."""
 
-    services: tuple[Service, ...]
-    suppliers_file: Path | None = Field(default=None, description="A SupplierList; without one nobody is limited.")
+    hot_file: Path = Field(description="A HotConfig.")
+    secrets_dir: Path | None = Field(default=None, description="Folder of the Secrets that backends' auth names.")
+    metering: Metering = Metering()
+    web_socket_handshake: Literal["log", "enforce"] = "log"
     host: str = "0.0.0.0"
     port: int = Field(default=8080, ge=0, le=65535)
     workers: int = Field(default=2, ge=1, le=64)
@@ -82,10 +87,10 @@ def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.
     return config.model_copy(update={"redis_url": environment[variable].strip()})
 
 
-def read_supplier_list(path: Path) -> SupplierList:
+def read_hot_config(path: Path) -> HotConfig:
     """The hot part; raises ManifestError."""
     try:
-        return SupplierList.model_validate_json(path.read_text(encoding="utf-8"))
+        return HotConfig.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}") from error
     except ValidationError as error:

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 from pocket_api.manifests import Manifests
 from pocket_api.relayminer import RelayMiner
 from pocket_operator.children.redis import REDIS_OPTIONS
-from pocket_operator.workload_config import Placement, miner_config, relayer_config, suppliers_of
+from pocket_operator.workload_config import Placement, hot_config, miner_config, relayer_config, suppliers_of
 from shannon.errors import ConfigurationError
 
 
@@ -219,16 +219,16 @@ class Stack:
                 redis_url=redis_url,
                 keys_dir=self.folder / "keys",
                 data_dir=self.folder / "data",
-                suppliers_file=self.folder / "suppliers.json",
+                hot_file=self.folder / "hot.json",
                 host="127.0.0.1",
                 admin_port=ports[admin],
                 port=port,
             )
 
-        suppliers = suppliers_of(self.relay_miner, self.manifests.suppliers)
+        hot = hot_config(local, suppliers_of(self.relay_miner, self.manifests.suppliers))
         relayer = relayer_config(local, placement("relayer-admin", ports["relayer"]))
         miner = miner_config(local, placement("miner-admin"))
-        for name, config in (("relayer", relayer), ("miner", miner), ("suppliers", suppliers)):
+        for name, config in (("relayer", relayer), ("miner", miner), ("hot", hot)):
             path = self.folder / f"{name}.json"
             path.write_text(config.model_dump_json(by_alias=True, indent=2), encoding="utf-8")
 

@@ -57,9 +57,9 @@ def config(name: str) -> str:
     return f"{name}-config"
 
 
-def suppliers(name: str) -> str:
+def hot(name: str) -> str:
     """ConfigMap of what is hot."""
-    return f"{name}-suppliers"
+    return f"{name}-hot"
 
 
 def keys(name: str, component: str) -> str:

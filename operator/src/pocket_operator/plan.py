@@ -15,6 +15,7 @@ from pocket_api.base import problem_of
 from pocket_api.relayminer import RelayMiner
 from pocket_operator import names
 from pocket_operator.children import desired
+from pocket_operator.children.config import hot_text
 from pocket_operator.children.context import Context, PublishedSupplier
 from pocket_operator.draining import Drain, drain_of, forced, overdue
 from pocket_operator.drift import drifted, stamped
@@ -272,12 +273,12 @@ def _surplus(snapshot: Snapshot, context: Context, wanted: tuple[Object, ...]) -
 
 def _annotations(snapshot: Snapshot, context: Context, digests: Mapping[str, str]) -> dict[str, str]:
     """A changed annotation makes the kubelet look at the mounted Secret and ConfigMap at once."""
-    limits = [(s.address, s.services) for s in context.suppliers if not s.draining]
+    hot = hot_text(context)
     found: dict[str, str] = {}
     for pod in snapshot.pods:
         if pod.deleting or pod.component not in digests:
             continue
-        text = json.dumps([digests[pod.component], limits])
+        text = json.dumps([digests[pod.component], hot])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         if pod.keys_digest != digest:
             found[pod.name] = digest

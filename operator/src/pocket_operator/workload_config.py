@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pocket_api.relayminer import RelayMiner
 from pocket_api.supplier import Supplier
-from pocket_api.workload import MinerConfig, RelayerConfig, SupplierEntry, SupplierList
+from pocket_api.workload import HotConfig, MinerConfig, RelayerConfig, SupplierEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,8 @@ class Placement:
     redis_url: str
     keys_dir: Path
     data_dir: Path
-    suppliers_file: Path | None = None
+    hot_file: Path = Path("/hot/hot.json")
+    secrets_dir: Path | None = None
     host: str = "0.0.0.0"
     admin_port: int = 9090
     port: int | None = None
@@ -27,20 +28,24 @@ class Placement:
         return f"Placement(data_dir={self.data_dir}, host={self.host})"
 
 
-def supplier_list(suppliers: Iterable[tuple[str, tuple[str, ...]]]) -> SupplierList:
-    """Who is served, by address, with the services that each is limited to."""
+def hot_config(relay_miner: RelayMiner, suppliers: Iterable[tuple[str, tuple[str, ...]]]) -> HotConfig:
+    """Services as declared; who is served, by address, with the services that each is limited to."""
     entries = (SupplierEntry(operator_address=address, services=services) for address, services in suppliers)
-    return SupplierList(suppliers=tuple(sorted(entries, key=lambda entry: entry.operator_address)))
+    return HotConfig(
+        suppliers=tuple(sorted(entries, key=lambda entry: entry.operator_address)),
+        services=relay_miner.spec.services,
+        log_level=relay_miner.spec.relayer.log_level,
+    )
 
 
-def suppliers_of(relay_miner: RelayMiner, suppliers: Iterable[Supplier]) -> SupplierList:
-    """Suppliers that name this RelayMiner."""
-    return supplier_list(
+def suppliers_of(relay_miner: RelayMiner, suppliers: Iterable[Supplier]) -> list[tuple[str, tuple[str, ...]]]:
+    """Suppliers that name this RelayMiner, with the services that each is limited to."""
+    return [
         (supplier.spec.operator_address, supplier.spec.services)
         for supplier in suppliers
         if supplier.spec.relay_miner_ref.name == relay_miner.metadata.name
         and supplier.metadata.namespace == relay_miner.metadata.namespace
-    )
+    ]
 
 
 def _common(relay_miner: RelayMiner, placement: Placement) -> dict[str, object]:
@@ -63,8 +68,10 @@ def relayer_config(relay_miner: RelayMiner, placement: Placement) -> RelayerConf
     return RelayerConfig.model_validate(
         {
             **_common(relay_miner, placement),
-            "services": spec.services,
-            "suppliers_file": placement.suppliers_file,
+            "hot_file": placement.hot_file,
+            "secrets_dir": placement.secrets_dir,
+            "metering": spec.relayer.metering,
+            "web_socket_handshake": spec.relayer.web_socket_handshake,
             "host": placement.host,
             "port": spec.relayer.port if placement.port is None else placement.port,
             "workers": spec.relayer.workers,

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pocket_api.workload import MinerConfig, RelayerConfig, SupplierList
+from pocket_api.workload import MinerConfig, RelayerConfig
 from pocket_operator import names
 from pocket_operator.children.context import Context, Object
-from pocket_operator.workload_config import Placement, miner_config, relayer_config, supplier_list
+from pocket_operator.workload_config import Placement, hot_config, miner_config, relayer_config
 
-CONFIG_DIR, KEYS_DIR, SUPPLIERS_DIR, DATA_DIR = (Path(p) for p in ("/config", "/keys", "/suppliers", "/data"))
+CONFIG_DIR, KEYS_DIR, HOT_DIR, SECRETS_DIR, DATA_DIR = (
+    Path(p) for p in ("/config", "/keys", "/hot", "/secrets", "/data")
+)
+HOT_FILE = "hot.json"
 ADMIN_PORT = 9090
 REDIS_URL_VARIABLE = "POCKET_REDIS_URL"
 
@@ -21,7 +24,8 @@ def _placement(context: Context) -> Placement:
         redis_url=f"env:{REDIS_URL_VARIABLE}",
         keys_dir=KEYS_DIR,
         data_dir=DATA_DIR,
-        suppliers_file=SUPPLIERS_DIR / "suppliers.json",
+        hot_file=HOT_DIR / HOT_FILE,
+        secrets_dir=SECRETS_DIR,
         admin_port=ADMIN_PORT,
         lease=names.miner(context.name),
         keys_required=False,
@@ -29,7 +33,7 @@ def _placement(context: Context) -> Placement:
 
 
 def configurations(context: Context) -> tuple[RelayerConfig, MinerConfig]:
-    """What the pods read; both are rolling, so neither holds the suppliers."""
+    """What the pods read; both are rolling, so neither holds suppliers or services."""
     placement = _placement(context)
     return relayer_config(context.relay_miner, placement), miner_config(context.relay_miner, placement)
 
@@ -53,15 +57,25 @@ def config_maps(context: Context) -> list[Object]:
         "relayer.json": relayer.model_dump_json(by_alias=True, indent=2) + "\n",
         "miner.json": miner.model_dump_json(by_alias=True, indent=2) + "\n",
     }
-    serving = [(s.address, s.services) for s in context.suppliers if not s.draining]
-    hot: SupplierList = supplier_list(serving)
     return [
         context.object("v1", "ConfigMap", names.config(context.name), "config", data=rolling),
         context.object(
-            "v1", "ConfigMap", names.suppliers(context.name), "config",
-            data={"suppliers.json": hot.model_dump_json(by_alias=True, indent=2) + "\n"},
+            "v1", "ConfigMap", names.hot(context.name), "config",
+            data={HOT_FILE: hot_text(context)},
         ),
     ]  # fmt: skip
+
+
+def hot_text(context: Context) -> str:
+    """What relayers take up while they run."""
+    serving = [(s.address, s.services) for s in context.suppliers if not s.draining]
+    return hot_config(context.relay_miner, serving).model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n"
+
+
+def auth_secrets(context: Context) -> list[str]:
+    """Names of the Secrets that backends' auth needs, mounted into relayers."""
+    backends = [b for service in context.relay_miner.spec.services for b in service.backends.by_type().values()]
+    return sorted({backend.auth.secret_ref.name for backend in backends if backend.auth})
 
 
 def key_secrets(context: Context) -> list[Object]:

@@ -5,8 +5,16 @@ from typing import Any
 
 from pocket_api.kubernetes import PodTemplate, Resources
 from pocket_operator import names
-from pocket_operator.children.config import ADMIN_PORT, CONFIG_DIR, DATA_DIR, KEYS_DIR, REDIS_URL_VARIABLE
-from pocket_operator.children.config import SUPPLIERS_DIR as SUPPLIERS
+from pocket_operator.children.config import (
+    ADMIN_PORT,
+    CONFIG_DIR,
+    DATA_DIR,
+    HOT_DIR,
+    KEYS_DIR,
+    REDIS_URL_VARIABLE,
+    SECRETS_DIR,
+    auth_secrets,
+)
 from pocket_operator.children.context import Context, Object
 
 USER = 65532
@@ -74,6 +82,7 @@ def template(
     if context.restarted_at:
         annotations[names.ANNOTATION_RESTARTED] = context.restarted_at
     constraints = chosen.topology_spread_constraints
+    hot_volumes, hot_mounts = _hot(context, component)
     spec: Object = {
         "serviceAccountName": f"{context.name}-{component}",
         "automountServiceAccountToken": token,
@@ -97,7 +106,7 @@ def template(
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "volumeMounts": [
                     {"name": "config", "mountPath": str(CONFIG_DIR), "readOnly": True},
-                    {"name": "suppliers", "mountPath": str(SUPPLIERS), "readOnly": True},
+                    *hot_mounts,
                     {"name": "keys", "mountPath": str(KEYS_DIR), "readOnly": True},
                     {"name": "data", "mountPath": str(DATA_DIR)},
                     {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod
@@ -107,7 +116,7 @@ def template(
         ],
         "volumes": [
             {"name": "config", "configMap": {"name": names.config(context.name)}},
-            {"name": "suppliers", "configMap": {"name": names.suppliers(context.name)}},
+            *hot_volumes,
             {"name": "keys", "secret": {"secretName": names.keys(context.name, component), "defaultMode": 0o440}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
             *volumes,
@@ -125,6 +134,21 @@ def template(
         spec["imagePullSecrets"] = [dict(s) for s in chosen.image_pull_secrets]
     labels = {**chosen.labels, **context.labels(component)}
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
+
+
+def _hot(context: Context, component: str) -> tuple[list[Object], list[Object]]:
+    """Volumes and mounts of what relayers take up while they run, the Secrets of backends' auth included."""
+    if component != names.RELAYER:
+        return [], []
+    volumes: list[Object] = [{"name": "hot", "configMap": {"name": names.hot(context.name)}}]
+    mounts: list[Object] = [{"name": "hot", "mountPath": str(HOT_DIR), "readOnly": True}]
+    for number, secret in enumerate(auth_secrets(context)):
+        # Optional: a missing Secret makes these backends unhealthy, not the whole relayer.
+        volumes.append(
+            {"name": f"auth-{number}", "secret": {"secretName": secret, "optional": True, "defaultMode": 0o440}}
+        )
+        mounts.append({"name": f"auth-{number}", "mountPath": str(SECRETS_DIR / secret), "readOnly": True})
+    return volumes, mounts
 
 
 def probe(path: str, port: str | int, **timing: int) -> Object:

@@ -178,8 +178,8 @@ class LeaseElector:
 
     async def release(self) -> None:
         """Gives the Lease up, so that the next candidate need not wait; a failure only costs time."""
-        record, lease = self._view.record, self._lease
-        if record is None or record.holder != self.identity or lease is None:
+        record = self._view.record
+        if record is None or record.holder != self.identity:
             return
         for _ in range(_RELEASES):
             # A renewal that was cancelled half way may still arrive between our look and our write: look again.

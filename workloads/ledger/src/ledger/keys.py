@@ -54,6 +54,18 @@ class Keys:
         """Hash: session id → incarnation and stream id up to which a miner's volume holds the relays."""
         return self._supplier("mirrored", supplier)
 
+    def consumed(self, supplier: str, session_id: str) -> str:
+        """Upokt of a session's budget that served relays took."""
+        return f"{self._supplier('meter', supplier)}:{session_id}"
+
+    def replays(self, supplier: str, session_id: str, bucket: int) -> str:
+        """Hash: ids of requests that were served; 256 buckets a session keep each small."""
+        return f"{self._supplier('replays', supplier)}:{session_id}:{bucket}"
+
+    def rate(self, service_id: str, application: str, second: int) -> str:
+        """Relays of an application in one second."""
+        return f"{self.prefix}:rate:{service_id}:{application}:{second}"
+
     @property
     def owner(self) -> str:
         """Who uses this prefix."""

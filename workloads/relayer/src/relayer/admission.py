@@ -1,10 +1,12 @@
 """One admission path: whether a relay may be served, independent of its transport (relay-lifecycle.md, section 5)."""
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
+from relayer import metrics
 from relayer.rejection import Reason, Rejected
 from shannon.chain.model import Account, Application, Difficulty, Session, Supplier
 from shannon.crypto.ring import verify_ring_signature
@@ -13,6 +15,9 @@ from shannon.relays.messages import RelayRequest, SessionHeader
 from shannon.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
 from shannon.sessions.grid import SharedParams, Windows
 
+_LOG = logging.getLogger("relayer.admission")
+RPC_NUMBERS: Final[Mapping[str, int]] = {"grpc": 1, "webSocket": 2, "jsonRpc": 3, "rest": 4, "cometBft": 5}
+"""As stakes declare endpoints (messages.md)."""
 _FARTHEST = 10_000  # blocks between a plausible session and the chain's height
 _RING_SECONDS = 30.0
 _RINGS = 4096
@@ -49,6 +54,11 @@ class Admitted:
 
     header: SessionHeader
     target_hash: bytes
+    windows: Windows
+
+    def over(self, height: int) -> bool:
+        """Whether the session and its grace period are over."""
+        return self.windows.grace_elapsed(height)
 
 
 def plausible_problem(header: SessionHeader, height: int) -> str | None:
@@ -83,10 +93,11 @@ class Admission:
         self._limits = limits
         self._height = height
         self._clock = clock
+        self._undeclared: set[tuple[str, str, str]] = set()
         self._rings: OrderedDict[tuple[str, int], tuple[float, frozenset[bytes]]] = OrderedDict()
         self._sessions: OrderedDict[SessionHeader, tuple[Session, bytes, SharedParams]] = OrderedDict()
 
-    async def check_supplier(self, request: RelayRequest, header: SessionHeader) -> None:
+    async def check_supplier(self, request: RelayRequest, header: SessionHeader, rpc_type: str = "") -> None:
         """Whether the supplier may serve this session; an unknown chain state never drains it. Raises Rejected."""
         limited = self._limits().get(request.supplier_operator_address)
         if limited is not None and header.service_id not in limited:
@@ -100,6 +111,7 @@ class Admission:
         if not supplier.service_ids and not supplier.history:
             return
         if supplier.serves(header.service_id, self._height(), header.session_end_block_height):
+            self._look_at_transport(supplier, header.service_id, rpc_type)
             return
         if supplier.unstake_session_end_height:
             raise Rejected(
@@ -108,11 +120,26 @@ class Admission:
             )
         raise Rejected(Reason.WRONG_SERVICE, f"the supplier is not staked for service {header.service_id}")
 
+    def _look_at_transport(self, supplier: Supplier, service_id: str, rpc_type: str) -> None:
+        """A transport that the stake does not declare is served, counted, and warned of once."""
+        number = RPC_NUMBERS.get(rpc_type)
+        declared = {
+            kind for config in supplier.history if config.service_id == service_id for kind, _ in config.endpoints
+        }
+        if number is None or not declared or number in declared:
+            return
+        metrics.UNDECLARED.labels(service_id, rpc_type).inc()
+        row = (supplier.operator_address, service_id, rpc_type)
+        if row not in self._undeclared and len(self._undeclared) < _RINGS:
+            self._undeclared.add(row)
+            _LOG.warning("supplier %s is asked for %s over %s, which its stake does not declare", *row)
+
     async def validate(self, request: RelayRequest, header: SessionHeader) -> Admitted:
         """Session timing, ring signature, session and membership; raises Rejected."""
         try:
             session, target, params = await self._session(header)
-            if Windows.after(header.session_end_block_height, params).grace_elapsed(self._height()):
+            windows = Windows.after(header.session_end_block_height, params)
+            if windows.grace_elapsed(self._height()):
                 raise Rejected(Reason.SESSION_EXPIRED, "the session and its grace period are over")
             ring = await self._ring(header)
         except NotFound as error:
@@ -129,7 +156,7 @@ class Admission:
             raise Rejected(Reason.SESSION_MISMATCH, f"the session header's {field} differs from the chain's")
         if request.supplier_operator_address not in session.supplier_addresses:
             raise Rejected(Reason.SUPPLIER_NOT_IN_SESSION, "the supplier does not belong to the session")
-        return Admitted(header, target)
+        return Admitted(header, target, windows)
 
     async def _session(self, header: SessionHeader) -> tuple[Session, bytes, SharedParams]:
         """Session, target and params at its start; the start height decides, never the present."""

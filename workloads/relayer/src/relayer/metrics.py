@@ -10,7 +10,19 @@ MINED = Counter("pocket_relayer_relays_mined_total", "Relays recorded in the led
 NOT_APPLICABLE = Counter(
     "pocket_relayer_relays_skipped_difficulty_total", "Served relays that do not meet the difficulty.", ["service"]
 )
-REJECTED = Counter("pocket_relayer_relays_rejected_total", "Relays refused.", ["reason"])
+REJECTED = Counter(
+    "pocket_relayer_relays_rejected_total", "Relays refused.", ["service", "transport", "reason"]
+)  # fmt: skip
+METERED = Counter(
+    "pocket_relayer_relays_metered_total",
+    "Charges of session budgets: charged, over_budget, replayed, rate_limited, unavailable.",
+    ["service", "outcome"],
+)  # fmt: skip
+UNDECLARED = Counter(
+    "pocket_relayer_undeclared_transport_served_total",
+    "Relays over a transport that the supplier's stake does not declare.", ["service", "rpc_type"],
+)  # fmt: skip
+CONNECTIONS = Gauge("pocket_relayer_websockets", "Open WebSocket bridges.", ["service"], multiprocess_mode="livesum")
 NOT_RECORDED = Counter("pocket_relayer_relays_not_recorded_total", "Relays that could not be recorded.", ["reason"])
 REPLAYS = Counter("pocket_relayer_ledger_replays_total", "Times the local log was appended again.", ["reason"])
 LATENCY = Histogram(

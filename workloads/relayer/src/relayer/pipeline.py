@@ -1,29 +1,29 @@
-"""A relay from its bytes to the signed answer: admission, backend, signing, recording."""
+"""The one way of a relay: admission, metering, backend, signing, recording, whatever its transport."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
 from ledger.errors import LedgerError, LedgerFull, SessionClosed
 from ledger.local_log import Record
 from ledger.publisher import Publisher
-from pocket_api.relayminer import Recording, Service, Validation
+from pocket_api.relayminer import Recording
+from pocket_api.services import Validation
 from relayer import metrics
-from relayer.admission import Admission, Admitted, plausible_problem
-from relayer.backends import Pool, Served, ServiceBackends
+from relayer.admission import Admission, Admitted
+from relayer.backends.answers import Served, ServedStream
+from relayer.catalog import Catalog
+from relayer.metering import Meter, Metered
 from relayer.rejection import Reason, Rejected
-from relayer.signing import signed_response
+from relayer.relay import Caller, Relay, decode
+from relayer.signing import signed_payload, signed_response
+from relayer.streaming import DELIMITER, batches
 from shannon.crypto.ecdsa import PrivateKey
-from shannon.errors import DecodingError
 from shannon.relays.difficulty import is_applicable
-from shannon.relays.envelope import HttpRequest, decode_http_request
-from shannon.relays.messages import RelayRequest, RelayResponse, SessionHeader, decode_relay_request, relay_hash
+from shannon.relays.envelope import Headers, HttpResponse
+from shannon.relays.messages import RelayResponse, relay_hash
 from shannon.relays.wire import bytes_field
-
-RPC_TYPES = {"3": "jsonRpc", "4": "rest", "5": "cometBft", "json_rpc": "jsonRpc", "jsonrpc": "jsonRpc",
-             "jsonRpc": "jsonRpc", "rest": "rest", "comet_bft": "cometBft", "cometbft": "cometBft",
-             "cometBft": "cometBft"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,136 +31,203 @@ class Answer:
     """What goes back to the gateway."""
 
     body: bytes
-    retries: int
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Relay:
-    request: RelayRequest
-    header: SessionHeader
-    envelope: HttpRequest
-    rpc_type: str
-    key: PrivateKey
+class StreamedAnswer:
+    """What goes back piece by piece: signed responses, each followed by the delimiter.
+
+    An iteration that fails was not mined: the connection must be closed without an end.
+    """
+
+    status: int
+    headers: Headers
+    pieces: AsyncGenerator[bytes, None]
 
 
-class RelayService:
+class RelayPipeline:
     """Everything a transport calls; holds no connection of its own."""
 
     def __init__(
         self,
         *,
-        services: Mapping[str, Service],
-        backends: Mapping[str, ServiceBackends],
+        catalog: Catalog,
         admission: Admission,
+        meter: Meter,
         publisher: Publisher,
         keys: Callable[[], Mapping[str, PrivateKey]],
         height: Callable[[], int],
         clock: Callable[[], float],
         recording: Recording = Recording.STRICT,
     ) -> None:
-        self._services = services
-        self._backends = backends
-        self._admission = admission
+        self.catalog = catalog
+        self.height = height
+        self.admission = admission
+        self._meter = meter
         self._publisher = publisher
         self._keys = keys
-        self._height = height
         self._clock = clock
         self._recording = recording
 
-    @property
-    def max_body_bytes(self) -> int:
-        """Largest body of any service."""
-        return max(service.max_body_bytes for service in self._services.values())
-
-    async def handle(self, body: bytes, outer: Mapping[str, str]) -> Answer:
-        """The signed answer; raises Rejected."""
+    def decode(self, body: bytes, caller: Caller) -> Relay:
+        """The relay of a body; raises Rejected."""
         if self._publisher.overloaded:
             raise Rejected(Reason.OVERLOADED, "too many relays wait to be recorded, try another supplier")
+        relay = decode(body, caller, self.catalog, self._keys(), self.height)
+        metrics.RECEIVED.labels(relay.service.id, relay.rpc_type).inc()
+        return relay
+
+    @staticmethod
+    def refused(rejected: Rejected, caller: Caller, relay: Relay | None = None) -> None:
+        """Counts a refusal, once, where it leaves the pipeline."""
+        service_id = relay.service.id if relay else rejected.service_id
+        metrics.REJECTED.labels(service_id, caller.transport.value, rejected.reason.label).inc()
+
+    async def admit(self, relay: Relay) -> tuple[Admitted, Metered]:
+        """Validates, then charges: who is not proven charges nobody. Raises Rejected."""
+        await self.admission.check_supplier(relay.request, relay.header, relay.rpc_type)
+        return await self._prove(relay)
+
+    async def _prove(self, relay: Relay) -> tuple[Admitted, Metered]:
+        admitted = await self.admission.validate(relay.request, relay.header)
+        metered = await self._meter.charge(relay.service, relay.header, relay.supplier, relay.request.signature)
+        return admitted, metered
+
+    async def charge_event(self, relay: Relay) -> Metered:
+        """Charges a further answer to a request that was charged before; raises Rejected."""
+        return await self._meter.charge(relay.service, relay.header, relay.supplier, b"")
+
+    def refund(self, metered: Metered) -> None:
+        """Takes back what was charged and not served."""
+        self._meter.refund(metered)
+
+    async def handle(self, body: bytes, caller: Caller, *, streams: bool = False) -> Answer | StreamedAnswer:
+        """The signed answer; raises Rejected. Without `streams` a stream is collected first."""
+        relay: Relay | None = None
+        try:
+            relay = self.decode(body, caller)
+            return await self._handle(relay, streams=streams)
+        except Rejected as rejected:
+            self.refused(rejected, caller, relay)
+            raise
+
+    async def _handle(self, relay: Relay, *, streams: bool) -> Answer | StreamedAnswer:
         begun = self._clock()
-        relay, service = self._decode(body, outer)
-        metrics.RECEIVED.labels(service.id, relay.rpc_type).inc()
-        pool = self._backends[service.id].pool(relay.rpc_type)
-        await self._admission.check_supplier(relay.request, relay.header)
-        if service.validation is Validation.EAGER:
-            admitted = await self._admission.validate(relay.request, relay.header)
-            served = await self._forward(relay, service, outer, pool)
+        relay.offer.pool(relay.rpc_type)
+        await self.admission.check_supplier(relay.request, relay.header, relay.rpc_type)
+        if relay.service.validation is Validation.EAGER:
+            proof = await self._prove(relay)
+            try:
+                served = await self._forward(relay)
+            except BaseException:
+                self.refund(proof[1])
+                raise
         else:
-            admitted, served = await self._both(
-                self._admission.validate(relay.request, relay.header),
-                self._forward(relay, service, outer, pool),
-            )
-        response = signed_response(relay.header, served.response, relay.key)
-        await self._record(service.id, relay, admitted, response)
-        metrics.SERVED.labels(service.id, relay.rpc_type).inc()
-        metrics.LATENCY.labels(service.id).observe(self._clock() - begun)
+            proof, served = await self._both(relay)
+        admitted, metered = proof
+        if isinstance(served, ServedStream) and streams:
+            pieces = self._streamed(relay, admitted, metered, served, begun)
+            return StreamedAnswer(served.status, served.headers, pieces)
+        try:
+            if isinstance(served, ServedStream):
+                served = await self._collected(served, relay.service.max_body_bytes)
+            response = signed_response(relay.header, served.response, relay.key)
+            await self.record(relay, admitted, metered, response)
+        except BaseException:
+            self.refund(metered)
+            raise
+        self._served(relay, begun)
         return Answer(response.encode(), served.retries)
 
-    def _decode(self, body: bytes, outer: Mapping[str, str]) -> tuple[_Relay, Service]:
-        try:
-            request = decode_relay_request(body)
-        except DecodingError as error:
-            raise Rejected(Reason.INVALID_REQUEST, f"invalid relay request: {error}") from error
-        header = request.header
-        if header is None or not header.service_id:
-            raise Rejected(Reason.INVALID_REQUEST, "invalid relay request: no session header with a service id")
-        service = self._services.get(header.service_id)
-        if service is None:
-            name = header.service_id[:42].encode("ascii", "replace").decode()
-            raise Rejected(Reason.UNKNOWN_SERVICE, f"service {name} is not served here")
-        try:
-            envelope = decode_http_request(request.payload)
-        except DecodingError as error:
-            raise Rejected(Reason.INVALID_REQUEST, f"invalid relay request: {error}") from error
-        if len(body) > service.max_body_bytes:
-            raise Rejected(Reason.BODY_TOO_LARGE, f"the request is larger than {service.max_body_bytes} bytes")
-        asked = outer.get("Rpc-Type", "").strip()
-        rpc_type = RPC_TYPES.get(asked) if asked else service.default_backend
-        if rpc_type is None:
-            raise Rejected(Reason.UNKNOWN_RPC_TYPE, f"Rpc-Type {asked[:20]!r} is not served over HTTP")
-        if not request.supplier_operator_address:
-            raise Rejected(Reason.SUPPLIER_MISSING, "the supplier operator address is missing")
-        key = self._keys().get(request.supplier_operator_address)
-        if key is None:
-            raise Rejected(Reason.SUPPLIER_NOT_OURS, "the supplier is not served here")
-        if problem := request.problem() or plausible_problem(header, self._height()):
-            raise Rejected(Reason.IMPLAUSIBLE_HEIGHTS if "heights" in problem else Reason.INVALID_REQUEST, problem)
-        return _Relay(request, header, envelope, rpc_type, key), service
+    def _served(self, relay: Relay, begun: float) -> None:
+        metrics.SERVED.labels(relay.service.id, relay.rpc_type).inc()
+        metrics.LATENCY.labels(relay.service.id).observe(self._clock() - begun)
 
-    async def _forward(self, relay: _Relay, service: Service, outer: Mapping[str, str], pool: Pool) -> Served:
+    async def _forward(self, relay: Relay) -> Served | ServedStream:
         """The backend's answer; its share of the relay is measured whatever comes of it."""
         begun = self._clock()
         try:
-            return await self._backends[service.id].forward(pool, relay.envelope, outer, self._pocket_headers(relay))
+            with relay.offer.used():
+                return await relay.offer.forward(
+                    relay.rpc_type, relay.envelope, relay.caller.headers, relay.pocket_headers()
+                )
         finally:
-            metrics.BACKEND_LATENCY.labels(service.id).observe(self._clock() - begun)
+            metrics.BACKEND_LATENCY.labels(relay.service.id).observe(self._clock() - begun)
 
-    def _pocket_headers(self, relay: _Relay) -> dict[str, str]:
-        return {
-            "Pocket-Supplier": relay.request.supplier_operator_address,
-            "Pocket-Service": relay.header.service_id,
-            "Pocket-Application": relay.header.application_address,
-        }
-
-    @staticmethod
-    async def _both(
-        validation: Coroutine[Any, Any, Admitted], backend: Coroutine[Any, Any, Served]
-    ) -> tuple[Admitted, Served]:
+    async def _both(self, relay: Relay) -> tuple[tuple[Admitted, Metered], Served | ServedStream]:
         """Optimistic mode: both run at once, nothing is answered before both are done."""
+        proof: asyncio.Task[tuple[Admitted, Metered]] | None = None
+        served: asyncio.Task[Served | ServedStream] | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                admitted = group.create_task(validation)
-                served = group.create_task(backend)
+                proof = group.create_task(self._prove(relay))
+                served = group.create_task(self._forward(relay))
         except* Rejected as failures:
-            raise failures.exceptions[0] from None
-        return admitted.result(), served.result()
+            if proof is not None and proof.done() and not proof.cancelled() and proof.exception() is None:
+                self.refund(proof.result()[1])
+            if served is not None and served.done() and not served.cancelled() and served.exception() is None:
+                answer = served.result()
+                if isinstance(answer, ServedStream):
+                    await answer.close()
+            raise _first(failures) from None
+        return proof.result(), served.result()
 
-    async def _record(self, service_id: str, relay: _Relay, admitted: Admitted, response: RelayResponse) -> None:
-        """Mines exactly what is served; strict recording waits until the relay is in the ledger."""
+    async def _streamed(
+        self, relay: Relay, admitted: Admitted, metered: Metered, served: ServedStream, begun: float
+    ) -> AsyncGenerator[bytes, None]:
+        """One relay: every batch is signed as it comes, the last one is held until the whole is recorded."""
+        whole, held, recorded = bytearray(), b"", False
+        limit = relay.service.max_body_bytes
+        try:
+            with relay.offer.used():
+                async with aclosing(batches(served.chunks, served.deadline)) as rows:
+                    async for lines in rows:
+                        if held:
+                            yield held
+                        whole += lines
+                        if len(whole) > limit:
+                            raise Rejected(Reason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes")
+                        response = signed_response(relay.header, HttpResponse(served.status, {}, lines), relay.key)
+                        held = response.encode() + DELIMITER
+                entire = signed_response(relay.header, HttpResponse(served.status, {}, bytes(whole)), relay.key)
+                await self.record(relay, admitted, metered, entire)
+                recorded = True
+                self._served(relay, begun)
+                if held:
+                    yield held
+        except Rejected as rejected:
+            self.refused(rejected, relay.caller, relay)
+            raise
+        finally:
+            if not recorded:
+                self.refund(metered)
+            await served.close()
+
+    @staticmethod
+    async def _collected(served: ServedStream, limit: int) -> Served:
+        """A stream as one answer, for transports that cannot pass it on."""
+        whole = bytearray()
+        try:
+            async with aclosing(batches(served.chunks, served.deadline)) as rows:
+                async for lines in rows:
+                    whole += lines
+                    if len(whole) > limit:
+                        raise Rejected(Reason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes")
+        finally:
+            await served.close()
+        return Served(HttpResponse(served.status, served.headers, bytes(whole)), served.retries)
+
+    async def record(self, relay: Relay, admitted: Admitted, metered: Metered, response: RelayResponse) -> None:
+        """Mines exactly what is served; strict recording waits until the relay is in the ledger. Raises Rejected."""
+        if not metered.paid:
+            return
+        service_id = relay.service.id
         mined = bytes_field(1, relay.request.encode()) + bytes_field(2, response.without_payload().encode())
         if not is_applicable(relay_hash(mined), admitted.target_hash):
             metrics.NOT_APPLICABLE.labels(service_id).inc()
             return
-        record = Record(relay.request.supplier_operator_address, relay.header.session_id, relay.header.encode(), mined)
+        record = Record(relay.supplier, relay.header.session_id, relay.header.encode(), mined)
         try:
             done = self._publisher.submit(record)
             # Recording outlives the client's connection: a cancelled request must not cancel it.
@@ -176,3 +243,19 @@ class RelayService:
             metrics.NOT_RECORDED.labels("unavailable").inc()
             raise Rejected(Reason.NOT_RECORDED, "the relay could not be recorded") from error
         metrics.MINED.labels(service_id).inc()
+
+    async def record_event(self, relay: Relay, admitted: Admitted, metered: Metered, payload: bytes) -> RelayResponse:
+        """A WebSocket answer, signed and recorded; raises Rejected."""
+        try:
+            response = signed_payload(relay.header, payload, relay.key)
+            await self.record(relay, admitted, metered, response)
+        except BaseException:
+            self.refund(metered)
+            raise
+        metrics.SERVED.labels(relay.service.id, relay.rpc_type).inc()
+        return response
+
+
+def _first(failures: ExceptionGroup[Rejected]) -> Rejected:
+    first = failures.exceptions[0]
+    return first if isinstance(first, Rejected) else _first(first)

@@ -21,6 +21,11 @@ class Reason(enum.Enum):
     INVALID_SIGNATURE = ("invalid_signature", 403)
     SESSION_MISMATCH = ("session_mismatch", 403)
     SUPPLIER_NOT_IN_SESSION = ("supplier_not_in_session", 403)
+    APPLICATION_REFUSED = ("application_refused", 403)
+    REPLAYED = ("replayed", 409)
+    OVER_BUDGET = ("over_budget", 429)
+    RATE_LIMITED = ("rate_limited", 429)
+    METER_UNAVAILABLE = ("meter_unavailable", 503)
     CHAIN_UNAVAILABLE = ("chain_unavailable", 503)
     BACKEND_UNHEALTHY = ("backend_unhealthy", 503)
     BACKEND_FAILED = ("backend_failed", 502)
@@ -52,3 +57,5 @@ class Rejected(Exception):
         self.reason = reason
         self.message = message
         self.status = status or reason.status
+        self.service_id = ""
+        """Which service refused; empty where none is known."""

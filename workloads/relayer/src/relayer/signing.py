@@ -5,11 +5,17 @@ from dataclasses import replace
 
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.relays.envelope import HttpResponse
-from shannon.relays.messages import RelayResponse, SessionHeader
+from shannon.relays.messages import RelayMinerError, RelayResponse, SessionHeader
 
 
 def signed_response(header: SessionHeader, answer: HttpResponse, key: PrivateKey) -> RelayResponse:
     """The response a gateway gets; its copy without payload is what is mined."""
-    payload = answer.encode()
-    unsigned = RelayResponse(header, b"", payload, hashlib.sha256(payload).digest())
+    return signed_payload(header, answer.encode(), key)
+
+
+def signed_payload(
+    header: SessionHeader, payload: bytes, key: PrivateKey, error: RelayMinerError | None = None
+) -> RelayResponse:
+    """As `signed_response`, for payloads without envelope: WebSocket frames."""
+    unsigned = RelayResponse(header, b"", payload, hashlib.sha256(payload).digest(), error)
     return replace(unsigned, supplier_operator_signature=key.sign(unsigned.signable_hash()))

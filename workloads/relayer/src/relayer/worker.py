@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from ledger.budgets import Budgets, Rates
 from ledger.chain_cache import CachedChain
 from ledger.connection import await_safe_redis, connect
 from ledger.heights import HeightFollower
@@ -17,18 +18,25 @@ from ledger.keys import Keys
 from ledger.local_log import LocalLog
 from ledger.publisher import Publisher
 from pocket_api.base import ManifestError
-from pocket_api.workload import RelayerConfig, read_supplier_list
+from pocket_api.workload import RelayerConfig, read_hot_config
 from relayer import metrics
 from relayer.admission import Admission
-from relayer.backends import ServiceBackends
-from relayer.http import HttpTransport
+from relayer.backends.credentials import Credentials
+from relayer.catalog import Catalog
+from relayer.metering import Meter
+from relayer.pipeline import RelayPipeline
 from relayer.reports import WorkerReport
-from relayer.service import RelayService
+from relayer.transports.endpoints import Endpoints, Probes
+from relayer.transports.http1 import Http1
+from relayer.transports.http2 import Http2Server
+from relayer.transports.listener import Sniffer
+from relayer.transports.websocket import WebSockets
 from shannon.chain.identity import require_chain_id
 from shannon.chain.nodes import NodeAddress
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import ConfigurationError, PocketError
 from shannon.keys.loading import KeySet, load_supplier_keys
+from shannon.logs import set_level
 
 _LOG = logging.getLogger("relayer.worker")
 _RELOAD_SECONDS = 1.0
@@ -64,29 +72,38 @@ class SupplierKeys:
         return {str(address): key for address, key in self.current.keys.items()}
 
 
-class SupplierLimits:
-    """The services that suppliers are limited to, from the hot part of the configuration."""
+class Hot:
+    """The part of the configuration that changes while relays are served; a broken file changes nothing."""
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path) -> None:
         self._file = file
-        self._text = ""
-        self.current: Mapping[str, frozenset[str]] = {}
+        self._complained = ""
+        self.current = read_hot_config(file)
 
-    def reload(self) -> None:
-        """A file that cannot be used changes nothing: the last good limits stay."""
-        if self._file is None:
-            return
+    def reload(self) -> bool:
+        """Whether something changed."""
         try:
-            loaded = read_supplier_list(self._file).limits()
+            loaded = read_hot_config(self._file)
         except ManifestError as error:
-            if str(error) != self._text:
-                _LOG.warning("suppliers: %s", error)
-            self._text = str(error)
-            return
-        self._text = ""
-        if loaded != self.current:
-            self.current = loaded
-            _LOG.info("suppliers: %d limited to some services", len(loaded))
+            if str(error) != self._complained:
+                _LOG.warning("configuration: %s; the last good one stays", error)
+            self._complained = str(error)
+            return False
+        self._complained = ""
+        changed, self.current = loaded != self.current, loaded
+        return changed
+
+
+def _service_state(catalog: Catalog, name: str, height: int) -> Mapping[str, object] | None:
+    """What /ready/<service> answers; None for an unknown service."""
+    offer = catalog.get(name)
+    if offer is None:
+        return None
+    state = offer.state()
+    return {
+        "service_id": name, "ready": bool(state["healthy"]), "block_height": height,
+        "in_flight": offer.in_flight, "backends": state,
+    }  # fmt: skip
 
 
 class Worker:
@@ -99,7 +116,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._replayed = False
 
-    async def run(self) -> None:
+    async def run(self) -> None:  # noqa: PLR0915 - the one place where everything of a worker is put together
         """Serves until SIGTERM or SIGINT, then drains."""
         config = self._config
         loop = asyncio.get_running_loop()
@@ -116,15 +133,23 @@ class Worker:
         follower = HeightFollower(redis, keys, chain.latest_block, config.chain.block_seconds, time.monotonic)
         supplier_keys = SupplierKeys(config.keys_dir)
         supplier_keys.reload()
-        limits = SupplierLimits(config.suppliers_file)
-        limits.reload()
+        hot = Hot(config.hot_file)
+        set_level(hot.current.log_level)
+        limits = hot.current.limits()
+        catalog = Catalog(hot.current.services, time.monotonic, Credentials(config.secrets_dir))
         log = LocalLog(config.data_dir / "relay-log", f"worker-{self._number}-{os.getpid()}")
         publisher = Publisher(redis, keys, log, on_replay=lambda reason: metrics.REPLAYS.labels(reason).inc())
-        backends = {service.id: ServiceBackends(service, time.monotonic) for service in config.services}
-        service = RelayService(
-            services={s.id: s for s in config.services},
-            backends=backends,
-            admission=Admission(chain, lambda: follower.height, time.monotonic, lambda: limits.current),
+        budgets = Budgets(redis, keys)
+        meter = Meter(
+            chain, budgets, Rates(redis, keys, time.time), lambda: follower.height,
+            enabled=config.metering.enabled,
+            open_when_unavailable=config.metering.when_unavailable == "open",
+            block_seconds=config.chain.block_seconds,
+        )  # fmt: skip
+        pipeline = RelayPipeline(
+            catalog=catalog,
+            admission=Admission(chain, lambda: follower.height, time.monotonic, lambda: limits),
+            meter=meter,
             publisher=publisher,
             keys=supplier_keys.by_address,
             height=lambda: follower.height,
@@ -139,59 +164,73 @@ class Worker:
                 return "no new block for too long: check the chain nodes"
             return None
 
-        def service_ready(name: str) -> Mapping[str, object] | None:
-            if name not in backends:
-                return None
-            now = time.monotonic()
-            endpoints = [e for pool in backends[name].pools.values() for e in pool.endpoints]
-            healthy = sum(e.available(now) for e in endpoints)
-            return {
-                "service_id": name, "ready": healthy > 0, "block_height": follower.height,
-                "backends": {"total": len(endpoints), "healthy": healthy},
-            }  # fmt: skip
-
-        transport = HttpTransport(
-            service,
+        probes = Probes(
             health=lambda: {
                 "status": "ok", "height": follower.height, "keys": supplier_keys.current.digest[:16],
                 "waiting": publisher.waiting,
             },
             ready_problem=ready_problem,
-            service_ready=service_ready,
+            service_ready=lambda name: _service_state(catalog, name, follower.height),
             draining=lambda: self._draining,
         )  # fmt: skip
+        endpoints = Endpoints(pipeline, probes)
+        sockets = WebSockets(
+            pipeline,
+            lambda: self._draining,
+            enforce_handshake=config.web_socket_handshake == "enforce",
+            look_seconds=min(2.0, config.chain.block_seconds / 2),
+        )
         runner = web.AppRunner(
-            transport.application(), access_log=None, handle_signals=False,
-            shutdown_timeout=config.drain_seconds,
+            Http1(endpoints, sockets, lambda: catalog.max_body_bytes).application(),
+            access_log=None, handle_signals=False, shutdown_timeout=config.drain_seconds,
         )  # fmt: skip
         await runner.setup()
+        http1 = runner.server
+        if http1 is None:
+            raise ConfigurationError("relayer: the HTTP server could not be set up")
+        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes)
+
+        def reload() -> None:
+            nonlocal limits
+            supplier_keys.reload()
+            if hot.reload():
+                set_level(hot.current.log_level)
+                limits = hot.current.limits()
+                changed = catalog.update(hot.current.services)
+                _LOG.info("configuration taken up", extra={"fields": {"services": changed}})
+
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(publisher.run()),
                     group.create_task(publisher.heartbeat()),
                     group.create_task(follower.run(min(0.25, config.chain.block_seconds / 4))),
-                    group.create_task(self._reload(supplier_keys, limits)),
+                    group.create_task(budgets.run()),
+                    group.create_task(catalog.run()),
+                    group.create_task(self._reload(reload)),
                     group.create_task(self._report(supplier_keys, follower, publisher, ready_problem)),
                     group.create_task(self._observe(publisher, follower, log, chain)),
                     group.create_task(self._follow_parent()),
                 ]
                 await follower.look()
-                site = web.TCPSite(runner, config.host, config.port, reuse_port=True, backlog=1024)
-                await site.start()
+                server = await loop.create_server(
+                    lambda: Sniffer(http1, http2), config.host, config.port, reuse_port=True, backlog=1024
+                )
                 _LOG.info("serving", extra={"fields": {"port": config.port, "worker": self._number}})
                 await self._stop.wait()
                 self._draining = True
-                await site.stop()
+                server.close()
+                sockets.leave()
                 await runner.shutdown()
+                await http2.drain(config.drain_seconds)
                 await runner.cleanup()
+                await budgets.drain()
                 await publisher.drain()
                 for task in tasks:
                     task.cancel()
         finally:
             await runner.cleanup()
-            for pool in backends.values():
-                await pool.close()
+            await catalog.close()
             await chain.close()
             await redis.aclose()
             log.close()
@@ -220,14 +259,13 @@ class Worker:
                 _LOG.warning("status: %s", error)
             await asyncio.sleep(_REPORT_SECONDS)
 
-    async def _reload(self, keys: SupplierKeys, limits: SupplierLimits) -> None:
+    async def _reload(self, reload: Callable[[], None]) -> None:
         while True:
             await asyncio.sleep(_RELOAD_SECONDS)
             try:
-                limits.reload()
-                keys.reload()
+                reload()
             except (PocketError, OSError) as error:
-                _LOG.warning("keys: %s", error)
+                _LOG.warning("configuration: %s", error)
 
     async def _follow_parent(self) -> None:
         """An orphan would keep the port: a worker whose supervisor died drains and ends."""

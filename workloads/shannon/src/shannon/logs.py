@@ -40,3 +40,8 @@ def configure(component: str, level: str = "INFO") -> None:
     handler.setFormatter(JsonFormatter(component))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+def set_level(level: str) -> None:
+    """Changes what is logged from now on."""
+    logging.getLogger().setLevel(level.upper())

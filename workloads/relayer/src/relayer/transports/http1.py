@@ -1,96 +1,98 @@
-"""The HTTP transport: relays, health and readiness on one port."""
+"""HTTP/1.1: requests with a reply, streams, and WebSocket upgrades, by aiohttp."""
 
-import json
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from aiohttp import web
 
-from relayer import metrics
 from relayer.rejection import Reason, Rejected
-from relayer.service import RelayService
+from relayer.transports.endpoints import Endpoints, error_reply
+from relayer.transports.replies import Asked, Reply
+from relayer.transports.websocket import WebSockets
 
 _LOG = logging.getLogger("relayer.http")
+_READ_SECONDS = 60.0
+_WRITE_SECONDS = 30.0
 
 
-def error_body(message: str) -> bytes:
-    """The unsigned error answer, escaped."""
-    return json.dumps({"error": message}).encode()
+def too_large(limit: int) -> Rejected:
+    """A body beyond the limit."""
+    return Rejected(Reason.BODY_TOO_LARGE, f"the request is larger than {limit} bytes")
 
 
-class HttpTransport:
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """The body, up to `limit` bytes; raises Rejected. A client that drips is cut after a minute."""
+    if (request.content_length or 0) > limit:
+        raise too_large(limit)
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            while chunk := await request.content.readany():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > limit:
+                    raise too_large(limit)
+    except TimeoutError:
+        raise Rejected(Reason.BODY_UNREADABLE, f"the body did not come within {_READ_SECONDS:g} s", 408) from None
+    except (OSError, web.HTTPException, ValueError) as error:
+        raise Rejected(Reason.BODY_UNREADABLE, "the request body cannot be read") from error
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+class Http1:
     """Routes of one worker."""
 
-    def __init__(
-        self,
-        service: RelayService,
-        *,
-        health: Callable[[], dict[str, object]],
-        ready_problem: Callable[[], str | None],
-        service_ready: Callable[[str], Mapping[str, object] | None],
-        draining: Callable[[], bool],
-    ) -> None:
-        self._service = service
-        self._health = health
-        self._ready_problem = ready_problem
-        self._service_ready = service_ready
-        self._draining = draining
+    def __init__(self, endpoints: Endpoints, sockets: WebSockets, max_body_bytes: Callable[[], int]) -> None:
+        self._endpoints = endpoints
+        self._sockets = sockets
+        self._max_body_bytes = max_body_bytes
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        app = web.Application(client_max_size=self._service.max_body_bytes)
-        for path in ("/health", "/healthz"):
-            app.router.add_get(path, self._show_health)
-        app.router.add_get("/ready", self._show_ready)
-        app.router.add_get("/ready/{service}", self._show_service)
-        app.router.add_route("*", "/{path:.*}", self._relay)
+        app = web.Application(client_max_size=0)
+        app.router.add_route("*", "/{path:.*}", self._answer)
         return app
 
-    async def _show_health(self, _: web.Request) -> web.Response:
-        return web.json_response(self._health())
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            try:
+                return await self._sockets.bridge(request)
+            except Rejected as rejected:
+                return _response(error_reply(rejected))
+        asked = Asked(
+            request.method, request.raw_path, request.headers, lambda: read_body(request, self._max_body_bytes())
+        )
+        reply = await self._endpoints.answer(asked)
+        if reply.pieces is not None:
+            return await _stream(request, reply)
+        response = _response(reply)
+        if reply.status in (408, 413):
+            response.force_close()
+        return response
 
-    async def _show_ready(self, _: web.Request) -> web.Response:
-        problem = "draining" if self._draining() else self._ready_problem()
-        body = {"ready": problem is None, **({"problem": problem} if problem else {}), **self._health()}
-        return web.json_response(body, status=200 if problem is None else 503)
 
-    async def _show_service(self, request: web.Request) -> web.Response:
-        state = self._service_ready(request.match_info["service"])
-        if state is None:
-            return web.json_response({"error": "unknown service"}, status=404)
-        return web.json_response(dict(state), status=200 if state["ready"] else 503)
+def _response(reply: Reply) -> web.Response:
+    headers = {**reply.headers, **reply.trailers} if reply.trailers else reply.headers
+    return web.Response(status=reply.status, headers=headers, body=reply.body)
 
-    async def _read(self, request: web.Request) -> bytes:
-        limit = self._service.max_body_bytes
-        if (request.content_length or 0) > limit:
-            raise Rejected(Reason.BODY_TOO_LARGE, f"the request is larger than {limit} bytes")
-        try:
-            return await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise Rejected(Reason.BODY_TOO_LARGE, f"the request is larger than {limit} bytes") from None
-        except (OSError, web.HTTPException, ValueError) as error:
-            raise Rejected(Reason.BODY_UNREADABLE, "the request body cannot be read") from error
 
-    async def _relay(self, request: web.Request) -> web.Response:
-        accept = request.headers.get("Accept", "")
-        content_type = "application/json" if accept in ("", "*/*") or "," in accept else accept
-        try:
-            answer = await self._service.handle(await self._read(request), request.headers)
-        except Rejected as rejected:
-            metrics.REJECTED.labels(rejected.reason.label).inc()
-            _LOG.debug("relay refused: %s", rejected.message, extra={"fields": {"reason": rejected.reason.label}})
-            headers = {"Retry-After": "1"} if rejected.reason in (Reason.OVERLOADED, Reason.DRAINING) else None
-            return web.Response(
-                status=rejected.status,
-                body=error_body(rejected.message),
-                content_type="application/json",
-                headers=headers,
-            )
-        except Exception:  # noqa: BLE001 - the border of one request: counted, logged, the process goes on
-            metrics.REJECTED.labels(Reason.INTERNAL.label).inc()
-            _LOG.exception("relay failed")
-            return web.Response(status=500, body=error_body("internal error"), content_type="application/json")
-        headers = {"Content-Type": content_type}
-        if answer.retries:
-            headers["Backend-Retries"] = str(answer.retries)
-        return web.Response(body=answer.body, headers=headers)
+async def _stream(request: web.Request, reply: Reply) -> web.StreamResponse:
+    """Pieces as they come; a failure cuts the connection, since the status is sent."""
+    response = web.StreamResponse(status=reply.status, headers={**reply.headers, "Connection": "close"})
+    response.force_close()
+    try:
+        await response.prepare(request)
+        if reply.pieces is not None:
+            async for piece in reply.pieces:
+                async with asyncio.timeout(_WRITE_SECONDS):
+                    await response.write(piece)
+        await response.write_eof()
+    except (Rejected, TimeoutError, OSError) as error:
+        _LOG.debug("stream cut: %s", error)
+        if request.transport is not None:
+            request.transport.abort()
+    finally:
+        if reply.pieces is not None:
+            await reply.pieces.aclose()  # refunds what was not mined
+    return response

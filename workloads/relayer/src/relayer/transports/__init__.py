@@ -1,0 +1,1 @@
+"""How relays arrive; every transport calls the same pipeline."""

@@ -1,0 +1,105 @@
+"""Dispatch by the shape of a request (relay-lifecycle.md, section 1), the same over HTTP/1.1 and HTTP/2."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from relayer import metrics
+from relayer.pipeline import RelayPipeline, StreamedAnswer
+from relayer.rejection import Reason, Rejected
+from relayer.relay import Caller, Transport
+from relayer.transports import grpc_relays
+from relayer.transports.replies import Asked, Reply
+
+_LOG = logging.getLogger("relayer.http")
+_BUSY = (Reason.OVERLOADED, Reason.DRAINING, Reason.RATE_LIMITED)
+_CONNECTION_HEADERS = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "upgrade"}
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """What health and readiness answer."""
+
+    health: Callable[[], dict[str, object]]
+    ready_problem: Callable[[], str | None]
+    service_ready: Callable[[str], Mapping[str, object] | None]
+    draining: Callable[[], bool]
+
+
+def _json(status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Reply:
+    return Reply(status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(body).encode())
+
+
+def error_reply(rejected: Rejected) -> Reply:
+    """The unsigned error answer."""
+    headers = {"Retry-After": "1"} if rejected.reason in _BUSY else None
+    return _json(rejected.status, {"error": rejected.message}, headers)
+
+
+class Endpoints:
+    """All that is answered with a reply; WebSocket upgrades are not."""
+
+    def __init__(self, pipeline: RelayPipeline, probes: Probes) -> None:
+        self._pipeline = pipeline
+        self._probes = probes
+
+    async def answer(self, asked: Asked) -> Reply:
+        """The reply; never raises but when cancelled."""
+        try:
+            return await self._dispatch(asked)
+        except Rejected as rejected:
+            _LOG.debug("relay refused: %s", rejected.message, extra={"fields": {"reason": rejected.reason.label}})
+            return error_reply(rejected)
+        except Exception:  # noqa: BLE001 - the border of one request: counted, logged, the process goes on
+            metrics.REJECTED.labels("", Transport.HTTP.value, Reason.INTERNAL.label).inc()
+            _LOG.exception("relay failed")
+            return _json(500, {"error": "internal error"})
+
+    async def _dispatch(self, asked: Asked) -> Reply:
+        path = asked.path.partition("?")[0]
+        if asked.method in ("GET", "HEAD"):
+            if path in ("/health", "/healthz"):
+                return _json(200, self._probes.health())
+            if path == "/ready":
+                return self._ready()
+            if path.startswith("/ready/"):
+                return self._service_ready(path.removeprefix("/ready/"))
+        content_type = asked.headers.get("Content-Type", "")
+        if content_type.startswith("application/grpc-web") or grpc_relays.is_preflight(asked):
+            return await grpc_relays.answer_web(self._pipeline, asked)
+        if content_type.startswith("application/grpc"):
+            return await grpc_relays.answer(self._pipeline, asked)
+        return await self._relay(asked)
+
+    def _ready(self) -> Reply:
+        problem = "draining" if self._probes.draining() else self._probes.ready_problem()
+        body = {"ready": problem is None, **({"problem": problem} if problem else {}), **self._probes.health()}
+        return _json(200 if problem is None else 503, body)
+
+    def _service_ready(self, name: str) -> Reply:
+        state = self._probes.service_ready(name)
+        if state is None:
+            return _json(404, {"error": "unknown service"})
+        return _json(200 if state["ready"] else 503, state)
+
+    async def _relay(self, asked: Asked) -> Reply:
+        caller = Caller(Transport.HTTP, asked.headers)
+        try:
+            body = await asked.read()
+        except Rejected as rejected:
+            self._pipeline.refused(rejected, caller)
+            raise
+        answer = await self._pipeline.handle(body, caller, streams=True)
+        if isinstance(answer, StreamedAnswer):
+            kept = {
+                name: ", ".join(values)
+                for name, values in answer.headers.items()
+                if name.lower() not in _CONNECTION_HEADERS
+            }
+            return Reply(answer.status, kept, pieces=answer.pieces)
+        accept = asked.headers.get("Accept", "")
+        headers = {"Content-Type": "application/json" if accept in ("", "*/*") or "," in accept else accept}
+        if answer.retries:
+            headers["Backend-Retries"] = str(answer.retries)
+        return Reply(200, headers, answer.body)

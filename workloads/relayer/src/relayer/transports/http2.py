@@ -1,0 +1,271 @@
+"""Cleartext HTTP/2 with prior knowledge: gRPC, and relays as over HTTP/1.1, by the h2 library."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, cast
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.exceptions import H2Error, ProtocolError
+from h2.settings import SettingCodes
+from multidict import CIMultiDict
+
+from relayer.rejection import Reason, Rejected
+from relayer.transports.endpoints import Endpoints
+from relayer.transports.http1 import too_large
+from relayer.transports.replies import Asked, Reply
+
+_LOG = logging.getLogger("relayer.http2")
+_STREAMS: Final = 250
+_WINDOW: Final = 1024 * 1024
+_RESETS: Final = 1000  # more of them on one connection are an attack
+_WRITE_SECONDS: Final = 30.0
+_NOT_IN_HTTP2 = {"connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection"}
+
+
+@dataclass(slots=True)
+class _Stream:
+    headers: CIMultiDict[str]
+    body: bytearray = field(default_factory=bytearray)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    too_large: bool = False
+    gone: bool = False
+    task: "asyncio.Task[None] | None" = None
+
+
+class Http2Server:
+    """Connections of one worker."""
+
+    def __init__(self, endpoints: Endpoints, max_body_bytes: Callable[[], int]) -> None:
+        self.endpoints = endpoints
+        self.max_body_bytes = max_body_bytes
+        self.connections: set[Http2Connection] = set()
+
+    def __call__(self) -> "Http2Connection":
+        """A protocol for a new connection."""
+        return Http2Connection(self)
+
+    async def drain(self, seconds: float) -> None:
+        """Tells all clients to go elsewhere, and waits for what runs."""
+        for connection in list(self.connections):
+            connection.leave()
+        running = [task for connection in self.connections for task in connection.tasks]
+        if running:
+            await asyncio.wait(running, timeout=seconds)
+        for connection in list(self.connections):
+            connection.close()
+
+
+class Http2Connection(asyncio.Protocol):
+    """One connection; each stream is served by a task that belongs to it."""
+
+    def __init__(self, server: Http2Server) -> None:
+        self._server = server
+        self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+        self._transport: asyncio.Transport | None = None
+        self._streams: dict[int, _Stream] = {}
+        self._room = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._resets = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called when the connection is handed over."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._server.connections.add(self)
+        self._h2.local_settings.update(
+            {
+                SettingCodes.MAX_CONCURRENT_STREAMS: _STREAMS,
+                SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
+                SettingCodes.MAX_HEADER_LIST_SIZE: 64 * 1024,
+            }
+        )
+        self._h2.initiate_connection()
+        self._h2.increment_flow_control_window(4 * _WINDOW)
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop: what runs for this client is cancelled."""
+        self._transport = None
+        self._server.connections.discard(self)
+        self._room.set()
+        self._writable.set()
+        for stream in self._streams.values():
+            stream.gone = True
+        for task in self.tasks:
+            task.cancel()
+
+    def pause_writing(self) -> None:
+        """Called by the event loop."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        self._writable.set()
+
+    def leave(self) -> None:
+        """No new streams."""
+        if self._transport is not None:
+            with suppress(H2Error):
+                # Last stream id of all ones would allow new streams: this refuses them.
+                self._h2.close_connection(last_stream_id=max(self._streams, default=0))
+                self._flush()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        try:
+            events = self._h2.receive_data(data)
+        except (ProtocolError, ValueError, UnicodeDecodeError):
+            self._flush()
+            self.close()
+            return
+        for event in events:
+            if isinstance(event, RequestReceived):
+                self._begin(event)
+            elif isinstance(event, DataReceived):
+                self._take(event)
+            elif isinstance(event, StreamEnded):
+                if event.stream_id in self._streams:
+                    self._streams[event.stream_id].ended.set()
+            elif isinstance(event, StreamReset):
+                self._reset(event)
+            elif isinstance(event, WindowUpdated | RemoteSettingsChanged):
+                self._room.set()
+            elif isinstance(event, ConnectionTerminated):
+                self._flush()
+                self.close()
+                return
+        self._flush()
+
+    def _begin(self, event: RequestReceived) -> None:
+        if event.stream_id is None or event.headers is None:
+            return
+        headers: CIMultiDict[str] = CIMultiDict()
+        for name, value in event.headers:
+            headers.add(_text(name), _text(value))
+        stream = self._streams[event.stream_id] = _Stream(headers)
+        stream.task = asyncio.get_running_loop().create_task(self._serve(event.stream_id, stream))
+        self.tasks.add(stream.task)
+        stream.task.add_done_callback(self.tasks.discard)
+
+    def _take(self, event: DataReceived) -> None:
+        if event.stream_id is None or event.data is None:
+            return
+        stream = self._streams.get(event.stream_id)
+        self._h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
+        if stream is None or stream.too_large:
+            return
+        stream.body += event.data
+        if len(stream.body) > self._server.max_body_bytes() + 5:
+            stream.too_large = True
+            stream.body.clear()
+            stream.ended.set()
+
+    def _reset(self, event: StreamReset) -> None:
+        self._resets += 1
+        stream = self._streams.pop(event.stream_id, None) if event.stream_id is not None else None
+        if stream is not None:
+            stream.gone = True
+            if stream.task is not None:
+                stream.task.cancel()
+        self._room.set()
+        if self._resets > _RESETS:
+            with suppress(H2Error):
+                self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+            self._flush()
+            self.close()
+
+    async def _serve(self, number: int, stream: _Stream) -> None:
+        """Answers one stream; only cancellation leaves it."""
+        headers = stream.headers
+
+        async def read() -> bytes:
+            try:
+                async with asyncio.timeout(60):
+                    await stream.ended.wait()
+            except TimeoutError:
+                raise Rejected(Reason.BODY_UNREADABLE, "the body did not come within 60 s", 408) from None
+            if stream.too_large:
+                raise too_large(self._server.max_body_bytes())
+            return bytes(stream.body)
+
+        reply: Reply | None = None
+        try:
+            asked = Asked(headers.get(":method", ""), headers.get(":path", ""), headers, read)
+            reply = await self._server.endpoints.answer(asked)
+            await self._send(number, stream, reply)
+        except (H2Error, TimeoutError, OSError, Rejected) as error:
+            _LOG.debug("stream cut: %s", error)
+            if not stream.gone and self._transport is not None:
+                with suppress(H2Error):
+                    self._h2.reset_stream(number, ErrorCodes.CANCEL)
+                self._flush()
+        finally:
+            if reply is not None and reply.pieces is not None:
+                await reply.pieces.aclose()  # refunds what was not mined
+            self._streams.pop(number, None)
+
+    async def _send(self, number: int, stream: _Stream, reply: Reply) -> None:
+        headers = [(":status", str(reply.status))]
+        headers += [(n.lower(), v) for n, v in reply.headers.items() if n.lower() not in _NOT_IN_HTTP2]
+        empty = not reply.body and reply.pieces is None and not reply.trailers
+        if stream.gone:
+            return
+        self._h2.send_headers(number, headers, end_stream=empty)
+        self._flush()
+        if empty:
+            return
+        await self._send_data(number, stream, reply.body)
+        if reply.pieces is not None:
+            async for piece in reply.pieces:
+                await self._send_data(number, stream, piece)
+        if stream.gone:
+            return
+        if reply.trailers:
+            self._h2.send_headers(number, list(reply.trailers.items()), end_stream=True)
+        else:
+            self._h2.end_stream(number)
+        self._flush()
+
+    async def _send_data(self, number: int, stream: _Stream, data: bytes) -> None:
+        view = memoryview(data)
+        while view and not stream.gone:
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await self._writable.wait()
+                while not stream.gone and self._h2.local_flow_control_window(number) <= 0:
+                    self._room.clear()
+                    await self._room.wait()
+            if stream.gone:
+                return
+            room = min(self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size, len(view))
+            self._h2.send_data(number, bytes(view[:room]))
+            view = view[room:]
+            self._flush()
+
+    def _flush(self) -> None:
+        data = self._h2.data_to_send()
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -1,0 +1,31 @@
+"""One port for HTTP/1.1 and cleartext HTTP/2: the first bytes of a connection decide who serves it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, cast
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+class Sniffer(asyncio.Protocol):
+    """Waits for the first bytes, then hands the connection over with them."""
+
+    def __init__(self, http1: Callable[[], asyncio.Protocol], http2: Callable[[], asyncio.Protocol]) -> None:
+        self._http1 = http1
+        self._http2 = http2
+        self._transport: asyncio.Transport | None = None
+        self._seen = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        self._seen += data
+        if self._transport is None or (len(self._seen) < len(PREFACE) and PREFACE.startswith(self._seen)):
+            return
+        protocol = self._http2() if self._seen.startswith(PREFACE) else self._http1()
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+        protocol.data_received(self._seen)
