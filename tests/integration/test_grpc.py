@@ -1,0 +1,129 @@
+"""gRPC, gRPC-Web and cleartext HTTP/2, with grpcio on both sides."""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+import grpc
+import pytest
+
+from callers import grpc_call, grpc_web, http1, http2_raw
+from shannon.relays.envelope import HttpRequest, decode_http_response
+from shannon.relays.messages import decode_relay_response
+from transports import all_transports
+from world import address
+
+pytestmark = pytest.mark.redis
+
+
+async def test_another_method_is_unimplemented_and_health_is_answered_over_http2(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        async with grpc.aio.insecure_channel(relayer.url.removeprefix("http://")) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.unary_unary("/pocket.service.RelayService/Other")(b"", timeout=10)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        status, _ = await http2_raw(relayer.url, "/", b"x" * 300_000, {})
+        assert status == 413
+
+
+async def test_a_grpc_message_may_be_compressed_and_larger_than_a_window(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        relayer.backend.answer = (200, {}, b"y" * 90_000)
+        request = relayer.request(body=b"z" * 80_000)
+        async with grpc.aio.insecure_channel(
+            relayer.url.removeprefix("http://"), compression=grpc.Compression.Gzip
+        ) as channel:
+            call = channel.unary_unary("/pocket.service.RelayService/SendRelay")
+            answer = await call(request.encode(), timeout=10)
+        assert decode_http_response(decode_relay_response(answer).payload).body == b"y" * 90_000
+
+
+async def test_many_grpc_calls_share_a_connection(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        async with grpc.aio.insecure_channel(relayer.url.removeprefix("http://")) as channel:
+            call = channel.unary_unary("/pocket.service.RelayService/SendRelay")
+            bodies = [relayer.request(body=b"%d" % n).encode() for n in range(100)]
+            answers = await asyncio.gather(*(call(body, timeout=20) for body in bodies))
+        assert len(answers) == len(await relayer.leaves()) == 100
+
+
+async def test_grpc_web_text_and_preflight_are_answered_for_any_origin(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        assert (await grpc_web(relayer.url, relayer.request().encode(), text=True)).body
+        wanted = {"Origin": "http://page", "Access-Control-Request-Headers": "x-grpc-web,content-type"}
+        async with relayer.http.options(relayer.url + "/pocket.service.RelayService/SendRelay", headers=wanted) as got:
+            assert (got.status, got.headers["Access-Control-Allow-Origin"]) == (204, "*")
+
+
+class Echo(grpc.GenericRpcHandler):
+    """A gRPC backend: answers each message twice, with metadata and trailers; /fail refuses."""
+
+    def __init__(self):
+        self.seen = []
+
+    def service(self, details):
+        async def echo(messages, context):
+            self.seen.append(dict(details.invocation_metadata))
+            await context.send_initial_metadata((("x-first", "1"), ("x-raw-bin", b"\x00\xff")))
+            if details.method.endswith("fail"):
+                await context.abort(grpc.StatusCode.NOT_FOUND, "no such thing: ü")
+            async for message in messages:
+                yield message
+                yield message + b"!"
+            context.set_trailing_metadata((("x-last", "2"),))
+
+        return grpc.stream_stream_rpc_method_handler(echo)
+
+
+@contextlib.asynccontextmanager
+async def grpc_backend():
+    server, echo = grpc.aio.server(), Echo()
+    server.add_generic_rpc_handlers((echo,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"grpc://127.0.0.1:{port}", echo
+    finally:
+        await server.stop(0)
+
+
+def grpc_request(relayer, path, *messages):
+    body = b"".join(b"\0" + len(m).to_bytes(4, "big") + m for m in messages)
+    headers = {"Content-Type": ("application/grpc",), "X-Mine": ("v",), "Te": ("trailers",)}
+    envelope = HttpRequest("POST", f"http://gw{path}", headers, body)
+    return relayer.world.signed(replace(relayer.request(), payload=envelope.encode()))
+
+
+@pytest.mark.parametrize("caller", [grpc_call, lambda url, body: http1(url, body, {"Rpc-Type": "1"})])
+async def test_grpc_backends_get_messages_and_metadata_and_their_trailers_come_back(redis, tmp_path, caller):
+    async with (
+        grpc_backend() as (url, echo),
+        all_transports(redis, tmp_path, backends={"grpc": {"urls": [url]}}) as (relayer, _),
+    ):
+        outcome = await caller(relayer.url, grpc_request(relayer, "/a.B/Echo", b"one", b"two").encode())
+        envelope = decode_http_response(decode_relay_response(outcome.body).payload)
+        texts = [envelope.body[5:8], envelope.body[13:17]]
+        assert texts == [b"one", b"one!"]
+        assert envelope.headers["X-First"] == ("1",)
+        assert envelope.headers["X-Last"] == ("2",)
+        assert envelope.headers["X-Raw-Bin"] == ("AP8",)
+        assert envelope.headers["Grpc-Status"] == ("0",)
+        assert echo.seen[0]["x-mine"] == "v"
+        assert echo.seen[0]["pocket-supplier"] == address("alice")
+        assert len(await relayer.leaves()) == 1
+        failed = await caller(relayer.url, grpc_request(relayer, "/a.B/fail", b"x").encode())
+        envelope = decode_http_response(decode_relay_response(failed.body).payload)
+        assert (envelope.headers["Grpc-Status"], envelope.headers["Grpc-Message"]) == (
+            ("5",),
+            ("no such thing: %C3%BC",),
+        )
+
+
+async def test_a_grpc_backend_that_is_away_is_no_relay(redis, tmp_path):
+    backends = {"grpc": {"urls": ["grpc://127.0.0.1:1"], "dialTimeoutSeconds": 1}}
+    async with all_transports(redis, tmp_path, backends=backends) as (relayer, _):
+        outcome = await grpc_call(relayer.url, grpc_request(relayer, "/a.B/Echo", b"one").encode())
+        assert outcome.code == 14
+        bare = relayer.world.signed(replace(relayer.request(), payload=HttpRequest("POST", "/a", {}, b"bare").encode()))
+        assert (await http1(relayer.url, bare.encode(), {"Rpc-Type": "1"})).code == 400
+        assert await relayer.leaves() == []

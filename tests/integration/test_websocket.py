@@ -1,0 +1,134 @@
+"""WebSocket bridges: relays frame by frame, events, close codes, session end."""
+
+import asyncio
+import base64
+import contextlib
+from dataclasses import replace
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from callers import web_socket
+from relays import listening, relaying
+from shannon.crypto.ecdsa import signature_holds
+from shannon.relays.messages import decode_relay_response
+from transports import all_transports, consumed
+from world import address, key
+
+pytestmark = pytest.mark.redis
+
+
+@contextlib.asynccontextmanager
+async def connected(relayer, **headers):
+    async with relayer.http.ws_connect(
+        relayer.url, headers={"Target-Service-Id": "eth", **headers}, decode_text=False
+    ) as socket:
+        yield socket
+
+
+def frame(relayer, payload, **changes):
+    return relayer.world.signed(replace(relayer.request(**changes), payload=payload))
+
+
+async def test_events_of_a_subscription_are_relays_of_its_request_and_keep_their_frame_type(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, sockets), connected(relayer) as socket:
+        request = frame(relayer, b"subscribe")
+        await socket.send_frame(request.encode(), aiohttp.WSMsgType.TEXT)
+        for n in range(5):
+            sockets.push.put_nowait(f"event {n}")
+            message = await socket.receive(5)
+            assert message.type is aiohttp.WSMsgType.TEXT
+            assert decode_relay_response(message.data).payload == b"event %d" % n
+        assert sockets.frames == [(aiohttp.WSMsgType.TEXT, "subscribe")]
+        assert sockets.headers[0]["Pocket-Supplier"] == address("alice")
+        assert len(await relayer.leaves()) == 5
+        assert await consumed(relayer) == 500, "charged per mined relay"
+        sockets.push.put_nowait(None)
+
+
+async def test_binary_frames_stay_binary_and_unanswered_requests_are_not_charged(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, sockets):
+        async with connected(relayer) as socket:
+            await socket.send_bytes(frame(relayer, b"\xff\x00").encode())
+            message = await socket.receive(5)
+            assert decode_relay_response(message.data).payload == b"echo \xff\x00"
+            await socket.send_bytes(frame(relayer, b"subscribe").encode())
+            await asyncio.wait_for(sockets.subscribed.wait(), 5)
+        sockets.push.put_nowait(None)
+        await sockets.closed.wait()
+        await relayer.budgets.drain()
+        assert await consumed(relayer) == 100
+
+
+async def test_at_the_end_of_the_session_comes_the_signed_advice_then_4000(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, sockets), connected(relayer) as socket:
+        await socket.send_bytes(frame(relayer, b"ping").encode())
+        await socket.receive(5)
+        relayer.height[0] = relayer.header().session_end_block_height + 2
+        advice = decode_relay_response((await socket.receive(5)).data)
+        assert advice.relay_miner_error.code == 410
+        assert signature_holds(key("alice").public_key, advice.signable_hash(), advice.supplier_operator_signature)
+        await socket.receive(5)
+        assert socket.close_code == 4000
+        await sockets.closed.wait()
+        assert sockets.code == 1001, "backends see standard codes only"
+        assert len(await relayer.leaves()) == 1, "the advice is no relay"
+
+
+async def test_a_frame_that_is_no_relay_closes_with_4001_and_never_reaches_the_backend(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, sockets), connected(relayer) as socket:
+        await socket.send_str("hello")
+        await socket.receive(5)
+        assert socket.close_code == 4001
+        assert (sockets.frames, sockets.headers) == ([], [])
+
+
+async def test_a_close_of_the_backend_reaches_the_gateway_with_code_and_text(redis, tmp_path):
+    async def bye(request):
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.receive()
+        await socket.close(code=3456, message=b"enough")
+        return socket
+
+    async with listening(bye) as url:
+        backends = {"webSocket": {"urls": [url.replace("http", "ws")]}}
+        async with relaying(redis, tmp_path, backends=backends) as relayer, connected(relayer) as socket:
+            await socket.send_bytes(frame(relayer, b"x").encode())
+            message = await socket.receive(5)
+            assert (socket.close_code, message.extra) == (3456, "enough")
+
+
+async def test_a_backend_that_cannot_be_reached_closes_with_4003(redis, tmp_path):
+    backends = {"webSocket": {"urls": ["ws://127.0.0.1:1"]}}
+    async with relaying(redis, tmp_path, backends=backends) as relayer:
+        assert (await web_socket(relayer.url, frame(relayer, b"x").encode())).code == 4003
+        await relayer.budgets.drain()
+        assert await consumed(relayer) == 0
+
+
+@pytest.mark.parametrize(("service", "backends", "code"), [
+    ("", True, 404), ("base", True, 404), ("eth", False, 503),
+])  # fmt: skip
+async def test_an_upgrade_that_cannot_be_served_is_refused_before_it(redis, tmp_path, service, backends, code):
+    made = all_transports(redis, tmp_path) if backends else relaying(redis, tmp_path)
+    async with made as entered:
+        relayer = entered[0] if backends else entered
+        url = relayer.url + ("/nothing" if not service else "")
+        assert (await web_socket(url, b"", {"Target-Service-Id": service})).code == code
+
+
+@pytest.mark.parametrize(("tampered", "code"), [(False, 0), (True, 403)])
+async def test_a_signed_handshake_is_verified_where_that_is_asked_for(redis, tmp_path, tampered, code):
+    async with all_transports(redis, tmp_path, enforce_handshake=True) as (relayer, _):
+        signed = relayer.world.signed(replace(relayer.request(), payload=b""))
+        header = signed.header
+        headers = {
+            "App-Address": header.application_address, "Pocket-Session-Id": header.session_id,
+            "Pocket-Session-Start-Height": str(header.session_start_block_height),
+            "Pocket-Session-End-Height": str(header.session_end_block_height),
+            "Pocket-Supplier-Address": address("bob" if tampered else "alice"),
+            "Pocket-Signature": base64.b64encode(signed.signature).decode(),
+        }  # fmt: skip
+        assert (await web_socket(relayer.url, frame(relayer, b"x").encode(), headers)).code == code

@@ -1,0 +1,144 @@
+"""Backends: breaker, retries, active checks, freshness, credentials, and services replaced while they serve."""
+
+import os
+
+import pytest
+
+from pocket_api.services import Backend, HealthCheck, Service
+from relayer.backends.credentials import Credentials
+from relayer.backends.health import behind, checkers, height_in, problem_with
+from relayer.backends.pools import Pool
+from relayer.backends.service import ServiceBackends
+from relayer.catalog import Catalog
+from relays import Backend as Scripted
+from relays import listening
+from shannon.errors import ConfigurationError
+
+
+def pool(**fields):
+    return Pool(Backend.model_validate({"urls": ["http://a", "http://b"], **fields}))
+
+
+def service(name="eth", url="http://a", **fields):
+    return Service.model_validate({"id": name, "backends": {"jsonRpc": {"urls": [url]}}, **fields})
+
+
+def test_an_open_breaker_lets_one_request_try_at_a_time():
+    found = pool(urls=["http://a"], unhealthyThreshold=2, recoverySeconds=10)
+    (endpoint,) = found.endpoints
+    endpoint.failed(0.0)
+    assert found.choose(1.0, set()) is endpoint
+    endpoint.failed(1.0)
+    assert found.choose(5.0, set()) is None
+    assert found.choose(11.0, set()) is endpoint, "the one that tries"
+    assert found.choose(11.0, set()) is None, "the others wait for what it finds"
+    endpoint.succeeded()
+    assert found.choose(11.1, set()) is endpoint
+
+
+def test_endpoints_take_turns_and_a_failing_pool_is_not_asked_twice_as_much():
+    found = pool()
+    assert {found.choose(0.0, set()).url for _ in range(4)} == {"http://a", "http://b"}
+    retried = 0
+    for _ in range(200):
+        first = found.choose(0.0, set())
+        retried += found.choose(0.0, {first.url}) is not None
+    assert 30 <= retried <= 55, "a fifth in the long run, and ten at once"
+
+
+@pytest.mark.parametrize(("body", "field", "height"), [
+    (b'{"result":"0x1b4"}', "result", 436),
+    (b'{"result":{"sync_info":{"latest_block_height":"77"}}}', "result.sync_info.latest_block_height", 77),
+    (b'[{"h":5}]', "0.h", 5),
+    (b'{"result":true}', "result", None),
+    (b'{"result":null}', "result", None),
+    (b"not json", "result", None),
+    (b"[" * 100_000, "0", None),
+])  # fmt: skip
+def test_the_block_height_is_found_where_the_check_says(body, field, height):
+    assert height_in(body, field) == height
+
+
+def test_endpoints_that_lag_are_named_with_their_distance():
+    assert behind({"a": 100, "b": 95, "c": 94}, 5) == {"c": "6 blocks behind"}
+    assert behind({}, 5) == {}
+
+
+def test_an_answer_is_held_to_status_and_text():
+    check = HealthCheck(expect_body="pong")
+    assert problem_with(check, 200, b"ping pong") == ""
+    assert "text" in problem_with(check, 200, b"ping")
+    assert "503" in problem_with(check, 503, b"pong")
+    assert problem_with(HealthCheck(expect_status=(503,)), 503, b"") == ""
+
+
+async def test_active_checks_take_an_endpoint_out_and_back(tmp_path):
+    first, second = Scripted((200, {}, b'{"result":"0x64"}')), Scripted((200, {}, b'{"result":"0x10"}'))
+    async with listening(first.handle) as one, listening(second.handle) as two:
+        check = {"path": "/status", "method": "POST", "body": "{}", "freshness": {"maxBehindBlocks": 5},
+                 "unhealthyThreshold": 2, "healthyThreshold": 2}  # fmt: skip
+        made = service(backends={"jsonRpc": {"urls": [one + "/v1", two], "healthCheck": check, "headers": {"X": "1"}}})
+        backends = ServiceBackends(made, lambda: 0.0)
+        (checker,) = checkers(backends)
+        lagging = backends.pools["jsonRpc"].endpoints[1]
+        await checker.once()
+        assert lagging.available(0.0), "once is not enough"
+        await checker.once()
+        assert lagging.down == "84 blocks behind"
+        assert backends.state()["healthy"] == 1
+        assert backends.state()["endpoints"][1]["problem"] == "84 blocks behind"
+        second.answer = (200, {}, b'{"result":"0x63"}')
+        await checker.once()
+        assert lagging.down
+        await checker.once()
+        assert not lagging.down
+        assert first.requests[0][:2] == ("POST", "/v1/status")
+        assert first.requests[0][2]["X"] == "1"
+        first.answer = (500, {}, b"")
+        for _ in range(2):
+            await checker.once()
+        assert backends.pools["jsonRpc"].endpoints[0].down == "the check got status 500"
+        await backends.close()
+
+
+def with_auth(kind, **fields):
+    return Backend.model_validate({"urls": ["http://a"], "auth": {"type": kind, "secretRef": {"name": "s"}, **fields}})
+
+
+def test_credentials_come_from_the_mounted_secret_and_are_read_again(tmp_path):
+    folder = tmp_path / "s"
+    folder.mkdir()
+    for name, text in (("username", "u"), ("password", "p"), ("token", "t1\n"), ("value", "v")):
+        (folder / name).write_text(text)
+    credentials = Credentials(tmp_path)
+    assert credentials.headers(with_auth("basic")) == {"Authorization": "Basic dTpw"}
+    assert credentials.headers(with_auth("bearer")) == {"Authorization": "Bearer t1"}
+    assert credentials.headers(with_auth("header", header="X-Key")) == {"X-Key": "v"}
+    (folder / "token").write_text("t2")
+    os.utime(folder / "token", (1, 1))
+    assert credentials.headers(with_auth("bearer")) == {"Authorization": "Bearer t2"}
+
+
+@pytest.mark.parametrize("text", [None, "two\nlines"])
+def test_a_secret_that_cannot_be_used_is_named_without_its_value(tmp_path, text):
+    if text is not None:
+        (tmp_path / "s").mkdir()
+        (tmp_path / "s" / "token").write_text(text)
+    with pytest.raises(ConfigurationError, match="Secret s") as caught:
+        Credentials(tmp_path).headers(with_auth("bearer"))
+    assert "lines" not in str(caught.value).replace("single line", "")
+
+
+async def test_a_changed_service_gets_new_backends_and_the_others_keep_theirs():
+    catalog = Catalog([service(), service("base")], lambda: 0.0)
+    old, base = catalog.get("eth"), catalog.get("base")
+    with old.used():
+        changed = catalog.update([service(url="http://b"), service("base"), service("new")])
+        assert changed == ["eth", "new"]
+        assert catalog.get("base") is base
+        assert catalog.get("eth") is not old
+        assert not old.http.closed, "a running request ends with what it began with"
+    assert catalog.update([service(url="http://b"), service("base")]) == ["new"]
+    assert catalog.get("new") is None
+    await catalog.close()
+    assert old.http.closed

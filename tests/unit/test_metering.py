@@ -1,0 +1,126 @@
+"""Prices and budgets of sessions, and the script that keeps them, for all workers at once."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.budgets import BudgetLimits, Budgets, Charge, Verdict
+from ledger.errors import LedgerFull, LedgerUnavailable
+from ledger.keys import Keys
+from relayer.metering import relay_cost, session_budget
+from shannon.sessions.grid import SharedParams
+
+KEYS = Keys("budgets")
+
+
+def test_the_price_is_rounded_down_to_whole_upokt():
+    params = SharedParams(compute_units_to_tokens_multiplier=42_000_001, compute_unit_cost_granularity=1_000_000)
+    assert relay_cost(100, params) == 4200
+    assert relay_cost(1_000_000, params) == 42_000_001
+
+
+def test_the_budget_is_the_share_that_all_pending_sessions_of_all_suppliers_surely_get():
+    params = SharedParams(num_blocks_per_session=20, claim_window_open_offset_blocks=1,
+                          claim_window_close_offset_blocks=4, proof_window_open_offset_blocks=0,
+                          proof_window_close_offset_blocks=4)  # fmt: skip
+    # 9 blocks of windows on 20 blocks a session: 1 pending session besides the running one.
+    assert session_budget(5_874_696_563, 50, params) == 5_874_696_563 // 50 // 2 == 58_746_965
+    assert session_budget(10, 0, params) == 5
+
+
+def test_a_service_factor_replaces_the_budget_exactly():
+    assert session_budget(10**15 + 3, 50, SharedParams(), 0.1) == 10**14
+    assert session_budget(100, 1, SharedParams(), 0.29) == 29
+
+
+@given(st.integers(0, 10**16), st.integers(1, 100), st.integers(1, 60))
+def test_no_budget_lets_the_suppliers_of_all_pending_sessions_exceed_the_stake(stake, suppliers, blocks):
+    params = SharedParams(num_blocks_per_session=blocks)
+    pending = -(-params.window_blocks // blocks) + 1
+    assert session_budget(stake, suppliers, params) * suppliers * pending <= stake
+
+
+def charge(number=0, *, cost=10, budget=100, session="s", guarded=True):
+    return Charge("pokt1a", session, cost, budget, 600, number.to_bytes(16, "big") if guarded else b"")
+
+
+async def working(redis, **limits):
+    budgets = Budgets(redis, KEYS, BudgetLimits(**limits))
+    return budgets, asyncio.create_task(budgets.run())
+
+
+@pytest.mark.redis
+async def test_workers_together_charge_exactly_the_budget(redis):
+    made = [await working(redis) for _ in range(3)]
+    asked = [made[n % 3][0].charge(charge(n)) for n in range(60)]
+    verdicts = await asyncio.gather(*asked)
+    assert verdicts.count(Verdict.CHARGED) == 10
+    assert verdicts.count(Verdict.OVER_BUDGET) == 50
+    for _, task in made:
+        task.cancel()
+
+
+@pytest.mark.redis
+async def test_one_request_is_charged_once_whoever_sees_it(redis):
+    made = [await working(redis) for _ in range(3)]
+    verdicts = await asyncio.gather(*(budgets.charge(charge(7)) for budgets, _ in made for _ in range(5)))
+    assert verdicts.count(Verdict.CHARGED) == 1
+    assert verdicts.count(Verdict.REPLAYED) == 14
+    assert await redis.get(KEYS.consumed("pokt1a", "s")) == b"10"
+    for _, task in made:
+        task.cancel()
+
+
+@pytest.mark.redis
+async def test_what_is_taken_back_may_be_asked_again_and_budgets_do_not_grow(redis):
+    budgets, task = await working(redis)
+    assert await budgets.charge(charge(1, budget=10)) is Verdict.CHARGED
+    assert await budgets.charge(charge(2, budget=10)) is Verdict.OVER_BUDGET
+    budgets.refund(charge(1, budget=10))
+    await budgets.drain()
+    assert await budgets.charge(charge(1, budget=10)) is Verdict.CHARGED
+    await redis.flushall()
+    budgets.refund(charge(1))
+    await budgets.drain()
+    assert await redis.get(KEYS.consumed("pokt1a", "s")) is None, "a refund to a forgotten meter adds nothing"
+    task.cancel()
+
+
+@pytest.mark.redis
+async def test_a_guarded_request_takes_at_most_32_bytes_and_leaves_by_itself(redis):
+    budgets, task = await working(redis)
+
+    async def used():
+        return sum([await redis.memory_usage(key) async for key in redis.scan_iter("*:replays:*")])
+
+    numbers = [(n * 0x9E3779B97F4A7C15F39CC0605CEDC835) % 2**128 for n in range(40_000)]
+    for start in range(0, len(numbers), 1000):
+        part = numbers[start : start + 1000]
+        await asyncio.gather(*(budgets.charge(charge(n, budget=None)) for n in part))
+    assert await used() / len(numbers) <= 32
+    assert 0 < await redis.ttl(KEYS.replays("pokt1a", "s", numbers[1] >> 120)) <= 600
+    assert 0 < await redis.ttl(KEYS.consumed("pokt1a", "s")) <= 600
+    task.cancel()
+
+
+@pytest.mark.redis
+async def test_without_redis_a_charge_fails_in_time_and_the_worker_itself_still_refuses_replays(redis):
+    budgets, task = await working(redis, patience_seconds=0.05)
+    await redis.execute_command("CLIENT", "PAUSE", "600", "ALL")
+    with pytest.raises(LedgerUnavailable):
+        await budgets.charge(charge(1))
+    assert budgets.charge_locally(charge(1)) is Verdict.CHARGED
+    assert budgets.charge_locally(charge(1)) is Verdict.REPLAYED
+    assert budgets.charge_locally(charge(2, guarded=False)) is Verdict.CHARGED
+    task.cancel()
+
+
+async def test_more_charges_than_the_queue_holds_are_refused():
+    budgets = Budgets(None, KEYS, BudgetLimits(queue=1))
+    waiting = asyncio.create_task(budgets.charge(charge(1)))
+    await asyncio.sleep(0)
+    with pytest.raises(LedgerFull):
+        await budgets.charge(charge(2))
+    waiting.cancel()

@@ -1,0 +1,70 @@
+"""Batches of streamed answers: no byte is lost, whatever the chunks; a real timer flushes what is held back."""
+
+import asyncio
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayer.framing import Framing, frame
+from relayer.rejection import Rejected
+from relayer.streaming import BATCH_LINES, LINE_BYTES, batches
+from shannon.errors import DecodingError
+
+
+async def chunks_of(*parts, gate=None):
+    for number, part in enumerate(parts):
+        if gate is not None and number:
+            await gate.wait()
+        yield part
+
+
+async def collect(*parts):
+    end = asyncio.get_running_loop().time() + 10
+    return [batch async for batch in batches(chunks_of(*parts), end)]
+
+
+@given(st.lists(st.binary(max_size=50), max_size=30))
+def test_whatever_the_chunks_the_batches_are_the_same_bytes_in_whole_lines(parts):
+    found = asyncio.run(collect(*parts))
+    assert b"".join(found) == b"".join(parts)
+    assert all(batch.endswith(b"\n") for batch in found[:-1])
+    assert all(found)
+
+
+async def test_a_batch_is_sent_when_it_is_full():
+    found = await collect(*(b"x\n" for _ in range(BATCH_LINES + 5)))
+    assert [batch.count(b"\n") for batch in found] == [BATCH_LINES, 5]
+
+
+async def test_a_line_without_end_is_refused():
+    with pytest.raises(Rejected, match="longer than"):
+        await collect(b"x" * (LINE_BYTES + 1))
+
+
+async def test_what_a_slow_stream_holds_back_is_sent_by_the_timer():
+    gate = asyncio.Event()
+    made = batches(chunks_of(b"first\n", b"second\n", gate=gate), asyncio.get_running_loop().time() + 10, 0.01)
+    assert await anext(made) == b"first\n"
+    gate.set()
+    assert await anext(made) == b"second\n"
+    with pytest.raises(StopAsyncIteration):
+        await anext(made)
+
+
+async def test_a_stream_beyond_its_deadline_is_refused():
+    made = batches(chunks_of(b"a\n", b"b\n", gate=asyncio.Event()), asyncio.get_running_loop().time() + 0.02, 60)
+    with pytest.raises(Rejected, match="in time"):
+        await anext(made)
+
+
+@given(st.lists(st.binary(max_size=100), max_size=5))
+def test_grpc_messages_survive_framing(messages):
+    assert Framing(1000).all(b"".join(frame(m) for m in messages)) == messages
+
+
+@given(st.binary(max_size=60), st.sampled_from(["identity", "gzip", "snappy"]))
+def test_framing_of_anything_is_messages_or_a_typed_error(data, encoding):
+    with contextlib.suppress(DecodingError):
+        assert all(len(message) <= 50 for message in Framing(50).all(data, encoding))
