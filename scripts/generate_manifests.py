@@ -1,12 +1,12 @@
 """Writes everything under crds/ and manifests/ that is derived from the models; with --check says what differs."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 import yaml
 
+from generated import write_or_check
 from pocket_api.crd import relay_miner_crd, supplier_crd
 from pocket_operator import install
 from pocket_operator.install import Values
@@ -131,25 +131,5 @@ def _yaml(*objects: dict[str, object]) -> str:
     return HEADER + yaml.safe_dump_all(objects, sort_keys=False, width=120)
 
 
-def main() -> int:
-    """0 when nothing had to change or everything was written."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    check = parser.parse_args().check
-    wrong = 0
-    for path, text in documents().items():
-        file = ROOT / path
-        if file.exists() and file.read_text(encoding="utf-8") == text:
-            continue
-        if check:
-            print(f"{path} differs from what the models say: run scripts/generate_manifests.py")
-            wrong += 1
-        else:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8")
-            print(f"wrote {path}")
-    return 1 if wrong else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(documents(), "scripts/generate_manifests.py", __doc__))

@@ -23,6 +23,25 @@ from ledger.scripts import APPEND
 
 _REPLAY_BATCH = 256
 _BEATS_PER_SEGMENT = 30
+_RATE_SECONDS = 0.1
+
+
+class _Rate:
+    """Events per second over the last tenth of a second."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._count = 0
+        self._last = 0.0
+
+    def add(self) -> None:
+        self._count += 1
+
+    def read(self, now: float) -> float:
+        elapsed = now - self._since
+        if elapsed >= _RATE_SECONDS:
+            self._last, self._count, self._since = self._count / elapsed, 0, now
+        return self._last
 
 
 @dataclass(slots=True)
@@ -37,11 +56,16 @@ class PublisherCounters:
 
 @dataclass(frozen=True, slots=True)
 class PublisherLimits:
-    """Bounds; times in seconds."""
+    """Bounds; times in seconds.
+
+    linger_seconds: a pause that collects relays into larger batches, which saves CPU, from linger_above relays a second
+    on: below it nobody waits for others that do not come.
+    """
 
     queue: int = 20_000
     batch: int = 512
     linger_seconds: float = 0.002
+    linger_above: float = 400.0
     patience_seconds: float = 3.0
     retry_seconds: float = 0.05
     memory_mark: float = 0.9
@@ -80,6 +104,7 @@ class Publisher:
         self._pressure = 0.0
         self._beats = 0
         self._stopping = False
+        self._rate = _Rate()
         self.counters = PublisherCounters()
 
     @property
@@ -99,6 +124,7 @@ class Publisher:
     def submit(self, record: Record) -> "asyncio.Future[None]":
         """Queues one relay; the future ends as `record` does. Raises LedgerFull."""
         waiting = _Waiting(record, asyncio.get_running_loop().create_future())
+        self._rate.add()
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull:
@@ -109,7 +135,8 @@ class Publisher:
         """Flushes until `drain`; every failure is the waiting relays', never the loop's."""
         while True:
             first = await self._queue.get()
-            if self._limits.linger_seconds and not self._stopping:
+            busy = self._rate.read(asyncio.get_running_loop().time()) >= self._limits.linger_above
+            if busy and self._limits.linger_seconds and not self._stopping:
                 await asyncio.sleep(self._limits.linger_seconds)
             batch = [first]
             while len(batch) < self._limits.batch:
