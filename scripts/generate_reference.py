@@ -79,8 +79,8 @@ def page(kind: str, spec: type[BaseModel], status: type[BaseModel]) -> str:
 def _families(module: ModuleType) -> list[str]:
     families = (value for value in vars(module).values() if isinstance(value, MetricWrapperBase))
     lines = []
-    for family in sorted(families, key=lambda family: family.describe()[0].name):
-        shown = family.describe()[0]
+    for family in sorted(families, key=lambda family: next(iter(family.describe())).name):
+        shown = next(iter(family.describe()))
         name = f"{shown.name}_total" if shown.type == "counter" else shown.name
         labels = ", ".join(f"`{label}`" for label in family._labelnames)  # noqa: SLF001 - no public reader of them
         lines.append(f"| `{name}` | {shown.type} | {labels} | {shown.documentation} |")

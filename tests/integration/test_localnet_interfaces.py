@@ -183,3 +183,18 @@ async def test_cached_answers_are_shared_through_redis_and_refusals_are_not_cach
     assert (await dead.application(app)).address == app
     for client in (one, two, dead):
         await client.close()
+
+
+@pytest.mark.redis
+async def test_many_who_ask_the_chain_the_same_at_once_are_one_query(redis):
+    chain = Chain(World().genesis())
+    async with serve(chain) as localnet:
+        node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
+        client = CachedChain([node], redis, Keys("one-query"))
+        first = asyncio.create_task(client.shared_params(1))
+        others = [asyncio.create_task(client.shared_params(1)) for _ in range(50)]
+        await asyncio.sleep(0)
+        first.cancel()
+        assert len(set(await asyncio.gather(*others))) == 1, "who leaves takes nobody with him"
+        assert client.counters.chain == 1
+        await client.close()

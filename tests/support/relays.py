@@ -114,7 +114,7 @@ class Relaying:
 @contextlib.asynccontextmanager
 async def relaying(
     redis, folder, *, recording=Recording.STRICT, service=None, backends=None, metering=True,
-    open_when_unavailable=True, enforce_handshake=False, **genesis,
+    open_when_unavailable=True, enforce_handshake=False, budget_patience=30.0, **genesis,
 ) -> AsyncIterator[Relaying]:  # fmt: skip
     world, backend = World(), Backend()
     chain = Chain(world.genesis(**genesis))
@@ -138,7 +138,7 @@ async def relaying(
         catalog = Catalog([model], time.monotonic)
         stack.push_async_callback(catalog.close)
         height, keys, problem = [1], {address("alice"): key("alice")}, [None]
-        budgets = Budgets(redis, KEYS, BudgetLimits(patience_seconds=0.3))
+        budgets = Budgets(redis, KEYS, BudgetLimits(patience_seconds=budget_patience))
         meter = Meter(
             client, budgets, Rates(redis, KEYS, lambda: 1_000.0), lambda: height[0],
             enabled=metering, open_when_unavailable=open_when_unavailable,

@@ -4,6 +4,7 @@ What is cached are the node's raw answers, so every typed query is covered once.
 entities are never cached. Redis being away only costs chain queries.
 """
 
+import asyncio
 import hashlib
 import time
 from collections import OrderedDict
@@ -69,6 +70,7 @@ class CachedChain(ChainClient):
         self._clock = clock
         self._entries = entries
         self._memory: OrderedDict[tuple[str, bytes], tuple[float, bytes]] = OrderedDict()
+        self._asking: dict[tuple[str, bytes], asyncio.Future[bytes]] = {}
         self.counters = CacheCounters()
 
     async def _call_raw(self, method: str, request: Message, height: int = 0) -> bytes:
@@ -80,6 +82,20 @@ class CachedChain(ChainClient):
         if found is not None and found[0] > self._clock():
             self.counters.memory += 1
             return found[1]
+        # Whoever asks the same while it is being asked waits for that answer: a new session is one query, not hundreds.
+        asking = self._asking.get((method, question))
+        if asking is None:
+            asking = asyncio.ensure_future(self._ask(method, request, question, lifetime))
+            self._asking[method, question] = asking
+            asking.add_done_callback(lambda done: self._asked((method, question), done))
+        return await asyncio.shield(asking)
+
+    def _asked(self, key: tuple[str, bytes], done: "asyncio.Future[bytes]") -> None:
+        self._asking.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # read, though nobody may wait any more
+
+    async def _ask(self, method: str, request: Message, question: bytes, lifetime: float) -> bytes:
         name = hashlib.sha256(method.encode() + b"\0" + question).hexdigest()
         key = self._keys.cache(method.rsplit("/", 1)[-1], name)
         answer = await self._from_redis(key)
