@@ -179,11 +179,12 @@ async def test_a_client_that_leaves_does_not_disturb_the_relayer(relayer):
     assert len(await relayer.leaves()) <= 1
 
 
-async def test_a_slow_backend_is_cut_at_its_timeout(relayer):
-    relayer.backend.gate = asyncio.Event()
-    status, _, body = await relayer.send(relayer.request())
-    assert (status, b"no answer" in body) == (502, True)
-    relayer.backend.gate.set()
+async def test_a_slow_backend_is_cut_at_its_timeout(redis, tmp_path):
+    async with relaying(redis, tmp_path, timeout_seconds=0.5) as relayer:
+        relayer.backend.gate = asyncio.Event()
+        status, _, body = await relayer.send(relayer.request())
+        assert (status, b"no answer" in body) == (502, True)
+        relayer.backend.gate.set()
 
 
 async def test_health_and_readiness(relayer):

@@ -114,7 +114,8 @@ class Relaying:
 @contextlib.asynccontextmanager
 async def relaying(
     redis, folder, *, recording=Recording.STRICT, service=None, backends=None, metering=True,
-    open_when_unavailable=True, enforce_handshake=False, budget_patience=30.0, **genesis,
+    open_when_unavailable=True, enforce_handshake=False, budget_patience=30.0, timeout_seconds=30.0,
+    **genesis,
 ) -> AsyncIterator[Relaying]:  # fmt: skip
     world, backend = World(), Backend()
     chain = Chain(world.genesis(**genesis))
@@ -123,7 +124,7 @@ async def relaying(
         backend.url = await stack.enter_async_context(listening(backend.handle))
         fields = {"id": "eth", "maxBodyBytes": 100_000}
         fields["backends"] = {
-            "jsonRpc": {"urls": [backend.url + "/base"], "timeoutSeconds": 0.5, "headers": {"X-Set": "1"}}
+            "jsonRpc": {"urls": [backend.url + "/base"], "timeoutSeconds": timeout_seconds, "headers": {"X-Set": "1"}}
         }
         fields["backends"]["rest"] = {"urls": [backend.url]}
         fields["backends"] |= backends or {}

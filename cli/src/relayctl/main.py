@@ -1,4 +1,4 @@
-"""`relayctl`: demo, localnet, relays, keys."""
+"""`relayctl`: demo, localnet, relays, keys, configuration."""
 
 import asyncio
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 import relayctl
+from relayctl.config_commands import config
 from relayctl.demo import DemoOptions, run_demo
 from relayctl.key_commands import keys
 from relayctl.ledger_commands import ledger
@@ -58,6 +59,7 @@ def demo(
 
 main.add_command(ledger)
 main.add_command(keys)
+main.add_command(config)
 
 
 @main.group()

@@ -1,0 +1,106 @@
+"""What can be said of resources before they are applied; pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pocket_api.manifests import Manifests
+from pocket_api.relayminer import RelayMiner
+from pocket_api.services import BackendBase
+from pocket_api.supplier import Supplier
+from shannon.chain.model import Supplier as StakedSupplier
+
+RPC_TYPES = {1: "grpc", 2: "webSocket", 3: "jsonRpc", 4: "rest", 5: "cometBft"}
+"""Endpoint types of a stake, by the name of the backend that serves them."""
+
+
+class Level(StrEnum):
+    """error: relays would be refused or lost; note: worth knowing."""
+
+    ERROR = "error"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to say, with what it is about."""
+
+    level: Level
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.where}: {self.text}"
+
+
+def check_references(manifests: Manifests) -> list[Finding]:
+    """Whether resources fit each other: names, keys, services. Secrets that are not among the files are noted."""
+    found: list[Finding] = []
+    miners = {(m.metadata.namespace, m.metadata.name): m for m in manifests.relay_miners}
+    seen: dict[str, str] = {}
+    for supplier in manifests.suppliers:
+        where = f"Supplier {supplier.metadata.name}"
+        address = supplier.spec.operator_address
+        if address in seen:
+            found.append(Finding(Level.ERROR, where, f"{address} is also the address of {seen[address]}"))
+        seen.setdefault(address, where)
+        miner = miners.get((supplier.metadata.namespace, supplier.spec.relay_miner_ref.name))
+        if miner is None:
+            name = supplier.spec.relay_miner_ref.name
+            found.append(Finding(Level.ERROR, where, f"no RelayMiner {name} in its namespace among these files"))
+            continue
+        offered = {service.id for service in miner.spec.services}
+        for service in supplier.spec.services:
+            if service not in offered:
+                text = f"service {service} is not among the services of RelayMiner {miner.metadata.name}"
+                found.append(Finding(Level.ERROR, where, text))
+        reference = supplier.spec.key.secret_ref
+        if reference is not None and reference.name not in manifests.secrets:
+            found.append(Finding(Level.NOTE, where, f"Secret {reference.name} must be there before relays are served"))
+    for miner in manifests.relay_miners:
+        found += _check_services(miner, manifests)
+    return found
+
+
+def _check_services(miner: RelayMiner, manifests: Manifests) -> Iterable[Finding]:
+    names = {s.spec.relay_miner_ref.name for s in manifests.suppliers}
+    if miner.metadata.name not in names:
+        yield Finding(Level.NOTE, f"RelayMiner {miner.metadata.name}", "no Supplier among these files names it")
+    for service in miner.spec.services:
+        where = f"RelayMiner {miner.metadata.name}, service {service.id}"
+        backends = service.backends.by_type()
+        if service.default_backend not in backends and set(backends) - {"webSocket", "grpc"}:
+            text = f"relays without Rpc-Type go to {service.default_backend}, which has no backend: set defaultBackend"
+            yield Finding(Level.NOTE, where, text)
+        for kind, backend in backends.items():
+            if backend.auth is not None and backend.auth.secret_ref.name not in manifests.secrets:
+                text = f"{kind}: Secret {backend.auth.secret_ref.name} must be there before it is asked"
+                yield Finding(Level.NOTE, where, text)
+
+
+def check_stake(supplier: Supplier, miner: RelayMiner, staked: StakedSupplier | None) -> list[Finding]:
+    """What the chain says of a supplier, beside what is served here; None: not staked."""
+    where = f"Supplier {supplier.metadata.name}"
+    if staked is None:
+        return [Finding(Level.ERROR, where, f"{supplier.spec.operator_address} is not staked")]
+    found = []
+    if staked.unstake_session_end_height:
+        text = f"it unstakes: its last session ends at height {staked.unstake_session_end_height}"
+        found.append(Finding(Level.NOTE, where, text))
+    offered: Mapping[str, Mapping[str, BackendBase]] = {s.id: s.backends.by_type() for s in miner.spec.services}
+    wanted = set(supplier.spec.services) or set(offered)
+    for service in sorted(wanted - staked.service_ids):
+        found.append(Finding(Level.NOTE, where, f"service {service} is served here and not staked: no relay will come"))
+    for service in sorted(staked.service_ids - wanted):
+        found.append(Finding(Level.ERROR, where, f"service {service} is staked and not served: relays are refused"))
+    declared = {
+        (config.service_id, RPC_TYPES.get(kind, f"type {kind}"))
+        for config in staked.history
+        for kind, _ in config.endpoints
+        if config.service_id in wanted & staked.service_ids and not config.deactivation_height
+    }
+    for service, kind in sorted(declared):
+        if kind not in offered.get(service, {}):
+            text = f"service {service} is staked with {kind}, which has no backend: such relays are refused"
+            found.append(Finding(Level.ERROR, where, text))
+    return found

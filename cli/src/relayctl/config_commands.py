@@ -1,0 +1,95 @@
+"""`relayctl config`: looking at resources before they are applied."""
+
+import asyncio
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from pocket_api.base import ManifestError
+from pocket_api.manifests import Manifests, load_manifests
+from pocket_api.relayminer import RelayMiner
+from relayctl.config_checks import Finding, Level, check_references, check_stake
+from shannon.chain.client import ChainClient
+from shannon.chain.nodes import NodeAddress
+from shannon.errors import ChainError, NotFound
+
+_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443, "grpc": 80, "grpcs": 443}
+
+
+@click.group()
+def config() -> None:
+    """Look at RelayMiners and Suppliers before they are applied."""
+
+
+@config.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--check-chain", is_flag=True, help="Ask the chain for stakes, and connect to every backend.")
+@click.option("--timeout", type=click.FloatRange(0.1, 300), default=5.0, show_default=True, help="Seconds a question.")
+def validate(files: tuple[Path, ...], check_chain: bool, timeout: float) -> None:
+    """Check FILES (or folders) as the API server and the workloads would; exit code 1 when something is wrong."""
+    try:
+        manifests = load_manifests(files)
+    except ManifestError as error:
+        raise click.ClickException(str(error)) from None
+    if not manifests.relay_miners and not manifests.suppliers:
+        raise click.ClickException("there is no RelayMiner and no Supplier in these files")
+    findings = check_references(manifests)
+    if check_chain:
+        findings += asyncio.run(_ask(manifests, timeout))
+    for finding in findings:
+        click.echo(str(finding))
+    wrong = sum(finding.level is Level.ERROR for finding in findings)
+    counted = f"{len(manifests.relay_miners)} RelayMiners and {len(manifests.suppliers)} Suppliers"
+    click.echo(f"{counted}: {wrong} errors, {len(findings) - wrong} notes.")
+    sys.exit(1 if wrong else 0)
+
+
+async def _ask(manifests: Manifests, seconds: float) -> list[Finding]:
+    found: list[Finding] = []
+    for miner in manifests.relay_miners:
+        found += await _ask_chain(miner, manifests, seconds)
+        endpoints = [
+            (f"RelayMiner {miner.metadata.name}, service {service.id}, {kind}", url)
+            for service in miner.spec.services
+            for kind, backend in service.backends.by_type().items()
+            for url in backend.endpoints
+        ]
+        answers = await asyncio.gather(*(_reach(where, url, seconds) for where, url in endpoints))
+        found += [finding for finding in answers if finding is not None]
+    return found
+
+
+async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) -> Iterable[Finding]:
+    where = f"RelayMiner {miner.metadata.name}"
+    found: list[Finding] = []
+    nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in miner.spec.chain.nodes]
+    async with ChainClient(nodes, seconds) as chain:
+        try:
+            present = await chain.chain_id()
+            if present != miner.spec.chain.id:
+                return [Finding(Level.ERROR, where, f"the nodes are of chain {present}, not {miner.spec.chain.id}")]
+            for supplier in manifests.suppliers:
+                if supplier.spec.relay_miner_ref.name != miner.metadata.name:
+                    continue
+                try:
+                    staked = await chain.supplier(supplier.spec.operator_address)
+                except NotFound:
+                    staked = None
+                found += check_stake(supplier, miner, staked)
+        except ChainError as error:
+            found.append(Finding(Level.ERROR, where, f"no chain node answers: {error}"))
+    return found
+
+
+async def _reach(where: str, url: str, seconds: float) -> Finding | None:
+    parts = urlsplit(url)
+    try:
+        async with asyncio.timeout(seconds):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or _PORTS[parts.scheme])
+    except (OSError, TimeoutError) as error:
+        return Finding(Level.ERROR, where, f"{url} cannot be reached: {type(error).__name__}")
+    writer.close()
+    return None
