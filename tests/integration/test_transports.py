@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from callers import TRANSPORTS, http1
 from relayer import metrics
+from relays import KEYS
 from shannon.crypto.ecdsa import signature_holds
 from shannon.relays.messages import decode_mined_relay, decode_relay_response
 from transports import all_transports, consumed
@@ -154,6 +155,38 @@ async def test_what_the_backend_did_not_serve_is_not_charged_and_may_come_again(
         assert await consumed(relayer) == 0
         relayer.backend.answer = (200, {}, b"{}")
         assert (await http1(relayer.url, request.encode())).code == 200
+        assert await consumed(relayer) == 100
+
+
+async def test_what_may_yet_be_mined_keeps_its_charge_and_must_not_come_again(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        request = relayer.request()
+        await redis.set(KEYS.stream(address("alice"), relayer.header().session_id), "not a stream")
+        refused = await http1(relayer.url, request.encode())
+        assert (refused.code, refused.text) == (503, '{"error": "the relay could not be recorded"}')
+        await relayer.budgets.drain()
+        assert await consumed(relayer) == 100, "it is in the local log, which is appended again"
+        assert (await http1(relayer.url, request.encode())).code == 409
+
+
+async def test_what_comes_after_the_seal_is_not_charged(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        session_id = relayer.header().session_id
+        await redis.hset(KEYS.closed(address("alice")), session_id, "sealed")
+        assert (await http1(relayer.url, relayer.request().encode())).code == 403
+        await relayer.budgets.drain()
+        assert await consumed(relayer) == 0
+
+
+async def test_in_optimistic_mode_nothing_unproven_or_unserved_is_charged(redis, tmp_path):
+    async with all_transports(redis, tmp_path, service={"validation": "optimistic"}) as (relayer, _):
+        assert (await http1(relayer.url, forged(relayer, "http1").encode())).code == 403
+        relayer.backend.answer = (503, {}, b"")
+        assert (await http1(relayer.url, relayer.request().encode())).code == 503
+        await relayer.budgets.drain()
+        assert await consumed(relayer) == 0
+        relayer.backend.answer = (200, {}, b"{}")
+        assert (await http1(relayer.url, relayer.request().encode())).code == 200
         assert await consumed(relayer) == 100
 
 

@@ -12,7 +12,7 @@ from pocket_api.services import Replays, Service
 from relayer import metrics
 from relayer.rejection import Reason, Rejected
 from shannon.chain.model import Application
-from shannon.errors import ChainError
+from shannon.errors import ChainError, DecodingError
 from shannon.relays.messages import SessionHeader
 from shannon.sessions.grid import SharedParams, Windows
 
@@ -87,8 +87,10 @@ class Meter:
     async def charge(self, service: Service, header: SessionHeader, supplier: str, signature: bytes) -> Metered:
         """Charges one relay; raises Rejected. An empty signature is an event of a request that was charged before."""
         application = header.application_address
-        if service.rate_limit is not None and not await self._rates.within(
-            service.id, application, service.rate_limit.relays_per_second
+        if (
+            signature
+            and service.rate_limit is not None
+            and not await self._rates.within(service.id, application, service.rate_limit.relays_per_second)
         ):
             metrics.METERED.labels(service.id, "rate_limited").inc()
             raise Rejected(
@@ -105,7 +107,7 @@ class Meter:
             verdict = await self._budgets.charge(charge)
         except LedgerFull as error:
             raise Rejected(Reason.OVERLOADED, str(error)) from error
-        except (LedgerUnavailable, ChainError) as error:
+        except (LedgerUnavailable, ChainError, DecodingError) as error:
             metrics.METERED.labels(service.id, "unavailable").inc()
             if not self._open:
                 raise Rejected(Reason.METER_UNAVAILABLE, "the session's budget cannot be read") from error

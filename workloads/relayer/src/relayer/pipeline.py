@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from ledger.errors import LedgerError, LedgerFull, SessionClosed
 from ledger.local_log import Record
@@ -133,10 +134,10 @@ class RelayPipeline:
             if isinstance(served, ServedStream):
                 served = await self._collected(served, relay.service.max_body_bytes)
             response = signed_response(relay.header, served.response, relay.key)
-            await self.record(relay, admitted, metered, response)
         except BaseException:
             self.refund(metered)
             raise
+        await self.record(relay, admitted, metered, response)
         self._served(relay, begun)
         return Answer(response.encode(), served.retries)
 
@@ -163,21 +164,19 @@ class RelayPipeline:
             async with asyncio.TaskGroup() as group:
                 proof = group.create_task(self._prove(relay))
                 served = group.create_task(self._forward(relay))
-        except* Rejected as failures:
-            if proof is not None and proof.done() and not proof.cancelled() and proof.exception() is None:
+        except BaseException as failure:  # noqa: BLE001 - raised again: nothing may stay charged or open
+            if proof is not None and _succeeded(proof):
                 self.refund(proof.result()[1])
-            if served is not None and served.done() and not served.cancelled() and served.exception() is None:
-                answer = served.result()
-                if isinstance(answer, ServedStream):
-                    await answer.close()
-            raise _first(failures) from None
+            if served is not None and _succeeded(served) and isinstance(answer := served.result(), ServedStream):
+                await answer.close()
+            raise _first_rejected(failure) from None
         return proof.result(), served.result()
 
     async def _streamed(
         self, relay: Relay, admitted: Admitted, metered: Metered, served: ServedStream, begun: float
     ) -> AsyncGenerator[bytes, None]:
         """One relay: every batch is signed as it comes, the last one is held until the whole is recorded."""
-        whole, held, recorded = bytearray(), b"", False
+        whole, held, complete = bytearray(), b"", False
         limit = relay.service.max_body_bytes
         try:
             with relay.offer.used():
@@ -191,8 +190,8 @@ class RelayPipeline:
                         response = signed_response(relay.header, HttpResponse(served.status, {}, lines), relay.key)
                         held = response.encode() + DELIMITER
                 entire = signed_response(relay.header, HttpResponse(served.status, {}, bytes(whole)), relay.key)
+                complete = True
                 await self.record(relay, admitted, metered, entire)
-                recorded = True
                 self._served(relay, begun)
                 if held:
                     yield held
@@ -200,7 +199,7 @@ class RelayPipeline:
             self.refused(rejected, relay.caller, relay)
             raise
         finally:
-            if not recorded:
+            if not complete:
                 self.refund(metered)
             await served.close()
 
@@ -219,9 +218,21 @@ class RelayPipeline:
         return Served(HttpResponse(served.status, served.headers, bytes(whole)), served.retries)
 
     async def record(self, relay: Relay, admitted: Admitted, metered: Metered, response: RelayResponse) -> None:
-        """Mines exactly what is served; strict recording waits until the relay is in the ledger. Raises Rejected."""
+        """Mines exactly what is served; strict recording waits until the relay is in the ledger. Raises Rejected.
+
+        What is refused here is taken back, unless it may yet be mined: from the local log, or because only the waiting
+        was cancelled. Such a request must not be paid a second time.
+        """
         if not metered.paid:
             return
+        try:
+            await self._record(relay, admitted, response)
+        except Rejected as rejected:
+            if rejected.reason is not Reason.NOT_RECORDED:
+                self.refund(metered)
+            raise
+
+    async def _record(self, relay: Relay, admitted: Admitted, response: RelayResponse) -> None:
         service_id = relay.service.id
         mined = bytes_field(1, relay.request.encode()) + bytes_field(2, response.without_payload().encode())
         if not is_applicable(relay_hash(mined), admitted.target_hash):
@@ -248,14 +259,20 @@ class RelayPipeline:
         """A WebSocket answer, signed and recorded; raises Rejected."""
         try:
             response = signed_payload(relay.header, payload, relay.key)
-            await self.record(relay, admitted, metered, response)
         except BaseException:
             self.refund(metered)
             raise
+        await self.record(relay, admitted, metered, response)
         metrics.SERVED.labels(relay.service.id, relay.rpc_type).inc()
         return response
 
 
-def _first(failures: ExceptionGroup[Rejected]) -> Rejected:
-    first = failures.exceptions[0]
-    return first if isinstance(first, Rejected) else _first(first)
+def _succeeded(task: "asyncio.Task[Any]") -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+def _first_rejected(failure: BaseException) -> BaseException:
+    """The refusal in a group of failures; anything else as it is."""
+    if not isinstance(failure, BaseExceptionGroup):
+        return failure
+    return next((found for part in failure.exceptions if isinstance(found := _first_rejected(part), Rejected)), failure)

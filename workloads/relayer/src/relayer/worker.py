@@ -78,7 +78,10 @@ class Hot:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._complained = ""
-        self.current = read_hot_config(file)
+        try:
+            self.current = read_hot_config(file)
+        except ManifestError as error:
+            raise ConfigurationError(f"relayer: {error}") from error
 
     def reload(self) -> bool:
         """Whether something changed."""

@@ -13,6 +13,7 @@ from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
     DataReceived,
+    Event,
     RemoteSettingsChanged,
     RequestReceived,
     StreamEnded,
@@ -139,6 +140,13 @@ class Http2Connection(asyncio.Protocol):
             self.close()
             return
         for event in events:
+            if not self._handle(event):
+                return
+        self._flush()
+
+    def _handle(self, event: Event) -> bool:
+        """Whether the connection goes on."""
+        try:
             if isinstance(event, RequestReceived):
                 self._begin(event)
             elif isinstance(event, DataReceived):
@@ -153,8 +161,13 @@ class Http2Connection(asyncio.Protocol):
             elif isinstance(event, ConnectionTerminated):
                 self._flush()
                 self.close()
-                return
-        self._flush()
+                return False
+        except H2Error as error:
+            _LOG.debug("connection cut: %s", error)
+            self._flush()
+            self.close()
+            return False
+        return True
 
     def _begin(self, event: RequestReceived) -> None:
         if event.stream_id is None or event.headers is None:
