@@ -13,8 +13,9 @@ import yaml
 
 from ledger.connection import connect
 from pocket_api.manifests import load_manifests
+from relayctl.carriers import RelayFailed
 from relayctl.embedded import Stack
-from relayctl.gateway import Gateway, RelayFailed, json_rpc_envelope
+from relayctl.gateway import Gateway, json_rpc_envelope
 from shannon.chain.client import ChainClient
 from shannon.chain.nodes import NodeAddress
 from shannon.crypto.ecdsa import PrivateKey

@@ -17,6 +17,7 @@ from relays import relaying
 from shannon.errors import ConfigurationError, InvalidRelay
 from shannon.relays.messages import relay_hash
 from shannon.smst.digest import path_of
+from transports import all_transports
 from world import address, key
 
 pytestmark = pytest.mark.redis
@@ -53,6 +54,19 @@ async def test_relays_are_sent_verified_and_counted(relayer, tmp_path, capsys):
     assert await run_load(options(relayer, tmp_path, grpc, rpc, rest_path="/x"), 20, 4, 1000.0, show=False) == 0
     assert "20 relays in" in capsys.readouterr().out
     assert len(await relayer.leaves()) == 21
+
+
+@pytest.mark.parametrize("over", ["http", "grpc", "websocket"])
+async def test_a_relay_can_be_tried_over_every_transport(redis, tmp_path, capsys, over):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        grpc, rpc = relayer.node
+        assert await run_load(options(relayer, tmp_path, grpc, rpc, over=over), 1, 1, 0.0, show=True) == 0
+        shown = capsys.readouterr().out
+        assert f"signature of {address('alice')} holds" in shown
+        assert ("echo" if over == "websocket" else "ok") in shown
+        relayer.keys.clear()
+        assert await run_load(options(relayer, tmp_path, grpc, rpc, over=over), 1, 1, 0.0, show=True) == 1
+        assert "the supplier is not served here" in capsys.readouterr().err
 
 
 async def test_what_cannot_be_sent_is_explained(relayer, tmp_path, capsys):

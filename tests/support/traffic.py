@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from relayctl.gateway import Gateway, RelayFailed, json_rpc_envelope
+from relayctl.carriers import RelayFailed
+from relayctl.gateway import Gateway, json_rpc_envelope
 from shannon.chain.client import ChainClient
 from shannon.chain.nodes import NodeAddress
 from shannon.crypto.ecdsa import PrivateKey

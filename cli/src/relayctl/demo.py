@@ -18,8 +18,9 @@ from rich.console import Console
 
 from pocket_api.base import ManifestError
 from pocket_api.manifests import load_manifests
+from relayctl.carriers import RelayFailed
 from relayctl.embedded import Stack
-from relayctl.gateway import Gateway, RelayFailed, SessionSigner, json_rpc_envelope, rest_envelope
+from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
 from relayctl.view import View
 from shannon.chain.client import ChainClient
 from shannon.chain.comet import CometClient

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from relayctl.carriers import CARRIERS, Over, RelayFailed
 from shannon.chain.client import ChainClient
 from shannon.chain.model import Session
 from shannon.crypto.ecdsa import PrivateKey, signature_holds
@@ -15,14 +16,6 @@ from shannon.errors import ChainError, InvalidRelay, NotFound
 from shannon.relays.envelope import HttpRequest, HttpResponse, decode_http_response, url_text
 from shannon.relays.messages import RelayRequest, RelayResponse, decode_relay_response
 from shannon.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
-
-
-class RelayFailed(Exception):
-    """The relay was not answered with a valid signed response; the text says why."""
-
-    def __init__(self, message: str, status: int = 0) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +38,11 @@ class SessionSigner:
 
     def sign(self, supplier: str, envelope: HttpRequest) -> RelayRequest:
         """A request with a fresh ring signature."""
-        unsigned = RelayRequest(self.session.header, b"", supplier, envelope.encode())
+        return self.sign_payload(supplier, envelope.encode())
+
+    def sign_payload(self, supplier: str, payload: bytes) -> RelayRequest:
+        """As `sign`, for payloads without envelope: WebSocket frames."""
+        unsigned = RelayRequest(self.session.header, b"", supplier, payload)
         signature = sign_ring(unsigned.signable_hash(), self.ring, self.key.scalar, self.random_bytes)
         return RelayRequest(self.session.header, signature.encode(), supplier, unsigned.payload)
 
@@ -84,31 +81,32 @@ class Gateway:
             self._supplier_keys[address] = account.public_key
         return self._supplier_keys[address]
 
-    async def send(self, url: str, request: RelayRequest, rpc_type: int, timeout_seconds: float = 30.0) -> RelayAnswer:
-        """The verified answer; raises RelayFailed."""
+    async def send(
+        self, url: str, request: RelayRequest, rpc_type: int, timeout_seconds: float = 30.0, over: Over = Over.HTTP
+    ) -> RelayAnswer:
+        """The verified answer; raises RelayFailed. A stream's pieces are verified one by one and shown as one body."""
         begun = time.perf_counter()
         try:
             supplier_key = await self.supplier_key(request.supplier_operator_address)
-            async with self._http.post(
-                url,
-                data=request.encode(),
-                headers={"Rpc-Type": str(rpc_type), "Content-Type": "application/json"},
-                timeout=aiohttp.ClientTimeout(total=timeout_seconds),
-            ) as answer:
-                body = await answer.read()
-                status = answer.status
+            bodies = await CARRIERS[over](self._http, url, request, rpc_type, timeout_seconds)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise RelayFailed(f"{url}: {type(error).__name__}: {error}") from error
         except ChainError as error:
             raise RelayFailed(str(error)) from error
-        if status != 200:
-            raise RelayFailed(f"status {status}: {body[:300].decode('utf-8', 'replace')}", status)
-        response = decode_relay_response(body)
-        if response.header != request.header:
-            raise RelayFailed("the response carries another session header")
-        if not signature_holds(supplier_key, response.signable_hash(), response.supplier_operator_signature):
-            raise RelayFailed("the supplier's signature does not hold")
-        return RelayAnswer(response, decode_http_response(response.payload), time.perf_counter() - begun)
+        responses = [decode_relay_response(body) for body in bodies]
+        for response in responses:
+            if response.header != request.header:
+                raise RelayFailed("the response carries another session header")
+            if not signature_holds(supplier_key, response.signable_hash(), response.supplier_operator_signature):
+                raise RelayFailed("the supplier's signature does not hold")
+        if not responses:
+            raise RelayFailed("the stream was empty")
+        if over is Over.WEB_SOCKET:
+            shown = HttpResponse(200, {}, responses[0].payload)
+        else:
+            parts = [decode_http_response(response.payload) for response in responses]
+            shown = HttpResponse(parts[0].status, parts[0].headers, b"".join(part.body for part in parts))
+        return RelayAnswer(responses[-1], shown, time.perf_counter() - begun)
 
 
 def json_rpc_envelope(url: str, body: bytes) -> HttpRequest:

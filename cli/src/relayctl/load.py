@@ -11,7 +11,8 @@ from pathlib import Path
 import aiohttp
 import click
 
-from relayctl.gateway import Gateway, RelayFailed, SessionSigner, json_rpc_envelope, rest_envelope
+from relayctl.carriers import Over, RelayFailed
+from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
 from shannon.chain.client import ChainClient
 from shannon.chain.nodes import NodeAddress
 from shannon.crypto.ecdsa import PrivateKey
@@ -32,11 +33,12 @@ class LoadOptions:
     method: str
     rest_path: str | None
     timeout: float
+    over: Over = Over.HTTP
 
     @classmethod
     def of(cls, options: Mapping[str, object]) -> "LoadOptions":
         """From the command line; raises ConfigurationError."""
-        found = cls(**options)  # type: ignore[arg-type]  # click has converted every value
+        found = cls(**{**options, "over": Over(options.get("over", Over.HTTP))})  # type: ignore[arg-type]  # by click
         if not found.url.startswith(("http://", "https://")) or "@" in found.url:
             raise ConfigurationError(f"--url {found.url!r}: write http://host:port, without credentials")
         return found
@@ -105,9 +107,12 @@ class _Run:
         else:
             call = {"jsonrpc": "2.0", "id": number + 1, "method": options.method, "params": []}
             envelope, rpc_type = json_rpc_envelope(options.url + "/", json.dumps(call).encode()), 3
-        request = self._signer.sign(supplier, envelope)
+        if options.over is Over.WEB_SOCKET:
+            request = self._signer.sign_payload(supplier, envelope.body)
+        else:
+            request = self._signer.sign(supplier, envelope)
         try:
-            answer = await self._gateway.send(options.url, request, rpc_type, options.timeout)
+            answer = await self._gateway.send(options.url, request, rpc_type, options.timeout, options.over)
         except RelayFailed as error:
             self.failures[str(error)[:160]] += 1
             return

@@ -99,6 +99,8 @@ def _relay_options(command: click.decorators.FC) -> click.decorators.FC:
                      help="File with the hex key of the application or gateway"),
         click.option("--method", default="eth_blockNumber", show_default=True, help="JSON-RPC method"),
         click.option("--path", "rest_path", help="Send a REST read of this path instead of JSON-RPC"),
+        click.option("--over", type=click.Choice(["http", "grpc", "websocket"]), default="http", show_default=True,
+                     help="Transport to the relayer; over HTTP, streams are shown whole"),
         click.option("--timeout", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True),
     ):  # fmt: skip
         command = option(command)

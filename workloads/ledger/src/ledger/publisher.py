@@ -65,7 +65,7 @@ class PublisherLimits:
     queue: int = 20_000
     batch: int = 512
     linger_seconds: float = 0.002
-    linger_above: float = 400.0
+    linger_above: float = 700.0
     patience_seconds: float = 3.0
     retry_seconds: float = 0.05
     memory_mark: float = 0.9

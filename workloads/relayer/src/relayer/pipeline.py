@@ -19,10 +19,10 @@ from relayer.metering import Meter, Metered
 from relayer.rejection import Reason, Rejected
 from relayer.relay import Caller, Relay, decode
 from relayer.signing import signed_payload, signed_response
-from relayer.streaming import DELIMITER, batches
+from relayer.streaming import batches
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.relays.difficulty import is_applicable
-from shannon.relays.envelope import Headers, HttpResponse
+from shannon.relays.envelope import STREAM_DELIMITER, Headers, HttpResponse
 from shannon.relays.messages import RelayResponse, relay_hash
 from shannon.relays.wire import bytes_field
 
@@ -188,7 +188,7 @@ class RelayPipeline:
                         if len(whole) > limit:
                             raise Rejected(Reason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes")
                         response = signed_response(relay.header, HttpResponse(served.status, {}, lines), relay.key)
-                        held = response.encode() + DELIMITER
+                        held = response.encode() + STREAM_DELIMITER
                 entire = signed_response(relay.header, HttpResponse(served.status, {}, bytes(whole)), relay.key)
                 complete = True
                 await self.record(relay, admitted, metered, entire)

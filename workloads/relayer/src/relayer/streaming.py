@@ -7,7 +7,6 @@ from typing import Final
 
 from relayer.rejection import Reason, Rejected
 
-DELIMITER: Final = b"||POKT_STREAM||"
 BATCH_SECONDS: Final = 0.1
 BATCH_BYTES: Final = 100 * 1024
 BATCH_LINES: Final = 100

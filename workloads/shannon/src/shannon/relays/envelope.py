@@ -14,6 +14,8 @@ from shannon.pb import sdk_types_pb2 as pb
 JSON_RPC: Final = 3
 REST: Final = 4
 UNKNOWN_RPC: Final = 0
+STREAM_DELIMITER: Final = b"||POKT_STREAM||"
+"""Follows each signed response of a streamed answer (relay-lifecycle.md, section 9)."""
 
 
 def canonical_header_name(name: str) -> str:
