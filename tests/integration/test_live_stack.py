@@ -1,6 +1,7 @@
 """The stack of real processes: keys come and go, workers are told to stop under load."""
 
 import asyncio
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -113,6 +114,36 @@ async def test_a_supplier_appears_and_disappears_without_restart(stack):
         for name in ("relayer", "miner"):
             assert stack.processes[name].starts == 1
             assert stack.processes[name].running
+
+
+async def test_services_change_in_all_workers_while_they_serve_and_a_broken_file_changes_nothing(stack):
+    file = stack.folder / "hot.json"
+    good = file.read_text()
+
+    def put(text):
+        (stack.folder / "hot.new").write_text(text)
+        (stack.folder / "hot.new").replace(file)
+
+    connector = aiohttp.TCPConnector(force_close=True)  # each relay may meet another worker
+    async with aiohttp.ClientSession(connector=connector) as http, ChainClient([node(stack)]) as chain:
+        sending = Sending(stack, http, chain)
+
+        async def all_answer(status):
+            in_a_row = 0
+            async with asyncio.timeout(20):
+                while in_a_row < 20:
+                    in_a_row = in_a_row + 1 if await sending.relay() == status else 0
+
+        await all_answer(200)
+        changed = json.loads(good)
+        changed["services"] = [service for service in changed["services"] if service["id"] != "eth"]
+        put(json.dumps(changed))
+        await all_answer(404)
+        put('{"services": [{"id": "eth"}]}')
+        await all_answer(404)
+        put(good)
+        await all_answer(200)
+        assert stack.processes["relayer"].starts == 1
 
 
 def test_metrics_of_all_workers_are_merged_and_no_secret_is_in_any_output(stack):
