@@ -28,6 +28,7 @@ from relayer.transports.endpoints import Endpoints, Probes
 from relayer.transports.http1 import Http1
 from relayer.transports.http2 import Http2Server
 from relayer.transports.listener import Sniffer
+from relayer.transports.replies import BodyRoom
 from relayer.transports.websocket import WebSockets
 from shannon.chain.nodes import NodeAddress
 from world import World, address, key
@@ -89,6 +90,7 @@ class Relaying:
     catalog: Catalog
     budgets: Budgets
     sockets: WebSockets
+    room: BodyRoom
 
     def header(self, service="eth", height=0):
         return hydrate(self.chain.state, self.chain.block_hash, self.world.application(service), service, height).header
@@ -115,6 +117,7 @@ class Relaying:
 async def relaying(
     redis, folder, *, recording=Recording.STRICT, service=None, backends=None, metering=True,
     open_when_unavailable=True, enforce_handshake=False, budget_patience=30.0, timeout_seconds=30.0,
+    body_room=10_000_000,
     **genesis,
 ) -> AsyncIterator[Relaying]:  # fmt: skip
     world, backend = World(), Backend()
@@ -162,12 +165,15 @@ async def relaying(
         )
         endpoints = Endpoints(pipeline, probes)
         sockets = WebSockets(pipeline, lambda: False, enforce_handshake=enforce_handshake, look_seconds=0.05)
+        room = BodyRoom(body_room)
         runner = web.AppRunner(
-            Http1(endpoints, sockets, lambda: catalog.max_body_bytes).application(), access_log=None, shutdown_timeout=1
+            Http1(endpoints, sockets, lambda: catalog.max_body_bytes, room).application(),
+            access_log=None,
+            shutdown_timeout=1,
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes)
+        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, room)
         stack.push_async_callback(http2.drain, 1.0)
         server = await asyncio.get_running_loop().create_server(lambda: Sniffer(runner.server, http2), "127.0.0.1", 0)
         stack.callback(server.close)
@@ -190,6 +196,7 @@ async def relaying(
                 catalog,
                 budgets,
                 sockets,
+                room,
             )
         finally:
             for task in tasks:

@@ -30,6 +30,7 @@ from relayer.transports.endpoints import Endpoints, Probes
 from relayer.transports.http1 import Http1
 from relayer.transports.http2 import Http2Server
 from relayer.transports.listener import Sniffer
+from relayer.transports.replies import BodyRoom
 from relayer.transports.websocket import WebSockets
 from shannon.chain.identity import require_chain_id
 from shannon.chain.nodes import NodeAddress
@@ -183,15 +184,16 @@ class Worker:
             enforce_handshake=config.web_socket_handshake == "enforce",
             look_seconds=min(2.0, config.chain.block_seconds / 2),
         )
+        room = BodyRoom()
         runner = web.AppRunner(
-            Http1(endpoints, sockets, lambda: catalog.max_body_bytes).application(),
+            Http1(endpoints, sockets, lambda: catalog.max_body_bytes, room).application(),
             access_log=None, handle_signals=False, shutdown_timeout=config.drain_seconds,
         )  # fmt: skip
         await runner.setup()
         http1 = runner.server
         if http1 is None:
             raise ConfigurationError("relayer: the HTTP server could not be set up")
-        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes)
+        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, room)
 
         def reload() -> None:
             nonlocal limits

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from relayer.rejection import Reason, Rejected
 from relayer.transports.endpoints import Endpoints, error_reply
-from relayer.transports.replies import Asked, Reply
+from relayer.transports.replies import Asked, BodyRoom, Reply
 from relayer.transports.websocket import WebSockets
 
 _LOG = logging.getLogger("relayer.http")
@@ -21,29 +21,50 @@ def too_large(limit: int) -> Rejected:
     return Rejected(Reason.BODY_TOO_LARGE, f"the request is larger than {limit} bytes")
 
 
-async def read_body(request: web.Request, limit: int) -> bytes:
-    """The body, up to `limit` bytes; raises Rejected. A client that drips is cut after a minute."""
-    if (request.content_length or 0) > limit:
-        raise too_large(limit)
-    chunks, size = [], 0
-    try:
-        async with asyncio.timeout(_READ_SECONDS):
-            while chunk := await request.content.readany():
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > limit:
-                    raise too_large(limit)
-    except TimeoutError:
-        raise Rejected(Reason.BODY_UNREADABLE, f"the body did not come within {_READ_SECONDS:g} s", 408) from None
-    except (OSError, web.HTTPException, ValueError) as error:
-        raise Rejected(Reason.BODY_UNREADABLE, "the request body cannot be read") from error
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+class _Body:
+    """A body that is read once, within its limit and the worker's room."""
+
+    def __init__(self, request: web.Request, limit: int, room: BodyRoom) -> None:
+        self._request = request
+        self._limit = limit
+        self._room = room
+        self._held = 0
+
+    async def read(self) -> bytes:
+        """The body; raises Rejected. A client that drips is cut after a minute."""
+        if (self._request.content_length or 0) > self._limit:
+            raise too_large(self._limit)
+        chunks = []
+        try:
+            async with asyncio.timeout(_READ_SECONDS):
+                while chunk := await self._request.content.readany():
+                    self._held += self._room.take(len(chunk))
+                    chunks.append(chunk)
+                    if self._held > self._limit:
+                        raise too_large(self._limit)
+        except TimeoutError:
+            raise Rejected(Reason.BODY_UNREADABLE, f"the body did not come within {_READ_SECONDS:g} s", 408) from None
+        except (OSError, web.HTTPException, ValueError) as error:
+            raise Rejected(Reason.BODY_UNREADABLE, "the request body cannot be read") from error
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def close(self) -> None:
+        """Gives the room back."""
+        self._room.give(self._held)
+        self._held = 0
 
 
 class Http1:
     """Routes of one worker."""
 
-    def __init__(self, endpoints: Endpoints, sockets: WebSockets, max_body_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        sockets: WebSockets,
+        max_body_bytes: Callable[[], int],
+        room: BodyRoom | None = None,
+    ) -> None:
+        self._room = room or BodyRoom()
         self._endpoints = endpoints
         self._sockets = sockets
         self._max_body_bytes = max_body_bytes
@@ -60,15 +81,16 @@ class Http1:
                 return await self._sockets.bridge(request)
             except Rejected as rejected:
                 return _response(error_reply(rejected))
-        asked = Asked(
-            request.method, request.raw_path, request.headers, lambda: read_body(request, self._max_body_bytes())
-        )
-        reply = await self._endpoints.answer(asked)
+        body = _Body(request, self._max_body_bytes(), self._room)
+        try:
+            reply = await self._endpoints.answer(Asked(request.method, request.raw_path, request.headers, body.read))
+        finally:
+            body.close()
         if reply.pieces is not None:
             return await _stream(request, reply)
         response = _response(reply)
-        if reply.status in (408, 413):
-            response.force_close()
+        if not request.content.at_eof():
+            response.force_close()  # what is left of the body is not read
         return response
 
 

@@ -27,7 +27,7 @@ from multidict import CIMultiDict
 from relayer.rejection import Reason, Rejected
 from relayer.transports.endpoints import Endpoints
 from relayer.transports.http1 import too_large
-from relayer.transports.replies import Asked, Reply
+from relayer.transports.replies import Asked, BodyRoom, Reply
 
 _LOG = logging.getLogger("relayer.http2")
 _STREAMS: Final = 250
@@ -42,7 +42,7 @@ class _Stream:
     headers: CIMultiDict[str]
     body: bytearray = field(default_factory=bytearray)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    too_large: bool = False
+    refused: Rejected | None = None
     gone: bool = False
     task: "asyncio.Task[None] | None" = None
 
@@ -50,7 +50,8 @@ class _Stream:
 class Http2Server:
     """Connections of one worker."""
 
-    def __init__(self, endpoints: Endpoints, max_body_bytes: Callable[[], int]) -> None:
+    def __init__(self, endpoints: Endpoints, max_body_bytes: Callable[[], int], room: BodyRoom | None = None) -> None:
+        self.room = room or BodyRoom()
         self.endpoints = endpoints
         self.max_body_bytes = max_body_bytes
         self.connections: set[Http2Connection] = set()
@@ -185,12 +186,15 @@ class Http2Connection(asyncio.Protocol):
             return
         stream = self._streams.get(event.stream_id)
         self._h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
-        if stream is None or stream.too_large:
+        if stream is None or stream.refused is not None:
             return
-        stream.body += event.data
-        if len(stream.body) > self._server.max_body_bytes() + 5:
-            stream.too_large = True
-            stream.body.clear()
+        try:
+            self._server.room.take(len(event.data))
+            stream.body += event.data
+            if len(stream.body) > self._server.max_body_bytes() + 5:
+                raise too_large(self._server.max_body_bytes())
+        except Rejected as refused:
+            stream.refused = refused
             stream.ended.set()
 
     def _reset(self, event: StreamReset) -> None:
@@ -217,8 +221,8 @@ class Http2Connection(asyncio.Protocol):
                     await stream.ended.wait()
             except TimeoutError:
                 raise Rejected(Reason.BODY_UNREADABLE, "the body did not come within 60 s", 408) from None
-            if stream.too_large:
-                raise too_large(self._server.max_body_bytes())
+            if stream.refused is not None:
+                raise stream.refused
             return bytes(stream.body)
 
         reply: Reply | None = None
@@ -235,6 +239,7 @@ class Http2Connection(asyncio.Protocol):
         finally:
             if reply is not None and reply.pieces is not None:
                 await reply.pieces.aclose()  # refunds what was not mined
+            self._server.room.give(len(stream.body))
             self._streams.pop(number, None)
 
     async def _send(self, number: int, stream: _Stream, reply: Reply) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from relayer.rejection import Reason, Rejected
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -23,3 +25,25 @@ class Reply:
     body: bytes = b""
     pieces: AsyncGenerator[bytes, None] | None = None
     trailers: Mapping[str, str] = field(default_factory=dict)
+
+
+class BodyRoom:
+    """Bytes of request bodies that one worker holds at once: strangers cannot fill its memory before they are known.
+
+    Whoever asks for more is told to come again; what is held is given back when its reply is made.
+    """
+
+    def __init__(self, limit: int = 256 * 1024 * 1024) -> None:
+        self._limit = limit
+        self.used = 0
+
+    def take(self, size: int) -> int:
+        """Returns the size; raises Rejected."""
+        if self.used + size > self._limit:
+            raise Rejected(Reason.OVERLOADED, "too many request bodies are being read, try another supplier")
+        self.used += size
+        return size
+
+    def give(self, size: int) -> None:
+        """What was taken."""
+        self.used -= size
