@@ -8,10 +8,10 @@ from pocket_api.manifests import Manifests
 from pocket_api.relayminer import RelayMiner
 from pocket_api.services import BackendBase
 from pocket_api.supplier import Supplier
+from relayer.admission import RPC_NUMBERS
 from shannon.chain.model import Supplier as StakedSupplier
 
-RPC_TYPES = {1: "grpc", 2: "webSocket", 3: "jsonRpc", 4: "rest", 5: "cometBft"}
-"""Endpoint types of a stake, by the name of the backend that serves them."""
+_BACKENDS = {number: name for name, number in RPC_NUMBERS.items()}
 
 
 class Level(StrEnum):
@@ -94,7 +94,7 @@ def check_stake(supplier: Supplier, miner: RelayMiner, staked: StakedSupplier | 
     for service in sorted(staked.service_ids - wanted):
         found.append(Finding(Level.ERROR, where, f"service {service} is staked and not served: relays are refused"))
     declared = {
-        (config.service_id, RPC_TYPES.get(kind, f"type {kind}"))
+        (config.service_id, _BACKENDS.get(kind, f"type {kind}"))
         for config in staked.history
         for kind, _ in config.endpoints
         if config.service_id in wanted & staked.service_ids and not config.deactivation_height
