@@ -46,7 +46,7 @@ BAD_MINERS = [
     ("spec.services.0.id", "a b", "service id"),
     ("spec.services.0.id", "x" * 43, "42"),
     ("spec.services.0.id", ..., "Required"),
-    ("spec.services.0.backends", {}, "at least one of jsonRpc, rest and cometBft"),
+    ("spec.services.0.backends", {}, "one of jsonRpc, rest, cometBft, webSocket and grpc"),
     ("spec.services.0.backends", ..., "Required"),
     ("spec.services.0.validation", "lazy", 'supported values: "eager", "optimistic"'),
     ("spec.services.0.defaultBackend", "grpc", "supported values"),

@@ -38,6 +38,15 @@ async def test_a_grpc_message_may_be_compressed_and_larger_than_a_window(redis, 
         assert decode_http_response(decode_relay_response(answer).payload).body == b"y" * 90_000
 
 
+@pytest.mark.parametrize("size", [60_000, 70_000, 99_000])
+async def test_a_grpc_message_may_be_larger_than_the_window_that_a_connection_begins_with(redis, tmp_path, size):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        relayer.backend.answer = (200, {}, b"y" * 99_000)
+        outcome = await grpc_call(relayer.url, relayer.request(body=b"z" * size).encode())
+        assert decode_http_response(decode_relay_response(outcome.body).payload).body == b"y" * 99_000
+        assert len(relayer.backend.requests[0][3]) == size
+
+
 async def test_many_grpc_calls_share_a_connection(redis, tmp_path):
     async with all_transports(redis, tmp_path) as (relayer, _):
         async with grpc.aio.insecure_channel(relayer.url.removeprefix("http://")) as channel:

@@ -111,6 +111,53 @@ async def test_every_transport_refuses_alike_and_nothing_is_asked_charged_or_min
         assert await relayer.leaves() == []
 
 
+NOWHERE = {
+    "jsonRpc": {"urls": ["http://127.0.0.1:1"]},
+    "rest": {"urls": ["http://127.0.0.1:1"]},
+    "webSocket": {"urls": ["ws://127.0.0.1:1"]},
+}
+
+
+def plain(relayer, transport):
+    return framed(relayer, transport)
+
+
+def too_large(relayer, transport):
+    return relayer.world.signed(replace(framed(relayer, transport), payload=b"x" * 100_001))
+
+
+def of_no_service(relayer, transport):
+    request = framed(relayer, transport)
+    return replace(request, header=replace(request.header, service_id="nothing"))
+
+
+SET_UPS = {
+    "application_refused": ({"service": {"applications": {"deny": [address("app eth")]}}}, plain, 403, 7, 4001),
+    "backend_failed": ({"service": {"backends": NOWHERE}}, plain, 502, 14, 4003),
+    "body_too_large": ({}, too_large, 413, 8, 1009),
+    "unknown_service": ({}, of_no_service, 404, 5, 4001),
+}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("reason", SET_UPS)
+async def test_every_transport_refuses_alike_what_its_set_up_cannot_serve(redis, tmp_path, transport, reason):
+    options, make, http_status, grpc_status, close_code = SET_UPS[reason]
+    async with all_transports(redis, tmp_path, **options) as (relayer, sockets):
+        request = make(relayer, transport)
+        # What is refused before it is decoded, or at all, belongs to no service; a WebSocket has named its service.
+        service = "" if reason in ("unknown_service", "body_too_large") and transport != "websocket" else "eth"
+        before = count(transport, reason, service)
+        outcome = await TRANSPORTS[transport](relayer.url, request.encode())
+        wanted = {"http": http_status, "grpc": grpc_status, "grpc_web": grpc_status, "websocket": close_code}
+        assert outcome.code == wanted[LABEL[transport]], outcome
+        assert count(transport, reason, service) == before + 1
+        await relayer.budgets.drain()
+        assert (relayer.backend.requests, sockets.frames) == ([], [])
+        assert await consumed(relayer) == 0
+        assert await relayer.leaves() == []
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_what_is_no_relay_request_is_refused_by_every_transport(redis, tmp_path, transport):
     async with all_transports(redis, tmp_path) as (relayer, sockets):

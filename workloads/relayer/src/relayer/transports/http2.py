@@ -43,6 +43,7 @@ class _Stream:
     body: bytearray = field(default_factory=bytearray)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     refused: Rejected | None = None
+    whole: bool = False
     gone: bool = False
     task: "asyncio.Task[None] | None" = None
 
@@ -89,14 +90,15 @@ class Http2Connection(asyncio.Protocol):
         """Called when the connection is handed over."""
         self._transport = cast("asyncio.Transport", transport)
         self._server.connections.add(self)
-        self._h2.local_settings.update(
+        self._h2.initiate_connection()
+        # Not before: what is changed before is believed to be agreed on, though the client never hears of it.
+        self._h2.update_settings(
             {
                 SettingCodes.MAX_CONCURRENT_STREAMS: _STREAMS,
                 SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
                 SettingCodes.MAX_HEADER_LIST_SIZE: 64 * 1024,
             }
         )
-        self._h2.initiate_connection()
         self._h2.increment_flow_control_window(4 * _WINDOW)
         self._flush()
 
@@ -154,6 +156,7 @@ class Http2Connection(asyncio.Protocol):
                 self._take(event)
             elif isinstance(event, StreamEnded):
                 if event.stream_id in self._streams:
+                    self._streams[event.stream_id].whole = True
                     self._streams[event.stream_id].ended.set()
             elif isinstance(event, StreamReset):
                 self._reset(event)
@@ -230,6 +233,10 @@ class Http2Connection(asyncio.Protocol):
             asked = Asked(headers.get(":method", ""), headers.get(":path", ""), headers, read)
             reply = await self._server.endpoints.answer(asked)
             await self._send(number, stream, reply)
+            if not stream.whole and not stream.gone and self._transport is not None:
+                # Answered before all was sent: the client need not send the rest, and gRPC waits for being told.
+                self._h2.reset_stream(number, ErrorCodes.NO_ERROR)
+                self._flush()
         except (H2Error, TimeoutError, OSError, Rejected) as error:
             _LOG.debug("stream cut: %s", error)
             if not stream.gone and self._transport is not None:
