@@ -118,7 +118,6 @@ class Worker:
         self._number = number
         self._draining = False
         self._stop = asyncio.Event()
-        self._replayed = False
 
     async def run(self) -> None:  # noqa: PLR0915 - the one place where everything of a worker is put together
         """Serves until SIGTERM or SIGINT, then drains."""

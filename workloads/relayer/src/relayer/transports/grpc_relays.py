@@ -74,6 +74,16 @@ def _status(code: int, message: str = "") -> dict[str, str]:
     }  # fmt: skip
 
 
+async def _message(asked: Asked, limit: int, *, text: bool) -> bytes:
+    """The only message of the body; raises Rejected."""
+    body = await asked.read()
+    try:
+        plain = base64.b64decode(body, validate=True) if text else body
+        return Framing(limit).one(plain, asked.headers.get("grpc-encoding", "identity"))
+    except (DecodingError, binascii.Error) as error:
+        raise Rejected(Reason.INVALID_REQUEST, f"invalid gRPC message: {error}") from error
+
+
 async def _call(
     pipeline: RelayPipeline, asked: Asked, transport: Transport, *, text: bool = False
 ) -> tuple[bytes, dict[str, str]]:
@@ -82,15 +92,7 @@ async def _call(
         return b"", _status(UNIMPLEMENTED, f"only {METHOD} is served")
     caller = Caller(transport, asked.headers)
     try:
-        try:
-            body = await asked.read()
-            if text:
-                body = base64.b64decode(body, validate=True)
-            message = Framing(pipeline.catalog.max_body_bytes).one(body, asked.headers.get("grpc-encoding", "identity"))
-        except (DecodingError, binascii.Error) as error:
-            raise Rejected(Reason.INVALID_REQUEST, f"invalid gRPC message: {error}") from error
-        except Rejected:
-            raise
+        message = await _message(asked, pipeline.catalog.max_body_bytes, text=text)
     except Rejected as rejected:
         pipeline.refused(rejected, caller)
         return b"", _status(STATUS[rejected.reason], rejected.message)

@@ -8,17 +8,10 @@ from aiohttp import web
 
 from relayer.rejection import Reason, Rejected
 from relayer.transports.endpoints import Endpoints, error_reply
-from relayer.transports.replies import Asked, BodyRoom, Reply
+from relayer.transports.replies import READ_SECONDS, WRITE_SECONDS, Asked, BodyRoom, Reply, too_large, too_late
 from relayer.transports.websocket import WebSockets
 
 _LOG = logging.getLogger("relayer.http")
-_READ_SECONDS = 60.0
-_WRITE_SECONDS = 30.0
-
-
-def too_large(limit: int) -> Rejected:
-    """A body beyond the limit."""
-    return Rejected(Reason.BODY_TOO_LARGE, f"the request is larger than {limit} bytes")
 
 
 class _Body:
@@ -36,14 +29,14 @@ class _Body:
             raise too_large(self._limit)
         chunks = []
         try:
-            async with asyncio.timeout(_READ_SECONDS):
+            async with asyncio.timeout(READ_SECONDS):
                 while chunk := await self._request.content.readany():
                     self._held += self._room.take(len(chunk))
                     chunks.append(chunk)
                     if self._held > self._limit:
                         raise too_large(self._limit)
         except TimeoutError:
-            raise Rejected(Reason.BODY_UNREADABLE, f"the body did not come within {_READ_SECONDS:g} s", 408) from None
+            raise too_late() from None
         except (OSError, web.HTTPException, ValueError) as error:
             raise Rejected(Reason.BODY_UNREADABLE, "the request body cannot be read") from error
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -107,7 +100,7 @@ async def _stream(request: web.Request, reply: Reply) -> web.StreamResponse:
         await response.prepare(request)
         if reply.pieces is not None:
             async for piece in reply.pieces:
-                async with asyncio.timeout(_WRITE_SECONDS):
+                async with asyncio.timeout(WRITE_SECONDS):
                     await response.write(piece)
         await response.write_eof()
     except (Rejected, TimeoutError, OSError) as error:

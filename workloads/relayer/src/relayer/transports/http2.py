@@ -24,16 +24,14 @@ from h2.exceptions import H2Error, ProtocolError
 from h2.settings import SettingCodes
 from multidict import CIMultiDict
 
-from relayer.rejection import Reason, Rejected
+from relayer.rejection import Rejected
 from relayer.transports.endpoints import Endpoints
-from relayer.transports.http1 import too_large
-from relayer.transports.replies import Asked, BodyRoom, Reply
+from relayer.transports.replies import READ_SECONDS, WRITE_SECONDS, Asked, BodyRoom, Reply, too_large, too_late
 
 _LOG = logging.getLogger("relayer.http2")
 _STREAMS: Final = 250
 _WINDOW: Final = 1024 * 1024
 _RESETS: Final = 1000  # more of them on one connection are an attack
-_WRITE_SECONDS: Final = 30.0
 _NOT_IN_HTTP2 = {"connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection"}
 
 
@@ -220,10 +218,10 @@ class Http2Connection(asyncio.Protocol):
 
         async def read() -> bytes:
             try:
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(READ_SECONDS):
                     await stream.ended.wait()
             except TimeoutError:
-                raise Rejected(Reason.BODY_UNREADABLE, "the body did not come within 60 s", 408) from None
+                raise too_late() from None
             if stream.refused is not None:
                 raise stream.refused
             return bytes(stream.body)
@@ -274,7 +272,7 @@ class Http2Connection(asyncio.Protocol):
     async def _send_data(self, number: int, stream: _Stream, data: bytes) -> None:
         view = memoryview(data)
         while view and not stream.gone:
-            async with asyncio.timeout(_WRITE_SECONDS):
+            async with asyncio.timeout(WRITE_SECONDS):
                 await self._writable.wait()
                 while not stream.gone and self._h2.local_flow_control_window(number) <= 0:
                     self._room.clear()

@@ -2,8 +2,24 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from relayer.rejection import Reason, Rejected
+
+READ_SECONDS: Final = 60.0
+"""A client that drips its body is cut then."""
+WRITE_SECONDS: Final = 30.0
+"""A client that takes nothing for so long is cut."""
+
+
+def too_large(limit: int) -> Rejected:
+    """A body beyond the limit."""
+    return Rejected(Reason.BODY_TOO_LARGE, f"the request is larger than {limit} bytes")
+
+
+def too_late() -> Rejected:
+    """A body that did not come in time."""
+    return Rejected(Reason.BODY_UNREADABLE, f"the body did not come within {READ_SECONDS:g} s", 408)
 
 
 @dataclass(frozen=True, slots=True)
