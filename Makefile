@@ -8,9 +8,9 @@ SOURCES := api operator workloads cli scripts tests benchmarks
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-demo: ## run everything on this machine, send relays, check the earnings (KEEP=1 leaves it running, CHAOS=<seed> kills things)
+demo: ## run everything on this machine, send relays, check the earnings (KEEP=1 leaves it running, CHAOS=<seed> kills things, MINERS=<n> share the work)
 	@scripts/setup runtime
-	@$(PY) -m relayctl.main demo $(if $(KEEP),--keep) $(if $(CHAOS),--chaos $(CHAOS)) $(DEMO_ARGS)
+	@$(PY) -m relayctl.main demo $(if $(KEEP),--keep) $(if $(CHAOS),--chaos $(CHAOS)) $(if $(MINERS),--miners $(MINERS)) $(DEMO_ARGS)
 
 setup: ## install everything developers need into .venv
 	@scripts/setup dev

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 import yaml
@@ -241,18 +242,22 @@ def test_uninstalling_leaves_nothing(installed):
 
 
 @PATIENT
-async def test_a_standby_miner_takes_over_in_time_and_loses_nothing(trial, capsys):
-    """Two miners: the one that mines is killed together with what it holds; the other one finishes the sessions."""
+async def test_miners_share_suppliers_and_one_takes_over_from_another_in_time_and_loses_nothing(trial, capsys):
+    """Two miners share the shards; one is killed together with what it holds; the other one finishes its sessions."""
     kubectl = trial.cluster.kubectl
     await on(lambda: kubectl("-n", NAMESPACE, "patch", "relayminer/trial", "--type=merge", "-p",
                              '{"spec":{"miner":{"replicas":2}}}'))  # fmt: skip
     await on(await_that, lambda: len(trial.pods("miner")) == 2, 60, "two miners")
     await on(trial.ready)
 
-    def holder() -> str:
-        return (trial.get("lease", "trial-miner")["spec"].get("holderIdentity") or "").partition("_")[0]
+    def shares() -> dict[str, int]:
+        found = trial.cluster.kubectl("-n", NAMESPACE, "get", "leases", "-l", "pocket.network/lease-group=trial-miner",
+                                      "-o", "json").stdout  # fmt: skip
+        leases = [row for row in json.loads(found)["items"] if "-shard-" in row["metadata"]["name"]]
+        return Counter((row["spec"].get("holderIdentity") or "").partition("_")[0] for row in leases)
 
-    first = await on(holder)
+    await on(await_that, lambda: shares() == {"trial-miner-0": 8, "trial-miner-1": 8}, 60, "8 shards each")
+    first = "trial-miner-1"
     node = next(p for p in trial.pods("miner") if p["metadata"]["name"] == first)["spec"]["nodeName"]
     traffic = trial.traffic()
     async with flowing(traffic, 20):
@@ -262,12 +267,12 @@ async def test_a_standby_miner_takes_over_in_time_and_loses_nothing(trial, capsy
         try:
             # Cordoned, and its volume bound there or not: the pod may come back late, the other one need not wait.
             await on(lambda: kubectl("-n", NAMESPACE, "delete", "pod", first, "--grace-period=0", "--force"))
-            await on(await_that, lambda: holder() not in ("", first), 30, "another miner")
+            await on(await_that, lambda: shares() == {"trial-miner-0": 16}, 30, "another miner")
             taken = time.monotonic() - begun
         finally:
             await on(lambda: kubectl("uncordon", node))
     assert not traffic.failures, traffic.failures
     with capsys.disabled():
-        sys.stdout.write(f"\nminer killed: the standby mines after {taken:.1f} s (at most 20)\n")
+        sys.stdout.write(f"\nminer killed: the other one has its shards after {taken:.1f} s (at most 20)\n")
     assert taken <= 20
     await on(trial.settled, traffic.acknowledged.total() * UPOKT_PER_RELAY)

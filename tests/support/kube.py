@@ -204,6 +204,7 @@ class FakeKubelet:
         if component == "miner":
             body |= {
                 "role": "active" if name.endswith("-0") else "standby", "redis": self.redis_problem,
+                "owned": sorted(keys) if name.endswith("-0") else [],
                 "suppliers": {
                     a: {
                         "open": self.open.get(a, 0), "staked": True, "lost_recently": 0, "last": {}, "sessions": {},

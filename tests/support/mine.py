@@ -102,7 +102,7 @@ class Mine:
         self.close()
         self.mirror = Mirror(self.folder / "mirror")
         self.audit = Audit(self.folder / "audit.sqlite")
-        self.epoch = self.audit.next_epoch(self.epoch)
+        self.epoch += 1
         self.miner = self.owner(self.epoch, pool)
         return self.miner
 

@@ -102,15 +102,16 @@ def test_every_pod_passes_the_restricted_standard(case):
             assert container["resources"]["requests"]
 
 
-def test_relayers_hold_no_api_token_and_miners_one_for_their_lease_only():
+def test_relayers_hold_no_api_token_and_miners_one_for_their_leases_only():
     children = by_name(desired(CASES["minimal"]))
     deployment = children["Deployment", "main-relayer"]["spec"]["template"]["spec"]
     assert deployment["automountServiceAccountToken"] is False
-    assert children["Role", "main-miner"]["rules"] == [
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": ["main-miner"],
-         "verbs": ["get", "update"]},
-    ]  # fmt: skip
+    unnamed, named = children["Role", "main-miner"]["rules"]
+    assert {*unnamed["resources"], *named["resources"]} == {"leases"}
+    assert (unnamed["verbs"], named["verbs"]) == (["create", "list"], ["get", "update"])
+    shards = {f"main-miner-shard-{n}" for n in range(16)}
+    members = {f"main-miner-member-{n}" for n in range(16)}
+    assert set(named["resourceNames"]) == {"main-miner-leader", *shards, *members}
 
 
 def test_a_draining_supplier_stays_with_the_miners_only():

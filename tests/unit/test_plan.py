@@ -43,7 +43,7 @@ def relayer_report(*addresses: str) -> Report:
 def miner_report(open_sessions: int = 0, **more) -> Report:
     row = {"open": open_sessions, "staked": True, "stake": {"services": ["eth"]}, **more}
     body = {"component": "miner", "role": "active", "addresses": [address("alice")],
-            "suppliers": {address("alice"): row}}  # fmt: skip
+            "owned": [address("alice")], "suppliers": {address("alice"): row}}  # fmt: skip
     return Report("main-miner-0", body, 0.0)
 
 
@@ -80,7 +80,7 @@ def test_the_key_digest_is_the_one_that_workloads_report():
     [
         ((), {}, False, "waiting for a report"),
         ((relayer_report(address("alice")), miner_report()), {}, False, "still serves it"),
-        ((relayer_report(),), {}, False, "no active miner"),
+        ((relayer_report(),), {}, False, "no miner reports that it mines for it"),
         ((relayer_report(), miner_report(3)), {}, False, "3 sessions"),
         ((relayer_report(), miner_report()), {}, False, "nothing is open"),
         ((relayer_report(), miner_report()), {address("alice"): 96.0}, False, "nothing is open"),
@@ -96,10 +96,10 @@ def test_a_supplier_leaves_when_no_relayer_serves_it_and_nothing_has_been_open_f
     assert published(found, "miner") == (set() if done else {address("alice")})
 
 
-def test_a_standby_miner_says_nothing_about_open_sessions():
-    standby = replace(miner_report(), body={**miner_report().body, "role": "standby"})
+def test_a_miner_that_does_not_own_a_supplier_says_nothing_about_its_open_sessions():
+    standby = replace(miner_report(), body={**miner_report().body, "owned": []})
     found = plan(snapshot(suppliers=(gone(ALICE),), reports=(relayer_report(), standby), idle_since={}))
-    assert "no active miner" in found.drains[address("alice")].why
+    assert "no miner reports that it mines for it" in found.drains[address("alice")].why
 
 
 def test_a_supplier_that_was_never_published_leaves_at_once():
@@ -207,7 +207,7 @@ def test_what_the_chain_and_the_miner_say_becomes_a_condition_with_a_remedy(row,
 def test_earnings_and_events_are_gathered_from_all_miners_that_ever_mined():
     first = miner_report(earned_upokt=5, last={"claim": "a at 9", "settlement": "a at 20"})
     other = miner_report(earned_upokt=7, last={"claim": "b at 30"})
-    standby = Report("main-miner-1", {**other.body, "role": "standby"}, 0.0)
+    standby = Report("main-miner-1", {**other.body, "owned": []}, 0.0)
     seen = snapshot(reports=(relayer_report(address("alice")), first, standby))
     status = supplier_status(plan(seen).findings[0], seen, plan(seen))
     assert (status.earned_upokt, status.last.claim, status.last.settlement) == (12, "b at 30", "a at 20")

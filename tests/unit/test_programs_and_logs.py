@@ -70,10 +70,15 @@ def test_every_session_has_exactly_one_outcome_and_alterations_are_found(tmp_pat
     audit.close()
 
 
-def test_epochs_only_grow_also_past_what_redis_knows(tmp_path):
+def test_a_volume_remembers_under_which_epoch_each_shard_was_acted_on(tmp_path):
     audit = Audit(tmp_path / "a.sqlite")
-    assert [audit.next_epoch(), audit.next_epoch(), audit.next_epoch(9), audit.next_epoch(3)] == [1, 2, 10, 11]
+    assert audit.epoch(3) == 0
+    audit.keep_epoch(3, 7)
+    audit.keep_epoch(4, 1)
     audit.close()
+    again = Audit(tmp_path / "a.sqlite")
+    assert (again.epoch(3), again.epoch(4), again.epoch(5)) == (7, 1, 0)
+    again.close()
 
 
 def test_a_folder_has_one_owner_and_the_second_is_told_which(tmp_path):

@@ -56,7 +56,17 @@ class RelayerConfig(WorkloadConfig):
     port: int = Field(default=8080, ge=0, le=65535)
     workers: int = Field(default=2, ge=1, le=64)
     recording: Recording = Recording.STRICT
+    shards: int = Field(default=16, ge=1, description="Of the miners: whoever has news wakes the owner of a shard.")
     drain_seconds: float = Field(default=30.0, ge=0)
+
+
+class LeaseOwner(Model):
+    """An owner reference."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
 
 
 class MinerConfig(WorkloadConfig):
@@ -64,7 +74,11 @@ class MinerConfig(WorkloadConfig):
 
     seal_after_blocks: int = Field(default=1, ge=0)
     shards: int = Field(default=16, ge=1)
-    lease: str | None = Field(default=None, description="Name of the Lease to hold; None: a lock on the data folder.")
+    lease: str | None = Field(
+        default=None, description="Group of the Kubernetes Leases by which miners share shards; None: kept in Redis."
+    )
+    lease_owner: LeaseOwner | None = Field(default=None, description="What the Leases are deleted with.")
+    peer_domain: str = Field(default="", description="Domain below which pods of the group have their names.")
     keys_required: bool = Field(default=True, description="Whether to end when there is no key, instead of waiting.")
 
 

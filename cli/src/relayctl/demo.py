@@ -31,6 +31,7 @@ from shannon.errors import ConfigurationError, PocketError
 from shannon.relays.messages import Relay, relay_hash
 
 _JSON_RPC, _REST = 3, 4
+_FREEZES = 0.4
 Pair = tuple[str, str]  # session id, supplier operator address
 
 
@@ -38,7 +39,7 @@ Pair = tuple[str, str]  # session id, supplier operator address
 class DemoOptions:
     """What the user may choose; `chaos` is a seed, `rate` relays per second, `corrupt` a deliberate fault.
 
-    `lose_redis`: every killed Redis comes back empty.
+    `lose_redis`: every killed Redis comes back empty. With several `miners` chaos freezes them for a while, too.
     """
 
     samples: Path
@@ -49,6 +50,7 @@ class DemoOptions:
     chaos: int | None = None
     corrupt: str = ""
     lose_redis: bool = False
+    miners: int = 1
 
 
 @dataclass(slots=True)
@@ -263,8 +265,17 @@ class Conductor:
         """Kills with SIGKILL and starts again, at moments that the seed decides."""
         while True:
             await asyncio.sleep(self._chance.uniform(1.5, 5.0))
-            name = self._chance.choice(["relayer", "miner", "redis"])
+            name = self._chance.choice(["relayer", *stack.miner_names, "redis"])
             process = stack.processes[name]
+            if name in stack.miner_names and len(stack.miner_names) > 1 and self._chance.random() < _FREEZES:
+                # Longer than a lease: it wakes up and believes that it still owns what others took over.
+                process.freeze(frozen=True)
+                self.book.kills[f"{name} frozen"] += 1
+                try:
+                    await asyncio.sleep(self._chance.uniform(1.0, 7.0))
+                finally:
+                    process.freeze(frozen=False)
+                continue
             await asyncio.to_thread(process.kill)
             self.book.kills[name] += 1
             if name == "redis" and self._options.lose_redis:
@@ -304,7 +315,7 @@ async def _run(options: DemoOptions, stack: Stack, console: Console) -> int:
         summary(conductor.book, problems, console, options)
         if options.keep:
             console.print(f"kept running below {stack.folder}:")
-            for name in ("relayer", "rpc", "backend", "relayer-admin", "miner-admin"):
+            for name in ("relayer", "rpc", "backend", "relayer-admin", *(f"{m}-admin" for m in stack.miner_names)):
                 console.print(f"  {name:14} {stack.url(name)}")
             console.print(f"  {'gRPC':14} 127.0.0.1:{stack.ports['grpc']}\nCtrl-C ends it.")
             await stop.wait()
@@ -342,12 +353,13 @@ def run_demo(options: DemoOptions, remove: Callable[[Path], None]) -> int:
     except ManifestError as error:
         console.print(str(error), style="red")
         return 78
-    stack = Stack(options.folder, manifests, options.samples / "genesis.yaml")
+    stack = Stack(options.folder, manifests, options.samples / "genesis.yaml", options.miners)
     try:
         begun = time.monotonic()
         stack.start()
+        miners = "miner" if options.miners == 1 else f"{options.miners} miners"
         console.print(
-            f"Redis, localnet, backend, relayer (2 workers) and miner run after {time.monotonic() - begun:.1f} s"
+            f"Redis, localnet, backend, relayer (2 workers) and {miners} run after {time.monotonic() - begun:.1f} s"
         )
         code = asyncio.run(_run(options, stack, console))
     except (ConfigurationError, KeyboardInterrupt) as error:

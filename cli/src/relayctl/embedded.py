@@ -101,6 +101,10 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.child.pid, number)
 
+    def freeze(self, *, frozen: bool) -> None:
+        """SIGSTOP, or SIGCONT: a machine that hangs for a while and knows nothing of it."""
+        self._signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL for it and all its children."""
         self._signal(signal.SIGKILL)
@@ -141,11 +145,12 @@ def await_http(url: str, process: Process, seconds: float = 30.0) -> None:
 
 @dataclass(slots=True)
 class Stack:
-    """Redis, localnet, backend, relayer and miner below one folder."""
+    """Redis, localnet, backend, relayer and miners below one folder."""
 
     folder: Path
     manifests: Manifests
     genesis: Path
+    miners: int = 1
     processes: dict[str, Process] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
 
@@ -163,7 +168,8 @@ class Stack:
     def start(self) -> None:
         """Starts everything in order; raises ConfigurationError."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        names = ("redis", "grpc", "rpc", "backend", "relayer", "relayer-admin", "miner-admin")
+        miners = [f"{name}-admin" for name in self.miner_names]
+        names = ("redis", "grpc", "rpc", "backend", "relayer", "relayer-admin", *miners)
         self.ports = {name: free_port() for name in names}
         write_keys(self.folder / "keys", self.manifests)
         self._write_configs()
@@ -175,13 +181,20 @@ class Stack:
         )  # fmt: skip
         self._add("backend", [python, "-m", "localnet", "backend", "--port", str(self.ports["backend"])])
         self._add("relayer", [python, "-m", "relayer", "--config", str(self.folder / "relayer.json")])
-        self._add("miner", [python, "-m", "miner", "--config", str(self.folder / "miner.json")])
+        for name in self.miner_names:
+            self._add(name, [python, "-m", "miner", "--config", str(self.folder / f"{name}.json")])
         for process in self.processes.values():
             process.start()
         await_http(self.url("backend") + "/health", self.processes["backend"])
         await_http(self.url("rpc") + "/health", self.processes["localnet"])
-        await_http(self.url("miner-admin") + "/health", self.processes["miner"])
+        for name in self.miner_names:
+            await_http(self.url(f"{name}-admin") + "/health", self.processes[name])
         await_http(self.url("relayer") + "/ready", self.processes["relayer"])
+
+    @property
+    def miner_names(self) -> list[str]:
+        """Names of the miners' processes."""
+        return ["miner", *(f"miner-{number}" for number in range(1, self.miners))]
 
     def _add(self, name: str, command: list[str]) -> None:
         self.processes[name] = Process(name, command, self.folder / f"{name}.log")
@@ -214,11 +227,11 @@ class Stack:
         if redis_url is None:
             raise ConfigurationError("embedded: spec.redis.url or trial is needed; urlSecretRef is read in a cluster")
 
-        def placement(admin: str, port: int | None = None) -> Placement:
+        def placement(admin: str, port: int | None = None, data: str = "data") -> Placement:
             return Placement(
                 redis_url=redis_url,
                 keys_dir=self.folder / "keys",
-                data_dir=self.folder / "data",
+                data_dir=self.folder / data,
                 hot_file=self.folder / "hot.json",
                 host="127.0.0.1",
                 admin_port=ports[admin],
@@ -227,13 +240,17 @@ class Stack:
 
         hot = hot_config(local, suppliers_of(self.relay_miner, self.manifests.suppliers))
         relayer = relayer_config(local, placement("relayer-admin", ports["relayer"]))
-        miner = miner_config(local, placement("miner-admin"))
-        for name, config in (("relayer", relayer), ("miner", miner), ("hot", hot)):
+        # The first miner shares the relayer's folder, as a single machine has one; each other miner has a volume.
+        miners = {
+            name: miner_config(local, placement(f"{name}-admin", data="data" if name == "miner" else f"data-{name}"))
+            for name in self.miner_names
+        }
+        for name, config in (("relayer", relayer), ("hot", hot), *miners.items()):
             path = self.folder / f"{name}.json"
             path.write_text(config.model_dump_json(by_alias=True, indent=2), encoding="utf-8")
 
     def stop(self) -> None:
         """Stops everything, the servers last."""
-        for name in ("relayer", "miner", "backend", "localnet", "redis"):
+        for name in ("relayer", *self.miner_names, "backend", "localnet", "redis"):
             if name in self.processes:
                 self.processes[name].stop()

@@ -41,6 +41,7 @@ def version() -> None:
 @click.option("--keep", is_flag=True, help="Leave everything running afterwards and print the URLs.")
 @click.option("--chaos", type=int, help="Kill relayer, miner and Redis at random moments; the number is the seed.")
 @click.option("--corrupt", type=click.Choice(["gateway-signature"]), help="Inject a fault that must be noticed.")
+@click.option("--miners", type=click.IntRange(1, 9), default=1, show_default=True, help="Miners that share suppliers.")
 @click.option("--lose-redis", is_flag=True, help="With --chaos: a killed Redis comes back empty.")
 def demo(
     samples: Path,
@@ -49,11 +50,12 @@ def demo(
     keep: bool,
     chaos: int | None,
     corrupt: str | None,
+    miners: int,
     lose_redis: bool,
 ) -> None:
     """Run the whole money path on this machine and check the earnings."""
     folder = Path(tempfile.mkdtemp(prefix="pocket-demo-"))
-    options = DemoOptions(samples, folder, sessions, rate, keep, chaos, corrupt or "", lose_redis)
+    options = DemoOptions(samples, folder, sessions, rate, keep, chaos, corrupt or "", lose_redis, miners)
     sys.exit(run_demo(options, lambda path: shutil.rmtree(path, ignore_errors=True)))
 
 

@@ -31,7 +31,8 @@ class View:
         self._book = book
         self._stack = stack
         self._stages: Counter[str] = Counter()
-        self._totals: Counter[str] = Counter()
+        self._seen: dict[tuple[str, str], int] = {}
+        self._before: Counter[str] = Counter()
         self._live: Live | None = None
         self._last = ""
 
@@ -42,30 +43,35 @@ class View:
             self._live.start()
         try:
             while True:
-                with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
-                    await self._ask_miner(http)
+                self._stages.clear()
+                for name in self._stack.miner_names:
+                    with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
+                        await self._ask_miner(http, name)
                 self._show()
                 await asyncio.sleep(0.5 if self._live else 2.0)
         finally:
             self.finish()
 
-    async def _ask_miner(self, http: aiohttp.ClientSession) -> None:
-        async with http.get(
-            self._stack.url("miner-admin") + "/metrics", timeout=aiohttp.ClientTimeout(total=1)
-        ) as answer:
+    async def _ask_miner(self, http: aiohttp.ClientSession, miner: str) -> None:
+        url = self._stack.url(f"{miner}-admin") + "/metrics"
+        async with http.get(url, timeout=aiohttp.ClientTimeout(total=1)) as answer:
             text = await answer.text()
-        self._stages.clear()
         totals: Counter[str] = Counter()
         for line in text.splitlines():
             name, _, value = line.rpartition(" ")
             if name.startswith("pocket_miner_sessions{"):
-                self._stages[name.split('"')[1]] = int(float(value))
+                self._stages[name.split('"')[1]] += int(float(value))
             for what, prefix in _TOTALS.items():
                 if name.startswith(prefix):
                     totals[what] += int(float(value))
-        # A miner that was killed counts from zero again.
         for what in _TOTALS:
-            self._totals[what] = max(self._totals[what], totals[what])
+            before = self._seen.get((miner, what), 0)
+            if totals[what] < before:  # it was killed and counts from zero again
+                self._before[what] += before
+            self._seen[miner, what] = totals[what]
+
+    def _total(self, what: str) -> int:
+        return self._before[what] + sum(number for (_, name), number in self._seen.items() if name == what)
 
     def finish(self) -> None:
         """Ends the live table."""
@@ -81,7 +87,7 @@ class View:
             "block": book.height,
             "relays acknowledged": sum(len(row.acknowledged) for row in paid),
             "relays refused": sum(row.refused for row in book.pairs.values()),
-            **{what: self._totals[what] for what in _TOTALS},
+            **{what: self._total(what) for what in _TOTALS},
             "sessions": ", ".join(f"{n} {stage}" for stage, n in self._stages.items() if n) or "-",
             "settled": f"{len(book.settled)} of {len(paid)}",
             "earned": f"{sum(row.settled_upokt or 0 for row in book.settled)} of "

@@ -50,12 +50,10 @@ def drain_of(address: str, snapshot: Snapshot) -> Drain:
             return Drain(False, why=f"waiting for a report of {pod.name}")
         if report is not None and address in report.addresses:
             return Drain(False, why=f"{pod.name} still serves it")
-    active = [report for report in snapshot.reports if report.active]
-    if not active:
-        return Drain(False, why="no active miner reports: its open sessions are not known")
-    row = active[0].supplier(address)
-    if address not in active[0].addresses and not row:
-        return Drain(False, why=f"{active[0].pod} has not loaded its key yet")
+    owner = next((report for report in snapshot.reports if report.owns(address)), None)
+    if owner is None:
+        return Drain(False, why="no miner reports that it mines for it: its open sessions are not known")
+    row = owner.supplier(address)
     still_open = int(row.get("open") or 0)
     if still_open:
         return Drain(False, why=f"{still_open} sessions are on their way to settlement")

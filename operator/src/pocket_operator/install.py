@@ -47,7 +47,7 @@ def watching_rules() -> list[Object]:
         _rule("", ["pods"], [*READ, "patch"]),
         _rule("", ["events"], ["get", "create", "patch"]),
         # What a miner may do with its Lease the operator must be allowed itself, to be able to grant it.
-        _rule("coordination.k8s.io", ["leases"], ["get", "create", "update"]),
+        _rule("coordination.k8s.io", ["leases"], ["get", "list", "create", "update"]),
     ]
     groups: dict[str, list[str]] = {}
     for kind in WATCHED_CHILDREN:

@@ -7,7 +7,7 @@ from pocket_operator import names
 from pocket_operator.conditions import Fact, conditions, true_if
 from pocket_operator.plan import Plan
 from pocket_operator.reasons import STALLING, Reason
-from pocket_operator.snapshot import Report, Snapshot
+from pocket_operator.snapshot import Report, Snapshot, expected_pods
 
 Object = dict[str, Any]
 
@@ -19,10 +19,10 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     stateful = snapshot.children.get(("StatefulSet", names.miner(snapshot.name)))
     relayers = _workload(deployment, names.selector(snapshot.name, names.RELAYER))
     miners = _workload(stateful, names.selector(snapshot.name, names.MINER))
-    reports = [r for r in snapshot.reports if r.component == names.RELAYER or r.active]
+    reports = list(snapshot.reports)
     keys, loaded = _keys(snapshot, plan, reports)
     redis, chain = _redis(reports), _chain(reports)
-    claims = _claims(snapshot, reports)
+    claims = _claims(reports)
     problem = _problem(snapshot, plan, keys, redis, chain, (deployment, stateful))
     rolling = problem is None and (_rolls(deployment) or _rolls(stateful))
     facts = [*_summary(snapshot, plan, problem, rolling=rolling), keys, redis, chain, claims]
@@ -77,8 +77,7 @@ def _rolls(observed: Object | None) -> bool:
 
 def _keys(snapshot: Snapshot, plan: Plan, reports: list[Report]) -> tuple[Fact, str]:
     kind = ConditionType.KEYS_LOADED
-    relayers = [p for p in snapshot.pods if p.component == names.RELAYER and not p.deleting]
-    expected = len(relayers) + 1
+    expected = expected_pods(snapshot)
     loaded = sum(r.keys == plan.digests.get(r.component, "") for r in reports)
     text = f"{loaded}/{expected}"
     waiting = [f for f in plan.findings if not f.good and not f.deleting]
@@ -92,7 +91,7 @@ def _keys(snapshot: Snapshot, plan: Plan, reports: list[Report]) -> tuple[Fact, 
     if waiting:
         named = ", ".join(f"{f.name} ({f.reason})" for f in waiting[:5]) + (" ..." if len(waiting) > 5 else "")
         return Fact(kind, "False", Reason.SUPPLIERS_WAIT, f"Not all Suppliers have a usable key: {named}."), text
-    return Fact(kind, "True", Reason.LOADED, "All relayers and the miner have the published keys."), text
+    return Fact(kind, "True", Reason.LOADED, "All relayers and miners have the published keys."), text
 
 
 def _redis(reports: list[Report]) -> Fact:
@@ -100,10 +99,11 @@ def _redis(reports: list[Report]) -> Fact:
     miners = [r for r in reports if r.component == names.MINER]
     if not miners:
         return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported.")
-    problem = str(miners[0].body.get("redis") or "")
-    if problem:
-        return Fact(kind, "False", Reason.REDIS_UNREACHABLE, f"{problem} Check spec.redis and the server.")
-    return Fact(kind, "True", Reason.REACHABLE, "The miner reaches Redis.")
+    cut_off = [(r.pod, str(r.body["redis"])) for r in miners if r.body.get("redis")]
+    if cut_off:
+        pod, problem = cut_off[0]
+        return Fact(kind, "False", Reason.REDIS_UNREACHABLE, f"{pod}: {problem} Check spec.redis and the server.")
+    return Fact(kind, "True", Reason.REACHABLE, "The miners reach Redis.")
 
 
 def _chain(reports: list[Report]) -> Fact:
@@ -119,13 +119,12 @@ def _chain(reports: list[Report]) -> Fact:
     return Fact(kind, "True", Reason.REACHABLE, "Blocks arrive.")
 
 
-def _claims(snapshot: Snapshot, reports: list[Report]) -> Fact:
+def _claims(reports: list[Report]) -> Fact:
     kind = ConditionType.CLAIMS_HEALTHY
-    miners = [r for r in reports if r.active]
-    if not miners:
-        return Fact(kind, "Unknown", Reason.NO_REPORT, "No active miner has reported.")
-    rows = miners[0].body.get("suppliers") or {}
-    losing = sorted(a for a, row in rows.items() if int(row.get("lost_recently") or 0))
+    owners = [r for r in reports if r.component == names.MINER and r.body.get("owned")]
+    if not owners:
+        return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported that it mines.")
+    losing = sorted(a for r in owners for a in r.body["owned"] if int(r.supplier(a).get("lost_recently") or 0))
     if losing:
         named = ", ".join(losing[:3])
         return Fact(kind, "False", Reason.SESSION_LOST, f"Suppliers lost their last session: {named}. See theirs.")

@@ -112,10 +112,9 @@ class Report:
         """Why the pod is not ready, in its own words."""
         return tuple(str(p) for p in self.body.get("problems") or ())
 
-    @property
-    def active(self) -> bool:
-        """Whether this miner is the one that mines."""
-        return self.component == names.MINER and self.body.get("role") == "active"
+    def owns(self, address: str) -> bool:
+        """Whether this miner mines for a supplier: it holds the supplier's shard."""
+        return self.component == names.MINER and address in (self.body.get("owned") or ())
 
     def supplier(self, address: str) -> Mapping[str, Any]:
         """The miner's figures of one supplier."""
@@ -158,3 +157,10 @@ class Snapshot:
     """Address → since when a draining supplier was seen without open sessions (monotonic seconds)."""
     refusals: Mapping[ChildKey, str] = field(default_factory=dict)
     """What the API server refused at the last attempt, in its words."""
+
+
+def expected_pods(snapshot: Snapshot) -> int:
+    """How many pods should have the keys: all relayers and miners, at least one miner."""
+    living = [pod for pod in snapshot.pods if not pod.deleting]
+    miners = sum(pod.component == names.MINER for pod in living)
+    return sum(pod.component == names.RELAYER for pod in living) + max(1, miners)

@@ -8,21 +8,20 @@ from pocket_operator import names
 from pocket_operator.conditions import Fact, conditions, true_if
 from pocket_operator.plan import Plan, is_paused
 from pocket_operator.reasons import STALLING, Reason
-from pocket_operator.snapshot import Report, Snapshot
+from pocket_operator.snapshot import Snapshot, expected_pods
 from pocket_operator.supplier_keys import Finding
 
 
 def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> SupplierStatus:
     """What is the case with one Supplier, and what to do."""
-    reports = [r for r in snapshot.reports if r.component == names.RELAYER or r.active]
-    relayers = [p for p in snapshot.pods if p.component == names.RELAYER and not p.deleting]
-    miners = [r for r in reports if r.active]
-    has_key = [r for r in reports if finding.address in r.addresses and finding.reason is not Reason.KEY_IN_USE]
-    expected = len(relayers) + 1
-    row = miners[0].supplier(finding.address) if miners and finding.reason is not Reason.KEY_IN_USE else {}
-    histories = [] if finding.reason is Reason.KEY_IN_USE else _histories(snapshot, finding.address)
+    ours = finding.reason is not Reason.KEY_IN_USE
+    has_key = [r for r in snapshot.reports if finding.address in r.addresses and ours]
+    expected = expected_pods(snapshot)
+    owner = next((r for r in snapshot.reports if r.owns(finding.address) and ours), None)
+    row = owner.supplier(finding.address) if owner is not None else {}
+    histories = _histories(snapshot, finding.address) if ours else []
     keys = _keys(finding, snapshot, plan, loaded=len(has_key), expected=expected)
-    staked = _staked(finding, row, known=bool(miners))
+    staked = _staked(finding, row, known=owner is not None)
     claims = _claims(row)
     facts = [*_summary(keys, staked, finding), keys, staked, claims]
     before = (finding.supplier.get("status") or {}).get("conditions") or ()
@@ -32,7 +31,7 @@ def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> Supplie
         conditions=conditions(facts, before, generation, snapshot.now),
         address=finding.address if finding.key_hex is not None else "",
         loaded_by=f"{len(has_key)}/{expected}",
-        miner=_miner_of(miners, finding.address),
+        miner=owner.pod if owner is not None else "",
         stake=Stake.model_validate(row.get("stake") or {}),
         sessions=SupplierSessions.model_validate(row.get("sessions") or {}),
         open_sessions=int(row.get("open") or 0),
@@ -62,10 +61,6 @@ def _height(mark: str) -> int:
     return int(digits) if digits.isdecimal() else -1
 
 
-def _miner_of(miners: list[Report], address: str) -> str:
-    return next((r.pod for r in miners if address in r.addresses), "")
-
-
 def _keys(finding: Finding, snapshot: Snapshot, plan: Plan, *, loaded: int, expected: int) -> Fact:
     kind = ConditionType.KEYS_LOADED
     if not finding.good:
@@ -88,7 +83,7 @@ def _keys(finding: Finding, snapshot: Snapshot, plan: Plan, *, loaded: int, expe
             f"RelayMiner {relay_miner} is in trouble: {plan.trouble.reason}. See its conditions.",
         )  # fmt: skip
     if loaded >= expected:
-        return Fact(kind, "True", Reason.LOADED, "All relayers and the miner have the key.")
+        return Fact(kind, "True", Reason.LOADED, "All relayers and miners have the key.")
     return Fact(kind, "False", Reason.LOADING_KEYS, "The key is published; not every pod has loaded it yet.")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pocket_api.relayminer import RelayMiner
 from pocket_api.supplier import Supplier
-from pocket_api.workload import HotConfig, MinerConfig, RelayerConfig, SupplierEntry
+from pocket_api.workload import HotConfig, LeaseOwner, MinerConfig, RelayerConfig, SupplierEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Placement:
     admin_port: int = 9090
     port: int | None = None
     lease: str | None = None
+    lease_owner: LeaseOwner | None = None
+    peer_domain: str = ""
     keys_required: bool = True
 
     def __repr__(self) -> str:
@@ -76,6 +78,7 @@ def relayer_config(relay_miner: RelayMiner, placement: Placement) -> RelayerConf
             "port": spec.relayer.port if placement.port is None else placement.port,
             "workers": spec.relayer.workers,
             "recording": spec.relayer.recording,
+            "shards": spec.miner.shards,
             "drain_seconds": spec.relayer.drain_seconds,
         }
     )
@@ -89,6 +92,8 @@ def miner_config(relay_miner: RelayMiner, placement: Placement) -> MinerConfig:
             "seal_after_blocks": relay_miner.spec.miner.seal_after_blocks,
             "shards": relay_miner.spec.miner.shards,
             "lease": placement.lease,
+            "lease_owner": placement.lease_owner,
+            "peer_domain": placement.peer_domain,
             "keys_required": placement.keys_required,
         }
     )

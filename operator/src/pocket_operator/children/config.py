@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pocket_api.workload import MinerConfig, RelayerConfig
+from pocket_api.workload import LeaseOwner, MinerConfig, RelayerConfig
 from pocket_operator import names
 from pocket_operator.children.context import Context, Object
 from pocket_operator.workload_config import Placement, hot_config, miner_config, relayer_config
@@ -28,6 +28,10 @@ def _placement(context: Context) -> Placement:
         secrets_dir=SECRETS_DIR,
         admin_port=ADMIN_PORT,
         lease=names.miner(context.name),
+        lease_owner=LeaseOwner(
+            api_version="pocket.network/v1alpha1", kind="RelayMiner", name=context.name, uid=context.uid
+        ),
+        peer_domain=f"{names.miner(context.name)}.{context.namespace}.svc",
         keys_required=False,
     )
 

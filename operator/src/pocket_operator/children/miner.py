@@ -1,5 +1,6 @@
 """The miners: StatefulSet with volumes, headless Service, ServiceAccount with its Role, disruption budget."""
 
+from coordination.sharding import LeaseNames
 from pocket_operator import names
 from pocket_operator.children.config import ADMIN_PORT, CONFIG_DIR, config_digests
 from pocket_operator.children.context import Context, Object
@@ -64,18 +65,18 @@ def service(context: Context) -> Object:
 
 
 def identity(context: Context) -> list[Object]:
-    """An identity that may hold the miners' Lease and nothing else."""
+    """An identity that may hold the miners' Leases and nothing else: `list` alone cannot be limited to names."""
     name = names.miner(context.name)
+    group = LeaseNames(name, context.relay_miner.spec.miner.shards)
+    members = [group.member(str(number)) for number in range(len(group.shards))]
+    leases = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"]}
     return [
         context.object("v1", "ServiceAccount", name, names.MINER, automountServiceAccountToken=False),
         context.object(
             "rbac.authorization.k8s.io/v1", "Role", name, names.MINER,
             rules=[
-                {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
-                {
-                    "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [name],
-                    "verbs": ["get", "update"],
-                },
+                {**leases, "verbs": ["create", "list"]},
+                {**leases, "resourceNames": [group.leader, *members, *group.shards], "verbs": ["get", "update"]},
             ],
         ),
         context.object(

@@ -1,4 +1,4 @@
-"""NetworkPolicies: gateways reach relayers, the operator and Prometheus read figures, nothing else comes in."""
+"""NetworkPolicies: gateways reach relayers, miners each other, operator and Prometheus the figures; nothing else."""
 
 from pocket_operator import names
 from pocket_operator.children.config import ADMIN_PORT
@@ -15,12 +15,13 @@ def policies(context: Context) -> list[Object]:
         "podSelector": {"matchLabels": {names.LABEL_NAME: "pocket-operator"}},
     }
     admin = {"from": [operator, *(dict(p) for p in chosen.metrics_from)], "ports": [{"port": ADMIN_PORT}]}
+    miners = {"podSelector": {"matchLabels": names.selector(context.name, names.MINER)}}
     relays: Object = {"ports": [{"port": context.relay_miner.spec.relayer.port}]}
     if chosen.relays_from:
         relays["from"] = [dict(p) for p in chosen.relays_from]
     found = [
         _policy(context, names.RELAYER, names.relayer(context.name), [relays, admin]),
-        _policy(context, names.MINER, names.miner(context.name), [admin]),
+        _policy(context, names.MINER, names.miner(context.name), [{**admin, "from": [*admin["from"], miners]}]),
     ]
     if context.relay_miner.spec.redis.trial is not None:
         peers = [

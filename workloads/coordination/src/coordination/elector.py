@@ -74,6 +74,11 @@ class Step(Enum):
     WAIT = "wait"
 
 
+def seat(identity: str) -> str:
+    """Who it is across restarts, of an identity `name_uid_incarnation`."""
+    return identity.partition("_")[0]
+
+
 def observe(view: View, record: Record | None, version: str | None, now: float) -> View:
     """After a read. Any change of the record starts the wait afresh; another holder ends leadership."""
     changed = version != view.version
@@ -86,11 +91,11 @@ def next_step(view: View, now: float, timing: Timing) -> Step:
     record = view.record
     if record is None:
         return Step.CREATE
-    if record.holder == view.identity:
-        # Our own record of an earlier life of this identity is taken over like anyone else's, at once: nobody else
-        # writes under this identity.
-        return Step.RENEW if view.held_until is not None else Step.TAKE
-    if not record.holder:
+    if record.holder == view.identity and view.held_until is not None:
+        return Step.RENEW
+    # What an earlier life of this candidate holds is taken over at once: a pod of a StatefulSet runs once, and a
+    # container once in its pod. One that was cut off and lives on is stopped by the fence, as any former owner.
+    if not record.holder or seat(record.holder) == seat(view.identity):
         return Step.TAKE
     return Step.TAKE if now >= takeable_at(view, timing) else Step.WAIT
 

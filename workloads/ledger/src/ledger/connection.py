@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
@@ -17,16 +17,22 @@ from ledger.errors import LedgerUnavailable, UnsafeRedis
 _LOG = logging.getLogger("ledger.connection")
 
 
-def connect(url: str, *, timeout_seconds: float = 2.0) -> "Redis":
-    """A client whose every command has a deadline; retries are the caller's decision."""
-    return Redis.from_url(
+def connect(url: str, *, timeout_seconds: float = 2.0, connections: int = 32) -> "Redis":
+    """A client whose every command has a deadline; retries are the caller's decision.
+
+    At most `connections` are open, however many tasks there are: a command waits for a free one.
+    """
+    pool = BlockingConnectionPool.from_url(
         url,
+        max_connections=connections,
+        timeout=timeout_seconds,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
         health_check_interval=0,
     )
+    return Redis.from_pool(pool)
 
 
 def shown(url: str) -> str:

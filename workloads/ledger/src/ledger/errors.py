@@ -20,7 +20,11 @@ class LedgerFull(LedgerError):
 
 
 class Fenced(LedgerError):
-    """Another owner has a higher epoch: this one must stop writing."""
+    """Another owner has a higher epoch, `epoch`: this one must stop writing."""
+
+    def __init__(self, message: str, epoch: int) -> None:
+        super().__init__(message)
+        self.epoch = epoch
 
 
 class StaleView(LedgerError):

@@ -66,6 +66,15 @@ class Keys:
         """Relays of an application in one second."""
         return f"{self.prefix}:rate:{service_id}:{application}:{second}"
 
+    def wake(self, shard: int) -> str:
+        """Stream: suppliers of a shard that have new relays."""
+        return f"{self.prefix}:wake:{shard}"
+
+    @property
+    def leases(self) -> str:
+        """Hash: Leases of the miners, where there is no Kubernetes."""
+        return f"{self.prefix}:leases"
+
     @property
     def owner(self) -> str:
         """Who uses this prefix."""

@@ -20,6 +20,7 @@ from ledger.errors import LedgerError, LedgerFull, LedgerUnavailable, SessionClo
 from ledger.keys import Keys
 from ledger.local_log import LocalLog, Record, Segment
 from ledger.scripts import APPEND
+from ledger.wakes import Waker
 
 _REPLAY_BATCH = 256
 _BEATS_PER_SEGMENT = 30
@@ -91,12 +92,14 @@ class Publisher:
         log: LocalLog,
         limits: PublisherLimits | None = None,
         on_replay: Callable[[str], None] = lambda reason: None,
+        waker: Waker | None = None,
     ) -> None:
         self._redis = redis
         self._keys = keys
         self._log = log
         self._limits = limits or PublisherLimits()
         self._on_replay = on_replay
+        self._waker = waker
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(self._limits.queue)
         self._flushing = asyncio.Lock()
         self._incarnations: dict[str, str] = {}
@@ -175,6 +178,8 @@ class Publisher:
                 )
         finally:
             segment.pending -= 1
+        if self._waker is not None:
+            await self._waker.wake(by_supplier)
 
     async def _append_waiting(self, supplier: str, group: list[_Waiting], segment: Segment) -> None:
         end = asyncio.get_running_loop().time() + self._limits.patience_seconds
@@ -262,6 +267,8 @@ class Publisher:
                     async with self._flushing:
                         closed = await self._append(supplier, chunk, segment)
                     self.counters.replayed += sum(r.session_id not in closed for r in chunk)
+            if self._waker is not None:
+                await self._waker.wake(batches)
 
     async def _release(self) -> None:
         """Releases ended segments whose sessions are all settled or mirrored beyond what the segment holds."""

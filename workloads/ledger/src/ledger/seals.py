@@ -73,7 +73,8 @@ def _text(value: Any) -> str:
 
 def _fenced(reply: Sequence[Any]) -> None:
     if _text(reply[0]) == "fenced":
-        raise Fenced(f"another owner holds epoch {_text(reply[1])}")
+        epoch = int(_text(reply[1]))
+        raise Fenced(f"another owner holds epoch {epoch}", epoch)
 
 
 class SealStore:

@@ -1,6 +1,6 @@
 """Reading the streams of a supplier's sessions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,23 @@ class Tail:
                                     for i, fields in entries if fields]
             for name, entries in rows
         }  # fmt: skip
+
+    async def last_ids(self, session_ids: Iterable[str]) -> dict[str, str]:
+        """The last entry of each stream; '0-0' of an empty one."""
+        names = list(session_ids)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for session_id in names:
+                pipe.xrevrange(self._keys.stream(self.supplier, session_id), count=1)
+            rows: list[Any] = await pipe.execute()
+        return {name: _text(row[0][0]) if row else "0-0" for name, row in zip(names, rows, strict=True)}
+
+    async def finished(self, session_ids: Iterable[str]) -> set[str]:
+        """Which of the sessions their owner has ended."""
+        names = list(session_ids)
+        if not names:
+            return set()
+        rows: Any = await self._redis.hmget(self._keys.closed(self.supplier), names)
+        return {name for name, row in zip(names, rows, strict=True) if row and _text(row).startswith("done/")}
 
     async def mark_mirrored(self, marks: Mapping[str, str]) -> None:
         """Publishes up to where a volume holds the relays, durably: session id → `incarnation/id`."""

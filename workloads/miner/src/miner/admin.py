@@ -1,6 +1,6 @@
 """The miner's own port: health, readiness, metrics, what it owns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -12,7 +12,14 @@ Facts = Callable[[], Mapping[str, Any]]
 
 
 async def serve_admin(
-    host: str, port: int, *, health: Facts, report: Facts, status: Facts, problem: Callable[[], str | None]
+    host: str,
+    port: int,
+    *,
+    health: Facts,
+    report: Facts,
+    status: Facts,
+    problem: Callable[[], str | None],
+    routes: Sequence[web.RouteDef] = (),
 ) -> web.AppRunner:
     """Serves until the runner is cleaned up; raises ConfigurationError when the port is taken."""
 
@@ -37,6 +44,7 @@ async def serve_admin(
             web.get("/health", show(health)),
             web.get("/ready", show_ready),
             web.get("/metrics", show_metrics),
+            *routes,
         ]
     )
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)

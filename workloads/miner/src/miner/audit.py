@@ -66,12 +66,14 @@ class Audit:
         """Closes the file."""
         self._database.close()
 
-    def next_epoch(self, known: int = 0) -> int:
-        """One more than any epoch seen here or in Redis; durable before it is used."""
-        row = self._database.execute("SELECT value FROM meta WHERE name='epoch'").fetchone()
-        epoch = max(int(row[0]) if row else 0, known) + 1
-        self._database.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (str(epoch),))
-        return epoch
+    def epoch(self, shard: int) -> int:
+        """The highest epoch under which this volume's miner acted on a shard."""
+        row = self._database.execute("SELECT value FROM meta WHERE name=?", (f"epoch/{shard}",)).fetchone()
+        return int(row[0]) if row else 0
+
+    def keep_epoch(self, shard: int, epoch: int) -> None:
+        """Keeps the epoch of a shard before it is acted on."""
+        self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"epoch/{shard}", str(epoch)))
 
     def keep_seal(self, supplier: str, session_end: int, seal: Seal, signed: str) -> None:
         """Keeps a seal before its claim is broadcast; an existing one is never replaced."""

@@ -178,6 +178,36 @@ class ClaimDesk:
     def _message(self, session: TrackedSession, root: bytes) -> Message:
         return create_claim_message(self.supplier, session.header, root)
 
+    async def learn_seals(self, seals: Mapping[str, tuple[int, Seal]]) -> None:
+        """Keeps what peers had sealed, so that nothing else is ever claimed for these sessions."""
+        known = self.audit.seals(self.supplier)
+        for session_id, (end, seal) in seals.items():
+            if session_id not in known and self.audit.outcome(self.supplier, session_id) is None:
+                self._keep(seal, end, "", needed=False)
+
+    async def adopt(self, session: TrackedSession, block: Block) -> None:
+        """A claim on chain that no seal is known of: ours if our leaves have its root, a stranger's otherwise.
+
+        A stranger's claim is neither replaced nor proven. Raises what Redis raises.
+        """
+        session_id, end = session.header.session_id, session.end
+        await self._close_and_read({session_id: session}, end)
+        found = await self.pool.root(self.mirror.path(end), self.supplier, session_id)
+        if found.root != session.claimed_root:
+            session.foreign = True
+            metrics.FOREIGN.inc()
+            session.details["foreign_root"] = session.claimed_root.hex()
+            _LOG.error(
+                "a claim on chain has a root that is not ours: does another miner use this supplier's key?",
+                extra={"fields": {"supplier": self.supplier, "session": session_id, "height": block.height}},
+            )
+            return
+        seal = Seal(session_id, found.root, found.leaf_digest, block.height, self.store.epoch)
+        await self.store.restore({session_id: seal}, {session_id: end})
+        self._keep(seal, end, "", needed=False)
+        session.seal = seal
+        _LOG.info("claim adopted", extra={"fields": {"supplier": self.supplier, "session": session_id}})
+
     async def load_seals(self, sessions: Mapping[str, TrackedSession]) -> None:
         """Takes over existing seals, from Redis and from the mirror; Redis gets back what it lost."""
         kept = self.audit.seals(self.supplier)

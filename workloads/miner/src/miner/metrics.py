@@ -3,6 +3,7 @@
 from prometheus_client import Counter, Gauge
 
 RELAYS = Counter("pocket_miner_relays_mirrored_total", "Relays that became leaves.", ["supplier"])
+FOLLOWED = Counter("pocket_miner_relays_followed_total", "Relays mirrored as the standby.", ["supplier"])
 REFUSED = Counter("pocket_miner_relays_refused_total", "Ledger entries that the index gate refused.", ["reason"])
 SESSIONS = Gauge("pocket_miner_sessions", "Sessions by stage.", ["stage"])
 CLAIMS = Counter("pocket_miner_claims_total", "Claim messages by result.", ["result"])
@@ -15,3 +16,9 @@ HEIGHT = Gauge("pocket_miner_block_height", "Latest block height seen.")
 ERRORS = Counter("pocket_miner_errors_total", "Failed steps that are tried again.", ["step"])
 CACHE = Counter("pocket_miner_chain_answers_total", "Chain answers by source: memory, redis, chain.", ["source"])
 LAG = Gauge("pocket_miner_tail_sessions", "Sessions that are tailed.")
+FOREIGN = Counter("pocket_miner_foreign_claims_total", "Claims on chain with a root that is not ours.")
+SHARDS = Gauge("pocket_miner_shards", "Shards that this miner holds.")
+LEADER = Gauge("pocket_miner_leader", "1 on the miner that does the jobs of one alone.")
+SUPPLIERS = Gauge("pocket_miner_suppliers", "Suppliers that this miner mines, or follows as the standby.", ["role"])
+LEASE_WRITES = Counter("pocket_miner_lease_writes_total", "Writes to Leases.")
+MERGED = Counter("pocket_miner_relays_merged_total", "Relays that Redis had lost and a peer's volume held.")

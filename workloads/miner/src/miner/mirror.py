@@ -140,6 +140,31 @@ class SessionEndFile:
                 raise KeyError(path.hex())
             return LeafContent(bytes(row[0]), int(row[1]))
 
+    def page(self, supplier: str, session_id: str, after: bytes, most_bytes: int) -> tuple[list[bytes], bytes]:
+        """Relays by path after `after`, at least one and about `most_bytes` of them; and the last path."""
+        values: list[bytes] = []
+        last, size = after, 0
+        with self._lock:
+            number = self._number(supplier, session_id)
+            rows = self._database.execute(
+                "SELECT path, value FROM leaf WHERE session=? AND path>? ORDER BY path", (number, after)
+            )
+            for path, value in rows:
+                values.append(bytes(value))
+                last, size = bytes(path), size + len(value)
+                if size >= most_bytes:
+                    break
+        return values, last
+
+    def add(self, supplier: str, session_id: str, leaves: Iterable[Leaf]) -> int:
+        """Stores leaves that did not come from the stream; the position stays. The number that were new."""
+        with self._lock:
+            number = self._number(supplier, session_id)
+            if number is None:
+                return 0
+            row = self._database.execute("SELECT position, incarnation FROM session WHERE id=?", (number,)).fetchone()
+            return self.store(supplier, session_id, leaves, 0, row[0], row[1])
+
     def remove(self, supplier: str, session_id: str) -> bool:
         """Deletes a session; whether the file is empty now."""
         with self._lock:

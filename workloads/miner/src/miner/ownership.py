@@ -1,82 +1,68 @@
-"""Which miner of a RelayMiner mines: the one that holds the Lease; the others stand by.
+"""How miners of a RelayMiner share its suppliers: by Leases in Kubernetes, by the same records in Redis without it.
 
-The Lease gives liveness only. Safety is the fence of each supplier in Redis and the seal: a former owner's writes are
-refused, and nothing but sealed roots is ever broadcast.
+A Lease gives liveness only. Safety is the fence of each supplier in Redis and the seal: a former owner's writes are
+refused, and nothing but sealed roots is ever broadcast (docs/fragile/ownership.md).
 """
 
-import asyncio
-import contextlib
-import logging
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from coordination.elector import timing_for_blocks
+from redis.asyncio import Redis
+
+from coordination.elector import seat, timing_for_blocks
 from coordination.kube_api import KubeError, connect
-from coordination.lease import LeaseElector
+from coordination.kube_leases import KubeLeaseStore
+from coordination.lease_store import LeaseStore
+from coordination.sharding import LeaseNames, Owner, ShardKeeper
+from ledger.keys import Keys
+from miner.redis_leases import RedisLeaseStore
+from pocket_api.workload import MinerConfig
 from shannon.errors import ConfigurationError
 
-_LOG = logging.getLogger("miner.ownership")
+_EMBEDDED_GROUP = "miners"
 
 
-class Ownership:
-    """`role` is what /report shows."""
+def identity_of(config: MinerConfig) -> str:
+    """`name_uid_incarnation`: the name stays across restarts, and peers find the miner by it."""
+    name = os.environ.get("POD_NAME") if config.lease else None
+    name = name or f"{config.admin_host}:{config.admin_port}"
+    return f"{name}_{os.environ.get('POD_UID', '')}_{secrets.token_hex(4)}"
 
-    def __init__(self, elector: LeaseElector | None) -> None:
-        self._elector = elector
-        self.role = "active" if elector is None else "standby"
 
-    async def acquire(self, stop: asyncio.Event) -> bool:
-        """Waits for the Lease; False when stopped first. Without a Lease there is nothing to wait for."""
-        if self._elector is None:
-            return True
-        if not await self._elector.acquire(stop):
-            return False
-        self.role = "active"
-        return True
+def peer_urls(config: MinerConfig, keeper: ShardKeeper) -> Callable[[], Sequence[str]]:
+    """Where the other miners that live can be asked."""
 
-    async def hold(self, stop: asyncio.Event) -> None:
-        """Sets `stop` once another miner holds the Lease.
+    def url(name: str) -> str:
+        if config.lease is None:
+            return f"http://{name}"
+        return f"http://{name}.{config.peer_domain}:{config.admin_port}"
 
-        An API server that cannot be reached ends nothing: nobody else can take the Lease then either, and should
-        somebody have done so, its fence stops this one.
-        """
-        if self._elector is None:
-            return
-        while not stop.is_set():
-            reason = await self._elector.hold(stop)
-            if not reason or stop.is_set():
-                return
-            if self._elector.holder not in ("", self._elector.identity):
-                _LOG.error("%s: this miner stops", reason)
-                stop.set()
-                return
-            _LOG.warning("%s: mining goes on while the fence is ours", reason)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await stop.wait()
+    def urls() -> Sequence[str]:
+        me = seat(keeper.identity)
+        return [url(name) for name in sorted({seat(member) for member in keeper.members} - {me})]
 
-    async def release(self) -> None:
-        """Hands over at once."""
-        if self._elector is not None:
-            self.role = "standby"
-            await self._elector.release()
+    return urls
 
 
 @asynccontextmanager
-async def ownership(namespace: str, lease: str | None, block_seconds: float) -> AsyncIterator[Ownership]:
-    """With the API server of the pod, or without one; raises ConfigurationError."""
-    if lease is None:
-        yield Ownership(None)
+async def shard_keeper(config: MinerConfig, redis: "Redis", keys: Keys, owner: Owner) -> AsyncIterator[ShardKeeper]:
+    """This miner's part in sharing; raises ConfigurationError where the API server cannot be used."""
+    timing = timing_for_blocks(config.chain.block_seconds)
+
+    def keeper(store: LeaseStore, group: str) -> ShardKeeper:
+        return ShardKeeper(store, LeaseNames(group, config.shards), identity_of(config), owner, timing)
+
+    if config.lease is None:
+        yield keeper(RedisLeaseStore(redis, keys.leases, call_seconds=timing.call), _EMBEDDED_GROUP)
         return
-    identity = f"{os.environ.get('POD_NAME', 'miner')}_{os.environ.get('POD_UID', '')}_{secrets.token_hex(4)}"
     try:
         async with connect() as api:
-            owner = Ownership(LeaseElector(api, namespace, lease, identity, timing=timing_for_blocks(block_seconds)))
-            try:
-                yield owner
-            finally:
-                await owner.release()
+            store = KubeLeaseStore(
+                api, config.namespace, config.lease, call_seconds=timing.call,
+                owner=config.lease_owner.model_dump(by_alias=True) if config.lease_owner else None,
+            )  # fmt: skip
+            yield keeper(store, config.lease)
     except KubeError as error:
         raise ConfigurationError(f"miner: {error}") from error

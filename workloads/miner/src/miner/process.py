@@ -1,12 +1,11 @@
-"""One miner process: wiring, block feed, tail loops, health."""
+"""One miner process: wiring, block feed, health."""
 
 import asyncio
 import contextlib
 import logging
 import signal
-import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -16,16 +15,19 @@ from redis.exceptions import RedisError
 from coordination.file_lock import FileLock, OwnedElsewhere
 from ledger.chain_cache import CachedChain
 from ledger.connection import await_safe_redis, connect, inspect
-from ledger.errors import Fenced, LedgerError
+from ledger.errors import LedgerError
 from ledger.heights import BlockPublisher
 from ledger.keys import Keys
-from miner import metrics
+from ledger.wakes import WakeReader
+from miner import metrics, peers
 from miner.admin import serve_admin
 from miner.audit import Audit
+from miner.board import BlockBoard
+from miner.fleet import Fleet
 from miner.mirror import Mirror
-from miner.ownership import Ownership, ownership
+from miner.ownership import peer_urls, shard_keeper
 from miner.report import Reports
-from miner.supplier_miner import SupplierMiner
+from miner.stages import Stage
 from miner.suppliers import Suppliers
 from miner.trie_pool import TriePool
 from pocket_api.workload import MinerConfig
@@ -34,13 +36,12 @@ from shannon.chain.feed import BlockFeed
 from shannon.chain.identity import require_chain_id
 from shannon.chain.model import Block
 from shannon.chain.nodes import NodeAddress
-from shannon.errors import ConfigurationError, PocketError
+from shannon.errors import ConfigurationError
 
 _LOG = logging.getLogger("miner")
-_TAIL_IDLE_SECONDS = 0.1
 _REDIS_SETTLES_SECONDS = 5.0
-_KEYS_SECONDS = 1.0
 _STAKES_SECONDS = 5.0
+_STAKE_PAUSE_SECONDS = 0.1  # for each supplier: a thousand of them are ten questions a second, not hundreds
 _STALE_SECONDS = 10.0
 _STALE_BLOCKS = 5
 
@@ -69,16 +70,15 @@ class RedisWatch:
 
 
 class Miner:
-    """All suppliers of one data folder."""
+    """The miner of one data folder."""
 
     def __init__(self, config: MinerConfig) -> None:
         self._config = config
         self._stop = asyncio.Event()
-        self._block: Block | None = None
-        self._news = asyncio.Event()
+        self._board = BlockBoard()
         self._block_at = time.monotonic()
         self._redis_problem = ""
-        self._suppliers: dict[str, SupplierMiner] = {}
+        self._urls: Sequence[str] = ()
 
     async def run(self) -> None:
         """Mines until SIGTERM or SIGINT."""
@@ -109,164 +109,115 @@ class Miner:
             pool = TriePool()
             stack.callback(pool.close)
             watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds))
-            reports = Reports(audit)
-            suppliers = Suppliers(config, redis, chain, comet, mirror, audit, pool, watch.settled, reports)
-            owner = await stack.enter_async_context(
-                ownership(config.namespace, config.lease, config.chain.block_seconds)
-            )
+            suppliers = Suppliers(
+                config, redis, keys, chain, comet, mirror, audit, pool, watch.settled, Reports(audit),
+                peers.Peers(http, lambda: self._urls),
+            )  # fmt: skip
+            fleet = Fleet(suppliers, self._board, config.chain.block_seconds)
+            fleet.keeper = await stack.enter_async_context(shard_keeper(config, redis, keys, fleet))
+            self._first_keys(suppliers)
             admin = await serve_admin(
                 config.admin_host, config.admin_port,
-                health=lambda: {"status": "ok", "height": self._height, "role": owner.role},
-                report=lambda: self._report(suppliers, owner), status=lambda: self._status(audit),
-                problem=lambda: self._problem(suppliers),
+                health=lambda: {"status": "ok", "height": self._board.height, "role": _role(fleet)},
+                report=lambda: self._report(suppliers, fleet), status=lambda: self._status(fleet, audit),
+                problem=lambda: self._problem(suppliers), routes=peers.routes(mirror, audit),
             )  # fmt: skip
             stack.push_async_callback(admin.cleanup)
-            publisher = BlockPublisher(redis, keys)
-
-            async def on_block(block: Block) -> None:
-                self._block = block
-                self._block_at = time.monotonic()
-                metrics.HEIGHT.set(block.height)
-                self._news.set()
-                await publisher.publish(block)
-
-            feed = BlockFeed(
-                comet, on_block, poll_seconds=min(1.0, config.chain.block_seconds / 2),
-                on_error=lambda error: _LOG.warning("block feed: %s", error),
-            )  # fmt: skip
             async with asyncio.TaskGroup() as group:
-                tasks = {group.create_task(feed.run()), group.create_task(self._watch_redis(watch))}
-                if await owner.acquire(self._stop):
-                    await self._take_over(suppliers)
-                    tasks |= {
-                        group.create_task(owner.hold(self._stop)),
-                        group.create_task(self._decide_for_ever(chain)),
-                        group.create_task(self._look_at_stakes(suppliers)),
-                        *(group.create_task(self._tail_for_ever(s)) for s in self._suppliers.values()),
-                    }
-                    tasks.add(group.create_task(self._watch_keys(suppliers, group, tasks)))
-                await self._stop.wait()
-                for task in list(tasks):
+                tasks = [
+                    group.create_task(self._feed(comet, BlockPublisher(redis, keys), fleet).run()),
+                    group.create_task(self._watch_redis(watch, fleet)),
+                    group.create_task(fleet.watch_keys()),
+                    group.create_task(fleet.listen(WakeReader(redis, keys))),
+                    group.create_task(fleet.follow()),
+                    group.create_task(self._look_at_stakes(suppliers, fleet)),
+                    group.create_task(self._observe(chain, fleet)),
+                ]
+                await fleet.keeper.run(self._stop)
+                await fleet.stop()
+                for task in tasks:
                     task.cancel()
 
-    async def _take_over(self, suppliers: Suppliers) -> None:
-        """The first set of keys; raises ConfigurationError where one is required and none is there."""
-        await suppliers.refresh()
-        self._suppliers = suppliers.mining
-        if self._suppliers:
+    def _first_keys(self, suppliers: Suppliers) -> None:
+        """Raises ConfigurationError where a key is required and none is there."""
+        suppliers.reload()
+        if suppliers.addresses:
             return
         text = f"no supplier key is loaded from {self._config.keys_dir}"
         if self._config.keys_required:
             raise ConfigurationError(f"miner: {text}. Put one file per supplier there.")
         _LOG.warning("%s: waiting for one", text)
 
-    async def _look_at_stakes(self, suppliers: Suppliers) -> None:
-        while True:
-            await suppliers.look_at_stakes()
-            await asyncio.sleep(_STAKES_SECONDS)
+    def _feed(self, comet: CometClient, publisher: BlockPublisher, fleet: Fleet) -> BlockFeed:
+        async def on_block(block: Block) -> None:
+            self._block_at = time.monotonic()
+            metrics.HEIGHT.set(block.height)
+            self._board.post(block)
+            if fleet.keeper.leads:
+                await publisher.publish(block)
 
-    async def _watch_keys(self, suppliers: Suppliers, group: asyncio.TaskGroup, tasks: set[asyncio.Task[None]]) -> None:
-        """Suppliers come and go with their keys, without restart."""
-        while True:
-            await asyncio.sleep(_KEYS_SECONDS)
-            try:
-                added = await suppliers.refresh()
-            except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
-                metrics.ERRORS.labels("keys").inc()
-                _LOG.warning("keys: %s", error)
-                continue
-            for supplier in added:
-                task = group.create_task(self._tail_for_ever(supplier))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+        return BlockFeed(
+            comet, on_block, poll_seconds=min(1.0, self._config.chain.block_seconds / 2),
+            on_error=lambda error: _LOG.warning("block feed: %s", error),
+        )  # fmt: skip
 
-    async def _watch_redis(self, watch: RedisWatch) -> None:
+    async def _look_at_stakes(self, suppliers: Suppliers, fleet: Fleet) -> None:
+        while True:
+            mine = list(fleet.running)
+            await suppliers.look_at_stakes(mine)
+            await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))
+
+    async def _watch_redis(self, watch: RedisWatch, fleet: Fleet) -> None:
         while True:
             try:
                 restarted = await watch.look()
                 self._redis_problem = ""
                 if restarted:
-                    for supplier in self._suppliers.values():
-                        supplier.tailer.reread()
+                    fleet.reread()
             except (LedgerError, RedisError, OSError, TimeoutError) as error:
                 self._redis_problem = str(error) or type(error).__name__
                 metrics.ERRORS.labels("redis").inc()
                 _LOG.warning("Redis: %s", error)
             await asyncio.sleep(0.5)
 
-    async def _tail_for_ever(self, supplier: SupplierMiner) -> None:
-        failures = 0
-        while not (supplier.retiring and not supplier.sessions):
-            try:
-                read = await supplier.tail()
-                failures = 0
-                metrics.LAG.set(sum(len(s.sessions) for s in self._suppliers.values()))
-            except Fenced as error:
-                self._lost_ownership(error)
-                return
-            except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
-                # A full volume stops mirroring, never claims: what is not mirrored is still in the streams.
-                metrics.ERRORS.labels("tail").inc()
-                failures += 1
-                if failures == 1:
-                    _LOG.warning("tailing: %s", error, extra={"fields": {"supplier": supplier.supplier}})
-                await asyncio.sleep(min(2.0, 0.1 * 2 ** min(failures, 5)))
-                continue
-            if not read:
-                await asyncio.sleep(_TAIL_IDLE_SECONDS)
-
-    async def _decide_for_ever(self, chain: CachedChain) -> None:
-        """At every new block, and again after a while without one, every supplier decides; bursts collapse."""
+    async def _observe(self, chain: CachedChain, fleet: Fleet) -> None:
+        """Figures of the whole process."""
+        seen = written = 0
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(1.0, self._config.chain.block_seconds)):
-                    await self._news.wait()
-            self._news.clear()
-            block = self._block
-            if block is None:
-                continue
-            stages: dict[str, int] = {}
-            for supplier in list(self._suppliers.values()):
-                # One supplier's trouble must not keep the others from their windows.
-                try:
-                    for stage, number in (await supplier.on_block(block, await chain.proof_params())).items():
-                        stages[stage] = stages.get(stage, 0) + number
-                except Fenced as error:
-                    self._lost_ownership(error)
-                    return
-                except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
-                    metrics.ERRORS.labels("decide").inc()
-                    _LOG.warning("deciding: %s", error, extra={"fields": {"supplier": supplier.supplier}})
-            for stage in ("ACTIVE", "GRACE", "CLAIMABLE", "SEALED", "CLAIMED", "PROOFABLE", "PROVED", "SETTLED"):
-                metrics.SESSIONS.labels(stage).set(stages.get(stage, 0))
+            await self._board.wait(seen, max(1.0, self._config.chain.block_seconds))
+            seen = self._board.height
+            self._urls = peer_urls(self._config, fleet.keeper)()
+            stages = fleet.stages()
+            for stage in Stage:
+                metrics.SESSIONS.labels(stage.value).set(stages.get(stage.value, 0))
+            metrics.LAG.set(sum(len(running.supplier.sessions) for running in fleet.running.values()))
             for source, number in chain.counters.taken():
                 metrics.CACHE.labels(source).inc(number)
+            metrics.LEASE_WRITES.inc(fleet.keeper.writes - written)
+            written = fleet.keeper.writes
 
-    def _lost_ownership(self, error: Fenced) -> None:
-        _LOG.error("%s: this miner stops", error)
-        self._stop.set()
-
-    def _status(self, audit: Audit) -> Mapping[str, Any]:
+    def _status(self, fleet: Fleet, audit: Audit) -> Mapping[str, Any]:
         sessions = {
             address: [
                 {"session_id": i, "end": s.end, "sealed": s.seal is not None, "service": s.header.service_id}
-                for i, s in supplier.sessions.items()
+                for i, s in running.supplier.sessions.items()
             ]
-            for address, supplier in self._suppliers.items()
+            for address, running in fleet.running.items()
         }
-        return {"height": self._height, "sessions": sessions, "outcomes": audit.outcomes()}
-
-    def _report(self, suppliers: Suppliers, owner: Ownership) -> Mapping[str, Any]:
-        problem = self._problem(suppliers)
+        shards = {str(shard): epoch for shard, epoch in fleet.epochs.items()}
         return {
-            "component": "miner", "role": owner.role, "keys": suppliers.digest, "addresses": suppliers.addresses,
-            "height": self._height, "problems": [problem] if problem else [],
-            "redis": self._redis_problem, "suppliers": suppliers.reports.rows(),
+            "height": self._board.height, "sessions": sessions, "outcomes": audit.outcomes(),
+            "shards": shards, "leader": fleet.keeper.leads, "members": sorted(fleet.keeper.members),
         }  # fmt: skip
 
-    @property
-    def _height(self) -> int:
-        return self._block.height if self._block else 0
+    def _report(self, suppliers: Suppliers, fleet: Fleet) -> Mapping[str, Any]:
+        problem = self._problem(suppliers)
+        return {
+            "component": "miner", "role": _role(fleet), "keys": suppliers.digest, "addresses": suppliers.addresses,
+            "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
+            "height": self._board.height, "problems": [problem] if problem else [],
+            "redis": self._redis_problem, "suppliers": suppliers.reports.rows(),
+        }  # fmt: skip
 
     def _problem(self, suppliers: Suppliers) -> str | None:
         """Why this miner is not ready."""
@@ -278,3 +229,7 @@ class Miner:
         if not suppliers.addresses:
             return None if not self._config.keys_required else "no supplier key is loaded"
         return None
+
+
+def _role(fleet: Fleet) -> str:
+    return "active" if fleet.epochs else "standby"

@@ -37,6 +37,8 @@ class TrackedSession:
     seal: Seal | None = None
     requirement: ProofRequirement | None = None
     lost: str = ""
+    claimed_root: bytes = b""  # of the claim on chain, as last seen
+    foreign: bool = False  # the claim on chain is of nobody that we know
     details: dict[str, object] = field(default_factory=dict)
 
     @property

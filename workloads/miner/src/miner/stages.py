@@ -31,6 +31,7 @@ class Action(enum.Enum):
     SEAL = "seal"
     SEND_CLAIM = "send the claim"
     SEND_PROOF = "send the proof"
+    ADOPT = "compare with the claim on chain"
     CONCLUDE = "find out how the session ended"
 
 
@@ -107,6 +108,9 @@ def decide(facts: Facts, height: int) -> Decision:
         return _before_claim(facts, height)
     if facts.claim is ClaimState.VALIDATED:
         return Decision(Stage.PROVED, Action.NOTHING)
+    if not facts.sealed and facts.claim is ClaimState.PENDING:
+        # Claimed by an owner whose seal is lost: never claimed again, and proven only if our leaves have that root.
+        return Decision(Stage.CLAIMED, Action.ADOPT)
     if height < windows.proof_open:
         return Decision(Stage.CLAIMED, Action.NOTHING)
     if facts.requirement is ProofRequirement.NOT_REQUIRED:

@@ -16,6 +16,7 @@ from miner import metrics
 from miner.audit import Audit, Outcome
 from miner.claims import ClaimDesk
 from miner.mirror import Mirror
+from miner.peers import Peers
 from miner.proofs import ProofDesk
 from miner.report import SupplierReport
 from miner.sessions import TrackedSession
@@ -39,6 +40,8 @@ def claim_state(session: TrackedSession, claims: dict[str, Claim] | None) -> Cla
     claim = claims.get(session.header.session_id)
     if claim is None:
         return ClaimState.ABSENT
+    if session.foreign:
+        return ClaimState.FOREIGN
     if session.seal is not None and claim.root_hash != session.seal.root:
         return ClaimState.FOREIGN
     return {1: ClaimState.VALIDATED, 2: ClaimState.INVALID}.get(claim.proof_validation_status, ClaimState.PENDING)
@@ -61,9 +64,12 @@ class SupplierMiner:
     seal_after_blocks: int
     redis_settled: Callable[[], bool]
     report: SupplierReport = field(default_factory=SupplierReport)
+    peers: Peers | None = None
     retiring: bool = False
     _finished: dict[str, int] = field(default_factory=dict)
     _started: bool = False
+    _unfenced: bool = False
+    _unmerged: bool = False  # a peer or the chain did not answer: what peers hold is asked for again
 
     async def start(self) -> None:
         """Fences predecessors, takes up the mirror and the seals; raises what Redis raises."""
@@ -71,15 +77,36 @@ class SupplierMiner:
         self.tailer.restore()
         for session_id in [i for i in self.sessions if self.audit.outcome(self.supplier, i)]:
             await self._drop(self.sessions.pop(session_id))
+        for session_id in await self.tailer.ended_elsewhere():
+            session = self.sessions.pop(session_id)
+            self.mirror.remove(session.end, self.supplier, session_id)
         await self.tailer.discover(self._finished)
+        if self.peers is not None:
+            await self.claims.learn_seals(await self.peers.seals(self.supplier))
         await self.claims.load_seals(self.sessions)
+        await self._merge_peers()
         self._started = True
+
+    async def _merge_peers(self) -> None:
+        """Takes from peers' volumes what Redis does not have any more; peers that do not answer are left out."""
+        self._unmerged = self.peers is not None and not await self.tailer.merge(self.peers, self._finished)
+
+    def meet_redis_anew(self) -> None:
+        """After a restart of Redis: it may hold other content under known ids, and an older fence."""
+        self.tailer.reread()
+        self._unfenced = True
 
     async def tail(self) -> int:
         """One round of tailing; the number of entries read."""
         if not self._started:
             await self.start()
-        await self.tailer.discover(self._finished)
+        lost = await self.tailer.discover(self._finished)
+        if lost or self._unfenced:
+            # Another Redis, an emptied one, or one that went back in time: it may know no fence.
+            await self.store.fence()
+            self._unfenced = False
+        if lost:
+            await self._merge_peers()
         return await self.tailer.tail_once()
 
     async def on_block(self, block: Block, proof: ProofParams) -> dict[str, int]:
@@ -89,7 +116,9 @@ class SupplierMiner:
         if any(s.seal is None for s in self.sessions.values()):
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 await self.claims.load_seals(self.sessions)
-        claims = await self._claims()
+        if self._unmerged and any(s.seal is None for s in self.sessions.values()):
+            await self._merge_peers()
+        claims = await self._claims(block.height)
         stages: dict[str, int] = defaultdict(int)
         seen: dict[str, str] = {}
         groups: dict[tuple[Action, int], list[TrackedSession]] = defaultdict(list)
@@ -118,8 +147,12 @@ class SupplierMiner:
                 )  # fmt: skip
         return stages
 
-    async def _claims(self) -> dict[str, Claim] | None:
-        if not any(s.seal is not None for s in self.sessions.values()):
+    async def _claims(self, height: int) -> dict[str, Claim] | None:
+        """Claims on chain by session; None: unknown. Nobody asks before a claim can be there."""
+        if not any(
+            s.seal is not None or (s.windows is not None and height >= s.windows.claim_open)
+            for s in self.sessions.values()
+        ):
             return {}
         try:
             return {claim.header.session_id: claim for claim in await self.chain.claims_of(self.supplier)}
@@ -141,6 +174,8 @@ class SupplierMiner:
             return None
         if block.height >= windows.proof_seed:
             await self.proofs.decide(session, proof)
+        claim = (claims or {}).get(session.header.session_id)
+        session.claimed_root = claim.root_hash if claim is not None else session.claimed_root
         facts = Facts(
             windows, session.seal is not None, claim_state(session, claims), session.requirement, self.seal_after_blocks
         )
@@ -154,6 +189,10 @@ class SupplierMiner:
                 await self.claims.send_again(group, block)
             case Action.SEND_PROOF:
                 await self.proofs.prove(group, block)
+            case Action.ADOPT:
+                await self._merge_peers()
+                for session in group:
+                    await self.claims.adopt(session, block)
             case Action.CONCLUDE:
                 for session in group:
                     await self._conclude(session, block)
@@ -175,7 +214,18 @@ class SupplierMiner:
             if 3 * left > length and left > 1:
                 raise
             _LOG.warning("Redis is away and the claim window closes: sealing what is mirrored")
-            await self.claims.seal_and_claim(group, block, proof, mirror_only=True)
+            await self._seal_from_mirrors(group, block, proof)
+
+    async def _seal_from_mirrors(self, group: list[TrackedSession], block: Block, proof: ProofParams) -> None:
+        """Nothing but the chain can tell now whether another owner has claimed: what is claimed is never sealed again.
+
+        Raises what the chain raises.
+        """
+        claimed = {claim.header.session_id for claim in await self.chain.claims_of(self.supplier)}
+        free = [session for session in group if session.header.session_id not in claimed]
+        await self._merge_peers()
+        if free:
+            await self.claims.seal_and_claim(free, block, proof, mirror_only=True)
 
     async def _conclude(self, session: TrackedSession, block: Block) -> None:
         windows = session.windows

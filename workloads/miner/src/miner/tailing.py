@@ -1,13 +1,17 @@
 """Tailing a supplier's streams into the mirror, through the gate."""
 
 import asyncio
+import functools
 import logging
 from collections.abc import Mapping
+
+from redis.exceptions import RedisError
 
 from ledger.tail import Entry, Tail
 from miner import metrics
 from miner.gate import Refused, Terms, leaf_of
 from miner.mirror import Mirror
+from miner.peers import Peers
 from miner.sessions import TrackedSession, header_of
 from shannon.chain.client import ChainClient
 from shannon.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError
@@ -18,12 +22,21 @@ _LOG = logging.getLogger("miner.tailing")
 class Tailer:
     """Reads what is new of every session; positions are durable in the mirror."""
 
-    def __init__(self, tail: Tail, mirror: Mirror, chain: ChainClient, sessions: dict[str, TrackedSession]) -> None:
+    def __init__(
+        self,
+        tail: Tail,
+        mirror: Mirror,
+        chain: ChainClient,
+        sessions: dict[str, TrackedSession],
+        *,
+        owner: bool = True,
+    ) -> None:
         self._tail = tail
+        self._owner = owner  # who follows as a standby tells relayers nothing of its volume
         self._mirror = mirror
         self._chain = chain
         self._sessions = sessions
-        self._incarnation = ""
+        self._incarnation: str | None = None  # None: not asked yet
         # Tail loop and sealing both read; a position must never go back because the slower one finished last.
         self._reading = asyncio.Lock()
         # Grows with every reread: what was read before it must not move a position.
@@ -43,15 +56,27 @@ class Tailer:
                         header_of(row.header), row.position, row.incarnation
                     )
 
+    async def ended_elsewhere(self) -> list[str]:
+        """Sessions that another owner ended while this volume was not theirs; raises what Redis raises.
+
+        They were read in this life of Redis, and Redis has dropped them: only an owner does that, after it recorded
+        the outcome. A second outcome here would count their payment twice.
+        """
+        incarnation, known = await self._tail.incarnation(), await self._tail.sessions()
+        return [i for i, s in self._sessions.items() if incarnation and s.incarnation == incarnation and i not in known]
+
     def reread(self) -> None:
         """Reads every stream from its start again: Redis may hold other content under known ids."""
         self._generation += 1
         for session in self._sessions.values():
             session.position = "0-0"
 
-    async def discover(self, finished: Mapping[str, object]) -> None:
-        """Adds the sessions that relayers registered; `finished` ones are left out."""
+    async def discover(self, finished: Mapping[str, object]) -> bool:
+        """Adds the sessions that relayers registered, `finished` ones left out; whether the streams were lost."""
         incarnation = await self._tail.incarnation()
+        lost = incarnation != self._incarnation and (
+            bool(self._incarnation) or any(s.incarnation not in ("", incarnation) for s in self._sessions.values())
+        )
         if incarnation != self._incarnation:
             self._incarnation = incarnation
             self._generation += 1
@@ -59,18 +84,68 @@ class Tailer:
                 if session.incarnation != incarnation:
                     session.position = "0-0"
         for session_id, raw in (await self._tail.sessions()).items():
-            if session_id in self._sessions or session_id in finished:
+            if session_id not in finished:
+                self._track(session_id, raw)
+        return lost
+
+    def _track(self, session_id: str, raw: bytes) -> TrackedSession | None:
+        """The session of a header; None for one that cannot be its."""
+        if session_id in self._sessions:
+            return self._sessions[session_id]
+        try:
+            header = header_of(raw)
+        except DecodingError:
+            header = None
+        if header is None or header.session_id != session_id:
+            metrics.REFUSED.labels("header").inc()
+            return None
+        self._mirror.file(header.session_end_block_height).add_session(self.supplier, session_id, raw)
+        self._sessions[session_id] = TrackedSession(header)
+        return self._sessions[session_id]
+
+    async def merge(self, peers: Peers, finished: Mapping[str, object]) -> bool:
+        """Takes from peers' volumes what the streams do not hold any more; raises what the volume raises.
+
+        Only peers that read another life of Redis, or further than its streams reach, can have more. False where it
+        has to be tried again.
+        """
+        answered, found = await peers.sessions(self.supplier)
+        found = [row for row in found if row.session_id not in finished]
+        last_ids = await self._last_ids({row.session_id for row in found}) if found else {}
+        whole = answered
+        for row in found:
+            if not row.may_have_more(self._incarnation or "", last_ids.get(row.session_id, "0-0")):
                 continue
+            session = self._track(row.session_id, row.header)
+            if session is None or session.refused or session.seal is not None:
+                continue
+            if not await self.learn_terms(session) or session.terms is None:
+                whole = whole and bool(session.refused)
+                continue
+            take = functools.partial(self._take, session, session.terms)
+            whole = await peers.relays(row, self.supplier, session.end, take) and whole
+        return whole
+
+    async def _take(self, session: TrackedSession, terms: Terms, values: list[bytes]) -> None:
+        metrics.MERGED.inc(await asyncio.to_thread(self._add, session, terms, values))
+
+    async def _last_ids(self, session_ids: set[str]) -> dict[str, str]:
+        """Last entries of the streams; none while Redis is away: then every peer may have more."""
+        try:
+            return await self._tail.last_ids(session_ids)
+        except (RedisError, OSError, TimeoutError):
+            return {}
+
+    def _add(self, session: TrackedSession, terms: Terms, values: list[bytes]) -> int:
+        leaves = []
+        for value in values:
             try:
-                header = header_of(raw)
-            except DecodingError:
-                metrics.REFUSED.labels("header").inc()
-                continue
-            if header.session_id != session_id:
-                metrics.REFUSED.labels("header").inc()
-                continue
-            self._mirror.file(header.session_end_block_height).add_session(self.supplier, session_id, raw)
-            self._sessions[session_id] = TrackedSession(header)
+                leaves.append(leaf_of(value, terms))
+            except Refused as error:
+                metrics.REFUSED.labels(str(error)).inc()
+        added = self._mirror.file(session.end).add(self.supplier, session.header.session_id, leaves)
+        metrics.RELAYS.labels(self.supplier).inc(added)
+        return added
 
     async def learn_terms(self, session: TrackedSession) -> bool:
         """Asks the chain for header, target and units at the session's start; False while it cannot be told.
@@ -114,7 +189,7 @@ class Tailer:
         for session_id, session in list(self._sessions.items()):
             if await self.learn_terms(session):
                 positions[session_id] = session.position
-        generation, incarnation = self._generation, self._incarnation
+        generation, incarnation = self._generation, self._incarnation or ""
         read = await self._tail.read(positions, count)
         marks = {}
         total = 0
@@ -129,7 +204,8 @@ class Tailer:
             tracked.position = entries[-1].id
             tracked.incarnation = incarnation
             marks[session_id] = f"{incarnation}/{tracked.position}"
-        await self._tail.mark_mirrored(marks)
+        if self._owner:
+            await self._tail.mark_mirrored(marks)
         return total
 
     def _store(self, session: TrackedSession, terms: Terms, entries: list[Entry], incarnation: str) -> None:
@@ -146,4 +222,4 @@ class Tailer:
         added = self._mirror.file(session.end).store(
             self.supplier, session.header.session_id, leaves, refused, entries[-1].id, incarnation
         )
-        metrics.RELAYS.labels(self.supplier).inc(added)
+        (metrics.RELAYS if self._owner else metrics.FOLLOWED).labels(self.supplier).inc(added)

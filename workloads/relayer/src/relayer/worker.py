@@ -1,6 +1,7 @@
 """One worker process: wiring, readiness, drain."""
 
 import asyncio
+import functools
 import logging
 import os
 import signal
@@ -17,6 +18,8 @@ from ledger.heights import HeightFollower
 from ledger.keys import Keys
 from ledger.local_log import LocalLog
 from ledger.publisher import Publisher
+from ledger.shards import shard_of
+from ledger.wakes import Waker
 from pocket_api.base import ManifestError
 from pocket_api.workload import RelayerConfig, read_hot_config
 from relayer import metrics
@@ -141,7 +144,10 @@ class Worker:
         limits = hot.current.limits()
         catalog = Catalog(hot.current.services, time.monotonic, Credentials(config.secrets_dir))
         log = LocalLog(config.data_dir / "relay-log", f"worker-{self._number}-{os.getpid()}")
-        publisher = Publisher(redis, keys, log, on_replay=lambda reason: metrics.REPLAYS.labels(reason).inc())
+        publisher = Publisher(
+            redis, keys, log, on_replay=lambda reason: metrics.REPLAYS.labels(reason).inc(),
+            waker=Waker(redis, keys, functools.lru_cache(4096)(lambda address: shard_of(address, config.shards))),
+        )  # fmt: skip
         budgets = Budgets(redis, keys)
         meter = Meter(
             chain, budgets, Rates(redis, keys, time.time), lambda: follower.height,

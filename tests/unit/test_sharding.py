@@ -1,0 +1,280 @@
+"""Several keepers over one store, with clocks of their own, pauses, conflicts, lost replies and outages."""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from coordination.elector import Timing
+from coordination.lease_store import LeaseConflict, LeaseUnavailable, Stored
+from coordination.sharding import LeaseNames, ShardKeeper
+
+WALL = datetime(2026, 1, 1, tzinfo=UTC)
+TIMING = Timing()
+SHARDS = 6
+
+
+class MemoryStore:
+    """The world's Leases; every view of it is one candidate's connection."""
+
+    def __init__(self):
+        self.leases: dict[str, Stored] = {}
+        self.version = 0
+
+    def put(self, name, record):
+        self.version += 1
+        self.leases[name] = Stored(record, str(self.version))
+        return self.leases[name]
+
+
+@dataclass
+class Connection:
+    world: MemoryStore
+    down: bool = False
+    lose_replies: int = 0
+    stale: dict | None = None
+    log: list = field(default_factory=list)
+
+    async def read(self):
+        if self.down:
+            raise LeaseUnavailable("down")
+        return dict(self.world.leases)
+
+    async def write(self, name, record, known):
+        if self.down:
+            raise LeaseUnavailable("down")
+        current = self.world.leases.get(name)
+        if (current.version if current else None) != (known.version if known else None):
+            raise LeaseConflict(name)
+        stored = self.world.put(name, record)
+        self.log.append((name, record))
+        if self.lose_replies:
+            self.lose_replies -= 1
+            raise LeaseUnavailable("the reply was lost")
+        return stored
+
+
+@dataclass
+class Acting:
+    """What one member acts on; `known` is what fences and volumes say."""
+
+    known: dict[int, int]
+    acts: dict[int, int] = field(default_factory=dict)
+    history: list = field(default_factory=list)
+
+    async def known_epoch(self, shard):
+        return self.known.get(shard, 0)
+
+    async def gained(self, shard, epoch):
+        assert shard not in self.acts
+        self.acts[shard] = epoch
+        self.history.append((shard, epoch))
+        self.known[shard] = max(self.known.get(shard, 0), epoch)
+
+    async def lost(self, shard):
+        self.acts.pop(shard, None)
+
+
+class Clock:
+    def __init__(self, offset=0.0, rate=1.0):
+        self.now, self.offset, self.rate = 0.0, offset, rate
+
+    def __call__(self):
+        return self.offset + self.now * self.rate
+
+
+def member(world, number, clock, known):
+    owner = Acting(known)
+    connection = Connection(world)
+    keeper = ShardKeeper(
+        connection, LeaseNames("main-miner", SHARDS), f"main-miner-{number}_uid_{id(owner):x}", owner, TIMING,
+        clock=clock, wall=lambda: WALL,
+    )  # fmt: skip
+    return keeper, owner, connection
+
+
+class Sharing(RuleBasedStateMachine):
+    """Members tick, hang, lose their connection or restart; time passes for each at its own rate."""
+
+    @initialize(offsets=st.lists(st.floats(-60, 60), min_size=3, max_size=3))
+    def start(self, offsets):
+        self.loop = asyncio.new_event_loop()
+        self.world = MemoryStore()
+        self.known: dict[int, int] = {}
+        rates = (1.0, 1.001, 0.999)
+        self.clocks = [Clock(offset, rate) for offset, rate in zip(offsets, rates, strict=True)]
+        self.members = [member(self.world, n, clock, self.known) for n, clock in enumerate(self.clocks)]
+        self.now = 0.0
+        self.frozen = [0.0] * 3
+        self.epochs: set[tuple[int, int]] = set()
+
+    def _tick(self, which):
+        keeper, owner, _ = self.members[which]
+        if self.now < self.frozen[which]:
+            return
+        with contextlib.suppress(LeaseUnavailable):
+            self.loop.run_until_complete(keeper.tick())
+        for held in owner.history:
+            assert held not in self.epochs, "an epoch was given twice"
+            self.epochs.add(held)
+        owner.history.clear()
+
+    @rule(seconds=st.floats(0.1, 20))
+    def time_passes(self, seconds):
+        self.now += seconds
+        for clock in self.clocks:
+            clock.now = self.now
+
+    @rule(which=st.integers(0, 2))
+    def a_member_ticks(self, which):
+        self._tick(which)
+
+    @rule(which=st.integers(0, 2), seconds=st.floats(0, 60))
+    def a_member_hangs(self, which, seconds):
+        self.frozen[which] = self.now + seconds
+
+    @rule(which=st.integers(0, 2), down=st.booleans())
+    def the_store_goes_away_for_one(self, which, down):
+        self.members[which][2].down = down
+
+    @rule(which=st.integers(0, 2))
+    def a_reply_is_lost(self, which):
+        self.members[which][2].lose_replies += 1
+
+    @rule(which=st.integers(0, 2))
+    def a_member_is_killed_and_starts_again(self, which):
+        self.members[which] = member(self.world, which, self.clocks[which], self.known)
+        self.frozen[which] = 0.0
+
+    @rule(name=st.integers(0, SHARDS - 1))
+    def somebody_deletes_a_lease(self, name):
+        self.world.leases.pop(f"main-miner-shard-{name}", None)
+
+    @rule(which=st.integers(0, 2))
+    def a_member_stops_cleanly(self, which):
+        keeper, owner, connection = self.members[which]
+        if self.now >= self.frozen[which] and not connection.down:
+            connection.lose_replies = 0
+            self.loop.run_until_complete(keeper.release_all())
+            assert not owner.acts
+            held = [s.record.holder for s in self.world.leases.values()]
+            assert keeper.identity not in held
+
+    @invariant()
+    def of_two_that_act_on_a_shard_only_one_has_the_highest_epoch(self):
+        if not hasattr(self, "members"):
+            return
+        for shard in range(SHARDS):
+            acting = [owner.acts[shard] for _, owner, _ in self.members if shard in owner.acts]
+            assert len(set(acting)) == len(acting), f"shard {shard} is acted on twice under one epoch"
+
+    def teardown(self):
+        if hasattr(self, "loop"):
+            self.loop.close()
+
+
+Sharing.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestSharing = Sharing.TestCase
+
+
+async def settled(members, clocks, *, ticks=40, seconds=2.0):
+    for _ in range(ticks):
+        for clock in clocks:
+            clock.now += seconds
+        for keeper, _, _ in members:
+            await keeper.tick()
+
+
+def group(number):
+    world, known = MemoryStore(), {}
+    clocks = [Clock(offset=7.0 * n) for n in range(number)]
+    return world, clocks, [member(world, n, clock, known) for n, clock in enumerate(clocks)]
+
+
+async def test_three_members_share_equally_and_one_leads():
+    _, clocks, members = group(3)
+    await settled(members, clocks)
+    assert sorted(len(owner.acts) for _, owner, _ in members) == [2, 2, 2]
+    assert [keeper.leads for keeper, _, _ in members].count(True) == 1
+    for keeper, owner, _ in members:
+        assert dict(keeper.held) == owner.acts
+        assert all(keeper.confirmed(shard) for shard in owner.acts)
+
+
+async def test_every_shard_has_a_standby_that_is_not_its_holder():
+    _, clocks, members = group(3)
+    await settled(members, clocks)
+    followed = [shard for keeper, _, _ in members for shard in keeper.standby_for()]
+    assert sorted(followed) == list(range(SHARDS))
+    for keeper, owner, _ in members:
+        assert not keeper.standby_for() & set(owner.acts)
+
+
+async def test_a_killed_members_shards_are_taken_once_its_leases_have_run_out_and_not_before():
+    _, clocks, members = group(2)
+    await settled(members, clocks)
+    (survivor, owner, _), clock = members[0], clocks[0]
+    lost_at = clock.now
+    while len(owner.acts) < SHARDS:
+        clock.now += 0.5
+        await survivor.tick()
+        if clock.now - lost_at < TIMING.lease - 2.5:
+            assert len(owner.acts) == SHARDS / 2
+        assert clock.now - lost_at < 20, "takeover is promised within 20 s"
+
+
+async def test_a_member_that_stops_cleanly_is_followed_at_once():
+    _, clocks, members = group(2)
+    await settled(members, clocks)
+    await members[1][0].release_all()
+    await members[0][0].tick()
+    assert len(members[0][1].acts) == SHARDS
+
+
+async def test_a_restarted_pod_takes_its_own_shards_back_at_once():
+    world, clocks, members = group(2)
+    await settled(members, clocks)
+    before = set(members[1][1].acts)
+    again = member(world, 1, clocks[1], members[1][1].known)
+    for _ in range(2):
+        await again[0].tick()
+    assert set(again[1].acts) == before
+
+
+async def test_a_fence_above_our_epoch_makes_the_holder_write_a_higher_one():
+    _, clocks, members = group(1)
+    await settled(members, clocks)
+    keeper, owner, _ = members[0]
+    keeper.fenced(2, 40)
+    await keeper.tick()
+    assert owner.acts[2] == 41
+
+
+async def test_an_outage_of_the_store_ends_nothing_but_is_not_confirmed():
+    _, clocks, members = group(1)
+    await settled(members, clocks)
+    keeper, owner, connection = members[0]
+    connection.down = True
+    clocks[0].now += 60
+    stop = asyncio.Event()
+    task = asyncio.create_task(keeper.run(stop))
+    await asyncio.sleep(0)
+    assert len(owner.acts) == SHARDS
+    assert not keeper.confirmed(0)
+    stop.set()
+    await task
+    assert not owner.acts
+
+
+async def test_writes_at_rest_are_bounded():
+    """Each Lease is renewed once in a fifth of its duration at most: shards, leader and members."""
+    _, clocks, members = group(3)
+    await settled(members, clocks)
+    before = sum(keeper.writes for keeper, _, _ in members)
+    await settled(members, clocks, ticks=60, seconds=1.0)
+    writes = sum(keeper.writes for keeper, _, _ in members) - before
+    assert writes <= (SHARDS + 1 + 3) * 60 / (TIMING.lease * 0.2)

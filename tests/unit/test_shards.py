@@ -1,0 +1,93 @@
+"""Sharing shards: equal shares, the least movement, the same answer everywhere."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordination.shards import moves, ranked, standby_of, targets
+from ledger.shards import shard_of
+
+MEMBERS = [f"main-miner-{number}" for number in range(9)]
+
+
+def settle(holders, members, *, rounds=20):
+    """Everybody acts on the same view in turn until nothing moves; the number of moves from member to member."""
+    order = {member: [s for s, holder in enumerate(holders) if holder == member] for member in members}
+    holders = [holder if holder in members else "" for holder in holders]
+    moved = holders.count("")
+    for _ in range(rounds):
+        before = list(holders)
+        for member in members:
+            found = moves(member, members, holders, order[member])
+            for shard in found.release:
+                holders[shard] = ""
+                order[member].remove(shard)
+            moved += len(found.release)
+            for shard in found.take:
+                assert holders[shard] == ""
+                holders[shard] = member
+                order[member].append(shard)
+        if holders == before:
+            return holders, moved
+    raise AssertionError("it does not settle")
+
+
+@given(st.integers(1, 64), st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_whatever_the_number_of_members_shares_become_equal_and_every_shard_has_one_holder(shards, sizes):
+    holders = [""] * shards
+    for size in sizes:
+        holders, _ = settle(holders, MEMBERS[:size])
+        counts = Counter(holders)
+        assert "" not in counts
+        assert max(counts.values()) - (min(counts.values()) if len(counts) == size else 0) <= 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fewest"),
+    # 16 shards: what must move is what the new ones get, or what the gone ones held.
+    [(1, 5, 12), (5, 2, 9), (2, 3, 5), (3, 2, 5), (4, 4, 0), (1, 2, 8)],
+)
+def test_scaling_moves_the_fewest_shards_that_equal_shares_allow(before, after, fewest):
+    holders, _ = settle([""] * 16, MEMBERS[:before])
+    _, moved = settle(holders, MEMBERS[:after])
+    assert moved == fewest
+
+
+def test_what_was_taken_last_is_given_up_first():
+    found = moves("a", {"a", "b"}, ["a"] * 4, [2, 0, 3, 1])
+    assert found.release == (1, 3)
+
+
+def test_who_is_not_known_to_live_takes_nothing():
+    assert moves("a", {"b"}, ["", ""], []).take == ()
+
+
+def test_members_that_start_together_want_different_shards_first():
+    first = [moves(member, MEMBERS[:4], [""] * 16, []).take[0] for member in MEMBERS[:4]]
+    assert len(set(first)) == 4
+
+
+@given(st.lists(st.sampled_from(MEMBERS), min_size=2, unique=True), st.integers(0, 63))
+def test_the_standby_is_another_member_and_the_next_in_rank(members, shard):
+    first = ranked(shard, members)[0]
+    assert standby_of(shard, first, members) == ranked(shard, members)[1]
+    assert standby_of(shard, "gone", members) == first
+    assert standby_of(shard, members[0], members[:1]) is None
+
+
+def test_targets_leave_the_surplus_with_those_who_hold_most():
+    assert targets(["a", "b", "c"], {"c": 9, "b": 1}, 10) == {"c": 4, "b": 3, "a": 3}
+
+
+def test_the_shard_of_an_address_never_changes():
+    """A change of these values would move every supplier of every installation."""
+    addresses = ["pokt1" + "q" * 38, "pokt1" + "p" * 38, "pokt1" + "z" * 38]
+    assert [shard_of(a, 16) for a in addresses] == PINNED
+    spread = Counter(shard_of(f"pokt1{number:038d}", 16) for number in range(3200))
+    assert len(spread) == 16
+    assert max(spread.values()) < 2 * min(spread.values())
+
+
+PINNED = [11, 5, 7]

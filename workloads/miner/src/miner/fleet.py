@@ -1,0 +1,245 @@
+"""Which suppliers this process mines or follows, and the tasks that do it (docs/fragile/ownership.md).
+
+Keys say who could be mined, held shards who is: both change while everything runs.
+"""
+
+import asyncio
+import logging
+import random
+import sqlite3
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from ledger.errors import Fenced
+from ledger.shards import shard_of
+from ledger.wakes import WakeReader
+from miner import metrics
+from miner.board import BlockBoard
+from miner.running import TROUBLE, Running
+from miner.standby import Standby, drop_leftovers
+from miner.suppliers import Suppliers
+from shannon.errors import PocketError
+
+if TYPE_CHECKING:
+    from coordination.sharding import ShardKeeper
+
+_LOG = logging.getLogger("miner.fleet")
+_AT_ONCE = 32
+_FOLLOW_AT_ONCE = 4
+_KEYS_SECONDS = 1.0
+_HEAL_SECONDS = 5.0
+_LEFTOVERS_SECONDS = 60.0
+_AGAIN_SECONDS = 2.0
+
+
+class Fleet:
+    """Owner of shards. `keeper` is set before anything runs."""
+
+    keeper: "ShardKeeper"
+
+    def __init__(self, suppliers: Suppliers, board: BlockBoard, block_seconds: float) -> None:
+        self._suppliers = suppliers
+        self._board = board
+        self._block_seconds = block_seconds
+        self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._chance = random.Random()  # noqa: S311 - jitter
+        self._epochs: dict[int, int] = {}
+        self._running: dict[str, Running] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._standbys: dict[str, Standby] = {}
+        self._due: set[str] = set()
+        self._shards: dict[str, int] = {}
+        self._stopped = False
+
+    # What others ask.
+
+    @property
+    def running(self) -> Mapping[str, Running]:
+        """Suppliers that are mined, by address."""
+        return self._running
+
+    @property
+    def epochs(self) -> Mapping[int, int]:
+        """Shards that are acted on, with their epochs."""
+        return self._epochs
+
+    def reread(self) -> None:
+        """Redis may hold other content under known ids."""
+        for running in self._running.values():
+            running.supplier.meet_redis_anew()
+        for standby in self._standbys.values():
+            standby.tailer.reread()
+
+    def stages(self) -> dict[str, int]:
+        """Sessions by stage, over all suppliers that are mined."""
+        found: dict[str, int] = {}
+        for running in self._running.values():
+            for stage, number in running.stages.items():
+                found[stage] = found.get(stage, 0) + number
+        return found
+
+    # Ownership.
+
+    def _shard(self, address: str) -> int:
+        if address not in self._shards:
+            self._shards[address] = shard_of(address, self._suppliers.config.shards)
+        return self._shards[address]
+
+    def _of(self, shard: int) -> list[str]:
+        """Suppliers of a shard: those whose keys are loaded, and those that retire."""
+        known = {*self._suppliers.addresses, *self._running}
+        return sorted(address for address in known if self._shard(address) == shard)
+
+    async def known_epoch(self, shard: int) -> int:
+        """Of the suppliers' fences and of this volume; a Redis that is away knows none."""
+        known = self._suppliers.audit.epoch(shard)
+        try:
+            return max(known, await self._suppliers.highest_fence(self._of(shard)))
+        except (RedisError, OSError, TimeoutError):
+            return known
+
+    async def gained(self, shard: int, epoch: int) -> None:
+        """Mines the shard's suppliers."""
+        try:
+            self._suppliers.audit.keep_epoch(shard, epoch)
+        except sqlite3.Error as error:
+            # The Lease and Redis know it too.
+            _LOG.warning("the volume took no epoch: %s. Free space on it.", error)
+        self._epochs[shard] = epoch
+        await self._align()
+
+    async def lost(self, shard: int) -> None:
+        """Stops mining the shard's suppliers; nothing of them runs when this returns."""
+        self._epochs.pop(shard, None)
+        await self._end([address for address in self._running if self._shard(address) == shard])
+
+    def _fenced(self, address: str, error: Fenced) -> None:
+        _LOG.error("%s: this miner stops mining the supplier", error, extra={"fields": {"supplier": address}})
+        self.keeper.fenced(self._shard(address), error.epoch)
+
+    async def _end(self, addresses: Collection[str]) -> None:
+        tasks = [self._tasks[address] for address in addresses if address in self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for address in addresses:
+            self._running.pop(address, None)
+            self._tasks.pop(address, None)
+
+    async def _align(self) -> None:
+        """Starts and retires suppliers so that they follow keys and shards."""
+        if self._stopped:
+            return
+        loaded = set(self._suppliers.addresses)
+        for address in sorted(loaded - set(self._running)):
+            epoch = self._epochs.get(self._shard(address))
+            if epoch is not None:
+                self._standbys.pop(address, None)
+                self._start(address, epoch)
+        for address, running in list(self._running.items()):
+            running.supplier.retiring = address not in loaded
+            if self._tasks[address].done() and running.supplier.retiring:
+                await self._end([address])
+                _LOG.info("retired", extra={"fields": {"supplier": address}})
+        metrics.SUPPLIERS.labels("owner").set(len(self._running))
+        metrics.SUPPLIERS.labels("standby").set(len(self._standbys))
+
+    def _start(self, address: str, epoch: int) -> None:
+        supplier = self._suppliers.miner(address, epoch)
+        running = Running(
+            supplier, self._suppliers.chain, self._board, self._gate, self._block_seconds, self._fenced, self._chance
+        )
+        self._running[address] = running
+        self._tasks[address] = asyncio.create_task(self._keep(running), name=f"mine {address}")
+
+    async def _keep(self, running: Running) -> None:
+        """Runs a supplier; what nobody foresaw ends neither it nor the others."""
+        while True:
+            try:
+                await running.run()
+                return
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a defect met by one supplier must not cost the others their windows
+                metrics.ERRORS.labels("unforeseen").inc()
+                _LOG.error("mining a supplier failed and is started again", exc_info=error,
+                           extra={"fields": {"supplier": running.supplier.supplier}})  # fmt: skip
+                await asyncio.sleep(_AGAIN_SECONDS)
+
+    # Loops.
+
+    async def watch_keys(self) -> None:
+        """Suppliers come and go with their keys, without restart."""
+        while True:
+            try:
+                if self._suppliers.reload():
+                    _LOG.info("keys changed", extra={"fields": {"keys": self._suppliers.digest[:16]}})
+                await self._align()
+            except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
+                metrics.ERRORS.labels("keys").inc()
+                _LOG.warning("keys: %s", error)
+            metrics.SHARDS.set(len(self._epochs))
+            metrics.LEADER.set(self.keeper.leads)
+            await asyncio.sleep(_KEYS_SECONDS)
+
+    async def listen(self, wakes: WakeReader) -> None:
+        """Wakes those whose relays came."""
+        while True:
+            try:
+                for address in await wakes.read({*self._epochs, *self.keeper.standby_for()}):
+                    if address in self._running:
+                        self._running[address].wake()
+                    elif address in self._standbys:
+                        self._due.add(address)
+                if not self._epochs and not self._standbys:
+                    await asyncio.sleep(_KEYS_SECONDS)
+            except (RedisError, OSError, TimeoutError):
+                await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def follow(self) -> None:
+        """Mirrors the suppliers of shards that this miner stands by for."""
+        loop = asyncio.get_running_loop()
+        healed = cleaned = loop.time()
+        while True:
+            await asyncio.sleep(0.5)
+            shards = self.keeper.standby_for() - set(self._epochs)
+            wanted = {a for a in self._suppliers.addresses if self._shard(a) in shards and a not in self._running}
+            for address in set(self._standbys) - wanted:
+                del self._standbys[address]
+            for address in wanted - set(self._standbys):
+                self._standbys[address] = self._suppliers.standby(address)
+                self._due.add(address)
+            if loop.time() - healed > _HEAL_SECONDS:
+                healed = loop.time()
+                self._due |= wanted
+            due, self._due = self._due & wanted, set()
+            gate = asyncio.Semaphore(_FOLLOW_AT_ONCE)
+            await asyncio.gather(*(self._follow_one(address, gate) for address in sorted(due)))
+            if loop.time() - cleaned > _LEFTOVERS_SECONDS:
+                cleaned = loop.time()
+                await self._clean({*self._running, *self._standbys})
+
+    async def _follow_one(self, address: str, gate: asyncio.Semaphore) -> None:
+        async with gate:
+            standby = self._standbys.get(address)
+            if standby is None:
+                return
+            try:
+                if await standby.round():
+                    self._due.add(address)
+            except TROUBLE as error:
+                metrics.ERRORS.labels("standby").inc()
+                _LOG.warning("following: %s", error, extra={"fields": {"supplier": address}})
+
+    async def _clean(self, followed: set[str]) -> None:
+        try:
+            await drop_leftovers(self._suppliers.mirror, self._suppliers.redis, self._suppliers.keys, followed)
+        except TROUBLE as error:
+            _LOG.warning("cleaning the mirror: %s", error)
+
+    async def stop(self) -> None:
+        """Ends everything; nothing is started afterwards."""
+        self._stopped = True
+        await self._end(list(self._running))

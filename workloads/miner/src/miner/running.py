@@ -1,0 +1,110 @@
+"""The tasks of one supplier that is mined: it is tailed, and it decides at every block."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from redis.exceptions import RedisError
+
+from ledger.errors import Fenced
+from miner import metrics
+from miner.board import BlockBoard
+from miner.supplier_miner import SupplierMiner
+from shannon.chain.client import ChainClient
+from shannon.errors import PocketError
+
+_LOG = logging.getLogger("miner.running")
+_BUSY_SECONDS = 0.1
+_BUSY_ROUNDS = 15
+_HEAL_SECONDS = 5.0
+TROUBLE = (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error)
+
+
+@dataclass(slots=True)
+class Running:
+    """`gate` bounds how many suppliers of a process decide at once; `fenced` is told of a higher epoch."""
+
+    supplier: SupplierMiner
+    chain: ChainClient
+    board: BlockBoard
+    gate: asyncio.Semaphore
+    block_seconds: float
+    fenced: Callable[[str, Fenced], None]
+    chance: random.Random
+    stages: dict[str, int] = field(default_factory=dict)
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Until the supplier is retired with nothing open, or another owner is met."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._decide()), group.create_task(self._tail())]
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self.stages = {}
+
+    def wake(self) -> None:
+        """Relays came."""
+        self._woken.set()
+
+    @property
+    def _over(self) -> bool:
+        return self.supplier.retiring and not self.supplier.sessions
+
+    async def _tail(self) -> None:
+        failures = idle = 0
+        while not self._over:
+            try:
+                read = await self.supplier.tail()
+                failures = 0
+            except Fenced as error:
+                self.fenced(self.supplier.supplier, error)
+                return
+            except TROUBLE as error:
+                # A full volume stops mirroring, never claims: what is not mirrored is still in the streams.
+                metrics.ERRORS.labels("tail").inc()
+                failures += 1
+                if failures == 1:
+                    _LOG.warning("tailing: %s", error, extra={"fields": {"supplier": self.supplier.supplier}})
+                await asyncio.sleep(min(2.0, 0.1 * 2 ** min(failures, 5)))
+                continue
+            if read:
+                idle = 0
+                continue
+            idle += 1
+            # Whoever just had relays looks often; the others wait to be woken, and look now and then in case they
+            # were not.
+            await self._rest(_BUSY_SECONDS if idle < _BUSY_ROUNDS else _HEAL_SECONDS * self.chance.uniform(0.8, 1.2))
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        self._woken.clear()
+
+    async def _decide(self) -> None:
+        """At every new block, and again after a while without one; bursts collapse."""
+        seen = 0
+        while not self._over:
+            await self.board.wait(seen, max(1.0, self.block_seconds))
+            block = self.board.latest
+            if block is None:
+                continue
+            try:
+                async with self.gate:
+                    self.stages = await self.supplier.on_block(block, await self.chain.proof_params())
+                seen = block.height
+            except Fenced as error:
+                self.fenced(self.supplier.supplier, error)
+                return
+            except TROUBLE as error:
+                # One supplier's trouble must not keep the others from their windows.
+                metrics.ERRORS.labels("decide").inc()
+                _LOG.warning("deciding: %s", error, extra={"fields": {"supplier": self.supplier.supplier}})
+                await asyncio.sleep(min(1.0, self.block_seconds / 4))
