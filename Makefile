@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := api operator workloads cli scripts tests benchmarks
 
-.PHONY: help demo test setup lint bench mutants coverage lock manifests images e2e e2e-kind clean
+.PHONY: help demo test setup lint failovers bench mutants coverage lock manifests images e2e e2e-kind clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -33,6 +33,9 @@ coverage: setup ## branch coverage of the money path, at least 95 %
 
 mutants: setup ## break the money path line by line; each break must be caught by a named test
 	@$(PY) scripts/mutants.py
+
+failovers: setup ## explore ten thousand failovers in another order of everything (SCHEDULES=<n>, FIRST_SEED=<n>)
+	@SCHEDULES=$${SCHEDULES:-2000} $(PY) -m pytest -q -s tests/interleaving -k no_schedule
 
 bench: setup ## measure: crypto, trie, relayer, miner (table and benchmarks/results/*.json)
 	@$(PY) -m benchmarks

@@ -14,6 +14,7 @@ ALLOWED = [
     ("create", "secrets"), ("patch", "secrets"), ("patch", "pods"), ("watch", "pods"), ("create", "deployments.apps"),
     ("patch", "statefulsets.apps"), ("delete", "services"), ("create", "roles.rbac.authorization.k8s.io"),
     ("patch", "networkpolicies.networking.k8s.io"), ("create", "events"), ("get", "leases.coordination.k8s.io"),
+    ("list", "leases.coordination.k8s.io"),
 ]  # fmt: skip
 DENIED = [
     ("list", "secrets"), ("watch", "secrets"), ("update", "suppliers.pocket.network"),
@@ -21,7 +22,7 @@ DENIED = [
     ("create", "suppliers.pocket.network"), ("create", "pods"), ("delete", "pods"), ("create", "pods/exec"),
     ("get", "pods/log"), ("delete", "persistentvolumeclaims"), ("impersonate", "users"), ("get", "nodes"),
     ("create", "clusterroles.rbac.authorization.k8s.io"), ("escalate", "roles.rbac.authorization.k8s.io"),
-    ("bind", "roles.rbac.authorization.k8s.io"), ("list", "leases.coordination.k8s.io"),
+    ("bind", "roles.rbac.authorization.k8s.io"), ("delete", "leases.coordination.k8s.io"),
     ("create", "serviceaccounts/token"), ("patch", "customresourcedefinitions.apiextensions.k8s.io"),
 ]  # fmt: skip
 
@@ -62,7 +63,7 @@ def test_the_cluster_wide_flavour_may_do_its_work_everywhere_and_never_list_secr
             cluster.kubectl("delete", kind, f"pocket-operator-watching-{namespace}")
 
 
-def test_a_miner_may_touch_its_own_lease_only(cluster, namespace, operator, nodes):
+def test_a_miner_may_touch_its_own_leases_only(cluster, namespace, operator, nodes):
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump({
         "apiVersion": "pocket.network/v1alpha1", "kind": "RelayMiner",
         "metadata": {"name": "main", "namespace": namespace},
@@ -78,8 +79,13 @@ def test_a_miner_may_touch_its_own_lease_only(cluster, namespace, operator, node
             "-n", namespace, "auth", "can-i", verb, resource, "--as", user, check=False
         ).stdout.strip() == "yes"  # fmt: skip
 
-    assert may("update", "leases.coordination.k8s.io/main-miner")
-    assert not may("update", "leases.coordination.k8s.io/other")
+    leases = "leases.coordination.k8s.io"
+    mine = ["main-miner-leader", "main-miner-shard-0", "main-miner-shard-15", "main-miner-member-0"]
+    assert all(may(verb, f"{leases}/{name}") for verb in ("get", "update") for name in mine)
+    assert may("list", leases)
+    assert may("create", leases)
+    assert not any(may("update", f"{leases}/{name}") for name in ("main-miner-shard-16", "pocket-operator", "other"))
+    assert not any(may(verb, f"{leases}/main-miner-leader") for verb in ("delete", "patch", "watch"))
     assert not any(may("get", resource) for resource in ("secrets", "configmaps", "pods", "relayminers.pocket.network"))
 
 

@@ -39,6 +39,7 @@ class KubeLeaseStore:
             )
         except KubeError as error:
             raise LeaseUnavailable(str(error)) from error
+        # What the Leases hold beside an election is kept when they are written.
         self._objects = {str(row["metadata"]["name"]): row for row in found.get("items") or ()}
         return {name: _stored(row) for name, row in self._objects.items()}
 

@@ -87,6 +87,9 @@ class ShardKeeper:
         self._wake = asyncio.Event()
         self._complained = ""
         self._looked = False
+        self._looking = asyncio.Lock()
+        self._look: Mapping[str, Stored] = {}
+        self._look_begun = float("-inf")
         self.writes = 0
 
     # What others ask.
@@ -104,6 +107,22 @@ class ShardKeeper:
     def confirmed(self, shard: int) -> bool:
         """Whether the Lease of a held shard was renewed so lately that nobody else can hold it."""
         return shard in self._held and self._view(self._names.shards[shard]).leads(self._clock())
+
+    async def look(self, shard: int) -> int:
+        """The epoch under which this member holds a shard, 0 where it does not; raises LeaseUnavailable.
+
+        The read begins after the call; many that ask at once share one.
+        """
+        called = self._clock()
+        async with self._looking:
+            if self._look_begun < called:
+                begun = self._clock()
+                self._look = await self._store.read()
+                self._look_begun = begun
+            found = self._look.get(self._names.shards[shard])
+        if found is None or found.record.holder != self.identity:
+            return 0
+        return found.record.transitions
 
     @property
     def members(self) -> frozenset[str]:

@@ -31,5 +31,9 @@ class StaleView(LedgerError):
     """The stream grew since the leaf set was read; read on and seal again."""
 
 
+class Unfenced(StaleView):
+    """Redis does not know this owner's epoch (it came back empty, or went back in time): fence again, then write."""
+
+
 class UnsafeRedis(LedgerError):
     """Redis is configured so that relays can be lost; the message says what to change."""

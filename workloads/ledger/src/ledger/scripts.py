@@ -30,14 +30,28 @@ end
 return out
 """
 
+# Every write of an owner: only the epoch that was fenced last may write. One that Redis does not know has to be fenced
+# first, which takes a fresh look at the Lease: a former owner must not slip in after Redis came back empty.
 _FENCE: Final = """
 local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
 if tonumber(ARGV[1]) < fence then return {'fenced', tostring(fence)} end
-redis.call('SET', KEYS[1], ARGV[1])
+if tonumber(ARGV[1]) > fence then return {'unfenced'} end
 """
 
-# KEYS: fence   ARGV: epoch
-FENCE_SOURCE: Final = _FENCE + "return {'ok'}"
+# KEYS: incarnation   ARGV: fresh incarnation.   The marker of this life of Redis, made where there is none.
+LIFE_SOURCE: Final = """
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+return redis.call('GET', KEYS[1])
+"""
+
+# KEYS: fence, incarnation   ARGV: epoch, incarnation under which ownership was confirmed
+FENCE_SOURCE: Final = """
+local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
+if tonumber(ARGV[1]) < fence then return {'fenced', tostring(fence)} end
+if redis.call('GET', KEYS[2]) ~= ARGV[2] then return {'reborn'} end
+redis.call('SET', KEYS[1], ARGV[1])
+return {'ok'}
+"""
 
 # KEYS: fence, closed, stream...   ARGV: epoch, then per stream: session id, reason
 # Returns 'ok' and per stream the last entry id ('0-0' when empty) and the length.
@@ -115,6 +129,7 @@ class Script:
             return await redis.eval(self.source, len(keys), *keys, *arguments)
 
 
+LIFE: Final = Script(LIFE_SOURCE)
 APPEND: Final = Script(APPEND_SOURCE)
 FENCE: Final = Script(FENCE_SOURCE)
 CLOSE: Final = Script(CLOSE_SOURCE)

@@ -5,16 +5,19 @@ A session is sealed once. Whoever owns it later broadcasts only the sealed root.
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from redis.asyncio import Redis
 
-from ledger.errors import Fenced, LedgerError, StaleView
+from ledger.errors import Fenced, LedgerError, StaleView, Unfenced
 from ledger.keys import Keys
-from ledger.scripts import CLOSE, FENCE, FINISH, SEAL
+from ledger.scripts import CLOSE, FENCE, FINISH, LIFE, SEAL
 from shannon.errors import DecodingError
+
+_LIVES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ def _fenced(reply: Sequence[Any]) -> None:
     if _text(reply[0]) == "fenced":
         epoch = int(_text(reply[1]))
         raise Fenced(f"another owner holds epoch {epoch}", epoch)
+    if _text(reply[0]) == "unfenced":
+        raise Unfenced("Redis does not know this owner")
 
 
 class SealStore:
@@ -86,12 +91,27 @@ class SealStore:
         self._supplier = supplier
         self.epoch = epoch
 
-    async def fence(self) -> None:
-        """Makes smaller epochs powerless; raises Fenced when a greater one is known."""
-        _fenced(await FENCE.run(self._redis, [self._keys.fence(self._supplier)], [self.epoch]))
+    async def fence(self, confirm: Callable[[], Awaitable[None]]) -> None:
+        """Makes smaller epochs powerless; raises Fenced when a greater one is known, and what `confirm` raises.
+
+        `confirm` takes a fresh look at who owns the supplier. It counts only for the life of Redis in which it was
+        taken: an owner that was stopped in between, while Redis was lost, has to look again.
+        """
+        keys = [self._keys.fence(self._supplier), self._keys.incarnation(self._supplier)]
+        for _ in range(_LIVES):
+            life = await LIFE.run(self._redis, [keys[1]], [uuid.uuid4().hex])
+            await confirm()
+            reply = await FENCE.run(self._redis, keys, [self.epoch, life])
+            _fenced(reply)
+            if _text(reply[0]) == "ok":
+                return
+        raise Unfenced("Redis is lost again and again")
 
     async def close(self, sessions: Mapping[str, int]) -> dict[str, str]:
-        """Closes sessions (id → session end height) to new relays; the last entry id of each stream. Raises Fenced."""
+        """Closes sessions (id → session end height) to new relays; the last entry id of each stream.
+
+        Raises Fenced, or Unfenced where `fence` has to come first: so does every other write.
+        """
         keys = [self._keys.fence(self._supplier), self._keys.closed(self._supplier)]
         arguments: list[Any] = [self.epoch]
         for session_id, end in sessions.items():

@@ -116,7 +116,7 @@ class ClaimDesk:
         """Whether the seals are ours; raises StaleView, Fenced and what Redis raises."""
         try:
             await self.store.seal(seals, last_ids, group, signed)
-        except (StaleView, Fenced):
+        except (StaleView, Fenced):  # Unfenced among them
             raise
         except LedgerError:
             return False

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from ledger.errors import Fenced
+from coordination.lease_store import LeaseUnavailable
+from ledger.errors import Fenced, LedgerUnavailable
 from ledger.shards import shard_of
 from ledger.wakes import WakeReader
 from miner import metrics
@@ -119,6 +120,16 @@ class Fleet:
         _LOG.error("%s: this miner stops mining the supplier", error, extra={"fields": {"supplier": address}})
         self.keeper.fenced(self._shard(address), error.epoch)
 
+    async def _confirm(self, address: str, epoch: int) -> None:
+        """A fresh look at the Lease; raises Fenced where it is not ours under this epoch, or LedgerUnavailable."""
+        shard = self._shard(address)
+        try:
+            current = await self.keeper.look(shard)
+        except LeaseUnavailable as error:
+            raise LedgerUnavailable(f"the Lease of shard {shard} cannot be read: {error}") from error
+        if current != epoch:
+            raise Fenced(f"shard {shard} is not ours under epoch {epoch}", current)
+
     async def _end(self, addresses: Collection[str]) -> None:
         tasks = [self._tasks[address] for address in addresses if address in self._tasks]
         for task in tasks:
@@ -143,11 +154,17 @@ class Fleet:
             if self._tasks[address].done() and running.supplier.retiring:
                 await self._end([address])
                 _LOG.info("retired", extra={"fields": {"supplier": address}})
+            elif self._tasks[address].done():
+                # It met another owner, yet the Lease is ours: it looks again.
+                await self._end([address])
+                epoch = self._epochs.get(self._shard(address))
+                if epoch is not None:
+                    self._start(address, epoch)
         metrics.SUPPLIERS.labels("owner").set(len(self._running))
         metrics.SUPPLIERS.labels("standby").set(len(self._standbys))
 
     def _start(self, address: str, epoch: int) -> None:
-        supplier = self._suppliers.miner(address, epoch)
+        supplier = self._suppliers.miner(address, epoch, lambda: self._confirm(address, epoch))
         running = Running(
             supplier, self._suppliers.chain, self._board, self._gate, self._block_seconds, self._fenced, self._chance
         )

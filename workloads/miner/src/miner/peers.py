@@ -76,7 +76,14 @@ def routes(mirror: Mirror, audit: Audit) -> list[web.RouteDef]:
         texts = [base64.b64encode(value).decode() for value in values]
         return web.json_response({"relays": texts, "next": last.hex() if values else None})
 
-    return [web.get("/peer/sessions", sessions), web.get("/peer/seals", seals), web.get("/peer/relays", relays)]
+    async def outcome(request: web.Request) -> web.Response:
+        found = audit.outcome(request.query.get("supplier", ""), request.query.get("session", ""))
+        return web.json_response({"outcome": found["outcome"] if found else None})
+
+    return [
+        web.get("/peer/sessions", sessions), web.get("/peer/seals", seals), web.get("/peer/relays", relays),
+        web.get("/peer/outcome", outcome),
+    ]  # fmt: skip
 
 
 class Peers:
@@ -122,6 +129,17 @@ class Peers:
             except (*_TROUBLE, DecodingError) as error:
                 _LOG.info("peer %s was not asked for seals: %s", url, error or type(error).__name__)
         return found
+
+    async def ended(self, supplier: str, session_id: str) -> bool:
+        """Whether a peer's audit trail has an outcome of the session."""
+        for url in self._urls():
+            try:
+                query = {"supplier": supplier, "session": session_id}
+                if (await self._get(f"{url}/peer/outcome", query))["outcome"]:
+                    return True
+            except _TROUBLE as error:
+                _LOG.info("peer %s was not asked for an outcome: %s", url, error or type(error).__name__)
+        return False
 
     async def relays(
         self, session: PeerSession, supplier: str, end: int, take: Callable[[list[bytes]], Awaitable[None]]

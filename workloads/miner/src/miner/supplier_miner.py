@@ -5,12 +5,12 @@ import json
 import logging
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
 
-from ledger.errors import Fenced, StaleView
+from ledger.errors import Fenced, StaleView, Unfenced
 from ledger.seals import SealStore
 from miner import metrics
 from miner.audit import Audit, Outcome
@@ -47,6 +47,10 @@ def claim_state(session: TrackedSession, claims: dict[str, Claim] | None) -> Cla
     return {1: ClaimState.VALIDATED, 2: ClaimState.INVALID}.get(claim.proof_validation_status, ClaimState.PENDING)
 
 
+async def _confirmed() -> None:
+    """Where there is one owner only."""
+
+
 @dataclass(slots=True)
 class SupplierMiner:
     """Owns one supplier; only the holder of the highest epoch gets its writes through."""
@@ -65,6 +69,7 @@ class SupplierMiner:
     redis_settled: Callable[[], bool]
     report: SupplierReport = field(default_factory=SupplierReport)
     peers: Peers | None = None
+    confirm: Callable[[], Awaitable[None]] = _confirmed
     retiring: bool = False
     _finished: dict[str, int] = field(default_factory=dict)
     _started: bool = False
@@ -73,10 +78,11 @@ class SupplierMiner:
 
     async def start(self) -> None:
         """Fences predecessors, takes up the mirror and the seals; raises what Redis raises."""
-        await self.store.fence()
+        await self._fence()
         self.tailer.restore()
         for session_id in [i for i in self.sessions if self.audit.outcome(self.supplier, i)]:
             await self._drop(self.sessions.pop(session_id))
+        self._finished |= self.audit.ended_since(self.supplier, 0)
         for session_id in await self.tailer.ended_elsewhere():
             session = self.sessions.pop(session_id)
             self.mirror.remove(session.end, self.supplier, session_id)
@@ -91,6 +97,10 @@ class SupplierMiner:
         """Takes from peers' volumes what Redis does not have any more; peers that do not answer are left out."""
         self._unmerged = self.peers is not None and not await self.tailer.merge(self.peers, self._finished)
 
+    async def _fence(self) -> None:
+        await self.store.fence(self.confirm)
+        self._unfenced = False
+
     def meet_redis_anew(self) -> None:
         """After a restart of Redis: it may hold other content under known ids, and an older fence."""
         self.tailer.reread()
@@ -103,16 +113,20 @@ class SupplierMiner:
         lost = await self.tailer.discover(self._finished)
         if lost or self._unfenced:
             # Another Redis, an emptied one, or one that went back in time: it may know no fence.
-            await self.store.fence()
-            self._unfenced = False
+            await self._fence()
         if lost:
             await self._merge_peers()
+        for session_id, end in self.tailer.revived(self._finished):
+            # A log that was appended again to an emptied Redis brings back what is long over.
+            await self.store.finish(session_id, end)
         return await self.tailer.tail_once()
 
     async def on_block(self, block: Block, proof: ProofParams) -> dict[str, int]:
         """Decides every session and acts; sessions by stage. One group's failure never stops another."""
         if not self._started:
             await self.start()
+        if self._unfenced:
+            await self._fence()
         if any(s.seal is None for s in self.sessions.values()):
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 await self.claims.load_seals(self.sessions)
@@ -138,6 +152,7 @@ class SupplierMiner:
             except Fenced:
                 raise
             except StaleView as error:
+                self._unfenced = self._unfenced or isinstance(error, Unfenced)
                 _LOG.info("%s, again at the next block", error)
             except (RedisError, OSError, TimeoutError, PocketError, sqlite3.Error) as error:
                 metrics.ERRORS.labels(action.name.lower()).inc()
@@ -148,16 +163,20 @@ class SupplierMiner:
         return stages
 
     async def _claims(self, height: int) -> dict[str, Claim] | None:
-        """Claims on chain by session; None: unknown. Nobody asks before a claim can be there."""
+        """Claims on chain by session as of a height; None: unknown. Nobody asks before a claim can be there.
+
+        Later than that height a claim may have been settled and removed: it would look as if it had never been there.
+        """
         if not any(
             s.seal is not None or (s.windows is not None and height >= s.windows.claim_open)
             for s in self.sessions.values()
         ):
             return {}
         try:
-            return {claim.header.session_id: claim for claim in await self.chain.claims_of(self.supplier)}
+            found = await self.chain.claims_of(self.supplier, height)
         except PocketError:
             return None
+        return {claim.header.session_id: claim for claim in found}
 
     async def _decide(
         self, session: TrackedSession, claims: dict[str, Claim] | None, block: Block, proof: ProofParams
@@ -244,6 +263,11 @@ class SupplierMiner:
     async def _finish(self, session: TrackedSession, found: Verdict, stage: str, block: Block) -> None:
         """Exactly one outcome per session, durable before anything of it is deleted."""
         header = session.header
+        if session.seal is None and self.peers and await self.peers.ended(self.supplier, header.session_id):
+            # Brought back by a log after Redis was lost; its outcome is in the audit trail of a former owner.
+            await self._drop(session)
+            self.sessions.pop(header.session_id, None)
+            return
         details = {
             "service_id": header.service_id, "application_address": header.application_address,
             "session_end_height": header.session_end_block_height, **session.details, **found.details,

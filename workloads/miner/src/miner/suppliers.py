@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
@@ -105,8 +105,8 @@ class Suppliers:
         tailer = self._tailer(address, sessions, owner=False)
         return Standby(Tail(self.redis, self.keys, address), tailer, self.mirror, sessions)
 
-    def miner(self, address: str, epoch: int) -> SupplierMiner:
-        """Mines for a supplier whose key is loaded, under an epoch."""
+    def miner(self, address: str, epoch: int, confirm: Callable[[], Awaitable[None]]) -> SupplierMiner:
+        """Mines for a supplier whose key is loaded, under an epoch; `confirm` raises where it is not ours any more."""
         config = self.config
         gas_price = GasPrice.parse(config.chain.gas_price)
         sessions: dict[str, TrackedSession] = {}
@@ -126,5 +126,5 @@ class Suppliers:
         proofs = ProofDesk(address, self.chain, self.mirror, self.pool, sender)
         return SupplierMiner(
             address, self.chain, self.comet, store, self.audit, self.mirror, tailer, claims, proofs, sessions,
-            config.seal_after_blocks, self.redis_settled, self.reports.of(address), self.peers,
+            config.seal_after_blocks, self.redis_settled, self.reports.of(address), self.peers, confirm,
         )  # fmt: skip

@@ -36,6 +36,7 @@ class Tailer:
         self._mirror = mirror
         self._chain = chain
         self._sessions = sessions
+        self._revived: list[str] = []
         self._incarnation: str | None = None  # None: not asked yet
         # Tail loop and sealing both read; a position must never go back because the slower one finished last.
         self._reading = asyncio.Lock()
@@ -83,10 +84,16 @@ class Tailer:
             for session in self._sessions.values():
                 if session.incarnation != incarnation:
                     session.position = "0-0"
-        for session_id, raw in (await self._tail.sessions()).items():
+        registered = await self._tail.sessions()
+        self._revived = [session_id for session_id in registered if session_id in finished]
+        for session_id, raw in registered.items():
             if session_id not in finished:
                 self._track(session_id, raw)
         return lost
+
+    def revived(self, finished: Mapping[str, int]) -> list[tuple[str, int]]:
+        """Ended sessions (id, session end height) that are registered again, as `discover` found them."""
+        return [(session_id, finished[session_id]) for session_id in self._revived if session_id in finished]
 
     def _track(self, session_id: str, raw: bytes) -> TrackedSession | None:
         """The session of a header; None for one that cannot be its."""

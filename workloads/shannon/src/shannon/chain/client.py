@@ -263,15 +263,15 @@ class ChainClient:
         )
         return convert.claim(answer.claim)
 
-    async def claims_of(self, supplier: str) -> list[Claim]:
-        """All claims of a supplier, page by page."""
+    async def claims_of(self, supplier: str, height: int = 0) -> list[Claim]:
+        """All claims of a supplier, page by page, as of a height (0: the latest)."""
         found: list[Claim] = []
         key = b""
         while True:
             request = proof_pb.QueryAllClaimsRequest(supplier_operator_address=supplier)
             request.pagination.limit = _PAGE
             request.pagination.key = key
-            answer = await self._call("/pocket.proof.Query/AllClaims", request, proof_pb.QueryAllClaimsResponse)
+            answer = await self._call("/pocket.proof.Query/AllClaims", request, proof_pb.QueryAllClaimsResponse, height)
             found += [convert.claim(row) for row in answer.claims]
             key = answer.pagination.next_key
             if not key:

@@ -1,0 +1,252 @@
+"""Several volumes: what one miner mirrored or sealed is not lost when Redis and the ownership are.
+
+Windows of these worlds: sessions of 10 blocks, claims in 12…16, proofs in 16…20, settlement in 20.
+"""
+
+import contextlib
+from dataclasses import replace
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from ledger.keys import Keys
+from ledger.tail import Tail
+from mine import slow_root
+from miner import peers
+from miner.standby import Standby, drop_leftovers
+from miner.tailing import Tailer
+
+pytestmark = pytest.mark.redis
+KEYS = Keys("test")
+
+
+@contextlib.asynccontextmanager
+async def served(owner):
+    """Another miner's asking side of what this one's volume holds."""
+    app = web.Application()
+    app.add_routes(peers.routes(owner.mirror, owner.audit))
+    async with TestServer(app) as server, aiohttp.ClientSession() as http:
+        yield peers.Peers(http, lambda: [str(server.make_url("")).rstrip("/")])
+
+
+@contextlib.contextmanager
+def another(alice, name="other", asked=None):
+    """A miner on an empty volume of its own."""
+    made = replace(alice, folder=alice.folder / name, mirror=None, audit=None, miner=None)
+    made.start()
+    made.miner.peers = asked
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def follow(made):
+    """A standby on that volume."""
+    sessions = {}
+    tailer = Tailer(Tail(made.redis, KEYS, made.supplier), made.mirror, made.client, sessions, owner=False)
+    return Standby(Tail(made.redis, KEYS, made.supplier), tailer, made.mirror, sessions)
+
+
+async def test_relays_that_only_a_former_owners_volume_holds_are_in_the_claim(alice):
+    header = alice.header()
+    early, late = alice.relays(header, 5), alice.relays(header, 2)
+    await alice.record(early)
+    await alice.miner.tail()
+    await alice.redis.flushall()
+    await alice.record(late)
+    async with served(alice) as asked:
+        with another(alice, asked=asked) as other:
+            await other.to(21)
+            assert other.chain.state.claims == {}
+            assert other.outcomes()[header.session_id]["outcome"] == "settled"
+            assert other.outcomes()[header.session_id]["details"]["relays"] == 7
+
+
+async def test_a_peer_is_asked_again_until_it_answers(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 5))
+    await alice.miner.tail()
+    await alice.redis.flushall()
+    await alice.record(alice.relays(header, 2))
+    async with served(alice) as asked:
+        urls, asked._urls = asked._urls, lambda: ["http://127.0.0.1:9"]
+        with another(alice, asked=asked) as other:
+            await other.to(11)
+            assert other.mirror.file(10).count(other.supplier, header.session_id) == 2
+            asked._urls = urls
+            await other.to(12)
+            assert other.mirror.file(10).count(other.supplier, header.session_id) == 7
+
+
+async def test_what_the_stream_still_holds_is_not_fetched_from_peers(alice, monkeypatch):
+    header = alice.header()
+    await alice.record(alice.relays(header, 5))
+    await alice.miner.tail()
+    async with served(alice) as asked:
+
+        async def never(*_):
+            raise AssertionError("the stream has everything")
+
+        monkeypatch.setattr(asked, "relays", never)
+        with another(alice, asked=asked) as other:
+            await other.miner.tail()
+            assert other.mirror.file(10).count(other.supplier, header.session_id) == 5
+
+
+async def test_a_peer_cannot_slip_in_a_relay_that_the_gate_refuses(alice):
+    header = alice.header()
+    rows = alice.relays(header, 2)
+    await alice.record(rows)
+    await alice.miner.tail()
+    database = alice.mirror.file(10)._database
+    database.execute("UPDATE leaf SET value=CAST('nonsense' AS BLOB) WHERE path=(SELECT min(path) FROM leaf)")
+    await alice.redis.flushall()
+    await alice.record(alice.relays(header, 1))
+    async with served(alice) as asked:
+        with another(alice, asked=asked) as other:
+            await other.miner.tail()
+            assert other.mirror.file(10).count(other.supplier, header.session_id) == 2
+
+
+async def test_a_peers_seal_is_the_only_thing_that_is_claimed_after_redis_came_back_empty(alice):
+    header = alice.header()
+    rows = alice.relays(header, 4)
+    await alice.record(rows)
+    await alice.to(12)
+    alice.chain.faults.refuse.append((20, "sdk", "mempool is full"))
+    await alice.block()
+    seal = alice.miner.sessions[header.session_id].seal
+    assert seal is not None
+    assert alice.claim(header) is None
+    await alice.redis.flushall()
+    # The log of a relayer brings back only a part: a root of these would be another one.
+    await alice.record(rows[:2])
+    async with served(alice) as asked:
+        with another(alice, asked=asked) as other:
+            await other.to(16)
+            assert other.claim(header).root_hash == seal.root == slow_root(rows)
+
+
+async def test_a_standby_mirrors_and_takes_over_without_reading_again(alice):
+    header = alice.header()
+    rows = alice.relays(header, 6)
+    await alice.record(rows)
+    with another(alice) as other:
+        standby = follow(other)
+        assert await standby.round() == 6
+        assert await other.redis.hgetall(KEYS.mirrored(other.supplier)) == {}, "relayers are told by the owner only"
+        await other.to(16)
+        session = other.miner.sessions[header.session_id]
+        assert session.seal.root == slow_root(rows)
+
+
+async def test_a_standby_drops_what_the_owner_has_ended(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    with another(alice) as other:
+        standby = follow(other)
+        await standby.round()
+        await alice.to(21)
+        await standby.round()
+        assert standby.sessions == {}
+        assert other.mirror.ends() == []
+
+
+async def test_leftovers_of_suppliers_that_went_elsewhere_are_removed_once_they_are_ended(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    with another(alice) as other:
+        await follow(other).round()
+        assert await drop_leftovers(other.mirror, other.redis, KEYS, {other.supplier}) == 0
+        assert await drop_leftovers(other.mirror, other.redis, KEYS, set()) == 0
+        await alice.to(21)
+        assert await drop_leftovers(other.mirror, other.redis, KEYS, set()) == 1
+        assert other.mirror.ends() == []
+
+
+async def test_a_session_that_another_owner_ended_gets_no_second_outcome(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    with another(alice) as other:
+        await other.miner.tail()
+        assert header.session_id in other.miner.sessions
+        alice.epoch = other.epoch
+        alice.start()
+        await alice.to(21)
+        assert header.session_id in alice.outcomes()
+        other.epoch = alice.epoch
+        other.start()
+        await other.decide()
+        assert other.miner.sessions == {}
+        assert other.outcomes() == {}
+
+
+async def lost_seal(alice, other):
+    """The claim is on chain; Redis and the volume that sealed it are gone; `other` becomes the owner."""
+    await alice.redis.flushall()
+    other.epoch = alice.epoch + 1
+    other.start()
+
+
+async def test_a_claim_whose_seal_is_lost_is_adopted_by_who_has_the_same_leaves_and_proven(alice):
+    header = alice.header()
+    rows = alice.relays(header, 5)
+    await alice.record(rows)
+    with another(alice) as other:
+        await follow(other).round()
+        await alice.to(14)
+        root = alice.claim(header).root_hash
+        await lost_seal(alice, other)
+        await other.to(15)
+        assert other.miner.sessions[header.session_id].seal.root == root
+        await other.to(21)
+        assert other.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_claim_with_other_leaves_is_a_strangers_neither_replaced_nor_proven(alice):
+    header = alice.header()
+    rows = alice.relays(header, 5)
+    await alice.record(rows[:3])
+    with another(alice) as other:
+        await follow(other).round()
+        await alice.record(rows[3:])
+        await alice.to(14)
+        root = alice.claim(header).root_hash
+        await lost_seal(alice, other)
+        await other.to(17)
+        assert other.miner.sessions[header.session_id].foreign
+        assert other.claim(header).root_hash == root
+        await other.to(21)
+        outcome = other.outcomes()[header.session_id]
+        assert (outcome["outcome"], outcome["details"]["foreign_root"]) == ("claim_lost", root.hex())
+        proofs = [t for t in other.chain.transactions.values() if "/pocket.proof.MsgSubmitProof" in t.actions]
+        assert proofs == []
+
+
+async def test_without_redis_nothing_is_sealed_that_the_chain_shows_as_claimed(alice):
+    """A former owner that is cut off from Redis and API server wakes up in the last third of the window."""
+    header = alice.header()
+    rows = alice.relays(header, 5)
+    await alice.record(rows[:3])
+    with another(alice) as other:
+        await other.to(12)
+        await alice.record(rows[3:])
+        alice.epoch = other.epoch + 1
+        alice.start()
+        await alice.to(14)
+        assert alice.claim(header).root_hash == slow_root(rows)
+
+        async def away(*_, **__):
+            raise ConnectionError("Redis is away")
+
+        for name in ("close", "load", "seal", "fence"):
+            setattr(other.miner.store, name, away)
+        session = other.miner.sessions[header.session_id]
+        block = await other.client.latest_block()
+        await other.miner._seal_from_mirrors([session], block, await other.client.proof_params())
+        assert session.seal is None
+        await alice.to(16)
+        assert alice.claim(header).root_hash == slow_root(rows)

@@ -1,0 +1,101 @@
+"""I1 to I6 over explored schedules: owners killed, frozen and replaced at every await, Redis lost, the chain going on.
+
+`SCHEDULES=20000 pytest tests/interleaving -s` (make failovers) explores more; `SEED=7` replays one.
+"""
+
+import asyncio
+import os
+import sys
+
+import pytest
+
+from failovers import Life, prepared, slow_root_of
+from ledger import scripts
+from ledger.scripts import Script
+
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(3000)]
+SCHEDULES = int(os.environ.get("SCHEDULES", "300"))
+FIRST = int(os.environ.get("FIRST_SEED", "0"))
+ONE = os.environ.get("SEED")
+
+
+async def test_no_schedule_of_owners_crashes_and_restarts_loses_doubles_or_overwrites_a_claim(redis, capsys):
+    seeds = [int(ONE)] if ONE else range(FIRST, FIRST + SCHEDULES)
+    failovers = losses = steps = 0
+    kinds = set()
+    for seed in seeds:
+        life = Life(seed, redis)
+        problems = await life.run()
+        assert not problems, f"SEED={seed} replays it: {problems}\n" + "\n".join(life.explorer.steps[-80:])
+        failovers, losses, steps = failovers + life.failovers, losses + life.wipes, steps + len(life.explorer.steps)
+        kinds.add(tuple(life.explorer.steps))
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{len(kinds)} different schedules, seeds {seeds[0]} to {seeds[-1]}: {failovers} failovers, "
+            f"{losses} losses of Redis, {steps} steps, 0 claims overwritten, doubled or lost\n"
+        )
+    assert len(kinds) == len(seeds)
+
+
+async def test_a_seed_gives_the_same_schedule_again(redis):
+    first, again = Life(11, redis), Life(11, redis)
+    assert await first.run() == await again.run() == []
+    assert first.explorer.steps == again.explorer.steps
+
+
+@pytest.fixture(autouse=True)
+async def _quick():
+    """Thousands of schedules: asyncio's own checks run in every other test of the same code."""
+    asyncio.get_running_loop().set_debug(False)
+
+
+async def _sealed_without_asking(self, seals, *_):
+    return True
+
+
+async def _no_look_at_the_chain(self, height):
+    return {}
+
+
+def without(script, line):
+    assert line in script.source
+    return Script(script.source.replace(line, ""))
+
+
+CLOSING = "redis.call('HSETNX', KEYS[2], ARGV[at], ARGV[at + 1])"
+BREAKS = {
+    "a relay is taken though its session is closed": (
+        {"ledger.publisher.APPEND": Script(scripts.APPEND.source.replace("session) == 1", "session) == 7"))}, "I1",
+    ),
+    "whoever likes claims what it has read so far": (
+        {
+            "ledger.seals.CLOSE": without(without(scripts.CLOSE, scripts._FENCE), CLOSING),
+            "miner.claims.ClaimDesk._store": _sealed_without_asking,
+        }, "I3",
+    ),
+    "claims are looked up later than the block that is decided": (
+        {"miner.supplier_miner.SupplierMiner._claims": _no_look_at_the_chain}, "settled",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BREAKS)
+async def test_the_explorer_notices_what_would_cost_money(redis, monkeypatch, name):
+    """The judge is worth something: each protection that is taken away shows in some schedule."""
+    patches, noticed = BREAKS[name]
+    for place, broken in patches.items():
+        monkeypatch.setattr(place, broken)
+    for seed in range(400):
+        try:
+            problems = await Life(seed, redis).run()
+        except AssertionError as error:
+            problems = [str(error)]
+        if any(noticed in problem for problem in problems):
+            return
+    raise AssertionError(f"nobody noticed: {name}")
+
+
+def test_the_judge_of_roots_is_not_the_code_that_it_judges():
+    _, _, rows = prepared()
+    some = frozenset(row.relay for row in rows[:2])
+    assert slow_root_of(some) != slow_root_of(frozenset(row.relay for row in rows))
