@@ -10,7 +10,11 @@ from urllib.request import Request, urlopen
 import pytest
 from click.testing import CliRunner
 
+from coordination.elector import Timing
+from coordination.sharding import LeaseNames, ShardKeeper
+from ledger.keys import Keys
 from mine import mine
+from miner.redis_leases import RedisLeaseStore
 from relayctl.load import LoadOptions, run_load
 from relayctl.main import main
 from relays import relaying
@@ -119,6 +123,96 @@ async def test_a_volume_is_verified_exported_and_its_tries_rebuilt(redis, tmp_pa
         assert (await invoke("ledger", "verify", "--data", folder)).exit_code == 1
         assert (await invoke("ledger", "export", "--data", folder)).exit_code == 1
     assert "data folder of a miner" in (await invoke("ledger", "verify", "--data", str(tmp_path / "log"))).output
+
+
+async def test_a_session_is_explained_while_it_is_open_and_afterwards(redis, tmp_path):
+    async with mine(redis, tmp_path) as alice:
+        header = alice.header()
+        await alice.record(alice.relays(header, 4))
+        await alice.to(14)
+        folder, start = str(tmp_path), header.session_id[:12]
+        opened = (await invoke("ledger", "explain", "--data", folder, start)).output
+        assert "ends at 10, 4 relays here" in opened
+        assert alice.claim(header).root_hash.hex() in opened
+        await alice.to(21)
+        ended = (await invoke("ledger", "explain", "--data", folder, start)).output
+        for part in ("ended as     settled", "relays       4", "paid         ", alice.supplier, "service      eth"):
+            assert part in ended, ended
+        unknown = await invoke("ledger", "explain", "--data", folder, "zz")
+        assert (unknown.exit_code, "knows no session" in unknown.output) == (1, True)
+
+
+async def test_seals_are_taken_along_and_never_replaced(redis, tmp_path):
+    async with mine(redis, tmp_path) as alice:
+        header = alice.header()
+        await alice.record(alice.relays(header, 4))
+        await alice.to(14)
+        exported = (await invoke("ledger", "seals", "export", "--data", str(tmp_path))).output
+        (tmp_path / "seals.json").write_text(exported)
+        other = tmp_path / "other"
+        other.mkdir()
+        taken = await invoke("ledger", "seals", "import", "--data", str(other), str(tmp_path / "seals.json"))
+        assert "1 of 1 seals were new" in taken.output, taken.output
+        assert (await invoke("ledger", "seals", "export", "--data", str(other))).output == exported
+        again = await invoke("ledger", "seals", "import", "--data", str(other), str(tmp_path / "seals.json"))
+        assert "0 of 1 seals were new" in again.output
+        changed = json.loads(exported)
+        changed["seals"][0]["seal"]["root"] = "00" * 48
+        (tmp_path / "seals.json").write_text(json.dumps(changed))
+        refused = await invoke("ledger", "seals", "import", "--data", str(other), str(tmp_path / "seals.json"))
+        assert (refused.exit_code, "another root" in refused.output) == (1, True)
+        for text in ("{}", "[]", "nonsense", '{"version": 2, "seals": []}'):
+            (tmp_path / "seals.json").write_text(text)
+            bad = await invoke("ledger", "seals", "import", "--data", str(other), str(tmp_path / "seals.json"))
+            assert bad.exit_code == 1
+            assert "Traceback" not in bad.output
+
+
+async def test_what_lies_in_redis_can_be_looked_at(redis, redis_process, tmp_path):
+    async with mine(redis, tmp_path) as alice:
+        header = alice.header()
+        await alice.record(alice.relays(header, 4))
+        where = ["--redis", redis_process.url, "--prefix", "test", "--json"]
+
+        async def rows(*command):
+            done = await invoke("inspect", *command, *where)
+            assert done.exit_code == 0, done.output
+            return [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+
+        (session,) = await rows("sessions")
+        assert (session["session"], session["state"], session["relays"]) == (header.session_id, "open", 4)
+        await alice.to(14)
+        assert (await rows("sessions"))[0]["state"] == "sealed"
+        (stream,) = await rows("streams")
+        assert stream["mirrored"] == stream["last"]
+        (seal,) = await rows("seals")
+        assert (seal["relays"], seal["units"]) == (4, 400)
+        await redis.set(Keys("test").consumed(alice.supplier, header.session_id), 77, ex=100)
+        assert (await rows("meters"))[0]["consumed_upokt"] == "77"
+        store = RedisLeaseStore(redis, Keys("test").leases, call_seconds=2)
+        keeper = ShardKeeper(store, LeaseNames("miners", 2), "host:1_u_1", Nobody(), Timing())
+        for _ in range(2):
+            await keeper.tick()
+        leases = {row["lease"]: row["holder"] for row in await rows("leases")}
+        assert leases["miners-shard-0"] == leases["miners-leader"] == "host:1_u_1"
+        table = (await invoke("inspect", "sessions", *where[:-1])).output
+        assert table.splitlines()[0].split() == ["SUPPLIER", "SESSION", "SERVICE", "END", "STATE", "RELAYS"]
+    away = "redis://user:secret-word@127.0.0.1:1/0"
+    nowhere = await invoke("inspect", "sessions", "--redis", away, "--prefix", "test")
+    assert nowhere.exit_code == 1
+    assert "secret-word" not in nowhere.output
+    assert "name --redis and --prefix" in (await invoke("inspect", "seals")).output
+
+
+class Nobody:
+    async def known_epoch(self, shard):
+        return 0
+
+    async def gained(self, shard, epoch):
+        pass
+
+    async def lost(self, shard):
+        pass
 
 
 @pytest.mark.processes

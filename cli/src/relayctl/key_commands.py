@@ -24,7 +24,7 @@ def _key(file: Path | None) -> tuple[str, str]:
         raise click.ClickException(f"the key {error}".replace("the key the key", "the key")) from None
 
 
-def _public(text: str) -> bytes:
+def sealing_key(text: str) -> bytes:
     """A controller's public key: base64, or a file that holds it."""
     file = Path(text)
     if file.is_file():
@@ -65,7 +65,7 @@ def address(key_file: Path | None) -> None:
 @click.option("--relay-miner", help="Print a whole Supplier that names this RelayMiner, instead of the sealed text")
 def seal_key(key_file: Path | None, public_key: str, namespace: str, name: str, relay_miner: str | None) -> None:
     """Seal a key to the operator, for one Supplier: the text may lie in Git."""
-    public = _public(public_key)
+    public = sealing_key(public_key)
     text, operator_address = _key(key_file)
     try:
         sealed = seal(public, Subject(namespace, name, operator_address), text)

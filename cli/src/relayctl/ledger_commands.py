@@ -3,11 +3,15 @@
 import json
 import sqlite3
 from pathlib import Path
+from typing import TextIO
 
 import click
 
+from ledger.seals import Seal
 from miner.audit import Audit, AuditError
 from miner.mirror import Mirror
+from relayctl.explanations import explained, explained_open
+from shannon.errors import DecodingError
 from shannon.relays.messages import relay_hash
 from shannon.smst.bulk import LeafSet
 from shannon.smst.digest import Root, leaf_digest, path_of
@@ -59,6 +63,92 @@ def export(data: Path) -> None:
         raise click.ClickException(str(error)) from error
     finally:
         audit.close()
+
+
+@ledger.command()
+@_DATA
+@click.argument("session_id")
+def explain(data: Path, session_id: str) -> None:
+    """Tell what became of a session, by its id or the beginning of it, for every supplier."""
+    audit = _audit(data)
+    try:
+        ended = [row for row in audit.outcomes() if str(row["session_id"]).startswith(session_id)]
+        with Mirror(data / "mirror") as mirror:
+            opened = [
+                (end, row) for end in mirror.ends() for row in mirror.file(end).sessions()
+                if row.session_id.startswith(session_id)
+            ]  # fmt: skip
+            for end, row in opened:
+                count = mirror.file(end).count(row.supplier, row.session_id)
+                seal = audit.seals(row.supplier).get(row.session_id)
+                click.echo("\n".join(explained_open(row.supplier, row.session_id, end, count, seal)))
+    except (AuditError, sqlite3.Error) as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        audit.close()
+    for outcome in ended:
+        click.echo("\n".join(explained(outcome)))
+    if not ended and not opened:
+        raise click.ClickException(f"this volume knows no session that begins with {session_id}")
+
+
+@ledger.group()
+def seals() -> None:
+    """The protection against claiming a session twice, to take along to another volume."""
+
+
+@seals.command("export")
+@_DATA
+def export_seals(data: Path) -> None:
+    """Print the seals of unfinished sessions as JSON."""
+    audit = _audit(data)
+    try:
+        rows = audit.all_seals()
+    finally:
+        audit.close()
+    document = {
+        "version": 1,
+        "seals": [
+            {"supplier": supplier, "session_end_height": end, "seal": json.loads(seal.encode()), "signed": signed}
+            for supplier, end, seal, signed in rows
+        ],
+    }
+    click.echo(json.dumps(document, indent=2, sort_keys=True))
+
+
+@seals.command("import")
+@_DATA
+@click.argument("file", type=click.File())
+def import_seals(data: Path, file: TextIO) -> None:
+    """Take seals from a file (- for standard input); stop the miner first. Another root than a known one is refused."""
+    try:
+        document = json.load(file)
+        if document["version"] != 1:
+            raise click.ClickException(f"version {document['version']} is not known; this relayctl reads version 1")
+        rows = [
+            (str(row["supplier"]), int(row["session_end_height"]), Seal.decode(json.dumps(row["seal"])),
+             str(row.get("signed") or ""))
+            for row in document["seals"]
+        ]  # fmt: skip
+    except (ValueError, KeyError, TypeError, DecodingError) as error:
+        raise click.ClickException(f"not an export of seals: {error}") from None
+    data.mkdir(parents=True, exist_ok=True)
+    audit = Audit(data / "audit.sqlite")
+    try:
+        added = 0
+        for supplier, end, seal, signed in rows:
+            known = audit.seals(supplier).get(seal.session_id)
+            if known is not None and known[1].root != seal.root:
+                raise click.ClickException(
+                    f"session {seal.session_id} of {supplier} is sealed here with another root: two volumes claimed "
+                    "it. Nothing more was imported."
+                )
+            if known is None and audit.outcome(supplier, seal.session_id) is None:
+                audit.keep_seal(supplier, end, seal, signed)
+                added += 1
+    finally:
+        audit.close()
+    click.echo(f"{added} of {len(rows)} seals were new")
 
 
 @ledger.command()

@@ -1,4 +1,4 @@
-"""`relayctl`: demo, localnet, relays, keys, configuration."""
+"""`relayctl`: demo, localnet, relays, keys, configuration, migration."""
 
 import asyncio
 import os
@@ -12,8 +12,10 @@ import click
 import relayctl
 from relayctl.config_commands import config
 from relayctl.demo import DemoOptions, run_demo
+from relayctl.inspect_commands import inspect_group
 from relayctl.key_commands import keys
 from relayctl.ledger_commands import ledger
+from relayctl.migrate_commands import migrate
 from shannon.errors import PocketError
 
 
@@ -62,6 +64,8 @@ def demo(
 main.add_command(ledger)
 main.add_command(keys)
 main.add_command(config)
+main.add_command(migrate)
+main.add_command(inspect_group)
 
 
 @main.group()

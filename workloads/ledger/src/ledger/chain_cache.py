@@ -6,6 +6,7 @@ entities are never cached. Redis being away only costs chain queries.
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,11 @@ from redis.exceptions import RedisError
 
 from ledger.keys import Keys
 from shannon.chain.client import ChainClient
+from shannon.chain.model import Session
 from shannon.chain.nodes import NodeAddress
+
+_LOG = logging.getLogger("ledger.chain_cache")
+_WITNESS_MILLISECONDS: Final = 6 * 3600 * 1000
 
 # Seconds an answer may serve. Answers at a height never change; an application's record decides the ring
 # and may be a minute old (sessions.md, section 6); a supplier's state soon matters.
@@ -42,13 +47,15 @@ class CacheCounters:
     memory: int = 0
     redis: int = 0
     chain: int = 0
-    _told: tuple[int, int, int] = (0, 0, 0)
+    divergent: int = 0  # sessions that another process was told differently
+    _told: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def taken(self) -> list[tuple[str, int]]:
         """(source, answers since the last call), for counters."""
-        now = (self.memory, self.redis, self.chain)
+        now = (self.memory, self.redis, self.chain, self.divergent)
         before, self._told = self._told, now
-        return [(name, new - old) for name, new, old in zip(("memory", "redis", "chain"), now, before, strict=True)]
+        names = ("memory", "redis", "chain", "divergent")
+        return [(name, new - old) for name, new, old in zip(names, now, before, strict=True)]
 
 
 class CachedChain(ChainClient):
@@ -70,6 +77,7 @@ class CachedChain(ChainClient):
         self._clock = clock
         self._entries = entries
         self._memory: OrderedDict[tuple[str, bytes], tuple[float, bytes]] = OrderedDict()
+        self._witnessed: OrderedDict[tuple[str, str, int], None] = OrderedDict()
         self._asking: dict[tuple[str, bytes], asyncio.Future[bytes]] = {}
         self.counters = CacheCounters()
 
@@ -123,6 +131,33 @@ class CachedChain(ChainClient):
             await self._redis.set(key, answer, px=int(lifetime * 1000))
         except (RedisError, OSError, TimeoutError):
             return
+
+    async def session(self, application_address: str, service_id: str, height: int) -> Session:
+        """As `ChainClient.session`; sessions that other processes know differently are counted and said."""
+        found = await super().session(application_address, service_id, height)
+        header = found.header
+        key = (application_address, service_id, header.session_start_block_height)
+        if key not in self._witnessed:
+            self._witnessed[key] = None
+            while len(self._witnessed) > self._entries:
+                self._witnessed.popitem(last=False)
+            await self._compare(key, f"{header.session_id} {' '.join(sorted(found.supplier_addresses))}")
+        return found
+
+    async def _compare(self, key: tuple[str, str, int], told: str) -> None:
+        """The same application, service and start are one session, whoever asks whichever node."""
+        name = self._keys.cache("witness", "/".join(map(str, key)))
+        digest = hashlib.sha256(told.encode()).hexdigest()
+        try:
+            before = await self._redis.set(name, digest, nx=True, get=True, px=_WITNESS_MILLISECONDS)
+        except (RedisError, OSError, TimeoutError):
+            return
+        if isinstance(before, bytes) and before.decode() != digest:
+            self.counters.divergent += 1
+            _LOG.error(
+                "a chain node tells another session than the one other processes were told: do all nodes follow the "
+                "same chain?", extra={"fields": {"application": key[0], "service": key[1], "session_start": key[2]}},
+            )  # fmt: skip
 
     def forget(self) -> None:
         """Empties the process's memory, for a changed record."""

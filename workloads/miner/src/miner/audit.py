@@ -91,6 +91,15 @@ class Audit:
         )
         return {session_id: (end, Seal.decode(text)) for session_id, end, text in rows}
 
+    def all_seals(self) -> list[tuple[str, int, Seal, str]]:
+        """(supplier, session end, seal, signed transaction) of every session without outcome."""
+        rows = self._database.execute(
+            "SELECT supplier, session_end, seal, signed FROM seal WHERE NOT EXISTS "
+            "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id) "
+            "ORDER BY session_end, supplier, session_id"
+        )
+        return [(supplier, int(end), Seal.decode(text), signed) for supplier, end, text, signed in rows]
+
     def signed(self, supplier: str, session_end: int) -> list[SignedGroup]:
         """Transactions signed for the seals of one session end, each once; none for seals taken over."""
         rows = self._database.execute(

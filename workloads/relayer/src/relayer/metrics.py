@@ -23,6 +23,10 @@ UNDECLARED = Counter(
     "Relays over a transport that the supplier's stake does not declare.", ["service", "rpc_type"],
 )  # fmt: skip
 CONNECTIONS = Gauge("pocket_relayer_websockets", "Open WebSocket bridges.", ["service"], multiprocess_mode="livesum")
+DUPLICATES = Counter(
+    "pocket_relayer_relays_duplicate_total",
+    "Relays equal to one mined before, request and answer: one leaf, paid once.", ["service"],
+)  # fmt: skip
 NOT_RECORDED = Counter("pocket_relayer_relays_not_recorded_total", "Relays that could not be recorded.", ["reason"])
 REPLAYS = Counter("pocket_relayer_ledger_replays_total", "Times the local log was appended again.", ["reason"])
 LATENCY = Histogram(
@@ -33,7 +37,7 @@ BACKEND_LATENCY = Histogram(
     "pocket_relayer_backend_seconds", "Backend's share of a relay, seconds.", ["service"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
-CACHE = Counter("pocket_relayer_chain_answers_total", "Chain answers by source: memory, redis, chain.", ["source"])
+CACHE = Counter("pocket_relayer_chain_answers_total", "Chain answers: memory, redis, chain, divergent.", ["source"])
 HEIGHT = Gauge("pocket_relayer_block_height", "Latest block height known.", multiprocess_mode="livemax")
 WAITING = Gauge("pocket_relayer_relays_waiting", "Relays waiting to be recorded.", multiprocess_mode="livesum")
 LOG_BYTES = Gauge("pocket_relayer_local_log_bytes", "Bytes held in local logs.", multiprocess_mode="livesum")

@@ -1,6 +1,7 @@
 """The one way of a relay: admission, metering, backend, signing, recording, whatever its transport."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from shannon.relays.difficulty import is_applicable
 from shannon.relays.envelope import STREAM_DELIMITER, Headers, HttpResponse
 from shannon.relays.messages import RelayResponse, relay_hash
 from shannon.relays.wire import bytes_field
+
+_LATELY = 50_000  # mined relays that are remembered to notice equal ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class RelayPipeline:
         self._keys = keys
         self._clock = clock
         self._recording = recording
+        self._lately: OrderedDict[bytes, None] = OrderedDict()
 
     def decode(self, body: bytes, caller: Caller) -> Relay:
         """The relay of a body; raises Rejected."""
@@ -235,7 +239,8 @@ class RelayPipeline:
     async def _record(self, relay: Relay, admitted: Admitted, response: RelayResponse) -> None:
         service_id = relay.service.id
         mined = bytes_field(1, relay.request.encode()) + bytes_field(2, response.without_payload().encode())
-        if not is_applicable(relay_hash(mined), admitted.target_hash):
+        found = relay_hash(mined)
+        if not is_applicable(found, admitted.target_hash):
             metrics.NOT_APPLICABLE.labels(service_id).inc()
             return
         record = Record(relay.supplier, relay.header.session_id, relay.header.encode(), mined)
@@ -254,6 +259,18 @@ class RelayPipeline:
             metrics.NOT_RECORDED.labels("unavailable").inc()
             raise Rejected(Reason.NOT_RECORDED, "the relay could not be recorded") from error
         metrics.MINED.labels(service_id).inc()
+        if self._mined_lately(found):
+            metrics.DUPLICATES.labels(service_id).inc()
+
+    def _mined_lately(self, found: bytes) -> bool:
+        """Whether this worker mined the very same relay: the trie holds it once (docs/relaying.md)."""
+        key = found[:16]
+        if key in self._lately:
+            return True
+        self._lately[key] = None
+        if len(self._lately) > _LATELY:
+            self._lately.popitem(last=False)
+        return False
 
     async def record_event(self, relay: Relay, admitted: Admitted, metered: Metered, payload: bytes) -> RelayResponse:
         """A WebSocket answer, signed and recorded; raises Rejected."""

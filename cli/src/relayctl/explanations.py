@@ -1,0 +1,64 @@
+"""What became of a session, in words."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ledger.seals import Seal
+from shannon.smst.digest import Root
+
+# What each outcome means and what a person does about it: docs/runbook.md has the long form.
+MEANINGS: Mapping[str, str] = {
+    "settled": "The claim was paid.",
+    "unprofitable": "Not claimed: fees and the proof's cost exceed what it would have earned.",
+    "empty": "Not claimed: no relay of it was recorded.",
+    "claim_missed": "No claim was on chain when the window closed. Were nodes, Redis or the miner away, or funds gone?",
+    "claim_lost": "The claim on chain has another root: another miner used this key, or the chain refused ours.",
+    "proof_missed": "A proof was required and not on chain in time: the supplier was penalised.",
+    "proof_invalid": "The chain found the proof invalid: the supplier was penalised. Please report it.",
+    "expired": "The claim expired on chain.",
+    "forfeited": "Not claimed, since the claim would have been refused or punished.",
+}
+
+
+def explained(outcome: Mapping[str, Any]) -> list[str]:
+    """An ended session."""
+    details = outcome.get("details") or {}
+    lines = [
+        f"session {outcome['session_id']}",
+        f"  supplier     {outcome['supplier']}",
+        f"  service      {details.get('service_id', '?')}, application {details.get('application_address', '?')}",
+        f"  ended as     {outcome['outcome']} at stage {outcome['stage']}, height {outcome['height']}",
+        f"  meaning      {MEANINGS.get(str(outcome['outcome']), '')}",
+    ]
+    if outcome.get("reason"):
+        lines.append(f"  reason       {outcome['reason']}")
+    for name, label in (
+        ("relays", "relays"), ("claimed_upokt", "claimed"), ("settled_upokt", "paid"), ("fees_upokt", "fees"),
+        ("proof_cost_upokt", "proof cost"), ("refusal", "refusal"), ("proof_refusal", "refusal"),
+        ("proof_problem", "problem"), ("foreign_root", "their root"),
+    ):  # fmt: skip
+        if details.get(name) not in (None, ""):
+            unit = " upokt" if name.endswith("_upokt") else ""
+            lines.append(f"  {label:12} {details[name]}{unit}")
+    lines += [f"  to           {address}: {amount}" for address, amount in sorted(_shares(details).items())]
+    return lines
+
+
+def _shares(details: Mapping[str, Any]) -> dict[str, str]:
+    """Who was paid what; empty where the chain did not say."""
+    try:
+        found = json.loads(str(details.get("reward_distribution") or "{}"))
+    except ValueError:
+        return {}
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def explained_open(supplier: str, session_id: str, end: int, count: int, seal: tuple[int, Seal] | None) -> list[str]:
+    """A session that goes on."""
+    lines = [f"session {session_id}", f"  supplier     {supplier}"]
+    lines.append(f"  open         ends at {end}, {count} relays here")
+    if seal is not None:
+        root = Root(seal[1].root)
+        lines.append(f"  sealed       at height {seal[1].height}: {root.count} relays, root {seal[1].root.hex()}")
+    return lines

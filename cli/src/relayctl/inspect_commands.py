@@ -1,0 +1,251 @@
+"""`relayctl inspect`: what lies in Redis and who holds which Lease; nothing is ever changed."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from coordination.kube_api import KubeError
+from coordination.kube_api import connect as connect_kubernetes
+from coordination.kube_leases import KubeLeaseStore
+from coordination.lease_store import LeaseStore, LeaseUnavailable
+from ledger.connection import connect, shown
+from ledger.keys import Keys
+from ledger.seals import Seal
+from miner.redis_leases import RedisLeaseStore
+from miner.sessions import header_of
+from pocket_api.base import ManifestError
+from pocket_api.workload import MinerConfig, read_config
+from shannon.errors import ConfigurationError, DecodingError
+from shannon.smst.digest import Root
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the ledger is."""
+
+    url: str
+    keys: Keys
+    as_json: bool
+
+
+def _place(url: str | None, prefix: str | None, config: Path | None, *, as_json: bool) -> Place:
+    if config is not None:
+        try:
+            found = read_config(MinerConfig, config)
+        except ManifestError as error:
+            raise click.ClickException(str(error)) from None
+        url, prefix = url or found.redis_url, prefix or found.prefix
+    if not url or not prefix:
+        raise click.ClickException("name --redis and --prefix, or --config with a miner's configuration")
+    try:
+        return Place(url, Keys(prefix), as_json)
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _show(place: Place, rows: Iterable[Row]) -> None:
+    """A table, or one JSON object a line."""
+    found = list(rows)
+    if place.as_json:
+        for row in found:
+            click.echo(json.dumps(row, sort_keys=True))
+        return
+    if not found:
+        click.echo("nothing")
+        return
+    names = list(found[0])
+    widths = [max(len(name), *(len(str(row[name])) for row in found)) for name in names]
+    click.echo("  ".join(name.upper().ljust(width) for name, width in zip(names, widths, strict=True)).rstrip())
+    for row in found:
+        click.echo("  ".join(str(row[n]).ljust(width) for n, width in zip(names, widths, strict=True)).rstrip())
+
+
+def _read(place: Place, work: "Callable[[Redis], Awaitable[list[Row]]]") -> None:
+    async def run() -> list[Row]:
+        redis = connect(place.url)
+        try:
+            return await work(redis)
+        finally:
+            await redis.aclose()
+
+    try:
+        _show(place, asyncio.run(run()))
+    except (RedisError, OSError, TimeoutError) as error:
+        raise click.ClickException(f"Redis {shown(place.url)}: {error}") from None
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+async def _suppliers(redis: "Redis", keys: Keys, kind: str) -> list[str]:
+    """Addresses that have a key of this kind."""
+    start = f"{keys.prefix}:{kind}:{{"
+    names = [_text(name) async for name in redis.scan_iter(f"{start}*", count=1000)]
+    return sorted({name.removeprefix(start).partition("}")[0] for name in names})
+
+
+def _where(command: click.decorators.FC) -> click.decorators.FC:
+    for option in (
+        click.option("--redis", "url", help="redis://host:6379/0; port-forward it where it is in a cluster"),
+        click.option("--prefix", help="Prefix of the RelayMiner: <namespace>-<name> unless spec.prefix says otherwise"),
+        click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A miner's JSON"),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object a line"),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group("inspect")
+def inspect_group() -> None:
+    """Look at sessions, streams, seals, budgets and Leases."""
+
+
+@inspect_group.command()
+@_where
+@click.option("--supplier", help="Only this operator address")
+def sessions(url: str | None, prefix: str | None, config: Path | None, as_json: bool, supplier: str | None) -> None:
+    """Sessions that are not settled, with their relays in Redis and what holds them up."""
+    place = _place(url, prefix, config, as_json=as_json)
+
+    async def work(redis: "Redis") -> list[Row]:
+        rows = []
+        for address in [supplier] if supplier else await _suppliers(redis, place.keys, "sessions"):
+            closed = await redis.hgetall(place.keys.closed(address))
+            sealed = await redis.hkeys(place.keys.seals(address))
+            for session_id, raw in (await redis.hgetall(place.keys.sessions(address))).items():
+                header: Any = None
+                try:
+                    header = header_of(raw if isinstance(raw, bytes) else raw.encode())
+                except DecodingError:
+                    header = None
+                state = "sealed" if session_id in sealed else "closed" if session_id in closed else "open"
+                rows.append(
+                    {
+                        "supplier": address, "session": _text(session_id),
+                        "service": header.service_id if header else "?",
+                        "end": header.session_end_block_height if header else "?", "state": state,
+                        "relays": await redis.xlen(place.keys.stream(address, _text(session_id))),
+                    }
+                )  # fmt: skip
+        return rows
+
+    _read(place, work)
+
+
+@inspect_group.command()
+@_where
+def streams(url: str | None, prefix: str | None, config: Path | None, as_json: bool) -> None:
+    """Every stream with its length, its last entry, and up to where a miner's volume has it."""
+    place = _place(url, prefix, config, as_json=as_json)
+
+    async def work(redis: "Redis") -> list[Row]:
+        rows = []
+        for address in await _suppliers(redis, place.keys, "relays"):
+            mirrored: Mapping[Any, Any] = await redis.hgetall(place.keys.mirrored(address))
+            start = place.keys.stream(address, "")
+            async for name in redis.scan_iter(f"{start}*", count=1000):
+                session_id = _text(name).removeprefix(start)
+                last: Any = await redis.xrevrange(name, count=1)
+                rows.append(
+                    {
+                        "supplier": address, "session": session_id, "relays": await redis.xlen(name),
+                        "last": _text(last[0][0]) if last else "-",
+                        "mirrored": _text(mirrored.get(session_id.encode(), b"-")).partition("/")[2] or "-",
+                        "bytes": await redis.memory_usage(name) or 0,
+                    }
+                )  # fmt: skip
+        return sorted(rows, key=lambda row: (row["supplier"], row["session"]))
+
+    _read(place, work)
+
+
+@inspect_group.command("seals")
+@_where
+def show_seals(url: str | None, prefix: str | None, config: Path | None, as_json: bool) -> None:
+    """Seals in Redis: what is claimed, and under which epoch it was sealed."""
+    place = _place(url, prefix, config, as_json=as_json)
+
+    async def work(redis: "Redis") -> list[Row]:
+        rows = []
+        for address in await _suppliers(redis, place.keys, "seals"):
+            for text in (await redis.hgetall(place.keys.seals(address))).values():
+                seal = Seal.decode(text)
+                root = Root(seal.root)
+                rows.append(
+                    {
+                        "supplier": address, "session": seal.session_id, "relays": root.count, "units": root.total,
+                        "height": seal.height, "epoch": seal.epoch, "root": seal.root.hex(),
+                    }
+                )  # fmt: skip
+        return rows
+
+    _read(place, work)
+
+
+@inspect_group.command()
+@_where
+def meters(url: str | None, prefix: str | None, config: Path | None, as_json: bool) -> None:
+    """Upokt of each session's budget that served relays took."""
+    place = _place(url, prefix, config, as_json=as_json)
+
+    async def work(redis: "Redis") -> list[Row]:
+        rows = []
+        for address in await _suppliers(redis, place.keys, "meter"):
+            start = place.keys.consumed(address, "")
+            async for name in redis.scan_iter(f"{start}*", count=1000):
+                rows.append(
+                    {
+                        "supplier": address, "session": _text(name).removeprefix(start),
+                        "consumed_upokt": _text(await redis.get(name) or 0), "expires_seconds": await redis.ttl(name),
+                    }
+                )  # fmt: skip
+        return rows
+
+    _read(place, work)
+
+
+@inspect_group.command()
+@_where
+@click.option("--namespace", help="Kubernetes: the RelayMiner's namespace")
+@click.option("--name", help="Kubernetes: the RelayMiner's name")
+def leases(
+    url: str | None, prefix: str | None, config: Path | None, as_json: bool, namespace: str | None, name: str | None
+) -> None:
+    """Who holds which shard, who leads, which miners live; from Kubernetes, or from Redis without it."""
+    if namespace and name:
+        place = Place("", Keys("kubernetes"), as_json)
+
+        async def kubernetes() -> list[Row]:
+            async with connect_kubernetes() as api:
+                return await _leases(KubeLeaseStore(api, namespace, f"{name}-miner", call_seconds=10))
+
+        try:
+            _show(place, asyncio.run(kubernetes()))
+        except (KubeError, LeaseUnavailable) as error:
+            raise click.ClickException(str(error)) from None
+        return
+    place = _place(url, prefix, config, as_json=as_json)
+    try:
+        _read(place, lambda redis: _leases(RedisLeaseStore(redis, place.keys.leases, call_seconds=5)))
+    except LeaseUnavailable as error:
+        raise click.ClickException(str(error)) from None
+
+
+async def _leases(store: LeaseStore) -> list[Row]:
+    return [
+        {
+            "lease": name, "holder": stored.record.holder or "-", "epoch": stored.record.transitions,
+            "renewed": stored.record.renewed.isoformat(timespec="seconds"), "seconds": stored.record.lease_seconds,
+        }
+        for name, stored in sorted((await store.read()).items())
+    ]  # fmt: skip
