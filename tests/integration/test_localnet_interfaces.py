@@ -186,6 +186,26 @@ async def test_cached_answers_are_shared_through_redis_and_refusals_are_not_cach
 
 
 @pytest.mark.redis
+async def test_a_node_that_tells_another_session_than_the_others_is_noticed(net, redis):
+    localnet, _, _, _ = net
+    node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
+    app = World().application("eth")
+    async with serve(Chain(World(suppliers=("mallory",)).genesis())) as strange:
+        other = NodeAddress.parse(strange.grpc_url, strange.rpc_url)
+        one, two = (CachedChain([place], redis, Keys("told")) for place in (node, node))
+        await one.session(app, "eth", 1)
+        await two.session(app, "eth", 1)
+        assert (one.counters.divergent, two.counters.divergent) == (0, 0)
+        # Another process that asked the strange node while the shared answer had expired.
+        three = CachedChain([other], redis, Keys("told"))
+        await redis.delete(*[name async for name in redis.scan_iter("told:cache:GetSession:*")])
+        await three.session(app, "eth", 1)
+        await three.session(app, "eth", 1)
+        assert three.counters.divergent == 1
+        for client in (one, two, three):
+            await client.close()
+
+
 async def test_many_who_ask_the_chain_the_same_at_once_are_one_query(redis):
     chain = Chain(World().genesis())
     async with serve(chain) as localnet:

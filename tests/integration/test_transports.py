@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
 from callers import TRANSPORTS, http1
@@ -267,6 +268,17 @@ async def test_replays_follow_the_policy_of_the_service(redis, tmp_path, policy,
         relayer.backend.answer = (200, {}, b"varied")
         assert (await http1(relayer.url, body)).code == code
         assert len(await relayer.leaves()) == leaves
+
+
+async def test_equal_relays_are_one_leaf_and_counted(redis, tmp_path):
+    """Request and answer are the same bytes: the trie holds them once, whatever was served."""
+    before = REGISTRY.get_sample_value("pocket_relayer_relays_duplicate_total", {"service": "eth"}) or 0
+    async with all_transports(redis, tmp_path, service={"replays": "serve"}) as (relayer, _):
+        body = relayer.request().encode()
+        for _ in range(3):
+            assert (await http1(relayer.url, body)).code == 200
+        assert len(set(await relayer.leaves())) == 1
+    assert REGISTRY.get_sample_value("pocket_relayer_relays_duplicate_total", {"service": "eth"}) - before == 2
 
 
 @pytest.mark.parametrize(("limits", "reason", "code"), [

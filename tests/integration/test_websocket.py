@@ -76,6 +76,17 @@ async def test_at_the_end_of_the_session_comes_the_signed_advice_then_4000(redis
         assert len(await relayer.leaves()) == 1, "the advice is no relay"
 
 
+async def test_a_relayer_that_stops_tells_its_connections_to_move(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, sockets), connected(relayer) as socket:
+        await socket.send_bytes(frame(relayer, b"ping").encode())
+        await socket.receive(5)
+        relayer.sockets.leave()
+        message = await socket.receive(5)
+        assert (socket.close_code, message.extra) == (1001, "this relayer ends: connect again")
+        await sockets.closed.wait()
+        assert len(await relayer.leaves()) == 1
+
+
 async def test_a_frame_that_is_no_relay_closes_with_4001_and_never_reaches_the_backend(redis, tmp_path):
     async with all_transports(redis, tmp_path) as (relayer, sockets), connected(relayer) as socket:
         await socket.send_str("hello")

@@ -118,4 +118,4 @@ def test_every_metric_that_an_alert_names_exists():
     for module in (relayer.metrics, miner.metrics):
         known |= {m._name for m in vars(module).values() if hasattr(m, "_name")}
     named = {name for alert in ALERTS for name in re.findall(r"pocket_\w+", alert.expression)}
-    assert {name.removesuffix("_total") for name in named} <= known
+    assert {name.removesuffix("_total").removesuffix("_bucket") for name in named} <= known

@@ -1,13 +1,16 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from check_fragile import problems
+from check_fragile import hardening_problems, losses, problems
 from generate_pb import drifted
 from mutants import MUTANTS, ROOT
+from relayctl.explanations import MEANINGS
 
+PIPELINE = "workloads/relayer/src/relayer/pipeline.py"
 FIND = ROOT / "scripts/find-python"
 
 
@@ -41,6 +44,14 @@ def test_the_generated_messages_are_those_of_the_proto_files():
 
 def test_every_fragile_area_names_tests_that_exist():
     assert problems() == []
+
+
+def test_every_known_defect_and_every_loss_has_a_test_a_metric_and_a_runbook_entry():
+    assert hardening_problems() == []
+    assert set(MEANINGS) - {"settled"} <= losses()
+    recorded = re.findall(r'NOT_RECORDED.labels\("(\w+)"\)', (ROOT / PIPELINE).read_text())
+    assert recorded
+    assert set(recorded) <= losses()
 
 
 def test_every_mutant_still_finds_its_line_and_its_test():

@@ -10,7 +10,7 @@ RUNBOOK = "https://github.com/pocket-relay-mining/pocket-relay-mining/blob/main/
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An alerting rule; `{pods}` stands for the label matcher of this RelayMiner's pods."""
+    """An alerting rule; `{pods}` stands for the label matcher of the RelayMiner's pods, `{shards}` for their number."""
 
     name: str
     expression: str
@@ -51,6 +51,33 @@ ALERTS = (
         "A relayer has no supplier key",
     ),
     Alert(
+        "PocketForeignClaim", 'increase(pocket_miner_foreign_claims_total{{{pods}}}[1h]) > 0', 0, "critical",
+        "A claim on chain is not ours: another miner uses a supplier's key",
+    ),
+    Alert(
+        "PocketShardsUnheld", 'sum(pocket_miner_shards{{{pods}}}) < {shards}', 2, "critical",
+        "Suppliers of some shards are mined by nobody",
+    ),
+    Alert(
+        "PocketWindowsTight", 'histogram_quantile(0.1, sum by (le, what) '
+        '(rate(pocket_miner_window_margin_blocks_bucket{{{pods}}}[1h]))) < 2', 10, "warning",
+        "Claims or proofs reach the chain in the last blocks of their windows",
+    ),
+    Alert(
+        "PocketBalanceLow", 'min by (supplier) (pocket_miner_balance_upokt{{{pods}}}) < 1000000', 5, "warning",
+        "A supplier has less than 1 POKT for the fees of its claims and proofs",
+    ),
+    Alert(
+        "PocketStakeRunwayShort", 'min by (supplier) (pocket_miner_stake_runway_penalties{{{pods}}}) < 3', 5,
+        "critical",
+        "A few more penalties unstake a supplier",
+    ),
+    Alert(
+        "PocketChainDiverges", 'increase(pocket_relayer_chain_answers_total{{{pods},source="divergent"}}[1h]) + '
+        'increase(pocket_miner_chain_answers_total{{{pods},source="divergent"}}[1h]) > 0', 0, "critical",
+        "Nodes tell different sessions: they do not follow the same chain",
+    ),
+    Alert(
         "PocketMinerStepsFail", 'sum by (step) (rate(pocket_miner_errors_total{{{pods}}}[10m])) > 0.1', 10, "warning",
         "A step of the miner fails again and again",
     ),
@@ -84,7 +111,7 @@ def rules(context: Context) -> list[Object]:
     for alert in ALERTS:
         row: Object = {
             "alert": alert.name,
-            "expr": alert.expression.format(pods=pods),
+            "expr": alert.expression.format(pods=pods, shards=context.relay_miner.spec.miner.shards),
             "labels": {"severity": alert.severity},
             "annotations": {"summary": alert.summary, "runbook_url": f"{RUNBOOK}#{alert.name.lower()}"},
         }

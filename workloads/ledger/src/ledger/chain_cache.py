@@ -149,7 +149,9 @@ class CachedChain(ChainClient):
         name = self._keys.cache("witness", "/".join(map(str, key)))
         digest = hashlib.sha256(told.encode()).hexdigest()
         try:
-            before = await self._redis.set(name, digest, nx=True, get=True, px=_WITNESS_MILLISECONDS)
+            if await self._redis.set(name, digest, nx=True, px=_WITNESS_MILLISECONDS):
+                return
+            before = await self._redis.get(name)
         except (RedisError, OSError, TimeoutError):
             return
         if isinstance(before, bytes) and before.decode() != digest:

@@ -138,6 +138,7 @@ class Fleet:
         for address in addresses:
             self._running.pop(address, None)
             self._tasks.pop(address, None)
+            metrics.forget_funds(address)  # whoever mines it next tells
 
     async def _align(self) -> None:
         """Starts and retires suppliers so that they follow keys and shards."""
@@ -180,6 +181,9 @@ class Fleet:
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 - a defect met by one supplier must not cost the others their windows
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    return  # a group whose child failed in the same moment swallows the cancellation
                 metrics.ERRORS.labels("unforeseen").inc()
                 _LOG.error("mining a supplier failed and is started again", exc_info=error,
                            extra={"fields": {"supplier": running.supplier.supplier}})  # fmt: skip

@@ -1,6 +1,8 @@
 """Metric families of the miner."""
 
-from prometheus_client import Counter, Gauge
+import contextlib
+
+from prometheus_client import Counter, Gauge, Histogram
 
 RELAYS = Counter("pocket_miner_relays_mirrored_total", "Relays that became leaves.", ["supplier"])
 FOLLOWED = Counter("pocket_miner_relays_followed_total", "Relays mirrored as the standby.", ["supplier"])
@@ -22,3 +24,19 @@ LEADER = Gauge("pocket_miner_leader", "1 on the miner that does the jobs of one 
 SUPPLIERS = Gauge("pocket_miner_suppliers", "Suppliers that this miner mines, or follows as the standby.", ["role"])
 LEASE_WRITES = Counter("pocket_miner_lease_writes_total", "Writes to Leases.")
 MERGED = Counter("pocket_miner_relays_merged_total", "Relays that Redis had lost and a peer's volume held.")
+BALANCE = Gauge("pocket_miner_balance_upokt", "Balance that pays for claims and proofs.", ["supplier"])
+RUNWAY = Gauge(
+    "pocket_miner_stake_runway_penalties",
+    "Penalties for missing proofs that the stake takes before it falls below the minimum.", ["supplier"],
+)  # fmt: skip
+MARGIN = Histogram(
+    "pocket_miner_window_margin_blocks", "Blocks left in the window when a claim or proof was seen on chain.", ["what"],
+    buckets=(0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64),
+)  # fmt: skip
+
+
+def forget_funds(supplier: str) -> None:
+    """Drops the figures of a supplier that another miner has now: an old figure would alarm for ever."""
+    for gauge in (BALANCE, RUNWAY):
+        with contextlib.suppress(KeyError):
+            gauge.remove(supplier)

@@ -42,6 +42,7 @@ _LOG = logging.getLogger("miner")
 _REDIS_SETTLES_SECONDS = 5.0
 _STAKES_SECONDS = 5.0
 _STAKE_PAUSE_SECONDS = 0.1  # for each supplier: a thousand of them are ten questions a second, not hundreds
+_FUNDS_SECONDS = 300.0
 _STALE_SECONDS = 10.0
 _STALE_BLOCKS = 5
 
@@ -162,9 +163,13 @@ class Miner:
         )  # fmt: skip
 
     async def _look_at_stakes(self, suppliers: Suppliers, fleet: Fleet) -> None:
+        funds_at = float("-inf")
         while True:
             mine = list(fleet.running)
             await suppliers.look_at_stakes(mine)
+            if mine and time.monotonic() - funds_at > _FUNDS_SECONDS:
+                funds_at = time.monotonic()
+                await suppliers.look_at_funds(mine)
             await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))
 
     async def _watch_redis(self, watch: RedisWatch, fleet: Fleet) -> None:

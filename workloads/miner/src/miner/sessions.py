@@ -38,6 +38,9 @@ class TrackedSession:
     requirement: ProofRequirement | None = None
     lost: str = ""
     claimed_root: bytes = b""  # of the claim on chain, as last seen
+    proven: bool = False  # the chain has a valid proof
+    claim_seen: bool = False
+    proof_seen: bool = False
     foreign: bool = False  # the claim on chain is of nobody that we know
     details: dict[str, object] = field(default_factory=dict)
 

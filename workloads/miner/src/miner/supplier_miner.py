@@ -21,7 +21,7 @@ from miner.proofs import ProofDesk
 from miner.report import SupplierReport
 from miner.sessions import TrackedSession
 from miner.settlement import Verdict, verdict
-from miner.stages import Action, ClaimState, Decision, Facts, decide
+from miner.stages import Action, ClaimState, Decision, Facts, Stage, decide
 from miner.tailing import Tailer
 from shannon.chain.client import ChainClient
 from shannon.chain.comet import CometClient
@@ -31,6 +31,7 @@ from shannon.errors import PocketError
 
 _LOG = logging.getLogger("miner.supplier")
 _TOMBSTONE_BLOCKS = 500
+_VALIDATED = 1  # of a claim's proof, as the chain says it
 
 
 def claim_state(session: TrackedSession, claims: dict[str, Claim] | None) -> ClaimState:
@@ -44,7 +45,8 @@ def claim_state(session: TrackedSession, claims: dict[str, Claim] | None) -> Cla
         return ClaimState.FOREIGN
     if session.seal is not None and claim.root_hash != session.seal.root:
         return ClaimState.FOREIGN
-    return {1: ClaimState.VALIDATED, 2: ClaimState.INVALID}.get(claim.proof_validation_status, ClaimState.PENDING)
+    known = {_VALIDATED: ClaimState.VALIDATED, 2: ClaimState.INVALID}
+    return known.get(claim.proof_validation_status, ClaimState.PENDING)
 
 
 async def _confirmed() -> None:
@@ -141,6 +143,7 @@ class SupplierMiner:
             if decision is None:
                 continue
             stages[decision.stage.value] += 1
+            self._margin(session, decision, block.height)
             seen[session.header.session_id] = decision.stage.value
             groups[decision.action, session.end].append(session)
             if decision.lost:
@@ -161,6 +164,19 @@ class SupplierMiner:
                     extra={"fields": {"supplier": self.supplier, "session_end": group[0].end, "height": block.height}},
                 )  # fmt: skip
         return stages
+
+    @staticmethod
+    def _margin(session: TrackedSession, decision: Decision, height: int) -> None:
+        """How close to the end of its window a claim or proof came; once for each."""
+        windows, proven = session.windows, decision.stage is Stage.PROVED and session.proven
+        if windows is None or decision.stage not in (Stage.CLAIMED, Stage.PROVED):
+            return
+        if not session.claim_seen:
+            session.claim_seen = True
+            metrics.MARGIN.labels("claim").observe(max(0, windows.claim_close - height))
+        if proven and not session.proof_seen:
+            session.proof_seen = True
+            metrics.MARGIN.labels("proof").observe(max(0, windows.proof_close - height))
 
     async def _claims(self, height: int) -> dict[str, Claim] | None:
         """Claims on chain by session as of a height; None: unknown. Nobody asks before a claim can be there.
@@ -195,6 +211,7 @@ class SupplierMiner:
             await self.proofs.decide(session, proof)
         claim = (claims or {}).get(session.header.session_id)
         session.claimed_root = claim.root_hash if claim is not None else session.claimed_root
+        session.proven = claim is not None and claim.proof_validation_status == _VALIDATED
         facts = Facts(
             windows, session.seal is not None, claim_state(session, claims), session.requirement, self.seal_after_blocks
         )

@@ -11,6 +11,7 @@ from ledger.chain_cache import CachedChain
 from ledger.keys import Keys
 from ledger.seals import SealStore
 from ledger.tail import Tail
+from miner import metrics
 from miner.audit import Audit
 from miner.claims import ClaimDesk
 from miner.mirror import Mirror
@@ -95,6 +96,23 @@ class Suppliers:
                 self.reports.of(address).knows(None)
             except PocketError:
                 continue
+
+    async def look_at_funds(self, addresses: Iterable[str]) -> None:
+        """Balances, and how many penalties each stake takes; unanswered questions change nothing."""
+        try:
+            penalty = (await self.chain.proof_params()).proof_missing_penalty_upokt
+            least = await self.chain.supplier_min_stake_upokt()
+        except PocketError:
+            return
+        for address in addresses:
+            try:
+                balance = await self.chain.balance_upokt(address)
+                stake = (await self.chain.supplier(address)).stake_upokt
+            except PocketError:
+                continue  # one that is not staked needs no funds
+            metrics.BALANCE.labels(address).set(balance)
+            if penalty:
+                metrics.RUNWAY.labels(address).set(max(0, stake - least) // penalty)
 
     def _tailer(self, address: str, sessions: dict[str, TrackedSession], *, owner: bool) -> Tailer:
         return Tailer(Tail(self.redis, self.keys, address), self.mirror, self.chain, sessions, owner=owner)

@@ -1,0 +1,258 @@
+"""The tasks of a miner: who is woken, who decides when, and that nobody's trouble is another's."""
+
+import asyncio
+import random
+from dataclasses import dataclass, field, replace
+
+import pytest
+from prometheus_client import REGISTRY
+
+from direct import DirectChain
+from ledger.errors import Fenced, LedgerUnavailable
+from localnet.chain import Chain
+from miner import metrics
+from miner.board import BlockBoard
+from miner.fleet import Fleet
+from miner.running import Running
+from miner.suppliers import Suppliers
+from shannon.chain.model import Block
+from shannon.claims.requirement import ProofParams
+from shannon.transactions.build import Timestamp
+from world import World, address
+
+
+def block(height):
+    return Block(height, bytes(32), Timestamp.of_nanoseconds(height * 10**9))
+
+
+class Chained:
+    async def proof_params(self):
+        return ProofParams()
+
+
+@dataclass
+class Supplier:
+    """Stands for a SupplierMiner: what it does is told by the test."""
+
+    supplier: str
+    behaviour: object = None
+    retiring: bool = False
+    sessions: dict = field(default_factory=dict)
+    decided: list = field(default_factory=list)
+    tails: int = 0
+    tailed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def tail(self):
+        self.tails += 1
+        self.tailed.set()
+        return 0
+
+    async def on_block(self, found, proof):
+        if self.behaviour is not None:
+            await self.behaviour(found)
+        self.decided.append(found.height)
+        return {"ACTIVE": 1}
+
+
+def running(supplier, board, gate=None, fenced=lambda *_: None):
+    return Running(supplier, Chained(), board, gate or asyncio.Semaphore(32), 30.0, fenced, random.Random(1))
+
+
+async def until(check):
+    async with asyncio.timeout(10):
+        while not check():  # noqa: ASYNC110 - lets the tasks under test go on, one step each
+            await asyncio.sleep(0)
+
+
+async def test_a_supplier_that_is_slow_or_broken_does_not_keep_the_others_from_their_windows():
+    board, never = BlockBoard(), asyncio.Event()
+
+    async def hangs(_):
+        await never.wait()
+
+    async def refuses(_):
+        raise LedgerUnavailable("Redis is away")
+
+    good = [Supplier(f"good {n}") for n in range(20)]
+    rows = [Supplier("slow", hangs), Supplier("broken", refuses), *good]
+    tasks = [asyncio.create_task(running(row, board).run()) for row in rows]
+    for height in range(1, 6):
+        board.post(block(height))
+        await until(lambda height=height: all(row.decided[-1:] == [height] for row in good))
+    assert rows[0].decided == []
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_burst_of_blocks_is_decided_once_at_its_newest():
+    board, supplier = BlockBoard(), Supplier("a")
+    for height in range(1, 500):
+        board.post(block(height))
+    task = asyncio.create_task(running(supplier, board).run())
+    await until(lambda: supplier.decided)
+    assert supplier.decided == [499]
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_an_owner_that_is_fenced_ends_and_says_by_whom():
+    board, met = BlockBoard(), []
+
+    async def fenced(_):
+        raise Fenced("another owner holds epoch 9", 9)
+
+    board.post(block(1))
+    found = running(Supplier("a", fenced), board, fenced=lambda a, e: met.append((a, e.epoch)))
+    await asyncio.wait_for(found.run(), 10)
+    assert met == [("a", 9)]
+
+
+async def test_a_retired_supplier_ends_when_nothing_of_it_is_open():
+    board, supplier = BlockBoard(), Supplier("a", retiring=True, sessions={"s": None})
+    task = asyncio.create_task(running(supplier, board).run())
+    board.post(block(1))
+    await until(lambda: supplier.decided)
+    assert not task.done()
+    supplier.sessions.clear()
+    board.post(block(2))
+    await asyncio.wait_for(task, 10)
+
+
+async def test_a_wake_makes_an_idle_supplier_look_at_once():
+    board, supplier = BlockBoard(), Supplier("a")
+    found = running(supplier, board)
+    task = asyncio.create_task(found.run())
+    await supplier.tailed.wait()
+    before = supplier.tails
+    found.wake()
+    await until(lambda: supplier.tails > before)
+    task.cancel()
+    await asyncio.wait({task})
+
+
+@dataclass
+class Keeper:
+    """The part of a ShardKeeper that a fleet asks."""
+
+    leads: bool = False
+    epochs: list = field(default_factory=list)
+
+    def fenced(self, shard, epoch):
+        self.epochs.append((shard, epoch))
+
+    def standby_for(self):
+        return frozenset()
+
+
+class Made:
+    """Stands for Suppliers: which keys are loaded, which suppliers were begun."""
+
+    def __init__(self, *names):
+        self.addresses = list(names)
+        self.made = {}
+        self.audit = self
+        self.kept = {}
+        self.config = self
+        self.shards = 4
+        self.chain = Chained()
+
+    def epoch(self, shard):
+        return self.kept.get(shard, 0)
+
+    def keep_epoch(self, shard, epoch):
+        self.kept[shard] = epoch
+
+    def miner(self, name, epoch, confirm):
+        self.made.setdefault(name, []).append(epoch)
+        return Supplier(name)
+
+    async def highest_fence(self, addresses):
+        raise ConnectionError("Redis is away")
+
+
+def fleet(*names):
+    suppliers = Made(*names)
+    made = Fleet(suppliers, BlockBoard(), 30.0)
+    made.keeper = Keeper()
+    return made, suppliers
+
+
+async def test_a_shard_that_is_gained_is_mined_under_its_epoch_and_nothing_of_it_runs_once_it_is_lost():
+    made, suppliers = fleet(*(f"supplier {n}" for n in range(40)))
+    for shard in range(4):
+        await made.gained(shard, 5 + shard)
+    assert set(made.running) == set(suppliers.addresses)
+    assert {epoch for epochs in suppliers.made.values() for epoch in epochs} == {5, 6, 7, 8}
+    tasks = dict(made._tasks)
+    await made.lost(2)
+    gone = set(suppliers.addresses) - set(made.running)
+    assert gone
+    assert all(tasks[name].done() for name in gone)
+    assert not any(tasks[name].done() for name in made.running)
+    await made.stop()
+    assert all(task.done() for task in tasks.values())
+
+
+async def test_a_volume_knows_an_epoch_though_redis_is_away():
+    made, suppliers = fleet("a")
+    suppliers.kept[1] = 41
+    assert await made.known_epoch(1) == 41
+
+
+async def test_what_nobody_foresaw_ends_neither_the_supplier_nor_the_others(monkeypatch):
+    monkeypatch.setattr("miner.fleet._AGAIN_SECONDS", 0.0)
+    made, suppliers = fleet("a", "b")
+    failing = []
+
+    def miner(name, epoch, confirm):
+        supplier = Supplier(name)
+        if name == "a":
+
+            async def breaks():
+                failing.append(1)
+                raise ZeroDivisionError("a defect")
+
+            supplier.tail = breaks
+        return supplier
+
+    suppliers.miner = miner
+    for shard in range(4):
+        await made.gained(shard, 1)
+    await until(lambda: len(failing) >= 3)
+    assert set(made.running) == {"a", "b"}
+    assert not any(task.done() for task in made._tasks.values())
+    await made.stop()
+
+
+async def test_balances_and_the_runway_of_stakes_are_told_and_forgotten_with_the_supplier():
+    world = World(suppliers=("alice",))
+    chain = Chain(world.genesis(supplier_min_stake=10**9 - 2_500_000))
+    suppliers = Suppliers.__new__(Suppliers)
+    suppliers.chain = DirectChain(chain)
+    await suppliers.look_at_funds([address("alice"), address("nobody")])
+
+    def told(name):
+        return REGISTRY.get_sample_value(name, {"supplier": address("alice")})
+
+    assert told("pocket_miner_balance_upokt") == 10_000_000_000
+    assert told("pocket_miner_stake_runway_penalties") == 2, "2.5 penalties of 1 POKT"
+    metrics.forget_funds(address("alice"))
+    metrics.forget_funds(address("alice"))
+    assert told("pocket_miner_balance_upokt") is None
+    chain.state.proof_params = replace(chain.state.proof_params, proof_missing_penalty_upokt=0)
+    await suppliers.look_at_funds([address("alice")])
+    assert told("pocket_miner_stake_runway_penalties") is None, "nothing is taken, so there is no end"
+    metrics.forget_funds(address("alice"))
+
+
+@pytest.mark.parametrize("seen", [0, 3])
+async def test_a_board_returns_at_once_when_there_is_news_and_after_a_while_without(seen):
+    board = BlockBoard()
+    await asyncio.wait_for(board.wait(seen, 0.01), 5)
+    board.post(block(4))
+    await asyncio.wait_for(board.wait(seen, 1000), 5)
+    waiting = asyncio.create_task(board.wait(4, 1000))
+    await asyncio.sleep(0)
+    board.post(block(5))
+    await asyncio.wait_for(waiting, 5)
