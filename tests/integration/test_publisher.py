@@ -41,6 +41,17 @@ async def publishing(redis, folder, limits=FAST, name="w"):
         log.close()
 
 
+async def confirmed():
+    """The Lease is ours."""
+
+
+async def owned(redis, supplier):
+    """What an owner writes through, once it is known to Redis."""
+    store = SealStore(redis, KEYS, supplier, 1)
+    await store.fence(confirmed)
+    return store
+
+
 async def entries(redis, session="one", supplier="pokt1s"):
     read = await Tail(redis, KEYS, supplier).read({session: "0-0"}, 10_000)
     return [entry.relay for entry in read.get(session, [])]
@@ -59,7 +70,7 @@ async def test_concurrent_relays_are_all_in_their_streams_when_record_returns(re
 async def test_a_closed_session_takes_no_relay_and_says_so(redis, tmp_path):
     async with publishing(redis, tmp_path) as publisher:
         await publisher.record(record(1))
-        await SealStore(redis, KEYS, "pokt1s", 1).close({"one": 10})
+        await (await owned(redis, "pokt1s")).close({"one": 10})
         with pytest.raises(SessionClosed):
             await publisher.record(record(2))
         await publisher.record(record(3, session="two"))
@@ -151,7 +162,7 @@ async def test_the_log_is_released_when_the_session_is_finished(redis, tmp_path)
     async with publishing(redis, tmp_path) as publisher:
         await publisher.record(record(1))
         publisher._log.roll()
-        store = SealStore(redis, KEYS, "pokt1s", 1)
+        store = await owned(redis, "pokt1s")
         await store.finish("one", 10)
         await publisher.beat()
         assert not publisher._log.segments

@@ -159,9 +159,15 @@ async def test_a_gateway_may_sign_until_the_end_of_the_session_in_which_it_was_u
     assert (await relayer.send(relayer.request()))[0] == 200
 
 
+async def confirmed():
+    """The Lease is ours."""
+
+
 async def test_a_sealed_session_is_not_acknowledged(relayer):
     header = relayer.header()
-    await SealStore(relayer.redis, KEYS, address("alice"), 1).close({header.session_id: 10})
+    store = SealStore(relayer.redis, KEYS, address("alice"), 1)
+    await store.fence(confirmed)
+    await store.close({header.session_id: 10})
     status, _, body = await relayer.send(relayer.request())
     assert status == 403
     assert b"sealed" in body

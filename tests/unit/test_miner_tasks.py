@@ -55,7 +55,8 @@ class Supplier:
 
 
 def running(supplier, board, gate=None, fenced=lambda *_: None):
-    return Running(supplier, Chained(), board, gate or asyncio.Semaphore(32), 30.0, fenced, random.Random(1))
+    gates = (gate or asyncio.Semaphore(32), asyncio.Semaphore(32))
+    return Running(supplier, Chained(), board, *gates, 30.0, fenced, random.Random(1))
 
 
 async def until(check):

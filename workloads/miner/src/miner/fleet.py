@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from coordination.sharding import ShardKeeper
 
 _LOG = logging.getLogger("miner.fleet")
-_AT_ONCE = 32
+_AT_ONCE = 12
+_TAILED_AT_ONCE = 12
 _FOLLOW_AT_ONCE = 4
 _KEYS_SECONDS = 1.0
 _HEAL_SECONDS = 5.0
@@ -45,6 +46,7 @@ class Fleet:
         self._board = board
         self._block_seconds = block_seconds
         self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._tail_gate = asyncio.Semaphore(_TAILED_AT_ONCE)
         self._chance = random.Random()  # noqa: S311 - jitter
         self._epochs: dict[int, int] = {}
         self._running: dict[str, Running] = {}
@@ -167,8 +169,9 @@ class Fleet:
     def _start(self, address: str, epoch: int) -> None:
         supplier = self._suppliers.miner(address, epoch, lambda: self._confirm(address, epoch))
         running = Running(
-            supplier, self._suppliers.chain, self._board, self._gate, self._block_seconds, self._fenced, self._chance
-        )
+            supplier, self._suppliers.chain, self._board, self._gate, self._tail_gate, self._block_seconds,
+            self._fenced, self._chance,
+        )  # fmt: skip
         self._running[address] = running
         self._tasks[address] = asyncio.create_task(self._keep(running), name=f"mine {address}")
 

@@ -26,16 +26,22 @@ TROUBLE = (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error)
 
 @dataclass(slots=True)
 class Running:
-    """`gate` bounds how many suppliers of a process decide at once; `fenced` is told of a higher epoch."""
+    """`gate` and `tail_gate` bound how many suppliers of a process decide and are tailed at once.
+
+    Without them a thousand suppliers would wait for the same few connections until each one's deadline. `fenced` is
+    told of a higher epoch.
+    """
 
     supplier: SupplierMiner
     chain: ChainClient
     board: BlockBoard
     gate: asyncio.Semaphore
+    tail_gate: asyncio.Semaphore
     block_seconds: float
     fenced: Callable[[str, Fenced], None]
     chance: random.Random
     stages: dict[str, int] = field(default_factory=dict)
+    seen: int = 0  # height of the block that was decided last
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -61,7 +67,8 @@ class Running:
         failures = idle = 0
         while not self._over:
             try:
-                read = await self.supplier.tail()
+                async with self.tail_gate:
+                    read = await self.supplier.tail()
                 failures = 0
             except Fenced as error:
                 self.fenced(self.supplier.supplier, error)
@@ -90,16 +97,15 @@ class Running:
 
     async def _decide(self) -> None:
         """At every new block, and again after a while without one; bursts collapse."""
-        seen = 0
         while not self._over:
-            await self.board.wait(seen, max(1.0, self.block_seconds))
+            await self.board.wait(self.seen, max(1.0, self.block_seconds))
             block = self.board.latest
             if block is None:
                 continue
             try:
                 async with self.gate:
                     self.stages = await self.supplier.on_block(block, await self.chain.proof_params())
-                seen = block.height
+                self.seen = block.height
             except Fenced as error:
                 self.fenced(self.supplier.supplier, error)
                 return
