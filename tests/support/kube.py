@@ -153,6 +153,7 @@ class FakeKubelet:
     redis_problem: str = ""
     broken: dict[str, tuple[str, str]] = field(default_factory=dict)
     running: bool = True
+    starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _addresses: dict[str, str] = field(default_factory=dict)
     _servers: dict[str, web.AppRunner] = field(default_factory=dict)
     _seen: dict[str, str] = field(default_factory=dict)
@@ -194,7 +195,8 @@ class FakeKubelet:
         self._mounted[name] = {address: base64.b64decode(text).decode() for address, text in data.items()}
         self._seen[name] = annotations
         if name not in self._servers:
-            await self._serve(name, component)
+            async with self.starting:
+                await self._serve(name, component)
 
     def report(self, name: str, component: str) -> dict[str, Any]:
         keys = self._mounted.get(name, {})
@@ -269,7 +271,8 @@ async def kubelet(api: KubeApi, namespace: str) -> AsyncIterator[FakeKubelet]:
     try:
         yield fake
     finally:
-        task.cancel()
+        async with fake.starting:  # cancelled in the middle of it a server would keep its socket
+            task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
         await fake.close()
