@@ -186,13 +186,7 @@ class ShardKeeper:
 
     async def tick(self) -> None:
         """One look at all Leases and what follows from it; raises LeaseUnavailable."""
-        self._stored = await self._store.read()
-        now = self._clock()
-        wanted = {*self._stored, *self._names.shards, self._names.leader}
-        for name in wanted | set(self._views):
-            found = self._stored.get(name)
-            record, version = (found.record, found.version) if found else (None, None)
-            self._views[name] = observe(self._view(name), record, version, now)
+        await self._read()
         await self._drop_lost()
         await self._raise_fenced()
         await self._renew()
@@ -201,6 +195,14 @@ class ShardKeeper:
             self._looked = True
             return
         await self._follow(self._planned())
+
+    async def _read(self) -> None:
+        self._stored = await self._store.read()
+        now = self._clock()
+        for name in {*self._stored, *self._names.shards, self._names.leader, *self._views}:
+            found = self._stored.get(name)
+            record, version = (found.record, found.version) if found else (None, None)
+            self._views[name] = observe(self._view(name), record, version, now)
 
     def _view(self, name: str) -> View:
         return self._views.get(name) or View(self.identity)
@@ -311,10 +313,7 @@ class ShardKeeper:
             await self._lose(shard)
         with contextlib.suppress(LeaseUnavailable):
             # A renewal that was cut off half way may have arrived: look again before writing.
-            self._stored = await self._store.read()
-            now = self._clock()
-            for name, found in self._stored.items():
-                self._views[name] = observe(self._view(name), found.record, found.version, now)
+            await self._read()
             ours = [name for name, found in self._stored.items() if found.record.holder == self.identity]
             # The member first: the others should not count on us when they see the shards free.
             for name in sorted(ours, key=lambda name: not self._names.is_member(name)):

@@ -136,13 +136,13 @@ class Audit:
         ).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def ended_since(self, supplier: str, height: int) -> dict[str, int]:
-        """Sessions with an outcome → session end height, of those that ended at or above a height."""
+    def ended(self, supplier: str) -> dict[str, int]:
+        """Sessions with an outcome → session end height."""
         rows = self._database.execute(
             "SELECT session_id, json_extract(body, '$.details.session_end_height') FROM outcome WHERE supplier=?",
             (supplier,),
         )
-        return {session_id: int(end) for session_id, end in rows if end is not None and int(end) >= height}
+        return {session_id: int(end) for session_id, end in rows if end is not None}
 
     def outcomes(self) -> list[dict[str, Any]]:
         """All outcomes in order; raises AuditError where the chain of hashes is broken."""

@@ -6,7 +6,7 @@ refused, and nothing but sealed roots is ever broadcast (docs/fragile/ownership.
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
@@ -31,19 +31,16 @@ def identity_of(config: MinerConfig) -> str:
     return f"{name}_{os.environ.get('POD_UID', '')}_{secrets.token_hex(4)}"
 
 
-def peer_urls(config: MinerConfig, keeper: ShardKeeper) -> Callable[[], Sequence[str]]:
-    """Where the other miners that live can be asked."""
+def peer_urls(config: MinerConfig, keeper: ShardKeeper) -> list[str]:
+    """Where the other miners that live, as last seen, can be asked."""
 
     def url(name: str) -> str:
         if config.lease is None:
             return f"http://{name}"
         return f"http://{name}.{config.peer_domain}:{config.admin_port}"
 
-    def urls() -> Sequence[str]:
-        me = seat(keeper.identity)
-        return [url(name) for name in sorted({seat(member) for member in keeper.members} - {me})]
-
-    return urls
+    me = seat(keeper.identity)
+    return [url(name) for name in sorted({seat(member) for member in keeper.members} - {me})]
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -79,7 +79,6 @@ class Miner:
         self._board = BlockBoard()
         self._block_at = time.monotonic()
         self._redis_problem = ""
-        self._urls: Sequence[str] = ()
 
     async def run(self) -> None:
         """Mines until SIGTERM or SIGINT."""
@@ -112,7 +111,7 @@ class Miner:
             watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds))
             suppliers = Suppliers(
                 config, redis, keys, chain, comet, mirror, audit, pool, watch.settled, Reports(audit),
-                peers.Peers(http, lambda: self._urls),
+                peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
             )  # fmt: skip
             fleet = Fleet(suppliers, self._board, config.chain.block_seconds)
             fleet.keeper = await stack.enter_async_context(shard_keeper(config, redis, keys, fleet))
@@ -191,7 +190,6 @@ class Miner:
         while True:
             await self._board.wait(seen, max(1.0, self._config.chain.block_seconds))
             seen = self._board.height
-            self._urls = peer_urls(self._config, fleet.keeper)()
             stages = fleet.stages()
             for stage in Stage:
                 metrics.SESSIONS.labels(stage.value).set(stages.get(stage.value, 0))
