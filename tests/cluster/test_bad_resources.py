@@ -12,7 +12,18 @@ TWO = [GOOD_MINER["spec"]["services"][0]] * 2
 URLS = "spec.services.0.backends.jsonRpc.urls"
 BACKEND = "spec.services.0.backends.jsonRpc"
 
+KEY_HEX = "02" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+IDENTITY = {"keyId": "canary", "applicationPublicKey": KEY_HEX, "gatewayPublicKeys": [KEY_HEX]}
+SIMULATION = "spec.relayer.simulation"
+
 BAD_MINERS = [
+    (SIMULATION, {"enabled": True}, "at least one identity that is enabled"),
+    (SIMULATION, {"enabled": True, "identities": [IDENTITY | {"enabled": False}]}, "one identity that is enabled"),
+    (SIMULATION, {"identities": [IDENTITY, IDENTITY]}, "Duplicate value"),
+    (SIMULATION, {"identities": [IDENTITY | {"applicationPublicKey": "04" + "0" * 64}]}, "compressed public key"),
+    (SIMULATION, {"identities": [IDENTITY | {"gatewayPublicKeys": []}]}, "at least 1 items"),
+    (SIMULATION, {"identities": [IDENTITY | {"notAfter": "tomorrow"}]}, "such as 2027-01-31T00:00:00Z"),
+    (SIMULATION, {"identities": [IDENTITY | {"keyId": "a b"}]}, "letters, digits"),
     ("spec", ..., "Required"),
     ("spec.chain", ..., "Required"),
     ("spec.chain.nodes", ..., "Required"),

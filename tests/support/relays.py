@@ -20,10 +20,12 @@ from localnet.hydration import hydrate
 from localnet.server import serve
 from pocket_api.relayminer import Recording
 from pocket_api.services import Service
+from pocket_api.simulation import Simulation
 from relayer.admission import Admission
 from relayer.catalog import Catalog
 from relayer.metering import Meter
 from relayer.pipeline import RelayPipeline
+from relayer.simulation import Simulations
 from relayer.transports.endpoints import Endpoints, Probes
 from relayer.transports.http1 import Http1
 from relayer.transports.http2 import Http2Server
@@ -34,6 +36,7 @@ from shannon.chain.nodes import NodeAddress
 from world import World, address, key
 
 KEYS = Keys("relayer-test")
+NOW = 1_800_000_000.0
 
 
 @dataclass
@@ -91,6 +94,7 @@ class Relaying:
     budgets: Budgets
     sockets: WebSockets
     room: BodyRoom
+    simulation: list
 
     def header(self, service="eth", height=0):
         return hydrate(self.chain.state, self.chain.block_hash, self.world.application(service), service, height).header
@@ -117,7 +121,7 @@ class Relaying:
 async def relaying(
     redis, folder, *, recording=Recording.STRICT, service=None, backends=None, metering=True,
     open_when_unavailable=True, enforce_handshake=False, budget_patience=30.0, timeout_seconds=30.0,
-    body_room=10_000_000,
+    body_room=10_000_000, simulation=None, wall_clock=lambda: NOW,
     **genesis,
 ) -> AsyncIterator[Relaying]:  # fmt: skip
     world, backend = World(), Backend()
@@ -141,6 +145,7 @@ async def relaying(
         publisher = Publisher(redis, KEYS, log, PublisherLimits(linger_seconds=0, patience_seconds=0.3))
         catalog = Catalog([model], time.monotonic)
         stack.push_async_callback(catalog.close)
+        simulation = [simulation or Simulation()]
         height, keys, problem = [1], {address("alice"): key("alice")}, [None]
         budgets = Budgets(redis, KEYS, BudgetLimits(patience_seconds=budget_patience))
         meter = Meter(
@@ -152,6 +157,7 @@ async def relaying(
             admission=Admission(client, lambda: height[0], time.monotonic),
             meter=meter,
             publisher=publisher,
+            simulations=Simulations(redis, KEYS, lambda: simulation[0], wall_clock=wall_clock, clock=time.monotonic),
             keys=lambda: keys,
             height=lambda: height[0],
             clock=time.monotonic,
@@ -197,6 +203,7 @@ async def relaying(
                 budgets,
                 sockets,
                 room,
+                simulation,
             )
         finally:
             for task in tasks:

@@ -2,11 +2,15 @@ import base64
 import json
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from nacl.public import PublicKey, SealedBox
 
 from pocket_operator.sealing import Controller, SealedForAnother, SealError, Subject, UnknownController, key_id, seal
+from relayctl.main import main
+from shannon.crypto.addresses import address_of
+from shannon.crypto.ecdsa import PrivateKey
 
 KEY = "ab" * 32
 ALICE = Subject("ns", "alice", "pokt1alice")
@@ -81,3 +85,14 @@ def test_a_sealing_key_of_another_length_is_refused():
 def test_nothing_that_is_printed_shows_a_key(controller):
     assert controller.keys[0].hex() not in repr(controller)
     assert repr(controller.keys[0]) not in repr(controller)
+
+
+def test_a_generated_key_is_readable_by_its_owner_alone_and_never_replaces_another(tmp_path):
+    file = tmp_path / "gateway.key"
+    told = CliRunner().invoke(main, ["keys", "generate", str(file)])
+    made = PrivateKey.from_hex(file.read_text())
+    assert told.output == f"address: {address_of(made.public_key)}\npublicKey: {made.public_key.hex()}\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+    again = CliRunner().invoke(main, ["keys", "generate", str(file)])
+    assert (again.exit_code, "File exists" in again.output) == (1, True)
+    assert PrivateKey.from_hex(file.read_text()).public_key == made.public_key

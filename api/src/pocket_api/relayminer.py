@@ -19,6 +19,7 @@ from pocket_api.kubernetes import (
 )
 from pocket_api.schema import immutable, list_map, rule, rules, text
 from pocket_api.services import Service, url
+from pocket_api.simulation import Simulation
 
 GrpcUrl = Annotated[str, *url("grpc|grpcs", "grpc://host:port or grpcs://host:port", "gRPC address; grpcs:// is TLS.")]
 RpcUrl = Annotated[str, *url("http|https|tcp", "http://host:port or https://host:port", "CometBFT RPC.")]
@@ -131,6 +132,7 @@ class Relayer(Model):
     port: int = Field(default=8080, ge=1, le=65535, description="Port of the pods. Rolling.")
     recording: Recording = Field(default=Recording.STRICT, description="Rolling.")
     metering: Metering = Metering()
+    simulation: Simulation = Simulation()
     web_socket_handshake: Literal["log", "enforce"] = Field(
         default="log", description="A signed WebSocket handshake that is wrong: only logged, or refused. Rolling."
     )

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from pocket_api.base import ManifestError, Model, problem_of
 from pocket_api.relayminer import Chain, Metering, Recording
 from pocket_api.services import Service
+from pocket_api.simulation import Simulation
 
 
 class SupplierEntry(Model):
@@ -24,6 +25,7 @@ class HotConfig(Model):
 
     suppliers: tuple[SupplierEntry, ...] = ()
     services: tuple[Service, ...] = ()
+    simulation: Simulation = Simulation()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def limits(self) -> Mapping[str, frozenset[str]]:

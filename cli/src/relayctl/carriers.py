@@ -30,15 +30,20 @@ class RelayFailed(Exception):
         self.status = status
 
 
-Carrier = Callable[[aiohttp.ClientSession, str, RelayRequest, int, float], Awaitable[list[bytes]]]
-"""Session, URL, request, RPC type and seconds → encoded responses: several for a stream. Raises RelayFailed."""
+Carrier = Callable[[aiohttp.ClientSession, str, RelayRequest, int, float, Mapping[str, str]], Awaitable[list[bytes]]]
+"""Session, URL, request, RPC type, seconds, more headers → encoded responses, several of a stream; or RelayFailed."""
 
 
 async def over_http(
-    http: aiohttp.ClientSession, url: str, request: RelayRequest, rpc_type: int, seconds: float
+    http: aiohttp.ClientSession,
+    url: str,
+    request: RelayRequest,
+    rpc_type: int,
+    seconds: float,
+    extra: Mapping[str, str],
 ) -> list[bytes]:
     """A stream is taken apart at its delimiters."""
-    headers = {"Rpc-Type": str(rpc_type), "Content-Type": "application/json"}
+    headers = {"Rpc-Type": str(rpc_type), "Content-Type": "application/json", **extra}
     timeout = aiohttp.ClientTimeout(total=seconds)
     async with http.post(url, data=request.encode(), headers=headers, timeout=timeout) as answer:
         body = await answer.read()
@@ -49,7 +54,7 @@ async def over_http(
 
 
 async def over_grpc(
-    _: aiohttp.ClientSession, url: str, request: RelayRequest, rpc_type: int, seconds: float
+    _: aiohttp.ClientSession, url: str, request: RelayRequest, rpc_type: int, seconds: float, extra: Mapping[str, str]
 ) -> list[bytes]:
     """One unary call on a channel of its own."""
     parts = urlsplit(url)
@@ -60,18 +65,19 @@ async def over_grpc(
     async with channel:
         try:
             call = channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
-            return [await call(request.encode(), metadata=(("rpc-type", str(rpc_type)),), timeout=seconds)]
+            metadata = (("rpc-type", str(rpc_type)), *((name.lower(), value) for name, value in extra.items()))
+            return [await call(request.encode(), metadata=metadata, timeout=seconds)]
         except grpc.aio.AioRpcError as error:
             raise RelayFailed(f"{error.code().name}: {error.details()}", error.code().value[0]) from error
 
 
 async def over_web_socket(
-    http: aiohttp.ClientSession, url: str, request: RelayRequest, _: int, seconds: float
+    http: aiohttp.ClientSession, url: str, request: RelayRequest, _: int, seconds: float, extra: Mapping[str, str]
 ) -> list[bytes]:
     """One frame on a connection of its own, and the first frame that comes back."""
     service = request.header.service_id if request.header else ""
     try:
-        async with http.ws_connect(url, headers={"Target-Service-Id": service}, decode_text=False) as socket:
+        async with http.ws_connect(url, headers={"Target-Service-Id": service, **extra}, decode_text=False) as socket:
             await socket.send_bytes(request.encode())
             message = await socket.receive(seconds)
             if message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT):

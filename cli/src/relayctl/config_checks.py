@@ -66,6 +66,8 @@ def _check_services(miner: RelayMiner, manifests: Manifests) -> Iterable[Finding
     names = {s.spec.relay_miner_ref.name for s in manifests.suppliers}
     if miner.metadata.name not in names:
         yield Finding(Level.NOTE, f"RelayMiner {miner.metadata.name}", "no Supplier among these files names it")
+    for problem in miner.spec.relayer.simulation.problems():
+        yield Finding(Level.NOTE, f"RelayMiner {miner.metadata.name}", f"simulation, which is off: {problem}")
     for service in miner.spec.services:
         where = f"RelayMiner {miner.metadata.name}, service {service.id}"
         backends = service.backends.by_type()

@@ -88,7 +88,7 @@ class Gateway:
         begun = time.perf_counter()
         try:
             supplier_key = await self.supplier_key(request.supplier_operator_address)
-            bodies = await CARRIERS[over](self._http, url, request, rpc_type, timeout_seconds)
+            bodies = await CARRIERS[over](self._http, url, request, rpc_type, timeout_seconds, {})
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise RelayFailed(f"{url}: {type(error).__name__}: {error}") from error
         except ChainError as error:

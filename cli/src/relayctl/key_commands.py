@@ -2,6 +2,8 @@
 
 import base64
 import binascii
+import os
+import secrets
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import yaml
 from pocket_api.base import API_VERSION
 from pocket_operator.sealing import SealError, Subject, key_id, seal
 from shannon.crypto.addresses import address_of
+from shannon.crypto.curve import N
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import DecodingError
 
@@ -55,6 +58,20 @@ def keys() -> None:
 def address(key_file: Path | None) -> None:
     """Print the operator address of a key."""
     click.echo(_key(key_file)[1])
+
+
+@keys.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def generate(file: Path) -> None:
+    """Write a new key to FILE, readable by you alone; print its address and public key."""
+    key = PrivateKey((secrets.randbelow(N - 1) + 1).to_bytes(32, "big"))
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror}") from None
+    with os.fdopen(descriptor, "w") as out:
+        out.write(f"{key.scalar:064x}\n")
+    click.echo(f"address: {address_of(key.public_key)}\npublicKey: {key.public_key.hex()}")
 
 
 @keys.command("seal")

@@ -16,6 +16,7 @@ from relayctl.inspect_commands import inspect_group
 from relayctl.key_commands import keys
 from relayctl.ledger_commands import ledger
 from relayctl.migrate_commands import migrate
+from relayctl.probe import probe
 from shannon.errors import PocketError
 
 
@@ -91,6 +92,9 @@ def up(genesis: Path, host: str, grpc_port: int, rpc_port: int, step: bool, bloc
 @main.group()
 def relay() -> None:
     """Sign and send relays to any relayer on any chain."""
+
+
+relay.add_command(probe)
 
 
 def _relay_options(command: click.decorators.FC) -> click.decorators.FC:

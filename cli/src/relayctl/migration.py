@@ -158,7 +158,9 @@ class _Converter:
         url = str(self.either("redis.url", "redis://localhost:6379"))
         parts = urlsplit(url)
         if parts.scheme not in ("redis", "rediss"):
-            raise ManifestError(f"redis.url: {parts.scheme}:// is not supported; name one server, redis:// or rediss://")
+            raise ManifestError(
+                f"redis.url: {parts.scheme}:// is not supported; name one server, redis:// or rediss://"
+            )
         if parts.hostname in ("localhost", "127.0.0.1"):
             self.note("changed", "redis.url", "names this machine: write the address that pods can reach")
         if parts.username or parts.password:

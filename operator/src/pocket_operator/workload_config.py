@@ -36,6 +36,7 @@ def hot_config(relay_miner: RelayMiner, suppliers: Iterable[tuple[str, tuple[str
     return HotConfig(
         suppliers=tuple(sorted(entries, key=lambda entry: entry.operator_address)),
         services=relay_miner.spec.services,
+        simulation=relay_miner.spec.relayer.simulation,
         log_level=relay_miner.spec.relayer.log_level,
     )
 

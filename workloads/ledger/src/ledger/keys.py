@@ -66,6 +66,10 @@ class Keys:
         """Relays of an application in one second."""
         return f"{self.prefix}:rate:{service_id}:{application}:{second}"
 
+    def simulated(self, digest: str) -> str:
+        """A simulated relay that was served."""
+        return f"{self.prefix}:simulated:{digest}"
+
     def wake(self, shard: int) -> str:
         """Stream: suppliers of a shard that have new relays."""
         return f"{self.prefix}:wake:{shard}"

@@ -60,9 +60,7 @@ def routes(mirror: Mirror, audit: Audit) -> list[web.RouteDef]:
 
     async def seals(request: web.Request) -> web.Response:
         supplier = request.query.get("supplier", "")
-        return web.json_response(
-            [{"end": end, "seal": seal.encode()} for end, seal in audit.seals(supplier).values()]
-        )
+        return web.json_response([{"end": end, "seal": seal.encode()} for end, seal in audit.seals(supplier).values()])
 
     async def relays(request: web.Request) -> web.Response:
         try:

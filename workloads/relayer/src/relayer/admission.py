@@ -54,11 +54,12 @@ class Admitted:
 
     header: SessionHeader
     target_hash: bytes
-    windows: Windows
+    windows: Windows | None
+    """None: of a simulated relay, which belongs to no session."""
 
     def over(self, height: int) -> bool:
         """Whether the session and its grace period are over."""
-        return self.windows.grace_elapsed(height)
+        return self.windows is not None and self.windows.grace_elapsed(height)
 
 
 def plausible_problem(header: SessionHeader, height: int) -> str | None:

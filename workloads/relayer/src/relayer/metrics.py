@@ -37,6 +37,15 @@ BACKEND_LATENCY = Histogram(
     "pocket_relayer_backend_seconds", "Backend's share of a relay, seconds.", ["service"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
+SIMULATED = Counter(
+    "pocket_relayer_simulated_relays_total",
+    "Simulated relays: served, or the reason of the refusal; they count nowhere else.",
+    ["service", "transport", "supplier", "result"],
+)  # fmt: skip
+SIMULATED_LATENCY = Histogram(
+    "pocket_relayer_simulated_relay_seconds", "Whole simulated relay, seconds.", ["service", "transport"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)  # fmt: skip
 CACHE = Counter("pocket_relayer_chain_answers_total", "Chain answers: memory, redis, chain, divergent.", ["source"])
 HEIGHT = Gauge("pocket_relayer_block_height", "Latest block height known.", multiprocess_mode="livemax")
 WAITING = Gauge("pocket_relayer_relays_waiting", "Relays waiting to be recorded.", multiprocess_mode="livesum")

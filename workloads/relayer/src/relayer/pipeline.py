@@ -20,6 +20,7 @@ from relayer.metering import Meter, Metered
 from relayer.rejection import Reason, Rejected
 from relayer.relay import Caller, Relay, decode
 from relayer.signing import signed_payload, signed_response
+from relayer.simulation import Simulations
 from relayer.streaming import batches
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.relays.difficulty import is_applicable
@@ -60,6 +61,7 @@ class RelayPipeline:
         admission: Admission,
         meter: Meter,
         publisher: Publisher,
+        simulations: Simulations,
         keys: Callable[[], Mapping[str, PrivateKey]],
         height: Callable[[], int],
         clock: Callable[[], float],
@@ -70,6 +72,7 @@ class RelayPipeline:
         self.admission = admission
         self._meter = meter
         self._publisher = publisher
+        self.simulations = simulations
         self._keys = keys
         self._clock = clock
         self._recording = recording
@@ -79,18 +82,24 @@ class RelayPipeline:
         """The relay of a body; raises Rejected."""
         if self._publisher.overloaded:
             raise Rejected(Reason.OVERLOADED, "too many relays wait to be recorded, try another supplier")
-        relay = decode(body, caller, self.catalog, self._keys(), self.height)
-        metrics.RECEIVED.labels(relay.service.id, relay.rpc_type).inc()
+        relay = decode(body, caller, self.catalog, self._keys(), self.height, self.simulations.wanted(caller))
+        if not relay.simulated:
+            metrics.RECEIVED.labels(relay.service.id, relay.rpc_type).inc()
         return relay
 
-    @staticmethod
-    def refused(rejected: Rejected, caller: Caller, relay: Relay | None = None) -> None:
+    def refused(self, rejected: Rejected, caller: Caller, relay: Relay | None = None) -> None:
         """Counts a refusal, once, where it leaves the pipeline."""
         service_id = relay.service.id if relay else rejected.service_id
+        if relay.simulated if relay else self.simulations.wanted(caller):
+            supplier = relay.supplier if relay else ""
+            metrics.SIMULATED.labels(service_id, caller.transport.value, supplier, rejected.reason.label).inc()
+            return
         metrics.REJECTED.labels(service_id, caller.transport.value, rejected.reason.label).inc()
 
     async def admit(self, relay: Relay) -> tuple[Admitted, Metered]:
         """Validates, then charges: who is not proven charges nobody. Raises Rejected."""
+        if relay.simulated:
+            return await self.simulations.admit(relay)
         await self.admission.check_supplier(relay.request, relay.header, relay.rpc_type)
         return await self._prove(relay)
 
@@ -112,7 +121,8 @@ class RelayPipeline:
         relay: Relay | None = None
         try:
             relay = self.decode(body, caller)
-            return await self._handle(relay, streams=streams)
+            with self.simulations.slot(caller):
+                return await self._handle(relay, streams=streams)
         except Rejected as rejected:
             self.refused(rejected, caller, relay)
             raise
@@ -120,9 +130,10 @@ class RelayPipeline:
     async def _handle(self, relay: Relay, *, streams: bool) -> Answer | StreamedAnswer:
         begun = self._clock()
         relay.offer.pool(relay.rpc_type)
-        await self.admission.check_supplier(relay.request, relay.header, relay.rpc_type)
-        if relay.service.validation is Validation.EAGER:
-            proof = await self._prove(relay)
+        if not relay.simulated:
+            await self.admission.check_supplier(relay.request, relay.header, relay.rpc_type)
+        if relay.simulated or relay.service.validation is Validation.EAGER:
+            proof = await (self.simulations.admit(relay) if relay.simulated else self._prove(relay))
             try:
                 served = await self._forward(relay)
             except BaseException:
@@ -133,6 +144,7 @@ class RelayPipeline:
         admitted, metered = proof
         if isinstance(served, ServedStream) and streams:
             pieces = self._streamed(relay, admitted, metered, served, begun)
+            await anext(pieces)  # a generator that never began would not take back the charge when it is closed
             return StreamedAnswer(served.status, served.headers, pieces)
         try:
             if isinstance(served, ServedStream):
@@ -146,6 +158,11 @@ class RelayPipeline:
         return Answer(response.encode(), served.retries)
 
     def _served(self, relay: Relay, begun: float) -> None:
+        if relay.simulated:
+            transport = relay.caller.transport.value
+            metrics.SIMULATED.labels(relay.service.id, transport, relay.supplier, "served").inc()
+            metrics.SIMULATED_LATENCY.labels(relay.service.id, transport).observe(self._clock() - begun)
+            return
         metrics.SERVED.labels(relay.service.id, relay.rpc_type).inc()
         metrics.LATENCY.labels(relay.service.id).observe(self._clock() - begun)
 
@@ -158,7 +175,8 @@ class RelayPipeline:
                     relay.rpc_type, relay.envelope, relay.caller.headers, relay.pocket_headers()
                 )
         finally:
-            metrics.BACKEND_LATENCY.labels(relay.service.id).observe(self._clock() - begun)
+            if not relay.simulated:
+                metrics.BACKEND_LATENCY.labels(relay.service.id).observe(self._clock() - begun)
 
     async def _both(self, relay: Relay) -> tuple[tuple[Admitted, Metered], Served | ServedStream]:
         """Optimistic mode: both run at once, nothing is answered before both are done."""
@@ -179,11 +197,15 @@ class RelayPipeline:
     async def _streamed(
         self, relay: Relay, admitted: Admitted, metered: Metered, served: ServedStream, begun: float
     ) -> AsyncGenerator[bytes, None]:
-        """One relay: every batch is signed as it comes, the last one is held until the whole is recorded."""
+        """One relay: every batch is signed as it comes, the last one is held until the whole is recorded.
+
+        Begins with one empty piece, by which the generator is started.
+        """
         whole, held, complete = bytearray(), b"", False
         limit = relay.service.max_body_bytes
         try:
-            with relay.offer.used():
+            yield b""
+            with self.simulations.slot(relay.caller), relay.offer.used():
                 async with aclosing(batches(served.chunks, served.deadline)) as rows:
                     async for lines in rows:
                         if held:
@@ -280,7 +302,10 @@ class RelayPipeline:
             self.refund(metered)
             raise
         await self.record(relay, admitted, metered, response)
-        metrics.SERVED.labels(relay.service.id, relay.rpc_type).inc()
+        if relay.simulated:
+            metrics.SIMULATED.labels(relay.service.id, relay.caller.transport.value, relay.supplier, "served").inc()
+        else:
+            metrics.SERVED.labels(relay.service.id, relay.rpc_type).inc()
         return response
 
 

@@ -36,6 +36,10 @@ class Reason(enum.Enum):
     NOT_RECORDED = ("not_recorded", 503)
     OVERLOADED = ("overloaded", 503)
     DRAINING = ("draining", 503)
+    SIMULATION_REFUSED = ("simulation_refused", 403)
+    SIMULATION_REPLAYED = ("simulation_replayed", 409)
+    SIMULATION_LIMITED = ("simulation_limited", 429)
+    SIMULATION_UNAVAILABLE = ("simulation_unavailable", 503)
     INTERNAL = ("internal", 500)
 
     @property

@@ -29,6 +29,7 @@ from relayer.catalog import Catalog
 from relayer.metering import Meter
 from relayer.pipeline import RelayPipeline
 from relayer.reports import WorkerReport
+from relayer.simulation import Simulations
 from relayer.transports.endpoints import Endpoints, Probes
 from relayer.transports.http1 import Http1
 from relayer.transports.http2 import Http2Server
@@ -160,6 +161,9 @@ class Worker:
             admission=Admission(chain, lambda: follower.height, time.monotonic, lambda: limits),
             meter=meter,
             publisher=publisher,
+            simulations=Simulations(
+                redis, keys, lambda: hot.current.simulation, wall_clock=time.time, clock=time.monotonic
+            ),
             keys=supplier_keys.by_address,
             height=lambda: follower.height,
             clock=time.monotonic,

@@ -52,6 +52,10 @@ STATUS: Final[Mapping[Reason, int]] = {
     Reason.NOT_RECORDED: UNAVAILABLE,
     Reason.OVERLOADED: UNAVAILABLE,
     Reason.DRAINING: UNAVAILABLE,
+    Reason.SIMULATION_REFUSED: DENIED,
+    Reason.SIMULATION_REPLAYED: EXISTS,
+    Reason.SIMULATION_LIMITED: EXHAUSTED,
+    Reason.SIMULATION_UNAVAILABLE: UNAVAILABLE,
     Reason.INTERNAL: INTERNAL,
 }
 """The gRPC status of every reason to refuse."""

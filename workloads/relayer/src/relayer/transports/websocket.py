@@ -7,7 +7,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from relayer.pipeline import RelayPipeline
 from relayer.rejection import Reason, Rejected
 from relayer.relay import Caller, Relay, Transport, pocket_headers
 from relayer.signing import signed_payload
+from relayer.simulation import CONNECTION_SECONDS
 from shannon.relays.envelope import HttpResponse
 from shannon.relays.messages import RelayMinerError, RelayRequest, SessionHeader
 
@@ -119,8 +120,10 @@ class WebSockets:
         """Serves one connection to its end; raises Rejected before the upgrade."""
         caller = Caller(Transport.WEB_SOCKET, request.headers)
         service_id = service_of(request)
+        slot = ExitStack()
         try:
-            offer = await self._admitted(request, service_id)
+            offer = await self._admitted(request, caller, service_id)
+            slot.enter_context(self._pipeline.simulations.slot(caller))
         except Rejected as rejected:
             known = self._pipeline.catalog.get(service_id)
             rejected.service_id = service_id if known else ""
@@ -130,19 +133,19 @@ class WebSockets:
             compress=False, max_msg_size=WEB_SOCKET_MESSAGE_BYTES, heartbeat=27.0, autoclose=False, decode_text=False,
             timeout=1.0,
         )  # fmt: skip
-        await gateway.prepare(request)
-        bridge = Bridge(self._pipeline, offer, caller, gateway, self._look_seconds)
-        self._bridges.add(bridge)
-        metrics.CONNECTIONS.labels(service_id).inc()
-        try:
-            with offer.used():
+        with slot, offer.used():
+            await gateway.prepare(request)
+            bridge = Bridge(self._pipeline, offer, caller, gateway, self._look_seconds)
+            self._bridges.add(bridge)
+            metrics.CONNECTIONS.labels(service_id).inc()
+            try:
                 await bridge.run()
-        finally:
-            self._bridges.discard(bridge)
-            metrics.CONNECTIONS.labels(service_id).dec()
+            finally:
+                self._bridges.discard(bridge)
+                metrics.CONNECTIONS.labels(service_id).dec()
         return gateway
 
-    async def _admitted(self, request: web.Request, service_id: str) -> ServiceBackends:
+    async def _admitted(self, request: web.Request, caller: Caller, service_id: str) -> ServiceBackends:
         if self._draining():
             raise Rejected(Reason.DRAINING, "this relayer ends: connect again")
         if not service_id:
@@ -152,7 +155,7 @@ class WebSockets:
             raise Rejected(Reason.UNKNOWN_SERVICE, f"service {service_id[:42]} is not served here")
         offer.pool("webSocket")
         try:
-            signed = handshake_request(request, service_id)
+            signed = None if self._pipeline.simulations.wanted(caller) else handshake_request(request, service_id)
             if signed is not None and signed.header is not None:
                 await self._pipeline.admission.validate(signed, signed.header)
         except Rejected as rejected:
@@ -261,8 +264,12 @@ class Bridge:
 
     async def _watch_session(self) -> None:
         """Ends the connection after its own session and grace period."""
+        looked = 0.0
         while True:
             await asyncio.sleep(self.look_seconds)
+            looked += self.look_seconds
+            if looked > CONNECTION_SECONDS and self.pipeline.simulations.wanted(self.caller):
+                raise _Closed(1000, "a simulated connection is a probe: it ends now")
             if self.current is not None and self.current.admitted.over(self.pipeline.height()):
                 await self._advise()
                 raise _Closed(SESSION_EXPIRED, "session expired")

@@ -5,7 +5,8 @@ from typing import Final
 
 from coincurve._libsecp256k1 import ffi, lib
 
-from shannon.crypto.curve import N, decode_long_lived_point, encode_point, multiply_base
+from shannon.crypto.addresses import address_of
+from shannon.crypto.curve import N, Point, decode_long_lived_point, encode_point, multiply_base
 from shannon.errors import DecodingError, InvalidPoint
 
 _SIGN_CONTEXT: Final = lib.secp256k1_context_create(1)
@@ -69,3 +70,18 @@ def signature_holds(public_key: bytes, message: bytes, signature: bytes) -> bool
         return False
     digest = hashlib.sha256(message).digest()
     return bool(lib.secp256k1_ecdsa_verify(_SIGN_CONTEXT, parsed, digest, point.raw))
+
+
+def signed_by(address: str, message: bytes, signature: bytes) -> bool:
+    """As `signature_holds`, for who knows the signer's address and not its key: the key is recovered."""
+    digest = hashlib.sha256(message).digest()
+    recoverable, raw = ffi.new("secp256k1_ecdsa_recoverable_signature *"), ffi.new("secp256k1_pubkey *")
+    for recovery in range(4 if len(signature) == 64 else 0):
+        if not lib.secp256k1_ecdsa_recoverable_signature_parse_compact(
+            _SIGN_CONTEXT, recoverable, signature, recovery
+        ) or not lib.secp256k1_ecdsa_recover(_SIGN_CONTEXT, raw, recoverable, digest):
+            continue
+        key = Point(raw).encoded
+        if address_of(key) == address:
+            return signature_holds(key, message, signature)
+    return False
