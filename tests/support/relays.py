@@ -95,6 +95,7 @@ class Relaying:
     sockets: WebSockets
     room: BodyRoom
     simulation: list
+    cache: CachedChain
 
     def header(self, service="eth", height=0):
         return hydrate(self.chain.state, self.chain.block_hash, self.world.application(service), service, height).header
@@ -154,7 +155,7 @@ async def relaying(
         )  # fmt: skip
         pipeline = RelayPipeline(
             catalog=catalog,
-            admission=Admission(client, lambda: height[0], time.monotonic),
+            admission=Admission(client, lambda: height[0], time.monotonic, generation=lambda: client.generation),
             meter=meter,
             publisher=publisher,
             simulations=Simulations(redis, KEYS, lambda: simulation[0], wall_clock=wall_clock, clock=time.monotonic),
@@ -204,6 +205,7 @@ async def relaying(
                 sockets,
                 room,
                 simulation,
+                client,
             )
         finally:
             for task in tasks:

@@ -15,6 +15,7 @@ from coordination.kube_api import KubeError
 from coordination.kube_api import connect as connect_kubernetes
 from coordination.kube_leases import KubeLeaseStore
 from coordination.lease_store import LeaseStore, LeaseUnavailable
+from ledger.cache_news import tell
 from ledger.connection import connect, shown
 from ledger.keys import Keys
 from ledger.seals import Seal
@@ -105,113 +106,142 @@ def _where(command: click.decorators.FC) -> click.decorators.FC:
     return command
 
 
+Work = Callable[..., Awaitable[list[Row]]]
+
+
+def _command(group: click.Group, name: str) -> Callable[[Work], Work]:
+    """A command whose function gets a client, the keys and its own options, and returns the rows to show."""
+
+    def made(work: Work) -> Work:
+        @group.command(name, help=work.__doc__)
+        @_where
+        @click.pass_context
+        def command(
+            context: click.Context, url: str | None, prefix: str | None, config: Path | None, *, as_json: bool, **_: Any
+        ) -> None:
+            place = _place(url, prefix, config, as_json=as_json)
+            own = {key: value for key, value in context.params.items() if key not in _COMMON}
+            _read(place, lambda redis: work(redis, place.keys, **own))
+
+        command.params += getattr(work, "__click_params__", [])
+        return work
+
+    return made
+
+
+_COMMON = ("url", "prefix", "config", "as_json")
+
+
 @click.group("inspect")
 def inspect_group() -> None:
     """Look at sessions, streams, seals, budgets and Leases."""
 
 
-@inspect_group.command()
-@_where
+@click.group("cache")
+def cache_group() -> None:
+    """The chain answers that relayers and miners share."""
+
+
+@_command(inspect_group, "sessions")
 @click.option("--supplier", help="Only this operator address")
-def sessions(url: str | None, prefix: str | None, config: Path | None, as_json: bool, supplier: str | None) -> None:
+async def sessions(redis: "Redis", keys: Keys, supplier: str | None) -> list[Row]:
     """Sessions that are not settled, with their relays in Redis and what holds them up."""
-    place = _place(url, prefix, config, as_json=as_json)
-
-    async def work(redis: "Redis") -> list[Row]:
-        rows = []
-        for address in [supplier] if supplier else await _suppliers(redis, place.keys, "sessions"):
-            closed = await redis.hgetall(place.keys.closed(address))
-            sealed = await redis.hkeys(place.keys.seals(address))
-            for session_id, raw in (await redis.hgetall(place.keys.sessions(address))).items():
-                header: Any = None
-                try:
-                    header = header_of(raw if isinstance(raw, bytes) else raw.encode())
-                except DecodingError:
-                    header = None
-                state = "sealed" if session_id in sealed else "closed" if session_id in closed else "open"
-                rows.append(
-                    {
-                        "supplier": address, "session": _text(session_id),
-                        "service": header.service_id if header else "?",
-                        "end": header.session_end_block_height if header else "?", "state": state,
-                        "relays": await redis.xlen(place.keys.stream(address, _text(session_id))),
-                    }
-                )  # fmt: skip
-        return rows
-
-    _read(place, work)
+    rows = []
+    for address in [supplier] if supplier else await _suppliers(redis, keys, "sessions"):
+        closed = await redis.hgetall(keys.closed(address))
+        sealed = await redis.hkeys(keys.seals(address))
+        for session_id, raw in (await redis.hgetall(keys.sessions(address))).items():
+            header: Any = None
+            try:
+                header = header_of(raw if isinstance(raw, bytes) else raw.encode())
+            except DecodingError:
+                header = None
+            state = "sealed" if session_id in sealed else "closed" if session_id in closed else "open"
+            rows.append(
+                {
+                    "supplier": address, "session": _text(session_id),
+                    "service": header.service_id if header else "?",
+                    "end": header.session_end_block_height if header else "?", "state": state,
+                    "relays": await redis.xlen(keys.stream(address, _text(session_id))),
+                }
+            )  # fmt: skip
+    return rows
 
 
-@inspect_group.command()
-@_where
-def streams(url: str | None, prefix: str | None, config: Path | None, as_json: bool) -> None:
+@_command(inspect_group, "streams")
+async def streams(redis: "Redis", keys: Keys) -> list[Row]:
     """Every stream with its length, its last entry, and up to where a miner's volume has it."""
-    place = _place(url, prefix, config, as_json=as_json)
-
-    async def work(redis: "Redis") -> list[Row]:
-        rows = []
-        for address in await _suppliers(redis, place.keys, "relays"):
-            mirrored: Mapping[Any, Any] = await redis.hgetall(place.keys.mirrored(address))
-            start = place.keys.stream(address, "")
-            async for name in redis.scan_iter(f"{start}*", count=1000):
-                session_id = _text(name).removeprefix(start)
-                last: Any = await redis.xrevrange(name, count=1)
-                rows.append(
-                    {
-                        "supplier": address, "session": session_id, "relays": await redis.xlen(name),
-                        "last": _text(last[0][0]) if last else "-",
-                        "mirrored": _text(mirrored.get(session_id.encode(), b"-")).partition("/")[2] or "-",
-                        "bytes": await redis.memory_usage(name) or 0,
-                    }
-                )  # fmt: skip
-        return sorted(rows, key=lambda row: (row["supplier"], row["session"]))
-
-    _read(place, work)
+    rows = []
+    for address in await _suppliers(redis, keys, "relays"):
+        mirrored: Mapping[Any, Any] = await redis.hgetall(keys.mirrored(address))
+        start = keys.stream(address, "")
+        async for name in redis.scan_iter(f"{start}*", count=1000):
+            session_id = _text(name).removeprefix(start)
+            last: Any = await redis.xrevrange(name, count=1)
+            rows.append(
+                {
+                    "supplier": address, "session": session_id, "relays": await redis.xlen(name),
+                    "last": _text(last[0][0]) if last else "-",
+                    "mirrored": _text(mirrored.get(session_id.encode(), b"-")).partition("/")[2] or "-",
+                    "bytes": await redis.memory_usage(name) or 0,
+                }
+            )  # fmt: skip
+    return sorted(rows, key=lambda row: (row["supplier"], row["session"]))
 
 
-@inspect_group.command("seals")
-@_where
-def show_seals(url: str | None, prefix: str | None, config: Path | None, as_json: bool) -> None:
+@_command(inspect_group, "seals")
+async def show_seals(redis: "Redis", keys: Keys) -> list[Row]:
     """Seals in Redis: what is claimed, and under which epoch it was sealed."""
-    place = _place(url, prefix, config, as_json=as_json)
-
-    async def work(redis: "Redis") -> list[Row]:
-        rows = []
-        for address in await _suppliers(redis, place.keys, "seals"):
-            for text in (await redis.hgetall(place.keys.seals(address))).values():
-                seal = Seal.decode(text)
-                root = Root(seal.root)
-                rows.append(
-                    {
-                        "supplier": address, "session": seal.session_id, "relays": root.count, "units": root.total,
-                        "height": seal.height, "epoch": seal.epoch, "root": seal.root.hex(),
-                    }
-                )  # fmt: skip
-        return rows
-
-    _read(place, work)
+    rows = []
+    for address in await _suppliers(redis, keys, "seals"):
+        for text in (await redis.hgetall(keys.seals(address))).values():
+            seal = Seal.decode(text)
+            root = Root(seal.root)
+            rows.append(
+                {
+                    "supplier": address, "session": seal.session_id, "relays": root.count, "units": root.total,
+                    "height": seal.height, "epoch": seal.epoch, "root": seal.root.hex(),
+                }
+            )  # fmt: skip
+    return rows
 
 
-@inspect_group.command()
-@_where
-def meters(url: str | None, prefix: str | None, config: Path | None, as_json: bool) -> None:
+@_command(inspect_group, "meters")
+async def meters(redis: "Redis", keys: Keys) -> list[Row]:
     """Upokt of each session's budget that served relays took."""
-    place = _place(url, prefix, config, as_json=as_json)
+    rows = []
+    for address in await _suppliers(redis, keys, "meter"):
+        start = keys.consumed(address, "")
+        async for name in redis.scan_iter(f"{start}*", count=1000):
+            rows.append(
+                {
+                    "supplier": address, "session": _text(name).removeprefix(start),
+                    "consumed_upokt": _text(await redis.get(name) or 0), "expires_seconds": await redis.ttl(name),
+                }
+            )  # fmt: skip
+    return rows
 
-    async def work(redis: "Redis") -> list[Row]:
-        rows = []
-        for address in await _suppliers(redis, place.keys, "meter"):
-            start = place.keys.consumed(address, "")
-            async for name in redis.scan_iter(f"{start}*", count=1000):
-                rows.append(
-                    {
-                        "supplier": address, "session": _text(name).removeprefix(start),
-                        "consumed_upokt": _text(await redis.get(name) or 0), "expires_seconds": await redis.ttl(name),
-                    }
-                )  # fmt: skip
-        return rows
 
-    _read(place, work)
+@_command(inspect_group, "cache")
+async def cached(redis: "Redis", keys: Keys) -> list[Row]:
+    """Chain answers that all processes share, and how long each still serves."""
+    start = keys.cache("", "").removesuffix(":")
+    rows = []
+    async for name in redis.scan_iter(f"{start}*", count=1000):
+        kind, _, digest = _text(name).removeprefix(start).partition(":")
+        rows.append({"answer": kind, "question": digest[:16], "bytes": await redis.strlen(name),
+                     "seconds": await redis.ttl(name)})  # fmt: skip
+    return sorted(rows, key=lambda row: (row["answer"], row["question"]))
+
+
+@_command(cache_group, "clear")
+async def clear(redis: "Redis", keys: Keys) -> list[Row]:
+    """Forget every chain answer, in Redis and in all processes that run; relays are served meanwhile."""
+    start, gone = keys.cache("", "").removesuffix(":"), 0
+    async for name in redis.scan_iter(f"{start}*", count=1000):
+        if not _text(name).startswith(keys.cache("witness", "")):  # what nodes told of sessions is evidence
+            gone += await redis.delete(name)
+    return [{"answers forgotten": gone, "told as version": await tell(redis, keys, None)}]
 
 
 @inspect_group.command()

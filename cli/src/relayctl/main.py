@@ -12,7 +12,7 @@ import click
 import relayctl
 from relayctl.config_commands import config
 from relayctl.demo import DemoOptions, run_demo
-from relayctl.inspect_commands import inspect_group
+from relayctl.inspect_commands import cache_group, inspect_group
 from relayctl.key_commands import keys
 from relayctl.ledger_commands import ledger
 from relayctl.migrate_commands import migrate
@@ -67,6 +67,7 @@ main.add_command(keys)
 main.add_command(config)
 main.add_command(migrate)
 main.add_command(inspect_group)
+main.add_command(cache_group)
 
 
 @main.group()

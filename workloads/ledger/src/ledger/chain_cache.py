@@ -5,6 +5,7 @@ entities are never cached. Redis being away only costs chain queries.
 """
 
 import asyncio
+import base64
 import hashlib
 import logging
 import time
@@ -21,6 +22,11 @@ from ledger.keys import Keys
 from shannon.chain.client import ChainClient
 from shannon.chain.model import Session
 from shannon.chain.nodes import NodeAddress
+from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
+from shannon.pb import pocket_application_pb2 as application_pb
+from shannon.pb import pocket_proof_pb2 as proof_pb
+from shannon.pb import pocket_session_pb2 as session_pb
+from shannon.pb import pocket_supplier_pb2 as supplier_pb
 
 _LOG = logging.getLogger("ledger.chain_cache")
 _WITNESS_MILLISECONDS: Final = 6 * 3600 * 1000
@@ -38,6 +44,18 @@ LIFETIMES: Final[Mapping[str, float]] = {
     "/pocket.proof.Query/Params": 60.0,
     "/cosmos.auth.v1beta1.Query/Account": 60.0,
 }
+
+CHANGING: Final[Mapping[str, type[Message]]] = {
+    "/pocket.session.Query/Params": session_pb.QueryParamsRequest,
+    "/pocket.application.Query/Application": application_pb.QueryGetApplicationRequest,
+    "/pocket.supplier.Query/Supplier": supplier_pb.QueryGetSupplierRequest,
+    "/pocket.proof.Query/Params": proof_pb.QueryParamsRequest,
+    "/cosmos.auth.v1beta1.Query/Account": auth_pb.QueryAccountRequest,
+}
+"""Answers of the present: the miners' leader looks whether they changed (`ledger.cache_news`)."""
+
+Question = tuple[str, bytes]
+"""Method and encoded request."""
 
 
 @dataclass(slots=True)
@@ -70,16 +88,20 @@ class CachedChain(ChainClient):
         timeout_seconds: float = 5.0,
         entries: int = 20_000,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(addresses, timeout_seconds)
         self._redis = redis
         self._keys = keys
         self._clock = clock
+        self._wall_clock = wall_clock
         self._entries = entries
-        self._memory: OrderedDict[tuple[str, bytes], tuple[float, bytes]] = OrderedDict()
+        self._memory: OrderedDict[Question, tuple[float, bytes]] = OrderedDict()
         self._witnessed: OrderedDict[tuple[str, str, int], None] = OrderedDict()
-        self._asking: dict[tuple[str, bytes], asyncio.Future[bytes]] = {}
+        self._asking: dict[Question, asyncio.Future[bytes]] = {}
         self.counters = CacheCounters()
+        self.generation = 0
+        """Grows whenever something is forgotten: what was derived from answers is to be made anew."""
 
     async def _call_raw(self, method: str, request: Message, height: int = 0) -> bytes:
         lifetime = LIFETIMES.get(method)
@@ -93,28 +115,49 @@ class CachedChain(ChainClient):
         # Whoever asks the same while it is being asked waits for that answer: a new session is one query, not hundreds.
         asking = self._asking.get((method, question))
         if asking is None:
-            asking = asyncio.ensure_future(self._ask(method, request, question, lifetime))
+            asking = asyncio.ensure_future(self._ask(method, request, question, lifetime, self.generation))
             self._asking[method, question] = asking
             asking.add_done_callback(lambda done: self._asked((method, question), done))
         return await asyncio.shield(asking)
 
-    def _asked(self, key: tuple[str, bytes], done: "asyncio.Future[bytes]") -> None:
+    def _asked(self, key: Question, done: "asyncio.Future[bytes]") -> None:
         self._asking.pop(key, None)
         if not done.cancelled():
             done.exception()  # read, though nobody may wait any more
 
-    async def _ask(self, method: str, request: Message, question: bytes, lifetime: float) -> bytes:
-        name = hashlib.sha256(method.encode() + b"\0" + question).hexdigest()
-        key = self._keys.cache(method.rsplit("/", 1)[-1], name)
+    async def _ask(self, method: str, request: Message, question: bytes, lifetime: float, generation: int) -> bytes:
+        key = self.shared_key((method, question))
         answer = await self._from_redis(key)
         if answer is None:
             self.counters.chain += 1
             answer = await super()._call_raw(method, request)
             await self._to_redis(key, answer, lifetime)
-        self._memory[method, question] = (self._clock() + lifetime, answer)
+        if method in CHANGING:
+            await self._follow((method, question))
+        # What was to be forgotten while it was asked is answered, and not kept.
+        if generation == self.generation or method not in CHANGING:
+            self._memory[method, question] = (self._clock() + lifetime, answer)
         while len(self._memory) > self._entries:
             self._memory.popitem(last=False)
         return answer
+
+    def shared_key(self, question: Question) -> str:
+        """Where Redis holds an answer."""
+        method, asked = question
+        name = hashlib.sha256(method.encode() + b"\0" + asked).hexdigest()
+        return self._keys.cache(method.rsplit("/", 1)[-1], name)
+
+    async def ask_nodes(self, method: str, request: Message) -> bytes:
+        """An answer past all caches."""
+        return await super()._call_raw(method, request)
+
+    async def _follow(self, question: Question) -> None:
+        """Says that this record matters: it is looked at again while somebody asks for it."""
+        member = f"{question[0]} {base64.b64encode(question[1]).decode()}"
+        try:
+            await self._redis.zadd(self._keys.cache_known, {member: self._wall_clock()})
+        except (RedisError, OSError, TimeoutError):
+            return
 
     async def _from_redis(self, key: str) -> bytes | None:
         try:
@@ -161,6 +204,11 @@ class CachedChain(ChainClient):
                 "same chain?", extra={"fields": {"application": key[0], "service": key[1], "session_start": key[2]}},
             )  # fmt: skip
 
-    def forget(self) -> None:
-        """Empties the process's memory, for a changed record."""
-        self._memory.clear()
+    def forget(self, question: Question | None = None) -> None:
+        """Forgets one answer of the process's memory, None: all that can change."""
+        self.generation += 1
+        if question is not None:
+            self._memory.pop(question, None)
+            return
+        for known in [known for known in self._memory if known[0] in CHANGING]:
+            del self._memory[known]

@@ -94,6 +94,21 @@ class Keys:
         """Channel of new blocks."""
         return f"{self.prefix}:blocks"
 
+    @property
+    def cache_known(self) -> str:
+        """Sorted set: records that processes asked for, by the unix second of the last time."""
+        return f"{self.prefix}:cache-known"
+
+    @property
+    def cache_version(self) -> str:
+        """Number of the last message on `cache_news`."""
+        return f"{self.prefix}:cache-version"
+
+    @property
+    def cache_news(self) -> str:
+        """Channel: what is to be forgotten."""
+        return f"{self.prefix}:cache-news"
+
     def cache(self, kind: str, name: str) -> str:
         """A cached chain answer."""
         return f"{self.prefix}:cache:{kind}:{name}"

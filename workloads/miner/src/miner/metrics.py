@@ -17,6 +17,10 @@ LOST = Counter("pocket_miner_lost_upokt_total", "Expected upokt that was not pai
 HEIGHT = Gauge("pocket_miner_block_height", "Latest block height seen.")
 ERRORS = Counter("pocket_miner_errors_total", "Failed steps that are tried again.", ["step"])
 CACHE = Counter("pocket_miner_chain_answers_total", "Chain answers: memory, redis, chain, divergent.", ["source"])
+REFRESHED = Counter(
+    "pocket_miner_cache_refreshes_total",
+    "Records that the leader looked at again: same, changed, evicted, failed.", ["result"],
+)  # fmt: skip
 LAG = Gauge("pocket_miner_tail_sessions", "Sessions that are tailed.")
 FOREIGN = Counter("pocket_miner_foreign_claims_total", "Claims on chain with a root that is not ours.")
 SHARDS = Gauge("pocket_miner_shards", "Shards that this miner holds.")

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from coordination.file_lock import FileLock, OwnedElsewhere
+from ledger.cache_news import CacheFollower, CacheRefresher
 from ledger.chain_cache import CachedChain
 from ledger.connection import await_safe_redis, connect, inspect
 from ledger.errors import LedgerError
@@ -44,6 +45,8 @@ _STAKES_SECONDS = 5.0
 _STAKE_PAUSE_SECONDS = 0.1  # for each supplier: a thousand of them are ten questions a second, not hundreds
 _FUNDS_SECONDS = 300.0
 _STALE_SECONDS = 10.0
+_REFRESH_SECONDS = 30.0
+_REFRESH_PAUSE_SECONDS = 1.0
 _STALE_BLOCKS = 5
 
 
@@ -132,6 +135,8 @@ class Miner:
                     group.create_task(fleet.follow()),
                     group.create_task(self._look_at_stakes(suppliers, fleet)),
                     group.create_task(self._observe(chain, fleet)),
+                    group.create_task(CacheFollower(redis, keys, chain).run()),
+                    group.create_task(self._refresh(CacheRefresher(redis, keys, chain, time.time, _refreshed), fleet)),
                 ]
                 await fleet.keeper.run(self._stop)
                 await fleet.stop()
@@ -170,6 +175,21 @@ class Miner:
                 funds_at = time.monotonic()
                 await suppliers.look_at_funds(mine)
             await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))
+
+    async def _refresh(self, refresher: CacheRefresher, fleet: Fleet) -> None:
+        """The leader looks once a block whether what everybody caches has changed."""
+        seen = 0
+        while True:
+            await self._board.wait(seen, max(1.0, self._config.chain.block_seconds))
+            seen = self._board.height
+            if fleet.keeper.leads:
+                try:
+                    async with asyncio.timeout(_REFRESH_SECONDS):
+                        await refresher.refresh()
+                except (RedisError, OSError, TimeoutError, ExceptionGroup) as error:
+                    metrics.ERRORS.labels("cache refresh").inc()
+                    _LOG.warning("cache refresh: %s", error)
+            await asyncio.sleep(_REFRESH_PAUSE_SECONDS)
 
     async def _watch_redis(self, watch: RedisWatch, fleet: Fleet) -> None:
         while True:
@@ -232,6 +252,10 @@ class Miner:
         if not suppliers.addresses:
             return None if not self._config.keys_required else "no supplier key is loaded"
         return None
+
+
+def _refreshed(result: str) -> None:
+    metrics.REFRESHED.labels(result).inc()
 
 
 def _role(fleet: Fleet) -> str:

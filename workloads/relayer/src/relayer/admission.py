@@ -89,13 +89,15 @@ class Admission:
         height: Callable[[], int],
         clock: Callable[[], float],
         limits: Callable[[], Mapping[str, frozenset[str]]] = dict,
+        generation: Callable[[], int] = lambda: 0,
     ) -> None:
         self._chain = chain
         self._limits = limits
+        self._generation = generation
         self._height = height
         self._clock = clock
         self._undeclared: set[tuple[str, str, str]] = set()
-        self._rings: OrderedDict[tuple[str, int], tuple[float, frozenset[bytes]]] = OrderedDict()
+        self._rings: OrderedDict[tuple[str, int], tuple[float, int, frozenset[bytes]]] = OrderedDict()
         self._sessions: OrderedDict[SessionHeader, tuple[Session, bytes, SharedParams]] = OrderedDict()
 
     async def check_supplier(self, request: RelayRequest, header: SessionHeader, rpc_type: str = "") -> None:
@@ -179,8 +181,9 @@ class Admission:
     async def _ring(self, header: SessionHeader) -> frozenset[bytes]:
         key = (header.application_address, header.session_end_block_height)
         found = self._rings.get(key)
-        if found is not None and found[0] > self._clock():
-            return found[1]
+        generation = self._generation()
+        if found is not None and found[0] > self._clock() and found[1] == generation:
+            return found[2]
         application = await self._chain.application(header.application_address)
         addresses = ring_addresses(application.delegations, header.session_end_block_height)
         keys: dict[str, bytes] = {}
@@ -190,7 +193,7 @@ class Admission:
                 raise NotFound(f"{address} has no public key on chain")
             keys[address] = account.public_key
         ring = frozenset(ring_keys(addresses, keys))
-        self._rings[key] = (self._clock() + _RING_SECONDS, ring)
+        self._rings[key] = (self._clock() + _RING_SECONDS, generation, ring)
         while len(self._rings) > _RINGS:
             self._rings.popitem(last=False)
         return ring

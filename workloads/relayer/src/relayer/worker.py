@@ -12,6 +12,7 @@ from pathlib import Path
 from aiohttp import web
 
 from ledger.budgets import Budgets, Rates
+from ledger.cache_news import CacheFollower
 from ledger.chain_cache import CachedChain
 from ledger.connection import await_safe_redis, connect
 from ledger.heights import HeightFollower
@@ -158,7 +159,9 @@ class Worker:
         )  # fmt: skip
         pipeline = RelayPipeline(
             catalog=catalog,
-            admission=Admission(chain, lambda: follower.height, time.monotonic, lambda: limits),
+            admission=Admission(
+                chain, lambda: follower.height, time.monotonic, lambda: limits, lambda: chain.generation
+            ),
             meter=meter,
             publisher=publisher,
             simulations=Simulations(
@@ -220,6 +223,7 @@ class Worker:
                     group.create_task(publisher.heartbeat()),
                     group.create_task(follower.run(min(0.25, config.chain.block_seconds / 4))),
                     group.create_task(budgets.run()),
+                    group.create_task(CacheFollower(redis, keys, chain).run()),
                     group.create_task(catalog.run()),
                     group.create_task(self._reload(reload)),
                     group.create_task(self._report(supplier_keys, follower, publisher, ready_problem)),

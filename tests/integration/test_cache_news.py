@@ -1,0 +1,221 @@
+"""Three processes, one Redis, one chain: what changes on chain is known everywhere, also after a missed message."""
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ledger.cache_news import CacheFollower, CacheRefresher, decode_question, tell
+from ledger.chain_cache import CachedChain
+from ledger.keys import Keys
+from localnet.chain import Chain
+from localnet.server import serve
+from relayctl.main import main
+from relays import relaying
+from shannon.chain.nodes import NodeAddress
+from shannon.errors import NotFound
+from world import World, address
+
+pytestmark = pytest.mark.redis
+KEYS = Keys("news")
+APP = World().application("eth")
+SCRIPT = Path(__file__).parent.parent / "support/cache_process.py"
+
+
+class Member:
+    """One process; `until(kind)` waits for a line of that kind."""
+
+    def __init__(self, process):
+        self.process = process
+
+    async def until(self, kind, wanted=None):
+        while True:
+            line = await asyncio.wait_for(self.process.stdout.readline(), 20)
+            assert line, "the process ended"
+            found, value = json.loads(line)
+            if found == kind and wanted in (None, value):
+                return value
+
+    async def gateways(self):
+        self.process.stdin.write(f"application {APP}\n".encode())
+        return await self.until("application")
+
+
+@contextlib.asynccontextmanager
+async def members(redis_url, localnet, number=3):
+    command = [sys.executable, str(SCRIPT), redis_url, KEYS.prefix, localnet.grpc_url, localnet.rpc_url]
+    made = []
+    try:
+        for _ in range(number):
+            pipe = asyncio.subprocess.PIPE
+            made.append(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe))
+        yield [Member(process) for process in made]
+    finally:
+        for process in made:
+            process.stdin.close()
+            await process.wait()
+
+
+def change(chain, *gateways):
+    record = chain.state.applications[APP]
+    chain.state.applications[APP] = replace(record, gateway_addresses=tuple(gateways))
+
+
+@contextlib.asynccontextmanager
+async def leader(redis, localnet, counted):
+    chain = CachedChain([NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)], redis, KEYS)
+    yield CacheRefresher(redis, KEYS, chain, time.time, counted.append)
+    await chain.close()
+
+
+async def test_a_change_is_seen_by_all_processes_after_one_round_of_the_leader(redis, redis_process):
+    chain, counted = Chain(World().genesis()), []
+    async with (
+        serve(chain) as localnet,
+        leader(redis, localnet, counted) as refresher,
+        members(redis_process.url, localnet) as processes,
+    ):
+        for member in processes:
+            await member.until("version", 0)
+            assert await member.gateways() == [address("gateway")]
+        change(chain, address("gateway"), address("other"))
+        for member in processes:
+            assert await member.gateways() == [address("gateway")], "cached: nobody has looked again"
+        await refresher.refresh()
+        assert counted == ["changed"]
+        for member in processes:
+            await member.until("version", 1)
+            assert await member.gateways() == [address("gateway"), address("other")]
+        await refresher.refresh()
+        assert counted == ["changed", "same"]
+
+
+async def test_a_process_that_missed_a_message_forgets_all_that_can_change(redis, redis_process):
+    chain, counted = Chain(World().genesis()), []
+    async with (
+        serve(chain) as localnet,
+        leader(redis, localnet, counted) as refresher,
+        members(redis_process.url, localnet) as processes,
+    ):
+        for member in processes:
+            await member.until("version", 0)
+            await member.gateways()
+        # The subscriptions are cut; what is told meanwhile reaches nobody.
+        await redis.client_kill_filter(_type="pubsub")
+        change(chain, address("other"))
+        await refresher.refresh()
+        for member in processes:
+            await member.until("version", 1)
+            assert await member.gateways() == [address("other")]
+
+
+async def test_what_is_gone_leaves_the_caches_at_once_and_the_followed_records_after_three_misses(redis):
+    chain, counted = Chain(World().genesis()), []
+    async with serve(chain) as localnet, leader(redis, localnet, counted) as refresher:
+        one = CachedChain([NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)], redis, KEYS)
+        assert (await one.application(APP)).address == APP
+        del chain.state.applications[APP]
+        await refresher.refresh()
+        assert await redis.get(KEYS.cache_version) == b"1"
+        one.forget()
+        with pytest.raises(NotFound):
+            await one.application(APP)
+        await refresher.refresh()
+        await refresher.refresh()
+        asked = chain.state.height
+        await refresher.refresh()
+        assert counted == ["failed", "failed", "evicted"]
+        assert await redis.zcard(KEYS.cache_known) == 0
+        assert asked == chain.state.height
+        await one.close()
+
+
+async def test_nobody_looks_again_at_what_nobody_asked_for_lately_nor_at_what_never_was(redis):
+    chain, counted, now = Chain(World().genesis()), [], [1_000.0]
+    async with serve(chain) as localnet:
+        node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
+        one = CachedChain([node], redis, KEYS, wall_clock=lambda: now[0])
+        with pytest.raises(NotFound):
+            await one.application(address("nobody"))
+        await one.application(APP)
+        await one.shared_params(1)
+        assert await redis.zcard(KEYS.cache_known) == 1
+        refresher = CacheRefresher(redis, KEYS, one, lambda: now[0], counted.append)
+        await refresher.refresh()
+        now[0] += 601
+        await refresher.refresh()
+        assert counted == ["same"]
+        assert await redis.zcard(KEYS.cache_known) == 0
+        await one.close()
+
+
+async def test_an_answer_that_was_under_way_when_it_changed_is_not_kept(redis):
+    chain = Chain(World().genesis())
+    async with serve(chain) as localnet:
+        one = CachedChain([NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)], redis, KEYS)
+        await one.application(APP)
+        one.forget()
+        asking = asyncio.create_task(one.application(APP))
+        await asyncio.sleep(0)
+        one.forget()
+        await asking
+        asked = one.counters.redis
+        await one.application(APP)
+        assert one.counters.redis == asked + 1
+        await one.close()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[]", b'{"version":"x","forget":""}', b'{"version":9,"forget":3}', b"\xff"]
+)
+def test_a_damaged_message_stops_nobody(data):
+    class Forgetful:
+        def forget(self, question):
+            assert question is None
+
+    CacheFollower(None, KEYS, Forgetful())._take(data)
+
+
+def test_only_questions_of_the_present_are_followed():
+    assert decode_question("/pocket.shared.Query/ParamsAtHeight AAAA") is None
+    assert decode_question("/pocket.application.Query/Application !!") is None
+    assert decode_question(b"\xff\xfe") is None
+    assert decode_question("/pocket.application.Query/Application CgE=") is not None
+
+
+async def test_a_relayer_takes_up_another_ring_as_soon_as_it_is_told(redis, tmp_path):
+    async with relaying(redis, tmp_path) as relayer:
+        first = relayer.request()
+        assert (await relayer.send(first))[0] == 200
+        app = relayer.world.application("eth")
+        record = relayer.chain.state.applications[app]
+        relayer.chain.state.applications[app] = replace(record, gateway_addresses=(address("other"),))
+        assert (await relayer.send(relayer.request(body=b"2")))[0] == 200, "the ring is cached"
+        async for name in redis.scan_iter("relayer-test:cache:Application:*"):
+            await redis.delete(name)
+        relayer.cache.forget()
+        assert (await relayer.send(relayer.request(body=b"3")))[0] == 403
+        assert await tell(redis, KEYS, None) == 1
+
+
+async def test_clearing_the_cache_makes_every_process_ask_again_and_keeps_the_evidence(redis, redis_process):
+    chain = Chain(World().genesis())
+    arguments = ["--redis", redis_process.url, "--prefix", KEYS.prefix]
+    async with serve(chain) as localnet, members(redis_process.url, localnet, 1) as (member,):
+        await member.until("version", 0)
+        await member.gateways()
+        await redis.set(KEYS.cache("witness", "x"), "told")
+        told = await asyncio.to_thread(CliRunner().invoke, main, ["inspect", "cache", *arguments])
+        assert "Application" in told.output
+        change(chain, address("other"))
+        told = await asyncio.to_thread(CliRunner().invoke, main, ["cache", "clear", "--json", *arguments])
+        assert json.loads(told.output) == {"answers forgotten": 1, "told as version": 1}
+        await member.until("version", 1)
+        assert await member.gateways() == [address("other")]
+        assert await redis.exists(KEYS.cache("witness", "x"))

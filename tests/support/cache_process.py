@@ -1,0 +1,43 @@
+"""A process that shares the chain cache: answers questions from its standard input, and tells of every version it met.
+
+`application ADDRESS` → `application <gateways>`; `ring` is not asked: it is derived from this record.
+"""
+
+import asyncio
+import json
+import sys
+
+from ledger.cache_news import CacheFollower
+from ledger.chain_cache import CachedChain
+from ledger.connection import connect
+from ledger.keys import Keys
+from shannon.chain.nodes import NodeAddress
+from shannon.errors import NotFound
+
+
+async def main(redis_url: str, prefix: str, grpc: str, rpc: str) -> None:
+    redis, keys = connect(redis_url), Keys(prefix)
+    # A clock that stands still: nothing is ever forgotten by age, only by news.
+    chain = CachedChain([NodeAddress.parse(grpc, rpc)], redis, keys, clock=lambda: 0.0)
+
+    def tell(*row: object) -> None:
+        print(json.dumps(row), flush=True)  # noqa: T201 - the test reads it
+
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    follower = CacheFollower(redis, keys, chain, lambda version: tell("version", version), chance=lambda: 0.0)
+    task = asyncio.create_task(follower.run())
+    while line := await reader.readline():
+        address = line.decode().split()[1]
+        try:
+            tell("application", (await chain.application(address)).delegations.gateway_addresses)
+        except NotFound:
+            tell("application", None)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await chain.close()
+    await redis.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
