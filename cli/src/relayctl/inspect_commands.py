@@ -117,7 +117,7 @@ def _command(group: click.Group, name: str) -> Callable[[Work], Work]:
         @_where
         @click.pass_context
         def command(
-            context: click.Context, url: str | None, prefix: str | None, config: Path | None, *, as_json: bool, **_: Any
+            context: click.Context, /, url: str | None, prefix: str | None, config: Path | None, as_json: bool, **_: Any
         ) -> None:
             place = _place(url, prefix, config, as_json=as_json)
             own = {key: value for key, value in context.params.items() if key not in _COMMON}

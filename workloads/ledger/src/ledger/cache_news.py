@@ -14,7 +14,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.message import Message
 from redis.asyncio import Redis
@@ -128,7 +128,7 @@ class CacheRefresher:
         """One round over the records of the last ten minutes; raises what Redis raises."""
         oldest = self.wall_clock() - _INTEREST_SECONDS
         await self.redis.zremrangebyscore(self.keys.cache_known, "-inf", oldest)
-        members = await self.redis.zrange(self.keys.cache_known, 0, _MOST - 1, desc=True)
+        members: Any = await self.redis.zrange(self.keys.cache_known, 0, _MOST - 1, desc=True)
         questions = [question for member in members if (question := decode_question(member))]
         room = asyncio.Semaphore(self.at_once)
 
