@@ -10,9 +10,9 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 from redis.asyncio import Redis
@@ -20,16 +20,19 @@ from redis.exceptions import RedisError
 
 from ledger.keys import Keys
 from shannon.chain.client import ChainClient
-from shannon.chain.model import Session
+from shannon.chain.model import Application, Session, Supplier
 from shannon.chain.nodes import NodeAddress
 from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from shannon.pb import pocket_application_pb2 as application_pb
 from shannon.pb import pocket_proof_pb2 as proof_pb
 from shannon.pb import pocket_session_pb2 as session_pb
 from shannon.pb import pocket_supplier_pb2 as supplier_pb
+from shannon.sessions.grid import SharedParams
 
 _LOG = logging.getLogger("ledger.chain_cache")
 _WITNESS_MILLISECONDS: Final = 6 * 3600 * 1000
+_DECODED_SECONDS: Final = 1.0
+T = TypeVar("T")
 
 # Seconds an answer may serve. Answers at a height never change; an application's record decides the ring
 # and may be a minute old (sessions.md, section 6); a supplier's state soon matters.
@@ -99,6 +102,7 @@ class CachedChain(ChainClient):
         self._memory: OrderedDict[Question, tuple[float, bytes]] = OrderedDict()
         self._witnessed: OrderedDict[tuple[str, str, int], None] = OrderedDict()
         self._asking: dict[Question, asyncio.Future[bytes]] = {}
+        self._decoded: OrderedDict[tuple[str | int, ...], tuple[float, int, Any]] = OrderedDict()
         self.counters = CacheCounters()
         self.generation = 0
         """Grows whenever something is forgotten: what was derived from answers is to be made anew."""
@@ -174,6 +178,44 @@ class CachedChain(ChainClient):
             await self._redis.set(key, answer, px=int(lifetime * 1000))
         except (RedisError, OSError, TimeoutError):
             return
+
+    async def _lately(self, key: tuple[str | int, ...], load: Callable[[], Awaitable[T]]) -> T:
+        """A decoded answer that is at most a second older than the cached one: relays ask for the same thousands."""
+        found = self._decoded.get(key)
+        if found is not None and found[0] > self._clock() and found[1] == self.generation:
+            self.counters.memory += 1
+            value: T = found[2]
+            return value
+        generation = self.generation
+        value = await load()
+        self._decoded[key] = (self._clock() + _DECODED_SECONDS, generation, value)
+        while len(self._decoded) > self._entries:
+            self._decoded.popitem(last=False)
+        return value
+
+    async def shared_params(self, height: int = 0) -> SharedParams:
+        """As ChainClient does it; of the present they are never cached."""
+        if height <= 0:
+            return await ChainClient.shared_params(self, height)
+        return await self._lately(("shared", height), lambda: ChainClient.shared_params(self, height))
+
+    async def num_suppliers_per_session(self) -> int:
+        """As ChainClient does it."""
+        return await self._lately(("session",), lambda: ChainClient.num_suppliers_per_session(self))
+
+    async def application(self, address: str) -> Application:
+        """As ChainClient does it."""
+        return await self._lately(("application", address), lambda: ChainClient.application(self, address))
+
+    async def supplier(self, operator_address: str) -> Supplier:
+        """As ChainClient does it."""
+        return await self._lately(("supplier", operator_address), lambda: ChainClient.supplier(self, operator_address))
+
+    async def compute_units_per_relay(self, service_id: str, height: int) -> int:
+        """As ChainClient does it."""
+        return await self._lately(
+            ("units", service_id, height), lambda: ChainClient.compute_units_per_relay(self, service_id, height)
+        )
 
     async def session(self, application_address: str, service_id: str, height: int) -> Session:
         """As `ChainClient.session`; sessions that other processes know differently are counted and said."""

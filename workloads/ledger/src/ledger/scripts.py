@@ -1,5 +1,6 @@
 """The Lua scripts: every decision that must be one step in Redis."""
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Any, Final
@@ -110,6 +111,11 @@ return {'ok'}
 )
 
 
+@functools.lru_cache
+def _digest(source: str) -> str:
+    return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """A script that is loaded again when Redis forgot it."""
@@ -119,7 +125,7 @@ class Script:
     @property
     def digest(self) -> str:
         """SHA-1, by which Redis knows it."""
-        return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        return _digest(self.source)
 
     async def run(self, redis: "Redis", keys: list[str], arguments: list[Any]) -> Any:
         """Result of one run."""

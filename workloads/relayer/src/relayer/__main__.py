@@ -7,11 +7,18 @@ import sys
 from pathlib import Path
 
 import uvloop
+from prometheus_client import values
 
 from pocket_api.base import ManifestError
 from pocket_api.workload import RelayerConfig, read_config
 from shannon import logs
 from shannon.program import run_program
+
+
+def _name_metrics_once() -> None:
+    """A worker never forks: its metrics need not ask the kernel for its process id at every increment."""
+    pid = os.getpid()
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: pid)  # type: ignore[no-untyped-call]
 
 
 def main() -> int:
@@ -31,6 +38,7 @@ def main() -> int:
         from relayer.supervisor import Supervisor  # noqa: PLC0415 - the parent loads no relay code
 
         return run_program("relayer", Supervisor(config, options.config).run(), asyncio.run)
+    _name_metrics_once()
     from relayer.worker import Worker  # noqa: PLC0415 - the environment decides where metrics are kept first
 
     return run_program("relayer", Worker(config, options.worker).run(), uvloop.run)

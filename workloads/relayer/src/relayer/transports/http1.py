@@ -27,10 +27,17 @@ class _Body:
         """The body; raises Rejected. A client that drips is cut after a minute."""
         if (self._request.content_length or 0) > self._limit:
             raise too_large(self._limit)
+        content = self._request.content
+        if content.is_eof():  # it came with the head: nothing to wait for
+            body = content.read_nowait()
+            self._held += self._room.take(len(body))
+            if self._held > self._limit:
+                raise too_large(self._limit)
+            return body
         chunks = []
         try:
             async with asyncio.timeout(READ_SECONDS):
-                while chunk := await self._request.content.readany():
+                while chunk := await content.readany():
                     self._held += self._room.take(len(chunk))
                     chunks.append(chunk)
                     if self._held > self._limit:
