@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := api operator workloads cli scripts tests benchmarks
 
-.PHONY: help demo test setup lint failovers bench mutants coverage lock manifests images e2e e2e-kind clean
+.PHONY: help demo test setup lint failovers bench bench-compare soak mutants coverage lock manifests images e2e e2e-kind clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -39,6 +39,12 @@ failovers: setup ## explore ten thousand failovers in another order of everythin
 
 bench: setup ## measure: crypto, trie, relayer, miner (table and benchmarks/results/*.json)
 	@$(PY) -m benchmarks
+
+bench-compare: setup ## another relayer beside ours: TARGET=host:port (COMPARE_ARGS for more, see --help)
+	@$(PY) -m benchmarks.compare --target $(TARGET) $(COMPARE_ARGS)
+
+soak: setup ## steady load for long: memory and descriptors must stay flat (DURATION=seconds, RATE=relays per second)
+	@$(PY) -m benchmarks.soak --seconds $${DURATION:-3600} --rate $${RATE:-300}
 
 lock: setup ## refresh requirements/*.txt
 	@scripts/lock --upgrade

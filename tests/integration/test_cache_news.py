@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ledger.cache_news import CacheFollower, CacheRefresher, decode_question, tell
+from ledger.cache_news import CacheFollower, CacheRefresher, decode_question, encode_question, tell
 from ledger.chain_cache import CachedChain
 from ledger.keys import Keys
 from localnet.chain import Chain
@@ -180,6 +180,20 @@ def test_a_damaged_message_stops_nobody(data):
             assert question is None
 
     CacheFollower(None, KEYS, Forgetful())._take(data)
+
+
+def test_a_missing_number_means_that_everything_is_forgotten():
+    forgotten = []
+
+    class Remembering:
+        def forget(self, question):
+            forgotten.append(question)
+
+    follower = CacheFollower(None, KEYS, Remembering(), version=4)
+    question = ("/pocket.application.Query/Application", b"\n\x01")
+    for version in (5, 6, 8):
+        follower._take(json.dumps({"version": version, "forget": encode_question(question)}))
+    assert forgotten == [question, question, None]
 
 
 def test_only_questions_of_the_present_are_followed():

@@ -26,6 +26,7 @@ from relayer.catalog import Catalog
 from relayer.metering import Meter
 from relayer.pipeline import RelayPipeline
 from relayer.simulation import Simulations
+from relayer.tracing import NO_TRACING
 from relayer.transports.endpoints import Endpoints, Probes
 from relayer.transports.http1 import Http1
 from relayer.transports.http2 import Http2Server
@@ -122,7 +123,7 @@ class Relaying:
 async def relaying(
     redis, folder, *, recording=Recording.STRICT, service=None, backends=None, metering=True,
     open_when_unavailable=True, enforce_handshake=False, budget_patience=30.0, timeout_seconds=30.0,
-    body_room=10_000_000, simulation=None, wall_clock=lambda: NOW,
+    body_room=10_000_000, simulation=None, wall_clock=lambda: NOW, tracing=NO_TRACING,
     **genesis,
 ) -> AsyncIterator[Relaying]:  # fmt: skip
     world, backend = World(), Backend()
@@ -163,6 +164,7 @@ async def relaying(
             height=lambda: height[0],
             clock=time.monotonic,
             recording=recording,
+            tracing=tracing,
         )
         probes = Probes(
             health=lambda: {"status": "ok"},

@@ -242,6 +242,11 @@ class RelayMinerSpec(Model):
     monitoring: Monitoring = Monitoring()
     network_policy: NetworkPolicies = NetworkPolicies()
     deletion: Deletion = Deletion()
+    debug: bool = Field(
+        default=False,
+        description="Tasks, memory and CPU profiles at /debug, on localhost of pods: port 6060 of the miner and of the "
+        "first relayer worker, then counting up. Rolling.",
+    )
     paused: bool = Field(default=False, description="The operator leaves all children as they are. Hot.")
 
     @field_validator("services")

@@ -45,6 +45,7 @@ class WorkloadConfig(Model):
     data_dir: Path
     admin_host: str = "0.0.0.0"
     admin_port: int = Field(default=9090, ge=0, le=65535)
+    debug_port: int | None = Field(default=None, ge=1, le=65000, description="First port of /debug on localhost.")
 
 
 class RelayerConfig(WorkloadConfig):

@@ -227,7 +227,7 @@ class Stack:
         if redis_url is None:
             raise ConfigurationError("embedded: spec.redis.url or trial is needed; urlSecretRef is read in a cluster")
 
-        def placement(admin: str, port: int | None = None, data: str = "data") -> Placement:
+        def placement(admin: str, port: int | None = None, data: str = "data", debug: int = 6060) -> Placement:
             return Placement(
                 redis_url=redis_url,
                 keys_dir=self.folder / "keys",
@@ -236,14 +236,18 @@ class Stack:
                 host="127.0.0.1",
                 admin_port=ports[admin],
                 port=port,
+                debug_port=debug,
             )
 
         hot = hot_config(local, suppliers_of(self.relay_miner, self.manifests.suppliers))
         relayer = relayer_config(local, placement("relayer-admin", ports["relayer"]))
         # The first miner shares the relayer's folder, as a single machine has one; each other miner has a volume.
         miners = {
-            name: miner_config(local, placement(f"{name}-admin", data="data" if name == "miner" else f"data-{name}"))
-            for name in self.miner_names
+            name: miner_config(
+                local,
+                placement(f"{name}-admin", data="data" if name == "miner" else f"data-{name}", debug=6160 + number),
+            )
+            for number, name in enumerate(self.miner_names)
         }
         for name, config in (("relayer", relayer), ("hot", hot), *miners.items()):
             path = self.folder / f"{name}.json"

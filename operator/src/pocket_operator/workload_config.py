@@ -25,6 +25,7 @@ class Placement:
     lease_owner: LeaseOwner | None = None
     peer_domain: str = ""
     keys_required: bool = True
+    debug_port: int = 6060
 
     def __repr__(self) -> str:
         return f"Placement(data_dir={self.data_dir}, host={self.host})"
@@ -62,6 +63,7 @@ def _common(relay_miner: RelayMiner, placement: Placement) -> dict[str, object]:
         "data_dir": placement.data_dir,
         "admin_host": placement.host,
         "admin_port": placement.admin_port,
+        "debug_port": placement.debug_port if relay_miner.spec.debug else None,
     }
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from shannon.errors import ConfigurationError
 
+REPLAY_BUCKETS = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
@@ -59,8 +61,13 @@ class Keys:
         return f"{self._supplier('meter', supplier)}:{session_id}"
 
     def replays(self, supplier: str, session_id: str, bucket: int) -> str:
-        """Hash: ids of requests that were served; 256 buckets a session keep each small."""
+        """Hash: ids of requests that were served; REPLAY_BUCKETS of a session keep each small."""
         return f"{self._supplier('replays', supplier)}:{session_id}:{bucket}"
+
+    def spent(self, supplier: str, session_id: str) -> list[str]:
+        """All that is known of what a session was charged."""
+        buckets = (self.replays(supplier, session_id, bucket) for bucket in range(REPLAY_BUCKETS))
+        return [self.consumed(supplier, session_id), *buckets]
 
     def rate(self, service_id: str, application: str, second: int) -> str:
         """Relays of an application in one second."""

@@ -6,6 +6,7 @@ and the relay must not be acknowledged.
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -24,24 +25,23 @@ from ledger.wakes import Waker
 
 _REPLAY_BATCH = 256
 _BEATS_PER_SEGMENT = 30
-_RATE_SECONDS = 0.1
+_BUSY_SECONDS = 0.1
 
 
-class _Rate:
-    """Events per second over the last tenth of a second."""
+class _Busyness:
+    """Share of the last tenth of a second in which this process had the CPU."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpu: Callable[[], float]) -> None:
+        self._cpu = cpu
         self._since = 0.0
-        self._count = 0
+        self._used = 0.0
         self._last = 0.0
-
-    def add(self) -> None:
-        self._count += 1
 
     def read(self, now: float) -> float:
         elapsed = now - self._since
-        if elapsed >= _RATE_SECONDS:
-            self._last, self._count, self._since = self._count / elapsed, 0, now
+        if elapsed >= _BUSY_SECONDS:
+            used = self._cpu()
+            self._last, self._used, self._since = (used - self._used) / elapsed, used, now
         return self._last
 
 
@@ -59,14 +59,14 @@ class PublisherCounters:
 class PublisherLimits:
     """Bounds; times in seconds.
 
-    linger_seconds: a pause that collects relays into larger batches, which saves CPU, from linger_above relays a second
-    on: below it nobody waits for others that do not come.
+    linger_seconds: a pause that collects relays into larger batches, which saves CPU, while the process uses more than
+    the share linger_above of one: else a pause only costs time.
     """
 
     queue: int = 20_000
     batch: int = 512
     linger_seconds: float = 0.002
-    linger_above: float = 700.0
+    linger_above: float = 0.85
     patience_seconds: float = 3.0
     retry_seconds: float = 0.05
     memory_mark: float = 0.9
@@ -93,6 +93,7 @@ class Publisher:
         limits: PublisherLimits | None = None,
         on_replay: Callable[[str], None] = lambda reason: None,
         waker: Waker | None = None,
+        cpu: Callable[[], float] = time.process_time,
     ) -> None:
         self._redis = redis
         self._keys = keys
@@ -107,7 +108,7 @@ class Publisher:
         self._pressure = 0.0
         self._beats = 0
         self._stopping = False
-        self._rate = _Rate()
+        self._busyness = _Busyness(cpu)
         self.counters = PublisherCounters()
 
     @property
@@ -127,7 +128,6 @@ class Publisher:
     def submit(self, record: Record) -> "asyncio.Future[None]":
         """Queues one relay; the future ends as `record` does. Raises LedgerFull."""
         waiting = _Waiting(record, asyncio.get_running_loop().create_future())
-        self._rate.add()
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull:
@@ -138,7 +138,7 @@ class Publisher:
         """Flushes until `drain`; every failure is the waiting relays', never the loop's."""
         while True:
             first = await self._queue.get()
-            busy = self._rate.read(asyncio.get_running_loop().time()) >= self._limits.linger_above
+            busy = self._busyness.read(asyncio.get_running_loop().time()) >= self._limits.linger_above
             if busy and self._limits.linger_seconds and not self._stopping:
                 await asyncio.sleep(self._limits.linger_seconds)
             batch = [first]

@@ -105,7 +105,7 @@ redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
 redis.call('HDEL', KEYS[3], ARGV[2])
 redis.call('HDEL', KEYS[4], ARGV[2])
 redis.call('HDEL', KEYS[5], ARGV[2])
-redis.call('UNLINK', KEYS[6])
+for i = 6, #KEYS do redis.call('UNLINK', KEYS[i]) end
 return {'ok'}
 """
 )

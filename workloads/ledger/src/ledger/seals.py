@@ -161,7 +161,7 @@ class SealStore:
             await self._redis.hsetnx(self._keys.seals(self._supplier), session_id, seal.encode())
 
     async def finish(self, session_id: str, session_end: int) -> None:
-        """Deletes the session's stream and leaves a tombstone; raises Fenced."""
+        """Deletes the session's stream and budget and leaves a tombstone; raises Fenced."""
         supplier = self._supplier
         keys = [
             self._keys.fence(supplier),
@@ -170,6 +170,7 @@ class SealStore:
             self._keys.seals(supplier),
             self._keys.mirrored(supplier),
             self._keys.stream(supplier, session_id),
+            *self._keys.spent(supplier, session_id),
         ]
         _fenced(await FINISH.run(self._redis, keys, [self.epoch, session_id, f"done/{session_end}"]))
 

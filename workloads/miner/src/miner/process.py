@@ -37,6 +37,7 @@ from shannon.chain.feed import BlockFeed
 from shannon.chain.identity import require_chain_id
 from shannon.chain.model import Block
 from shannon.chain.nodes import NodeAddress
+from shannon.debug import Debug
 from shannon.errors import ConfigurationError
 
 _LOG = logging.getLogger("miner")
@@ -126,6 +127,8 @@ class Miner:
                 problem=lambda: self._problem(suppliers), routes=peers.routes(mirror, audit),
             )  # fmt: skip
             stack.push_async_callback(admin.cleanup)
+            if config.debug_port is not None:
+                stack.push_async_callback((await Debug().serve(config.debug_port)).cleanup)
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._feed(comet, BlockPublisher(redis, keys), fleet).run()),

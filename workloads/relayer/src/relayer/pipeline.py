@@ -22,6 +22,7 @@ from relayer.relay import Caller, Relay, decode
 from relayer.signing import signed_payload, signed_response
 from relayer.simulation import Simulations
 from relayer.streaming import batches
+from relayer.tracing import NO_TRACING, Span, Tracing
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.relays.difficulty import is_applicable
 from shannon.relays.envelope import STREAM_DELIMITER, Headers, HttpResponse
@@ -66,6 +67,7 @@ class RelayPipeline:
         height: Callable[[], int],
         clock: Callable[[], float],
         recording: Recording = Recording.STRICT,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self.catalog = catalog
         self.height = height
@@ -76,6 +78,7 @@ class RelayPipeline:
         self._keys = keys
         self._clock = clock
         self._recording = recording
+        self._tracing = tracing
         self._lately: OrderedDict[bytes, None] = OrderedDict()
 
     def decode(self, body: bytes, caller: Caller) -> Relay:
@@ -121,26 +124,28 @@ class RelayPipeline:
         relay: Relay | None = None
         try:
             relay = self.decode(body, caller)
-            with self.simulations.slot(caller):
-                return await self._handle(relay, streams=streams)
+            with self.simulations.slot(caller), self._tracing.relay(relay) as span:
+                return await self._handle(relay, span, streams=streams)
         except Rejected as rejected:
             self.refused(rejected, caller, relay)
             raise
 
-    async def _handle(self, relay: Relay, *, streams: bool) -> Answer | StreamedAnswer:
+    async def _handle(self, relay: Relay, span: Span, *, streams: bool) -> Answer | StreamedAnswer:
         begun = self._clock()
         relay.offer.pool(relay.rpc_type)
         if not relay.simulated:
             await self.admission.check_supplier(relay.request, relay.header, relay.rpc_type)
         if relay.simulated or relay.service.validation is Validation.EAGER:
             proof = await (self.simulations.admit(relay) if relay.simulated else self._prove(relay))
+            span.stage("proven")
             try:
-                served = await self._forward(relay)
+                served = await self._forward(relay, span)
             except BaseException:
                 self.refund(proof[1])
                 raise
         else:
-            proof, served = await self._both(relay)
+            proof, served = await self._both(relay, span)
+        span.stage("answered")
         admitted, metered = proof
         if isinstance(served, ServedStream) and streams:
             pieces = self._streamed(relay, admitted, metered, served, begun)
@@ -154,6 +159,7 @@ class RelayPipeline:
             self.refund(metered)
             raise
         await self.record(relay, admitted, metered, response)
+        span.stage("recorded")
         self._served(relay, begun)
         return Answer(response.encode(), served.retries)
 
@@ -166,26 +172,26 @@ class RelayPipeline:
         metrics.SERVED.labels(relay.service.id, relay.rpc_type).inc()
         metrics.LATENCY.labels(relay.service.id).observe(self._clock() - begun)
 
-    async def _forward(self, relay: Relay) -> Served | ServedStream:
+    async def _forward(self, relay: Relay, span: Span) -> Served | ServedStream:
         """The backend's answer; its share of the relay is measured whatever comes of it."""
         begun = self._clock()
         try:
             with relay.offer.used():
                 return await relay.offer.forward(
-                    relay.rpc_type, relay.envelope, relay.caller.headers, relay.pocket_headers()
+                    relay.rpc_type, relay.envelope, relay.caller.headers, {**relay.pocket_headers(), **span.headers()}
                 )
         finally:
             if not relay.simulated:
                 metrics.BACKEND_LATENCY.labels(relay.service.id).observe(self._clock() - begun)
 
-    async def _both(self, relay: Relay) -> tuple[tuple[Admitted, Metered], Served | ServedStream]:
+    async def _both(self, relay: Relay, span: Span) -> tuple[tuple[Admitted, Metered], Served | ServedStream]:
         """Optimistic mode: both run at once, nothing is answered before both are done."""
         proof: asyncio.Task[tuple[Admitted, Metered]] | None = None
         served: asyncio.Task[Served | ServedStream] | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 proof = group.create_task(self._prove(relay))
-                served = group.create_task(self._forward(relay))
+                served = group.create_task(self._forward(relay, span))
         except BaseException as failure:  # noqa: BLE001 - raised again: nothing may stay charged or open
             if proof is not None and _succeeded(proof):
                 self.refund(proof.result()[1])

@@ -31,6 +31,7 @@ from relayer.metering import Meter
 from relayer.pipeline import RelayPipeline
 from relayer.reports import WorkerReport
 from relayer.simulation import Simulations
+from relayer.tracing import tracing_from
 from relayer.transports.endpoints import Endpoints, Probes
 from relayer.transports.http1 import Http1
 from relayer.transports.http2 import Http2Server
@@ -40,6 +41,7 @@ from relayer.transports.websocket import WebSockets
 from shannon.chain.identity import require_chain_id
 from shannon.chain.nodes import NodeAddress
 from shannon.crypto.ecdsa import PrivateKey
+from shannon.debug import Debug
 from shannon.errors import ConfigurationError, PocketError
 from shannon.keys.loading import KeySet, load_supplier_keys
 from shannon.logs import set_level
@@ -157,6 +159,7 @@ class Worker:
             open_when_unavailable=config.metering.when_unavailable == "open",
             block_seconds=config.chain.block_seconds,
         )  # fmt: skip
+        tracing = tracing_from(os.environ, self._number)
         pipeline = RelayPipeline(
             catalog=catalog,
             admission=Admission(
@@ -171,6 +174,7 @@ class Worker:
             height=lambda: follower.height,
             clock=time.monotonic,
             recording=config.recording,
+            tracing=tracing,
         )
 
         def ready_problem() -> str | None:
@@ -205,6 +209,7 @@ class Worker:
         http1 = runner.server
         if http1 is None:
             raise ConfigurationError("relayer: the HTTP server could not be set up")
+        debug = None if config.debug_port is None else await Debug().serve(config.debug_port + self._number)
         http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, room)
 
         def reload() -> None:
@@ -248,7 +253,10 @@ class Worker:
                     task.cancel()
         finally:
             await runner.cleanup()
+            if debug is not None:
+                await debug.cleanup()
             await catalog.close()
+            await asyncio.to_thread(tracing.close)
             await chain.close()
             await redis.aclose()
             log.close()

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from shannon.crypto import curve
+from shannon.crypto.combine import BASE, combine, held
 from shannon.crypto.curve import N, Point
-from shannon.crypto.hashing import challenge, hash_to_point
+from shannon.crypto.hashing import challenge, hash_to_point, hash_to_scalar
 from shannon.errors import DecodingError, InvalidPoint, InvalidSignature
 
 _HEAD_BYTES = 69
@@ -68,9 +69,9 @@ def ring_signature_holds(message_hash: bytes, signature: RingSignature) -> bool:
     image = signature.key_image
     current = signature.start
     for scalar, member in zip(signature.scalars, signature.members, strict=True):
-        left = curve.multiply_base_and_point(scalar, current, curve.decode_long_lived_point(member))
-        right = curve.add(curve.multiply(scalar, hash_to_point(member)), curve.multiply(current, image))
-        current = challenge(message_hash, left, right)
+        left = combine(BASE, scalar, curve.decode_long_lived_point(member), current)
+        right = combine(hash_to_point(member), scalar, image, current)
+        current = hash_to_scalar(message_hash + left + right)
     return current % N == signature.start
 
 
@@ -86,6 +87,8 @@ def verify_ring_signature(message_hash: bytes, data: bytes, expected_members: fr
         )
     if not ring_signature_holds(message_hash, signature):
         raise InvalidSignature("the ring signature does not match the request")
+    hashed = (hash_to_point(member).encoded for member in signature.members)
+    held((signature.key_image.encoded, *signature.members, *hashed))
     return signature
 
 

@@ -1,0 +1,125 @@
+"""Relays that are signed beforehand and sent to a relayer, as many as it takes or at a steady rate."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import yaml
+
+from relayctl.embedded import Stack
+from relayctl.gateway import Gateway, json_rpc_envelope
+from relayctl.load import percentile
+from shannon.chain.client import ChainClient
+from shannon.chain.nodes import NodeAddress
+from shannon.crypto.ecdsa import PrivateKey
+
+SAMPLES = Path(__file__).resolve().parent.parent / "manifests/samples/trial"
+RPC_TYPE = {"Rpc-Type": "3"}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What came of a run; latencies sorted, seconds."""
+
+    latencies: list[float]
+    failed: int
+    seconds: float
+
+    @property
+    def per_second(self) -> float:
+        """Answers per second."""
+        return len(self.latencies) / self.seconds
+
+    def ms(self, share: float) -> float:
+        """A percentile in milliseconds."""
+        return percentile(self.latencies, share) * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """Who signs for which application on which chain."""
+
+    node: NodeAddress
+    key: str
+    application: str
+    service: str = "eth"
+
+    async def bodies(self, http: aiohttp.ClientSession, count: int) -> list[bytes]:
+        """Encoded relay requests of the present session, over all its suppliers."""
+        async with ChainClient([self.node]) as chain:
+            gateway = Gateway(chain, http, PrivateKey.from_hex(self.key))
+            signer = await gateway.signer(self.application, self.service)
+        suppliers = sorted(signer.session.supplier_addresses)
+        found = []
+        for number in range(count):
+            call = json.dumps({"jsonrpc": "2.0", "id": number, "method": "m", "params": [number]}).encode()
+            envelope = json_rpc_envelope("http://relayer/", call)
+            found.append(signer.sign(suppliers[number % len(suppliers)], envelope).encode())
+        return found
+
+
+def signing_for(stack: Stack) -> Signing:
+    """The samples' gateway on an embedded stack."""
+    file = yaml.safe_load((SAMPLES / "gateway.yaml").read_text())
+    node = NodeAddress.parse(f"grpc://127.0.0.1:{stack.ports['grpc']}", stack.url("rpc"))
+    return Signing(node, file["key"], file["applications"]["eth"])
+
+
+class Sender:
+    """Posts bodies to one URL."""
+
+    def __init__(self, http: aiohttp.ClientSession, url: str) -> None:
+        self._http = http
+        self._url = url
+        self.failed = 0
+        self.last_failure = ""
+
+    async def post(self, body: bytes) -> float:
+        """Seconds of one exchange."""
+        begun = time.perf_counter()
+        async with self._http.post(self._url, data=body, headers=RPC_TYPE) as answer:
+            read = await answer.read()
+            if answer.status != 200:
+                self.failed += 1
+                self.last_failure = f"status {answer.status}: {read[:200]!r}"
+        return time.perf_counter() - begun
+
+    async def at_once(self, bodies: list[bytes], connections: int) -> Measured:
+        """As fast as the connections carry it."""
+        pending: Iterator[bytes] = iter(bodies)
+        latencies: list[float] = []
+        failed = self.failed
+
+        async def one() -> None:
+            for body in pending:
+                latencies.append(await self.post(body))
+
+        begun = time.perf_counter()
+        await asyncio.gather(*(one() for _ in range(connections)))
+        return Measured(sorted(latencies), self.failed - failed, time.perf_counter() - begun)
+
+    async def at_rate(self, bodies: list[bytes], per_second: float) -> Measured:
+        """At a steady rate."""
+        failed = self.failed
+        return await steadily(self.post, bodies, per_second, lambda: self.failed - failed)
+
+
+async def steadily(
+    post: Callable[[bytes], Awaitable[float]],
+    bodies: list[bytes],
+    per_second: float,
+    failed: Callable[[], int] = lambda: 0,
+) -> Measured:
+    """Sends at a steady rate, whatever the answers take."""
+    begun = time.perf_counter()
+
+    async def one(number: int, body: bytes) -> float:
+        await asyncio.sleep(max(0.0, begun + number / per_second - time.perf_counter()))
+        return await post(body)
+
+    latencies = sorted(await asyncio.gather(*(one(number, body) for number, body in enumerate(bodies))))
+    return Measured(latencies, failed(), time.perf_counter() - begun)

@@ -1,0 +1,40 @@
+"""What the kernel tells of processes: CPU, memory, descriptors."""
+
+import os
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def descendants(parent: int) -> list[int]:
+    """A process and all below it."""
+    found = [parent]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(fields[1]) == parent:
+                found += descendants(int(entry.name))
+    return found
+
+
+def cpu_seconds(parent: int) -> float:
+    """User and system time of a process and its children so far."""
+    total = 0.0
+    for pid in descendants(parent):
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        total += (int(fields[11]) + int(fields[12])) / TICKS
+    return total
+
+
+def resident_mib(parent: int) -> float:
+    """Resident memory of a process and its children."""
+    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in descendants(parent))
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def descriptors(parent: int) -> int:
+    """Open files and sockets of a process and its children."""
+    return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in descendants(parent))

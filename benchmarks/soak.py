@@ -1,0 +1,81 @@
+"""`make soak DURATION=3600`: steady load for long; memory and descriptors must stay flat. Exit code 1 when they do not.
+
+Sessions are short, so that streams, mirrors, budgets and caches come and go all the time (invariant I10).
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+
+import aiohttp
+import uvloop
+from redis.asyncio import Redis
+
+from benchmarks.load import Sender, signing_for
+from benchmarks.machine import descriptors, resident_mib
+from benchmarks.relayer_cost import stack_with
+from relayctl.embedded import Stack
+
+_PARTS = ("relayer", "miner", "redis")
+
+
+async def _sample(stack: Stack, redis: "Redis") -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name in _PARTS:
+        child = stack.processes[name].child
+        if child is None:
+            raise RuntimeError(f"{name} is not running")
+        found[f"{name} MiB"] = resident_mib(child.pid)
+        found[f"{name} fds"] = descriptors(child.pid)
+    found["redis keys"] = float(await redis.dbsize())
+    return found
+
+
+async def _soak(stack: Stack, seconds: float, rate: float) -> int:
+    redis = Redis(port=stack.ports["redis"])
+    samples: list[dict[str, float]] = []
+    begun = time.monotonic()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=64)) as http:
+        sender, signing, sent = Sender(http, stack.url("relayer")), signing_for(stack), 0
+        while (passed := time.monotonic() - begun) < seconds:
+            # Signed for the present session in small lots; a lot that a session's end overtakes is refused in part.
+            bodies = await signing.bodies(http, int(rate * 2))
+            await sender.at_rate(bodies, rate)
+            sent += len(bodies)
+            samples.append(await _sample(stack, redis))
+            row = ", ".join(f"{name} {value:.0f}" for name, value in samples[-1].items())
+            print(f"{passed:6.0f} s, {sent} sent, {sender.failed} refused: {row}", flush=True)
+        await asyncio.sleep(1)
+    await redis.aclose()
+    return _judge(samples)
+
+
+def _judge(samples: list[dict[str, float]]) -> int:
+    """The last quarter beside the second one; the first is the warming up."""
+    quarter = len(samples) // 4
+    if quarter < 3:
+        print("too short to judge: let it run for longer")
+        return 1
+    bad = 0
+    for name in samples[0]:
+        early = sorted(row[name] for row in samples[quarter : 2 * quarter])[quarter // 2]
+        late = sorted(row[name] for row in samples[-quarter:])[quarter // 2]
+        grown = late > early * 1.1 + (8 if "MiB" in name else 5)
+        bad += grown
+        print(f"{name}: {early:.0f} then, {late:.0f} now{'  GROWS' if grown else ''}")
+    return 1 if bad else 0
+
+
+def main() -> None:
+    """Soaks."""
+    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3600)
+    parser.add_argument("--rate", type=float, default=300)
+    options = parser.parse_args()
+    with stack_with(2, session_blocks=10) as stack:
+        sys.exit(uvloop.run(_soak(stack, options.seconds, options.rate)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""a·A + b·B for ring signatures: by the optional accelerator where both points have tables, else by libsecp256k1.
+
+The accelerator (workloads/shannon/accelerator) is loaded at import unless RELAY_ACCELERATOR is `off`, and only if it
+agrees with the plain way on a few sums. Both ways give the same bytes for all inputs: tests/unit/test_accelerator.py.
+
+A table takes 131 KiB and about a millisecond to build, so only points that came back in signatures that *held* get one:
+a stranger's key image never does. RELAY_ACCELERATOR_TABLES bounds their number (default 256, 33 MiB a process); the
+least recently used go first.
+"""
+
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from cffi import FFI
+
+from shannon.crypto import curve
+from shannon.crypto.curve import POINT_BYTES, Point, decode_long_lived_point, encode_point, multiply_base
+from shannon.errors import InvalidPoint
+
+_LOG = logging.getLogger("shannon.crypto.combine")
+_LIBRARY: Final = Path(__file__).with_name("_accelerator.so")
+_EARNED_BY: Final = 4  # signatures
+_CANDIDATES: Final = 4096
+_DECLARATIONS: Final = """
+typedef struct ra_table ra_table;
+ra_table *ra_table_new(const unsigned char *encoded);
+void ra_table_free(ra_table *table);
+int ra_combine(unsigned char *out, const ra_table *first, const unsigned char *a, const ra_table *second,
+               const unsigned char *b);
+"""
+BASE: Final = decode_long_lived_point(encode_point(multiply_base(1)))
+"""The generator."""
+
+
+def plain(first: Point, a: int, second: Point, b: int) -> bytes:
+    """The compressed form of a·first + b·second, by libsecp256k1's public functions."""
+    if first is BASE:
+        return encode_point(curve.multiply_base_and_point(a, b, second))
+    return encode_point(curve.add(curve.multiply(a, first), curve.multiply(b, second)))
+
+
+class Accelerator:
+    """The compiled library with its tables; one for each process."""
+
+    def __init__(self, library: Path = _LIBRARY, tables: int = 256) -> None:
+        """Raises OSError where the library cannot be loaded."""
+        ffi = FFI()
+        ffi.cdef(_DECLARATIONS)
+        self._ffi = ffi
+        self._lib: Any = ffi.dlopen(str(library))
+        self._form = ffi.typeof("unsigned char[33]")
+        self._tables: OrderedDict[bytes, Any] = OrderedDict()
+        self._earned: OrderedDict[bytes, int] = OrderedDict()
+        self._most = tables
+        self._base = self._table(BASE.encoded)
+
+    def __len__(self) -> int:
+        """Points with a table, the generator aside."""
+        return len(self._tables)
+
+    def _table(self, encoded: bytes) -> Any:
+        made = self._lib.ra_table_new(encoded) if len(encoded) == POINT_BYTES else self._ffi.NULL
+        if made == self._ffi.NULL:
+            raise InvalidPoint("no table can be made of what is no point")
+        return self._ffi.gc(made, self._lib.ra_table_free, size=131_136)
+
+    def _found(self, point: Point) -> Any:
+        if point is BASE:
+            return self._base
+        table = self._tables.get(point.encoded)
+        if table is not None:
+            self._tables.move_to_end(point.encoded)
+        return table
+
+    def combine(self, first: Point, a: int, second: Point, b: int) -> bytes | None:
+        """As `plain`; None where a point has no table. Scalars below 2^256."""
+        one, other = self._found(first), self._found(second)
+        if one is None or other is None:
+            return None
+        out = self._ffi.new(self._form)
+        if not self._lib.ra_combine(out, one, a.to_bytes(32, "big"), other, b.to_bytes(32, "big")):
+            return None
+        return bytes(self._ffi.buffer(out))
+
+    def earn(self, points: Iterable[bytes]) -> None:
+        """Points of a signature that held; each gets a table once it came back often enough."""
+        for encoded in points:
+            if encoded in self._tables:
+                continue
+            number = self._earned.pop(encoded, 0) + 1
+            if number < _EARNED_BY:
+                self._earned[encoded] = number
+                if len(self._earned) > _CANDIDATES:
+                    self._earned.popitem(last=False)
+                continue
+            self._tables[encoded] = self._table(encoded)
+            if len(self._tables) > self._most:
+                self._tables.popitem(last=False)
+
+    def agrees(self) -> bool:
+        """Whether some sums are those of the plain way, edges included."""
+        other = decode_long_lived_point(encode_point(multiply_base(7)))
+        self._tables[other.encoded] = self._table(other.encoded)
+        scalars = (0, 1, curve.N - 1, curve.N, curve.N - 7, 2**256 - 1, curve.N // 3)
+        good = all(
+            self.combine(BASE, a, other, b) == plain(BASE, a, other, b) for a in scalars for b in (*scalars, 0x1234567)
+        )
+        del self._tables[other.encoded]
+        return good
+
+
+def load(environment: Mapping[str, str] = os.environ, library: Path = _LIBRARY) -> Accelerator | None:
+    """The accelerator; None where it is switched off, not built, or does not agree."""
+    if environment.get("RELAY_ACCELERATOR", "on").lower() in ("off", "0", "false") or not library.exists():
+        return None
+    try:
+        made = Accelerator(library, max(8, int(environment.get("RELAY_ACCELERATOR_TABLES", "256"))))
+        if made.agrees():
+            return made
+        _LOG.error("the accelerator of ring signatures computes something else than libsecp256k1: it is not used")
+    except (OSError, ValueError, AttributeError, InvalidPoint) as error:
+        _LOG.warning("the accelerator of ring signatures cannot be used: %s", error)
+    return None
+
+
+accelerator: Accelerator | None = load()
+"""None: everything is computed the plain way."""
+
+
+def combine(first: Point, a: int, second: Point, b: int) -> bytes:
+    """The compressed form of a·first + b·second; infinity as `encode_point` has it. Scalars below 2^256."""
+    if accelerator is not None and (found := accelerator.combine(first, a, second, b)) is not None:
+        return found
+    return plain(first, a, second, b)
+
+
+def held(points: Iterable[bytes]) -> None:
+    """Says which points a signature that held was made of."""
+    if accelerator is not None:
+        accelerator.earn(points)
