@@ -11,7 +11,7 @@ import pytest
 
 from ledger.connection import connect
 from ledger.keys import Keys
-from mine import slow_root
+from mine import slow_root, waits_as_a_large_session
 from miner.trie_pool import TriePool, TrieWorkFailed
 from shannon.chain.client import ChainClient
 from shannon.chain.nodes import NodeAddress
@@ -193,11 +193,34 @@ async def test_a_dead_trie_process_is_replaced(alice):
     pool = TriePool()
     try:
         with pytest.raises(TrieWorkFailed):
-            await pool._run(os._exit, 1)
+            await pool._small.run(os._exit, 1)
         header = alice.header()
         await alice.record(alice.relays(header, 3))
         alice.miner.claims.pool = alice.miner.proofs.pool = pool
         await alice.to(21)
         assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+    finally:
+        pool.close()
+
+
+async def test_a_large_session_that_is_being_computed_delays_no_small_one(alice, tmp_path):
+    header = alice.header()
+    rows = alice.relays(header, 9)
+    await alice.record(rows)
+    await alice.to(9)
+    pool, gate = TriePool(small_leaves=8), tmp_path / "gate"
+    os.mkfifo(gate)
+    try:
+        large = asyncio.create_task(pool._run(waits_as_a_large_session, str(gate)))
+        path = alice.miner.mirror.path(header.session_end_block_height)
+        bigger = asyncio.create_task(pool.root(path, alice.supplier, header.session_id))
+        await asyncio.sleep(0)
+        pool._most = 9
+        small = await asyncio.wait_for(pool.root(path, alice.supplier, header.session_id), 30)
+        assert small.root == slow_root(rows)
+        assert not bigger.done()
+        await asyncio.to_thread(gate.write_text, "go on")
+        assert await large == "go on"
+        assert (await bigger).root == small.root
     finally:
         pool.close()

@@ -180,6 +180,24 @@ async def test_draining_records_everything_that_waits(redis, tmp_path):
     assert len(await entries(redis)) == 50
 
 
+async def test_a_cancellation_that_meets_the_end_of_sending_is_not_lost(redis):
+    await redis.ping()
+    (connection,) = redis.connection_pool._available_connections
+    send = connection._send_packed_command
+
+    async def sends_and_is_cancelled(command):
+        await send(command)
+        asked.cancel()
+
+    connection._send_packed_command = sends_and_is_cancelled
+    asked = asyncio.create_task(redis.get("x"))
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    connection._send_packed_command = send
+    await redis.set("y", "right")
+    assert await redis.get("y") == b"right"
+
+
 async def test_a_cut_connection_never_mixes_up_replies(redis, tmp_path):
     await redis.set("x", "wrong")
     for _ in range(20):

@@ -27,8 +27,7 @@ ATTEMPTS = {
     "a length in hexadecimal": b"Content-Length: 0x0\r\n\r\n" + HIDDEN,
     "a negative length": b"Content-Length: -1\r\n\r\n" + HIDDEN,
     "a blank before the colon": b"Content-Length : %d\r\n\r\n%s" % (len(HIDDEN), HIDDEN),
-    "a blank after an encoding": b"Transfer-Encoding : chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n"
-    + HIDDEN,
+    "a blank after an encoding": b"Transfer-Encoding : chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n" + HIDDEN,
     "an encoding with a tab": b"Transfer-Encoding:\tchunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n" + HIDDEN,
     "an encoding with another": b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n" + HIDDEN,
     "an unknown encoding": b"Transfer-Encoding: xchunked\r\nContent-Length: 0\r\n\r\n" + HIDDEN,

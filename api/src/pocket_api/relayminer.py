@@ -172,6 +172,9 @@ class Miner(Model):
     storage_class_name: Annotated[Name | None, immutable("volumes keep their class")] = Field(
         default=None, description="Default: the cluster's."
     )
+    retention_days: int = Field(
+        default=400, ge=7, le=36500, description="Days for which outcomes of sessions stay on the volume. Rolling."
+    )
     seal_after_blocks: int = Field(
         default=1,
         ge=0,

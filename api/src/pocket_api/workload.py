@@ -76,6 +76,7 @@ class MinerConfig(WorkloadConfig):
     """One miner pod."""
 
     seal_after_blocks: int = Field(default=1, ge=0)
+    retention_days: int = Field(default=400, ge=1)
     shards: int = Field(default=16, ge=1)
     lease: str | None = Field(
         default=None, description="Group of the Kubernetes Leases by which miners share shards; None: kept in Redis."

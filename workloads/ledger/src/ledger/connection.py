@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
@@ -15,6 +16,33 @@ from redis.exceptions import RedisError, ResponseError
 from ledger.errors import LedgerUnavailable, UnsafeRedis
 
 _LOG = logging.getLogger("ledger.connection")
+
+
+class _Cancellable:
+    """A connection that never swallows a cancellation.
+
+    redis-py sends within `asyncio.wait_for`, which on CPython 3.11 returns its result although its task was cancelled,
+    when both meet. Then a supplier that is handed over, or a process that ends, would go on for ever.
+    """
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """As redis-py; raises CancelledError where the task was cancelled meanwhile."""
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        parent: Any = super()
+        await parent.send_packed_command(command, check_health)
+        if task and task.cancelling() > before:
+            connection: Any = self
+            await connection.disconnect(nowait=True)  # a reply comes that nobody reads
+            raise asyncio.CancelledError
+
+
+class _Plain(_Cancellable, Connection):
+    """Over TCP."""
+
+
+class _Secure(_Cancellable, SSLConnection):
+    """Over TLS."""
 
 
 def connect(url: str, *, timeout_seconds: float = 2.0, connections: int = 32) -> "Redis":
@@ -32,6 +60,7 @@ def connect(url: str, *, timeout_seconds: float = 2.0, connections: int = 32) ->
         protocol=2,
         health_check_interval=0,
     )
+    pool.connection_class = _Secure if issubclass(pool.connection_class, SSLConnection) else _Plain
     return Redis.from_pool(pool)
 
 

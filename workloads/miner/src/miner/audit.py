@@ -19,8 +19,11 @@ CREATE TABLE IF NOT EXISTS seal (
 CREATE TABLE IF NOT EXISTS outcome (
   number INTEGER PRIMARY KEY AUTOINCREMENT, supplier TEXT NOT NULL, session_id TEXT NOT NULL, body TEXT NOT NULL,
   previous TEXT NOT NULL, hash TEXT NOT NULL, UNIQUE (supplier, session_id));
+CREATE INDEX IF NOT EXISTS outcome_end ON outcome (supplier, json_extract(body, '$.details.session_end_height'));
 """
 _FIRST = "0" * 64
+_END = "json_extract(body, '$.details.session_end_height')"
+_PRUNED_AT_ONCE = 1000
 
 
 class AuditError(PocketError):
@@ -115,7 +118,10 @@ class Audit:
             if self.outcome(outcome.supplier, outcome.session_id) is not None:
                 self._database.execute("ROLLBACK")
                 return False
-            row = self._database.execute("SELECT hash FROM outcome ORDER BY number DESC LIMIT 1").fetchone()
+            row = self._database.execute(
+                "SELECT hash FROM (SELECT hash, number FROM outcome ORDER BY number DESC LIMIT 1) "
+                "UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1"
+            ).fetchone()
             previous = row[0] if row else _FIRST
             body = outcome.body()
             self._database.execute(
@@ -136,17 +142,55 @@ class Audit:
         ).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def ended(self, supplier: str) -> dict[str, int]:
-        """Sessions with an outcome → session end height."""
+    def ended(self, supplier: str, blocks: int) -> dict[str, int]:
+        """Sessions with an outcome that ended within so many blocks of the latest one → session end height."""
         rows = self._database.execute(
-            "SELECT session_id, json_extract(body, '$.details.session_end_height') FROM outcome WHERE supplier=?",
-            (supplier,),
+            f"SELECT session_id, {_END} FROM outcome WHERE supplier=?1 AND {_END} >= "  # noqa: S608 - a constant
+            f"(SELECT max({_END}) FROM outcome WHERE supplier=?1) - ?2",
+            (supplier, blocks),
         )
-        return {session_id: int(end) for session_id, end in rows if end is not None}
+        return {session_id: int(end) for session_id, end in rows}
+
+    def recent(self, number: int) -> list[dict[str, Any]]:
+        """The last outcomes in order, as they lie there."""
+        rows = self._database.execute("SELECT body FROM outcome ORDER BY number DESC LIMIT ?", (number,)).fetchall()
+        return [json.loads(body) for (body,) in reversed(rows)]
+
+    def prune(self, below: int) -> int:
+        """Forgets outcomes recorded below a height, oldest first, and the seals of what ended there; how many outcomes.
+
+        The hash of the last one is kept, so that the rest still proves to follow it. At most a thousand a call.
+        """
+        database = self._database
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            database.execute(
+                "DELETE FROM seal WHERE session_end<? AND EXISTS "
+                "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id)",
+                (below,),
+            )
+            gone = 0
+            rows = database.execute(
+                "SELECT number, hash, json_extract(body, '$.height') FROM outcome ORDER BY number LIMIT ?",
+                (_PRUNED_AT_ONCE,),
+            ).fetchall()
+            for number, link, height in rows:
+                if height >= below:
+                    break
+                database.execute("DELETE FROM outcome WHERE number=?", (number,))
+                database.execute("INSERT OR REPLACE INTO meta VALUES ('pruned', ?)", (link,))
+                gone += 1
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+        return gone
 
     def outcomes(self) -> list[dict[str, Any]]:
         """All outcomes in order; raises AuditError where the chain of hashes is broken."""
-        previous = _FIRST
+        pruned = self._database.execute("SELECT value FROM meta WHERE name='pruned'").fetchone()
+        previous = pruned[0] if pruned else _FIRST
         found = []
         for number, body, before, link in self._database.execute(
             "SELECT number, body, previous, hash FROM outcome ORDER BY number"

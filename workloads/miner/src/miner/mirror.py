@@ -129,6 +129,13 @@ class SessionEndFile:
             row = self._database.execute("SELECT count(*) FROM leaf WHERE session=?", (number,)).fetchone()
             return int(row[0])
 
+    def exceeds(self, supplier: str, session_id: str, leaves: int) -> bool:
+        """Whether a session has more leaves than these; looks at no more of them."""
+        with self._lock:
+            number = self._number(supplier, session_id)
+            beyond = self._database.execute("SELECT 1 FROM leaf WHERE session=? LIMIT 1 OFFSET ?", (number, leaves))
+            return beyond.fetchone() is not None
+
     def content(self, supplier: str, session_id: str, path: bytes) -> LeafContent:
         """Value and weight of one leaf; KeyError when absent."""
         with self._lock:

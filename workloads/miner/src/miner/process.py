@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sqlite3
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -47,6 +48,9 @@ _STAKE_PAUSE_SECONDS = 0.1  # for each supplier: a thousand of them are ten ques
 _FUNDS_SECONDS = 300.0
 _STALE_SECONDS = 10.0
 _REFRESH_SECONDS = 30.0
+_SHOWN_OUTCOMES = 1000
+_RETENTION_SECONDS = 600.0
+_DAY_SECONDS = 86_400.0
 _REFRESH_PAUSE_SECONDS = 1.0
 _STALE_BLOCKS = 5
 
@@ -138,6 +142,7 @@ class Miner:
                     group.create_task(fleet.follow()),
                     group.create_task(self._look_at_stakes(suppliers, fleet)),
                     group.create_task(self._observe(chain, fleet)),
+                    group.create_task(self._retain(audit)),
                     group.create_task(CacheFollower(redis, keys, chain).run()),
                     group.create_task(self._refresh(CacheRefresher(redis, keys, chain, time.time, _refreshed), fleet)),
                 ]
@@ -222,6 +227,21 @@ class Miner:
             metrics.LEASE_WRITES.inc(fleet.keeper.writes - written)
             written = fleet.keeper.writes
 
+    async def _retain(self, audit: Audit) -> None:
+        """Forgets what is older than the policy says."""
+        days = self._config.retention_days
+        blocks = int(days * _DAY_SECONDS / self._config.chain.block_seconds)
+        while True:
+            try:
+                more = self._board.height > blocks
+                while more:  # a thousand at a time: others go on meanwhile
+                    more = bool(audit.prune(self._board.height - blocks))
+                    await asyncio.sleep(0.1)
+            except sqlite3.Error as error:
+                metrics.ERRORS.labels("retention").inc()
+                _LOG.warning("retention: %s", error)
+            await asyncio.sleep(_RETENTION_SECONDS)
+
     def _status(self, fleet: Fleet, audit: Audit) -> Mapping[str, Any]:
         sessions = {
             address: [
@@ -232,7 +252,7 @@ class Miner:
         }
         shards = {str(shard): epoch for shard, epoch in fleet.epochs.items()}
         return {
-            "height": self._board.height, "sessions": sessions, "outcomes": audit.outcomes(),
+            "height": self._board.height, "sessions": sessions, "outcomes": audit.recent(_SHOWN_OUTCOMES),
             "shards": shards, "leader": fleet.keeper.leads, "members": sorted(fleet.keeper.members),
         }  # fmt: skip
 

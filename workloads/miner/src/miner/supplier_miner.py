@@ -84,7 +84,7 @@ class SupplierMiner:
         self.tailer.restore()
         for session_id in [i for i in self.sessions if self.audit.outcome(self.supplier, i)]:
             await self._drop(self.sessions.pop(session_id))
-        self._finished |= self.audit.ended(self.supplier)
+        self._finished |= self.audit.ended(self.supplier, _TOMBSTONE_BLOCKS)
         for session_id in await self.tailer.ended_elsewhere():
             session = self.sessions.pop(session_id)
             self.mirror.remove(session.end, self.supplier, session_id)

@@ -1,4 +1,7 @@
-"""CPU-bound trie work in bounded processes, off the event loop."""
+"""CPU-bound trie work in bounded processes, off the event loop.
+
+Large sessions have a process of their own: one of a million relays takes seconds and must delay nobody's window.
+"""
 
 import asyncio
 import hashlib
@@ -15,6 +18,8 @@ from shannon.errors import PocketError
 from shannon.smst.bulk import LeafSet
 
 T = TypeVar("T")
+SMALL_LEAVES = 50_000
+"""A root of so many takes an eighth of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +31,16 @@ class SealedSet:
     count: int
 
 
-def compute_root(path: str, supplier: str, session_id: str) -> SealedSet:
-    """Root of a mirrored session."""
+class TooLarge(Exception):
+    """For the process that takes small sessions."""
+
+
+def compute_root(path: str, supplier: str, session_id: str, most: int | None = None) -> SealedSet:
+    """Root of a mirrored session; raises TooLarge where it has more leaves than `most`."""
     file = SessionEndFile(Path(path))
     try:
+        if most is not None and file.exceeds(supplier, session_id, most):
+            raise TooLarge
         leaves = file.leaves(supplier, session_id)
     finally:
         file.close()
@@ -37,10 +48,14 @@ def compute_root(path: str, supplier: str, session_id: str) -> SealedSet:
     return SealedSet(LeafSet(leaves).root(), digest, len(leaves))
 
 
-def compute_proof(path: str, supplier: str, session_id: str, proof_path: bytes) -> tuple[bytes, bytes]:
-    """(root, marshalled closest proof) of a mirrored session."""
+def compute_proof(
+    path: str, supplier: str, session_id: str, proof_path: bytes, most: int | None = None
+) -> tuple[bytes, bytes]:
+    """(root, marshalled closest proof) of a mirrored session; raises as `compute_root`."""
     file = SessionEndFile(Path(path))
     try:
+        if most is not None and file.exceeds(supplier, session_id, most):
+            raise TooLarge
         leaves = LeafSet(file.leaves(supplier, session_id))
         proof = leaves.closest_proof(proof_path, lambda leaf: file.content(supplier, session_id, leaf))
         return leaves.root(), proof.compact().marshal()
@@ -52,17 +67,18 @@ class TrieWorkFailed(PocketError):
     """The process that did the work died; it is started again for the next call."""
 
 
-class TriePool:
-    """A small pool of processes; calls wait for their turn."""
+class _Lane:
+    """Processes that take one call after the other."""
 
-    def __init__(self, processes: int = 1) -> None:
+    def __init__(self, processes: int) -> None:
         self._processes = processes
         self._pool = self._new()
 
     def _new(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(self._processes, mp_context=multiprocessing.get_context("spawn"))
 
-    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
+    async def run(self, work: Callable[..., T], *arguments: object) -> T:
+        """Result of the work; raises TrieWorkFailed where the process died."""
         pool = self._pool
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
@@ -70,6 +86,24 @@ class TriePool:
             if pool is self._pool:
                 self._pool = self._new()
             raise TrieWorkFailed("the trie process died (out of memory?); it is tried again") from error
+
+    def close(self) -> None:
+        """Ends the processes."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class TriePool:
+    """Two lanes of processes, started when they are needed; calls wait for their turn in theirs."""
+
+    def __init__(self, processes: int = 1, small_leaves: int = SMALL_LEAVES) -> None:
+        self._small, self._large = _Lane(processes), _Lane(processes)
+        self._most = small_leaves
+
+    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
+        try:
+            return await self._small.run(work, *arguments, self._most)
+        except TooLarge:
+            return await self._large.run(work, *arguments)
 
     async def root(self, path: Path, supplier: str, session_id: str) -> SealedSet:
         """`compute_root` in a process; raises TrieWorkFailed."""
@@ -81,4 +115,5 @@ class TriePool:
 
     def close(self) -> None:
         """Ends the processes."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._small.close()
+        self._large.close()

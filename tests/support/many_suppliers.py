@@ -1,0 +1,72 @@
+"""A process that owns very many suppliers: prints how many decided each block, and the most Redis connections it held.
+
+It is a process of its own because asyncio's debug mode, in which the tests run, traces every step of its tasks.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from direct import DirectChain, DirectComet
+from ledger.connection import connect
+from ledger.keys import Keys
+from localnet.chain import Chain
+from miner.audit import Audit
+from miner.board import BlockBoard
+from miner.fleet import Fleet
+from miner.mirror import Mirror
+from miner.report import Reports
+from miner.suppliers import Suppliers
+from pocket_api.workload import MinerConfig
+from world import World, key
+
+
+class Keeper:
+    """Everything is ours."""
+
+    async def look(self, shard: int) -> int:
+        """The epoch under which all shards are ours."""
+        return 1
+
+
+async def main(redis_url: str, folder: Path, number: int) -> None:
+    keys = folder / "keys"
+    keys.mkdir()
+    for n in range(number):
+        (keys / f"key-{n}").write_text(f"{key(f'supplier {n}').scalar:064x}")
+    config = MinerConfig.model_validate(
+        {
+            "name": "main", "namespace": "ns", "prefix": "many", "redisUrl": redis_url, "keysDir": keys,
+            "dataDir": folder, "chain": {"nodes": [{"grpc": "grpc://n:1", "rpc": "http://n:2"}]},
+        }
+    )  # fmt: skip
+    chain, redis, watcher = Chain(World().genesis()), connect(redis_url), connect(redis_url)
+    board = BlockBoard()
+    mirror, audit = Mirror(folder / "mirror"), Audit(folder / "audit.sqlite")
+    suppliers = Suppliers(
+        config, redis, Keys("many"), DirectChain(chain), DirectComet(chain), mirror, audit, None, lambda: True,
+        Reports(audit), None,
+    )  # fmt: skip
+    suppliers.reload()
+    fleet = Fleet(suppliers, board, 30.0)
+    fleet.keeper = Keeper()
+    for shard in range(config.shards):
+        await fleet.gained(shard, 1)
+    connections, decided = 0, []
+    for _ in range(3):
+        chain.step()
+        board.post(await DirectChain(chain).latest_block())
+        async with asyncio.timeout(100):
+            while not all(one.seen == chain.height for one in fleet.running.values()):
+                connections = max(connections, len(await watcher.client_list()) - 1)
+                await asyncio.sleep(0.02)
+        decided.append(len(fleet.running))
+    await fleet.stop()
+    await redis.aclose()
+    await watcher.aclose()
+    print(json.dumps({"decided": decided, "connections": connections}), flush=True)  # noqa: T201 - the test reads it
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))

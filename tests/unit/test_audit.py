@@ -1,0 +1,100 @@
+"""The audit trail: one outcome a session, a chain of hashes that a policy may shorten at its old end only."""
+
+import pytest
+
+from ledger.seals import Seal
+from miner.audit import Audit, AuditError, Outcome
+
+
+@pytest.fixture
+def audit(tmp_path):
+    made = Audit(tmp_path / "audit.sqlite")
+    yield made
+    made.close()
+
+
+def outcome(number, supplier="pokt1a"):
+    return Outcome(
+        supplier, f"session {number}", "settled", "SETTLED", "", number * 10, {"session_end_height": number * 10 - 5}
+    )
+
+
+def sealed(audit, number, supplier="pokt1a"):
+    seal = Seal(f"session {number}", bytes(48), bytes(32), number * 10, 1)
+    audit.keep_seal(supplier, number * 10 - 5, seal, "")
+
+
+def names(rows):
+    return [row["session_id"] for row in rows]
+
+
+def test_pruning_takes_the_oldest_outcomes_and_the_rest_still_proves_to_follow_them(audit, tmp_path):
+    for number in range(1, 11):
+        sealed(audit, number)
+        audit.record(outcome(number))
+    assert audit.prune(51) == 5
+    assert audit.prune(51) == 0
+    assert names(audit.outcomes()) == [f"session {n}" for n in range(6, 11)]
+    audit.close()
+    again = Audit(tmp_path / "audit.sqlite")
+    again.record(outcome(11))
+    assert len(again.outcomes()) == 6
+    again._database.execute("UPDATE outcome SET body=replace(body, 'settled', 'expired') WHERE number=7")
+    with pytest.raises(AuditError, match="entry 7 was altered"):
+        again.outcomes()
+    again.close()
+
+
+def test_a_trail_that_was_pruned_to_nothing_goes_on_from_its_last_hash(audit):
+    for number in range(1, 4):
+        audit.record(outcome(number))
+    assert audit.prune(1000) == 3
+    assert audit.outcomes() == []
+    audit.record(outcome(4))
+    assert len(audit.outcomes()) == 1
+    audit._database.execute("DELETE FROM meta WHERE name='pruned'")
+    with pytest.raises(AuditError):
+        audit.outcomes()
+
+
+def test_pruning_stops_at_the_first_outcome_that_is_young_whatever_lies_behind_it(audit):
+    for number in (1, 9, 2):
+        audit.record(outcome(number))
+    assert audit.prune(50) == 1
+    assert names(audit.outcomes()) == ["session 9", "session 2"]
+
+
+def test_a_seal_without_outcome_is_never_pruned(audit):
+    sealed(audit, 1)
+    sealed(audit, 2)
+    audit.record(outcome(1))
+    audit.prune(1000)
+    assert list(audit.seals("pokt1a")) == ["session 2"]
+    assert audit._database.execute("SELECT count(*) FROM seal").fetchone() == (1,)
+
+
+def test_more_than_a_thousand_are_pruned_in_several_calls(audit):
+    audit._database.execute("PRAGMA synchronous=OFF")
+    for number in range(1, 1203):
+        audit.record(outcome(number))
+    assert [audit.prune(10**6), audit.prune(10**6), audit.prune(10**6)] == [1000, 202, 0]
+
+
+def test_what_ended_lately_is_told_by_the_supplier_s_own_latest_end(audit):
+    for number in (1, 2, 60, 61):
+        audit.record(outcome(number))
+    audit.record(outcome(900, "pokt1b"))
+    assert audit.ended("pokt1a", 500) == {"session 60": 595, "session 61": 605}
+    assert audit.ended("pokt1b", 500) == {"session 900": 8995}
+    assert audit.ended("pokt1c", 500) == {}
+    plan = audit._database.execute(
+        "EXPLAIN QUERY PLAN SELECT session_id FROM outcome WHERE supplier=? "
+        "AND json_extract(body, '$.details.session_end_height') >= 3", ("pokt1a",),
+    ).fetchall()  # fmt: skip
+    assert "outcome_end" in str(plan)
+
+
+def test_the_last_outcomes_come_in_order(audit):
+    for number in range(1, 6):
+        audit.record(outcome(number))
+    assert names(audit.recent(2)) == ["session 4", "session 5"]
