@@ -198,6 +198,10 @@ class Monitoring(Model):
     pod_monitor: bool = True
     rules: bool = Field(default=True, description="Alerting rules (PrometheusRule).")
     labels: dict[str, str] = Field(default={}, max_length=16, description="Labels that your Prometheus selects by.")
+    dashboards: bool = Field(default=True, description="A Grafana dashboard in a ConfigMap.")
+    dashboard_labels: dict[str, str] = Field(
+        default={"grafana_dashboard": "1"}, max_length=16, description="Labels that Grafana's sidecar selects by."
+    )
 
 
 class NetworkPolicies(Model):

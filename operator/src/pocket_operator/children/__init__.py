@@ -1,7 +1,7 @@
 """Pure builders of everything a RelayMiner owns."""
 
 from pocket_operator import names
-from pocket_operator.children import config, miner, monitoring, network, redis, relayer
+from pocket_operator.children import config, dashboards, miner, monitoring, network, redis, relayer
 from pocket_operator.children.context import Context, Object
 from pocket_operator.children.pods import disruption_budget
 
@@ -33,4 +33,5 @@ def desired(context: Context) -> list[Object]:
         *network.policies(context),
         *monitoring.monitors(context),
         *monitoring.rules(context),
+        *dashboards.dashboards(context),
     ]

@@ -78,6 +78,11 @@ ALERTS = (
         "Nodes tell different sessions: they do not follow the same chain",
     ),
     Alert(
+        "PocketProbesFail", 'sum(increase(pocket_relayer_simulated_relays_total{{{pods},result!="served"}}[10m])) > 2',
+        5, "warning",
+        "Simulated relays are not served: a backend, a key or the way to them is broken",
+    ),
+    Alert(
         "PocketMinerStepsFail", 'sum by (step) (rate(pocket_miner_errors_total{{{pods}}}[10m])) > 0.1', 10, "warning",
         "A step of the miner fails again and again",
     ),

@@ -1,0 +1,218 @@
+"""Alerts fire when they should and stay quiet when not, by promtool; dashboards ask for what there is."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.metrics import MetricWrapperBase
+
+from miner import metrics as miner_metrics
+from pocket_api.relayminer import RelayMiner
+from pocket_operator.children.context import Context, Images
+from pocket_operator.children.dashboards import ROWS, dashboard, dashboards
+from pocket_operator.children.monitoring import ALERTS, rules
+from relayer import metrics as relayer_metrics
+from resources import relay_miner
+
+RUNBOOK = Path(__file__).parents[2] / "docs/runbook.md"
+PODS = 'namespace="pocket",pocket_network_relayminer="main"'
+OTHER = 'namespace="pocket",pocket_network_relayminer="other"'
+
+# Alert → series (name with further labels → values a minute) that make it fire, and series that do not.
+CASES = {
+    "PocketMinerAbsent": ({}, {"pocket_miner_block_height": "1+1x60"}),
+    "PocketBlocksStale": ({"pocket_miner_block_height": "7x60"}, {"pocket_miner_block_height": "1+1x60"}),
+    "PocketSessionLost": (
+        {'pocket_miner_session_outcomes_total{outcome="claim_missed"}': "0x30 1x30"},
+        {'pocket_miner_session_outcomes_total{outcome="settled"}': "0+5x60"},
+    ),
+    "PocketRelaysNotRecorded": (
+        {'pocket_relayer_relays_not_recorded_total{reason="unavailable"}': "0x55 1x5"},
+        {'pocket_relayer_relays_not_recorded_total{reason="unavailable"}': "9x60"},
+    ),
+    "PocketRelaysRejected": (
+        {"pocket_relayer_relays_rejected_total": "0+30x60", "pocket_relayer_relays_received_total": "0+100x60"},
+        {"pocket_relayer_relays_rejected_total": "0+10x60", "pocket_relayer_relays_received_total": "0+100x60"},
+    ),
+    "PocketRelaysWaiting": (
+        {'pocket_relayer_relays_waiting{pod="a"}': "3000x60", 'pocket_relayer_relays_waiting{pod="b"}': "3000x60"},
+        {'pocket_relayer_relays_waiting{pod="a"}': "3000x60"},
+    ),
+    "PocketSupplierKeysMissing": (
+        {'pocket_relayer_supplier_keys{pod="a"}': "2x60", 'pocket_relayer_supplier_keys{pod="b"}': "0x60"},
+        {'pocket_relayer_supplier_keys{pod="a"}': "2x60"},
+    ),
+    "PocketForeignClaim": (
+        {"pocket_miner_foreign_claims_total": "0x50 1x10"},
+        {"pocket_miner_foreign_claims_total": "4x60"},
+    ),
+    "PocketShardsUnheld": (
+        {'pocket_miner_shards{pod="a"}': "8x60", 'pocket_miner_shards{pod="b"}': "7x60"},
+        {'pocket_miner_shards{pod="a"}': "8x60", 'pocket_miner_shards{pod="b"}': "8x60"},
+    ),
+    "PocketWindowsTight": (
+        {
+            'pocket_miner_window_margin_blocks_bucket{what="claim",le="1"}': "0+5x60",
+            'pocket_miner_window_margin_blocks_bucket{what="claim",le="5"}': "0+9x60",
+            'pocket_miner_window_margin_blocks_bucket{what="claim",le="+Inf"}': "0+10x60",
+        },
+        {
+            'pocket_miner_window_margin_blocks_bucket{what="claim",le="1"}': "0x60",
+            'pocket_miner_window_margin_blocks_bucket{what="claim",le="5"}': "0+1x60",
+            'pocket_miner_window_margin_blocks_bucket{what="claim",le="+Inf"}': "0+10x60",
+        },
+    ),
+    "PocketBalanceLow": (
+        {'pocket_miner_balance_upokt{supplier="a"}': "999999x60", 'pocket_miner_balance_upokt{supplier="b"}': "9e9x60"},
+        {'pocket_miner_balance_upokt{supplier="a"}': "1000000x60"},
+    ),
+    "PocketStakeRunwayShort": (
+        {'pocket_miner_stake_runway_penalties{supplier="a"}': "2x60"},
+        {'pocket_miner_stake_runway_penalties{supplier="a"}': "3x60"},
+    ),
+    "PocketChainDiverges": (
+        {
+            'pocket_relayer_chain_answers_total{source="divergent"}': "0x50 1x10",
+            'pocket_miner_chain_answers_total{source="divergent"}': "0x60",
+        },
+        {
+            'pocket_relayer_chain_answers_total{source="divergent"}': "1x60",
+            'pocket_miner_chain_answers_total{source="divergent"}': "0x60",
+        },
+    ),
+    "PocketProbesFail": (
+        {'pocket_relayer_simulated_relays_total{result="backend_failed"}': "0+1x60"},
+        {'pocket_relayer_simulated_relays_total{result="served"}': "0+1x60"},
+    ),
+    "PocketMinerStepsFail": (
+        {'pocket_miner_errors_total{step="seal"}': "0+12x60"},
+        {'pocket_miner_errors_total{step="seal"}': "0+1x60"},
+    ),
+}  # fmt: skip
+
+
+def families():
+    """Names as Prometheus stores them, with their labels."""
+    found = {}
+    for module in (relayer_metrics, miner_metrics):
+        for value in vars(module).values():
+            if isinstance(value, MetricWrapperBase):
+                name, labels = value._name, set(value._labelnames)
+                if value._type == "counter":
+                    found[f"{name}_total"] = labels
+                elif value._type == "histogram":
+                    found |= {f"{name}_bucket": labels | {"le"}, f"{name}_count": labels, f"{name}_sum": labels}
+                else:
+                    found[name] = labels
+    return found
+
+
+def context():
+    resource = RelayMiner.model_validate(relay_miner("pocket"))
+    capabilities = frozenset({"PodMonitor", "PrometheusRule"})
+    return Context(resource, "uid-1", Images(), "pocket-system", capabilities=capabilities)
+
+
+def promtool(*arguments):
+    tool = shutil.which("promtool")
+    if tool is None and not os.environ.get("CI"):
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    return subprocess.run([tool or "promtool", *arguments], capture_output=True, text=True, check=False)
+
+
+def series(rows, pods):
+    for name, values in rows.items():
+        family, _, more = name.rstrip("}").partition("{")
+        yield {"series": f"{family}{{{pods}{',' + more if more else ''}}}", "values": values}
+
+
+def test_every_alert_has_a_case_a_runbook_entry_and_asks_for_what_there_is():
+    assert {alert.name for alert in ALERTS} == set(CASES)
+    entries = set(re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.MULTILINE))
+    assert {alert.name for alert in ALERTS} <= entries
+    known = families()
+    for fires, _ in CASES.values():
+        for name in fires:
+            family, _, labels = name.partition("{")
+            assert set(re.findall(r"(\w+)=", labels)) <= known[family] | {"pod"}, name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_alert_fires_for_its_own_relayminer_and_not_for_a_sound_one(tmp_path, name):
+    (rule,) = rules(context())
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
+    alert = next(row for group in rule["spec"]["groups"] for row in group["rules"] if row["alert"] == name)
+    fires, quiet = CASES[name]
+    # Another RelayMiner's trouble, beside our sound series, must not fire ours.
+    sound = [*series(quiet, PODS), *series(fires, OTHER)]
+    tests = []
+    for rows, expected in ((list(series(fires, PODS)), True), (sound, False)):
+        tests.append({"interval": "1m", "input_series": rows, "alert_rule_test": [_expected(alert, expected)]})
+    wanted = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(wanted))
+    told = promtool("test", "rules", str(tmp_path / "test.yaml"))
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
+def _expected(alert, fires):
+    labels = {
+        "PocketBalanceLow": {"supplier": "a"}, "PocketStakeRunwayShort": {"supplier": "a"},
+        "PocketMinerStepsFail": {"step": "seal"}, "PocketWindowsTight": {"what": "claim"},
+        "PocketSessionLost": {"outcome": "claim_missed"}, "PocketRelaysNotRecorded": {"reason": "unavailable"},
+        "PocketChainDiverges": {"source": "divergent"},
+    }.get(alert["alert"], {})  # fmt: skip
+    if alert["alert"] in ("PocketMinerAbsent", "PocketBlocksStale", "PocketSessionLost", "PocketForeignClaim",
+                          "PocketRelaysNotRecorded", "PocketChainDiverges"):  # fmt: skip
+        labels = {**labels, "namespace": "pocket", "pocket_network_relayminer": "main"}
+    shown = {**labels, **alert["labels"]}
+    told = [{"exp_labels": shown, "exp_annotations": alert["annotations"]}] if fires else []
+    return {"eval_time": "59m", "alertname": alert["alert"], "exp_alerts": told}
+
+
+def test_every_panel_of_the_dashboard_is_a_query_that_prometheus_takes_over_families_that_exist(tmp_path):
+    known, shown = families(), set()
+    model = dashboard("main", "pocket")
+    queries = [target["expr"] for panel in model["panels"] for target in panel.get("targets", ())]
+    for query in queries:
+        assert PODS in query
+        names = set(re.findall(r"pocket_\w+(?=\{)", query))
+        assert names <= set(known), query
+        shown |= names
+        for labels in re.findall(r"by \(([^)]*)\)", query):
+            wanted = {label.strip() for label in labels.split(",")} - {"pod"}
+            assert wanted <= set().union(*(known[name] for name in names)), query
+    rule = {"groups": [{"name": "panels", "rules": [{"record": f"p:{n}", "expr": q} for n, q in enumerate(queries)]}]}
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule))
+    told = promtool("check", "rules", "--lint=none", str(tmp_path / "rules.yaml"))
+    assert told.returncode == 0, told.stdout + told.stderr
+    left_out = {name for name in known if not name.endswith(("_count", "_sum"))} - shown
+    assert left_out == {"pocket_relayer_simulated_relay_seconds_bucket"}, "metrics that no panel shows"
+
+
+def test_panels_do_not_overlap_and_fill_their_rows():
+    panels = dashboard("main", "pocket")["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
+    assert len(panels) == len(ROWS) + sum(len(row.panels) for row in ROWS)
+
+
+def test_the_dashboard_is_a_configmap_that_grafanas_sidecar_finds_and_can_be_left_out():
+    (child,) = dashboards(context())
+    assert child["metadata"]["labels"]["grafana_dashboard"] == "1"
+    (text,) = child["data"].values()
+    assert json.loads(text)["title"] == "Pocket relay mining: pocket/main"
+    resource = RelayMiner.model_validate(relay_miner("pocket", monitoring={"dashboards": False}))
+    capabilities = frozenset({"PodMonitor"})
+    assert dashboards(Context(resource, "u", Images(), "o", capabilities=capabilities)) == []
+    assert dashboards(Context(context().relay_miner, "u", Images(), "o")) == []
