@@ -8,9 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from ledger.connection import connect
 from ledger.seals import SealStore
 from pocket_api.relayminer import Recording
+from relayer import metrics
 from relays import KEYS, Backend, listening, relaying
+from servers import running_redis
 from shannon.crypto.ecdsa import signature_holds
 from shannon.crypto.ring import sign_ring
 from shannon.relays.envelope import HttpRequest, decode_http_response
@@ -268,3 +271,23 @@ async def test_the_chain_being_away_refuses_new_sessions_but_not_known_ones(redi
         assert counters.appended == 1
         relayer.chain.faults.lag_blocks = 0
         assert (await relayer.send(relayer.request(body=b"2")))[0] == 200
+
+
+async def test_fast_recording_counts_exactly_what_was_recorded_and_what_was_not(tmp_path):
+    def counted():
+        lost = metrics.NOT_RECORDED.labels("unavailable")._value.get()
+        return metrics.MINED.labels("eth")._value.get(), lost
+
+    with running_redis() as server:
+        redis = connect(server.url)
+        async with relaying(redis, tmp_path, recording=Recording.FAST) as relayer:
+            mined, lost = counted()
+            assert (await relayer.send(relayer.request()))[0] == 200
+            await relayer.publisher._queue.join()
+            assert counted() == (mined + 1, lost)
+            request = relayer.request(body=b"2")
+            server.kill()
+            assert (await relayer.send(request))[0] == 200, "answered before it is recorded"
+            await relayer.publisher._queue.join()
+            assert counted() == (mined + 1, lost + 1)
+        await redis.aclose()

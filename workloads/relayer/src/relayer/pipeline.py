@@ -275,17 +275,24 @@ class RelayPipeline:
         try:
             done = self._publisher.submit(record)
             # Recording outlives the client's connection: a cancelled request must not cancel it.
+            done.add_done_callback(lambda end: self._counted(end, service_id, found))
             if self._recording is Recording.STRICT:
                 await asyncio.shield(done)
         except SessionClosed as error:
-            metrics.NOT_RECORDED.labels("session_closed").inc()
             raise Rejected(Reason.SESSION_CLOSED, "the session is closed: its claim was sealed") from error
         except LedgerFull as error:
             metrics.NOT_RECORDED.labels("full").inc()
             raise Rejected(Reason.OVERLOADED, str(error)) from error
         except LedgerError as error:
-            metrics.NOT_RECORDED.labels("unavailable").inc()
             raise Rejected(Reason.NOT_RECORDED, "the relay could not be recorded") from error
+
+    def _counted(self, end: "asyncio.Future[None]", service_id: str, found: bytes) -> None:
+        """What became of a relay in the ledger, whether or not anybody still waits for it: fast recording does not."""
+        error = None if end.cancelled() else end.exception()
+        if end.cancelled() or error is not None:
+            closed = isinstance(error, SessionClosed)
+            metrics.NOT_RECORDED.labels("session_closed" if closed else "unavailable").inc()
+            return
         metrics.MINED.labels(service_id).inc()
         if self._mined_lately(found):
             metrics.DUPLICATES.labels(service_id).inc()
