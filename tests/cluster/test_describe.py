@@ -66,6 +66,11 @@ CASES = {
                               "sup", ["Unstaking", "last sessions"]),
     "the last session was lost": (rows(lost_recently=1, last={"loss": "s1 at 9: claim_missed: too late"}), {}, {},
                                   ["alice"], "sup", ["SessionLost", "claim_missed: too late"]),
+    "the stake is for more than is served": (rows(stake={"services": ["base", "eth"]}, transports={"eth": [2, 3]}), {},
+                                             {}, ["alice"], "sup", ["StakedBeyond", "base, eth over webSocket"]),
+    "the account cannot pay fees": (rows(balance_upokt=5), {}, {}, ["alice"], "sup", ["BalanceLow", "Send it some"]),
+    "the account has no public key": (rows(public_key_on_chain=False), {}, {}, ["alice"], "sup",
+                                      ["PublicKeyMissing", "sign a transaction"]),
     "no Supplier names it": (nothing, {}, None, [], "rm", ["NoSuppliers", "Create one"]),
     "the Redis Secret is missing": (nothing, {"spec.redis": {"urlSecretRef": {"name": "r", "key": "url"}}}, {},
                                     ["alice"], "rm", ["RedisSecretMissing", "Create it"]),
@@ -123,4 +128,7 @@ async def test_describe_names_cause_and_remedy_when(api, cluster, namespace, ope
     assert condition(found, "Ready")["status"] != "True" or case in (
         "the supplier unstaked",
         "the last session was lost",
+        "the stake is for more than is served",
+        "the account cannot pay fees",
+        "the account has no public key",
     )

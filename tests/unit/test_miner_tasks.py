@@ -11,8 +11,10 @@ from direct import DirectChain
 from ledger.errors import Fenced, LedgerUnavailable
 from localnet.chain import Chain
 from miner import metrics
+from miner.audit import Audit
 from miner.board import BlockBoard
 from miner.fleet import Fleet
+from miner.report import Reports
 from miner.running import Running
 from miner.suppliers import Suppliers
 from shannon.chain.model import Block
@@ -226,11 +228,12 @@ async def test_what_nobody_foresaw_ends_neither_the_supplier_nor_the_others(monk
     await made.stop()
 
 
-async def test_balances_and_the_runway_of_stakes_are_told_and_forgotten_with_the_supplier():
+async def test_balances_and_the_runway_of_stakes_are_told_and_forgotten_with_the_supplier(tmp_path):
     world = World(suppliers=("alice",))
     chain = Chain(world.genesis(supplier_min_stake=10**9 - 2_500_000))
     suppliers = Suppliers.__new__(Suppliers)
     suppliers.chain = DirectChain(chain)
+    suppliers.reports = Reports(Audit(tmp_path / "audit.sqlite"))
     await suppliers.look_at_funds([address("alice"), address("nobody")])
 
     def told(name):
@@ -238,6 +241,8 @@ async def test_balances_and_the_runway_of_stakes_are_told_and_forgotten_with_the
 
     assert told("pocket_miner_balance_upokt") == 10_000_000_000
     assert told("pocket_miner_stake_runway_penalties") == 2, "2.5 penalties of 1 POKT"
+    row = suppliers.reports.rows()[address("alice")]
+    assert (row["balance_upokt"], row["public_key_on_chain"]) == (10_000_000_000, True)
     metrics.forget_funds(address("alice"))
     metrics.forget_funds(address("alice"))
     assert told("pocket_miner_balance_upokt") is None

@@ -193,6 +193,8 @@ def test_conditions_keep_the_time_of_their_last_transition():
         ({"stake": {"services": []}}, "Staked", "ServicesNotStaked"),
         ({"stake": {"services": ["eth"], "unstake_session_end_height": 9}}, "Staked", "Unstaking"),
         ({"lost_recently": 1, "last": {"loss": "s at 9: claim_missed: late"}}, "ClaimsHealthy", "SessionLost"),
+        ({"balance_upokt": 999_999}, "ClaimsHealthy", "BalanceLow"),
+        ({"balance_upokt": 10**7, "public_key_on_chain": False}, "ClaimsHealthy", "PublicKeyMissing"),
     ],
 )
 def test_what_the_chain_and_the_miner_say_becomes_a_condition_with_a_remedy(row, kind, reason):
@@ -202,6 +204,25 @@ def test_what_the_chain_and_the_miner_say_becomes_a_condition_with_a_remedy(row,
     found = next(c for c in status.conditions if c.type == kind)
     assert (found.status, found.reason) == ("False", reason)
     assert found.message
+
+
+@pytest.mark.parametrize(
+    ("limit", "row", "told"),
+    [
+        (["eth"], {}, None),
+        (["eth"], {"transports": {"eth": [3]}}, None),
+        ([], {"stake": {"services": ["base", "eth"]}}, "base."),
+        (["eth"], {"transports": {"eth": [1, 2, 3]}}, "eth over grpc, eth over webSocket."),
+        ([], {"stake": {"services": ["base"]}, "transports": {"base": [3], "eth": [9]}}, "base, eth over type 9."),
+    ],
+)
+def test_a_stake_for_more_than_is_served_is_told_and_hinders_nothing(limit, row, told):
+    limited = changed(ALICE, "spec.services", limit) if limit else ALICE
+    seen = snapshot(suppliers=(limited,), reports=(relayer_report(address("alice")), miner_report(**row)))
+    status = supplier_status(plan(seen).findings[0], seen, plan(seen))
+    found = next(c for c in status.conditions if c.type == "Staked")
+    assert (found.status, found.reason) == ("True", "Staked" if told is None else "StakedBeyond")
+    assert told is None or f"served here: {told}" in found.message
 
 
 def test_earnings_and_events_are_gathered_from_all_miners_that_ever_mined():

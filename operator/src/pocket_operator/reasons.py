@@ -11,6 +11,7 @@ class Reason(StrEnum):
     LOADED = "Loaded"
     REACHABLE = "Reachable"
     STAKED = "Staked"
+    STAKED_BEYOND = "StakedBeyond"
     CLAIMS_SETTLE = "ClaimsSettle"
     NOT_PAUSED = "NotPaused"
     # going on
@@ -39,6 +40,8 @@ class Reason(StrEnum):
     SERVICES_NOT_STAKED = "ServicesNotStaked"
     UNSTAKING = "Unstaking"
     SESSION_LOST = "SessionLost"
+    BALANCE_LOW = "BalanceLow"
+    PUBLIC_KEY_MISSING = "PublicKeyMissing"
     # cannot go on
     KEY_IN_USE = "KeyInUse"
     INVALID_SPEC = "InvalidSpec"

@@ -1,7 +1,7 @@
 """Status of a Supplier: pure."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
 from pocket_api.status import ConditionType, LastEvents, Stake, SupplierSessions, SupplierStatus
 from pocket_operator import names
@@ -10,6 +10,10 @@ from pocket_operator.plan import Plan, is_paused
 from pocket_operator.reasons import STALLING, Reason
 from pocket_operator.snapshot import Snapshot, expected_pods
 from pocket_operator.supplier_keys import Finding
+
+TRANSPORTS: Final = {"grpc": 1, "webSocket": 2, "jsonRpc": 3, "rest": 4, "cometBft": 5}
+"""Backends by the numbers of stakes (messages.md)."""
+LOW_BALANCE_UPOKT: Final = 1_000_000
 
 
 def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> SupplierStatus:
@@ -21,7 +25,7 @@ def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> Supplie
     row = owner.supplier(finding.address) if owner is not None else {}
     histories = _histories(snapshot, finding.address) if ours else []
     keys = _keys(finding, snapshot, plan, loaded=len(has_key), expected=expected)
-    staked = _staked(finding, row, known=owner is not None)
+    staked = _staked(finding, row, _offered(snapshot), known=owner is not None)
     claims = _claims(row)
     facts = [*_summary(keys, staked, finding), keys, staked, claims]
     before = (finding.supplier.get("status") or {}).get("conditions") or ()
@@ -87,7 +91,29 @@ def _keys(finding: Finding, snapshot: Snapshot, plan: Plan, *, loaded: int, expe
     return Fact(kind, "False", Reason.LOADING_KEYS, "The key is published; not every pod has loaded it yet.")
 
 
-def _staked(finding: Finding, row: Mapping[str, Any], *, known: bool) -> Fact:
+def _offered(snapshot: Snapshot) -> Mapping[str, set[int]]:
+    """What the RelayMiner serves: the chain's numbers of transports, by service."""
+    spec = (snapshot.relay_miner or {}).get("spec") or {}
+    return {
+        str(service.get("id")): {
+            number for name, number in TRANSPORTS.items() if (service.get("backends") or {}).get(name) is not None
+        }
+        for service in spec.get("services") or ()
+    }
+
+
+def _beyond(row: Mapping[str, Any], offered: Mapping[str, set[int]], wanted: Collection[str]) -> str:
+    """What is staked and not served here; relays of it are refused, which costs reputation. Empty: nothing."""
+    names_of = {number: name for name, number in TRANSPORTS.items()}
+    staked = (row.get("stake") or {}).get("services") or ()
+    parts = [str(service) for service in sorted(staked) if service not in offered or (wanted and service not in wanted)]
+    for service, kinds in sorted((row.get("transports") or {}).items()):
+        missing = sorted(set(kinds) - offered.get(service, set())) if service not in parts else []
+        parts += [f"{service} over {names_of.get(kind, f'type {kind}')}" for kind in missing]
+    return ", ".join(parts)
+
+
+def _staked(finding: Finding, row: Mapping[str, Any], offered: Mapping[str, set[int]], *, known: bool) -> Fact:
     kind = ConditionType.STAKED
     staked = row.get("staked")
     if not known or staked is None:
@@ -107,6 +133,12 @@ def _staked(finding: Finding, row: Mapping[str, Any], *, known: bool) -> Fact:
             kind, "False", Reason.SERVICES_NOT_STAKED,
             f"Not staked for {', '.join(missing)}. Stake these services or take them out of spec.services.",
         )  # fmt: skip
+    if beyond := _beyond(row, offered, wanted):
+        return Fact(
+            kind, "True", Reason.STAKED_BEYOND,
+            f"Staked for more than is served here: {beyond}. Such relays are refused, and gateways notice: serve them, "
+            "or take them out of the stake.",
+        )  # fmt: skip
     return Fact(kind, "True", Reason.STAKED, "Staked for all services that it should serve.")
 
 
@@ -117,6 +149,18 @@ def _claims(row: Mapping[str, Any]) -> Fact:
     if int(row.get("lost_recently") or 0):
         loss = (row.get("last") or {}).get("loss", "")
         return Fact(kind, "False", Reason.SESSION_LOST, f"The last session was lost: {loss}. See the miner's log.")
+    balance = row.get("balance_upokt")
+    if isinstance(balance, int) and balance < LOW_BALANCE_UPOKT:
+        return Fact(
+            kind, "False", Reason.BALANCE_LOW,
+            f"Its account has {balance} upokt, less than 1 POKT: claims and proofs need fees. Send it some.",
+        )  # fmt: skip
+    if row.get("public_key_on_chain") is False:
+        return Fact(
+            kind, "False", Reason.PUBLIC_KEY_MISSING,
+            "Its account has no public key on chain, so gateways cannot verify its answers. Let it sign a transaction, "
+            "such as sending itself 1 upokt.",
+        )  # fmt: skip
     return Fact(kind, "True", Reason.CLAIMS_SETTLE, "No session was lost since the last settlement.")
 
 

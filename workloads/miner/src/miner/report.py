@@ -31,6 +31,9 @@ class SupplierReport:
     lost_recently: int = 0
     staked: bool | None = None
     stake: dict[str, Any] | None = None
+    transports: dict[str, list[int]] = field(default_factory=dict)
+    balance_upokt: int | None = None
+    public_key_on_chain: bool | None = None
     _stages: dict[str, str] = field(default_factory=dict)
 
     def saw(self, stages: Mapping[str, str], height: int) -> None:
@@ -66,19 +69,31 @@ class SupplierReport:
         self.staked = supplier is not None
         if supplier is None:
             self.stake = None
+            self.transports = {}
             return
+        self.transports = {
+            config.service_id: sorted({kind for kind, _ in config.endpoints})
+            for config in supplier.history
+            if not config.deactivation_height
+        }
         self.stake = {
             "amount_upokt": supplier.stake_upokt,
             "services": sorted(supplier.service_ids),
             "unstake_session_end_height": supplier.unstake_session_end_height,
         }
 
+    def funded(self, balance_upokt: int, *, public_key: bool) -> None:
+        """What the supplier's account has: for fees, and for whoever verifies its answers."""
+        self.balance_upokt = balance_upokt
+        self.public_key_on_chain = public_key
+
     def row(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "open": self.open, "sessions": dict(self.sessions), "last": dict(self.last),
             "earned_upokt": self.earned_upokt, "lost_recently": self.lost_recently,
-            "staked": self.staked, "stake": self.stake,
+            "staked": self.staked, "stake": self.stake, "transports": self.transports,
+            "balance_upokt": self.balance_upokt, "public_key_on_chain": self.public_key_on_chain,
         }  # fmt: skip
 
 

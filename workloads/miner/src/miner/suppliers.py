@@ -108,8 +108,10 @@ class Suppliers:
             try:
                 balance = await self.chain.balance_upokt(address)
                 stake = (await self.chain.supplier(address)).stake_upokt
+                account = await self.chain.account(address)
             except PocketError:
                 continue  # one that is not staked needs no funds
+            self.reports.of(address).funded(balance, public_key=account.public_key is not None)
             metrics.BALANCE.labels(address).set(balance)
             if penalty:
                 metrics.RUNWAY.labels(address).set(max(0, stake - least) // penalty)
