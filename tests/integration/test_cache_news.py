@@ -20,6 +20,7 @@ from relayctl.main import main
 from relays import relaying
 from shannon.chain.nodes import NodeAddress
 from shannon.errors import NotFound
+from shannon.pb.pocket_application_pb2 import QueryGetApplicationResponse
 from world import World, address
 
 pytestmark = pytest.mark.redis
@@ -134,6 +135,34 @@ async def test_what_is_gone_leaves_the_caches_at_once_and_the_followed_records_a
         assert await redis.zcard(KEYS.cache_known) == 0
         assert asked == chain.state.height
         await one.close()
+
+
+async def test_an_answer_whose_map_is_only_written_in_another_order_is_no_change(redis, monkeypatch):
+    chain, counted = Chain(World().genesis()), []
+    async with serve(chain) as localnet, leader(redis, localnet, counted) as refresher:
+        told = QueryGetApplicationResponse()
+        for height in (20, 30):
+            told.application.pending_undelegations[height].gateway_addresses.append(address("gateway"))
+        first = told.SerializeToString(deterministic=True)
+        entries = map_entries(first)
+        other = first[: -len(b"".join(entries))] + b"".join(reversed(entries))
+        assert QueryGetApplicationResponse.FromString(other) == told
+
+        async def answers(method, request):
+            return other
+
+        question = ("/pocket.application.Query/Application", b"")
+        await redis.zadd(KEYS.cache_known, {encode_question(question): time.time()})
+        await redis.set(refresher.chain.shared_key(question), first)
+        monkeypatch.setattr(refresher.chain, "ask_nodes", answers)
+        await refresher.refresh()
+        assert counted == ["same"]
+
+
+def map_entries(answer):
+    """The two map entries at the end of an encoded application, with their tags."""
+    earlier, later = sorted(answer.rindex(key) - 2 for key in (b"\x08\x14", b"\x08\x1e"))
+    return [answer[earlier:later], answer[later:]]
 
 
 async def test_nobody_looks_again_at_what_nobody_asked_for_lately_nor_at_what_never_was(redis):

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -112,6 +112,14 @@ class CacheFollower:
         self.on_news(version)
 
 
+def _meaning(response: type[Message], answer: bytes) -> bytes:
+    """Nodes write the entries of maps in any order: such answers are the same."""
+    try:
+        return response.FromString(answer).SerializeToString(deterministic=True)
+    except DecodeError:
+        return answer
+
+
 @dataclass(slots=True)
 class CacheRefresher:
     """Asks the chain again; run by the leader, once a block. `counted` hears same, changed, evicted or failed."""
@@ -144,7 +152,8 @@ class CacheRefresher:
 
     async def _look_at(self, question: Question) -> str:
         key = self.chain.shared_key(question)
-        request: Message = CHANGING[question[0]].FromString(question[1])
+        requested, responded = CHANGING[question[0]]
+        request: Message = requested.FromString(question[1])
         try:
             answer = await self.chain.ask_nodes(question[0], request)
         except NotFound:
@@ -154,7 +163,7 @@ class CacheRefresher:
         self._misses.pop(question, None)
         before = await self.redis.get(key)
         await self.redis.set(key, answer, px=int(LIFETIMES[question[0]] * 1000))
-        if before is None or before == answer:
+        if before is None or before == answer or _meaning(responded, before) == _meaning(responded, answer):
             return "same"
         await tell(self.redis, self.keys, question)
         return "changed"

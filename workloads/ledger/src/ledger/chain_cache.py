@@ -48,14 +48,17 @@ LIFETIMES: Final[Mapping[str, float]] = {
     "/cosmos.auth.v1beta1.Query/Account": 60.0,
 }
 
-CHANGING: Final[Mapping[str, type[Message]]] = {
-    "/pocket.session.Query/Params": session_pb.QueryParamsRequest,
-    "/pocket.application.Query/Application": application_pb.QueryGetApplicationRequest,
-    "/pocket.supplier.Query/Supplier": supplier_pb.QueryGetSupplierRequest,
-    "/pocket.proof.Query/Params": proof_pb.QueryParamsRequest,
-    "/cosmos.auth.v1beta1.Query/Account": auth_pb.QueryAccountRequest,
+CHANGING: Final[Mapping[str, tuple[type[Message], type[Message]]]] = {
+    "/pocket.session.Query/Params": (session_pb.QueryParamsRequest, session_pb.QueryParamsResponse),
+    "/pocket.application.Query/Application": (
+        application_pb.QueryGetApplicationRequest,
+        application_pb.QueryGetApplicationResponse,
+    ),
+    "/pocket.supplier.Query/Supplier": (supplier_pb.QueryGetSupplierRequest, supplier_pb.QueryGetSupplierResponse),
+    "/pocket.proof.Query/Params": (proof_pb.QueryParamsRequest, proof_pb.QueryParamsResponse),
+    "/cosmos.auth.v1beta1.Query/Account": (auth_pb.QueryAccountRequest, auth_pb.QueryAccountResponse),
 }
-"""Answers of the present: the miners' leader looks whether they changed (`ledger.cache_news`)."""
+"""Answers of the present, request and response: the miners' leader looks whether they changed (`ledger.cache_news`)."""
 
 Question = tuple[str, bytes]
 """Method and encoded request."""
