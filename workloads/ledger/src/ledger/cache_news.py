@@ -161,7 +161,7 @@ class CacheRefresher:
         except PocketError:
             return "failed"
         self._misses.pop(question, None)
-        before = await self.redis.get(key)
+        before: Any = await self.redis.get(key)
         await self.redis.set(key, answer, px=int(LIFETIMES[question[0]] * 1000))
         if before is None or before == answer or _meaning(responded, before) == _meaning(responded, answer):
             return "same"
