@@ -5,12 +5,15 @@ Windows of these worlds: sessions of 10 blocks, claims in 12â€¦16, proofs in 16â
 
 import asyncio
 import os
+import re
 import sqlite3
+from pathlib import Path
 
 import pytest
 
 from ledger.connection import connect
 from ledger.keys import Keys
+from localnet.server import serve
 from mine import slow_root, waits_as_a_large_session
 from miner.trie_pool import TriePool, TrieWorkFailed
 from shannon.chain.client import ChainClient
@@ -19,6 +22,7 @@ from shannon.errors import ChainUnavailable
 from shannon.smst.digest import Root
 
 pytestmark = pytest.mark.redis
+WALL_CLOCK = re.compile(r"time\.time\b|time_ns\b|datetime\.now|utcnow")
 
 
 async def test_an_evicted_claim_is_sent_again_with_the_same_root(alice):
@@ -130,6 +134,50 @@ async def test_a_lagging_node_delays_but_does_not_lose(alice):
     alice.chain.faults.lag_blocks = 0
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+@pytest.mark.parametrize("burst", [2, 3])
+@pytest.mark.parametrize("first", [9, 10, 11, 12])
+async def test_blocks_that_come_in_bursts_cost_no_window(alice, first, burst):
+    header = alice.header()
+    rows = alice.relays(header, 4)
+    await alice.record(rows)
+    await alice.to(first)
+    while alice.chain.height < 22:
+        alice.skip(min(22, alice.chain.height + burst))
+        await alice.decide()
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+def test_no_module_that_decides_or_signs_reads_the_wall_clock():
+    """So a clock that is wrong costs nothing: windows are heights, and timeouts are anchored on block time."""
+    root = Path(__file__).parents[2] / "workloads"
+    folders = [root / "miner/src/miner", *(root / "shannon/src/shannon" / name for name in ("transactions", "claims"))]
+    readers = {
+        path.name: [line.strip() for line in path.read_text().splitlines() if WALL_CLOCK.search(line)]
+        for folder in folders
+        for path in folder.rglob("*.py")
+    }
+    assert {name for name, lines in readers.items() if lines} == {"process.py"}
+    assert all("CacheRefresher" in line for line in readers["process.py"]), "to forget what nobody asked for lately"
+
+
+async def test_a_node_that_is_lost_when_the_window_opens_is_replaced_by_the_next_one(alice, redis, tmp_path):
+    header = alice.header()
+    rows = alice.relays(header, 4)
+    await alice.record(rows)
+    await alice.to(12)
+    async with serve(alice.chain) as other:
+        await alice.client.close()
+        nodes = [NodeAddress.parse("grpc://127.0.0.1:1", "http://127.0.0.1:1")]
+        nodes.append(NodeAddress.parse(other.grpc_url, other.rpc_url))
+        alice.client = ChainClient(nodes, 1.0)
+        alice.start()
+        await alice.to(16)
+        assert alice.claim(header).root_hash == slow_root(rows)
+        await alice.to(22)
+        assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+        await alice.client.close()
 
 
 async def test_a_reread_in_mid_flight_is_not_undone_by_what_was_read_before_it(alice):
