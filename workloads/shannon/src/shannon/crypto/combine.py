@@ -8,14 +8,13 @@ a stranger's key image never does. RELAY_ACCELERATOR_TABLES bounds their number 
 least recently used go first.
 """
 
+import ctypes
 import logging
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
-
-from cffi import FFI
 
 from shannon.crypto import curve
 from shannon.crypto.curve import POINT_BYTES, Point, decode_long_lived_point, encode_point, multiply_base
@@ -25,13 +24,6 @@ _LOG = logging.getLogger("shannon.crypto.combine")
 _LIBRARY: Final = Path(__file__).with_name("_accelerator.so")
 _EARNED_BY: Final = 4  # signatures
 _CANDIDATES: Final = 4096
-_DECLARATIONS: Final = """
-typedef struct ra_table ra_table;
-ra_table *ra_table_new(const unsigned char *encoded);
-void ra_table_free(ra_table *table);
-int ra_combine(unsigned char *out, const ra_table *first, const unsigned char *a, const ra_table *second,
-               const unsigned char *b);
-"""
 BASE: Final = decode_long_lived_point(encode_point(multiply_base(1)))
 """The generator."""
 
@@ -43,17 +35,40 @@ def plain(first: Point, a: int, second: Point, b: int) -> bytes:
     return encode_point(curve.add(curve.multiply(a, first), curve.multiply(b, second)))
 
 
+class _Table:
+    """A table of the library's, freed with its last reference."""
+
+    __slots__ = ("_library", "address")
+
+    def __init__(self, library: Any, address: int) -> None:
+        self._library = library
+        self.address: Final = address
+
+    def __del__(self) -> None:
+        self._library.ra_table_free(self.address)
+
+
+def _open(library: Path) -> Any:
+    """The library with its declarations (combine.c); raises OSError or AttributeError."""
+    found = ctypes.CDLL(str(library))
+    found.ra_table_new.argtypes = [ctypes.c_char_p]
+    found.ra_table_new.restype = ctypes.c_void_p
+    found.ra_table_free.argtypes = [ctypes.c_void_p]
+    found.ra_table_free.restype = None
+    found.ra_combine.argtypes = [
+        ctypes.c_char_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_char_p
+    ]  # fmt: skip
+    found.ra_combine.restype = ctypes.c_int
+    return found
+
+
 class Accelerator:
     """The compiled library with its tables; one for each process."""
 
     def __init__(self, library: Path = _LIBRARY, tables: int = 256) -> None:
         """Raises OSError where the library cannot be loaded."""
-        ffi = FFI()
-        ffi.cdef(_DECLARATIONS)
-        self._ffi = ffi
-        self._lib: Any = ffi.dlopen(str(library))
-        self._form = ffi.typeof("unsigned char[33]")
-        self._tables: OrderedDict[bytes, Any] = OrderedDict()
+        self._lib = _open(library)
+        self._tables: OrderedDict[bytes, _Table] = OrderedDict()
         self._earned: OrderedDict[bytes, int] = OrderedDict()
         self._most = tables
         self._base = self._table(BASE.encoded)
@@ -62,13 +77,13 @@ class Accelerator:
         """Points with a table, the generator aside."""
         return len(self._tables)
 
-    def _table(self, encoded: bytes) -> Any:
-        made = self._lib.ra_table_new(encoded) if len(encoded) == POINT_BYTES else self._ffi.NULL
-        if made == self._ffi.NULL:
+    def _table(self, encoded: bytes) -> _Table:
+        made = self._lib.ra_table_new(encoded) if len(encoded) == POINT_BYTES else None
+        if made is None:
             raise InvalidPoint("no table can be made of what is no point")
-        return self._ffi.gc(made, self._lib.ra_table_free, size=131_136)
+        return _Table(self._lib, made)
 
-    def _found(self, point: Point) -> Any:
+    def _found(self, point: Point) -> _Table | None:
         if point is BASE:
             return self._base
         table = self._tables.get(point.encoded)
@@ -81,10 +96,11 @@ class Accelerator:
         one, other = self._found(first), self._found(second)
         if one is None or other is None:
             return None
-        out = self._ffi.new(self._form)
-        if not self._lib.ra_combine(out, one, a.to_bytes(32, "big"), other, b.to_bytes(32, "big")):
+        out = ctypes.create_string_buffer(POINT_BYTES)
+        first_scalar, second_scalar = a.to_bytes(32, "big"), b.to_bytes(32, "big")
+        if not self._lib.ra_combine(out, one.address, first_scalar, other.address, second_scalar):
             return None
-        return bytes(self._ffi.buffer(out))
+        return out.raw
 
     def earn(self, points: Iterable[bytes]) -> None:
         """Points of a signature that held; each gets a table once it came back often enough."""
