@@ -6,11 +6,12 @@ import gzip
 import json
 from dataclasses import replace
 
+import aiohttp
 import pytest
 
 from ledger.connection import connect
 from ledger.seals import SealStore
-from pocket_api.relayminer import Recording
+from pocket_api.relayminer import Recording, ResponseCompression
 from relayer import metrics
 from relays import KEYS, Backend, listening, relaying
 from servers import running_redis
@@ -291,3 +292,31 @@ async def test_fast_recording_counts_exactly_what_was_recorded_and_what_was_not(
             await relayer.publisher._queue.join()
             assert counted() == (mined + 1, lost + 1)
         await redis.aclose()
+
+
+ACCEPTING = [("gzip", True), ("deflate, gzip;q=0.5", True), ("*", True), ("GZIP", True), ("", False), ("br", False)]
+ACCEPTING += [("gzip;q=0", False), ("*, gzip;q=0", False), ("gzip;q=x", False), ("identity", False)]
+
+
+@pytest.mark.parametrize(("accepted", "packed"), ACCEPTING)
+async def test_answers_are_compressed_when_that_is_on_and_the_gateway_accepts_it(redis, tmp_path, accepted, packed):
+    wanted = ResponseCompression(enabled=True, min_bytes=500)
+    async with relaying(redis, tmp_path, compression=wanted) as relayer, aiohttp.ClientSession(
+        auto_decompress=False, skip_auto_headers=("Accept-Encoding",)
+    ) as http:  # fmt: skip
+        relayer.backend.answer = (200, {}, b"a" * 5000)
+        headers = {"Accept-Encoding": accepted} if accepted else {}
+        async with http.post(relayer.url, data=relayer.request().encode(), headers=headers) as answer:
+            body = await answer.read()
+            assert answer.headers.get("Content-Encoding") == ("gzip" if packed else None)
+        response = decode_relay_response(gzip.decompress(body) if packed else body)
+        assert signature_holds(key("alice").public_key, response.signable_hash(), response.supplier_operator_signature)
+        assert (len(body) < 1000) == packed
+
+
+async def test_small_answers_and_a_relayer_where_it_is_off_send_them_as_they_are(redis, tmp_path):
+    for folder, wanted in (("a", ResponseCompression()), ("b", ResponseCompression(enabled=True, min_bytes=10**6))):
+        async with relaying(redis, tmp_path / folder, compression=wanted) as relayer:
+            request = relayer.request(body=folder.encode())
+            _, headers, _ = await relayer.send(request, {"Accept-Encoding": "gzip"})
+            assert "Content-Encoding" not in headers

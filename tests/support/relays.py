@@ -18,7 +18,7 @@ from ledger.tail import Tail
 from localnet.chain import Chain
 from localnet.hydration import hydrate
 from localnet.server import serve
-from pocket_api.relayminer import Recording
+from pocket_api.relayminer import Recording, ResponseCompression
 from pocket_api.services import Service
 from pocket_api.simulation import Simulation
 from relayer.admission import Admission
@@ -38,6 +38,7 @@ from world import World, address, key
 
 KEYS = Keys("relayer-test")
 NOW = 1_800_000_000.0
+NO_COMPRESSION = ResponseCompression()
 
 
 @dataclass
@@ -124,7 +125,7 @@ async def relaying(
     redis, folder, *, recording=Recording.STRICT, service=None, backends=None, metering=True,
     open_when_unavailable=True, enforce_handshake=False, budget_patience=30.0, timeout_seconds=30.0,
     body_room=10_000_000, simulation=None, wall_clock=lambda: NOW, tracing=NO_TRACING,
-    **genesis,
+    compression=NO_COMPRESSION, **genesis,
 ) -> AsyncIterator[Relaying]:  # fmt: skip
     world, backend = World(), Backend()
     chain = Chain(world.genesis(**genesis))
@@ -172,7 +173,7 @@ async def relaying(
             service_ready=lambda name: {"ready": name == "eth"} if name in ("eth", "base") else None,
             draining=lambda: False,
         )
-        endpoints = Endpoints(pipeline, probes)
+        endpoints = Endpoints(pipeline, probes, lambda: compression)
         sockets = WebSockets(pipeline, lambda: False, enforce_handshake=enforce_handshake, look_seconds=0.05)
         room = BodyRoom(body_room)
         runner = web.AppRunner(

@@ -116,6 +116,13 @@ class Metering(Model):
     )
 
 
+class ResponseCompression(Model):
+    """Gzip of answers to gateways that accept it; what is signed stays as it is. Hot."""
+
+    enabled: bool = False
+    min_bytes: int = Field(default=1024, ge=0, le=2**30, description="Smaller answers are sent as they are.")
+
+
 _ONE_SCALE = "name replicas or autoscaling, not both"
 
 
@@ -133,6 +140,7 @@ class Relayer(Model):
     recording: Recording = Field(default=Recording.STRICT, description="Rolling.")
     metering: Metering = Metering()
     simulation: Simulation = Simulation()
+    response_compression: ResponseCompression = ResponseCompression()
     web_socket_handshake: Literal["log", "enforce"] = Field(
         default="log", description="A signed WebSocket handshake that is wrong: only logged, or refused. Rolling."
     )

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from pocket_api.base import ManifestError, Model, problem_of
-from pocket_api.relayminer import Chain, Metering, Recording
+from pocket_api.relayminer import Chain, Metering, Recording, ResponseCompression
 from pocket_api.services import Service
 from pocket_api.simulation import Simulation
 
@@ -26,6 +26,7 @@ class HotConfig(Model):
     suppliers: tuple[SupplierEntry, ...] = ()
     services: tuple[Service, ...] = ()
     simulation: Simulation = Simulation()
+    response_compression: ResponseCompression = ResponseCompression()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def limits(self) -> Mapping[str, frozenset[str]]:

@@ -38,6 +38,7 @@ def hot_config(relay_miner: RelayMiner, suppliers: Iterable[tuple[str, tuple[str
         suppliers=tuple(sorted(entries, key=lambda entry: entry.operator_address)),
         services=relay_miner.spec.services,
         simulation=relay_miner.spec.relayer.simulation,
+        response_compression=relay_miner.spec.relayer.response_compression,
         log_level=relay_miner.spec.relayer.log_level,
     )
 

@@ -193,7 +193,7 @@ class Worker:
             service_ready=lambda name: _service_state(catalog, name, follower.height),
             draining=lambda: self._draining,
         )  # fmt: skip
-        endpoints = Endpoints(pipeline, probes)
+        endpoints = Endpoints(pipeline, probes, lambda: hot.current.response_compression)
         sockets = WebSockets(
             pipeline,
             lambda: self._draining,

@@ -1,10 +1,12 @@
 """Dispatch by the shape of a request (relay-lifecycle.md, section 1), the same over HTTP/1.1 and HTTP/2."""
 
+import gzip
 import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from pocket_api.relayminer import ResponseCompression
 from relayer import metrics
 from relayer.pipeline import RelayPipeline, StreamedAnswer
 from relayer.rejection import Reason, Rejected
@@ -37,12 +39,31 @@ def error_reply(rejected: Rejected) -> Reply:
     return _json(rejected.status, {"error": rejected.message}, headers)
 
 
+def accepts_gzip(headers: Mapping[str, str]) -> bool:
+    """Whether Accept-Encoding names gzip, or anything, with a weight above 0."""
+    weights = {}
+    for part in headers.get("Accept-Encoding", "").lower().split(","):
+        name, _, parameter = part.strip().partition(";")
+        weight = parameter.strip().removeprefix("q=")
+        try:
+            weights[name.strip()] = float(weight or 1)
+        except ValueError:
+            weights[name.strip()] = 0.0
+    return weights.get("gzip", weights.get("*", 0.0)) > 0
+
+
 class Endpoints:
     """All that is answered with a reply; WebSocket upgrades are not."""
 
-    def __init__(self, pipeline: RelayPipeline, probes: Probes) -> None:
+    def __init__(
+        self,
+        pipeline: RelayPipeline,
+        probes: Probes,
+        compression: Callable[[], ResponseCompression] = ResponseCompression,
+    ) -> None:
         self._pipeline = pipeline
         self._probes = probes
+        self._compression = compression
 
     async def answer(self, asked: Asked) -> Reply:
         """The reply; never raises but when cancelled."""
@@ -102,4 +123,12 @@ class Endpoints:
         headers = {"Content-Type": "application/json" if accept in ("", "*/*") or "," in accept else accept}
         if answer.retries:
             headers["Backend-Retries"] = str(answer.retries)
-        return Reply(200, headers, answer.body)
+        return Reply(200, headers, self._packed(answer.body, asked, headers))
+
+    def _packed(self, body: bytes, asked: Asked, headers: dict[str, str]) -> bytes:
+        """The body, compressed where that is wanted, worth it and understood; says so in the headers."""
+        wanted = self._compression()
+        if not wanted.enabled or len(body) < wanted.min_bytes or not accepts_gzip(asked.headers):
+            return body
+        headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+        return gzip.compress(body, compresslevel=1, mtime=0)
