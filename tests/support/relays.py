@@ -125,7 +125,7 @@ async def relaying(
     redis, folder, *, recording=Recording.STRICT, service=None, backends=None, metering=True,
     open_when_unavailable=True, enforce_handshake=False, budget_patience=30.0, timeout_seconds=30.0,
     body_room=10_000_000, simulation=None, wall_clock=lambda: NOW, tracing=NO_TRACING,
-    compression=NO_COMPRESSION, **genesis,
+    compression=NO_COMPRESSION, idle_seconds=60.0, **genesis,
 ) -> AsyncIterator[Relaying]:  # fmt: skip
     world, backend = World(), Backend()
     chain = Chain(world.genesis(**genesis))
@@ -176,16 +176,16 @@ async def relaying(
         endpoints = Endpoints(pipeline, probes, lambda: compression)
         sockets = WebSockets(pipeline, lambda: False, enforce_handshake=enforce_handshake, look_seconds=0.05)
         room = BodyRoom(body_room)
-        runner = web.AppRunner(
-            Http1(endpoints, sockets, lambda: catalog.max_body_bytes, room).application(),
-            access_log=None,
-            shutdown_timeout=1,
+        runner = Http1(endpoints, sockets, lambda: catalog.max_body_bytes, room).runner(
+            shutdown_seconds=1, idle_seconds=idle_seconds
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, room)
+        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, room, idle_seconds)
         stack.push_async_callback(http2.drain, 1.0)
-        server = await asyncio.get_running_loop().create_server(lambda: Sniffer(runner.server, http2), "127.0.0.1", 0)
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Sniffer(runner.server, http2, idle_seconds), "127.0.0.1", 0
+        )
         stack.callback(server.close)
         url = "http://{}:{}".format(*server.sockets[0].getsockname())
         http = await stack.enter_async_context(aiohttp.ClientSession())

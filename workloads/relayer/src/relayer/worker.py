@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from aiohttp import web
-
 from ledger.budgets import Budgets, Rates
 from ledger.cache_news import CacheFollower
 from ledger.chain_cache import CachedChain
@@ -201,10 +199,9 @@ class Worker:
             look_seconds=min(2.0, config.chain.block_seconds / 2),
         )
         room = BodyRoom()
-        runner = web.AppRunner(
-            Http1(endpoints, sockets, lambda: catalog.max_body_bytes, room).application(),
-            access_log=None, handle_signals=False, shutdown_timeout=config.drain_seconds,
-        )  # fmt: skip
+        runner = Http1(endpoints, sockets, lambda: catalog.max_body_bytes, room).runner(
+            shutdown_seconds=config.drain_seconds
+        )
         await runner.setup()
         http1 = runner.server
         if http1 is None:

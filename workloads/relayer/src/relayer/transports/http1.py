@@ -8,7 +8,16 @@ from aiohttp import web
 
 from relayer.rejection import Reason, Rejected
 from relayer.transports.endpoints import Endpoints, error_reply
-from relayer.transports.replies import READ_SECONDS, WRITE_SECONDS, Asked, BodyRoom, Reply, too_large, too_late
+from relayer.transports.replies import (
+    IDLE_SECONDS,
+    READ_SECONDS,
+    WRITE_SECONDS,
+    Asked,
+    BodyRoom,
+    Reply,
+    too_large,
+    too_late,
+)
 from relayer.transports.websocket import WebSockets
 
 _LOG = logging.getLogger("relayer.http")
@@ -74,6 +83,13 @@ class Http1:
         app = web.Application(client_max_size=0)
         app.router.add_route("*", "/{path:.*}", self._answer)
         return app
+
+    def runner(self, *, shutdown_seconds: float, idle_seconds: float = IDLE_SECONDS) -> web.AppRunner:
+        """Serves the application once it is set up; connections without request are closed after `idle_seconds`."""
+        return web.AppRunner(
+            self.application(), access_log=None, handle_signals=False, shutdown_timeout=shutdown_seconds,
+            keepalive_timeout=idle_seconds,
+        )  # fmt: skip
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() == "websocket":

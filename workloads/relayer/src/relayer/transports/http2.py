@@ -26,7 +26,16 @@ from multidict import CIMultiDict
 
 from relayer.rejection import Rejected
 from relayer.transports.endpoints import Endpoints
-from relayer.transports.replies import READ_SECONDS, WRITE_SECONDS, Asked, BodyRoom, Reply, too_large, too_late
+from relayer.transports.replies import (
+    IDLE_SECONDS,
+    READ_SECONDS,
+    WRITE_SECONDS,
+    Asked,
+    BodyRoom,
+    Reply,
+    too_large,
+    too_late,
+)
 
 _LOG = logging.getLogger("relayer.http2")
 _STREAMS: Final = 250
@@ -49,7 +58,14 @@ class _Stream:
 class Http2Server:
     """Connections of one worker."""
 
-    def __init__(self, endpoints: Endpoints, max_body_bytes: Callable[[], int], room: BodyRoom | None = None) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        max_body_bytes: Callable[[], int],
+        room: BodyRoom | None = None,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        self.idle_seconds = idle_seconds
         self.room = room or BodyRoom()
         self.endpoints = endpoints
         self.max_body_bytes = max_body_bytes
@@ -82,6 +98,8 @@ class Http2Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._resets = 0
+        self._active_at = 0.0
+        self._idle: asyncio.TimerHandle | None = None
         self.tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -99,9 +117,23 @@ class Http2Connection(asyncio.Protocol):
         )
         self._h2.increment_flow_control_window(4 * _WINDOW)
         self._flush()
+        self._active_at = asyncio.get_running_loop().time()
+        self._look()
+
+    def _look(self) -> None:
+        """Closes the connection when it carried nothing for long."""
+        loop, seconds = asyncio.get_running_loop(), self._server.idle_seconds
+        left = seconds if self.tasks else self._active_at + seconds - loop.time()
+        if left <= 0:
+            self.leave()
+            self.close()
+            return
+        self._idle = loop.call_later(left, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop: what runs for this client is cancelled."""
+        if self._idle is not None:
+            self._idle.cancel()
         self._transport = None
         self._server.connections.discard(self)
         self._room.set()
@@ -134,6 +166,7 @@ class Http2Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
+        self._active_at = asyncio.get_running_loop().time()
         try:
             events = self._h2.receive_data(data)
         except (ProtocolError, ValueError, UnicodeDecodeError):

@@ -4,27 +4,47 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
+from relayer.transports.replies import IDLE_SECONDS
+
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class Sniffer(asyncio.Protocol):
     """Waits for the first bytes, then hands the connection over with them."""
 
-    def __init__(self, http1: Callable[[], asyncio.Protocol], http2: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self,
+        http1: Callable[[], asyncio.Protocol],
+        http2: Callable[[], asyncio.Protocol],
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
         self._http1 = http1
         self._http2 = http2
+        self._idle_seconds = idle_seconds
+        self._late: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._seen = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
         self._transport = cast("asyncio.Transport", transport)
+        self._late = asyncio.get_running_loop().call_later(self._idle_seconds, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop, where nothing was handed over."""
+        self._on_time()
+
+    def _on_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
         self._seen += data
         if self._transport is None or (len(self._seen) < len(PREFACE) and PREFACE.startswith(self._seen)):
             return
+        self._on_time()
         protocol = self._http2() if self._seen.startswith(PREFACE) else self._http1()
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)

@@ -8,6 +8,8 @@ from relayer.rejection import Reason, Rejected
 
 READ_SECONDS: Final = 60.0
 """A client that drips its body is cut then."""
+IDLE_SECONDS: Final = 120.0
+"""A connection without request, or with the head of one that does not get ready, is closed then."""
 WRITE_SECONDS: Final = 30.0
 """A client that takes nothing for so long is cut."""
 
