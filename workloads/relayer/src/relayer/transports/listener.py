@@ -28,7 +28,7 @@ class Sniffer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
         self._transport = cast("asyncio.Transport", transport)
-        self._late = asyncio.get_running_loop().call_later(self._idle_seconds, transport.abort)
+        self._late = asyncio.get_running_loop().call_later(self._idle_seconds, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop, where nothing was handed over."""
