@@ -1,10 +1,11 @@
 """One admission path: whether a relay may be served, independent of its transport (relay-lifecycle.md, section 5)."""
 
+import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from relayer import metrics
 from relayer.rejection import Reason, Rejected
@@ -16,11 +17,14 @@ from shannon.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
 from shannon.sessions.grid import SharedParams, Windows
 
 _LOG = logging.getLogger("relayer.admission")
+T = TypeVar("T")
 RPC_NUMBERS: Final[Mapping[str, int]] = {"grpc": 1, "webSocket": 2, "jsonRpc": 3, "rest": 4, "cometBft": 5}
 """As stakes declare endpoints (messages.md)."""
 _FARTHEST = 10_000  # blocks between a plausible session and the chain's height
 _RING_SECONDS = 30.0
 _RINGS = 4096
+_LOOKUPS_AT_ONCE = 32
+_LOOKUPS = 1024  # sessions and rings that are asked for or wait for it; whoever wants one more is told to come again
 
 
 class ChainQueries(Protocol):
@@ -96,6 +100,8 @@ class Admission:
         self._generation = generation
         self._height = height
         self._clock = clock
+        self._lookups = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
+        self._asking: dict[object, asyncio.Future[Any]] = {}
         self._undeclared: set[tuple[str, str, str]] = set()
         self._rings: OrderedDict[tuple[str, int], tuple[float, int, frozenset[bytes]]] = OrderedDict()
         self._sessions: OrderedDict[SessionHeader, tuple[Session, bytes, SharedParams]] = OrderedDict()
@@ -140,11 +146,18 @@ class Admission:
     async def validate(self, request: RelayRequest, header: SessionHeader) -> Admitted:
         """Session timing, ring signature, session and membership; raises Rejected."""
         try:
-            session, target, params = await self._session(header)
+            known = self._sessions.get(header)
+            if known is None:
+                known = await self._looked_up(header, lambda: self._session(header))
+            session, target, params = known
             windows = Windows.after(header.session_end_block_height, params)
             if windows.grace_elapsed(self._height()):
                 raise Rejected(Reason.SESSION_EXPIRED, "the session and its grace period are over")
-            ring = await self._ring(header)
+            ring = self._known_ring(header)
+            if ring is None:
+                ring = await self._looked_up(
+                    (header.application_address, header.session_end_block_height), lambda: self._ring(header)
+                )
         except NotFound as error:
             raise Rejected(Reason.INVALID_SIGNATURE, f"the ring cannot be built: {error}") from error
         except ChainRefusal as error:
@@ -161,11 +174,31 @@ class Admission:
             raise Rejected(Reason.SUPPLIER_NOT_IN_SESSION, "the supplier does not belong to the session")
         return Admitted(header, target, windows)
 
+    async def _looked_up(self, key: object, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What the chain has to be asked for, before anything is proven: strangers must not flood its nodes.
+
+        However many relays wait for the same, it is one question.
+        """
+        running = self._asking.get(key)
+        if running is None:
+            if len(self._asking) >= _LOOKUPS:
+                raise Rejected(Reason.OVERLOADED, "too many sessions are being looked up, try another supplier")
+            running = self._asking[key] = asyncio.ensure_future(self._in_turn(load))
+            running.add_done_callback(lambda done: self._asked(key, done))
+        found: T = await asyncio.shield(running)
+        return found
+
+    async def _in_turn(self, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        async with self._lookups:
+            return await load()
+
+    def _asked(self, key: object, done: "asyncio.Future[Any]") -> None:
+        self._asking.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # read, though nobody may wait any more
+
     async def _session(self, header: SessionHeader) -> tuple[Session, bytes, SharedParams]:
         """Session, target and params at its start; the start height decides, never the present."""
-        found = self._sessions.get(header)
-        if found is not None:
-            return found
         start = header.session_start_block_height
         session = await self._chain.session(header.application_address, header.service_id, start)
         params = await self._chain.shared_params(start)
@@ -178,12 +211,15 @@ class Admission:
                 self._sessions.popitem(last=False)
         return row
 
+    def _known_ring(self, header: SessionHeader) -> frozenset[bytes] | None:
+        found = self._rings.get((header.application_address, header.session_end_block_height))
+        if found is not None and found[0] > self._clock() and found[1] == self._generation():
+            return found[2]
+        return None
+
     async def _ring(self, header: SessionHeader) -> frozenset[bytes]:
         key = (header.application_address, header.session_end_block_height)
-        found = self._rings.get(key)
         generation = self._generation()
-        if found is not None and found[0] > self._clock() and found[1] == generation:
-            return found[2]
         application = await self._chain.application(header.application_address)
         addresses = ring_addresses(application.delegations, header.session_end_block_height)
         keys: dict[str, bytes] = {}
