@@ -8,7 +8,7 @@ before a backend sees it, on every transport and whatever a service's `validatio
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +30,7 @@ HEADER: Final = "Pocket-Simulation-Key-Id"
 CONNECTION_SECONDS: Final = 60.0
 """A simulated WebSocket is a probe: it ends then, whatever it subscribed to."""
 _NO_TARGET: Final = b"\xff" * 32
+_FREE: Final = nullcontext()
 _UNPAID: Final = Metered(None, paid=False)
 
 
@@ -65,12 +66,12 @@ class Simulations:
         """The key id of a caller that asks for a simulated relay; empty while that is switched off."""
         return caller.headers.get(HEADER, "").strip()[:64] if self._config().enabled else ""
 
+    def slot(self, caller: Caller) -> AbstractContextManager[None]:
+        """Room for one simulated relay or connection; free for any other. Raises Rejected when it is entered."""
+        return self._slot() if self.wanted(caller) else _FREE
+
     @contextmanager
-    def slot(self, caller: Caller) -> Iterator[None]:
-        """Room for one simulated relay or connection; free for any other. Raises Rejected."""
-        if not self.wanted(caller):
-            yield
-            return
+    def _slot(self) -> Iterator[None]:
         if self._running >= self._config().max_concurrent:
             raise Rejected(Reason.SIMULATION_LIMITED, "too many simulated relays at once")
         self._running += 1
