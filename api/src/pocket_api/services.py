@@ -1,7 +1,8 @@
 """The services of a RelayMiner: what is served, by which backends, and under which limits."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.fields import FieldInfo
@@ -53,6 +54,9 @@ class Replays(StrEnum):
     SERVE_UNPAID = "serve-unpaid"
     SERVE = "serve"
 
+
+RPC_NUMBERS: Final[Mapping[str, int]] = {"grpc": 1, "webSocket": 2, "jsonRpc": 3, "rest": 4, "cometBft": 5}
+"""Backends by the numbers with which stakes declare their transports (messages.md)."""
 
 _SAME_URL = "the same URL stands twice"
 _SOME_BACKEND = "name at least one of jsonRpc, rest, cometBft, webSocket and grpc"

@@ -6,9 +6,8 @@ from enum import StrEnum
 
 from pocket_api.manifests import Manifests
 from pocket_api.relayminer import RelayMiner
-from pocket_api.services import BackendBase
+from pocket_api.services import RPC_NUMBERS, BackendBase
 from pocket_api.supplier import Supplier
-from relayer.admission import RPC_NUMBERS
 from shannon.chain.model import Supplier as StakedSupplier
 
 _BACKENDS = {number: name for name, number in RPC_NUMBERS.items()}

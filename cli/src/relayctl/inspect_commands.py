@@ -225,10 +225,9 @@ async def meters(redis: "Redis", keys: Keys) -> list[Row]:
 @_command(inspect_group, "cache")
 async def cached(redis: "Redis", keys: Keys) -> list[Row]:
     """Chain answers that all processes share, and how long each still serves."""
-    start = keys.cache("", "").removesuffix(":")
     rows = []
-    async for name in redis.scan_iter(f"{start}*", count=1000):
-        kind, _, digest = _text(name).removeprefix(start).partition(":")
+    async for name in redis.scan_iter(f"{keys.cached}*", count=1000):
+        kind, _, digest = _text(name).removeprefix(keys.cached).partition(":")
         rows.append({"answer": kind, "question": digest[:16], "bytes": await redis.strlen(name),
                      "seconds": await redis.ttl(name)})  # fmt: skip
     return sorted(rows, key=lambda row: (row["answer"], row["question"]))
@@ -237,8 +236,8 @@ async def cached(redis: "Redis", keys: Keys) -> list[Row]:
 @_command(cache_group, "clear")
 async def clear(redis: "Redis", keys: Keys) -> list[Row]:
     """Forget every chain answer, in Redis and in all processes that run; relays are served meanwhile."""
-    start, gone = keys.cache("", "").removesuffix(":"), 0
-    async for name in redis.scan_iter(f"{start}*", count=1000):
+    gone = 0
+    async for name in redis.scan_iter(f"{keys.cached}*", count=1000):
         if not _text(name).startswith(keys.cache("witness", "")):  # what nodes told of sessions is evidence
             gone += await redis.delete(name)
     return [{"answers forgotten": gone, "told as version": await tell(redis, keys, None)}]

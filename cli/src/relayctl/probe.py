@@ -15,6 +15,7 @@ import click
 
 from pocket_api.base import ManifestError
 from pocket_api.manifests import Manifests, load_manifests
+from pocket_api.services import RPC_NUMBERS
 from pocket_api.simulation import SimulationIdentity
 from relayctl.carriers import CARRIERS, Over, RelayFailed
 from relayctl.gateway import SessionSigner, json_rpc_envelope, rest_envelope
@@ -26,7 +27,7 @@ from shannon.relays.envelope import decode_http_response
 from shannon.relays.messages import RelayRequest, decode_relay_response
 from shannon.relays.simulated import simulated_header
 
-_RPC_NUMBERS: Final = {"jsonRpc": 3, "rest": 4, "cometBft": 5, "webSocket": 2}
+_ASKED: Final = RPC_NUMBERS.keys() - {"grpc"}  # no call is known to all gRPC backends
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Prober:
             return Result(target, round((time.perf_counter() - begun) * 1000, 1), problem)
 
         request = self.request(target)
-        number, extra = _RPC_NUMBERS[target.backend], {HEADER: self.identity.key_id}
+        number, extra = RPC_NUMBERS[target.backend], {HEADER: self.identity.key_id}
         try:
             bodies = await CARRIERS[target.over](http, self.url, request, number, self.seconds, extra)
             for body in bodies:
@@ -114,7 +115,7 @@ def targets(manifests: Manifests, identity: SimulationIdentity, name: str) -> It
             if identity.services and service.id not in identity.services:
                 continue
             for backend in service.backends.by_type():
-                if backend in _RPC_NUMBERS:
+                if backend in _ASKED:
                     over = Over.WEB_SOCKET if backend == "webSocket" else Over.HTTP
                     yield Target(supplier.spec.operator_address, service.id, backend, over)
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from pocket_api.services import RPC_NUMBERS
 from pocket_api.status import ConditionType, LastEvents, Stake, SupplierSessions, SupplierStatus
 from pocket_operator import names
 from pocket_operator.conditions import Fact, conditions, true_if
@@ -11,8 +12,6 @@ from pocket_operator.reasons import STALLING, Reason
 from pocket_operator.snapshot import Snapshot, expected_pods
 from pocket_operator.supplier_keys import Finding
 
-TRANSPORTS: Final = {"grpc": 1, "webSocket": 2, "jsonRpc": 3, "rest": 4, "cometBft": 5}
-"""Backends by the numbers of stakes (messages.md)."""
 LOW_BALANCE_UPOKT: Final = 1_000_000
 
 
@@ -96,7 +95,7 @@ def _offered(snapshot: Snapshot) -> Mapping[str, set[int]]:
     spec = (snapshot.relay_miner or {}).get("spec") or {}
     return {
         str(service.get("id")): {
-            number for name, number in TRANSPORTS.items() if (service.get("backends") or {}).get(name) is not None
+            number for name, number in RPC_NUMBERS.items() if (service.get("backends") or {}).get(name) is not None
         }
         for service in spec.get("services") or ()
     }
@@ -104,7 +103,7 @@ def _offered(snapshot: Snapshot) -> Mapping[str, set[int]]:
 
 def _beyond(row: Mapping[str, Any], offered: Mapping[str, set[int]], wanted: Collection[str]) -> str:
     """What is staked and not served here; relays of it are refused, which costs reputation. Empty: nothing."""
-    names_of = {number: name for name, number in TRANSPORTS.items()}
+    names_of = {number: name for name, number in RPC_NUMBERS.items()}
     staked = (row.get("stake") or {}).get("services") or ()
     parts = [str(service) for service in sorted(staked) if service not in offered or (wanted and service not in wanted)]
     for service, kinds in sorted((row.get("transports") or {}).items()):

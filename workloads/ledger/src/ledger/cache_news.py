@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from ledger.chain_cache import CHANGING, LIFETIMES, CachedChain, Question
+from ledger.chain_cache import CHANGING, LIFETIMES, CachedChain, Question, encode_question
 from ledger.keys import Keys
 from ledger.scripts import Script
 from shannon.errors import NotFound, PocketError
@@ -37,12 +37,6 @@ local version = redis.call('INCR', KEYS[1])
 redis.call('PUBLISH', ARGV[1], ARGV[2] .. ',"version":' .. version .. '}')
 return version
 """)
-
-
-def encode_question(question: Question) -> str:
-    """One member of the set of followed records."""
-    method, asked = question
-    return f"{method} {base64.b64encode(asked).decode()}"
 
 
 def decode_question(text: str | bytes) -> Question | None:

@@ -4,7 +4,6 @@ What is cached are the node's raw answers, so every typed query is covered once.
 entities are never cached. Redis being away only costs chain queries.
 """
 
-import asyncio
 import base64
 import hashlib
 import logging
@@ -19,6 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ledger.keys import Keys
+from ledger.once import Once
 from shannon.chain.client import ChainClient
 from shannon.chain.model import Application, Session, Supplier
 from shannon.chain.nodes import NodeAddress
@@ -64,6 +64,12 @@ Question = tuple[str, bytes]
 """Method and encoded request."""
 
 
+def encode_question(question: Question) -> str:
+    """One member of the set of followed records, and what messages name."""
+    method, asked = question
+    return f"{method} {base64.b64encode(asked).decode()}"
+
+
 @dataclass(slots=True)
 class CacheCounters:
     """Where answers came from."""
@@ -104,7 +110,7 @@ class CachedChain(ChainClient):
         self._entries = entries
         self._memory: OrderedDict[Question, tuple[float, bytes]] = OrderedDict()
         self._witnessed: OrderedDict[tuple[str, str, int], None] = OrderedDict()
-        self._asking: dict[Question, asyncio.Future[bytes]] = {}
+        self._asking = Once()
         self._decoded: OrderedDict[tuple[str | int, ...], tuple[float, int, Any]] = OrderedDict()
         self.counters = CacheCounters()
         self.generation = 0
@@ -120,17 +126,9 @@ class CachedChain(ChainClient):
             self.counters.memory += 1
             return found[1]
         # Whoever asks the same while it is being asked waits for that answer: a new session is one query, not hundreds.
-        asking = self._asking.get((method, question))
-        if asking is None:
-            asking = asyncio.ensure_future(self._ask(method, request, question, lifetime, self.generation))
-            self._asking[method, question] = asking
-            asking.add_done_callback(lambda done: self._asked((method, question), done))
-        return await asyncio.shield(asking)
-
-    def _asked(self, key: Question, done: "asyncio.Future[bytes]") -> None:
-        self._asking.pop(key, None)
-        if not done.cancelled():
-            done.exception()  # read, though nobody may wait any more
+        return await self._asking.ask(
+            (method, question), lambda: self._ask(method, request, question, lifetime, self.generation)
+        )
 
     async def _ask(self, method: str, request: Message, question: bytes, lifetime: float, generation: int) -> bytes:
         key = self.shared_key((method, question))
@@ -160,9 +158,8 @@ class CachedChain(ChainClient):
 
     async def _follow(self, question: Question) -> None:
         """Says that this record matters: it is looked at again while somebody asks for it."""
-        member = f"{question[0]} {base64.b64encode(question[1]).decode()}"
         try:
-            await self._redis.zadd(self._keys.cache_known, {member: self._wall_clock()})
+            await self._redis.zadd(self._keys.cache_known, {encode_question(question): self._wall_clock()})
         except (RedisError, OSError, TimeoutError):
             return
 

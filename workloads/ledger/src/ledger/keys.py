@@ -116,6 +116,11 @@ class Keys:
         """Channel: what is to be forgotten."""
         return f"{self.prefix}:cache-news"
 
+    @property
+    def cached(self) -> str:
+        """What the keys of all cached chain answers begin with."""
+        return f"{self.prefix}:cache:"
+
     def cache(self, kind: str, name: str) -> str:
         """A cached chain answer."""
-        return f"{self.prefix}:cache:{kind}:{name}"
+        return f"{self.cached}{kind}:{name}"

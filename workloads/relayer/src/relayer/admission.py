@@ -5,8 +5,10 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from ledger.once import Once
+from pocket_api.services import RPC_NUMBERS
 from relayer import metrics
 from relayer.rejection import Reason, Rejected
 from shannon.chain.model import Account, Application, Difficulty, Session, Supplier
@@ -18,8 +20,8 @@ from shannon.sessions.grid import SharedParams, Windows
 
 _LOG = logging.getLogger("relayer.admission")
 T = TypeVar("T")
-RPC_NUMBERS: Final[Mapping[str, int]] = {"grpc": 1, "webSocket": 2, "jsonRpc": 3, "rest": 4, "cometBft": 5}
-"""As stakes declare endpoints (messages.md)."""
+_RingKey = tuple[str, int]
+"""Application address and session end height."""
 _FARTHEST = 10_000  # blocks between a plausible session and the chain's height
 _RING_SECONDS = 30.0
 _RINGS = 4096
@@ -101,9 +103,9 @@ class Admission:
         self._height = height
         self._clock = clock
         self._lookups = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
-        self._asking: dict[object, asyncio.Future[Any]] = {}
+        self._asking = Once()
         self._undeclared: set[tuple[str, str, str]] = set()
-        self._rings: OrderedDict[tuple[str, int], tuple[float, int, frozenset[bytes]]] = OrderedDict()
+        self._rings: OrderedDict[_RingKey, tuple[float, int, frozenset[bytes]]] = OrderedDict()
         self._sessions: OrderedDict[SessionHeader, tuple[Session, bytes, SharedParams]] = OrderedDict()
 
     async def check_supplier(self, request: RelayRequest, header: SessionHeader, rpc_type: str = "") -> None:
@@ -153,11 +155,10 @@ class Admission:
             windows = Windows.after(header.session_end_block_height, params)
             if windows.grace_elapsed(self._height()):
                 raise Rejected(Reason.SESSION_EXPIRED, "the session and its grace period are over")
-            ring = self._known_ring(header)
+            ring_key = (header.application_address, header.session_end_block_height)
+            ring = self._known_ring(ring_key)
             if ring is None:
-                ring = await self._looked_up(
-                    (header.application_address, header.session_end_block_height), lambda: self._ring(header)
-                )
+                ring = await self._looked_up(ring_key, lambda: self._ring(ring_key))
         except NotFound as error:
             raise Rejected(Reason.INVALID_SIGNATURE, f"the ring cannot be built: {error}") from error
         except ChainRefusal as error:
@@ -179,23 +180,13 @@ class Admission:
 
         However many relays wait for the same, it is one question.
         """
-        running = self._asking.get(key)
-        if running is None:
-            if len(self._asking) >= _LOOKUPS:
-                raise Rejected(Reason.OVERLOADED, "too many sessions are being looked up, try another supplier")
-            running = self._asking[key] = asyncio.ensure_future(self._in_turn(load))
-            running.add_done_callback(lambda done: self._asked(key, done))
-        found: T = await asyncio.shield(running)
-        return found
+        if key not in self._asking and len(self._asking) >= _LOOKUPS:
+            raise Rejected(Reason.OVERLOADED, "too many sessions are being looked up, try another supplier")
+        return await self._asking.ask(key, lambda: self._in_turn(load))
 
     async def _in_turn(self, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async with self._lookups:
             return await load()
-
-    def _asked(self, key: object, done: "asyncio.Future[Any]") -> None:
-        self._asking.pop(key, None)
-        if not done.cancelled():
-            done.exception()  # read, though nobody may wait any more
 
     async def _session(self, header: SessionHeader) -> tuple[Session, bytes, SharedParams]:
         """Session, target and params at its start; the start height decides, never the present."""
@@ -211,17 +202,16 @@ class Admission:
                 self._sessions.popitem(last=False)
         return row
 
-    def _known_ring(self, header: SessionHeader) -> frozenset[bytes] | None:
-        found = self._rings.get((header.application_address, header.session_end_block_height))
+    def _known_ring(self, key: _RingKey) -> frozenset[bytes] | None:
+        found = self._rings.get(key)
         if found is not None and found[0] > self._clock() and found[1] == self._generation():
             return found[2]
         return None
 
-    async def _ring(self, header: SessionHeader) -> frozenset[bytes]:
-        key = (header.application_address, header.session_end_block_height)
-        generation = self._generation()
-        application = await self._chain.application(header.application_address)
-        addresses = ring_addresses(application.delegations, header.session_end_block_height)
+    async def _ring(self, key: _RingKey) -> frozenset[bytes]:
+        generation, (application_address, session_end) = self._generation(), key
+        application = await self._chain.application(application_address)
+        addresses = ring_addresses(application.delegations, session_end)
         keys: dict[str, bytes] = {}
         for address in set(addresses) - {PLACEHOLDER_ADDRESS}:
             account = await self._chain.account(address)

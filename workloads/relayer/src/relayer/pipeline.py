@@ -133,10 +133,8 @@ class RelayPipeline:
     async def _handle(self, relay: Relay, span: Span, *, streams: bool) -> Answer | StreamedAnswer:
         begun = self._clock()
         relay.offer.pool(relay.rpc_type)
-        if not relay.simulated:
-            await self.admission.check_supplier(relay.request, relay.header, relay.rpc_type)
         if relay.simulated or relay.service.validation is Validation.EAGER:
-            proof = await (self.simulations.admit(relay) if relay.simulated else self._prove(relay))
+            proof = await self.admit(relay)
             span.stage("proven")
             try:
                 served = await self._forward(relay, span)
@@ -144,6 +142,7 @@ class RelayPipeline:
                 self.refund(proof[1])
                 raise
         else:
+            await self.admission.check_supplier(relay.request, relay.header, relay.rpc_type)
             proof, served = await self._both(relay, span)
         span.stage("answered")
         admitted, metered = proof
@@ -164,13 +163,19 @@ class RelayPipeline:
         return Answer(response.encode(), served.retries)
 
     def _served(self, relay: Relay, begun: float) -> None:
+        self._count_served(relay)
+        seconds = self._clock() - begun
         if relay.simulated:
-            transport = relay.caller.transport.value
-            metrics.SIMULATED.labels(relay.service.id, transport, relay.supplier, "served").inc()
-            metrics.SIMULATED_LATENCY.labels(relay.service.id, transport).observe(self._clock() - begun)
-            return
-        metrics.SERVED.labels(relay.service.id, relay.rpc_type).inc()
-        metrics.LATENCY.labels(relay.service.id).observe(self._clock() - begun)
+            metrics.SIMULATED_LATENCY.labels(relay.service.id, relay.caller.transport.value).observe(seconds)
+        else:
+            metrics.LATENCY.labels(relay.service.id).observe(seconds)
+
+    @staticmethod
+    def _count_served(relay: Relay) -> None:
+        if relay.simulated:
+            metrics.SIMULATED.labels(relay.service.id, relay.caller.transport.value, relay.supplier, "served").inc()
+        else:
+            metrics.SERVED.labels(relay.service.id, relay.rpc_type).inc()
 
     async def _forward(self, relay: Relay, span: Span) -> Served | ServedStream:
         """The backend's answer; its share of the relay is measured whatever comes of it."""
@@ -315,10 +320,7 @@ class RelayPipeline:
             self.refund(metered)
             raise
         await self.record(relay, admitted, metered, response)
-        if relay.simulated:
-            metrics.SIMULATED.labels(relay.service.id, relay.caller.transport.value, relay.supplier, "served").inc()
-        else:
-            metrics.SERVED.labels(relay.service.id, relay.rpc_type).inc()
+        self._count_served(relay)
         return response
 
 

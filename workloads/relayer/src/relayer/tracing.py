@@ -84,7 +84,7 @@ class OpenTelemetry:
 
     def __init__(self, provider: Any) -> None:
         from opentelemetry.trace import StatusCode  # noqa: PLC0415 - an optional extra
-        from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415
+        from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415 - an optional extra
             TraceContextTextMapPropagator,
         )
 
@@ -122,10 +122,10 @@ def tracing_from(environment: Mapping[str, str], worker: int) -> Tracing:
     if not (environment.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
         return NO_TRACING
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - an optional extra
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - an optional extra
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - an optional extra
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - an optional extra
     except ImportError:
         _LOG.warning("a collector is named, and this image has no OpenTelemetry: install the extra tracing")
         return NO_TRACING

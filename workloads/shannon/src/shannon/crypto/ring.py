@@ -1,6 +1,6 @@
 """bLSAG ring signatures: decode, verify, sign (protocol/ring-signatures.md, sections 3 and 4)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -87,9 +87,16 @@ def verify_ring_signature(message_hash: bytes, data: bytes, expected_members: fr
         )
     if not ring_signature_holds(message_hash, signature):
         raise InvalidSignature("the ring signature does not match the request")
-    hashed = (hash_to_point(member).encoded for member in signature.members)
-    held((signature.key_image.encoded, *signature.members, *hashed))
+    held(_points(signature))
     return signature
+
+
+def _points(signature: RingSignature) -> Iterator[bytes]:
+    """What the equation was made of, the generator aside."""
+    yield signature.key_image.encoded
+    for member in signature.members:
+        yield member
+        yield hash_to_point(member).encoded
 
 
 def sign_ring(
