@@ -39,6 +39,14 @@ def redis_down(namespace, nodes):
     return []
 
 
+def chain(reason, text):
+    def prepare(namespace, nodes):
+        nodes.chain = [{"reason": reason, "text": text}]
+        return []
+
+    return prepare
+
+
 def foreign(kind, api_version, name, **body):
     def prepare(namespace, nodes):
         return [{"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": namespace}, **body}]
@@ -78,6 +86,12 @@ CASES = {
                                          {"spec.redis": {"urlSecretRef": {"name": "r", "key": "url"}}}, {}, ["alice"],
                                          "rm", ["RedisSecretMissing", "it holds uri"]),
     "Redis is away": (redis_down, {}, {}, ["alice"], "rm", ["RedisUnreachable", "refused the connection"]),
+    "the gas price is too low for the node": (chain("GasPriceTooLow", "Raise spec.chain.gasPrice."), {}, {}, ["alice"],
+                                              "rm", ["GasPriceTooLow", "Raise spec.chain.gasPrice"]),
+    "a clock is slow": (chain("ClockSkewed", "Start time synchronisation."), {}, {}, ["alice"], "rm",
+                        ["ClockSkewed", "Start time synchronisation"]),
+    "a chain node strayed": (chain("NodesDiffer", "Chain node b:1 is forked: see spec.chain.nodes."), {}, {}, ["alice"],
+                             "rm", ["NodesDiffer", "b:1 is forked"]),
     "the image cannot be pulled": (broken_pods("ImagePullBackOff", "not found"), {}, {}, ["alice"], "rm",
                                    ["PodsNotReady", "ImagePullBackOff"]),
     "the miner crashes": (broken_pods("CrashLoopBackOff", "back-off", "miner"), {}, {}, ["alice"], "rm",
@@ -131,4 +145,6 @@ async def test_describe_names_cause_and_remedy_when(api, cluster, namespace, ope
         "the stake is for more than is served",
         "the account cannot pay fees",
         "the account has no public key",
+        "a clock is slow",
+        "a chain node strayed",
     )

@@ -151,6 +151,7 @@ class FakeKubelet:
     open: dict[str, int] = field(default_factory=dict)
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     redis_problem: str = ""
+    chain: list[dict[str, str]] = field(default_factory=list)
     broken: dict[str, tuple[str, str]] = field(default_factory=dict)
     running: bool = True
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -206,6 +207,7 @@ class FakeKubelet:
         if component == "miner":
             body |= {
                 "role": "active" if name.endswith("-0") else "standby", "redis": self.redis_problem,
+                "chain": self.chain,
                 "owned": sorted(keys) if name.endswith("-0") else [],
                 "suppliers": {
                     a: {

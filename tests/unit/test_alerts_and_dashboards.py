@@ -85,6 +85,20 @@ CASES = {
             'pocket_miner_chain_answers_total{source="divergent"}': "0x60",
         },
     ),
+    "PocketChainNodesDiffer": (
+        {
+            'pocket_miner_chain_nodes{standing="good"}': "1x60",
+            'pocket_miner_chain_nodes{standing="behind"}': "1x60",
+        },
+        {
+            'pocket_miner_chain_nodes{standing="good"}': "2x60",
+            'pocket_miner_chain_nodes{standing="behind"}': "0x60",
+        },
+    ),
+    "PocketClockSkewed": (
+        {'pocket_miner_block_age_seconds{pod="a"}': "-6x60", 'pocket_miner_block_age_seconds{pod="b"}': "30x60"},
+        {'pocket_miner_block_age_seconds{pod="a"}': "-4x60"},
+    ),
     "PocketProbesFail": (
         {'pocket_relayer_simulated_relays_total{result="backend_failed"}': "0+1x60"},
         {'pocket_relayer_simulated_relays_total{result="served"}': "0+1x60"},
@@ -164,7 +178,7 @@ def _expected(alert, fires):
         "PocketBalanceLow": {"supplier": "a"}, "PocketStakeRunwayShort": {"supplier": "a"},
         "PocketMinerStepsFail": {"step": "seal"}, "PocketWindowsTight": {"what": "claim"},
         "PocketSessionLost": {"outcome": "claim_missed"}, "PocketRelaysNotRecorded": {"reason": "unavailable"},
-        "PocketChainDiverges": {"source": "divergent"},
+        "PocketChainDiverges": {"source": "divergent"}, "PocketChainNodesDiffer": {"standing": "behind"},
     }.get(alert["alert"], {})  # fmt: skip
     if alert["alert"] in ("PocketMinerAbsent", "PocketBlocksStale", "PocketSessionLost", "PocketForeignClaim",
                           "PocketRelaysNotRecorded", "PocketChainDiverges"):  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from pocket_api.manifests import load_manifests
-from relayctl.config_checks import Level, check_references, check_stake
+from relayctl.config_checks import Level, check_account, check_references, check_stake
 from relayctl.main import main
 from shannon.chain.model import ServiceConfig
 from shannon.chain.model import Supplier as Staked
@@ -61,6 +61,20 @@ def test_a_stake_is_compared_with_what_is_served(manifests, on_chain, level, sai
         None if on_chain is None else staked(supplier.spec.operator_address, **on_chain),
     )
     assert said in texts(found, level)
+
+
+@pytest.mark.parametrize(("balance", "least", "public_key", "level", "said"), [
+    (10**6, 10, True, Level.ERROR, ""),
+    (0, 10, True, Level.ERROR, "0 upokt, less than 1 POKT"),
+    (999_999, 10, True, Level.NOTE, "999999 upokt"),
+    (10**6, 10, False, Level.ERROR, "no public key on chain"),
+    (10**6, 11, True, Level.ERROR, "below the minimum of 11"),
+])  # fmt: skip
+def test_funds_stake_and_public_key_are_looked_at(manifests, balance, least, public_key, level, said):
+    supplier = manifests.suppliers[0]
+    found = check_account(supplier, balance, least, staked(supplier.spec.operator_address), public_key=public_key)
+    assert said in texts(found, level)
+    assert bool(found) == bool(said)
 
 
 def test_a_file_that_cannot_be_used_is_an_error_in_words(tmp_path):

@@ -225,6 +225,27 @@ def test_a_stake_for_more_than_is_served_is_told_and_hinders_nothing(limit, row,
     assert told is None or f"served here: {told}" in found.message
 
 
+@pytest.mark.parametrize(
+    ("told", "status", "reason", "text"),
+    [
+        ([], "True", "Reachable", "Blocks arrive."),
+        ([("NodesDiffer", "n1"), ("GasPriceTooLow", "raise it")], "False", "GasPriceTooLow", "raise it"),
+        ([("NodesDiffer", "n1"), ("ClockSkewed", "slow")], "True", "ClockSkewed", "slow"),
+        ([("NodesDiffer", "n1"), ("NodesDiffer", "n0")], "True", "NodesDiffer", "Blocks arrive. n0 n1"),
+        ([("FromALaterVersion", "x"), "no row"], "True", "Reachable", "Blocks arrive."),
+    ],
+)
+def test_what_miners_say_of_the_nodes_is_told_and_only_refused_claims_make_it_not_ready(told, status, reason, text):
+    rows = [{"reason": row[0], "text": row[1]} if isinstance(row, tuple) else row for row in told]
+    miner = Report("main-miner-0", {**miner_report().body, "chain": rows}, 0.0)
+    seen = snapshot(reports=(relayer_report(address("alice")), miner))
+    conditions = {c.type: c for c in relay_miner_status(seen, plan(seen)).conditions}
+    found = conditions["ChainReachable"]
+    assert (found.status, found.reason) == (status, reason)
+    assert text in found.message
+    assert (conditions["Ready"].reason == "GasPriceTooLow") == (status == "False")
+
+
 def test_earnings_and_events_are_gathered_from_all_miners_that_ever_mined():
     first = miner_report(earned_upokt=5, last={"claim": "a at 9", "settlement": "a at 20"})
     other = miner_report(earned_upokt=7, last={"claim": "b at 30"})

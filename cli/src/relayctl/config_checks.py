@@ -9,7 +9,11 @@ from pocket_api.relayminer import RelayMiner
 from pocket_api.services import RPC_NUMBERS, BackendBase
 from pocket_api.supplier import Supplier
 from shannon.chain.model import Supplier as StakedSupplier
+from shannon.chain.preflight import clock_problem, gas_price_problem
+from shannon.chain.standing import Standing, Verdict
+from shannon.transactions.build import GasPrice
 
+LOW_BALANCE_UPOKT = 1_000_000
 _BACKENDS = {number: name for name, number in RPC_NUMBERS.items()}
 
 
@@ -104,4 +108,44 @@ def check_stake(supplier: Supplier, miner: RelayMiner, staked: StakedSupplier | 
         if kind not in offered.get(service, {}):
             text = f"service {service} is staked with {kind}, which has no backend: such relays are refused"
             found.append(Finding(Level.ERROR, where, text))
+    return found
+
+
+def check_nodes(miner: RelayMiner, verdicts: Mapping[str, Verdict]) -> list[Finding]:
+    """Nodes that are not as good as the others, by name."""
+    where = f"RelayMiner {miner.metadata.name}"
+    return [
+        Finding(Level.ERROR if verdict.rank is None else Level.NOTE, where, f"chain node {name}: {verdict.reason}")
+        for name, verdict in verdicts.items()
+        if verdict.standing is not Standing.GOOD
+    ]
+
+
+def check_terms(miner: RelayMiner, minimum_gas_price: str, block_time_ns: int, now_ns: int) -> list[Finding]:
+    """What the node asks for a transaction, and whether the newest block fits this machine's clock."""
+    where = f"RelayMiner {miner.metadata.name}"
+    spec = miner.spec.chain
+    found = []
+    if problem := gas_price_problem(minimum_gas_price, GasPrice.parse(spec.gas_price)):
+        found.append(Finding(Level.ERROR, where, problem))
+    if problem := clock_problem(block_time_ns, now_ns, spec.block_seconds):
+        found.append(Finding(Level.NOTE, where, problem))
+    return found
+
+
+def check_account(
+    supplier: Supplier, balance_upokt: int, min_stake_upokt: int, staked: StakedSupplier, *, public_key: bool
+) -> list[Finding]:
+    """Whether a staked supplier can pay for claims and is known to gateways."""
+    where = f"Supplier {supplier.metadata.name}"
+    found = []
+    if balance_upokt < LOW_BALANCE_UPOKT:
+        text = f"its account has {balance_upokt} upokt, less than 1 POKT: claims and proofs need fees"
+        found.append(Finding(Level.NOTE if balance_upokt else Level.ERROR, where, text))
+    if not public_key:
+        text = "its account has no public key on chain, gateways cannot verify its answers: let it sign a transaction"
+        found.append(Finding(Level.ERROR, where, text))
+    if staked.stake_upokt < min_stake_upokt:
+        text = f"its stake of {staked.stake_upokt} upokt is below the minimum of {min_stake_upokt}: it will be unstaked"
+        found.append(Finding(Level.ERROR, where, text))
     return found

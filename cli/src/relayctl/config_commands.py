@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,9 +12,20 @@ import click
 from pocket_api.base import ManifestError
 from pocket_api.manifests import Manifests, load_manifests
 from pocket_api.relayminer import RelayMiner
-from relayctl.config_checks import Finding, Level, check_references, check_stake
+from pocket_api.supplier import Supplier
+from relayctl.config_checks import (
+    Finding,
+    Level,
+    check_account,
+    check_nodes,
+    check_references,
+    check_stake,
+    check_terms,
+)
 from shannon.chain.client import ChainClient
 from shannon.chain.nodes import NodeAddress
+from shannon.chain.standing import Standings, Verdict
+from shannon.chain.watch import NodeWatch
 from shannon.errors import ChainError, NotFound
 
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443, "grpc": 80, "grpcs": 443}
@@ -66,22 +78,39 @@ async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) ->
     where = f"RelayMiner {miner.metadata.name}"
     found: list[Finding] = []
     nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in miner.spec.chain.nodes]
-    async with ChainClient(nodes, seconds) as chain:
+    standings = Standings(len(nodes))
+    verdicts: dict[str, Verdict] = {}
+    async with (
+        ChainClient(nodes, seconds, standings) as chain,
+        NodeWatch(nodes, miner.spec.chain.id, standings, timeout_seconds=seconds, told=verdicts.__setitem__) as watch,
+    ):
         try:
+            await watch.look()
+            found += check_nodes(miner, verdicts)
             present = await chain.chain_id()
             if present != miner.spec.chain.id:
                 return [Finding(Level.ERROR, where, f"the nodes are of chain {present}, not {miner.spec.chain.id}")]
+            block = await chain.latest_block()
+            found += check_terms(miner, await chain.minimum_gas_price(), block.time.nanoseconds, time.time_ns())
             for supplier in manifests.suppliers:
-                if supplier.spec.relay_miner_ref.name != miner.metadata.name:
-                    continue
-                try:
-                    staked = await chain.supplier(supplier.spec.operator_address)
-                except NotFound:
-                    staked = None
-                found += check_stake(supplier, miner, staked)
+                if supplier.spec.relay_miner_ref.name == miner.metadata.name:
+                    found += await _ask_supplier(chain, miner, supplier)
         except ChainError as error:
             found.append(Finding(Level.ERROR, where, f"no chain node answers: {error}"))
     return found
+
+
+async def _ask_supplier(chain: ChainClient, miner: RelayMiner, supplier: Supplier) -> list[Finding]:
+    address = supplier.spec.operator_address
+    try:
+        staked = await chain.supplier(address)
+    except NotFound:
+        return check_stake(supplier, miner, None)
+    account = await chain.account(address)
+    return check_stake(supplier, miner, staked) + check_account(
+        supplier, await chain.balance_upokt(address), await chain.supplier_min_stake_upokt(), staked,
+        public_key=account.public_key is not None,
+    )  # fmt: skip
 
 
 async def _reach(where: str, url: str, seconds: float) -> Finding | None:

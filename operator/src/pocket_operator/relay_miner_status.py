@@ -116,6 +116,12 @@ def _chain(reports: list[Report]) -> Fact:
             kind, "False", Reason.CHAIN_UNREACHABLE,
             f"{', '.join(sorted(stale)[:3])}: no new block for too long. Check spec.chain.nodes and the nodes.",
         )  # fmt: skip
+    for told in (Reason.GAS_PRICE_TOO_LOW, Reason.CLOCK_SKEWED, Reason.NODES_DIFFER):
+        texts = sorted({str(row.get("text")) for r in reports for row in r.chain if row.get("reason") == told.value})
+        if texts:
+            # Without a sufficient gas price every claim is refused; the others are worth knowing.
+            fine = true_if(told is not Reason.GAS_PRICE_TOO_LOW)
+            return Fact(kind, fine, told, f"Blocks arrive. {' '.join(texts[:3])}")
     return Fact(kind, "True", Reason.REACHABLE, "Blocks arrive.")
 
 

@@ -112,6 +112,11 @@ class Report:
         """Why the pod is not ready, in its own words."""
         return tuple(str(p) for p in self.body.get("problems") or ())
 
+    @property
+    def chain(self) -> tuple[Mapping[str, Any], ...]:
+        """What a miner has to say of the chain's nodes: reason and text."""
+        return tuple(row for row in self.body.get("chain") or () if isinstance(row, dict))
+
     def owns(self, address: str) -> bool:
         """Whether this miner mines for a supplier: it holds the supplier's shard."""
         return self.component == names.MINER and address in (self.body.get("owned") or ())

@@ -78,6 +78,14 @@ ALERTS = (
         "Nodes tell different sessions: they do not follow the same chain",
     ),
     Alert(
+        "PocketChainNodesDiffer", 'max by (standing) (pocket_miner_chain_nodes{{{pods},standing!="good"}}) > 0', 10,
+        "warning", "Chain nodes are behind, silent, on another fork or on another chain",
+    ),
+    Alert(
+        "PocketClockSkewed", 'min(pocket_miner_block_age_seconds{{{pods}}}) < -5', 5, "warning",
+        "A miner's clock is slow: blocks come from its future",
+    ),
+    Alert(
         "PocketProbesFail", 'sum(increase(pocket_relayer_simulated_relays_total{{{pods},result!="served"}}[10m])) > 2',
         5, "warning",
         "Simulated relays are not served: a backend, a key or the way to them is broken",

@@ -22,6 +22,7 @@ from ledger.once import Once
 from shannon.chain.client import ChainClient
 from shannon.chain.model import Application, Session, Supplier
 from shannon.chain.nodes import NodeAddress
+from shannon.chain.standing import Standings
 from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from shannon.pb import pocket_application_pb2 as application_pb
 from shannon.pb import pocket_proof_pb2 as proof_pb
@@ -98,11 +99,12 @@ class CachedChain(ChainClient):
         keys: Keys,
         *,
         timeout_seconds: float = 5.0,
+        standings: Standings | None = None,
         entries: int = 20_000,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(addresses, timeout_seconds)
+        super().__init__(addresses, timeout_seconds, standings)
         self._redis = redis
         self._keys = keys
         self._clock = clock

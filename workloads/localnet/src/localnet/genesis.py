@@ -1,7 +1,7 @@
 """Genesis of a localnet, from YAML; amounts in upokt, heights in blocks, times in seconds."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -15,6 +15,9 @@ def _address(text: str) -> str:
     if not is_address(text):
         raise ValueError(f"{text!r} is not a pokt address")
     return text
+
+
+RpcType = Literal["GRPC", "WEBSOCKET", "JSON_RPC", "REST", "COMET_BFT"]
 
 
 class _Model(BaseModel):
@@ -70,7 +73,10 @@ class ApplicationGenesis(_Model):
 
 
 class SupplierGenesis(_Model):
-    """A staked supplier; `revenue_share` maps addresses to percent, the owner gets all by default."""
+    """A staked supplier; `revenue_share` maps addresses to percent, the owner gets all by default.
+
+    `rpc_types` maps services to the transports that the stake declares; JSON_RPC by default.
+    """
 
     operator: str
     owner: str
@@ -78,6 +84,7 @@ class SupplierGenesis(_Model):
     services: tuple[str, ...]
     endpoint: str = "http://localhost"
     revenue_share: dict[str, int] = Field(default_factory=dict)
+    rpc_types: dict[str, tuple[RpcType, ...]] = Field(default_factory=dict)
 
     _checked = field_validator("operator", "owner")(_address)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from localnet.genesis import Genesis, TokenomicsGenesis
 from shannon.chain.model import Account, Application, ServiceConfig, Supplier
 from shannon.claims.requirement import Claim, ProofParams
+from shannon.pb import pocket_shared_pb2 as shared_pb
 from shannon.relays.difficulty import BASE_TARGET
 from shannon.sessions.grid import SharedParams
 
@@ -151,7 +152,16 @@ def from_genesis(genesis: Genesis) -> State:
         state.applications[app.address] = Application(app.address, app.stake, (app.service,), app.gateways, {}, 0)
     for supplier in genesis.suppliers:
         share = tuple(supplier.revenue_share.items()) or ((supplier.owner, 100),)
-        history = tuple(ServiceConfig(service, 1, 0, share, ((3, supplier.endpoint),)) for service in supplier.services)
+        history = tuple(
+            ServiceConfig(
+                service, 1, 0, share,
+                tuple(
+                    (shared_pb.RPCType.Value(kind), supplier.endpoint)
+                    for kind in supplier.rpc_types.get(service, ("JSON_RPC",))
+                ),
+            )
+            for service in supplier.services
+        )  # fmt: skip
         state.suppliers[supplier.operator] = Supplier(
             supplier.operator, supplier.owner, supplier.stake, frozenset(supplier.services), 0, history
         )

@@ -15,6 +15,16 @@ CLAIMED = Counter("pocket_miner_claimed_upokt_total", "Claimed upokt of settled 
 SETTLED = Counter("pocket_miner_settled_upokt_total", "Settled upokt.")
 LOST = Counter("pocket_miner_lost_upokt_total", "Expected upokt that was not paid.", ["reason"])
 HEIGHT = Gauge("pocket_miner_block_height", "Latest block height seen.")
+NODES = Gauge(
+    "pocket_miner_chain_nodes",
+    "Chain nodes by standing: good, disputed, behind, silent, forked, foreign.",
+    ["standing"],
+)
+NODE_LAG = Gauge("pocket_miner_chain_node_lag_blocks", "Blocks that a chain node is behind the best one.", ["node"])
+BLOCK_AGE = Gauge(
+    "pocket_miner_block_age_seconds",
+    "Age of the newest block by this machine's clock when it arrived; negative: slow clock.",
+)
 ERRORS = Counter("pocket_miner_errors_total", "Failed steps that are tried again.", ["step"])
 CACHE = Counter("pocket_miner_chain_answers_total", "Chain answers: memory, redis, chain, divergent.", ["source"])
 REFRESHED = Counter(

@@ -25,6 +25,7 @@ from miner import metrics, peers
 from miner.admin import serve_admin
 from miner.audit import Audit
 from miner.board import BlockBoard
+from miner.chain_notes import ChainNotes
 from miner.fleet import Fleet
 from miner.mirror import Mirror
 from miner.ownership import peer_urls, shard_keeper
@@ -38,8 +39,11 @@ from shannon.chain.feed import BlockFeed
 from shannon.chain.identity import require_chain_id
 from shannon.chain.model import Block
 from shannon.chain.nodes import NodeAddress
+from shannon.chain.standing import Standings
+from shannon.chain.watch import NodeWatch
 from shannon.debug import Debug
 from shannon.errors import ConfigurationError
+from shannon.transactions.build import GasPrice
 
 _LOG = logging.getLogger("miner")
 _REDIS_SETTLES_SECONDS = 5.0
@@ -87,6 +91,8 @@ class Miner:
         self._board = BlockBoard()
         self._block_at = time.monotonic()
         self._redis_problem = ""
+        gas_price = GasPrice.parse(config.chain.gas_price)
+        self._notes = ChainNotes(gas_price, config.chain.block_seconds, time.time_ns)
 
     async def run(self) -> None:
         """Mines until SIGTERM or SIGINT."""
@@ -106,11 +112,15 @@ class Miner:
             await await_safe_redis(redis, config.redis_url, self._stop)
             nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
             keys = Keys(config.prefix)
-            chain = CachedChain(nodes, redis, keys, timeout_seconds=config.chain.query_timeout_seconds)
+            standings, seconds = Standings(len(nodes)), config.chain.query_timeout_seconds
+            chain = CachedChain(nodes, redis, keys, timeout_seconds=seconds, standings=standings)
             stack.push_async_callback(chain.close)
             http = await stack.enter_async_context(aiohttp.ClientSession())
-            comet = CometClient(nodes, http, config.chain.query_timeout_seconds, config.chain.block_seconds)
+            comet = CometClient(nodes, http, seconds, config.chain.block_seconds, standings)
             await require_chain_id(chain, config.chain.id, self._stop)
+            watch_nodes = await stack.enter_async_context(
+                NodeWatch(nodes, config.chain.id, standings, timeout_seconds=seconds, told=self._notes.tell)
+            )
             mirror = stack.enter_context(Mirror(config.data_dir / "mirror"))
             audit = Audit(config.data_dir / "audit.sqlite")
             stack.callback(audit.close)
@@ -135,6 +145,7 @@ class Miner:
                 stack.push_async_callback((await Debug().serve(config.debug_port)).cleanup)
             async with asyncio.TaskGroup() as group:
                 tasks = [
+                    group.create_task(watch_nodes.run(max(1.0, config.chain.block_seconds / 2))),
                     group.create_task(self._feed(comet, BlockPublisher(redis, keys), fleet).run()),
                     group.create_task(self._watch_redis(watch, fleet)),
                     group.create_task(fleet.watch_keys()),
@@ -165,6 +176,7 @@ class Miner:
         async def on_block(block: Block) -> None:
             self._block_at = time.monotonic()
             metrics.HEIGHT.set(block.height)
+            self._notes.block(block)
             self._board.post(block)
             if fleet.keeper.leads:
                 await publisher.publish(block)
@@ -182,6 +194,7 @@ class Miner:
             if mine and time.monotonic() - funds_at > _FUNDS_SECONDS:
                 funds_at = time.monotonic()
                 await suppliers.look_at_funds(mine)
+                await self._notes.look(suppliers.chain)
             await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))
 
     async def _refresh(self, refresher: CacheRefresher, fleet: Fleet) -> None:
@@ -254,6 +267,7 @@ class Miner:
         return {
             "height": self._board.height, "sessions": sessions, "outcomes": audit.recent(_SHOWN_OUTCOMES),
             "shards": shards, "leader": fleet.keeper.leads, "members": sorted(fleet.keeper.members),
+            "nodes": self._notes.nodes(),
         }  # fmt: skip
 
     def _report(self, suppliers: Suppliers, fleet: Fleet) -> Mapping[str, Any]:
@@ -262,7 +276,7 @@ class Miner:
             "component": "miner", "role": _role(fleet), "keys": suppliers.digest, "addresses": suppliers.addresses,
             "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
             "height": self._board.height, "problems": [problem] if problem else [],
-            "redis": self._redis_problem, "suppliers": suppliers.reports.rows(),
+            "redis": self._redis_problem, "chain": self._notes.rows(), "suppliers": suppliers.reports.rows(),
         }  # fmt: skip
 
     def _problem(self, suppliers: Suppliers) -> str | None:

@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from shannon.chain.standing import Standing, Verdict
+
 RECEIVED = Counter("pocket_relayer_relays_received_total", "Relays received.", ["service", "rpc_type"])
 SERVED = Counter(
     "pocket_relayer_relays_served_total", "Relays answered with a signed response.", ["service", "rpc_type"]
@@ -48,6 +50,16 @@ SIMULATED_LATENCY = Histogram(
 )  # fmt: skip
 CACHE = Counter("pocket_relayer_chain_answers_total", "Chain answers: memory, redis, chain, divergent.", ["source"])
 HEIGHT = Gauge("pocket_relayer_block_height", "Latest block height known.", multiprocess_mode="livemax")
+NODES = Gauge(
+    "pocket_relayer_chain_node_standing", "1 for the standing of a chain node, where there are several.",
+    ["node", "standing"], multiprocess_mode="livemax",
+)  # fmt: skip
 WAITING = Gauge("pocket_relayer_relays_waiting", "Relays waiting to be recorded.", multiprocess_mode="livesum")
 LOG_BYTES = Gauge("pocket_relayer_local_log_bytes", "Bytes held in local logs.", multiprocess_mode="livesum")
 KEYS_LOADED = Gauge("pocket_relayer_supplier_keys", "Supplier keys loaded.", multiprocess_mode="livemin")
+
+
+def node_told(name: str, verdict: Verdict) -> None:
+    """Shows a chain node's standing."""
+    for standing in Standing:
+        NODES.labels(name, standing.value).set(standing is verdict.standing)

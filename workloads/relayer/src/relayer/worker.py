@@ -38,6 +38,8 @@ from relayer.transports.replies import BodyRoom
 from relayer.transports.websocket import WebSockets
 from shannon.chain.identity import require_chain_id
 from shannon.chain.nodes import NodeAddress
+from shannon.chain.standing import Standings
+from shannon.chain.watch import NodeWatch
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.debug import Debug
 from shannon.errors import ConfigurationError, PocketError
@@ -133,10 +135,10 @@ class Worker:
         keys = Keys(config.prefix)
         redis = connect(config.redis_url)
         await await_safe_redis(redis, config.redis_url, self._stop)
-        chain = CachedChain(
-            [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes],
-            redis, keys, timeout_seconds=config.chain.query_timeout_seconds,
-        )  # fmt: skip
+        nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
+        standings, seconds = Standings(len(nodes)), config.chain.query_timeout_seconds
+        chain = CachedChain(nodes, redis, keys, timeout_seconds=seconds, standings=standings)
+        watch = NodeWatch(nodes, config.chain.id, standings, timeout_seconds=seconds, told=metrics.node_told)
         await require_chain_id(chain, config.chain.id, self._stop)
         follower = HeightFollower(redis, keys, chain.latest_block, config.chain.block_seconds, time.monotonic)
         supplier_keys = SupplierKeys(config.keys_dir)
@@ -219,8 +221,9 @@ class Worker:
                 _LOG.info("configuration taken up", extra={"fields": {"services": changed}})
 
         try:
-            async with asyncio.TaskGroup() as group:
+            async with watch, asyncio.TaskGroup() as group:
                 tasks = [
+                    group.create_task(watch.run(max(1.0, config.chain.block_seconds / 2))),
                     group.create_task(publisher.run()),
                     group.create_task(publisher.heartbeat()),
                     group.create_task(follower.run(min(0.25, config.chain.block_seconds / 4))),

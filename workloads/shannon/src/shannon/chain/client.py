@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 from shannon.chain import convert
 from shannon.chain.model import Account, Application, Block, Difficulty, Session, Supplier, TransactionResult
 from shannon.chain.nodes import Failover, NodeAddress
+from shannon.chain.standing import Standings
 from shannon.claims.requirement import Claim, ProofParams
 from shannon.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError, NotFound
 from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
@@ -74,9 +75,11 @@ class ChainClient:
     Errors: NotFound, ChainRefusal (asking again will not help), ChainUnavailable.
     """
 
-    def __init__(self, addresses: Sequence[NodeAddress], timeout_seconds: float = 5.0) -> None:
+    def __init__(
+        self, addresses: Sequence[NodeAddress], timeout_seconds: float = 5.0, standings: Standings | None = None
+    ) -> None:
         self._channels = [channel_of(address) for address in addresses]
-        self._nodes = Failover(self._channels)
+        self._nodes = Failover(self._channels, standings=standings)
         self._timeout = timeout_seconds
 
     async def __aenter__(self) -> Self:

@@ -1,6 +1,5 @@
 """CometBFT JSON-RPC over HTTP and WebSocket (messages.md, section 11)."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ import aiohttp
 from shannon.chain import convert
 from shannon.chain.model import Block, BlockResults
 from shannon.chain.nodes import Failover, NodeAddress
+from shannon.chain.standing import Standings
 from shannon.errors import ChainRefusal, ChainUnavailable, DecodingError
 from shannon.transactions.build import Timestamp
 
@@ -65,12 +65,14 @@ class CometClient:
         http: aiohttp.ClientSession,
         timeout_seconds: float = 5.0,
         block_seconds: float = 10.0,
+        standings: Standings | None = None,
     ) -> None:
-        self._nodes = Failover(list(addresses))
+        self._nodes = Failover(list(addresses), standings=standings)
         self._http = http
         self._timeout = timeout_seconds
         # Pings show a dead connection; a living one that announces no block for so long is useless as well.
         self._silence = max(_SILENCE_SECONDS, 3 * block_seconds)
+        self._look = min(self._silence, max(1.0, block_seconds))
 
     async def _call(self, method: str, **params: str) -> Any:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
@@ -106,17 +108,30 @@ class CometClient:
     async def heights(self) -> AsyncIterator[int]:
         """Heights as a node's WebSocket announces them; raises ChainUnavailable when the connection ends.
 
-        A connection without an announcement for three blocks' time counts as lost.
+        A connection without an announcement for three blocks' time counts as lost, and so does one to a node that
+        another is to be preferred to by now.
         """
-        node = self._nodes.nodes[self._nodes.order()[0]]
+        order = self._nodes.order()
+        if not order:
+            raise ChainUnavailable("every chain node is on another fork or chain")
+        node = self._nodes.nodes[order[0]]
         try:
             async with self._http.ws_connect(node.websocket_url, heartbeat=20, max_msg_size=_LARGEST_ANSWER) as socket:
                 await socket.send_json(
                     {"jsonrpc": "2.0", "id": 1, "method": "subscribe", "params": {"query": HEADER_QUERY}}
                 )
+                silent = 0.0
                 while True:
-                    async with asyncio.timeout(self._silence):
-                        frame = await socket.receive()
+                    if self._nodes.outranked(order[0]):
+                        raise ChainUnavailable(f"{node.websocket_url}: another node is better now")
+                    try:
+                        frame = await socket.receive(self._look)
+                    except TimeoutError:
+                        silent += self._look
+                        if silent >= self._silence:
+                            raise
+                        continue
+                    silent = 0.0
                     if frame.type is not aiohttp.WSMsgType.TEXT:
                         raise ChainUnavailable(f"{node.websocket_url}: closed")
                     if (height := announced_height(frame.data)) is not None:

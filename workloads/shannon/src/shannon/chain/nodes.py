@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
+from shannon.chain.standing import Standings
 from shannon.errors import ChainUnavailable, ConfigurationError
 
 T = TypeVar("T")
@@ -43,6 +44,11 @@ class NodeAddress:
         return f"{parts.hostname}:{parts.port or (443 if secure else 9090)}", secure
 
     @property
+    def name(self) -> str:
+        """host:port of the gRPC address, for logs and metrics: never a password."""
+        return self.grpc_target[0]
+
+    @property
     def websocket_url(self) -> str:
         """The CometBFT WebSocket."""
         return self.rpc.replace("http", "ws", 1) + "/websocket"
@@ -50,27 +56,41 @@ class NodeAddress:
 
 @dataclass(slots=True)
 class Failover(Generic[N]):
-    """Asks nodes in order, preferring those that did not fail lately."""
+    """Asks nodes in order, preferring those that stand well (`standings`) and did not fail lately."""
 
     nodes: Sequence[N]
     clock: Callable[[], float] = time.monotonic
+    standings: Standings | None = None
     _failed_until: dict[int, float] = field(default_factory=dict)
 
     def order(self) -> list[int]:
-        """Indices of nodes, the resting ones last."""
+        """Indices of nodes, the resting ones last; those on another fork or chain are not among them."""
         now = self.clock()
-        return sorted(range(len(self.nodes)), key=lambda i: (self._failed_until.get(i, 0.0) > now, i))
+        standings = self.standings or Standings(len(self.nodes))
+        ranked = [(rank, i) for i in range(len(self.nodes)) if (rank := standings.rank(i)) is not None]
+        return [i for _, i in sorted(ranked, key=lambda row: (self._failed_until.get(row[1], 0.0) > now, row))]
+
+    def outranked(self, index: int) -> bool:
+        """Whether another node stands better; one that only failed lately is not outranked."""
+        if self.standings is None:
+            return False
+        ranks = [self.standings.rank(i) for i in range(len(self.nodes))]
+        own = ranks[index]
+        return any(rank is not None and (own is None or rank < own) for rank in ranks)
 
     async def call(self, what: str, ask: Callable[[N], Awaitable[T]], deadline_seconds: float) -> T:
         """The first usable answer; ChainUnavailable with all causes when no node gives one in time."""
         causes = []
         end = self.clock() + deadline_seconds
-        for place, index in enumerate(self.order()):
+        order = self.order()
+        if not order:
+            raise ChainUnavailable(f"{what}: every chain node is on another fork or chain. Check spec.chain.nodes.")
+        for place, index in enumerate(order):
             left = end - self.clock()
             if left <= 0:
                 break
             # Every node but the last leaves time for the next one.
-            share = left if place == len(self.nodes) - 1 else left * 0.6
+            share = left if place == len(order) - 1 else left * 0.6
             try:
                 async with asyncio.timeout(share):
                     answer = await ask(self.nodes[index])

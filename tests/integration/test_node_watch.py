@@ -1,0 +1,171 @@
+"""Several chain nodes: one that lags, strayed or is of another chain is found out and not asked (NEW-14)."""
+
+import asyncio
+import contextlib
+import random
+from pathlib import Path
+
+import aiohttp
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from localnet.chain import Chain
+from localnet.genesis import load_genesis
+from localnet.server import serve
+from relayctl.main import main
+from shannon.chain.client import ChainClient
+from shannon.chain.comet import CometClient
+from shannon.chain.feed import BlockFeed
+from shannon.chain.nodes import NodeAddress
+from shannon.chain.standing import Standing, Standings, Verdict
+from shannon.chain.watch import NodeWatch
+from shannon.errors import ChainUnavailable
+from world import World
+
+# The hash of a localnet's block follows from its genesis and steps alone: two of the same are two nodes of one chain.
+NODES = {
+    "stale": {}, "strayed": {"time": 1}, "foreign": {"chain_id": "other"}, "good": {}, "better": {},
+}  # fmt: skip
+HEIGHTS = {"stale": 3, "strayed": 30, "foreign": 30, "good": 10, "better": 12}
+
+
+class Nodes:
+    """The running nodes with both clients over all of them, and their watch."""
+
+    def __init__(self, localnets, http):
+        self.localnets = localnets
+        self.addresses = [NodeAddress.parse(net.grpc_url, net.rpc_url) for net in localnets.values()]
+        self.standings = Standings(len(localnets))
+        self.chain = ChainClient(self.addresses, 2.0, self.standings)
+        self.comet = CometClient(self.addresses, http, 2.0, 1.0, self.standings)
+        self.told = {}
+        self.watch = NodeWatch(
+            self.addresses, "pocket", self.standings, timeout_seconds=2.0, told=self.told.__setitem__
+        )
+
+    def by_name(self):
+        return dict(zip(self.localnets, (v.standing for v in self.standings.verdicts), strict=True))
+
+
+@contextlib.asynccontextmanager
+async def running(*names):
+    async with contextlib.AsyncExitStack() as stack:
+        localnets = {}
+        for name in names:
+            net = await stack.enter_async_context(serve(Chain(World().genesis(**NODES[name]))))
+            while net.chain.height < HEIGHTS[name]:
+                net.step()
+            localnets[name] = net
+        nodes = Nodes(localnets, await stack.enter_async_context(aiohttp.ClientSession()))
+        await stack.enter_async_context(nodes.chain)
+        await stack.enter_async_context(nodes.watch)
+        yield nodes
+
+
+async def test_stale_strayed_and_foreign_nodes_are_found_out_and_queries_go_to_the_others():
+    async with running("stale", "strayed", "foreign", "good", "better") as nodes:
+        assert (await nodes.chain.latest_block()).height == 3
+        await nodes.watch.look()
+        assert nodes.by_name() == {
+            "stale": Standing.BEHIND, "strayed": Standing.FORKED, "foreign": Standing.FOREIGN,
+            "good": Standing.GOOD, "better": Standing.GOOD,
+        }  # fmt: skip
+        assert (await nodes.chain.latest_block()).height == 10
+        assert (await nodes.comet.block()).height == 10
+        assert set(nodes.told) == {address.name for address in nodes.addresses}
+        assert nodes.told[nodes.addresses[0].name].lag == 9
+
+
+async def test_a_node_that_caught_up_is_asked_first_again():
+    async with running("stale", "better") as nodes:
+        await nodes.watch.look()
+        assert (await nodes.chain.latest_block()).height == 12
+        while nodes.localnets["stale"].chain.height < 13:
+            nodes.localnets["stale"].step()
+        await nodes.watch.look()
+        assert nodes.by_name() == {"stale": Standing.GOOD, "better": Standing.GOOD}
+        assert (await nodes.chain.latest_block()).height == 13
+
+
+async def test_two_nodes_that_contradict_each_other_are_both_kept_and_said_to_be_in_dispute(caplog):
+    async with running("strayed", "better") as nodes:
+        await nodes.watch.look()
+        assert set(nodes.by_name().values()) == {Standing.DISPUTED}
+        assert (await nodes.chain.latest_block()).height == 30
+        assert "the nodes are split" in caplog.text
+
+
+async def test_silent_nodes_are_asked_last_and_one_node_alone_is_never_judged():
+    async with running("good") as nodes:
+        await nodes.watch.run(0.0)
+        assert nodes.told == {}
+    dead = NodeAddress.parse("127.0.0.1:1", "http://127.0.0.1:1")
+    standings = Standings(2)
+    async with NodeWatch([dead, dead], "pocket", standings, timeout_seconds=0.2) as watch:
+        await watch.look()
+    assert {v.standing for v in standings.verdicts} == {Standing.SILENT}
+
+
+async def test_the_block_feed_leaves_a_node_that_fell_behind_though_its_connection_lives():
+    async with running("good", "better") as nodes:
+        seen, first, beyond = [], asyncio.Event(), asyncio.Event()
+
+        async def on_block(block):
+            seen.append(block.height)
+            first.set()
+            if block.height > 12:
+                beyond.set()
+
+        feed = BlockFeed(nodes.comet, on_block, poll_seconds=0.05, chance=random.Random(1))
+        following = asyncio.create_task(feed.run())
+        await first.wait()
+        for _ in range(8):  # the first node stands still from now on
+            nodes.localnets["better"].step()
+        await nodes.watch.look()
+        async with asyncio.timeout(30):
+            await beyond.wait()
+        following.cancel()
+        assert seen == sorted(set(seen))
+        assert nodes.by_name() == {"good": Standing.BEHIND, "better": Standing.GOOD}
+
+
+TRIAL = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
+
+
+async def checked(folder, first, second, backend):
+    """What `relayctl config validate --check-chain` says of the trial with two nodes."""
+    text = (TRIAL / "relayminer.yaml").read_text()
+    nodes = [{"grpc": net.grpc_url, "rpc": net.rpc_url} for net in (first, second)]
+    miner = yaml.safe_load(text.replace("backend:8545", f"127.0.0.1:{backend}"))
+    miner["spec"]["chain"] |= {"nodes": nodes, "gasPrice": "0.001upokt"}
+    (folder / "relayminer.yaml").write_text(yaml.safe_dump(miner))
+    files = [str(folder / "relayminer.yaml"), str(TRIAL / "suppliers.yaml")]
+    command = ["config", "validate", *files, "--check-chain", "--timeout", "2"]
+    return await asyncio.to_thread(CliRunner().invoke, main, command)
+
+
+async def test_a_configuration_is_checked_with_the_chain_before_it_is_applied(tmp_path):
+    genesis = load_genesis(TRIAL / "genesis.yaml")
+    backend = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    port = backend.sockets[0].getsockname()[1]
+    costly = genesis.model_copy(update={"minimum_gas_price": "0.002upokt"})
+    stranger = genesis.model_copy(update={"chain_id": "other"})
+    async with backend, serve(Chain(genesis)) as one, serve(Chain(costly)) as dear, serve(Chain(stranger)) as other:
+        for net in (one, dear, other):
+            net.step()  # the very first block has no time
+        good = await checked(tmp_path, one, one, port)
+        assert (good.exit_code, "0 errors, 0 notes" in good.output) == (0, True), good.output
+        bad = await checked(tmp_path, dear, other, port)
+        assert bad.exit_code == 1
+        assert "it is on chain 'other', not on 'pocket'" in bad.output
+        assert "no transaction below 0.002upokt a gas" in bad.output
+        alone = await checked(tmp_path, other, other, port)
+        assert "every chain node is on another fork or chain" in alone.output
+
+
+async def test_announcements_without_any_usable_node_say_so():
+    async with running("foreign") as nodes:
+        nodes.standings.verdicts = (Verdict(Standing.FOREIGN),)
+        with pytest.raises(ChainUnavailable, match="another fork or chain"):
+            await anext(nodes.comet.heights())

@@ -1,0 +1,64 @@
+"""What a miner has to say of the chain's nodes beside whether blocks arrive: for /report, /status and metrics."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from miner import metrics
+from shannon.chain.client import ChainClient
+from shannon.chain.model import Block
+from shannon.chain.preflight import clock_problem, gas_price_problem
+from shannon.chain.standing import Standing, Verdict
+from shannon.errors import PocketError
+from shannon.transactions.build import GasPrice
+
+
+class ChainNotes:
+    """Remembers the latest verdicts; texts hold no figure that changes with each block."""
+
+    def __init__(self, gas_price: GasPrice, block_seconds: float, wall_clock_ns: Callable[[], int]) -> None:
+        self._gas_price = gas_price
+        self._block_seconds = block_seconds
+        self._wall_clock_ns = wall_clock_ns
+        self._nodes: dict[str, Verdict] = {}
+        self._clock = ""
+        self._gas = ""
+        self._seen = False
+
+    def tell(self, name: str, verdict: Verdict) -> None:
+        """A node's verdict (`NodeWatch`)."""
+        self._nodes[name] = verdict
+        metrics.NODE_LAG.labels(name).set(verdict.lag)
+        counts = Counter(found.standing for found in self._nodes.values())
+        for standing in Standing:
+            metrics.NODES.labels(standing.value).set(counts[standing])
+
+    def block(self, block: Block) -> None:
+        """A new block. The first one says nothing: the chain may have stood still before this process started."""
+        age = self._wall_clock_ns() - block.time.nanoseconds
+        metrics.BLOCK_AGE.set(age / 1e9)
+        if self._seen:
+            self._clock = clock_problem(block.time.nanoseconds, self._wall_clock_ns(), self._block_seconds)
+        self._seen = True
+
+    async def look(self, chain: ChainClient) -> None:
+        """Asks for the least gas price; an unanswered question changes nothing."""
+        try:
+            self._gas = gas_price_problem(await chain.minimum_gas_price(), self._gas_price)
+        except PocketError:
+            return
+
+    def rows(self) -> list[Mapping[str, str]]:
+        """Reason and text of everything that is not as it should be, the worst first."""
+        found = [("GasPriceTooLow", self._gas), ("ClockSkewed", self._clock)]
+        for name, verdict in sorted(self._nodes.items()):
+            if verdict.standing is not Standing.GOOD:
+                found.append(("NodesDiffer", f"Chain node {name} is {verdict.standing.value}: see spec.chain.nodes."))
+        return [{"reason": reason, "text": text} for reason, text in found if text]
+
+    def nodes(self) -> Mapping[str, Any]:
+        """Standing, lag in blocks and reason of each node; empty where there is one only."""
+        return {
+            name: {"standing": found.standing.value, "lag_blocks": found.lag, "reason": found.reason}
+            for name, found in sorted(self._nodes.items())
+        }

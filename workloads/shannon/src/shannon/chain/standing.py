@@ -1,0 +1,106 @@
+"""Which of several nodes may be asked, judged by comparing what they say of the chain: pure.
+
+A node that answers is not yet a node that is right: it may lag, follow another fork after a failed upgrade, or belong
+to another chain. Nodes are compared at a height that all of them have; the hash that more than half of them give is
+the chain's.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+COMPARABLE_BLOCKS: Final = 100
+"""A node further behind than this is not compared by hash: others may have pruned that block."""
+ALLOWED_LAG_BLOCKS: Final = 2
+
+
+class Standing(StrEnum):
+    """How a node compares with the others, best first."""
+
+    GOOD = "good"
+    DISPUTED = "disputed"  # the nodes are split, no hash has more than half of them
+    BEHIND = "behind"
+    SILENT = "silent"
+    FORKED = "forked"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one node said at one look; `hash` is of the compared height, None where it has none."""
+
+    height: int = 0
+    chain_id: str = ""
+    hash: bytes | None = None
+    problem: str = ""
+
+    @property
+    def answered(self) -> bool:
+        """Whether it told a height."""
+        return self.height > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A node's standing; `lag` in blocks behind the best node of the chain."""
+
+    standing: Standing = Standing.GOOD
+    lag: int = 0
+    reason: str = ""
+
+    @property
+    def rank(self) -> tuple[int, int] | None:
+        """Smaller is asked sooner; None is never asked."""
+        if self.standing in (Standing.FORKED, Standing.FOREIGN):
+            return None
+        if self.standing is Standing.BEHIND:
+            return 1, self.lag
+        return (2, 0) if self.standing is Standing.SILENT else (0, 0)
+
+
+def compared_height(sights: Sequence[Sight], chain_id: str) -> int:
+    """The highest height that every comparable node of the chain has; 0 where there are fewer than two."""
+    heights = [s.height for s in sights if s.answered and s.chain_id == chain_id]
+    near = [height for height in heights if height > max(heights) - COMPARABLE_BLOCKS]
+    return min(near) if len(near) > 1 else 0
+
+
+def judge(sights: Sequence[Sight], chain_id: str, allowed_lag: int = ALLOWED_LAG_BLOCKS) -> tuple[Verdict, ...]:
+    """A verdict for each node, in their order. `sights` hold the hash at `compared_height`."""
+    hashes = Counter(s.hash for s in sights if s.answered and s.chain_id == chain_id and s.hash is not None)
+    agreed, voices = max(hashes.items(), key=lambda row: row[1], default=(None, 0))
+    split = len(hashes) > 1 and voices * 2 <= hashes.total()
+
+    def forked(sight: Sight) -> bool:
+        return not split and sight.hash is not None and sight.hash != agreed
+
+    best = max((s.height for s in sights if s.answered and s.chain_id == chain_id and not forked(s)), default=0)
+
+    def one(sight: Sight) -> Verdict:
+        if not sight.answered:
+            return Verdict(Standing.SILENT, 0, sight.problem or "no answer")
+        if sight.chain_id != chain_id:
+            return Verdict(Standing.FOREIGN, 0, f"it is on chain {sight.chain_id!r}, not on {chain_id!r}")
+        lag = max(0, best - sight.height)
+        if forked(sight):
+            return Verdict(Standing.FORKED, lag, "most other nodes have another block at the same height")
+        if split and sight.hash is not None:  # behind whom, nobody can tell
+            return Verdict(Standing.DISPUTED, 0, "the nodes are split over the block at the same height")
+        if lag > allowed_lag:
+            return Verdict(Standing.BEHIND, lag, f"it is {lag} blocks behind the best node")
+        return Verdict(Standing.GOOD, lag)
+
+    return tuple(one(sight) for sight in sights)
+
+
+class Standings:
+    """The latest verdicts, shared by all clients of the same nodes."""
+
+    def __init__(self, nodes: int) -> None:
+        self.verdicts: tuple[Verdict, ...] = (Verdict(),) * nodes
+
+    def rank(self, index: int) -> tuple[int, int] | None:
+        """As `Verdict.rank`."""
+        return self.verdicts[index].rank

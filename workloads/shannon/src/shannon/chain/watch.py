@@ -1,0 +1,92 @@
+"""Looking at all nodes side by side, so that one that lags or strayed is not asked (`shannon.chain.standing`)."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from shannon.chain.client import ChainClient
+from shannon.chain.nodes import NodeAddress
+from shannon.chain.standing import Sight, Standing, Standings, Verdict, compared_height, judge
+from shannon.errors import PocketError
+
+_LOG = logging.getLogger("shannon.chain.watch")
+Told = Callable[[str, Verdict], None]
+
+
+class NodeWatch:
+    """Asks every node for its height and hash, and keeps `standings` up to date. With one node it does nothing."""
+
+    def __init__(
+        self,
+        addresses: Sequence[NodeAddress],
+        chain_id: str,
+        standings: Standings,
+        *,
+        timeout_seconds: float = 5.0,
+        told: Told = lambda name, verdict: None,
+    ) -> None:
+        """`told` gets every node's name (host:port) and verdict after each look."""
+        self._names = [address.name for address in addresses]
+        self._clients = [ChainClient([address], timeout_seconds) for address in addresses]
+        self._chain_id = chain_id
+        self._standings = standings
+        self._told = told
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for client in self._clients:
+            await client.close()
+
+    async def look(self) -> None:
+        """One look at all of them; never raises for a node's sake."""
+        if len(self._clients) < 2:
+            return
+        sights = await asyncio.gather(*map(self._sight, self._clients))
+        height = compared_height(sights, self._chain_id)
+        if height:
+            sights = await asyncio.gather(*map(self._with_hash, self._clients, sights, [height] * len(sights)))
+        before, self._standings.verdicts = self._standings.verdicts, judge(sights, self._chain_id)
+        for name, old, new in zip(self._names, before, self._standings.verdicts, strict=True):
+            self._told(name, new)
+            if old.standing is not new.standing:
+                _say(name, new)
+
+    async def _sight(self, client: ChainClient) -> Sight:
+        try:
+            block = await client.latest_block()
+            return Sight(block.height, await client.chain_id(), block.hash)
+        except PocketError as error:
+            return Sight(problem=str(error))
+
+    async def _with_hash(self, client: ChainClient, sight: Sight, height: int) -> Sight:
+        if not sight.answered or sight.height == height:
+            return sight
+        try:
+            found = (await client.block(height)).hash if sight.height > height else None
+        except PocketError:
+            found = None  # pruned, or it just went away: nothing to compare
+        return replace(sight, hash=found)
+
+    async def run(self, seconds: float, chance: random.Random | None = None) -> None:
+        """For ever, every so many seconds."""
+        chance = chance or random.Random()  # noqa: S311 - jitter
+        while len(self._clients) > 1:
+            await self.look()
+            await asyncio.sleep(seconds * chance.uniform(0.8, 1.2))
+
+
+def _say(name: str, verdict: Verdict) -> None:
+    if verdict.standing is Standing.GOOD:
+        _LOG.info("chain node %s is as good as the others again", name)
+    elif verdict.rank is None:
+        _LOG.error("chain node %s is not asked any more: %s. See spec.chain.nodes.", name, verdict.reason)
+    else:
+        _LOG.warning("chain node %s: %s", name, verdict.reason)
