@@ -10,6 +10,7 @@ import subprocess
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,8 @@ class FakeKubelet:
     """Makes pods of a namespace run as far as the API shows it, and answers /report as the workloads would.
 
     A pod sees its mounted key Secret when it starts and when its annotations change, as with a real kubelet. `open`
-    holds the number of open sessions by supplier; `broken` makes every pod with this component wait with a reason.
+    holds the number of open sessions by supplier; `broken` makes every pod with this component (a canary's: "canary")
+    wait with a reason; `recent` is what relayers say of their last relays.
     """
 
     api: KubeApi
@@ -153,6 +155,7 @@ class FakeKubelet:
     redis_problem: str = ""
     chain: list[dict[str, str]] = field(default_factory=list)
     broken: dict[str, tuple[str, str]] = field(default_factory=dict)
+    recent: dict[str, dict[str, float]] = field(default_factory=dict)
     running: bool = True
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _addresses: dict[str, str] = field(default_factory=dict)
@@ -204,6 +207,7 @@ class FakeKubelet:
         publics = sorted(PrivateKey.from_hex(key).public_key for key in keys.values())
         digest = hashlib.sha256(b"".join(publics)).hexdigest() if publics else ""
         body = {"component": component, "keys": digest, "addresses": sorted(keys), "height": 7, "problems": []}
+        body["recent"] = self.recent.get("canary" if "-canary-" in name else component, {})
         if component == "miner":
             body |= {
                 "role": "active" if name.endswith("-0") else "standby", "redis": self.redis_problem,
@@ -236,10 +240,12 @@ class FakeKubelet:
     async def _status(self, pod: dict[str, Any], component: str) -> None:
         name = pod["metadata"]["name"]
         status = pod.get("status") or {}
-        if component in self.broken:
-            reason, message = self.broken[component]
+        is_canary = (pod["metadata"].get("labels") or {}).get("pocket.network/track") == "canary"
+        broken = self.broken.get("canary" if is_canary else component)
+        if broken is not None:
+            reason, message = broken
             waiting = [{
-                "name": component, "image": "i", "imageID": "", "ready": False, "restartCount": 1,
+                "name": component, "image": "i", "imageID": "", "ready": False, "restartCount": 0,
                 "state": {"waiting": {"reason": reason, "message": message}},
             }]  # fmt: skip
             conditions = [{"type": "Ready", "status": "False"}]
@@ -255,7 +261,10 @@ class FakeKubelet:
             address = self._addresses.get(name, "127.9.9.9")
             wanted = {
                 "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
-                "conditions": [{"type": t, "status": "True"} for t in ("PodScheduled", "ContainersReady", "Ready")],
+                "conditions": [
+                    {"type": t, "status": "True", "lastTransitionTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+                    for t in ("PodScheduled", "ContainersReady", "Ready")
+                ],
                 "containerStatuses": None,
             }  # fmt: skip
         with contextlib.suppress(Missing):

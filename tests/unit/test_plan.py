@@ -2,7 +2,7 @@
 
 import base64
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -11,51 +11,12 @@ from pocket_operator.drift import covers, drifted, stamped
 from pocket_operator.plan import drifted_children, key_digest, plan
 from pocket_operator.reasons import Reason
 from pocket_operator.relay_miner_status import relay_miner_status
-from pocket_operator.snapshot import Pod, Report, SecretView, Snapshot
+from pocket_operator.snapshot import Report, SecretView
 from pocket_operator.supplier_status import supplier_status
-from resources import address, changed, key_of, relay_miner, supplier
+from resources import address, changed, key_of
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.keys.loading import KeySet
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def with_uid(resource, uid, **metadata):
-    return {**resource, "metadata": {**resource["metadata"], "uid": uid, "generation": 1, **metadata}}
-
-
-def gone(resource, seconds_ago=10.0, *, held=True):
-    stamp = (NOW - timedelta(seconds=seconds_ago)).isoformat()
-    finalizers = [names.FINALIZER] if held else []
-    return {**resource, "metadata": {**resource["metadata"], "deletionTimestamp": stamp, "finalizers": finalizers}}
-
-
-RM = with_uid(relay_miner("ns"), "rm")
-ALICE = with_uid(supplier("ns"), "alice")
-POD = Pod("main-relayer-1", "p1", names.RELAYER, ready=True, deleting=False, ip="10.0.0.1")
-MINER_POD = Pod("main-miner-0", "p2", names.MINER, ready=True, deleting=False, ip="10.0.0.2")
-
-
-def relayer_report(*addresses: str) -> Report:
-    return Report("main-relayer-1", {"component": "relayer", "addresses": list(addresses)}, 0.0)
-
-
-def miner_report(open_sessions: int = 0, **more) -> Report:
-    row = {"open": open_sessions, "staked": True, "stake": {"services": ["eth"]}, **more}
-    body = {"component": "miner", "role": "active", "addresses": [address("alice")],
-            "owned": [address("alice")], "suppliers": {address("alice"): row}}  # fmt: skip
-    return Report("main-miner-0", body, 0.0)
-
-
-def snapshot(**more) -> Snapshot:
-    return Snapshot(
-        **{
-            "now": NOW, "clock": 100.0, "namespace": "ns", "name": "main", "relay_miner": RM, "suppliers": (ALICE,),
-            "owners": {address("alice"): "alice"}, "secrets": {"alice-key": SecretView({"hex": key_of("alice")})},
-            "published": SecretView({address("alice"): key_of("alice")}), "children": {}, "pods": (POD, MINER_POD),
-            "keeper_uid": "keeper", **more,
-        }
-    )  # fmt: skip
+from snapshots import ALICE, MINER_POD, NOW, POD, RM, gone, miner_report, relayer_report, snapshot
 
 
 def published(found, component) -> set[str]:

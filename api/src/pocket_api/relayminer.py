@@ -123,6 +123,31 @@ class ResponseCompression(Model):
     min_bytes: int = Field(default=1024, ge=0, le=2**30, description="Smaller answers are sent as they are.")
 
 
+class Rollout(Model):
+    """How a new image or a changed rolling configuration reaches the relayers.
+
+    RollingUpdate: pod by pod, as each becomes ready. Canary: on one further pod first, that serves its share of the
+    relays; only if it stays good the others follow, else they stay as they are.
+    """
+
+    strategy: Literal["RollingUpdate", "Canary"] = Field(default="RollingUpdate", description="Hot.")
+    observe_seconds: int = Field(
+        default=120, ge=0, le=86400, description="Seconds for which a ready canary is watched. Hot."
+    )
+    ready_seconds: int = Field(
+        default=300, ge=1, le=86400, description="Seconds in which a canary must become ready. Hot."
+    )
+    max_more_errors_percent: float = Field(
+        default=5.0,
+        ge=0,
+        le=100,
+        description="Failed relays of the canary, in percentage points above those of the other relayers. Hot.",
+    )
+    max_latency_factor: float = Field(
+        default=3.0, ge=1, le=1000, description="Mean time of the canary's relays over that of the others'. Hot."
+    )
+
+
 _ONE_SCALE = "name replicas or autoscaling, not both"
 
 
@@ -149,6 +174,7 @@ class Relayer(Model):
         default=30.0, ge=0, le=3600, description="Seconds for running requests after SIGTERM. Rolling."
     )
     image: str | None = Field(default=None, max_length=512, description="Default: the operator's release. Rolling.")
+    rollout: Rollout = Rollout()
     resources: Resources = Resources()
     service: ServicePort = ServicePort()
     ingress: Ingress | None = None

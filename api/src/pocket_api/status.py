@@ -52,6 +52,13 @@ class KeySetStatus(Model):
     loaded_by: str = Field(default="", description="Pods that report the published set, as in 3/3.")
 
 
+class RolloutStatus(Model):
+    """Where a new revision of the relayers stands."""
+
+    phase: str = Field(default="", description="Empty, Observing while a canary runs, or Failed.")
+    revision: str = Field(default="", description="Digest of the pod template that is wanted.")
+
+
 class RelayMinerStatus(Model):
     """Status of a RelayMiner."""
 
@@ -59,6 +66,7 @@ class RelayMinerStatus(Model):
     conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=list_map("type"))] = ()
     relayers: Workload = Workload()
     miners: Workload = Workload()
+    rollout: RolloutStatus = RolloutStatus()
     suppliers: int = Field(default=0, description="Suppliers that name this RelayMiner.")
     keys: KeySetStatus = KeySetStatus()
     height: int = Field(default=0, description="Latest block that a miner reports.")

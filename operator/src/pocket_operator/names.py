@@ -15,6 +15,9 @@ LABEL_COMPONENT = "app.kubernetes.io/component"
 LABEL_NAME = "app.kubernetes.io/name"
 LABEL_PART_OF = "app.kubernetes.io/part-of"
 LABEL_RELAY_MINER = f"{GROUP}/relayminer"
+LABEL_TRACK = f"{GROUP}/track"
+CANARY = "canary"
+"""Value of the track label on a canary and its pods; the other relayers have none."""
 
 ANNOTATION_DESIRED = f"{GROUP}/desired"
 """Digest of what the operator last applied: tells that a field was taken back, which a comparison cannot."""
@@ -24,6 +27,12 @@ ANNOTATION_KEYS = f"{GROUP}/keys-digest"
 ANNOTATION_RESTARTED = f"{GROUP}/restarted-at"
 ANNOTATION_RECONCILE = f"{GROUP}/reconcile"
 ANNOTATION_REQUESTED = f"{GROUP}/reconcile-requested-at"
+ANNOTATION_REVISION = f"{GROUP}/revision"
+"""Of a canary and its pods: the digest of the pod template that is tried."""
+ANNOTATION_FAILED = f"{GROUP}/failed"
+"""Of a canary: why its revision must not reach the other relayers."""
+ANNOTATION_PROMOTE = f"{GROUP}/promote"
+"""Of a RelayMiner: a revision that goes to all relayers, whatever its canary does."""
 ANNOTATION_FORCE_DELETE = f"{GROUP}/force-delete"
 
 FINALIZER = f"{GROUP}/drain"
@@ -40,6 +49,21 @@ INHERITED_LABELS = frozenset({"team", "environment", "cost-center", "app.kuberne
 def relayer(name: str) -> str:
     """Deployment, Service, ServiceAccount and more of the relayers."""
     return f"{name}-relayer"
+
+
+def canary(name: str) -> str:
+    """Deployment of the relayer that tries a new revision."""
+    return f"{name}-relayer-canary"
+
+
+def canary_config(name: str) -> str:
+    """ConfigMap of what rolls, for the canary."""
+    return f"{name}-config-canary"
+
+
+def revision(name: str) -> str:
+    """ConfigMap of the revision that the relayers run while canaries are wanted."""
+    return f"{name}-relayer-revision"
 
 
 def miner(name: str) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
@@ -17,9 +17,12 @@ from pocket_operator import names
 from pocket_operator.children import desired
 from pocket_operator.children.config import hot_text
 from pocket_operator.children.context import Context, PublishedSupplier
+from pocket_operator.children.relayer import revision
 from pocket_operator.draining import Drain, drain_of, forced, overdue
 from pocket_operator.drift import drifted, stamped
 from pocket_operator.reasons import Reason
+from pocket_operator.revision import Revision, RolloutPlan
+from pocket_operator.rollout import Sight, plan_rollout
 from pocket_operator.snapshot import ChildKey, Snapshot
 from pocket_operator.supplier_keys import Finding, examine
 from shannon.crypto.ecdsa import PrivateKey
@@ -106,6 +109,8 @@ def plan(snapshot: Snapshot) -> Plan:
     if trouble is not None and not deleting:
         return Plan(None, findings, drains, trouble, release=_released(findings, drains))
     context = _context(snapshot, parsed, findings, drains, redis_digest=redis_digest, deleting=deleting)
+    if not deleting:
+        context = replace(context, rollout=_rollout(snapshot, context))
     wanted = tuple(stamped(child) for child in desired(context))
     digests = {
         names.RELAYER: key_digest([s.key_hex for s in context.suppliers if not s.draining]),
@@ -236,6 +241,23 @@ def _context(
         deleting=deleting,
         keeper_uid=snapshot.keeper_uid,
     )
+
+
+def _rollout(snapshot: Snapshot, context: Context) -> RolloutPlan:
+    """How far a new revision of the relayers is."""
+    chosen = context.relay_miner.spec.relayer
+    annotations = (snapshot.relay_miner or {})["metadata"].get("annotations") or {}
+    deployment = snapshot.children.get(("Deployment", names.relayer(context.name)))
+    sight = Sight(
+        now=snapshot.now,
+        steady_exists=deployment is not None and chosen.replicas != 0,
+        kept=Revision.kept(snapshot.children.get(("ConfigMap", names.revision(context.name)))),
+        canary=snapshot.children.get(("Deployment", names.canary(context.name))),
+        pods=[pod for pod in snapshot.pods if pod.revision],
+        reports=snapshot.reports,
+        promoted=annotations.get(names.ANNOTATION_PROMOTE, ""),
+    )
+    return plan_rollout(revision(context), chosen.rollout, sight)
 
 
 def _protected(

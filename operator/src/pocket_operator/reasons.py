@@ -16,6 +16,7 @@ class Reason(StrEnum):
     NOT_PAUSED = "NotPaused"
     # going on
     ROLLING_OUT = "RollingOut"
+    OBSERVING_CANARY = "ObservingCanary"
     LOADING_KEYS = "LoadingKeys"
     DRAINING = "Draining"
     PAUSED = "Paused"
@@ -50,10 +51,13 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     FOREIGN_OBJECT = "ForeignObject"
     REFUSED_BY_API = "RefusedByAPI"
+    CANARY_FAILED = "CanaryFailed"
 
 
-PASSING = frozenset({Reason.ROLLING_OUT, Reason.LOADING_KEYS, Reason.DRAINING, Reason.PAUSED})
+PASSING = frozenset({Reason.ROLLING_OUT, Reason.OBSERVING_CANARY, Reason.LOADING_KEYS, Reason.DRAINING, Reason.PAUSED})
 """On the way: told as normal Events, not as warnings."""
 
-STALLING = frozenset({Reason.KEY_IN_USE, Reason.INVALID_SPEC, Reason.FOREIGN_OBJECT, Reason.REFUSED_BY_API})
+STALLING = frozenset(
+    {Reason.KEY_IN_USE, Reason.INVALID_SPEC, Reason.FOREIGN_OBJECT, Reason.REFUSED_BY_API, Reason.CANARY_FAILED}
+)
 """Only an edit helps: these make Stalled true. Everything else recovers by itself once its cause is gone."""

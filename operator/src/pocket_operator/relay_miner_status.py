@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pocket_api.status import ConditionType, KeySetStatus, RelayMinerStatus, Workload
+from pocket_api.status import ConditionType, KeySetStatus, RelayMinerStatus, RolloutStatus, Workload
 from pocket_operator import names
 from pocket_operator.conditions import Fact, conditions, true_if
 from pocket_operator.plan import Plan
@@ -19,7 +19,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     stateful = snapshot.children.get(("StatefulSet", names.miner(snapshot.name)))
     relayers = _workload(deployment, names.selector(snapshot.name, names.RELAYER))
     miners = _workload(stateful, names.selector(snapshot.name, names.MINER))
-    reports = list(snapshot.reports)
+    reports = list(snapshot.steady_reports)
     keys, loaded = _keys(snapshot, plan, reports)
     redis, chain = _redis(reports), _chain(reports)
     claims = _claims(reports)
@@ -35,6 +35,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
         conditions=conditions(facts, before, generation, snapshot.now),
         relayers=relayers,
         miners=miners,
+        rollout=_rollout(plan),
         suppliers=len(snapshot.suppliers),
         keys=KeySetStatus(
             published=len([s for s in plan.context.suppliers if not s.draining]) if plan.context else 0,
@@ -45,6 +46,13 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
         version=str(container.get("image", "")),
         endpoint=f"http://{names.relayer(snapshot.name)}.{snapshot.namespace}.svc:{port}",
     )
+
+
+def _rollout(plan: Plan) -> RolloutStatus:
+    found = plan.context.rollout if plan.context else None
+    if found is None or found.canary is None:
+        return RolloutStatus(revision=found.steady.name if found is not None and found.keeps else "")
+    return RolloutStatus(phase="Failed" if found.failed else "Observing", revision=found.canary.name)
 
 
 def _container(deployment: Object | None) -> Object:
@@ -156,7 +164,19 @@ def _problem(
         return Reason.PODS_NOT_READY, found
     if keys.reason is Reason.SUPPLIERS_WAIT and plan.context is not None and not plan.context.suppliers:
         return keys.reason, keys.message
-    return None
+    return _canary_problem(plan)
+
+
+def _canary_problem(plan: Plan) -> tuple[Reason, str] | None:
+    context = plan.context
+    if context is None or context.rollout is None or context.rollout.canary is None or not context.rollout.failed:
+        return None
+    revision = context.rollout.canary.name
+    return Reason.CANARY_FAILED, (
+        f"The canary of revision {revision} failed: {context.rollout.failed}. The other relayers stay as they are. "
+        "Correct or revert the change, or let it through: "
+        f"kubectl annotate rm {context.name} {names.ANNOTATION_PROMOTE}={revision}"
+    )
 
 
 def _pod_problem(snapshot: Snapshot, keys: Fact, workloads: tuple[Object | None, ...]) -> str:
@@ -165,13 +185,13 @@ def _pod_problem(snapshot: Snapshot, keys: Fact, workloads: tuple[Object | None,
         for row in ((workload or {}).get("status") or {}).get("conditions") or ():
             if row.get("type") == "ReplicaFailure" and row.get("status") == "True":
                 return str(row.get("message", ""))[:500]
-    unready = {pod.name: pod for pod in snapshot.pods if not pod.ready and not pod.deleting}
+    unready = {pod.name: pod for pod in snapshot.steady_pods if not pod.ready and not pod.deleting}
     for pod in unready.values():
         if pod.problem:
             return f"Pod {pod.name}: {pod.problem}"
     if keys.reason is Reason.LOADING_KEYS:
         return ""
-    for report in snapshot.reports:
+    for report in snapshot.steady_reports:
         said = [p for p in report.problems if "have not reported yet" not in p and p != "draining"]
         if report.pod in unready and said:
             return f"Pod {report.pod}: {said[0]}"
@@ -187,13 +207,19 @@ def _summary(snapshot: Snapshot, plan: Plan, problem: tuple[Reason, str] | None,
     if deleting:
         left = sum(not drain.done for drain in plan.drains.values())
         going_on = (Reason.DRAINING, f"Being deleted: {left} suppliers still have claims or proofs to finish.")
+    elif plan.context is not None and plan.context.rollout is not None and plan.context.rollout.message:
+        tried = plan.context.rollout
+        named = tried.canary.name if tried.canary else ""
+        going_on = (Reason.OBSERVING_CANARY, f"A canary tries revision {named}: {tried.message}.")
     elif rolling:
         going_on = (Reason.ROLLING_OUT, "Pods are being started or replaced.")
     if plan.paused:
         ready = Fact(ConditionType.READY, "Unknown", Reason.PAUSED, "Paused: the operator leaves everything as it is.")
         going_on = None
-    elif problem is not None:
+    elif problem is not None and problem[0] is not Reason.CANARY_FAILED:
         ready = Fact(ConditionType.READY, "False", *problem)
+    elif going_on is not None and going_on[0] is Reason.OBSERVING_CANARY:
+        pass  # the others serve as before
     elif going_on is not None:
         ready = Fact(ConditionType.READY, "False", *going_on)
     return [

@@ -46,21 +46,32 @@ class Pod:
     ip: str = ""
     keys_digest: str = ""
     problem: str = ""
+    revision: str = ""
+    """Of a canary's pod: what it tries. Empty for all others."""
+    ready_since: datetime | None = None
+    restarts: int = 0
 
     @classmethod
     def of(cls, pod: Object) -> "Pod":
         """From the API's object."""
         metadata, status = pod["metadata"], pod.get("status") or {}
         conditions = {row["type"]: row for row in status.get("conditions") or ()}
+        ready = conditions.get("Ready", {})
+        since = ready.get("lastTransitionTime")
+        annotations, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
+        is_canary = labels.get(names.LABEL_TRACK) == names.CANARY
         return cls(
             name=metadata["name"],
             uid=metadata["uid"],
-            component=(metadata.get("labels") or {}).get(names.LABEL_COMPONENT, ""),
-            ready=conditions.get("Ready", {}).get("status") == "True",
+            component=labels.get(names.LABEL_COMPONENT, ""),
+            ready=ready.get("status") == "True",
             deleting=bool(metadata.get("deletionTimestamp")),
             ip=status.get("podIP") or "",
-            keys_digest=(metadata.get("annotations") or {}).get(names.ANNOTATION_KEYS, ""),
+            keys_digest=annotations.get(names.ANNOTATION_KEYS, ""),
             problem=_pod_problem(status, conditions),
+            revision=annotations.get(names.ANNOTATION_REVISION, "?") if is_canary else "",
+            ready_since=datetime.fromisoformat(str(since)) if since else None,
+            restarts=sum(int(row.get("restartCount") or 0) for row in status.get("containerStatuses") or ()),
         )
 
 
@@ -163,9 +174,20 @@ class Snapshot:
     refusals: Mapping[ChildKey, str] = field(default_factory=dict)
     """What the API server refused at the last attempt, in its words."""
 
+    @property
+    def steady_pods(self) -> tuple[Pod, ...]:
+        """Without canaries: what they do is judged apart and never a problem of the whole."""
+        return tuple(pod for pod in self.pods if not pod.revision)
+
+    @property
+    def steady_reports(self) -> tuple[Report, ...]:
+        """Reports without those of canaries."""
+        canaries = {pod.name for pod in self.pods if pod.revision}
+        return tuple(report for report in self.reports if report.pod not in canaries)
+
 
 def expected_pods(snapshot: Snapshot) -> int:
     """How many pods should have the keys: all relayers and miners, at least one miner."""
-    living = [pod for pod in snapshot.pods if not pod.deleting]
+    living = [pod for pod in snapshot.steady_pods if not pod.deleting]
     miners = sum(pod.component == names.MINER for pod in living)
     return sum(pod.component == names.RELAYER for pod in living) + max(1, miners)

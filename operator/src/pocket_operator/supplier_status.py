@@ -18,7 +18,7 @@ LOW_BALANCE_UPOKT: Final = 1_000_000
 def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> SupplierStatus:
     """What is the case with one Supplier, and what to do."""
     ours = finding.reason is not Reason.KEY_IN_USE
-    has_key = [r for r in snapshot.reports if finding.address in r.addresses and ours]
+    has_key = [r for r in snapshot.steady_reports if finding.address in r.addresses and ours]
     expected = expected_pods(snapshot)
     owner = next((r for r in snapshot.reports if r.owns(finding.address) and ours), None)
     row = owner.supplier(finding.address) if owner is not None else {}

@@ -26,6 +26,7 @@ def desired(context: Context) -> list[Object]:
         relayer.service_account(context),
         relayer.service(context),
         relayer.deployment(context),
+        *relayer.canary(context),
         disruption_budget(context, names.RELAYER),
         disruption_budget(context, names.MINER),
         *relayer.autoscaler(context),

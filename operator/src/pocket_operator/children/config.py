@@ -56,9 +56,9 @@ def config_digests(context: Context) -> tuple[str, str]:
 
 def config_maps(context: Context) -> list[Object]:
     """What rolls, and what is hot."""
-    relayer, miner = configurations(context)
+    _, miner = configurations(context)
     rolling = {
-        "relayer.json": relayer.model_dump_json(by_alias=True, indent=2) + "\n",
+        "relayer.json": relayer_text(context) if context.rollout is None else context.rollout.steady.config,
         "miner.json": miner.model_dump_json(by_alias=True, indent=2) + "\n",
     }
     return [
@@ -68,6 +68,11 @@ def config_maps(context: Context) -> list[Object]:
             data={HOT_FILE: hot_text(context)},
         ),
     ]  # fmt: skip
+
+
+def relayer_text(context: Context) -> str:
+    """What relayers read when they start."""
+    return configurations(context)[0].model_dump_json(by_alias=True, indent=2) + "\n"
 
 
 def hot_text(context: Context) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pocket_api.relayminer import RelayMiner
 from pocket_operator import names
+from pocket_operator.revision import RolloutPlan
 
 Object = dict[str, Any]
 
@@ -45,6 +46,8 @@ class Context:
     inherited: Mapping[str, str] = field(default_factory=dict)
     deleting: bool = False
     keeper_uid: str = ""
+    rollout: RolloutPlan | None = None
+    """None: all relayers run what the resource wants."""
 
     @property
     def name(self) -> str:

@@ -1,18 +1,20 @@
 """The relayers: Deployment, Service, ServiceAccount, disruption budget, autoscaling, routes."""
 
+import copy
 import math
 
 from pocket_operator import names
-from pocket_operator.children.config import CONFIG_DIR, config_digests
+from pocket_operator.children.config import CONFIG_DIR, config_digests, relayer_text
 from pocket_operator.children.context import Context, Object
 from pocket_operator.children.pods import admin_port, probe, resources, template
+from pocket_operator.revision import Revision
 
 _PROPAGATION_SECONDS = 5
 _MARGIN_SECONDS = 10
 
 
-def deployment(context: Context) -> Object:
-    """The pods. Under an autoscaler `replicas` is not ours, so it is left out."""
+def revision(context: Context) -> Revision:
+    """What the resource wants the relayers to run."""
     spec = context.relay_miner.spec.relayer
     container: Object = {
         "image": spec.image or context.images.relayer,
@@ -26,11 +28,8 @@ def deployment(context: Context) -> Object:
         "lifecycle": {"preStop": {"sleep": {"seconds": _PROPAGATION_SECONDS}}},
     }
     grace = _PROPAGATION_SECONDS + math.ceil(spec.drain_seconds) + _MARGIN_SECONDS
-    body: Object = {
-        "selector": {"matchLabels": names.selector(context.name, names.RELAYER)},
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-        "revisionHistoryLimit": 5,
-        "template": template(
+    return Revision(
+        template(
             context,
             names.RELAYER,
             spec.pod_template,
@@ -39,10 +38,60 @@ def deployment(context: Context) -> Object:
             grace_seconds=grace,
             volumes=[{"name": "data", "emptyDir": {}}],
         ),
+        relayer_text(context),
+    )
+
+
+def deployment(context: Context) -> Object:
+    """The pods. Under an autoscaler `replicas` is not ours, so it is left out."""
+    spec = context.relay_miner.spec.relayer
+    body: Object = {
+        "selector": {"matchLabels": names.selector(context.name, names.RELAYER)},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "revisionHistoryLimit": 5,
+        "template": (revision(context) if context.rollout is None else context.rollout.steady).template,
     }
     if spec.autoscaling is None:
         body["replicas"] = 1 if spec.replicas is None else spec.replicas
     return context.object("apps/v1", "Deployment", names.relayer(context.name), names.RELAYER, spec=body)
+
+
+def canary(context: Context) -> list[Object]:
+    """What a canary needs: the revision that the others run, its own configuration, its pod."""
+    rollout = context.rollout
+    if rollout is None or not rollout.keeps:
+        return []
+    kept = context.object("v1", "ConfigMap", names.revision(context.name), names.RELAYER, data=rollout.steady.data())
+    if rollout.canary is None:
+        return [kept]
+    track = {names.LABEL_TRACK: names.CANARY}
+    found: Object = copy.deepcopy(rollout.canary.template)
+    found["metadata"]["labels"] |= track
+    found["metadata"]["annotations"][names.ANNOTATION_REVISION] = rollout.canary.name
+    for volume in found["spec"]["volumes"]:
+        if volume["name"] == "config":
+            volume["configMap"]["name"] = names.canary_config(context.name)
+    marks = {names.ANNOTATION_REVISION: rollout.canary.name}
+    if rollout.failed:
+        marks[names.ANNOTATION_FAILED] = rollout.failed
+    made = context.object(
+        "apps/v1", "Deployment", names.canary(context.name), names.RELAYER, annotations=marks,
+        spec={
+            "replicas": 0 if rollout.failed else 1,
+            "progressDeadlineSeconds": context.relay_miner.spec.relayer.rollout.ready_seconds,
+            "revisionHistoryLimit": 1,
+            # The old try ends before the new one begins: there is one canary, and the others serve meanwhile.
+            "strategy": {"type": "Recreate"},
+            "selector": {"matchLabels": {**names.selector(context.name, names.RELAYER), **track}},
+            "template": found,
+        },
+    )  # fmt: skip
+    made["metadata"]["labels"] |= track
+    config = context.object(
+        "v1", "ConfigMap", names.canary_config(context.name), names.RELAYER,
+        data={"relayer.json": rollout.canary.config},
+    )  # fmt: skip
+    return [kept, config, made]
 
 
 def service(context: Context) -> Object:

@@ -13,10 +13,12 @@ from ledger.publisher import Publisher
 from pocket_api.relayminer import Recording
 from pocket_api.services import Validation
 from relayer import metrics
+from relayer.accounts import Accounts, PaidAccounts, SimulatedAccounts
 from relayer.admission import Admission, Admitted
 from relayer.backends.answers import Served, ServedStream
 from relayer.catalog import Catalog
 from relayer.metering import Meter, Metered
+from relayer.recent import Recent
 from relayer.rejection import Reason, Rejected
 from relayer.relay import Caller, Relay, decode
 from relayer.signing import signed_payload, signed_response
@@ -79,6 +81,8 @@ class RelayPipeline:
         self._clock = clock
         self._recording = recording
         self._tracing = tracing
+        self.recent = Recent(clock)
+        self._paid, self._simulated = PaidAccounts(self.recent), SimulatedAccounts(self.recent)
         self._lately: OrderedDict[bytes, None] = OrderedDict()
 
     def decode(self, body: bytes, caller: Caller) -> Relay:
@@ -86,18 +90,16 @@ class RelayPipeline:
         if self._publisher.overloaded:
             raise Rejected(Reason.OVERLOADED, "too many relays wait to be recorded, try another supplier")
         relay = decode(body, caller, self.catalog, self._keys(), self.height, self.simulations.wanted(caller))
-        if not relay.simulated:
-            metrics.RECEIVED.labels(relay.service.id, relay.rpc_type).inc()
+        self._accounts(relay).received(relay)
         return relay
+
+    def _accounts(self, relay: Relay) -> Accounts:
+        return self._simulated if relay.simulated else self._paid
 
     def refused(self, rejected: Rejected, caller: Caller, relay: Relay | None = None) -> None:
         """Counts a refusal, once, where it leaves the pipeline."""
-        service_id = relay.service.id if relay else rejected.service_id
-        if relay.simulated if relay else self.simulations.wanted(caller):
-            supplier = relay.supplier if relay else ""
-            metrics.SIMULATED.labels(service_id, caller.transport.value, supplier, rejected.reason.label).inc()
-            return
-        metrics.REJECTED.labels(service_id, caller.transport.value, rejected.reason.label).inc()
+        simulated = relay.simulated if relay else self.simulations.wanted(caller)
+        (self._simulated if simulated else self._paid).refused(rejected, caller, relay)
 
     async def admit(self, relay: Relay) -> tuple[Admitted, Metered]:
         """Validates, then charges: who is not proven charges nobody. Raises Rejected."""
@@ -159,23 +161,8 @@ class RelayPipeline:
             raise
         await self.record(relay, admitted, metered, response)
         span.stage("recorded")
-        self._served(relay, begun)
+        self._accounts(relay).served(relay, self._clock() - begun)
         return Answer(response.encode(), served.retries)
-
-    def _served(self, relay: Relay, begun: float) -> None:
-        self._count_served(relay)
-        seconds = self._clock() - begun
-        if relay.simulated:
-            metrics.SIMULATED_LATENCY.labels(relay.service.id, relay.caller.transport.value).observe(seconds)
-        else:
-            metrics.LATENCY.labels(relay.service.id).observe(seconds)
-
-    @staticmethod
-    def _count_served(relay: Relay) -> None:
-        if relay.simulated:
-            metrics.SIMULATED.labels(relay.service.id, relay.caller.transport.value, relay.supplier, "served").inc()
-        else:
-            metrics.SERVED.labels(relay.service.id, relay.rpc_type).inc()
 
     async def _forward(self, relay: Relay, span: Span) -> Served | ServedStream:
         """The backend's answer; its share of the relay is measured whatever comes of it."""
@@ -186,8 +173,7 @@ class RelayPipeline:
                     relay.rpc_type, relay.envelope, relay.caller.headers, {**relay.pocket_headers(), **span.headers()}
                 )
         finally:
-            if not relay.simulated:
-                metrics.BACKEND_LATENCY.labels(relay.service.id).observe(self._clock() - begun)
+            self._accounts(relay).answered(relay, self._clock() - begun)
 
     async def _both(self, relay: Relay, span: Span) -> tuple[tuple[Admitted, Metered], Served | ServedStream]:
         """Optimistic mode: both run at once, nothing is answered before both are done."""
@@ -229,7 +215,7 @@ class RelayPipeline:
                 entire = signed_response(relay.header, HttpResponse(served.status, {}, bytes(whole)), relay.key)
                 complete = True
                 await self.record(relay, admitted, metered, entire)
-                self._served(relay, begun)
+                self._accounts(relay).served(relay, self._clock() - begun)
                 if held:
                     yield held
         except Rejected as rejected:
@@ -320,7 +306,7 @@ class RelayPipeline:
             self.refund(metered)
             raise
         await self.record(relay, admitted, metered, response)
-        self._count_served(relay)
+        self._accounts(relay).served(relay)
         return response
 
 

@@ -18,6 +18,7 @@ class WorkerReport:
     waiting: int
     problem: str = ""
     addresses: list[str] = field(default_factory=list)
+    recent: dict[str, float] = field(default_factory=dict)
 
     def write(self, data_dir: Path) -> None:
         """Replaces the worker's file at once, so that a reader never sees half of it."""
@@ -50,6 +51,8 @@ def summary(reports: Iterable[WorkerReport], workers: int) -> dict[str, Any]:
     problems = sorted({row.problem for row in rows if row.problem})
     if not complete:
         problems.append(f"{workers - len(rows)} of {workers} workers have not reported yet")
+    names = sorted({name for row in rows for name in row.recent})
+    recent = {name: sum(row.recent.get(name, 0) for row in rows) for name in names}
     return {
         "component": "relayer",
         "workers": len(rows),
@@ -58,4 +61,5 @@ def summary(reports: Iterable[WorkerReport], workers: int) -> dict[str, Any]:
         "height": min((row.height for row in rows), default=0),
         "waiting": sum(row.waiting for row in rows),
         "problems": problems,
+        "recent": recent,
     }

@@ -27,6 +27,7 @@ from relayer.backends.credentials import Credentials
 from relayer.catalog import Catalog
 from relayer.metering import Meter
 from relayer.pipeline import RelayPipeline
+from relayer.recent import Recent
 from relayer.reports import WorkerReport
 from relayer.simulation import Simulations
 from relayer.tracing import tracing_from
@@ -231,7 +232,7 @@ class Worker:
                     group.create_task(CacheFollower(redis, keys, chain).run()),
                     group.create_task(catalog.run()),
                     group.create_task(self._reload(reload)),
-                    group.create_task(self._report(supplier_keys, follower, publisher, ready_problem)),
+                    group.create_task(self._report(supplier_keys, follower, publisher, pipeline.recent, ready_problem)),
                     group.create_task(self._observe(publisher, follower, log, chain)),
                     group.create_task(self._follow_parent()),
                 ]
@@ -266,6 +267,7 @@ class Worker:
         keys: SupplierKeys,
         follower: HeightFollower,
         publisher: Publisher,
+        recent: Recent,
         ready_problem: Callable[[], str | None],
     ) -> None:
         """Tells the supervisor what this worker has loaded; it answers /status for all of them."""
@@ -278,6 +280,7 @@ class Worker:
                 problem="draining" if self._draining else ready_problem() or "",
                 height=follower.height,
                 waiting=publisher.waiting,
+                recent=recent.figures(),
             )
             try:
                 report.write(self._config.data_dir)

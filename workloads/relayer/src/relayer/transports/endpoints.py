@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pocket_api.relayminer import ResponseCompression
-from relayer import metrics
 from relayer.pipeline import RelayPipeline, StreamedAnswer
 from relayer.rejection import Reason, Rejected
 from relayer.relay import Caller, Transport
@@ -73,7 +72,8 @@ class Endpoints:
             _LOG.debug("relay refused: %s", rejected.message, extra={"fields": {"reason": rejected.reason.label}})
             return error_reply(rejected)
         except Exception:  # noqa: BLE001 - the border of one request: counted, logged, the process goes on
-            metrics.REJECTED.labels("", Transport.HTTP.value, Reason.INTERNAL.label).inc()
+            caller = Caller(Transport.HTTP, asked.headers)
+            self._pipeline.refused(Rejected(Reason.INTERNAL, "internal error"), caller)
             _LOG.exception("relay failed")
             return _json(500, {"error": "internal error"})
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
 
-from relayer import metrics
 from relayer.framing import TRAILERS, Framing, frame
 from relayer.pipeline import Answer, RelayPipeline
 from relayer.rejection import Reason, Rejected
@@ -105,7 +104,7 @@ async def _call(
     except Rejected as rejected:
         return b"", _status(STATUS[rejected.reason], rejected.message)
     except Exception:  # noqa: BLE001 - the border of one call: counted, logged, the process goes on
-        metrics.REJECTED.labels("", transport.value, Reason.INTERNAL.label).inc()
+        pipeline.refused(Rejected(Reason.INTERNAL, "internal error"), caller)
         _LOG.exception("relay failed")
         return b"", _status(INTERNAL, "internal error")
     if not isinstance(answer, Answer):

@@ -1,0 +1,138 @@
+"""Which revision of the relayers runs where: pure.
+
+A revision is a pod template with the configuration that it reads. With the strategy `Canary` the revision that all
+relayers run is kept in a ConfigMap; a new one runs in a Deployment of its own first, and reaches the others only once
+that canary was good for long enough. A canary that failed stays, scaled to none and marked with the reason: that mark
+is all that is remembered, so any operator goes on from there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from pocket_api.relayminer import Rollout
+from pocket_operator import names
+from pocket_operator.revision import Revision, RolloutPlan
+from pocket_operator.snapshot import Pod, Report
+
+Object = dict[str, Any]
+_FEWEST_RELAYS: Final = 20
+"""Fewer relays of the canary, or of the others, say nothing about errors or times."""
+_LEAST_SECONDS: Final = 0.05
+"""A mean time below this is never too slow."""
+_FLAPPING: Final = 2
+"""So many times the time to watch it has a canary to stay ready for that time once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is seen of a rollout."""
+
+    now: datetime
+    steady_exists: bool
+    """Whether there are relayers to be careful with."""
+    kept: Revision | None
+    canary: Object | None
+    pods: Sequence[Pod]
+    reports: Sequence[Report]
+    promoted: str = ""
+
+
+def plan_rollout(wanted: Revision, chosen: Rollout, sight: Sight) -> RolloutPlan:
+    """Where `wanted` goes."""
+    if chosen.strategy == "RollingUpdate":
+        return RolloutPlan(wanted)
+    kept = sight.kept
+    if kept is None or not sight.steady_exists or wanted.name in (kept.name, sight.promoted):
+        return RolloutPlan(wanted, keeps=True)
+    failure, waiting = _judge(wanted.name, chosen, sight)
+    if failure:
+        return RolloutPlan(kept, wanted, failed=failure, keeps=True)
+    if waiting:
+        return RolloutPlan(kept, wanted, message=waiting, keeps=True)
+    return RolloutPlan(wanted, keeps=True)
+
+
+def _judge(revision: str, chosen: Rollout, sight: Sight) -> tuple[str, str]:
+    """(why it failed, what it waits for); both empty once it passed."""
+    metadata = (sight.canary or {}).get("metadata") or {}
+    annotations: Mapping[str, str] = metadata.get("annotations") or {}
+    if annotations.get(names.ANNOTATION_REVISION) != revision:
+        return "", "it is being started"
+    if mark := annotations.get(names.ANNOTATION_FAILED):
+        return mark, ""
+    pod = next((p for p in sight.pods if p.revision == revision and not p.deleting), None)
+    if _deadline_exceeded(sight.canary or {}):
+        why = pod.problem if pod is not None and pod.problem else "no pod became ready"
+        return f"not ready within {chosen.ready_seconds} s: {why}", ""
+    if pod is None:
+        return "", "its pod is being started"
+    if pod.restarts:
+        return f"its container was restarted: {pod.problem or 'see the log of its last run'}", ""
+    report = next((r for r in sight.reports if r.pod == pod.name), None)
+    if not pod.ready or pod.ready_since is None:
+        said = "; ".join(report.problems) if report is not None else ""
+        return "", f"its pod is not ready: {pod.problem or said or 'it is being started'}"
+    if report is None:
+        return "", "its pod has not reported yet"
+    others = [r for r in sight.reports if r.component == names.RELAYER and r.pod not in {p.name for p in sight.pods}]
+    if worse := _worse(report, others, chosen):
+        return worse, ""
+    until = pod.ready_since + timedelta(seconds=chosen.observe_seconds)
+    return "", "" if sight.now >= until else f"it is watched until {until:%H:%M:%S} UTC"
+
+
+def _deadline_exceeded(canary: Object) -> bool:
+    status = canary.get("status") or {}
+    current = int(status.get("observedGeneration") or 0) >= int(canary["metadata"].get("generation") or 0)
+    return current and any(
+        row.get("type") == "Progressing" and row.get("reason") == "ProgressDeadlineExceeded"
+        for row in status.get("conditions") or ()
+    )
+
+
+def _worse(canary: Report, others: Sequence[Report], chosen: Rollout) -> str:
+    """Why the canary's relays are worse than the others'; empty where they are not or too few tell."""
+    ours, theirs = _Figures.of([canary]), _Figures.of(others)
+    if ours.relays >= _FEWEST_RELAYS:
+        more = ours.failed_percent - theirs.failed_percent
+        if more > chosen.max_more_errors_percent:
+            return (
+                f"{ours.failed_percent:.1f} % of its relays failed, {theirs.failed_percent:.1f} % of the other "
+                f"relayers' (at most {chosen.max_more_errors_percent:g} points more)"
+            )
+    if min(ours.timed, theirs.timed) >= _FEWEST_RELAYS:
+        most = max(_LEAST_SECONDS, theirs.mean_seconds * chosen.max_latency_factor)
+        if ours.mean_seconds > most:
+            return (
+                f"its relays take {ours.mean_seconds:.3f} s, the other relayers' {theirs.mean_seconds:.3f} s "
+                f"(at most {chosen.max_latency_factor:g} times as long)"
+            )
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    served: float
+    failed: float
+    timed: float
+    seconds: float
+
+    @classmethod
+    def of(cls, reports: Sequence[Report]) -> "_Figures":
+        rows = [r.body.get("recent") for r in reports]
+        found = [row for row in rows if isinstance(row, dict)]
+        return cls(*(sum(float(row.get(n) or 0) for row in found) for n in ("served", "failed", "timed", "seconds")))
+
+    @property
+    def relays(self) -> float:
+        return self.served + self.failed
+
+    @property
+    def failed_percent(self) -> float:
+        return 100 * self.failed / self.relays if self.relays else 0.0
+
+    @property
+    def mean_seconds(self) -> float:
+        return self.seconds / self.timed if self.timed else 0.0

@@ -1,0 +1,79 @@
+"""Where relays are counted: real ones here, simulated ones there (relay-lifecycle.md, section 12)."""
+
+from abc import ABC, abstractmethod
+
+from relayer import metrics
+from relayer.recent import Recent, is_our_failure
+from relayer.rejection import Rejected
+from relayer.relay import Caller, Relay
+
+
+class Accounts(ABC):
+    """What is counted of a relay on its way."""
+
+    def __init__(self, recent: Recent) -> None:
+        self.recent = recent
+
+    @abstractmethod
+    def received(self, relay: Relay) -> None:
+        """It was decoded."""
+
+    @abstractmethod
+    def _refused(self, rejected: Rejected, caller: Caller, service_id: str, supplier: str) -> None: ...
+
+    @abstractmethod
+    def _served(self, relay: Relay, seconds: float | None) -> None: ...
+
+    @abstractmethod
+    def answered(self, relay: Relay, seconds: float) -> None:
+        """The backend's share, whatever came of it."""
+
+    def refused(self, rejected: Rejected, caller: Caller, relay: Relay | None) -> None:
+        """Once, where it leaves the pipeline."""
+        if is_our_failure(rejected):
+            self.recent.failed()
+        service_id, supplier = (relay.service.id, relay.supplier) if relay else (rejected.service_id, "")
+        self._refused(rejected, caller, service_id, supplier)
+
+    def served(self, relay: Relay, seconds: float | None = None) -> None:
+        """A signed response went out; an answer over a WebSocket has no time of its own."""
+        self.recent.served(seconds)
+        self._served(relay, seconds)
+
+
+class PaidAccounts(Accounts):
+    """Of relays that are charged and mined."""
+
+    def received(self, relay: Relay) -> None:
+        """As Accounts."""
+        metrics.RECEIVED.labels(relay.service.id, relay.rpc_type).inc()
+
+    def _refused(self, rejected: Rejected, caller: Caller, service_id: str, supplier: str) -> None:
+        metrics.REJECTED.labels(service_id, caller.transport.value, rejected.reason.label).inc()
+
+    def _served(self, relay: Relay, seconds: float | None) -> None:
+        metrics.SERVED.labels(relay.service.id, relay.rpc_type).inc()
+        if seconds is not None:
+            metrics.LATENCY.labels(relay.service.id).observe(seconds)
+
+    def answered(self, relay: Relay, seconds: float) -> None:
+        """As Accounts."""
+        metrics.BACKEND_LATENCY.labels(relay.service.id).observe(seconds)
+
+
+class SimulatedAccounts(Accounts):
+    """Of simulated relays: families of their own."""
+
+    def received(self, relay: Relay) -> None:
+        """Counted by its result only."""
+
+    def _refused(self, rejected: Rejected, caller: Caller, service_id: str, supplier: str) -> None:
+        metrics.SIMULATED.labels(service_id, caller.transport.value, supplier, rejected.reason.label).inc()
+
+    def _served(self, relay: Relay, seconds: float | None) -> None:
+        metrics.SIMULATED.labels(relay.service.id, relay.caller.transport.value, relay.supplier, "served").inc()
+        if seconds is not None:
+            metrics.SIMULATED_LATENCY.labels(relay.service.id, relay.caller.transport.value).observe(seconds)
+
+    def answered(self, relay: Relay, seconds: float) -> None:
+        """Not counted: it would mix with real traffic's."""
