@@ -117,11 +117,51 @@ async def test_a_rolling_update_under_load_fails_no_relay_and_loses_none(trial, 
 
 
 @PATIENT
+async def test_a_canary_stops_a_bad_image_and_lets_a_good_revision_follow_under_load(trial, capsys):
+    kubectl = trial.cluster.kubectl
+
+    async def wish(**relayer):
+        patch = json.dumps({"spec": {"relayer": relayer}})
+        await on(lambda: kubectl("-n", NAMESPACE, "patch", "relayminer/trial", "--type=merge", "-p", patch))
+
+    def condition(kind: str) -> dict:
+        rows = trial.get("relayminer", "trial")["status"]["conditions"]
+        return next(row for row in rows if row["type"] == kind)
+
+    def tracks() -> Counter[str]:
+        return Counter(p["metadata"]["labels"].get("pocket.network/track", "") for p in trial.pods("relayer"))
+
+    await wish(rollout={"strategy": "Canary", "observeSeconds": 6, "readySeconds": 15})
+    await on(await_that, lambda: trial.get("configmap", "trial-relayer-revision"), 30, "the revision kept")
+    steady = {p["metadata"]["uid"] for p in trial.pods("relayer")}
+    traffic = trial.traffic()
+    async with flowing(traffic):
+        await wish(image="local/there-is-no-such-image:1")
+        await on(await_that, lambda: condition("Stalled")["reason"] == "CanaryFailed", 60, "the canary failed")
+        assert "not ready within 15 s" in condition("Stalled")["message"]
+        assert condition("Ready")["status"] == "True"
+        await on(await_that, lambda: tracks() == {"": 1}, 30, "no canary pod left")
+        assert {p["metadata"]["uid"] for p in trial.pods("relayer")} == steady
+        begun = time.monotonic()
+        await wish(image=None, workers=1)
+        await on(await_that, lambda: tracks() == {"": 1, "canary": 1}, 30, "a canary beside the other")
+        await on(await_that, lambda: not steady & {p["metadata"]["uid"] for p in trial.get("pods")["items"]}, 90,
+                 "the others followed")  # fmt: skip
+        await on(await_that, lambda: tracks() == {"": 1}, 30, "no canary pod left")
+        taken = time.monotonic() - begun
+        await on(trial.ready)
+    assert not traffic.failures, traffic.failures
+    with capsys.disabled():
+        sys.stdout.write(f"\ncanary watched for 6 s: rolled out after {taken:.0f} s under load, 0 relays failed\n")
+    await on(trial.settled, traffic.acknowledged.total() * UPOKT_PER_RELAY)
+
+
+@PATIENT
 async def test_a_killed_miner_pod_costs_nothing(trial):
     traffic = trial.traffic()
     async with flowing(traffic, 20):
         for _ in range(2):
-            await asyncio.sleep(4)
+            await traffic.acknowledges(60)
             await on(lambda: trial.cluster.kubectl(
                 "-n", NAMESPACE, "delete", "pod", "trial-miner-0", "--grace-period=0", "--force"))  # fmt: skip
             await on(trial.ready)
@@ -262,7 +302,7 @@ async def test_miners_share_suppliers_and_one_takes_over_from_another_in_time_an
     node = next(p for p in trial.pods("miner") if p["metadata"]["name"] == first)["spec"]["nodeName"]
     traffic = trial.traffic()
     async with flowing(traffic, 20):
-        await asyncio.sleep(3)
+        await traffic.acknowledges(40)
         await on(lambda: kubectl("cordon", node))
         begun = time.monotonic()
         try:

@@ -26,6 +26,15 @@ class Traffic:
     service: str = "eth"
     acknowledged: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def acknowledges(self, more: int, seconds: float = 60) -> None:
+        """Waits until so many more relays were acknowledged."""
+        wanted = self.acknowledged.total() + more
+        async with asyncio.timeout(seconds):
+            while self.acknowledged.total() < wanted:
+                self._news.clear()
+                await self._news.wait()
 
     async def run(self, stop: asyncio.Event, *, per_second: float, workers: int = 8) -> None:
         """Until stopped; a connection per relay, so that every relay goes through the balancer."""
@@ -64,3 +73,4 @@ class Traffic:
             self.failures[f"{type(error).__name__}: {error}"[:200]] += 1
             return
         self.acknowledged[chosen] += 1
+        self._news.set()
