@@ -2,13 +2,15 @@ import pytest
 
 from corpus import load, unhex
 from shannon.errors import InvalidProof
-from shannon.smst.bulk import LeafContent, LeafSet
+from shannon.smst.bulk import LeafContent, LeafSet, native
 from shannon.smst.digest import Root, leaf_digest, path_of
 from shannon.smst.incremental import Trie
 from shannon.smst.verify import unmarshal, verify_closest
 
 DATA = load("smst")
 TREES = DATA["trees"]
+WAYS = {"plain": None} | ({"native": native} if native is not None else {})
+BOTH_WAYS = pytest.mark.parametrize("library", WAYS.values(), ids=WAYS)
 
 
 def contents(tree):
@@ -18,8 +20,9 @@ def contents(tree):
     return leaves
 
 
-def leaf_set(leaves):
-    return LeafSet([(path, leaf_digest(path, leaf.value, leaf.weight)) for path, leaf in sorted(leaves.items())])
+def leaf_set(leaves, library):
+    rows = [(path, leaf_digest(path, leaf.value, leaf.weight)) for path, leaf in sorted(leaves.items())]
+    return LeafSet(rows, library)
 
 
 def incremental(tree):
@@ -52,8 +55,9 @@ def test_the_incremental_trie_has_every_root_and_node_of_the_reference(tree):
 
 
 @pytest.mark.parametrize("tree", TREES, ids=lambda tree: tree["id"])
-def test_the_bulk_root_equals_the_reference(tree):
-    assert leaf_set(contents(tree)).root().hex() == tree["root"]
+@BOTH_WAYS
+def test_the_bulk_root_equals_the_reference(tree, library):
+    assert leaf_set(contents(tree), library).root().hex() == tree["root"]
 
 
 @pytest.mark.parametrize("tree", TREES, ids=lambda tree: tree["id"])
@@ -70,9 +74,10 @@ def test_incremental_proofs_equal_the_reference_byte_for_byte(tree):
 
 
 @pytest.mark.parametrize("tree", TREES, ids=lambda tree: tree["id"])
-def test_bulk_proofs_equal_the_reference_but_for_free_extension_bits(tree):
+@BOTH_WAYS
+def test_bulk_proofs_equal_the_reference_but_for_free_extension_bits(tree, library):
     leaves = contents(tree)
-    bulk = leaf_set(leaves)
+    bulk = leaf_set(leaves, library)
     for case in tree["proofs"]:
         proof = bulk.closest_proof(unhex(case["path"]), leaves.__getitem__)
         sibling = case["sibling_data"]

@@ -4,13 +4,22 @@ The root depends only on the set of leaves (smst.md, section 2), so a session's 
 ledger. Leaves are (path, digest) pairs sorted by path, paths distinct.
 """
 
+import logging
+import operator
+import os
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Final
 
 from shannon.smst import digest as d
 from shannon.smst.closest import ClosestProof
+from shannon.smst.native import LIBRARY, Subtree, TrieLibrary
+
+_LOG = logging.getLogger("shannon.smst.bulk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +38,72 @@ def _inner(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right + totals).digest() + totals
 
 
-@dataclass(frozen=True, slots=True)
-class _Subtree:
-    """Digest at `depth`; depth is None for a single leaf, which sits wherever its path is unique."""
+def build_plain(paths: Sequence[bytes], digests: Sequence[bytes], low: int, high: int) -> Subtree:
+    """The trie of leaves low … high−1: joins neighbours by the length of their common prefix, deepest first."""
+    # (depth of the branch, digest left of it, that digest's own branch depth, one of its paths)
+    pending: list[tuple[int, bytes, int | None, bytes]] = []
+    children = None
+    digest, depth = digests[low], None
+    number = int.from_bytes(paths[low], "big")
+    for index in range(low, high):
+        digest, depth = digests[index], None
+        common = -1
+        if index + 1 < high:
+            following = int.from_bytes(paths[index + 1], "big")
+            common = 256 - (number ^ following).bit_length()
+            number = following
+        while pending and pending[-1][0] > common:
+            branch, left, left_depth, left_path = pending.pop()
+            if left_depth is not None and left_depth > branch + 1:
+                left = d.lift(left, left_path, left_depth, branch + 1)
+            if depth is not None and depth > branch + 1:
+                digest = d.lift(digest, paths[index], depth, branch + 1)
+            children = (left, digest)
+            digest = _inner(left, digest)
+            depth = branch
+        pending.append((common, digest, depth, paths[index]))
+    return Subtree(digest, depth, children if depth is not None else None)
 
-    digest: bytes
-    depth: int | None
-    children: tuple[bytes, bytes] | None = None
+
+def agrees(library: TrieLibrary) -> bool:
+    """Whether the library gives what the plain way gives for some leaves, with deep and shallow branches."""
+    paths = sorted({sha256(bytes([n])).digest() for n in range(40)} | {n.to_bytes(32, "big") for n in range(9)})
+    digests = [d.leaf_digest(path, path[:3], (1 << 64) - 1 - n) for n, path in enumerate(paths)]
+    native = library.leaves(paths, digests)
+    spans = [(low, high) for low in range(0, 49, 3) for high in range(low + 1, 50, 5)]
+    return all(native.build(low, high) == build_plain(paths, digests, low, high) for low, high in spans)
+
+
+def load(environment: Mapping[str, str] = os.environ, library: Path = LIBRARY) -> TrieLibrary | None:
+    """The compiled library; None where it is switched off, not built, or does not agree."""
+    if environment.get("RELAY_ACCELERATOR", "on").lower() in ("off", "0", "false") or not library.exists():
+        return None
+    try:
+        made = TrieLibrary(library)
+        if agrees(made):
+            return made
+        _LOG.error("the accelerator of tries computes something else than the plain way: it is not used")
+    except (OSError, ValueError, AttributeError) as error:
+        _LOG.warning("the accelerator of tries cannot be used: %s", error)
+    return None
+
+
+native: Final[TrieLibrary | None] = load()
+"""None: everything is computed the plain way."""
 
 
 class LeafSet:
     """The sorted leaves of one session."""
 
-    __slots__ = ("_digests", "_numbers", "_paths")
+    __slots__ = ("_digests", "_native", "_paths")
 
-    def __init__(self, leaves: Sequence[tuple[bytes, bytes]]) -> None:
+    def __init__(self, leaves: Sequence[tuple[bytes, bytes]], library: TrieLibrary | None = native) -> None:
         """`leaves`: (32-byte path, 48-byte leaf digest), sorted by path; raises ValueError if not strictly sorted."""
         self._paths = [path for path, _ in leaves]
         self._digests = [digest for _, digest in leaves]
-        self._numbers = [int.from_bytes(path, "big") for path in self._paths]
-        if any(a >= b for a, b in zip(self._numbers, self._numbers[1:], strict=False)):
+        if any(map(operator.ge, self._paths, islice(self._paths, 1, None))):
             raise ValueError("leaves must be sorted by path, each path once")
+        self._native = library.leaves(self._paths, self._digests) if library is not None else None
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -65,27 +119,10 @@ class LeafSet:
         tree = self._build(low, high)
         return tree.digest if tree.depth is None else d.lift(tree.digest, self._paths[low], tree.depth, depth)
 
-    def _build(self, low: int, high: int) -> _Subtree:
-        """Joins neighbours by the length of their common prefix, deepest first, with a stack."""
-        numbers, digests, paths = self._numbers, self._digests, self._paths
-        # (depth of the branch, digest left of it, that digest's own branch depth, one of its paths)
-        pending: list[tuple[int, bytes, int | None, bytes]] = []
-        children = None
-        digest, depth = digests[low], None
-        for index in range(low, high):
-            digest, depth = digests[index], None
-            common = 256 - (numbers[index] ^ numbers[index + 1]).bit_length() if index + 1 < high else -1
-            while pending and pending[-1][0] > common:
-                branch, left, left_depth, left_path = pending.pop()
-                if left_depth is not None and left_depth > branch + 1:
-                    left = d.lift(left, left_path, left_depth, branch + 1)
-                if depth is not None and depth > branch + 1:
-                    digest = d.lift(digest, paths[index], depth, branch + 1)
-                children = (left, digest)
-                digest = _inner(left, digest)
-                depth = branch
-            pending.append((common, digest, depth, paths[index]))
-        return _Subtree(digest, depth, children if depth is not None else None)
+    def _build(self, low: int, high: int) -> Subtree:
+        if self._native is not None:
+            return self._native.build(low, high)
+        return build_plain(self._paths, self._digests, low, high)
 
     def closest_proof(self, path: bytes, content: Callable[[bytes], LeafContent]) -> ClosestProof:
         """Closest proof for `path`; `content(leaf path)` is asked for the leaf and for a leaf sibling only.
@@ -101,7 +138,7 @@ class LeafSet:
         deepest: tuple[int, int, int] | None = None
         while high - low > 1:
             bit = 1 << (255 - depth)
-            middle = bisect_left(self._numbers, prefix | bit, low, high)
+            middle = bisect_left(self._paths, (prefix | bit).to_bytes(32, "big"), low, high)
             wanted = d.path_bit(path, depth)
             ranges = ((low, middle), (middle, high))
             if ranges[wanted][0] == ranges[wanted][1]:
