@@ -1,6 +1,7 @@
 """The command line: relays to a real relayer, and a look at a miner's volume."""
 
 import asyncio
+import csv
 import json
 import signal
 import subprocess
@@ -118,6 +119,10 @@ async def test_a_volume_is_verified_exported_and_its_tries_rebuilt(redis, tmp_pa
         await alice.to(21)
         assert "1 outcomes, none altered" in (await invoke("ledger", "verify", "--data", folder)).output
         exported = await invoke("ledger", "export", "--data", folder)
+        table = await invoke("ledger", "export", "--data", folder, "--format", "csv")
+        (row,), whole = csv.DictReader(table.output.splitlines()), json.loads(exported.output)
+        assert (row["session_id"], row["outcome"]) == (header.session_id, whole["outcome"])
+        assert int(row["fees_upokt"]) == whole["details"]["fees_upokt"] > 0
         assert json.loads(exported.output.splitlines()[0])["session_id"] == header.session_id
         alice.audit._database.execute("UPDATE outcome SET body='{}'")
         assert (await invoke("ledger", "verify", "--data", folder)).exit_code == 1

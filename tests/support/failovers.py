@@ -27,6 +27,7 @@ from localnet.hydration import hydrate
 from mine import HereTriePool
 from miner.audit import Audit
 from miner.claims import ClaimDesk
+from miner.fees import FeeBook
 from miner.mirror import Mirror
 from miner.proofs import ProofDesk
 from miner.sender import Sender
@@ -209,6 +210,7 @@ class Life:
     def _miner(self, owner: Owner, mirror: Mirror, audit: Audit) -> SupplierMiner:
         chain = Watched(self, self.explorer.gate)
         gas_price, sessions, pool = GasPrice.parse("0.000001upokt"), {}, HereTriePool()
+        fees = FeeBook(gas_price, audit)
         store = SealStore(self.gated, self.keys, SUPPLIER, owner.epoch)
         sender = Sender(
             chain, SUPPLIER, key("alice"), chain_id="pocket", gas_price=gas_price, gas_adjustment=1.7,
@@ -223,8 +225,8 @@ class Life:
 
         return SupplierMiner(
             SUPPLIER, chain, DirectComet(self.chain, self.explorer.gate), store, audit, mirror, tailer,
-            ClaimDesk(SUPPLIER, store, audit, mirror, pool, sender, tailer, gas_price),
-            ProofDesk(SUPPLIER, chain, mirror, pool, sender), sessions, 1, lambda: not self.replaying,
+            ClaimDesk(SUPPLIER, store, audit, mirror, pool, sender, tailer, fees),
+            ProofDesk(SUPPLIER, chain, mirror, pool, sender, fees), sessions, 1, lambda: not self.replaying,
             confirm=confirm,
         )  # fmt: skip
 

@@ -18,6 +18,7 @@ from localnet.hydration import hydrate
 from localnet.server import Localnet, serve
 from miner.audit import Audit
 from miner.claims import ClaimDesk
+from miner.fees import FeeBook
 from miner.mirror import Mirror
 from miner.proofs import ProofDesk
 from miner.sender import Sender
@@ -124,8 +125,9 @@ class Mine:
         )  # fmt: skip
         tailer = Tailer(Tail(self.redis, keys, self.supplier), self.mirror, self.client, sessions)
         trie = pool or HereTriePool()
-        claims = ClaimDesk(self.supplier, store, self.audit, self.mirror, trie, sender, tailer, gas_price)
-        proofs = ProofDesk(self.supplier, self.client, self.mirror, trie, sender)
+        fees = FeeBook(gas_price, self.audit)
+        claims = ClaimDesk(self.supplier, store, self.audit, self.mirror, trie, sender, tailer, fees)
+        proofs = ProofDesk(self.supplier, self.client, self.mirror, trie, sender, fees)
         return SupplierMiner(
             self.supplier, self.client, self.comet, store, self.audit, self.mirror, tailer, claims, proofs, sessions,
             1, lambda: self.settled,

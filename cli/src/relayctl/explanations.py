@@ -35,17 +35,18 @@ def explained(outcome: Mapping[str, Any]) -> list[str]:
         lines.append(f"  reason       {outcome['reason']}")
     for name, label in (
         ("relays", "relays"), ("claimed_upokt", "claimed"), ("settled_upokt", "paid"), ("fees_upokt", "fees"),
+        ("expected_fees_upokt", "fees"),
         ("proof_cost_upokt", "proof cost"), ("refusal", "refusal"), ("proof_refusal", "refusal"),
         ("proof_problem", "problem"), ("foreign_root", "their root"),
     ):  # fmt: skip
         if details.get(name) not in (None, ""):
             unit = " upokt" if name.endswith("_upokt") else ""
             lines.append(f"  {label:12} {details[name]}{unit}")
-    lines += [f"  to           {address}: {amount}" for address, amount in sorted(_shares(details).items())]
+    lines += [f"  to           {address}: {amount}" for address, amount in sorted(shares(details).items())]
     return lines
 
 
-def _shares(details: Mapping[str, Any]) -> dict[str, str]:
+def shares(details: Mapping[str, Any]) -> dict[str, str]:
     """Who was paid what; empty where the chain did not say."""
     try:
         found = json.loads(str(details.get("reward_distribution") or "{}"))

@@ -11,6 +11,7 @@ from ledger.seals import Seal
 from miner.audit import Audit, AuditError
 from miner.mirror import Mirror
 from relayctl.explanations import explained, explained_open
+from relayctl.exports import csv_lines
 from shannon.errors import DecodingError
 from shannon.relays.messages import relay_hash
 from shannon.smst.bulk import LeafSet
@@ -53,12 +54,14 @@ def verify(data: Path) -> None:
 
 @ledger.command()
 @_DATA
-def export(data: Path) -> None:
-    """Print every outcome as one JSON object a line."""
+@click.option("--format", "form", type=click.Choice(["json", "csv"]), default="json", show_default=True)
+def export(data: Path, form: str) -> None:
+    """Print every outcome: as one JSON object a line, or as a table for spreadsheets."""
     audit = _audit(data)
     try:
-        for row in audit.outcomes():
-            click.echo(json.dumps(row, sort_keys=True))
+        rows = audit.outcomes()
+        for line in csv_lines(rows) if form == "csv" else (json.dumps(row, sort_keys=True) for row in rows):
+            click.echo(line)
     except AuditError as error:
         raise click.ClickException(str(error)) from error
     finally:

@@ -120,6 +120,8 @@ ROWS: Final = (
             ), "POKT"),
             Panel("Lost, by reason", (("sum by (reason) (increase(pocket_miner_lost_upokt_total{$pods}[1h])) / 1e6",
                                        "{{reason}}"),), "POKT"),
+            Panel("Fees, by transaction", (("sum by (what) (increase(pocket_miner_fees_upokt_total{$pods}[1h])) / 1e6",
+                                            "{{what}}"),), "POKT"),
             Panel("Balances", (("min by (supplier) (pocket_miner_balance_upokt{$pods}) / 1e6", "{{supplier}}"),),
                   "POKT"),
             Panel("Penalties until a supplier is unstaked",

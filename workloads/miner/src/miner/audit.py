@@ -19,6 +19,9 @@ CREATE TABLE IF NOT EXISTS seal (
 CREATE TABLE IF NOT EXISTS outcome (
   number INTEGER PRIMARY KEY AUTOINCREMENT, supplier TEXT NOT NULL, session_id TEXT NOT NULL, body TEXT NOT NULL,
   previous TEXT NOT NULL, hash TEXT NOT NULL, UNIQUE (supplier, session_id));
+CREATE TABLE IF NOT EXISTS cost (
+  supplier TEXT NOT NULL, session_id TEXT NOT NULL, tx_hash TEXT NOT NULL, upokt INTEGER NOT NULL,
+  PRIMARY KEY (supplier, session_id, tx_hash));
 CREATE INDEX IF NOT EXISTS outcome_end ON outcome (supplier, json_extract(body, '$.details.session_end_height'));
 """
 _FIRST = "0" * 64
@@ -111,8 +114,31 @@ class Audit:
         )
         return [SignedGroup.decode(text) for (text,) in rows]
 
+    def spend(self, supplier: str, tx_hash: str, upokt: Mapping[str, int]) -> int:
+        """Keeps what a transaction cost each session; how many upokt of it were not known before."""
+        new = 0
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            for session_id, amount in upokt.items():
+                row = (supplier, session_id, tx_hash, amount)
+                cursor = self._database.execute("INSERT OR IGNORE INTO cost VALUES (?,?,?,?)", row)
+                new += amount * cursor.rowcount
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+        return new
+
+    def spent(self, supplier: str, session_id: str) -> int:
+        """What a session without outcome has cost, upokt."""
+        row = self._database.execute(
+            "SELECT coalesce(sum(upokt), 0) FROM cost WHERE supplier=? AND session_id=?", (supplier, session_id)
+        ).fetchone()
+        return int(row[0])
+
     def record(self, outcome: Outcome) -> bool:
-        """Appends an outcome; False when the session has one already."""
+        """Appends an outcome, which takes the costs with it; False when the session has one already."""
         self._database.execute("BEGIN IMMEDIATE")
         try:
             if self.outcome(outcome.supplier, outcome.session_id) is not None:
@@ -127,6 +153,9 @@ class Audit:
             self._database.execute(
                 "INSERT INTO outcome (supplier, session_id, body, previous, hash) VALUES (?,?,?,?,?)",
                 (outcome.supplier, outcome.session_id, body, previous, _link(previous, body)),
+            )
+            self._database.execute(
+                "DELETE FROM cost WHERE supplier=? AND session_id=?", (outcome.supplier, outcome.session_id)
             )
             self._database.execute("COMMIT")
         except BaseException:

@@ -11,6 +11,7 @@ from ledger.errors import Fenced, LedgerError, StaleView
 from ledger.seals import Seal, SealStore, SignedGroup
 from miner import metrics
 from miner.audit import Audit
+from miner.fees import FeeBook
 from miner.mirror import Mirror
 from miner.sender import Prepared, Sender, SendError
 from miner.sessions import TrackedSession
@@ -20,13 +21,11 @@ from shannon.chain.model import Block
 from shannon.claims.amounts import Price, claimed_upokt
 from shannon.claims.requirement import ProofParams
 from shannon.smst.digest import Root
-from shannon.transactions.build import GasPrice, Message, create_claim_message
+from shannon.transactions.build import Message, create_claim_message
 from shannon.transactions.refusals import Refusal
 
 _LOG = logging.getLogger("miner.claims")
 _RESEND_BLOCKS = 2
-_CLAIM_GAS = 130_000
-_PROOF_GAS = 400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +42,12 @@ class Viability:
         return self.claimed_upokt > self.fees_upokt + self.proof_cost_upokt
 
 
-def viability(root: bytes, target_hash: bytes, price: Price, proof: ProofParams, gas_price: GasPrice) -> Viability:
-    """Costs: both transaction fees, and the submission fee times the probability that a proof is asked for."""
+def viability(root: bytes, target_hash: bytes, price: Price, proof: ProofParams, fees_upokt: int) -> Viability:
+    """Costs: the fees of both transactions, and the submission fee times the probability that a proof is asked for."""
     claimed = claimed_upokt(Root(root), target_hash, price)
     certain = claimed >= proof.proof_requirement_threshold_upokt
     probability = 1.0 if certain else proof.proof_request_probability
-    fees = gas_price.fee_upokt(_CLAIM_GAS) + gas_price.fee_upokt(_PROOF_GAS)
-    return Viability(claimed, fees, probability * proof.proof_submission_fee_upokt)
+    return Viability(claimed, fees_upokt, probability * proof.proof_submission_fee_upokt)
 
 
 def claim_problem(root: Root, compute_units_per_relay: int) -> str | None:
@@ -72,7 +70,7 @@ class ClaimDesk:
     pool: TriePool
     sender: Sender
     tailer: Tailer
-    gas_price: GasPrice
+    fees: FeeBook
     _sent: dict[int, int] = field(default_factory=dict)  # session end → height of the last sending
 
     async def seal_and_claim(
@@ -157,6 +155,7 @@ class ClaimDesk:
         self, by_id: Mapping[str, TrackedSession], sets: Mapping[str, SealedSet], proof: ProofParams
     ) -> list[str]:
         worthy = []
+        fees = self.fees.estimate_upokt()
         for session_id, session in by_id.items():
             if session.terms is None or session.params is None:
                 continue
@@ -166,11 +165,11 @@ class ClaimDesk:
                 session.lost = "empty" if problem == "empty" else "forfeited"
                 session.details["reason"] = problem
                 continue
-            costs = viability(root, session.terms.target_hash, Price.of(session.params), proof, self.gas_price)
+            costs = viability(root, session.terms.target_hash, Price.of(session.params), proof, fees)
             session.details.update(relays=Root(root).count, claimed_upokt=costs.claimed_upokt)
             if not costs.viable:
                 session.lost = "unprofitable"
-                session.details.update(fees_upokt=costs.fees_upokt, proof_cost_upokt=costs.proof_cost_upokt)
+                session.details.update(expected_fees_upokt=costs.fees_upokt, proof_cost_upokt=costs.proof_cost_upokt)
                 continue
             worthy.append(session_id)
         return worthy
@@ -265,6 +264,7 @@ class ClaimDesk:
                 self._sent[end] = block.height - _RESEND_BLOCKS
             raise
         metrics.CLAIMS.labels("sent").inc(number)
+        self.fees.sent(self.supplier, raw)
         _LOG.info(
             "claims sent", extra={"fields": {"supplier": self.supplier, "session_end": end, "claims": number,
                                              "tx": result.tx_hash, "height": block.height}}

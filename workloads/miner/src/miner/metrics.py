@@ -14,6 +14,9 @@ OUTCOMES = Counter("pocket_miner_session_outcomes_total", "Finished sessions.", 
 CLAIMED = Counter("pocket_miner_claimed_upokt_total", "Claimed upokt of settled sessions.")
 SETTLED = Counter("pocket_miner_settled_upokt_total", "Settled upokt.")
 LOST = Counter("pocket_miner_lost_upokt_total", "Expected upokt that was not paid.", ["reason"])
+FEES = Counter(
+    "pocket_miner_fees_upokt_total", "Fees of transactions sent, submission fees of proofs included.", ["what"]
+)
 HEIGHT = Gauge("pocket_miner_block_height", "Latest block height seen.")
 NODES = Gauge(
     "pocket_miner_chain_nodes",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from miner import metrics
+from miner.fees import FeeBook
 from miner.mirror import Mirror
 from miner.sender import Sender, SendError
 from miner.sessions import TrackedSession
@@ -42,6 +43,7 @@ class ProofDesk:
     mirror: Mirror
     pool: TriePool
     sender: Sender
+    fees: FeeBook
     _sent: dict[str, int] = field(default_factory=dict)
     _seeds: dict[int, bytes] = field(default_factory=dict)
 
@@ -63,7 +65,7 @@ class ProofDesk:
             return
         session.requirement = requirement_of(self.supplier, session, seed, params)
 
-    async def prove(self, sessions: Sequence[TrackedSession], block: Block) -> None:
+    async def prove(self, sessions: Sequence[TrackedSession], block: Block, params: ProofParams) -> None:
         """Sends the proofs of sessions with one end height; a bad one does not take the others with it."""
         due = [
             s for s in sessions if block.height >= self._sent.get(s.header.session_id, -_RESEND_BLOCKS) + _RESEND_BLOCKS
@@ -101,6 +103,7 @@ class ProofDesk:
                 self._sent.pop(session.header.session_id, None)
             raise
         metrics.PROOFS.labels("sent").inc(len(built))
+        self.fees.sent(self.supplier, prepared.signed.raw, params.proof_submission_fee_upokt)
         _LOG.info(
             "proofs sent", extra={"fields": {"supplier": self.supplier, "session_end": built[0][0].end,
                                              "proofs": len(built), "tx": result.tx_hash, "height": block.height}}

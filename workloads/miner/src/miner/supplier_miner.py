@@ -224,7 +224,7 @@ class SupplierMiner:
             case Action.SEND_CLAIM:
                 await self.claims.send_again(group, block)
             case Action.SEND_PROOF:
-                await self.proofs.prove(group, block)
+                await self.proofs.prove(group, block, proof)
             case Action.ADOPT:
                 await self._merge_peers()
                 for session in group:
@@ -289,6 +289,8 @@ class SupplierMiner:
             "service_id": header.service_id, "application_address": header.application_address,
             "session_end_height": header.session_end_block_height, **session.details, **found.details,
         }  # fmt: skip
+        if fees := self.proofs.fees.of(self.supplier, header.session_id):
+            details["fees_upokt"] = fees
         outcome = Outcome(self.supplier, header.session_id, found.outcome, stage, found.reason, block.height, details)
         if self.audit.record(outcome):
             self.report.ended(json.loads(outcome.body()))

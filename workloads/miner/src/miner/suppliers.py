@@ -14,6 +14,7 @@ from ledger.tail import Tail
 from miner import metrics
 from miner.audit import Audit
 from miner.claims import ClaimDesk
+from miner.fees import FeeBook
 from miner.mirror import Mirror
 from miner.peers import Peers
 from miner.proofs import ProofDesk
@@ -51,6 +52,7 @@ class Suppliers:
     reports: Reports
     peers: Peers
     _loaded: KeySet = field(default_factory=lambda: KeySet({}))
+    _fees: FeeBook | None = None
 
     def reload(self) -> bool:
         """Whether the set of keys changed. A folder that cannot be read changes nothing: the last good set stays."""
@@ -142,8 +144,10 @@ class Suppliers:
         )
         store = SealStore(self.redis, self.keys, address, epoch)
         tailer = self._tailer(address, sessions, owner=True)
-        claims = ClaimDesk(address, store, self.audit, self.mirror, self.pool, sender, tailer, gas_price)
-        proofs = ProofDesk(address, self.chain, self.mirror, self.pool, sender)
+        if self._fees is None:
+            self._fees = FeeBook(gas_price, self.audit)
+        claims = ClaimDesk(address, store, self.audit, self.mirror, self.pool, sender, tailer, self._fees)
+        proofs = ProofDesk(address, self.chain, self.mirror, self.pool, sender, self._fees)
         return SupplierMiner(
             address, self.chain, self.comet, store, self.audit, self.mirror, tailer, claims, proofs, sessions,
             config.seal_after_blocks, self.redis_settled, self.reports.of(address), self.peers, confirm,

@@ -1,0 +1,124 @@
+"""What claims and proofs cost is known to the upokt, and is the measure of what is worth claiming."""
+
+import json
+import sqlite3
+
+import pytest
+
+from mine import mine
+from miner.audit import Audit, Outcome
+from miner.fees import FeeBook, shares
+from shannon.errors import DecodingError
+from shannon.relays.messages import SessionHeader
+from shannon.transactions.build import (
+    GasPrice,
+    Message,
+    Timestamp,
+    TransactionPlan,
+    create_claim_message,
+    sign_transaction,
+    submit_proof_message,
+)
+from shannon.transactions.contents import Contents, contents
+from world import address, key
+
+PRICE = GasPrice.parse("0.001upokt")
+
+
+def header(session):
+    return SessionHeader(address("app eth"), "eth", session, 1, 10)
+
+
+def transaction(*messages, fee=100, timeout=5):
+    plan = TransactionPlan(messages, "pocket", 1, 5000, fee, Timestamp(timeout, 0))
+    return sign_transaction(plan, key("alice"))
+
+
+def claim(session):
+    return create_claim_message(address("alice"), header(session), bytes(48))
+
+
+def proof(session):
+    return submit_proof_message(address("alice"), header(session), b"p")
+
+
+@pytest.fixture
+def audit(tmp_path):
+    made = Audit(tmp_path / "audit.sqlite")
+    yield made
+    made.close()
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("restart_at", [None, 14, 17])
+async def test_an_outcome_holds_exactly_what_the_chain_took_for_its_claim_and_proof(redis, tmp_path, restart_at):
+    params = {"proof_request_probability": 1.0, "proof_missing_penalty": 1_000_000, "proof_submission_fee": 1000}
+    async with mine(redis, tmp_path, proof_params=params) as alice:
+        await _costs_are_exact(alice, restart_at)
+
+
+async def _costs_are_exact(alice, restart_at):
+    before = alice.chain.state.balances[alice.supplier]
+    header = alice.header()
+    await alice.record(alice.relays(header, 20))
+    if restart_at:
+        await alice.to(restart_at)
+        alice.start()
+    await alice.to(22)
+    details = alice.outcomes()[header.session_id]["details"]
+    rewards = json.loads(details["reward_distribution"])
+    paid = int(rewards.get(alice.supplier, "0upokt").removesuffix("upokt"))
+    assert details["fees_upokt"] > 1000
+    assert alice.chain.state.balances[alice.supplier] == before + paid - details["fees_upokt"]
+    assert alice.audit.spent(alice.supplier, header.session_id) == 0
+
+
+@pytest.mark.parametrize(("total", "number"), [(0, 3), (7, 3), (9, 3), (1, 1), (2, 5)])
+def test_a_fee_is_shared_to_the_upokt(total, number):
+    found = shares(total, number)
+    assert (sum(found), len(found), max(found) - min(found) <= 1) == (total, number, True)
+
+
+def test_a_transaction_tells_its_fee_and_sessions_whoever_signed_it():
+    made = transaction(claim("a" * 64), claim("b" * 64), fee=7)
+    assert contents(made.raw) == Contents(made.tx_hash, 7, ("a" * 64, "b" * 64), ())
+    made = transaction(proof("c" * 64), Message("/other.Msg", b""), fee=0)
+    assert contents(made.raw) == Contents(made.tx_hash, 0, (), ("c" * 64,))
+
+
+@pytest.mark.parametrize("raw", [b"\xff", transaction(Message(claim("a").type_url, b"\xff\xff")).raw])
+def test_bytes_that_are_no_transaction_of_ours_are_a_typed_error_and_cost_nothing(raw, audit, caplog):
+    with pytest.raises(DecodingError):
+        contents(raw)
+    FeeBook(PRICE, audit).sent(address("alice"), raw)
+    assert "cannot be read" in caplog.text
+
+
+def test_the_same_transaction_costs_once_however_often_it_is_sent(audit):
+    book = FeeBook(PRICE, audit)
+    first = transaction(claim("a" * 64), claim("b" * 64), fee=101)
+    for _ in range(3):
+        book.sent(address("alice"), first.raw)
+    book.sent(address("alice"), transaction(proof("a" * 64), fee=30, timeout=6).raw, 10)
+    assert [book.of(address("alice"), i * 64) for i in "abc"] == [91, 50, 0]
+    assert book.of(address("bob"), "a" * 64) == 0
+    audit.record(Outcome(address("alice"), "a" * 64, "settled", "SETTLED", "", 9, {"session_end_height": 5}))
+    assert [book.of(address("alice"), i * 64) for i in "ab"] == [0, 50]
+
+
+def test_the_next_claim_is_judged_by_what_the_last_ones_cost(audit):
+    book = FeeBook(PRICE, audit)
+    assert book.estimate_upokt() == 130 + 400
+    book.sent(address("alice"), transaction(claim("a" * 64), claim("b" * 64), fee=101).raw)
+    assert book.estimate_upokt() == 51 + 400
+    book.sent(address("bob"), transaction(proof("a" * 64), fee=33, timeout=6).raw, 1_000_000)
+    assert book.estimate_upokt() == 51 + 33
+
+
+def test_a_volume_that_takes_no_fees_stops_nobody(tmp_path, audit, monkeypatch, caplog):
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(audit, "spend", full)
+    FeeBook(PRICE, audit).sent(address("alice"), transaction(claim("a" * 64)).raw)
+    assert "Free space" in caplog.text

@@ -1,0 +1,63 @@
+"""What claims and proofs cost: kept for each session until its outcome, and the measure for the next ones."""
+
+import logging
+import sqlite3
+from dataclasses import dataclass, field
+from typing import Final
+
+from miner import metrics
+from miner.audit import Audit
+from shannon.errors import DecodingError
+from shannon.transactions.build import GasPrice
+from shannon.transactions.contents import contents
+
+_LOG = logging.getLogger("miner.fees")
+_CLAIM_GAS: Final = 130_000
+_PROOF_GAS: Final = 400_000
+"""Gas of one message before any was sent."""
+
+
+def shares(total: int, number: int) -> list[int]:
+    """A fee over the messages that it paid for: whole upokt that add up to it."""
+    whole, rest = divmod(total, number)
+    return [whole + (index < rest) for index in range(number)]
+
+
+@dataclass(slots=True)
+class FeeBook:
+    """Of all suppliers of a process."""
+
+    gas_price: GasPrice
+    audit: Audit
+    _last: dict[str, int] = field(default_factory=dict)
+
+    def estimate_upokt(self) -> int:
+        """Fees of one claim and one proof: as in the last transactions, by usual gas before there were any."""
+        claim = self._last.get("claim", self.gas_price.fee_upokt(_CLAIM_GAS))
+        return claim + self._last.get("proof", self.gas_price.fee_upokt(_PROOF_GAS))
+
+    def sent(self, supplier: str, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
+        """A transaction that a mempool took. The same bytes again cost nothing more; never raises."""
+        try:
+            found = contents(raw)
+        except DecodingError as error:
+            _LOG.error("fees: %s", error)
+            return
+        for what, sessions, each in (
+            ("claim", found.claims, 0), ("proof", found.proofs, proof_submission_fee_upokt)
+        ):  # fmt: skip
+            if not sessions:
+                continue
+            self._last[what] = -(-found.fee_upokt // len(sessions))
+            costs = {i: fee + each for i, fee in zip(sessions, shares(found.fee_upokt, len(sessions)), strict=True)}
+            try:
+                new = self.audit.spend(supplier, found.tx_hash, costs)
+            except sqlite3.Error as error:
+                metrics.ERRORS.labels("volume").inc()
+                _LOG.error("the volume took no fees: %s. Free space on it.", error)
+                continue
+            metrics.FEES.labels(what).inc(new)
+
+    def of(self, supplier: str, session_id: str) -> int:
+        """What a session has cost so far, upokt."""
+        return self.audit.spent(supplier, session_id)
