@@ -3,13 +3,14 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import yaml
 
+from benchmarks.pulse import encode_post, pulse
 from relayctl.embedded import Stack
 from relayctl.gateway import Gateway, json_rpc_envelope
 from relayctl.load import percentile
@@ -103,23 +104,9 @@ class Sender:
         return Measured(sorted(latencies), self.failed - failed, time.perf_counter() - begun)
 
     async def at_rate(self, bodies: list[bytes], per_second: float) -> Measured:
-        """At a steady rate."""
-        failed = self.failed
-        return await steadily(self.post, bodies, per_second, lambda: self.failed - failed)
-
-
-async def steadily(
-    post: Callable[[bytes], Awaitable[float]],
-    bodies: list[bytes],
-    per_second: float,
-    failed: Callable[[], int] = lambda: 0,
-) -> Measured:
-    """Sends at a steady rate, whatever the answers take."""
-    begun = time.perf_counter()
-
-    async def one(number: int, body: bytes) -> float:
-        await asyncio.sleep(max(0.0, begun + number / per_second - time.perf_counter()))
-        return await post(body)
-
-    latencies = sorted(await asyncio.gather(*(one(number, body) for number, body in enumerate(bodies))))
-    return Measured(latencies, failed(), time.perf_counter() - begun)
+        """At a steady rate, by a generator that adds little to the latencies."""
+        requests = [encode_post(self._url, body, RPC_TYPE) for body in bodies]
+        begun = time.perf_counter()
+        latencies, failed = await pulse(self._url, requests, per_second)
+        self.failed += failed
+        return Measured(latencies, failed, time.perf_counter() - begun)

@@ -12,8 +12,8 @@ for folder in (HERE / "vectors", HERE / "support", HERE / "cluster", HERE.parent
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from ledger.connection import connect  # noqa: E402 - the helpers' folders come first
-from servers import RedisServer, running_redis  # noqa: E402
+from ledger.connection import connect  # noqa: E402 - after the path is set - the helpers' folders come first
+from servers import RedisServer, running_redis  # noqa: E402 - after the path is set
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def await_that(check: object, seconds: float, what: str) -> object:
     end, last = time.monotonic() + seconds, None
     while time.monotonic() < end:
         try:
-            last = check()  # type: ignore[operator]
+            last = check()  # type: ignore[operator]  # any callable
         except (AssertionError, KeyError, IndexError, ValueError) as error:
             last = error
         else:

@@ -19,6 +19,7 @@ from shannon.program import run_program
 def _name_metrics_once() -> None:
     """A worker never forks: its metrics need not ask the kernel for its process id at every increment."""
     pid = os.getpid()
+    # prometheus_client has no annotations there.
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: pid)  # type: ignore[no-untyped-call]
 
 

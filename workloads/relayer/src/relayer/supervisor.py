@@ -87,6 +87,7 @@ class Supervisor:
                     await worker.wait()
             stopping.cancel()
             del self._alive[number]
+            # prometheus_client has no annotations there.
             multiprocess.mark_process_dead(worker.pid, str(self._metrics))  # type: ignore[no-untyped-call]
             if self._stop.is_set():
                 return
@@ -99,6 +100,7 @@ class Supervisor:
     async def _serve_admin(self) -> web.AppRunner:
         async def show_metrics(_: web.Request) -> web.Response:
             registry = CollectorRegistry()
+            # prometheus_client has no annotations there.
             multiprocess.MultiProcessCollector(registry, path=str(self._metrics))  # type: ignore[no-untyped-call]
             return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
 

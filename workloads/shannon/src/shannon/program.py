@@ -16,13 +16,13 @@ def run_program(
     try:
         runner(main)
     except PocketError as error:
-        print(f"{name}: {_bare(name, error)}", file=sys.stderr)  # noqa: T201 - what the user must read
+        print(f"{name}: {_bare(name, error)}", file=sys.stderr)  # noqa: T201 - the last word of a program, for people - what the user must read
         return os.EX_CONFIG
     except ExceptionGroup as group:
         known = group.subgroup(PocketError)
         if known is None or group.split(PocketError)[1] is not None:
             raise
-        print(f"{name}: {'; '.join(_bare(name, e) for e in _leaves(known))}", file=sys.stderr)  # noqa: T201
+        print(f"{name}: {'; '.join(_bare(name, e) for e in _leaves(known))}", file=sys.stderr)  # noqa: T201 - the last word of a program, for people
         return os.EX_CONFIG
     return 0
 
