@@ -281,6 +281,8 @@ class Life:
 
     async def run(self) -> list[str]:
         """What was wrong; empty when all is well."""
+        # Scripts that an earlier life loaded would save this one a step, and its seed another schedule.
+        await self.redis.script_flush()
         try:
             self.explorer.spawn("chain", self._blocks)
             self.explorer.spawn("relayer", self._relayer)
