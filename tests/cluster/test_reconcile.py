@@ -243,15 +243,27 @@ async def test_config_that_needs_a_restart_rolls_and_config_that_is_hot_does_not
     assert template_of(await api.get(STATEFUL_SET, running, "main-miner")) == template_of(miner), "no worker there"
 
 
+async def _replicas(api: KubeApi, namespace: str, number: int) -> bool:
+    return (await api.get(DEPLOYMENT, namespace, "main-relayer"))["spec"]["replicas"] == number
+
+
 async def test_under_an_autoscaler_replicas_belong_to_it(api, running):
-    scaling = {"autoscaling": {"minReplicas": 2, "maxReplicas": 5}}
+    await api.merge(RELAY_MINERS, running, "main", {"spec": {"relayer": {"replicas": 4}}})
+    await eventually(lambda: _replicas(api, running, 4))
+    before = await api.get(DEPLOYMENT, running, "main-relayer")
+    scaling = {"replicas": None, "autoscaling": {"minReplicas": 2, "maxReplicas": 5}}
     await api.merge(RELAY_MINERS, running, "main", {"spec": {"relayer": scaling}})
 
     async def made():
         return await api.get(BY_KIND["HorizontalPodAutoscaler"], running, "main-relayer")
 
     assert (await eventually(made))["spec"]["maxReplicas"] == 5
-    await api.merge(DEPLOYMENT, running, "main-relayer", {"spec": {"replicas": 4}}, manager="autoscaler")
+    # It keeps what is there: a moment of one pod would be a moment without most of the relayers.
+    handed_over = await api.get(DEPLOYMENT, running, "main-relayer")
+    assert handed_over["spec"] == before["spec"]
+    # One step, for the changed annotation: it never was anything else in between.
+    assert handed_over["metadata"]["generation"] == before["metadata"]["generation"] + 1
+    await api.merge(DEPLOYMENT, running, "main-relayer", {"spec": {"replicas": 3}}, manager="autoscaler")
     await api.merge(RELAY_MINERS, running, "main", {"spec": {"relayer": {"workers": 3}}})
 
     async def rolled():
@@ -259,8 +271,9 @@ async def test_under_an_autoscaler_replicas_belong_to_it(api, running):
         return '"workers": 3' in found["data"]["relayer.json"]
 
     await eventually(rolled)
-    assert (await api.get(DEPLOYMENT, running, "main-relayer"))["spec"]["replicas"] == 4
-    await api.merge(RELAY_MINERS, running, "main", {"spec": {"relayer": {"autoscaling": None}}})
+    assert (await api.get(DEPLOYMENT, running, "main-relayer"))["spec"]["replicas"] == 3
+    await api.merge(RELAY_MINERS, running, "main", {"spec": {"relayer": {"autoscaling": None, "replicas": 1}}})
+    await eventually(lambda: _replicas(api, running, 1))
 
     async def gone():
         return await api.find(BY_KIND["HorizontalPodAutoscaler"], running, "main-relayer") is None

@@ -56,6 +56,29 @@ CASES = {
     "minimal": context(capabilities=frozenset()),
     "full": context(FULL, inherited={"team": "nodes"}, restarted_at="1"),
     "deleting": context(deleting=True),
+    "scaled-miners": context(
+        changed(
+            relay_miner("pocket"),
+            "spec.miner",
+            {
+                "autoscaling": {
+                    "minReplicas": 1,
+                    "maxReplicas": 4,
+                    "scaleDownSeconds": 900,
+                    "metrics": [
+                        {
+                            "type": "Pods",
+                            "pods": {
+                                "metric": {"name": "pocket_miner_suppliers"},
+                                "target": {"type": "AverageValue", "averageValue": "100"},
+                            },
+                        }
+                    ],
+                }
+            },
+        ),
+        capabilities=frozenset(),
+    ),
     "redis-secret": context(
         changed(relay_miner("pocket"), "spec.redis", {"urlSecretRef": {"name": "r", "key": "url"}}), redis_digest="abc"
     ),

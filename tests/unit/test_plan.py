@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from pocket_operator import names
-from pocket_operator.drift import covers, drifted, stamped
+from pocket_operator.drift import covers, drifted, replicas_to_keep, stamped
 from pocket_operator.plan import drifted_children, key_digest, plan
 from pocket_operator.reasons import Reason
 from pocket_operator.relay_miner_status import relay_miner_status
@@ -259,3 +259,19 @@ def test_a_field_that_is_no_longer_wanted_shows_in_the_digest():
     assert not drifted(stamped(long), stamped(long))
     assert drifted(stamped(short), stamped(long))
     assert drifted(stamped(short), None)
+
+
+@pytest.mark.parametrize(("wanted", "row", "kept"), [
+    ({"template": {}}, {"manager": "m", "operation": "Apply"}, 5),
+    ({"template": {}, "replicas": 1}, {"manager": "m", "operation": "Apply"}, None),
+    ({"ports": []}, {"manager": "m", "operation": "Apply"}, None),
+    ({"template": {}}, {"manager": "other", "operation": "Apply"}, None),
+    ({"template": {}}, {"manager": "m", "operation": "Update"}, None),
+    ({"template": {}}, {"manager": "m", "operation": "Apply", "fieldsV1": {"f:spec": {}}}, None),
+    ({"template": {}}, {"manager": "m", "operation": "Apply", "subresource": "scale"}, None),
+])  # fmt: skip
+def test_replicas_that_we_own_are_handed_over_before_they_are_left_to_an_autoscaler(wanted, row, kept):
+    fields = {"fieldsV1": {"f:spec": {"f:replicas": {}}}}
+    observed = {"metadata": {"managedFields": [{**fields, **row}]}, "spec": {"replicas": 5}}
+    assert replicas_to_keep({"spec": wanted}, observed, "m") == kept
+    assert replicas_to_keep({"spec": wanted}, None, "m") is None

@@ -58,7 +58,7 @@ class ServicePort(Model):
 
 
 class Autoscaling(Model):
-    """A HorizontalPodAutoscaler on CPU; the operator then leaves replicas alone."""
+    """A HorizontalPodAutoscaler; the operator then leaves replicas alone. Whatever asks for most pods wins."""
 
     model_config = Model.model_config | {
         "json_schema_extra": rules(
@@ -69,6 +69,14 @@ class Autoscaling(Model):
     min_replicas: int = Field(default=2, ge=1, le=1000)
     max_replicas: int = Field(ge=1, le=1000)
     target_cpu_percent: int = Field(default=70, ge=1, le=100, description="Of the pods' CPU requests.")
+    metrics: tuple[FreeObject, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Further MetricSpecs of autoscaling/v2: what a metrics adapter offers of the pods' own figures.",
+    )
+    scale_down_seconds: int = Field(
+        default=300, ge=0, le=3600, description="Seconds for which fewer pods must have been enough."
+    )
 
     def model_post_init(self, _: Any, /) -> None:
         """The same rule for files that no API server has seen."""

@@ -194,9 +194,20 @@ _FITS = "more replicas than shards: the surplus would idle"
 class Miner(Model):
     """The miner workload."""
 
-    model_config = Model.model_config | {"json_schema_extra": rules(rule("self.replicas <= self.shards", _FITS))}
+    model_config = Model.model_config | {
+        "json_schema_extra": rules(
+            rule("!has(self.replicas) || self.replicas <= self.shards", _FITS),
+            rule("!has(self.autoscaling) || self.autoscaling.maxReplicas <= self.shards", _FITS),
+            rule("!(has(self.replicas) && has(self.autoscaling))", _ONE_SCALE),
+        )
+    }
 
-    replicas: int = Field(default=1, ge=1, le=1024, description="Pods; at most the number of shards. Hot.")
+    replicas: int | None = Field(
+        default=None, ge=1, le=1024, description="Pods, at most the number of shards; 1 unless autoscaling is set. Hot."
+    )
+    autoscaling: Autoscaling | None = Field(
+        default=None, description="A miner that goes hands its shards over first, and its volume stays."
+    )
     shards: Annotated[int, immutable("make another RelayMiner with more shards and move its Suppliers")] = Field(
         default=16, ge=1, le=1024, description="Units of ownership; immutable."
     )
@@ -221,7 +232,9 @@ class Miner(Model):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.replicas > self.shards:
+        if self.replicas is not None and self.autoscaling is not None:
+            raise ValueError(_ONE_SCALE)
+        if max(self.replicas or 1, self.autoscaling.max_replicas if self.autoscaling else 1) > self.shards:
             raise ValueError(_FITS)
         return self
 

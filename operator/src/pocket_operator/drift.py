@@ -39,6 +39,21 @@ def drifted(wanted: Object, observed: Object | None) -> bool:
     return observed is None or not covers(observed, wanted)
 
 
+def replicas_to_keep(wanted: Object, observed: Object | None, manager: str) -> int | None:
+    """The replicas of a workload that an autoscaler gets from us; None where there is nothing to hand over.
+
+    A field that we applied and leave out is taken away, and without replicas the API server makes it one pod. So
+    somebody else must own it before.
+    """
+    if observed is None or "replicas" in wanted.get("spec", {}) or "template" not in wanted.get("spec", {}):
+        return None
+    for row in observed["metadata"].get("managedFields") or ():
+        ours = row.get("manager") == manager and row.get("operation") == "Apply" and not row.get("subresource")
+        if ours and "f:replicas" in (row.get("fieldsV1") or {}).get("f:spec", {}):
+            return int(observed["spec"]["replicas"])
+    return None
+
+
 def covers(observed: Any, wanted: Any) -> bool:
     """Whether everything wanted is there."""
     if isinstance(wanted, dict):

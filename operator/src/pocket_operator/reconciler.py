@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from coordination.kube_api import KubeApi, KubeError, Missing
+from coordination.kube_api import Kind, KubeApi, KubeError, Missing
 from pocket_api.status import Condition, as_status
 from pocket_operator import metrics, names
 from pocket_operator.conditions import notices
+from pocket_operator.drift import replicas_to_keep
 from pocket_operator.events import EventWriter
 from pocket_operator.kinds import BY_KIND, CONFIG_MAPS, PODS, READ_CHILDREN, RELAY_MINERS, SECRETS, WATCHED_CHILDREN
 from pocket_operator.plan import DRAINING, REQUEUE, FinalizerChange, Plan, drifted_children, owner_of, plan
@@ -184,6 +185,7 @@ class Reconciler:
                 )
                 continue
             try:
+                await self._hand_over_replicas(kind, child, observed)
                 applied = await self._api.apply(kind, child, names.FIELD_MANAGER)
             except KubeError as error:
                 if error.status not in (400, 403, 404, 409, 422):
@@ -196,6 +198,16 @@ class Reconciler:
                 self._store.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **applied})
             _LOG.info("applied %s %s/%s", kind.name, snapshot.namespace, place[1])
         return refused
+
+    async def _hand_over_replicas(self, kind: Kind, child: Object, observed: Object | None) -> None:
+        """Before an autoscaler takes a workload over; raises KubeError."""
+        replicas = replicas_to_keep(child, observed, names.FIELD_MANAGER)
+        if replicas is None:
+            return
+        metadata = {key: child["metadata"][key] for key in ("name", "namespace")}
+        body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, "spec": {"replicas": replicas}}
+        await self._api.apply(kind, body, f"{names.FIELD_MANAGER}-replicas")
+        metrics.WRITES.labels(kind.name).inc()
 
     async def _delete(self, key: Key, kind: str, name: str, observed: Object) -> None:
         await self._api.delete(BY_KIND[kind], key.namespace, name, uid=str(observed["metadata"]["uid"]))

@@ -1,7 +1,7 @@
 """Pure builders of everything a RelayMiner owns."""
 
 from pocket_operator import names
-from pocket_operator.children import config, dashboards, miner, monitoring, network, redis, relayer
+from pocket_operator.children import config, dashboards, miner, monitoring, network, redis, relayer, scaling
 from pocket_operator.children.context import Context, Object
 from pocket_operator.children.pods import disruption_budget
 
@@ -29,7 +29,7 @@ def desired(context: Context) -> list[Object]:
         *relayer.canary(context),
         disruption_budget(context, names.RELAYER),
         disruption_budget(context, names.MINER),
-        *relayer.autoscaler(context),
+        *scaling.autoscalers(context),
         *relayer.routes(context),
         *network.policies(context),
         *monitoring.monitors(context),

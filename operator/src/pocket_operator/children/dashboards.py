@@ -154,6 +154,8 @@ ROWS: Final = (
                     "{{node}} {{standing}}"),)),
             Panel("Age of new blocks by the miners' clocks", (("max by (pod) (pocket_miner_block_age_seconds{$pods})",
                                                                "{{pod}}"),), "s"),
+            Panel("Relays that wait for a backend", (("sum by (pod) (pocket_relayer_relays_in_flight{$pods})",
+                                                      "{{pod}}"),)),
             Panel("Supplier keys", (("min by (pod) (pocket_relayer_supplier_keys{$pods})", "{{pod}}"),)),
         ),
     ),

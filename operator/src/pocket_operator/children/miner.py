@@ -10,7 +10,10 @@ _GRACE_SECONDS = 60
 
 
 def stateful_set(context: Context) -> Object:
-    """The pods. Volumes stay when pods or the set go: they hold what is not claimed and the audit trail."""
+    """The pods. Volumes stay when pods or the set go: they hold what is not claimed and the audit trail.
+
+    Under an autoscaler `replicas` is not ours, so it is left out.
+    """
     spec = context.relay_miner.spec.miner
     container: Object = {
         "image": spec.image or context.images.miner,
@@ -27,10 +30,11 @@ def stateful_set(context: Context) -> Object:
     }
     if spec.storage_class_name is not None:
         claim["storageClassName"] = spec.storage_class_name
+    replicas = {"replicas": spec.replicas or 1} if spec.autoscaling is None else {}
     return context.object(
         "apps/v1", "StatefulSet", names.miner(context.name), names.MINER,
         spec={
-            "replicas": spec.replicas,
+            **replicas,
             "serviceName": names.miner(context.name),
             "podManagementPolicy": "Parallel",
             "selector": {"matchLabels": names.selector(context.name, names.MINER)},

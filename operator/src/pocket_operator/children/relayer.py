@@ -114,28 +114,6 @@ def service_account(context: Context) -> Object:
     )
 
 
-def autoscaler(context: Context) -> list[Object]:
-    """Scales on CPU; slowly down, as pods drain."""
-    chosen = context.relay_miner.spec.relayer.autoscaling
-    if chosen is None:
-        return []
-    target = {"type": "Utilization", "averageUtilization": chosen.target_cpu_percent}
-    return [
-        context.object(
-            "autoscaling/v2", "HorizontalPodAutoscaler", names.relayer(context.name), names.RELAYER,
-            spec={
-                "scaleTargetRef": {
-                    "apiVersion": "apps/v1", "kind": "Deployment", "name": names.relayer(context.name)
-                },
-                "minReplicas": chosen.min_replicas,
-                "maxReplicas": chosen.max_replicas,
-                "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
-                "behavior": {"scaleDown": {"stabilizationWindowSeconds": 300}},
-            },
-        )
-    ]  # fmt: skip
-
-
 def routes(context: Context) -> list[Object]:
     """An Ingress and an HTTPRoute, where wanted and known."""
     spec = context.relay_miner.spec.relayer

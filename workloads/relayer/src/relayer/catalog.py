@@ -36,6 +36,11 @@ class Catalog:
         """Largest body of any service."""
         return max((service.max_body_bytes for service in self.services), default=1)
 
+    @property
+    def in_flight(self) -> int:
+        """Relays that wait for a backend, of replaced ones too."""
+        return sum(offer.in_flight for offer in (*self._offers.values(), *self._retired))
+
     def update(self, services: Iterable[Service]) -> list[str]:
         """Takes up a changed list; returns the ids that changed. Running requests end with what they began with."""
         offers: dict[str, ServiceBackends] = {}

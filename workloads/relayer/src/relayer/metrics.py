@@ -50,6 +50,9 @@ SIMULATED_LATENCY = Histogram(
 )  # fmt: skip
 CACHE = Counter("pocket_relayer_chain_answers_total", "Chain answers: memory, redis, chain, divergent.", ["source"])
 HEIGHT = Gauge("pocket_relayer_block_height", "Latest block height known.", multiprocess_mode="livemax")
+IN_FLIGHT = Gauge(
+    "pocket_relayer_relays_in_flight", "Relays that wait for a backend's answer.", multiprocess_mode="livesum"
+)
 NODES = Gauge(
     "pocket_relayer_chain_node_standing", "1 for the standing of a chain node, where there are several.",
     ["node", "standing"], multiprocess_mode="livemax",

@@ -233,7 +233,7 @@ class Worker:
                     group.create_task(catalog.run()),
                     group.create_task(self._reload(reload)),
                     group.create_task(self._report(supplier_keys, follower, publisher, pipeline.recent, ready_problem)),
-                    group.create_task(self._observe(publisher, follower, log, chain)),
+                    group.create_task(self._observe(publisher, follower, log, chain, catalog)),
                     group.create_task(self._follow_parent()),
                 ]
                 await follower.look()
@@ -303,10 +303,13 @@ class Worker:
             await asyncio.sleep(0.5)
         self._stop.set()
 
-    async def _observe(self, publisher: Publisher, follower: HeightFollower, log: LocalLog, chain: CachedChain) -> None:
+    async def _observe(
+        self, publisher: Publisher, follower: HeightFollower, log: LocalLog, chain: CachedChain, catalog: Catalog
+    ) -> None:
         while True:
             metrics.HEIGHT.set(follower.height)
             metrics.WAITING.set(publisher.waiting)
+            metrics.IN_FLIGHT.set(catalog.in_flight)
             metrics.LOG_BYTES.set(log.size)
             for source, number in chain.counters.taken():
                 metrics.CACHE.labels(source).inc(number)
