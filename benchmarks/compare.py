@@ -97,11 +97,10 @@ class _Side:
 
 
 async def _run(options: argparse.Namespace, signing: Signing, ours: str, ours_pid: int | None) -> None:
-    connector = aiohttp.TCPConnector(limit=options.connections)
-    async with aiohttp.ClientSession(connector=connector) as http:
+    async with aiohttp.ClientSession() as http:
         sides = [
-            _Side("ours", Sender(http, ours), ours_pid),
-            _Side("target", Sender(http, _url(options.target)), options.target_pid),
+            _Side("ours", Sender(ours), ours_pid),
+            _Side("target", Sender(_url(options.target)), options.target_pid),
         ]
         warm = await signing.bodies(http, 100)
         for side in sides:

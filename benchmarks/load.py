@@ -1,16 +1,14 @@
 """Relays that are signed beforehand and sent to a relayer, as many as it takes or at a steady rate."""
 
-import asyncio
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import yaml
 
-from benchmarks.pulse import encode_post, pulse
+from benchmarks.pulse import Exchanges, encode_post, flood, pulse
 from relayctl.embedded import Stack
 from relayctl.gateway import Gateway, json_rpc_envelope
 from relayctl.load import percentile
@@ -71,42 +69,29 @@ def signing_for(stack: Stack) -> Signing:
 
 
 class Sender:
-    """Posts bodies to one URL."""
+    """Posts bodies to one URL, by a generator that adds little to the latencies."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str) -> None:
-        self._http = http
+    def __init__(self, url: str) -> None:
         self._url = url
         self.failed = 0
         self.last_failure = ""
 
-    async def post(self, body: bytes) -> float:
-        """Seconds of one exchange."""
-        begun = time.perf_counter()
-        async with self._http.post(self._url, data=body, headers=RPC_TYPE) as answer:
-            read = await answer.read()
-            if answer.status != 200:
-                self.failed += 1
-                self.last_failure = f"status {answer.status}: {read[:200]!r}"
-        return time.perf_counter() - begun
+    def _encoded(self, bodies: list[bytes]) -> list[bytes]:
+        return [encode_post(self._url, body, RPC_TYPE) for body in bodies]
 
     async def at_once(self, bodies: list[bytes], connections: int) -> Measured:
         """As fast as the connections carry it."""
-        pending: Iterator[bytes] = iter(bodies)
-        latencies: list[float] = []
-        failed = self.failed
-
-        async def one() -> None:
-            for body in pending:
-                latencies.append(await self.post(body))
-
+        requests = self._encoded(bodies)
         begun = time.perf_counter()
-        await asyncio.gather(*(one() for _ in range(connections)))
-        return Measured(sorted(latencies), self.failed - failed, time.perf_counter() - begun)
+        return self._measured(await flood(self._url, requests, connections), begun)
 
     async def at_rate(self, bodies: list[bytes], per_second: float) -> Measured:
-        """At a steady rate, by a generator that adds little to the latencies."""
-        requests = [encode_post(self._url, body, RPC_TYPE) for body in bodies]
+        """At a steady rate."""
+        requests = self._encoded(bodies)
         begun = time.perf_counter()
-        latencies, failed = await pulse(self._url, requests, per_second)
-        self.failed += failed
-        return Measured(latencies, failed, time.perf_counter() - begun)
+        return self._measured(await pulse(self._url, requests, per_second), begun)
+
+    def _measured(self, found: Exchanges, begun: float) -> Measured:
+        self.failed += found.failed
+        self.last_failure = found.last_failure or self.last_failure
+        return Measured(sorted(found.latencies), found.failed, time.perf_counter() - begun)

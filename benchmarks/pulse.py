@@ -1,20 +1,42 @@
 """A load generator that weighs little: raw keep-alive connections, so that latencies are the server's."""
 
 import asyncio
+import contextlib
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
 
 
-class _Connection(asyncio.Protocol):
-    """One exchange after the other; answers must have a Content-Length."""
+@dataclass(slots=True)
+class Exchanges:
+    """What came of a run: seconds of each exchange, and what was not answered with 200."""
 
-    def __init__(self) -> None:
+    latencies: list[float] = field(default_factory=list)
+    failed: int = 0
+    last_failure: str = ""
+
+
+class _Connection(asyncio.Protocol):
+    """One exchange after the other, over a connection that is opened again when the server closes it."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._place = (parts.hostname or "", parts.port or 80)
         self._buffer = b""
-        self._answer: asyncio.Future[tuple[int, float]] | None = None
+        self._answer: asyncio.Future[bytes] | None = None
         self._transport: asyncio.Transport | None = None
+
+    async def open(self) -> None:
+        """Connects; raises OSError."""
+        await asyncio.get_running_loop().create_connection(lambda: self, *self._place)
+
+    def close(self) -> None:
+        """Ends it."""
+        if self._transport is not None:
+            self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keeps the way out."""
@@ -22,29 +44,42 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever waits is told."""
+        self._transport, self._buffer = None, b""
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionError("the server closed the connection"))
 
-    def exchange(self, request: bytes) -> "asyncio.Future[tuple[int, float]]":
-        """(status, time of the last byte by perf_counter)."""
-        if self._transport is None:
-            raise ConnectionError("not connected")
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return self._answer
-
     def data_received(self, data: bytes) -> None:
-        """Ends the exchange once the whole body is there."""
+        """Ends the exchange once the whole answer is there."""
         self._buffer = self._buffer + data if self._buffer else data
         head, found, body = self._buffer.partition(b"\r\n\r\n")
-        if not found:
-            return
-        lowered = head.lower()
-        at = lowered.index(b"content-length:") + 15
-        length = int(lowered[at:].split(b"\r\n", 1)[0])
-        if len(body) >= length and self._answer is not None and not self._answer.done():
+        if found and _complete(head, body) and self._answer is not None and not self._answer.done():
+            self._answer.set_result(self._buffer)
             self._buffer = b""
-            self._answer.set_result((int(head[9:12]), time.perf_counter()))
+
+    async def exchange(self, request: bytes, into: Exchanges, asked: float) -> None:
+        """One request; what came of it goes `into` the figures, with its time since `asked`."""
+        try:
+            if self._transport is None:
+                await self.open()
+            self._answer = asyncio.get_running_loop().create_future()
+            cast(asyncio.Transport, self._transport).write(request)
+            answer = await self._answer
+        except OSError as error:
+            into.failed += 1
+            into.last_failure = str(error) or type(error).__name__
+            return
+        into.latencies.append(time.perf_counter() - asked)
+        if answer[9:12] != b"200":
+            into.failed += 1
+            into.last_failure = repr(answer[:12] + answer.partition(b"\r\n\r\n")[2][:200])
+
+
+def _complete(head: bytes, body: bytes) -> bool:
+    lowered = head.lower()
+    at = lowered.find(b"\r\ncontent-length:")
+    if at >= 0:
+        return len(body) >= int(lowered[at + 17 :].split(b"\r\n", 1)[0])
+    return body.endswith(b"0\r\n\r\n")  # chunked
 
 
 def encode_post(url: str, body: bytes, headers: dict[str, str]) -> bytes:
@@ -55,40 +90,54 @@ def encode_post(url: str, body: bytes, headers: dict[str, str]) -> bytes:
     return f"POST {parts.path or '/'} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
-async def pulse(
-    url: str, requests: Sequence[bytes], per_second: float, connections: int = 64
-) -> tuple[list[float], int]:
-    """(seconds of each exchange, waiting for a free connection included; how many were not answered with 200)."""
-    parts = urlsplit(url)
-    loop = asyncio.get_running_loop()
-    free: asyncio.LifoQueue[_Connection] = asyncio.LifoQueue()
-    made = [await loop.create_connection(_Connection, parts.hostname, parts.port) for _ in range(connections)]
-    for _, connection in made:
-        free.put_nowait(connection)
-    latencies: list[float] = []
-    failed = 0
-
-    async def one(request: bytes, asked: float) -> None:
-        nonlocal failed
-        connection = await free.get()
-        status, ended = await connection.exchange(request)
-        free.put_nowait(connection)
-        latencies.append(ended - asked)
-        failed += status != 200
-
-    begun = time.perf_counter()
+@contextlib.asynccontextmanager
+async def _connected(url: str, number: int) -> AsyncIterator[list[_Connection]]:
+    """Open connections; no garbage collection of ours meanwhile."""
+    made = [_Connection(url) for _ in range(number)]
+    for connection in made:
+        await connection.open()
     gc.freeze()
     gc.disable()
     try:
-        async with asyncio.TaskGroup() as group:
-            for number, request in enumerate(requests):
-                due = begun + number / per_second
-                if (early := due - time.perf_counter()) > 0:
-                    await asyncio.sleep(early)
-                group.create_task(one(request, time.perf_counter()))
+        yield made
     finally:
         gc.enable()
         gc.unfreeze()
-    for transport, _ in made:
-        transport.close()
-    return sorted(latencies), failed
+        for connection in made:
+            connection.close()
+
+
+async def pulse(url: str, requests: Sequence[bytes], per_second: float, connections: int = 64) -> Exchanges:
+    """At a steady rate; waiting for a free connection counts."""
+    found = Exchanges()
+    free: asyncio.LifoQueue[_Connection] = asyncio.LifoQueue()
+
+    async def one(request: bytes, asked: float) -> None:
+        connection = await free.get()
+        await connection.exchange(request, found, asked)
+        free.put_nowait(connection)
+
+    async with _connected(url, connections) as made:
+        for connection in made:
+            free.put_nowait(connection)
+        begun = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for number, request in enumerate(requests):
+                if (early := begun + number / per_second - time.perf_counter()) > 0:
+                    await asyncio.sleep(early)
+                group.create_task(one(request, time.perf_counter()))
+    return found
+
+
+async def flood(url: str, requests: Iterable[bytes], connections: int) -> Exchanges:
+    """As fast as the connections carry it."""
+    found = Exchanges()
+    pending = iter(requests)
+
+    async def one(connection: _Connection) -> None:
+        for request in pending:
+            await connection.exchange(request, found, time.perf_counter())
+
+    async with _connected(url, connections) as made:
+        await asyncio.gather(*map(one, made))
+    return found

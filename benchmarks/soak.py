@@ -36,8 +36,8 @@ async def _soak(stack: Stack, seconds: float, rate: float) -> int:
     redis = Redis(port=stack.ports["redis"])
     samples: list[dict[str, float]] = []
     begun = time.monotonic()
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=64)) as http:
-        sender, signing, sent = Sender(http, stack.url("relayer")), signing_for(stack), 0
+    async with aiohttp.ClientSession() as http:
+        sender, signing, sent = Sender(stack.url("relayer")), signing_for(stack), 0
         while (passed := time.monotonic() - begun) < seconds:
             # Signed for the present session in small lots; a lot that a session's end overtakes is refused in part.
             bodies = await signing.bodies(http, int(rate * 2))
