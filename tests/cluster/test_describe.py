@@ -79,6 +79,8 @@ CASES = {
     "the account cannot pay fees": (rows(balance_upokt=5), {}, {}, ["alice"], "sup", ["BalanceLow", "Send it some"]),
     "the account has no public key": (rows(public_key_on_chain=False), {}, {}, ["alice"], "sup",
                                       ["PublicKeyMissing", "sign a transaction"]),
+    "a public URL leads nowhere": (rows(endpoint_problems=["https://r.example: its name does not resolve"]), {}, {},
+                                   ["alice"], "sup", ["EndpointsBroken", "r.example: its name does not resolve"]),
     "no Supplier names it": (nothing, {}, None, [], "rm", ["NoSuppliers", "Create one"]),
     "the Redis Secret is missing": (nothing, {"spec.redis": {"urlSecretRef": {"name": "r", "key": "url"}}}, {},
                                     ["alice"], "rm", ["RedisSecretMissing", "Create it"]),
@@ -146,5 +148,6 @@ async def test_describe_names_cause_and_remedy_when(api, cluster, namespace, ope
         "the account cannot pay fees",
         "the account has no public key",
         "a clock is slow",
+        "a public URL leads nowhere",
         "a chain node strayed",
     )

@@ -6,6 +6,7 @@ It is a process of its own because asyncio's debug mode, in which the tests run,
 import asyncio
 import json
 import sys
+import time
 from pathlib import Path
 
 from direct import DirectChain, DirectComet
@@ -14,6 +15,7 @@ from ledger.keys import Keys
 from localnet.chain import Chain
 from miner.audit import Audit
 from miner.board import BlockBoard
+from miner.endpoints import Endpoints
 from miner.fleet import Fleet
 from miner.mirror import Mirror
 from miner.report import Reports
@@ -46,7 +48,7 @@ async def main(redis_url: str, folder: Path, number: int) -> None:
     mirror, audit = Mirror(folder / "mirror"), Audit(folder / "audit.sqlite")
     suppliers = Suppliers(
         config, redis, Keys("many"), DirectChain(chain), DirectComet(chain), mirror, audit, None, lambda: True,
-        Reports(audit), None,
+        Reports(audit), None, Endpoints(time.time),
     )  # fmt: skip
     suppliers.reload()
     fleet = Fleet(suppliers, board, 30.0)

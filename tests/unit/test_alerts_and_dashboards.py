@@ -75,6 +75,13 @@ CASES = {
         {'pocket_miner_stake_runway_penalties{supplier="a"}': "2x60"},
         {'pocket_miner_stake_runway_penalties{supplier="a"}': "3x60"},
     ),
+    "PocketEndpointsBroken": (
+        {
+            'pocket_miner_endpoint_problems{supplier="a"}': "1x60",
+            'pocket_miner_endpoint_problems{supplier="b"}': "0x60",
+        },
+        {'pocket_miner_endpoint_problems{supplier="a"}': "0x60"},
+    ),
     "PocketChainDiverges": (
         {
             'pocket_relayer_chain_answers_total{source="divergent"}': "0x50 1x10",
@@ -176,6 +183,7 @@ def test_an_alert_fires_for_its_own_relayminer_and_not_for_a_sound_one(tmp_path,
 def _expected(alert, fires):
     labels = {
         "PocketBalanceLow": {"supplier": "a"}, "PocketStakeRunwayShort": {"supplier": "a"},
+        "PocketEndpointsBroken": {"supplier": "a"},
         "PocketMinerStepsFail": {"step": "seal"}, "PocketWindowsTight": {"what": "claim"},
         "PocketSessionLost": {"outcome": "claim_missed"}, "PocketRelaysNotRecorded": {"reason": "unavailable"},
         "PocketChainDiverges": {"source": "divergent"}, "PocketChainNodesDiffer": {"standing": "behind"},

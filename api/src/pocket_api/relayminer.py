@@ -217,6 +217,11 @@ class Miner(Model):
     storage_class_name: Annotated[Name | None, immutable("volumes keep their class")] = Field(
         default=None, description="Default: the cluster's."
     )
+    check_endpoints: bool = Field(
+        default=True,
+        description="Connect every few minutes to the URLs of the stakes: do their names, ports and certificates hold? "
+        "Rolling.",
+    )
     retention_days: int = Field(
         default=400, ge=7, le=36500, description="Days for which outcomes of sessions stay on the volume. Rolling."
     )

@@ -78,6 +78,7 @@ class MinerConfig(WorkloadConfig):
 
     seal_after_blocks: int = Field(default=1, ge=0)
     retention_days: int = Field(default=400, ge=1)
+    check_endpoints: bool = True
     shards: int = Field(default=16, ge=1)
     lease: str | None = Field(
         default=None, description="Group of the Kubernetes Leases by which miners share shards; None: kept in Redis."

@@ -12,6 +12,7 @@ class Reason(StrEnum):
     REACHABLE = "Reachable"
     STAKED = "Staked"
     STAKED_BEYOND = "StakedBeyond"
+    ENDPOINTS_BROKEN = "EndpointsBroken"
     CLAIMS_SETTLE = "ClaimsSettle"
     NOT_PAUSED = "NotPaused"
     # going on

@@ -138,6 +138,12 @@ def _staked(finding: Finding, row: Mapping[str, Any], offered: Mapping[str, set[
             f"Staked for more than is served here: {beyond}. Such relays are refused, and gateways notice: serve them, "
             "or take them out of the stake.",
         )  # fmt: skip
+    if broken := [str(text) for text in row.get("endpoint_problems") or ()]:
+        return Fact(
+            kind, "True", Reason.ENDPOINTS_BROKEN,
+            f"The stake declares URLs that do not work as seen from the miner: {'; '.join(broken[:5])}. Gateways would "
+            "fail there: correct name, route or certificate, or the stake.",
+        )  # fmt: skip
     return Fact(kind, "True", Reason.STAKED, "Staked for all services that it should serve.")
 
 

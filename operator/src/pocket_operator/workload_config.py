@@ -95,6 +95,7 @@ def miner_config(relay_miner: RelayMiner, placement: Placement) -> MinerConfig:
             **_common(relay_miner, placement),
             "seal_after_blocks": relay_miner.spec.miner.seal_after_blocks,
             "retention_days": relay_miner.spec.miner.retention_days,
+            "check_endpoints": relay_miner.spec.miner.check_endpoints,
             "shards": relay_miner.spec.miner.shards,
             "lease": placement.lease,
             "lease_owner": placement.lease_owner,

@@ -124,6 +124,8 @@ ROWS: Final = (
                                             "{{what}}"),), "POKT"),
             Panel("Balances", (("min by (supplier) (pocket_miner_balance_upokt{$pods}) / 1e6", "{{supplier}}"),),
                   "POKT"),
+            Panel("Public URLs that do not work", (("max by (supplier) (pocket_miner_endpoint_problems{$pods})",
+                                                    "{{supplier}}"),)),
             Panel("Penalties until a supplier is unstaked",
                   (("min by (supplier) (pocket_miner_stake_runway_penalties{$pods})", "{{supplier}}"),)),
         ),

@@ -73,6 +73,10 @@ ALERTS = (
         "A few more penalties unstake a supplier",
     ),
     Alert(
+        "PocketEndpointsBroken", 'max by (supplier) (pocket_miner_endpoint_problems{{{pods}}}) > 0', 15, "warning",
+        "A public URL of a supplier's stake cannot be reached, or its certificate ends soon",
+    ),
+    Alert(
         "PocketChainDiverges", 'increase(pocket_relayer_chain_answers_total{{{pods},source="divergent"}}[1h]) + '
         'increase(pocket_miner_chain_answers_total{{{pods},source="divergent"}}[1h]) > 0', 0, "critical",
         "Nodes tell different sessions: they do not follow the same chain",

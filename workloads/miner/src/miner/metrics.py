@@ -42,6 +42,9 @@ SUPPLIERS = Gauge("pocket_miner_suppliers", "Suppliers that this miner mines, or
 LEASE_WRITES = Counter("pocket_miner_lease_writes_total", "Writes to Leases.")
 MERGED = Counter("pocket_miner_relays_merged_total", "Relays that Redis had lost and a peer's volume held.")
 BALANCE = Gauge("pocket_miner_balance_upokt", "Balance that pays for claims and proofs.", ["supplier"])
+ENDPOINTS = Gauge(
+    "pocket_miner_endpoint_problems", "Public URLs of the stake that cannot be used as they are.", ["supplier"]
+)
 RUNWAY = Gauge(
     "pocket_miner_stake_runway_penalties",
     "Penalties for missing proofs that the stake takes before it falls below the minimum.", ["supplier"],
@@ -54,6 +57,6 @@ MARGIN = Histogram(
 
 def forget_funds(supplier: str) -> None:
     """Drops the figures of a supplier that another miner has now: an old figure would alarm for ever."""
-    for gauge in (BALANCE, RUNWAY):
+    for gauge in (BALANCE, RUNWAY, ENDPOINTS):
         with contextlib.suppress(KeyError):
             gauge.remove(supplier)

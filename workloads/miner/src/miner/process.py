@@ -26,6 +26,7 @@ from miner.admin import serve_admin
 from miner.audit import Audit
 from miner.board import BlockBoard
 from miner.chain_notes import ChainNotes
+from miner.endpoints import Endpoints
 from miner.fleet import Fleet
 from miner.mirror import Mirror
 from miner.ownership import peer_urls, shard_keeper
@@ -50,6 +51,7 @@ _REDIS_SETTLES_SECONDS = 5.0
 _STAKES_SECONDS = 5.0
 _STAKE_PAUSE_SECONDS = 0.1  # for each supplier: a thousand of them are ten questions a second, not hundreds
 _FUNDS_SECONDS = 300.0
+_BROKEN_SECONDS = 30.0
 _STALE_SECONDS = 10.0
 _REFRESH_SECONDS = 30.0
 _SHOWN_OUTCOMES = 1000
@@ -129,7 +131,7 @@ class Miner:
             watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds))
             suppliers = Suppliers(
                 config, redis, keys, chain, comet, mirror, audit, pool, watch.settled, Reports(audit),
-                peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
+                peers.Peers(http, lambda: peer_urls(config, fleet.keeper)), Endpoints(time.time),
             )  # fmt: skip
             fleet = Fleet(suppliers, self._board, config.chain.block_seconds)
             fleet.keeper = await stack.enter_async_context(shard_keeper(config, redis, keys, fleet))
@@ -152,6 +154,7 @@ class Miner:
                     group.create_task(fleet.listen(WakeReader(redis, keys))),
                     group.create_task(fleet.follow()),
                     group.create_task(self._look_at_stakes(suppliers, fleet)),
+                    group.create_task(self._look_at_endpoints(suppliers, fleet)),
                     group.create_task(self._observe(chain, fleet)),
                     group.create_task(self._retain(audit)),
                     group.create_task(CacheFollower(redis, keys, chain).run()),
@@ -196,6 +199,13 @@ class Miner:
                 await suppliers.look_at_funds(mine)
                 await self._notes.look(suppliers.chain)
             await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))
+
+    async def _look_at_endpoints(self, suppliers: Suppliers, fleet: Fleet) -> None:
+        """Of the suppliers that this miner mines for; sooner again while something is wrong."""
+        while self._config.check_endpoints:
+            mine = list(fleet.running)
+            broken = await suppliers.look_at_endpoints(mine)
+            await asyncio.sleep(_BROKEN_SECONDS if broken or not mine else _FUNDS_SECONDS)
 
     async def _refresh(self, refresher: CacheRefresher, fleet: Fleet) -> None:
         """The leader looks once a block whether what everybody caches has changed."""

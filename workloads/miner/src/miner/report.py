@@ -32,6 +32,8 @@ class SupplierReport:
     staked: bool | None = None
     stake: dict[str, Any] | None = None
     transports: dict[str, list[int]] = field(default_factory=dict)
+    urls: list[str] = field(default_factory=list)
+    endpoint_problems: list[str] = field(default_factory=list)
     balance_upokt: int | None = None
     public_key_on_chain: bool | None = None
     _stages: dict[str, str] = field(default_factory=dict)
@@ -69,13 +71,11 @@ class SupplierReport:
         self.staked = supplier is not None
         if supplier is None:
             self.stake = None
-            self.transports = {}
+            self.transports, self.urls = {}, []
             return
-        self.transports = {
-            config.service_id: sorted({kind for kind, _ in config.endpoints})
-            for config in supplier.history
-            if not config.deactivation_height
-        }
+        live = [config for config in supplier.history if not config.deactivation_height]
+        self.urls = sorted({url for config in live for _, url in config.endpoints})
+        self.transports = {config.service_id: sorted({kind for kind, _ in config.endpoints}) for config in live}
         self.stake = {
             "amount_upokt": supplier.stake_upokt,
             "services": sorted(supplier.service_ids),
@@ -93,6 +93,7 @@ class SupplierReport:
             "open": self.open, "sessions": dict(self.sessions), "last": dict(self.last),
             "earned_upokt": self.earned_upokt, "lost_recently": self.lost_recently,
             "staked": self.staked, "stake": self.stake, "transports": self.transports,
+            "endpoint_problems": self.endpoint_problems,
             "balance_upokt": self.balance_upokt, "public_key_on_chain": self.public_key_on_chain,
         }  # fmt: skip
 

@@ -14,6 +14,7 @@ from ledger.tail import Tail
 from miner import metrics
 from miner.audit import Audit
 from miner.claims import ClaimDesk
+from miner.endpoints import Endpoints
 from miner.fees import FeeBook
 from miner.mirror import Mirror
 from miner.peers import Peers
@@ -51,6 +52,7 @@ class Suppliers:
     redis_settled: Callable[[], bool]
     reports: Reports
     peers: Peers
+    endpoints: Endpoints
     _loaded: KeySet = field(default_factory=lambda: KeySet({}))
     _fees: FeeBook | None = None
 
@@ -117,6 +119,15 @@ class Suppliers:
             metrics.BALANCE.labels(address).set(balance)
             if penalty:
                 metrics.RUNWAY.labels(address).set(max(0, stake - least) // penalty)
+
+    async def look_at_endpoints(self, addresses: Iterable[str]) -> bool:
+        """The public URLs of these suppliers' stakes; whether something is wrong with any."""
+        reports = {address: self.reports.of(address) for address in addresses}
+        await self.endpoints.look(url for report in reports.values() for url in report.urls)
+        for address, report in reports.items():
+            report.endpoint_problems = self.endpoints.problems(report.urls)
+            metrics.ENDPOINTS.labels(address).set(len(report.endpoint_problems))
+        return any(report.endpoint_problems for report in reports.values())
 
     def _tailer(self, address: str, sessions: dict[str, TrackedSession], *, owner: bool) -> Tailer:
         return Tailer(Tail(self.redis, self.keys, address), self.mirror, self.chain, sessions, owner=owner)
