@@ -8,7 +8,7 @@ import pytest
 from mine import mine
 from miner.audit import Audit, Outcome
 from miner.fees import FeeBook, shares
-from shannon.errors import DecodingError
+from shannon.errors import ChainUnavailable, DecodingError, NotFound
 from shannon.relays.messages import SessionHeader
 from shannon.transactions.build import (
     GasPrice,
@@ -51,20 +51,25 @@ def audit(tmp_path):
 
 @pytest.mark.redis
 @pytest.mark.parametrize("restart_at", [None, 14, 17])
-async def test_an_outcome_holds_exactly_what_the_chain_took_for_its_claim_and_proof(redis, tmp_path, restart_at):
+@pytest.mark.parametrize("evicted_at", [None, 12, 16])
+async def test_an_outcome_holds_exactly_what_the_chain_took_for_its_claim_and_proof(
+    redis, tmp_path, restart_at, evicted_at
+):
     params = {"proof_request_probability": 1.0, "proof_missing_penalty": 1_000_000, "proof_submission_fee": 1000}
     async with mine(redis, tmp_path, proof_params=params) as alice:
-        await _costs_are_exact(alice, restart_at)
+        await _costs_are_exact(alice, restart_at, evicted_at)
 
 
-async def _costs_are_exact(alice, restart_at):
+async def _costs_are_exact(alice, restart_at, evicted_at):
     before = alice.chain.state.balances[alice.supplier]
     header = alice.header()
     await alice.record(alice.relays(header, 20))
-    if restart_at:
-        await alice.to(restart_at)
-        alice.start()
-    await alice.to(22)
+    for height in range(2, 23):
+        if height == evicted_at:
+            alice.chain.faults.evict = 1
+        if height == restart_at:
+            alice.start()
+        await alice.to(height)
     details = alice.outcomes()[header.session_id]["details"]
     rewards = json.loads(details["reward_distribution"])
     paid = int(rewards.get(alice.supplier, "0upokt").removesuffix("upokt"))
@@ -122,3 +127,31 @@ def test_a_volume_that_takes_no_fees_stops_nobody(tmp_path, audit, monkeypatch, 
     monkeypatch.setattr(audit, "spend", full)
     FeeBook(PRICE, audit).sent(address("alice"), transaction(claim("a" * 64)).raw)
     assert "Free space" in caplog.text
+
+
+class Node:
+    """Knows these transactions; an error where it is away."""
+
+    def __init__(self, known):
+        self.known = known
+
+    async def transaction(self, tx_hash):
+        if self.known is None:
+            raise ChainUnavailable("down")
+        if tx_hash not in self.known:
+            raise NotFound("tx not found")
+
+
+@pytest.mark.parametrize(("known", "cost"), [
+    ("first", 10), ("second", 20), ("both", 30), ("none", 30), ("away", 30),
+])  # fmt: skip
+async def test_of_a_claim_signed_twice_counts_what_the_chain_included_and_all_where_nobody_knows(audit, known, cost):
+    book, supplier, session = FeeBook(PRICE, audit), address("alice"), "a" * 64
+    made = [transaction(claim(session), fee=10), transaction(claim(session), fee=20, timeout=6)]
+    only = transaction(proof(session), fee=5, timeout=7)
+    for one in (*made, only):
+        book.sent(supplier, one.raw)
+    hashes = [one.tx_hash for one in made]
+    node = Node({"first": hashes[:1], "second": hashes[1:], "both": hashes, "none": [], "away": None}[known])
+    await book.settle(supplier, session, node)
+    assert book.of(supplier, session) == cost + 5

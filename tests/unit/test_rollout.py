@@ -20,31 +20,29 @@ from snapshots import POD, RM, miner_report, relayer_report, snapshot
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CANARY = Rollout(strategy="Canary", observe_seconds=60, ready_seconds=30)
 OLD, NEW = Revision({"image": "old"}, "{}"), Revision({"image": "new"}, "{}")
-TRIED = {
-    "metadata": {"name": "main-relayer-canary", "generation": 1, "annotations": {names.ANNOTATION_REVISION: NEW.name}},
-    "status": {"observedGeneration": 1},
-}
+BEGUN = NOW - timedelta(seconds=70)
+
+
+def tried(revision=NEW.name, begun=BEGUN, failed=""):
+    marks = {names.ANNOTATION_REVISION: revision, names.ANNOTATION_TRIED: begun.isoformat()}
+    return {"metadata": {"annotations": marks | ({names.ANNOTATION_FAILED: failed} if failed else {})}}
+
+
+def before(seconds):
+    return NOW - timedelta(seconds=seconds)
+
+
 WELL = Pod(
-    "c", "u", names.RELAYER, ready=True, deleting=False, revision=NEW.name, ready_since=NOW - timedelta(seconds=60)
+    "c", "u", names.RELAYER, ready=True, deleting=False, revision=NEW.name, ready_changed_at=NOW - timedelta(seconds=60)
 )
 GOOD = Report("c", {"component": "relayer", "recent": {"served": 100, "failed": 0, "timed": 100, "seconds": 1.0}}, 0.0)
 OTHER = Report("r", {"component": "relayer", "recent": {"served": 500, "failed": 5, "timed": 500, "seconds": 5.0}}, 0.0)
-SIGHT = Sight(now=NOW, steady_exists=True, kept=OLD, canary=TRIED, pods=(WELL,), reports=(GOOD, OTHER))
+SIGHT = Sight(now=NOW, steady_exists=True, kept=OLD, canary=tried(), pods=(WELL,), reports=(GOOD, OTHER))
 
 
 def figures(served=100, failed=0, timed=100, seconds=1.0):
     row = {"served": served, "failed": failed, "timed": timed, "seconds": seconds}
     return replace(GOOD, body={**GOOD.body, "recent": row})
-
-
-def progress(reason, observed=1):
-    rows = [{"type": "Progressing", "status": "False", "reason": reason}]
-    return {**TRIED, "status": {"observedGeneration": observed, "conditions": rows}}
-
-
-def marked(text, revision=NEW.name):
-    annotations = {names.ANNOTATION_REVISION: revision, names.ANNOTATION_FAILED: text}
-    return {**TRIED, "metadata": {**TRIED["metadata"], "annotations": annotations}}
 
 
 def test_a_canary_that_stayed_good_long_enough_lets_the_others_follow():
@@ -54,21 +52,25 @@ def test_a_canary_that_stayed_good_long_enough_lets_the_others_follow():
 
 @pytest.mark.parametrize(("change", "said"), [
     ({"canary": None}, "being started"),
-    ({"canary": marked("old story", OLD.name)}, "being started"),
-    ({"pods": ()}, "its pod is being started"),
-    ({"pods": (replace(WELL, revision=OLD.name),)}, "its pod is being started"),
-    ({"pods": (replace(WELL, deleting=True),)}, "its pod is being started"),
-    ({"pods": (replace(WELL, ready=False, problem="ImagePullBackOff"),)}, "not ready: ImagePullBackOff"),
-    ({"pods": (replace(WELL, ready=False),), "reports": (replace(GOOD, body={"problems": ["no key"]}),)}, "no key"),
-    ({"reports": (OTHER,)}, "not reported yet"),
-    ({"pods": (replace(WELL, ready_since=NOW - timedelta(seconds=59)),)}, "watched until 12:00:01 UTC"),
-    ({"canary": progress("ProgressDeadlineExceeded", observed=0)}, None),
-    ({"canary": progress("ReplicaSetUpdated")}, None),
+    ({"canary": tried(OLD.name, failed="old story")}, "being started"),
+    ({"pods": (), "canary": tried(begun=before(29))}, "there is no pod yet"),
+    ({"pods": (replace(WELL, revision=OLD.name),), "canary": tried(begun=before(29))}, "there is no pod yet"),
+    ({"pods": (replace(WELL, deleting=True),), "canary": tried(begun=before(29))}, "there is no pod yet"),
+    ({"pods": (replace(WELL, ready=False, problem="ImagePullBackOff"),), "canary": tried(begun=before(29))},
+     "not ready: ImagePullBackOff"),
+    ({"pods": (replace(WELL, ready=False, ready_changed_at=before(29)),)}, "its pod is being started"),
+    ({"pods": (replace(WELL, ready=False, ready_changed_at=before(9)),),
+      "reports": (replace(GOOD, body={"problems": ["no key"]}),)}, "not ready: no key"),
+    ({"reports": (OTHER,), "canary": tried(begun=before(9))}, "not reported yet"),
+    ({"pods": (replace(WELL, ready_changed_at=before(59)),)}, "watched until 12:00:01 UTC"),
+    ({"pods": (replace(WELL, ready_changed_at=before(1)),), "canary": tried(begun=before(149))}, "watched until"),
     ({"reports": (figures(served=15, failed=4), OTHER)}, None),
     ({"reports": (figures(failed=5), OTHER)}, None),
     ({"reports": (figures(seconds=4.9), OTHER)}, None),
     ({"reports": (figures(seconds=400.0), replace(OTHER, body={"component": "relayer"}))}, None),
     ({"reports": (replace(GOOD, body={"component": "relayer", "recent": "nonsense"}), OTHER)}, None),
+    ({"canary": {"metadata": {"annotations": {names.ANNOTATION_REVISION: NEW.name, names.ANNOTATION_TRIED: "?"}}}},
+     None),
 ])  # fmt: skip
 def test_nothing_is_decided_too_early_and_small_numbers_say_nothing(change, said):
     found = plan_rollout(NEW, CANARY, replace(SIGHT, **change))
@@ -81,14 +83,20 @@ def test_nothing_is_decided_too_early_and_small_numbers_say_nothing(change, said
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    ({"canary": marked("too slow")}, "too slow"),
-    ({"canary": progress("ProgressDeadlineExceeded"), "pods": ()}, "not ready within 30 s: no pod became ready"),
-    ({"canary": progress("ProgressDeadlineExceeded"), "pods": (replace(WELL, ready=False, problem="ErrImage"),)},
+    ({"canary": tried(failed="too slow")}, "too slow"),
+    ({"canary": tried(begun=before(30)), "pods": ()}, "not ready within 30 s: there is no pod yet"),
+    ({"canary": tried(begun=before(30)), "pods": (replace(WELL, ready=False, problem="ErrImage"),)},
      "within 30 s: ErrImage"),
+    ({"pods": (replace(WELL, ready=False, ready_changed_at=before(30)),)}, "not ready within 30 s"),
+    ({"canary": tried(begun=before(150)), "pods": (replace(WELL, ready=False, ready_changed_at=before(1)),)},
+     "not ready within 30 s"),
+    ({"canary": tried(begun=before(150)), "pods": (replace(WELL, ready_changed_at=before(1)),)},
+     "did not stay ready for 60 s"),
     ({"pods": (replace(WELL, restarts=1, problem="relayer: CrashLoopBackOff: bad"),)}, "restarted: relayer: CrashLoop"),
     ({"reports": (figures(served=90, failed=10), OTHER)}, "10.0 % of its relays failed, 1.0 % of the other"),
     ({"reports": (figures(seconds=6.0), OTHER)}, "its relays take 0.060 s, the other relayers' 0.010 s"),
-    ({"pods": (replace(WELL, ready_since=NOW),), "reports": (figures(served=0, failed=20),)}, "100.0 % of its relays"),
+    ({"pods": (replace(WELL, ready_changed_at=NOW),), "reports": (figures(served=0, failed=20),)},
+     "100.0 % of its relays"),
 ])  # fmt: skip
 def test_a_bad_canary_leaves_the_others_as_they_are_and_says_why(change, said):
     found = plan_rollout(NEW, CANARY, replace(SIGHT, **change))
@@ -97,7 +105,7 @@ def test_a_bad_canary_leaves_the_others_as_they_are_and_says_why(change, said):
 
 
 @pytest.mark.parametrize("change", [
-    {"kept": None}, {"steady_exists": False}, {"kept": NEW}, {"promoted": NEW.name, "canary": marked("bad")},
+    {"kept": None}, {"steady_exists": False}, {"kept": NEW}, {"promoted": NEW.name, "canary": tried(failed="bad")},
 ])  # fmt: skip
 def test_without_relayers_to_be_careful_with_or_by_order_there_is_no_canary(change):
     found = plan_rollout(NEW, CANARY, replace(SIGHT, **change))
@@ -116,10 +124,12 @@ def test_a_rolling_update_keeps_nothing():
 def test_the_others_follow_only_after_a_canary_was_seen_ready_for_the_whole_time_without_a_fault(
     seconds, restarts, ready, deleting, failed, slow, mark
 ):
-    pod = replace(WELL, ready=ready, restarts=restarts, deleting=deleting, ready_since=NOW - timedelta(seconds=seconds))
+    pod = replace(
+        WELL, ready=ready, restarts=restarts, deleting=deleting, ready_changed_at=NOW - timedelta(seconds=seconds)
+    )
     sight = replace(
         SIGHT, pods=(pod,), reports=(figures(100, failed, 100, slow), OTHER),
-        canary=marked(mark) if mark else TRIED,
+        canary=tried(failed=mark),
     )  # fmt: skip
     found = plan_rollout(NEW, CANARY, sight)
     good = (

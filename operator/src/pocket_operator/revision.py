@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 Object = dict[str, Any]
@@ -44,5 +45,7 @@ class RolloutPlan:
     canary: Revision | None = None
     failed: str = ""
     message: str = ""
+    since: datetime | None = None
+    """When the canary's revision was first tried."""
     keeps: bool = False
     """Whether the steady revision is kept in its ConfigMap."""

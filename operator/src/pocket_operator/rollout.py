@@ -46,50 +46,65 @@ def plan_rollout(wanted: Revision, chosen: Rollout, sight: Sight) -> RolloutPlan
     kept = sight.kept
     if kept is None or not sight.steady_exists or wanted.name in (kept.name, sight.promoted):
         return RolloutPlan(wanted, keeps=True)
-    failure, waiting = _judge(wanted.name, chosen, sight)
-    if failure:
-        return RolloutPlan(kept, wanted, failed=failure, keeps=True)
-    if waiting:
-        return RolloutPlan(kept, wanted, message=waiting, keeps=True)
+    since = _since(wanted.name, sight)
+    failure, waiting = _judge(wanted.name, chosen, sight, since)
+    if failure or waiting:
+        return RolloutPlan(kept, wanted, failed=failure, message=waiting, since=since, keeps=True)
     return RolloutPlan(wanted, keeps=True)
 
 
-def _judge(revision: str, chosen: Rollout, sight: Sight) -> tuple[str, str]:
+def _annotations(sight: Sight) -> Mapping[str, str]:
+    return ((sight.canary or {}).get("metadata") or {}).get("annotations") or {}
+
+
+def _since(revision: str, sight: Sight) -> datetime:
+    """When this revision's canary was begun; now, where it is to be."""
+    annotations = _annotations(sight)
+    if annotations.get(names.ANNOTATION_REVISION) != revision:
+        return sight.now
+    try:
+        return datetime.fromisoformat(annotations.get(names.ANNOTATION_TRIED, ""))
+    except ValueError:
+        return sight.now
+
+
+def _judge(revision: str, chosen: Rollout, sight: Sight, since: datetime) -> tuple[str, str]:
     """(why it failed, what it waits for); both empty once it passed."""
-    metadata = (sight.canary or {}).get("metadata") or {}
-    annotations: Mapping[str, str] = metadata.get("annotations") or {}
+    annotations = _annotations(sight)
     if annotations.get(names.ANNOTATION_REVISION) != revision:
         return "", "it is being started"
     if mark := annotations.get(names.ANNOTATION_FAILED):
         return mark, ""
     pod = next((p for p in sight.pods if p.revision == revision and not p.deleting), None)
-    if _deadline_exceeded(sight.canary or {}):
-        why = pod.problem if pod is not None and pod.problem else "no pod became ready"
-        return f"not ready within {chosen.ready_seconds} s: {why}", ""
-    if pod is None:
-        return "", "its pod is being started"
-    if pod.restarts:
+    if pod is not None and pod.restarts:
         return f"its container was restarted: {pod.problem or 'see the log of its last run'}", ""
-    report = next((r for r in sight.reports if r.pod == pod.name), None)
-    if not pod.ready or pod.ready_since is None:
-        said = "; ".join(report.problems) if report is not None else ""
-        return "", f"its pod is not ready: {pod.problem or said or 'it is being started'}"
-    if report is None:
-        return "", "its pod has not reported yet"
+    report = next((r for r in sight.reports if pod is not None and r.pod == pod.name), None)
+    overdue = sight.now >= since + timedelta(seconds=chosen.ready_seconds + _FLAPPING * chosen.observe_seconds)
+    if pod is None or not pod.ready or pod.ready_changed_at is None or report is None:
+        why = _unready(pod, report)
+        unready_since = max(since, pod.ready_changed_at) if pod is not None and pod.ready_changed_at else since
+        if overdue or sight.now >= unready_since + timedelta(seconds=chosen.ready_seconds):
+            return f"not ready within {chosen.ready_seconds} s: {why}", ""
+        return "", f"it is not ready: {why}"
     others = [r for r in sight.reports if r.component == names.RELAYER and r.pod not in {p.name for p in sight.pods}]
     if worse := _worse(report, others, chosen):
         return worse, ""
-    until = pod.ready_since + timedelta(seconds=chosen.observe_seconds)
-    return "", "" if sight.now >= until else f"it is watched until {until:%H:%M:%S} UTC"
+    until = pod.ready_changed_at + timedelta(seconds=chosen.observe_seconds)
+    if sight.now >= until:
+        return "", ""
+    if overdue:
+        return f"it did not stay ready for {chosen.observe_seconds} s", ""
+    return "", f"it is watched until {until:%H:%M:%S} UTC"
 
 
-def _deadline_exceeded(canary: Object) -> bool:
-    status = canary.get("status") or {}
-    current = int(status.get("observedGeneration") or 0) >= int(canary["metadata"].get("generation") or 0)
-    return current and any(
-        row.get("type") == "Progressing" and row.get("reason") == "ProgressDeadlineExceeded"
-        for row in status.get("conditions") or ()
-    )
+def _unready(pod: Pod | None, report: Report | None) -> str:
+    if pod is None:
+        return "there is no pod yet"
+    if pod.problem:
+        return pod.problem
+    if report is None:
+        return "its pod has not reported yet" if pod.ready else "its pod is being started"
+    return "; ".join(report.problems) or "its pod is being started"
 
 
 def _worse(canary: Report, others: Sequence[Report], chosen: Rollout) -> str:

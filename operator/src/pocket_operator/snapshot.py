@@ -48,7 +48,8 @@ class Pod:
     problem: str = ""
     revision: str = ""
     """Of a canary's pod: what it tries. Empty for all others."""
-    ready_since: datetime | None = None
+    ready_changed_at: datetime | None = None
+    """When it became ready, or ceased to be."""
     restarts: int = 0
 
     @classmethod
@@ -70,7 +71,7 @@ class Pod:
             keys_digest=annotations.get(names.ANNOTATION_KEYS, ""),
             problem=_pod_problem(status, conditions),
             revision=annotations.get(names.ANNOTATION_REVISION, "?") if is_canary else "",
-            ready_since=datetime.fromisoformat(str(since)) if since else None,
+            ready_changed_at=datetime.fromisoformat(str(since)) if since else None,
             restarts=sum(int(row.get("restartCount") or 0) for row in status.get("containerStatuses") or ()),
         )
 

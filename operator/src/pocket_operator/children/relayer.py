@@ -72,13 +72,14 @@ def canary(context: Context) -> list[Object]:
         if volume["name"] == "config":
             volume["configMap"]["name"] = names.canary_config(context.name)
     marks = {names.ANNOTATION_REVISION: rollout.canary.name}
+    if rollout.since is not None:
+        marks[names.ANNOTATION_TRIED] = rollout.since.isoformat(timespec="seconds")
     if rollout.failed:
         marks[names.ANNOTATION_FAILED] = rollout.failed
     made = context.object(
         "apps/v1", "Deployment", names.canary(context.name), names.RELAYER, annotations=marks,
         spec={
             "replicas": 0 if rollout.failed else 1,
-            "progressDeadlineSeconds": context.relay_miner.spec.relayer.rollout.ready_seconds,
             "revisionHistoryLimit": 1,
             # The old try ends before the new one begins: there is one canary, and the others serve meanwhile.
             "strategy": {"type": "Recreate"},

@@ -20,7 +20,8 @@ CREATE TABLE IF NOT EXISTS outcome (
   number INTEGER PRIMARY KEY AUTOINCREMENT, supplier TEXT NOT NULL, session_id TEXT NOT NULL, body TEXT NOT NULL,
   previous TEXT NOT NULL, hash TEXT NOT NULL, UNIQUE (supplier, session_id));
 CREATE TABLE IF NOT EXISTS cost (
-  supplier TEXT NOT NULL, session_id TEXT NOT NULL, tx_hash TEXT NOT NULL, upokt INTEGER NOT NULL,
+  supplier TEXT NOT NULL, session_id TEXT NOT NULL, tx_hash TEXT NOT NULL, what TEXT NOT NULL,
+  upokt INTEGER NOT NULL,
   PRIMARY KEY (supplier, session_id, tx_hash));
 CREATE INDEX IF NOT EXISTS outcome_end ON outcome (supplier, json_extract(body, '$.details.session_end_height'));
 """
@@ -114,14 +115,14 @@ class Audit:
         )
         return [SignedGroup.decode(text) for (text,) in rows]
 
-    def spend(self, supplier: str, tx_hash: str, upokt: Mapping[str, int]) -> int:
+    def spend(self, supplier: str, tx_hash: str, what: str, upokt: Mapping[str, int]) -> int:
         """Keeps what a transaction cost each session; how many upokt of it were not known before."""
         new = 0
         self._database.execute("BEGIN IMMEDIATE")
         try:
             for session_id, amount in upokt.items():
-                row = (supplier, session_id, tx_hash, amount)
-                cursor = self._database.execute("INSERT OR IGNORE INTO cost VALUES (?,?,?,?)", row)
+                row = (supplier, session_id, tx_hash, what, amount)
+                cursor = self._database.execute("INSERT OR IGNORE INTO cost VALUES (?,?,?,?,?)", row)
                 new += amount * cursor.rowcount
             self._database.execute("COMMIT")
         except BaseException:
@@ -136,6 +137,20 @@ class Audit:
             "SELECT coalesce(sum(upokt), 0) FROM cost WHERE supplier=? AND session_id=?", (supplier, session_id)
         ).fetchone()
         return int(row[0])
+
+    def payments(self, supplier: str, session_id: str) -> list[tuple[str, str]]:
+        """(what, hash) of the transactions that cost a session something."""
+        rows = self._database.execute(
+            "SELECT what, tx_hash FROM cost WHERE supplier=? AND session_id=? ORDER BY what, tx_hash",
+            (supplier, session_id),
+        )
+        return [(str(what), str(tx_hash)) for what, tx_hash in rows]
+
+    def unspend(self, supplier: str, session_id: str, tx_hash: str) -> None:
+        """Forgets what a transaction would have cost a session: it was never included."""
+        self._database.execute(
+            "DELETE FROM cost WHERE supplier=? AND session_id=? AND tx_hash=?", (supplier, session_id, tx_hash)
+        )
 
     def record(self, outcome: Outcome) -> bool:
         """Appends an outcome, which takes the costs with it; False when the session has one already."""

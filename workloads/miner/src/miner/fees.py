@@ -2,12 +2,14 @@
 
 import logging
 import sqlite3
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
 from miner import metrics
 from miner.audit import Audit
-from shannon.errors import DecodingError
+from shannon.chain.client import ChainClient
+from shannon.errors import DecodingError, NotFound, PocketError
 from shannon.transactions.build import GasPrice
 from shannon.transactions.contents import contents
 
@@ -51,13 +53,38 @@ class FeeBook:
             self._last[what] = -(-found.fee_upokt // len(sessions))
             costs = {i: fee + each for i, fee in zip(sessions, shares(found.fee_upokt, len(sessions)), strict=True)}
             try:
-                new = self.audit.spend(supplier, found.tx_hash, costs)
+                new = self.audit.spend(supplier, found.tx_hash, what, costs)
             except sqlite3.Error as error:
                 metrics.ERRORS.labels("volume").inc()
                 _LOG.error("the volume took no fees: %s. Free space on it.", error)
                 continue
             metrics.FEES.labels(what).inc(new)
 
+    async def settle(self, supplier: str, session_id: str, chain: ChainClient) -> None:
+        """Where a claim or proof was signed more than once: what the chain never included has cost nothing.
+
+        One that was included and failed did cost its fee. Where the node cannot tell, all of them count. Never raises.
+        """
+        try:
+            payments = self.audit.payments(supplier, session_id)
+            several = Counter(what for what, _ in payments)
+            for what, number in several.items():
+                hashes = [tx_hash for kind, tx_hash in payments if kind == what]
+                missing = [tx_hash for tx_hash in hashes if number > 1 and not await _included(chain, tx_hash)]
+                # A node without an index knows none of them.
+                for tx_hash in missing if len(missing) < number else ():
+                    self.audit.unspend(supplier, session_id, tx_hash)
+        except (PocketError, sqlite3.Error) as error:
+            _LOG.warning("fees: %s", error)
+
     def of(self, supplier: str, session_id: str) -> int:
         """What a session has cost so far, upokt."""
         return self.audit.spent(supplier, session_id)
+
+
+async def _included(chain: ChainClient, tx_hash: str) -> bool:
+    try:
+        await chain.transaction(tx_hash)
+    except NotFound:
+        return False
+    return True
