@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import platform
 import signal
 import sqlite3
 import time
@@ -45,6 +46,7 @@ from shannon.chain.watch import NodeWatch
 from shannon.debug import Debug
 from shannon.errors import ConfigurationError
 from shannon.transactions.build import GasPrice
+from shannon.vitals import VERSION, Pulse
 
 _LOG = logging.getLogger("miner")
 _REDIS_SETTLES_SECONDS = 5.0
@@ -155,7 +157,8 @@ class Miner:
                     group.create_task(fleet.follow()),
                     group.create_task(self._look_at_stakes(suppliers, fleet)),
                     group.create_task(self._look_at_endpoints(suppliers, fleet)),
-                    group.create_task(self._observe(chain, fleet)),
+                    group.create_task(self._observe(chain, fleet, pulse := Pulse())),
+                    group.create_task(pulse.run()),
                     group.create_task(self._retain(audit)),
                     group.create_task(CacheFollower(redis, keys, chain).run()),
                     group.create_task(self._refresh(CacheRefresher(redis, keys, chain, time.time, _refreshed), fleet)),
@@ -235,8 +238,9 @@ class Miner:
                 _LOG.warning("Redis: %s", error)
             await asyncio.sleep(0.5)
 
-    async def _observe(self, chain: CachedChain, fleet: Fleet) -> None:
+    async def _observe(self, chain: CachedChain, fleet: Fleet, pulse: Pulse) -> None:
         """Figures of the whole process."""
+        metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
         seen = written = 0
         while True:
             await self._board.wait(seen, max(1.0, self._config.chain.block_seconds))
@@ -244,6 +248,11 @@ class Miner:
             stages = fleet.stages()
             for stage in Stage:
                 metrics.SESSIONS.labels(stage.value).set(stages.get(stage.value, 0))
+            sessions = [s for running in fleet.running.values() for s in running.supplier.sessions.values()]
+            metrics.BEHIND.set(sum(session.behind for session in sessions))
+            vitals = pulse.take()
+            metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
+            metrics.TASKS.set(vitals.tasks)
             metrics.LAG.set(sum(len(running.supplier.sessions) for running in fleet.running.values()))
             for source, number in chain.counters.taken():
                 metrics.CACHE.labels(source).inc(number)

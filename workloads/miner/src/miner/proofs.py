@@ -64,6 +64,9 @@ class ProofDesk:
         except ChainError:
             return
         session.requirement = requirement_of(self.supplier, session, seed, params)
+        if session.requirement is not None:
+            required = session.requirement is not ProofRequirement.NOT_REQUIRED
+            metrics.REQUIREMENTS.labels("yes" if required else "no").inc()
 
     async def prove(self, sessions: Sequence[TrackedSession], block: Block, params: ProofParams) -> None:
         """Sends the proofs of sessions with one end height; a bad one does not take the others with it."""

@@ -41,6 +41,7 @@ class TrackedSession:
     proven: bool = False  # the chain has a valid proof
     claim_seen: bool = False
     proof_seen: bool = False
+    behind: bool = False  # the last read did not reach the end
     foreign: bool = False  # the claim on chain is of nobody that we know
     details: dict[str, object] = field(default_factory=dict)
 

@@ -206,6 +206,7 @@ class Tailer:
                 continue
             await asyncio.to_thread(self._store, tracked, tracked.terms, entries, incarnation)
             total += len(entries)
+            tracked.behind = len(entries) >= count
             if generation != self._generation:
                 break
             tracked.position = entries[-1].id

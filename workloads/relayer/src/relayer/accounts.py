@@ -25,8 +25,12 @@ class Accounts(ABC):
     def _served(self, relay: Relay, seconds: float | None) -> None: ...
 
     @abstractmethod
-    def answered(self, relay: Relay, seconds: float) -> None:
-        """The backend's share, whatever came of it."""
+    def answered(self, relay: Relay, seconds: float, outcome: str, retries: int) -> None:
+        """The backend's share, whatever came of it: success, client_error, or the reason of a refusal."""
+
+    @abstractmethod
+    def stage(self, name: str, seconds: float) -> None:
+        """A part of a relay is over."""
 
     def refused(self, rejected: Rejected, caller: Caller, relay: Relay | None) -> None:
         """Once, where it leaves the pipeline."""
@@ -56,9 +60,16 @@ class PaidAccounts(Accounts):
         if seconds is not None:
             metrics.LATENCY.labels(relay.service.id).observe(seconds)
 
-    def answered(self, relay: Relay, seconds: float) -> None:
+    def answered(self, relay: Relay, seconds: float, outcome: str, retries: int) -> None:
         """As Accounts."""
         metrics.BACKEND_LATENCY.labels(relay.service.id).observe(seconds)
+        metrics.ANSWERS.labels(relay.service.id, outcome).inc()
+        if retries:
+            metrics.RETRIES.labels(relay.service.id).inc(retries)
+
+    def stage(self, name: str, seconds: float) -> None:
+        """As Accounts."""
+        metrics.STAGES.labels(name).observe(seconds)
 
 
 class SimulatedAccounts(Accounts):
@@ -75,5 +86,8 @@ class SimulatedAccounts(Accounts):
         if seconds is not None:
             metrics.SIMULATED_LATENCY.labels(relay.service.id, relay.caller.transport.value).observe(seconds)
 
-    def answered(self, relay: Relay, seconds: float) -> None:
+    def answered(self, relay: Relay, seconds: float, outcome: str, retries: int) -> None:
         """Not counted: it would mix with real traffic's."""
+
+    def stage(self, name: str, seconds: float) -> None:
+        """Not counted."""

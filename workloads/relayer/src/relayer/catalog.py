@@ -41,6 +41,15 @@ class Catalog:
         """Relays that wait for a backend, of replaced ones too."""
         return sum(offer.in_flight for offer in (*self._offers.values(), *self._retired))
 
+    def unhealthy(self) -> dict[tuple[str, str], int]:
+        """Endpoints that are not asked at the moment, by service and transport."""
+        now = self._clock()
+        return {
+            (name, kind): len(pool.endpoints) - pool.healthy(now)
+            for name, offer in self._offers.items()
+            for kind, pool in offer.pools.items()
+        }
+
     def update(self, services: Iterable[Service]) -> list[str]:
         """Takes up a changed list; returns the ids that changed. Running requests end with what they began with."""
         offers: dict[str, ServiceBackends] = {}

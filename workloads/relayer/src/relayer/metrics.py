@@ -39,6 +39,31 @@ BACKEND_LATENCY = Histogram(
     "pocket_relayer_backend_seconds", "Backend's share of a relay, seconds.", ["service"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
+STAGES = Histogram(
+    "pocket_relayer_stage_seconds",
+    "Parts of a relay beside the backend's: proven (checks, signature, budget), recorded.", ["stage"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30),
+)  # fmt: skip
+ANSWERS = Counter(
+    "pocket_relayer_backend_answers_total",
+    "What came of asking backends, after retries: success, client_error (4xx), or the reason of the refusal.",
+    ["service", "outcome"],
+)  # fmt: skip
+RETRIES = Counter("pocket_relayer_backend_retries_total", "Further endpoints that were asked.", ["service"])
+UNHEALTHY = Gauge(
+    "pocket_relayer_backend_endpoints_unhealthy", "Endpoints that are not asked: failed checks or an open breaker.",
+    ["service", "rpc_type"], multiprocess_mode="livemax",
+)  # fmt: skip
+CHECKS = Counter(
+    "pocket_relayer_health_checks_total", "Active checks of endpoints: passed, failed.", ["service", "result"]
+)
+LOOP_LAG = Gauge(
+    "pocket_relayer_event_loop_lag_seconds", "Worst delay of a timer in the last second, of any worker.",
+    multiprocess_mode="livemax",
+)  # fmt: skip
+RESIDENT = Gauge("pocket_relayer_resident_bytes", "Memory of all workers.", multiprocess_mode="livesum")
+TASKS = Gauge("pocket_relayer_tasks", "asyncio tasks of all workers.", multiprocess_mode="livesum")
+BUILD = Gauge("pocket_relayer_build_info", "1, with the versions.", ["version", "python"], multiprocess_mode="livemax")
 SIMULATED = Counter(
     "pocket_relayer_simulated_relays_total",
     "Simulated relays: served, or the reason of the refusal; they count nowhere else.",

@@ -133,11 +133,12 @@ class RelayPipeline:
             raise
 
     async def _handle(self, relay: Relay, span: Span, *, streams: bool) -> Answer | StreamedAnswer:
-        begun = self._clock()
+        begun, accounts = self._clock(), self._accounts(relay)
         relay.offer.pool(relay.rpc_type)
         if relay.simulated or relay.service.validation is Validation.EAGER:
             proof = await self.admit(relay)
             span.stage("proven")
+            accounts.stage("proven", self._clock() - begun)
             try:
                 served = await self._forward(relay, span)
             except BaseException:
@@ -159,21 +160,30 @@ class RelayPipeline:
         except BaseException:
             self.refund(metered)
             raise
+        recording = self._clock()
         await self.record(relay, admitted, metered, response)
         span.stage("recorded")
-        self._accounts(relay).served(relay, self._clock() - begun)
+        ended = self._clock()
+        accounts.stage("recorded", ended - recording)
+        accounts.served(relay, ended - begun)
         return Answer(response.encode(), served.retries)
 
     async def _forward(self, relay: Relay, span: Span) -> Served | ServedStream:
         """The backend's answer; its share of the relay is measured whatever comes of it."""
-        begun = self._clock()
+        begun, outcome, retries = self._clock(), "aborted", 0
         try:
             with relay.offer.used():
-                return await relay.offer.forward(
+                served = await relay.offer.forward(
                     relay.rpc_type, relay.envelope, relay.caller.headers, {**relay.pocket_headers(), **span.headers()}
                 )
+            outcome = "success" if served.status < 400 else "client_error"
+            retries = served.retries
+            return served
+        except Rejected as rejected:
+            outcome = rejected.reason.label
+            raise
         finally:
-            self._accounts(relay).answered(relay, self._clock() - begun)
+            self._accounts(relay).answered(relay, self._clock() - begun, outcome, retries)
 
     async def _both(self, relay: Relay, span: Span) -> tuple[tuple[Admitted, Metered], Served | ServedStream]:
         """Optimistic mode: both run at once, nothing is answered before both are done."""

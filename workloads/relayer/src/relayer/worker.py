@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 import os
+import platform
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -46,6 +47,7 @@ from shannon.debug import Debug
 from shannon.errors import ConfigurationError, PocketError
 from shannon.keys.loading import KeySet, load_supplier_keys
 from shannon.logs import set_level
+from shannon.vitals import VERSION, Pulse
 
 _LOG = logging.getLogger("relayer.worker")
 _RELOAD_SECONDS = 1.0
@@ -160,7 +162,7 @@ class Worker:
             open_when_unavailable=config.metering.when_unavailable == "open",
             block_seconds=config.chain.block_seconds,
         )  # fmt: skip
-        tracing = tracing_from(os.environ, self._number)
+        tracing, pulse = tracing_from(os.environ, self._number), Pulse()
         pipeline = RelayPipeline(
             catalog=catalog,
             admission=Admission(
@@ -231,9 +233,10 @@ class Worker:
                     group.create_task(budgets.run()),
                     group.create_task(CacheFollower(redis, keys, chain).run()),
                     group.create_task(catalog.run()),
+                    group.create_task(pulse.run()),
                     group.create_task(self._reload(reload)),
                     group.create_task(self._report(supplier_keys, follower, publisher, pipeline.recent, ready_problem)),
-                    group.create_task(self._observe(publisher, follower, log, chain, catalog)),
+                    group.create_task(self._observe(publisher, follower, log, chain, catalog, pulse)),
                     group.create_task(self._follow_parent()),
                 ]
                 await follower.look()
@@ -304,12 +307,20 @@ class Worker:
         self._stop.set()
 
     async def _observe(
-        self, publisher: Publisher, follower: HeightFollower, log: LocalLog, chain: CachedChain, catalog: Catalog
-    ) -> None:
+        self, publisher: Publisher, follower: HeightFollower, log: LocalLog, chain: CachedChain, catalog: Catalog,
+        pulse: Pulse,
+    ) -> None:  # fmt: skip
+        metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
         while True:
             metrics.HEIGHT.set(follower.height)
             metrics.WAITING.set(publisher.waiting)
             metrics.IN_FLIGHT.set(catalog.in_flight)
+            for (service, kind), number in catalog.unhealthy().items():
+                metrics.UNHEALTHY.labels(service, kind).set(number)
+            vitals = pulse.take()
+            metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
+            metrics.RESIDENT.set(vitals.resident_bytes)
+            metrics.TASKS.set(vitals.tasks)
             metrics.LOG_BYTES.set(log.size)
             for source, number in chain.counters.taken():
                 metrics.CACHE.labels(source).inc(number)

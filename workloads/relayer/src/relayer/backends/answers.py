@@ -22,6 +22,11 @@ class Served:
     response: HttpResponse
     retries: int = 0
 
+    @property
+    def status(self) -> int:
+        """The backend's."""
+        return self.response.status
+
 
 @dataclass(frozen=True, slots=True)
 class ServedStream:

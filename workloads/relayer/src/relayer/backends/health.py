@@ -10,6 +10,7 @@ import aiohttp
 from yarl import URL
 
 from pocket_api.services import Backend, HealthCheck
+from relayer import metrics
 from relayer.backends.pools import Endpoint, Pool
 from relayer.backends.service import ServiceBackends
 from relayer.rejection import Rejected
@@ -87,6 +88,8 @@ class PoolChecker:
         if fresh is not None:
             problems |= behind(heights, fresh.max_behind_blocks)
         for endpoint in self._pool.endpoints:
+            result = "failed" if problems[endpoint.url] else "passed"
+            metrics.CHECKS.labels(self._backends.service.id, result).inc()
             self._judge(endpoint, problems[endpoint.url])
 
     def _judge(self, endpoint: Endpoint, problem: str) -> None:
