@@ -4,6 +4,7 @@ import json
 import sqlite3
 
 import pytest
+from prometheus_client import REGISTRY
 
 from mine import mine
 from miner.audit import Audit, Outcome
@@ -62,6 +63,8 @@ async def test_an_outcome_holds_exactly_what_the_chain_took_for_its_claim_and_pr
 
 async def _costs_are_exact(alice, restart_at, evicted_at):
     before = alice.chain.state.balances[alice.supplier]
+    whose = {"supplier": alice.supplier, "service": "eth"}
+    earned_before = REGISTRY.get_sample_value("pocket_miner_settled_upokt_total", whose) or 0
     header = alice.header()
     await alice.record(alice.relays(header, 20))
     for height in range(2, 23):
@@ -76,6 +79,8 @@ async def _costs_are_exact(alice, restart_at, evicted_at):
     assert details["fees_upokt"] > 1000
     assert alice.chain.state.balances[alice.supplier] == before + paid - details["fees_upokt"]
     assert alice.audit.spent(alice.supplier, header.session_id) == 0
+    earned = REGISTRY.get_sample_value("pocket_miner_settled_upokt_total", whose) - earned_before
+    assert earned == details["settled_upokt"]
 
 
 @pytest.mark.parametrize(("total", "number"), [(0, 3), (7, 3), (9, 3), (1, 1), (2, 5)])

@@ -110,6 +110,16 @@ CASES = {
         {'pocket_relayer_simulated_relays_total{result="backend_failed"}': "0+1x60"},
         {'pocket_relayer_simulated_relays_total{result="served"}': "0+1x60"},
     ),
+    "PocketRedisMemoryHigh": (
+        {
+            'pocket_miner_redis_memory_bytes{what="used"}': "81x60",
+            'pocket_miner_redis_memory_bytes{what="max"}': "100x60",
+        },
+        {
+            'pocket_miner_redis_memory_bytes{what="used"}': "99x60",
+            'pocket_miner_redis_memory_bytes{what="max"}': "0x60",
+        },
+    ),
     "PocketMinerStepsFail": (
         {'pocket_miner_errors_total{step="seal"}': "0+12x60"},
         {'pocket_miner_errors_total{step="seal"}': "0+1x60"},

@@ -95,6 +95,11 @@ ALERTS = (
         "Simulated relays are not served: a backend, a key or the way to them is broken",
     ),
     Alert(
+        "PocketRedisMemoryHigh", 'max(pocket_miner_redis_memory_bytes{{{pods},what="used"}}) / '
+        'max(pocket_miner_redis_memory_bytes{{{pods},what="max"}} > 0) > 0.8', 5, "critical",
+        "Redis is nearly full: relayers will refuse relays rather than lose them",
+    ),
+    Alert(
         "PocketMinerStepsFail", 'sum by (step) (rate(pocket_miner_errors_total{{{pods}}}[10m])) > 0.1', 10, "warning",
         "A step of the miner fails again and again",
     ),

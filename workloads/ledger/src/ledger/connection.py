@@ -80,6 +80,8 @@ class RedisInfo:
     used_memory: int
     max_memory: int
     uptime_seconds: int = 0
+    server_time_microseconds: int = 0
+    """By the server's own clock, by which entries of streams are named; 0 where it does not tell."""
 
     def problem(self) -> str | None:
         """What must be changed before money is entrusted to it."""
@@ -114,6 +116,7 @@ async def inspect(redis: "Redis") -> RedisInfo:
         int(info.get("used_memory", 0)),
         int(info.get("maxmemory", 0)),
         int(info.get("uptime_in_seconds", 0)),
+        int(info.get("server_time_usec", 0)),
     )
 
 

@@ -11,8 +11,8 @@ SESSIONS = Gauge("pocket_miner_sessions", "Sessions by stage.", ["stage"])
 CLAIMS = Counter("pocket_miner_claims_total", "Claim messages by result.", ["result"])
 PROOFS = Counter("pocket_miner_proofs_total", "Proof messages by result.", ["result"])
 OUTCOMES = Counter("pocket_miner_session_outcomes_total", "Finished sessions.", ["outcome"])
-CLAIMED = Counter("pocket_miner_claimed_upokt_total", "Claimed upokt of settled sessions.")
-SETTLED = Counter("pocket_miner_settled_upokt_total", "Settled upokt.")
+CLAIMED = Counter("pocket_miner_claimed_upokt_total", "Claimed upokt of finished sessions.", ["supplier", "service"])
+SETTLED = Counter("pocket_miner_settled_upokt_total", "Settled upokt.", ["supplier", "service"])
 LOST = Counter("pocket_miner_lost_upokt_total", "Expected upokt that was not paid.", ["reason"])
 FEES = Counter(
     "pocket_miner_fees_upokt_total", "Fees of transactions sent, submission fees of proofs included.", ["what"]
@@ -39,6 +39,12 @@ REFRESHED = Counter(
     "pocket_miner_cache_refreshes_total",
     "Records that the leader looked at again: same, changed, evicted, failed.", ["result"],
 )  # fmt: skip
+TAIL_AGE = Histogram(
+    "pocket_miner_tail_seconds", "From a relay's recording to its place on the volume, of the oldest of each read.",
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)  # fmt: skip
+REDIS_MEMORY = Gauge("pocket_miner_redis_memory_bytes", "Memory of Redis: used, and its limit (0: none).", ["what"])
+SLOW_BLOCKS = Counter("pocket_miner_slow_blocks_total", "Blocks that came after more than 1.5 times their time.")
 LAG = Gauge("pocket_miner_tail_sessions", "Sessions that are tailed.")
 FOREIGN = Counter("pocket_miner_foreign_claims_total", "Claims on chain with a root that is not ours.")
 SHARDS = Gauge("pocket_miner_shards", "Shards that this miner holds.")

@@ -61,6 +61,7 @@ _RETENTION_SECONDS = 600.0
 _DAY_SECONDS = 86_400.0
 _REFRESH_PAUSE_SECONDS = 1.0
 _STALE_BLOCKS = 5
+_SLOW = 1.5
 
 
 class RedisWatch:
@@ -71,6 +72,11 @@ class RedisWatch:
         self._settle = settle_seconds
         self._run_id = ""
         self._started_at: float | None = None
+        self._ahead: float | None = None
+
+    def server_milliseconds(self) -> float | None:
+        """The time by Redis's clock; None before the first look."""
+        return None if self._ahead is None else time.monotonic() * 1000 + self._ahead
 
     def settled(self) -> bool:
         """Whether Redis has been up long enough; False before the first look."""
@@ -79,6 +85,10 @@ class RedisWatch:
     async def look(self) -> bool:
         """Whether Redis is another process than at the last look; raises LedgerUnavailable."""
         info = await inspect(self._redis)
+        if info.server_time_microseconds:
+            self._ahead = info.server_time_microseconds / 1000 - time.monotonic() * 1000
+        metrics.REDIS_MEMORY.labels("used").set(info.used_memory)
+        metrics.REDIS_MEMORY.labels("max").set(info.max_memory)
         if info.run_id == self._run_id:
             return False
         self._run_id = info.run_id
@@ -134,6 +144,7 @@ class Miner:
             suppliers = Suppliers(
                 config, redis, keys, chain, comet, mirror, audit, pool, watch.settled, Reports(audit),
                 peers.Peers(http, lambda: peer_urls(config, fleet.keeper)), Endpoints(time.time),
+                watch.server_milliseconds,
             )  # fmt: skip
             fleet = Fleet(suppliers, self._board, config.chain.block_seconds)
             fleet.keeper = await stack.enter_async_context(shard_keeper(config, redis, keys, fleet))
@@ -180,7 +191,10 @@ class Miner:
 
     def _feed(self, comet: CometClient, publisher: BlockPublisher, fleet: Fleet) -> BlockFeed:
         async def on_block(block: Block) -> None:
-            self._block_at = time.monotonic()
+            now = time.monotonic()
+            if self._board.height and now - self._block_at > _SLOW * self._config.chain.block_seconds:
+                metrics.SLOW_BLOCKS.inc()
+            self._block_at = now
             metrics.HEIGHT.set(block.height)
             self._notes.block(block)
             self._board.post(block)

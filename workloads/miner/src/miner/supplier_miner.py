@@ -296,9 +296,10 @@ class SupplierMiner:
         if self.audit.record(outcome):
             self.report.ended(json.loads(outcome.body()))
             metrics.OUTCOMES.labels(found.outcome).inc()
-            metrics.SETTLED.inc(_number(found.details.get("settled_upokt")))
+            whose = (self.supplier, header.service_id)
+            metrics.SETTLED.labels(*whose).inc(_number(found.details.get("settled_upokt")))
             claimed = _number(session.details.get("claimed_upokt"))
-            metrics.CLAIMED.inc(claimed)
+            metrics.CLAIMED.labels(*whose).inc(claimed)
             metrics.LOST.labels(found.outcome).inc(max(0.0, claimed - _number(found.details.get("settled_upokt"))))
             fields = {"supplier": self.supplier, "session": header.session_id, "reason": found.reason, "stage": stage}
             _LOG.info("session %s", found.outcome, extra={"fields": {**fields, "height": block.height}})

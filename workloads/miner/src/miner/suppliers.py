@@ -53,6 +53,7 @@ class Suppliers:
     reports: Reports
     peers: Peers
     endpoints: Endpoints
+    redis_milliseconds: Callable[[], float | None] = lambda: None
     _loaded: KeySet = field(default_factory=lambda: KeySet({}))
     _fees: FeeBook | None = None
 
@@ -130,7 +131,10 @@ class Suppliers:
         return any(report.endpoint_problems for report in reports.values())
 
     def _tailer(self, address: str, sessions: dict[str, TrackedSession], *, owner: bool) -> Tailer:
-        return Tailer(Tail(self.redis, self.keys, address), self.mirror, self.chain, sessions, owner=owner)
+        return Tailer(
+            Tail(self.redis, self.keys, address), self.mirror, self.chain, sessions,
+            owner=owner, server_milliseconds=self.redis_milliseconds,
+        )  # fmt: skip
 
     def standby(self, address: str) -> Standby:
         """Follows a supplier that another miner owns."""

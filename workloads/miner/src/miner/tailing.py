@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from redis.exceptions import RedisError
 
@@ -30,8 +30,11 @@ class Tailer:
         sessions: dict[str, TrackedSession],
         *,
         owner: bool = True,
+        server_milliseconds: Callable[[], float | None] = lambda: None,
     ) -> None:
+        """`server_milliseconds`: the time by Redis's clock, which names entries; None while it is not known."""
         self._tail = tail
+        self._server_milliseconds = server_milliseconds
         self._owner = owner  # who follows as a standby tells relayers nothing of its volume
         self._mirror = mirror
         self._chain = chain
@@ -206,6 +209,7 @@ class Tailer:
                 continue
             await asyncio.to_thread(self._store, tracked, tracked.terms, entries, incarnation)
             total += len(entries)
+            self._measure(entries[0].id)
             tracked.behind = len(entries) >= count
             if generation != self._generation:
                 break
@@ -215,6 +219,11 @@ class Tailer:
         if self._owner:
             await self._tail.mark_mirrored(marks)
         return total
+
+    def _measure(self, oldest_id: str) -> None:
+        now = self._server_milliseconds()
+        if now is not None:
+            metrics.TAIL_AGE.observe(max(0.0, now - int(oldest_id.partition("-")[0])) / 1000)
 
     def _store(self, session: TrackedSession, terms: Terms, entries: list[Entry], incarnation: str) -> None:
         leaves = []

@@ -1,0 +1,51 @@
+"""What a miner reads off Redis itself: restarts, its clock, its memory; and the age of relays when mirrored."""
+
+import pytest
+from prometheus_client import REGISTRY
+
+from ledger.keys import Keys
+from ledger.tail import Tail
+from miner.process import RedisWatch
+from miner.tailing import Tailer
+
+pytestmark = pytest.mark.redis
+
+
+async def test_its_clock_is_known_after_the_first_look_and_its_memory_is_shown(redis):
+    watch = RedisWatch(redis, 5.0)
+    assert watch.server_milliseconds() is None
+    assert await watch.look()
+    seconds, microseconds = await redis.time()
+    assert abs(watch.server_milliseconds() - (seconds * 1000 + microseconds / 1000)) < 2000
+    used = REGISTRY.get_sample_value("pocket_miner_redis_memory_bytes", {"what": "used"})
+    assert used > 100_000
+    assert not await watch.look(), "it is the same process"
+
+
+def observed():
+    return (
+        REGISTRY.get_sample_value("pocket_miner_tail_seconds_sum") or 0.0,
+        REGISTRY.get_sample_value("pocket_miner_tail_seconds_count") or 0.0,
+    )
+
+
+async def test_the_age_of_relays_is_measured_by_the_clock_that_named_them(alice, redis):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    stream = Keys("test").stream(alice.supplier, header.session_id)
+    (first, _), *_ = await redis.xrange(stream, count=1)
+    now = [None]
+    tailer = Tailer(
+        Tail(redis, Keys("test"), alice.supplier), alice.mirror, alice.client, {},
+        server_milliseconds=lambda: now[0],
+    )  # fmt: skip
+    await tailer.discover({})
+    before = observed()
+    now[0] = int(first.partition(b"-")[0]) + 2500
+    assert await tailer.tail_once(2) == 2
+    assert observed()[0] - before[0] == pytest.approx(2.5)
+    (session,) = tailer._sessions.values()
+    assert session.behind, "there is one more"
+    assert await tailer.tail_once(2) == 1
+    assert not session.behind
+    assert observed()[1] - before[1] == 2
