@@ -9,18 +9,17 @@ least recently used go first.
 """
 
 import ctypes
-import logging
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from shannon.accelerators import take_up
 from shannon.crypto import curve
 from shannon.crypto.curve import POINT_BYTES, Point, decode_long_lived_point, encode_point, multiply_base
 from shannon.errors import InvalidPoint
 
-_LOG = logging.getLogger("shannon.crypto.combine")
 _LIBRARY: Final = Path(__file__).with_name("_accelerator.so")
 _EARNED_BY: Final = 4  # signatures
 _CANDIDATES: Final = 4096
@@ -130,17 +129,12 @@ class Accelerator:
 
 
 def load(environment: Mapping[str, str] = os.environ, library: Path = _LIBRARY) -> Accelerator | None:
-    """The accelerator; None where it is switched off, not built, or does not agree."""
-    if environment.get("RELAY_ACCELERATOR", "on").lower() in ("off", "0", "false") or not library.exists():
-        return None
-    try:
-        made = Accelerator(library, max(8, int(environment.get("RELAY_ACCELERATOR_TABLES", "256"))))
-        if made.agrees():
-            return made
-        _LOG.error("the accelerator of ring signatures computes something else than libsecp256k1: it is not used")
-    except (OSError, ValueError, AttributeError, InvalidPoint) as error:
-        _LOG.warning("the accelerator of ring signatures cannot be used: %s", error)
-    return None
+    """The accelerator, or None; see `take_up`."""
+
+    def make() -> Accelerator:
+        return Accelerator(library, max(8, int(environment.get("RELAY_ACCELERATOR_TABLES", "256"))))
+
+    return take_up("ring signatures", library, make, Accelerator.agrees, environment)
 
 
 accelerator: Accelerator | None = load()

@@ -4,7 +4,6 @@ The root depends only on the set of leaves (smst.md, section 2), so a session's 
 ledger. Leaves are (path, digest) pairs sorted by path, paths distinct.
 """
 
-import logging
 import operator
 import os
 from bisect import bisect_left
@@ -15,11 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from shannon.accelerators import take_up
 from shannon.smst import digest as d
 from shannon.smst.closest import ClosestProof
 from shannon.smst.native import LIBRARY, Subtree, TrieLibrary
-
-_LOG = logging.getLogger("shannon.smst.bulk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +73,8 @@ def agrees(library: TrieLibrary) -> bool:
 
 
 def load(environment: Mapping[str, str] = os.environ, library: Path = LIBRARY) -> TrieLibrary | None:
-    """The compiled library; None where it is switched off, not built, or does not agree."""
-    if environment.get("RELAY_ACCELERATOR", "on").lower() in ("off", "0", "false") or not library.exists():
-        return None
-    try:
-        made = TrieLibrary(library)
-        if agrees(made):
-            return made
-        _LOG.error("the accelerator of tries computes something else than the plain way: it is not used")
-    except (OSError, ValueError, AttributeError) as error:
-        _LOG.warning("the accelerator of tries cannot be used: %s", error)
-    return None
+    """The compiled library, or None; see `take_up`."""
+    return take_up("tries", library, lambda: TrieLibrary(library), agrees, environment)
 
 
 native: Final[TrieLibrary | None] = load()
