@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from relayctl.explanations import shares
@@ -11,6 +12,34 @@ COLUMNS = (
     "height", "session_end_height", "supplier", "service_id", "application_address", "session_id", "outcome", "stage",
     "reason", "relays", "claimed_upokt", "settled_upokt", "minted_upokt", "fees_upokt", "paid_to",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which outcomes: those that have everything that is not empty; `lost` False leaves only settled ones."""
+
+    supplier: str = ""
+    service: str = ""
+    application: str = ""
+    session: str = ""
+    lost: bool | None = None
+    limit: int = 0
+    """The newest ones; 0: all."""
+
+    def select(self, outcomes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """In their order."""
+        found = [row for row in outcomes if self._fits(row)]
+        return found[-self.limit :] if self.limit else found
+
+    def _fits(self, outcome: Mapping[str, Any]) -> bool:
+        details = outcome.get("details") or {}
+        return (
+            self.supplier in ("", outcome.get("supplier"))
+            and self.service in ("", details.get("service_id"))
+            and self.application in ("", details.get("application_address"))
+            and str(outcome.get("session_id", "")).startswith(self.session)
+            and self.lost in (None, outcome.get("outcome") != "settled")
+        )
 
 
 def csv_lines(outcomes: Iterable[Mapping[str, Any]]) -> Iterable[str]:

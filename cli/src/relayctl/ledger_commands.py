@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -11,7 +11,7 @@ from ledger.seals import Seal
 from miner.audit import Audit, AuditError
 from miner.mirror import Mirror
 from relayctl.explanations import explained, explained_open
-from relayctl.exports import csv_lines
+from relayctl.exports import Wanted, csv_lines
 from shannon.errors import DecodingError
 from shannon.relays.messages import relay_hash
 from shannon.smst.bulk import LeafSet
@@ -55,11 +55,17 @@ def verify(data: Path) -> None:
 @ledger.command()
 @_DATA
 @click.option("--format", "form", type=click.Choice(["json", "csv"]), default="json", show_default=True)
-def export(data: Path, form: str) -> None:
-    """Print every outcome: as one JSON object a line, or as a table for spreadsheets."""
+@click.option("--supplier", default="", help="Only of this operator address.")
+@click.option("--service", default="", help="Only of this service.")
+@click.option("--application", default="", help="Only of this application.")
+@click.option("--session", default="", help="Only of sessions whose id begins so.")
+@click.option("--lost/--settled", default=None, help="Only what was not paid, or what was.")
+@click.option("--limit", type=click.IntRange(0), default=0, help="Only the newest ones; 0: all.")
+def export(data: Path, form: str, **wanted: Any) -> None:
+    """Print outcomes: as one JSON object a line, or as a table for spreadsheets."""
     audit = _audit(data)
     try:
-        rows = audit.outcomes()
+        rows = Wanted(**wanted).select(audit.outcomes())
         for line in csv_lines(rows) if form == "csv" else (json.dumps(row, sort_keys=True) for row in rows):
             click.echo(line)
     except AuditError as error:
