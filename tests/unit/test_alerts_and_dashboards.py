@@ -75,6 +75,10 @@ CASES = {
         {'pocket_miner_stake_runway_penalties{supplier="a"}': "2x60"},
         {'pocket_miner_stake_runway_penalties{supplier="a"}': "3x60"},
     ),
+    "PocketStakeRunwayLow": (
+        {'pocket_miner_stake_runway_penalties{supplier="a"}': "9x60"},
+        {'pocket_miner_stake_runway_penalties{supplier="a"}': "10x60"},
+    ),
     "PocketEndpointsBroken": (
         {
             'pocket_miner_endpoint_problems{supplier="a"}': "1x60",
@@ -193,7 +197,7 @@ def test_an_alert_fires_for_its_own_relayminer_and_not_for_a_sound_one(tmp_path,
 def _expected(alert, fires):
     labels = {
         "PocketBalanceLow": {"supplier": "a"}, "PocketStakeRunwayShort": {"supplier": "a"},
-        "PocketEndpointsBroken": {"supplier": "a"},
+        "PocketEndpointsBroken": {"supplier": "a"}, "PocketStakeRunwayLow": {"supplier": "a"},
         "PocketMinerStepsFail": {"step": "seal"}, "PocketWindowsTight": {"what": "claim"},
         "PocketSessionLost": {"outcome": "claim_missed"}, "PocketRelaysNotRecorded": {"reason": "unavailable"},
         "PocketChainDiverges": {"source": "divergent"}, "PocketChainNodesDiffer": {"standing": "behind"},

@@ -73,6 +73,10 @@ ALERTS = (
         "A few more penalties unstake a supplier",
     ),
     Alert(
+        "PocketStakeRunwayLow", 'min by (supplier) (pocket_miner_stake_runway_penalties{{{pods}}}) < 10', 30, "warning",
+        "A supplier's stake takes fewer than ten further penalties",
+    ),
+    Alert(
         "PocketEndpointsBroken", 'max by (supplier) (pocket_miner_endpoint_problems{{{pods}}}) > 0', 15, "warning",
         "A public URL of a supplier's stake cannot be reached, or its certificate ends soon",
     ),
