@@ -9,11 +9,10 @@ from pocket_api.relayminer import RelayMiner
 from pocket_api.services import RPC_NUMBERS, BackendBase
 from pocket_api.supplier import Supplier
 from shannon.chain.model import Supplier as StakedSupplier
-from shannon.chain.preflight import clock_problem, gas_price_problem
+from shannon.chain.preflight import LOW_BALANCE_UPOKT, clock_problem, gas_price_problem
 from shannon.chain.standing import Standing, Verdict
 from shannon.transactions.build import GasPrice
 
-LOW_BALANCE_UPOKT = 1_000_000
 _BACKENDS = {number: name for name, number in RPC_NUMBERS.items()}
 
 

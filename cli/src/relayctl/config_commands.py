@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from miner.endpoints import PORTS
 from pocket_api.base import ManifestError
 from pocket_api.manifests import Manifests, load_manifests
 from pocket_api.relayminer import RelayMiner
@@ -27,8 +28,6 @@ from shannon.chain.nodes import NodeAddress
 from shannon.chain.standing import Standings, Verdict
 from shannon.chain.watch import NodeWatch
 from shannon.errors import ChainError, NotFound
-
-_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443, "grpc": 80, "grpcs": 443}
 
 
 @click.group()
@@ -117,7 +116,7 @@ async def _reach(where: str, url: str, seconds: float) -> Finding | None:
     parts = urlsplit(url)
     try:
         async with asyncio.timeout(seconds):
-            _, writer = await asyncio.open_connection(parts.hostname, parts.port or _PORTS[parts.scheme])
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or PORTS[parts.scheme])
     except (OSError, TimeoutError) as error:
         return Finding(Level.ERROR, where, f"{url} cannot be reached: {type(error).__name__}")
     writer.close()

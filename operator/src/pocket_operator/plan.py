@@ -66,6 +66,11 @@ class Plan:
     digests: Mapping[str, str] = field(default_factory=dict)
     """Component → digest of the public keys that its pods should report."""
 
+    @property
+    def rollout(self) -> RolloutPlan | None:
+        """Which revisions of the relayers run; None where nothing is to be brought about."""
+        return self.context.rollout if self.context is not None else None
+
 
 @lru_cache(maxsize=8192)
 def _public_key(key_hex: str) -> bytes:

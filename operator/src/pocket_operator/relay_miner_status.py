@@ -49,7 +49,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
 
 
 def _rollout(plan: Plan) -> RolloutStatus:
-    found = plan.context.rollout if plan.context else None
+    found = plan.rollout
     if found is None or found.canary is None:
         return RolloutStatus(revision=found.steady.name if found is not None and found.keeps else "")
     return RolloutStatus(phase="Failed" if found.failed else "Observing", revision=found.canary.name)
@@ -164,18 +164,18 @@ def _problem(
         return Reason.PODS_NOT_READY, found
     if keys.reason is Reason.SUPPLIERS_WAIT and plan.context is not None and not plan.context.suppliers:
         return keys.reason, keys.message
-    return _canary_problem(plan)
+    return _canary_problem(snapshot.name, plan)
 
 
-def _canary_problem(plan: Plan) -> tuple[Reason, str] | None:
-    context = plan.context
-    if context is None or context.rollout is None or context.rollout.canary is None or not context.rollout.failed:
+def _canary_problem(name: str, plan: Plan) -> tuple[Reason, str] | None:
+    tried = plan.rollout
+    if tried is None or tried.canary is None or not tried.failed:
         return None
-    revision = context.rollout.canary.name
+    revision = tried.canary.name
     return Reason.CANARY_FAILED, (
-        f"The canary of revision {revision} failed: {context.rollout.failed}. The other relayers stay as they are. "
+        f"The canary of revision {revision} failed: {tried.failed}. The other relayers stay as they are. "
         "Correct or revert the change, or let it through: "
-        f"kubectl annotate rm {context.name} {names.ANNOTATION_PROMOTE}={revision}"
+        f"kubectl annotate rm {name} {names.ANNOTATION_PROMOTE}={revision}"
     )
 
 
@@ -207,10 +207,8 @@ def _summary(snapshot: Snapshot, plan: Plan, problem: tuple[Reason, str] | None,
     if deleting:
         left = sum(not drain.done for drain in plan.drains.values())
         going_on = (Reason.DRAINING, f"Being deleted: {left} suppliers still have claims or proofs to finish.")
-    elif plan.context is not None and plan.context.rollout is not None and plan.context.rollout.message:
-        tried = plan.context.rollout
-        named = tried.canary.name if tried.canary else ""
-        going_on = (Reason.OBSERVING_CANARY, f"A canary tries revision {named}: {tried.message}.")
+    elif (tried := plan.rollout) is not None and tried.canary is not None and tried.message:
+        going_on = (Reason.OBSERVING_CANARY, f"A canary tries revision {tried.canary.name}: {tried.message}.")
     elif rolling:
         going_on = (Reason.ROLLING_OUT, "Pods are being started or replaced.")
     if plan.paused:

@@ -2,8 +2,8 @@
 
 A revision is a pod template with the configuration that it reads. With the strategy `Canary` the revision that all
 relayers run is kept in a ConfigMap; a new one runs in a Deployment of its own first, and reaches the others only once
-that canary was good for long enough. A canary that failed stays, scaled to none and marked with the reason: that mark
-is all that is remembered, so any operator goes on from there.
+that canary was good for long enough. A canary that failed stays, scaled to none and marked with the reason. That mark
+and the time at which the try began are all that is remembered, so any operator goes on from there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,7 +86,8 @@ def _judge(revision: str, chosen: Rollout, sight: Sight, since: datetime) -> tup
         if overdue or sight.now >= unready_since + timedelta(seconds=chosen.ready_seconds):
             return f"not ready within {chosen.ready_seconds} s: {why}", ""
         return "", f"it is not ready: {why}"
-    others = [r for r in sight.reports if r.component == names.RELAYER and r.pod not in {p.name for p in sight.pods}]
+    canaries = {p.name for p in sight.pods}
+    others = [r for r in sight.reports if r.component == names.RELAYER and r.pod not in canaries]
     if worse := _worse(report, others, chosen):
         return worse, ""
     until = pod.ready_changed_at + timedelta(seconds=chosen.observe_seconds)

@@ -1,7 +1,7 @@
 """Status of a Supplier: pure."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from typing import Any
 
 from pocket_api.services import RPC_NUMBERS
 from pocket_api.status import ConditionType, LastEvents, Stake, SupplierSessions, SupplierStatus
@@ -11,8 +11,7 @@ from pocket_operator.plan import Plan, is_paused
 from pocket_operator.reasons import STALLING, Reason
 from pocket_operator.snapshot import Snapshot, expected_pods
 from pocket_operator.supplier_keys import Finding
-
-LOW_BALANCE_UPOKT: Final = 1_000_000
+from shannon.chain.preflight import LOW_BALANCE_UPOKT
 
 
 def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> SupplierStatus:

@@ -35,10 +35,10 @@ class ChainNotes:
 
     def block(self, block: Block) -> None:
         """A new block. The first one says nothing: the chain may have stood still before this process started."""
-        age = self._wall_clock_ns() - block.time.nanoseconds
-        metrics.BLOCK_AGE.set(age / 1e9)
+        now, made = self._wall_clock_ns(), block.time.nanoseconds
+        metrics.BLOCK_AGE.set((now - made) / 1e9)
         if self._seen:
-            self._clock = clock_problem(block.time.nanoseconds, self._wall_clock_ns(), self._block_seconds)
+            self._clock = clock_problem(made, now, self._block_seconds)
         self._seen = True
 
     async def look(self, chain: ChainClient) -> None:

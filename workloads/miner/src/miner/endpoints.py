@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-_PORTS: Final[Mapping[str, int]] = {"http": 80, "ws": 80, "grpc": 80, "https": 443, "wss": 443, "grpcs": 443}
+PORTS: Final[Mapping[str, int]] = {"http": 80, "ws": 80, "grpc": 80, "https": 443, "wss": 443, "grpcs": 443}
+"""Of URLs that name none."""
 _SECURE: Final = frozenset({"https", "wss", "grpcs"})
 _NOTICE: Final = timedelta(days=14)
 _AT_ONCE: Final = 8
@@ -41,7 +42,7 @@ class Endpoints:
     async def _problem(self, url: str) -> str:
         parts = urlsplit(url)
         try:
-            port = parts.port or _PORTS.get(parts.scheme, 0)
+            port = parts.port or PORTS.get(parts.scheme, 0)
         except ValueError:
             port = 0
         if not parts.hostname or not port:

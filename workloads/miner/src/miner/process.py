@@ -149,6 +149,7 @@ class Miner:
             fleet = Fleet(suppliers, self._board, config.chain.block_seconds)
             fleet.keeper = await stack.enter_async_context(shard_keeper(config, redis, keys, fleet))
             self._first_keys(suppliers)
+            pulse = Pulse()
             admin = await serve_admin(
                 config.admin_host, config.admin_port,
                 health=lambda: {"status": "ok", "height": self._board.height, "role": _role(fleet)},
@@ -168,7 +169,7 @@ class Miner:
                     group.create_task(fleet.follow()),
                     group.create_task(self._look_at_stakes(suppliers, fleet)),
                     group.create_task(self._look_at_endpoints(suppliers, fleet)),
-                    group.create_task(self._observe(chain, fleet, pulse := Pulse())),
+                    group.create_task(self._observe(chain, fleet, pulse)),
                     group.create_task(pulse.run()),
                     group.create_task(self._retain(audit)),
                     group.create_task(CacheFollower(redis, keys, chain).run()),
@@ -267,7 +268,7 @@ class Miner:
             vitals = pulse.take()
             metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
             metrics.TASKS.set(vitals.tasks)
-            metrics.LAG.set(sum(len(running.supplier.sessions) for running in fleet.running.values()))
+            metrics.LAG.set(len(sessions))
             for source, number in chain.counters.taken():
                 metrics.CACHE.labels(source).inc(number)
             metrics.LEASE_WRITES.inc(fleet.keeper.writes - written)

@@ -55,7 +55,10 @@ class Suppliers:
     endpoints: Endpoints
     redis_milliseconds: Callable[[], float | None] = lambda: None
     _loaded: KeySet = field(default_factory=lambda: KeySet({}))
-    _fees: FeeBook | None = None
+    _fees: FeeBook = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._fees = FeeBook(GasPrice.parse(self.config.chain.gas_price), self.audit)
 
     def reload(self) -> bool:
         """Whether the set of keys changed. A folder that cannot be read changes nothing: the last good set stays."""
@@ -145,22 +148,19 @@ class Suppliers:
     def miner(self, address: str, epoch: int, confirm: Callable[[], Awaitable[None]]) -> SupplierMiner:
         """Mines for a supplier whose key is loaded, under an epoch; `confirm` raises where it is not ours any more."""
         config = self.config
-        gas_price = GasPrice.parse(config.chain.gas_price)
         sessions: dict[str, TrackedSession] = {}
         sender = Sender(
             self.chain,
             address,
             self._loaded.keys[Address(address)],
             chain_id=config.chain.id,
-            gas_price=gas_price,
+            gas_price=self._fees.gas_price,
             gas_adjustment=config.chain.gas_adjustment,
             block_seconds=config.chain.block_seconds,
             nonces=NonceClock(lane=epoch),
         )
         store = SealStore(self.redis, self.keys, address, epoch)
         tailer = self._tailer(address, sessions, owner=True)
-        if self._fees is None:
-            self._fees = FeeBook(gas_price, self.audit)
         claims = ClaimDesk(address, store, self.audit, self.mirror, self.pool, sender, tailer, self._fees)
         proofs = ProofDesk(address, self.chain, self.mirror, self.pool, sender, self._fees)
         return SupplierMiner(

@@ -5,6 +5,8 @@ from typing import Final
 from shannon.errors import ConfigurationError
 from shannon.transactions.build import DENOMINATION, GasPrice
 
+LOW_BALANCE_UPOKT: Final = 1_000_000
+"""Less than this hardly pays for the claims and proofs to come."""
 _NANOSECONDS: Final = 1_000_000_000
 _BEHIND_SECONDS: Final = 5
 _AHEAD_SECONDS: Final = 60
