@@ -72,7 +72,7 @@ async def test_after_settlement_redis_and_volume_are_back_at_their_baseline(alic
     await alice.record(alice.relays(alice.header(), 3))
     await alice.to(21)
     kinds = {k.decode().split(":")[1] for k in await redis.keys("test:*")}
-    assert kinds <= {"closed", "fence", "incarnation", "transactions"}
+    assert kinds <= {"closed", "fence", "horizon", "incarnation", "transactions"}
     assert list((alice.folder / "mirror").iterdir()) == []
 
 
@@ -85,6 +85,41 @@ async def test_relays_after_the_seal_are_refused(alice, redis):
     assert await redis.xlen(Keys("test").stream(alice.supplier, header.session_id)) == 3
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["details"]["relays"] == 3
+
+
+async def test_the_first_relay_of_a_session_is_refused_once_there_is_no_time_to_claim_it(alice, redis):
+    header = alice.header()
+    await alice.to(13)
+    await alice.record(alice.relays(header, 1))
+    assert await redis.hgetall(Keys("test").sessions(alice.supplier)) == {}
+    later = alice.header()
+    await alice.record(alice.relays(later, 1))
+    await alice.to(32)
+    assert set(alice.outcomes()) == {later.session_id}
+
+
+async def test_a_first_relay_just_before_that_is_claimed_and_paid(alice):
+    header = alice.header()
+    await alice.to(12)
+    await alice.record(alice.relays(header, 1))
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_what_is_too_late_stays_too_late_when_redis_comes_back_empty(alice, redis):
+    header = alice.header()
+    await alice.to(13)
+    await redis.flushdb()
+    await alice.record(alice.relays(alice.header(), 1))
+    await alice.miner.tail()
+    await alice.record(alice.relays(header, 1))
+    assert set(await redis.hkeys(Keys("test").sessions(alice.supplier))) == {alice.header().session_id.encode()}
+
+
+async def test_a_chain_that_was_started_anew_is_told_apart(alice, redis, caplog):
+    await redis.set(Keys("test").horizon(alice.supplier), 500)
+    await alice.to(13)
+    assert "was the chain started anew?" in caplog.text
 
 
 async def test_grace_period_relays_count(alice):

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from ledger.connection import connect, inspect, require_safe, shown
-from ledger.errors import LedgerFull, LedgerUnavailable, SessionClosed, UnsafeRedis
+from ledger.errors import Fenced, LedgerFull, LedgerUnavailable, SessionClosed, Unfenced, UnsafeRedis
 from ledger.heights import BlockPublisher, HeightFollower, decode_block
 from ledger.keys import Keys
 from ledger.local_log import LocalLog, Record
@@ -23,8 +23,8 @@ KEYS = Keys("unit")
 FAST = PublisherLimits(linger_seconds=0, patience_seconds=0.3, retry_seconds=0.02)
 
 
-def record(number, session="one", supplier="pokt1s"):
-    return Record(supplier, session, b"header", b"relay %d" % number)
+def record(number, session="one", supplier="pokt1s", end=0):
+    return Record(supplier, session, b"header", b"relay %d" % number, end)
 
 
 @contextlib.asynccontextmanager
@@ -170,6 +170,53 @@ async def test_the_log_is_released_when_the_session_is_finished(redis, tmp_path)
             await publisher.record(record(2))
         await store.forget_before(11)
         assert await redis.hlen(KEYS.closed("pokt1s")) == 0
+
+
+async def test_a_first_relay_is_refused_when_its_session_ended_before_the_horizon(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        store = await owned(redis, "pokt1s")
+        await publisher.record(record(1, "known", end=10))
+        assert await store.raise_horizon(10) == 10
+        with pytest.raises(SessionClosed):
+            await publisher.record(record(2, "unknown", end=10))
+        await publisher.record(record(3, "known", end=10))
+        await publisher.record(record(4, "next", end=20))
+        assert publisher.counters.refused_closed == 1
+    assert set(await Tail(redis, KEYS, "pokt1s").sessions()) == {"known", "next"}
+    assert await entries(redis, "unknown") == []
+
+
+async def test_the_horizon_never_falls_and_only_an_owner_raises_it(redis):
+    store = await owned(redis, "pokt1s")
+    assert [await store.raise_horizon(end) for end in (20, 10, 30)] == [20, 20, 30]
+    with pytest.raises(Unfenced):
+        await SealStore(redis, KEYS, "pokt1s", 2).raise_horizon(40)
+    await SealStore(redis, KEYS, "pokt1s", 2).fence(confirmed)
+    with pytest.raises(Fenced):
+        await store.raise_horizon(40)
+    assert await redis.get(KEYS.horizon("pokt1s")) == b"30"
+
+
+async def test_a_log_is_appended_again_whatever_the_horizon_is(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        await publisher.beat()
+        await publisher.record(record(1, end=10))
+        await redis.flushdb()
+        await (await owned(redis, "pokt1s")).raise_horizon(10)
+        await publisher.replay("Redis was lost")
+        assert await entries(redis) == [b"relay 1"]
+
+
+async def test_the_log_is_released_of_relays_that_came_too_late_to_be_registered(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        await (await owned(redis, "pokt1s")).raise_horizon(10)
+        with pytest.raises(SessionClosed):
+            await publisher.record(record(1, end=10))
+        publisher._log.roll()
+        await publisher.replay("Redis was lost")
+        assert await entries(redis) == []
+        await publisher.beat()
+        assert not publisher._log.segments
 
 
 async def test_draining_records_everything_that_waits(redis, tmp_path):

@@ -63,18 +63,27 @@ def without(script, line):
 
 
 CLOSING = "redis.call('HSETNX', KEYS[2], ARGV[at], ARGV[at + 1])"
+FROZEN, HASTY, LOST_LATE = (range(first, 3000, 6) for first in (0, 2, 3))  # kinds of lives
+ANY = range(400)
+APPEND = scripts.APPEND.source
 BREAKS = {
     "a relay is taken though its session is closed": (
-        {"ledger.publisher.APPEND": Script(scripts.APPEND.source.replace("session) == 1", "session) == 7"))}, "I1",
+        {"ledger.publisher.APPEND": Script(APPEND.replace("session) == 1", "session) == 7"))}, "I1", HASTY
+    ),
+    "the first relay of a session is taken however late it comes": (
+        {"ledger.publisher.APPEND": Script(APPEND.replace("ends <= horizon", "ends < 0"))}, "settled", FROZEN
+    ),
+    "a log that is appended again is held to the horizon": (
+        {"failovers.replace": lambda row, **_: row}, "settled", LOST_LATE
     ),
     "whoever likes claims what it has read so far": (
         {
             "ledger.seals.CLOSE": without(without(scripts.CLOSE, scripts._FENCE), CLOSING),
             "miner.claims.ClaimDesk._store": _sealed_without_asking,
-        }, "I3",
+        }, "I3", HASTY
     ),
     "claims are looked up later than the block that is decided": (
-        {"miner.supplier_miner.SupplierMiner._claims": _no_look_at_the_chain}, "settled",
+        {"miner.supplier_miner.SupplierMiner._claims": _no_look_at_the_chain}, "settled", ANY
     ),
 }  # fmt: skip
 
@@ -82,10 +91,10 @@ BREAKS = {
 @pytest.mark.parametrize("name", BREAKS)
 async def test_the_explorer_notices_what_would_cost_money(redis, monkeypatch, name):
     """The judge is worth something: each protection that is taken away shows in some schedule."""
-    patches, noticed = BREAKS[name]
+    patches, noticed, seeds = BREAKS[name]
     for place, broken in patches.items():
         monkeypatch.setattr(place, broken)
-    for seed in range(400):
+    for seed in seeds:
         try:
             problems = await Life(seed, redis).run()
         except AssertionError as error:

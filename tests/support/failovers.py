@@ -3,13 +3,15 @@
 Windows: the session is 1…10, claims in 12…16, proofs in 16…20, settlement in 20. In lives with an even seed relays
 reach Redis at any time, also while sessions are being sealed; in the others Redis is lost once, and relays come before.
 (Both at once is what no mode covers: an emptied Redis has forgotten that the session is closed.)
+In every sixth life the relayer is frozen with its first relay; in every sixth owners change again and again while they
+seal; in every sixth Redis is lost late.
 """
 
 import functools
 import shutil
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import slow_curve as slow
@@ -54,7 +56,8 @@ def prepared():
     chain = Chain(genesis)
     header = hydrate(chain.state, chain.block_hash, world.application("eth"), "eth", 1).header
     relays = [world.relay(header, "alice", number) for number in range(RELAYS)]
-    rows = [Record(SUPPLIER, header.session_id, header.encode(), relay) for relay in relays]
+    end = header.session_end_block_height
+    rows = [Record(SUPPLIER, header.session_id, header.encode(), relay, end) for relay in relays]
     return genesis, header, rows
 
 
@@ -113,6 +116,8 @@ class Life:
         self.keys = Keys(f"life{self.seed}")
         self.explorer = Explorer(self.seed, self._allowed)
         self.chance = self.explorer.chance
+        self.thaws_at = self.chance.randint(12, 18) if self.seed % 6 == 0 else 0
+        self.lost_from = 13 if self.seed % 6 == 3 else 0
         self.folder = Path(tempfile.mkdtemp(prefix="life-", dir=VOLUMES))
         self.gated = GatedRedis(self.redis, self.explorer)
 
@@ -131,16 +136,16 @@ class Life:
         """The chain waits for the owner to have looked at the block, and for relayers: their waits have deadlines."""
         living = self.owner.name in names or self.owner.name in self.explorer.alive
         held_up = self.decided_at < self.chain.height or self.replaying or not living
-        # A session of which no relay was recorded is not known to any owner: its first one must come while two blocks
-        # of the claim window are left (docs/fragile/recording.md, "Not covered").
-        longest = 14 if self.acknowledged else 13
-        held_up = held_up or (self.appending and (not self.late or self.chain.height >= longest))
-        if held_up or self.chance.random() < 0.5:
+        held_up = held_up or (self.appending and not self.late)
+        sealing = self._hasty and self.chain.height >= 13
+        if held_up or self.chance.random() < (0.9 if sealing else 0.5):
             names = [name for name in names if name != "chain"] or names
-        if self.late and self.chance.random() < 0.8:
+        if self.appending and self.chain.height < self.thaws_at:
+            names = [name for name in names if name != "relayer"]
+        if self.late and self.chance.random() < (0.95 if self.chain.height >= 12 else 0.8):
             # Spread over the whole life, not all at its beginning.
             names = [name for name in names if name != "relayer"] or names
-        if self.chance.random() < 0.7:
+        if self.chance.random() < (0.4 if sealing else 0.7):
             # Former owners sleep for long; when they wake up they find another world.
             former = {owner.name for owner in self.owners[:-1]}
             names = [name for name in names if name not in former] or names
@@ -175,8 +180,8 @@ class Life:
                 self.appending = False
 
     async def _replay(self) -> None:
-        """A relayer that finds another life of Redis appends its log again."""
-        rows = [row for row in self.rows if row.relay in self.acknowledged]
+        """A relayer that finds another life of Redis appends its log again, which knows no session ends."""
+        rows = [replace(row, session_end=0) for row in self.rows if row.relay in self.acknowledged]
         try:
             if rows:
                 await self._publisher()._append(SUPPLIER, rows, Segment(Path("none")))
@@ -250,6 +255,22 @@ class Life:
         self.owners.append(owner)
         self.explorer.spawn(owner.name, lambda: self._mine(owner))
 
+    @property
+    def _hasty(self) -> bool:
+        return self.seed % 6 == 2
+
+    @property
+    def _changes(self) -> float:
+        """Below this another owner comes."""
+        if self._hasty:
+            return 0.15 if self.chain.height >= 13 else 0
+        return 0.02
+
+    @property
+    def _lasts(self) -> float:
+        """Above this Redis is lost: what is to happen in a few blocks must be likelier."""
+        return 0.97 if self.lost_from else 0.996
+
     async def _lose_redis(self) -> None:
         names = [name async for name in self.redis.scan_iter(f"{self.keys.prefix}:*")]
         if names:
@@ -269,9 +290,9 @@ class Life:
             return
         waits = self.owner.name in self.explorer._waiting
         draw = self.chance.random()
-        if draw < 0.02 and self.failovers < 6 and (waits or self.owner.name not in self.explorer.alive):
+        if draw < self._changes and self.failovers < 6 and (waits or self.owner.name not in self.explorer.alive):
             self._take_over(kill=waits and self.chance.random() < 0.6)
-        elif draw > 0.996 and not self.wipes and not self.late:
+        elif not self.wipes and not self.late and self.chain.height >= self.lost_from and draw > self._lasts:
             await self._lose_redis()
         elif self.owner.name not in self.explorer.alive:
             self._take_over(kill=False)

@@ -92,7 +92,8 @@ class Mine:
         for _ in range(count):
             self.number += 1
             relay = self.world.relay(header, self.supplier_name, self.number)
-            rows.append(Record(self.supplier, header.session_id, header.encode(), relay))
+            end = header.session_end_block_height
+            rows.append(Record(self.supplier, header.session_id, header.encode(), relay, end))
         return rows
 
     async def record(self, rows: list[Record]) -> None:

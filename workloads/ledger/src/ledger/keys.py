@@ -36,6 +36,10 @@ class Keys:
         """Hash: session id → why no relay is taken any more, with the session end height."""
         return self._supplier("closed", supplier)
 
+    def horizon(self, supplier: str) -> str:
+        """Session end height up to which no session is registered any more: there would be no time to claim it."""
+        return self._supplier("horizon", supplier)
+
     def incarnation(self, supplier: str) -> str:
         """Marker that changes when the supplier's streams were lost."""
         return self._supplier("incarnation", supplier)

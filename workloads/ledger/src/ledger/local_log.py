@@ -21,12 +21,16 @@ _SUFFIX = ".log"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A mined relay with what finds its stream; `header` is the canonical session header."""
+    """A mined relay with what finds its stream; `header` is the canonical session header.
+
+    session_end: height; 0 where a log was read, whose relays are taken however late they come.
+    """
 
     supplier: str
     session_id: str
     header: bytes
     relay: bytes
+    session_end: int = 0
 
 
 def encode_record(record: Record) -> bytes:
@@ -60,13 +64,18 @@ def decode_records(data: bytes) -> Iterator[Record]:
 
 @dataclass(slots=True)
 class Segment:
-    """One file; `appended` holds the newest stream id of each (supplier, session) in it."""
+    """One file; by (supplier, session) `appended` holds the newest stream id, `late` is what came past the horizon."""
 
     path: Path
     size: int = 0
     pending: int = 0  # flushes that wrote here and whose appends are not decided yet
     appended: dict[tuple[str, str], str] = field(default_factory=dict)
     sessions: set[tuple[str, str]] = field(default_factory=set)
+    late: set[tuple[str, str]] = field(default_factory=set)
+
+    def refused(self, pair: tuple[str, str]) -> bool:
+        """Whether none of a (supplier, session)'s relays here was acknowledged: they came too late."""
+        return pair in self.late and pair not in self.appended
 
     def read(self) -> Iterator[Record]:
         """Its records."""

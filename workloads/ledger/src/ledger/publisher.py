@@ -215,11 +215,16 @@ class Publisher:
         by_session: dict[str, list[Record]] = defaultdict(list)
         for record in records:
             by_session[record.session_id].append(record)
-        keys = [self._keys.closed(supplier), self._keys.sessions(supplier), self._keys.incarnation(supplier)]
+        keys = [
+            self._keys.closed(supplier),
+            self._keys.sessions(supplier),
+            self._keys.incarnation(supplier),
+            self._keys.horizon(supplier),
+        ]
         arguments: list[Any] = [uuid.uuid4().hex]
         for session_id, rows in by_session.items():
             keys.append(self._keys.stream(supplier, session_id))
-            arguments += [session_id, rows[0].header, len(rows), *(row.relay for row in rows)]
+            arguments += [session_id, rows[0].header, rows[0].session_end, len(rows), *(row.relay for row in rows)]
         reply = await APPEND.run(self._redis, keys, arguments)
         incarnation = _text(reply[0])
         before = self._incarnations.setdefault(supplier, incarnation)
@@ -228,8 +233,10 @@ class Publisher:
             self._run_id = ""  # the heartbeat replays the log
         closed = set()
         for session_id, last in zip(by_session, reply[1:], strict=True):
-            if last is None:
+            if not last:
                 closed.add(session_id)
+                if last is not None:
+                    segment.late.add((supplier, session_id))
             else:
                 segment.appended[supplier, session_id] = f"{incarnation}/{_text(last)}"
         return closed
@@ -260,7 +267,8 @@ class Publisher:
         for segment in list(self._log.segments):
             batches: dict[str, list[Record]] = defaultdict(list)
             for record in segment.read():
-                batches[record.supplier].append(record)
+                if not segment.refused((record.supplier, record.session_id)):
+                    batches[record.supplier].append(record)
             for supplier, records in batches.items():
                 for start in range(0, len(records), _REPLAY_BATCH):
                     chunk = records[start : start + _REPLAY_BATCH]
@@ -292,9 +300,9 @@ class Publisher:
             done = {_text(k) for k, v in closed.items() if _text(v).startswith("done")}
             known[supplier] = ({_text(k): _text(v) for k, v in mirrored.items()}, done)
         mirrored_ids, done_sessions = known[supplier]
-        if session_id in done_sessions:
-            return True
         ours, theirs = segment.appended.get(pair), mirrored_ids.get(session_id)
+        if session_id in done_sessions or segment.refused(pair):
+            return True
         return bool(ours and theirs and _reached(theirs, ours))
 
 

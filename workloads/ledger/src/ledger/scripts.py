@@ -8,18 +8,22 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-# KEYS: closed, sessions, incarnation, stream...   ARGV: fresh incarnation, then per stream: session id, header,
-# count, relay...   Returns the incarnation, then per stream the last entry id, or nil where the session is closed.
+# KEYS: closed, sessions, incarnation, horizon, stream...   ARGV: fresh incarnation, then per stream: session id,
+# header, session end (0: whatever the horizon is), count, relay...   Returns the incarnation, then per stream the last
+# entry id, nil where the session is closed, or 0 where it is not registered and ended at or before the horizon.
 APPEND_SOURCE: Final = """
 local incarnation = redis.call('GET', KEYS[3])
 if not incarnation then incarnation = ARGV[1]; redis.call('SET', KEYS[3], incarnation) end
+local horizon = tonumber(redis.call('GET', KEYS[4]) or '0')
 local out = {incarnation}
 local at = 2
-for i = 4, #KEYS do
-  local session, header, count = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  at = at + 3
+for i = 5, #KEYS do
+  local session, header, ends, count = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+  at = at + 4
   if redis.call('HEXISTS', KEYS[1], session) == 1 then
     out[#out + 1] = false
+  elseif ends > 0 and ends <= horizon and redis.call('HEXISTS', KEYS[2], session) == 0 then
+    out[#out + 1] = 0
   else
     redis.call('HSETNX', KEYS[2], session, header)
     local id
@@ -53,6 +57,16 @@ if redis.call('GET', KEYS[2]) ~= ARGV[2] then return {'reborn'} end
 redis.call('SET', KEYS[1], ARGV[1])
 return {'ok'}
 """
+
+# KEYS: fence, horizon   ARGV: epoch, session end height.   Only rises; returns 'ok' and what it is now.
+HORIZON_SOURCE: Final = (
+    _FENCE
+    + """
+local known = tonumber(redis.call('GET', KEYS[2]) or '0')
+if tonumber(ARGV[2]) > known then known = tonumber(ARGV[2]); redis.call('SET', KEYS[2], ARGV[2]) end
+return {'ok', tostring(known)}
+"""
+)
 
 # KEYS: fence, closed, stream...   ARGV: epoch, then per stream: session id, reason
 # Returns 'ok' and per stream the last entry id ('0-0' when empty) and the length.
@@ -138,6 +152,7 @@ class Script:
 LIFE: Final = Script(LIFE_SOURCE)
 APPEND: Final = Script(APPEND_SOURCE)
 FENCE: Final = Script(FENCE_SOURCE)
+HORIZON: Final = Script(HORIZON_SOURCE)
 CLOSE: Final = Script(CLOSE_SOURCE)
 SEAL: Final = Script(SEAL_SOURCE)
 FINISH: Final = Script(FINISH_SOURCE)

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from ledger.errors import Fenced, LedgerError, StaleView, Unfenced
 from ledger.keys import Keys
-from ledger.scripts import CLOSE, FENCE, FINISH, LIFE, SEAL
+from ledger.scripts import CLOSE, FENCE, FINISH, HORIZON, LIFE, SEAL
 from shannon.errors import DecodingError
 
 _LIVES = 3
@@ -106,6 +106,16 @@ class SealStore:
             if _text(reply[0]) == "ok":
                 return
         raise Unfenced("Redis is lost again and again")
+
+    async def raise_horizon(self, session_end: int) -> int:
+        """Sessions that ended by then and have no relay yet take none any more; the horizon now, which never falls.
+
+        Raises Fenced, Unfenced and what Redis raises.
+        """
+        keys = [self._keys.fence(self._supplier), self._keys.horizon(self._supplier)]
+        reply = await HORIZON.run(self._redis, keys, [self.epoch, session_end])
+        _fenced(reply)
+        return int(_text(reply[1]))
 
     async def close(self, sessions: Mapping[str, int]) -> dict[str, str]:
         """Closes sessions (id → session end height) to new relays; the last entry id of each stream.

@@ -15,6 +15,7 @@ from ledger.seals import SealStore
 from miner import metrics
 from miner.audit import Audit, Outcome
 from miner.claims import ClaimDesk
+from miner.horizon import Horizon, horizon_at
 from miner.mirror import Mirror
 from miner.peers import Peers
 from miner.proofs import ProofDesk
@@ -76,6 +77,7 @@ class SupplierMiner:
     _finished: dict[str, int] = field(default_factory=dict)
     _started: bool = False
     _unfenced: bool = False
+    _horizon: Horizon = field(default_factory=Horizon)
     _unmerged: bool = False  # a peer or the chain did not answer: what peers hold is asked for again
 
     async def start(self) -> None:
@@ -102,6 +104,8 @@ class SupplierMiner:
     async def _fence(self) -> None:
         await self.store.fence(self.confirm)
         self._unfenced = False
+        if self._horizon.session_end:
+            await self.store.raise_horizon(self._horizon.session_end)  # Redis may have lost it
 
     def meet_redis_anew(self) -> None:
         """After a restart of Redis: it may hold other content under known ids, and an older fence."""
@@ -112,6 +116,10 @@ class SupplierMiner:
         """One round of tailing; the number of entries read."""
         if not self._started:
             await self.start()
+        await self._discover()
+        return await self.tailer.tail_once()
+
+    async def _discover(self) -> None:
         lost = await self.tailer.discover(self._finished)
         if lost or self._unfenced:
             # Another Redis, an emptied one, or one that went back in time: it may know no fence.
@@ -121,7 +129,27 @@ class SupplierMiner:
         for session_id, end in self.tailer.revived(self._finished):
             # A log that was appended again to an emptied Redis brings back what is long over.
             await self.store.finish(session_id, end)
-        return await self.tailer.tail_once()
+
+    async def _raise_horizon(self, height: int) -> None:
+        """Once it is raised, every session up to it that has relays is known here. Raises Fenced only."""
+        if height < self._horizon.changes_at:
+            return
+        try:
+            due = await horizon_at(height, self.seal_after_blocks, self.chain.shared_params)
+            known = await self.store.raise_horizon(due.session_end)
+            if known > height:
+                _LOG.error(
+                    "Redis knows this chain at a height of %d or more: was the chain started anew? Relays of lower "
+                    "session ends are refused: give the miner an empty Redis or another prefix", known,
+                    extra={"fields": {"supplier": self.supplier}},
+                )  # fmt: skip
+            await self._discover()
+            self._horizon = due
+        except Fenced:
+            raise
+        except (RedisError, OSError, TimeoutError, PocketError, sqlite3.Error) as error:
+            self._unfenced = self._unfenced or isinstance(error, Unfenced)
+            _LOG.info("the horizon is raised at the next block: %s", error)
 
     async def on_block(self, block: Block, proof: ProofParams) -> dict[str, int]:
         """Decides every session and acts; sessions by stage. One group's failure never stops another."""
@@ -129,6 +157,7 @@ class SupplierMiner:
             await self.start()
         if self._unfenced:
             await self._fence()
+        await self._raise_horizon(block.height)
         if any(s.seal is None for s in self.sessions.values()):
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 await self.claims.load_seals(self.sessions)

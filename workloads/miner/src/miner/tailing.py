@@ -66,7 +66,8 @@ class Tailer:
         They were read in this life of Redis, and Redis has dropped them: only an owner does that, after it recorded
         the outcome. A second outcome here would count their payment twice.
         """
-        incarnation, known = await self._tail.incarnation(), await self._tail.sessions()
+        # In this order: whatever life the sessions were read in, it is the volume's only if that still goes on.
+        known, incarnation = await self._tail.sessions(), await self._tail.incarnation()
         return [i for i, s in self._sessions.items() if incarnation and s.incarnation == incarnation and i not in known]
 
     def reread(self) -> None:

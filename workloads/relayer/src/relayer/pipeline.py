@@ -272,7 +272,8 @@ class RelayPipeline:
         if not is_applicable(found, admitted.target_hash):
             metrics.NOT_APPLICABLE.labels(service_id).inc()
             return
-        record = Record(relay.supplier, relay.header.session_id, relay.header.encode(), mined)
+        header = relay.header
+        record = Record(relay.supplier, header.session_id, header.encode(), mined, header.session_end_block_height)
         try:
             done = self._publisher.submit(record)
             # Recording outlives the client's connection: a cancelled request must not cancel it.
@@ -280,7 +281,9 @@ class RelayPipeline:
             if self._recording is Recording.STRICT:
                 await asyncio.shield(done)
         except SessionClosed as error:
-            raise Rejected(Reason.SESSION_CLOSED, "the session is closed: its claim was sealed") from error
+            raise Rejected(
+                Reason.SESSION_CLOSED, "the session is closed: it is too late to claim this relay"
+            ) from error
         except LedgerFull as error:
             metrics.NOT_RECORDED.labels("full").inc()
             raise Rejected(Reason.OVERLOADED, str(error)) from error
