@@ -6,6 +6,8 @@ import sqlite3
 import pytest
 from prometheus_client import REGISTRY
 
+from ledger.keys import Keys
+from ledger.seals import SealStore
 from mine import mine
 from miner.audit import Audit, Outcome
 from miner.fees import FeeBook, shares
@@ -23,6 +25,7 @@ from shannon.transactions.build import (
 from shannon.transactions.contents import Contents, contents
 from world import address, key
 
+pytestmark = pytest.mark.redis
 PRICE = GasPrice.parse("0.001upokt")
 
 
@@ -50,18 +53,24 @@ def audit(tmp_path):
     made.close()
 
 
-@pytest.mark.redis
-@pytest.mark.parametrize("restart_at", [None, 14, 17])
+@pytest.fixture
+def store(redis):
+    return SealStore(redis, Keys("fees"), address("alice"), 1)
+
+
+@pytest.mark.parametrize("restart", [(None, "same"), (14, "same"), (17, "same"), (14, "another"), (17, "another")])
 @pytest.mark.parametrize("evicted_at", [None, 12, 16])
 async def test_an_outcome_holds_exactly_what_the_chain_took_for_its_claim_and_proof(
-    redis, tmp_path, restart_at, evicted_at
+    redis, tmp_path, restart, evicted_at
 ):
     params = {"proof_request_probability": 1.0, "proof_missing_penalty": 1_000_000, "proof_submission_fee": 1000}
     async with mine(redis, tmp_path, proof_params=params) as alice:
-        await _costs_are_exact(alice, restart_at, evicted_at)
+        await _costs_are_exact(alice, restart, evicted_at)
+    assert not await redis.keys("test:costs:*")
 
 
-async def _costs_are_exact(alice, restart_at, evicted_at):
+async def _costs_are_exact(alice, restart, evicted_at):
+    restart_at, volume = restart
     before = alice.chain.state.balances[alice.supplier]
     whose = {"supplier": alice.supplier, "service": "eth"}
     earned_before = REGISTRY.get_sample_value("pocket_miner_settled_upokt_total", whose) or 0
@@ -71,6 +80,7 @@ async def _costs_are_exact(alice, restart_at, evicted_at):
         if height == evicted_at:
             alice.chain.faults.evict = 1
         if height == restart_at:
+            alice.folder = alice.folder if volume == "same" else alice.folder / volume
             alice.start()
         await alice.to(height)
     details = alice.outcomes()[header.session_id]["details"]
@@ -97,40 +107,44 @@ def test_a_transaction_tells_its_fee_and_sessions_whoever_signed_it():
 
 
 @pytest.mark.parametrize("raw", [b"\xff", transaction(Message(claim("a").type_url, b"\xff\xff")).raw])
-def test_bytes_that_are_no_transaction_of_ours_are_a_typed_error_and_cost_nothing(raw, audit, caplog):
+async def test_bytes_that_are_no_transaction_of_ours_are_a_typed_error_and_cost_nothing(raw, audit, store, caplog):
     with pytest.raises(DecodingError):
         contents(raw)
-    FeeBook(PRICE, audit).sent(address("alice"), raw)
+    await FeeBook(PRICE, audit).sent(store, raw)
     assert "cannot be read" in caplog.text
 
 
-def test_the_same_transaction_costs_once_however_often_it_is_sent(audit):
+async def test_the_same_transaction_costs_once_however_often_it_is_sent(audit, store):
     book = FeeBook(PRICE, audit)
     first = transaction(claim("a" * 64), claim("b" * 64), fee=101)
     for _ in range(3):
-        book.sent(address("alice"), first.raw)
-    book.sent(address("alice"), transaction(proof("a" * 64), fee=30, timeout=6).raw, 10)
+        await book.sent(store, first.raw)
+    await book.sent(store, transaction(proof("a" * 64), fee=30, timeout=6).raw, 10)
     assert [book.of(address("alice"), i * 64) for i in "abc"] == [91, 50, 0]
     assert book.of(address("bob"), "a" * 64) == 0
     audit.record(Outcome(address("alice"), "a" * 64, "settled", "SETTLED", "", 9, {"session_end_height": 5}))
     assert [book.of(address("alice"), i * 64) for i in "ab"] == [0, 50]
 
 
-def test_the_next_claim_is_judged_by_what_the_last_ones_cost(audit):
+async def test_the_next_claim_is_judged_by_what_the_last_ones_cost(audit, store, redis):
     book = FeeBook(PRICE, audit)
     assert book.estimate_upokt() == 130 + 400
-    book.sent(address("alice"), transaction(claim("a" * 64), claim("b" * 64), fee=101).raw)
+    await book.sent(store, transaction(claim("a" * 64), claim("b" * 64), fee=101).raw)
     assert book.estimate_upokt() == 51 + 400
-    book.sent(address("bob"), transaction(proof("a" * 64), fee=33, timeout=6).raw, 1_000_000)
+    await book.sent(
+        SealStore(redis, Keys("fees"), address("bob"), 1),
+        transaction(proof("a" * 64), fee=33, timeout=6).raw,
+        1_000_000,
+    )
     assert book.estimate_upokt() == 51 + 33
 
 
-def test_a_volume_that_takes_no_fees_stops_nobody(tmp_path, audit, monkeypatch, caplog):
+async def test_a_volume_that_takes_no_fees_stops_nobody(store, audit, monkeypatch, caplog):
     def full(*_):
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(audit, "spend", full)
-    FeeBook(PRICE, audit).sent(address("alice"), transaction(claim("a" * 64)).raw)
+    await FeeBook(PRICE, audit).sent(store, transaction(claim("a" * 64)).raw)
     assert "Free space" in caplog.text
 
 
@@ -150,13 +164,41 @@ class Node:
 @pytest.mark.parametrize(("known", "cost"), [
     ("first", 10), ("second", 20), ("both", 30), ("none", 30), ("away", 30),
 ])  # fmt: skip
-async def test_of_a_claim_signed_twice_counts_what_the_chain_included_and_all_where_nobody_knows(audit, known, cost):
+async def test_of_a_claim_signed_twice_counts_what_the_chain_included_and_all_where_nobody_knows(
+    audit, store, known, cost
+):
     book, supplier, session = FeeBook(PRICE, audit), address("alice"), "a" * 64
     made = [transaction(claim(session), fee=10), transaction(claim(session), fee=20, timeout=6)]
     only = transaction(proof(session), fee=5, timeout=7)
     for one in (*made, only):
-        book.sent(supplier, one.raw)
+        await book.sent(store, one.raw)
     hashes = [one.tx_hash for one in made]
     node = Node({"first": hashes[:1], "second": hashes[1:], "both": hashes, "none": [], "away": None}[known])
-    await book.settle(supplier, session, node)
+    await book.settle(store, session, node)
     assert book.of(supplier, session) == cost + 5
+
+
+async def test_an_owner_counts_what_former_owners_paid_and_no_word_that_cannot_be_read(audit, store, redis, tmp_path):
+    session, paid = "a" * 64, transaction(claim("a" * 64), fee=10)
+    await FeeBook(PRICE, audit).sent(store, paid.raw)
+    await redis.hset(Keys("fees").costs(store.supplier, session), "ff", "claim/-1")
+    other = Audit(tmp_path / "other" / "audit.sqlite")
+    try:
+        book = FeeBook(PRICE, other)
+        await book.settle(store, session, Node([paid.tx_hash]))
+        assert book.of(store.supplier, session) == 10
+    finally:
+        other.close()
+
+
+async def test_fees_are_kept_while_redis_is_away(audit, store, redis, monkeypatch, caplog):
+    async def away(*_):
+        raise ConnectionError("Redis is away")
+
+    monkeypatch.setattr(store, "share_costs", away)
+    monkeypatch.setattr(store, "costs", away)
+    book, paid = FeeBook(PRICE, audit), transaction(claim("a" * 64), fee=10)
+    await book.sent(store, paid.raw)
+    await book.settle(store, "a" * 64, Node([paid.tx_hash]))
+    assert book.of(store.supplier, "a" * 64) == 10
+    assert "fees of former owners" in caplog.text

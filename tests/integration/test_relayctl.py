@@ -1,11 +1,13 @@
 """The command line: relays to a real relayer, and a look at a miner's volume."""
 
 import asyncio
+import base64
 import csv
 import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from urllib.request import Request, urlopen
 
 import pytest
@@ -96,6 +98,24 @@ def test_help_and_version_name_the_commands():
 
 async def invoke(*arguments):
     return await asyncio.to_thread(CliRunner().invoke, main, list(arguments))
+
+
+async def test_an_entry_that_was_no_relay_is_counted_kept_and_shown_with_its_reason(redis, tmp_path):
+    async with mine(redis, tmp_path) as alice:
+        header = alice.header()
+        rows = alice.relays(header, 2)
+        await alice.record([replace(rows[0], relay=b"garbage"), rows[1]])
+        await alice.to(21)
+        assert alice.outcomes()[header.session_id]["details"]["relays"] == 1
+        shown = json.loads((await invoke("ledger", "refused", "--data", str(tmp_path))).output)
+        told = ("supplier", "session_id", "reason", "size")
+        assert [shown[name] for name in told] == [alice.supplier, header.session_id, "not a relay", 7]
+        whole = json.loads((await invoke("ledger", "refused", "--content", "--data", str(tmp_path))).output)
+        assert base64.b64decode(whole["content"]) == b"garbage"
+    (tmp_path / "refused.sqlite").write_bytes(b"no database at all " * 100)
+    broken = await invoke("ledger", "refused", "--data", str(tmp_path))
+    assert broken.exit_code == 1
+    assert "the volume cannot be read" in broken.output
 
 
 async def test_a_volume_is_verified_exported_and_its_tries_rebuilt(redis, tmp_path):

@@ -234,7 +234,7 @@ class Life:
         return SupplierMiner(
             SUPPLIER, chain, DirectComet(self.chain, self.explorer.gate), store, audit, mirror, tailer,
             ClaimDesk(SUPPLIER, store, audit, mirror, pool, sender, tailer, fees),
-            ProofDesk(SUPPLIER, chain, mirror, pool, sender, fees), sessions, 1, lambda: not self.replaying,
+            ProofDesk(SUPPLIER, chain, mirror, pool, sender, fees, store), sessions, 1, lambda: not self.replaying,
             confirm=confirm,
         )  # fmt: skip
 

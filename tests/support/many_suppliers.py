@@ -15,6 +15,7 @@ from ledger.keys import Keys
 from localnet.chain import Chain
 from miner.audit import Audit
 from miner.board import BlockBoard
+from miner.dead_letters import DeadLetters
 from miner.endpoints import Endpoints
 from miner.fleet import Fleet
 from miner.mirror import Mirror
@@ -48,7 +49,7 @@ async def main(redis_url: str, folder: Path, number: int) -> None:
     mirror, audit = Mirror(folder / "mirror"), Audit(folder / "audit.sqlite")
     suppliers = Suppliers(
         config, redis, Keys("many"), DirectChain(chain), DirectComet(chain), mirror, audit, None, lambda: True,
-        Reports(audit), None, Endpoints(time.time),
+        Reports(audit), None, Endpoints(time.time), DeadLetters(folder / "refused.sqlite"),
     )  # fmt: skip
     suppliers.reload()
     fleet = Fleet(suppliers, board, 30.0)

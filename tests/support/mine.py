@@ -18,6 +18,7 @@ from localnet.hydration import hydrate
 from localnet.server import Localnet, serve
 from miner.audit import Audit
 from miner.claims import ClaimDesk
+from miner.dead_letters import DeadLetters
 from miner.fees import FeeBook
 from miner.mirror import Mirror
 from miner.proofs import ProofDesk
@@ -124,11 +125,14 @@ class Mine:
             self.client, self.supplier, key(self.supplier_name), chain_id="pocket", gas_price=gas_price,
             gas_adjustment=1.7, block_seconds=1.0, nonces=NonceClock(lane=epoch),
         )  # fmt: skip
-        tailer = Tailer(Tail(self.redis, keys, self.supplier), self.mirror, self.client, sessions)
+        tailer = Tailer(
+            Tail(self.redis, keys, self.supplier), self.mirror, self.client, sessions,
+            dead_letters=DeadLetters(self.folder / "refused.sqlite"),
+        )  # fmt: skip
         trie = pool or HereTriePool()
         fees = FeeBook(gas_price, self.audit)
         claims = ClaimDesk(self.supplier, store, self.audit, self.mirror, trie, sender, tailer, fees)
-        proofs = ProofDesk(self.supplier, self.client, self.mirror, trie, sender, fees)
+        proofs = ProofDesk(self.supplier, self.client, self.mirror, trie, sender, fees, store)
         return SupplierMiner(
             self.supplier, self.client, self.comet, store, self.audit, self.mirror, tailer, claims, proofs, sessions,
             1, lambda: self.settled,

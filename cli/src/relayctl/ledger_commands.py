@@ -1,7 +1,9 @@
 """`relayctl ledger`: looking at a miner's volume, with the miner running or not."""
 
+import base64
 import json
 import sqlite3
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -9,6 +11,7 @@ import click
 
 from ledger.seals import Seal
 from miner.audit import Audit, AuditError
+from miner.dead_letters import DeadLetters
 from miner.mirror import Mirror
 from relayctl.explanations import explained, explained_open
 from relayctl.exports import Wanted, csv_lines
@@ -99,6 +102,21 @@ def explain(data: Path, session_id: str) -> None:
         click.echo("\n".join(explained(outcome)))
     if not ended and not opened:
         raise click.ClickException(f"this volume knows no session that begins with {session_id}")
+
+
+@ledger.command()
+@_DATA
+@click.option("--content/--no-content", default=False, help="With the first 16 KiB of each entry, as base64.")
+def refused(data: Path, content: bool) -> None:
+    """Print the ledger entries that were not made leaves, and why: one JSON object each, the oldest first."""
+    try:
+        letters = DeadLetters(data / "refused.sqlite").read()
+    except sqlite3.Error as error:
+        raise click.ClickException(f"the volume cannot be read: {error}") from error
+    for letter in letters:
+        row = asdict(letter)
+        kept = base64.b64encode(row.pop("content")).decode()
+        click.echo(json.dumps({**row, "content": kept} if content else row, sort_keys=True))
 
 
 @ledger.group()

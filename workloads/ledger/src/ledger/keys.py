@@ -60,6 +60,10 @@ class Keys:
         """Hash: session id → incarnation and stream id up to which a miner's volume holds the relays."""
         return self._supplier("mirrored", supplier)
 
+    def costs(self, supplier: str, session_id: str) -> str:
+        """Hash: transaction hash → what it was for and how many upokt of its fee are the session's."""
+        return f"{self._supplier('costs', supplier)}:{session_id}"
+
     def consumed(self, supplier: str, session_id: str) -> str:
         """Upokt of a session's budget that served relays took."""
         return f"{self._supplier('meter', supplier)}:{session_id}"

@@ -18,6 +18,7 @@ from ledger.scripts import CLOSE, FENCE, FINISH, HORIZON, LIFE, SEAL
 from shannon.errors import DecodingError
 
 _LIVES = 3
+_COSTS_SECONDS = 7 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,11 @@ class SealStore:
         self._keys = keys
         self._supplier = supplier
         self.epoch = epoch
+
+    @property
+    def supplier(self) -> str:
+        """Operator address."""
+        return self._supplier
 
     async def fence(self, confirm: Callable[[], Awaitable[None]]) -> None:
         """Makes smaller epochs powerless; raises Fenced when a greater one is known, and what `confirm` raises.
@@ -170,6 +176,28 @@ class SealStore:
             await self.close({session_id: ends[session_id]})
             await self._redis.hsetnx(self._keys.seals(self._supplier), session_id, seal.encode())
 
+    async def share_costs(self, tx_hash: str, what: str, upokt: Mapping[str, int]) -> None:
+        """Tells later owners what a transaction cost each session; raises what Redis raises.
+
+        A fact, which no fence guards: a former owner that has paid may say so.
+        """
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for session_id, amount in upokt.items():
+                name = self._keys.costs(self._supplier, session_id)
+                pipe.hset(name, tx_hash, f"{what}/{amount}")
+                pipe.expire(name, _COSTS_SECONDS)
+            await pipe.execute()
+
+    async def costs(self, session_id: str) -> dict[str, tuple[str, int]]:
+        """Transaction hash → (claim or proof, upokt) as all owners told; raises what Redis raises."""
+        rows = await self._redis.hgetall(self._keys.costs(self._supplier, session_id))
+        found = {}
+        for tx_hash, value in rows.items():
+            what, _, amount = _text(value).partition("/")
+            if amount.isdecimal():
+                found[_text(tx_hash)] = (what, int(amount))
+        return found
+
     async def finish(self, session_id: str, session_end: int) -> None:
         """Deletes the session's stream and budget and leaves a tombstone; raises Fenced."""
         supplier = self._supplier
@@ -180,6 +208,7 @@ class SealStore:
             self._keys.seals(supplier),
             self._keys.mirrored(supplier),
             self._keys.stream(supplier, session_id),
+            self._keys.costs(supplier, session_id),
             *self._keys.spent(supplier, session_id),
         ]
         _fenced(await FINISH.run(self._redis, keys, [self.epoch, session_id, f"done/{session_end}"]))

@@ -264,7 +264,7 @@ class ClaimDesk:
                 self._sent[end] = block.height - _RESEND_BLOCKS
             raise
         metrics.CLAIMS.labels("sent").inc(number)
-        self.fees.sent(self.supplier, raw)
+        await self.fees.sent(self.store, raw)
         _LOG.info(
             "claims sent", extra={"fields": {"supplier": self.supplier, "session_end": end, "claims": number,
                                              "tx": result.tx_hash, "height": block.height}}

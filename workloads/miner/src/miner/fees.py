@@ -1,11 +1,15 @@
 """What claims and proofs cost: kept for each session until its outcome, and the measure for the next ones."""
 
+import contextlib
 import logging
 import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
+from redis.exceptions import RedisError
+
+from ledger.seals import SealStore
 from miner import metrics
 from miner.audit import Audit
 from shannon.chain.client import ChainClient
@@ -38,7 +42,7 @@ class FeeBook:
         claim = self._last.get("claim", self.gas_price.fee_upokt(_CLAIM_GAS))
         return claim + self._last.get("proof", self.gas_price.fee_upokt(_PROOF_GAS))
 
-    def sent(self, supplier: str, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
+    async def sent(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
         """A transaction that a mempool took. The same bytes again cost nothing more; never raises."""
         try:
             found = contents(raw)
@@ -53,18 +57,27 @@ class FeeBook:
             self._last[what] = -(-found.fee_upokt // len(sessions))
             costs = {i: fee + each for i, fee in zip(sessions, shares(found.fee_upokt, len(sessions)), strict=True)}
             try:
-                new = self.audit.spend(supplier, found.tx_hash, what, costs)
+                new = self.audit.spend(store.supplier, found.tx_hash, what, costs)
             except sqlite3.Error as error:
                 metrics.ERRORS.labels("volume").inc()
                 _LOG.error("the volume took no fees: %s. Free space on it.", error)
                 continue
             metrics.FEES.labels(what).inc(new)
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                await store.share_costs(found.tx_hash, what, costs)
 
-    async def settle(self, supplier: str, session_id: str, chain: ChainClient) -> None:
-        """Where a claim or proof was signed more than once: what the chain never included has cost nothing.
+    async def settle(self, store: SealStore, session_id: str, chain: ChainClient) -> None:
+        """What a session has cost in the end: also what former owners paid, and only what the chain included.
 
-        One that was included and failed did cost its fee. Where the node cannot tell, all of them count. Never raises.
+        A claim or proof that was signed more than once cost the fee of those that were included, failed ones too. Where
+        the node cannot tell, all of them count. Never raises.
         """
+        supplier = store.supplier
+        try:
+            for tx_hash, (what, upokt) in (await store.costs(session_id)).items():
+                self.audit.spend(supplier, tx_hash, what, {session_id: upokt})
+        except (RedisError, OSError, TimeoutError, sqlite3.Error) as error:
+            _LOG.warning("fees of former owners: %s", error)
         try:
             payments = self.audit.payments(supplier, session_id)
             several = Counter(what for what, _ in payments)

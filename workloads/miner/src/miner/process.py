@@ -27,6 +27,7 @@ from miner.admin import serve_admin
 from miner.audit import Audit
 from miner.board import BlockBoard
 from miner.chain_notes import ChainNotes
+from miner.dead_letters import DeadLetters
 from miner.endpoints import Endpoints
 from miner.fleet import Fleet
 from miner.mirror import Mirror
@@ -144,7 +145,7 @@ class Miner:
             suppliers = Suppliers(
                 config, redis, keys, chain, comet, mirror, audit, pool, watch.settled, Reports(audit),
                 peers.Peers(http, lambda: peer_urls(config, fleet.keeper)), Endpoints(time.time),
-                watch.server_milliseconds,
+                DeadLetters(config.data_dir / "refused.sqlite"), watch.server_milliseconds,
             )  # fmt: skip
             fleet = Fleet(suppliers, self._board, config.chain.block_seconds)
             fleet.keeper = await stack.enter_async_context(shard_keeper(config, redis, keys, fleet))

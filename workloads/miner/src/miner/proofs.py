@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ledger.seals import SealStore
 from miner import metrics
 from miner.fees import FeeBook
 from miner.mirror import Mirror
@@ -44,6 +45,7 @@ class ProofDesk:
     pool: TriePool
     sender: Sender
     fees: FeeBook
+    store: SealStore
     _sent: dict[str, int] = field(default_factory=dict)
     _seeds: dict[int, bytes] = field(default_factory=dict)
 
@@ -106,7 +108,7 @@ class ProofDesk:
                 self._sent.pop(session.header.session_id, None)
             raise
         metrics.PROOFS.labels("sent").inc(len(built))
-        self.fees.sent(self.supplier, prepared.signed.raw, params.proof_submission_fee_upokt)
+        await self.fees.sent(self.store, prepared.signed.raw, params.proof_submission_fee_upokt)
         _LOG.info(
             "proofs sent", extra={"fields": {"supplier": self.supplier, "session_end": built[0][0].end,
                                              "proofs": len(built), "tx": result.tx_hash, "height": block.height}}

@@ -318,7 +318,7 @@ class SupplierMiner:
             "service_id": header.service_id, "application_address": header.application_address,
             "session_end_height": header.session_end_block_height, **session.details, **found.details,
         }  # fmt: skip
-        await self.proofs.fees.settle(self.supplier, header.session_id, self.chain)
+        await self.proofs.fees.settle(self.store, header.session_id, self.chain)
         if fees := self.proofs.fees.of(self.supplier, header.session_id):
             details["fees_upokt"] = fees
         outcome = Outcome(self.supplier, header.session_id, found.outcome, stage, found.reason, block.height, details)

@@ -14,6 +14,7 @@ from ledger.tail import Tail
 from miner import metrics
 from miner.audit import Audit
 from miner.claims import ClaimDesk
+from miner.dead_letters import DeadLetters
 from miner.endpoints import Endpoints
 from miner.fees import FeeBook
 from miner.mirror import Mirror
@@ -53,6 +54,7 @@ class Suppliers:
     reports: Reports
     peers: Peers
     endpoints: Endpoints
+    dead_letters: DeadLetters
     redis_milliseconds: Callable[[], float | None] = lambda: None
     _loaded: KeySet = field(default_factory=lambda: KeySet({}))
     _fees: FeeBook = field(init=False)
@@ -137,6 +139,7 @@ class Suppliers:
         return Tailer(
             Tail(self.redis, self.keys, address), self.mirror, self.chain, sessions,
             owner=owner, server_milliseconds=self.redis_milliseconds,
+            dead_letters=self.dead_letters if owner else None,
         )  # fmt: skip
 
     def standby(self, address: str) -> Standby:
@@ -162,7 +165,7 @@ class Suppliers:
         store = SealStore(self.redis, self.keys, address, epoch)
         tailer = self._tailer(address, sessions, owner=True)
         claims = ClaimDesk(address, store, self.audit, self.mirror, self.pool, sender, tailer, self._fees)
-        proofs = ProofDesk(address, self.chain, self.mirror, self.pool, sender, self._fees)
+        proofs = ProofDesk(address, self.chain, self.mirror, self.pool, sender, self._fees, store)
         return SupplierMiner(
             address, self.chain, self.comet, store, self.audit, self.mirror, tailer, claims, proofs, sessions,
             config.seal_after_blocks, self.redis_settled, self.reports.of(address), self.peers, confirm,

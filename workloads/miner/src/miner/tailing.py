@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from ledger.tail import Entry, Tail
 from miner import metrics
+from miner.dead_letters import DeadLetters
 from miner.gate import Refused, Terms, leaf_of
 from miner.mirror import Mirror
 from miner.peers import Peers
@@ -31,10 +32,12 @@ class Tailer:
         *,
         owner: bool = True,
         server_milliseconds: Callable[[], float | None] = lambda: None,
+        dead_letters: DeadLetters | None = None,
     ) -> None:
         """`server_milliseconds`: the time by Redis's clock, which names entries; None while it is not known."""
         self._tail = tail
         self._server_milliseconds = server_milliseconds
+        self._dead_letters = dead_letters
         self._owner = owner  # who follows as a standby tells relayers nothing of its volume
         self._mirror = mirror
         self._chain = chain
@@ -228,16 +231,18 @@ class Tailer:
 
     def _store(self, session: TrackedSession, terms: Terms, entries: list[Entry], incarnation: str) -> None:
         leaves = []
-        refused = 0
+        refused = []
         for entry in entries:
             try:
                 leaves.append(leaf_of(entry.relay, terms))
             except Refused as error:
-                refused += 1
+                refused.append((entry.id, str(error), entry.relay))
                 metrics.REFUSED.labels(str(error)).inc()
                 fields = {"supplier": self.supplier, "session": session.header.session_id, "entry": entry.id}
                 _LOG.warning("an entry was refused: %s", error, extra={"fields": fields})
+        if self._dead_letters is not None:
+            self._dead_letters.keep(self.supplier, session.header.session_id, refused)
         added = self._mirror.file(session.end).store(
-            self.supplier, session.header.session_id, leaves, refused, entries[-1].id, incarnation
+            self.supplier, session.header.session_id, leaves, len(refused), entries[-1].id, incarnation
         )
         (metrics.RELAYS if self._owner else metrics.FOLLOWED).labels(self.supplier).inc(added)
