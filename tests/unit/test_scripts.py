@@ -7,8 +7,8 @@ from pathlib import Path
 
 from check_fragile import hardening_problems, losses, problems
 from generate_pb import drifted
+from miner.console.explanations import MEANINGS
 from mutants import MUTANTS, ROOT
-from relayctl.explanations import MEANINGS
 
 PIPELINE = "workloads/relayer/src/relayer/pipeline.py"
 FIND = ROOT / "scripts/find-python"

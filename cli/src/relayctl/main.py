@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 
 import relayctl
+from miner.console.inspect_commands import cache_group, inspect_group
+from miner.console.ledger_commands import ledger
 from relayctl.config_commands import config
 from relayctl.demo import DemoOptions, run_demo
-from relayctl.inspect_commands import cache_group, inspect_group
 from relayctl.key_commands import keys
-from relayctl.ledger_commands import ledger
 from relayctl.migrate_commands import migrate
 from relayctl.probe import probe
 from shannon.errors import PocketError

@@ -19,10 +19,9 @@ from ledger.cache_news import tell
 from ledger.connection import connect, shown
 from ledger.keys import Keys
 from ledger.seals import Seal
+from miner.console.places import configuration
 from miner.redis_leases import RedisLeaseStore
 from miner.sessions import header_of
-from pocket_api.base import ManifestError
-from pocket_api.workload import MinerConfig, read_config
 from shannon.errors import ConfigurationError, DecodingError
 from shannon.smst.digest import Root
 
@@ -39,11 +38,8 @@ class Place:
 
 
 def _place(url: str | None, prefix: str | None, config: Path | None, *, as_json: bool) -> Place:
-    if config is not None:
-        try:
-            found = read_config(MinerConfig, config)
-        except ManifestError as error:
-            raise click.ClickException(str(error)) from None
+    found = None if url and prefix else configuration(config)
+    if found is not None:
         url, prefix = url or found.redis_url, prefix or found.prefix
     if not url or not prefix:
         raise click.ClickException("name --redis and --prefix, or --config with a miner's configuration")
@@ -99,7 +95,11 @@ def _where(command: click.decorators.FC) -> click.decorators.FC:
     for option in (
         click.option("--redis", "url", help="redis://host:6379/0; port-forward it where it is in a cluster"),
         click.option("--prefix", help="Prefix of the RelayMiner: <namespace>-<name> unless spec.prefix says otherwise"),
-        click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A miner's JSON"),
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            help="A miner's JSON; in its pod it is found",
+        ),
         click.option("--json", "as_json", is_flag=True, help="One JSON object a line"),
     ):
         command = option(command)
@@ -251,12 +251,15 @@ def leases(
     url: str | None, prefix: str | None, config: Path | None, as_json: bool, namespace: str | None, name: str | None
 ) -> None:
     """Who holds which shard, who leads, which miners live; from Kubernetes, or from Redis without it."""
-    if namespace and name:
-        place = Place("", Keys("kubernetes"), as_json)
+    found = None if (namespace and name) or url else configuration(config)
+    group = f"{name}-miner" if name else found.lease if found else None
+    namespace = namespace or (found.namespace if found else None)
+    if namespace and group:
+        place, where = Place("", Keys("kubernetes"), as_json), namespace
 
         async def kubernetes() -> list[Row]:
             async with connect_kubernetes() as api:
-                return await _leases(KubeLeaseStore(api, namespace, f"{name}-miner", call_seconds=10))
+                return await _leases(KubeLeaseStore(api, where, group, call_seconds=10))
 
         try:
             _show(place, asyncio.run(kubernetes()))

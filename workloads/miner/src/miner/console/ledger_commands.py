@@ -1,4 +1,4 @@
-"""`relayctl ledger`: looking at a miner's volume, with the miner running or not."""
+"""`ledger`: looking at a miner's volume, with the miner running or not."""
 
 import base64
 import json
@@ -11,10 +11,12 @@ import click
 
 from ledger.seals import Seal
 from miner.audit import Audit, AuditError
+from miner.console.backup import BackupError, back_up
+from miner.console.explanations import explained, explained_open
+from miner.console.exports import Wanted, csv_lines
+from miner.console.places import data_folder
 from miner.dead_letters import DeadLetters
 from miner.mirror import Mirror
-from relayctl.explanations import explained, explained_open
-from relayctl.exports import Wanted, csv_lines
 from shannon.errors import DecodingError
 from shannon.relays.messages import relay_hash
 from shannon.smst.bulk import LeafSet
@@ -24,8 +26,8 @@ from shannon.smst.incremental import Trie
 _DATA = click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
-    help="The miner's data folder.",
+    callback=lambda _context, _option, given: data_folder(given),
+    help="The miner's data folder; in its pod it is found.",
 )
 
 
@@ -102,6 +104,22 @@ def explain(data: Path, session_id: str) -> None:
         click.echo("\n".join(explained(outcome)))
     if not ended and not opened:
         raise click.ClickException(f"this volume knows no session that begins with {session_id}")
+
+
+@ledger.command()
+@_DATA
+@click.argument("folder", type=click.Path(path_type=Path))
+def backup(data: Path, folder: Path) -> None:
+    """Copy seals, outcomes and relays of open sessions into a new FOLDER, while the miner runs.
+
+    A miner that starts on the copy, with whatever Redis, claims and proves what is open.
+    """
+    _audit(data).close()
+    try:
+        copied = back_up(data, folder)
+    except BackupError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{len(copied)} files in {folder}")
 
 
 @ledger.command()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from relayctl.explanations import shares
+from miner.console.explanations import shares
 
 COLUMNS = (
     "height", "session_end_height", "supplier", "service_id", "application_address", "session_id", "outcome", "stage",
