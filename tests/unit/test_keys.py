@@ -75,3 +75,16 @@ def test_a_keys_file_of_the_reference_may_lie_in_the_folder_and_variables_add_to
     loaded = load_supplier_keys(tmp_path, {"POCKET_SUPPLIER_KEY": secret("carol")})
     assert set(loaded.keys) == {address("alice"), address("bob"), address("carol")}
     assert "entry 3" in str(loaded.problems[0])
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o600, False), (0o440, False), (0o644, True)])
+def test_a_key_file_that_anybody_may_read_is_loaded_and_named(tmp_path, mode, told):
+    path = tmp_path / address("alice")
+    path.write_text(secret("alice"))
+    path.chmod(mode)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    loaded = load_supplier_keys(tmp_path, {})
+    assert set(loaded.keys) == {address("alice")}
+    assert [str(problem) for problem in loaded.problems] == (
+        [f"{path}: any user of this machine may read this file: chmod 600"] if told else []
+    )

@@ -1,5 +1,7 @@
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -22,6 +24,19 @@ def test_known_errors_become_one_sentence_and_exit_78(capsys):
     nested = ExceptionGroup("g", [ConfigurationError("one"), ExceptionGroup("h", [ConfigurationError("two")])])
     assert run_program("p", ends(nested)) == 78
     assert capsys.readouterr().err == "p: one; two\n"
+
+
+def test_a_program_and_its_children_leave_no_core_dump_with_keys_in_it():
+    script = """
+import os, resource, subprocess, sys
+from shannon.program import run_program
+async def main():
+    child = subprocess.check_output(["sh", "-c", "ulimit -c"], text=True).strip()
+    print(child, resource.getrlimit(resource.RLIMIT_CORE))
+run_program("p", main())
+"""
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert shown == "0 (0, 0)\n"
 
 
 def test_unknown_errors_stay_visible():

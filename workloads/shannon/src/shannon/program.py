@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -12,7 +13,11 @@ from shannon.errors import PocketError
 def run_program(
     name: str, main: Coroutine[Any, Any, None], runner: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
 ) -> int:
-    """Exit code: 0 after a clean stop, 78 (EX_CONFIG) when the configuration or its surroundings cannot be used."""
+    """Exit code: 0 after a clean stop, 78 (EX_CONFIG) when the configuration or its surroundings cannot be used.
+
+    The process leaves no core dump, nor do its children: there would be supplier keys in it.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         runner(main)
     except PocketError as error:

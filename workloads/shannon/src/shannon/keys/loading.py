@@ -1,6 +1,7 @@
 """Loading supplier keys. Good entries load though bad ones are reported; no report repeats key material."""
 
 import hashlib
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,6 +148,19 @@ def load_keys_environment(environment: Mapping[str, str], prefix: str = "POCKET_
     )
 
 
+def _exposed(folder: Path) -> KeySet:
+    """No keys; a problem for each file that any user of the machine may read."""
+    problems = []
+    for path in sorted(folder.iterdir()):
+        try:
+            mode = path.stat().st_mode
+        except OSError:
+            continue  # replaced meanwhile
+        if not path.name.startswith(".") and stat.S_ISREG(mode) and mode & stat.S_IROTH:
+            problems.append(KeyProblem(str(path), "any user of this machine may read this file: chmod 600"))
+    return KeySet({}, tuple(problems))
+
+
 def load_supplier_keys(folder: Path, environment: Mapping[str, str]) -> KeySet:
     """What a workload uses: the folder, and variables for small set-ups; raises ConfigurationError."""
-    return merge([load_keys_directory(folder), load_keys_environment(environment)])
+    return merge([load_keys_directory(folder), load_keys_environment(environment), _exposed(folder)])
