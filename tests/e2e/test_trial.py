@@ -226,6 +226,24 @@ async def test_a_drained_node_loses_nothing(trial):
     await on(trial.settled, traffic.acknowledged.total() * UPOKT_PER_RELAY)
 
 
+async def test_a_miners_pod_tells_what_became_of_the_relays(trial):
+    traffic = trial.traffic()
+    await traffic.send(10)
+    await on(trial.settled, traffic.acknowledged.total() * UPOKT_PER_RELAY)
+
+    def ask(*arguments: str) -> str:
+        return trial.cluster.kubectl(
+            "-n", NAMESPACE, "exec", "trial-miner-0", "--", "python", "-m", "miner.console", *arguments
+        ).stdout
+
+    assert "none altered" in await on(ask, "ledger", "verify")
+    last = json.loads(await on(ask, "ledger", "export", "--settled", "--limit", "1"))
+    assert "ended as     settled" in await on(ask, "ledger", "explain", last["session_id"])
+    leases = [json.loads(row) for row in (await on(ask, "inspect", "leases", "--json")).splitlines()]
+    assert any("trial-miner-0" in row["holder"] for row in leases), leases
+    assert "files in /data/copy" in await on(ask, "ledger", "backup", "/data/copy")
+
+
 async def test_no_output_of_the_cluster_shows_a_key(trial):
     secrets = [d["stringData"]["hex"] for d in yaml.safe_load_all((TRIAL / "suppliers.yaml").read_text())
                if d["kind"] == "Secret"]  # fmt: skip

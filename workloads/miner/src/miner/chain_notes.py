@@ -1,5 +1,7 @@
 """What a miner has to say of the chain's nodes beside whether blocks arrive: for /report, /status and metrics."""
 
+import contextlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,10 +9,12 @@ from typing import Any
 from miner import metrics
 from shannon.chain.client import ChainClient
 from shannon.chain.model import Block
-from shannon.chain.preflight import clock_problem, gas_price_problem
+from shannon.chain.preflight import capacity_advice, clock_problem, gas_price_problem, params_advice
 from shannon.chain.standing import Standing, Verdict
 from shannon.errors import PocketError
 from shannon.transactions.build import GasPrice
+
+_LOG = logging.getLogger("miner.chain")
 
 
 class ChainNotes:
@@ -23,6 +27,7 @@ class ChainNotes:
         self._nodes: dict[str, Verdict] = {}
         self._clock = ""
         self._gas = ""
+        self._advice: tuple[str, ...] = ()
         self._seen = False
 
     def tell(self, name: str, verdict: Verdict) -> None:
@@ -41,12 +46,23 @@ class ChainNotes:
             self._clock = clock_problem(made, now, self._block_seconds)
         self._seen = True
 
-    async def look(self, chain: ChainClient) -> None:
-        """Asks for the least gas price; an unanswered question changes nothing."""
-        try:
+    async def look(self, chain: ChainClient, suppliers: int, processors: int) -> None:
+        """Asks for the least gas price and the chain's parameters; an unanswered question changes nothing.
+
+        `suppliers` are mined here, on so many processors.
+        """
+        with contextlib.suppress(PocketError):
+            advice = (capacity_advice(suppliers, processors), *params_advice(await chain.shared_params()))
+            self._advise(tuple(text for text in advice if text))
+        with contextlib.suppress(PocketError):
             self._gas = gas_price_problem(await chain.minimum_gas_price(), self._gas_price)
-        except PocketError:
-            return
+
+    def _advise(self, advice: tuple[str, ...]) -> None:
+        """Once for each text: there is nothing that a reader could repair."""
+        for text in advice:
+            if text not in self._advice:
+                _LOG.warning("%s", text)
+        self._advice = advice
 
     def rows(self) -> list[Mapping[str, str]]:
         """Reason and text of everything that is not as it should be, the worst first."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import platform
 import signal
 import sqlite3
@@ -216,7 +217,7 @@ class Miner:
             if mine and time.monotonic() - funds_at > _FUNDS_SECONDS:
                 funds_at = time.monotonic()
                 await suppliers.look_at_funds(mine)
-                await self._notes.look(suppliers.chain)
+                await self._notes.look(suppliers.chain, len(mine), os.cpu_count() or 1)
             await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))
 
     async def _look_at_endpoints(self, suppliers: Suppliers, fleet: Fleet) -> None:
