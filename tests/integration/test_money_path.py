@@ -116,10 +116,14 @@ async def test_what_is_too_late_stays_too_late_when_redis_comes_back_empty(alice
     assert set(await redis.hkeys(Keys("test").sessions(alice.supplier))) == {alice.header().session_id.encode()}
 
 
-async def test_a_chain_that_was_started_anew_is_told_apart(alice, redis, caplog):
+async def test_a_chain_that_was_started_anew_is_told_apart_and_its_relays_are_paid(alice, redis, caplog):
     await redis.set(Keys("test").horizon(alice.supplier), 500)
-    await alice.to(13)
-    assert "was the chain started anew?" in caplog.text
+    header = alice.header()
+    await alice.decide()
+    assert "was it started anew?" in caplog.text
+    await alice.record(alice.relays(header, 2))
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
 
 
 async def test_grace_period_relays_count(alice):

@@ -176,7 +176,7 @@ async def test_a_first_relay_is_refused_when_its_session_ended_before_the_horizo
     async with publishing(redis, tmp_path) as publisher:
         store = await owned(redis, "pokt1s")
         await publisher.record(record(1, "known", end=10))
-        assert await store.raise_horizon(10) == 10
+        assert await store.raise_horizon(10, 13) == (0, 10)
         with pytest.raises(SessionClosed):
             await publisher.record(record(2, "unknown", end=10))
         await publisher.record(record(3, "known", end=10))
@@ -188,13 +188,20 @@ async def test_a_first_relay_is_refused_when_its_session_ended_before_the_horizo
 
 async def test_the_horizon_never_falls_and_only_an_owner_raises_it(redis):
     store = await owned(redis, "pokt1s")
-    assert [await store.raise_horizon(end) for end in (20, 10, 30)] == [20, 20, 30]
+    assert [await store.raise_horizon(end, 33) for end in (20, 10, 30)] == [(0, 20), (20, 20), (20, 30)]
     with pytest.raises(Unfenced):
-        await SealStore(redis, KEYS, "pokt1s", 2).raise_horizon(40)
+        await SealStore(redis, KEYS, "pokt1s", 2).raise_horizon(40, 43)
     await SealStore(redis, KEYS, "pokt1s", 2).fence(confirmed)
     with pytest.raises(Fenced):
-        await store.raise_horizon(40)
+        await store.raise_horizon(40, 43)
     assert await redis.get(KEYS.horizon("pokt1s")) == b"30"
+
+
+async def test_a_horizon_far_above_the_chain_is_another_chains(redis):
+    store = await owned(redis, "pokt1s")
+    await store.raise_horizon(500, 503)
+    assert await store.raise_horizon(390, 400) == (500, 500)
+    assert await store.raise_horizon(380, 399) == (500, 380)
 
 
 async def test_a_log_is_appended_again_whatever_the_horizon_is(redis, tmp_path):
@@ -202,14 +209,14 @@ async def test_a_log_is_appended_again_whatever_the_horizon_is(redis, tmp_path):
         await publisher.beat()
         await publisher.record(record(1, end=10))
         await redis.flushdb()
-        await (await owned(redis, "pokt1s")).raise_horizon(10)
+        await (await owned(redis, "pokt1s")).raise_horizon(10, 13)
         await publisher.replay("Redis was lost")
         assert await entries(redis) == [b"relay 1"]
 
 
 async def test_the_log_is_released_of_relays_that_came_too_late_to_be_registered(redis, tmp_path):
     async with publishing(redis, tmp_path) as publisher:
-        await (await owned(redis, "pokt1s")).raise_horizon(10)
+        await (await owned(redis, "pokt1s")).raise_horizon(10, 13)
         with pytest.raises(SessionClosed):
             await publisher.record(record(1, end=10))
         publisher._log.roll()

@@ -1,6 +1,7 @@
 """Up to which session end nothing new is registered."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ def at(height, params=PARAMS, seal_after=1):
     [(1, Horizon(0, 13)), (12, Horizon(0, 13)), (13, Horizon(10, 23)), (22, Horizon(10, 23)), (23, Horizon(20, 33))],
 )
 def test_a_session_takes_no_first_relay_from_the_height_at_which_others_are_sealed(height, horizon):
-    assert at(height) == horizon
+    assert at(height) == replace(horizon, height=height)
 
 
 def test_sessions_of_other_params_follow_one_another():
@@ -49,7 +50,7 @@ def test_it_never_falls_and_changes_when_it_says(params, height, seal_after):
     now, then = at(height, params, seal_after), at(height + 1, params, seal_after)
     assert now.changes_at > height
     assert then.session_end >= now.session_end
-    assert then == now or now.changes_at == height + 1
+    assert then == replace(now, height=height + 1) or now.changes_at == height + 1
 
 
 @given(params, st.integers(1, 300), offsets)

@@ -58,13 +58,15 @@ redis.call('SET', KEYS[1], ARGV[1])
 return {'ok'}
 """
 
-# KEYS: fence, horizon   ARGV: epoch, session end height.   Only rises; returns 'ok' and what it is now.
+# KEYS: fence, horizon   ARGV: epoch, session end height, what no horizon of this chain can be above.   Only rises, but
+# for one of another chain; returns 'ok', what it was and what it is.
 HORIZON_SOURCE: Final = (
     _FENCE
     + """
-local known = tonumber(redis.call('GET', KEYS[2]) or '0')
-if tonumber(ARGV[2]) > known then known = tonumber(ARGV[2]); redis.call('SET', KEYS[2], ARGV[2]) end
-return {'ok', tostring(known)}
+local known, is = tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[2])
+if known <= tonumber(ARGV[3]) then is = math.max(known, is) end
+redis.call('SET', KEYS[2], is)
+return {'ok', tostring(known), tostring(is)}
 """
 )
 

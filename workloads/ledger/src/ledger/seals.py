@@ -18,6 +18,8 @@ from ledger.scripts import CLOSE, FENCE, FINISH, HORIZON, LIFE, SEAL
 from shannon.errors import DecodingError
 
 _LIVES = 3
+_OTHER_CHAIN_BLOCKS = 100
+"""A node that lags tells a lower height, but not by so much."""
 _COSTS_SECONDS = 7 * 24 * 3600
 
 
@@ -113,15 +115,16 @@ class SealStore:
                 return
         raise Unfenced("Redis is lost again and again")
 
-    async def raise_horizon(self, session_end: int) -> int:
-        """Sessions that ended by then and have no relay yet take none any more; the horizon now, which never falls.
+    async def raise_horizon(self, session_end: int, height: int) -> tuple[int, int]:
+        """Sessions that ended by then and have no relay yet take none any more; what the horizon was, and what it is.
 
-        Raises Fenced, Unfenced and what Redis raises.
+        It never falls, but where it is far above the chain's height: then another chain left it there. Raises Fenced,
+        Unfenced and what Redis raises.
         """
         keys = [self._keys.fence(self._supplier), self._keys.horizon(self._supplier)]
-        reply = await HORIZON.run(self._redis, keys, [self.epoch, session_end])
+        reply = await HORIZON.run(self._redis, keys, [self.epoch, session_end, height + _OTHER_CHAIN_BLOCKS])
         _fenced(reply)
-        return int(_text(reply[1]))
+        return int(_text(reply[1])), int(_text(reply[2]))
 
     async def close(self, sessions: Mapping[str, int]) -> dict[str, str]:
         """Closes sessions (id → session end height) to new relays; the last entry id of each stream.

@@ -15,10 +15,11 @@ _BLOCKS_TO_CLAIM = 2  # what is found at the next block is sealed then, and in t
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """Sessions up to `session_end` take no first relay any more; it changes at the height `changes_at`."""
+    """At `height`: sessions up to `session_end` take no first relay any more. It changes at `changes_at`."""
 
     session_end: int = 0
     changes_at: int = 0
+    height: int = 0
 
 
 def horizon_height(windows: Windows, seal_after_blocks: int) -> int:
@@ -37,6 +38,6 @@ async def horizon_at(
         windows = params.windows(at)
         due = horizon_height(windows, seal_after_blocks)
         if due <= height:
-            return Horizon(windows.session_end, changes_at)
+            return Horizon(windows.session_end, changes_at, height)
         at, changes_at = params.session_start(at) - 1, due
-    return Horizon(0, changes_at)
+    return Horizon(0, changes_at, height)

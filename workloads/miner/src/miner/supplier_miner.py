@@ -105,7 +105,8 @@ class SupplierMiner:
         await self.store.fence(self.confirm)
         self._unfenced = False
         if self._horizon.session_end:
-            await self.store.raise_horizon(self._horizon.session_end)  # Redis may have lost it
+            # Redis may have lost it.
+            await self.store.raise_horizon(self._horizon.session_end, self._horizon.height)
 
     def meet_redis_anew(self) -> None:
         """After a restart of Redis: it may hold other content under known ids, and an older fence."""
@@ -136,11 +137,11 @@ class SupplierMiner:
             return
         try:
             due = await horizon_at(height, self.seal_after_blocks, self.chain.shared_params)
-            known = await self.store.raise_horizon(due.session_end)
-            if known > height:
+            before, now = await self.store.raise_horizon(due.session_end, height)
+            if before > height:
                 _LOG.error(
-                    "Redis knows this chain at a height of %d or more: was the chain started anew? Relays of lower "
-                    "session ends are refused: give the miner an empty Redis or another prefix", known,
+                    "Redis knows this chain at a height of %d or more, it is at %d: was it started anew? First relays "
+                    "of sessions that end up to %d are refused", before, height, now,
                     extra={"fields": {"supplier": self.supplier}},
                 )  # fmt: skip
             await self._discover()
