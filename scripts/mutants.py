@@ -55,6 +55,8 @@ MUTANTS = [
            "tests/integration/test_publisher.py::test_a_cancellation_that_meets_the_end_of_sending_is_not_lost"),
     Mutant(f"{MINER}/fees.py", "in (await store.costs(session_id)).items():", "in {}.items():",
            "tests/integration/test_fees.py::test_an_owner_counts_what_former_owners_paid_and_no_word_that_cannot_be_read"),
+    Mutant("workloads/relayer/src/relayer/pipeline.py", "mined, header.session_end_block_height", "mined, 0",
+           "tests/integration/test_relayer.py::test_a_first_relay_of_a_session_before_the_horizon_is_not_acknowledged"),
     Mutant(f"{LEDGER}/scripts.py", "ends <= horizon", "ends < 0",
            f"{PATH}::test_the_first_relay_of_a_session_is_refused_once_there_is_no_time_to_claim_it"),
     Mutant(f"{MINER}/supplier_miner.py", "if self._horizon.session_end:", "if False:",

@@ -174,7 +174,22 @@ async def test_a_sealed_session_is_not_acknowledged(relayer):
     await store.close({header.session_id: 10})
     status, _, body = await relayer.send(relayer.request())
     assert status == 403
-    assert b"sealed" in body
+    assert b"too late to claim" in body
+
+
+async def test_a_first_relay_of_a_session_before_the_horizon_is_not_acknowledged(relayer):
+    store = SealStore(relayer.redis, KEYS, address("alice"), 1)
+    await store.fence(confirmed)
+    end = relayer.header().session_end_block_height
+    await store.raise_horizon(end - 1, end)
+    assert (await relayer.send(relayer.request()))[0] == 200
+    await relayer.redis.flushdb()
+    await store.fence(confirmed)
+    await store.raise_horizon(end, end)
+    status, _, body = await relayer.send(relayer.request())
+    assert status == 403
+    assert b"too late to claim" in body
+    assert await relayer.leaves() == []
 
 
 async def test_a_client_that_leaves_does_not_disturb_the_relayer(relayer):
