@@ -95,19 +95,9 @@ class Keys:
         return f"{self.prefix}:leases"
 
     @property
-    def owner(self) -> str:
-        """Who uses this prefix."""
-        return f"{self.prefix}:owner"
-
-    @property
     def block(self) -> str:
         """Latest block as the miner's leader saw it."""
         return f"{self.prefix}:block"
-
-    @property
-    def blocks_channel(self) -> str:
-        """Channel of new blocks."""
-        return f"{self.prefix}:blocks"
 
     @property
     def cache_known(self) -> str:

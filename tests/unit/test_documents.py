@@ -1,0 +1,88 @@
+"""Documents lead to what exists: links, commands with their options, make targets, keys in Redis."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from ledger.keys import Keys
+from miner.console.__main__ import main as console
+from relayctl.main import main as relayctl
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+GROUPS = {"relayctl": relayctl, "python -m miner.console": console}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_leads_somewhere(name):
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{name} links to {target}"
+
+
+def commands(text):
+    """(group, words) of every command line of ours: in blocks, and between backticks."""
+    blocks = "\n".join(re.findall(r"```\w*\n(.*?)```", text, re.S)).replace("\\\n", " ")
+    for line in [*blocks.splitlines(), *re.findall(r"`([^`\n]+)`", text)]:
+        for start, group in GROUPS.items():
+            before, found, rest = line.partition(f"{start} ")
+            if found and not before.endswith(("'", '"')) and not rest.startswith(("in ", "and ")):
+                yield group, shlex.split(rest.split(" #")[0].split(" <")[0].split(" >")[0], comments=True)
+
+
+def problem(group, words):
+    """Why a command line could not be meant, or None."""
+    command = group
+    for place, word in enumerate(words):
+        if isinstance(command, click.Group):
+            if word.startswith("-"):
+                return None
+            if word not in command.commands:
+                return f"no command {word}"
+            command = command.commands[word]
+            continue
+        options = {text for parameter in command.params for text in (*parameter.opts, *parameter.secondary_opts)}
+        for given in words[place:]:
+            if given.startswith("-") and given != "-" and given.split("=")[0] not in options:
+                return f"no option {given}"
+        return None
+    return None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_exists_with_its_options(name):
+    text = (ROOT / name).read_text()
+    assert [(words, found) for group, words in commands(text) if (found := problem(group, words))] == []
+
+
+def test_a_wrong_command_or_option_would_be_noticed():
+    for line in ("relayctl inspect nothing", "relayctl ledger export --nothing"):
+        ((group, words),) = commands(f"`{line}`")
+        assert problem(group, words)
+    assert not list(commands("`relayctl`"))
+
+
+def test_every_make_target_that_is_named_exists():
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = {target for page in PAGES for target in re.findall(r"`make ([a-z0-9-]+)", page.read_text())}
+    assert named
+    assert named <= targets
+
+
+def test_the_page_of_redis_has_every_key():
+    text = (ROOT / "docs/redis.md").read_text()
+    keys, kinds = Keys("p"), set()
+    for name in dir(Keys):
+        if name.startswith("_") or name in ("prefix", "spent"):
+            continue
+        value = getattr(keys, name)
+        made = value if isinstance(value, str) else value(*["x"] * (value.__code__.co_argcount - 1))
+        kinds.add(made.removeprefix("p:").partition(":")[0])
+    assert len(kinds) > 15
+    missing = {kind for kind in kinds if f"`{kind}:" not in text and f"`{kind}`" not in text}
+    assert not missing
