@@ -27,7 +27,7 @@ def test_every_link_leads_somewhere(name):
 
 def commands(text):
     """(group, words) of every command line of ours: in blocks, and between backticks."""
-    blocks = "\n".join(re.findall(r"```\w*\n(.*?)```", text, re.S)).replace("\\\n", " ")
+    blocks = "\n".join(re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
     for line in [*blocks.splitlines(), *re.findall(r"`([^`\n]+)`", text)]:
         for start, group in GROUPS.items():
             before, found, rest = line.partition(f"{start} ")
@@ -68,7 +68,7 @@ def test_a_wrong_command_or_option_would_be_noticed():
 
 
 def test_every_make_target_that_is_named_exists():
-    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {target for page in PAGES for target in re.findall(r"`make ([a-z0-9-]+)", page.read_text())}
     assert named
     assert named <= targets
