@@ -1,12 +1,15 @@
 """A look at a miner from inside its pod, and a copy of its volume that goes on where the miner stood."""
 
 import asyncio
+import base64
+import hashlib
 import json
 import sqlite3
 
 import pytest
 from click.testing import CliRunner
 
+import slow_curve as slow
 from mine import PREFIX, slow_root
 from miner.console import backup
 from miner.console.__main__ import main
@@ -70,6 +73,27 @@ async def test_a_miner_on_a_copy_of_the_volume_and_an_empty_redis_goes_on_and_is
     claims = [t for t in alice.chain.transactions.values() if "/pocket.proof.MsgCreateClaim" in t.actions]
     assert len(claims) == 1
     assert slow_root(rows) in claims[0].raw
+
+
+async def test_a_second_reader_computes_the_claimed_root_from_what_is_printed(alice, tmp_path):
+    header = alice.header()
+    await alice.record(alice.relays(header, 9))
+    await alice.to(14)
+    shown = await invoke("ledger", "relays", "--data", str(tmp_path), header.session_id[:12])
+    rows = [json.loads(line) for line in shown.output.splitlines()]
+    leaves = {
+        hashlib.sha256(bytes.fromhex(row["relay_hash"])).digest(): (
+            base64.b64decode(row["relay"]),
+            row["compute_units"],
+        )
+        for row in rows
+    }
+    assert len(rows) == 9
+    assert slow.trie_root(leaves) == alice.claim(header).root_hash
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["details"]["root"] == slow.trie_root(leaves).hex()
+    gone = await invoke("ledger", "relays", "--data", str(tmp_path), header.session_id)
+    assert "no open session" in gone.output
 
 
 async def test_a_copy_never_replaces_anything(alice, tmp_path):

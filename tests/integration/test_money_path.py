@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 
 import slow_curve as slow
 from ledger.errors import Fenced, StaleView
@@ -124,6 +125,39 @@ async def test_a_chain_that_was_started_anew_is_told_apart_and_its_relays_are_pa
     await alice.record(alice.relays(header, 2))
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+@pytest.mark.parametrize(("seen", "told"), [(3, {"relays": 3}), (13, {"relays": 3, "sealed_height": 13})])
+async def test_a_missed_claim_tells_what_was_lost_whoever_concludes_it(alice, seen, told):
+    lost = REGISTRY.get_sample_value("pocket_miner_lost_upokt_total", {"reason": "claim_missed"}) or 0
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    alice.chain.faults.evict = 9
+    await alice.to(seen)
+    alice.skip(17)
+    alice.start()
+    await alice.decide()
+    outcome = alice.outcomes()[header.session_id]
+    assert outcome["outcome"] == "claim_missed"
+    assert outcome["details"]["claimed_upokt"] == 300
+    assert {key: outcome["details"].get(key) for key in ("relays", "sealed_height") if key in told} == told
+    assert ("root" in outcome["details"]) == (seen == 13)
+    now = REGISTRY.get_sample_value("pocket_miner_lost_upokt_total", {"reason": "claim_missed"})
+    assert now - lost == 300
+
+
+async def test_an_outcome_names_root_and_transactions_and_whether_a_proof_was_required(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(17)
+    alice.start()
+    await alice.to(21)
+    details = alice.outcomes()[header.session_id]["details"]
+    sent = [name for name, t in alice.chain.transactions.items() if "/pocket.proof.MsgCreateClaim" in t.actions]
+    assert details["claim_transactions"] == sent
+    assert Root(bytes.fromhex(details["root"])).count == details["relays"] == 3
+    assert details["compute_units"] == 300
+    assert details["proof_required"] == ("proof_transactions" in details)
 
 
 async def test_grace_period_relays_count(alice):

@@ -17,6 +17,7 @@ from miner.audit import Audit, Outcome
 from miner.claims import ClaimDesk
 from miner.horizon import Horizon, horizon_at
 from miner.mirror import Mirror
+from miner.outcomes import facts_of
 from miner.peers import Peers
 from miner.proofs import ProofDesk
 from miner.report import SupplierReport
@@ -315,11 +316,14 @@ class SupplierMiner:
             await self._drop(session)
             self.sessions.pop(header.session_id, None)
             return
+        await self.proofs.fees.settle(self.store, header.session_id, self.chain)
+        sealed = session.seal is not None
+        leaves = 0 if sealed else self.mirror.file(session.end).count(self.supplier, header.session_id)
+        facts = facts_of(session, leaves, self.audit.payments(self.supplier, header.session_id))
         details = {
             "service_id": header.service_id, "application_address": header.application_address,
-            "session_end_height": header.session_end_block_height, **session.details, **found.details,
+            "session_end_height": header.session_end_block_height, **session.details, **facts, **found.details,
         }  # fmt: skip
-        await self.proofs.fees.settle(self.store, header.session_id, self.chain)
         if fees := self.proofs.fees.of(self.supplier, header.session_id):
             details["fees_upokt"] = fees
         outcome = Outcome(self.supplier, header.session_id, found.outcome, stage, found.reason, block.height, details)
@@ -328,7 +332,7 @@ class SupplierMiner:
             metrics.OUTCOMES.labels(found.outcome).inc()
             whose = (self.supplier, header.service_id)
             metrics.SETTLED.labels(*whose).inc(_number(found.details.get("settled_upokt")))
-            claimed = _number(session.details.get("claimed_upokt"))
+            claimed = _number(details.get("claimed_upokt"))
             metrics.CLAIMED.labels(*whose).inc(claimed)
             metrics.LOST.labels(found.outcome).inc(max(0.0, claimed - _number(found.details.get("settled_upokt"))))
             fields = {"supplier": self.supplier, "session": header.session_id, "reason": found.reason, "stage": stage}

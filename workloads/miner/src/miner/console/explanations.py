@@ -37,11 +37,13 @@ def explained(outcome: Mapping[str, Any]) -> list[str]:
         ("relays", "relays"), ("claimed_upokt", "claimed"), ("settled_upokt", "paid"), ("fees_upokt", "fees"),
         ("expected_fees_upokt", "fees"),
         ("proof_cost_upokt", "proof cost"), ("refusal", "refusal"), ("proof_refusal", "refusal"),
-        ("proof_problem", "problem"), ("foreign_root", "their root"),
+        ("proof_problem", "problem"), ("root", "root"), ("foreign_root", "their root"),
+        ("claim_transactions", "claimed in"), ("proof_transactions", "proven in"),
     ):  # fmt: skip
         if details.get(name) not in (None, ""):
             unit = " upokt" if name.endswith("_upokt") else ""
-            lines.append(f"  {label:12} {details[name]}{unit}")
+            value = " ".join(details[name]) if isinstance(details[name], list) else details[name]
+            lines.append(f"  {label:12} {value}{unit}")
     lines += [f"  to           {address}: {amount}" for address, amount in sorted(shares(details).items())]
     return lines
 

@@ -10,7 +10,8 @@ from miner.console.explanations import shares
 
 COLUMNS = (
     "height", "session_end_height", "supplier", "service_id", "application_address", "session_id", "outcome", "stage",
-    "reason", "relays", "claimed_upokt", "settled_upokt", "minted_upokt", "fees_upokt", "paid_to",
+    "reason", "relays", "compute_units", "claimed_upokt", "settled_upokt", "minted_upokt", "fees_upokt", "paid_to",
+    "root", "claim_transactions", "proof_transactions",
 )  # fmt: skip
 
 
@@ -53,10 +54,14 @@ def csv_lines(outcomes: Iterable[Mapping[str, Any]]) -> Iterable[str]:
 def _row(outcome: Mapping[str, Any]) -> dict[str, Any]:
     details = outcome.get("details") or {}
     known = {**details, **{key: value for key, value in outcome.items() if key != "details"}}
-    row = {name: _safe(known[name]) for name in COLUMNS if name in known}
+    row = {name: _safe(_flat(known[name])) for name in COLUMNS if name in known}
     row["paid_to"] = " ".join(f"{address}={amount.removesuffix('upokt')}" for address, amount in
                               sorted(shares(details).items()))  # fmt: skip
     return row
+
+
+def _flat(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _safe(value: Any) -> Any:

@@ -3,6 +3,7 @@
 import base64
 import json
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,7 +17,7 @@ from miner.console.explanations import explained, explained_open
 from miner.console.exports import Wanted, csv_lines
 from miner.console.places import data_folder
 from miner.dead_letters import DeadLetters
-from miner.mirror import Mirror
+from miner.mirror import Mirror, SessionEndFile
 from shannon.errors import DecodingError
 from shannon.relays.messages import relay_hash
 from shannon.smst.bulk import LeafSet
@@ -104,6 +105,41 @@ def explain(data: Path, session_id: str) -> None:
         click.echo("\n".join(explained(outcome)))
     if not ended and not opened:
         raise click.ClickException(f"this volume knows no session that begins with {session_id}")
+
+
+@ledger.command()
+@_DATA
+@click.argument("session_id")
+def relays(data: Path, session_id: str) -> None:
+    """Print the relays of an open session, by its id or the beginning of it: one JSON object each.
+
+    With their weights they give the root that is claimed, to whoever wants to compute it by other means. Ended sessions
+    have only their outcome left, which names the root.
+    """
+    found = 0
+    try:
+        with Mirror(data / "mirror") as mirror:
+            for end in mirror.ends():
+                for row in mirror.file(end).sessions():
+                    if row.session_id.startswith(session_id):
+                        found += 1
+                        for line in _relays(mirror.file(end), row.supplier, row.session_id):
+                            click.echo(line)
+    except sqlite3.Error as error:
+        raise click.ClickException(f"the volume cannot be read: {error}") from error
+    if not found:
+        raise click.ClickException(f"no open session on this volume begins with {session_id}")
+
+
+def _relays(file: SessionEndFile, supplier: str, session_id: str) -> Iterator[str]:
+    for path, _ in file.leaves(supplier, session_id):
+        content = file.content(supplier, session_id, path)
+        yield json.dumps(
+            {
+                "supplier": supplier, "session_id": session_id, "relay_hash": relay_hash(content.value).hex(),
+                "compute_units": content.weight, "relay": base64.b64encode(content.value).decode(),
+            }
+        )  # fmt: skip
 
 
 @ledger.command()

@@ -1,0 +1,42 @@
+"""What is told of a session at its end; pure, so whoever concludes it tells the same as who sealed it."""
+
+from collections.abc import Sequence
+
+from miner.sessions import TrackedSession
+from shannon.claims.amounts import Price, claimed_upokt
+from shannon.claims.requirement import ProofRequirement
+from shannon.smst.digest import Root
+
+_NO_HASH = bytes(32)
+
+
+def _unsealed(session: TrackedSession, leaves: int) -> Root | None:
+    """Sum and number of the leaves, without a hash that nobody computed."""
+    if session.terms is None or not leaves:
+        return None
+    units = leaves * session.terms.compute_units_per_relay
+    return Root(_NO_HASH + units.to_bytes(8, "big") + leaves.to_bytes(8, "big"))
+
+
+def facts_of(session: TrackedSession, leaves: int, payments: Sequence[tuple[str, str]]) -> dict[str, object]:
+    """Root, relays, compute units, upokt, and the transactions; what is not known is left out.
+
+    leaves: on the volume, for a session that was never sealed. payments: (claim or proof, transaction hash).
+    """
+    found: dict[str, object] = {}
+    sealed = session.seal.root if session.seal is not None else session.claimed_root
+    root = Root(sealed) if sealed else _unsealed(session, leaves)
+    if root is not None:
+        found |= {"relays": root.count, "compute_units": root.total}
+        if session.terms is not None and session.params is not None:
+            found["claimed_upokt"] = claimed_upokt(root, session.terms.target_hash, Price.of(session.params))
+    if sealed:
+        found["root"] = sealed.hex()
+    if session.seal is not None:
+        found["sealed_height"] = session.seal.height
+    if session.requirement is not None:
+        found["proof_required"] = session.requirement is not ProofRequirement.NOT_REQUIRED
+    for what in ("claim", "proof"):
+        if hashes := [tx_hash for paid_for, tx_hash in payments if paid_for == what]:
+            found[f"{what}_transactions"] = hashes
+    return found
