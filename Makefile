@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := api operator workloads cli scripts tests benchmarks
 
-.PHONY: help demo test setup lint failovers bench bench-compare soak mutants coverage lock manifests images e2e e2e-kind clean
+.PHONY: help demo test setup lint failovers repeat bench bench-compare soak mutants coverage lock manifests images e2e e2e-kind clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -36,6 +36,9 @@ mutants: setup ## break the money path line by line; each break must be caught b
 
 failovers: setup ## explore ten thousand failovers in another order of everything (SCHEDULES=<n>, FIRST_SEED=<n>)
 	@SCHEDULES=$${SCHEDULES:-2000} $(PY) -m pytest -q -s tests/interleaving -k no_schedule
+
+repeat: setup ## the tests RUNS times (100) in random orders, to find those that depend on it (FIRST, JOBS, TESTS)
+	@scripts/repeat
 
 bench: setup ## measure: crypto, trie, relayer, miner (table and benchmarks/results/*.json)
 	@$(PY) -m benchmarks
