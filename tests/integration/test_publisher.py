@@ -325,7 +325,7 @@ async def test_heights_come_from_redis_and_from_a_node_when_redis_is_silent(redi
 def test_keys_carry_the_hash_tag_and_refuse_odd_prefixes():
     assert KEYS.stream("pokt1s", "abc") == "unit:relays:{pokt1s}:abc"
     assert KEYS.cache("a", "b") == "unit:cache:a:b"
-    for name in (KEYS.owner, KEYS.block, KEYS.blocks_channel):
+    for name in (KEYS.leases, KEYS.block, KEYS.horizon("pokt1s")):
         assert name.startswith("unit:")
     for bad in ("", "a b", "{x}", "a*"):
         with pytest.raises(ConfigurationError):
