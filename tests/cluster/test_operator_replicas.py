@@ -150,7 +150,8 @@ async def test_a_thousand_suppliers_are_reconciled_within_a_minute_in_200_mb(api
         done = sum((row.get("status") or {}).get("observedGeneration") == 1 for row in rows)
         return done == number
 
-    await eventually(every_one, 90, "all Suppliers have a status")
+    # Listing a thousand often would measure the API server's answers to this test.
+    await eventually(every_one, 90, "all Suppliers have a status", pause=2.0)
     seconds, peak = time.monotonic() - begun, memory_mb(operator.child.pid)
     writes = operator.cluster.writes_of(f"system:serviceaccount:{namespace}:pocket-operator")
     per_supplier = sum(" suppliers" in row for row in writes) / number

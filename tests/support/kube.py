@@ -117,7 +117,7 @@ def fetch(url: str) -> Any:
         return json.loads(answer.read())
 
 
-async def eventually(check: Any, seconds: float = 20.0, what: str = "") -> Any:
+async def eventually(check: Any, seconds: float = 20.0, what: str = "", pause: float = 0.1) -> Any:
     """Polls an async check until it returns something true; the last failure is what a timeout shows."""
     last: Any = None
     try:
@@ -129,7 +129,7 @@ async def eventually(check: Any, seconds: float = 20.0, what: str = "") -> Any:
                         return last
                 except (Missing, KeyError, AssertionError) as error:
                     last = error
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(pause)
     except TimeoutError:
         raise AssertionError(f"not within {seconds:g} s: {what or check}; last seen: {last!r}") from None
 
