@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from failovers import Life, prepared, slow_root_of
+from failovers import FROZEN, HASTY, KINDS, LOST_LATE, Life, prepared, slow_root_of
 from ledger import scripts
 from ledger.scripts import Script
 
@@ -62,25 +62,28 @@ def without(script, line):
     return Script(script.source.replace(line, ""))
 
 
+def of_kind(kind):
+    return range(kind, 3000, KINDS)
+
+
 CLOSING = "redis.call('HSETNX', KEYS[2], ARGV[at], ARGV[at + 1])"
-FROZEN, HASTY, LOST_LATE = (range(first, 3000, 6) for first in (0, 2, 3))  # kinds of lives
 ANY = range(400)
 APPEND = scripts.APPEND.source
 BREAKS = {
     "a relay is taken though its session is closed": (
-        {"ledger.publisher.APPEND": Script(APPEND.replace("session) == 1", "session) == 7"))}, "I1", HASTY
+        {"ledger.publisher.APPEND": Script(APPEND.replace("session) == 1", "session) == 7"))}, "I1", of_kind(HASTY)
     ),
     "the first relay of a session is taken however late it comes": (
-        {"ledger.publisher.APPEND": Script(APPEND.replace("ends <= horizon", "ends < 0"))}, "settled", FROZEN
+        {"ledger.publisher.APPEND": Script(APPEND.replace("ends <= horizon", "ends < 0"))}, "settled", of_kind(FROZEN)
     ),
     "a log that is appended again is held to the horizon": (
-        {"failovers.replace": lambda row, **_: row}, "settled", LOST_LATE
+        {"failovers.replace": lambda row, **_: row}, "settled", of_kind(LOST_LATE)
     ),
     "whoever likes claims what it has read so far": (
         {
             "ledger.seals.CLOSE": without(without(scripts.CLOSE, scripts._FENCE), CLOSING),
             "miner.claims.ClaimDesk._store": _sealed_without_asking,
-        }, "I3", HASTY
+        }, "I3", of_kind(HASTY)
     ),
     "claims are looked up later than the block that is decided": (
         {"miner.supplier_miner.SupplierMiner._claims": _no_look_at_the_chain}, "settled", ANY

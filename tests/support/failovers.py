@@ -45,6 +45,7 @@ from world import World, address, key
 SUPPLIER = address("alice")
 LAST = 22
 RELAYS = 6
+KINDS, FROZEN, HASTY, LOST_LATE = 6, 0, 2, 3  # a life's kind is its seed modulo KINDS; the others are plain
 VOLUMES = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 
 
@@ -116,8 +117,7 @@ class Life:
         self.keys = Keys(f"life{self.seed}")
         self.explorer = Explorer(self.seed, self._allowed)
         self.chance = self.explorer.chance
-        self.thaws_at = self.chance.randint(12, 18) if self.seed % 6 == 0 else 0
-        self.lost_from = 13 if self.seed % 6 == 3 else 0
+        self.thaws_at = self.chance.randint(12, 18) if self.kind == FROZEN else 0
         self.folder = Path(tempfile.mkdtemp(prefix="life-", dir=VOLUMES))
         self.gated = GatedRedis(self.redis, self.explorer)
 
@@ -132,12 +132,16 @@ class Life:
         """Whether relays may reach Redis late."""
         return self.seed % 2 == 0
 
+    @property
+    def kind(self) -> int:
+        return self.seed % KINDS
+
     def _allowed(self, names: list[str]) -> list[str]:
         """The chain waits for the owner to have looked at the block, and for relayers: their waits have deadlines."""
         living = self.owner.name in names or self.owner.name in self.explorer.alive
         held_up = self.decided_at < self.chain.height or self.replaying or not living
         held_up = held_up or (self.appending and not self.late)
-        sealing = self._hasty and self.chain.height >= 13
+        sealing = self.kind == HASTY and self.chain.height >= 13
         if held_up or self.chance.random() < (0.9 if sealing else 0.5):
             names = [name for name in names if name != "chain"] or names
         if self.appending and self.chain.height < self.thaws_at:
@@ -256,20 +260,18 @@ class Life:
         self.explorer.spawn(owner.name, lambda: self._mine(owner))
 
     @property
-    def _hasty(self) -> bool:
-        return self.seed % 6 == 2
-
-    @property
     def _changes(self) -> float:
         """Below this another owner comes."""
-        if self._hasty:
+        if self.kind == HASTY:
             return 0.15 if self.chain.height >= 13 else 0
         return 0.02
 
     @property
     def _lasts(self) -> float:
         """Above this Redis is lost: what is to happen in a few blocks must be likelier."""
-        return 0.97 if self.lost_from else 0.996
+        if self.kind == LOST_LATE:
+            return 0.97 if self.chain.height >= 13 else 1
+        return 0.996
 
     async def _lose_redis(self) -> None:
         names = [name async for name in self.redis.scan_iter(f"{self.keys.prefix}:*")]
@@ -292,7 +294,7 @@ class Life:
         draw = self.chance.random()
         if draw < self._changes and self.failovers < 6 and (waits or self.owner.name not in self.explorer.alive):
             self._take_over(kill=waits and self.chance.random() < 0.6)
-        elif not self.wipes and not self.late and self.chain.height >= self.lost_from and draw > self._lasts:
+        elif draw > self._lasts and not self.wipes and not self.late:
             await self._lose_redis()
         elif self.owner.name not in self.explorer.alive:
             self._take_over(kill=False)

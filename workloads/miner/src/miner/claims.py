@@ -166,7 +166,6 @@ class ClaimDesk:
                 session.details["reason"] = problem
                 continue
             costs = viability(root, session.terms.target_hash, Price.of(session.params), proof, fees)
-            session.details.update(relays=Root(root).count, claimed_upokt=costs.claimed_upokt)
             if not costs.viable:
                 session.lost = "unprofitable"
                 session.details.update(expected_fees_upokt=costs.fees_upokt, proof_cost_upokt=costs.proof_cost_upokt)

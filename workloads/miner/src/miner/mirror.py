@@ -217,6 +217,10 @@ class Mirror:
         """Session ends with a file."""
         return sorted(self._files)
 
+    def sessions(self) -> list[tuple[int, MirroredSession]]:
+        """All sessions with their session ends, the earliest first."""
+        return [(end, row) for end in self.ends() for row in self.file(end).sessions()]
+
     def remove(self, session_end: int, supplier: str, session_id: str) -> None:
         """Deletes a session, and the file with the last one."""
         file = self._files.get(session_end)

@@ -54,7 +54,7 @@ def routes(mirror: Mirror, audit: Audit) -> list[web.RouteDef]:
                 "session_id": row.session_id, "header": row.header.hex(), "position": row.position,
                 "incarnation": row.incarnation, "count": mirror.file(end).count(supplier, row.session_id),
             }
-            for end in mirror.ends() for row in mirror.file(end).sessions() if row.supplier == supplier
+            for end, row in mirror.sessions() if row.supplier == supplier
         ]  # fmt: skip
         return web.json_response(rows)
 

@@ -47,10 +47,9 @@ async def drop_leftovers(mirror: Mirror, redis: "Redis", keys: Keys, followed: s
     """
     removed = 0
     by_supplier: dict[str, dict[str, int]] = {}
-    for end in mirror.ends():
-        for row in mirror.file(end).sessions():
-            if row.supplier not in followed:
-                by_supplier.setdefault(row.supplier, {})[row.session_id] = end
+    for end, row in mirror.sessions():
+        if row.supplier not in followed:
+            by_supplier.setdefault(row.supplier, {})[row.session_id] = end
     for supplier, sessions in by_supplier.items():
         for session_id in await Tail(redis, keys, supplier).finished(sessions):
             mirror.remove(sessions[session_id], supplier, session_id)

@@ -236,7 +236,7 @@ class SupplierMiner:
         windows = session.windows
         if session.lost in ("empty", "unprofitable", "forfeited"):
             reason = str(session.details.get("reason") or session.lost)
-            await self._finish(session, Verdict(session.lost, reason, dict(session.details)), "CLAIMABLE", block)
+            await self._finish(session, Verdict(session.lost, reason, {}), "CLAIMABLE", block)
             return None
         if block.height >= windows.proof_seed:
             await self.proofs.decide(session, proof)
@@ -301,7 +301,7 @@ class SupplierMiner:
         if session.lost == "claim_missed" or block.height < windows.settlement:
             reason = "no claim was included before the window closed"
             stage = "SEALED" if session.seal else "CLAIMABLE"
-            await self._finish(session, Verdict("claim_missed", reason, dict(session.details)), stage, block)
+            await self._finish(session, Verdict("claim_missed", reason, {}), stage, block)
             return
         found = verdict(self.supplier, session, await self.comet.block_results(windows.settlement))
         if session.lost == "claim_lost":

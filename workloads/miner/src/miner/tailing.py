@@ -56,12 +56,9 @@ class Tailer:
 
     def restore(self) -> None:
         """Takes up the mirror's sessions after a start."""
-        for end in self._mirror.ends():
-            for row in self._mirror.file(end).sessions():
-                if row.supplier == self.supplier and row.session_id not in self._sessions:
-                    self._sessions[row.session_id] = TrackedSession(
-                        header_of(row.header), row.position, row.incarnation
-                    )
+        for _, row in self._mirror.sessions():
+            if row.supplier == self.supplier and row.session_id not in self._sessions:
+                self._sessions[row.session_id] = TrackedSession(header_of(row.header), row.position, row.incarnation)
 
     async def ended_elsewhere(self) -> list[str]:
         """Sessions that another owner ended while this volume was not theirs; raises what Redis raises.

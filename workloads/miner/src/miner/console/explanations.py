@@ -42,10 +42,14 @@ def explained(outcome: Mapping[str, Any]) -> list[str]:
     ):  # fmt: skip
         if details.get(name) not in (None, ""):
             unit = " upokt" if name.endswith("_upokt") else ""
-            value = " ".join(details[name]) if isinstance(details[name], list) else details[name]
-            lines.append(f"  {label:12} {value}{unit}")
+            lines.append(f"  {label:12} {flat(details[name])}{unit}")
     lines += [f"  to           {address}: {amount}" for address, amount in sorted(shares(details).items())]
     return lines
+
+
+def flat(value: Any) -> Any:
+    """A list as one text."""
+    return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def shares(details: Mapping[str, Any]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from miner.console.explanations import shares
+from miner.console.explanations import flat, shares
 
 COLUMNS = (
     "height", "session_end_height", "supplier", "service_id", "application_address", "session_id", "outcome", "stage",
@@ -54,14 +54,10 @@ def csv_lines(outcomes: Iterable[Mapping[str, Any]]) -> Iterable[str]:
 def _row(outcome: Mapping[str, Any]) -> dict[str, Any]:
     details = outcome.get("details") or {}
     known = {**details, **{key: value for key, value in outcome.items() if key != "details"}}
-    row = {name: _safe(_flat(known[name])) for name in COLUMNS if name in known}
+    row = {name: _safe(flat(known[name])) for name in COLUMNS if name in known}
     row["paid_to"] = " ".join(f"{address}={amount.removesuffix('upokt')}" for address, amount in
                               sorted(shares(details).items()))  # fmt: skip
     return row
-
-
-def _flat(value: Any) -> Any:
-    return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _safe(value: Any) -> Any:

@@ -89,10 +89,7 @@ def explain(data: Path, session_id: str) -> None:
     try:
         ended = [row for row in audit.outcomes() if str(row["session_id"]).startswith(session_id)]
         with Mirror(data / "mirror") as mirror:
-            opened = [
-                (end, row) for end in mirror.ends() for row in mirror.file(end).sessions()
-                if row.session_id.startswith(session_id)
-            ]  # fmt: skip
+            opened = [(end, row) for end, row in mirror.sessions() if row.session_id.startswith(session_id)]
             for end, row in opened:
                 count = mirror.file(end).count(row.supplier, row.session_id)
                 seal = audit.seals(row.supplier).get(row.session_id)
@@ -119,12 +116,11 @@ def relays(data: Path, session_id: str) -> None:
     found = 0
     try:
         with Mirror(data / "mirror") as mirror:
-            for end in mirror.ends():
-                for row in mirror.file(end).sessions():
-                    if row.session_id.startswith(session_id):
-                        found += 1
-                        for line in _relays(mirror.file(end), row.supplier, row.session_id):
-                            click.echo(line)
+            for end, row in mirror.sessions():
+                if row.session_id.startswith(session_id):
+                    found += 1
+                    for line in _relays(mirror.file(end), row.supplier, row.session_id):
+                        click.echo(line)
     except sqlite3.Error as error:
         raise click.ClickException(f"the volume cannot be read: {error}") from error
     if not found:
@@ -241,13 +237,12 @@ def rebuild(data: Path, session_id: str | None) -> None:
     wrong = seen = 0
     try:
         with Mirror(data / "mirror") as mirror:
-            for end in mirror.ends():
-                for row in mirror.file(end).sessions():
-                    if session_id and not row.session_id.startswith(session_id):
-                        continue
-                    seen += 1
-                    seal = audit.seals(row.supplier).get(row.session_id)
-                    wrong += _compare(mirror, end, row.supplier, row.session_id, seal[1].root if seal else None)
+            for end, row in mirror.sessions():
+                if session_id and not row.session_id.startswith(session_id):
+                    continue
+                seen += 1
+                seal = audit.seals(row.supplier).get(row.session_id)
+                wrong += _compare(mirror, end, row.supplier, row.session_id, seal[1].root if seal else None)
     except sqlite3.Error as error:
         raise click.ClickException(f"the volume cannot be read: {error}") from error
     finally:
