@@ -1,7 +1,9 @@
 """Fixtures for every tier. Helpers of the tiers are importable by their module name."""
 
+import asyncio.constants
 import random
 import sys
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,13 @@ for folder in (HERE / "vectors", HERE / "support", HERE / "cluster", HERE.parent
 
 from ledger.connection import connect  # noqa: E402 - after the path is set - the helpers' folders come first
 from servers import RedisServer, running_redis  # noqa: E402 - after the path is set
+
+# In asyncio's debug mode, which every test runs in, each future, task and callback keeps the stack that made it. The innermost
+# frames say who it was; to look up all of them took half of the time of all tests. (The C implementation of futures calls
+# extract_stack without arguments, whose default is the whole stack.)
+DEBUG_FRAMES = 4
+asyncio.constants.DEBUG_STACK_DEPTH = DEBUG_FRAMES
+traceback.extract_stack.__defaults__ = (None, DEBUG_FRAMES)
 
 
 @pytest.fixture
