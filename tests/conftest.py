@@ -17,9 +17,9 @@ for folder in (HERE / "vectors", HERE / "support", HERE / "cluster", HERE.parent
 from ledger.connection import connect  # noqa: E402 - after the path is set - the helpers' folders come first
 from servers import RedisServer, running_redis  # noqa: E402 - after the path is set
 
-# In asyncio's debug mode, which every test runs in, each future, task and callback keeps the stack that made it. The innermost
-# frames say who it was; to look up all of them took half of the time of all tests. (The C implementation of futures calls
-# extract_stack without arguments, whose default is the whole stack.)
+# In asyncio's debug mode, which every test runs in, each future, task and callback keeps the stack that made it. The
+# innermost frames say who it was; to look up all of them took half of the time of all tests. (The C implementation of
+# futures calls extract_stack without arguments, whose default is the whole stack.)
 DEBUG_FRAMES = 4
 asyncio.constants.DEBUG_STACK_DEPTH = DEBUG_FRAMES
 traceback.extract_stack.__defaults__ = (None, DEBUG_FRAMES)

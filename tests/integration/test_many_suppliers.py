@@ -38,7 +38,7 @@ async def test_redis_killed_ten_times_costs_no_window_and_heights_only_grow(tmp_
         redis = connect(server.url)
         async with mine(redis, tmp_path) as alice:
             publisher = BlockPublisher(redis, Keys("test"))
-            follower = HeightFollower(redis, Keys("test"), alice.client.latest_block, 1.0, lambda: now[0])
+            follower = HeightFollower(redis, Keys("test"), alice.comet.block, 1.0, lambda: now[0])
             header = alice.header()
             await alice.record(alice.relays(header, 5))
             seen, refused = [], 0
@@ -56,7 +56,7 @@ async def test_redis_killed_ten_times_costs_no_window_and_heights_only_grow(tmp_
                 alice.localnet.step()
                 for _ in range(3):  # connections of the old life fail once each
                     with contextlib.suppress(RedisError, OSError):
-                        await publisher.publish(await alice.client.latest_block())
+                        await publisher.publish(await alice.comet.block())
                         await follower.look()
                         await alice.decide()
                         break

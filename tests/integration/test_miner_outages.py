@@ -96,7 +96,7 @@ async def test_without_redis_the_mirrored_relays_are_sealed_before_the_window_cl
     proof = await alice.client.proof_params()
     for height in (13, 14, 15, 16):
         alice.skip(height)
-        await miner.on_block(await alice.client.latest_block(), proof)
+        await miner.on_block(await alice.comet.block(), proof)
     assert alice.claim(header).root_hash == slow_root(rows)
     for part in (miner.store, miner.tailer._tail):
         part._redis = redis
@@ -118,7 +118,7 @@ async def test_an_unreachable_node_changes_nothing_and_is_survived(alice):
         await alice.block()
         assert alice.claim(header) is None
         with pytest.raises(ChainUnavailable):
-            await dead.latest_block()
+            await dead.proof_params()
     desk.sender._chain = working
     alice.miner.chain = working
     await alice.to(21)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from direct import latest_over_grpc
 from localnet.chain import Chain
 from localnet.genesis import load_genesis
 from localnet.server import serve
@@ -41,7 +42,7 @@ class Nodes:
         self.comet = CometClient(self.addresses, http, 2.0, 1.0, self.standings)
         self.told = {}
         self.watch = NodeWatch(
-            self.addresses, "pocket", self.standings, timeout_seconds=2.0, told=self.told.__setitem__
+            self.addresses, http, "pocket", self.standings, timeout_seconds=2.0, told=self.told.__setitem__
         )
 
     def by_name(self):
@@ -65,13 +66,13 @@ async def running(*names):
 
 async def test_stale_strayed_and_foreign_nodes_are_found_out_and_queries_go_to_the_others():
     async with running("stale", "strayed", "foreign", "good", "better") as nodes:
-        assert (await nodes.chain.latest_block()).height == 3
+        assert await latest_over_grpc(nodes.chain) == 3
         await nodes.watch.look()
         assert nodes.by_name() == {
             "stale": Standing.BEHIND, "strayed": Standing.FORKED, "foreign": Standing.FOREIGN,
             "good": Standing.GOOD, "better": Standing.GOOD,
         }  # fmt: skip
-        assert (await nodes.chain.latest_block()).height == 10
+        assert await latest_over_grpc(nodes.chain) == 10
         assert (await nodes.comet.block()).height == 10
         assert set(nodes.told) == {address.name for address in nodes.addresses}
         assert nodes.told[nodes.addresses[0].name].lag == 9
@@ -80,19 +81,19 @@ async def test_stale_strayed_and_foreign_nodes_are_found_out_and_queries_go_to_t
 async def test_a_node_that_caught_up_is_asked_first_again():
     async with running("stale", "better") as nodes:
         await nodes.watch.look()
-        assert (await nodes.chain.latest_block()).height == 12
+        assert await latest_over_grpc(nodes.chain) == 12
         while nodes.localnets["stale"].chain.height < 13:
             nodes.localnets["stale"].step()
         await nodes.watch.look()
         assert nodes.by_name() == {"stale": Standing.GOOD, "better": Standing.GOOD}
-        assert (await nodes.chain.latest_block()).height == 13
+        assert await latest_over_grpc(nodes.chain) == 13
 
 
 async def test_two_nodes_that_contradict_each_other_are_both_kept_and_said_to_be_in_dispute(caplog):
     async with running("strayed", "better") as nodes:
         await nodes.watch.look()
         assert set(nodes.by_name().values()) == {Standing.DISPUTED}
-        assert (await nodes.chain.latest_block()).height == 30
+        assert await latest_over_grpc(nodes.chain) == 30
         assert "the nodes are split" in caplog.text
 
 
@@ -102,7 +103,10 @@ async def test_silent_nodes_are_asked_last_and_one_node_alone_is_never_judged():
         assert nodes.told == {}
     dead = NodeAddress.parse("127.0.0.1:1", "http://127.0.0.1:1")
     standings = Standings(2)
-    async with NodeWatch([dead, dead], "pocket", standings, timeout_seconds=0.2) as watch:
+    async with (
+        aiohttp.ClientSession() as http,
+        NodeWatch([dead, dead], http, "pocket", standings, timeout_seconds=0.2) as watch,
+    ):
         await watch.look()
     assert {v.standing for v in standings.verdicts} == {Standing.SILENT}
 

@@ -245,7 +245,7 @@ async def test_without_redis_nothing_is_sealed_that_the_chain_shows_as_claimed(a
         for name in ("close", "load", "seal", "fence"):
             setattr(other.miner.store, name, away)
         session = other.miner.sessions[header.session_id]
-        block = await other.client.latest_block()
+        block = await other.comet.block()
         await other.miner._seal_from_mirrors([session], block, await other.client.proof_params())
         assert session.seal is None
         await alice.to(16)

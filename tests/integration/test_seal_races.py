@@ -36,7 +36,7 @@ async def test_of_two_owners_that_seal_at_once_one_wins_and_the_other_takes_its_
 
     async def twin_seals():
         await twin.tail()
-        await twin.on_block(await alice.client.latest_block(), await alice.client.proof_params())
+        await twin.on_block(await alice.comet.block(), await alice.client.proof_params())
 
     alice.miner.claims.pool = InterruptedPool(twin_seals)
     await alice.block()

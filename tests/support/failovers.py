@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import slow_curve as slow
-from direct import DirectChain, DirectComet
+from direct import DirectChain, DirectComet, DirectSettlements
 from explorer import Explorer, GatedRedis
 from ledger.errors import Fenced
 from ledger.keys import Keys
@@ -200,7 +200,7 @@ class Life:
             while not self._over(audit):
                 try:
                     await owner.miner.tail()
-                    block = await chain.latest_block()
+                    block = await DirectComet(self.chain, self.explorer.gate).block()
                     await owner.miner.on_block(block, await chain.proof_params())
                 except Fenced:
                     return
@@ -235,11 +235,12 @@ class Life:
             if owner is not self.owner:
                 raise Fenced("the Lease is another's", self.owner.epoch)
 
+        comet = DirectComet(self.chain, self.explorer.gate)
         return SupplierMiner(
-            SUPPLIER, chain, DirectComet(self.chain, self.explorer.gate), store, audit, mirror, tailer,
+            SUPPLIER, chain, DirectSettlements(comet), store, audit, mirror, tailer,
             ClaimDesk(SUPPLIER, store, audit, mirror, pool, sender, tailer, fees),
-            ProofDesk(SUPPLIER, chain, mirror, pool, sender, fees, store), sessions, 1, lambda: not self.replaying,
-            confirm=confirm,
+            ProofDesk(SUPPLIER, chain, comet, mirror, pool, sender, fees, store), sessions, 1,
+            lambda: not self.replaying, confirm=confirm,
         )  # fmt: skip
 
     # What happens to them.

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from direct import DirectChain, DirectComet
+from direct import DirectChain, DirectComet, DirectSettlements
 from ledger.connection import connect
 from ledger.keys import Keys
 from localnet.chain import Chain
@@ -45,10 +45,11 @@ async def main(redis_url: str, folder: Path, number: int) -> None:
         }
     )  # fmt: skip
     chain, redis, watcher = Chain(World().genesis()), connect(redis_url), connect(redis_url)
-    board = BlockBoard()
+    comet, board = DirectComet(chain), BlockBoard()
     mirror, audit = Mirror(folder / "mirror"), Audit(folder / "audit.sqlite")
     suppliers = Suppliers(
-        config, redis, Keys("many"), DirectChain(chain), DirectComet(chain), mirror, audit, None, lambda: True,
+        config, redis, Keys("many"), DirectChain(chain), comet, DirectSettlements(comet), mirror, audit, None,
+        lambda: True,
         Reports(audit), None, Endpoints(time.time), DeadLetters(folder / "refused.sqlite"),
     )  # fmt: skip
     suppliers.reload()
@@ -59,7 +60,7 @@ async def main(redis_url: str, folder: Path, number: int) -> None:
     connections, decided = 0, []
     for _ in range(3):
         chain.step()
-        board.post(await DirectChain(chain).latest_block())
+        board.post(await comet.block())
         async with asyncio.timeout(100):
             while not all(one.seen == chain.height for one in fleet.running.values()):
                 connections = max(connections, len(await watcher.client_list()) - 1)

@@ -1,5 +1,6 @@
 """A miner in the test's own process: real Redis, real gRPC to a localnet that is stepped by hand."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from miner.fees import FeeBook
 from miner.mirror import Mirror
 from miner.proofs import ProofDesk
 from miner.sender import Sender
+from miner.settlements import Settlements
 from miner.supplier_miner import SupplierMiner
 from miner.tailing import Tailer
 from miner.trie_pool import SealedSet, TooLarge, compute_proof, compute_root
@@ -71,6 +73,7 @@ class Mine:
     folder: Path
     client: ChainClient
     comet: CometClient
+    settlements: Settlements
     supplier_name: str = "alice"
     settled: bool = True
     epoch: int = 0
@@ -132,10 +135,10 @@ class Mine:
         trie = pool or HereTriePool()
         fees = FeeBook(gas_price, self.audit)
         claims = ClaimDesk(self.supplier, store, self.audit, self.mirror, trie, sender, tailer, fees)
-        proofs = ProofDesk(self.supplier, self.client, self.mirror, trie, sender, fees, store)
+        proofs = ProofDesk(self.supplier, self.client, self.comet, self.mirror, trie, sender, fees, store)
         return SupplierMiner(
-            self.supplier, self.client, self.comet, store, self.audit, self.mirror, tailer, claims, proofs, sessions,
-            1, lambda: self.settled,
+            self.supplier, self.client, self.settlements, store, self.audit, self.mirror, tailer, claims, proofs,
+            sessions, 1, lambda: self.settled,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -152,7 +155,7 @@ class Mine:
 
     async def decide(self) -> dict[str, int]:
         await self.miner.tail()
-        block = await self.client.latest_block()
+        block = await self.comet.block()
         return await self.miner.on_block(block, await self.client.proof_params())
 
     async def to(self, height: int) -> dict[str, int]:
@@ -181,9 +184,14 @@ async def mine(redis: object, folder: Path, world: World | None = None, **genesi
     async with serve(chain) as localnet, aiohttp.ClientSession() as http:
         node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
         async with ChainClient([node]) as client:
-            made = Mine(world, chain, localnet, redis, folder, client, CometClient([node], http))
-            try:
-                made.start()
-                yield made
-            finally:
-                made.close()
+            comet = CometClient([node], http)
+            settlements = Settlements(comet, list, patience_seconds=10.0)
+            made = Mine(world, chain, localnet, redis, folder, client, comet, settlements)
+            async with asyncio.TaskGroup() as group:
+                reading = group.create_task(settlements.run())
+                try:
+                    made.start()
+                    yield made
+                finally:
+                    made.close()
+                    reading.cancel()

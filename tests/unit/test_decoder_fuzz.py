@@ -6,6 +6,7 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from answers import end_events
 from ledger.heights import decode_block
 from ledger.seals import Seal, SignedGroup
 from localnet import ante
@@ -87,7 +88,8 @@ def test_arbitrary_json(value):
     text = json.dumps(value)
     for read in (
         lambda: comet.block_of(comet.result_of(value)),
-        lambda: comet.block_results_of(comet.result_of(value)),
+        lambda: comet.latest_block_of(comet.result_of(value)),
+        lambda: end_events([text.encode()]),
         lambda: comet.announced_height(text),
     ):
         with contextlib.suppress(DecodingError, ChainRefusal):

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from corpus import load
-from shannon.chain.comet import announced_height, block_of, block_results_of, parse_time, result_of
+from shannon.chain.comet import announced_height, block_of, latest_block_of, parse_time, result_of
+from shannon.chain.end_events import EndEvents
 from shannon.errors import ChainRefusal, DecodingError
 
 DATA = load("chain/cometbft")
@@ -17,31 +18,48 @@ def result(identifier):
     return result_of(json.loads(CALLS[identifier]["body"]))
 
 
-def test_blocks_carry_height_hash_and_time():
-    recorded = result("block-session-start")
-    block = block_of(recorded)
-    assert str(block.height) == recorded["block"]["header"]["height"]
-    assert block.hash.hex().upper() == recorded["block_id"]["hash"]
-    whole, _, fraction = recorded["block"]["header"]["time"].rstrip("Z").partition(".")
+def _is(block, height, block_hash, time):
+    assert str(block.height) == height
+    assert block.hash.hex().upper() == block_hash
+    whole, _, fraction = time.rstrip("Z").partition(".")
     assert datetime.fromtimestamp(block.time.seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") == whole
     assert block.time.nanos == int(fraction.ljust(9, "0") or 0)
 
 
-def test_block_results_carry_codes_and_unquoted_events():
-    recorded = result("block-results-settlement")
-    results = block_results_of(recorded)
-    assert str(results.height) == recorded["height"]
-    kind = "pocket.tokenomics.EventClaimSettled"
-    wanted = [
-        next(a["value"].strip('"') for a in e["attributes"] if a["key"] == "settled_upokt")
-        for e in recorded["finalize_block_events"]
-        if e["type"] == kind
-    ]
-    assert wanted
-    assert [e.attributes["settled_upokt"] for e in results.end_events if e.type == kind] == wanted
-    claims = result("block-results-claims")
-    assert block_results_of(claims).transaction_codes == tuple(row["code"] for row in claims["txs_results"])
-    assert block_results_of(result("block-results-empty")).transaction_codes == ()
+def test_a_commit_carries_height_hash_and_time_of_its_block():
+    whole = result("block-session-start")
+    header = whole["block"]["header"]
+    _is(block_of(result("commit")), header["height"], whole["block_id"]["hash"], header["time"])
+
+
+def test_the_status_carries_height_hash_and_time_of_the_latest_block():
+    whole = result("block-latest")
+    header = whole["block"]["header"]
+    _is(latest_block_of(result("status")), header["height"], whole["block_id"]["hash"], header["time"])
+
+
+@pytest.mark.parametrize("identifier", sorted(i for i in CALLS if "block-results" in i and "future" not in i))
+@pytest.mark.parametrize("piece", [1, 7, 1000, 1_000_000])
+def test_events_of_a_blocks_end_are_read_in_pieces_of_any_size(identifier, piece):
+    body = CALLS[identifier]["body"].encode()
+    reader = EndEvents(lambda event: True)
+    for start in range(0, len(body), piece):
+        reader.feed(body[start : start + piece])
+    recorded = result(identifier)["finalize_block_events"] or []
+    found = reader.close()
+    assert [event.type for event in found] == [row["type"] for row in recorded]
+    for event, row in zip(found, recorded, strict=True):
+        for attribute in row["attributes"]:
+            value = attribute["value"]
+            assert event.attributes[attribute["key"]] == (json.loads(value) if value.startswith('"') else value)
+
+
+def test_settlements_are_among_them():
+    reader = EndEvents(lambda event: event.type == "pocket.tokenomics.EventClaimSettled")
+    reader.feed(CALLS["block-results-settlement"]["body"].encode())
+    found = reader.close()
+    assert found
+    assert all(event.attributes["settled_upokt"].endswith("upokt") for event in found)
 
 
 @pytest.mark.parametrize("identifier", ["block-future", "block-zero", "post-unknown-method", "post-block-future"])

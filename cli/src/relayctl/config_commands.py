@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import aiohttp
 import click
 
 from miner.endpoints import PORTS
@@ -24,6 +25,7 @@ from relayctl.config_checks import (
     check_terms,
 )
 from shannon.chain.client import ChainClient
+from shannon.chain.comet import CometClient
 from shannon.chain.nodes import NodeAddress
 from shannon.chain.standing import Standings, Verdict
 from shannon.chain.watch import NodeWatch
@@ -80,8 +82,11 @@ async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) ->
     standings = Standings(len(nodes))
     verdicts: dict[str, Verdict] = {}
     async with (
+        aiohttp.ClientSession() as http,
         ChainClient(nodes, seconds, standings) as chain,
-        NodeWatch(nodes, miner.spec.chain.id, standings, timeout_seconds=seconds, told=verdicts.__setitem__) as watch,
+        NodeWatch(
+            nodes, http, miner.spec.chain.id, standings, timeout_seconds=seconds, told=verdicts.__setitem__
+        ) as watch,
     ):
         try:
             await watch.look()
@@ -89,7 +94,7 @@ async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) ->
             present = await chain.chain_id()
             if present != miner.spec.chain.id:
                 return [Finding(Level.ERROR, where, f"the nodes are of chain {present}, not {miner.spec.chain.id}")]
-            block = await chain.latest_block()
+            block = await CometClient(nodes, http, seconds, standings=standings).block()
             found += check_terms(miner, await chain.minimum_gas_price(), block.time.nanoseconds, time.time_ns())
             for supplier in manifests.suppliers:
                 if supplier.spec.relay_miner_ref.name == miner.metadata.name:

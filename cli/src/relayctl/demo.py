@@ -189,8 +189,7 @@ class Conductor:
             try:
                 latest = (await comet.block()).height
                 for height in range(seen + 1, latest + 1):
-                    results = await comet.block_results(height)
-                    for event in results.end_events:
+                    for event in await comet.end_events(height, lambda event: True):
                         self.book.take(event)
                     self.book.height = seen = height
             except PocketError as error:

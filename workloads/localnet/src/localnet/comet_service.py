@@ -66,6 +66,11 @@ def _block(chain: Chain, block: CommittedBlock) -> dict[str, Any]:
     return {"header": _header(chain, block), "data": {"txs": txs}, "evidence": {"evidence": []}, "last_commit": None}
 
 
+def _commit(chain: Chain, block: CommittedBlock) -> dict[str, Any]:
+    commit = {"height": str(block.height), "round": 0, "block_id": _id(block.hash), "signatures": []}
+    return {"signed_header": {"header": _header(chain, block), "commit": commit}, "canonical": True}
+
+
 def _tx_result(row: IncludedTransaction) -> dict[str, Any]:
     return {
         "code": row.result.code,
@@ -149,6 +154,7 @@ class CometService:
             "health": dict,
             "abci_info": lambda: {"response": {"data": "pocket", "last_block_height": str(chain.served_height)}},
             "block": lambda: self._block_answer(_height(chain, params, uri=uri)),
+            "commit": lambda: _commit(chain, chain.blocks[_height(chain, params, uri=uri)]),
             "header": lambda: {"header": _header(chain, chain.blocks[_height(chain, params, uri=uri)])},
             "block_results": lambda: _block_results(chain.blocks[_height(chain, params, uri=uri)]),
             "broadcast_tx_sync": lambda: _broadcast(chain, params, uri=uri),

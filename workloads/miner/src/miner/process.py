@@ -34,6 +34,7 @@ from miner.fleet import Fleet
 from miner.mirror import Mirror
 from miner.ownership import peer_urls, shard_keeper
 from miner.report import Reports
+from miner.settlements import Settlements
 from miner.stages import Stage
 from miner.suppliers import Suppliers
 from miner.trie_pool import TriePool
@@ -135,16 +136,17 @@ class Miner:
             comet = CometClient(nodes, http, seconds, config.chain.block_seconds, standings)
             await require_chain_id(chain, config.chain.id, self._stop)
             watch_nodes = await stack.enter_async_context(
-                NodeWatch(nodes, config.chain.id, standings, timeout_seconds=seconds, told=self._notes.tell)
+                NodeWatch(nodes, http, config.chain.id, standings, timeout_seconds=seconds, told=self._notes.tell)
             )
             mirror = stack.enter_context(Mirror(config.data_dir / "mirror"))
             audit = Audit(config.data_dir / "audit.sqlite")
             stack.callback(audit.close)
             pool = TriePool()
             stack.callback(pool.close)
+            settlements = Settlements(comet, lambda: suppliers.addresses)
             watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds))
             suppliers = Suppliers(
-                config, redis, keys, chain, comet, mirror, audit, pool, watch.settled, Reports(audit),
+                config, redis, keys, chain, comet, settlements, mirror, audit, pool, watch.settled, Reports(audit),
                 peers.Peers(http, lambda: peer_urls(config, fleet.keeper)), Endpoints(time.time),
                 DeadLetters(config.data_dir / "refused.sqlite"), watch.server_milliseconds,
             )  # fmt: skip
@@ -165,6 +167,7 @@ class Miner:
                 tasks = [
                     group.create_task(watch_nodes.run(max(1.0, config.chain.block_seconds / 2))),
                     group.create_task(self._feed(comet, BlockPublisher(redis, keys), fleet).run()),
+                    group.create_task(settlements.run()),
                     group.create_task(self._watch_redis(watch, fleet)),
                     group.create_task(fleet.watch_keys()),
                     group.create_task(fleet.listen(WakeReader(redis, keys))),

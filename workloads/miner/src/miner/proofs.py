@@ -12,6 +12,7 @@ from miner.sender import Sender, SendError
 from miner.sessions import TrackedSession
 from miner.trie_pool import TriePool
 from shannon.chain.client import ChainClient
+from shannon.chain.feed import BlockSource
 from shannon.chain.model import Block
 from shannon.claims.amounts import Price, claimed_upokt
 from shannon.claims.requirement import Claim, ProofParams, ProofRequirement, proof_path, proof_requirement
@@ -41,6 +42,7 @@ class ProofDesk:
 
     supplier: str
     chain: ChainClient
+    blocks: BlockSource
     mirror: Mirror
     pool: TriePool
     sender: Sender
@@ -52,10 +54,17 @@ class ProofDesk:
     async def seed_hash(self, height: int) -> bytes:
         """Hash of the block before the proof window; raises ChainError while it is unknown."""
         if height not in self._seeds:
-            self._seeds[height] = (await self.chain.block(height)).hash
+            self._seeds[height] = await self._hash(height)
             for old in [h for h in self._seeds if h < height - 1000]:
                 del self._seeds[old]
         return self._seeds[height]
+
+    async def _hash(self, height: int) -> bytes:
+        """From either interface of the nodes: without it nothing can be proven."""
+        try:
+            return (await self.blocks.block(height)).hash
+        except ChainError:
+            return (await self.chain.block(height)).hash
 
     async def decide(self, session: TrackedSession, params: ProofParams) -> None:
         """Sets the session's requirement once its seed block exists."""

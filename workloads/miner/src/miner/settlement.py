@@ -1,10 +1,10 @@
 """How a session ended, from the events of its settlement block."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from miner.sessions import TrackedSession
-from shannon.chain.model import BlockResults, Event
+from shannon.chain.model import Event
 
 _SETTLED = "pocket.tokenomics.EventClaimSettled"
 _EXPIRED = "pocket.tokenomics.EventClaimExpired"
@@ -38,9 +38,9 @@ def _is_ours(event: Event, supplier: str, session: TrackedSession) -> bool:
     )
 
 
-def verdict(supplier: str, session: TrackedSession, results: BlockResults) -> Verdict:
+def verdict(supplier: str, session: TrackedSession, events: Iterable[Event]) -> Verdict:
     """The outcome that the settlement block's events tell; without one the claim was not there."""
-    for event in results.end_events:
+    for event in events:
         if not _is_ours(event, supplier, session):
             continue
         a = event.attributes

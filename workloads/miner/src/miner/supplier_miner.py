@@ -23,16 +23,18 @@ from miner.proofs import ProofDesk
 from miner.report import SupplierReport
 from miner.sessions import TrackedSession
 from miner.settlement import Verdict, verdict
+from miner.settlements import NotReadYet, Settlements
 from miner.stages import Action, ClaimState, Decision, Facts, Stage, decide
 from miner.tailing import Tailer
 from shannon.chain.client import ChainClient
-from shannon.chain.comet import CometClient
 from shannon.chain.model import Block
 from shannon.claims.requirement import Claim, ProofParams
-from shannon.errors import PocketError
+from shannon.errors import ChainRefusal, PocketError
 
 _LOG = logging.getLogger("miner.supplier")
 _TOMBSTONE_BLOCKS = 500
+_UNSEEN_BLOCKS = 100
+"""For so long a node that lacks the events of a settlement may still get them."""
 _VALIDATED = 1  # of a claim's proof, as the chain says it
 
 
@@ -61,7 +63,7 @@ class SupplierMiner:
 
     supplier: str
     chain: ChainClient
-    comet: CometClient
+    settlements: Settlements
     store: SealStore
     audit: Audit
     mirror: Mirror
@@ -180,7 +182,8 @@ class SupplierMiner:
             if decision.lost:
                 session.lost = session.lost or decision.lost
         self.report.saw(seen, block.height)
-        for (action, _), group in sorted(groups.items(), key=lambda row: row[0][1]):
+        # What has windows comes before what is over.
+        for (action, _), group in sorted(groups.items(), key=lambda row: (row[0][0] is Action.CONCLUDE, row[0][1])):
             try:
                 await self._act(action, group, block, proof)
             except Fenced:
@@ -303,7 +306,18 @@ class SupplierMiner:
             stage = "SEALED" if session.seal else "CLAIMABLE"
             await self._finish(session, Verdict("claim_missed", reason, {}), stage, block)
             return
-        found = verdict(self.supplier, session, await self.comet.block_results(windows.settlement))
+        try:
+            events = await self.settlements.events(windows.settlement, self.supplier)
+        except NotReadYet as error:
+            _LOG.debug("%s", error)
+            return
+        except ChainRefusal as error:
+            if block.height <= windows.settlement + _UNSEEN_BLOCKS:
+                raise
+            reason = f"no chain node has the events of its settlement at block {windows.settlement} any more: {error}"
+            await self._finish(session, Verdict("unseen", reason, {}), "SETTLED", block)
+            return
+        found = verdict(self.supplier, session, events)
         if session.lost == "claim_lost":
             found = Verdict("claim_lost", "the claim on chain has another root than the seal", found.details)
         await self._finish(session, found, "SETTLED" if found.outcome == "settled" else "PROOFABLE", block)
@@ -334,7 +348,8 @@ class SupplierMiner:
             metrics.SETTLED.labels(*whose).inc(_number(found.details.get("settled_upokt")))
             claimed = _number(details.get("claimed_upokt"))
             metrics.CLAIMED.labels(*whose).inc(claimed)
-            metrics.LOST.labels(found.outcome).inc(max(0.0, claimed - _number(found.details.get("settled_upokt"))))
+            if found.outcome != "unseen":
+                metrics.LOST.labels(found.outcome).inc(max(0.0, claimed - _number(found.details.get("settled_upokt"))))
             fields = {"supplier": self.supplier, "session": header.session_id, "reason": found.reason, "stage": stage}
             _LOG.info("session %s", found.outcome, extra={"fields": {**fields, "height": block.height}})
         await self._drop(session)

@@ -23,12 +23,13 @@ from miner.proofs import ProofDesk
 from miner.report import Reports
 from miner.sender import Sender
 from miner.sessions import TrackedSession
+from miner.settlements import Settlements
 from miner.standby import Standby
 from miner.supplier_miner import SupplierMiner
 from miner.tailing import Tailer
 from miner.trie_pool import TriePool
 from pocket_api.workload import MinerConfig
-from shannon.chain.comet import CometClient
+from shannon.chain.feed import BlockSource
 from shannon.crypto.addresses import Address
 from shannon.errors import ConfigurationError, NotFound, PocketError
 from shannon.keys.loading import KeySet, load_supplier_keys
@@ -46,7 +47,8 @@ class Suppliers:
     redis: "Redis"
     keys: Keys
     chain: CachedChain
-    comet: CometClient
+    blocks: BlockSource
+    settlements: Settlements
     mirror: Mirror
     audit: Audit
     pool: TriePool
@@ -165,8 +167,8 @@ class Suppliers:
         store = SealStore(self.redis, self.keys, address, epoch)
         tailer = self._tailer(address, sessions, owner=True)
         claims = ClaimDesk(address, store, self.audit, self.mirror, self.pool, sender, tailer, self._fees)
-        proofs = ProofDesk(address, self.chain, self.mirror, self.pool, sender, self._fees, store)
+        proofs = ProofDesk(address, self.chain, self.blocks, self.mirror, self.pool, sender, self._fees, store)
         return SupplierMiner(
-            address, self.chain, self.comet, store, self.audit, self.mirror, tailer, claims, proofs, sessions,
+            address, self.chain, self.settlements, store, self.audit, self.mirror, tailer, claims, proofs, sessions,
             config.seal_after_blocks, self.redis_settled, self.reports.of(address), self.peers, confirm,
         )  # fmt: skip

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import aiohttp
+
 from ledger.budgets import Budgets, Rates
 from ledger.cache_news import CacheFollower
 from ledger.chain_cache import CachedChain
@@ -38,6 +40,7 @@ from relayer.transports.http2 import Http2Server
 from relayer.transports.listener import Sniffer
 from relayer.transports.replies import BodyRoom
 from relayer.transports.websocket import WebSockets
+from shannon.chain.comet import CometClient
 from shannon.chain.identity import require_chain_id
 from shannon.chain.nodes import NodeAddress
 from shannon.chain.standing import Standings
@@ -129,8 +132,12 @@ class Worker:
         self._draining = False
         self._stop = asyncio.Event()
 
-    async def run(self) -> None:  # noqa: PLR0915 - the one place where everything of a worker is put together
+    async def run(self) -> None:
         """Serves until SIGTERM or SIGINT, then drains."""
+        async with aiohttp.ClientSession() as http:
+            await self._serve(http)
+
+    async def _serve(self, http: aiohttp.ClientSession) -> None:  # noqa: PLR0915 - the one place where everything of a worker is put together
         config = self._config
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -141,9 +148,10 @@ class Worker:
         nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         standings, seconds = Standings(len(nodes)), config.chain.query_timeout_seconds
         chain = CachedChain(nodes, redis, keys, timeout_seconds=seconds, standings=standings)
-        watch = NodeWatch(nodes, config.chain.id, standings, timeout_seconds=seconds, told=metrics.node_told)
+        comet = CometClient(nodes, http, seconds, config.chain.block_seconds, standings)
+        watch = NodeWatch(nodes, http, config.chain.id, standings, timeout_seconds=seconds, told=metrics.node_told)
         await require_chain_id(chain, config.chain.id, self._stop)
-        follower = HeightFollower(redis, keys, chain.latest_block, config.chain.block_seconds, time.monotonic)
+        follower = HeightFollower(redis, keys, comet.block, config.chain.block_seconds, time.monotonic)
         supplier_keys = SupplierKeys(config.keys_dir)
         supplier_keys.reload()
         hot = Hot(config.hot_file)

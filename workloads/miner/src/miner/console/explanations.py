@@ -16,6 +16,7 @@ MEANINGS: Mapping[str, str] = {
     "claim_lost": "The claim on chain has another root: another miner used this key, or the chain refused ours.",
     "proof_missed": "A proof was required and not on chain in time: the supplier was penalised.",
     "proof_invalid": "The chain found the proof invalid: the supplier was penalised. Please report it.",
+    "unseen": "Claimed and proven, but no chain node shows how it was settled any more: see the reason.",
     "expired": "The claim expired on chain.",
     "forfeited": "Not claimed, since the claim would have been refused or punished.",
 }

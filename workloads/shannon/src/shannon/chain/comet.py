@@ -1,14 +1,15 @@
 """CometBFT JSON-RPC over HTTP and WebSocket (messages.md, section 11)."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
 
-from shannon.chain import convert
-from shannon.chain.model import Block, BlockResults
+from shannon.chain.end_events import EndEvents, Wanted
+from shannon.chain.model import Block, Event
 from shannon.chain.nodes import Failover, NodeAddress
 from shannon.chain.standing import Standings
 from shannon.errors import ChainRefusal, ChainUnavailable, DecodingError
@@ -16,7 +17,23 @@ from shannon.transactions.build import Timestamp
 
 HEADER_QUERY: Final = "tm.event='NewBlockHeader'"
 _SILENCE_SECONDS: Final = 30.0
-_LARGEST_ANSWER: Final = 64 * 1024 * 1024
+_LARGEST_ANSWER: Final = 1024 * 1024
+_LARGEST_RESULTS: Final = 1024 * 1024 * 1024
+_RESULTS_SECONDS: Final = 60.0
+_PIECE: Final = 64 * 1024
+_BLOCKS: Final = 1000
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Answer(Protocol[T_co]):
+    """Takes an answer in pieces."""
+
+    def feed(self, piece: bytes) -> None:
+        """The next bytes; raises DecodingError."""
+
+    def close(self) -> T_co:
+        """What the whole answer says; raises PocketError."""
 
 
 def parse_time(text: str) -> Timestamp:
@@ -38,22 +55,66 @@ def result_of(body: Any) -> Any:
     return body.get("result")
 
 
-def block_of(result: Any) -> Block:
-    """Block from a `block` result; raises DecodingError."""
+def _block(height: Any, block_hash: Any, time: Any) -> Block:
+    return Block(int(height), bytes.fromhex(block_hash), parse_time(time))
+
+
+def latest_block_of(result: Any) -> Block:
+    """The latest block from a `status` result; raises DecodingError."""
     try:
-        header = result["block"]["header"]
-        return Block(int(header["height"]), bytes.fromhex(result["block_id"]["hash"]), parse_time(header["time"]))
+        sync = result["sync_info"]
+        return _block(sync["latest_block_height"], sync["latest_block_hash"], sync["latest_block_time"])
     except (KeyError, TypeError, ValueError) as error:
-        raise DecodingError("the node's block cannot be read") from error
+        raise DecodingError("the node's status cannot be read") from error
 
 
-def block_results_of(result: Any) -> BlockResults:
-    """Events and codes from a `block_results` result; raises DecodingError."""
+def block_of(result: Any) -> Block:
+    """Block from a `commit` result; raises DecodingError."""
     try:
-        codes = tuple(int(row.get("code", 0)) for row in result.get("txs_results") or [])
-        return BlockResults(int(result["height"]), codes, convert.events(result.get("finalize_block_events") or []))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DecodingError("the node's block results cannot be read") from error
+        signed = result["signed_header"]
+        return _block(signed["header"]["height"], signed["commit"]["block_id"]["hash"], signed["header"]["time"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DecodingError("the node's commit cannot be read") from error
+
+
+class _Result:
+    """The result of a small answer."""
+
+    def __init__(self) -> None:
+        self._body = bytearray()
+
+    def feed(self, piece: bytes) -> None:
+        self._body += piece
+        if len(self._body) > _LARGEST_ANSWER:
+            raise DecodingError("the node's answer is too large")
+
+    def close(self) -> Any:
+        try:
+            return result_of(json.loads(self._body))
+        except (ValueError, RecursionError) as error:
+            raise DecodingError("the node's answer is not JSON") from error
+
+
+class _Results:
+    """Events of an answer of any size; a small one may be an error."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._events = EndEvents(wanted)
+        self._size = 0
+        self._start = _Result()
+
+    def feed(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size <= _PIECE:
+            self._start.feed(piece)
+        if self._size > _LARGEST_RESULTS:
+            raise DecodingError("the node's block results are too large")
+        self._events.feed(piece)
+
+    def close(self) -> tuple[Event, ...]:
+        if self._size <= _PIECE:
+            self._start.close()
+        return self._events.close()
 
 
 class CometClient:
@@ -70,24 +131,40 @@ class CometClient:
         self._nodes = Failover(list(addresses), standings=standings)
         self._http = http
         self._timeout = timeout_seconds
+        self._blocks: OrderedDict[int, Block] = OrderedDict()
         # Pings show a dead connection; a living one that announces no block for so long is useless as well.
         self._silence = max(_SILENCE_SECONDS, 3 * block_seconds)
         self._look = min(self._silence, max(1.0, block_seconds))
 
     async def _call(self, method: str, **params: str) -> Any:
+        return await self._ask(_Result, self._timeout, method, params)
+
+    async def _ask(self, answer: Callable[[], Answer[T]], seconds: float, method: str, params: Mapping[str, str]) -> T:
+        """The first answer; a refusal only where every node that was asked refuses: one may keep less than others."""
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        refusals: list[ChainRefusal | None] = []
 
-        async def ask(node: NodeAddress) -> Any:
+        async def ask(node: NodeAddress) -> T:
+            taken = answer()
+            refusals.append(None)
             try:
-                async with self._http.post(node.rpc, json=body) as answer:
-                    content = await answer.content.read(_LARGEST_ANSWER)
-                    return result_of(json.loads(content))
-            except (aiohttp.ClientError, OSError) as error:
+                async with self._http.post(node.rpc, json=body) as response:
+                    async for piece in response.content.iter_chunked(_PIECE):
+                        taken.feed(piece)
+                return taken.close()
+            except ChainRefusal as error:
+                refusals[-1] = error
                 raise ChainUnavailable(f"{node.rpc}: {error}") from error
-            except ValueError as error:
-                raise ChainUnavailable(f"{node.rpc}: the answer is not JSON") from error
+            except (aiohttp.ClientError, OSError, DecodingError) as error:
+                raise ChainUnavailable(f"{node.rpc}: {error}") from error
 
-        return await self._nodes.call(method, ask, self._timeout)
+        try:
+            return await self._nodes.call(method, ask, seconds)
+        except ChainUnavailable:
+            told = [error for error in refusals if error is not None]
+            if told and len(told) == len(refusals):
+                raise told[0] from None
+            raise
 
     async def chain_id(self) -> str:
         """Network name of the node."""
@@ -98,12 +175,21 @@ class CometClient:
             raise DecodingError("the node's status cannot be read") from error
 
     async def block(self, height: int | None = None) -> Block:
-        """A block, the latest without height; ChainRefusal when it is not there yet."""
-        return block_of(await (self._call("block") if height is None else self._call("block", height=str(height))))
+        """A block, the latest without height; ChainRefusal when it is not there yet.
 
-    async def block_results(self, height: int) -> BlockResults:
-        """What happened in a block."""
-        return block_results_of(await self._call("block_results", height=str(height)))
+        Neither question makes the node send the block's transactions, which are megabytes where claims are due.
+        """
+        if height is None:
+            return latest_block_of(await self._call("status"))
+        if height not in self._blocks:
+            self._blocks[height] = block_of(await self._call("commit", height=str(height)))
+            while len(self._blocks) > _BLOCKS:
+                self._blocks.popitem(last=False)
+        return self._blocks[height]
+
+    async def end_events(self, height: int, wanted: Wanted) -> tuple[Event, ...]:
+        """The wanted events of a block's end; ChainRefusal where every node says that it does not have them."""
+        return await self._ask(lambda: _Results(wanted), _RESULTS_SECONDS, "block_results", {"height": str(height)})
 
     async def heights(self) -> AsyncIterator[int]:
         """Heights as a node's WebSocket announces them; raises ChainUnavailable when the connection ends.

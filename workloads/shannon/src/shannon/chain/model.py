@@ -120,12 +120,3 @@ class Event:
 
     type: str
     attributes: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class BlockResults:
-    """What happened in a block: codes of its transactions and the events of its end."""
-
-    height: int
-    transaction_codes: tuple[int, ...]
-    end_events: tuple[Event, ...]

@@ -8,7 +8,10 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+import aiohttp
+
 from shannon.chain.client import ChainClient
+from shannon.chain.comet import CometClient
 from shannon.chain.nodes import NodeAddress
 from shannon.chain.standing import Sight, Standing, Standings, Verdict, compared_height, judge
 from shannon.errors import PocketError
@@ -23,6 +26,7 @@ class NodeWatch:
     def __init__(
         self,
         addresses: Sequence[NodeAddress],
+        http: aiohttp.ClientSession,
         chain_id: str,
         standings: Standings,
         *,
@@ -32,6 +36,7 @@ class NodeWatch:
         """`told` gets every node's name (host:port) and verdict after each look."""
         self._names = [address.name for address in addresses]
         self._clients = [ChainClient([address], timeout_seconds) for address in addresses]
+        self._blocks = [CometClient([address], http, timeout_seconds) for address in addresses]
         self._chain_id = chain_id
         self._standings = standings
         self._told = told
@@ -49,28 +54,29 @@ class NodeWatch:
         """One look at all of them; never raises for a node's sake."""
         if len(self._clients) < 2:
             return
-        sights = await asyncio.gather(*map(self._sight, self._clients))
+        sights = await asyncio.gather(*map(self._sight, self._clients, self._blocks))
         height = compared_height(sights, self._chain_id)
         if height:
-            sights = await asyncio.gather(*map(self._with_hash, self._clients, sights, [height] * len(sights)))
+            sights = await asyncio.gather(*map(self._with_hash, self._blocks, sights, [height] * len(sights)))
         before, self._standings.verdicts = self._standings.verdicts, judge(sights, self._chain_id)
         for name, old, new in zip(self._names, before, self._standings.verdicts, strict=True):
             self._told(name, new)
             if old.standing is not new.standing:
                 _say(name, new)
 
-    async def _sight(self, client: ChainClient) -> Sight:
+    async def _sight(self, client: ChainClient, blocks: CometClient) -> Sight:
+        """A node that answers on one of its two interfaces only is of no use."""
         try:
-            block = await client.latest_block()
+            block = await blocks.block()
             return Sight(block.height, await client.chain_id(), block.hash)
         except PocketError as error:
             return Sight(problem=str(error))
 
-    async def _with_hash(self, client: ChainClient, sight: Sight, height: int) -> Sight:
+    async def _with_hash(self, blocks: CometClient, sight: Sight, height: int) -> Sight:
         if not sight.answered or sight.height == height:
             return sight
         try:
-            found = (await client.block(height)).hash if sight.height > height else None
+            found = (await blocks.block(height)).hash if sight.height > height else None
         except PocketError:
             found = None  # pruned, or it just went away: nothing to compare
         return replace(sight, hash=found)

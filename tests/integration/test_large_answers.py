@@ -1,0 +1,78 @@
+"""Nodes of a busy chain: answers of megabytes, which come in many packets, and nodes that keep less than others."""
+
+import json
+
+import aiohttp
+import pytest
+
+from answers import everything, node, results_text, settled_row
+from shannon.chain.comet import CometClient
+from shannon.errors import ChainRefusal, ChainUnavailable
+
+
+def refused(text):
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "error": {"code": -32603, "message": "Internal error", "data": text}})
+
+
+def told(result):
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()
+
+
+PRUNED = refused("height 5 is not available, lowest height is 100").encode()
+
+
+async def test_ten_thousand_settlements_are_read_as_they_come():
+    def answer(method, params):
+        assert (method, params) == ("block_results", {"height": "5"})
+        return results_text(5, (settled_row("alice" if n % 1000 == 7 else "others", n) for n in range(10_000)))
+
+    async with node(answer) as address, aiohttp.ClientSession() as http:
+        comet = CometClient([address], http)
+        found = await comet.end_events(5, lambda e: e.attributes["supplier_operator_address"] == "alice")
+    assert [int(event.attributes["session_id"], 16) for event in found] == list(range(7, 10_000, 1000))
+
+
+async def test_an_answer_in_many_packets_is_read_whole():
+    commit = {
+        "signed_header": {
+            "header": {"height": "5", "time": "2026-01-01T00:00:00Z"},
+            "commit": {"block_id": {"hash": "AB" * 32}, "signatures": ["x" * 200] * 1000},
+        }
+    }
+    body = told(commit)
+    pieces = [body[at : at + 1000] for at in range(0, len(body), 1000)]
+    async with node(lambda method, params: pieces) as address, aiohttp.ClientSession() as http:
+        block = await CometClient([address], http).block(5)
+    assert (block.height, block.hash) == (5, b"\xab" * 32)
+
+
+async def test_a_small_answer_that_grows_without_end_is_refused():
+    pieces = [b'{"result":"', *[b"x" * 65_536] * 20]
+    async with node(lambda method, params: pieces) as address, aiohttp.ClientSession() as http:
+        with pytest.raises(ChainUnavailable, match="too large"):
+            await CometClient([address], http).block(5)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", told(None), told({"height": "5"})])
+async def test_what_is_no_answer_is_unavailable_and_never_an_empty_block(body):
+    async with node(lambda method, params: [body]) as address, aiohttp.ClientSession() as http:
+        with pytest.raises(ChainUnavailable):
+            await CometClient([address], http).end_events(5, everything)
+
+
+async def test_a_node_that_keeps_more_is_asked_after_one_that_refuses():
+    async with (
+        node(lambda method, params: [PRUNED]) as pruned,
+        node(lambda method, params: results_text(5, [settled_row("alice", 1)])) as archive,
+        aiohttp.ClientSession() as http,
+    ):
+        assert len(await CometClient([pruned, archive], http).end_events(5, everything)) == 1
+        with pytest.raises(ChainRefusal, match="lowest height is 100"):
+            await CometClient([pruned, pruned], http).end_events(5, everything)
+
+
+async def test_it_is_no_refusal_where_a_node_that_may_keep_more_is_away():
+    async with node(lambda method, params: [PRUNED]) as pruned, aiohttp.ClientSession() as http:
+        away = CometClient([pruned, type(pruned).parse("127.0.0.1:1", "http://127.0.0.1:1")], http)
+        with pytest.raises(ChainUnavailable, match="lowest height is 100"):
+            await away.end_events(5, everything)

@@ -1,0 +1,119 @@
+"""Settlement blocks are read once for all suppliers of a miner, and nobody waits for them for long."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from miner.settlements import NotReadYet, Settlements
+from shannon.chain.model import Event
+from shannon.errors import ChainRefusal, ChainUnavailable
+
+
+def settled(supplier, number=0):
+    return Event("pocket.tokenomics.EventClaimSettled", {"supplier_operator_address": supplier, "n": str(number)})
+
+
+class Source:
+    """A node: what it was asked, and a gate before each answer."""
+
+    def __init__(self, events, error=None):
+        self.events, self.error = events, error
+        self.asked = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.begun = asyncio.Event()
+
+    async def end_events(self, height, wanted):
+        self.asked.append(height)
+        self.begun.set()
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return tuple(filter(wanted, self.events))
+
+
+@contextlib.asynccontextmanager
+async def reading(source, ours=(), patience_seconds=10.0):
+    settlements = Settlements(source, lambda: ours, patience_seconds)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(settlements.run())
+        yield settlements
+        task.cancel()
+
+
+async def test_all_suppliers_are_told_of_one_block_by_one_question():
+    names = [f"supplier-{n}" for n in range(100)]
+    source = Source([settled(name, n) for n in range(3) for name in (*names, "somebody else")])
+    async with reading(source, names) as settlements:
+        async with asyncio.TaskGroup() as group:
+            tasks = {name: group.create_task(settlements.events(20, name)) for name in names}
+        for name, task in tasks.items():
+            assert task.result() == tuple(settled(name, n) for n in range(3))
+        assert await settlements.events(20, names[0]) == tasks[names[0]].result()
+    assert source.asked == [20]
+
+
+async def test_who_has_no_event_in_a_block_that_was_read_is_told_so():
+    async with reading(Source([settled("alice")]), ["alice", "bob"]) as settlements:
+        assert await settlements.events(20, "bob") == ()
+
+
+async def test_nobody_waits_longer_than_a_moment_that_is_the_same_for_all():
+    source = Source([settled("alice"), settled("bob")])
+    source.gate.clear()
+    async with reading(source, ["alice", "bob"], patience_seconds=0.05) as settlements:
+        for name in ("alice", "bob", "alice"):
+            with pytest.raises(NotReadYet, match="being read"):
+                await settlements.events(20, name)
+        source.gate.set()
+        question = settlements._questions[20]
+        await question.answered.wait()
+        assert await settlements.events(20, "alice") == (settled("alice"),)
+        assert await settlements.events(20, "bob") == (settled("bob"),)
+    assert source.asked == [20]
+
+
+@pytest.mark.parametrize("error", [ChainRefusal("pruned"), ChainUnavailable("no node")])
+async def test_what_reading_raised_is_told_and_the_next_question_reads_again(error):
+    source = Source([settled("alice")], error)
+    async with reading(source) as settlements:
+        with pytest.raises(type(error), match=str(error)):
+            await settlements.events(20, "alice")
+        source.error = None
+        assert await settlements.events(20, "alice") == (settled("alice"),)
+    assert source.asked == [20, 20]
+
+
+async def test_a_supplier_that_came_later_has_the_block_read_again():
+    source = Source([settled("alice"), settled("bob")])
+    async with reading(source, ["alice"]) as settlements:
+        assert await settlements.events(20, "alice") == (settled("alice"),)
+        assert await settlements.events(20, "bob") == (settled("bob"),)
+        assert await settlements.events(20, "alice") == (settled("alice"),)
+    assert source.asked == [20, 20]
+
+
+async def test_who_asks_while_the_block_is_being_read_for_others_asks_again():
+    source = Source([settled("alice"), settled("bob")])
+    source.gate.clear()
+    async with reading(source) as settlements:
+        first = asyncio.create_task(settlements.events(20, "alice"))
+        await source.begun.wait()
+        second = asyncio.create_task(settlements.events(20, "bob"))
+        await asyncio.sleep(0)
+        source.gate.set()
+        assert await first == (settled("alice"),)
+        with pytest.raises(NotReadYet, match="for others"):
+            await second
+        assert await settlements.events(20, "bob") == (settled("bob"),)
+
+
+async def test_the_oldest_block_is_read_first_and_a_bounded_number_is_kept():
+    source = Source([settled("alice")])
+    async with reading(source, ["alice"]) as settlements:
+        async with asyncio.TaskGroup() as group:
+            for height in range(200, 100, -1):
+                group.create_task(settlements.events(height, "alice"))
+        assert len(settlements._pages) == 64
+    assert source.asked == sorted(source.asked)
