@@ -6,6 +6,9 @@ from dataclasses import replace
 
 import grpc
 import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import RequestReceived
 
 from callers import grpc_call, grpc_web, http1, http2_raw
 from shannon.relays.envelope import HttpRequest, decode_http_response
@@ -126,6 +129,33 @@ async def test_grpc_backends_get_messages_and_metadata_and_their_trailers_come_b
             ("5",),
             ("no such thing: %C3%BC",),
         )
+
+
+class RefusesAtOnce(asyncio.Protocol):
+    """A gRPC backend that ends every call when it has seen its headers, as proxies do that ask for a password."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.h2 = H2Connection(H2Configuration(client_side=False))
+        self.h2.initiate_connection()
+        transport.write(self.h2.data_to_send())
+
+    def data_received(self, data):
+        for event in self.h2.receive_data(data):
+            if isinstance(event, RequestReceived):
+                headers = {":status": "200", "content-type": "application/grpc", "grpc-status": "16"}
+                self.h2.send_headers(event.stream_id, [*headers.items(), ("grpc-message", "who?")], end_stream=True)
+        self.transport.write(self.h2.data_to_send())
+
+
+async def test_a_backend_that_refuses_before_it_has_read_the_message_is_answered_with_its_own_status(redis, tmp_path):
+    server = await asyncio.get_running_loop().create_server(RefusesAtOnce, "127.0.0.1", 0)
+    url = f"grpc://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, all_transports(redis, tmp_path, backends={"grpc": {"urls": [url]}}) as (relayer, _):
+        for _ in range(20):
+            outcome = await grpc_call(relayer.url, grpc_request(relayer, "/a.B/Echo", b"one").encode())
+            envelope = decode_http_response(decode_relay_response(outcome.body).payload)
+            assert (envelope.headers["Grpc-Status"], envelope.headers["Grpc-Message"]) == (("16",), ("who?",))
 
 
 async def test_a_grpc_backend_that_is_away_is_no_relay(redis, tmp_path):

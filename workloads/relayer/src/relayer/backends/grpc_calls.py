@@ -5,7 +5,7 @@ Source: relay-lifecycle.md, section 11. Unary calls are streams of one message: 
 
 import base64
 import binascii
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
@@ -66,6 +66,28 @@ def _shown(metadata: Any) -> list[tuple[str, str]]:
     return rows
 
 
+def _begin(
+    channel: grpc.aio.Channel,
+    path: str,
+    messages: Sequence[bytes],
+    metadata: list[tuple[str, str | bytes]],
+    seconds: float,
+) -> Any:
+    """The call. One message goes out together with the headers and the end of the stream.
+
+    grpc.aio writes the messages of a stream after the headers; when the backend has ended the call by then (it needed
+    no more to refuse), the failed write hides the backend's status: INTERNAL, "Internal error from Core".
+    """
+    if len(messages) == 1:
+        return channel.unary_stream(path)(messages[0], metadata=metadata, timeout=seconds)
+
+    async def sent() -> AsyncIterator[bytes]:
+        for message in messages:
+            yield message
+
+    return channel.stream_stream(path)(sent(), metadata=metadata, timeout=seconds)
+
+
 async def call_grpc(
     channel: grpc.aio.Channel, path: str, request: HttpRequest, extra: Mapping[str, str], seconds: float, limit: int
 ) -> HttpResponse:
@@ -75,12 +97,7 @@ async def call_grpc(
     except DecodingError as error:
         raise Rejected(Reason.INVALID_REQUEST, f"the payload's body is not a gRPC message: {error}") from error
 
-    async def sent() -> AsyncIterator[bytes]:
-        for message in messages:
-            yield message
-
-    method = channel.stream_stream(path, request_serializer=None, response_deserializer=None)
-    call = method(sent(), metadata=metadata_of(request.headers, extra), timeout=seconds)
+    call = _begin(channel, path, messages, metadata_of(request.headers, extra), seconds)
     out = bytearray()
     try:
         async for message in call:
