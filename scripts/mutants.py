@@ -51,6 +51,18 @@ MUTANTS = [
            "tests/unit/test_native_trie.py::test_a_library_that_computes_something_else_is_not_used"),
     Mutant(f"{SHANNON}/chain/standing.py", "voices * 2 <= hashes.total()", "False",
            "tests/unit/test_standing.py::test_nodes_are_judged_by_what_most_of_them_say"),
+    Mutant("workloads/relayer/src/relayer/backends/grpc_calls.py", "if len(messages) == 1:", "if False:",
+           "tests/integration/test_grpc.py::"
+           "test_a_backend_that_refuses_before_it_has_read_the_message_is_answered_with_its_own_status"),
+    Mutant(f"{SHANNON}/transactions/sizes.py", "- _AROUND_LEAF) // 2", "- _AROUND_LEAF)",
+           "tests/unit/test_transaction_sizes.py::"
+           "test_a_largest_leaf_is_proven_in_one_transaction_however_deep_it_is_and_whatever_its_sibling"),
+    Mutant("workloads/relayer/src/relayer/pipeline.py", "if len(mined) > self._largest_leaf:", "if False:",
+           "tests/integration/test_relayer.py::"
+           "test_a_relay_that_no_proof_could_hold_is_served_and_neither_mined_nor_charged"),
+    Mutant(f"{MINER}/proofs.py", "error.refusal is Refusal.TOO_LARGE and len(pack) > 1", "False",
+           "tests/integration/test_proof_sizes.py::"
+           "test_proofs_that_a_node_finds_too_large_together_are_sent_in_halves"),
     Mutant(f"{SHANNON}/chain/end_events.py", "if self._place is not _Place.AFTER:", "if False:",
            "tests/unit/test_end_events.py::test_an_answer_that_ends_too_early_is_refused"),
     Mutant(f"{SHANNON}/chain/comet.py", "if told and len(told) == len(refusals):", "if told:",

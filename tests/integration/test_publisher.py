@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import pytest
 
@@ -89,6 +90,19 @@ async def test_a_full_queue_refuses_at_once(redis, tmp_path):
     for future in waiting:
         future.cancel()
     log.close()
+
+
+async def test_a_queue_is_full_of_bytes_as_well_and_has_room_again_when_they_are_recorded(redis, tmp_path):
+    large = replace(record(1), relay=bytes(1000))
+    async with publishing(redis, tmp_path, replace(FAST, queue_bytes=1000)) as publisher:
+        done = publisher.submit(large)
+        assert publisher.overloaded
+        with pytest.raises(LedgerFull):
+            publisher.submit(record(2))
+        await done
+        await publisher.drain()
+        assert not publisher.overloaded
+        await publisher.record(record(3))
 
 
 async def test_an_unreachable_redis_is_an_error_not_a_lost_acknowledgement(tmp_path):
@@ -342,3 +356,25 @@ def test_seals_and_groups_survive_json_and_refuse_garbage():
             Seal.decode(text)
         with pytest.raises(DecodingError):
             SignedGroup.decode(text)
+
+
+async def test_a_command_takes_four_megabytes_of_relays_and_what_is_appended_again_as_well(
+    redis, tmp_path, monkeypatch
+):
+    sizes = []
+    append = Publisher._append
+
+    async def listen(self, supplier, records, segment):
+        sizes.append(sum(len(record.relay) for record in records))
+        return await append(self, supplier, records, segment)
+
+    monkeypatch.setattr(Publisher, "_append", listen)
+    rows = [replace(record(number), relay=bytes(500_000) + b"%d" % number) for number in range(30)]
+    async with publishing(redis, tmp_path) as publisher:
+        await asyncio.gather(*(publisher.record(row) for row in rows))
+        assert len(sizes) > 3
+        assert max(sizes) < 4.6 * 2**20
+        sizes.clear()
+        await publisher.replay("test")
+        assert sum(sizes) == sum(len(row.relay) for row in rows)
+        assert max(sizes) < 4.6 * 2**20

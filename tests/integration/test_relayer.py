@@ -13,6 +13,7 @@ from ledger.connection import connect
 from ledger.seals import SealStore
 from pocket_api.relayminer import Recording, ResponseCompression
 from relayer import metrics
+from relayer.pipeline import LARGEST_LEAF
 from relays import KEYS, Backend, listening, relaying
 from servers import running_redis
 from shannon.crypto.ecdsa import signature_holds
@@ -335,3 +336,19 @@ async def test_small_answers_and_a_relayer_where_it_is_off_send_them_as_they_are
             request = relayer.request(body=folder.encode())
             _, headers, _ = await relayer.send(request, {"Accept-Encoding": "gzip"})
             assert "Content-Encoding" not in headers
+
+
+async def test_a_relay_that_no_proof_could_hold_is_served_and_neither_mined_nor_charged(redis, tmp_path):
+    async with relaying(redis, tmp_path, service={"maxBodyBytes": 5_000_000}) as relayer:
+        fits = relayer.request(body=b"x" * (LARGEST_LEAF - 2000))
+        assert (await relayer.send(fits))[0] == 200
+        assert len(await relayer.leaves()) == 1
+        name = KEYS.consumed(address("alice"), relayer.header().session_id)
+        spent = await redis.get(name)
+        assert spent
+        status, _, body = await relayer.send(relayer.request(body=b"y" * LARGEST_LEAF))
+        assert status == 200
+        assert decode_relay_response(body).payload
+        assert len(await relayer.leaves()) == 1
+        await relayer.budgets.drain()
+        assert await redis.get(name) == spent

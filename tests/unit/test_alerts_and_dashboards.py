@@ -35,6 +35,10 @@ CASES = {
         {'pocket_relayer_relays_not_recorded_total{reason="unavailable"}': "0x55 1x5"},
         {'pocket_relayer_relays_not_recorded_total{reason="unavailable"}': "9x60"},
     ),
+    "PocketRelaysUnprovable": (
+        {'pocket_relayer_relays_unprovable_total{service="eth"}': "0x50 1x10"},
+        {'pocket_relayer_relays_unprovable_total{service="eth"}': "7x60"},
+    ),
     "PocketRelaysRejected": (
         {"pocket_relayer_relays_rejected_total": "0+30x60", "pocket_relayer_relays_received_total": "0+100x60"},
         {"pocket_relayer_relays_rejected_total": "0+10x60", "pocket_relayer_relays_received_total": "0+100x60"},
@@ -200,10 +204,11 @@ def _expected(alert, fires):
         "PocketEndpointsBroken": {"supplier": "a"}, "PocketStakeRunwayLow": {"supplier": "a"},
         "PocketMinerStepsFail": {"step": "seal"}, "PocketWindowsTight": {"what": "claim"},
         "PocketSessionLost": {"outcome": "claim_missed"}, "PocketRelaysNotRecorded": {"reason": "unavailable"},
+        "PocketRelaysUnprovable": {"service": "eth"},
         "PocketChainDiverges": {"source": "divergent"}, "PocketChainNodesDiffer": {"standing": "behind"},
     }.get(alert["alert"], {})  # fmt: skip
     if alert["alert"] in ("PocketMinerAbsent", "PocketBlocksStale", "PocketSessionLost", "PocketForeignClaim",
-                          "PocketRelaysNotRecorded", "PocketChainDiverges"):  # fmt: skip
+                          "PocketRelaysNotRecorded", "PocketRelaysUnprovable", "PocketChainDiverges"):  # fmt: skip
         labels = {**labels, "namespace": "pocket", "pocket_network_relayminer": "main"}
     shown = {**labels, **alert["labels"]}
     told = [{"exp_labels": shown, "exp_annotations": alert["annotations"]}] if fires else []

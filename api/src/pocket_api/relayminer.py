@@ -56,6 +56,13 @@ class Chain(Model):
         ),
     ] = "0.000001upokt"
     gas_adjustment: float = Field(default=1.7, ge=1, le=10, description="Factor on simulated gas. Rolling.")
+    max_transaction_bytes: int = Field(
+        default=1_048_576,
+        ge=65_536,
+        le=104_857_600,
+        description="Largest transaction that the chain's nodes take (mempool.max_tx_bytes), bytes. Proofs are sent in "
+        "transactions below it; a relay that no such proof could hold is served and not mined. Rolling.",
+    )
     query_timeout_seconds: float = Field(
         default=5.0, gt=0, le=300, description="Deadline of one query over all nodes, seconds. Rolling."
     )

@@ -88,6 +88,8 @@ ROWS: Final = (
             Panel("Local logs", (("sum by (pod) (pocket_relayer_local_log_bytes{$pods})", "{{pod}}"),), "bytes"),
             Panel("Not recorded", (("sum by (reason) (increase(pocket_relayer_relays_not_recorded_total{$pods}[5m]))",
                                     "{{reason}}"),)),
+            Panel("Too large for a proof",
+                  (("sum by (service) (increase(pocket_relayer_relays_unprovable_total{$pods}[5m]))", "{{service}}"),)),
             Panel("Logs appended again", (("sum by (reason) (increase(pocket_relayer_ledger_replays_total{$pods}[5m]))",
                                            "{{reason}}"),)),
             Panel("Mirrored", (("sum(rate(pocket_miner_relays_mirrored_total{$pods}[5m]))", "by owners"),

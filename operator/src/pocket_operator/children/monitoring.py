@@ -38,6 +38,10 @@ ALERTS = (
         "critical", "Served relays could not be recorded: check Redis and the relayers' volumes",
     ),
     Alert(
+        "PocketRelaysUnprovable", 'increase(pocket_relayer_relays_unprovable_total{{{pods}}}[1h]) > 0', 0, "warning",
+        "Relays are served unpaid since their requests are too large for a proof",
+    ),
+    Alert(
         "PocketRelaysRejected", 'sum(rate(pocket_relayer_relays_rejected_total{{{pods}}}[5m])) > 0.2 * '
         'sum(rate(pocket_relayer_relays_received_total{{{pods}}}[5m]))', 10, "warning",
         "More than a fifth of the relays is refused",

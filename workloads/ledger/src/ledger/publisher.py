@@ -9,7 +9,7 @@ import contextlib
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from ledger.scripts import APPEND
 from ledger.wakes import Waker
 
 _REPLAY_BATCH = 256
+_BATCH_BYTES = 4 * 1024 * 1024
+"""Relays with requests of half a megabyte are few for one command, small ones are many."""
 _BEATS_PER_SEGMENT = 30
 _BUSY_SECONDS = 0.1
 
@@ -64,6 +66,7 @@ class PublisherLimits:
     """
 
     queue: int = 20_000
+    queue_bytes: int = 256 * 1024 * 1024
     batch: int = 512
     linger_seconds: float = 0.002
     linger_above: float = 0.85
@@ -102,6 +105,7 @@ class Publisher:
         self._on_replay = on_replay
         self._waker = waker
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(self._limits.queue)
+        self._queued_bytes = 0
         self._flushing = asyncio.Lock()
         self._incarnations: dict[str, str] = {}
         self._run_id = ""
@@ -119,7 +123,8 @@ class Publisher:
     @property
     def overloaded(self) -> bool:
         """Whether new relays should be refused before any work is done for them."""
-        return self._queue.full() or self._pressure >= self._limits.memory_mark
+        full = self._queue.full() or self._queued_bytes >= self._limits.queue_bytes
+        return full or self._pressure >= self._limits.memory_mark
 
     async def record(self, record: Record) -> None:
         """Records one relay; raises SessionClosed, LedgerUnavailable or LedgerFull."""
@@ -128,10 +133,10 @@ class Publisher:
     def submit(self, record: Record) -> "asyncio.Future[None]":
         """Queues one relay; the future ends as `record` does. Raises LedgerFull."""
         waiting = _Waiting(record, asyncio.get_running_loop().create_future())
-        try:
-            self._queue.put_nowait(waiting)
-        except asyncio.QueueFull:
-            raise LedgerFull("too many relays wait to be recorded") from None
+        if self._queue.full() or self._queued_bytes >= self._limits.queue_bytes:
+            raise LedgerFull("too many relays wait to be recorded")
+        self._queue.put_nowait(waiting)
+        self._queued_bytes += len(record.relay)
         return waiting.done
 
     async def run(self) -> None:
@@ -141,12 +146,14 @@ class Publisher:
             busy = self._busyness.read(asyncio.get_running_loop().time()) >= self._limits.linger_above
             if busy and self._limits.linger_seconds and not self._stopping:
                 await asyncio.sleep(self._limits.linger_seconds)
-            batch = [first]
-            while len(batch) < self._limits.batch:
+            batch, size = [first], len(first.record.relay)
+            while len(batch) < self._limits.batch and size < _BATCH_BYTES:
                 try:
-                    batch.append(self._queue.get_nowait())
+                    waiting = self._queue.get_nowait()
                 except asyncio.QueueEmpty:
                     break
+                batch.append(waiting)
+                size += len(waiting.record.relay)
             try:
                 await self._flush(batch)
             finally:
@@ -154,6 +161,7 @@ class Publisher:
                     if not waiting.done.done():
                         waiting.done.set_exception(LedgerUnavailable("the recorder was stopped"))
                         waiting.done.exception()
+                    self._queued_bytes -= len(waiting.record.relay)
                     self._queue.task_done()
 
     async def drain(self) -> None:
@@ -270,8 +278,7 @@ class Publisher:
                 if not segment.refused((record.supplier, record.session_id)):
                     batches[record.supplier].append(record)
             for supplier, records in batches.items():
-                for start in range(0, len(records), _REPLAY_BATCH):
-                    chunk = records[start : start + _REPLAY_BATCH]
+                for chunk in _chunks(records):
                     async with self._flushing:
                         closed = await self._append(supplier, chunk, segment)
                     self.counters.replayed += sum(r.session_id not in closed for r in chunk)
@@ -304,6 +311,20 @@ class Publisher:
         if session_id in done_sessions or segment.refused(pair):
             return True
         return bool(ours and theirs and _reached(theirs, ours))
+
+
+def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """The records in their order, by what one command takes."""
+    chunk: list[Record] = []
+    size = 0
+    for record in records:
+        if chunk and (len(chunk) == _REPLAY_BATCH or size >= _BATCH_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(record)
+        size += len(record.relay)
+    if chunk:
+        yield chunk
 
 
 def _reached(theirs: str, ours: str) -> bool:

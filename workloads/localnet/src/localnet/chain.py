@@ -14,6 +14,7 @@ from localnet.verification import failure_of
 from shannon.chain.model import Event, TransactionResult
 from shannon.sessions.grid import SharedParams
 from shannon.transactions.build import transaction_hash
+from shannon.transactions.sizes import MAX_TRANSACTION_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Chain:
         self.genesis = genesis
         self.block_seconds = genesis.block_seconds
         self.faults = Faults()
+        self.max_transaction_bytes = MAX_TRANSACTION_BYTES
         self.blocks: dict[int, CommittedBlock] = {}
         self.transactions: dict[str, IncludedTransaction] = {}
         self._hash_of = hash_of or (lambda height, content: hashlib.sha256(content).digest())
@@ -118,6 +120,8 @@ class Chain:
             return TransactionResult(tx_hash, *self.faults.refuse.pop(0))
         if tx_hash in self._known:
             return TransactionResult(tx_hash, 19, "sdk", "")
+        if len(raw) > self.max_transaction_bytes:
+            return TransactionResult(tx_hash, 21, "sdk", "")
         try:
             transaction = ante.decode(raw)
             trial = self._check_state.copy()

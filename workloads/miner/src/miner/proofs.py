@@ -20,9 +20,11 @@ from shannon.errors import ChainError
 from shannon.smst.digest import Root
 from shannon.transactions.build import Message, submit_proof_message
 from shannon.transactions.refusals import Refusal
+from shannon.transactions.sizes import MAX_TRANSACTION_BYTES, packs
 
 _LOG = logging.getLogger("miner.proofs")
 _RESEND_BLOCKS = 2
+_Built = tuple[TrackedSession, Message]
 
 
 def requirement_of(
@@ -48,6 +50,7 @@ class ProofDesk:
     sender: Sender
     fees: FeeBook
     store: SealStore
+    max_transaction_bytes: int = MAX_TRANSACTION_BYTES
     _sent: dict[str, int] = field(default_factory=dict)
     _seeds: dict[int, bytes] = field(default_factory=dict)
 
@@ -80,15 +83,35 @@ class ProofDesk:
             metrics.REQUIREMENTS.labels("yes" if required else "no").inc()
 
     async def prove(self, sessions: Sequence[TrackedSession], block: Block, params: ProofParams) -> None:
-        """Sends the proofs of sessions with one end height; a bad one does not take the others with it."""
+        """Sends the proofs of sessions with one end height, in as many transactions as their size takes.
+
+        A bad one does not take the others with it. Raises the first error when all have been tried.
+        """
         due = [
             s for s in sessions if block.height >= self._sent.get(s.header.session_id, -_RESEND_BLOCKS) + _RESEND_BLOCKS
         ]
-        built: list[tuple[TrackedSession, Message]] = []
+        built: list[_Built] = []
         for session in due:
             message = await self._build(session)
             if message is not None:
                 built.append((session, message))
+        waiting = packs(built, lambda row: row[1], self.max_transaction_bytes)
+        failure: SendError | None = None
+        while waiting:
+            pack = waiting.pop(0)
+            try:
+                await self._send(pack, block, params)
+            except SendError as error:
+                if error.refusal is Refusal.TOO_LARGE and len(pack) > 1:
+                    half = len(pack) // 2
+                    waiting[:0] = [pack[:half], pack[half:]]
+                    continue
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    async def _send(self, built: list[_Built], block: Block, params: ProofParams) -> None:
+        """One transaction; what the chain says can never succeed is left out of it. Raises SendError."""
         while built:
             windows = built[0][0].windows
             close = windows.proof_close if windows else block.height + 2

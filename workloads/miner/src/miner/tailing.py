@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from ledger.tail import Entry, Tail
 from miner import metrics
+from miner.appetite import Appetite
 from miner.dead_letters import DeadLetters
 from miner.gate import Refused, Terms, leaf_of
 from miner.mirror import Mirror
@@ -46,6 +47,7 @@ class Tailer:
         self._incarnation: str | None = None  # None: not asked yet
         # Tail loop and sealing both read; a position must never go back because the slower one finished last.
         self._reading = asyncio.Lock()
+        self._appetite = Appetite()
         # Grows with every reread: what was read before it must not move a position.
         self._generation = 0
 
@@ -190,18 +192,24 @@ class Tailer:
         session.terms = Terms(self.supplier, header, difficulty.target_hash, units)
         return True
 
-    async def tail_once(self, count: int = 500) -> int:
-        """Mirrors what is new; the number of entries read. Raises what Redis and the volume raise."""
+    async def tail_once(self, count: int | None = None) -> int:
+        """Mirrors what is new, at most `count` of each session; the number of entries read.
+
+        Raises what Redis and the volume raise.
+        """
         async with self._reading:
             return await self._tail_once(count)
 
-    async def _tail_once(self, count: int) -> int:
+    async def _tail_once(self, most: int | None) -> int:
         positions = {}
         for session_id, session in list(self._sessions.items()):
             if await self.learn_terms(session):
                 positions[session_id] = session.position
         generation, incarnation = self._generation, self._incarnation or ""
+        count = most or self._appetite.count(len(positions))
         read = await self._tail.read(positions, count)
+        sizes = [len(entry.relay) for entries in read.values() for entry in entries]
+        self._appetite.had(len(sizes), sum(sizes))
         marks = {}
         total = 0
         for session_id, entries in read.items():

@@ -12,6 +12,9 @@ MINED = Counter("pocket_relayer_relays_mined_total", "Relays recorded in the led
 NOT_APPLICABLE = Counter(
     "pocket_relayer_relays_skipped_difficulty_total", "Served relays that do not meet the difficulty.", ["service"]
 )
+UNPROVABLE = Counter(
+    "pocket_relayer_relays_unprovable_total", "Relays served and not mined: no proof could hold them.", ["service"]
+)
 REJECTED = Counter(
     "pocket_relayer_relays_rejected_total", "Relays refused.", ["service", "transport", "reason"]
 )  # fmt: skip

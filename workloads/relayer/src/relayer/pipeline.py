@@ -30,6 +30,7 @@ from shannon.relays.difficulty import is_applicable
 from shannon.relays.envelope import STREAM_DELIMITER, Headers, HttpResponse
 from shannon.relays.messages import RelayResponse, relay_hash
 from shannon.relays.wire import bytes_field
+from shannon.transactions.sizes import MAX_TRANSACTION_BYTES, largest_leaf
 
 _LATELY = 50_000  # mined relays that are remembered to notice equal ones
 
@@ -54,6 +55,9 @@ class StreamedAnswer:
     pieces: AsyncGenerator[bytes, None]
 
 
+LARGEST_LEAF = largest_leaf(MAX_TRANSACTION_BYTES)
+
+
 class RelayPipeline:
     """Everything a transport calls; holds no connection of its own."""
 
@@ -70,6 +74,7 @@ class RelayPipeline:
         clock: Callable[[], float],
         recording: Recording = Recording.STRICT,
         tracing: Tracing = NO_TRACING,
+        largest_leaf: int = LARGEST_LEAF,
     ) -> None:
         self.catalog = catalog
         self.height = height
@@ -80,6 +85,7 @@ class RelayPipeline:
         self._keys = keys
         self._clock = clock
         self._recording = recording
+        self._largest_leaf = largest_leaf
         self._tracing = tracing
         self.recent = Recent(clock)
         self._paid, self._simulated = PaidAccounts(self.recent), SimulatedAccounts(self.recent)
@@ -258,16 +264,21 @@ class RelayPipeline:
         """
         if not metered.paid:
             return
+        mined = bytes_field(1, relay.request.encode()) + bytes_field(2, response.without_payload().encode())
+        if len(mined) > self._largest_leaf:
+            # A leaf that cannot be proven earns a penalty where it should earn a price.
+            metrics.UNPROVABLE.labels(relay.service.id).inc()
+            self.refund(metered)
+            return
         try:
-            await self._record(relay, admitted, response)
+            await self._record(relay, admitted, mined)
         except Rejected as rejected:
             if rejected.reason is not Reason.NOT_RECORDED:
                 self.refund(metered)
             raise
 
-    async def _record(self, relay: Relay, admitted: Admitted, response: RelayResponse) -> None:
+    async def _record(self, relay: Relay, admitted: Admitted, mined: bytes) -> None:
         service_id = relay.service.id
-        mined = bytes_field(1, relay.request.encode()) + bytes_field(2, response.without_payload().encode())
         found = relay_hash(mined)
         if not is_applicable(found, admitted.target_hash):
             metrics.NOT_APPLICABLE.labels(service_id).inc()

@@ -50,6 +50,7 @@ from shannon.debug import Debug
 from shannon.errors import ConfigurationError, PocketError
 from shannon.keys.loading import KeySet, load_supplier_keys
 from shannon.logs import set_level
+from shannon.transactions.sizes import largest_leaf
 from shannon.vitals import VERSION, Pulse
 
 _LOG = logging.getLogger("relayer.worker")
@@ -186,6 +187,7 @@ class Worker:
             clock=time.monotonic,
             recording=config.recording,
             tracing=tracing,
+            largest_leaf=largest_leaf(config.chain.max_transaction_bytes),
         )
 
         def ready_problem() -> str | None:

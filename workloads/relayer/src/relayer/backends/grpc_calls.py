@@ -79,13 +79,13 @@ def _begin(
     no more to refuse), the failed write hides the backend's status: INTERNAL, "Internal error from Core".
     """
     if len(messages) == 1:
-        return channel.unary_stream(path)(messages[0], metadata=metadata, timeout=seconds)
+        return channel.unary_stream(path, None, None)(messages[0], metadata=metadata, timeout=seconds)
 
     async def sent() -> AsyncIterator[bytes]:
         for message in messages:
             yield message
 
-    return channel.stream_stream(path)(sent(), metadata=metadata, timeout=seconds)
+    return channel.stream_stream(path, None, None)(sent(), metadata=metadata, timeout=seconds)
 
 
 async def call_grpc(

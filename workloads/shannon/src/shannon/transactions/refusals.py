@@ -20,6 +20,7 @@ class Refusal(enum.Enum):
     MORE_GAS = "the gas limit is too low"
     FEE_TOO_LOW = "the gas price is below the node's minimum"
     POISON = "one message can never succeed"
+    TOO_LARGE = "nodes take no transaction so large"
     PROGRAMMING = "the transaction is malformed"
     RETRY = "try again"
 
@@ -56,6 +57,7 @@ _CODES = {
     15: Refusal.PROGRAMMING,
     19: Refusal.ACCEPTED_BEFORE,
     20: Refusal.RETRY,
+    21: Refusal.TOO_LARGE,
     30: Refusal.NEW_TIMESTAMP,
     32: Refusal.ACCOUNT,
     42: Refusal.NEW_TIMESTAMP,

@@ -1,0 +1,56 @@
+"""Proofs of many sessions, and of large relays, on a chain whose nodes take transactions of a bounded size.
+
+Windows of these worlds: sessions of 10 blocks, claims in 12…16, proofs in 16…20, settlement in 20.
+"""
+
+import pytest
+
+from mine import mine
+from shannon.transactions.refusals import Refusal
+from world import World
+
+pytestmark = pytest.mark.redis
+
+SERVICES = tuple(f"service-{number}" for number in range(5))
+
+
+async def settled_by(alice):
+    """Actions of the proofs' transactions, when every session is settled."""
+    headers = [alice.header(service=service) for service in SERVICES]
+    for header in headers:
+        await alice.record(alice.relays(header, 3))
+    await alice.to(21)
+    assert {row["outcome"] for row in alice.outcomes().values()} == {"settled"}
+    assert len(alice.outcomes()) == len(SERVICES)
+    kind = "/pocket.proof.MsgSubmitProof"
+    return [len(t.actions) for t in alice.chain.transactions.values() if t.actions[0] == kind]
+
+
+async def test_proofs_of_one_session_end_go_into_as_many_transactions_as_their_size_takes(redis, tmp_path):
+    async with mine(redis, tmp_path, World(services=SERVICES)) as alice:
+        alice.miner.proofs.max_transaction_bytes = 6000
+        assert await settled_by(alice) == [2, 2, 1]
+
+
+async def test_proofs_that_a_node_finds_too_large_together_are_sent_in_halves(redis, tmp_path):
+    async with mine(redis, tmp_path, World(services=SERVICES)) as alice:
+        # The claims of five sessions fit, their proofs do not, and nobody told the miner.
+        await alice.to(2)
+        alice.chain.max_transaction_bytes = 5000
+        assert await settled_by(alice) == [2, 1, 2]
+
+
+async def test_a_transaction_that_is_refused_does_not_take_the_others_with_it(redis, tmp_path):
+    async with mine(redis, tmp_path, World(services=SERVICES)) as alice:
+        alice.miner.proofs.max_transaction_bytes = 6000
+        for service in SERVICES:
+            await alice.record(alice.relays(alice.header(service=service), 3))
+        await alice.to(15)
+        alice.chain.faults.refuse.append((20, "sdk", "mempool is full"))
+        await alice.block()
+        assert alice.chain.height == 16
+        sent = alice.miner.proofs._sent
+        assert len(sent) == 3, "the second and third transactions went out"
+        await alice.to(21)
+        assert {row["outcome"] for row in alice.outcomes().values()} == {"settled"}
+        assert Refusal.RETRY.name.lower() not in {row.get("reason") for row in alice.outcomes().values()}

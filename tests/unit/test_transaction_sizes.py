@@ -1,0 +1,57 @@
+"""What goes on chain fits into what its nodes take."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shannon.relays.messages import SessionHeader
+from shannon.smst import digest as d
+from shannon.smst.bulk import LeafContent, LeafSet
+from shannon.transactions.build import Message, Timestamp, TransactionPlan, sign_transaction, submit_proof_message
+from shannon.transactions.refusals import Refusal, classify
+from shannon.transactions.sizes import MAX_TRANSACTION_BYTES, largest_leaf, packs
+from world import address, key
+
+URL = "/pocket.proof.MsgSubmitProof"
+HEADER = SessionHeader(address("app"), "s" * 42, "f" * 64, 2**62, 2**62 + 9)
+
+
+def signed(messages):
+    plan = TransactionPlan(tuple(messages), "c" * 50, 2**63, 2**63, 2**62, Timestamp(2**40, 999_999_999))
+    return sign_transaction(plan, key("alice")).raw
+
+
+@given(st.lists(st.integers(0, 9000), max_size=40), st.integers(4096, 20_000))
+def test_packs_hold_everything_in_order_and_each_fits_or_is_one_message(sizes, most):
+    messages = [Message(URL, bytes(size)) for size in sizes]
+    made = packs(messages, lambda message: message, most)
+    assert [message for pack in made for message in pack] == messages
+    for pack in made:
+        assert pack
+        assert len(pack) == 1 or len(signed(pack)) <= most
+
+
+def test_what_fits_together_goes_together():
+    messages = [Message(URL, bytes(1000))] * 100
+    assert [len(pack) for pack in packs(messages, lambda message: message, MAX_TRANSACTION_BYTES)] == [100]
+    assert packs([], lambda message: message, MAX_TRANSACTION_BYTES) == []
+
+
+@pytest.mark.parametrize("most", [65_536, MAX_TRANSACTION_BYTES])
+@pytest.mark.parametrize("wanted", [0, 128, 255])
+def test_a_largest_leaf_is_proven_in_one_transaction_however_deep_it_is_and_whatever_its_sibling(most, wanted):
+    # Beside the leaf on each level of the trie is another one, as large: no trie can have a longer proof.
+    base = int.from_bytes(b"\xa5" * 32, "big")
+    paths = sorted(number.to_bytes(32, "big") for number in [base, *(base ^ 1 << bit for bit in range(256))])
+    value = bytes(largest_leaf(most))
+    leaves = LeafSet([(path, d.leaf_digest(path, value, 1)) for path in paths])
+    path = (base ^ 1 << wanted).to_bytes(32, "big")
+    proof = leaves.closest_proof(path, lambda leaf: LeafContent(value, 1)).compact().marshal()
+    raw = signed([submit_proof_message(address("alice"), HEADER, proof)])
+    assert len(raw) <= most
+    if wanted == 0:
+        assert len(raw) > most - 20_000, "no more room is left unused than needed"
+
+
+def test_a_node_that_takes_no_such_transaction_is_understood():
+    assert classify(21, "sdk", "") is Refusal.TOO_LARGE
