@@ -219,3 +219,22 @@ async def test_many_who_ask_the_chain_the_same_at_once_are_one_query(redis):
         assert len(set(await asyncio.gather(*others))) == 1, "who leaves takes nobody with him"
         assert client.counters.chain == 1
         await client.close()
+
+
+@pytest.mark.redis
+async def test_what_a_process_keeps_of_answers_is_bounded_in_bytes(net, redis):
+    localnet, _, _, _ = net
+    node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
+    app, clock = World().application("eth"), [0.0]
+    chain = CachedChain([node], redis, Keys("cache"), clock=lambda: clock[0], most_bytes=1000)
+    for height in range(1, 40):
+        await chain.shared_params(height)
+        await chain.application(app)
+        kept = [answer for _, answer in chain._memory.values()]
+        assert sum(map(len, kept)) == chain._memory_bytes <= 1000
+    assert len(kept) > 3
+    clock[0] = 100.0  # what is asked for again takes the place of what it was
+    await chain.application(app)
+    chain.forget()
+    assert sum(len(answer) for _, answer in chain._memory.values()) == chain._memory_bytes
+    await chain.close()

@@ -33,6 +33,7 @@ from shannon.sessions.grid import SharedParams
 _LOG = logging.getLogger("ledger.chain_cache")
 _WITNESS_MILLISECONDS: Final = 6 * 3600 * 1000
 _DECODED_SECONDS: Final = 1.0
+_MOST_BYTES: Final = 32 * 1024 * 1024
 T = TypeVar("T")
 
 # Seconds an answer may serve. Answers at a height never change; an application's record decides the ring
@@ -101,6 +102,7 @@ class CachedChain(ChainClient):
         timeout_seconds: float = 5.0,
         standings: Standings | None = None,
         entries: int = 20_000,
+        most_bytes: int = _MOST_BYTES,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -110,6 +112,8 @@ class CachedChain(ChainClient):
         self._clock = clock
         self._wall_clock = wall_clock
         self._entries = entries
+        self._most_bytes = most_bytes
+        self._memory_bytes = 0
         self._memory: OrderedDict[Question, tuple[float, bytes]] = OrderedDict()
         self._witnessed: OrderedDict[tuple[str, str, int], None] = OrderedDict()
         self._asking = Once()
@@ -143,10 +147,20 @@ class CachedChain(ChainClient):
             await self._follow((method, question))
         # What was to be forgotten while it was asked is answered, and not kept.
         if generation == self.generation or method not in CHANGING:
-            self._memory[method, question] = (self._clock() + lifetime, answer)
-        while len(self._memory) > self._entries:
-            self._memory.popitem(last=False)
+            self._keep((method, question), self._clock() + lifetime, answer)
         return answer
+
+    def _keep(self, question: Question, until: float, answer: bytes) -> None:
+        """The oldest answers leave: a session with its suppliers is kilobytes, and there are hundreds every hour."""
+        self._drop(question)
+        self._memory[question] = (until, answer)
+        self._memory_bytes += len(answer)
+        while len(self._memory) > self._entries or self._memory_bytes > self._most_bytes:
+            self._drop(next(iter(self._memory)))
+
+    def _drop(self, question: Question) -> None:
+        _, answer = self._memory.pop(question, (0.0, b""))
+        self._memory_bytes -= len(answer)
 
     def shared_key(self, question: Question) -> str:
         """Where Redis holds an answer."""
@@ -252,7 +266,7 @@ class CachedChain(ChainClient):
         """Forgets one answer of the process's memory, None: all that can change."""
         self.generation += 1
         if question is not None:
-            self._memory.pop(question, None)
+            self._drop(question)
             return
         for known in [known for known in self._memory if known[0] in CHANGING]:
-            del self._memory[known]
+            self._drop(known)
