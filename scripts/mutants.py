@@ -63,6 +63,12 @@ MUTANTS = [
     Mutant(f"{MINER}/proofs.py", "error.refusal is Refusal.TOO_LARGE and len(pack) > 1", "False",
            "tests/integration/test_proof_sizes.py::"
            "test_proofs_that_a_node_finds_too_large_together_are_sent_in_halves"),
+    Mutant(f"{MINER}/trie_pool.py", "!= leaf_digest(leaf, found.value, found.weight)", "== b''",
+           "tests/integration/test_volume_damage.py::"
+           "test_a_relay_that_changed_on_the_disk_is_not_proven_with_but_read_again"),
+    Mutant(f"{MINER}/supplier_miner.py", "if damage_of(error) is not None:", "if False:",
+           "tests/integration/test_volume_damage.py::"
+           "test_a_relay_that_changed_on_the_disk_is_not_proven_with_but_read_again"),
     Mutant(f"{SHANNON}/chain/end_events.py", "if self._place is not _Place.AFTER:", "if False:",
            "tests/unit/test_end_events.py::test_an_answer_that_ends_too_early_is_refused"),
     Mutant(f"{SHANNON}/chain/comet.py", "if told and len(told) == len(refusals):", "if told:",

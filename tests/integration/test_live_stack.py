@@ -1,9 +1,11 @@
 """The stack of real processes: keys come and go, workers are told to stop under load."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 import signal
+import sqlite3
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -144,6 +146,37 @@ async def test_services_change_in_all_workers_while_they_serve_and_a_broken_file
         put(good)
         await all_answer(200)
         assert stack.processes["relayer"].starts == 1
+
+
+async def test_a_miner_whose_files_are_damaged_sets_them_aside_and_reads_the_relays_again(stack):
+    miner = stack.processes["miner"]
+    async with aiohttp.ClientSession() as http, ChainClient([node(stack)]) as chain:
+        sending = Sending(stack, http, chain)
+        assert [await sending.relay() for _ in range(12)] == [200] * 12
+        async with asyncio.timeout(60):
+            while await asyncio.to_thread(mirrored, stack) != 12:
+                pass
+            miner.kill()
+            for path in (*stack.folder.rglob("end-*.sqlite"), *stack.folder.rglob("audit.sqlite")):
+                path.write_bytes(b"bytes that nobody wrote" * 1000)
+                path.with_name(path.name + "-wal").unlink()
+            miner.start()
+            while await asyncio.to_thread(mirrored, stack) != 12:
+                assert miner.running
+    assert {path.name for path in stack.folder.rglob("*.damaged-1")} == {
+        "end-200.sqlite.damaged-1",
+        "audit.sqlite.damaged-1",
+    }
+    assert "a file was damaged" in miner.log.read_text()
+
+
+def mirrored(stack):
+    """Relays on the miner's volume."""
+    total = 0
+    for path in stack.folder.rglob("end-*.sqlite"):
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path, timeout=0)) as database:
+            total += database.execute("SELECT count(*) FROM leaf").fetchone()[0]
+    return total
 
 
 def test_metrics_of_all_workers_are_merged_and_no_secret_is_in_any_output(stack):

@@ -4,6 +4,7 @@ import pytest
 
 from ledger.seals import Seal
 from miner.audit import Audit, AuditError, Outcome
+from miner.report import Reports
 
 
 @pytest.fixture
@@ -98,3 +99,58 @@ def test_the_last_outcomes_come_in_order(audit):
     for number in range(1, 6):
         audit.record(outcome(number))
     assert names(audit.recent(2)) == ["session 4", "session 5"]
+
+
+def reported(audit):
+    return {
+        address: (row["earned_upokt"], row["last"], row["lost_recently"])
+        for address, row in Reports(audit).rows().items()
+    }
+
+
+def paid(number, upokt, supplier="pokt1a", name="settled"):
+    return Outcome(supplier, f"session {number}", name, "SETTLED", "", number * 10, {"settled_upokt": upokt})
+
+
+def test_figures_outlive_the_outcomes_they_come_from_and_later_ones_are_added(audit):
+    for number in range(1, 6):
+        audit.record(paid(number, number))
+    reports = Reports(audit)
+    for number in range(6, 9):
+        if audit.record(paid(number, number)):
+            reports.of("pokt1a").ended({"outcome": "settled", "session_id": f"session {number}", "height": number * 10,
+                                        "details": {"settled_upokt": number}})  # fmt: skip
+    reports.keep()
+    before = reported(audit)
+    assert before["pokt1a"][0] == 36
+    assert audit.prune(1000) == 8
+    assert reported(audit) == before
+    audit.record(paid(9, 4))
+    audit.record(paid(10, 0, name="claim_missed"))
+    earned, last, lost = reported(audit)["pokt1a"]
+    assert (earned, lost) == (40, 1)
+    assert last["settlement"] == "session 9 at 90"
+    assert last["loss"].startswith("session 10 at 100: claim_missed")
+
+
+def test_a_start_reads_the_outcomes_after_the_kept_figures_only(audit):
+    for number in range(1, 6):
+        audit.record(paid(number, number))
+    Reports(audit).keep()
+    audit._database.execute("UPDATE outcome SET body='{}' WHERE number<=5")
+    audit.record(paid(6, 10))
+    assert reported(audit)["pokt1a"][0] == 25
+    with pytest.raises(AuditError, match="entry 1 was altered"):
+        audit.outcomes()
+
+
+def test_an_altered_trail_is_said_and_keeps_no_miner_from_its_work(audit, caplog):
+    for number in range(1, 4):
+        audit.record(paid(number, 1))
+    audit._database.execute(
+        "UPDATE outcome SET body=replace(body, '\"settled_upokt\":1', '\"settled_upokt\":9') WHERE number=2"
+    )
+    assert reported(audit)["pokt1a"][0] == 11
+    assert "audit entry 2 was altered" in caplog.text
+    audit._database.execute("INSERT OR REPLACE INTO meta VALUES ('summary', 'no JSON')")
+    assert reported(audit)["pokt1a"][0] == 11

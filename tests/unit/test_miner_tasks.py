@@ -13,6 +13,7 @@ from localnet.chain import Chain
 from miner import metrics
 from miner.audit import Audit
 from miner.board import BlockBoard
+from miner.damage import VolumeDamaged
 from miner.fleet import Fleet
 from miner.report import Reports
 from miner.running import Running
@@ -225,6 +226,30 @@ async def test_what_nobody_foresaw_ends_neither_the_supplier_nor_the_others(monk
     await until(lambda: len(failing) >= 3)
     assert set(made.running) == {"a", "b"}
     assert not any(task.done() for task in made._tasks.values())
+    await made.stop()
+
+
+@pytest.mark.parametrize("where", ["tail", "on_block"])
+async def test_a_damaged_volume_is_told_to_whoever_can_end_the_miner_and_not_tried_again(where):
+    made, suppliers = fleet("a", "b")
+
+    async def malformed(*_):
+        raise VolumeDamaged("/data/mirror/end-10.sqlite")
+
+    def miner(name, epoch, confirm):
+        supplier = Supplier(name)
+        if name == "a":
+            setattr(supplier, where, malformed)
+        return supplier
+
+    suppliers.miner = miner
+    made._board.post(block(1))
+    for shard in range(4):
+        await made.gained(shard, 1)
+    found = await asyncio.wait_for(made.damage, 10)
+    assert found.path == "/data/mirror/end-10.sqlite"
+    await until(made._tasks["a"].done)
+    assert not made._tasks["b"].done()
     await made.stop()
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -233,14 +233,52 @@ class Audit:
 
     def outcomes(self) -> list[dict[str, Any]]:
         """All outcomes in order; raises AuditError where the chain of hashes is broken."""
-        pruned = self._database.execute("SELECT value FROM meta WHERE name='pruned'").fetchone()
-        previous = pruned[0] if pruned else _FIRST
         found = []
-        for number, body, before, link in self._database.execute(
-            "SELECT number, body, previous, hash FROM outcome ORDER BY number"
-        ):
-            if before != previous or link != _link(previous, body):
-                raise AuditError(f"audit entry {number} was altered, or one before it is missing")
-            previous = link
-            found.append(json.loads(body))
+        for _, outcome, problem in self._rows(0):
+            if problem:
+                raise AuditError(problem)
+            found.append(outcome)
         return found
+
+    def after(self, number: int) -> tuple[list[dict[str, Any]], int, str]:
+        """Outcomes after the numbered one, the number of the last, and what is wrong with their chain of hashes."""
+        found, problems = [], []
+        for last, outcome, problem in self._rows(number):
+            found.append(outcome)
+            number = last
+            problems += [problem] if problem else []
+        return found, number, problems[0] if problems else ""
+
+    def _rows(self, after: int) -> Iterator[tuple[int, dict[str, Any], str]]:
+        """Number, outcome and, where the chain of hashes is broken there, how."""
+        known = self._database.execute(
+            "SELECT hash FROM outcome WHERE number=? UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1",
+            (after,),
+        ).fetchone()
+        previous = known[0] if known else _FIRST
+        for number, body, before, link in self._database.execute(
+            "SELECT number, body, previous, hash FROM outcome WHERE number>? ORDER BY number", (after,)
+        ):
+            broken = before != previous or link != _link(previous, body)
+            previous = link
+            text = f"audit entry {number} was altered, or one before it is missing" if broken else ""
+            yield number, json.loads(body), text
+
+    def summary(self) -> tuple[int, Mapping[str, Any]]:
+        """What was kept of outcomes up to a number; (0, nothing) at first."""
+        row = self._database.execute("SELECT value FROM meta WHERE name='summary'").fetchone()
+        try:
+            kept = json.loads(row[0]) if row else {}
+            return int(kept.get("number", 0)), dict(kept.get("suppliers", {}))
+        except (ValueError, TypeError, AttributeError):
+            return 0, {}
+
+    def keep_summary(self, number: int, suppliers: Mapping[str, Any]) -> None:
+        """Keeps what outcomes up to a number come to: it outlives them, and a start reads the later ones only."""
+        text = json.dumps({"number": number, "suppliers": dict(suppliers)})
+        self._database.execute("INSERT OR REPLACE INTO meta VALUES ('summary', ?)", (text,))
+
+    def last_number(self) -> int:
+        """The number of the last outcome."""
+        row = self._database.execute("SELECT seq FROM sqlite_sequence WHERE name='outcome'").fetchone()
+        return int(row[0]) if row else 0

@@ -18,6 +18,7 @@ from ledger.shards import shard_of
 from ledger.wakes import WakeReader
 from miner import metrics
 from miner.board import BlockBoard
+from miner.damage import VolumeDamaged, damage_of
 from miner.running import TROUBLE, Running
 from miner.standby import Standby, drop_leftovers
 from miner.suppliers import Suppliers
@@ -51,6 +52,7 @@ class Fleet:
         self._epochs: dict[int, int] = {}
         self._running: dict[str, Running] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.damage: asyncio.Future[VolumeDamaged] = asyncio.get_running_loop().create_future()
         self._standbys: dict[str, Standby] = {}
         self._due: set[str] = set()
         self._shards: dict[str, int] = {}
@@ -108,6 +110,7 @@ class Fleet:
         try:
             self._suppliers.audit.keep_epoch(shard, epoch)
         except sqlite3.Error as error:
+            self._hurt(error)
             # The Lease and Redis know it too.
             _LOG.warning("the volume took no epoch: %s. Free space on it.", error)
         self._epochs[shard] = epoch
@@ -187,10 +190,19 @@ class Fleet:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     return  # a group whose child failed in the same moment swallows the cancellation
+                if self._hurt(error):
+                    return
                 metrics.ERRORS.labels("unforeseen").inc()
                 _LOG.error("mining a supplier failed and is started again", exc_info=error,
                            extra={"fields": {"supplier": running.supplier.supplier}})  # fmt: skip
                 await asyncio.sleep(_AGAIN_SECONDS)
+
+    def _hurt(self, error: BaseException) -> bool:
+        """Whether an error tells that the volume is damaged; who waits for `damage` is told."""
+        found = damage_of(error)
+        if found is not None and not self.damage.done():
+            self.damage.set_result(found)
+        return found is not None
 
     # Loops.
 
@@ -202,6 +214,7 @@ class Fleet:
                     _LOG.info("keys changed", extra={"fields": {"keys": self._suppliers.digest[:16]}})
                 await self._align()
             except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
+                self._hurt(error)
                 metrics.ERRORS.labels("keys").inc()
                 _LOG.warning("keys: %s", error)
             metrics.SHARDS.set(len(self._epochs))
@@ -254,6 +267,7 @@ class Fleet:
                 if await standby.round():
                     self._due.add(address)
             except TROUBLE as error:
+                self._hurt(error)
                 metrics.ERRORS.labels("standby").inc()
                 _LOG.warning("following: %s", error, extra={"fields": {"supplier": address}})
 

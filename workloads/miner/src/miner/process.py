@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -28,6 +29,7 @@ from miner.admin import serve_admin
 from miner.audit import Audit
 from miner.board import BlockBoard
 from miner.chain_notes import ChainNotes
+from miner.damage import set_aside, set_damaged_aside
 from miner.dead_letters import DeadLetters
 from miner.endpoints import Endpoints
 from miner.fleet import Fleet
@@ -138,6 +140,9 @@ class Miner:
             watch_nodes = await stack.enter_async_context(
                 NodeWatch(nodes, http, config.chain.id, standings, timeout_seconds=seconds, told=self._notes.tell)
             )
+            for path in set_damaged_aside(config.data_dir):
+                metrics.ERRORS.labels("volume").inc()
+                _LOG.error("a file was damaged and is %s now: what is needed of it is read again", path)
             mirror = stack.enter_context(Mirror(config.data_dir / "mirror"))
             audit = Audit(config.data_dir / "audit.sqlite")
             stack.callback(audit.close)
@@ -169,6 +174,7 @@ class Miner:
                     group.create_task(self._feed(comet, BlockPublisher(redis, keys), fleet).run()),
                     group.create_task(settlements.run()),
                     group.create_task(self._watch_redis(watch, fleet)),
+                    group.create_task(self._end_of_damage(fleet)),
                     group.create_task(fleet.watch_keys()),
                     group.create_task(fleet.listen(WakeReader(redis, keys))),
                     group.create_task(fleet.follow()),
@@ -176,7 +182,7 @@ class Miner:
                     group.create_task(self._look_at_endpoints(suppliers, fleet)),
                     group.create_task(self._observe(chain, fleet, pulse)),
                     group.create_task(pulse.run()),
-                    group.create_task(self._retain(audit)),
+                    group.create_task(self._retain(audit, suppliers.reports)),
                     group.create_task(CacheFollower(redis, keys, chain).run()),
                     group.create_task(self._refresh(CacheRefresher(redis, keys, chain, time.time, _refreshed), fleet)),
                 ]
@@ -184,6 +190,14 @@ class Miner:
                 await fleet.stop()
                 for task in tasks:
                     task.cancel()
+
+    async def _end_of_damage(self, fleet: Fleet) -> None:
+        """Ends the miner when a file of its volume turns out to be damaged: the next start finds it set aside."""
+        found = await fleet.damage
+        if found.path:
+            set_aside(Path(found.path))
+        set_damaged_aside(self._config.data_dir)
+        raise found
 
     def _first_keys(self, suppliers: Suppliers) -> None:
         """Raises ConfigurationError where a key is required and none is there."""
@@ -279,12 +293,13 @@ class Miner:
             metrics.LEASE_WRITES.inc(fleet.keeper.writes - written)
             written = fleet.keeper.writes
 
-    async def _retain(self, audit: Audit) -> None:
+    async def _retain(self, audit: Audit, reports: Reports) -> None:
         """Forgets what is older than the policy says."""
         days = self._config.retention_days
         blocks = int(days * _DAY_SECONDS / self._config.chain.block_seconds)
         while True:
             try:
+                reports.keep()
                 more = self._board.height > blocks
                 while more:  # a thousand at a time: others go on meanwhile
                     more = bool(audit.prune(self._board.height - blocks))

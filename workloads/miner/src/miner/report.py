@@ -1,5 +1,6 @@
 """What a miner tells of its suppliers: the operator shows it in their status, people read it at /report."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from miner.audit import Audit
 from miner.stages import Stage
 from shannon.chain.model import Supplier
 
+_LOG = logging.getLogger("miner.report")
 _GROUPS = {
     Stage.ACTIVE: "active", Stage.GRACE: "active", Stage.CLAIMABLE: "claimable", Stage.SEALED: "claimable",
     Stage.CLAIMED: "claimed", Stage.PROOFABLE: "claimed", Stage.PROVED: "proved",
@@ -66,6 +68,17 @@ class SupplierReport:
             self.last["loss"] = f"{mark}: {outcome.get('outcome')}: {outcome.get('reason', '')}"
             self.lost_recently += 1
 
+    def resume(self, kept: Mapping[str, Any]) -> None:
+        """What `kept` had saved of outcomes."""
+        self.earned_upokt = int(kept.get("earned_upokt", 0))
+        self.lost_recently = int(kept.get("lost_recently", 0))
+        self.last = {str(event): str(mark) for event, mark in dict(kept.get("last", {})).items()}
+
+    def kept(self) -> dict[str, Any]:
+        """What outcomes come to."""
+        last = {event: mark for event, mark in self.last.items() if event in ("settlement", "loss")}
+        return {"earned_upokt": self.earned_upokt, "lost_recently": self.lost_recently, "last": last}
+
     def knows(self, supplier: Supplier | None) -> None:
         """What the chain says; None: it is not staked."""
         self.staked = supplier is not None
@@ -102,9 +115,22 @@ class Reports:
     """Reports of all suppliers; figures of earlier lives come from the audit trail."""
 
     def __init__(self, audit: Audit) -> None:
+        self._audit = audit
         self._by_address: dict[str, SupplierReport] = {}
-        for outcome in audit.outcomes():
+        number, suppliers = audit.summary()
+        for address, kept in suppliers.items():
+            self.of(address).resume(kept)
+        outcomes, _, problem = audit.after(number)
+        for outcome in outcomes:
             self.of(str(outcome["supplier"])).ended(outcome)
+        if problem:
+            # Whoever altered what is over must not keep what is open from being paid.
+            _LOG.error("%s: see `relayctl ledger verify`", problem)
+
+    def keep(self) -> None:
+        """Keeps the figures, so that they outlive the outcomes and a start does not read all of them."""
+        rows = {address: report.kept() for address, report in self._by_address.items()}
+        self._audit.keep_summary(self._audit.last_number(), rows)
 
     def of(self, address: str) -> SupplierReport:
         """The report of one supplier."""

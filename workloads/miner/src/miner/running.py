@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from ledger.errors import Fenced
 from miner import metrics
 from miner.board import BlockBoard
+from miner.damage import damage_of
 from miner.supplier_miner import SupplierMiner
 from shannon.chain.client import ChainClient
 from shannon.errors import PocketError
@@ -45,7 +46,7 @@ class Running:
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Until the supplier is retired with nothing open, or another owner is met."""
+        """Until the supplier is retired with nothing open, or another owner is met. Raises damage of the volume."""
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._decide()), group.create_task(self._tail())]
@@ -74,6 +75,8 @@ class Running:
                 self.fenced(self.supplier.supplier, error)
                 return
             except TROUBLE as error:
+                if damage_of(error) is not None:
+                    raise
                 # A full volume stops mirroring, never claims: what is not mirrored is still in the streams.
                 metrics.ERRORS.labels("tail").inc()
                 failures += 1
@@ -110,6 +113,8 @@ class Running:
                 self.fenced(self.supplier.supplier, error)
                 return
             except TROUBLE as error:
+                if damage_of(error) is not None:
+                    raise
                 # One supplier's trouble must not keep the others from their windows.
                 metrics.ERRORS.labels("decide").inc()
                 _LOG.warning("deciding: %s", error, extra={"fields": {"supplier": self.supplier.supplier}})

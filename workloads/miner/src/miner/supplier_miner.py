@@ -5,7 +5,7 @@ import json
 import logging
 import sqlite3
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
@@ -15,6 +15,7 @@ from ledger.seals import SealStore
 from miner import metrics
 from miner.audit import Audit, Outcome
 from miner.claims import ClaimDesk
+from miner.damage import damage_of
 from miner.horizon import Horizon, horizon_at
 from miner.mirror import Mirror
 from miner.outcomes import facts_of
@@ -182,6 +183,12 @@ class SupplierMiner:
             if decision.lost:
                 session.lost = session.lost or decision.lost
         self.report.saw(seen, block.height)
+        await self._act_on(groups, block, proof)
+        return stages
+
+    async def _act_on(
+        self, groups: Mapping[tuple[Action, int], list[TrackedSession]], block: Block, proof: ProofParams
+    ) -> None:
         # What has windows comes before what is over.
         for (action, _), group in sorted(groups.items(), key=lambda row: (row[0][0] is Action.CONCLUDE, row[0][1])):
             try:
@@ -192,12 +199,13 @@ class SupplierMiner:
                 self._unfenced = self._unfenced or isinstance(error, Unfenced)
                 _LOG.info("%s, again at the next block", error)
             except (RedisError, OSError, TimeoutError, PocketError, sqlite3.Error) as error:
+                if damage_of(error) is not None:
+                    raise
                 metrics.ERRORS.labels(action.name.lower()).inc()
                 _LOG.warning(
                     "%s did not work and is tried again: %s", action.value, error,
                     extra={"fields": {"supplier": self.supplier, "session_end": group[0].end, "height": block.height}},
                 )  # fmt: skip
-        return stages
 
     @staticmethod
     def _margin(session: TrackedSession, decision: Decision, height: int) -> None:

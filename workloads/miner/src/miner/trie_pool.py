@@ -4,18 +4,22 @@ Large sessions have a process of their own: one of a million relays takes second
 """
 
 import asyncio
+import contextlib
 import hashlib
 import multiprocessing
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from miner.damage import VolumeDamaged, naming
 from miner.mirror import SessionEndFile
 from shannon.errors import PocketError
-from shannon.smst.bulk import LeafSet
+from shannon.smst.bulk import LeafContent, LeafSet
+from shannon.smst.digest import leaf_digest
 
 T = TypeVar("T")
 SMALL_LEAVES = 50_000
@@ -35,15 +39,19 @@ class TooLarge(Exception):
     """For the process that takes small sessions."""
 
 
-def compute_root(path: str, supplier: str, session_id: str, most: int | None = None) -> SealedSet:
-    """Root of a mirrored session; raises TooLarge where it has more leaves than `most`."""
-    file = SessionEndFile(Path(path))
-    try:
+@contextlib.contextmanager
+def _opened(path: str, supplier: str, session_id: str, most: int | None) -> Iterator[SessionEndFile]:
+    """The file of a session; raises TooLarge where it has more leaves than `most`, VolumeDamaged."""
+    with naming(path), contextlib.closing(SessionEndFile(Path(path))) as file:
         if most is not None and file.exceeds(supplier, session_id, most):
             raise TooLarge
+        yield file
+
+
+def compute_root(path: str, supplier: str, session_id: str, most: int | None = None) -> SealedSet:
+    """Root of a mirrored session; raises TooLarge where it has more leaves than `most`, VolumeDamaged."""
+    with _opened(path, supplier, session_id, most) as file:
         leaves = file.leaves(supplier, session_id)
-    finally:
-        file.close()
     digest = hashlib.sha256(b"".join(leaf for _, leaf in leaves)).digest()
     return SealedSet(LeafSet(leaves).root(), digest, len(leaves))
 
@@ -52,15 +60,19 @@ def compute_proof(
     path: str, supplier: str, session_id: str, proof_path: bytes, most: int | None = None
 ) -> tuple[bytes, bytes]:
     """(root, marshalled closest proof) of a mirrored session; raises as `compute_root`."""
-    file = SessionEndFile(Path(path))
-    try:
-        if most is not None and file.exceeds(supplier, session_id, most):
-            raise TooLarge
-        leaves = LeafSet(file.leaves(supplier, session_id))
-        proof = leaves.closest_proof(proof_path, lambda leaf: file.content(supplier, session_id, leaf))
+    with _opened(path, supplier, session_id, most) as file:
+        rows = file.leaves(supplier, session_id)
+
+        def content(leaf: bytes) -> LeafContent:
+            """A value that changed on the disk must not be proven with."""
+            found = file.content(supplier, session_id, leaf)
+            if rows[bisect_left(rows, (leaf,))][1] != leaf_digest(leaf, found.value, found.weight):
+                raise VolumeDamaged(path)
+            return found
+
+        leaves = LeafSet(rows)
+        proof = leaves.closest_proof(proof_path, content)
         return leaves.root(), proof.compact().marshal()
-    finally:
-        file.close()
 
 
 class TrieWorkFailed(PocketError):

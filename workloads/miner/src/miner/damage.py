@@ -1,0 +1,89 @@
+"""Files of the volume that SQLite cannot read any more (docs/fragile/volume.md).
+
+A damaged file is set aside, and the miner starts again: what it needs of relays and seals comes back from Redis and
+from peers. Going on with a file that is only partly readable would seal fewer relays than were served.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from shannon.errors import PocketError
+
+_CHECKED_BYTES = 256 * 1024 * 1024  # larger files would hold up the start for seconds
+_KEPT = 5
+_CODES = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+
+
+class VolumeDamaged(PocketError):
+    """What is at `path` cannot be trusted; empty: it is not known which file it is."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path or 'a file of the volume'} is damaged: it is set aside, and the miner has to start again"
+
+
+def damage_of(error: BaseException) -> VolumeDamaged | None:
+    """The damage that an error, or one in a group, tells of. A full, locked or read-only volume is none."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for part in error.exceptions if (found := damage_of(part)) is not None), None)
+    if isinstance(error, VolumeDamaged):
+        return error
+    if isinstance(error, sqlite3.DatabaseError) and str(getattr(error, "sqlite_errorname", "")).startswith(_CODES):
+        return VolumeDamaged("")
+    return None
+
+
+@contextlib.contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Damage met inside is told with the file's name."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if damage_of(error) is not None:
+            raise VolumeDamaged(str(path)) from error
+        raise
+
+
+def sound(path: Path) -> bool:
+    """Whether SQLite can read the file: all of it, or how it begins where it is very large."""
+    try:
+        database = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=10)
+        try:
+            if path.stat().st_size > _CHECKED_BYTES:
+                database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                return True
+            return bool(database.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+        finally:
+            database.close()
+    except sqlite3.DatabaseError as error:
+        return damage_of(error) is None
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a file, with its log, for whoever wants to look at it; the newest five stay."""
+    number = 1 + max((int(old.suffix.rpartition("-")[2]) for old in _aside(path)), default=0)
+    target = path.with_name(f"{path.name}.damaged-{number}")
+    for suffix in ("-wal", "-shm", ""):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(target.with_name(target.name + suffix))
+    for old in _aside(path)[:-_KEPT]:
+        for suffix in ("", "-wal", "-shm"):
+            old.with_name(old.name + suffix).unlink(missing_ok=True)
+    return target
+
+
+def _aside(path: Path) -> list[Path]:
+    found = [old for old in path.parent.glob(f"{path.name}.damaged-*") if old.suffix.rpartition("-")[2].isdecimal()]
+    return sorted(found, key=lambda old: int(old.suffix.rpartition("-")[2]))
+
+
+def set_damaged_aside(folder: Path) -> list[Path]:
+    """Looks at every file of a miner's volume before any is used; where the damaged ones are now."""
+    files = [folder / "audit.sqlite", folder / "refused.sqlite", *sorted((folder / "mirror").glob("end-*.sqlite"))]
+    return [set_aside(path) for path in files if path.exists() and not sound(path)]
