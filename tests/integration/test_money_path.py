@@ -341,12 +341,12 @@ async def test_a_session_is_sealed_once(alice):
     await alice.record(alice.relays(header, 4))
     await alice.to(13)
     store = alice.miner.store
-    sealed = (await store.load())[0][header.session_id]
+    sealed = (await store.load())[header.session_id]
     last = await store.close({header.session_id: 10})
     other = Seal(header.session_id, b"\x01" * 48, b"\x02" * 32, 14, store.epoch)
     with pytest.raises(Exception, match="sealed already"):
         await store.seal([other], last, "10/claim/x", SignedGroup(b"tx", 1, 14))
-    assert (await store.load())[0][header.session_id] == sealed
+    assert (await store.load())[header.session_id] == sealed
 
 
 async def test_a_seal_over_a_grown_or_open_stream_is_refused(alice):

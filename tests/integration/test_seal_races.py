@@ -95,7 +95,7 @@ async def test_a_seal_is_on_the_volume_and_in_redis_before_its_claim_is_broadcas
     broadcast = sender.broadcast
 
     async def look(raw):
-        seen.append((header.session_id in alice.audit.seals(alice.supplier), (await alice.miner.store.load())[0]))
+        seen.append((header.session_id in alice.audit.seals(alice.supplier), await alice.miner.store.load()))
         return await broadcast(raw)
 
     sender.broadcast = look

@@ -290,27 +290,38 @@ class Publisher:
         self._beats += 1
         if self._beats % _BEATS_PER_SEGMENT == 0 and self._log.active is not None and self._log.active.size:
             self._log.roll()
-        safe: dict[str, tuple[dict[str, str], set[str]]] = {}
-        for segment in list(self._log.segments):
-            if segment is self._log.active or segment.pending:
-                continue
-            if all([await self._is_safe(pair, segment, safe) for pair in segment.sessions]):
+        ended = [s for s in self._log.segments if s is not self._log.active and not s.pending]
+        marks = await self._marks({pair for segment in ended for pair in segment.sessions})
+        for segment in ended:
+            if not segment.pending and all(_is_safe(pair, segment, marks[pair]) for pair in segment.sessions):
                 self._log.release(segment)
 
-    async def _is_safe(
-        self, pair: tuple[str, str], segment: Segment, known: dict[str, tuple[dict[str, str], set[str]]]
-    ) -> bool:
-        supplier, session_id = pair
-        if supplier not in known:
-            mirrored = await self._redis.hgetall(self._keys.mirrored(supplier))
-            closed = await self._redis.hgetall(self._keys.closed(supplier))
-            done = {_text(k) for k, v in closed.items() if _text(v).startswith("done")}
-            known[supplier] = ({_text(k): _text(v) for k, v in mirrored.items()}, done)
-        mirrored_ids, done_sessions = known[supplier]
-        ours, theirs = segment.appended.get(pair), mirrored_ids.get(session_id)
-        if session_id in done_sessions or segment.refused(pair):
-            return True
-        return bool(ours and theirs and _reached(theirs, ours))
+    async def _marks(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
+        """Of each (supplier, session): up to where it is mirrored, and why it is closed; empty where it is not."""
+        by_supplier: dict[str, list[str]] = defaultdict(list)
+        for supplier, session_id in pairs:
+            by_supplier[supplier].append(session_id)
+        if not by_supplier:
+            return {}
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for supplier, names in by_supplier.items():
+                pipe.hmget(self._keys.mirrored(supplier), names)
+                pipe.hmget(self._keys.closed(supplier), names)
+            rows: list[Any] = await pipe.execute()
+        found = {}
+        for (supplier, names), mirrored, closed in zip(by_supplier.items(), rows[::2], rows[1::2], strict=True):
+            for name, mark, reason in zip(names, mirrored, closed, strict=True):
+                found[supplier, name] = (_text(mark or b""), _text(reason or b""))
+        return found
+
+
+def _is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str]) -> bool:
+    """Whether what a segment holds of a session is on a volume, or does not matter any more."""
+    mirrored, closed = marks
+    ours = segment.appended.get(pair)
+    if closed.startswith("done") or segment.refused(pair):
+        return True
+    return bool(ours and mirrored and _reached(mirrored, ours))
 
 
 def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:

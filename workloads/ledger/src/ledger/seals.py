@@ -164,14 +164,19 @@ class SealStore:
         if verdict == "exists":
             raise LedgerError("a session of the group is sealed already")
 
-    async def load(self) -> tuple[dict[str, Seal], dict[str, SignedGroup]]:
-        """All seals by session id, all signed groups by name."""
+    async def load(self) -> dict[str, Seal]:
+        """All seals of open sessions by session id."""
         seals = await self._redis.hgetall(self._keys.seals(self._supplier))
-        groups = await self._redis.hgetall(self._keys.transactions(self._supplier))
-        return (
-            {_text(key): Seal.decode(value) for key, value in seals.items()},
-            {_text(key): SignedGroup.decode(value) for key, value in groups.items()},
-        )
+        return {_text(key): Seal.decode(value) for key, value in seals.items()}
+
+    async def signed(self, session_end: int) -> list[SignedGroup]:
+        """The transactions that were signed with the seals of one session end."""
+        names = [_text(name) for name in await self._redis.hkeys(self._keys.transactions(self._supplier))]
+        wanted = [name for name in names if name.startswith(f"{session_end}/claim/")]
+        if not wanted:
+            return []
+        rows = await self._redis.hmget(self._keys.transactions(self._supplier), wanted)
+        return [SignedGroup.decode(row) for row in rows if row]
 
     async def restore(self, seals: Mapping[str, Seal], ends: Mapping[str, int]) -> None:
         """Puts seals of the mirror back after Redis lost them; existing ones stay."""

@@ -212,7 +212,7 @@ class ClaimDesk:
         for session_id, (_, seal) in kept.items():
             if session_id in sessions:
                 sessions[session_id].seal = seal
-        seals, _ = await self.store.load()
+        seals = await self.store.load()
         missing = {i: seal for i, (_, seal) in kept.items() if i not in seals and i in sessions}
         if missing:
             await self.store.restore(missing, {i: kept[i][0] for i in missing})
@@ -248,10 +248,9 @@ class ClaimDesk:
     async def _signed_in_redis(self, end: int) -> list[SignedGroup]:
         """What a predecessor signed; nothing while Redis is away: the same roots are then signed anew."""
         try:
-            _, groups = await self.store.load()
+            return await self.store.signed(end)
         except (RedisError, OSError, TimeoutError):
             return []
-        return [group for name, group in groups.items() if name.startswith(f"{end}/claim/")]
 
     async def _broadcast(self, raw: bytes, end: int, block: Block, number: int) -> None:
         self._sent[end] = block.height

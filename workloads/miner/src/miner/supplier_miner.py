@@ -79,6 +79,7 @@ class SupplierMiner:
     confirm: Callable[[], Awaitable[None]] = _confirmed
     retiring: bool = False
     _finished: dict[str, int] = field(default_factory=dict)
+    _forgotten: int = 0
     _started: bool = False
     _unfenced: bool = False
     _horizon: Horizon = field(default_factory=Horizon)
@@ -366,7 +367,9 @@ class SupplierMiner:
     async def _drop(self, session: TrackedSession) -> None:
         session_id = session.header.session_id
         await self.store.finish(session_id, session.end)
-        await self.store.forget_before(session.end - _TOMBSTONE_BLOCKS)
+        if session.end > self._forgotten:  # once for all sessions that end together: there are thousands of tombstones
+            await self.store.forget_before(session.end - _TOMBSTONE_BLOCKS)
+            self._forgotten = session.end
         self.mirror.remove(session.end, self.supplier, session_id)
         self.proofs.forget(session_id)
         self._finished[session_id] = session.end
