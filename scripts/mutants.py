@@ -51,9 +51,6 @@ MUTANTS = [
            "tests/unit/test_native_trie.py::test_a_library_that_computes_something_else_is_not_used"),
     Mutant(f"{SHANNON}/chain/standing.py", "voices * 2 <= hashes.total()", "False",
            "tests/unit/test_standing.py::test_nodes_are_judged_by_what_most_of_them_say"),
-    Mutant("workloads/relayer/src/relayer/backends/grpc_calls.py", "if len(messages) == 1:", "if False:",
-           "tests/integration/test_grpc.py::"
-           "test_a_backend_that_refuses_before_it_has_read_the_message_is_answered_with_its_own_status"),
     Mutant(f"{SHANNON}/transactions/sizes.py", "- _AROUND_LEAF) // 2", "- _AROUND_LEAF)",
            "tests/unit/test_transaction_sizes.py::"
            "test_a_largest_leaf_is_proven_in_one_transaction_however_deep_it_is_and_whatever_its_sibling"),
