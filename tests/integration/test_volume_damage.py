@@ -78,29 +78,21 @@ def test_only_damage_is_damage():
 
 
 @pytest.mark.parametrize("height", [12, 14, 17])
-async def test_relays_of_a_damaged_mirror_are_read_again_and_paid(alice, height):
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        ("mirror/end-10.sqlite", lambda path: overwritten(path, 4096)),
+        ("audit.sqlite", lambda path: path.write_bytes(b"no database at all" * 100)),
+    ],
+)
+async def test_with_a_damaged_file_all_relays_are_read_again_and_the_same_root_is_paid(alice, name, harm, height):
     header = alice.header()
     rows = alice.relays(header, 40)
     await alice.record(rows)
     await alice.to(height)
     alice.close()
-    overwritten(alice.folder / "mirror/end-10.sqlite", 4096)
-    assert [path.name for path in set_damaged_aside(alice.folder)] == ["end-10.sqlite.damaged-1"]
-    alice.start()
-    await alice.to(21)
-    outcome = alice.outcomes()[header.session_id]
-    assert (outcome["outcome"], outcome["details"]["root"]) == ("settled", slow_root(rows).hex())
-
-
-@pytest.mark.parametrize("height", [12, 14, 17])
-async def test_with_a_damaged_audit_trail_the_same_root_is_claimed_proven_and_paid(alice, height):
-    header = alice.header()
-    rows = alice.relays(header, 5)
-    await alice.record(rows)
-    await alice.to(height)
-    alice.close()
-    (alice.folder / "audit.sqlite").write_bytes(b"no database at all" * 100)
-    assert [path.name for path in set_damaged_aside(alice.folder)] == ["audit.sqlite.damaged-1"]
+    harm(alice.folder / name)
+    assert set_damaged_aside(alice.folder) == [alice.folder / f"{name}.damaged-1"]
     alice.start()
     await alice.to(21)
     outcome = alice.outcomes()[header.session_id]
