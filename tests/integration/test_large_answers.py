@@ -1,13 +1,19 @@
 """Nodes of a busy chain: answers of megabytes, which come in many packets, and nodes that keep less than others."""
 
 import json
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from answers import everything, node, results_text, settled_row
+from pocket_api.manifests import load_manifests
+from relayctl.config_checks import check_keeping
 from shannon.chain.comet import CometClient
+from shannon.chain.model import Keeping
 from shannon.errors import ChainRefusal, ChainUnavailable
+
+TRIAL = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 
 
 def refused(text):
@@ -69,6 +75,28 @@ async def test_a_node_that_keeps_more_is_asked_after_one_that_refuses():
         assert len(await CometClient([pruned, archive], http).end_events(5, everything)) == 1
         with pytest.raises(ChainRefusal, match="lowest height is 100"):
             await CometClient([pruned, pruned], http).end_events(5, everything)
+
+
+async def test_a_node_tells_what_it_keeps():
+    status = {
+        "node_info": {"network": "pocket", "other": {"tx_index": "off"}},
+        "sync_info": {"latest_block_height": "400", "earliest_block_height": "100"},
+    }
+
+    def answer(method, params):
+        return [told(status) if method == "status" else PRUNED]
+
+    async with node(answer) as address, aiohttp.ClientSession() as http:
+        keeping = await CometClient([address], http).keeping()
+    assert keeping == Keeping(100, 400, transactions=False, events=False)
+    miner = load_manifests([TRIAL / "relayminer.yaml"]).relay_miners[0]
+    texts = [str(finding) for finding in check_keeping(miner, "node:9090", keeping)]
+    assert [text.split(" keeps ")[1].split(":")[0] for text in texts] == [
+        'no transaction index (tx_index = "kv")',
+        "no events of past blocks (discard_abci_responses = false)",
+        "the last 300 blocks only",
+    ]
+    assert check_keeping(miner, "node:9090", Keeping(1, 3, transactions=True)) == []
 
 
 async def test_it_is_no_refusal_where_a_node_that_may_keep_more_is_away():

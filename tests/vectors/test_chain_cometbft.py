@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 import pytest
 
 from corpus import load
-from shannon.chain.comet import announced_height, block_of, latest_block_of, parse_time, result_of
+from shannon.chain.comet import announced_height, block_of, keeping_of, latest_block_of, parse_time, result_of
 from shannon.chain.end_events import EndEvents
+from shannon.chain.model import Keeping
 from shannon.errors import ChainRefusal, DecodingError
 
 DATA = load("chain/cometbft")
@@ -36,6 +37,10 @@ def test_the_status_carries_height_hash_and_time_of_the_latest_block():
     whole = result("block-latest")
     header = whole["block"]["header"]
     _is(latest_block_of(result("status")), header["height"], whole["block_id"]["hash"], header["time"])
+
+
+def test_the_status_says_what_the_node_keeps():
+    assert keeping_of(result("status")) == Keeping(1, int(result("block-latest")["block"]["header"]["height"]), True)
 
 
 @pytest.mark.parametrize("identifier", sorted(i for i in CALLS if "block-results" in i and "future" not in i))

@@ -8,11 +8,13 @@ from pocket_api.manifests import Manifests
 from pocket_api.relayminer import RelayMiner
 from pocket_api.services import RPC_NUMBERS, BackendBase
 from pocket_api.supplier import Supplier
+from shannon.chain.model import Keeping
 from shannon.chain.model import Supplier as StakedSupplier
 from shannon.chain.preflight import LOW_BALANCE_UPOKT, clock_problem, gas_price_problem
 from shannon.chain.standing import Standing, Verdict
 from shannon.transactions.build import GasPrice
 
+_KEPT_BLOCKS = 500
 _BACKENDS = {number: name for name, number in RPC_NUMBERS.items()}
 
 
@@ -130,6 +132,19 @@ def check_terms(miner: RelayMiner, minimum_gas_price: str, block_time_ns: int, n
     if problem := clock_problem(block_time_ns, now_ns, spec.block_seconds):
         found.append(Finding(Level.NOTE, where, problem))
     return found
+
+
+def check_keeping(miner: RelayMiner, node: str, keeping: Keeping) -> list[Finding]:
+    """Whether a node keeps what miners ask for later (docs/high-availability.md, "What a node must have")."""
+    texts = []
+    if not keeping.transactions:
+        texts.append('no transaction index (tx_index = "kv"): fees and refusals of included transactions are not seen')
+    if not keeping.events:
+        texts.append("no events of past blocks (discard_abci_responses = false): how sessions were settled is not seen")
+    if keeping.earliest > 1 and keeping.height - keeping.earliest < _KEPT_BLOCKS:
+        kept = keeping.height - keeping.earliest
+        texts.append(f"the last {kept} blocks only: what was settled while a miner is away for longer is not seen")
+    return [Finding(Level.NOTE, f"RelayMiner {miner.metadata.name}", f"node {node} keeps {text}") for text in texts]
 
 
 def check_account(

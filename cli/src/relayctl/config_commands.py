@@ -1,6 +1,7 @@
 """`relayctl config`: looking at resources before they are applied."""
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from relayctl.config_checks import (
     Finding,
     Level,
     check_account,
+    check_keeping,
     check_nodes,
     check_references,
     check_stake,
@@ -96,6 +98,10 @@ async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) ->
                 return [Finding(Level.ERROR, where, f"the nodes are of chain {present}, not {miner.spec.chain.id}")]
             block = await CometClient(nodes, http, seconds, standings=standings).block()
             found += check_terms(miner, await chain.minimum_gas_price(), block.time.nanoseconds, time.time_ns())
+            for node in nodes:
+                with contextlib.suppress(ChainError):  # the comparison of the nodes tells of those that do not answer
+                    keeping = await CometClient([node], http, seconds).keeping()
+                    found += check_keeping(miner, node.name, keeping)
             for supplier in manifests.suppliers:
                 if supplier.spec.relay_miner_ref.name == miner.metadata.name:
                     found += await _ask_supplier(chain, miner, supplier)

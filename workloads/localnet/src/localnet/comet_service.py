@@ -96,14 +96,17 @@ def _block_results(block: CommittedBlock) -> dict[str, Any]:
 def _status(chain: Chain) -> dict[str, Any]:
     block = chain.blocks[chain.served_height]
     return {
-        "node_info": {"network": chain.state.chain_id, "version": "0.38.0", "moniker": "localnet"},
+        "node_info": {
+            "network": chain.state.chain_id, "version": "0.38.0", "moniker": "localnet", "other": {"tx_index": "on"},
+        },
         "sync_info": {
             "latest_block_hash": block.hash.hex().upper(),
             "latest_block_height": str(block.height),
             "latest_block_time": encode.time_text(block.time_ns),
+            "earliest_block_height": str(min(chain.blocks)),
             "catching_up": False,
         },
-    }
+    }  # fmt: skip
 
 
 def _broadcast(chain: Chain, params: dict[str, Any], *, uri: bool) -> dict[str, Any]:

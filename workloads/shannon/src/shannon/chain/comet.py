@@ -3,13 +3,14 @@
 import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
 
 from shannon.chain.end_events import EndEvents, Wanted
-from shannon.chain.model import Block, Event
+from shannon.chain.model import Block, Event, Keeping
 from shannon.chain.nodes import Failover, NodeAddress
 from shannon.chain.standing import Standings
 from shannon.errors import ChainRefusal, ChainUnavailable, DecodingError
@@ -65,6 +66,16 @@ def latest_block_of(result: Any) -> Block:
         sync = result["sync_info"]
         return _block(sync["latest_block_height"], sync["latest_block_hash"], sync["latest_block_time"])
     except (KeyError, TypeError, ValueError) as error:
+        raise DecodingError("the node's status cannot be read") from error
+
+
+def keeping_of(result: Any) -> Keeping:
+    """What a node says in its `status` that it keeps; raises DecodingError."""
+    try:
+        sync, other = result["sync_info"], result["node_info"].get("other") or {}
+        earliest, height = int(sync.get("earliest_block_height") or 1), int(sync["latest_block_height"])
+        return Keeping(earliest, height, other.get("tx_index", "on") == "on")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DecodingError("the node's status cannot be read") from error
 
 
@@ -190,6 +201,15 @@ class CometClient:
     async def end_events(self, height: int, wanted: Wanted) -> tuple[Event, ...]:
         """The wanted events of a block's end; ChainRefusal where every node says that it does not have them."""
         return await self._ask(lambda: _Results(wanted), _RESULTS_SECONDS, "block_results", {"height": str(height)})
+
+    async def keeping(self) -> Keeping:
+        """What the node keeps; for the events of past blocks it is asked for those of one."""
+        found = keeping_of(await self._call("status"))
+        try:
+            await self.end_events(max(found.earliest, found.height - 1), lambda event: False)
+        except ChainRefusal:
+            return replace(found, events=False)
+        return found
 
     async def heights(self) -> AsyncIterator[int]:
         """Heights as a node's WebSocket announces them; raises ChainUnavailable when the connection ends.

@@ -115,6 +115,16 @@ class TransactionResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Keeping:
+    """What a node keeps: blocks from `earliest` to `height`, transactions by hash, events of past blocks."""
+
+    earliest: int
+    height: int
+    transactions: bool
+    events: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """A chain event; JSON quotes are stripped from the values."""
 
