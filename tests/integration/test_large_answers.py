@@ -72,7 +72,9 @@ async def test_a_node_that_keeps_more_is_asked_after_one_that_refuses():
         node(lambda method, params: results_text(5, [settled_row("alice", 1)])) as archive,
         aiohttp.ClientSession() as http,
     ):
-        assert len(await CometClient([pruned, archive], http).end_events(5, everything)) == 1
+        comet = CometClient([pruned, archive], http)
+        assert len(await comet.end_events(5, everything)) == 1
+        assert comet._nodes.order() == [0, 1], "it answers: nothing is wrong with it"
         with pytest.raises(ChainRefusal, match="lowest height is 100"):
             await CometClient([pruned, pruned], http).end_events(5, everything)
 

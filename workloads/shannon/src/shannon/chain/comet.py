@@ -11,7 +11,7 @@ import aiohttp
 
 from shannon.chain.end_events import EndEvents, Wanted
 from shannon.chain.model import Block, Event, Keeping
-from shannon.chain.nodes import Failover, NodeAddress
+from shannon.chain.nodes import Failover, NodeAddress, NotHere
 from shannon.chain.standing import Standings
 from shannon.errors import ChainRefusal, ChainUnavailable, DecodingError
 from shannon.transactions.build import Timestamp
@@ -165,7 +165,7 @@ class CometClient:
                 return taken.close()
             except ChainRefusal as error:
                 refusals[-1] = error
-                raise ChainUnavailable(f"{node.rpc}: {error}") from error
+                raise NotHere(f"{node.rpc}: {error}") from error
             except (aiohttp.ClientError, OSError, DecodingError) as error:
                 raise ChainUnavailable(f"{node.rpc}: {error}") from error
 

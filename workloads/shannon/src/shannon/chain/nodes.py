@@ -16,6 +16,10 @@ N = TypeVar("N")
 _COOLDOWN_SECONDS = 5.0
 
 
+class NotHere(ChainUnavailable):
+    """A node that answers and does not have what it was asked for: the next one is asked, and this one does not rest."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeAddress:
     """One node: `grpc://` or `grpcs://` host and port, and the CometBFT RPC as `http(s)://`."""
@@ -94,6 +98,9 @@ class Failover(Generic[N]):
             try:
                 async with asyncio.timeout(share):
                     answer = await ask(self.nodes[index])
+            except NotHere as error:
+                causes.append(str(error))
+                continue
             except ChainUnavailable as error:
                 causes.append(str(error))
             except TimeoutError:
