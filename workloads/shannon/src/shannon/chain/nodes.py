@@ -17,7 +17,7 @@ _COOLDOWN_SECONDS = 5.0
 
 
 class NotHere(ChainUnavailable):
-    """A node that answers and does not have what it was asked for: the next one is asked, and this one does not rest."""
+    """A node that answers, and does not have what it was asked for: the next one is asked, this one does not rest."""
 
 
 @dataclass(frozen=True, slots=True)
