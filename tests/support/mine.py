@@ -185,7 +185,7 @@ async def mine(redis: object, folder: Path, world: World | None = None, **genesi
         node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
         async with ChainClient([node]) as client:
             comet = CometClient([node], http)
-            settlements = Settlements(comet, list, patience_seconds=10.0)
+            settlements = Settlements(comet, list, patience_seconds=10.0, failure_seconds=0.0)
             made = Mine(world, chain, localnet, redis, folder, client, comet, settlements)
             async with asyncio.TaskGroup() as group:
                 reading = group.create_task(settlements.run())

@@ -34,8 +34,8 @@ class Source:
 
 
 @contextlib.asynccontextmanager
-async def reading(source, ours=(), patience_seconds=10.0):
-    settlements = Settlements(source, lambda: ours, patience_seconds)
+async def reading(source, ours=(), patience_seconds=10.0, failure_seconds=0.0):
+    settlements = Settlements(source, lambda: ours, patience_seconds, failure_seconds)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(settlements.run())
         yield settlements
@@ -83,6 +83,18 @@ async def test_what_reading_raised_is_told_and_the_next_question_reads_again(err
         source.error = None
         assert await settlements.events(20, "alice") == (settled("alice"),)
     assert source.asked == [20, 20]
+
+
+async def test_what_failed_is_not_tried_again_for_each_of_many_suppliers():
+    names = [f"supplier-{n}" for n in range(50)]
+    source = Source([], ChainRefusal("pruned"))
+    async with reading(source, names, failure_seconds=100.0) as settlements:
+        for name in names:
+            with pytest.raises(ChainRefusal, match="pruned"):
+                await settlements.events(20, name)
+        with pytest.raises(ChainRefusal, match="pruned"):
+            await settlements.events(21, names[0])
+    assert source.asked == [20, 21]
 
 
 async def test_a_supplier_that_came_later_has_the_block_read_again():

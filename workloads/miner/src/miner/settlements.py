@@ -16,6 +16,7 @@ from shannon.errors import ChainUnavailable, PocketError
 
 _PAGES = 64
 _PATIENCE_SECONDS = 1.0
+_FAILURE_SECONDS = 2.0  # what failed is not tried again for each of a thousand suppliers
 _SUPPLIER = "supplier_operator_address"
 
 
@@ -53,11 +54,17 @@ class Settlements:
     """`run` reads what `events` asks for, one block after the other; `ours` are the suppliers of this miner."""
 
     def __init__(
-        self, source: EndEventSource, ours: Callable[[], Iterable[str]], patience_seconds: float = _PATIENCE_SECONDS
+        self,
+        source: EndEventSource,
+        ours: Callable[[], Iterable[str]],
+        patience_seconds: float = _PATIENCE_SECONDS,
+        failure_seconds: float = _FAILURE_SECONDS,
     ) -> None:
         self._source = source
         self._ours = ours
         self._patience = patience_seconds
+        self._failure_seconds = failure_seconds
+        self._failures: dict[int, tuple[float, PocketError]] = {}
         self._pages: OrderedDict[int, _Page] = OrderedDict()
         self._questions: dict[int, _Question] = {}
         self._asked = asyncio.Event()
@@ -74,6 +81,9 @@ class Settlements:
 
     async def _wait(self, height: int, supplier: str) -> _Page:
         loop = asyncio.get_running_loop()
+        until, failure = self._failures.get(height, (0.0, None))
+        if failure is not None and loop.time() < until:
+            raise type(failure)(str(failure))
         question = self._questions.setdefault(height, _Question(loop.time() + self._patience))
         question.suppliers.add(supplier)
         self._asked.set()
@@ -103,9 +113,15 @@ class Settlements:
                     self._keep(height, question.page)
                 except PocketError as error:
                     question.error = error
+                    self._fail(height, error)
                 finally:
                     del self._questions[height]
                     question.answered.set()
+
+    def _fail(self, height: int, error: PocketError) -> None:
+        now = asyncio.get_running_loop().time()
+        self._failures = {h: row for h, row in self._failures.items() if row[0] > now}
+        self._failures[height] = (now + self._failure_seconds, error)
 
     def _keep(self, height: int, page: _Page) -> None:
         self._pages[height] = page
