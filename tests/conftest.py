@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).parent
 for folder in (HERE / "vectors", HERE / "support", HERE / "cluster", HERE.parent / "scripts"):
@@ -23,6 +24,11 @@ from servers import RedisServer, running_redis  # noqa: E402 - after the path is
 DEBUG_FRAMES = 4
 asyncio.constants.DEBUG_STACK_DEPTH = DEBUG_FRAMES
 traceback.extract_stack.__defaults__ = (None, DEBUG_FRAMES)
+
+
+# How long an example takes says how busy the machine is: the first text of a fresh checkout takes seconds.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def sums(library):
 
 
 @given(st.data(), SCALARS, SCALARS)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_sums_equal_those_of_libsecp256k1_edges_opposites_and_endomorphism_included(sums, data, a, b):
     accelerator, points = sums
     first, second = (data.draw(st.sampled_from(sorted(points))) for _ in "12")
@@ -85,7 +85,7 @@ def test_sums_equal_those_of_libsecp256k1_edges_opposites_and_endomorphism_inclu
 
 
 @given(SCALARS, SCALARS, st.integers(1, slow.N - 1))
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 def test_sums_equal_those_of_the_slow_implementation(library, a, b, secret):
     accelerator = with_tables(Accelerator(library), point(secret))
     found = accelerator.combine(BASE, a, point(secret), b)

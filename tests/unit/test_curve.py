@@ -1,4 +1,4 @@
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import slow_curve as slow
@@ -14,28 +14,24 @@ def both(k):
 
 
 @given(SCALARS)
-@settings(deadline=None)
 def test_base_multiplication_equals_the_slow_implementation(k):
     fast, reference = both(k)
     assert curve.encode_point(fast) == slow.encode(reference)
 
 
 @given(SCALARS, NONZERO)
-@settings(deadline=None)
 def test_point_multiplication_equals_the_slow_implementation(k, base):
     fast, reference = both(base)
     assert curve.encode_point(curve.multiply(k, fast)) == slow.encode(slow.multiply(k, reference))
 
 
 @given(NONZERO, NONZERO)
-@settings(deadline=None)
 def test_addition_equals_the_slow_implementation(a, b):
     (fast_a, slow_a), (fast_b, slow_b) = both(a), both(b)
     assert curve.encode_point(curve.add(fast_a, fast_b)) == slow.encode(slow.add(slow_a, slow_b))
 
 
 @given(SCALARS, SCALARS, NONZERO)
-@settings(deadline=None)
 def test_the_recovery_shortcut_equals_two_multiplications(s, c, base):
     fast, reference = both(base)
     expected = slow.add(slow.multiply(s, slow.G), slow.multiply(c, reference))

@@ -61,7 +61,7 @@ def rows(leaves):
 
 
 @given(LEAVES, st.data())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_every_span_of_leaves_is_joined_as_the_plain_way_joins_it(library, leaves, data):
     paths, digests = zip(*rows(leaves), strict=True)
     low = data.draw(st.integers(0, len(paths) - 1))
@@ -71,7 +71,6 @@ def test_every_span_of_leaves_is_joined_as_the_plain_way_joins_it(library, leave
 
 
 @given(LEAVES, PATHS)
-@settings(deadline=None)
 def test_roots_and_proofs_equal_the_plain_ones_and_a_recursion_over_bits(library, leaves, path):
     plain, native = LeafSet(rows(leaves), None), LeafSet(rows(leaves), library)
     assert native.root() == plain.root() == slow.trie_root(leaves)

@@ -22,7 +22,7 @@ def signature(size, signer, seed, message=b"m" * 32):
 
 
 @given(st.integers(2, 4), st.integers(0, 3), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_our_signatures_hold_for_the_slow_verifier_and_altered_ones_for_neither(size, signer, seed):
     encoded = signature(size, signer % size, seed).encode()
     assert slow.ring_signature_holds(b"m" * 32, encoded)

@@ -177,7 +177,7 @@ class Sharing(RuleBasedStateMachine):
             self.loop.close()
 
 
-Sharing.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+Sharing.TestCase.settings = settings(max_examples=150, stateful_step_count=60)
 TestSharing = Sharing.TestCase
 
 

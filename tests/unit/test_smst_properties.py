@@ -1,7 +1,7 @@
 import contextlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import slow_curve as slow
@@ -24,13 +24,11 @@ def leaf_set(leaves):
 
 
 @given(LEAVES)
-@settings(deadline=None)
 def test_the_bulk_root_equals_a_recursion_over_bits(leaves):
     assert leaf_set(leaves).root() == slow.trie_root(leaves)
 
 
 @given(LEAVES.filter(bool), st.binary(min_size=32, max_size=32))
-@settings(deadline=None)
 def test_every_closest_proof_verifies_and_shows_its_leaf(leaves, path):
     bulk = leaf_set(leaves)
     proof = bulk.closest_proof(path, lambda leaf: LeafContent(*leaves[leaf]))
@@ -40,7 +38,6 @@ def test_every_closest_proof_verifies_and_shows_its_leaf(leaves, path):
 
 
 @given(LEAVES.filter(bool), st.binary(min_size=32, max_size=32), st.integers(0, 47))
-@settings(deadline=None)
 def test_a_proof_is_refused_under_another_root(leaves, path, at):
     bulk = leaf_set(leaves)
     proof = bulk.closest_proof(path, lambda leaf: LeafContent(*leaves[leaf])).compact().marshal()
@@ -51,7 +48,6 @@ def test_a_proof_is_refused_under_another_root(leaves, path, at):
 
 
 @given(st.lists(st.tuples(st.binary(max_size=3), st.binary(max_size=4), st.integers(0, 9)), max_size=30), st.randoms())
-@settings(deadline=None)
 def test_insertion_order_and_repetition_do_not_change_the_root(operations, chance):
     last = {key: (value, weight) for key, value, weight in operations}
     tries = []
@@ -66,14 +62,12 @@ def test_insertion_order_and_repetition_do_not_change_the_root(operations, chanc
 
 
 @given(st.binary(max_size=600))
-@settings(deadline=None)
 def test_arbitrary_proof_bytes_raise_only_typed_errors(data):
     with pytest.raises(InvalidProof):
         verify_closest(data, b"\x01" * 48)
 
 
 @given(LEAVES.filter(lambda leaves: len(leaves) > 2), st.data())
-@settings(deadline=None)
 def test_damaged_proofs_never_crash_the_verifier(leaves, data):
     bulk = leaf_set(leaves)
     proof = bytearray(bulk.closest_proof(b"\x5a" * 32, lambda leaf: LeafContent(*leaves[leaf])).compact().marshal())
