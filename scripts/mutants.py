@@ -68,7 +68,7 @@ MUTANTS = [
            "test_a_relay_that_changed_on_the_disk_is_not_proven_with_but_read_again"),
     Mutant(f"{SHANNON}/chain/end_events.py", "if self._place is not _Place.AFTER:", "if False:",
            "tests/unit/test_end_events.py::test_an_answer_that_ends_too_early_is_refused"),
-    Mutant(f"{SHANNON}/chain/comet.py", "if told and len(told) == len(refusals):", "if told:",
+    Mutant(f"{SHANNON}/chain/nodes.py", "if refusals and len(refusals) == len(causes):", "if refusals:",
            "tests/integration/test_large_answers.py::test_it_is_no_refusal_where_a_node_that_may_keep_more_is_away"),
     Mutant(f"{MINER}/supplier_miner.py", "(row[0][0] is Action.CONCLUDE, row[0][1])", "row[0][1]",
            "tests/integration/test_settlement_blocks.py::test_what_is_over_comes_after_what_has_a_window"),

@@ -123,8 +123,11 @@ class Publisher:
     @property
     def overloaded(self) -> bool:
         """Whether new relays should be refused before any work is done for them."""
-        full = self._queue.full() or self._queued_bytes >= self._limits.queue_bytes
-        return full or self._pressure >= self._limits.memory_mark
+        return self._full or self._pressure >= self._limits.memory_mark
+
+    @property
+    def _full(self) -> bool:
+        return self._queue.full() or self._queued_bytes >= self._limits.queue_bytes
 
     async def record(self, record: Record) -> None:
         """Records one relay; raises SessionClosed, LedgerUnavailable or LedgerFull."""
@@ -133,7 +136,7 @@ class Publisher:
     def submit(self, record: Record) -> "asyncio.Future[None]":
         """Queues one relay; the future ends as `record` does. Raises LedgerFull."""
         waiting = _Waiting(record, asyncio.get_running_loop().create_future())
-        if self._queue.full() or self._queued_bytes >= self._limits.queue_bytes:
+        if self._full:
             raise LedgerFull("too many relays wait to be recorded")
         self._queue.put_nowait(waiting)
         self._queued_bytes += len(record.relay)

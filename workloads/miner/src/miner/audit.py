@@ -234,23 +234,19 @@ class Audit:
     def outcomes(self) -> list[dict[str, Any]]:
         """All outcomes in order; raises AuditError where the chain of hashes is broken."""
         found = []
-        for _, outcome, problem in self._rows(0):
+        for outcome, problem in self._rows(0):
             if problem:
                 raise AuditError(problem)
             found.append(outcome)
         return found
 
-    def after(self, number: int) -> tuple[list[dict[str, Any]], int, str]:
-        """Outcomes after the numbered one, the number of the last, and what is wrong with their chain of hashes."""
-        found, problems = [], []
-        for last, outcome, problem in self._rows(number):
-            found.append(outcome)
-            number = last
-            problems += [problem] if problem else []
-        return found, number, problems[0] if problems else ""
+    def after(self, number: int) -> tuple[list[dict[str, Any]], str]:
+        """Outcomes after the numbered one, and where their chain of hashes is broken first."""
+        rows = list(self._rows(number))
+        return [outcome for outcome, _ in rows], next((problem for _, problem in rows if problem), "")
 
-    def _rows(self, after: int) -> Iterator[tuple[int, dict[str, Any], str]]:
-        """Number, outcome and, where the chain of hashes is broken there, how."""
+    def _rows(self, after: int) -> Iterator[tuple[dict[str, Any], str]]:
+        """Outcomes with, where the chain of hashes is broken there, how."""
         known = self._database.execute(
             "SELECT hash FROM outcome WHERE number=? UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1",
             (after,),
@@ -262,7 +258,7 @@ class Audit:
             broken = before != previous or link != _link(previous, body)
             previous = link
             text = f"audit entry {number} was altered, or one before it is missing" if broken else ""
-            yield number, json.loads(body), text
+            yield json.loads(body), text
 
     def summary(self) -> tuple[int, Mapping[str, Any]]:
         """What was kept of outcomes up to a number; (0, nothing) at first."""

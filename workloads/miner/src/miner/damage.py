@@ -65,22 +65,28 @@ def sound(path: Path) -> bool:
         return damage_of(error) is None
 
 
+def files_of(path: Path) -> tuple[Path, Path, Path]:
+    """A database's log, the log's index, and the database itself, which goes last."""
+    return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"), path
+
+
 def set_aside(path: Path) -> Path:
     """Renames a file, with its log, for whoever wants to look at it; the newest five stay."""
-    number = 1 + max((int(old.suffix.rpartition("-")[2]) for old in _aside(path)), default=0)
-    target = path.with_name(f"{path.name}.damaged-{number}")
-    for suffix in ("-wal", "-shm", ""):
+    before = _aside(path)
+    target = path.with_name(f"{path.name}.damaged-{max(before, default=0) + 1}")
+    for old, new in zip(files_of(path), files_of(target), strict=True):
         with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(target.with_name(target.name + suffix))
-    for old in _aside(path)[:-_KEPT]:
-        for suffix in ("", "-wal", "-shm"):
-            old.with_name(old.name + suffix).unlink(missing_ok=True)
+            old.rename(new)
+    for number in sorted(before)[: 1 - _KEPT]:
+        for old in files_of(path.with_name(f"{path.name}.damaged-{number}")):
+            old.unlink(missing_ok=True)
     return target
 
 
-def _aside(path: Path) -> list[Path]:
-    found = [old for old in path.parent.glob(f"{path.name}.damaged-*") if old.suffix.rpartition("-")[2].isdecimal()]
-    return sorted(found, key=lambda old: int(old.suffix.rpartition("-")[2]))
+def _aside(path: Path) -> list[int]:
+    """Numbers of the files that were set aside."""
+    endings = (old.name.rpartition("-")[2] for old in path.parent.glob(f"{path.name}.damaged-*"))
+    return [int(ending) for ending in endings if ending.isdecimal()]
 
 
 def set_damaged_aside(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from miner.damage import files_of
 from shannon.smst.bulk import LeafContent
 
 _SCHEMA = """
@@ -228,5 +229,5 @@ class Mirror:
             return
         file.close()
         del self._files[session_end]
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{file.path}{suffix}").unlink(missing_ok=True)
+        for path in files_of(file.path):
+            path.unlink(missing_ok=True)

@@ -120,7 +120,7 @@ class Reports:
         number, suppliers = audit.summary()
         for address, kept in suppliers.items():
             self.of(address).resume(kept)
-        outcomes, _, problem = audit.after(number)
+        outcomes, problem = audit.after(number)
         for outcome in outcomes:
             self.of(str(outcome["supplier"])).ended(outcome)
         if problem:

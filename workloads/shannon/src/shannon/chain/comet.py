@@ -151,31 +151,21 @@ class CometClient:
         return await self._ask(_Result, self._timeout, method, params)
 
     async def _ask(self, answer: Callable[[], Answer[T]], seconds: float, method: str, params: Mapping[str, str]) -> T:
-        """The first answer; a refusal only where every node that was asked refuses: one may keep less than others."""
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        refusals: list[ChainRefusal | None] = []
 
         async def ask(node: NodeAddress) -> T:
             taken = answer()
-            refusals.append(None)
             try:
                 async with self._http.post(node.rpc, json=body) as response:
                     async for piece in response.content.iter_chunked(_PIECE):
                         taken.feed(piece)
                 return taken.close()
             except ChainRefusal as error:
-                refusals[-1] = error
-                raise NotHere(f"{node.rpc}: {error}") from error
+                raise NotHere(node.rpc, error) from error
             except (aiohttp.ClientError, OSError, DecodingError) as error:
                 raise ChainUnavailable(f"{node.rpc}: {error}") from error
 
-        try:
-            return await self._nodes.call(method, ask, seconds)
-        except ChainUnavailable:
-            told = [error for error in refusals if error is not None]
-            if told and len(told) == len(refusals):
-                raise told[0] from None
-            raise
+        return await self._nodes.call(method, ask, seconds)
 
     async def chain_id(self) -> str:
         """Network name of the node."""

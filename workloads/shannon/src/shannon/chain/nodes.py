@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from shannon.chain.standing import Standings
-from shannon.errors import ChainUnavailable, ConfigurationError
+from shannon.errors import ChainRefusal, ChainUnavailable, ConfigurationError
 
 T = TypeVar("T")
 N = TypeVar("N")
@@ -18,6 +18,10 @@ _COOLDOWN_SECONDS = 5.0
 
 class NotHere(ChainUnavailable):
     """A node that answers, and does not have what it was asked for: the next one is asked, this one does not rest."""
+
+    def __init__(self, where: str, refusal: ChainRefusal) -> None:
+        super().__init__(f"{where}: {refusal}")
+        self.refusal = refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +87,12 @@ class Failover(Generic[N]):
         return any(rank is not None and (own is None or rank < own) for rank in ranks)
 
     async def call(self, what: str, ask: Callable[[N], Awaitable[T]], deadline_seconds: float) -> T:
-        """The first usable answer; ChainUnavailable with all causes when no node gives one in time."""
-        causes = []
+        """The first usable answer; ChainUnavailable with all causes when no node gives one in time.
+
+        A refusal, where every node that was asked does not have it (`NotHere`): one may keep less than others.
+        """
+        causes: list[str] = []
+        refusals: list[ChainRefusal] = []
         end = self.clock() + deadline_seconds
         order = self.order()
         if not order:
@@ -100,6 +108,7 @@ class Failover(Generic[N]):
                     answer = await ask(self.nodes[index])
             except NotHere as error:
                 causes.append(str(error))
+                refusals.append(error.refusal)
                 continue
             except ChainUnavailable as error:
                 causes.append(str(error))
@@ -109,4 +118,6 @@ class Failover(Generic[N]):
                 self._failed_until.pop(index, None)
                 return answer
             self._failed_until[index] = self.clock() + _COOLDOWN_SECONDS
+        if refusals and len(refusals) == len(causes):
+            raise refusals[0]
         raise ChainUnavailable(f"{what}: no chain node answered ({'; '.join(causes) or 'deadline passed'})")
