@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import parts, redis_cost, relayer_cost
+from benchmarks import operator_cost, parts, redis_cost, relayer_cost
 from benchmarks.relayer_cost import CALM
 from shannon.crypto.combine import accelerator
 from shannon.smst.bulk import native
@@ -33,6 +33,7 @@ def rows() -> list[Row]:
         found.append((f"bulk root of {count:,} leaves", root, "s CPU", target if native is None else fast))
         proof_target = 15.0 if native is None else 0.5
         found.append((f"closest proof of {count:,} leaves", proof, "s CPU", proof_target if count == 10**6 else None))
+    found.append(("operator: a look at 1000 Suppliers of 12 pods", operator_cost.measure(), "s CPU", 0.5))
     cost = redis_cost.measure()
     found.append(("Redis bytes per relay beyond the relay", cost["stream_bytes_beyond_the_relay"], "B", 64))
     for name in ("commands_per_relay_write", "commands_per_relay_read"):

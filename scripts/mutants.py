@@ -20,9 +20,13 @@ SOURCES = [
 SHANNON = "workloads/shannon/src/shannon"
 LEDGER = "workloads/ledger/src/ledger"
 MINER = "workloads/miner/src/miner"
+OPERATOR = "operator/src/pocket_operator"
 PATH = "tests/integration/test_money_path.py"
 RACES = "tests/integration/test_seal_races.py"
 STAGES = "tests/unit/test_stages.py"
+DRAIN = (
+    "tests/unit/test_plan.py::test_a_supplier_leaves_when_no_relayer_may_record_for_it_and_its_miner_looked_once_more"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,21 @@ MUTANTS = [
     Mutant(f"{LEDGER}/scripts.py", "~= ARGV[at + 1] then return {'stale', ARGV[at]} end",
            "== '' then return {'stale'} end",
            f"{PATH}::test_a_seal_over_a_grown_or_open_stream_is_refused"),
+    Mutant(f"{MINER}/running.py", "and looked > since + LAST_SECONDS", "",
+           "tests/unit/test_miner_tasks.py::"
+           "test_a_retired_supplier_goes_on_until_it_looked_for_what_relayers_recorded_last"),
+    Mutant(f"{OPERATOR}/draining.py", "if owner.looked_at(address) <= since + PASSAGE_SECONDS:", "if False:",
+           DRAIN),
+    Mutant(f"{OPERATOR}/pod_report.py", "return not told.complete or address", "return address",
+           DRAIN),
+    Mutant(f"{OPERATOR}/draining.py", "(pod.ready or pod.restarts)", "pod.ready",
+           DRAIN),
+    Mutant(f"{LEDGER}/publisher.py", "return pair not in segment.owed and bool(", "return bool(",
+           "tests/integration/test_owed_relays.py::"
+           "test_a_log_is_not_released_while_it_owes_relays_of_a_session_that_is_mirrored_further"),
+    Mutant(f"{LEDGER}/publisher.py", "if any(segment.owed for segment in self._log.segments):", "if False:",
+           "tests/integration/test_owed_relays.py::"
+           "test_what_redis_did_not_take_is_appended_once_it_does_without_a_restart"),
     Mutant(f"{LEDGER}/publisher.py", "if info.run_id != self._run_id:", "if False:",
            "tests/integration/test_publisher.py::test_relays_survive_a_redis_that_comes_back_empty"),
     Mutant(f"{LEDGER}/publisher.py", "return their_incarnation == our_incarnation and", "return",

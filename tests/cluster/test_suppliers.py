@@ -113,13 +113,15 @@ async def test_a_deleted_supplier_is_refused_at_once_and_leaves_once_its_session
     await reason(api, SUPPLIERS, running, "alice", "Draining", "Reconciling")
     assert await published(api, running, "miner") == {address("alice")}, "its claims and proofs need the key"
 
-    async def told():
-        text = condition(await api.get(SUPPLIERS, running, "alice"), "KeysLoaded")["message"]
-        return "2 sessions are on their way" in text
+    async def told(what):
+        return what in condition(await api.get(SUPPLIERS, running, "alice"), "KeysLoaded")["message"]
 
-    await eventually(told)
+    await eventually(lambda: told("2 sessions are on their way"))
     assert found
+    nodes.leaving.add(address("alice"))
     nodes.open[address("alice")] = 0
+    await eventually(lambda: told("has relays of it to record"))
+    nodes.leaving.clear()
     await gone(api, SUPPLIERS, running, "alice")
 
     async def let_go():

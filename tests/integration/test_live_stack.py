@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from ledger.connection import connect
+from ledger.keys import Keys
 from pocket_api.manifests import load_manifests
 from relayctl.carriers import RelayFailed
 from relayctl.embedded import Stack
@@ -116,6 +117,35 @@ async def test_a_supplier_appears_and_disappears_without_restart(stack):
         for name in ("relayer", "miner"):
             assert stack.processes[name].starts == 1
             assert stack.processes[name].running
+
+
+async def test_a_pod_tells_of_relays_that_redis_did_not_take_until_it_has_them(stack):
+    keys = stack.folder / "keys"
+    supplier = min(p.name for p in keys.iterdir())
+
+    def leaving():
+        with urlopen(stack.url("relayer-admin") + "/report", timeout=10) as answer:
+            found = json.load(answer)
+        return found["leaving"] if found["complete"] and supplier not in found["addresses"] else None
+
+    async def until_leaving(wanted):
+        async with asyncio.timeout(20):
+            while await asyncio.to_thread(leaving) != wanted:
+                pass
+
+    redis = connect(f"redis://127.0.0.1:{stack.ports['redis']}/0")
+    async with aiohttp.ClientSession() as http, ChainClient([node(stack)]) as chain:
+        sending = Sending(stack, http, chain)
+        signer = await sending.gateway.signer(sending.file["applications"]["eth"], "eth")
+        stream = Keys("pocket-trial-trial").stream(supplier, signer.session.header.session_id)
+        await redis.set(stream, "not a stream")
+        assert await sending.relay(supplier) == 503
+        shutil.move(keys / supplier, stack.folder / "aside")
+        await until_leaving([supplier])
+        await redis.delete(stream)
+        await until_leaving([])
+        assert await redis.xlen(stream) == 1
+    await redis.aclose()
 
 
 async def test_services_change_in_all_workers_while_they_serve_and_a_broken_file_changes_nothing(stack):

@@ -10,52 +10,17 @@ from ledger.connection import connect, inspect, require_safe, shown
 from ledger.errors import Fenced, LedgerFull, LedgerUnavailable, SessionClosed, Unfenced, UnsafeRedis
 from ledger.heights import BlockPublisher, HeightFollower, decode_block
 from ledger.keys import Keys
-from ledger.local_log import LocalLog, Record
+from ledger.local_log import LocalLog
 from ledger.publisher import Publisher, PublisherLimits
 from ledger.seals import Seal, SealStore, SignedGroup
 from ledger.tail import Tail
+from recording import FAST, KEYS, confirmed, entries, owned, publishing, record
 from servers import running_redis
 from shannon.chain.model import Block
 from shannon.errors import ChainUnavailable, ConfigurationError, DecodingError
 from shannon.transactions.build import Timestamp
 
 pytestmark = pytest.mark.redis
-KEYS = Keys("unit")
-FAST = PublisherLimits(linger_seconds=0, patience_seconds=0.3, retry_seconds=0.02)
-
-
-def record(number, session="one", supplier="pokt1s", end=0):
-    return Record(supplier, session, b"header", b"relay %d" % number, end)
-
-
-@contextlib.asynccontextmanager
-async def publishing(redis, folder, limits=FAST, name="w"):
-    log = LocalLog(folder, name)
-    publisher = Publisher(redis, KEYS, log, limits)
-    task = asyncio.create_task(publisher.run())
-    try:
-        yield publisher
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        log.close()
-
-
-async def confirmed():
-    """The Lease is ours."""
-
-
-async def owned(redis, supplier):
-    """What an owner writes through, once it is known to Redis."""
-    store = SealStore(redis, KEYS, supplier, 1)
-    await store.fence(confirmed)
-    return store
-
-
-async def entries(redis, session="one", supplier="pokt1s"):
-    read = await Tail(redis, KEYS, supplier).read({session: "0-0"}, 10_000)
-    return [entry.relay for entry in read.get(session, [])]
 
 
 async def test_concurrent_relays_are_all_in_their_streams_when_record_returns(redis, tmp_path):

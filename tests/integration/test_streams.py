@@ -11,24 +11,10 @@ from relays import listening, relaying
 from shannon.crypto.ecdsa import signature_holds
 from shannon.relays.envelope import decode_http_response
 from shannon.relays.messages import decode_mined_relay, decode_relay_response
-from transports import consumed
+from transports import Stream, consumed
 from world import key
 
 pytestmark = pytest.mark.redis
-
-
-class Stream:
-    def __init__(self, lines, gate=None, kind="text/event-stream"):
-        self.lines, self.gate, self.kind = lines, gate, kind
-
-    async def handle(self, request):
-        response = web.StreamResponse(headers={"Content-Type": self.kind})
-        await response.prepare(request)
-        for number, line in enumerate(self.lines):
-            if self.gate is not None and number:
-                await self.gate.wait()
-            await response.write(line)
-        return response
 
 
 @pytest.mark.parametrize("kind", ["text/event-stream; charset=utf-8", "application/x-ndjson"])

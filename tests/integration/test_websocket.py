@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import contextlib
 from dataclasses import replace
 
 import aiohttp
@@ -13,22 +12,10 @@ from callers import web_socket
 from relays import listening, relaying
 from shannon.crypto.ecdsa import signature_holds
 from shannon.relays.messages import decode_relay_response
-from transports import all_transports, consumed
+from transports import all_transports, connected, consumed, frame
 from world import address, key
 
 pytestmark = pytest.mark.redis
-
-
-@contextlib.asynccontextmanager
-async def connected(relayer, **headers):
-    async with relayer.http.ws_connect(
-        relayer.url, headers={"Target-Service-Id": "eth", **headers}, decode_text=False
-    ) as socket:
-        yield socket
-
-
-def frame(relayer, payload, **changes):
-    return relayer.world.signed(replace(relayer.request(**changes), payload=payload))
 
 
 async def test_events_of_a_subscription_are_relays_of_its_request_and_keep_their_frame_type(redis, tmp_path):

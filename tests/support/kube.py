@@ -144,13 +144,15 @@ class FakeKubelet:
     """Makes pods of a namespace run as far as the API shows it, and answers /report as the workloads would.
 
     A pod sees its mounted key Secret when it starts and when its annotations change, as with a real kubelet. `open`
-    holds the number of open sessions by supplier; `broken` makes every pod with this component (a canary's: "canary")
-    wait with a reason; `recent` is what relayers say of their last relays.
+    holds the number of open sessions by supplier, `leaving` whose relays relayers still have to record; `broken` makes
+    every pod with this component (a canary's: "canary") wait with a reason; `recent` is what relayers say of their last
+    relays.
     """
 
     api: KubeApi
     namespace: str
     open: dict[str, int] = field(default_factory=dict)
+    leaving: set[str] = field(default_factory=set)
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     redis_problem: str = ""
     chain: list[dict[str, str]] = field(default_factory=list)
@@ -207,12 +209,15 @@ class FakeKubelet:
         publics = sorted(PrivateKey.from_hex(key).public_key for key in keys.values())
         digest = hashlib.sha256(b"".join(publics)).hexdigest() if publics else ""
         body = {"component": component, "keys": digest, "addresses": sorted(keys), "height": 7, "problems": []}
+        if component == "relayer":
+            body |= {"complete": True, "leaving": sorted(self.leaving - set(keys))}
         body["recent"] = self.recent.get("canary" if "-canary-" in name else component, {})
         if component == "miner":
             body |= {
                 "role": "active" if name.endswith("-0") else "standby", "redis": self.redis_problem,
                 "chain": self.chain,
                 "owned": sorted(keys) if name.endswith("-0") else [],
+                "looked": dict.fromkeys(keys, 0.0) if name.endswith("-0") else {},
                 "suppliers": {
                     a: {
                         "open": self.open.get(a, 0), "staked": True, "lost_recently": 0, "last": {}, "sessions": {},

@@ -99,6 +99,7 @@ class Relaying:
     room: BodyRoom
     simulation: list
     cache: CachedChain
+    pipeline: RelayPipeline
 
     def header(self, service="eth", height=0):
         return hydrate(self.chain.state, self.chain.block_hash, self.world.application(service), service, height).header
@@ -210,6 +211,7 @@ async def relaying(
                 room,
                 simulation,
                 client,
+                pipeline,
             )
         finally:
             for task in tasks:

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 from pocket_operator import names
-from pocket_operator.snapshot import Pod, Report, SecretView, Snapshot
+from pocket_operator.pod_report import Report
+from pocket_operator.snapshot import Pod, SecretView, Snapshot
 from resources import address, key_of, relay_miner, supplier
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -25,15 +26,22 @@ POD = Pod("main-relayer-1", "p1", names.RELAYER, ready=True, deleting=False, ip=
 MINER_POD = Pod("main-miner-0", "p2", names.MINER, ready=True, deleting=False, ip="10.0.0.2")
 
 
-def relayer_report(*addresses: str) -> Report:
-    return Report("main-relayer-1", {"component": "relayer", "addresses": list(addresses)}, 0.0)
+def relayer_report(*addresses: str, leaving=(), complete=True) -> Report:
+    body = {"component": "relayer", "addresses": addresses, "leaving": leaving, "complete": complete}
+    return Report.of("main-relayer-1", body)
 
 
-def miner_report(open_sessions: int = 0, **more) -> Report:
+def miner_report(
+    open_sessions: int = 0, *, pod="main-miner-0", looked_at=99.0, owned=("alice",), chain=(), **more
+) -> Report:
+    """`looked_at` on the clock of a snapshot, which shows 100."""
     row = {"open": open_sessions, "staked": True, "stake": {"services": ["eth"]}, **more}
-    body = {"component": "miner", "role": "active", "addresses": [address("alice")],
-            "owned": [address("alice")], "suppliers": {address("alice"): row}}  # fmt: skip
-    return Report("main-miner-0", body, 0.0)
+    looked = {} if looked_at is None else {address(name): 100.0 - looked_at for name in owned}
+    body = {
+        "component": "miner", "role": "active", "addresses": [address("alice")], "chain": chain, "looked": looked,
+        "owned": [address(name) for name in owned], "suppliers": {address("alice"): row},
+    }  # fmt: skip
+    return Report.of(pod, body, 100.0)
 
 
 def snapshot(**more) -> Snapshot:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import aiohttp
 from aiohttp import web
@@ -34,6 +35,34 @@ class Sockets:
         self.code = socket.close_code
         self.closed.set()
         return socket
+
+
+class Stream:
+    """A backend that answers in pieces, each after the first only once the gate is open."""
+
+    def __init__(self, lines, gate=None, kind="text/event-stream"):
+        self.lines, self.gate, self.kind = lines, gate, kind
+
+    async def handle(self, request):
+        response = web.StreamResponse(headers={"Content-Type": self.kind})
+        await response.prepare(request)
+        for number, line in enumerate(self.lines):
+            if self.gate is not None and number:
+                await self.gate.wait()
+            await response.write(line)
+        return response
+
+
+@contextlib.asynccontextmanager
+async def connected(relayer, **headers):
+    async with relayer.http.ws_connect(
+        relayer.url, headers={"Target-Service-Id": "eth", **headers}, decode_text=False
+    ) as socket:
+        yield socket
+
+
+def frame(relayer, payload, **changes):
+    return relayer.world.signed(replace(relayer.request(**changes), payload=payload))
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from miner.board import BlockBoard
 from miner.damage import VolumeDamaged
 from miner.fleet import Fleet
 from miner.report import Reports
-from miner.running import Running
+from miner.running import LAST_SECONDS, Running
 from miner.suppliers import Suppliers
 from shannon.chain.model import Block
 from shannon.claims.requirement import ProofParams
@@ -39,8 +39,8 @@ class Supplier:
 
     supplier: str
     behaviour: object = None
-    retiring: bool = False
     sessions: dict = field(default_factory=dict)
+    looked_at: float | None = None
     decided: list = field(default_factory=list)
     tails: int = 0
     tailed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -113,14 +113,44 @@ async def test_an_owner_that_is_fenced_ends_and_says_by_whom():
 
 
 async def test_a_retired_supplier_ends_when_nothing_of_it_is_open():
-    board, supplier = BlockBoard(), Supplier("a", retiring=True, sessions={"s": None})
-    task = asyncio.create_task(running(supplier, board).run())
+    board, supplier = BlockBoard(), Supplier("a", sessions={"s": None}, looked_at=100.0 + LAST_SECONDS + 0.1)
+    found = running(supplier, board)
+    found.retire(100.0)
+    found.retire(200.0)  # since the first time
+    task = asyncio.create_task(found.run())
     board.post(block(1))
     await until(lambda: supplier.decided)
     assert not task.done()
     supplier.sessions.clear()
     board.post(block(2))
     await asyncio.wait_for(task, 10)
+
+
+@pytest.mark.parametrize("looked", [None, 99.0, 100.0 + LAST_SECONDS])
+async def test_a_retired_supplier_goes_on_until_it_looked_for_what_relayers_recorded_last(looked):
+    board, supplier = BlockBoard(), Supplier("a", looked_at=looked)
+    found = running(supplier, board)
+    found.retire(100.0)
+    task = asyncio.create_task(found.run())
+    board.post(block(1))
+    await until(lambda: supplier.decided)
+    assert not task.done()
+    supplier.looked_at = 100.0 + LAST_SECONDS + 0.1
+    found.wake()
+    await asyncio.wait_for(task, 10)
+
+
+async def test_a_supplier_whose_key_comes_back_is_mined_on():
+    board, supplier = BlockBoard(), Supplier("a", looked_at=1000.0)
+    found = running(supplier, board)
+    found.retire(100.0)
+    found.retire(None)
+    task = asyncio.create_task(found.run())
+    board.post(block(1))
+    await until(lambda: supplier.decided and supplier.tails > 1)
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def test_a_wake_makes_an_idle_supplier_look_at_once():

@@ -11,7 +11,7 @@ from pocket_operator.drift import covers, drifted, replicas_to_keep, stamped
 from pocket_operator.plan import drifted_children, key_digest, plan
 from pocket_operator.reasons import Reason
 from pocket_operator.relay_miner_status import relay_miner_status
-from pocket_operator.snapshot import Report, SecretView
+from pocket_operator.snapshot import SecretView
 from pocket_operator.supplier_status import supplier_status
 from resources import address, changed, key_of
 from shannon.crypto.ecdsa import PrivateKey
@@ -36,20 +36,35 @@ def test_the_key_digest_is_the_one_that_workloads_report():
     assert key_digest([]) == ""
 
 
+ALICES = address("alice")
+A_RELAYER_RESTARTED = (replace(POD, ready=False, restarts=1), MINER_POD)
+A_RELAYER_NEVER_RAN = (replace(POD, ready=False), MINER_POD)
+QUIET = {address("alice"): 90.0}
+IDLE = (relayer_report(), miner_report())
+
+
 @pytest.mark.parametrize(
-    ("reports", "idle", "done", "why"),
+    ("change", "done", "why"),
     [
-        ((), {}, False, "waiting for a report"),
-        ((relayer_report(address("alice")), miner_report()), {}, False, "still serves it"),
-        ((relayer_report(),), {}, False, "no miner reports that it mines for it"),
-        ((relayer_report(), miner_report(3)), {}, False, "3 sessions"),
-        ((relayer_report(), miner_report()), {}, False, "nothing is open"),
-        ((relayer_report(), miner_report()), {address("alice"): 96.0}, False, "nothing is open"),
-        ((relayer_report(), miner_report()), {address("alice"): 95.0}, True, "nothing is open"),
+        ({"reports": ()}, False, "waiting for a report of main-relayer-1"),
+        ({"reports": (miner_report(),), "pods": A_RELAYER_RESTARTED}, False, "waiting for a report of main-relayer-1"),
+        ({"reports": (miner_report(),), "pods": A_RELAYER_NEVER_RAN}, True, "nothing is open"),
+        ({"reports": (relayer_report(address("alice")), miner_report())}, False, "still serves it"),
+        ({"reports": (relayer_report(leaving=[ALICES]), miner_report())}, False, "has relays of it to record"),
+        ({"reports": (relayer_report(complete=False), miner_report())}, False, "has relays of it to record"),
+        ({"reports": (relayer_report(),)}, False, "no miner reports that it mines for it"),
+        ({"reports": (relayer_report(), miner_report(owned=()))}, False, "no miner reports that it mines for it"),
+        ({"reports": (relayer_report(), miner_report(3))}, False, "3 sessions"),
+        ({"reports": (relayer_report(), miner_report(looked_at=None))}, False, "yet to look for the last relays"),
+        ({"reports": (relayer_report(), miner_report(looked_at=92.5))}, False, "yet to look for the last relays"),
+        ({"reports": (relayer_report(), miner_report(looked_at=92.6))}, True, "nothing is open"),
+        ({"quiet_since": {}}, False, "yet to look for the last relays"),
+        ({"quiet_since": {}, "published": None}, False, "yet to look for the last relays"),
+        ({}, True, "nothing is open"),
     ],
-)
-def test_a_supplier_leaves_when_no_relayer_serves_it_and_nothing_has_been_open_for_a_while(reports, idle, done, why):
-    found = plan(snapshot(suppliers=(gone(ALICE),), reports=reports, idle_since=idle))
+)  # fmt: skip
+def test_a_supplier_leaves_when_no_relayer_may_record_for_it_and_its_miner_looked_once_more(change, done, why):
+    found = plan(snapshot(suppliers=(gone(ALICE),), **{"reports": IDLE, "quiet_since": QUIET, **change}))
     drain = found.drains[address("alice")]
     assert (drain.done, why in drain.why) == (done, True), drain
     assert bool(found.release) == done
@@ -57,15 +72,21 @@ def test_a_supplier_leaves_when_no_relayer_serves_it_and_nothing_has_been_open_f
     assert published(found, "miner") == (set() if done else {address("alice")})
 
 
-def test_a_miner_that_does_not_own_a_supplier_says_nothing_about_its_open_sessions():
-    standby = replace(miner_report(), body={**miner_report().body, "owned": []})
-    found = plan(snapshot(suppliers=(gone(ALICE),), reports=(relayer_report(), standby), idle_since={}))
-    assert "no miner reports that it mines for it" in found.drains[address("alice")].why
+def test_a_relayer_that_records_again_starts_the_wait_anew():
+    quiet = plan(snapshot(suppliers=(gone(ALICE),), reports=(relayer_report(), miner_report(2))))
+    assert quiet.drains[address("alice")].since == 100.0
+    busy = snapshot(suppliers=(gone(ALICE),), reports=(relayer_report(leaving=[address("alice")]),), quiet_since=QUIET)
+    assert plan(busy).drains[address("alice")].since is None
 
 
 def test_a_supplier_that_was_never_published_leaves_at_once():
-    found = plan(snapshot(suppliers=(gone(ALICE),), published=SecretView({})))
+    found = plan(snapshot(suppliers=(gone(ALICE),), published=SecretView({}), reports=(relayer_report(),)))
     assert [c.name for c in found.release] == ["alice"]
+
+
+@pytest.mark.parametrize("report", [relayer_report(address("alice")), miner_report(3)])
+def test_a_supplier_whose_published_key_somebody_deleted_is_not_taken_for_one_that_was_never_published(report):
+    assert not plan(snapshot(suppliers=(gone(ALICE),), published=None, reports=(report,))).release
 
 
 def test_the_deadline_and_the_annotation_end_a_drain():
@@ -83,8 +104,7 @@ def test_a_deleted_relay_miner_lets_go_only_when_every_supplier_is_done():
     assert not busy.release
     assert {c["kind"] for c in busy.wanted} >= {"StatefulSet", "Secret"}
     assert not [c for c in busy.wanted if c["kind"] == "Deployment"]
-    idle = {address("alice"): 0.0}
-    done = plan(snapshot(relay_miner=deleted, reports=(relayer_report(), miner_report()), idle_since=idle))
+    done = plan(snapshot(relay_miner=deleted, reports=IDLE, quiet_since=QUIET))
     assert [(c.kind, c.wanted) for c in done.release] == [("RelayMiner", False)]
 
 
@@ -193,12 +213,11 @@ def test_a_stake_for_more_than_is_served_is_told_and_hinders_nothing(limit, row,
         ([("NodesDiffer", "n1"), ("GasPriceTooLow", "raise it")], "False", "GasPriceTooLow", "raise it"),
         ([("NodesDiffer", "n1"), ("ClockSkewed", "slow")], "True", "ClockSkewed", "slow"),
         ([("NodesDiffer", "n1"), ("NodesDiffer", "n0")], "True", "NodesDiffer", "Blocks arrive. n0 n1"),
-        ([("FromALaterVersion", "x"), "no row"], "True", "Reachable", "Blocks arrive."),
+        ([("FromALaterVersion", "x")], "True", "Reachable", "Blocks arrive."),
     ],
 )
 def test_what_miners_say_of_the_nodes_is_told_and_only_refused_claims_make_it_not_ready(told, status, reason, text):
-    rows = [{"reason": row[0], "text": row[1]} if isinstance(row, tuple) else row for row in told]
-    miner = Report("main-miner-0", {**miner_report().body, "chain": rows}, 0.0)
+    miner = miner_report(chain=[{"reason": reason, "text": text} for reason, text in told])
     seen = snapshot(reports=(relayer_report(address("alice")), miner))
     conditions = {c.type: c for c in relay_miner_status(seen, plan(seen)).conditions}
     found = conditions["ChainReachable"]
@@ -209,8 +228,7 @@ def test_what_miners_say_of_the_nodes_is_told_and_only_refused_claims_make_it_no
 
 def test_earnings_and_events_are_gathered_from_all_miners_that_ever_mined():
     first = miner_report(earned_upokt=5, last={"claim": "a at 9", "settlement": "a at 20"})
-    other = miner_report(earned_upokt=7, last={"claim": "b at 30"})
-    standby = Report("main-miner-1", {**other.body, "owned": []}, 0.0)
+    standby = miner_report(pod="main-miner-1", owned=(), earned_upokt=7, last={"claim": "b at 30"})
     seen = snapshot(reports=(relayer_report(address("alice")), first, standby))
     status = supplier_status(plan(seen).findings[0], seen, plan(seen))
     assert (status.earned_upokt, status.last.claim, status.last.settlement) == (12, "b at 30", "a at 20")

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from pocket_api.relayminer import Rollout
 from pocket_operator import names
 from pocket_operator.plan import plan
+from pocket_operator.pod_report import Report
 from pocket_operator.relay_miner_status import relay_miner_status
 from pocket_operator.revision import Revision
 from pocket_operator.rollout import Sight, plan_rollout
-from pocket_operator.snapshot import Pod, Report
+from pocket_operator.snapshot import Pod
 from resources import address, changed
 from snapshots import POD, RM, miner_report, relayer_report, snapshot
 
@@ -35,14 +36,18 @@ def before(seconds):
 WELL = Pod(
     "c", "u", names.RELAYER, ready=True, deleting=False, revision=NEW.name, ready_changed_at=NOW - timedelta(seconds=60)
 )
-GOOD = Report("c", {"component": "relayer", "recent": {"served": 100, "failed": 0, "timed": 100, "seconds": 1.0}}, 0.0)
-OTHER = Report("r", {"component": "relayer", "recent": {"served": 500, "failed": 5, "timed": 500, "seconds": 5.0}}, 0.0)
-SIGHT = Sight(now=NOW, steady_exists=True, kept=OLD, canary=tried(), pods=(WELL,), reports=(GOOD, OTHER))
+
+
+def relayer(pod="c", *, problems=(), **recent):
+    return Report.of(pod, {"component": "relayer", "problems": problems, "recent": recent})
 
 
 def figures(served=100, failed=0, timed=100, seconds=1.0):
-    row = {"served": served, "failed": failed, "timed": timed, "seconds": seconds}
-    return replace(GOOD, body={**GOOD.body, "recent": row})
+    return relayer(served=served, failed=failed, timed=timed, seconds=seconds)
+
+
+GOOD, OTHER = figures(), relayer("r", served=500, failed=5, timed=500, seconds=5.0)
+SIGHT = Sight(now=NOW, steady_exists=True, kept=OLD, canary=tried(), pods=(WELL,), reports=(GOOD, OTHER))
 
 
 def test_a_canary_that_stayed_good_long_enough_lets_the_others_follow():
@@ -60,15 +65,15 @@ def test_a_canary_that_stayed_good_long_enough_lets_the_others_follow():
      "not ready: ImagePullBackOff"),
     ({"pods": (replace(WELL, ready=False, ready_changed_at=before(29)),)}, "its pod is being started"),
     ({"pods": (replace(WELL, ready=False, ready_changed_at=before(9)),),
-      "reports": (replace(GOOD, body={"problems": ["no key"]}),)}, "not ready: no key"),
+      "reports": (relayer(problems=["no key"]),)}, "not ready: no key"),
     ({"reports": (OTHER,), "canary": tried(begun=before(9))}, "not reported yet"),
     ({"pods": (replace(WELL, ready_changed_at=before(59)),)}, "watched until 12:00:01 UTC"),
     ({"pods": (replace(WELL, ready_changed_at=before(1)),), "canary": tried(begun=before(149))}, "watched until"),
     ({"reports": (figures(served=15, failed=4), OTHER)}, None),
     ({"reports": (figures(failed=5), OTHER)}, None),
     ({"reports": (figures(seconds=4.9), OTHER)}, None),
-    ({"reports": (figures(seconds=400.0), replace(OTHER, body={"component": "relayer"}))}, None),
-    ({"reports": (replace(GOOD, body={"component": "relayer", "recent": "nonsense"}), OTHER)}, None),
+    ({"reports": (figures(seconds=400.0), relayer("r"))}, None),
+    ({"reports": (relayer(), OTHER)}, None),
     ({"canary": {"metadata": {"annotations": {names.ANNOTATION_REVISION: NEW.name, names.ANNOTATION_TRIED: "?"}}}},
      None),
 ])  # fmt: skip

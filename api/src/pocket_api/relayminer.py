@@ -169,7 +169,11 @@ class Relayer(Model):
     autoscaling: Autoscaling | None = None
     workers: int = Field(default=2, ge=1, le=64, description="Processes per pod that share the port. Rolling.")
     port: int = Field(default=8080, ge=1, le=65535, description="Port of the pods. Rolling.")
-    recording: Recording = Field(default=Recording.STRICT, description="Rolling.")
+    recording: Recording = Field(
+        default=Recording.STRICT,
+        description="strict: a relay is answered once it is in Redis and in the local log. fast: it is answered before, "
+        "so a crash can lose relays that were answered. Rolling.",
+    )
     metering: Metering = Metering()
     simulation: Simulation = Simulation()
     response_compression: ResponseCompression = ResponseCompression()

@@ -9,6 +9,8 @@ from pocket_api.status import Condition, ConditionType, timestamp
 from pocket_operator.reasons import PASSING, Reason
 
 State = Literal["True", "False", "Unknown"]
+LONGEST_MESSAGE = 4096
+"""Characters of a condition's message; the API server takes 32768."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,15 @@ def conditions(
                 observed_generation=generation,
                 last_transition_time=str(since or timestamp(now)),
                 reason=fact.reason.value,
-                message=fact.message,
+                message=_bounded(fact.message),
             )
         )
     return tuple(rows)
+
+
+def _bounded(message: str) -> str:
+    """What an API server or a chain node says can be longer than a status takes, and than anybody reads."""
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[: LONGEST_MESSAGE - 4]} ..."
 
 
 @dataclass(frozen=True, slots=True)

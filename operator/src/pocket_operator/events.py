@@ -15,6 +15,8 @@ from pocket_operator.kinds import EVENTS
 _LOG = logging.getLogger("operator.events")
 _QUIET_SECONDS = 60.0
 _REMEMBERED = 10_000
+_LONGEST = 1024
+"""What the API server takes as the message of an Event, characters."""
 
 
 class EventWriter:
@@ -44,10 +46,10 @@ class EventWriter:
             _LOG.warning("event: %s", error)
 
     async def _write(self, subject: dict[str, Any], notice: Notice, name: str, namespace: str) -> None:
-        stamp = timestamp(self._now())
+        stamp, message = timestamp(self._now()), notice.message[:_LONGEST]
         known = await self._api.find(EVENTS, namespace, name)
         if known is not None:
-            patch = {"count": int(known.get("count") or 1) + 1, "lastTimestamp": stamp, "message": notice.message}
+            patch = {"count": int(known.get("count") or 1) + 1, "lastTimestamp": stamp, "message": message}
             await self._api.merge(EVENTS, namespace, name, patch)
             return
         metadata = subject["metadata"]
@@ -61,7 +63,7 @@ class EventWriter:
             },
             "type": "Warning" if notice.warning else "Normal",
             "reason": notice.reason,
-            "message": notice.message[:1024],
+            "message": message,
             "count": 1,
             "firstTimestamp": stamp,
             "lastTimestamp": stamp,

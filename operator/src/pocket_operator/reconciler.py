@@ -32,7 +32,7 @@ _WATCHED = tuple(kind.name for kind in WATCHED_CHILDREN)
 class Memory:
     """What is remembered between two reconciliations; losing it costs time only."""
 
-    idle_since: dict[str, float] = field(default_factory=dict)
+    quiet_since: dict[str, float] = field(default_factory=dict)
     refusals: dict[ChildKey, str] = field(default_factory=dict)
     status_written: dict[str, float] = field(default_factory=dict)
 
@@ -79,7 +79,9 @@ class Reconciler:
                 self._memory.pop(key, None)
                 return None
         planned = plan(snapshot)
-        memory.idle_since = {a: d.since for a, d in planned.drains.items() if d.since is not None}
+        known = {str(subject["metadata"]["uid"]) for subject in (snapshot.relay_miner, *snapshot.suppliers) if subject}
+        memory.status_written = {uid: at for uid, at in memory.status_written.items() if uid in known}
+        memory.quiet_since = {a: d.since for a, d in planned.drains.items() if d.since is not None}
         for change in planned.protect:
             await self._finalizer(key, change)
         memory.refusals = await self._apply_all(planned, snapshot)
@@ -101,7 +103,7 @@ class Reconciler:
         relay_miner = self._store.get(RELAY_MINERS.name, *key)
         suppliers = self._store.suppliers(key)
         wanted = {_secret_of(supplier) for supplier in suppliers} | {_redis_secret_of(relay_miner)}
-        secrets = await self._secrets.read(key.namespace, (name for name in wanted if name))
+        secrets = await self._secrets.read(key, (name for name in wanted if name))
         children = dict(self._store.children(_WATCHED, key))
         published, keeper_uid = None, ""
         if relay_miner is not None:
@@ -132,7 +134,7 @@ class Reconciler:
             controller=self._sealing.controller,
             settings=self._settings,
             capabilities=self._capabilities(),
-            idle_since=dict(memory.idle_since),
+            quiet_since=dict(memory.quiet_since),
             refusals=dict(memory.refusals),
         )
 

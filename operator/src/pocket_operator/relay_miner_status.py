@@ -6,8 +6,9 @@ from pocket_api.status import ConditionType, KeySetStatus, RelayMinerStatus, Rol
 from pocket_operator import names
 from pocket_operator.conditions import Fact, conditions, true_if
 from pocket_operator.plan import Plan
+from pocket_operator.pod_report import Report
 from pocket_operator.reasons import STALLING, Reason
-from pocket_operator.snapshot import Report, Snapshot, expected_pods
+from pocket_operator.snapshot import Snapshot
 
 Object = dict[str, Any]
 
@@ -42,7 +43,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
             digest=plan.digests.get(names.RELAYER, ""),
             loaded_by=loaded,
         ),
-        height=max((r.height for r in reports), default=0),
+        height=max((r.answer.height for r in reports), default=0),
         version=str(container.get("image", "")),
         endpoint=f"http://{names.relayer(snapshot.name)}.{snapshot.namespace}.svc:{port}",
     )
@@ -85,8 +86,8 @@ def _rolls(observed: Object | None) -> bool:
 
 def _keys(snapshot: Snapshot, plan: Plan, reports: list[Report]) -> tuple[Fact, str]:
     kind = ConditionType.KEYS_LOADED
-    expected = expected_pods(snapshot)
-    loaded = sum(r.keys == plan.digests.get(r.component, "") for r in reports)
+    expected = snapshot.expected_pods
+    loaded = sum(r.answer.keys == plan.digests.get(r.component, "") for r in reports)
     text = f"{loaded}/{expected}"
     waiting = [f for f in plan.findings if not f.good and not f.deleting]
     if not snapshot.suppliers:
@@ -107,7 +108,7 @@ def _redis(reports: list[Report]) -> Fact:
     miners = [r for r in reports if r.component == names.MINER]
     if not miners:
         return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported.")
-    cut_off = [(r.pod, str(r.body["redis"])) for r in miners if r.body.get("redis")]
+    cut_off = [(r.pod, r.answer.redis) for r in miners if r.answer.redis]
     if cut_off:
         pod, problem = cut_off[0]
         return Fact(kind, "False", Reason.REDIS_UNREACHABLE, f"{pod}: {problem} Check spec.redis and the server.")
@@ -118,14 +119,14 @@ def _chain(reports: list[Report]) -> Fact:
     kind = ConditionType.CHAIN_REACHABLE
     if not reports:
         return Fact(kind, "Unknown", Reason.NO_REPORT, "No pod has reported.")
-    stale = [r.pod for r in reports if any("no new block" in problem for problem in r.problems)]
+    stale = [r.pod for r in reports if any("no new block" in problem for problem in r.answer.problems)]
     if stale:
         return Fact(
             kind, "False", Reason.CHAIN_UNREACHABLE,
             f"{', '.join(sorted(stale)[:3])}: no new block for too long. Check spec.chain.nodes and the nodes.",
         )  # fmt: skip
     for told in (Reason.GAS_PRICE_TOO_LOW, Reason.CLOCK_SKEWED, Reason.NODES_DIFFER):
-        texts = sorted({str(row.get("text")) for r in reports for row in r.chain if row.get("reason") == told.value})
+        texts = sorted({row.text for r in reports for row in r.answer.chain if row.reason == told.value})
         if texts:
             # Without a sufficient gas price every claim is refused; the others are worth knowing.
             fine = true_if(told is not Reason.GAS_PRICE_TOO_LOW)
@@ -135,10 +136,10 @@ def _chain(reports: list[Report]) -> Fact:
 
 def _claims(reports: list[Report]) -> Fact:
     kind = ConditionType.CLAIMS_HEALTHY
-    owners = [r for r in reports if r.component == names.MINER and r.body.get("owned")]
+    owners = [r for r in reports if r.component == names.MINER and r.answer.owned]
     if not owners:
         return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported that it mines.")
-    losing = sorted(a for r in owners for a in r.body["owned"] if int(r.supplier(a).get("lost_recently") or 0))
+    losing = sorted(a for r in owners for a, row in r.answer.suppliers.items() if r.owns(a) and row.lost_recently)
     if losing:
         named = ", ".join(losing[:3])
         return Fact(kind, "False", Reason.SESSION_LOST, f"Suppliers lost their last session: {named}. See theirs.")
@@ -192,7 +193,7 @@ def _pod_problem(snapshot: Snapshot, keys: Fact, workloads: tuple[Object | None,
     if keys.reason is Reason.LOADING_KEYS:
         return ""
     for report in snapshot.steady_reports:
-        said = [p for p in report.problems if "have not reported yet" not in p and p != "draining"]
+        said = [p for p in report.answer.problems if "have not reported yet" not in p and p != "draining"]
         if report.pod in unready and said:
             return f"Pod {report.pod}: {said[0]}"
     return ""

@@ -4,14 +4,16 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import aiohttp
+from pydantic import ValidationError
 
+from pocket_api.base import problem_of
 from pocket_operator import names
 from pocket_operator.children.config import ADMIN_PORT
-from pocket_operator.snapshot import Report
+from pocket_operator.pod_report import Report
 from pocket_operator.store import Key, Store
 
 _LOG = logging.getLogger("operator.reports")
@@ -19,7 +21,7 @@ _CONCURRENCY = 16
 _SECONDS = 2.0
 _LARGEST = 16 * 1024 * 1024
 _STALE_SECONDS = 10.0
-_PASSING = frozenset({"height", "waiting", "recent"})
+_PASSING = frozenset({"height", "waiting", "recent", "looked"})
 
 
 class ReportBook:
@@ -29,6 +31,7 @@ class ReportBook:
         self._clock = clock
         self._reports: dict[tuple[str, str], Report] = {}
         self._digests: dict[tuple[str, str], str] = {}
+        self._unreadable: set[tuple[str, str]] = set()
 
     def of(self, namespace: str, pods: Iterable[str]) -> tuple[Report, ...]:
         """Reports of some pods."""
@@ -38,25 +41,39 @@ class ReportBook:
     def take(self, namespace: str, pod: str, body: dict[str, Any] | None) -> bool:
         """Takes in an answer, None for a failed question; whether anything of weight changed."""
         place = (namespace, pod)
-        if body is None:
-            report = self._reports.get(place)
-            if report is None or self._clock() - report.at < _STALE_SECONDS:
+        report = None if body is None else self._read(place, body)
+        if body is None or report is None:
+            known = self._reports.get(place)
+            if known is None or self._clock() - known.at < _STALE_SECONDS:
                 return False
             del self._reports[place]
             self._digests.pop(place, None)
             return True
-        self._reports[place] = Report(pod, body, self._clock())
+        self._reports[place] = report
         weighty = {key: value for key, value in body.items() if key not in _PASSING}
         digest = hashlib.sha256(json.dumps(weighty, sort_keys=True).encode()).hexdigest()
         changed = self._digests.get(place) != digest
         self._digests[place] = digest
         return changed
 
+    def _read(self, place: tuple[str, str], body: Mapping[str, Any]) -> Report | None:
+        """None for an answer that cannot be read: nothing is guessed, it is as if the pod did not answer."""
+        try:
+            report = Report.of(place[1], body, self._clock())
+        except ValidationError as error:
+            if place not in self._unreadable:
+                _LOG.warning("pod %s/%s: its report cannot be read: %s", *place, problem_of(error))
+            self._unreadable.add(place)
+            return None
+        self._unreadable.discard(place)
+        return report
+
     def forget_except(self, kept: set[tuple[str, str]]) -> None:
         """Drops pods that are gone."""
         for place in [place for place in self._reports if place not in kept]:
             del self._reports[place]
             self._digests.pop(place, None)
+        self._unreadable &= kept
 
 
 class Poller:
@@ -98,7 +115,7 @@ class Poller:
         body: dict[str, Any] | None = None
         try:
             async with self._gate, http.get(f"http://{host}:{ADMIN_PORT}/report") as answer:
-                if answer.status == 200 and (answer.content_length or 0) <= _LARGEST:
+                if answer.status == 200 and 0 < (answer.content_length or 0) <= _LARGEST:
                     found = await answer.json()
                     body = found if isinstance(found, dict) else None
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):

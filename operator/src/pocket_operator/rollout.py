@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from pocket_api.relayminer import Rollout
 from pocket_operator import names
+from pocket_operator.pod_report import Report
 from pocket_operator.revision import Revision, RolloutPlan
-from pocket_operator.snapshot import Pod, Report
+from pocket_operator.snapshot import Pod
 
 Object = dict[str, Any]
 _FEWEST_RELAYS: Final = 20
@@ -105,7 +106,7 @@ def _unready(pod: Pod | None, report: Report | None) -> str:
         return pod.problem
     if report is None:
         return "its pod has not reported yet" if pod.ready else "its pod is being started"
-    return "; ".join(report.problems) or "its pod is being started"
+    return "; ".join(report.answer.problems) or "its pod is being started"
 
 
 def _worse(canary: Report, others: Sequence[Report], chosen: Rollout) -> str:
@@ -137,9 +138,11 @@ class _Figures:
 
     @classmethod
     def of(cls, reports: Sequence[Report]) -> "_Figures":
-        rows = [r.body.get("recent") for r in reports]
-        found = [row for row in rows if isinstance(row, dict)]
-        return cls(*(sum(float(row.get(n) or 0) for row in found) for n in ("served", "failed", "timed", "seconds")))
+        rows = [report.answer.recent for report in reports]
+        return cls(
+            sum(r.served for r in rows), sum(r.failed for r in rows), sum(r.timed for r in rows),
+            sum(r.seconds for r in rows),
+        )  # fmt: skip
 
     @property
     def relays(self) -> float:

@@ -13,6 +13,7 @@ from pocket_operator import names
 from pocket_operator.kinds import CONFIG_MAPS, SECRETS
 from pocket_operator.sealing import Controller, SealError, key_id
 from pocket_operator.snapshot import SecretView
+from pocket_operator.store import Key
 
 _LOG = logging.getLogger("operator.secrets")
 Object = dict[str, Any]
@@ -24,43 +25,44 @@ ROTATE = "pocket.network/rotate"
 
 
 class SecretReader:
-    """Reads each referenced Secret again once it is old; the more there are, the slower: the load is bounded."""
+    """Reads the Secrets that a RelayMiner and its Suppliers refer to, each again once it is old.
+
+    The more there are, the slower, also of those that do not exist: the load is bounded. What nobody refers to any
+    more is forgotten.
+    """
 
     def __init__(self, api: KubeApi, clock: Callable[[], float], youngest_seconds: float = 3.0) -> None:
         self._api = api
         self._clock = clock
         self._youngest = youngest_seconds
-        self._cache: dict[tuple[str, str], tuple[float, SecretView | None]] = {}
+        self._known: dict[Key, dict[str, tuple[float, SecretView | None]]] = {}
         self._gate = asyncio.Semaphore(_CONCURRENCY)
 
-    async def read(self, namespace: str, wanted: Iterable[str]) -> Mapping[str, SecretView | None]:
+    async def read(self, key: Key, wanted: Iterable[str]) -> Mapping[str, SecretView | None]:
         """Secrets by name, None where there is none; raises KubeError when the API server cannot be asked."""
-        wanted = sorted(set(wanted))
-        oldest = max(self._youngest, len(self._cache) / _PER_SECOND)
+        before = self._known.get(key, {})
+        known = {name: before.get(name, (float("-inf"), None)) for name in sorted(set(wanted))}
+        self._known[key] = known
+        number = sum(len(rows) for rows in self._known.values())
+        if not known:
+            del self._known[key]
         try:
             async with asyncio.TaskGroup() as group:
-                rows = {name: group.create_task(self._one(namespace, name, oldest)) for name in wanted}
+                for name, (at, view) in known.items():
+                    oldest = max(0.0 if view is None else self._youngest, number / _PER_SECOND)
+                    if self._clock() - at >= oldest:
+                        group.create_task(self._one(key.namespace, name, known))
         except ExceptionGroup as errors:
             refused, rest = errors.split(KubeError)
             if refused is None or rest is not None:
                 raise
             raise refused.exceptions[0] from None
-        return {name: task.result() for name, task in rows.items()}
+        return {name: view for name, (_, view) in known.items()}
 
-    async def _one(self, namespace: str, name: str, oldest: float) -> SecretView | None:
-        at, view = self._cache.get((namespace, name), (float("-inf"), None))
-        if view is not None and self._clock() - at < oldest:
-            return view
+    async def _one(self, namespace: str, name: str, known: dict[str, tuple[float, SecretView | None]]) -> None:
         async with self._gate:
             found = await self._api.find(SECRETS, namespace, name)
-        view = None if found is None else SecretView.of(found)
-        self._cache[namespace, name] = (self._clock(), view)
-        return view
-
-    def forget_except(self, kept: set[tuple[str, str]]) -> None:
-        """Drops what nobody refers to any more."""
-        for place in [place for place in self._cache if place not in kept]:
-            del self._cache[place]
+        known[name] = (self._clock(), None if found is None else SecretView.of(found))
 
 
 class SealingKeys:

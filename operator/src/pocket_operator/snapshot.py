@@ -5,10 +5,13 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
+from pocket_api.services import RPC_NUMBERS
 from pocket_operator import names
 from pocket_operator.children.context import Images
+from pocket_operator.pod_report import Report
 from pocket_operator.sealing import Controller
 
 Object = dict[str, Any]
@@ -92,54 +95,6 @@ def _pod_problem(status: Object, conditions: Mapping[str, Object]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What a pod answered at /report, and when (seconds on the operator's monotonic clock)."""
-
-    pod: str
-    body: Mapping[str, Any]
-    at: float
-
-    @property
-    def component(self) -> str:
-        """Which workload: relayer or miner."""
-        return str(self.body.get("component", ""))
-
-    @property
-    def addresses(self) -> frozenset[str]:
-        """Suppliers whose keys the pod has."""
-        return frozenset(str(a) for a in self.body.get("addresses") or ())
-
-    @property
-    def keys(self) -> str:
-        """Digest of the loaded public keys."""
-        return str(self.body.get("keys") or "")
-
-    @property
-    def height(self) -> int:
-        """Latest block the pod knows."""
-        return int(self.body.get("height") or 0)
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """Why the pod is not ready, in its own words."""
-        return tuple(str(p) for p in self.body.get("problems") or ())
-
-    @property
-    def chain(self) -> tuple[Mapping[str, Any], ...]:
-        """What a miner has to say of the chain's nodes: reason and text."""
-        return tuple(row for row in self.body.get("chain") or () if isinstance(row, dict))
-
-    def owns(self, address: str) -> bool:
-        """Whether this miner mines for a supplier: it holds the supplier's shard."""
-        return self.component == names.MINER and address in (self.body.get("owned") or ())
-
-    def supplier(self, address: str) -> Mapping[str, Any]:
-        """The miner's figures of one supplier."""
-        found = (self.body.get("suppliers") or {}).get(address)
-        return found if isinstance(found, dict) else {}
-
-
-@dataclass(frozen=True, slots=True)
 class Settings:
     """What the operator was started with."""
 
@@ -147,9 +102,12 @@ class Settings:
     images: Images = field(default_factory=Images)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snapshot:
-    """One RelayMiner's world. `relay_miner` is None when only Suppliers that name it are left."""
+    """One RelayMiner's world. `relay_miner` is None when only Suppliers that name it are left.
+
+    What is asked for each of a thousand Suppliers is worked out once.
+    """
 
     now: datetime
     clock: float
@@ -170,25 +128,36 @@ class Snapshot:
     controller: Controller = field(default_factory=lambda: Controller(()))
     settings: Settings = field(default_factory=Settings)
     capabilities: frozenset[str] = frozenset()
-    idle_since: Mapping[str, float] = field(default_factory=dict)
-    """Address → since when a draining supplier was seen without open sessions (monotonic seconds)."""
+    quiet_since: Mapping[str, float] = field(default_factory=dict)
+    """Address → since when no relayer may record relays of a draining supplier (monotonic seconds)."""
     refusals: Mapping[ChildKey, str] = field(default_factory=dict)
     """What the API server refused at the last attempt, in its words."""
 
-    @property
+    @cached_property
     def steady_pods(self) -> tuple[Pod, ...]:
         """Without canaries: what they do is judged apart and never a problem of the whole."""
         return tuple(pod for pod in self.pods if not pod.revision)
 
-    @property
+    @cached_property
     def steady_reports(self) -> tuple[Report, ...]:
         """Reports without those of canaries."""
         canaries = {pod.name for pod in self.pods if pod.revision}
         return tuple(report for report in self.reports if report.pod not in canaries)
 
+    @cached_property
+    def expected_pods(self) -> int:
+        """How many pods should have the keys: all relayers and miners, at least one miner."""
+        living = [pod for pod in self.steady_pods if not pod.deleting]
+        miners = sum(pod.component == names.MINER for pod in living)
+        return sum(pod.component == names.RELAYER for pod in living) + max(1, miners)
 
-def expected_pods(snapshot: Snapshot) -> int:
-    """How many pods should have the keys: all relayers and miners, at least one miner."""
-    living = [pod for pod in snapshot.steady_pods if not pod.deleting]
-    miners = sum(pod.component == names.MINER for pod in living)
-    return sum(pod.component == names.RELAYER for pod in living) + max(1, miners)
+    @cached_property
+    def offered(self) -> Mapping[str, frozenset[int]]:
+        """What the RelayMiner serves: the chain's numbers of transports, by service."""
+        spec = (self.relay_miner or {}).get("spec") or {}
+        return {
+            str(service.get("id")): frozenset(
+                number for name, number in RPC_NUMBERS.items() if (service.get("backends") or {}).get(name) is not None
+            )
+            for service in spec.get("services") or ()
+        }

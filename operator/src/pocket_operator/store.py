@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pocket_operator import names
 from pocket_operator.kinds import CONFIG_MAPS, PODS, RELAY_MINERS, SUPPLIERS
 
 Object = dict[str, Any]
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Key(NamedTuple):
@@ -35,6 +37,7 @@ class Store:
         self._objects: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
         self._suppliers_of: dict[Key, set[tuple[str, str]]] = defaultdict(set)
         self._by_address: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self._labelled: dict[Key, set[tuple[str, tuple[str, str]]]] = defaultdict(set)
 
     def put(self, kind: str, observed: Object) -> set[Key]:
         """Takes in a state; the keys that it concerns."""
@@ -44,10 +47,12 @@ class Store:
         if old is not None and old["metadata"].get("uid") == metadata.get("uid") and _version(old) > _version(observed):
             return set()
         concerned = self._concerned(kind, old) | self._concerned(kind, observed)
+        self._unindex(kind, place, old)
         if kind == SUPPLIERS.name:
-            self._unindex(place, old)
             self._suppliers_of[relay_miner_of(observed)].add(place)
             self._by_address[_address(observed)].add(place)
+        elif (key := _labelled(observed)) is not None:
+            self._labelled[key].add((kind, place))
         self._objects[kind][place] = observed
         return concerned
 
@@ -60,8 +65,7 @@ class Store:
         if old is not None and old["metadata"].get("uid") != metadata.get("uid"):
             return concerned
         self._objects[kind].pop(place, None)
-        if kind == SUPPLIERS.name:
-            self._unindex(place, old)
+        self._unindex(kind, place, old)
         return concerned
 
     def places(self, kind: str, namespace: str) -> dict[tuple[str, str], str]:
@@ -86,11 +90,14 @@ class Store:
                 concerned |= self.drop(kind, observed_now)
         return concerned
 
-    def _unindex(self, place: tuple[str, str], old: Object | None) -> None:
+    def _unindex(self, kind: str, place: tuple[str, str], old: Object | None) -> None:
         if old is None:
             return
-        self._suppliers_of[relay_miner_of(old)].discard(place)
-        self._by_address[_address(old)].discard(place)
+        if kind == SUPPLIERS.name:
+            _discard(self._suppliers_of, relay_miner_of(old), place)
+            _discard(self._by_address, _address(old), place)
+        elif (key := _labelled(old)) is not None:
+            _discard(self._labelled, key, (kind, place))
 
     def _concerned(self, kind: str, observed: Object | None) -> set[Key]:
         if observed is None:
@@ -100,10 +107,10 @@ class Store:
         if kind == RELAY_MINERS.name:
             return {Key(namespace, str(metadata["name"]))}
         if kind == SUPPLIERS.name:
-            rivals = (self._objects[kind].get(place) for place in self._by_address[_address(observed)])
+            rivals = (self._objects[kind].get(place) for place in self._by_address.get(_address(observed), ()))
             return {relay_miner_of(observed), *(relay_miner_of(rival) for rival in rivals if rival is not None)}
-        name = (metadata.get("labels") or {}).get(names.LABEL_RELAY_MINER)
-        return {Key(namespace, name)} if name else set()
+        key = _labelled(observed)
+        return set() if key is None else {key}
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """One object."""
@@ -126,19 +133,17 @@ class Store:
     def children(self, kinds: tuple[str, ...], key: Key) -> dict[tuple[str, str], Object]:
         """Watched children of a RelayMiner."""
         return {
-            (kind, name): observed
-            for kind in kinds
-            for (namespace, name), observed in self._objects[kind].items()
-            if namespace == key.namespace
-            and (observed["metadata"].get("labels") or {}).get(names.LABEL_RELAY_MINER) == key.name
+            (kind, place[1]): self._objects[kind][place]
+            for kind, place in sorted(self._labelled.get(key, ()))
+            if kind in kinds
         }
 
     def pods(self, key: Key | None = None) -> Iterator[Object]:
-        """Pods of a RelayMiner, or of all."""
-        for (namespace, _), pod in sorted(self._objects[PODS.name].items(), key=lambda row: row[0]):
-            name = (pod["metadata"].get("labels") or {}).get(names.LABEL_RELAY_MINER)
-            if name and (key is None or key == Key(namespace, name)):
-                yield pod
+        """Pods of a RelayMiner, or of all, by name."""
+        for one in sorted(self._labelled) if key is None else (key,):
+            for kind, place in sorted(self._labelled.get(one, ())):
+                if kind == PODS.name:
+                    yield self._objects[kind][place]
 
     def everything(self) -> set[Key]:
         """Everything there is to reconcile."""
@@ -147,7 +152,20 @@ class Store:
             labels = observed["metadata"].get("labels") or {}
             if labels.get(names.LABEL_COMPONENT) == names.KEEPER:
                 found.add(Key(namespace, str(labels[names.LABEL_RELAY_MINER])))
-        return found | {key for key, places in self._suppliers_of.items() if places}
+        return found | set(self._suppliers_of)
+
+
+def _labelled(observed: Mapping[str, Any]) -> Key | None:
+    """The RelayMiner to which a child's label says that it belongs."""
+    metadata = observed["metadata"]
+    name = (metadata.get("labels") or {}).get(names.LABEL_RELAY_MINER)
+    return Key(str(metadata.get("namespace", "")), str(name)) if name else None
+
+
+def _discard(index: dict[K, set[V]], key: K, value: V) -> None:
+    index[key].discard(value)
+    if not index[key]:
+        del index[key]
 
 
 def _address(supplier: Mapping[str, Any]) -> str:

@@ -1,15 +1,16 @@
 """Status of a Supplier: pure."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Set as AbstractSet
 
 from pocket_api.services import RPC_NUMBERS
 from pocket_api.status import ConditionType, LastEvents, Stake, SupplierSessions, SupplierStatus
 from pocket_operator import names
 from pocket_operator.conditions import Fact, conditions, true_if
 from pocket_operator.plan import Plan, is_paused
+from pocket_operator.pod_report import SupplierTold
 from pocket_operator.reasons import STALLING, Reason
-from pocket_operator.snapshot import Snapshot, expected_pods
+from pocket_operator.snapshot import Snapshot
 from pocket_operator.supplier_keys import Finding
 from shannon.chain.preflight import LOW_BALANCE_UPOKT
 
@@ -18,12 +19,12 @@ def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> Supplie
     """What is the case with one Supplier, and what to do."""
     ours = finding.reason is not Reason.KEY_IN_USE
     has_key = [r for r in snapshot.steady_reports if finding.address in r.addresses and ours]
-    expected = expected_pods(snapshot)
+    expected = snapshot.expected_pods
     owner = next((r for r in snapshot.reports if r.owns(finding.address) and ours), None)
-    row = owner.supplier(finding.address) if owner is not None else {}
+    row = owner.supplier(finding.address) if owner is not None else None
     histories = _histories(snapshot, finding.address) if ours else []
     keys = _keys(finding, snapshot, plan, loaded=len(has_key), expected=expected)
-    staked = _staked(finding, row, _offered(snapshot), known=owner is not None)
+    staked = _staked(finding, row, snapshot.offered)
     claims = _claims(row)
     facts = [*_summary(keys, staked, finding), keys, staked, claims]
     before = (finding.supplier.get("status") or {}).get("conditions") or ()
@@ -34,28 +35,28 @@ def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> Supplie
         address=finding.address if finding.key_hex is not None else "",
         loaded_by=f"{len(has_key)}/{expected}",
         miner=owner.pod if owner is not None else "",
-        stake=Stake.model_validate(row.get("stake") or {}),
-        sessions=SupplierSessions.model_validate(row.get("sessions") or {}),
-        open_sessions=int(row.get("open") or 0),
-        last=LastEvents.model_validate(_latest(histories)),
-        earned_upokt=sum(int(history.get("earned_upokt") or 0) for history in histories),
+        stake=(row.stake if row is not None else None) or Stake(),
+        sessions=row.sessions if row is not None else SupplierSessions(),
+        open_sessions=row.open if row is not None else 0,
+        last=_latest(histories),
+        earned_upokt=sum(history.earned_upokt for history in histories),
         resealed=finding.resealed,
     )
 
 
-def _histories(snapshot: Snapshot, address: str) -> list[Mapping[str, Any]]:
+def _histories(snapshot: Snapshot, address: str) -> list[SupplierTold]:
     """What each miner remembers of a supplier: a session's outcome is in the audit trail of the one that ended it."""
-    return [report.supplier(address) for report in snapshot.reports if report.component == names.MINER]
+    rows = [report.supplier(address) for report in snapshot.reports if report.component == names.MINER]
+    return [row for row in rows if row is not None]
 
 
-def _latest(histories: list[Mapping[str, Any]]) -> dict[str, str]:
+def _latest(histories: list[SupplierTold]) -> LastEvents:
     """The latest mark of each event; a mark reads `session at height`."""
-    found: dict[str, str] = {}
-    for history in histories:
-        for event, mark in (history.get("last") or {}).items():
-            if _height(mark) >= _height(found.get(event, "")):
-                found[event] = str(mark)
-    return found
+    marks = {
+        event: max((getattr(history.last, event) for history in histories), key=_height, default="")
+        for event in LastEvents.model_fields
+    }
+    return LastEvents(**marks)
 
 
 def _height(mark: str) -> int:
@@ -89,43 +90,31 @@ def _keys(finding: Finding, snapshot: Snapshot, plan: Plan, *, loaded: int, expe
     return Fact(kind, "False", Reason.LOADING_KEYS, "The key is published; not every pod has loaded it yet.")
 
 
-def _offered(snapshot: Snapshot) -> Mapping[str, set[int]]:
-    """What the RelayMiner serves: the chain's numbers of transports, by service."""
-    spec = (snapshot.relay_miner or {}).get("spec") or {}
-    return {
-        str(service.get("id")): {
-            number for name, number in RPC_NUMBERS.items() if (service.get("backends") or {}).get(name) is not None
-        }
-        for service in spec.get("services") or ()
-    }
-
-
-def _beyond(row: Mapping[str, Any], offered: Mapping[str, set[int]], wanted: Collection[str]) -> str:
+def _beyond(row: SupplierTold, offered: Mapping[str, AbstractSet[int]], wanted: Collection[str]) -> str:
     """What is staked and not served here; relays of it are refused, which costs reputation. Empty: nothing."""
     names_of = {number: name for name, number in RPC_NUMBERS.items()}
-    staked = (row.get("stake") or {}).get("services") or ()
-    parts = [str(service) for service in sorted(staked) if service not in offered or (wanted and service not in wanted)]
-    for service, kinds in sorted((row.get("transports") or {}).items()):
-        missing = sorted(set(kinds) - offered.get(service, set())) if service not in parts else []
+    staked = row.stake.services if row.stake is not None else ()
+    parts = [service for service in sorted(staked) if service not in offered or (wanted and service not in wanted)]
+    for service, kinds in sorted(row.transports.items()):
+        missing = sorted(set(kinds) - offered.get(service, frozenset())) if service not in parts else []
         parts += [f"{service} over {names_of.get(kind, f'type {kind}')}" for kind in missing]
     return ", ".join(parts)
 
 
-def _staked(finding: Finding, row: Mapping[str, Any], offered: Mapping[str, set[int]], *, known: bool) -> Fact:
+def _staked(finding: Finding, row: SupplierTold | None, offered: Mapping[str, AbstractSet[int]]) -> Fact:
     kind = ConditionType.STAKED
-    staked = row.get("staked")
-    if not known or staked is None:
+    if row is None or row.staked is None:
         return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported what the chain says.")
-    if not staked:
+    if not row.staked:
         return Fact(
             kind, "False", Reason.NOT_STAKED,
             f"{finding.address} is not staked as a supplier. Stake it; it is picked up by itself.",
         )  # fmt: skip
-    stake = row.get("stake") or {}
-    if stake.get("unstake_session_end_height"):
+    stake = row.stake or Stake()
+    if stake.unstake_session_end_height:
         return Fact(kind, "False", Reason.UNSTAKING, "The supplier unstaked: it serves its last sessions.")
     wanted = finding.parsed.spec.services if finding.parsed else ()
-    missing = sorted(set(wanted) - set(stake.get("services") or ()))
+    missing = sorted(set(wanted) - set(stake.services))
     if missing:
         return Fact(
             kind, "False", Reason.SERVICES_NOT_STAKED,
@@ -137,7 +126,7 @@ def _staked(finding: Finding, row: Mapping[str, Any], offered: Mapping[str, set[
             f"Staked for more than is served here: {beyond}. Such relays are refused, and gateways notice: serve them, "
             "or take them out of the stake.",
         )  # fmt: skip
-    if broken := [str(text) for text in row.get("endpoint_problems") or ()]:
+    if broken := row.endpoint_problems:
         return Fact(
             kind, "True", Reason.ENDPOINTS_BROKEN,
             f"The stake declares URLs that do not work as seen from the miner: {'; '.join(broken[:5])}. Gateways would "
@@ -146,20 +135,20 @@ def _staked(finding: Finding, row: Mapping[str, Any], offered: Mapping[str, set[
     return Fact(kind, "True", Reason.STAKED, "Staked for all services that it should serve.")
 
 
-def _claims(row: Mapping[str, Any]) -> Fact:
+def _claims(row: SupplierTold | None) -> Fact:
     kind = ConditionType.CLAIMS_HEALTHY
-    if not row:
+    if row is None:
         return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported sessions of this supplier.")
-    if int(row.get("lost_recently") or 0):
-        loss = (row.get("last") or {}).get("loss", "")
-        return Fact(kind, "False", Reason.SESSION_LOST, f"The last session was lost: {loss}. See the miner's log.")
-    balance = row.get("balance_upokt")
-    if isinstance(balance, int) and balance < LOW_BALANCE_UPOKT:
+    if row.lost_recently:
+        said = f"The last session was lost: {row.last.loss}. See the miner's log."
+        return Fact(kind, "False", Reason.SESSION_LOST, said)
+    balance = row.balance_upokt
+    if balance is not None and balance < LOW_BALANCE_UPOKT:
         return Fact(
             kind, "False", Reason.BALANCE_LOW,
             f"Its account has {balance} upokt, less than 1 POKT: claims and proofs need fees. Send it some.",
         )  # fmt: skip
-    if row.get("public_key_on_chain") is False:
+    if row.public_key_on_chain is False:
         return Fact(
             kind, "False", Reason.PUBLIC_KEY_MISSING,
             "Its account has no public key on chain, so gateways cannot verify its answers. Let it sign a transaction, "

@@ -64,7 +64,10 @@ def decode_records(data: bytes) -> Iterator[Record]:
 
 @dataclass(slots=True)
 class Segment:
-    """One file; by (supplier, session) `appended` holds the newest stream id, `late` is what came past the horizon."""
+    """One file; by (supplier, session) `appended` holds the newest stream id, `late` is what came past the horizon.
+
+    `owed` is what Redis did not take although it was written here: it is appended once Redis takes it.
+    """
 
     path: Path
     size: int = 0
@@ -72,6 +75,7 @@ class Segment:
     appended: dict[tuple[str, str], str] = field(default_factory=dict)
     sessions: set[tuple[str, str]] = field(default_factory=set)
     late: set[tuple[str, str]] = field(default_factory=set)
+    owed: set[tuple[str, str]] = field(default_factory=set)
 
     def refused(self, pair: tuple[str, str]) -> bool:
         """Whether none of a (supplier, session)'s relays here was acknowledged: they came too late."""

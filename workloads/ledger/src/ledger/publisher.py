@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +106,7 @@ class Publisher:
         self._waker = waker
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(self._limits.queue)
         self._queued_bytes = 0
+        self._queued: Counter[str] = Counter()
         self._flushing = asyncio.Lock()
         self._incarnations: dict[str, str] = {}
         self._run_id = ""
@@ -119,6 +120,14 @@ class Publisher:
     def waiting(self) -> int:
         """Relays not yet recorded."""
         return self._queue.qsize()
+
+    @property
+    def owing(self) -> set[str]:
+        """Suppliers of whose relays some are not in Redis, or may not be since it changed."""
+        found = {supplier for supplier, number in self._queued.items() if number}
+        for segment in self._log.segments:
+            found.update(supplier for supplier, _ in (segment.owed if self._run_id else segment.sessions))
+        return found
 
     @property
     def overloaded(self) -> bool:
@@ -140,6 +149,7 @@ class Publisher:
             raise LedgerFull("too many relays wait to be recorded")
         self._queue.put_nowait(waiting)
         self._queued_bytes += len(record.relay)
+        self._queued[record.supplier] += 1
         return waiting.done
 
     async def run(self) -> None:
@@ -165,7 +175,13 @@ class Publisher:
                         waiting.done.set_exception(LedgerUnavailable("the recorder was stopped"))
                         waiting.done.exception()
                     self._queued_bytes -= len(waiting.record.relay)
+                    self._taken(waiting.record.supplier)
                     self._queue.task_done()
+
+    def _taken(self, supplier: str) -> None:
+        self._queued[supplier] -= 1
+        if not self._queued[supplier]:
+            del self._queued[supplier]
 
     async def drain(self) -> None:
         """Waits until everything queued is recorded or refused."""
@@ -200,6 +216,7 @@ class Publisher:
                 break
             except (RedisError, OSError, TimeoutError) as error:
                 if isinstance(error, ResponseError) or asyncio.get_running_loop().time() >= end:
+                    segment.owed.update((supplier, waiting.record.session_id) for waiting in group)
                     self._fail(group, LedgerUnavailable(f"Redis did not take the relay: {error}"))
                     return
                 await asyncio.sleep(self._limits.retry_seconds)
@@ -268,25 +285,38 @@ class Publisher:
                 await self.replay("first look at Redis" if not self._run_id else "Redis was restarted")
             self._run_id = info.run_id
         await self._release()
+        if any(segment.owed for segment in self._log.segments):
+            await self.replay("Redis did not take all relays", owed_only=True)
 
-    async def replay(self, reason: str) -> None:
-        """Appends everything in the log again; a relay that is already there makes no second leaf.
+    async def replay(self, reason: str, *, owed_only: bool = False) -> None:
+        """Appends what is in the log again; a relay that is already there makes no second leaf.
 
         New relays are recorded between the batches: a long log does not hold them up.
         """
         self._on_replay(reason)
         for segment in list(self._log.segments):
-            batches: dict[str, list[Record]] = defaultdict(list)
-            for record in segment.read():
-                if not segment.refused((record.supplier, record.session_id)):
-                    batches[record.supplier].append(record)
-            for supplier, records in batches.items():
-                for chunk in _chunks(records):
-                    async with self._flushing:
-                        closed = await self._append(supplier, chunk, segment)
-                    self.counters.replayed += sum(r.session_id not in closed for r in chunk)
-            if self._waker is not None:
-                await self._waker.wake(batches)
+            if owed_only and not segment.owed:
+                continue
+            owed, segment.owed = segment.owed, set()  # what is refused from now on is owed again
+            try:
+                await self._replay(segment, owed if owed_only else segment.sessions)
+            except BaseException:
+                segment.owed |= owed
+                raise
+
+    async def _replay(self, segment: Segment, wanted: Collection[tuple[str, str]]) -> None:
+        batches: dict[str, list[Record]] = defaultdict(list)
+        for record in segment.read():
+            pair = record.supplier, record.session_id
+            if pair in wanted and not segment.refused(pair):
+                batches[record.supplier].append(record)
+        for supplier, records in batches.items():
+            for chunk in _chunks(records):
+                async with self._flushing:
+                    closed = await self._append(supplier, chunk, segment)
+                self.counters.replayed += sum(r.session_id not in closed for r in chunk)
+        if self._waker is not None:
+            await self._waker.wake(batches)
 
     async def _release(self) -> None:
         """Releases ended segments whose sessions are all settled or mirrored beyond what the segment holds."""
@@ -324,7 +354,7 @@ def _is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str]) ->
     ours = segment.appended.get(pair)
     if closed.startswith("done") or segment.refused(pair):
         return True
-    return bool(ours and mirrored and _reached(mirrored, ours))
+    return pair not in segment.owed and bool(ours and mirrored and _reached(mirrored, ours))
 
 
 def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:

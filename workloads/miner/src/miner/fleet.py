@@ -70,6 +70,12 @@ class Fleet:
         """Shards that are acted on, with their epochs."""
         return self._epochs
 
+    def looked(self) -> dict[str, float]:
+        """Seconds since each mined supplier's latest look at Redis began; absent: it has not looked yet."""
+        now = asyncio.get_running_loop().time()
+        rows = ((address, running.supplier.looked_at) for address, running in self._running.items())
+        return {address: round(now - looked, 1) for address, looked in rows if looked is not None}
+
     def reread(self) -> None:
         """Redis may hold other content under known ids."""
         for running in self._running.values():
@@ -155,9 +161,10 @@ class Fleet:
             if epoch is not None:
                 self._standbys.pop(address, None)
                 self._start(address, epoch)
+        now = asyncio.get_running_loop().time()
         for address, running in list(self._running.items()):
-            running.supplier.retiring = address not in loaded
-            if self._tasks[address].done() and running.supplier.retiring:
+            running.retire(None if address in loaded else now)
+            if self._tasks[address].done() and running.retiring_since is not None:
                 await self._end([address])
                 _LOG.info("retired", extra={"fields": {"supplier": address}})
             elif self._tasks[address].done():

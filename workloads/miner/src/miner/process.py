@@ -331,6 +331,7 @@ class Miner:
             "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
             "height": self._board.height, "problems": [problem] if problem else [],
             "redis": self._redis_problem, "chain": self._notes.rows(), "suppliers": suppliers.reports.rows(),
+            "looked": fleet.looked(),
         }  # fmt: skip
 
     def _problem(self, suppliers: Suppliers) -> str | None:

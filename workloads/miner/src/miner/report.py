@@ -24,7 +24,10 @@ def _mark(session_id: str, height: int) -> str:
 
 @dataclass(slots=True)
 class SupplierReport:
-    """One supplier: sessions by where they are, the last of each event, what was paid."""
+    """One supplier: sessions by where they are, the last of each event, what was paid.
+
+    `open` counts every session that has no outcome, also those of which the chain has not told yet where they are.
+    """
 
     open: int = 0
     sessions: Counter[str] = field(default_factory=Counter)
@@ -41,7 +44,7 @@ class SupplierReport:
     _stages: dict[str, str] = field(default_factory=dict)
 
     def saw(self, stages: Mapping[str, str], height: int) -> None:
-        """The stage of every open session at a height; a session that moved on is an event."""
+        """The stages of open sessions at a height; a session that moved on is an event."""
         for session_id, stage in stages.items():
             before = self._stages.get(session_id)
             if stage == before:
@@ -51,7 +54,6 @@ class SupplierReport:
             elif stage == Stage.PROVED:
                 self.last["proof"] = _mark(session_id, height)
         self._stages = dict(stages)
-        self.open = len(stages)
         self.sessions = Counter(_GROUPS[Stage(stage)] for stage in stages.values() if Stage(stage) in _GROUPS)
 
     def ended(self, outcome: Mapping[str, Any]) -> None:

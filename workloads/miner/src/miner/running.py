@@ -22,6 +22,8 @@ _LOG = logging.getLogger("miner.running")
 _BUSY_SECONDS = 0.1
 _BUSY_ROUNDS = 15
 _HEAL_SECONDS = 5.0
+LAST_SECONDS = 5.0
+"""For so long after a key is gone here, a relayer may have gone on with it."""
 TROUBLE = (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error)
 
 
@@ -41,6 +43,8 @@ class Running:
     block_seconds: float
     fenced: Callable[[str, Fenced], None]
     chance: random.Random
+    retiring_since: float | None = None
+    """Since when the supplier's key is gone (loop's clock): nothing new is mined, what is open goes on."""
     stages: dict[str, int] = field(default_factory=dict)
     seen: int = 0  # height of the block that was decided last
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -60,9 +64,15 @@ class Running:
         """Relays came."""
         self._woken.set()
 
+    def retire(self, now: float | None) -> None:
+        """Its key is gone; None: it is there."""
+        self.retiring_since = None if now is None else self.retiring_since or now
+
     @property
     def _over(self) -> bool:
-        return self.supplier.retiring and not self.supplier.sessions
+        """Whether nothing is open that a relayer which lost the key a little later may have recorded."""
+        since, looked = self.retiring_since, self.supplier.looked_at
+        return since is not None and not self.supplier.sessions and looked is not None and looked > since + LAST_SECONDS
 
     async def _tail(self) -> None:
         failures = idle = 0

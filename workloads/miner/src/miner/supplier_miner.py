@@ -1,5 +1,6 @@
 """Everything the owner does for one supplier: tail continuously, decide at every block."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -77,7 +78,8 @@ class SupplierMiner:
     report: SupplierReport = field(default_factory=SupplierReport)
     peers: Peers | None = None
     confirm: Callable[[], Awaitable[None]] = _confirmed
-    retiring: bool = False
+    looked_at: float | None = None
+    """When the latest look at Redis began after which every session that has relays there was known (loop's clock)."""
     _finished: dict[str, int] = field(default_factory=dict)
     _forgotten: int = 0
     _started: bool = False
@@ -120,9 +122,12 @@ class SupplierMiner:
 
     async def tail(self) -> int:
         """One round of tailing; the number of entries read."""
+        begun = asyncio.get_running_loop().time()
         if not self._started:
             await self.start()
         await self._discover()
+        self.report.open = len(self.sessions)
+        self.looked_at = begun
         return await self.tailer.tail_once()
 
     async def _discover(self) -> None:
@@ -185,6 +190,7 @@ class SupplierMiner:
                 session.lost = session.lost or decision.lost
         self.report.saw(seen, block.height)
         await self._act_on(groups, block, proof)
+        self.report.open = len(self.sessions)
         return stages
 
     async def _act_on(

@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from relayer.accounts import Accounts, PaidAccounts, SimulatedAccounts
 from relayer.admission import Admission, Admitted
 from relayer.backends.answers import Served, ServedStream
 from relayer.catalog import Catalog
+from relayer.in_flight import InFlight
 from relayer.metering import Meter, Metered
 from relayer.recent import Recent
 from relayer.rejection import Reason, Rejected
@@ -88,8 +89,13 @@ class RelayPipeline:
         self._largest_leaf = largest_leaf
         self._tracing = tracing
         self.recent = Recent(clock)
+        self.in_flight = InFlight()
         self._paid, self._simulated = PaidAccounts(self.recent), SimulatedAccounts(self.recent)
         self._lately: OrderedDict[bytes, None] = OrderedDict()
+
+    def serves(self, supplier: str) -> bool:
+        """Whether the supplier's key is loaded."""
+        return supplier in self._keys()
 
     def decode(self, body: bytes, caller: Caller) -> Relay:
         """The relay of a body; raises Rejected."""
@@ -132,7 +138,8 @@ class RelayPipeline:
         relay: Relay | None = None
         try:
             relay = self.decode(body, caller)
-            with self.simulations.slot(caller), self._tracing.relay(relay) as span:
+            in_flight = self.in_flight.relay_of(relay.supplier)
+            with in_flight, self.simulations.slot(caller), self._tracing.relay(relay) as span:
                 return await self._handle(relay, span, streams=streams)
         except Rejected as rejected:
             self.refused(rejected, caller, relay)
@@ -216,6 +223,8 @@ class RelayPipeline:
         """
         whole, held, complete = bytearray(), b"", False
         limit = relay.service.max_body_bytes
+        in_flight = ExitStack()
+        in_flight.enter_context(self.in_flight.relay_of(relay.supplier))
         try:
             yield b""
             with self.simulations.slot(relay.caller), relay.offer.used():
@@ -238,6 +247,7 @@ class RelayPipeline:
             self.refused(rejected, relay.caller, relay)
             raise
         finally:
+            in_flight.close()
             if not complete:
                 self.refund(metered)
             await served.close()

@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """One worker; `keys` is the digest of its public keys, empty without any."""
+    """One worker; `keys` is the digest of its public keys, empty without any.
+
+    `leaving` are suppliers without a key whose relays may still be recorded: on their way, or in the local log alone.
+    """
 
     worker: int
     pid: int
@@ -18,6 +21,7 @@ class WorkerReport:
     waiting: int
     problem: str = ""
     addresses: list[str] = field(default_factory=list)
+    leaving: list[str] = field(default_factory=list)
     recent: dict[str, float] = field(default_factory=dict)
 
     def write(self, data_dir: Path) -> None:
@@ -43,11 +47,12 @@ def read_reports(data_dir: Path, alive: Mapping[int, int]) -> list[WorkerReport]
 
 
 def summary(reports: Iterable[WorkerReport], workers: int) -> dict[str, Any]:
-    """The pod's status: a key counts as loaded once every worker has it."""
+    """The pod's status: a key counts as loaded once every worker has it, and as gone once none may record for it."""
     rows = list(reports)
     complete = len(rows) == workers
     digests = {row.keys for row in rows}
     addresses = set.intersection(*(set(row.addresses) for row in rows)) if rows and complete else set()
+    leaving = {address for row in rows for address in (*row.addresses, *row.leaving)} - addresses
     problems = sorted({row.problem for row in rows if row.problem})
     if not complete:
         problems.append(f"{workers - len(rows)} of {workers} workers have not reported yet")
@@ -58,6 +63,8 @@ def summary(reports: Iterable[WorkerReport], workers: int) -> dict[str, Any]:
         "workers": len(rows),
         "keys": digests.pop() if complete and len(digests) == 1 else "",
         "addresses": sorted(addresses),
+        "leaving": sorted(leaving),
+        "complete": complete,
         "height": min((row.height for row in rows), default=0),
         "waiting": sum(row.waiting for row in rows),
         "problems": problems,

@@ -30,7 +30,6 @@ from relayer.backends.credentials import Credentials
 from relayer.catalog import Catalog
 from relayer.metering import Meter
 from relayer.pipeline import RelayPipeline
-from relayer.recent import Recent
 from relayer.reports import WorkerReport
 from relayer.simulation import Simulations
 from relayer.tracing import tracing_from
@@ -245,7 +244,7 @@ class Worker:
                     group.create_task(catalog.run()),
                     group.create_task(pulse.run()),
                     group.create_task(self._reload(reload)),
-                    group.create_task(self._report(supplier_keys, follower, publisher, pipeline.recent, ready_problem)),
+                    group.create_task(self._report(supplier_keys, follower, publisher, pipeline, ready_problem)),
                     group.create_task(self._observe(publisher, follower, log, chain, catalog, pulse)),
                     group.create_task(self._follow_parent()),
                 ]
@@ -280,20 +279,22 @@ class Worker:
         keys: SupplierKeys,
         follower: HeightFollower,
         publisher: Publisher,
-        recent: Recent,
+        pipeline: RelayPipeline,
         ready_problem: Callable[[], str | None],
     ) -> None:
         """Tells the supervisor what this worker has loaded; it answers /status for all of them."""
         while True:
+            loaded = {str(address) for address in keys.current.keys}
             report = WorkerReport(
                 worker=self._number,
                 pid=os.getpid(),
                 keys=keys.current.digest if keys.current.keys else "",
-                addresses=sorted(str(address) for address in keys.current.keys),
+                addresses=sorted(loaded),
+                leaving=sorted((pipeline.in_flight.suppliers | publisher.owing) - loaded),
                 problem="draining" if self._draining else ready_problem() or "",
                 height=follower.height,
                 waiting=publisher.waiting,
-                recent=recent.figures(),
+                recent=pipeline.recent.figures(),
             )
             try:
                 report.write(self._config.data_dir)

@@ -182,6 +182,7 @@ class Bridge:
     backend: aiohttp.ClientWebSocketResponse | None = None
     current: _Current | None = None
     charges: "deque[Metered]" = field(default_factory=deque)
+    in_flight: ExitStack = field(default_factory=ExitStack)
     _ended: "asyncio.Future[_Closed]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def end(self, code: int, text: str) -> None:
@@ -201,6 +202,7 @@ class Bridge:
         except* _Done:
             pass
         finally:
+            self.in_flight.close()
             while self.charges:
                 self.pipeline.refund(self.charges.popleft())
             await self._close(closed)
@@ -229,19 +231,30 @@ class Bridge:
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 raise _closing(message, self.gateway.close_code, 1001)
             relay = self.pipeline.decode(message.data, self.caller)
-            if relay.offer.service.id != self.offer.service.id:
-                raise Rejected(Reason.SESSION_MISMATCH, "the relay is for another service than the connection")
-            relay = replace(relay, offer=self.offer)
-            admitted, metered = await self.pipeline.admit(relay)
-            self.charges.append(metered)
-            if len(self.charges) > _UNANSWERED:
-                raise Rejected(Reason.OVERLOADED, "too many requests of this connection wait for an answer")
-            if self.backend is None:
-                self.backend = await self.offer.dial(pocket_headers(relay.supplier, relay.service.id))
-                group.create_task(self._guarded(self._from_backend(self.backend)))
-            self.current = _Current(relay, admitted, metered.paid)
-            async with asyncio.timeout(10):
-                await self.backend.send_frame(relay.request.payload, message.type)
+            with self.pipeline.in_flight.relay_of(relay.supplier):
+                await self._take(relay, message.type, group)
+
+    async def _take(self, relay: Relay, kind: WSMsgType, group: asyncio.TaskGroup) -> None:
+        """A request of the gateway; raises Rejected and what the backend's connection raises."""
+        if relay.offer.service.id != self.offer.service.id:
+            raise Rejected(Reason.SESSION_MISMATCH, "the relay is for another service than the connection")
+        relay = replace(relay, offer=self.offer)
+        admitted, metered = await self.pipeline.admit(relay)
+        self.charges.append(metered)
+        if len(self.charges) > _UNANSWERED:
+            raise Rejected(Reason.OVERLOADED, "too many requests of this connection wait for an answer")
+        if self.backend is None:
+            self.backend = await self.offer.dial(pocket_headers(relay.supplier, relay.service.id))
+            group.create_task(self._guarded(self._from_backend(self.backend)))
+        self._answers_belong_to(_Current(relay, admitted, metered.paid))
+        async with asyncio.timeout(10):
+            await self.backend.send_frame(relay.request.payload, kind)
+
+    def _answers_belong_to(self, current: _Current) -> None:
+        before, self.in_flight = self.in_flight, ExitStack()
+        self.in_flight.enter_context(self.pipeline.in_flight.relay_of(current.relay.supplier))
+        before.close()
+        self.current = current
 
     async def _from_backend(self, backend: aiohttp.ClientWebSocketResponse) -> None:
         while True:
@@ -263,16 +276,20 @@ class Bridge:
                 await self.gateway.send_frame(response.encode(), message.type)
 
     async def _watch_session(self) -> None:
-        """Ends the connection after its own session and grace period."""
+        """Ends the connection after its own session and grace period, or once its supplier is not served any more."""
         looked = 0.0
         while True:
             await asyncio.sleep(self.look_seconds)
             looked += self.look_seconds
             if looked > CONNECTION_SECONDS and self.pipeline.simulations.wanted(self.caller):
                 raise _Closed(1000, "a simulated connection is a probe: it ends now")
-            if self.current is not None and self.current.admitted.over(self.pipeline.height()):
+            if self.current is None:
+                continue
+            if self.current.admitted.over(self.pipeline.height()):
                 await self._advise()
                 raise _Closed(SESSION_EXPIRED, "session expired")
+            if not self.pipeline.serves(self.current.relay.supplier):
+                raise Rejected(Reason.SUPPLIER_NOT_OURS, "the supplier is not served here any more")
 
     async def _advise(self) -> None:
         """The signed advice by which gateways move to the next session."""

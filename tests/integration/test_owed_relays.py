@@ -1,0 +1,83 @@
+"""Relays that are in the local log and not in Redis: appended as soon as Redis takes them, and told until then."""
+
+import contextlib
+
+import pytest
+
+from ledger.errors import LedgerUnavailable
+from ledger.local_log import LocalLog
+from ledger.tail import Tail
+from recording import KEYS, entries, publishing, record
+
+pytestmark = pytest.mark.redis
+
+
+@contextlib.asynccontextmanager
+async def a_full_redis(redis):
+    await redis.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        await redis.config_set("maxmemory", 0)
+
+
+async def test_what_redis_did_not_take_is_appended_once_it_does_without_a_restart(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        await publisher.beat()
+        await publisher.record(record(0))
+        async with a_full_redis(redis):
+            with pytest.raises(LedgerUnavailable):
+                await publisher.record(record(1, "two"))
+            assert publisher.owing == {"pokt1s"}
+        await publisher.beat()
+        assert await entries(redis, "two") == [b"relay 1"]
+        assert await entries(redis) == [b"relay 0"]  # only what is owed is appended again
+        assert publisher.owing == set()
+
+
+async def test_what_is_owed_stays_owed_while_redis_still_refuses_it(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        await publisher.beat()
+        async with a_full_redis(redis):
+            with pytest.raises(LedgerUnavailable):
+                await publisher.record(record(1))
+            for _ in range(2):
+                with contextlib.suppress(Exception):
+                    await publisher.beat()
+                assert publisher.owing == {"pokt1s"}
+        await publisher.beat()
+        assert await entries(redis) == [b"relay 1"]
+
+
+async def test_a_log_is_not_released_while_it_owes_relays_of_a_session_that_is_mirrored_further(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        await publisher.beat()
+        async with a_full_redis(redis):
+            with pytest.raises(LedgerUnavailable):
+                await publisher.record(record(1))
+        await publisher.record(record(2))
+        publisher._log.roll()
+        tail = Tail(redis, KEYS, "pokt1s")
+        last = (await tail.read({"one": "0-0"}))["one"][-1].id
+        await tail.mark_mirrored({"one": f"{await tail.incarnation()}/{last}"})
+        await publisher.beat()
+        assert set(await entries(redis)) == {b"relay 1", b"relay 2"}
+        assert publisher._log.segments  # what was owed is in the stream now, and not mirrored yet
+        last = (await tail.read({"one": "0-0"}))["one"][-1].id
+        await tail.mark_mirrored({"one": f"{await tail.incarnation()}/{last}"})
+        await publisher.beat()
+        assert not publisher._log.segments
+
+
+async def test_a_worker_owes_what_it_adopted_until_it_looked_at_redis(redis, tmp_path):
+    dead = LocalLog(tmp_path, "dead")
+    dead.append([record(1, supplier="pokt1a"), record(2, supplier="pokt1b")])
+    dead.close()
+    async with publishing(redis, tmp_path, name="heir") as publisher:
+        assert publisher.owing == {"pokt1a", "pokt1b"}
+        await publisher.beat()
+        assert publisher.owing == set()
+        publisher.submit(record(3, supplier="pokt1c"))
+        assert publisher.owing == {"pokt1c"}
+        await publisher.drain()
+        assert publisher.owing == set()

@@ -1,0 +1,47 @@
+"""Publishers over a real Redis, and what is in its streams."""
+
+import asyncio
+import contextlib
+
+from ledger.keys import Keys
+from ledger.local_log import LocalLog, Record
+from ledger.publisher import Publisher, PublisherLimits
+from ledger.seals import SealStore
+from ledger.tail import Tail
+
+KEYS = Keys("unit")
+FAST = PublisherLimits(linger_seconds=0, patience_seconds=0.3, retry_seconds=0.02)
+
+
+def record(number, session="one", supplier="pokt1s", end=0):
+    return Record(supplier, session, b"header", b"relay %d" % number, end)
+
+
+@contextlib.asynccontextmanager
+async def publishing(redis, folder, limits=FAST, name="w"):
+    log = LocalLog(folder, name)
+    publisher = Publisher(redis, KEYS, log, limits)
+    task = asyncio.create_task(publisher.run())
+    try:
+        yield publisher
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        log.close()
+
+
+async def confirmed():
+    """The Lease is ours."""
+
+
+async def owned(redis, supplier):
+    """What an owner writes through, once it is known to Redis."""
+    store = SealStore(redis, KEYS, supplier, 1)
+    await store.fence(confirmed)
+    return store
+
+
+async def entries(redis, session="one", supplier="pokt1s"):
+    read = await Tail(redis, KEYS, supplier).read({session: "0-0"}, 10_000)
+    return [entry.relay for entry in read.get(session, [])]

@@ -1,0 +1,191 @@
+"""What the operator does for many Suppliers, Secrets and RelayMiners grows with their number, and no faster."""
+
+import base64
+import logging
+import sys
+
+import pytest
+
+from pocket_api.status import ConditionType
+from pocket_operator import names
+from pocket_operator.conditions import LONGEST_MESSAGE, Fact, conditions
+from pocket_operator.plan import plan
+from pocket_operator.pod_report import Report
+from pocket_operator.reasons import Reason
+from pocket_operator.relay_miner_status import relay_miner_status
+from pocket_operator.reports import ReportBook
+from pocket_operator.secrets import SecretReader
+from pocket_operator.snapshot import SecretView
+from pocket_operator.store import Key, Store
+from pocket_operator.supplier_status import supplier_status
+from resources import address, key_of, supplier
+from snapshots import NOW, miner_report, relayer_report, snapshot, with_uid
+
+
+def many(number):
+    people = [f"s{n}" for n in range(number)]
+    suppliers = tuple(
+        with_uid(
+            supplier("ns", who, operatorAddress=address(who), key={"secretRef": {"name": "keys", "key": who}}), who
+        )
+        for who in people
+    )
+    addresses = [address(who) for who in people]
+    row = {"open": 1, "staked": True, "stake": {"services": ["eth"]}}
+    body = {
+        "component": "miner",
+        "addresses": addresses,
+        "owned": addresses,
+        "suppliers": dict.fromkeys(addresses, row),
+    }
+    return snapshot(
+        suppliers=suppliers, owners={address(who): who for who in people},
+        secrets={"keys": SecretView({who: key_of(who) for who in people})},
+        reports=(relayer_report(*addresses), Report.of("main-miner-0", body)),
+    )  # fmt: skip
+
+
+def calls(number):
+    """Calls, of Python and of C, that a plan and all statuses take."""
+    seen, count = many(number), 0
+
+    def called(_, event, __):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(called)
+    try:
+        planned = plan(seen)
+        relay_miner_status(seen, planned)
+        statuses = [supplier_status(finding, seen, planned) for finding in planned.findings]
+    finally:
+        sys.setprofile(before)
+    assert {status.loaded_by for status in statuses} == {"2/2"}
+    return count
+
+
+def test_ten_times_the_suppliers_take_ten_times_the_work():
+    calls(2)  # whatever is worked out once in a process
+    few, tenfold = calls(30), calls(300)
+    assert tenfold < 11 * few, f"{few} calls for 30 Suppliers, {tenfold} for 300"
+
+
+class Api:
+    """Secrets by name, counting who asks."""
+
+    def __init__(self, **secrets):
+        self.secrets, self.asked = secrets, []
+
+    async def find(self, _, namespace, name):
+        self.asked.append((namespace, name))
+        text = self.secrets.get(name)
+        return None if text is None else {"data": {"hex": base64.b64encode(text.encode()).decode()}}
+
+
+@pytest.fixture
+def clock():
+    return [100.0]
+
+
+A, B = Key("ns", "a"), Key("ns", "b")
+
+
+async def test_a_secret_is_read_again_once_it_is_old_and_one_that_is_missing_at_once(clock):
+    api = Api(there="1")
+    reader = SecretReader(api, lambda: clock[0])
+    for pause, asked in (
+        (0.0, ["missing", "there"]),
+        (1.0, ["missing"]),
+        (1.9, ["missing"]),
+        (0.2, ["missing", "there"]),
+    ):
+        clock[0] += pause
+        api.asked.clear()
+        found = await reader.read(A, ["there", "missing"])
+        assert (found["there"].entries, found["missing"]) == ({"hex": "1"}, None)
+        assert sorted(name for _, name in api.asked) == asked
+
+
+async def test_the_more_secrets_there_are_the_slower_each_is_read_even_if_none_exists(clock):
+    api, wanted = Api(), [f"missing-{n}" for n in range(1000)]
+    reader = SecretReader(api, lambda: clock[0])
+    for _ in range(10):
+        await reader.read(A, wanted)
+        clock[0] += 4.0
+    assert len(api.asked) == 1000  # 25 a second at most: each once in 40 seconds
+    await reader.read(A, wanted)
+    assert len(api.asked) == 2000
+
+
+async def test_secrets_that_nobody_names_any_more_are_forgotten_with_their_keys(clock):
+    api = Api(one=key_of("one"), two=key_of("two"))
+    reader = SecretReader(api, lambda: clock[0])
+    await reader.read(A, ["one", "two"])
+    await reader.read(B, ["two"])
+    assert set(await reader.read(A, ["one"])) == {"one"}
+    assert await reader.read(B, []) == {}
+    assert reader._known.keys() == {A}
+    assert reader._known[A].keys() == {"one"}
+
+
+def child(kind, name, relay_miner, version=1):
+    labels = {names.LABEL_RELAY_MINER: relay_miner} if relay_miner else {}
+    return kind, {"metadata": {"namespace": "ns", "name": name, "uid": name, "resourceVersion": str(version),
+                               "labels": labels}}  # fmt: skip
+
+
+def test_children_and_pods_are_found_by_their_relay_miner_wherever_their_label_moves():
+    store = Store()
+    for kind, observed in (child("Service", "s", "a"), child("Pod", "p2", "a"), child("Pod", "p1", "a"),
+                           child("Pod", "q", "b"), child("Pod", "stray", "")):  # fmt: skip
+        store.put(kind, observed)
+
+    def seen(key):
+        return set(store.children(("Service", "Pod"), key)), [pod["metadata"]["name"] for pod in store.pods(key)]
+
+    assert seen(A) == ({("Service", "s"), ("Pod", "p1"), ("Pod", "p2")}, ["p1", "p2"])
+    assert seen(None)[1] == ["p1", "p2", "q"]
+    assert store.put(*child("Pod", "p1", "b", version=2)) == {A, B}
+    assert (seen(A)[1], seen(B)[1]) == (["p2"], ["p1", "q"])
+    store.drop(*child("Pod", "p2", "a"))
+    store.drop(*child("Service", "s", "a"))
+    assert seen(A) == (set(), [])
+    assert A not in store._labelled
+
+
+def test_a_message_that_is_longer_than_a_status_takes_is_cut():
+    fact = Fact(ConditionType.READY, "False", Reason.REFUSED_BY_API, "x" * 40_000)
+    (row,) = conditions([fact], [], 1, NOW)
+    assert len(row.message) == LONGEST_MESSAGE
+    assert row.message.endswith("x ...")
+
+
+def test_a_report_that_cannot_be_read_counts_as_none_and_is_told_once(clock, caplog):
+    book = ReportBook(lambda: clock[0])
+    good = {"component": "miner", "owned": ["pokt1a"], "suppliers": {"pokt1a": {"open": 2, "of a later version": {}}}}
+    assert book.take("ns", "p", good)
+    assert not book.take("ns", "p", {**good, "height": 9})  # what passes is no news
+    broken = {**good, "suppliers": {"pokt1a": {"open": None}}}
+    with caplog.at_level(logging.WARNING):
+        clock[0] += 9.0
+        assert not book.take("ns", "p", broken)
+        assert book.of("ns", ["p"])[0].supplier("pokt1a").open == 2
+        clock[0] += 1.0
+        assert book.take("ns", "p", broken)
+    assert book.of("ns", ["p"]) == ()
+    assert [r.getMessage() for r in caplog.records if "suppliers.pokt1a.open" in r.getMessage()] != []
+    assert len(caplog.records) == 1
+    assert book.take("ns", "p", good)
+
+
+@pytest.mark.parametrize("body", [{}, {"component": 7}, {"component": "miner", "suppliers": {"a": {}}},
+                                  {"component": "relayer", "leaving": "pokt1a"}])  # fmt: skip
+def test_what_a_report_does_not_say_is_never_taken_for_nothing_open(body):
+    book = ReportBook(lambda: 0.0)
+    assert not book.take("ns", "p", body)
+    assert book.of("ns", ["p"]) == ()
+
+
+def test_a_miner_that_does_not_say_when_it_looked_has_not_looked():
+    assert miner_report(looked_at=None).looked_at(address("alice")) == float("-inf")
