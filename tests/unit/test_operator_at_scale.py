@@ -1,11 +1,13 @@
 """What the operator does for many Suppliers, Secrets and RelayMiners grows with their number, and no faster."""
 
+import asyncio
 import base64
 import logging
 import sys
 
 import pytest
 
+from coordination.kube_api import KubeError
 from pocket_api.status import ConditionType
 from pocket_operator import names
 from pocket_operator.conditions import LONGEST_MESSAGE, Fact, conditions
@@ -18,6 +20,7 @@ from pocket_operator.secrets import SecretReader
 from pocket_operator.snapshot import SecretView
 from pocket_operator.store import Key, Store
 from pocket_operator.supplier_status import supplier_status
+from pocket_operator.together import for_each
 from resources import address, key_of, supplier
 from snapshots import NOW, miner_report, relayer_report, snapshot, with_uid
 
@@ -189,3 +192,26 @@ def test_what_a_report_does_not_say_is_never_taken_for_nothing_open(body):
 
 def test_a_miner_that_does_not_say_when_it_looked_has_not_looked():
     assert miner_report(looked_at=None).looked_at(address("alice")) == float("-inf")
+
+
+async def test_a_few_requests_go_out_at_once_and_a_refusal_ends_them_as_itself():
+    running, most, done = 0, 0, []
+
+    async def step(number):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        running -= 1
+        if number == 50:
+            raise KubeError("no answer within 10 s")
+        done.append(number)
+
+    await for_each(step, range(20), 8)
+    assert (done, most, running) == (list(range(20)), 8, 0)
+    with pytest.raises(KubeError, match="no answer"):
+        await for_each(step, range(40, 1000), 8)
+    assert len(done) < 40
+    with pytest.raises(ExceptionGroup):
+        await for_each(lambda number: asyncio.sleep(0, 1 // number), range(3), 8)

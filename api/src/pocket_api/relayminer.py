@@ -171,8 +171,8 @@ class Relayer(Model):
     port: int = Field(default=8080, ge=1, le=65535, description="Port of the pods. Rolling.")
     recording: Recording = Field(
         default=Recording.STRICT,
-        description="strict: a relay is answered once it is in Redis and in the local log. fast: it is answered before, "
-        "so a crash can lose relays that were answered. Rolling.",
+        description="strict: a relay is answered once it is in Redis and in the local log. fast: it is answered "
+        "before, so a crash can lose relays that were answered. Rolling.",
     )
     metering: Metering = Metering()
     simulation: Simulation = Simulation()

@@ -19,11 +19,16 @@ from pocket_operator.reports import ReportBook
 from pocket_operator.secrets import SealingKeys, SecretReader
 from pocket_operator.snapshot import ChildKey, Pod, SecretView, Settings, Snapshot
 from pocket_operator.store import Key, Store
+from pocket_operator.supplier_keys import Finding
 from pocket_operator.supplier_status import supplier_status
+from pocket_operator.together import for_each
 
 _LOG = logging.getLogger("operator.reconcile")
 Object = dict[str, Any]
 _FIGURES_SECONDS = 30.0
+_AT_ONCE = 8
+_REFUSED = (400, 403, 413, 422)
+"""Asking again at once would be refused again."""
 _FIGURES = frozenset({"stake", "sessions", "openSessions", "last", "earnedUpokt"})
 _WATCHED = tuple(kind.name for kind in WATCHED_CHILDREN)
 
@@ -82,8 +87,7 @@ class Reconciler:
         known = {str(subject["metadata"]["uid"]) for subject in (snapshot.relay_miner, *snapshot.suppliers) if subject}
         memory.status_written = {uid: at for uid, at in memory.status_written.items() if uid in known}
         memory.quiet_since = {a: d.since for a, d in planned.drains.items() if d.since is not None}
-        for change in planned.protect:
-            await self._finalizer(key, change)
+        await for_each(lambda change: self._finalizer(key, change), planned.protect, _AT_ONCE)
         memory.refusals = await self._apply_all(planned, snapshot)
         for kind, name in planned.delete:
             await self._delete(key, kind, name, snapshot.children[kind, name])
@@ -95,8 +99,7 @@ class Reconciler:
             refusals=dict(memory.refusals),
         )
         await self._write_statuses(key, snapshot, planned, memory)
-        for change in planned.release:
-            await self._finalizer(key, change)
+        await for_each(lambda change: self._finalizer(key, change), planned.release, _AT_ONCE)
         return (DRAINING if planned.drains else REQUEUE).total_seconds()
 
     async def _snapshot(self, key: Key, memory: Memory) -> Snapshot:
@@ -190,7 +193,7 @@ class Reconciler:
                 await self._hand_over_replicas(kind, child, observed)
                 applied = await self._api.apply(kind, child, names.FIELD_MANAGER)
             except KubeError as error:
-                if error.status not in (400, 403, 404, 409, 422):
+                if error.status not in (*_REFUSED, 404, 409):
                     raise
                 refused[place] = str(error)
                 metrics.REFUSALS.labels(str(error.status)).inc()
@@ -252,9 +255,12 @@ class Reconciler:
         if snapshot.relay_miner is not None:
             status = as_status(relay_miner_status(snapshot, planned))
             await self._write_status(snapshot.relay_miner, status, passing=frozenset({"height"}), memory=memory)
-        for finding in planned.findings:
+
+        async def of_supplier(finding: Finding) -> None:
             status = as_status(supplier_status(finding, snapshot, planned))
             await self._write_status(finding.supplier, status, passing=frozenset(), memory=memory)
+
+        await for_each(of_supplier, planned.findings, _AT_ONCE)
 
     async def _write_status(self, subject: Object, status: Object, *, passing: frozenset[str], memory: Memory) -> None:
         """Server-side apply of the status where it differs; `passing` fields alone are no reason to write."""
@@ -282,7 +288,11 @@ class Reconciler:
         except KubeError as error:
             if isinstance(error, Missing) or error.status == 409:
                 return  # it is gone, or another one of the same name
-            raise
+            if error.status not in _REFUSED:
+                raise
+            metrics.REFUSALS.labels(str(error.status)).inc()  # one that is refused must not keep the others from theirs
+            _LOG.warning("status of %s %s/%s: %s", kind.name, metadata["namespace"], metadata["name"], error)
+            return
         metrics.WRITES.labels(kind.name).inc()
         memory.status_written[uid] = self._clock()
         before_rows = before.get("conditions") or ()

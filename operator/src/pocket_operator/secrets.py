@@ -1,6 +1,5 @@
 """Reading Secrets by name: never listed, never watched, so no right to do so is needed."""
 
-import asyncio
 import base64
 import binascii
 import logging
@@ -8,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from coordination.kube_api import Conflict, KubeApi, KubeError
+from coordination.kube_api import Conflict, KubeApi
 from pocket_operator import names
 from pocket_operator.kinds import CONFIG_MAPS, SECRETS
 from pocket_operator.sealing import Controller, SealError, key_id
 from pocket_operator.snapshot import SecretView
 from pocket_operator.store import Key
+from pocket_operator.together import for_each
 
 _LOG = logging.getLogger("operator.secrets")
 Object = dict[str, Any]
@@ -36,7 +36,6 @@ class SecretReader:
         self._clock = clock
         self._youngest = youngest_seconds
         self._known: dict[Key, dict[str, tuple[float, SecretView | None]]] = {}
-        self._gate = asyncio.Semaphore(_CONCURRENCY)
 
     async def read(self, key: Key, wanted: Iterable[str]) -> Mapping[str, SecretView | None]:
         """Secrets by name, None where there is none; raises KubeError when the API server cannot be asked."""
@@ -46,23 +45,16 @@ class SecretReader:
         number = sum(len(rows) for rows in self._known.values())
         if not known:
             del self._known[key]
-        try:
-            async with asyncio.TaskGroup() as group:
-                for name, (at, view) in known.items():
-                    oldest = max(0.0 if view is None else self._youngest, number / _PER_SECOND)
-                    if self._clock() - at >= oldest:
-                        group.create_task(self._one(key.namespace, name, known))
-        except ExceptionGroup as errors:
-            refused, rest = errors.split(KubeError)
-            if refused is None or rest is not None:
-                raise
-            raise refused.exceptions[0] from None
-        return {name: view for name, (_, view) in known.items()}
 
-    async def _one(self, namespace: str, name: str, known: dict[str, tuple[float, SecretView | None]]) -> None:
-        async with self._gate:
-            found = await self._api.find(SECRETS, namespace, name)
-        known[name] = (self._clock(), None if found is None else SecretView.of(found))
+        def is_due(at: float, view: SecretView | None) -> bool:
+            return self._clock() - at >= max(0.0 if view is None else self._youngest, number / _PER_SECOND)
+
+        async def look(name: str) -> None:
+            found = await self._api.find(SECRETS, key.namespace, name)
+            known[name] = (self._clock(), None if found is None else SecretView.of(found))
+
+        await for_each(look, [name for name, seen in known.items() if is_due(*seen)], _CONCURRENCY)
+        return {name: view for name, (_, view) in known.items()}
 
 
 class SealingKeys:
