@@ -1,5 +1,6 @@
 """Relays that are in the local log and not in Redis: appended as soon as Redis takes them, and told until then."""
 
+import asyncio
 import contextlib
 
 import pytest
@@ -81,3 +82,17 @@ async def test_a_worker_owes_what_it_adopted_until_it_looked_at_redis(redis, tmp
         assert publisher.owing == {"pokt1c"}
         await publisher.drain()
         assert publisher.owing == set()
+
+
+async def test_a_worker_that_ends_waits_a_while_for_redis_to_take_what_it_is_owed(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        await publisher.beat()
+        async with a_full_redis(redis):
+            with pytest.raises(LedgerUnavailable):
+                await publisher.record(record(1))
+            await publisher.drain(0.01)  # and no longer than it may
+            assert publisher.owing == {"pokt1s"}
+        ending = asyncio.create_task(publisher.drain(30.0))
+        await publisher.beat()
+        await ending
+        assert await entries(redis) == [b"relay 1"]

@@ -183,10 +183,14 @@ class Publisher:
         if not self._queued[supplier]:
             del self._queued[supplier]
 
-    async def drain(self) -> None:
-        """Waits until everything queued is recorded or refused."""
+    async def drain(self, patience_seconds: float = 0.0) -> None:
+        """Waits until everything queued is recorded or refused, and a while for Redis to take what it is owed."""
         self._stopping = True
         await self._queue.join()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_seconds):
+                while self.owing:  # noqa: ASYNC110 - the heartbeat appends it
+                    await asyncio.sleep(self._limits.retry_seconds)
 
     async def _flush(self, batch: list[_Waiting]) -> None:
         try:

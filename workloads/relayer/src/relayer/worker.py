@@ -54,6 +54,7 @@ from shannon.vitals import VERSION, Pulse
 
 _LOG = logging.getLogger("relayer.worker")
 _RELOAD_SECONDS = 1.0
+_OWED_SECONDS = 5.0
 _REPORT_SECONDS = 1.0
 
 
@@ -258,10 +259,10 @@ class Worker:
                 server.close()
                 sockets.leave()
                 await runner.shutdown()
-                await http2.drain(config.drain_seconds)
-                await runner.cleanup()
+                # At the same time: the supervisor waits for the drain once, and a little longer.
+                await asyncio.gather(http2.drain(config.drain_seconds), runner.cleanup())
                 await budgets.drain()
-                await publisher.drain()
+                await publisher.drain(_OWED_SECONDS)
                 for task in tasks:
                     task.cancel()
         finally:
