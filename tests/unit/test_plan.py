@@ -152,6 +152,31 @@ def test_a_resource_that_an_older_schema_let_in_stalls_with_the_field():
     assert "spec.redis" in stalled.message
 
 
+OF_ANOTHER_VERSION = changed(ALICE, "spec.field", "that this version does not know")
+
+
+@pytest.mark.parametrize(
+    ("spec", "serving"),
+    [({}, True), ({"services": ["eth"]}, True), ({"services": "eth"}, False), ({"services": [7]}, False)],
+)
+def test_a_supplier_that_an_older_schema_let_in_stalls_and_goes_on_as_far_as_it_is_understood(spec, serving):
+    resource = changed(OF_ANOTHER_VERSION, "spec", {**OF_ANOTHER_VERSION["spec"], **spec})
+    seen = snapshot(suppliers=(resource,))
+    found = plan(seen)
+    assert published(found, "miner") == {address("alice")}
+    assert published(found, "relayer") == ({address("alice")} if serving else set())
+    assert (found.findings[0].reason, found.release) == (Reason.INVALID_SPEC, ())
+    stalled = next(c for c in supplier_status(found.findings[0], seen, found).conditions if c.type == "Stalled")
+    assert (stalled.status, stalled.reason) == ("True", "InvalidSpec")
+
+
+def test_a_supplier_of_another_version_gets_no_key_that_was_not_published_and_none_that_is_anothers():
+    unpublished = plan(snapshot(suppliers=(OF_ANOTHER_VERSION,), published=None))
+    anothers = plan(snapshot(suppliers=(OF_ANOTHER_VERSION,), owners={address("alice"): "older"}))
+    for found, reason in ((unpublished, Reason.INVALID_SPEC), (anothers, Reason.KEY_IN_USE)):
+        assert (published(found, "miner"), found.findings[0].reason) == (set(), reason)
+
+
 def test_conditions_keep_the_time_of_their_last_transition():
     first = supplier_status(plan(snapshot()).findings[0], snapshot(), plan(snapshot()))
     before = changed(ALICE, "status", first.model_dump(by_alias=True, mode="json", exclude_none=True))

@@ -225,9 +225,9 @@ def _context(
     suppliers = tuple(
         PublishedSupplier(
             address=finding.address,
-            services=finding.parsed.spec.services if finding.parsed else (),
+            services=finding.services or (),
             key_hex=finding.key_hex,
-            draining=finding.deleting or deleting,
+            draining=finding.deleting or deleting or finding.services is None,
         )
         for finding in sorted(findings, key=lambda f: f.address)
         if finding.key_hex is not None and not (finding.deleting and _done(drains, finding.address))

@@ -54,6 +54,14 @@ class Finding:
         return names.FINALIZER in (self.supplier["metadata"].get("finalizers") or ())
 
     @property
+    def services(self) -> tuple[str, ...] | None:
+        """Services that it is limited to, none for all; None where the resource does not tell."""
+        if self.parsed is not None:
+            return self.parsed.spec.services
+        told = (self.supplier.get("spec") or {}).get("services") or []
+        return tuple(told) if isinstance(told, list) and all(isinstance(name, str) for name in told) else None
+
+    @property
     def good(self) -> bool:
         """Whether nothing is wrong with the key."""
         return self.reason is Reason.LOADED
@@ -67,17 +75,18 @@ class _Broken(Exception):
 
 def examine(supplier: Object, snapshot: Snapshot) -> Finding:
     """The key of one Supplier, proven against its address; the last good key stays when its source breaks."""
-    try:
-        parsed = Supplier.model_validate({k: v for k, v in supplier.items() if k != "status"})
-    except ValidationError as error:
-        return Finding(supplier, None, None, Reason.INVALID_SPEC, problem_of(error))
-    address = parsed.spec.operator_address
+    address = Finding(supplier, None, None).address
     owner = snapshot.owners.get(address)
     if owner not in (None, supplier["metadata"]["uid"]):
         return Finding(
-            supplier, parsed, None, Reason.KEY_IN_USE,
+            supplier, None, None, Reason.KEY_IN_USE,
             f"{address} is used by an older Supplier. One address is served by one RelayMiner: delete one of the two.",
         )  # fmt: skip
+    try:
+        parsed = Supplier.model_validate({k: v for k, v in supplier.items() if k != "status"})
+    except ValidationError as error:
+        # Let in by the schema of another version: what is served goes on, and so does what is open.
+        return Finding(supplier, None, _last_good(address, snapshot.published), Reason.INVALID_SPEC, problem_of(error))
     try:
         key_hex, resealed = _key_of(parsed, snapshot.secrets, snapshot.controller)
         _prove(key_hex, address)

@@ -113,7 +113,7 @@ def _staked(finding: Finding, row: SupplierTold | None, offered: Mapping[str, Ab
     stake = row.stake or Stake()
     if stake.unstake_session_end_height:
         return Fact(kind, "False", Reason.UNSTAKING, "The supplier unstaked: it serves its last sessions.")
-    wanted = finding.parsed.spec.services if finding.parsed else ()
+    wanted = finding.services or ()
     missing = sorted(set(wanted) - set(stake.services))
     if missing:
         return Fact(
