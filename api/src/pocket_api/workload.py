@@ -107,11 +107,9 @@ def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.
     return config.model_copy(update={"redis_url": environment[variable].strip()})
 
 
-def read_hot_config(path: Path) -> HotConfig:
-    """The hot part; raises ManifestError."""
+def hot_config(content: bytes, path: Path) -> HotConfig:
+    """The hot part as it stands in a file; raises ManifestError."""
     try:
-        return HotConfig.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror}") from error
+        return HotConfig.model_validate_json(content)
     except ValidationError as error:
         raise ManifestError(f"{path}: {problem_of(error)}") from error

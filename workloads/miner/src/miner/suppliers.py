@@ -32,7 +32,8 @@ from pocket_api.workload import MinerConfig
 from shannon.chain.feed import BlockSource
 from shannon.crypto.addresses import Address
 from shannon.errors import ConfigurationError, NotFound, PocketError
-from shannon.keys.loading import KeySet, load_supplier_keys
+from shannon.keys.folder import KeyFolder
+from shannon.keys.loading import KeySet
 from shannon.transactions.build import GasPrice
 from shannon.transactions.timeouts import NonceClock
 
@@ -60,16 +61,20 @@ class Suppliers:
     redis_milliseconds: Callable[[], float | None] = lambda: None
     _loaded: KeySet = field(default_factory=lambda: KeySet({}))
     _fees: FeeBook = field(init=False)
+    _folder: KeyFolder = field(init=False)
 
     def __post_init__(self) -> None:
+        self._folder = KeyFolder(self.config.keys_dir, os.environ)
         self._fees = FeeBook(GasPrice.parse(self.config.chain.gas_price), self.audit)
 
     def reload(self) -> bool:
         """Whether the set of keys changed. A folder that cannot be read changes nothing: the last good set stays."""
         try:
-            loaded = load_supplier_keys(self.config.keys_dir, os.environ)
+            loaded = self._folder.load()
         except ConfigurationError as error:
             _LOG.warning("keys: %s", error)
+            return False
+        if loaded is self._loaded:
             return False
         changed = loaded.digest != self._loaded.digest or not self._loaded.keys
         if changed:

@@ -20,6 +20,8 @@ class Catalog:
         self._offers: Mapping[str, ServiceBackends] = {}
         self._retired: list[ServiceBackends] = []
         self._changed = asyncio.Event()
+        self.max_body_bytes = 1
+        """Largest body of any service; asked for at every request."""
         self.update(services)
 
     def get(self, service_id: str) -> ServiceBackends | None:
@@ -30,11 +32,6 @@ class Catalog:
     def services(self) -> list[Service]:
         """All services."""
         return [offer.service for offer in self._offers.values()]
-
-    @property
-    def max_body_bytes(self) -> int:
-        """Largest body of any service."""
-        return max((service.max_body_bytes for service in self.services), default=1)
 
     @property
     def in_flight(self) -> int:
@@ -64,6 +61,7 @@ class Catalog:
         gone = [offer for name, offer in self._offers.items() if offers.get(name) is not offer]
         changed += [offer.service.id for offer in gone if offer.service.id not in offers]
         self._offers = offers
+        self.max_body_bytes = max((service.max_body_bytes for service in self.services), default=1)
         self._retired += gone
         if changed:
             self._changed.set()

@@ -23,7 +23,7 @@ from ledger.publisher import Publisher
 from ledger.shards import shard_of
 from ledger.wakes import Waker
 from pocket_api.base import ManifestError
-from pocket_api.workload import RelayerConfig, read_hot_config
+from pocket_api.workload import RelayerConfig, hot_config
 from relayer import metrics
 from relayer.admission import Admission
 from relayer.backends.credentials import Credentials
@@ -47,7 +47,8 @@ from shannon.chain.watch import NodeWatch
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.debug import Debug
 from shannon.errors import ConfigurationError, PocketError
-from shannon.keys.loading import KeySet, load_supplier_keys
+from shannon.keys.folder import KeyFolder
+from shannon.keys.loading import KeySet
 from shannon.logs import set_level
 from shannon.transactions.sizes import largest_leaf
 from shannon.vitals import VERSION, Pulse
@@ -62,29 +63,33 @@ class SupplierKeys:
     """All keys of the folder: whoever fills it decides who is served. A broken reload keeps the last good set."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = KeyFolder(folder, os.environ)
         self.current: KeySet = KeySet({})
+        self._by_address: Mapping[str, PrivateKey] = {}
 
     def reload(self) -> bool:
         """Whether the set changed; problems are logged without key material."""
         try:
-            loaded = load_supplier_keys(self._folder, os.environ)
+            loaded = self._folder.load()
         except ConfigurationError as error:
             _LOG.warning("keys: %s", error)
+            return False
+        if loaded is self.current:
             return False
         changed = loaded.digest != self.current.digest
         if changed or not self.current.keys:
             for problem in loaded.problems:
                 _LOG.warning("keys: %s", problem)
+        self.current = loaded
         if changed:
-            self.current = loaded
+            self._by_address = {str(address): key for address, key in loaded.keys.items()}
             _LOG.info("keys: %d loaded, digest %s", len(loaded.keys), loaded.digest[:16])
         metrics.KEYS_LOADED.set(len(self.current.keys))
         return changed
 
     def by_address(self) -> Mapping[str, PrivateKey]:
-        """Keys by operator address."""
-        return {str(address): key for address, key in self.current.keys.items()}
+        """Keys by operator address; asked for at every relay."""
+        return self._by_address
 
 
 class Hot:
@@ -94,15 +99,22 @@ class Hot:
         self._file = file
         self._complained = ""
         try:
-            self.current = read_hot_config(file)
+            self._content = file.read_bytes()
+            self.current = hot_config(self._content, file)
+        except OSError as error:
+            raise ConfigurationError(f"relayer: {file}: {error.strerror}") from error
         except ManifestError as error:
             raise ConfigurationError(f"relayer: {error}") from error
 
     def reload(self) -> bool:
-        """Whether something changed."""
+        """Whether something changed; what is wrong is told once."""
         try:
-            loaded = read_hot_config(self._file)
-        except ManifestError as error:
+            content = self._file.read_bytes()
+            if content == self._content:
+                return False
+            self._content = content
+            loaded = hot_config(content, self._file)
+        except (ManifestError, OSError) as error:
             if str(error) != self._complained:
                 _LOG.warning("configuration: %s; the last good one stays", error)
             self._complained = str(error)
