@@ -222,6 +222,8 @@ def test_metrics_of_all_workers_are_merged_and_no_secret_is_in_any_output(stack)
             outputs[name + path] = answer.read().decode()
     served = [line for line in outputs["relayer-admin/metrics"].splitlines() if "relays_served_total{" in line]
     assert sum(float(line.rsplit(" ", 1)[1]) for line in served) == 12
+    assert "pocket_miner_relays_mirrored_total{" in outputs["miner-admin/metrics"]
+    assert "_created{" not in outputs["miner-admin/metrics"]
     with pytest.raises(HTTPError):
         urlopen(stack.url("relayer") + "/ready/none", timeout=10)
     stack.stop()

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import uvloop
+from prometheus_client import disable_created_metrics
 
 from miner.process import Miner
 from pocket_api.base import ManifestError
@@ -25,6 +26,8 @@ def main() -> int:
     except ManifestError as error:
         sys.stderr.write(f"miner: {error}\n")
         return os.EX_CONFIG
+    # They would double the answer, and nobody asks for them. prometheus_client has no annotations there.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     return run_program("miner", Miner(config).run(), uvloop.run)
 
 

@@ -1,5 +1,6 @@
 """The miner's own port: health, readiness, metrics, what it owns."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,9 @@ async def serve_admin(
     """Serves until the runner is cleaned up; raises ConfigurationError when the port is taken."""
 
     async def show_metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), content_type="text/plain", charset="utf-8")
+        # Of a thousand suppliers there are tens of thousands of rows; blocks are decided meanwhile.
+        body = await asyncio.to_thread(generate_latest)
+        return web.Response(body=body, content_type="text/plain", charset="utf-8")
 
     async def show_ready(_: web.Request) -> web.Response:
         found = problem()
