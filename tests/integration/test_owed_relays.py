@@ -96,3 +96,20 @@ async def test_a_worker_that_ends_waits_a_while_for_redis_to_take_what_it_is_owe
         await publisher.beat()
         await ending
         assert await entries(redis) == [b"relay 1"]
+
+
+async def test_what_is_being_appended_again_is_owed_until_it_is(redis, tmp_path, monkeypatch):
+    async with publishing(redis, tmp_path) as publisher:
+        await publisher.beat()
+        async with a_full_redis(redis):
+            with pytest.raises(LedgerUnavailable):
+                await publisher.record(record(1))
+        append, seen = publisher._append, []
+
+        async def watched(*arguments):
+            seen.append(publisher.owing)
+            return await append(*arguments)
+
+        monkeypatch.setattr(publisher, "_append", watched)
+        await publisher.beat()
+        assert (seen, publisher.owing) == ([{"pokt1s"}], set())

@@ -66,7 +66,8 @@ def decode_records(data: bytes) -> Iterator[Record]:
 class Segment:
     """One file; by (supplier, session) `appended` holds the newest stream id, `late` is what came past the horizon.
 
-    `owed` is what Redis did not take although it was written here: it is appended once Redis takes it.
+    `owed` is what Redis did not take although it was written here: it is appended once Redis takes it, as `replaying`
+    meanwhile.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class Segment:
     sessions: set[tuple[str, str]] = field(default_factory=set)
     late: set[tuple[str, str]] = field(default_factory=set)
     owed: set[tuple[str, str]] = field(default_factory=set)
+    replaying: set[tuple[str, str]] = field(default_factory=set)
 
     def refused(self, pair: tuple[str, str]) -> bool:
         """Whether none of a (supplier, session)'s relays here was acknowledged: they came too late."""

@@ -126,7 +126,8 @@ class Publisher:
         """Suppliers of whose relays some are not in Redis, or may not be since it changed."""
         found = {supplier for supplier, number in self._queued.items() if number}
         for segment in self._log.segments:
-            found.update(supplier for supplier, _ in (segment.owed if self._run_id else segment.sessions))
+            pairs = segment.owed | segment.replaying if self._run_id else segment.sessions
+            found.update(supplier for supplier, _ in pairs)
         return found
 
     @property
@@ -301,12 +302,14 @@ class Publisher:
         for segment in list(self._log.segments):
             if owed_only and not segment.owed:
                 continue
-            owed, segment.owed = segment.owed, set()  # what is refused from now on is owed again
+            segment.replaying, segment.owed = segment.owed, set()  # what is refused from now on is owed again
             try:
-                await self._replay(segment, owed if owed_only else segment.sessions)
+                await self._replay(segment, segment.replaying if owed_only else segment.sessions)
             except BaseException:
-                segment.owed |= owed
+                segment.owed |= segment.replaying
                 raise
+            finally:
+                segment.replaying = set()
 
     async def _replay(self, segment: Segment, wanted: Collection[tuple[str, str]]) -> None:
         batches: dict[str, list[Record]] = defaultdict(list)
