@@ -57,12 +57,14 @@ async def test_a_stream_is_on_its_way_to_its_end(redis, tmp_path):
 
 
 async def test_a_stream_whose_gateway_leaves_is_not_on_its_way_any_more(redis, tmp_path):
-    stream = Stream([b"data: 1\n", b"data: 2\n"], asyncio.Event())
+    gate = asyncio.Event()
+    stream = Stream([b"data: 1\n", b"data: 2\n"], gate)
     async with listening(stream.handle) as url:
         service = {"backends": {"jsonRpc": {"urls": [url], "timeoutSeconds": 10}}}
         async with relaying(redis, tmp_path, service=service) as relayer:
             answer = await relayer.http.post(relayer.url, data=relayer.request().encode())
             answer.close()
+            gate.set()  # who has left is met when something is to be sent
             await until(lambda: relayer.pipeline.in_flight.suppliers == set())
 
 
