@@ -1,6 +1,7 @@
 """A supplier whose key is taken away: refused at once, and told as leaving until nothing of it is on its way."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -42,30 +43,34 @@ async def test_a_relay_that_fails_is_not_on_its_way_any_more(redis, tmp_path):
         assert relayer.pipeline.in_flight.suppliers == set()
 
 
-async def test_a_stream_is_on_its_way_to_its_end(redis, tmp_path):
-    gate = asyncio.Event()
+@contextlib.asynccontextmanager
+async def streaming(redis, folder, gate):
+    """A relayer before a backend that answers in two pieces, the second once the gate is open."""
     stream = Stream([b"data: 1\n", b"data: 2\n"], gate)
     async with listening(stream.handle) as url:
         service = {"backends": {"jsonRpc": {"urls": [url], "timeoutSeconds": 10}}}
-        async with relaying(redis, tmp_path, service=service) as relayer:
-            async with relayer.http.post(relayer.url, data=relayer.request().encode()) as answer:
-                assert relayer.pipeline.in_flight.suppliers == {ALICE}
-                gate.set()
-                await answer.read()
-            assert len(await relayer.leaves()) == 1
-            await until(lambda: relayer.pipeline.in_flight.suppliers == set())
+        async with relaying(redis, folder, service=service) as relayer:
+            yield relayer
+
+
+async def test_a_stream_is_on_its_way_to_its_end(redis, tmp_path):
+    gate = asyncio.Event()
+    async with streaming(redis, tmp_path, gate) as relayer:
+        async with relayer.http.post(relayer.url, data=relayer.request().encode()) as answer:
+            assert relayer.pipeline.in_flight.suppliers == {ALICE}
+            gate.set()
+            await answer.read()
+        assert len(await relayer.leaves()) == 1
+        await until(lambda: relayer.pipeline.in_flight.suppliers == set())
 
 
 async def test_a_stream_whose_gateway_leaves_is_not_on_its_way_any_more(redis, tmp_path):
     gate = asyncio.Event()
-    stream = Stream([b"data: 1\n", b"data: 2\n"], gate)
-    async with listening(stream.handle) as url:
-        service = {"backends": {"jsonRpc": {"urls": [url], "timeoutSeconds": 10}}}
-        async with relaying(redis, tmp_path, service=service) as relayer:
-            answer = await relayer.http.post(relayer.url, data=relayer.request().encode())
-            answer.close()
-            gate.set()  # who has left is met when something is to be sent
-            await until(lambda: relayer.pipeline.in_flight.suppliers == set())
+    async with streaming(redis, tmp_path, gate) as relayer:
+        answer = await relayer.http.post(relayer.url, data=relayer.request().encode())
+        answer.close()
+        gate.set()  # who has left is met when something is to be sent
+        await until(lambda: relayer.pipeline.in_flight.suppliers == set())
 
 
 async def test_a_connection_ends_with_its_supplier_and_is_on_its_way_until_then(redis, tmp_path):

@@ -22,14 +22,18 @@ async def a_full_redis(redis):
         await redis.config_set("maxmemory", 0)
 
 
+async def refused(publisher, redis, row):
+    async with a_full_redis(redis):
+        with pytest.raises(LedgerUnavailable):
+            await publisher.record(row)
+
+
 async def test_what_redis_did_not_take_is_appended_once_it_does_without_a_restart(redis, tmp_path):
     async with publishing(redis, tmp_path) as publisher:
         await publisher.beat()
         await publisher.record(record(0))
-        async with a_full_redis(redis):
-            with pytest.raises(LedgerUnavailable):
-                await publisher.record(record(1, "two"))
-            assert publisher.owing == {"pokt1s"}
+        await refused(publisher, redis, record(1, "two"))
+        assert publisher.owing == {"pokt1s"}
         await publisher.beat()
         assert await entries(redis, "two") == [b"relay 1"]
         assert await entries(redis) == [b"relay 0"]  # only what is owed is appended again
@@ -53,9 +57,7 @@ async def test_what_is_owed_stays_owed_while_redis_still_refuses_it(redis, tmp_p
 async def test_a_log_is_not_released_while_it_owes_relays_of_a_session_that_is_mirrored_further(redis, tmp_path):
     async with publishing(redis, tmp_path) as publisher:
         await publisher.beat()
-        async with a_full_redis(redis):
-            with pytest.raises(LedgerUnavailable):
-                await publisher.record(record(1))
+        await refused(publisher, redis, record(1))
         await publisher.record(record(2))
         publisher._log.roll()
         tail = Tail(redis, KEYS, "pokt1s")
@@ -87,11 +89,9 @@ async def test_a_worker_owes_what_it_adopted_until_it_looked_at_redis(redis, tmp
 async def test_a_worker_that_ends_waits_a_while_for_redis_to_take_what_it_is_owed(redis, tmp_path):
     async with publishing(redis, tmp_path) as publisher:
         await publisher.beat()
-        async with a_full_redis(redis):
-            with pytest.raises(LedgerUnavailable):
-                await publisher.record(record(1))
-            await publisher.drain(0.01)  # and no longer than it may
-            assert publisher.owing == {"pokt1s"}
+        await refused(publisher, redis, record(1))
+        await publisher.drain(0.01)  # and no longer than it may
+        assert publisher.owing == {"pokt1s"}
         ending = asyncio.create_task(publisher.drain(30.0))
         await publisher.beat()
         await ending
@@ -101,9 +101,7 @@ async def test_a_worker_that_ends_waits_a_while_for_redis_to_take_what_it_is_owe
 async def test_what_is_being_appended_again_is_owed_until_it_is(redis, tmp_path, monkeypatch):
     async with publishing(redis, tmp_path) as publisher:
         await publisher.beat()
-        async with a_full_redis(redis):
-            with pytest.raises(LedgerUnavailable):
-                await publisher.record(record(1))
+        await refused(publisher, redis, record(1))
         append, seen = publisher._append, []
 
         async def watched(*arguments):
