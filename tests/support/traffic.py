@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from relayctl.carriers import RelayFailed
-from relayctl.gateway import Gateway, json_rpc_envelope
+from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope
 from shannon.chain.client import ChainClient
 from shannon.chain.nodes import NodeAddress
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import PocketError
+
+_OVER = "the session and its grace period are over"
 
 
 @dataclass
@@ -62,15 +64,31 @@ class Traffic:
                 await self._one(gateway, number, supplier)
 
     async def _one(self, gateway: Gateway, number: int, supplier: str | None = None) -> None:
+        call = json.dumps({"jsonrpc": "2.0", "id": number, "method": "eth_blockNumber", "params": []})
+        payload = json_rpc_envelope(self.url + "/", call.encode())
         try:
             signer = await gateway.signer(self.application, self.service)
-            suppliers = sorted(signer.session.supplier_addresses)
-            chosen = supplier or suppliers[number % len(suppliers)]
-            call = json.dumps({"jsonrpc": "2.0", "id": number, "method": "eth_blockNumber", "params": []})
-            request = signer.sign(chosen, json_rpc_envelope(self.url + "/", call.encode()))
-            await gateway.send(self.url, request, 3, 15.0)
+            try:
+                chosen = await self._sent(gateway, signer, number, supplier, payload)
+            except RelayFailed as error:
+                if _OVER not in str(error):
+                    raise
+                # It came after its session: gateways sign anew, for the next one.
+                next_signer = await gateway.signer(self.application, self.service)
+                if next_signer.session.header == signer.session.header:
+                    raise
+                chosen = await self._sent(gateway, next_signer, number, supplier, payload)
         except (RelayFailed, PocketError) as error:
             self.failures[f"{type(error).__name__}: {error}"[:200]] += 1
             return
         self.acknowledged[chosen] += 1
         self._news.set()
+
+    async def _sent(
+        self, gateway: Gateway, signer: SessionSigner, number: int, supplier: str | None, payload: bytes
+    ) -> str:
+        """The supplier that answered; raises RelayFailed."""
+        suppliers = sorted(signer.session.supplier_addresses)
+        chosen = supplier or suppliers[number % len(suppliers)]
+        await gateway.send(self.url, signer.sign(chosen, payload), 3, 15.0)
+        return chosen
