@@ -1,7 +1,7 @@
 """Makes a container image archive from a folder, with no container engine.
 
     make_image.py ROOTFS REFERENCE... -o image.tar [--entrypoint JSON] [--cmd JSON]
-                  [--env NAME=VALUE] [--workdir DIR] [--user UID]
+                  [--env NAME=VALUE] [--workdir DIR] [--user UID] [--stop-signal NAME]
 
 The archive has the layout of `docker save` (one layer, one config), which `ctr images import`, `docker load`,
 `podman load` and `kind load image-archive` all read. Times are zeroed and owners are root, so that the same folder
@@ -88,9 +88,11 @@ def main() -> int:
     parser.add_argument("--env", action="append", default=[])
     parser.add_argument("--workdir", default="")
     parser.add_argument("--user", default="")
+    parser.add_argument("--stop-signal", default="")
     options = parser.parse_args()
     run = {
         "Entrypoint": options.entrypoint, "Cmd": options.cmd, "WorkingDir": options.workdir, "User": options.user,
+        "StopSignal": options.stop_signal,
     }  # fmt: skip
     make_image(options.rootfs, options.reference, options.output, run, options.env)
     return 0

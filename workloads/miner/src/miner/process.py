@@ -124,6 +124,11 @@ class Miner:
             lock.acquire()
         except OwnedElsewhere as error:
             raise ConfigurationError(f"miner: {error}") from error
+        except OSError as error:
+            raise ConfigurationError(
+                f"miner: {config.data_dir}: {error.strerror}. User {os.getuid()} must be able to write there: take "
+                "storage that honours fsGroup, or change the volume's owner."
+            ) from error
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(lock.release)
             redis = connect(config.redis_url)
