@@ -1,7 +1,11 @@
+import errno
 import json
 import logging
+import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +13,7 @@ from coordination.file_lock import FileLock, OwnedElsewhere
 from miner.audit import Audit, AuditError, Outcome
 from shannon.errors import ConfigurationError
 from shannon.logs import JsonFormatter, configure
-from shannon.program import run_program
+from shannon.program import require_writable, run_program
 
 
 async def ends(error=None):
@@ -29,7 +33,7 @@ def test_known_errors_become_one_sentence_and_exit_78(capsys):
 def test_a_program_and_its_children_leave_no_core_dump_with_keys_in_it():
     script = """
 import os, resource, subprocess, sys
-from shannon.program import run_program
+from shannon.program import require_writable, run_program
 async def main():
     child = subprocess.check_output(["sh", "-c", "ulimit -c"], text=True).strip()
     print(child, resource.getrlimit(resource.RLIMIT_CORE))
@@ -37,6 +41,23 @@ run_program("p", main())
 """
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert shown == "0 (0, 0)\n"
+
+
+def test_a_data_folder_that_cannot_be_written_to_is_refused_with_who_must_be_able_to(tmp_path):
+    require_writable("miner", tmp_path / "data" / "below")
+    assert list((tmp_path / "data" / "below").iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc")):
+        with pytest.raises(ConfigurationError, match=rf"miner: {folder}: .*User {os.getuid()} must be able to write"):
+            require_writable("miner", folder)
+
+
+def test_a_full_volume_is_no_reason_to_refuse(tmp_path, monkeypatch):
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    require_writable("miner", tmp_path)
 
 
 def test_unknown_errors_stay_visible():

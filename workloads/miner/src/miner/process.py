@@ -50,6 +50,7 @@ from shannon.chain.standing import Standings
 from shannon.chain.watch import NodeWatch
 from shannon.debug import Debug
 from shannon.errors import ConfigurationError
+from shannon.program import require_writable
 from shannon.transactions.build import GasPrice
 from shannon.vitals import VERSION, Pulse
 
@@ -119,16 +120,12 @@ class Miner:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
+        require_writable("miner", config.data_dir)
         try:
             lock = FileLock(config.data_dir / "miner.lock")
             lock.acquire()
         except OwnedElsewhere as error:
             raise ConfigurationError(f"miner: {error}") from error
-        except OSError as error:
-            raise ConfigurationError(
-                f"miner: {config.data_dir}: {error.strerror}. User {os.getuid()} must be able to write there: take "
-                "storage that honours fsGroup, or change the volume's owner."
-            ) from error
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(lock.release)
             redis = connect(config.redis_url)

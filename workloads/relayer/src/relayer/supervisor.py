@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 from pocket_api.workload import RelayerConfig
 from relayer.reports import read_reports, summary
 from shannon.errors import ConfigurationError
+from shannon.program import require_writable
 
 _LOG = logging.getLogger("relayer.supervisor")
 
@@ -51,6 +52,7 @@ class Supervisor:
         config = self._config
         if config.port:
             require_free_port(config.host, config.port)
+        require_writable("relayer", config.data_dir)
         shutil.rmtree(self._metrics, ignore_errors=True)
         self._metrics.mkdir(parents=True)
         loop = asyncio.get_running_loop()

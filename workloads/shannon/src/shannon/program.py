@@ -1,13 +1,16 @@
 """Running a workload's main coroutine: every known error becomes one sentence and exit code 78."""
 
 import asyncio
+import errno
 import os
 import resource
 import sys
+import tempfile
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
-from shannon.errors import PocketError
+from shannon.errors import ConfigurationError, PocketError
 
 
 def run_program(
@@ -30,6 +33,24 @@ def run_program(
         print(f"{name}: {'; '.join(_bare(name, e) for e in _leaves(known))}", file=sys.stderr)  # noqa: T201 - the last word of a program, for people
         return os.EX_CONFIG
     return 0
+
+
+def require_writable(name: str, folder: Path) -> None:
+    """Makes the data folder of a program; raises ConfigurationError where it may not write to it.
+
+    A full volume is no reason to refuse: what is on it may still have to be claimed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return
+        raise ConfigurationError(
+            f"{name}: {folder}: {error.strerror}. User {os.getuid()} must be able to write there: take storage that "
+            "honours fsGroup, or change the owner of the volume."
+        ) from error
 
 
 def _bare(name: str, error: BaseException) -> str:
