@@ -53,7 +53,7 @@ def trial(installed: Cluster, windows: int) -> Iterator[Trial]:
         assert line + "8" in text
         text = text.replace(line + "8", f"{line}{windows}")
     installed.kubectl("apply", "-f", "-", stdin=text)
-    found = Trial(installed)
+    found = Trial(installed, by_node=os.environ.get("TEST_CLUSTER") == "existing")
     found.ready()
     yield found
     remove(found)

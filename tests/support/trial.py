@@ -19,9 +19,14 @@ NAMESPACE = "pocket-trial"
 
 @dataclass
 class Trial:
-    """The trial that runs in the cluster."""
+    """The trial that runs in the cluster.
+
+    `by_node`: Services are reached through a port of a node. Else the addresses of Services lead from this machine into
+    the cluster, as those of nodes that are part of this machine do.
+    """
 
     cluster: Cluster
+    by_node: bool = False
 
     def get(self, kind: str, name: str = "", namespace: str = NAMESPACE) -> dict:
         arguments = ["-n", namespace, "get", kind, "-o", "json"]
@@ -46,14 +51,28 @@ class Trial:
 
             await_that(all_ready, seconds, f"all {kind} ready")
 
-    def address(self, service: str) -> str:
-        return self.get("service", service)["spec"]["clusterIP"]
+    def place(self, service: str) -> dict[int, str]:
+        """Host and port where this machine reaches each port of a Service, through the balancer."""
+        spec = self.get("service", service)["spec"]
+        if not self.by_node:
+            return {row["port"]: f"{spec['clusterIP']}:{row['port']}" for row in spec["ports"]}
+        door = {
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": f"door-{service}", "namespace": NAMESPACE},
+            "spec": {"type": "NodePort", "selector": spec["selector"], "ports": [
+                {key: row[key] for key in ("name", "port", "targetPort", "protocol") if key in row}
+                for row in spec["ports"]
+            ]},
+        }  # fmt: skip
+        made = json.loads(self.cluster.kubectl("apply", "-o", "json", "-f", "-", stdin=json.dumps(door)).stdout)
+        addresses = self.get("nodes")["items"][0]["status"]["addresses"]
+        host = next(row["address"] for row in addresses if row["type"] == "InternalIP")
+        return {row["port"]: f"{host}:{row['nodePort']}" for row in made["spec"]["ports"]}
 
     def traffic(self) -> Traffic:
         gateway = yaml.safe_load((TRIAL / "gateway.yaml").read_text())
-        chain = self.address("localnet")
+        chain, relayers = self.place("localnet"), self.place("trial-relayer")
         return Traffic(
-            f"http://{self.address('trial-relayer')}", NodeAddress.parse(f"grpc://{chain}:9090", f"http://{chain}:26657"),
+            f"http://{relayers[80]}", NodeAddress.parse(f"grpc://{chain[9090]}", f"http://{chain[26657]}"),
             PrivateKey.from_hex(gateway["key"]), gateway["applications"]["eth"],
         )  # fmt: skip
 
@@ -99,6 +118,8 @@ def remove(found: Trial) -> None:
         # Slow, not wrong: what a person would look at is worth having before it passes.
         sys.stderr.write(diagnosis(found.cluster))
         await_that(gone, 140, "the namespace gone")
+    if found.by_node:
+        return  # its storage makes new volumes
     # Volumes are kept by design; the next trial starts with empty ones.
     for volume in json.loads(found.cluster.kubectl("get", "pv", "-o", "json").stdout)["items"]:
         if volume["status"]["phase"] != "Released":
