@@ -1,6 +1,7 @@
 """The trial of manifests/samples/trial in a cluster, as tests look at it."""
 
 import json
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,9 @@ class Trial:
         made = json.loads(self.cluster.kubectl("apply", "-o", "json", "-f", "-", stdin=json.dumps(door)).stdout)
         addresses = self.get("nodes")["items"][0]["status"]["addresses"]
         host = next(row["address"] for row in addresses if row["type"] == "InternalIP")
-        return {row["port"]: f"{host}:{row['nodePort']}" for row in made["spec"]["ports"]}
+        ports = {row["port"]: int(row["nodePort"]) for row in made["spec"]["ports"]}
+        await_that(lambda: all(_open(host, port) for port in ports.values()), 30, f"the node's ports of {service}")
+        return {port: f"{host}:{node_port}" for port, node_port in ports.items()}
 
     def traffic(self) -> Traffic:
         gateway = yaml.safe_load((TRIAL / "gateway.yaml").read_text())
@@ -98,6 +101,14 @@ class Trial:
             raise AssertionError(f"{error}: {self.earned()} earned, lost: {self.lost()}\n{self.miners()}") from None
         assert self.earned() == expected_upokt
         assert not self.lost()
+
+
+def _open(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def remove(found: Trial) -> None:
