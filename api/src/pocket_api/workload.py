@@ -107,7 +107,7 @@ def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.
     return config.model_copy(update={"redis_url": environment[variable].strip()})
 
 
-def hot_config(content: bytes, path: Path) -> HotConfig:
+def parse_hot_config(content: bytes, path: Path) -> HotConfig:
     """The hot part as it stands in a file; raises ManifestError."""
     try:
         return HotConfig.model_validate_json(content)

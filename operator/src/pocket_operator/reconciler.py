@@ -18,7 +18,7 @@ from pocket_operator.relay_miner_status import relay_miner_status
 from pocket_operator.reports import ReportBook
 from pocket_operator.secrets import SealingKeys, SecretReader
 from pocket_operator.snapshot import ChildKey, Pod, SecretView, Settings, Snapshot
-from pocket_operator.store import Key, Store
+from pocket_operator.store import Key, Store, operator_address
 from pocket_operator.supplier_keys import Finding
 from pocket_operator.supplier_status import supplier_status
 from pocket_operator.together import for_each
@@ -118,7 +118,7 @@ class Reconciler:
             published = None if merged is None else SecretView.of(merged)
             keeper_uid = await self._keeper(key, relay_miner)
         pods = tuple(Pod.of(pod) for pod in self._store.pods(key))
-        addresses = {str((s.get("spec") or {}).get("operatorAddress", "")) for s in suppliers}
+        addresses = {operator_address(supplier) for supplier in suppliers}
         owners = {address: self._store.owner(address) for address in addresses}
         return Snapshot(
             now=self._now(),

@@ -50,7 +50,7 @@ class Store:
         self._unindex(kind, place, old)
         if kind == SUPPLIERS.name:
             self._suppliers_of[relay_miner_of(observed)].add(place)
-            self._by_address[_address(observed)].add(place)
+            self._by_address[operator_address(observed)].add(place)
         elif (key := _labelled(observed)) is not None:
             self._labelled[key].add((kind, place))
         self._objects[kind][place] = observed
@@ -95,7 +95,7 @@ class Store:
             return
         if kind == SUPPLIERS.name:
             _discard(self._suppliers_of, relay_miner_of(old), place)
-            _discard(self._by_address, _address(old), place)
+            _discard(self._by_address, operator_address(old), place)
         elif (key := _labelled(old)) is not None:
             _discard(self._labelled, key, (kind, place))
 
@@ -107,7 +107,7 @@ class Store:
         if kind == RELAY_MINERS.name:
             return {Key(namespace, str(metadata["name"]))}
         if kind == SUPPLIERS.name:
-            rivals = (self._objects[kind].get(place) for place in self._by_address.get(_address(observed), ()))
+            rivals = (self._objects[kind].get(place) for place in self._by_address.get(operator_address(observed), ()))
             return {relay_miner_of(observed), *(relay_miner_of(rival) for rival in rivals if rival is not None)}
         key = _labelled(observed)
         return set() if key is None else {key}
@@ -168,5 +168,6 @@ def _discard(index: dict[K, set[V]], key: K, value: V) -> None:
         del index[key]
 
 
-def _address(supplier: Mapping[str, Any]) -> str:
+def operator_address(supplier: Mapping[str, Any]) -> str:
+    """The address that a Supplier names."""
     return str((supplier.get("spec") or {}).get("operatorAddress", ""))

@@ -12,6 +12,7 @@ from pocket_operator import names
 from pocket_operator.reasons import Reason
 from pocket_operator.sealing import Controller, SealedForAnother, SealError, Subject, UnknownController
 from pocket_operator.snapshot import SecretView, Snapshot
+from pocket_operator.store import operator_address
 from shannon.crypto.addresses import address_of
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import DecodingError
@@ -27,7 +28,6 @@ class Finding:
     """
 
     supplier: Object
-    parsed: Supplier | None
     key_hex: str | None = field(repr=False)
     reason: Reason = Reason.LOADED
     message: str = ""
@@ -41,7 +41,7 @@ class Finding:
     @property
     def address(self) -> str:
         """Its operator address."""
-        return str((self.supplier.get("spec") or {}).get("operatorAddress", ""))
+        return operator_address(self.supplier)
 
     @property
     def deleting(self) -> bool:
@@ -56,8 +56,6 @@ class Finding:
     @property
     def services(self) -> tuple[str, ...] | None:
         """Services that it is limited to, none for all; None where the resource does not tell."""
-        if self.parsed is not None:
-            return self.parsed.spec.services
         told = (self.supplier.get("spec") or {}).get("services") or []
         return tuple(told) if isinstance(told, list) and all(isinstance(name, str) for name in told) else None
 
@@ -75,26 +73,26 @@ class _Broken(Exception):
 
 def examine(supplier: Object, snapshot: Snapshot) -> Finding:
     """The key of one Supplier, proven against its address; the last good key stays when its source breaks."""
-    address = Finding(supplier, None, None).address
+    address = operator_address(supplier)
     owner = snapshot.owners.get(address)
     if owner not in (None, supplier["metadata"]["uid"]):
         return Finding(
-            supplier, None, None, Reason.KEY_IN_USE,
+            supplier, None, Reason.KEY_IN_USE,
             f"{address} is used by an older Supplier. One address is served by one RelayMiner: delete one of the two.",
         )  # fmt: skip
     try:
         parsed = Supplier.model_validate({k: v for k, v in supplier.items() if k != "status"})
     except ValidationError as error:
         # Let in by the schema of another version: what is served goes on, and so does what is open.
-        return Finding(supplier, None, _last_good(address, snapshot.published), Reason.INVALID_SPEC, problem_of(error))
+        return Finding(supplier, _last_good(address, snapshot.published), Reason.INVALID_SPEC, problem_of(error))
     try:
         key_hex, resealed = _key_of(parsed, snapshot.secrets, snapshot.controller)
         _prove(key_hex, address)
     except _Broken as broken:
         last = _last_good(address, snapshot.published)
         kept = " The last good key stays in use." if last is not None else ""
-        return Finding(supplier, parsed, last, broken.reason, str(broken) + kept)
-    return Finding(supplier, parsed, key_hex, resealed=resealed or "")
+        return Finding(supplier, last, broken.reason, str(broken) + kept)
+    return Finding(supplier, key_hex, resealed=resealed or "")
 
 
 def _key_of(

@@ -23,7 +23,7 @@ from ledger.publisher import Publisher
 from ledger.shards import shard_of
 from ledger.wakes import Waker
 from pocket_api.base import ManifestError
-from pocket_api.workload import RelayerConfig, hot_config
+from pocket_api.workload import RelayerConfig, parse_hot_config
 from relayer import metrics
 from relayer.admission import Admission
 from relayer.backends.credentials import Credentials
@@ -100,7 +100,7 @@ class Hot:
         self._complained = ""
         try:
             self._content = file.read_bytes()
-            self.current = hot_config(self._content, file)
+            self.current = parse_hot_config(self._content, file)
         except OSError as error:
             raise ConfigurationError(f"relayer: {file}: {error.strerror}") from error
         except ManifestError as error:
@@ -113,7 +113,7 @@ class Hot:
             if content == self._content:
                 return False
             self._content = content
-            loaded = hot_config(content, self._file)
+            loaded = parse_hot_config(content, self._file)
         except (ManifestError, OSError) as error:
             if str(error) != self._complained:
                 _LOG.warning("configuration: %s; the last good one stays", error)
