@@ -16,14 +16,15 @@ FIGURES = {"served": 100, "failed": 0, "timed": 100, "seconds": 1.0}
 async def careful(api, namespace, operator, nodes):
     """A RelayMiner with canaries that are watched for two seconds; its relayers run r:1."""
     body = changed(relay_miner(namespace), "spec.relayer.image", "r:1")
-    body = changed(body, "spec.relayer.rollout", {"strategy": "Canary", "observeSeconds": 2, "readySeconds": 5})
+    body = changed(body, "spec.relayer.rollout", {"strategy": "Canary", "observeSeconds": 2, "readySeconds": 90})
     await create(api, key_secret(namespace), body, supplier(namespace))
     await all_well(api, namespace, "alice")
     return namespace
 
 
-async def wish(api, namespace, image):
-    await api.merge(RELAY_MINERS, namespace, "main", {"spec": {"relayer": {"image": image}}})
+async def wish(api, namespace, image, **rollout):
+    relayer = {"image": image, "rollout": rollout}
+    await api.merge(RELAY_MINERS, namespace, "main", {"spec": {"relayer": relayer}})
 
 
 async def runs(api, namespace, image, name="main-relayer"):
@@ -34,31 +35,43 @@ async def runs(api, namespace, image, name="main-relayer"):
     return await eventually(look, 40, f"{name} runs {image}")
 
 
-async def phase(api, namespace):
-    return (await api.get(RELAY_MINERS, namespace, "main"))["status"].get("rollout", {}).get("phase", "")
+async def phase(api, namespace, wanted):
+    """Once status tells this phase; the children are written before it, so it may come a moment after them."""
+
+    async def look():
+        found = (await api.get(RELAY_MINERS, namespace, "main"))["status"].get("rollout", {}).get("phase", "")
+        if found != wanted:
+            raise AssertionError(f"the rollout's phase is {found!r}")
+        return True
+
+    await eventually(look, 30, f"the rollout's phase is {wanted!r}")
 
 
-async def test_a_good_image_reaches_the_others_after_its_canary_was_watched(api, careful):
+async def test_a_good_image_reaches_the_others_after_its_canary_was_watched(api, careful, nodes):
+    nodes.broken["canary"] = ("ContainerCreating", "")
     await wish(api, careful, "r:2")
     await reason(api, RELAY_MINERS, careful, "main", "ObservingCanary", "Reconciling")
     canary = await runs(api, careful, "r:2", "main-relayer-canary")
     assert canary["spec"]["replicas"] == 1
     await runs(api, careful, "r:1")
+    await phase(api, careful, "Observing")
+    nodes.broken.clear()
     await runs(api, careful, "r:2")
     await gone(api, DEPLOYMENT, careful, "main-relayer-canary")
     await gone(api, BY_KIND["ConfigMap"], careful, "main-config-canary")
     await all_well(api, careful, "alice")
-    assert await phase(api, careful) == ""
+    await phase(api, careful, "")
 
 
 async def test_an_image_that_cannot_be_pulled_stays_with_its_canary_until_it_is_reverted(api, careful, nodes, cluster):
     nodes.broken["canary"] = ("ImagePullBackOff", "r:bad is not there")
-    await wish(api, careful, "r:bad")
+    await wish(api, careful, "r:bad", readySeconds=5)
     told = await reason(api, RELAY_MINERS, careful, "main", "CanaryFailed", "Stalled")
     assert "not ready within 5 s: relayer: ImagePullBackOff: r:bad is not there" in told["message"]
     await reason(api, RELAY_MINERS, careful, "main", "AllWell")
     steady = await runs(api, careful, "r:1")
-    assert (steady["metadata"]["generation"], await phase(api, careful)) == (1, "Failed")
+    assert steady["metadata"]["generation"] == 1
+    await phase(api, careful, "Failed")
     halted = await api.get(DEPLOYMENT, careful, "main-relayer-canary")
     assert halted["spec"]["replicas"] == 0
     assert "CanaryFailed" in cluster.kubectl("-n", careful, "describe", "rm", "main").stdout
