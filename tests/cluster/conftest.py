@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from coordination.kube_api import KubeApi
+from coordination.kube_api import KubeApi, Missing
 from kube import CHOICES, NAMESPACES, ROOT, Cluster, FakeKubelet, assets, kubeconfig_of, kubelet, started
 from nodes import await_that
 from pocket_operator import install
@@ -55,10 +55,11 @@ async def namespace(api: KubeApi) -> AsyncIterator[str]:
     for plural in ("suppliers", "relayminers"):
         path = f"/apis/pocket.network/v1alpha1/namespaces/{name}/{plural}"
         for item in (await api.call("GET", path))["items"]:
-            await api.call(
-                "PATCH", f"{path}/{item['metadata']['name']}", body={"metadata": {"finalizers": []}},
-                content_type="application/merge-patch+json",
-            )  # fmt: skip
+            with contextlib.suppress(Missing):  # what held it may have let go meanwhile
+                await api.call(
+                    "PATCH", f"{path}/{item['metadata']['name']}", body={"metadata": {"finalizers": []}},
+                    content_type="application/merge-patch+json",
+                )  # fmt: skip
     await api.delete(NAMESPACES, "", name)
 
 

@@ -100,7 +100,7 @@ async def test_at_rest_the_operator_writes_nothing(api, cluster, running, operat
 
     await eventually(quiet, 60, "no writes between two rounds")
     assert any(row.startswith("patch deployments") for row in settled), "the log does count"
-    start, objects = rounds(operator), await versions(api, running)
+    objects, start = await at_rest(api, operator, running), rounds(operator)
     await eventually(lambda: _reached(operator, start + 3), 30)
     assert writes(cluster, running) == settled
     assert await versions(api, running) == objects
@@ -110,8 +110,23 @@ async def _reached(operator, number: float) -> bool:
     return rounds(operator) >= number
 
 
+async def at_rest(api, operator, namespace: str) -> dict:
+    """The versions of all objects once a whole round of the operator, and the controllers meanwhile, changed none."""
+    latest: dict = {}
+
+    async def unchanged():
+        nonlocal latest
+        before, start = latest, rounds(operator)
+        await eventually(lambda: _reached(operator, start + 1), 30)
+        latest = await versions(api, namespace)
+        return before == latest
+
+    await eventually(unchanged, 60, "no object changed in a round")
+    return latest
+
+
 async def test_restarting_the_operator_changes_nothing(api, running, replicas):
-    before = await versions(api, running)
+    before = await at_rest(api, replicas[0], running)
     assert replicas[0].stop() == 0
     replicas[1].start()
     await eventually(lambda: _reached(replicas[1], 3), 30)
@@ -349,10 +364,14 @@ async def test_no_output_shows_a_key(api, cluster, running, operator):
 async def test_events_tell_each_change_once(api, cluster, running):
     await api.merge(RELAY_MINERS, running, "main", {"spec": {"relayer": {"replicas": 2}}})
     await ready(api, RELAY_MINERS, running, "main")
-    events = (await api.call("GET", f"/api/v1/namespaces/{running}/events"))["items"]
-    ours = [e for e in events if e["source"].get("component") == "pocket-operator"]
+
+    async def told():
+        events = (await api.call("GET", f"/api/v1/namespaces/{running}/events"))["items"]
+        ours = [e for e in events if e["source"].get("component") == "pocket-operator"]
+        return ours if "AllWell" in {e["reason"] for e in ours} else None
+
+    ours = await eventually(told)
     assert len({(e["involvedObject"]["name"], e["reason"]) for e in ours}) == len(ours)
-    assert {"AllWell"} <= {e["reason"] for e in ours}
     assert all(e["type"] == "Normal" for e in ours if e["reason"] in {"AllWell", "LoadingKeys", "RollingOut"})
 
 
