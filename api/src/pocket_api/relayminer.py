@@ -182,7 +182,10 @@ class Relayer(Model):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Hot.")
     drain_seconds: float = Field(
-        default=30.0, ge=0, le=3600, description="Seconds for running requests after SIGTERM. Rolling."
+        default=30.0,
+        ge=0,
+        le=3600,
+        description="Seconds for running requests after SIGTERM, and for a Redis that is away to come back. Rolling.",
     )
     image: str | None = Field(default=None, max_length=512, description="Default: the operator's release. Rolling.")
     rollout: Rollout = Rollout()

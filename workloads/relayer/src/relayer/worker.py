@@ -55,7 +55,7 @@ from shannon.vitals import VERSION, Pulse
 
 _LOG = logging.getLogger("relayer.worker")
 _RELOAD_SECONDS = 1.0
-_OWED_SECONDS = 5.0
+_LEAST_OWED_SECONDS = 5.0
 _REPORT_SECONDS = 1.0
 
 
@@ -122,6 +122,15 @@ class Hot:
         self._complained = ""
         changed, self.current = loaded != self.current, loaded
         return changed
+
+
+def patience_with_redis(drain_seconds: float, spent_seconds: float) -> float:
+    """How long a worker that ends waits for Redis to take relays that were answered, in seconds.
+
+    The log of a pod goes with the pod, so all the time that requests left over is theirs; the supervisor waits ten
+    seconds longer than `drain_seconds`.
+    """
+    return max(_LEAST_OWED_SECONDS, drain_seconds - spent_seconds)
 
 
 def _service_state(catalog: Catalog, name: str, height: int) -> Mapping[str, object] | None:
@@ -267,6 +276,7 @@ class Worker:
                 )
                 _LOG.info("serving", extra={"fields": {"port": config.port, "worker": self._number}})
                 await self._stop.wait()
+                stopped_at = loop.time()
                 self._draining = True
                 server.close()
                 sockets.leave()
@@ -274,7 +284,7 @@ class Worker:
                 # At the same time: the supervisor waits for the drain once, and a little longer.
                 await asyncio.gather(http2.drain(config.drain_seconds), runner.cleanup())
                 await budgets.drain()
-                await publisher.drain(_OWED_SECONDS)
+                await publisher.drain(patience_with_redis(config.drain_seconds, loop.time() - stopped_at))
                 for task in tasks:
                     task.cancel()
         finally:
