@@ -9,7 +9,7 @@ from waits import all_well, create, gone, published, reason
 
 from kube import condition, eventually
 from pocket_operator.kinds import BY_KIND, PODS, RELAY_MINERS, SECRETS, SUPPLIERS
-from pocket_operator.sealing import Subject, seal
+from pocket_operator.sealing import SECRET_OF_NAMESPACE, Controller, Subject, seal
 from resources import address, changed, key_of, key_secret, relay_miner, secret, supplier
 
 DEPLOYMENT, STATEFUL_SET, CONFIG_MAP = BY_KIND["Deployment"], BY_KIND["StatefulSet"], BY_KIND["ConfigMap"]
@@ -221,6 +221,30 @@ async def test_a_sealed_key_is_opened_by_the_operator_only_and_only_for_its_supp
     await reason(api, SUPPLIERS, namespace, "carol", "SealBroken")
     shown = cluster.kubectl("-n", namespace, "get", "rm,sup,events,cm", "-o", "yaml").stdout + operator.text()
     assert key_of("alice") not in shown
+
+
+async def test_a_key_sealed_to_its_namespaces_own_key_waits_for_it_and_is_resealed_to_a_newer_one(
+    api, namespace, operator, nodes
+):
+    old, new = (Controller.of([bytes([n]) * 32]) for n in (1, 2))
+    entries = {name: base64.b64encode(keys.keys[0]).decode() for name, keys in (("1", old), ("2", new))}
+    subject = Subject(namespace, "alice", address("alice"))
+    sealed = supplier(namespace, key={"sealed": seal(old.newest, subject, key_of("alice"))})
+    await create(api, relay_miner(namespace), sealed)
+    found = await reason(api, SUPPLIERS, namespace, "alice", "SealKeyUnknown")
+    assert "Secret pocket-sealing of the namespace" in found["message"]
+    await create(api, secret(namespace, SECRET_OF_NAMESPACE, **{"1": entries["1"]}))
+    await all_well(api, namespace, "alice")
+    await api.replace(SECRETS, namespace, secret(namespace, SECRET_OF_NAMESPACE, **entries))
+
+    async def offered():
+        return (await api.get(SUPPLIERS, namespace, "alice"))["status"].get("resealed")
+
+    assert new.open(await eventually(offered, 30), subject) == key_of("alice")
+    await api.delete(SECRETS, namespace, SECRET_OF_NAMESPACE)
+    found = await reason(api, SUPPLIERS, namespace, "alice", "SealKeyUnknown")
+    assert "last good key stays in use" in found["message"]
+    assert await published(api, namespace, "relayer") == {address("alice")}
 
 
 async def test_a_rotated_controller_key_still_opens_and_offers_the_resealed_text(api, namespace, operator, nodes):

@@ -9,11 +9,10 @@ import time
 from collections import Counter
 
 import pytest
-import yaml
 
 from kube import ROOT
 from nodes import await_that, render
-from trial import NAMESPACE, TRIAL
+from trial import NAMESPACE, key_in_the_samples, secrets_of_the_samples
 
 UPOKT_PER_RELAY = 120
 
@@ -47,11 +46,10 @@ async def test_relays_served_through_the_service_are_claimed_proven_and_paid_to_
         assert supplier["status"]["last"]["settlement"], supplier["metadata"]["name"]
 
 
-async def test_a_key_is_added_and_removed_while_everything_runs(trial, capsys):
-    """Carol's Supplier comes and goes; sealed this time, so that her key lies in no Secret of hers."""
+async def test_a_key_is_removed_added_and_sealed_anew_while_everything_runs(trial, capsys):
+    """Carol's Supplier goes, comes back sealed to the operator, and follows the operator's next sealing key."""
     carol = await on(trial.get, "supplier", "carol")
-    key = next(d for d in yaml.safe_load_all((TRIAL / "suppliers.yaml").read_text())
-               if d["kind"] == "Secret" and d["metadata"]["name"] == "carol-key")["stringData"]["hex"]  # fmt: skip
+    key = key_in_the_samples("carol")
     address = carol["spec"]["operatorAddress"]
     pods = {p["metadata"]["uid"] for p in [*trial.pods("relayer"), *trial.pods("miner")]}
     traffic = trial.traffic()
@@ -67,7 +65,7 @@ async def test_a_key_is_added_and_removed_while_everything_runs(trial, capsys):
     await on(await_that, lambda: not served(), 20, "carol refused")
     refused = time.monotonic() - begun
     await on(await_that, lambda: "carol" not in kubectl("-n", NAMESPACE, "get", "sup").stdout, 90, "carol drained")
-    await on(kubectl, "-n", NAMESPACE, "delete", "secret", "carol-key")
+    await on(kubectl, "-n", NAMESPACE, "delete", "secret", "pocket-sealing")
     public = (await on(trial.get, "configmap", "pocket-operator-sealing-public", "pocket-system"))["data"]["public-key"]
     sealed = await on(
         lambda: subprocess.run(
@@ -86,6 +84,15 @@ async def test_a_key_is_added_and_removed_while_everything_runs(trial, capsys):
         )
     assert refused <= 10
     assert added <= 10
+    await on(kubectl, "-n", "pocket-system", "annotate", "secret", "pocket-operator-sealing",
+             "pocket.network/rotate=requested")  # fmt: skip
+    await on(await_that, lambda: trial.get("supplier", "carol")["status"].get("resealed"), 60, "offered resealed")
+    resealed = (await on(trial.get, "supplier", "carol"))["status"]["resealed"]
+    patch = json.dumps({"spec": {"key": {"sealed": resealed}}})
+    async with flowing(traffic):
+        await on(kubectl, "-n", NAMESPACE, "patch", "supplier", "carol", "--type=merge", "-p", patch)
+        await on(await_that, lambda: not trial.get("supplier", "carol")["status"].get("resealed"), 30, "taken")
+        await on(trial.ready)
     assert {p["metadata"]["uid"] for p in [*trial.pods("relayer"), *trial.pods("miner")]} == pods
     await on(trial.settled, trial_total(trial, traffic))
 
@@ -96,7 +103,8 @@ def trial_total(trial, traffic) -> int:
 
 
 @PATIENT
-async def test_a_rolling_update_under_load_fails_no_relay_and_loses_none(trial, capsys):
+@pytest.mark.parametrize("operator", ["lives", "is killed in the middle"])
+async def test_a_rolling_update_under_load_fails_no_relay_and_loses_none(trial, capsys, operator):
     kubectl = trial.cluster.kubectl
     await on(lambda: kubectl("-n", NAMESPACE, "scale", "relayminer/trial", "--replicas=2"))
     await on(await_that, lambda: len(trial.pods("relayer")) == 2, 30, "two relayers")
@@ -106,13 +114,22 @@ async def test_a_rolling_update_under_load_fails_no_relay_and_loses_none(trial, 
     async with flowing(traffic):
         await on(lambda: kubectl(
             "-n", NAMESPACE, "annotate", "relayminer/trial", "pocket.network/restarted-at=1"))  # fmt: skip
+        if operator == "is killed in the middle":
+            await on(
+                await_that, lambda: {p["metadata"]["uid"] for p in trial.pods("relayer")} - old, 60, "a new relayer"
+            )
+            name = await on(trial.leader)
+            await on(lambda: kubectl("-n", "pocket-system", "delete", "pod", name, "--grace-period=0", "--force"))
+            assert old & {p["metadata"]["uid"] for p in await on(trial.pods, "relayer")}, "in the middle"
         await on(
             await_that, lambda: not old & {p["metadata"]["uid"] for p in trial.get("pods")["items"]}, 150, "rolled"
         )
         await on(trial.ready)
     assert not traffic.failures, traffic.failures
     with capsys.disabled():
-        sys.stdout.write(f"\nrolling update: {traffic.acknowledged.total()} relays, 0 failed\n")
+        sys.stdout.write(
+            f"\nrolling update, the operator {operator}: {traffic.acknowledged.total()} relays, 0 failed\n"
+        )
     await on(trial.settled, traffic.acknowledged.total() * UPOKT_PER_RELAY)
 
 
@@ -170,12 +187,7 @@ async def test_a_killed_miner_pod_costs_nothing(trial):
 
 
 async def test_a_killed_operator_and_its_upgrade_leave_the_pods_alone(trial, capsys):
-    kubectl = trial.cluster.kubectl
-
-    def leader() -> str:
-        lease = trial.get("lease", "pocket-operator", "pocket-system")
-        return (lease["spec"].get("holderIdentity") or "").partition("_")[0]
-
+    kubectl, leader = trial.cluster.kubectl, trial.leader
     first = await on(leader)
     pods = {p["metadata"]["uid"] for p in [*trial.pods("relayer"), *trial.pods("miner")]}
     begun = time.monotonic()
@@ -245,8 +257,8 @@ async def test_a_miners_pod_tells_what_became_of_the_relays(trial):
 
 
 async def test_no_output_of_the_cluster_shows_a_key(trial):
-    secrets = [d["stringData"]["hex"] for d in yaml.safe_load_all((TRIAL / "suppliers.yaml").read_text())
-               if d["kind"] == "Secret"]  # fmt: skip
+    secrets = secrets_of_the_samples()
+    assert len(secrets) == 4
     await trial.traffic().send(5)
     kubectl = trial.cluster.kubectl
 
@@ -270,7 +282,7 @@ async def test_deleting_everything_in_the_middle_of_sessions_still_pays_every_re
     assert not traffic.failures
     kubectl = trial.cluster.kubectl
     await on(lambda: kubectl("-n", NAMESPACE, "delete", "relayminer,suppliers", "--all", "--wait=false"))
-    await on(lambda: kubectl("-n", NAMESPACE, "delete", "secret", "alice-key", "bob-key", "carol-key"))
+    await on(lambda: kubectl("-n", NAMESPACE, "delete", "secret", "alice-key", "bob-key", "pocket-sealing"))
     await on(await_that, lambda: not trial.pods("relayer"), 60, "relayers gone")
     before = {p["metadata"]["name"] for p in trial.pods("miner")}
     assert before == {"trial-miner-0"}

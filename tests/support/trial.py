@@ -10,12 +10,30 @@ import yaml
 
 from kube import ROOT, Cluster
 from nodes import await_that
+from pocket_api.manifests import load_manifests
+from pocket_operator.sealing import SECRET_OF_NAMESPACE, Controller
+from relayctl.embedded import key_of
 from shannon.chain.nodes import NodeAddress
 from shannon.crypto.ecdsa import PrivateKey
 from traffic import Traffic
 
 TRIAL = ROOT / "manifests/samples/trial"
 NAMESPACE = "pocket-trial"
+
+
+def secrets_of_the_samples() -> set[str]:
+    """Every key in the samples, of suppliers and for sealing: what no output may show."""
+    manifests = load_manifests([TRIAL / "suppliers.yaml"])
+    return {text for entries in manifests.secrets.values() for text in entries.values()} | {
+        key_in_the_samples(supplier.metadata.name) for supplier in manifests.suppliers
+    }
+
+
+def key_in_the_samples(supplier: str) -> str:
+    """A supplier's key as hex; a sealed one is opened."""
+    manifests = load_manifests([TRIAL / "suppliers.yaml"])
+    found = next(row for row in manifests.suppliers if row.metadata.name == supplier)
+    return key_of(found, manifests, Controller.of_texts(manifests.secrets[SECRET_OF_NAMESPACE]))
 
 
 @dataclass
@@ -32,6 +50,11 @@ class Trial:
     def get(self, kind: str, name: str = "", namespace: str = NAMESPACE) -> dict:
         arguments = ["-n", namespace, "get", kind, "-o", "json"]
         return json.loads(self.cluster.kubectl(*arguments, *([name] if name else [])).stdout)
+
+    def leader(self) -> str:
+        """The pod of the operator that leads, empty for none."""
+        lease = self.get("lease", "pocket-operator", "pocket-system")
+        return str(lease["spec"].get("holderIdentity") or "").partition("_")[0]
 
     def pods(self, component: str) -> list[dict]:
         rows = self.get("pods")["items"]

@@ -44,6 +44,16 @@ def test_resources_that_do_not_fit_each_other_are_named(manifests):
     assert "no RelayMiner trial" in texts(check_references(alone))
     bare = replace(manifests, secrets={})
     assert "Secret alice-key must be there" in texts(check_references(bare), Level.NOTE)
+    assert "sealed to the operator" in texts(check_references(bare), Level.NOTE)
+
+
+def test_a_sealed_key_is_opened_where_its_sealing_key_is_among_the_files(manifests):
+    renamed = [
+        s.model_copy(update={"metadata": s.metadata.model_copy(update={"name": "dave"})}) if s.spec.key.sealed else s
+        for s in manifests.suppliers
+    ]
+    found = check_references(replace(manifests, suppliers=tuple(renamed)))
+    assert "spec.key.sealed: sealed for another name than dave" in texts(found)
 
 
 @pytest.mark.parametrize(("on_chain", "level", "said"), [

@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pocket_api.base import ManifestError
 from pocket_api.manifests import load_manifests
+from pocket_operator.sealing import SECRET_OF_NAMESPACE
 from pocket_operator.workload_config import Placement, miner_config, relayer_config, suppliers_of
 from relayctl.embedded import resolve, write_keys
 from shannon.errors import ConfigurationError
@@ -55,6 +57,21 @@ def test_a_supplier_without_its_secret_is_named(tmp_path):
     broken = type(manifests)(manifests.relay_miners, manifests.suppliers, {})
     with pytest.raises(ConfigurationError, match="Secret alice-key"):
         write_keys(tmp_path / "keys", broken)
+
+
+def test_a_sealed_key_of_the_samples_opens_with_the_sealing_key_beside_it_only(tmp_path):
+    manifests = load_manifests(FILES)
+    assert [s.metadata.name for s in manifests.suppliers if s.spec.key.sealed] == ["carol"]
+    write_keys(tmp_path / "keys", manifests)
+    others = {name: entries for name, entries in manifests.secrets.items() if name != SECRET_OF_NAMESPACE}
+    with pytest.raises(ConfigurationError, match="Supplier carol: its key is sealed to the operator"):
+        write_keys(tmp_path / "keys", replace(manifests, secrets=others))
+    elsewhere = [
+        s.model_copy(update={"metadata": s.metadata.model_copy(update={"namespace": "other"})})
+        for s in manifests.suppliers
+    ]
+    with pytest.raises(ConfigurationError, match="sealed for another namespace"):
+        write_keys(tmp_path / "keys", replace(manifests, suppliers=tuple(elsewhere)))
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,40 @@ import base64
 import json
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from nacl.public import PublicKey, SealedBox
 
-from pocket_operator.sealing import Controller, SealedForAnother, SealError, Subject, UnknownController, key_id, seal
+from pocket_operator.sealing import (
+    SECRET_OF_NAMESPACE,
+    Controller,
+    SealedForAnother,
+    SealError,
+    Subject,
+    UnknownController,
+    key_id,
+    seal,
+)
 from relayctl.main import main
 from shannon.crypto.addresses import address_of
 from shannon.crypto.ecdsa import PrivateKey
 
 KEY = "ab" * 32
+
+
+def encoded(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text.strip(), validate=True)
+    except ValueError:
+        return b""
+
+
 ALICE = Subject("ns", "alice", "pokt1alice")
 
 
@@ -85,6 +108,41 @@ def test_a_sealing_key_of_another_length_is_refused():
 def test_nothing_that_is_printed_shows_a_key(controller):
     assert controller.keys[0].hex() not in repr(controller)
     assert repr(controller.keys[0]) not in repr(controller)
+
+
+@given(st.dictionaries(st.text(max_size=8), st.text(max_size=60) | st.binary(max_size=40).map(encoded)))
+def test_a_namespaces_sealing_keys_are_what_is_a_key_and_nothing_else_matters(entries):
+    kept = [raw for _, text in sorted(entries.items()) if len(raw := decoded(text)) == 32]
+    assert list(Controller.of_texts(entries).keys) == kept
+
+
+def test_the_newest_sealing_key_of_a_namespace_is_its_last_by_name():
+    older, newer = Controller.fresh(), Controller.fresh()
+    found = Controller.of_texts({"2026-02": encoded(newer) + "\n", "2026-01": encoded(older)})
+    assert found.newest == Controller.of([newer]).newest
+
+
+def test_only_the_keys_that_a_text_is_sealed_to_know_it(controller):
+    text = seal(controller.newest, ALICE, KEY)
+    assert controller.knows(text)
+    assert not Controller.of([Controller.fresh()]).knows(text)
+    assert not controller.knows("no sealed text")
+
+
+def test_a_sealing_secret_is_readable_by_its_owner_alone_and_its_public_key_seals(tmp_path):
+    file, key_file = tmp_path / "sealing.yaml", tmp_path / "alice.key"
+    key_file.write_text(KEY)
+    made = CliRunner().invoke(main, ["keys", "sealing-secret", str(file), "--namespace", "ns"])
+    assert (made.exit_code, file.stat().st_mode & 0o777) == (0, 0o600)
+    secret = yaml.safe_load(file.read_text())
+    assert (secret["metadata"], len(secret["stringData"])) == ({"name": SECRET_OF_NAMESPACE, "namespace": "ns"}, 1)
+    assert not [text for text in secret["stringData"].values() if text in made.output]
+    told = CliRunner().invoke(main, ["keys", "seal", "--key-file", str(key_file), "--public-key", made.output.strip(),
+                                     "--namespace", "ns", "--name", "alice"])  # fmt: skip
+    subject = Subject("ns", "alice", address_of(PrivateKey.from_hex(KEY).public_key))
+    assert Controller.of_texts(secret["stringData"]).open(told.stdout.strip(), subject) == KEY
+    again = CliRunner().invoke(main, ["keys", "sealing-secret", str(file), "--namespace", "ns"])
+    assert (again.exit_code, "File exists" in again.output) == (1, True)
 
 
 def test_a_generated_key_is_readable_by_its_owner_alone_and_never_replaces_another(tmp_path):

@@ -40,7 +40,10 @@ class SupplierKey(Model):
             ),
         ]
         | None
-    ) = Field(default=None, description="Key sealed to the operator's public key by `relayctl keys seal`.")
+    ) = Field(
+        default=None,
+        description="Key sealed by `relayctl keys seal` to the operator's public key, or to a key of the namespace.",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:

@@ -8,6 +8,7 @@ from pocket_api.manifests import Manifests
 from pocket_api.relayminer import RelayMiner
 from pocket_api.services import RPC_NUMBERS, BackendBase
 from pocket_api.supplier import Supplier
+from pocket_operator.sealing import SECRET_OF_NAMESPACE, Controller, SealError, Subject, UnknownController
 from shannon.chain.model import Keeping
 from shannon.chain.model import Supplier as StakedSupplier
 from shannon.chain.preflight import LOW_BALANCE_UPOKT, clock_problem, gas_price_problem
@@ -58,12 +59,27 @@ def check_references(manifests: Manifests) -> list[Finding]:
             if service not in offered:
                 text = f"service {service} is not among the services of RelayMiner {miner.metadata.name}"
                 found.append(Finding(Level.ERROR, where, text))
-        reference = supplier.spec.key.secret_ref
-        if reference is not None and reference.name not in manifests.secrets:
-            found.append(Finding(Level.NOTE, where, f"Secret {reference.name} must be there before relays are served"))
+        found += _check_key(supplier, manifests)
     for miner in manifests.relay_miners:
         found += _check_services(miner, manifests)
     return found
+
+
+def _check_key(supplier: Supplier, manifests: Manifests) -> Iterable[Finding]:
+    where, key = f"Supplier {supplier.metadata.name}", supplier.spec.key
+    if key.secret_ref is not None:
+        if key.secret_ref.name not in manifests.secrets:
+            text = f"Secret {key.secret_ref.name} must be there before relays are served"
+            yield Finding(Level.NOTE, where, text)
+        return
+    sealing = Controller.of_texts(manifests.secrets.get(SECRET_OF_NAMESPACE, {}))
+    subject = Subject(supplier.metadata.namespace, supplier.metadata.name, supplier.spec.operator_address)
+    try:
+        sealing.open(key.sealed or "", subject)
+    except UnknownController:
+        yield Finding(Level.NOTE, where, "its key is sealed to the operator: only there it shows whether it opens")
+    except SealError as error:
+        yield Finding(Level.ERROR, where, f"spec.key.sealed: {error}")
 
 
 def _check_services(miner: RelayMiner, manifests: Manifests) -> Iterable[Finding]:

@@ -16,13 +16,13 @@ from urllib.request import urlopen
 
 from pocket_api.manifests import Manifests
 from pocket_api.relayminer import RelayMiner
+from pocket_api.supplier import Supplier
 from pocket_operator.children.redis import REDIS_OPTIONS
+from pocket_operator.sealing import SECRET_OF_NAMESPACE, Controller, SealError, Subject, UnknownController
 from pocket_operator.workload_config import Placement, hot_config, miner_config, relayer_config, suppliers_of
 from shannon.errors import ConfigurationError
 
 
-# What a ledger needs of its Redis: nothing evicted, everything on disk, and stream nodes large enough that a
-# relay costs few bytes beyond its own (docs/decisions/0005-redis.md).
 def free_port() -> int:
     """A free loopback port."""
     with socket.socket() as probe:
@@ -55,19 +55,33 @@ def resolve(relay_miner: RelayMiner, hosts: Mapping[str, str]) -> RelayMiner:
 def write_keys(folder: Path, manifests: Manifests) -> None:
     """The suppliers' keys as files named by address, readable by the owner only; raises ConfigurationError."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    sealing = Controller.of_texts(manifests.secrets.get(SECRET_OF_NAMESPACE, {}))
     for supplier in manifests.suppliers:
-        reference = supplier.spec.key.secret_ref
-        if reference is None:
-            raise ConfigurationError(f"Supplier {supplier.metadata.name}: sealed keys need the operator; use secretRef")
-        try:
-            text = manifests.secrets[reference.name][reference.key]
-        except KeyError:
-            raise ConfigurationError(
-                f"Supplier {supplier.metadata.name}: Secret {reference.name} has no key {reference.key}"
-            ) from None
+        text = key_of(supplier, manifests, sealing)
         path = folder / supplier.spec.operator_address
         path.touch(mode=0o600)
         path.write_text(text + "\n", encoding="ascii")
+
+
+def key_of(supplier: Supplier, manifests: Manifests, sealing: Controller) -> str:
+    """A Supplier's key as hex, from the Secrets among the files; raises ConfigurationError."""
+    who, source = supplier.metadata, supplier.spec.key
+    if source.secret_ref is None:
+        try:
+            return sealing.open(source.sealed or "", Subject(who.namespace, who.name, supplier.spec.operator_address))
+        except UnknownController:
+            raise ConfigurationError(
+                f"Supplier {who.name}: its key is sealed to the operator of a cluster, which alone opens it: "
+                f"use secretRef, or seal it to a key in a Secret {SECRET_OF_NAMESPACE} among the files"
+            ) from None
+        except SealError as error:
+            raise ConfigurationError(f"Supplier {who.name}: spec.key.sealed: {error}") from None
+    try:
+        return manifests.secrets[source.secret_ref.name][source.secret_ref.key]
+    except KeyError:
+        raise ConfigurationError(
+            f"Supplier {who.name}: Secret {source.secret_ref.name} has no key {source.secret_ref.key}"
+        ) from None
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from pocket_operator.kinds import BY_KIND, CONFIG_MAPS, PODS, READ_CHILDREN, REL
 from pocket_operator.plan import DRAINING, REQUEUE, FinalizerChange, Plan, drifted_children, owner_of, plan
 from pocket_operator.relay_miner_status import relay_miner_status
 from pocket_operator.reports import ReportBook
+from pocket_operator.sealing import SECRET_OF_NAMESPACE, Controller
 from pocket_operator.secrets import SealingKeys, SecretReader
 from pocket_operator.snapshot import ChildKey, Pod, SecretView, Settings, Snapshot
 from pocket_operator.store import Key, Store, operator_address
@@ -105,7 +106,8 @@ class Reconciler:
     async def _snapshot(self, key: Key, memory: Memory) -> Snapshot:
         relay_miner = self._store.get(RELAY_MINERS.name, *key)
         suppliers = self._store.suppliers(key)
-        wanted = {_secret_of(supplier) for supplier in suppliers} | {_redis_secret_of(relay_miner)}
+        sealing = self._sealing.controller
+        wanted = {_secret_of(supplier, sealing) for supplier in suppliers} | {_redis_secret_of(relay_miner)}
         secrets = await self._secrets.read(key, (name for name in wanted if name))
         children = dict(self._store.children(_WATCHED, key))
         published, keeper_uid = None, ""
@@ -319,9 +321,12 @@ def _ours(observed: Object, planned: Plan) -> bool:
     return planned.context is not None and owner == planned.context.uid
 
 
-def _secret_of(supplier: Object) -> str:
-    reference = ((supplier.get("spec") or {}).get("key") or {}).get("secretRef") or {}
-    return str(reference.get("name", ""))
+def _secret_of(supplier: Object, sealing: Controller) -> str:
+    """The Secret that a Supplier's key needs, empty for none: the operator's own keys are known."""
+    key = (supplier.get("spec") or {}).get("key") or {}
+    if (sealed := key.get("sealed")) is not None:
+        return "" if sealing.knows(str(sealed)) else SECRET_OF_NAMESPACE
+    return str((key.get("secretRef") or {}).get("name", ""))
 
 
 def _redis_secret_of(relay_miner: Object | None) -> str:

@@ -1,6 +1,6 @@
-"""Supplier keys sealed to the operator, bound to one Supplier (docs/sealed-keys.md).
+"""Supplier keys sealed to the operator or to a key of their namespace, bound to one Supplier (docs/suppliers.md).
 
-A sealed key is base64 of `PKS1`, eight bytes that tell which controller key opens it, and a NaCl sealed box. The box
+A sealed key is base64 of `PKS1`, eight bytes that tell which sealing key opens it, and a NaCl sealed box. The box
 holds version, namespace, name, address and key; all of them are compared after opening, so that a sealed text cannot be
 moved to another Supplier.
 """
@@ -9,8 +9,9 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey, PublicKey, SealedBox
@@ -18,6 +19,11 @@ from nacl.public import PrivateKey, PublicKey, SealedBox
 _MAGIC = b"PKS1"
 _ID_BYTES = 8
 _BOX_OVERHEAD = 48
+SECRET_OF_NAMESPACE: Final = "pocket-sealing"  # noqa: S105 - a name
+"""The Secret in which a namespace may have sealing keys of its own: each entry base64 of 32 bytes, newest last by name.
+
+Who reads it can read the merged keys beside it as well, so it gives no right to anybody.
+"""
 
 
 class SealError(Exception):
@@ -25,7 +31,7 @@ class SealError(Exception):
 
 
 class UnknownController(SealError):
-    """Sealed to a controller key that this operator does not have."""
+    """Sealed to a key that neither this operator nor the namespace has."""
 
 
 class SealedForAnother(SealError):
@@ -33,7 +39,7 @@ class SealedForAnother(SealError):
 
 
 def key_id(public: bytes) -> str:
-    """Sixteen hex digits that tell a controller key."""
+    """Sixteen hex digits that tell a sealing key."""
     return hashlib.sha256(public).hexdigest()[: 2 * _ID_BYTES]
 
 
@@ -60,7 +66,7 @@ def seal(public: bytes, subject: Subject, key_hex: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Controller:
-    """The operator's sealing keys, newest last."""
+    """Sealing keys of the operator, or of a namespace; newest last."""
 
     keys: tuple[bytes, ...] = field(repr=False)
 
@@ -71,6 +77,12 @@ class Controller:
         if any(len(row) != PrivateKey.SIZE for row in rows):
             raise SealError("a sealing key must be 32 bytes")
         return cls(rows)
+
+    @classmethod
+    def of_texts(cls, entries: Mapping[str, str]) -> "Controller":
+        """From base64 texts by name, as `SECRET_OF_NAMESPACE` holds them; an entry that is no key is left out."""
+        rows = (_decoded(text) for _, text in sorted(entries.items()))
+        return cls(tuple(row for row in rows if len(row) == PrivateKey.SIZE))
 
     @staticmethod
     def fresh() -> bytes:
@@ -86,8 +98,16 @@ class Controller:
     def newest(self) -> bytes:
         """The public key to seal with; raises SealError when there is none."""
         if not self.keys:
-            raise SealError("the operator has no sealing key yet")
+            raise SealError("there is no sealing key yet")
         return self.publics[-1]
+
+    def knows(self, text: str) -> bool:
+        """Whether a text is sealed to one of these keys."""
+        try:
+            identity, _ = _taken_apart(text)
+        except SealError:
+            return False
+        return any(key_id(public) == identity for public in self.publics)
 
     def open(self, text: str, subject: Subject) -> str:
         """The key as hex; raises SealError without any part of the content."""
@@ -101,15 +121,23 @@ class Controller:
                 raise SealError("the sealed text was altered or cut: seal the key anew") from None
             return _checked(plain, subject)
         raise UnknownController(
-            f"sealed to controller key {identity}, which this operator does not have: seal the key anew"
+            f"sealed to key {identity}, which neither this operator nor Secret {SECRET_OF_NAMESPACE} of the namespace "
+            "has: seal the key anew"
         )
 
     def resealed(self, text: str, subject: Subject) -> str | None:
-        """The same key sealed to the newest controller key, or None when it is already; raises SealError."""
+        """The same key sealed to the newest of these keys, or None when it is already; raises SealError."""
         identity, _ = _taken_apart(text)
         if identity == key_id(self.newest):
             return None
         return seal(self.newest, subject, self.open(text, subject))
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
 
 
 def _taken_apart(text: str) -> tuple[str, bytes]:

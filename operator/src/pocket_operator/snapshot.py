@@ -12,7 +12,7 @@ from pocket_api.services import RPC_NUMBERS
 from pocket_operator import names
 from pocket_operator.children.context import Images
 from pocket_operator.pod_report import Report
-from pocket_operator.sealing import Controller
+from pocket_operator.sealing import SECRET_OF_NAMESPACE, Controller
 
 Object = dict[str, Any]
 ChildKey = tuple[str, str]
@@ -132,6 +132,12 @@ class Snapshot:
     """Address → since when no relayer may record relays of a draining supplier (monotonic seconds)."""
     refusals: Mapping[ChildKey, str] = field(default_factory=dict)
     """What the API server refused at the last attempt, in its words."""
+
+    @cached_property
+    def own_sealing(self) -> Controller:
+        """The namespace's own sealing keys."""
+        view = self.secrets.get(SECRET_OF_NAMESPACE)
+        return Controller.of_texts({} if view is None else view.entries)
 
     @cached_property
     def steady_pods(self) -> tuple[Pod, ...]:

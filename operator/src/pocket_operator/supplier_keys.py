@@ -1,6 +1,5 @@
 """Whether a Supplier's key may be published: pure, and silent about the key itself."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +9,7 @@ from pocket_api.base import problem_of
 from pocket_api.supplier import Supplier
 from pocket_operator import names
 from pocket_operator.reasons import Reason
-from pocket_operator.sealing import Controller, SealedForAnother, SealError, Subject, UnknownController
+from pocket_operator.sealing import SealedForAnother, SealError, Subject, UnknownController
 from pocket_operator.snapshot import SecretView, Snapshot
 from pocket_operator.store import operator_address
 from shannon.crypto.addresses import address_of
@@ -86,7 +85,7 @@ def examine(supplier: Object, snapshot: Snapshot) -> Finding:
         # Let in by the schema of another version: what is served goes on, and so does what is open.
         return Finding(supplier, _last_good(address, snapshot.published), Reason.INVALID_SPEC, problem_of(error))
     try:
-        key_hex, resealed = _key_of(parsed, snapshot.secrets, snapshot.controller)
+        key_hex, resealed = _key_of(parsed, snapshot)
         _prove(key_hex, address)
     except _Broken as broken:
         last = _last_good(address, snapshot.published)
@@ -95,12 +94,10 @@ def examine(supplier: Object, snapshot: Snapshot) -> Finding:
     return Finding(supplier, key_hex, resealed=resealed or "")
 
 
-def _key_of(
-    parsed: Supplier, secrets: Mapping[str, SecretView | None], controller: Controller
-) -> tuple[str, str | None]:
+def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
     reference = parsed.spec.key.secret_ref
     if reference is not None:
-        secret = secrets.get(reference.name)
+        secret = snapshot.secrets.get(reference.name)
         if secret is None:
             raise _Broken(
                 Reason.SECRET_MISSING,
@@ -117,6 +114,7 @@ def _key_of(
         return text.strip().removeprefix("0x"), None
     subject = Subject(parsed.metadata.namespace, parsed.metadata.name, parsed.spec.operator_address)
     sealed = parsed.spec.key.sealed or ""
+    controller = snapshot.own_sealing if snapshot.own_sealing.knows(sealed) else snapshot.controller
     try:
         return controller.open(sealed, subject), controller.resealed(sealed, subject)
     except UnknownController as error:
