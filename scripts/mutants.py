@@ -150,6 +150,11 @@ MUTANTS = [
            DRAIN),
     Mutant(f"{OPERATOR}/draining.py", "(pod.ready or pod.restarts)", "pod.ready",
            DRAIN),
+    Mutant(f"{OPERATOR}/namespace_guard.py", ' and str(metadata["uid"]) not in let_go:', ":",
+           "tests/unit/test_namespace_guard.py::"
+           "test_a_namespace_is_free_exactly_when_nothing_in_it_is_held_or_all_of_it_was_let_go"),
+    Mutant(f"{OPERATOR}/sealing.py", "any(key_id(public) == identity for public in self.publics)", "bool(self.keys)",
+           "tests/unit/test_operator_sealing.py::test_only_the_keys_that_a_text_is_sealed_to_know_it"),
     Mutant(f"{LEDGER}/publisher.py", "return pair not in segment.owed and bool(", "return bool(",
            "tests/integration/test_owed_relays.py::"
            "test_a_log_is_not_released_while_it_owes_relays_of_a_session_that_is_mirrored_further"),

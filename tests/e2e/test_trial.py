@@ -276,11 +276,21 @@ async def test_no_output_of_the_cluster_shows_a_key(trial):
 
 
 async def test_deleting_everything_in_the_middle_of_sessions_still_pays_every_relay(trial):
-    """RelayMiner, Suppliers and Secrets pruned at once, as Argo CD does: miners stay until all is settled."""
+    """RelayMiner, Suppliers and Secrets pruned at once, as Argo CD does: miners stay until all is settled.
+
+    The namespace cannot go before.
+    """
     traffic = trial.traffic()
     await traffic.send(30)
     assert not traffic.failures
     kubectl = trial.cluster.kubectl
+    await on(kubectl, "annotate", "namespace", NAMESPACE, "pocket.network/force-delete-")
+
+    def deletion() -> subprocess.CompletedProcess[str]:
+        return kubectl("delete", "namespace", NAMESPACE, "--dry-run=server", check=False)
+
+    held = "1 RelayMiner and 3 Suppliers whose sessions may not be settled"
+    await on(await_that, lambda: held in deletion().stderr, 10, "the namespace held")
     await on(lambda: kubectl("-n", NAMESPACE, "delete", "relayminer,suppliers", "--all", "--wait=false"))
     await on(lambda: kubectl("-n", NAMESPACE, "delete", "secret", "alice-key", "bob-key", "pocket-sealing"))
     await on(await_that, lambda: not trial.pods("relayer"), 60, "relayers gone")
@@ -297,13 +307,15 @@ async def test_deleting_everything_in_the_middle_of_sessions_still_pays_every_re
     settled = [row for row in rows if row["message"] == "session settled"]
     assert len({row["supplier"] for row in settled}) == 3, [row["message"] for row in rows][-20:]
     assert not [row for row in rows if row["message"].startswith("session ") and row["message"] != "session settled"]
+    await on(await_that, lambda: deletion().returncode == 0, 10, "the namespace let go")
 
 
 def test_uninstalling_leaves_nothing(installed):
     """Last by name: CRDs, roles, namespace and all."""
     kubectl = installed.kubectl
     kubectl("delete", "-f", "-", "--ignore-not-found", stdin=render(installed, ROOT / "manifests"))
-    left = kubectl("get", "crd,clusterrole,clusterrolebinding,namespace", "-o", "name").stdout
+    policies = "validatingadmissionpolicy,validatingadmissionpolicybinding"
+    left = kubectl("get", f"crd,clusterrole,clusterrolebinding,namespace,{policies}", "-o", "name").stdout
     assert "pocket" not in left
     again = render(installed, ROOT / "manifests")
     kubectl("apply", "--server-side", "-f", "-", stdin=again)

@@ -136,6 +136,7 @@ def _open(host: str, port: int) -> bool:
 
 def remove(found: Trial) -> None:
     """As a person removes it: everything at once. What drains goes within seconds, as nothing is left open."""
+    found.cluster.kubectl("annotate", "namespace", NAMESPACE, "--overwrite", "pocket.network/force-delete=true")
     for kind in ("relayminer", "suppliers"):
         found.cluster.kubectl(
             "-n", NAMESPACE, "annotate", kind, "--all", "--overwrite", "pocket.network/force-delete=true"

@@ -22,6 +22,7 @@ from pocket_operator import metrics
 from pocket_operator.canary import Canary
 from pocket_operator.events import EventWriter
 from pocket_operator.kinds import OPTIONAL_CHILDREN, PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
+from pocket_operator.namespace_guard import NamespaceGuard
 from pocket_operator.plan import is_paused
 from pocket_operator.queue import WorkQueue
 from pocket_operator.reconciler import Reconciler
@@ -39,6 +40,7 @@ _CANARY_SECONDS = 30.0
 _CANARY_DEAD_SECONDS = 120.0
 _SEALING_SECONDS = 10.0
 _DISCOVERY_SECONDS = 300.0
+_GUARD_SECONDS = 5.0
 _RELIST_SECONDS = (1.0, 4.0, 10.0, 60.0)
 """Pauses between whole listings, the last one for ever. A watch tells nothing of what vanished before it began or while
 it was broken, so early listings close the gap between the first one and the watches, later ones all others."""
@@ -101,6 +103,7 @@ class Operator:
         # A RelayMiner seen before its Suppliers would lose its keys: nothing is decided before everything is listed.
         await self._insist(lambda: self._relist(api), "listing")
         self._canary = Canary(api, settings.namespace, self._options.identity, clock)
+        guard = NamespaceGuard(api, self._store, settings.namespace)
         book = ReportBook(clock)
         reconciler = Reconciler(
             api=api,
@@ -108,6 +111,7 @@ class Operator:
             settings=settings,
             secrets=SecretReader(api, clock),
             sealing=sealing,
+            guard=guard,
             reports=book,
             events=EventWriter(api, clock, _now, self._options.identity),
             capabilities=lambda: self._capabilities,
@@ -124,6 +128,7 @@ class Operator:
                 group.create_task(poller.run()),
                 group.create_task(self._every(_CANARY_SECONDS, self._canary.beat, "canary", at_once=True)),
                 group.create_task(self._every(_SEALING_SECONDS, sealing.refresh, "sealing keys")),
+                group.create_task(self._every(_GUARD_SECONDS, guard.refresh, "namespaces", at_once=True)),
                 group.create_task(self._every(_DISCOVERY_SECONDS, lambda: self._discover(api), "discovery")),
                 group.create_task(self._relist_for_ever(api)),
                 *(group.create_task(self._work(reconciler)) for _ in range(_WORKERS)),

@@ -8,6 +8,7 @@ from pocket_operator import names
 from pocket_operator.canary import NAME as CANARY
 from pocket_operator.children.pods import CONTAINER_SECURITY, USER
 from pocket_operator.kinds import OPTIONAL_CHILDREN, WATCHED_CHILDREN
+from pocket_operator.namespace_guard import HELD
 from pocket_operator.secrets import SEALING_PUBLIC, SEALING_SECRET
 
 Object = dict[str, Any]
@@ -63,20 +64,20 @@ def watching_rules() -> list[Object]:
 
 
 def own_rules() -> list[Object]:
-    """What it may do in its own namespace: its Lease, its sealing keys, its canary."""
+    """What it may do in its own namespace: its Lease, its sealing keys, its canary, what it holds."""
     return [
         _rule("coordination.k8s.io", ["leases"], ["create"]),
         _rule("coordination.k8s.io", ["leases"], ["get", "update"], [NAME]),
         _rule("", ["secrets"], ["create"]),
         _rule("", ["secrets"], ["get", "update"], [SEALING_SECRET]),
         _rule("", ["configmaps"], ["create"]),
-        _rule("", ["configmaps"], ["get", "patch"], [SEALING_PUBLIC, CANARY]),
+        _rule("", ["configmaps"], ["get", "patch"], [SEALING_PUBLIC, CANARY, HELD]),
     ]
 
 
 def _named(api_version: str, kind: str, name: str, values: Values, **body: Any) -> Object:
     metadata: Object = {"name": name, "namespace": values.namespace, "labels": dict(LABELS)}
-    if kind.startswith("Cluster"):
+    if kind.startswith(("Cluster", "Validating")):
         del metadata["namespace"]
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **body}
 
@@ -133,6 +134,50 @@ def aggregated_roles(values: Values) -> list[Object]:
             role["rules"].append(_rule(GROUP, ["relayminers/scale"], ["get", "update", "patch"]))
         found.append(role)
     return found
+
+
+def namespace_policy(values: Values) -> list[Object]:
+    """A namespace is not deleted while the operator holds something in it: its miners would end at once.
+
+    It never stands in the way of anything else: without the operator's ConfigMap, or by mistake, deletions pass.
+    """
+    group, name = "admissionregistration.k8s.io/v1", f"{NAME}-namespaces"
+    escape = names.ANNOTATION_FORCE_DELETE
+    forced = f"oldObject.metadata.?annotations[?'{escape}'].orValue('') == 'true'"
+    said = (
+        "'namespace ' + request.name + ' has ' + params.data[request.name] + ' whose sessions may not be settled yet, "
+        "and its miners would end with it: delete those first and wait until they are gone. To lose what is open, "
+        f"annotate the namespace with {escape}=true'"
+    )
+    policy = _named(
+        group, "ValidatingAdmissionPolicy", name, values,
+        spec={
+            "failurePolicy": "Ignore",
+            "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+            "matchConstraints": {
+                "resourceRules": [
+                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["namespaces"]}
+                ]
+            },
+            "matchConditions": [{"name": "not-forced", "expression": f"!({forced})"}],
+            "validations": [
+                {
+                    "expression": "!(request.name in params.?data.orValue({}))",
+                    "message": "RelayMiners and Suppliers of the namespace come first",
+                    "messageExpression": said,
+                }
+            ],
+        },
+    )  # fmt: skip
+    binding = _named(
+        group, "ValidatingAdmissionPolicyBinding", name, values,
+        spec={
+            "policyName": name,
+            "validationActions": ["Deny"],
+            "paramRef": {"name": HELD, "namespace": values.namespace, "parameterNotFoundAction": "Allow"},
+        },
+    )  # fmt: skip
+    return [policy, binding]
 
 
 def deployment(values: Values, *, cluster_wide: bool) -> Object:
@@ -205,5 +250,5 @@ def objects(values: Values, *, cluster_wide: bool) -> list[Object]:
     """Everything of one flavour, besides CRDs and namespace."""
     found = rights(values, cluster_wide=cluster_wide)
     if cluster_wide:
-        found += aggregated_roles(values)
+        found += [*aggregated_roles(values), *namespace_policy(values)]
     return [*found, deployment(values, cluster_wide=cluster_wide), disruption_budget(values)]

@@ -13,6 +13,7 @@ from pocket_operator.conditions import notices
 from pocket_operator.drift import replicas_to_keep
 from pocket_operator.events import EventWriter
 from pocket_operator.kinds import BY_KIND, CONFIG_MAPS, PODS, READ_CHILDREN, RELAY_MINERS, SECRETS, WATCHED_CHILDREN
+from pocket_operator.namespace_guard import NamespaceGuard
 from pocket_operator.plan import DRAINING, REQUEUE, FinalizerChange, Plan, drifted_children, owner_of, plan
 from pocket_operator.relay_miner_status import relay_miner_status
 from pocket_operator.reports import ReportBook
@@ -54,6 +55,7 @@ class Reconciler:
         settings: Settings,
         secrets: SecretReader,
         sealing: SealingKeys,
+        guard: NamespaceGuard,
         reports: ReportBook,
         events: EventWriter,
         capabilities: Callable[[], frozenset[str]],
@@ -65,6 +67,7 @@ class Reconciler:
         self._settings = settings
         self._secrets = secrets
         self._sealing = sealing
+        self._guard = guard
         self._reports = reports
         self._events = events
         self._capabilities = capabilities
@@ -240,6 +243,8 @@ class Reconciler:
         if (names.FINALIZER in there) == change.wanted:
             return
         finalizers = [*there, names.FINALIZER] if change.wanted else [f for f in there if f != names.FINALIZER]
+        if not change.wanted:
+            await self._guard.let_go(observed)
         version = observed["metadata"]["resourceVersion"]
         patch = {"metadata": {"finalizers": finalizers, "resourceVersion": version}}
         try:

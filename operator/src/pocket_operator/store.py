@@ -116,6 +116,10 @@ class Store:
         """One object."""
         return self._objects[kind].get((namespace, name))
 
+    def all(self, kind: str) -> tuple[Object, ...]:
+        """Every known object of a kind."""
+        return tuple(self._objects[kind].values())
+
     def suppliers(self, key: Key) -> tuple[Object, ...]:
         """Suppliers that name a RelayMiner, by name."""
         found = (self._objects[SUPPLIERS.name].get(place) for place in sorted(self._suppliers_of.get(key, ())))

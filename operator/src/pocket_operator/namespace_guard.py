@@ -1,0 +1,79 @@
+"""Namespaces that must not be deleted yet: with a namespace Kubernetes ends all pods at once, the miners too.
+
+The operator keeps a ConfigMap of the namespaces in which it holds something; an admission policy of the cluster refuses
+their deletion (docs/fragile/draining.md). Nothing but the ConfigMap is ours to write.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from coordination.kube_api import KubeApi, KubeError
+from pocket_operator import names
+from pocket_operator.kinds import CONFIG_MAPS, RELAY_MINERS, SUPPLIERS
+from pocket_operator.store import Store
+
+_LOG = logging.getLogger("operator.namespaces")
+Object = dict[str, Any]
+HELD: Final = "pocket-operator-held"
+
+
+def held(subjects: Mapping[str, Iterable[Object]], let_go: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Namespace → what the operator holds there, in words; without those whose uid is in `let_go`.
+
+    subjects: Suppliers and RelayMiners by kind.
+    """
+    found: dict[str, Counter[str]] = {}
+    for kind, objects in subjects.items():
+        for metadata in (one["metadata"] for one in objects):
+            if names.FINALIZER in (metadata.get("finalizers") or ()) and str(metadata["uid"]) not in let_go:
+                found.setdefault(str(metadata["namespace"]), Counter())[kind] += 1
+    return {
+        namespace: " and ".join(f"{number} {kind}{'s' * (number > 1)}" for kind, number in sorted(kinds.items()))
+        for namespace, kinds in found.items()
+    }
+
+
+class NamespaceGuard:
+    """Writes the ConfigMap where it differs. One that cannot be written keeps nothing else from its work."""
+
+    def __init__(self, api: KubeApi, store: Store, namespace: str) -> None:
+        self._api = api
+        self._store = store
+        self._namespace = namespace
+        self._let_go: frozenset[str] = frozenset()
+        self._writing = asyncio.Lock()
+
+    async def refresh(self) -> None:
+        """Looks and writes; raises KubeError."""
+        async with self._writing:
+            wanted = self._held()
+            observed = await self._api.find(CONFIG_MAPS, self._namespace, HELD)
+            if observed is not None and (observed.get("data") or {}) == wanted:
+                return
+            labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY}
+            body = {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": HELD, "namespace": self._namespace, "labels": labels},
+                "data": wanted,
+            }
+            await self._api.apply(CONFIG_MAPS, body, f"{names.FIELD_MANAGER}-held")
+
+    async def let_go(self, subject: Mapping[str, Any]) -> None:
+        """Before its finalizer goes: once the last of a namespace is gone, the namespace may be deleted at once."""
+        metadata = subject["metadata"]
+        self._let_go |= {str(metadata["uid"])}
+        if metadata["namespace"] in self._held():
+            return
+        try:
+            await self.refresh()
+        except KubeError as error:
+            _LOG.warning("%s: %s", HELD, error)
+
+    def _held(self) -> dict[str, str]:
+        subjects = {kind.name: self._store.all(kind.name) for kind in (RELAY_MINERS, SUPPLIERS)}
+        self._let_go &= {str(one["metadata"]["uid"]) for rows in subjects.values() for one in rows}
+        return held(subjects, self._let_go)

@@ -1,0 +1,53 @@
+"""A namespace with open sessions is not deleted: its miners would end at once, and nobody could keep them."""
+
+import pytest
+import yaml
+from waits import all_well, create, gone
+
+from kube import eventually
+from pocket_operator import install
+from pocket_operator.kinds import RELAY_MINERS, SUPPLIERS
+from resources import address, key_secret, relay_miner, supplier
+
+POLICIES = "validatingadmissionpolicy,validatingadmissionpolicybinding"
+
+
+@pytest.fixture
+def policy(cluster, namespace):
+    """The policy of the cluster-wide installation, for the operator that runs in the test's namespace."""
+    found = install.namespace_policy(install.Values(namespace=namespace))
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(found))
+    yield found
+    cluster.kubectl("delete", POLICIES, found[0]["metadata"]["name"])
+
+
+async def test_a_namespace_may_be_deleted_once_nothing_in_it_is_open_or_somebody_insists(
+    api, cluster, namespace, policy, operator, nodes
+):
+    def deletion():
+        return cluster.kubectl("delete", "namespace", namespace, "--dry-run=server", check=False)
+
+    async def refused():
+        return "has 1 RelayMiner and 1 Supplier whose sessions may not be settled" in deletion().stderr
+
+    async def passes():
+        done = deletion()
+        assert done.returncode == 0, done.stderr
+        return True
+
+    nodes.open[address("alice")] = 1
+    await create(api, key_secret(namespace), relay_miner(namespace), supplier(namespace))
+    await all_well(api, namespace, "alice")
+    await eventually(refused, 30, "the deletion refused")
+    cluster.kubectl("annotate", "namespace", namespace, "pocket.network/force-delete=true")
+    await passes()
+    cluster.kubectl("annotate", "namespace", namespace, "pocket.network/force-delete-")
+    assert await refused()
+    for kind, name in ((RELAY_MINERS, "main"), (SUPPLIERS, "alice")):
+        await api.delete(kind, namespace, name)
+    assert await refused()
+    nodes.open.clear()
+    await gone(api, SUPPLIERS, namespace, "alice")
+    await gone(api, RELAY_MINERS, namespace, "main")
+    # The operator took it off before; the API server's own copy may be a moment behind.
+    await eventually(passes, 3, "the deletion passes")

@@ -1,0 +1,36 @@
+"""Which namespaces may not be deleted yet."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pocket_operator import names
+from pocket_operator.namespace_guard import held
+
+
+def subject(namespace, uid, *finalizers):
+    return {"metadata": {"namespace": namespace, "name": uid, "uid": uid, "finalizers": list(finalizers)}}
+
+
+def test_what_is_held_is_told_for_each_namespace_and_nothing_else():
+    found = held(
+        {
+            "RelayMiner": [subject("a", "1", names.FINALIZER), subject("b", "2", "somebody/else")],
+            "Supplier": [
+                subject("a", "3", names.FINALIZER),
+                subject("a", "4", "x", names.FINALIZER),
+                subject("c", "5"),
+            ],
+        }
+    )
+    assert found == {"a": "1 RelayMiner and 2 Suppliers"}
+
+
+SUBJECTS = st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.booleans()), max_size=8)
+
+
+@given(SUBJECTS)
+def test_a_namespace_is_free_exactly_when_nothing_in_it_is_held_or_all_of_it_was_let_go(rows):
+    made = [subject(space, str(at), *([names.FINALIZER] * kept)) for at, (space, kept, _) in enumerate(rows)]
+    gone = frozenset(str(at) for at, (_, _, released) in enumerate(rows) if released)
+    expected = {space for space, kept, released in rows if kept and not released}
+    assert set(held({"Supplier": made}, gone)) == expected
