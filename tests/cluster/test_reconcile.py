@@ -1,15 +1,13 @@
 """From resources to running children, and back when somebody changes them."""
 
-import re
-import urllib.request
-
 import pytest
 import yaml
+from rest import at_rest, metrics_of, reached, rounds, versions
 from waits import create
 
 from coordination.kube_api import KubeApi
 from kube import condition, eventually
-from pocket_operator.kinds import BY_KIND, RELAY_MINERS, SECRETS, SUPPLIERS, WATCHED_CHILDREN
+from pocket_operator.kinds import BY_KIND, RELAY_MINERS, SECRETS, SUPPLIERS
 from resources import address, changed, key_of, key_secret, relay_miner, supplier
 
 DEPLOYMENT, STATEFUL_SET = BY_KIND["Deployment"], BY_KIND["StatefulSet"]
@@ -31,15 +29,6 @@ async def running(api, namespace, operator, nodes):
     await ready(api, RELAY_MINERS, namespace, "main")
     await ready(api, SUPPLIERS, namespace, "alice")
     return namespace
-
-
-async def versions(api: KubeApi, namespace: str) -> dict:
-    found = {}
-    for kind in (*WATCHED_CHILDREN, SECRETS, RELAY_MINERS, SUPPLIERS):
-        for item in await api.list(kind, namespace):
-            if item["metadata"]["name"] != "pocket-operator-canary":
-                found[kind.name, item["metadata"]["name"]] = item["metadata"]["resourceVersion"]
-    return found
 
 
 async def test_applying_a_relay_miner_and_a_supplier_makes_everything_they_need(api, running):
@@ -72,21 +61,6 @@ def writes(cluster, namespace: str) -> list[str]:
     return [row for row in found if " leases " not in row and not row.endswith("pocket-operator-canary")]
 
 
-def metrics_of(operator) -> str:
-    """Empty while it does not answer."""
-    try:
-        with urllib.request.urlopen(f"{operator.url}/metrics", timeout=5) as answer:
-            return answer.read().decode()
-    except OSError:
-        return ""
-
-
-def rounds(operator) -> float:
-    """Reconciliations so far; 0 while it does not answer."""
-    matched = re.search(r'reconciles_total\{result="done"\} (\S+)', metrics_of(operator))
-    return float(matched[1]) if matched else 0
-
-
 async def test_at_rest_the_operator_writes_nothing(api, cluster, running, operator):
     """I8, counted at the API server over several rounds of looking at everything."""
     settled: list[str] = []
@@ -95,41 +69,22 @@ async def test_at_rest_the_operator_writes_nothing(api, cluster, running, operat
         nonlocal settled
         before, settled = settled, writes(cluster, running)
         start = rounds(operator)
-        await eventually(lambda: _reached(operator, start + 1), 30)
+        await eventually(lambda: reached(operator, start + 1), 30)
         return before == settled
 
     await eventually(quiet, 60, "no writes between two rounds")
     assert any(row.startswith("patch deployments") for row in settled), "the log does count"
     objects, start = await at_rest(api, operator, running), rounds(operator)
-    await eventually(lambda: _reached(operator, start + 3), 30)
+    await eventually(lambda: reached(operator, start + 3), 30)
     assert writes(cluster, running) == settled
     assert await versions(api, running) == objects
-
-
-async def _reached(operator, number: float) -> bool:
-    return rounds(operator) >= number
-
-
-async def at_rest(api, operator, namespace: str) -> dict:
-    """The versions of all objects once a whole round of the operator, and the controllers meanwhile, changed none."""
-    latest: dict = {}
-
-    async def unchanged():
-        nonlocal latest
-        before, start = latest, rounds(operator)
-        await eventually(lambda: _reached(operator, start + 1), 30)
-        latest = await versions(api, namespace)
-        return before == latest
-
-    await eventually(unchanged, 60, "no object changed in a round")
-    return latest
 
 
 async def test_restarting_the_operator_changes_nothing(api, running, replicas):
     before = await at_rest(api, replicas[0], running)
     assert replicas[0].stop() == 0
     replicas[1].start()
-    await eventually(lambda: _reached(replicas[1], 3), 30)
+    await eventually(lambda: reached(replicas[1], 3), 30)
     assert await versions(api, running) == before
 
 
