@@ -150,6 +150,8 @@ MUTANTS = [
            DRAIN),
     Mutant(f"{OPERATOR}/draining.py", "(pod.ready or pod.restarts)", "pod.ready",
            DRAIN),
+    Mutant(f"{OPERATOR}/drift.py", " or surplus(wanted, observed) is not None", "",
+           "tests/unit/test_plan.py::test_entries_more_in_what_is_ours_alone_are_taken_out"),
     Mutant(f"{OPERATOR}/namespace_guard.py", ' and str(metadata["uid"]) not in let_go:', ":",
            "tests/unit/test_namespace_guard.py::"
            "test_a_namespace_is_free_exactly_when_nothing_in_it_is_held_or_all_of_it_was_let_go"),

@@ -17,7 +17,7 @@ from kube import eventually
 from pocket_operator.kinds import BY_KIND, PODS, RELAY_MINERS, SECRETS, SUPPLIERS, WATCHED_CHILDREN
 from resources import address, changed, key_secret, relay_miner, supplier
 
-SEEDS = [int(text) for text in os.environ.get("CHAOS_SEEDS", "1,2").split(",")]
+SEEDS = [int(text) for text in os.environ.get("CHAOS_SEEDS", "3,8").split(",")]
 STEPS = 24
 NAMES = ("alice", "bob", "carol", "dave")
 SPECS: list[tuple[str, list[Any]]] = [
@@ -128,9 +128,16 @@ def essence(observed: dict[str, Any]) -> dict[str, Any]:
         found.pop(key, None)
     for key in ("clusterIP", "clusterIPs"):
         found.get("spec", {}).pop(key, None)
-    annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k.startswith("pocket.network/")}
+    annotations = _ours(metadata)
+    if "template" in found.get("spec", {}):
+        found["spec"]["template"]["metadata"]["annotations"] = _ours(found["spec"]["template"]["metadata"])
     owners = sorted((row["kind"], row["name"]) for row in metadata.get("ownerReferences") or ())
     return {**found, "labels": metadata.get("labels") or {}, "annotations": annotations, "owners": owners}
+
+
+def _ours(metadata: dict[str, Any]) -> dict[str, str]:
+    """Annotations that the operator gave: those of others stay, and are theirs."""
+    return {k: v for k, v in (metadata.get("annotations") or {}).items() if k.startswith("pocket.network/")}
 
 
 async def children(api, namespace: str) -> dict[tuple[str, str], dict[str, Any]]:
@@ -167,7 +174,7 @@ async def test_whatever_anybody_does_the_cluster_ends_as_the_resources_say(api, 
             return True
 
         await eventually(as_declared, 90, "what Git says")
-        await all_well(api, namespace, *world.suppliers)
+        await all_well(api, namespace, *world.suppliers, seconds=60)
     finally:
         syncing.cancel()
         with contextlib.suppress(asyncio.CancelledError):

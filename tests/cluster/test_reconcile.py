@@ -7,6 +7,7 @@ from waits import create
 
 from coordination.kube_api import KubeApi
 from kube import condition, eventually
+from pocket_operator import names
 from pocket_operator.kinds import BY_KIND, RELAY_MINERS, SECRETS, SUPPLIERS
 from resources import address, changed, key_of, key_secret, relay_miner, supplier
 
@@ -111,6 +112,16 @@ async def test_a_deleted_child_comes_back(api, running, kind, name):
     ("Service", "main-relayer", {"spec": {"selector": {"app.kubernetes.io/component": "x"}}}, ("spec", "selector")),
     ("StatefulSet", "main-miner", {"metadata": {"ownerReferences": None}}, ("metadata", "ownerReferences")),
     ("Role", "main-miner", {"rules": []}, ("rules",)),
+    # Entries more, where one more changes what the rest means.
+    ("Secret", "main-miner-keys", {"data": {address("eve"): "AAAA"}}, ("data",)),
+    ("ConfigMap", "main-hot", {"data": {"more": "x"}}, ("data",)),
+    ("Service", "main-relayer", {"spec": {"selector": {"app": "other"}}}, ("spec", "selector")),
+    ("PodDisruptionBudget", "main-relayer", {"spec": {"maxUnavailable": None, "minAvailable": 9}}, ("spec",)),
+    # What the API server refuses together with ours.
+    ("Service", "main-relayer", {"spec": {"ports": [{"name": "relays", "port": 81}]}}, ("spec", "ports")),
+    ("Deployment", "main-relayer", {"spec": {"template": {"spec": {"containers": [
+        {"name": "relayer", "image": "i", "ports": [{"name": "relays", "containerPort": 81}]}]}}}},
+     ("spec", "template", "spec", "containers")),
 ])  # fmt: skip
 async def test_what_somebody_changed_by_hand_is_put_right(api, running, kind, name, patch, place):
     def at(observed):
@@ -122,7 +133,12 @@ async def test_what_somebody_changed_by_hand_is_put_right(api, running, kind, na
     await api.merge(BY_KIND[kind], running, name, patch, manager="somebody")
 
     async def back():
-        return at(await api.get(BY_KIND[kind], running, name)) == good
+        found = await api.get(BY_KIND[kind], running, name)
+        assert at(found) == good
+        owners = {row["manager"] for row in found["metadata"]["managedFields"]}
+        assert names.FIELD_MANAGER in owners
+        assert not [owner for owner in owners if owner.endswith("-repair")], "it would own fields for ever"
+        return True
 
     await eventually(back)
 

@@ -27,10 +27,12 @@ async def reason(
     return found
 
 
-async def all_well(api: KubeApi, namespace: str, *suppliers: str, relay_miner: str = "main") -> None:
+async def all_well(
+    api: KubeApi, namespace: str, *suppliers: str, relay_miner: str = "main", seconds: float = 30
+) -> None:
     for supplier in suppliers:
-        await reason(api, SUPPLIERS, namespace, supplier, "AllWell")
-    await reason(api, RELAY_MINERS, namespace, relay_miner, "AllWell")
+        await reason(api, SUPPLIERS, namespace, supplier, "AllWell", seconds=seconds)
+    await reason(api, RELAY_MINERS, namespace, relay_miner, "AllWell", seconds=seconds)
 
 
 async def published(api: KubeApi, namespace: str, component: str, relay_miner: str = "main") -> set[str]:

@@ -155,6 +155,7 @@ async def test_a_backend_that_refuses_before_it_has_read_the_message_is_answered
         # Small ones, and more than the window that a stream begins with: they cannot all be written before the answer.
         requests = [grpc_request(relayer, "/a.B/Echo", bytes(size)).encode() for size in [3] * 40 + [80_000] * 40]
         for outcome in await asyncio.gather(*(grpc_call(relayer.url, request) for request in requests)):
+            assert (outcome.code, outcome.text) == (0, "")
             envelope = decode_http_response(decode_relay_response(outcome.body).payload)
             assert (envelope.headers["Grpc-Status"], envelope.headers["Grpc-Message"]) == (("16",), ("who?",))
 

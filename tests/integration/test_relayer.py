@@ -297,7 +297,7 @@ async def test_fast_recording_counts_exactly_what_was_recorded_and_what_was_not(
 
     with running_redis() as server:
         redis = connect(server.url)
-        async with relaying(redis, tmp_path, recording=Recording.FAST) as relayer:
+        async with relaying(redis, tmp_path, recording=Recording.FAST, record_patience=0.3) as relayer:
             mined, lost = counted()
             assert (await relayer.send(relayer.request()))[0] == 200
             await relayer.publisher._queue.join()

@@ -296,7 +296,9 @@ async def test_applications_can_be_denied_and_slowed_down(redis, tmp_path, limit
 
 @pytest.mark.parametrize(("behaviour", "code"), [(True, 503), (False, 503)])
 async def test_without_redis_nothing_is_answered_that_could_not_be_recorded(redis, tmp_path, behaviour, code):
-    async with all_transports(redis, tmp_path, open_when_unavailable=behaviour, budget_patience=0.3) as (relayer, _):
+    async with all_transports(
+        redis, tmp_path, open_when_unavailable=behaviour, budget_patience=0.3, record_patience=0.3
+    ) as (relayer, _):
         assert (await http1(relayer.url, relayer.request(body=b"warm").encode())).code == 200
         await redis.execute_command("CLIENT", "PAUSE", "3000", "ALL")
         assert (await http1(relayer.url, relayer.request(body=b"x").encode())).code == code

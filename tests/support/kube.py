@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import subprocess
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,10 @@ from aiohttp import web
 from coordination.kube_api import Kind, KubeApi, KubeError, Missing, connect
 from pocket_operator.kinds import BY_KIND, PODS, SECRETS
 from shannon.crypto.ecdsa import PrivateKey
+from shannon.errors import DecodingError
 
+_REMOUNT_SECONDS = 25.0
+"""A real kubelet looks after a minute or so: too late to be taken for the annotation's doing."""
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts/kubernetes"
 NAMESPACES = Kind("v1", "namespaces", "Namespace", namespaced=False)
@@ -143,7 +147,8 @@ def condition(observed: dict[str, Any], kind: str) -> dict[str, Any]:
 class FakeKubelet:
     """Makes pods of a namespace run as far as the API shows it, and answers /report as the workloads would.
 
-    A pod sees its mounted key Secret when it starts and when its annotations change, as with a real kubelet. `open`
+    A pod sees its mounted key Secret when it starts, when its annotations change and once in a while, as with a real
+    kubelet; what is no key is left out. `open`
     holds the number of open sessions by supplier, `leaving` whose relays relayers still have to record; `broken` makes
     every pod with this component (a canary's: "canary") wait with a reason; `recent` is what relayers say of their last
     relays.
@@ -162,7 +167,7 @@ class FakeKubelet:
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _addresses: dict[str, str] = field(default_factory=dict)
     _servers: dict[str, web.AppRunner] = field(default_factory=dict)
-    _seen: dict[str, str] = field(default_factory=dict)
+    _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
     _mounted: dict[str, dict[str, str]] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -192,21 +197,26 @@ class FakeKubelet:
     async def _mount(self, pod: dict[str, Any], component: str) -> None:
         name, labels = pod["metadata"]["name"], pod["metadata"]["labels"]
         annotations = json.dumps(pod["metadata"].get("annotations") or {}, sort_keys=True)
-        if self._seen.get(name) == annotations:
+        seen, since = self._seen.get(name, ("", 0.0))
+        if seen == annotations and time.monotonic() - since < _REMOUNT_SECONDS:
             return
         secret = await self.api.find(SECRETS, self.namespace, f"{labels['pocket.network/relayminer']}-{component}-keys")
         if secret is None:
             return
         data = secret.get("data") or {}
         self._mounted[name] = {address: base64.b64decode(text).decode() for address, text in data.items()}
-        self._seen[name] = annotations
+        self._seen[name] = (annotations, time.monotonic())
         if name not in self._servers:
             async with self.starting:
                 await self._serve(name, component)
 
     def report(self, name: str, component: str) -> dict[str, Any]:
-        keys = self._mounted.get(name, {})
-        publics = sorted(PrivateKey.from_hex(key).public_key for key in keys.values())
+        keys, publics = {}, []
+        for owner, text in self._mounted.get(name, {}).items():
+            with contextlib.suppress(DecodingError):
+                publics.append(PrivateKey.from_hex(text).public_key)
+                keys[owner] = text
+        publics.sort()
         digest = hashlib.sha256(b"".join(publics)).hexdigest() if publics else ""
         body = {"component": component, "keys": digest, "addresses": sorted(keys), "height": 7, "problems": []}
         if component == "relayer":

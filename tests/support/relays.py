@@ -125,8 +125,8 @@ class Relaying:
 @contextlib.asynccontextmanager
 async def relaying(
     redis, folder, *, recording=Recording.STRICT, service=None, backends=None, metering=True,
-    open_when_unavailable=True, enforce_handshake=False, budget_patience=30.0, timeout_seconds=30.0,
-    body_room=10_000_000, simulation=None, wall_clock=lambda: NOW, tracing=NO_TRACING,
+    open_when_unavailable=True, enforce_handshake=False, budget_patience=30.0, record_patience=30.0,
+    timeout_seconds=30.0, body_room=10_000_000, simulation=None, wall_clock=lambda: NOW, tracing=NO_TRACING,
     compression=NO_COMPRESSION, idle_seconds=60.0, **genesis,
 ) -> AsyncIterator[Relaying]:  # fmt: skip
     world, backend = World(), Backend()
@@ -143,11 +143,11 @@ async def relaying(
         fields |= service or {}
         model = Service.model_validate(fields)
         node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
-        client = CachedChain([node], redis, KEYS, timeout_seconds=1)
+        client = CachedChain([node], redis, KEYS, timeout_seconds=10)
         stack.push_async_callback(client.close)
         log = LocalLog(folder / "log", "w")
         stack.callback(log.close)
-        publisher = Publisher(redis, KEYS, log, PublisherLimits(linger_seconds=0, patience_seconds=0.3))
+        publisher = Publisher(redis, KEYS, log, PublisherLimits(linger_seconds=0, patience_seconds=record_patience))
         catalog = Catalog([model], time.monotonic)
         stack.push_async_callback(catalog.close)
         simulation = [simulation or Simulation()]

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from pocket_operator import names
-from pocket_operator.drift import covers, drifted, replicas_to_keep, stamped
+from pocket_operator.drift import covers, drifted, replacement, replicas_to_keep, stamped, surplus
 from pocket_operator.plan import drifted_children, key_digest, plan
 from pocket_operator.reasons import Reason
 from pocket_operator.relay_miner_status import relay_miner_status
@@ -318,3 +318,36 @@ def test_replicas_that_we_own_are_handed_over_before_they_are_left_to_an_autosca
     observed = {"metadata": {"managedFields": [{**fields, **row}]}, "spec": {"replicas": 5}}
     assert replicas_to_keep({"spec": wanted}, observed, "m") == kept
     assert replicas_to_keep({"spec": wanted}, None, "m") is None
+
+
+def child(kind, **body):
+    return {"kind": kind, "apiVersion": "v1", "metadata": {"name": "n", "resourceVersion": "7"}, **body}
+
+
+@pytest.mark.parametrize(("wanted", "observed", "patch"), [
+    (child("Secret", data={"a": "1"}), child("Secret", data={"a": "1"}), None),
+    (child("Secret", data={"a": "1"}), child("Secret", data={"a": "1", "b": "2"}), {"data": {"b": None}}),
+    (child("Secret", data={}), child("Secret", data={"b": "2", "c": ""}), {"data": {"b": None, "c": None}}),
+    (child("ConfigMap", data={"a": "1"}), child("ConfigMap", data={"a": "1"}, binaryData={"b": "2"}),
+     {"binaryData": {"b": None}}),
+    (child("Service", spec={"selector": {"a": "1"}}),
+     child("Service", spec={"selector": {"x": "1"}, "type": "ClusterIP"}), {"spec": {"selector": {"x": None}}}),
+    (child("PodDisruptionBudget", spec={"maxUnavailable": 1, "selector": {"matchLabels": {"a": "1"}}}),
+     child("PodDisruptionBudget", spec={"minAvailable": 1, "selector": {"matchLabels": {"a": "1", "b": "2"}}}),
+     {"spec": {"minAvailable": None, "selector": {"matchLabels": {"b": None}}}}),
+    (child("Deployment", spec={"paused": False}), child("Deployment", spec={"more": 1}), None),
+])  # fmt: skip
+def test_entries_more_in_what_is_ours_alone_are_taken_out(wanted, observed, patch):
+    assert surplus(wanted, observed) == patch
+    if patch is not None:
+        assert drifted(wanted, observed)
+
+
+def test_a_replacement_names_the_version_it_replaces_and_leaves_an_autoscaler_its_replicas():
+    wanted = child("Deployment", spec={"template": {"spec": {}}})
+    observed = child("Deployment", spec={"replicas": 5, "template": {"spec": {"added": "x"}}})
+    version, spec = replacement(wanted, observed)
+    assert version == {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
+    assert spec == {"op": "add", "path": "/spec", "value": {"replicas": 5, "template": {"spec": {}}}}
+    fixed = child("Deployment", spec={"replicas": 2, "template": {}})
+    assert replacement(fixed, observed)[1]["value"]["replicas"] == 2

@@ -1,7 +1,8 @@
 """Whether an object differs from what is wanted, by looking only: the operator at rest writes nothing.
 
-Wanted fields must be there with equal values; what others or the API server added does not count. A field that is no
-longer wanted cannot be seen that way, so each child carries a digest of what was last applied.
+Wanted fields must be there with equal values; what others or the API server added does not count, but for entries of
+maps that are ours alone. A field that is no longer wanted cannot be seen that way, so each child carries a digest of
+what was last applied.
 """
 
 import hashlib
@@ -21,6 +22,13 @@ _FACTORS = {
 }  # fmt: skip
 _MERGE_KEYS = ("name", "containerPort", "mountPath", "port", "topologyKey", "uid", "ip", "type")
 
+_OURS_ALONE = {
+    "ConfigMap": ("data", "binaryData"), "Secret": ("data",), "Service": ("spec.selector",),
+    "PodDisruptionBudget": ("spec", "spec.selector.matchLabels"),
+    "NetworkPolicy": ("spec", "spec.podSelector.matchLabels"),
+}  # fmt: skip
+"""Maps of which one entry more changes what they say: a key that nobody declared, a Service that selects nothing."""
+
 
 def desired_digest(wanted: Object) -> str:
     """Of everything that is applied, without the annotation that holds it."""
@@ -36,7 +44,42 @@ def stamped(wanted: Object) -> Object:
 
 def drifted(wanted: Object, observed: Object | None) -> bool:
     """Whether `wanted` (stamped) must be applied."""
-    return observed is None or not covers(observed, wanted)
+    return observed is None or not covers(observed, wanted) or surplus(wanted, observed) is not None
+
+
+def surplus(wanted: Object, observed: Object) -> Object | None:
+    """A merge patch that takes out what others put into maps that are ours alone; None where they did not.
+
+    Server-side apply leaves such entries to those who put them there.
+    """
+    patch: Object = {}
+    for path in _OURS_ALONE.get(str(wanted.get("kind")), ()):
+        parts = path.split(".")
+        extra = set(_at(observed, parts)) - set(_at(wanted, parts))
+        place = patch
+        for part in parts if extra else ():
+            place = place.setdefault(part, {})
+        place |= dict.fromkeys(sorted(extra))
+    return patch or None
+
+
+def replacement(wanted: Object, observed: Object) -> list[Object]:
+    """A JSON patch of this very version that puts ours in the place of what is there, metadata aside.
+
+    What others added goes, but for an autoscaler's replicas.
+    """
+    parts = {key: value for key, value in wanted.items() if key not in ("apiVersion", "kind", "metadata")}
+    replicas = (observed.get("spec") or {}).get("replicas")
+    if replicas is not None and "template" in parts.get("spec", {}):
+        parts["spec"] = {"replicas": replicas, **parts["spec"]}
+    version = {"op": "test", "path": "/metadata/resourceVersion", "value": observed["metadata"]["resourceVersion"]}
+    return [version, *({"op": "add", "path": f"/{key}", "value": value} for key, value in parts.items())]
+
+
+def _at(resource: Object, parts: list[str]) -> Object:
+    for part in parts:
+        resource = resource.get(part) or {}
+    return resource
 
 
 def replicas_to_keep(wanted: Object, observed: Object | None, manager: str) -> int | None:

@@ -4,13 +4,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 
 from coordination.kube_api import Kind, KubeApi, KubeError, Missing
 from pocket_api.status import Condition, as_status
 from pocket_operator import metrics, names
 from pocket_operator.conditions import notices
-from pocket_operator.drift import replicas_to_keep
+from pocket_operator.drift import replacement, replicas_to_keep, surplus
 from pocket_operator.events import EventWriter
 from pocket_operator.kinds import BY_KIND, CONFIG_MAPS, PODS, READ_CHILDREN, RELAY_MINERS, SECRETS, WATCHED_CHILDREN
 from pocket_operator.namespace_guard import NamespaceGuard
@@ -196,7 +197,7 @@ class Reconciler:
                 continue
             try:
                 await self._hand_over_replicas(kind, child, observed)
-                applied = await self._api.apply(kind, child, names.FIELD_MANAGER)
+                applied = await self._apply(kind, child, observed)
             except KubeError as error:
                 if error.status not in (*_REFUSED, 404, 409):
                     raise
@@ -208,6 +209,32 @@ class Reconciler:
                 self._store.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **applied})
             _LOG.info("applied %s %s/%s", kind.name, snapshot.namespace, place[1])
         return refused
+
+    async def _apply(self, kind: Kind, child: Object, observed: Object | None) -> Object:
+        """Applies a child, and takes out what others added to it where that must not or cannot stay; raises KubeError.
+
+        What is added may be refused together with ours (two ports of one name) though it was accepted without it. Then
+        the whole object is replaced once. Nobody owns fields by that afterwards: they could not be taken out any more.
+        """
+        namespace, name = child["metadata"]["namespace"], child["metadata"]["name"]
+        if observed is not None and (patch := surplus(child, observed)) is not None:
+            observed = await self._api.merge(kind, namespace, name, patch, manager=names.FIELD_MANAGER)
+            metrics.WRITES.labels(kind.name).inc()
+        try:
+            return await self._api.apply(kind, child, names.FIELD_MANAGER)
+        except KubeError as error:
+            if observed is None or error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise
+            repair = f"{names.FIELD_MANAGER}-repair"
+            try:
+                replaced = await self._api.patch(kind, namespace, name, replacement(child, observed), manager=repair)
+            except KubeError:
+                raise error from None  # it is not what others added
+        metrics.WRITES.labels(kind.name).inc()
+        kept = [row for row in replaced["metadata"].get("managedFields") or () if row.get("manager") != repair]
+        if kept:
+            await self._api.merge(kind, namespace, name, {"metadata": {"managedFields": kept}}, manager=repair)
+        return await self._api.apply(kind, child, names.FIELD_MANAGER)
 
     async def _hand_over_replicas(self, kind: Kind, child: Object, observed: Object | None) -> None:
         """Before an autoscaler takes a workload over; raises KubeError."""

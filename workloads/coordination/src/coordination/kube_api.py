@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from kubernetes.aio.config.config_exception import ConfigException
 Object = dict[str, Any]
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 _PAGE = 500
 
 
@@ -157,6 +158,14 @@ class KubeApi:
         path = kind.path(namespace, name, subresource)
         merged: Object = await self.call("PATCH", path, body=patch, query=query, content_type=MERGE)
         return merged
+
+    async def patch(
+        self, kind: Kind, namespace: str, name: str, operations: Sequence[Object], *, manager: str
+    ) -> Object:
+        """JSON patch."""
+        path, query = kind.path(namespace, name), {"fieldManager": manager}
+        patched: Object = await self.call("PATCH", path, body=operations, query=query, content_type=JSON_PATCH)
+        return patched
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
         """Deletes in the background; one that is gone is fine."""
