@@ -112,6 +112,10 @@ async def test_a_deleted_child_comes_back(api, running, kind, name):
     ("Service", "main-relayer", {"spec": {"selector": {"app.kubernetes.io/component": "x"}}}, ("spec", "selector")),
     ("StatefulSet", "main-miner", {"metadata": {"ownerReferences": None}}, ("metadata", "ownerReferences")),
     ("Role", "main-miner", {"rules": []}, ("rules",)),
+    # What would keep pods from ever being replaced.
+    ("Deployment", "main-relayer", {"spec": {"paused": True}}, ("spec",)),
+    ("StatefulSet", "main-miner", {"spec": {"updateStrategy": {"rollingUpdate": {"partition": 5}}}},
+     ("spec", "updateStrategy")),
     # Entries more, where one more changes what the rest means.
     ("Secret", "main-miner-keys", {"data": {address("eve"): "AAAA"}}, ("data",)),
     ("ConfigMap", "main-hot", {"data": {"more": "x"}}, ("data",)),

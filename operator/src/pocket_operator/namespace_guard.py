@@ -62,16 +62,19 @@ class NamespaceGuard:
             }
             await self._api.apply(CONFIG_MAPS, body, f"{names.FIELD_MANAGER}-held")
 
-    async def let_go(self, subject: Mapping[str, Any]) -> None:
-        """Before its finalizer goes: once the last of a namespace is gone, the namespace may be deleted at once."""
-        metadata = subject["metadata"]
-        self._let_go |= {str(metadata["uid"])}
-        if metadata["namespace"] in self._held():
-            return
+    async def hold(self) -> None:
+        """Writes where it differs, or says why it could not: after finalizers came, so before a key is published."""
         try:
             await self.refresh()
         except KubeError as error:
             _LOG.warning("%s: %s", HELD, error)
+
+    async def let_go(self, subject: Mapping[str, Any]) -> None:
+        """Before its finalizer goes: once the last of a namespace is gone, the namespace may be deleted at once."""
+        metadata = subject["metadata"]
+        self._let_go |= {str(metadata["uid"])}
+        if metadata["namespace"] not in self._held():
+            await self.hold()
 
     def _held(self) -> dict[str, str]:
         subjects = {kind.name: self._store.all(kind.name) for kind in (RELAY_MINERS, SUPPLIERS)}

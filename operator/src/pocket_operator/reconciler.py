@@ -93,6 +93,8 @@ class Reconciler:
         memory.status_written = {uid: at for uid, at in memory.status_written.items() if uid in known}
         memory.quiet_since = {a: d.since for a, d in planned.drains.items() if d.since is not None}
         await for_each(lambda change: self._finalizer(key, change), planned.protect, _AT_ONCE)
+        if planned.protect:
+            await self._guard.hold()
         memory.refusals = await self._apply_all(planned, snapshot)
         for kind, name in planned.delete:
             await self._delete(key, kind, name, snapshot.children[kind, name])

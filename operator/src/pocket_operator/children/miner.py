@@ -37,6 +37,7 @@ def stateful_set(context: Context) -> Object:
             **replicas,
             "serviceName": names.miner(context.name),
             "podManagementPolicy": "Parallel",
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
             "selector": {"matchLabels": names.selector(context.name, names.MINER)},
             "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
             "template": template(
