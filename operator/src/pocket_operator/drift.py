@@ -24,10 +24,14 @@ _MERGE_KEYS = ("name", "containerPort", "mountPath", "port", "topologyKey", "uid
 
 _OURS_ALONE = {
     "ConfigMap": ("data", "binaryData"), "Secret": ("data",), "Service": ("spec.selector",),
-    "PodDisruptionBudget": ("spec", "spec.selector.matchLabels"),
-    "NetworkPolicy": ("spec", "spec.podSelector.matchLabels"),
+    "PodDisruptionBudget": ("spec.selector.matchLabels",), "NetworkPolicy": ("spec.podSelector.matchLabels",),
 }  # fmt: skip
-"""Maps of which one entry more changes what they say: a key that nobody declared, a Service that selects nothing."""
+"""Maps of which one entry more changes what they say: a key that nobody declared, a Service that selects nothing.
+
+None of them holds what an API server may add by itself: that would come back for ever.
+"""
+_EITHER = {"PodDisruptionBudget": ("spec", frozenset({"minAvailable", "maxUnavailable"}))}
+"""Fields of which the API server takes one: the other one is too much."""
 
 
 def desired_digest(wanted: Object) -> str:
@@ -53,9 +57,13 @@ def surplus(wanted: Object, observed: Object) -> Object | None:
     Server-side apply leaves such entries to those who put them there.
     """
     patch: Object = {}
-    for path in _OURS_ALONE.get(str(wanted.get("kind")), ()):
+    kind = str(wanted.get("kind"))
+    looked_at: list[tuple[str, frozenset[str] | None]] = [(path, None) for path in _OURS_ALONE.get(kind, ())]
+    looked_at += [_EITHER[kind]] if kind in _EITHER else []
+    for path, only in looked_at:
         parts = path.split(".")
         extra = set(_at(observed, parts)) - set(_at(wanted, parts))
+        extra &= extra if only is None else only
         place = patch
         for part in parts if extra else ():
             place = place.setdefault(part, {})
