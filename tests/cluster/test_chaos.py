@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from rest import at_rest
-from test_operator_replicas import leading
-from waits import all_well, create, published
+from waits import all_well, create, leading, published
 
 from coordination.kube_api import KubeError, Missing
 from kube import eventually

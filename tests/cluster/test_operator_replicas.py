@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from waits import all_well, create
+from waits import all_well, create, leading
 
 from coordination.kube_api import Kind
 from kube import eventually, fetch
@@ -16,13 +16,6 @@ from resources import address, key_of, key_secret, relay_miner, secret, supplier
 
 LEASES = Kind("coordination.k8s.io/v1", "leases", "Lease")
 SERVICE = BY_KIND["Service"]
-
-
-async def leading(replica) -> bool:
-    try:
-        return bool((await asyncio.to_thread(fetch, f"{replica.url}/readyz"))["leads"])
-    except OSError:
-        return False
 
 
 async def standing_by(replica) -> bool:

@@ -1,9 +1,10 @@
 """Waiting for what the operator brings about."""
 
+import asyncio
 from typing import Any
 
 from coordination.kube_api import Kind, KubeApi
-from kube import condition, eventually
+from kube import condition, eventually, fetch
 from pocket_operator.kinds import BY_KIND, RELAY_MINERS, SECRETS, SUPPLIERS
 
 
@@ -38,6 +39,14 @@ async def all_well(
 async def published(api: KubeApi, namespace: str, component: str, relay_miner: str = "main") -> set[str]:
     secret = await api.find(SECRETS, namespace, f"{relay_miner}-{component}-keys")
     return set((secret or {}).get("data") or {})
+
+
+async def leading(replica: Any) -> bool:
+    """Whether a replica of the operator leads."""
+    try:
+        return bool((await asyncio.to_thread(fetch, f"{replica.url}/readyz"))["leads"])
+    except OSError:
+        return False
 
 
 async def gone(api: KubeApi, kind: Kind, namespace: str, name: str, seconds: float = 30) -> None:
