@@ -53,7 +53,7 @@ class World:
         self.log: list[str] = []
 
     async def sync(self) -> None:
-        """As Argo CD with self-heal: applies all, again and again; a Secret of the user's comes back late."""
+        """As Argo CD with self-heal: applies all that Git says, again and again."""
         while True:
             for body in (self.relay_miner, *self.suppliers.values()):
                 with contextlib.suppress(KubeError):
@@ -113,7 +113,7 @@ class World:
         one.start()
 
     async def calm(self) -> None:
-        """Everything is said that was lost or paused."""
+        """Nothing is paused, and every Secret that is named is there."""
         self.relay_miner = changed(self.relay_miner, "spec.paused", False)
         for name in self.suppliers:
             with contextlib.suppress(KubeError):
