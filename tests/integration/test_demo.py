@@ -78,7 +78,15 @@ def test_chaos_with_a_redis_that_comes_back_empty_loses_no_acknowledged_relay():
     assert "killed" in run.stdout
 
 
-def test_an_interrupt_ends_every_process_and_removes_every_file():
+@pytest.fixture
+def interruptible():
+    """A shell starts what runs in the background with interrupts ignored, and so would be what that starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_every_process_and_removes_every_file(interruptible):
     before = leftovers()
     child = subprocess.Popen(
         [sys.executable, "-m", "relayctl.main", "demo"], stdout=subprocess.PIPE, text=True, start_new_session=True
