@@ -29,6 +29,8 @@ def documents() -> dict[Path, str]:
         base / "cluster/namespace.yaml": _yaml(install.namespace_object(values)),
         base / "cluster/operator.yaml": _yaml(*install.objects(values, cluster_wide=True)),
         base / "cluster/kustomization.yaml": _kustomization("../crds", "namespace.yaml", "operator.yaml"),
+        base / "namespaced-admin/policy.yaml": _yaml(*install.namespace_policy(values)),
+        base / "namespaced-admin/kustomization.yaml": _kustomization("../crds", "policy.yaml"),
         base / "namespaced/operator.yaml": _yaml(*install.objects(values, cluster_wide=False)),
         base / "namespaced/kustomization.yaml": _kustomization("operator.yaml"),
         chart / "crds/relayminers.yaml": _yaml(relay_miner_crd()),
