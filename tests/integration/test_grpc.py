@@ -160,6 +160,35 @@ async def test_a_backend_that_refuses_before_it_has_read_the_message_is_answered
             assert (envelope.headers["Grpc-Status"], envelope.headers["Grpc-Message"]) == (("16",), ("who?",))
 
 
+class BeginsLate(RefusesAtOnce):
+    """A backend that is far away: its side of the connection is there after half a second."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.early = []
+        asyncio.get_running_loop().call_later(0.5, self.begin)
+
+    def begin(self):
+        RefusesAtOnce.connection_made(self, self.transport)
+        early, self.early = b"".join(self.early), None
+        self.data_received(early)
+
+    def data_received(self, data):
+        if self.early is None:
+            super().data_received(data)
+        else:
+            self.early.append(data)
+
+
+async def test_a_grpc_backend_may_take_the_time_to_dial_until_it_is_connected(redis, tmp_path):
+    server = await asyncio.get_running_loop().create_server(BeginsLate, "127.0.0.1", 0)
+    backends = {"grpc": {"urls": [f"grpc://127.0.0.1:{server.sockets[0].getsockname()[1]}"], "dialTimeoutSeconds": 20}}
+    async with server, all_transports(redis, tmp_path, backends=backends) as (relayer, _):
+        outcome = await grpc_call(relayer.url, grpc_request(relayer, "/a.B/Echo", b"one").encode())
+        assert (outcome.code, outcome.text) == (0, "")
+        assert decode_http_response(decode_relay_response(outcome.body).payload).headers["Grpc-Status"] == ("16",)
+
+
 async def test_a_grpc_backend_that_is_away_is_no_relay(redis, tmp_path):
     backends = {"grpc": {"urls": ["grpc://127.0.0.1:1"], "dialTimeoutSeconds": 1}}
     async with all_transports(redis, tmp_path, backends=backends) as (relayer, _):

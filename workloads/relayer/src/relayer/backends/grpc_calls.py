@@ -29,7 +29,8 @@ def channel_to(url: str, dial_seconds: float, limit: int) -> grpc.aio.Channel:
     options = [
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_send_message_length", limit),
-        ("grpc.min_reconnect_backoff_ms", 200),
+        # How long one attempt to connect may take, TLS and HTTP/2 included, whatever its name says.
+        ("grpc.min_reconnect_backoff_ms", max(200, int(dial_seconds * 1000))),
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", max(1000, int(dial_seconds * 1000))),
         ("grpc.enable_retries", 0),
