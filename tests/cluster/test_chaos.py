@@ -58,7 +58,7 @@ class World:
             for body in (self.relay_miner, *self.suppliers.values()):
                 with contextlib.suppress(KubeError):
                     await self.api.apply(BY_KIND[body["kind"]], copy.deepcopy(body), "argocd-controller")
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # how often it looks
 
     async def step(self) -> None:
         steps = [self.spec] * 6 + [self.edit] * 6 + [self.remove] * 5 + [self.come] * 3 + [self.leave] * 2

@@ -63,7 +63,8 @@ def surplus(wanted: Object, observed: Object) -> Object | None:
     for path, only in looked_at:
         parts = path.split(".")
         extra = set(_at(observed, parts)) - set(_at(wanted, parts))
-        extra &= extra if only is None else only
+        if only is not None:
+            extra &= only
         place = patch
         for part in parts if extra else ():
             place = place.setdefault(part, {})

@@ -69,11 +69,10 @@ class NamespaceGuard:
         except KubeError as error:
             _LOG.warning("%s: %s", HELD, error)
 
-    async def let_go(self, subject: Mapping[str, Any]) -> None:
-        """Before its finalizer goes: once the last of a namespace is gone, the namespace may be deleted at once."""
-        metadata = subject["metadata"]
-        self._let_go |= {str(metadata["uid"])}
-        if metadata["namespace"] not in self._held():
+    async def let_go(self, namespace: str, subjects: Iterable[Object]) -> None:
+        """Before their finalizers go: once the last of a namespace is gone, the namespace may be deleted at once."""
+        self._let_go |= {str(subject["metadata"]["uid"]) for subject in subjects}
+        if namespace not in self._held():
             await self.hold()
 
     def _held(self) -> dict[str, str]:

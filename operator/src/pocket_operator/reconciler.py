@@ -106,6 +106,9 @@ class Reconciler:
             refusals=dict(memory.refusals),
         )
         await self._write_statuses(key, snapshot, planned, memory)
+        if planned.release:
+            leaving = (self._store.get(change.kind, key.namespace, change.name) for change in planned.release)
+            await self._guard.let_go(key.namespace, (subject for subject in leaving if subject is not None))
         await for_each(lambda change: self._finalizer(key, change), planned.release, _AT_ONCE)
         return (DRAINING if planned.drains else REQUEUE).total_seconds()
 
@@ -272,8 +275,6 @@ class Reconciler:
         if (names.FINALIZER in there) == change.wanted:
             return
         finalizers = [*there, names.FINALIZER] if change.wanted else [f for f in there if f != names.FINALIZER]
-        if not change.wanted:
-            await self._guard.let_go(observed)
         version = observed["metadata"]["resourceVersion"]
         patch = {"metadata": {"finalizers": finalizers, "resourceVersion": version}}
         try:
