@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from coordination.kube_api import KubeApi, KubeError
 from pocket_operator import names
-from pocket_operator.kinds import CONFIG_MAPS, RELAY_MINERS, SUPPLIERS
+from pocket_operator.config_maps import publish
+from pocket_operator.kinds import RELAY_MINERS, SUPPLIERS
 from pocket_operator.store import Store
 
 _LOG = logging.getLogger("operator.namespaces")
@@ -49,18 +50,7 @@ class NamespaceGuard:
     async def refresh(self) -> None:
         """Looks and writes; raises KubeError."""
         async with self._writing:
-            wanted = self._held()
-            observed = await self._api.find(CONFIG_MAPS, self._namespace, HELD)
-            if observed is not None and (observed.get("data") or {}) == wanted:
-                return
-            labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY}
-            body = {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {"name": HELD, "namespace": self._namespace, "labels": labels},
-                "data": wanted,
-            }
-            await self._api.apply(CONFIG_MAPS, body, f"{names.FIELD_MANAGER}-held")
+            await publish(self._api, self._namespace, HELD, self._held(), f"{names.FIELD_MANAGER}-held")
 
     async def hold(self) -> None:
         """Writes where it differs, or says why it could not: after finalizers came, so before a key is published."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from coordination.kube_api import Conflict, KubeApi
 from pocket_operator import names
-from pocket_operator.kinds import CONFIG_MAPS, SECRETS
+from pocket_operator.config_maps import publish
+from pocket_operator.kinds import SECRETS
 from pocket_operator.sealing import Controller, SealError, key_id
 from pocket_operator.snapshot import SecretView
 from pocket_operator.store import Key
@@ -105,19 +106,7 @@ class SealingKeys:
     async def _publish(self) -> None:
         public = base64.b64encode(self.controller.newest).decode()
         wanted = {"public-key": public, "key-id": key_id(self.controller.newest)}
-        observed = await self._api.find(CONFIG_MAPS, self._namespace, SEALING_PUBLIC)
-        if observed is not None and (observed.get("data") or {}) == wanted:
-            return
-        body = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {
-                "name": SEALING_PUBLIC, "namespace": self._namespace,
-                "labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY},
-            },
-            "data": wanted,
-        }  # fmt: skip
-        await self._api.apply(CONFIG_MAPS, body, names.FIELD_MANAGER)
+        await publish(self._api, self._namespace, SEALING_PUBLIC, wanted, names.FIELD_MANAGER)
 
 
 def _entry() -> dict[str, str]:
