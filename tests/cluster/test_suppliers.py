@@ -161,6 +161,26 @@ async def test_a_drain_that_never_ends_can_be_forced_and_has_a_deadline(api, run
         assert time.monotonic() - begun >= 5, "its time of deletion is told in whole seconds"
 
 
+async def test_a_paused_relay_miner_is_deleted_only_by_force(api, running, nodes):
+    nodes.open[address("alice")] = 5
+    await api.merge(RELAY_MINERS, running, "main", {"spec": {"paused": True}})
+    for kind, name in ((RELAY_MINERS, "main"), (SUPPLIERS, "alice")):
+        await api.delete(kind, running, name)
+
+    async def told():
+        found = condition(await api.get(RELAY_MINERS, running, "main"), "Ready")
+        assert found["reason"] == "Paused"
+        assert "force-delete" in found["message"], found
+        return True
+
+    await eventually(told)
+    assert await api.find(DEPLOYMENT, running, "main-relayer")
+    escape = {"metadata": {"annotations": {"pocket.network/force-delete": "true"}}}
+    await api.merge(RELAY_MINERS, running, "main", escape)
+    for kind, name in ((RELAY_MINERS, "main"), (SUPPLIERS, "alice"), (DEPLOYMENT, "main-relayer")):
+        await gone(api, kind, running, name)
+
+
 @pytest.mark.parametrize("policy", ["Background", "Foreground"])
 async def test_a_deleted_relay_miner_stops_serving_and_mines_on_until_all_is_settled(api, running, nodes, policy):
     nodes.open[address("alice")] = 1

@@ -21,6 +21,11 @@ class Drain:
     why: str = ""
 
 
+def is_held(resource: Mapping[str, Any]) -> bool:
+    """Whether our finalizer is on it."""
+    return names.FINALIZER in (resource["metadata"].get("finalizers") or ())
+
+
 def forced(resource: Mapping[str, Any]) -> bool:
     """Whether somebody gave the escape annotation."""
     annotations = resource["metadata"].get("annotations") or {}

@@ -13,6 +13,7 @@ from typing import Any, Final
 from coordination.kube_api import KubeApi, KubeError
 from pocket_operator import names
 from pocket_operator.config_maps import publish
+from pocket_operator.draining import is_held
 from pocket_operator.kinds import RELAY_MINERS, SUPPLIERS
 from pocket_operator.store import Store
 
@@ -28,9 +29,9 @@ def held(subjects: Mapping[str, Iterable[Object]], let_go: frozenset[str] = froz
     """
     found: dict[str, Counter[str]] = {}
     for kind, objects in subjects.items():
-        for metadata in (one["metadata"] for one in objects):
-            if names.FINALIZER in (metadata.get("finalizers") or ()) and str(metadata["uid"]) not in let_go:
-                found.setdefault(str(metadata["namespace"]), Counter())[kind] += 1
+        for one in objects:
+            if is_held(one) and str(one["metadata"]["uid"]) not in let_go:
+                found.setdefault(str(one["metadata"]["namespace"]), Counter())[kind] += 1
     return {
         namespace: " and ".join(f"{number} {kind}{'s' * (number > 1)}" for kind, number in sorted(kinds.items()))
         for namespace, kinds in found.items()

@@ -18,7 +18,7 @@ from pocket_operator.children import desired
 from pocket_operator.children.config import hot_text
 from pocket_operator.children.context import Context, PublishedSupplier
 from pocket_operator.children.relayer import revision
-from pocket_operator.draining import Drain, drain_of, forced, overdue
+from pocket_operator.draining import Drain, drain_of, forced, is_held, overdue
 from pocket_operator.drift import drifted, stamped
 from pocket_operator.reasons import Reason
 from pocket_operator.revision import Revision, RolloutPlan
@@ -92,8 +92,8 @@ def is_paused(relay_miner: Mapping[str, Any]) -> bool:
     )
 
 
-def _deadline(parsed: RelayMiner | None) -> float:
-    return 0.0 if parsed is None else float(parsed.spec.deletion.drain_deadline_seconds)
+def _deadline(parsed: RelayMiner) -> float:
+    return float(parsed.spec.deletion.drain_deadline_seconds)
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -105,11 +105,12 @@ def plan(snapshot: Snapshot) -> Plan:
     try:
         parsed = RelayMiner.model_validate({k: v for k, v in snapshot.relay_miner.items() if k != "status"})
     except ValidationError as error:
-        return Plan(None, findings, {}, Trouble(Reason.INVALID_SPEC, problem_of(error)))
+        invalid = Trouble(Reason.INVALID_SPEC, problem_of(error))
+        return Plan(None, findings, {}, invalid, release=_forced_away(snapshot, findings))
     deleting = bool(snapshot.relay_miner["metadata"].get("deletionTimestamp"))
     drains = _drains(snapshot, findings, parsed, deleting=deleting)
     if is_paused(snapshot.relay_miner):
-        return Plan(None, findings, drains, paused=True, release=_released(findings, drains, forced_only=True))
+        return Plan(None, findings, drains, paused=True, release=_forced_away(snapshot, findings))
     redis_digest, trouble = _redis(parsed, snapshot)
     if trouble is not None and not deleting:
         return Plan(None, findings, drains, trouble, release=_released(findings, drains))
@@ -121,12 +122,10 @@ def plan(snapshot: Snapshot) -> Plan:
         names.RELAYER: key_digest([s.key_hex for s in context.suppliers if not s.draining]),
         names.MINER: key_digest([s.key_hex for s in context.suppliers]),
     }
-    released = list(_released(findings, drains))
-    held = names.FINALIZER in (snapshot.relay_miner["metadata"].get("finalizers") or ())
+    released = _released(findings, drains)
+    held = is_held(snapshot.relay_miner)
     if deleting and held and _relay_miner_drained(snapshot, parsed, drains):
-        # The Suppliers need no miner any more, so they go with it.
-        released = [FinalizerChange("Supplier", f.name, wanted=False) for f in findings if f.deleting and f.held]
-        released.append(FinalizerChange("RelayMiner", snapshot.name, wanted=False))
+        released = _all_of_it(snapshot, findings)
     return Plan(
         context=context,
         findings=findings,
@@ -135,7 +134,7 @@ def plan(snapshot: Snapshot) -> Plan:
         wanted=wanted,
         delete=_surplus(snapshot, context, wanted),
         annotate=_annotations(snapshot, context, digests),
-        release=tuple(released),
+        release=released,
         digests=digests,
     )
 
@@ -165,16 +164,27 @@ def _drains(
     return drains
 
 
-def _released(
-    findings: tuple[Finding, ...], drains: Mapping[str, Drain], *, forced_only: bool = False
-) -> tuple[FinalizerChange, ...]:
+def _released(findings: tuple[Finding, ...], drains: Mapping[str, Drain]) -> tuple[FinalizerChange, ...]:
     return tuple(
         FinalizerChange("Supplier", f.name, wanted=False)
         for f in findings
-        if f.deleting
-        and f.held
-        and (forced(f.supplier) if forced_only else f.reason is Reason.KEY_IN_USE or _done(drains, f.address))
+        if f.deleting and f.held and (f.reason is Reason.KEY_IN_USE or _done(drains, f.address))
     )
+
+
+def _all_of_it(snapshot: Snapshot, findings: tuple[Finding, ...]) -> tuple[FinalizerChange, ...]:
+    """The RelayMiner goes; its Suppliers need no miner any more, so those that are deleted go with it."""
+    suppliers = (FinalizerChange("Supplier", f.name, wanted=False) for f in findings if f.deleting and f.held)
+    return (*suppliers, FinalizerChange("RelayMiner", snapshot.name, wanted=False))
+
+
+def _forced_away(snapshot: Snapshot, findings: tuple[Finding, ...]) -> tuple[FinalizerChange, ...]:
+    """What goes by the annotation alone: somebody who insists need neither resume nor correct the RelayMiner before."""
+    whole = snapshot.relay_miner
+    if whole is not None and whole["metadata"].get("deletionTimestamp") and is_held(whole) and forced(whole):
+        return _all_of_it(snapshot, findings)
+    going = (f for f in findings if f.deleting and f.held and forced(f.supplier))
+    return tuple(FinalizerChange("Supplier", f.name, wanted=False) for f in going)
 
 
 def _done(drains: Mapping[str, Drain], address: str) -> bool:

@@ -15,7 +15,7 @@ from pocket_operator.drift import replacement, replicas_to_keep, surplus
 from pocket_operator.events import EventWriter
 from pocket_operator.kinds import BY_KIND, CONFIG_MAPS, PODS, READ_CHILDREN, RELAY_MINERS, SECRETS, WATCHED_CHILDREN
 from pocket_operator.namespace_guard import NamespaceGuard
-from pocket_operator.plan import DRAINING, REQUEUE, FinalizerChange, Plan, drifted_children, owner_of, plan
+from pocket_operator.plan import DRAINING, REQUEUE, FinalizerChange, Plan, drifted_children, is_paused, owner_of, plan
 from pocket_operator.relay_miner_status import relay_miner_status
 from pocket_operator.reports import ReportBook
 from pocket_operator.sealing import SECRET_OF_NAMESPACE, Controller
@@ -158,7 +158,7 @@ class Reconciler:
         keeper = self._store.get("ConfigMap", key.namespace, name)
         if keeper is None:
             keeper = await self._api.find(CONFIG_MAPS, key.namespace, name)
-        if keeper is None and relay_miner["metadata"].get("deletionTimestamp"):
+        if keeper is None and (relay_miner["metadata"].get("deletionTimestamp") or is_paused(relay_miner)):
             return ""
         if keeper is None:
             labels = {

@@ -199,6 +199,16 @@ def _pod_problem(snapshot: Snapshot, keys: Fact, workloads: tuple[Object | None,
     return ""
 
 
+def _paused(*, deleting: bool) -> str:
+    text = "Paused: the operator leaves everything as it is."
+    if deleting:
+        text += (
+            f" It is being deleted, which goes on once it is paused no more. {names.ANNOTATION_FORCE_DELETE}=true "
+            "deletes it at once, with all claims and proofs that are open."
+        )
+    return text
+
+
 def _summary(snapshot: Snapshot, plan: Plan, problem: tuple[Reason, str] | None, *, rolling: bool) -> list[Fact]:
     whole = snapshot.relay_miner or {}
     deleting = bool(whole["metadata"].get("deletionTimestamp"))
@@ -213,7 +223,7 @@ def _summary(snapshot: Snapshot, plan: Plan, problem: tuple[Reason, str] | None,
     elif rolling:
         going_on = (Reason.ROLLING_OUT, "Pods are being started or replaced.")
     if plan.paused:
-        ready = Fact(ConditionType.READY, "Unknown", Reason.PAUSED, "Paused: the operator leaves everything as it is.")
+        ready = Fact(ConditionType.READY, "Unknown", Reason.PAUSED, _paused(deleting=deleting))
         going_on = None
     elif problem is not None and problem[0] is not Reason.CANARY_FAILED:
         ready = Fact(ConditionType.READY, "False", *problem)

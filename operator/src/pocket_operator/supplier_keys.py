@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from pocket_api.base import problem_of
 from pocket_api.supplier import Supplier
-from pocket_operator import names
+from pocket_operator.draining import is_held
 from pocket_operator.reasons import Reason
 from pocket_operator.sealing import SealedForAnother, SealError, Subject, UnknownController
 from pocket_operator.snapshot import SecretView, Snapshot
@@ -50,7 +50,7 @@ class Finding:
     @property
     def held(self) -> bool:
         """Whether our finalizer is on it."""
-        return names.FINALIZER in (self.supplier["metadata"].get("finalizers") or ())
+        return is_held(self.supplier)
 
     @property
     def services(self) -> tuple[str, ...] | None:

@@ -75,10 +75,13 @@ def _keys(finding: Finding, snapshot: Snapshot, plan: Plan, *, loaded: int, expe
             f"RelayMiner {relay_miner} does not exist in namespace {snapshot.namespace}. Create it, or make this "
             "Supplier anew with another spec.relayMinerRef.",
         )  # fmt: skip
-    drain = plan.drains.get(finding.address)
+    drain, paused = plan.drains.get(finding.address), is_paused(snapshot.relay_miner)
+    if drain is not None and paused:
+        message = f"Being deleted, which waits while RelayMiner {relay_miner} is paused."
+        return Fact(kind, "False", Reason.DRAINING, message)
     if drain is not None:
         return Fact(kind, "False", Reason.DRAINING, f"Being deleted: {drain.why}.")
-    if is_paused(snapshot.relay_miner):
+    if paused:
         return Fact(kind, "Unknown", Reason.PAUSED, f"RelayMiner {relay_miner} is paused: keys are not published.")
     if plan.trouble is not None:
         return Fact(

@@ -71,7 +71,7 @@ return {'ok', tostring(known), tostring(is)}
 )
 
 # KEYS: fence, closed, stream...   ARGV: epoch, then per stream: session id, reason
-# Returns 'ok' and per stream the last entry id ('0-0' when empty) and the length.
+# Returns 'ok' and per stream the last entry id ('0-0' when empty).
 CLOSE_SOURCE: Final = (
     _FENCE
     + """
