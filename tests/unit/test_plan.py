@@ -16,7 +16,7 @@ from pocket_operator.supplier_status import supplier_status
 from resources import address, changed, key_of
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.keys.loading import KeySet
-from snapshots import ALICE, MINER_POD, NOW, POD, RM, gone, miner_report, relayer_report, snapshot
+from snapshots import ALICE, MINER_POD, NOW, POD, RM, gone, miner_report, relayer_report, snapshot, with_uid
 
 
 def published(found, component) -> set[str]:
@@ -207,6 +207,17 @@ def test_a_supplier_of_another_version_gets_no_key_that_was_not_published_and_no
     anothers = plan(snapshot(suppliers=(OF_ANOTHER_VERSION,), owners={address("alice"): "older"}))
     for found, reason in ((unpublished, Reason.INVALID_SPEC), (anothers, Reason.KEY_IN_USE)):
         assert (published(found, "miner"), found.findings[0].reason) == (set(), reason)
+
+
+def test_the_deletion_of_one_of_two_suppliers_with_the_same_address_does_not_drain_the_other():
+    twin = changed(with_uid(gone(ALICE), "twin"), "metadata.name", "twin")
+    seen = snapshot(
+        suppliers=(ALICE, twin), owners={address("alice"): "alice"}, reports=(relayer_report(), miner_report(3))
+    )
+    found = plan(seen)
+    told = [{c.reason for c in supplier_status(finding, seen, found).conditions} for finding in found.findings]
+    assert ("Draining" in told[0], "KeyInUse" in told[1]) == (False, True)
+    assert (published(found, "relayer"), [change.name for change in found.release]) == ({address("alice")}, ["twin"])
 
 
 def test_conditions_keep_the_time_of_their_last_transition():

@@ -147,12 +147,12 @@ def drifted_children(plan_: Plan, children: Mapping[ChildKey, Object]) -> list[O
 def _drains(
     snapshot: Snapshot, findings: tuple[Finding, ...], parsed: RelayMiner, *, deleting: bool
 ) -> dict[str, Drain]:
-    """By address, of the suppliers that should go."""
+    """By address, of the suppliers that should go; one that may not use its address has nothing to drain."""
     drains: dict[str, Drain] = {}
     deadline = _deadline(parsed)
     whole = snapshot.relay_miner if deleting else None
     for finding in findings:
-        if not (finding.deleting or deleting):
+        if not (finding.deleting or deleting) or finding.reason is Reason.KEY_IN_USE:
             continue
         drain = drain_of(finding.address, snapshot)
         subjects = [s for s in (finding.supplier if finding.deleting else None, whole) if s is not None]
