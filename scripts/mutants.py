@@ -23,6 +23,7 @@ MINER = "workloads/miner/src/miner"
 OPERATOR = "operator/src/pocket_operator"
 PATH = "tests/integration/test_money_path.py"
 RACES = "tests/integration/test_seal_races.py"
+REFUSED = "tests/integration/test_refused_claims.py"
 STAGES = "tests/unit/test_stages.py"
 DRAIN = (
     "tests/unit/test_plan.py::test_a_supplier_leaves_when_no_relayer_may_record_for_it_and_its_miner_looked_once_more"
@@ -186,8 +187,13 @@ MUTANTS = [
            f"{PATH}::test_relays_after_the_seal_are_refused"),
     Mutant(f"{MINER}/claims.py", "if not costs.viable:", "if False:",
            f"{PATH}::test_an_unprofitable_session_is_skipped_with_its_amounts"),
-    Mutant(f"{MINER}/claims.py", "bad = worthy.pop(error.index)", "bad = worthy.pop(0); raise",
-           f"{PATH}::test_one_message_that_can_never_succeed_does_not_take_the_others_with_it"),
+    Mutant(f"{MINER}/sender.py", "refused[left.pop(error.index)] = error", "raise",
+           f"{REFUSED}::test_a_claim_that_the_chain_refuses_for_ever_takes_no_other_with_it_and_tells_why"),
+    Mutant(f"{MINER}/claims.py", "for position, session in enumerate(sessions) if position not in sifted.refused",
+           "for position, session in enumerate(sessions) if not sifted.refused",
+           f"{REFUSED}::test_a_sealed_claim_that_is_refused_when_it_is_sent_again_holds_up_no_other"),
+    Mutant(f"{MINER}/claims.py", 'session.details.pop("refusal", None)', "pass",
+           f"{REFUSED}::test_a_claim_that_the_chain_takes_after_all_is_settled"),
     Mutant(f"{MINER}/claims.py", "self.audit.keep_seal(self.supplier, end, seal, signed)", "pass",
            f"{RACES}::test_a_seal_is_on_the_volume_and_in_redis_before_its_claim_is_broadcast"),
     Mutant(f"{MINER}/claims.py", "if sent is None:\n            kept", "if False:\n            kept",

@@ -283,21 +283,6 @@ async def test_several_services_share_one_claim_transaction_per_session_end(redi
         assert kinds == [2, 2]
 
 
-async def test_one_message_that_can_never_succeed_does_not_take_the_others_with_it(redis, tmp_path):
-    async with mine(redis, tmp_path, World(services=("eth", "base"))) as alice:
-        eth, base = alice.header(service="eth"), alice.header(service="base")
-        for header in (eth, base):
-            await alice.record(alice.relays(header, 3))
-        await alice.to(12)
-        # The price in the chain's history changes under the running session: its claim can never succeed.
-        service = alice.chain.state.services["base"]
-        alice.chain.state.services["base"] = replace(service, history=((1, 7),))
-        await alice.to(21)
-        outcomes = alice.outcomes()
-        assert outcomes[eth.session_id]["outcome"] == "settled"
-        assert outcomes[base.session_id]["outcome"] in ("claim_lost", "claim_missed")
-
-
 async def test_a_foreign_claim_is_never_proven_and_never_overwritten(alice):
     header = alice.header()
     await alice.record(alice.relays(header, 3))

@@ -86,9 +86,11 @@ class ClaimDesk:
         by_id = {s.header.session_id: s for s in sessions}
         last_ids = {} if mirror_only else await self._close_and_read(by_id, end)
         sets = {i: await self.pool.root(self.mirror.path(end), self.supplier, i) for i in by_id}
-        prepared, worthy = await self._prepare(by_id, sets, block, proof)
+        worthy = self._worthy(by_id, sets, proof)
+        prepared, sealing = await self._prepare([(by_id[i], sets[i].root) for i in worthy], block)
         if prepared is None:
             return
+        worthy = [session.header.session_id for session in sealing]
         seals = [Seal(i, sets[i].root, sets[i].leaf_digest, block.height, self.store.epoch) for i in worthy]
         signed = SignedGroup(prepared.signed.raw, prepared.timeout.nanoseconds, block.height)
         if not mirror_only and not await self._store(seals, last_ids, f"{end}/claim/{worthy[0][:16]}", signed):
@@ -131,25 +133,25 @@ class ClaimDesk:
         return last_ids
 
     async def _prepare(
-        self, by_id: Mapping[str, TrackedSession], sets: Mapping[str, SealedSet], block: Block, proof: ProofParams
-    ) -> tuple[Prepared | None, list[str]]:
-        """The signed transaction and the sessions in it; a message that can never succeed is left out."""
-        worthy = self._worthy(by_id, sets, proof)
-        while worthy:
-            messages = [self._message(by_id[i], sets[i].root) for i in worthy]
-            windows = by_id[worthy[0]].windows
-            close = windows.claim_close if windows else block.height + 2
-            try:
-                return await self.sender.prepare(messages, block, close), worthy
-            except SendError as error:
-                if error.refusal is not Refusal.POISON or error.index is None or error.index >= len(worthy):
-                    raise
-                # One message that can never succeed must not take the others with it.
-                bad = worthy.pop(error.index)
-                by_id[bad].lost = "claim_lost"
-                by_id[bad].details["refusal"] = str(error)[:300]
-                metrics.CLAIMS.labels("poison").inc()
-        return None, []
+        self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block
+    ) -> tuple[Prepared | None, list[TrackedSession]]:
+        """The signed claims of roots with one session end, and whose they are. Raises SendError.
+
+        One that the chain says can never succeed is left out, this time: it may have been wrong.
+        """
+        if not rows:
+            return None, []
+        windows = rows[0][0].windows
+        close = windows.claim_close if windows else block.height + 2
+        sifted = await self.sender.sift([self._message(session, root) for session, root in rows], block, close)
+        sessions = [session for session, _ in rows]
+        for position, error in sifted.refused.items():
+            sessions[position].details["refusal"] = str(error)[:300]
+            metrics.CLAIMS.labels("poison").inc()
+        good = [session for position, session in enumerate(sessions) if position not in sifted.refused]
+        for session in good:
+            session.details.pop("refusal", None)
+        return sifted.prepared, good
 
     def _worthy(
         self, by_id: Mapping[str, TrackedSession], sets: Mapping[str, SealedSet], proof: ProofParams
@@ -237,13 +239,11 @@ class ClaimDesk:
                 for group in fresh.values():
                     await self._broadcast(group.tx_raw, end, block, len(sessions))
                 return
-        windows = sessions[0].windows
-        if windows is None:
+        prepared, good = await self._prepare([(s, s.seal.root) for s in sessions if s.seal is not None], block)
+        if prepared is None:
             return
-        messages = [self._message(s, s.seal.root) for s in sessions if s.seal is not None]
-        prepared = await self.sender.prepare(messages, block, windows.claim_close)
-        metrics.CLAIMS.labels("resent").inc(len(messages))
-        await self._broadcast(prepared.signed.raw, end, block, len(messages))
+        metrics.CLAIMS.labels("resent").inc(len(good))
+        await self._broadcast(prepared.signed.raw, end, block, len(good))
 
     async def _signed_in_redis(self, end: int) -> list[SignedGroup]:
         """What a predecessor signed; nothing while Redis is away: the same roots are then signed anew."""

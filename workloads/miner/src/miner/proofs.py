@@ -112,35 +112,32 @@ class ProofDesk:
 
     async def _send(self, built: list[_Built], block: Block, params: ProofParams) -> None:
         """One transaction; what the chain says can never succeed is left out of it. Raises SendError."""
-        while built:
-            windows = built[0][0].windows
-            close = windows.proof_close if windows else block.height + 2
-            try:
-                prepared = await self.sender.prepare([message for _, message in built], block, close)
-                break
-            except SendError as error:
-                if error.index is None or error.index >= len(built):
-                    raise
-                if error.refusal is Refusal.NOT_REQUIRED:
-                    built[error.index][0].requirement = ProofRequirement.NOT_REQUIRED
-                elif error.refusal is not Refusal.POISON:
-                    raise
-                session, _ = built.pop(error.index)
-                session.details["proof_refusal"] = str(error)[:300]
-                metrics.PROOFS.labels(error.refusal.name.lower()).inc()
-        else:
+        windows = built[0][0].windows
+        close = windows.proof_close if windows else block.height + 2
+        sifted = await self.sender.sift([message for _, message in built], block, close)
+        for position, error in sifted.refused.items():
+            session, _ = built[position]
+            if error.refusal is Refusal.NOT_REQUIRED:
+                session.requirement = ProofRequirement.NOT_REQUIRED
+            session.details["proof_refusal"] = str(error)[:300]
+            metrics.PROOFS.labels(error.refusal.name.lower()).inc()
+        if sifted.prepared is None:
             return
+        raw = sifted.prepared.signed.raw
+        built = [row for position, row in enumerate(built) if position not in sifted.refused]
         for session, _ in built:
             self._sent[session.header.session_id] = block.height
         try:
-            result = await self.sender.broadcast(prepared.signed.raw)
+            result = await self.sender.broadcast(raw)
         except SendError as error:
             metrics.PROOFS.labels(error.refusal.name.lower()).inc(len(built))
             for session, _ in built:
                 self._sent.pop(session.header.session_id, None)
             raise
         metrics.PROOFS.labels("sent").inc(len(built))
-        await self.fees.sent(self.store, prepared.signed.raw, params.proof_submission_fee_upokt)
+        for session, _ in built:
+            session.details.pop("proof_refusal", None)
+        await self.fees.sent(self.store, raw, params.proof_submission_fee_upokt)
         _LOG.info(
             "proofs sent", extra={"fields": {"supplier": self.supplier, "session_end": built[0][0].end,
                                              "proofs": len(built), "tx": result.tx_hash, "height": block.height}}

@@ -1,6 +1,6 @@
 """Signing and sending one supplier's transactions; every refusal is classified, none is fatal to others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -36,6 +36,20 @@ class Prepared:
 
     signed: SignedTransaction
     timeout: Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Sifted:
+    """A transaction of all messages that can succeed, None where there are none, and the refusals of the others.
+
+    refused: by position among the messages that were given.
+    """
+
+    prepared: Prepared | None
+    refused: Mapping[int, SendError]
+
+
+_OF_ONE_MESSAGE = (Refusal.POISON, Refusal.NOT_REQUIRED)
 
 
 class Sender:
@@ -84,6 +98,20 @@ class Sender:
         gas = adjusted_gas(used, self._gas_adjustment)
         fee = self._gas_price.fee_upokt(gas)
         return Prepared(sign_transaction(self._plan(messages, timeout, gas, fee), self._key), timeout)
+
+    async def sift(self, messages: Sequence[Message], block: Block, close_height: int) -> Sifted:
+        """As `prepare`; a message that can never succeed does not take the others with it. Raises SendError."""
+        left, refused = list(range(len(messages))), {}
+        while left:
+            try:
+                prepared = await self.prepare([messages[i] for i in left], block, close_height)
+            except SendError as error:
+                if error.refusal not in _OF_ONE_MESSAGE or error.index is None or error.index >= len(left):
+                    raise
+                refused[left.pop(error.index)] = error
+                continue
+            return Sifted(prepared, refused)
+        return Sifted(None, refused)
 
     def _plan(self, messages: Sequence[Message], timeout: Timestamp, gas: int, fee: int | None) -> TransactionPlan:
         number = self._account.number if self._account else 0

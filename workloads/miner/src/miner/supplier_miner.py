@@ -317,7 +317,8 @@ class SupplierMiner:
         if windows is None:
             return
         if session.lost == "claim_missed" or block.height < windows.settlement:
-            reason = "no claim was included before the window closed"
+            refusal = session.details.get("refusal")
+            reason = f"the chain refused the claim: {refusal}" if refusal else "no claim was in a block in time"
             stage = "SEALED" if session.seal else "CLAIMABLE"
             await self._finish(session, Verdict("claim_missed", reason, {}), stage, block)
             return

@@ -13,7 +13,7 @@ MEANINGS: Mapping[str, str] = {
     "unprofitable": "Not claimed: fees and the proof's cost exceed what it would have earned.",
     "empty": "Not claimed: no relay of it was recorded.",
     "claim_missed": "No claim was on chain when the window closed. Were nodes, Redis or the miner away, or funds gone?",
-    "claim_lost": "The claim on chain has another root: another miner used this key, or the chain refused ours.",
+    "claim_lost": "The claim on chain has another root: another miner used this key.",
     "proof_missed": "A proof was required and not on chain in time: the supplier was penalised.",
     "proof_invalid": "The chain found the proof invalid: the supplier was penalised. Please report it.",
     "unseen": "Claimed and proven, but no chain node shows how it was settled any more: see the reason.",
