@@ -1,6 +1,7 @@
 """Prices and budgets of sessions, and the script that keeps them, for all workers at once."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,10 @@ from hypothesis import strategies as st
 from ledger.budgets import BudgetLimits, Budgets, Charge, Verdict
 from ledger.errors import LedgerFull, LedgerUnavailable
 from ledger.keys import Keys
-from relayer.metering import relay_cost, session_budget
+from pocket_api.services import Service
+from relayer.metering import Meter, relay_cost, session_budget
+from shannon.chain.model import Application
+from shannon.relays.messages import SessionHeader
 from shannon.sessions.grid import SharedParams
 
 KEYS = Keys("budgets")
@@ -113,6 +117,63 @@ async def test_without_redis_a_charge_fails_in_time_and_the_worker_itself_still_
     assert budgets.charge_locally(charge(1)) is Verdict.CHARGED
     assert budgets.charge_locally(charge(1)) is Verdict.REPLAYED
     assert budgets.charge_locally(charge(2, guarded=False)) is Verdict.CHARGED
+    task.cancel()
+
+
+class Away:
+    """A Redis that can be out of reach."""
+
+    def __init__(self, redis):
+        self._redis = redis
+        self.away = False
+
+    async def evalsha(self, *arguments):
+        if self.away:
+            raise ConnectionError
+        return await self._redis.evalsha(*arguments)
+
+    async def eval(self, *arguments):
+        return await self._redis.eval(*arguments)
+
+
+class Prices:
+    """A session of 30 upokt, a relay of 10."""
+
+    async def shared_params(self, height=0):
+        return SharedParams(compute_units_to_tokens_multiplier=1, compute_unit_cost_granularity=1)
+
+    async def application(self, address):
+        return Application(address, 30, ("eth",), (), {}, 0)
+
+    async def num_suppliers_per_session(self):
+        return 1
+
+    async def compute_units_per_relay(self, service_id, height):
+        return 10
+
+
+@pytest.mark.redis
+async def test_what_was_charged_without_redis_is_not_taken_back_from_the_budget_there(redis):
+    server = Away(redis)
+    budgets, task = await working(server)
+    meter = Meter(Prices(), budgets, None, lambda: 5)
+    service = Service.model_validate({"id": "eth", "serviceFactor": 1, "backends": {"jsonRpc": {"urls": ["http://b"]}}})
+    header = SessionHeader("app", "eth", "s", 1, 10)
+
+    async def charged(signature):
+        return await meter.charge(service, header, "pokt1a", signature)
+
+    first = await charged(b"1")
+    server.away = True
+    without = await charged(b"2")
+    server.away = False
+    meter.refund(without)
+    await budgets.drain()
+    assert await redis.get(KEYS.consumed("pokt1a", "s")) == b"10"
+    assert (await charged(b"2")).charge == replace(without.charge, cost=10), "it may come again"
+    meter.refund(first)
+    await budgets.drain()
+    assert await redis.get(KEYS.consumed("pokt1a", "s")) == b"10"
     task.cancel()
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Protocol
 
@@ -114,6 +114,8 @@ class Meter:
             if charge is None:
                 return Metered(None)
             verdict = self._budgets.charge_locally(charge)
+            # Redis may not have counted it, and must not give back what it never took: the budget would grow.
+            charge = replace(charge, cost=0)
         metrics.METERED.labels(service.id, verdict.name.lower()).inc()
         if verdict is Verdict.OVER_BUDGET:
             raise Rejected(Reason.OVER_BUDGET, LIMIT_REACHED)
