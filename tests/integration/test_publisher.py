@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import traceback
 from dataclasses import replace
 
 import pytest
@@ -271,6 +272,18 @@ async def test_a_safe_redis_is_described_and_a_missing_one_named_without_credent
     assert "secret" not in str(caught.value)
     assert shown("redis://u:p@h/1") == "redis://h:6379/1"
     await lost.aclose()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:s3cr/s3cr@h:1/0", "redis://:s3cr#s3cr@h:1", "redis://:p@s3cr/s3cr@h", "redis://h:1/s3cr", "redis://h:s3cr",
+     "redis://[s3cr", "http://s3cr", "s3cr", "", "redis://h:1/0?socket_timeout=s3cr"],
+)  # fmt: skip
+def test_a_url_that_is_none_of_a_redis_is_refused_without_a_word_of_it(url):
+    with pytest.raises(ConfigurationError, match="percent-encode") as caught:
+        connect(url)
+    assert "s3cr" not in "".join(traceback.format_exception(caught.value)).partition("ConfigurationError")[2]
+    assert caught.value.__suppress_context__, "what redis-py says quotes parts of it"
 
 
 async def test_heights_come_from_redis_and_from_a_node_when_redis_is_silent(redis):

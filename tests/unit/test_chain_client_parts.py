@@ -22,6 +22,7 @@ from shannon.transactions.timeouts import NonceClock, timeout_duration_seconds
         ("node:9090", "tcp://node:26657/", "node:9090", False, "ws://node:26657/websocket"),
         ("grpcs://node", "https://node", "node:443", True, "wss://node/websocket"),
         ("grpc://10.0.0.1:1", "http://10.0.0.1:2", "10.0.0.1:1", False, "ws://10.0.0.1:2/websocket"),
+        ("grpc://[fd00::1]", "http://[fd00::1]:2", "[fd00::1]:9090", False, "ws://[fd00::1]:2/websocket"),
     ],
 )
 def test_node_addresses_are_normalised(grpc_text, rpc, target, secure, socket):
@@ -30,7 +31,11 @@ def test_node_addresses_are_normalised(grpc_text, rpc, target, secure, socket):
     assert node.websocket_url == socket
 
 
-@pytest.mark.parametrize(("grpc_text", "rpc"), [("ftp://x", "http://x"), ("grpc://", "http://x"), ("grpc://x", "x:1")])
+@pytest.mark.parametrize(
+    ("grpc_text", "rpc"),
+    [("ftp://x", "http://x"), ("grpc://", "http://x"), ("grpc://x", "x:1"), ("x:70000", "http://x"), ("x", "http://x:a"),
+     ("grpc://[fd00", "http://x")],
+)  # fmt: skip
 def test_addresses_that_are_none_say_what_to_write(grpc_text, rpc):
     with pytest.raises(ConfigurationError, match="write"):
         NodeAddress.parse(grpc_text, rpc)

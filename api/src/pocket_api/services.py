@@ -22,10 +22,14 @@ ServiceId = Annotated[
 ]
 
 
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^/?@:\s\[\]]+)"
+_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+
+
 def url(schemes: str, example: str, description: str) -> tuple[AfterValidator, Cel, FieldInfo]:
     """A URL with one of the schemes, without credentials: unpack into `Annotated[str, *url(...)]`."""
     return text(
-        rf"(?:{schemes})://[^/@\s]+(?:[/?][^\s]*)?",
+        rf"(?:{schemes})://{_HOST}(?::{_PORT})?(?:[/?][^\s]*)?",
         f"must be a URL of this kind: {example}, without credentials (those belong in auth.secretRef)",
         longest=512,
         description=description,

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,8 +15,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from ledger.errors import LedgerUnavailable, UnsafeRedis
+from shannon.errors import ConfigurationError
 
 _LOG = logging.getLogger("ledger.connection")
+_NO_URL = (
+    "the Redis URL cannot be read. Write redis://user:password@host:port/0 (rediss:// with TLS), and percent-encode "
+    "what is special in the password: %2F for /, %23 for #, %3F for ?, %40 for @."
+)
 
 
 class _Cancellable:
@@ -48,18 +54,25 @@ class _Secure(_Cancellable, SSLConnection):
 def connect(url: str, *, timeout_seconds: float = 2.0, connections: int = 32) -> "Redis":
     """A client whose every command has a deadline; retries are the caller's decision.
 
-    At most `connections` are open, however many tasks there are: a command waits for a free one.
+    At most `connections` are open, however many tasks there are: a command waits for a free one. Raises
+    ConfigurationError for what is no URL of a Redis; it quotes nothing of it, as there may be a password in any part.
     """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=connections,
-        timeout=timeout_seconds,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-        health_check_interval=0,
-    )
+    try:
+        parts = urlsplit(url)
+        if parts.scheme != "unix" and not re.fullmatch("/?|/[0-9]+", parts.path):
+            raise ValueError("redis-py would take database 0")
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=connections,
+            timeout=timeout_seconds,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            health_check_interval=0,
+        )
+    except ValueError:
+        raise ConfigurationError(_NO_URL) from None
     pool.connection_class = _Secure if issubclass(pool.connection_class, SSLConnection) else _Plain
     return Redis.from_pool(pool)
 

@@ -76,6 +76,8 @@ def _read(place: Place, work: "Callable[[Redis], Awaitable[list[Row]]]") -> None
 
     try:
         _show(place, asyncio.run(run()))
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from None
     except (RedisError, OSError, TimeoutError) as error:
         raise click.ClickException(f"Redis {shown(place.url)}: {error}") from None
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
@@ -24,6 +24,15 @@ class NotHere(ChainUnavailable):
         self.refusal = refusal
 
 
+def _is_address(text: str, schemes: Collection[str]) -> bool:
+    """Whether it is a URL with one of the schemes, a host, and a port that can be one or none."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class NodeAddress:
     """One node: `grpc://` or `grpcs://` host and port, and the CometBFT RPC as `http(s)://`."""
@@ -36,11 +45,10 @@ class NodeAddress:
         """Normalised address: `tcp://` counts as `http://`, trailing slashes go; raises ConfigurationError."""
         if "://" not in grpc:
             grpc = "grpc://" + grpc
-        parts = urlsplit(grpc)
-        if parts.scheme not in ("grpc", "grpcs", "http", "https") or not parts.hostname:
+        if not _is_address(grpc, ("grpc", "grpcs", "http", "https")):
             raise ConfigurationError(f"chain node gRPC address {grpc!r}: write grpc://host:port, or grpcs:// with TLS")
         rpc = rpc.rstrip("/").replace("tcp://", "http://", 1)
-        if urlsplit(rpc).scheme not in ("http", "https") or not urlsplit(rpc).hostname:
+        if not _is_address(rpc, ("http", "https")):
             raise ConfigurationError(f"chain node RPC address {rpc!r}: write http://host:port or https://host:port")
         return cls(grpc.rstrip("/"), rpc)
 
@@ -49,7 +57,8 @@ class NodeAddress:
         """(host:port, TLS)."""
         parts = urlsplit(self.grpc)
         secure = parts.scheme in ("grpcs", "https")
-        return f"{parts.hostname}:{parts.port or (443 if secure else 9090)}", secure
+        host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+        return f"{host}:{parts.port or (443 if secure else 9090)}", secure
 
     @property
     def name(self) -> str:
