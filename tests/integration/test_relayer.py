@@ -58,6 +58,11 @@ async def test_the_backend_gets_the_inner_request_and_the_pocket_headers(relayer
     assert "X-Evil" not in headers
 
 
+async def test_a_url_that_nobody_quoted_reaches_the_backend_quoted(relayer):
+    status, _, _ = await relayer.send(relayer.request(url="http://gw/a b%2Fc/é?q=x y"))
+    assert (status, relayer.backend.requests[0][1]) == (200, "/base/a%20b%2Fc/%C3%A9?q=x%20y")
+
+
 async def test_rest_relays_reach_the_rest_backend_with_their_own_method(relayer):
     header = relayer.header()
     envelope = HttpRequest("GET", "http://gw/status?a=b", {}, b"")
@@ -104,6 +109,7 @@ REFUSED = {
     "broken signature": (lambda r: r.request(signature=b"\x00" * 199), 403),
     "altered payload": (lambda r: replace(r.request(), payload=HttpRequest("GET", "/", {}, b"x").encode()), 403),
     "payload that is none": (lambda r: replace(r.request(), payload=b"\xff\xff\xff"), 400),
+    "URL that is none": (lambda r: r.request(url="http://["), 400),
     "absurd heights": (
         lambda r: replace(r.request(), header=replace(r.header(), session_end_block_height=10**9)), 400,
     ),

@@ -89,14 +89,13 @@ async def ask_http(
     deadline: float,
 ) -> HttpResponse | ServedStream:
     """One attempt at one endpoint; raises Rejected or Retryable. Only answers below 500 come back."""
-    target = URL(backend_url(url, backend.base_path, request.url), encoded=True)
     timeout = aiohttp.ClientTimeout(total=None, connect=backend.dial_timeout_seconds)
     answer: aiohttp.ClientResponse | None = None
     kept = False
     try:
         answer = await http.request(
             request.method or "POST",
-            target,
+            URL(backend_url(url, backend.base_path, request.url), encoded=True),
             data=request.body or None,
             headers=headers,
             allow_redirects=False,

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from urllib.parse import urlsplit
 
 import aiohttp
 import grpc
@@ -14,6 +13,7 @@ from relayer.backends.credentials import Credentials
 from relayer.backends.grpc_calls import call_grpc, channel_to
 from relayer.backends.http import ask_http, new_session, request_headers
 from relayer.backends.pools import Endpoint, Pool
+from relayer.paths import grpc_method
 from relayer.rejection import Reason, Rejected
 from shannon.errors import ConfigurationError
 from shannon.relays.envelope import HttpRequest, HttpResponse
@@ -115,8 +115,11 @@ class ServiceBackends:
             dial = backend.dial_timeout_seconds
             channel = self._channels[endpoint.url] = channel_to(endpoint.url, dial, limit + 1024)
         seconds = max(0.001, deadline - asyncio.get_running_loop().time())
-        path = urlsplit(request.url).path or "/"
-        return await call_grpc(channel, path, request, {**extra, **configured}, seconds, limit)
+        try:
+            method = grpc_method(request.url)
+        except ValueError as error:
+            raise Rejected(Reason.INVALID_REQUEST, f"the payload's URL cannot be sent: {error}") from error
+        return await call_grpc(channel, method, request, {**extra, **configured}, seconds, limit)
 
     async def dial(self, extra: Mapping[str, str]) -> aiohttp.ClientWebSocketResponse:
         """A WebSocket to a healthy endpoint; raises Rejected."""
