@@ -88,6 +88,9 @@ async def test_a_certificate_for_another_name_does_not_hold():
     ("http://localhost:99999", "no address that a gateway could use"),
     ("http://" + "a" * 70 + ".example", "cannot be reached (UnicodeError)"),
     ("no url at all", "no address"),
+    ("http://[::1", "no address that a gateway could use"),
+    ("https://[node]/v1", "no address that a gateway could use"),
+    ("http://node\x00", "cannot be reached (ValueError)"),
 ])  # fmt: skip
 async def test_what_leads_nowhere_is_said_in_words(url, said):
     (found,) = await looked(url)

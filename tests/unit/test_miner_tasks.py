@@ -12,6 +12,7 @@ from ledger.errors import Fenced, LedgerUnavailable
 from localnet.chain import Chain
 from miner import metrics
 from miner.audit import Audit
+from miner.beside import kept_up
 from miner.board import BlockBoard
 from miner.damage import VolumeDamaged
 from miner.fleet import Fleet
@@ -257,6 +258,33 @@ async def test_what_nobody_foresaw_ends_neither_the_supplier_nor_the_others(monk
     assert set(made.running) == {"a", "b"}
     assert not any(task.done() for task in made._tasks.values())
     await made.stop()
+
+
+async def test_what_nobody_foresaw_in_a_loop_beside_the_mining_is_told_and_the_loop_begun_anew(caplog):
+    before = REGISTRY.get_sample_value("pocket_miner_errors_total", {"step": "unforeseen"}) or 0
+    runs, pauses = [], []
+
+    async def loop():
+        runs.append(1)
+        if len(runs) < 3:
+            raise ZeroDivisionError("a defect")
+
+    async def pause(seconds):
+        pauses.append(seconds)
+
+    await kept_up("the figures", loop, pause)
+    assert (len(runs), len(pauses)) == (3, 2)
+    assert "the figures failed and is begun anew" in caplog.text
+    assert REGISTRY.get_sample_value("pocket_miner_errors_total", {"step": "unforeseen"}) == before + 2
+
+
+@pytest.mark.parametrize("error", [VolumeDamaged("a"), asyncio.CancelledError()])
+async def test_damage_and_cancellation_end_a_loop_beside_the_mining(error):
+    async def loop():
+        raise error
+
+    with pytest.raises(type(error)):
+        await kept_up("the figures", loop)
 
 
 @pytest.mark.parametrize("where", ["tail", "on_block"])

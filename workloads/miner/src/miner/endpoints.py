@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +15,7 @@ PORTS: Final[Mapping[str, int]] = {"http": 80, "ws": 80, "grpc": 80, "https": 44
 _SECURE: Final = frozenset({"https", "wss", "grpcs"})
 _NOTICE: Final = timedelta(days=14)
 _AT_ONCE: Final = 8
+_END_OF_PLACE: Final = re.compile("[/?#]")
 
 
 class Endpoints:
@@ -40,16 +42,16 @@ class Endpoints:
         return [f"{_shown(url)}: {text}" for url in sorted(set(urls)) if (text := self._problems.get(url))]
 
     async def _problem(self, url: str) -> str:
-        parts = urlsplit(url)
-        try:
-            port = parts.port or PORTS.get(parts.scheme, 0)
+        try:  # what the chain takes as a URL need not be one here
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port or PORTS.get(parts.scheme, 0)
         except ValueError:
-            port = 0
-        if not parts.hostname or not port:
+            host, port = None, 0
+        if not host or not port:
             return "it is no address that a gateway could use"
         try:
             async with self._gate, asyncio.timeout(self._seconds):
-                return await self._reach(parts.hostname, port, secure=parts.scheme in _SECURE)
+                return await self._reach(host, port, secure=parts.scheme in _SECURE)
         except TimeoutError:
             return f"no connection within {self._seconds:g} s"
         except socket.gaierror:
@@ -58,7 +60,7 @@ class Endpoints:
             return f"its certificate does not hold: {error.verify_message}"
         except ssl.SSLError:
             return "it does not speak TLS"
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:
             return f"it cannot be reached ({type(error).__name__})"
 
     async def _reach(self, host: str, port: int, *, secure: bool) -> str:
@@ -83,5 +85,5 @@ class Endpoints:
 
 def _shown(url: str) -> str:
     """Without user, password, query: stakes are public, statuses need not repeat what somebody put there by mistake."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{_END_OF_PLACE.split(rest, 1)[0].rpartition('@')[2]}"

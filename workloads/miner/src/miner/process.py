@@ -8,7 +8,7 @@ import platform
 import signal
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ledger.wakes import WakeReader
 from miner import metrics, peers
 from miner.admin import serve_admin
 from miner.audit import Audit
+from miner.beside import kept_up
 from miner.board import BlockBoard
 from miner.chain_notes import ChainNotes
 from miner.damage import set_aside, set_damaged_aside
@@ -170,9 +171,19 @@ class Miner:
             stack.push_async_callback(admin.cleanup)
             if config.debug_port is not None:
                 stack.push_async_callback((await Debug().serve(config.debug_port)).cleanup)
+            refresher = CacheRefresher(redis, keys, chain, time.time, _refreshed)
+            beside: Mapping[str, Callable[[], Awaitable[None]]] = {
+                "comparing nodes": lambda: watch_nodes.run(max(1.0, config.chain.block_seconds / 2)),
+                "looking at stakes": lambda: self._look_at_stakes(suppliers, fleet),
+                "looking at endpoints": lambda: self._look_at_endpoints(suppliers, fleet),
+                "figures": lambda: self._observe(chain, fleet, pulse),
+                "retention": lambda: self._retain(audit, suppliers.reports),
+                "cache news": CacheFollower(redis, keys, chain).run,
+                "cache refresh": lambda: self._refresh(refresher, fleet),
+            }
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(watch_nodes.run(max(1.0, config.chain.block_seconds / 2))),
+                    *(group.create_task(kept_up(name, loop)) for name, loop in beside.items()),
                     group.create_task(self._feed(comet, BlockPublisher(redis, keys), fleet).run()),
                     group.create_task(settlements.run()),
                     group.create_task(self._watch_redis(watch, fleet)),
@@ -180,13 +191,7 @@ class Miner:
                     group.create_task(fleet.watch_keys()),
                     group.create_task(fleet.listen(WakeReader(redis, keys))),
                     group.create_task(fleet.follow()),
-                    group.create_task(self._look_at_stakes(suppliers, fleet)),
-                    group.create_task(self._look_at_endpoints(suppliers, fleet)),
-                    group.create_task(self._observe(chain, fleet, pulse)),
                     group.create_task(pulse.run()),
-                    group.create_task(self._retain(audit, suppliers.reports)),
-                    group.create_task(CacheFollower(redis, keys, chain).run()),
-                    group.create_task(self._refresh(CacheRefresher(redis, keys, chain, time.time, _refreshed), fleet)),
                 ]
                 await fleet.keeper.run(self._stop)
                 await fleet.stop()

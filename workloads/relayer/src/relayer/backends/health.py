@@ -106,9 +106,10 @@ class PoolChecker:
 
     async def _ask(self, endpoint: Endpoint) -> tuple[str, bytes]:
         check = self._check
-        base = URL(endpoint.url)
-        target = base.with_path((base.path.rstrip("/") or "") + "/" + check.path.lstrip("/")) if check.path else base
         try:
+            base = URL(endpoint.url)
+            path = (base.path.rstrip("/") or "") + "/" + check.path.lstrip("/")
+            target = base.with_path(path) if check.path else base
             headers = self._backends.configured_headers(self._pool)
             if check.body.startswith(("{", "[")):
                 headers.setdefault("Content-Type", "application/json")
