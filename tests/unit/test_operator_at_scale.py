@@ -157,6 +157,14 @@ def test_children_and_pods_are_found_by_their_relay_miner_wherever_their_label_m
     assert A not in store._labelled
 
 
+def test_a_keeper_is_reconciled_by_its_labels_and_one_that_names_no_relay_miner_is_nobodys():
+    store = Store()
+    for kind, observed in (child("ConfigMap", "keeper", "a"), child("ConfigMap", "forged", "")):
+        observed["metadata"]["labels"][names.LABEL_COMPONENT] = names.KEEPER
+        store.put(kind, observed)
+    assert store.everything() == {Key("ns", "a")}
+
+
 def test_a_message_that_is_longer_than_a_status_takes_is_cut():
     fact = Fact(ConditionType.READY, "False", Reason.REFUSED_BY_API, "x" * 40_000)
     (row,) = conditions([fact], [], 1, NOW)

@@ -118,7 +118,7 @@ class Poller:
                 if answer.status == 200 and 0 < (answer.content_length or 0) <= _LARGEST:
                     found = await answer.json()
                     body = found if isinstance(found, dict) else None
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
             body = None
         if self._book.take(key.namespace, pod, body):
             self._changed(key)

@@ -152,10 +152,10 @@ class Store:
     def everything(self) -> set[Key]:
         """Everything there is to reconcile."""
         found = {Key(*place) for place in self._objects[RELAY_MINERS.name]}
-        for (namespace, _), observed in self._objects[CONFIG_MAPS.name].items():
-            labels = observed["metadata"].get("labels") or {}
-            if labels.get(names.LABEL_COMPONENT) == names.KEEPER:
-                found.add(Key(namespace, str(labels[names.LABEL_RELAY_MINER])))
+        for observed in self._objects[CONFIG_MAPS.name].values():
+            component = (observed["metadata"].get("labels") or {}).get(names.LABEL_COMPONENT)
+            if component == names.KEEPER and (key := _labelled(observed)) is not None:
+                found.add(key)
         return found | set(self._suppliers_of)
 
 
