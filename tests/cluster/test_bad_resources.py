@@ -36,7 +36,7 @@ BAD_MINERS = [
     ("spec.chain.nodes.0.rpc", "ws://node:26657", "http://host:port or https://host:port"),
     ("spec.chain.nodes.0.rpc", "http://", "http://host:port or https://host:port"),
     ("spec.chain.nodes.0.rpc", "http://node:port", "http://host:port or https://host:port"),
-    ("spec.chain.nodes.0.rpc", "http://node:65536", "http://host:port or https://host:port"),
+    ("spec.chain.nodes.0.rpc", "http://node:100000", "http://host:port or https://host:port"),
     ("spec.chain.nodes.0.rpc", "http://fd00::1:26657", "http://host:port or https://host:port"),
     ("spec.chain.id", "", "at least 1 chars"),
     ("spec.chain.blockSeconds", 0, "greater than 0"),

@@ -21,9 +21,9 @@ from pocket_api.schema import immutable, list_map, rule, rules, text
 from pocket_api.services import Service, url
 from pocket_api.simulation import Simulation
 
-GrpcUrl = Annotated[str, *url("grpc|grpcs", "grpc://host:port or grpcs://host:port", "gRPC address; grpcs:// is TLS.")]
-RpcUrl = Annotated[str, *url("http|https|tcp", "http://host:port or https://host:port", "CometBFT RPC.")]
-RedisUrl = Annotated[str, *url("redis|rediss", "redis://host:6379/0", "rediss:// is TLS.")]
+GrpcUrl = Annotated[str, *url("grpcs?", "grpc://host:port or grpcs://host:port", "gRPC address; grpcs:// is TLS.")]
+RpcUrl = Annotated[str, *url("https?|tcp", "http://host:port or https://host:port", "CometBFT RPC.")]
+RedisUrl = Annotated[str, *url("rediss?", "redis://host:6379/0", "rediss:// is TLS.")]
 
 
 class ChainNode(Model):

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from pocket_api.base import Model
 from pocket_api.kubernetes import Name
-from pocket_api.schema import LIST_SET, Cel, rule, rules, text
+from pocket_api.schema import LIST_SET, Cel, matching, rule, rules, text
 
 ServiceId = Annotated[
     str,
@@ -22,24 +22,28 @@ ServiceId = Annotated[
 ]
 
 
-_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^/?@:\s\[\]]+)"
 _PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 
 
 def url(schemes: str, example: str, description: str) -> tuple[AfterValidator, Cel, FieldInfo]:
-    """A URL with one of the schemes, without credentials: unpack into `Annotated[str, *url(...)]`."""
-    return text(
-        rf"(?:{schemes})://{_HOST}(?::{_PORT})?(?:[/?][^\s]*)?",
-        f"must be a URL of this kind: {example}, without credentials (those belong in auth.secretRef)",
-        longest=512,
-        description=description,
-    )
+    """A URL with one of the schemes, without credentials: unpack into `Annotated[str, *url(...)]`.
+
+    The API server bounds what a rule may cost, which a long pattern exceeds: that a port is at most 65535 is looked at
+    here alone.
+    """
+    message = f"must be a URL of this kind: {example}, without credentials (those belong in auth.secretRef)"
+
+    def form(port: str) -> str:
+        return rf"(?:{schemes})://(?:\[[^/@\s]+\]|[^/?@:\s\[\]]+)(?::{port})?(?:[/?]\S*)?"
+
+    _, rule_, field = text(form("[1-9][0-9]{0,4}"), message, longest=512, description=description)
+    return matching(form(_PORT), message), rule_, field
 
 
-HttpUrl = Annotated[str, *url("http|https", "http://host:port/path", "An endpoint.")]
-WebSocketUrl = Annotated[str, *url("ws|wss", "ws://host:port/path or wss://host:port/path", "An endpoint.")]
+HttpUrl = Annotated[str, *url("https?", "http://host:port/path", "An endpoint.")]
+WebSocketUrl = Annotated[str, *url("wss?", "ws://host:port/path or wss://host:port/path", "An endpoint.")]
 GrpcBackendUrl = Annotated[
-    str, *url("grpc|grpcs", "grpc://host:port or grpcs://host:port", "An endpoint; grpcs:// is TLS.")
+    str, *url("grpcs?", "grpc://host:port or grpcs://host:port", "An endpoint; grpcs:// is TLS.")
 ]
 ApplicationAddress = Annotated[str, *text("pokt1[a-z0-9]{38}", "must be an application address: pokt1...", longest=43)]
 
