@@ -1,3 +1,5 @@
+import resource
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +52,30 @@ def test_a_new_worker_adopts_the_log_of_a_dead_one_but_not_of_a_living_one(tmp_p
     assert heir.segments[0].sessions == {("s", "session")}
     heir.close()
     living.close()
+
+
+def broken_disk(*_):
+    raise OSError
+
+
+@pytest.mark.parametrize("truncates", [True, False])
+def test_records_after_one_that_did_not_fit_are_read_again(tmp_path, monkeypatch, truncates):
+    log = LocalLog(tmp_path, "w")
+    first, too_large, last = rows(3)
+    used = log.append([first]).size
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (used + 10, limit[1]))
+    try:
+        with monkeypatch.context() as broken:
+            if not truncates:
+                broken.setattr("os.ftruncate", broken_disk)
+            with pytest.raises(OSError, match="free space"):
+                log.append([too_large])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    log.append([last])
+    assert [record for segment in log.segments for record in segment.read()] == [first, last]
+    log.close()
 
 
 def test_segments_rotate_and_only_ended_ones_are_released(tmp_path):

@@ -124,7 +124,10 @@ class LocalLog:
         return self._folder / f"segment-{self._number:08d}{_SUFFIX}"
 
     def append(self, records: list[Record]) -> Segment:
-        """Writes the records with one system call; they are with the kernel when this returns."""
+        """Writes the records with one system call; they are with the kernel when this returns. Raises OSError.
+
+        What was written in part goes again: reading ends at a torn record, and would miss whatever came after it.
+        """
         if self._file is None or self.segments[-1].size >= self._segment_bytes:
             self._rotate()
         file, segment = self._file, self.segments[-1]
@@ -133,6 +136,10 @@ class LocalLog:
         data = b"".join(encode_record(record) for record in records)
         written = os.write(file.fileno(), data)
         if written != len(data):
+            try:
+                os.ftruncate(file.fileno(), segment.size)
+            except OSError:
+                self.roll()
             raise OSError("the local log is full: free space on its volume")
         segment.size += len(data)
         segment.sessions.update((record.supplier, record.session_id) for record in records)
