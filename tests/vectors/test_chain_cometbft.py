@@ -99,3 +99,5 @@ def test_answers_that_are_none_are_typed_errors(body):
         block_of(result_of(body))
     with pytest.raises(DecodingError):
         announced_height(json.dumps({"result": {"data": {"value": 1}}}))
+    with pytest.raises(DecodingError):
+        announced_height("[" * 100_000)

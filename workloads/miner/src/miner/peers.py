@@ -23,7 +23,7 @@ from shannon.errors import DecodingError
 _LOG = logging.getLogger("miner.peers")
 _PAGE_BYTES = 4 * 1024 * 1024
 _SECONDS = 5.0
-_TROUBLE = (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError)
+_TROUBLE = (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)

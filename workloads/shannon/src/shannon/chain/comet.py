@@ -241,5 +241,5 @@ def announced_height(text: str) -> int | None:
     try:
         result = result_of(json.loads(text))
         return int(result["data"]["value"]["header"]["height"]) if result else None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise DecodingError("the node's event cannot be read") from error
