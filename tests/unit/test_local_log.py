@@ -28,6 +28,12 @@ def test_arbitrary_bytes_never_crash_the_reader(data):
     list(decode_records(data))
 
 
+@pytest.mark.parametrize("zeros", [7, 8, 9, 4096])
+def test_zeros_that_a_power_cut_leaves_end_the_reading(zeros):
+    good = Record("s", "i", b"h", b"r")
+    assert list(decode_records(encode_record(good) + bytes(zeros))) == [good]
+
+
 def test_a_damaged_record_ends_the_reading():
     good = Record("s", "i", b"h", b"r")
     data = bytearray(encode_record(good) * 2)

@@ -45,12 +45,12 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_records(data: bytes) -> Iterator[Record]:
-    """Records up to the first torn or damaged one (a crash can cut the last write)."""
+    """Records up to the first torn or damaged one: a crash can cut the last write, or leave zeros in its place."""
     at = 0
     while at + _HEAD <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
         body = data[at + _HEAD : at + _HEAD + length]
-        if len(body) < length or zlib.crc32(body) != int.from_bytes(data[at + 4 : at + 8], "big"):
+        if not body or len(body) < length or zlib.crc32(body) != int.from_bytes(data[at + 4 : at + 8], "big"):
             return
         at += _HEAD + length
         one = 1 + body[0]
