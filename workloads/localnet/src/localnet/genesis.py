@@ -165,5 +165,5 @@ def load_genesis(path: Path) -> Genesis:
         raise ConfigurationError(f"genesis {path}: not YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = ".".join(str(part) for part in first["loc"]) or "the document"
         raise ConfigurationError(f"genesis {path}: {place}: {first['msg']}") from error
