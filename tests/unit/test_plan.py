@@ -113,44 +113,6 @@ def test_suppliers_of_a_relay_miner_that_is_gone_are_let_go():
     assert [(c.kind, c.name, c.wanted) for c in found.release] == [("Supplier", "alice", False)]
 
 
-def test_a_paused_relay_miner_changes_nothing():
-    for paused in (changed(RM, "spec.paused", True), gone(changed(RM, "spec.paused", True), 1_000_000)):
-        found = plan(snapshot(relay_miner=paused, suppliers=(gone(ALICE),), reports=IDLE, quiet_since=QUIET))
-        assert (found.wanted, found.protect, found.release, found.paused) == ((), (), (), True)
-        told = supplier_status(found.findings[0], snapshot(relay_miner=paused, suppliers=(gone(ALICE),)), found)
-        assert "waits while RelayMiner main is paused" in str(told.conditions)
-
-
-@pytest.mark.parametrize(("path", "value"), [("spec.paused", True), ("spec.services", "none")])
-def test_the_annotation_ends_a_drain_also_where_the_relay_miner_is_paused_or_not_valid(path, value):
-    busy = (relayer_report(), miner_report(9))
-
-    def released(relay_miner, supplier):
-        found = plan(snapshot(relay_miner=relay_miner, suppliers=(supplier,), reports=busy))
-        assert found.paused or found.trouble.reason is Reason.INVALID_SPEC
-        return [(change.kind, change.name, change.wanted) for change in found.release]
-
-    def forced(resource):
-        return changed(resource, "metadata.annotations", {names.ANNOTATION_FORCE_DELETE: "true"})
-
-    odd = changed(RM, path, value)
-    alice, whole = ("Supplier", "alice", False), ("RelayMiner", "main", False)
-    assert released(odd, gone(ALICE)) == released(gone(odd), gone(ALICE)) == released(forced(odd), forced(ALICE)) == []
-    assert released(odd, forced(gone(ALICE))) == released(gone(odd), forced(gone(ALICE))) == [alice]
-    assert released(forced(gone(odd)), gone(ALICE)) == [alice, whole]
-    assert released(forced(gone(odd)), ALICE) == [whole]
-    assert released(forced(gone(odd, held=False)), ALICE) == []
-
-
-def test_a_paused_relay_miner_that_is_deleted_tells_what_goes_on_and_how():
-    seen = snapshot(relay_miner=gone(changed(RM, "spec.paused", True)))
-    status = relay_miner_status(seen, plan(seen))
-    ready = next(row for row in status.conditions if row.type == "Ready")
-    assert ready.reason == "Paused"
-    assert "goes on once it is paused no more" in ready.message
-    assert "pocket.network/force-delete=true" in ready.message
-
-
 def test_children_of_ours_that_are_not_wanted_are_deleted_and_those_of_others_are_not():
     owned = {"metadata": {"ownerReferences": [{"controller": True, "uid": "rm"}]}}
     other = {"metadata": {"ownerReferences": [{"controller": True, "uid": "another"}]}}

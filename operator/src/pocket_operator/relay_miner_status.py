@@ -151,7 +151,7 @@ def _problem(
 ) -> tuple[Reason, str] | None:
     """What keeps it from being ready, the cause before its consequences; None while it is only on its way."""
     if plan.trouble is not None:
-        return plan.trouble.reason, plan.trouble.message
+        return plan.trouble.reason, plan.trouble.message + _deletion_waits(snapshot.relay_miner or {}, "valid again")
     for (kind, name), message in sorted(snapshot.refusals.items()):
         foreign = message.startswith("foreign:")
         reason = Reason.FOREIGN_OBJECT if foreign else Reason.REFUSED_BY_API
@@ -199,14 +199,14 @@ def _pod_problem(snapshot: Snapshot, keys: Fact, workloads: tuple[Object | None,
     return ""
 
 
-def _paused(*, deleting: bool) -> str:
-    text = "Paused: the operator leaves everything as it is."
-    if deleting:
-        text += (
-            f" It is being deleted, which goes on once it is paused no more. {names.ANNOTATION_FORCE_DELETE}=true "
-            "deletes it at once, with all claims and proofs that are open."
-        )
-    return text
+def _deletion_waits(whole: Object, until: str) -> str:
+    """What a RelayMiner that is being deleted waits for, and the way out; empty for one that stays."""
+    if not whole.get("metadata", {}).get("deletionTimestamp"):
+        return ""
+    return (
+        f" It is being deleted, which goes on once it is {until}. {names.ANNOTATION_FORCE_DELETE}=true deletes it at "
+        "once, with all claims and proofs that are open."
+    )
 
 
 def _summary(snapshot: Snapshot, plan: Plan, problem: tuple[Reason, str] | None, *, rolling: bool) -> list[Fact]:
@@ -223,7 +223,8 @@ def _summary(snapshot: Snapshot, plan: Plan, problem: tuple[Reason, str] | None,
     elif rolling:
         going_on = (Reason.ROLLING_OUT, "Pods are being started or replaced.")
     if plan.paused:
-        ready = Fact(ConditionType.READY, "Unknown", Reason.PAUSED, _paused(deleting=deleting))
+        said = "Paused: the operator leaves everything as it is." + _deletion_waits(whole, "paused no more")
+        ready = Fact(ConditionType.READY, "Unknown", Reason.PAUSED, said)
         going_on = None
     elif problem is not None and problem[0] is not Reason.CANARY_FAILED:
         ready = Fact(ConditionType.READY, "False", *problem)
