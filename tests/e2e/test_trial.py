@@ -256,6 +256,31 @@ async def test_a_miners_pod_tells_what_became_of_the_relays(trial):
     assert "files in /data/copy" in await on(ask, "ledger", "backup", "/data/copy")
 
 
+COMPILED_AT_EVERY_START = """
+import importlib, sys
+importlib.import_module(sys.argv[1])
+for module in list(sys.modules.values()):
+    if type(getattr(module, "__loader__", None)).__name__ == "SourceFileLoader" and module.__name__ != "__main__":
+        try:
+            with open(module.__cached__, "rb") as bytecode:
+                valid = bytecode.read(8)[4] == 1  # whatever the times of the files say
+        except (OSError, TypeError):
+            valid = False
+        if not valid:
+            print(module.__name__)
+"""
+
+
+async def test_every_process_starts_from_bytecode(trial):
+    """Nothing can be compiled on a read-only file system: it would be done again at every start, for seconds."""
+    places = [(NAMESPACE, trial.pods(name)[0]["metadata"]["name"], f"{name}.__main__") for name in ("relayer", "miner")]
+    places.append(("pocket-system", await on(trial.leader), "pocket_operator.__main__"))
+    kubectl = trial.cluster.kubectl
+    for namespace, pod, module in places:
+        shown = await on(kubectl, "-n", namespace, "exec", pod, "--", "python", "-c", COMPILED_AT_EVERY_START, module)
+        assert shown.stdout == "", (pod, shown.stdout)
+
+
 async def test_no_output_of_the_cluster_shows_a_key(trial):
     secrets = secrets_of_the_samples()
     assert len(secrets) == 4
