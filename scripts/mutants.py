@@ -187,6 +187,8 @@ MUTANTS = [
            f"{PATH}::test_relays_after_the_seal_are_refused"),
     Mutant(f"{MINER}/claims.py", "if not costs.viable:", "if False:",
            f"{PATH}::test_an_unprofitable_session_is_skipped_with_its_amounts"),
+    Mutant(f"{MINER}/sender.py", "Refusal.NOT_REQUIRED, Refusal.RETRY)", "Refusal.NOT_REQUIRED)",
+           "tests/unit/test_sender.py::test_what_is_refused_by_name_is_left_out_and_the_rest_is_signed"),
     Mutant(f"{MINER}/sender.py", "refused[left.pop(error.index)] = error", "raise",
            f"{REFUSED}::test_a_sealed_claim_that_is_refused_when_it_is_sent_again_holds_up_no_other"),
     Mutant(f"{MINER}/claims.py", "for position, session in enumerate(sessions) if position not in sifted.refused",

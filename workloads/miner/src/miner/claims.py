@@ -137,7 +137,7 @@ class ClaimDesk:
     ) -> tuple[Prepared | None, list[TrackedSession]]:
         """The signed claims of roots with one session end, and whose they are. Raises SendError.
 
-        One that the chain says can never succeed is left out, this time: it may have been wrong.
+        One that the chain refuses by name is left out, this time: it may have been wrong.
         """
         if not rows:
             return None, []
@@ -147,7 +147,7 @@ class ClaimDesk:
         sessions = [session for session, _ in rows]
         for position, error in sifted.refused.items():
             sessions[position].details["refusal"] = str(error)[:300]
-            metrics.CLAIMS.labels("poison").inc()
+            metrics.CLAIMS.labels(error.refusal.name.lower()).inc()
         good = [session for position, session in enumerate(sessions) if position not in sifted.refused]
         for session in good:
             session.details.pop("refusal", None)

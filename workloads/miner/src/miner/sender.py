@@ -40,7 +40,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Sifted:
-    """A transaction of all messages that can succeed, None where there are none, and the refusals of the others.
+    """A transaction of all messages that the chain takes, None where there are none, and the refusals of the others.
 
     refused: by position among the messages that were given.
     """
@@ -49,7 +49,8 @@ class Sifted:
     refused: Mapping[int, SendError]
 
 
-_OF_ONE_MESSAGE = (Refusal.POISON, Refusal.NOT_REQUIRED)
+_OF_ONE_MESSAGE = (Refusal.POISON, Refusal.NOT_REQUIRED, Refusal.RETRY)
+"""Where the chain names the message. What it says may be new: a later chain has other words."""
 
 
 class Sender:
@@ -100,7 +101,7 @@ class Sender:
         return Prepared(sign_transaction(self._plan(messages, timeout, gas, fee), self._key), timeout)
 
     async def sift(self, messages: Sequence[Message], block: Block, close_height: int) -> Sifted:
-        """As `prepare`; a message that can never succeed does not take the others with it. Raises SendError."""
+        """As `prepare`; a message that the chain refuses by name does not take the others with it. Raises SendError."""
         left, refused = list(range(len(messages))), {}
         while left:
             try:

@@ -1,0 +1,75 @@
+"""One transaction for many claims: what the chain says against one of them is not held against the others."""
+
+from dataclasses import replace
+
+import pytest
+
+from miner.sender import Sender, SendError
+from shannon.chain.model import Account, Block
+from shannon.errors import ChainRefusal
+from shannon.relays.messages import SessionHeader
+from shannon.transactions.build import GasPrice, Timestamp, create_claim_message
+from shannon.transactions.contents import contents
+from shannon.transactions.refusals import Refusal
+from shannon.transactions.timeouts import NonceClock
+from world import address, key
+
+HEADER = SessionHeader(address("app eth"), "eth", "", 1, 10)
+ROOT = bytes(32) + (300).to_bytes(8, "big") + (3).to_bytes(8, "big")
+BLOCK = Block(13, bytes(32), Timestamp.of_nanoseconds(10**18))
+
+
+class Chain:
+    """Refuses transactions that hold certain sessions, one after the other, as a node names them."""
+
+    def __init__(self, refused, text):
+        self.refused = refused
+        self.text = text
+        self.asked = []
+
+    async def account(self, address_):
+        return Account(address_, 7, 0, None)
+
+    async def simulate(self, raw):
+        sessions = contents(raw).claims
+        self.asked.append(list(sessions))
+        for index, session_id in enumerate(sessions):
+            if session_id in self.refused:
+                raise ChainRefusal(self.text.format(index=index))
+        return 100_000
+
+
+async def sift(refused, text="failed to execute message; message index: {index}: {{}}", said=""):
+    chain = Chain(refused, text.replace("{{}}", said))
+    sender = Sender(
+        chain, address("alice"), key("alice"), chain_id="pocket", gas_price=GasPrice.parse("0.001upokt"),
+        gas_adjustment=1.5, block_seconds=1.0, nonces=NonceClock(),
+    )  # fmt: skip
+    messages = [create_claim_message(address("alice"), replace(HEADER, session_id=name), ROOT) for name in "abcd"]
+    return await sender.sift(messages, BLOCK, 16), chain
+
+
+@pytest.mark.parametrize("said", ["could not find app with address", "a rule that later chains have"])
+async def test_what_is_refused_by_name_is_left_out_and_the_rest_is_signed(said):
+    sifted, chain = await sift("bd", said=said)
+    assert list(contents(sifted.prepared.signed.raw).claims) == ["a", "c"]
+    assert {position: said in str(error) for position, error in sifted.refused.items()} == {1: True, 3: True}
+    assert len(chain.asked) == 3
+
+
+async def test_where_all_are_refused_nothing_is_signed():
+    sifted, _ = await sift("abcd", said="supplier not found")
+    assert (sifted.prepared, sorted(sifted.refused)) == (None, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(("text", "refusal"), [
+    ("message index: {index}: current block height (13) is less than session's: outside of the session's claim window",
+     Refusal.TOO_EARLY),
+    ("message index: {index}: insufficient funds", Refusal.NO_FUNDS),
+    ("the node is being started", Refusal.RETRY),
+    ("message index: 9: could not find app", Refusal.POISON),
+])  # fmt: skip
+async def test_what_concerns_the_whole_transaction_or_nobody_knows_whom_is_told_at_once(text, refusal):
+    with pytest.raises(SendError) as caught:
+        await sift("b", text)
+    assert caught.value.refusal is refusal
