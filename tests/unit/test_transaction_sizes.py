@@ -55,3 +55,8 @@ def test_a_largest_leaf_is_proven_in_one_transaction_however_deep_it_is_and_what
 
 def test_a_node_that_takes_no_such_transaction_is_understood():
     assert classify(21, "sdk", "") is Refusal.TOO_LARGE
+
+
+def test_more_gas_than_a_block_takes_is_too_large():
+    log = "tx gas limit 90000000 exceeds block max gas 40000000: invalid gas limit"
+    assert classify(41, "sdk", log) is Refusal.TOO_LARGE

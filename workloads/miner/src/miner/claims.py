@@ -13,16 +13,19 @@ from miner import metrics
 from miner.audit import Audit
 from miner.fees import FeeBook
 from miner.mirror import Mirror
-from miner.sender import Prepared, Sender, SendError
+from miner.sender import Prepared, Sender, SendError, in_packs
 from miner.sessions import TrackedSession
 from miner.tailing import Tailer
 from miner.trie_pool import SealedSet, TriePool
 from shannon.chain.model import Block
 from shannon.claims.amounts import Price, claimed_upokt
 from shannon.claims.requirement import ProofParams
+from shannon.errors import DecodingError
 from shannon.smst.digest import Root
 from shannon.transactions.build import Message, create_claim_message
+from shannon.transactions.contents import contents
 from shannon.transactions.refusals import Refusal
+from shannon.transactions.sizes import MAX_TRANSACTION_BYTES
 
 _LOG = logging.getLogger("miner.claims")
 _RESEND_BLOCKS = 2
@@ -71,7 +74,8 @@ class ClaimDesk:
     sender: Sender
     tailer: Tailer
     fees: FeeBook
-    _sent: dict[int, int] = field(default_factory=dict)  # session end → height of the last sending
+    max_transaction_bytes: int = MAX_TRANSACTION_BYTES
+    _sent: dict[str, int] = field(default_factory=dict)  # session id → height of the last sending
 
     async def seal_and_claim(
         self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams, *, mirror_only: bool = False
@@ -86,21 +90,32 @@ class ClaimDesk:
         by_id = {s.header.session_id: s for s in sessions}
         last_ids = {} if mirror_only else await self._close_and_read(by_id, end)
         sets = {i: await self.pool.root(self.mirror.path(end), self.supplier, i) for i in by_id}
-        worthy = self._worthy(by_id, sets, proof)
-        prepared, sealing = await self._prepare([(by_id[i], sets[i].root) for i in worthy], block)
+        rows = [(by_id[i], sets[i]) for i in self._worthy(by_id, sets, proof)]
+        await in_packs(
+            rows, lambda row: self._message(row[0], row[1].root), self.max_transaction_bytes,
+            lambda pack: self._seal(pack, last_ids, block, mirror_only=mirror_only),
+        )  # fmt: skip
+
+    async def _seal(
+        self, rows: Sequence[tuple[TrackedSession, SealedSet]], last_ids: Mapping[str, str], block: Block, *,
+        mirror_only: bool,
+    ) -> None:  # fmt: skip
+        """Seals and sends what goes into one transaction. Raises SendError and what Redis raises."""
+        prepared, sessions = await self._prepare([(session, found.root) for session, found in rows], block)
         if prepared is None:
             return
-        worthy = [session.header.session_id for session in sealing]
-        seals = [Seal(i, sets[i].root, sets[i].leaf_digest, block.height, self.store.epoch) for i in worthy]
+        sets, end = {session.header.session_id: found for session, found in rows}, sessions[0].end
+        ids = [session.header.session_id for session in sessions]
+        seals = [Seal(i, sets[i].root, sets[i].leaf_digest, block.height, self.store.epoch) for i in ids]
         signed = SignedGroup(prepared.signed.raw, prepared.timeout.nanoseconds, block.height)
-        if not mirror_only and not await self._store(seals, last_ids, f"{end}/claim/{worthy[0][:16]}", signed):
+        if not mirror_only and not await self._store(seals, last_ids, f"{end}/claim/{ids[0][:16]}", signed):
             # Sealed before, by a predecessor: its seals count, not ours.
-            await self.load_seals(by_id)
+            await self.load_seals({session.header.session_id: session for session, _ in rows})
             return
-        for seal in seals:
+        for session, seal in zip(sessions, seals, strict=True):
             self._keep(seal, end, signed.encode(), needed=mirror_only)
-            by_id[seal.session_id].seal = seal
-        await self._broadcast(signed.tx_raw, end, block, len(seals))
+            session.seal = seal
+        await self._broadcast(signed.tx_raw, sessions, block)
 
     def _keep(self, seal: Seal, end: int, signed: str, *, needed: bool) -> None:
         """Keeps a seal on the volume. A full volume stops no claim whose seal is in Redis; raises where it is not."""
@@ -225,25 +240,56 @@ class ClaimDesk:
                 self._keep(seal, session.end, "", needed=False)
 
     async def send_again(self, sessions: Sequence[TrackedSession], block: Block) -> None:
-        """Sends sealed claims that the chain does not show: the same bytes first, then the same roots signed anew."""
-        end = sessions[0].end
-        sent = self._sent.get(end)
-        if sent is not None and block.height < sent + _RESEND_BLOCKS:
-            return
-        if sent is None:
-            kept = self.audit.signed(self.supplier, end)
-            fresh = {group.tx_raw: group for group in kept if group.timeout_ns > block.time.nanoseconds}
-            if not fresh:
-                fresh = {g.tx_raw: g for g in await self._signed_in_redis(end) if g.timeout_ns > block.time.nanoseconds}
-            if fresh:
-                for group in fresh.values():
-                    await self._broadcast(group.tx_raw, end, block, len(sessions))
-                return
-        prepared, good = await self._prepare([(s, s.seal.root) for s in sessions if s.seal is not None], block)
-        if prepared is None:
-            return
-        metrics.CLAIMS.labels("resent").inc(len(good))
-        await self._broadcast(prepared.signed.raw, end, block, len(good))
+        """Sends sealed claims that the chain does not show: the same bytes first, then the same roots signed anew.
+
+        Raises the first error when all have been tried.
+        """
+        due = {
+            s.header.session_id: s for s in sessions
+            if block.height >= self._sent.get(s.header.session_id, -_RESEND_BLOCKS) + _RESEND_BLOCKS
+        }  # fmt: skip
+        failure: SendError | None = None
+        if not due.keys() <= self._sent.keys():
+            for raw, claimed in await self._signed_before(sessions[0].end, block):
+                same = [i for i in claimed if i in due and i not in self._sent]
+                try:
+                    if same:
+                        await self._broadcast(raw, [due.pop(i) for i in same], block)
+                except SendError as error:
+                    failure = failure or error
+        rows = [(session, session.seal.root) for session in due.values() if session.seal is not None]
+        try:
+            await in_packs(
+                rows,
+                lambda row: self._message(*row),
+                self.max_transaction_bytes,
+                lambda pack: self._resend(pack, block),
+            )
+        except SendError as error:
+            failure = failure or error
+        if failure is not None:
+            raise failure
+
+    async def _resend(self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block) -> None:
+        prepared, good = await self._prepare(rows, block)
+        if prepared is not None:
+            metrics.CLAIMS.labels("resent").inc(len(good))
+            await self._broadcast(prepared.signed.raw, good, block)
+
+    async def _signed_before(self, end: int, block: Block) -> list[tuple[bytes, tuple[str, ...]]]:
+        """Transactions that were signed with the seals of a session end and may still be included; their sessions."""
+        kept = self.audit.signed(self.supplier, end)
+        fresh = [group.tx_raw for group in kept if group.timeout_ns > block.time.nanoseconds]
+        if not fresh:
+            kept = await self._signed_in_redis(end)
+            fresh = [group.tx_raw for group in kept if group.timeout_ns > block.time.nanoseconds]
+        found = []
+        for raw in dict.fromkeys(fresh):
+            try:
+                found.append((raw, contents(raw).claims))
+            except DecodingError as error:
+                _LOG.error("claims that were signed before are signed anew: %s", error)
+        return found
 
     async def _signed_in_redis(self, end: int) -> list[SignedGroup]:
         """What a predecessor signed; nothing while Redis is away: the same roots are then signed anew."""
@@ -252,18 +298,25 @@ class ClaimDesk:
         except (RedisError, OSError, TimeoutError):
             return []
 
-    async def _broadcast(self, raw: bytes, end: int, block: Block, number: int) -> None:
-        self._sent[end] = block.height
+    async def _broadcast(self, raw: bytes, sessions: Sequence[TrackedSession], block: Block) -> None:
+        for session in sessions:
+            self._sent[session.header.session_id] = block.height
         try:
             result = await self.sender.broadcast(raw)
         except SendError as error:
-            metrics.CLAIMS.labels(error.refusal.name.lower()).inc(number)
-            if error.refusal is Refusal.NEW_TIMESTAMP:
-                self._sent[end] = block.height - _RESEND_BLOCKS
+            metrics.CLAIMS.labels(error.refusal.name.lower()).inc(len(sessions))
+            if error.refusal in (Refusal.NEW_TIMESTAMP, Refusal.TOO_LARGE):
+                # What is signed anew may go out at the next block.
+                for session in sessions:
+                    self._sent[session.header.session_id] = block.height - _RESEND_BLOCKS
             raise
-        metrics.CLAIMS.labels("sent").inc(number)
+        metrics.CLAIMS.labels("sent").inc(len(sessions))
         await self.fees.sent(self.store, raw)
         _LOG.info(
-            "claims sent", extra={"fields": {"supplier": self.supplier, "session_end": end, "claims": number,
-                                             "tx": result.tx_hash, "height": block.height}}
+            "claims sent", extra={"fields": {"supplier": self.supplier, "session_end": sessions[0].end,
+                                             "claims": len(sessions), "tx": result.tx_hash, "height": block.height}}
         )  # fmt: skip
+
+    def forget(self, session_id: str) -> None:
+        """Drops what is known of a finished session."""
+        self._sent.pop(session_id, None)

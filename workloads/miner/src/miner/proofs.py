@@ -8,7 +8,7 @@ from ledger.seals import SealStore
 from miner import metrics
 from miner.fees import FeeBook
 from miner.mirror import Mirror
-from miner.sender import Sender, SendError
+from miner.sender import Sender, SendError, in_packs
 from miner.sessions import TrackedSession
 from miner.trie_pool import TriePool
 from shannon.chain.client import ChainClient
@@ -20,7 +20,7 @@ from shannon.errors import ChainError
 from shannon.smst.digest import Root
 from shannon.transactions.build import Message, submit_proof_message
 from shannon.transactions.refusals import Refusal
-from shannon.transactions.sizes import MAX_TRANSACTION_BYTES, packs
+from shannon.transactions.sizes import MAX_TRANSACTION_BYTES
 
 _LOG = logging.getLogger("miner.proofs")
 _RESEND_BLOCKS = 2
@@ -95,20 +95,9 @@ class ProofDesk:
             message = await self._build(session)
             if message is not None:
                 built.append((session, message))
-        waiting = packs(built, lambda row: row[1], self.max_transaction_bytes)
-        failure: SendError | None = None
-        while waiting:
-            pack = waiting.pop(0)
-            try:
-                await self._send(pack, block, params)
-            except SendError as error:
-                if error.refusal is Refusal.TOO_LARGE and len(pack) > 1:
-                    half = len(pack) // 2
-                    waiting[:0] = [pack[:half], pack[half:]]
-                    continue
-                failure = failure or error
-        if failure is not None:
-            raise failure
+        await in_packs(
+            built, lambda row: row[1], self.max_transaction_bytes, lambda pack: self._send(pack, block, params)
+        )
 
     async def _send(self, built: list[_Built], block: Block, params: ProofParams) -> None:
         """One transaction; what the chain says can never succeed is left out of it. Raises SendError."""

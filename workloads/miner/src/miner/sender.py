@@ -1,8 +1,9 @@
 """Signing and sending one supplier's transactions; every refusal is classified, none is fatal to others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import TypeVar
 
 from shannon.chain.client import ChainClient
 from shannon.chain.model import Account, Block, TransactionResult
@@ -18,7 +19,10 @@ from shannon.transactions.build import (
     sign_transaction,
 )
 from shannon.transactions.refusals import Refusal, classify, failed_message_index
+from shannon.transactions.sizes import packs
 from shannon.transactions.timeouts import NonceClock, timeout_duration_seconds
+
+T = TypeVar("T")
 
 
 class SendError(PocketError):
@@ -131,3 +135,29 @@ class Sender:
         raise SendError(
             refusal, f"code {result.code} ({result.codespace}): {result.log[:300]}", failed_message_index(result.log)
         )
+
+
+async def in_packs(
+    rows: Sequence[T],
+    message_of: Callable[[T], Message],
+    max_transaction_bytes: int,
+    send: Callable[[list[T]], Awaitable[None]],
+) -> None:
+    """Sends rows in as many transactions as their size takes, and what a node finds too large in halves.
+
+    One that is refused does not take the others with it: raises the first SendError when all have been tried.
+    """
+    waiting = packs(rows, message_of, max_transaction_bytes)
+    failure: SendError | None = None
+    while waiting:
+        pack = waiting.pop(0)
+        try:
+            await send(pack)
+        except SendError as error:
+            if error.refusal is Refusal.TOO_LARGE and len(pack) > 1:
+                half = len(pack) // 2
+                waiting[:0] = [pack[:half], pack[half:]]
+                continue
+            failure = failure or error
+    if failure is not None:
+        raise failure

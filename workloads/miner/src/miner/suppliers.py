@@ -171,11 +171,9 @@ class Suppliers:
         )
         store = SealStore(self.redis, self.keys, address, epoch)
         tailer = self._tailer(address, sessions, owner=True)
-        claims = ClaimDesk(address, store, self.audit, self.mirror, self.pool, sender, tailer, self._fees)
-        proofs = ProofDesk(
-            address, self.chain, self.blocks, self.mirror, self.pool, sender, self._fees, store,
-            config.chain.max_transaction_bytes,
-        )  # fmt: skip
+        largest = config.chain.max_transaction_bytes
+        claims = ClaimDesk(address, store, self.audit, self.mirror, self.pool, sender, tailer, self._fees, largest)
+        proofs = ProofDesk(address, self.chain, self.blocks, self.mirror, self.pool, sender, self._fees, store, largest)
         return SupplierMiner(
             address, self.chain, self.settlements, store, self.audit, self.mirror, tailer, claims, proofs, sessions,
             config.seal_after_blocks, self.redis_settled, self.reports.of(address), self.peers, confirm,

@@ -60,6 +60,7 @@ _CODES = {
     21: Refusal.TOO_LARGE,
     30: Refusal.NEW_TIMESTAMP,
     32: Refusal.ACCOUNT,
+    41: Refusal.TOO_LARGE,  # more gas than a block takes
     42: Refusal.NEW_TIMESTAMP,
 }
 
