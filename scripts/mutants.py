@@ -62,9 +62,6 @@ MUTANTS = [
     Mutant("workloads/relayer/src/relayer/pipeline.py", "if len(mined) > self._largest_leaf:", "if False:",
            "tests/integration/test_relayer.py::"
            "test_a_relay_that_no_proof_could_hold_is_served_and_neither_mined_nor_charged"),
-    Mutant(f"{MINER}/proofs.py", "error.refusal is Refusal.TOO_LARGE and len(pack) > 1", "False",
-           "tests/integration/test_proof_sizes.py::"
-           "test_proofs_that_a_node_finds_too_large_together_are_sent_in_halves"),
     Mutant(f"{MINER}/trie_pool.py", "!= leaf_digest(leaf, found.value, found.weight)", "== b''",
            "tests/integration/test_volume_damage.py::"
            "test_a_relay_that_changed_on_the_disk_is_not_proven_with_but_read_again"),
