@@ -48,9 +48,9 @@ def main() -> int:
 
         return run_program("relayer", Supervisor(config, options.config).run(), asyncio.run)
     _name_metrics_once()
-    _collect_seldom()
     from relayer.worker import Worker  # noqa: PLC0415 - the environment decides where metrics are kept first
 
+    _collect_seldom()
     return run_program("relayer", Worker(config, options.worker).run(), uvloop.run)
 
 

@@ -1,0 +1,37 @@
+"""What a relayer's worker has done before it serves."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from pocket_api.relayminer import RelayMiner
+from pocket_operator.workload_config import Placement, relayer_config
+from resources import relay_miner
+
+STARTED = """
+import gc, sys
+from shannon import program
+
+def end_here(name, main, runner):
+    main.close()
+    from relayer.worker import Worker
+    print(any(row is Worker for row in gc.get_objects()))
+    return 0
+
+program.run_program = end_here
+from relayer.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_garbage_collections_never_look_at_what_a_worker_loaded(tmp_path):
+    """A look at all of it takes tens of milliseconds, in which no relay is served."""
+    placement = Placement(redis_url="redis://127.0.0.1:1/0", keys_dir=tmp_path, data_dir=tmp_path)
+    config = relayer_config(RelayMiner.model_validate(relay_miner("ns")), placement)
+    file = Path(tmp_path, "relayer.json")
+    file.write_text(config.model_dump_json(by_alias=True))
+    command = [sys.executable, "-c", STARTED, "--config", str(file), "--worker", "0"]
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr
