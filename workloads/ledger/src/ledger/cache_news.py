@@ -72,7 +72,7 @@ class CacheFollower:
                 async with self.redis.pubsub() as subscription:
                     await subscription.subscribe(self.keys.cache_news)
                     await self._follow(subscription)
-            except (RedisError, OSError, TimeoutError) as error:
+            except (RedisError, OSError, TimeoutError, ValueError) as error:  # a version that is no number, too
                 _LOG.debug("cache news: %s", error)
             await asyncio.sleep(0.5 + self.chance())
 
