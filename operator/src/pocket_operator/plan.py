@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache
@@ -100,8 +100,7 @@ def plan(snapshot: Snapshot) -> Plan:
     """Everything to do for one RelayMiner and the Suppliers that name it."""
     findings = tuple(examine(supplier, snapshot) for supplier in snapshot.suppliers)
     if snapshot.relay_miner is None:
-        release = tuple(FinalizerChange("Supplier", f.name, wanted=False) for f in findings if f.deleting and f.held)
-        return Plan(None, findings, {}, release=release)
+        return Plan(None, findings, {}, release=_let_go(findings))
     try:
         parsed = RelayMiner.model_validate({k: v for k, v in snapshot.relay_miner.items() if k != "status"})
     except ValidationError as error:
@@ -164,18 +163,21 @@ def _drains(
     return drains
 
 
+def _let_go(
+    findings: tuple[Finding, ...], may: Callable[[Finding], bool] = lambda finding: True
+) -> tuple[FinalizerChange, ...]:
+    """Off the deleted Suppliers, where they may go."""
+    going = (f for f in findings if f.deleting and f.held and may(f))
+    return tuple(FinalizerChange("Supplier", f.name, wanted=False) for f in going)
+
+
 def _released(findings: tuple[Finding, ...], drains: Mapping[str, Drain]) -> tuple[FinalizerChange, ...]:
-    return tuple(
-        FinalizerChange("Supplier", f.name, wanted=False)
-        for f in findings
-        if f.deleting and f.held and (f.reason is Reason.KEY_IN_USE or _done(drains, f.address))
-    )
+    return _let_go(findings, lambda f: f.reason is Reason.KEY_IN_USE or _done(drains, f.address))
 
 
 def _all_of_it(snapshot: Snapshot, findings: tuple[Finding, ...]) -> tuple[FinalizerChange, ...]:
     """The RelayMiner goes; its Suppliers need no miner any more, so those that are deleted go with it."""
-    suppliers = (FinalizerChange("Supplier", f.name, wanted=False) for f in findings if f.deleting and f.held)
-    return (*suppliers, FinalizerChange("RelayMiner", snapshot.name, wanted=False))
+    return (*_let_go(findings), FinalizerChange("RelayMiner", snapshot.name, wanted=False))
 
 
 def _forced_away(snapshot: Snapshot, findings: tuple[Finding, ...]) -> tuple[FinalizerChange, ...]:
@@ -183,8 +185,7 @@ def _forced_away(snapshot: Snapshot, findings: tuple[Finding, ...]) -> tuple[Fin
     whole = snapshot.relay_miner
     if whole is not None and whole["metadata"].get("deletionTimestamp") and is_held(whole) and forced(whole):
         return _all_of_it(snapshot, findings)
-    going = (f for f in findings if f.deleting and f.held and forced(f.supplier))
-    return tuple(FinalizerChange("Supplier", f.name, wanted=False) for f in going)
+    return _let_go(findings, lambda finding: forced(finding.supplier))
 
 
 def _done(drains: Mapping[str, Drain], address: str) -> bool:
