@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from generated import write_or_check
-from pocket_api.crd import relay_miner_crd, supplier_crd
+from pocket_api.crd import definitions
 from pocket_operator import install
 from pocket_operator.install import Values
 
@@ -20,11 +20,7 @@ def documents() -> dict[Path, str]:
     base, values = Path("manifests"), Values()
     chart = base / "chart"
     found = {
-        Path("crds/relayminers.yaml"): _yaml(relay_miner_crd()),
-        Path("crds/suppliers.yaml"): _yaml(supplier_crd()),
-        base / "crds/relayminers.yaml": _yaml(relay_miner_crd()),
-        base / "crds/suppliers.yaml": _yaml(supplier_crd()),
-        base / "crds/kustomization.yaml": _kustomization("relayminers.yaml", "suppliers.yaml"),
+        base / "crds/kustomization.yaml": _kustomization(*(f"{plural}.yaml" for plural in definitions())),
         base / "kustomization.yaml": _kustomization("cluster"),
         base / "cluster/namespace.yaml": _yaml(install.namespace_object(values)),
         base / "cluster/operator.yaml": _yaml(*install.objects(values, cluster_wide=True)),
@@ -33,9 +29,10 @@ def documents() -> dict[Path, str]:
         base / "namespaced-admin/kustomization.yaml": _kustomization("../crds", "policy.yaml"),
         base / "namespaced/operator.yaml": _yaml(*install.objects(values, cluster_wide=False)),
         base / "namespaced/kustomization.yaml": _kustomization("operator.yaml"),
-        chart / "crds/relayminers.yaml": _yaml(relay_miner_crd()),
-        chart / "crds/suppliers.yaml": _yaml(supplier_crd()),
     }
+    for plural, crd in definitions().items():
+        for folder in (Path("crds"), base / "crds", chart / "crds"):
+            found[folder / f"{plural}.yaml"] = _yaml(crd)
     health = (ROOT / base / "argocd/health.lua").read_text(encoding="utf-8")
     found[base / "argocd/argocd-cm-patch.yaml"] = _yaml(
         {

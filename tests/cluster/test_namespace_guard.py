@@ -21,9 +21,12 @@ def policy(cluster, namespace):
     cluster.kubectl("delete", POLICIES, found[0]["metadata"]["name"])
 
 
+@pytest.mark.parametrize("made", ["once", "again"])
 async def test_a_namespace_may_be_deleted_once_nothing_in_it_is_open_or_somebody_insists(
-    api, cluster, namespace, policy, operator, nodes
+    api, cluster, namespace, policy, operator, nodes, made
 ):
+    """Also where the policy is made again, as by an operator that was removed and comes back."""
+
     def deletion():
         return cluster.kubectl("delete", "namespace", namespace, "--dry-run=server", check=False)
 

@@ -11,10 +11,7 @@ from nodes import WHY_NOT, node_cluster, render
 from trial import TRIAL, Trial, remove
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # After it the API server goes on with what the policy's ConfigMap held before (docs/fragile/draining.md).
-    items.sort(key=lambda item: item.name == "test_uninstalling_leaves_nothing")
     for item in items:
         if "tests/e2e" in str(item.path):
             item.add_marker(pytest.mark.e2e)

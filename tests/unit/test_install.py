@@ -11,7 +11,7 @@ import yaml
 
 import miner.metrics
 import relayer.metrics
-from pocket_api.crd import relay_miner_crd, supplier_crd
+from pocket_api.crd import definitions
 from pocket_api.manifests import load_manifests
 from pocket_operator.children.monitoring import ALERTS
 from pocket_operator.install import Values, objects
@@ -31,7 +31,7 @@ def test_every_generated_file_is_what_the_models_say():
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("crd", [relay_miner_crd(), supplier_crd()], ids=["RelayMiner", "Supplier"])
+@pytest.mark.parametrize("crd", definitions().values(), ids=definitions())
 def test_every_field_of_the_schemas_is_structural(crd):
     def walk(node, path):
         assert not {"$ref", "anyOf", "allOf", "oneOf", "title"} & set(node), path

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pocket_api.base import GROUP, VERSION
+from pocket_api.held import HeldNamespacesSpec
 from pocket_api.relayminer import RelayMinerSpec
 from pocket_api.schema import RULES, rule
 from pocket_api.status import RelayMinerStatus, SupplierStatus
@@ -130,13 +131,15 @@ def _definition(
     kind: str,
     plural: str,
     short: list[str],
-    schemas: tuple[type[BaseModel], type[BaseModel]],
+    schemas: tuple[type[BaseModel], type[BaseModel] | None],
     columns: list[dict[str, Any]],
     *,
     scale: dict[str, str] | None = None,
     named: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    spec, status = structural_schema(schemas[0]), _without_defaults(structural_schema(schemas[1]))
+    spec = structural_schema(schemas[0])
+    status = {} if schemas[1] is None else {"status": _without_defaults(structural_schema(schemas[1]))}
+    subresources = {**{part: {} for part in status}, **({"scale": scale} if scale else {})}
     doc = f"{kind}: {spec['description']}"
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -150,16 +153,15 @@ def _definition(
                 "listKind": f"{kind}List",
                 "plural": plural,
                 "singular": kind.lower(),
-                "shortNames": short,
-                "categories": ["pocket"],
+                **({"shortNames": short, "categories": ["pocket"]} if short else {}),
             },
             "versions": [
                 {
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "additionalPrinterColumns": columns,
-                    "subresources": {"status": {}, **({"scale": scale} if scale else {})},
+                    **({"additionalPrinterColumns": columns} if columns else {}),
+                    **({"subresources": subresources} if subresources else {}),
                     "schema": {
                         "openAPIV3Schema": {
                             "type": "object",
@@ -171,7 +173,7 @@ def _definition(
                                 "kind": {"type": "string"},
                                 "metadata": {"type": "object"},
                                 "spec": spec,
-                                "status": status,
+                                **status,
                             },
                         }
                     },
@@ -192,3 +194,14 @@ def relay_miner_crd() -> dict[str, Any]:
 def supplier_crd() -> dict[str, Any]:
     """The Supplier kind."""
     return _definition("Supplier", "suppliers", ["sup"], (SupplierSpec, SupplierStatus), _SUPPLIER_COLUMNS)
+
+
+def held_namespaces_crd() -> dict[str, Any]:
+    """The HeldNamespaces kind: no short name and no category, as it is nothing that users make."""
+    return _definition("HeldNamespaces", "heldnamespaces", [], (HeldNamespacesSpec, None), [])
+
+
+def definitions() -> dict[str, dict[str, Any]]:
+    """All kinds by plural, as the files are named."""
+    found = (relay_miner_crd(), supplier_crd(), held_namespaces_crd())
+    return {crd["spec"]["names"]["plural"]: crd for crd in found}

@@ -153,7 +153,9 @@ class Conductor:
     def __init__(self, options: DemoOptions, console: Console) -> None:
         self._options = options
         self._console = console
-        self._chance = random.Random(options.chaos if options.chaos is not None else 1)  # noqa: S311 - a demo's choices
+        seed = options.chaos if options.chaos is not None else 1
+        # One for the traffic, one for chaos: how fast the traffic is must not decide what is killed.
+        self._chance, self._fate = random.Random(seed), random.Random(seed)  # noqa: S311 - a demo's choices
         self.book = Book()
         self._sessions_seen: set[int] = set()
         self._traffic_done = asyncio.Event()
@@ -261,17 +263,20 @@ class Conductor:
         row.acknowledged.add(relay_hash(Relay(request, answer.response.without_payload()).encode()))
 
     async def _chaos(self, stack: Stack) -> None:
-        """Kills with SIGKILL and starts again, at moments that the seed decides."""
+        """Kills with SIGKILL and starts again, at moments that the seed decides.
+
+        What was killed gets up before the next is: no miner earns what is never up for a whole claim window.
+        """
         while True:
-            await asyncio.sleep(self._chance.uniform(1.5, 5.0))
-            name = self._chance.choice(["relayer", *stack.miner_names, "redis"])
+            await asyncio.sleep(self._fate.uniform(1.5, 5.0))
+            name = self._fate.choice(["relayer", *stack.miner_names, "redis"])
             process = stack.processes[name]
-            if name in stack.miner_names and len(stack.miner_names) > 1 and self._chance.random() < _FREEZES:
+            if name in stack.miner_names and len(stack.miner_names) > 1 and self._fate.random() < _FREEZES:
                 # Longer than a lease: it wakes up and believes that it still owns what others took over.
                 process.freeze(frozen=True)
                 self.book.kills[f"{name} frozen"] += 1
                 try:
-                    await asyncio.sleep(self._chance.uniform(1.0, 7.0))
+                    await asyncio.sleep(self._fate.uniform(1.0, 7.0))
                 finally:
                     process.freeze(frozen=False)
                 continue
@@ -279,8 +284,9 @@ class Conductor:
             self.book.kills[name] += 1
             if name == "redis" and self._options.lose_redis:
                 await asyncio.to_thread(stack.lose_redis_data)
-            await asyncio.sleep(self._chance.uniform(0.0, 0.8))
+            await asyncio.sleep(self._fate.uniform(0.0, 0.8))
             process.start()
+            await asyncio.to_thread(stack.await_part, name)
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -144,17 +144,37 @@ class Process:
             return ""
 
 
-def await_http(url: str, process: Process, seconds: float = 30.0) -> None:
-    """Waits until the URL answers 200; raises ConfigurationError with the process's last words."""
+def _await(answers: Callable[[], bool], process: Process, seconds: float) -> None:
+    """Waits until `answers`; raises ConfigurationError with the process's last words."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if not process.running:
             raise ConfigurationError(f"{process.name} ended at its start:\n{process.tail()}")
-        with contextlib.suppress(OSError), urlopen(url, timeout=1) as answer:  # noqa: S310 - loopback http
-            if answer.status == 200:
+        with contextlib.suppress(OSError):
+            if answers():
                 return
         time.sleep(0.1)
     raise ConfigurationError(f"{process.name} did not become ready within {seconds:g} s:\n{process.tail()}")
+
+
+def await_http(url: str, process: Process, seconds: float = 30.0) -> None:
+    """Waits until the URL answers 200; raises ConfigurationError with the process's last words."""
+
+    def answers() -> bool:
+        with urlopen(url, timeout=1) as answer:  # noqa: S310 - loopback http
+            return int(answer.status) == 200
+
+    _await(answers, process, seconds)
+
+
+def await_port(port: int, process: Process, seconds: float = 30.0) -> None:
+    """Waits until somebody listens; raises ConfigurationError with the process's last words."""
+
+    def answers() -> bool:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+
+    _await(answers, process, seconds)
 
 
 @dataclass(slots=True)
@@ -199,11 +219,20 @@ class Stack:
             self._add(name, [python, "-m", "miner", "--config", str(self.folder / f"{name}.json")])
         for process in self.processes.values():
             process.start()
-        await_http(self.url("backend") + "/health", self.processes["backend"])
-        await_http(self.url("rpc") + "/health", self.processes["localnet"])
-        for name in self.miner_names:
-            await_http(self.url(f"{name}-admin") + "/health", self.processes[name])
-        await_http(self.url("relayer") + "/ready", self.processes["relayer"])
+        for name in ("redis", "backend", "localnet", *self.miner_names, "relayer"):
+            self.await_part(name)
+
+    def await_part(self, name: str) -> None:
+        """Waits until a part answers; raises ConfigurationError with its last words."""
+        process = self.processes[name]
+        if name == "redis":
+            await_port(self.ports[name], process)
+        elif name in self.miner_names:
+            await_http(self.url(f"{name}-admin") + "/health", process)
+        elif name == "relayer":
+            await_http(self.url(name) + "/ready", process)
+        else:
+            await_http(self.url("rpc" if name == "localnet" else name) + "/health", process)
 
     @property
     def miner_names(self) -> list[str]:

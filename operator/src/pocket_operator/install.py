@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pocket_api.base import GROUP
+from pocket_api.base import API_VERSION, GROUP
 from pocket_operator import names
 from pocket_operator.canary import NAME as CANARY
 from pocket_operator.children.pods import CONTAINER_SECURITY, USER
-from pocket_operator.kinds import OPTIONAL_CHILDREN, WATCHED_CHILDREN
+from pocket_operator.kinds import HELD_NAMESPACES, OPTIONAL_CHILDREN, WATCHED_CHILDREN
 from pocket_operator.namespace_guard import HELD
 from pocket_operator.secrets import SEALING_PUBLIC, SEALING_SECRET
 
@@ -71,7 +71,9 @@ def own_rules() -> list[Object]:
         _rule("", ["secrets"], ["create"]),
         _rule("", ["secrets"], ["get", "update"], [SEALING_SECRET]),
         _rule("", ["configmaps"], ["create"]),
-        _rule("", ["configmaps"], ["get", "patch"], [SEALING_PUBLIC, CANARY, HELD]),
+        _rule("", ["configmaps"], ["get", "patch"], [SEALING_PUBLIC, CANARY]),
+        _rule(GROUP, [HELD_NAMESPACES.plural], ["create"]),
+        _rule(GROUP, [HELD_NAMESPACES.plural], ["get", "patch"], [HELD]),
     ]
 
 
@@ -139,21 +141,24 @@ def aggregated_roles(values: Values) -> list[Object]:
 def namespace_policy(values: Values) -> list[Object]:
     """A namespace is not deleted while the operator holds something in it: its miners would end at once.
 
-    It never stands in the way of anything else: without the operator's ConfigMap, or by mistake, deletions pass.
+    It never stands in the way of anything else: without the operator's list, or by mistake, deletions pass.
+    The list is of a kind of its own: of a ConfigMap the API server (1.34) keeps the copy that it had when the policy
+    was deleted, and looks at no newer one once the policy is made again.
     """
     group, name = "admissionregistration.k8s.io/v1", f"{NAME}-namespaces"
     escape = names.ANNOTATION_FORCE_DELETE
     forced = f"oldObject.metadata.?annotations[?'{escape}'].orValue('') == 'true'"
     said = (
-        "'namespace ' + request.name + ' has ' + params.data[request.name] + ' whose sessions may not be settled yet, "
-        "and its miners would end with it: delete those first and wait until they are gone. To lose what is open, "
+        "'namespace ' + request.name + ' has ' + params.spec.namespaces[request.name] + "
+        "' whose sessions may not be settled yet, and its miners would end with it: "
+        "delete those first and wait until they are gone. To lose what is open, "
         f"annotate the namespace with {escape}=true'"
     )
     policy = _named(
         group, "ValidatingAdmissionPolicy", name, values,
         spec={
             "failurePolicy": "Ignore",
-            "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+            "paramKind": {"apiVersion": API_VERSION, "kind": HELD_NAMESPACES.name},
             "matchConstraints": {
                 "resourceRules": [
                     {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["namespaces"]}
@@ -162,7 +167,7 @@ def namespace_policy(values: Values) -> list[Object]:
             "matchConditions": [{"name": "not-forced", "expression": f"!({forced})"}],
             "validations": [
                 {
-                    "expression": "!(request.name in params.?data.orValue({}))",
+                    "expression": "!(request.name in params.spec.?namespaces.orValue({}))",
                     "message": "RelayMiners and Suppliers of the namespace come first",
                     "messageExpression": said,
                 }

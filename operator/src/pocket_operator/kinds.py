@@ -5,6 +5,7 @@ from pocket_api.base import API_VERSION
 
 RELAY_MINERS = Kind(API_VERSION, "relayminers", "RelayMiner")
 SUPPLIERS = Kind(API_VERSION, "suppliers", "Supplier")
+HELD_NAMESPACES = Kind(API_VERSION, "heldnamespaces", "HeldNamespaces")
 PODS = Kind("v1", "pods", "Pod")
 SECRETS = Kind("v1", "secrets", "Secret")
 EVENTS = Kind("v1", "events", "Event")

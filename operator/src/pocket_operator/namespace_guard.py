@@ -1,7 +1,7 @@
 """Namespaces that must not be deleted yet: with a namespace Kubernetes ends all pods at once, the miners too.
 
-The operator keeps a ConfigMap of the namespaces in which it holds something; an admission policy of the cluster refuses
-their deletion (docs/fragile/draining.md). Nothing but the ConfigMap is ours to write.
+The operator keeps a list of the namespaces in which it holds something; an admission policy of the cluster refuses
+their deletion (docs/fragile/draining.md). Nothing but the list is ours to write.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from coordination.kube_api import KubeApi, KubeError
 from pocket_operator import names
-from pocket_operator.config_maps import publish
 from pocket_operator.draining import is_held
-from pocket_operator.kinds import RELAY_MINERS, SUPPLIERS
+from pocket_operator.kinds import HELD_NAMESPACES, RELAY_MINERS, SUPPLIERS
+from pocket_operator.published import publish
 from pocket_operator.store import Store
 
 _LOG = logging.getLogger("operator.namespaces")
@@ -39,7 +39,7 @@ def held(subjects: Mapping[str, Iterable[Object]], let_go: frozenset[str] = froz
 
 
 class NamespaceGuard:
-    """Writes the ConfigMap where it differs. One that cannot be written keeps nothing else from its work."""
+    """Writes the list where it differs. One that cannot be written keeps nothing else from its work."""
 
     def __init__(self, api: KubeApi, store: Store, namespace: str) -> None:
         self._api = api
@@ -51,7 +51,8 @@ class NamespaceGuard:
     async def refresh(self) -> None:
         """Looks and writes; raises KubeError."""
         async with self._writing:
-            await publish(self._api, self._namespace, HELD, self._held(), f"{names.FIELD_MANAGER}-held")
+            wanted = {"spec": {"namespaces": self._held()}}
+            await publish(self._api, HELD_NAMESPACES, (self._namespace, HELD), wanted, f"{names.FIELD_MANAGER}-held")
 
     async def hold(self) -> None:
         """Writes where it differs, or says why it could not: after finalizers came, so before a key is published."""

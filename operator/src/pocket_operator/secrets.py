@@ -9,8 +9,8 @@ from typing import Any
 
 from coordination.kube_api import Conflict, KubeApi
 from pocket_operator import names
-from pocket_operator.config_maps import publish
-from pocket_operator.kinds import SECRETS
+from pocket_operator.kinds import CONFIG_MAPS, SECRETS
+from pocket_operator.published import publish
 from pocket_operator.sealing import Controller, SealError, key_id
 from pocket_operator.snapshot import SecretView
 from pocket_operator.store import Key
@@ -106,7 +106,8 @@ class SealingKeys:
     async def _publish(self) -> None:
         public = base64.b64encode(self.controller.newest).decode()
         wanted = {"public-key": public, "key-id": key_id(self.controller.newest)}
-        await publish(self._api, self._namespace, SEALING_PUBLIC, wanted, names.FIELD_MANAGER)
+        place = (self._namespace, SEALING_PUBLIC)
+        await publish(self._api, CONFIG_MAPS, place, {"data": wanted}, names.FIELD_MANAGER)
 
 
 def _entry() -> dict[str, str]:
