@@ -2,8 +2,8 @@
 
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
@@ -14,7 +14,7 @@ from miner.audit import Audit
 from miner.fees import FeeBook
 from miner.mirror import Mirror
 from miner.sender import Prepared, Sender, SendError, in_packs
-from miner.sessions import TrackedSession
+from miner.sessions import RESEND_BLOCKS, TrackedSession, due
 from miner.tailing import Tailer
 from miner.trie_pool import SealedSet, TriePool
 from shannon.chain.model import Block
@@ -28,7 +28,6 @@ from shannon.transactions.refusals import Refusal
 from shannon.transactions.sizes import MAX_TRANSACTION_BYTES
 
 _LOG = logging.getLogger("miner.claims")
-_RESEND_BLOCKS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,6 @@ class ClaimDesk:
     tailer: Tailer
     fees: FeeBook
     max_transaction_bytes: int = MAX_TRANSACTION_BYTES
-    _sent: dict[str, int] = field(default_factory=dict)  # session id → height of the last sending
 
     async def seal_and_claim(
         self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams, *, mirror_only: bool = False
@@ -244,20 +242,17 @@ class ClaimDesk:
 
         Raises the first error when all have been tried.
         """
-        due = {
-            s.header.session_id: s for s in sessions
-            if block.height >= self._sent.get(s.header.session_id, -_RESEND_BLOCKS) + _RESEND_BLOCKS
-        }  # fmt: skip
+        waiting = {s.header.session_id: s for s in sessions if due(s.claim_sent, block.height)}
         failure: SendError | None = None
-        if not due.keys() <= self._sent.keys():
+        if any(session.claim_sent is None for session in waiting.values()):
             for raw, claimed in await self._signed_before(sessions[0].end, block):
-                same = [i for i in claimed if i in due and i not in self._sent]
+                same = [i for i in claimed if i in waiting and waiting[i].claim_sent is None]
                 try:
                     if same:
-                        await self._broadcast(raw, [due.pop(i) for i in same], block)
+                        await self._broadcast(raw, [waiting.pop(i) for i in same], block)
                 except SendError as error:
                     failure = failure or error
-        rows = [(session, session.seal.root) for session in due.values() if session.seal is not None]
+        rows = [(session, session.seal.root) for session in waiting.values() if session.seal is not None]
         try:
             await in_packs(
                 rows,
@@ -278,13 +273,13 @@ class ClaimDesk:
 
     async def _signed_before(self, end: int, block: Block) -> list[tuple[bytes, tuple[str, ...]]]:
         """Transactions that were signed with the seals of a session end and may still be included; their sessions."""
-        kept = self.audit.signed(self.supplier, end)
-        fresh = [group.tx_raw for group in kept if group.timeout_ns > block.time.nanoseconds]
-        if not fresh:
-            kept = await self._signed_in_redis(end)
-            fresh = [group.tx_raw for group in kept if group.timeout_ns > block.time.nanoseconds]
+
+        def fresh(groups: Iterable[SignedGroup]) -> list[bytes]:
+            return [group.tx_raw for group in groups if group.timeout_ns > block.time.nanoseconds]
+
         found = []
-        for raw in dict.fromkeys(fresh):
+        signed = fresh(self.audit.signed(self.supplier, end)) or fresh(await self._signed_in_redis(end))
+        for raw in dict.fromkeys(signed):
             try:
                 found.append((raw, contents(raw).claims))
             except DecodingError as error:
@@ -300,7 +295,7 @@ class ClaimDesk:
 
     async def _broadcast(self, raw: bytes, sessions: Sequence[TrackedSession], block: Block) -> None:
         for session in sessions:
-            self._sent[session.header.session_id] = block.height
+            session.claim_sent = block.height
         try:
             result = await self.sender.broadcast(raw)
         except SendError as error:
@@ -308,7 +303,7 @@ class ClaimDesk:
             if error.refusal in (Refusal.NEW_TIMESTAMP, Refusal.TOO_LARGE):
                 # What is signed anew may go out at the next block.
                 for session in sessions:
-                    self._sent[session.header.session_id] = block.height - _RESEND_BLOCKS
+                    session.claim_sent = block.height - RESEND_BLOCKS
             raise
         metrics.CLAIMS.labels("sent").inc(len(sessions))
         await self.fees.sent(self.store, raw)
@@ -316,7 +311,3 @@ class ClaimDesk:
             "claims sent", extra={"fields": {"supplier": self.supplier, "session_end": sessions[0].end,
                                              "claims": len(sessions), "tx": result.tx_hash, "height": block.height}}
         )  # fmt: skip
-
-    def forget(self, session_id: str) -> None:
-        """Drops what is known of a finished session."""
-        self._sent.pop(session_id, None)

@@ -9,7 +9,7 @@ from miner import metrics
 from miner.fees import FeeBook
 from miner.mirror import Mirror
 from miner.sender import Sender, SendError, in_packs
-from miner.sessions import TrackedSession
+from miner.sessions import TrackedSession, due
 from miner.trie_pool import TriePool
 from shannon.chain.client import ChainClient
 from shannon.chain.feed import BlockSource
@@ -23,7 +23,6 @@ from shannon.transactions.refusals import Refusal
 from shannon.transactions.sizes import MAX_TRANSACTION_BYTES
 
 _LOG = logging.getLogger("miner.proofs")
-_RESEND_BLOCKS = 2
 _Built = tuple[TrackedSession, Message]
 
 
@@ -51,7 +50,6 @@ class ProofDesk:
     fees: FeeBook
     store: SealStore
     max_transaction_bytes: int = MAX_TRANSACTION_BYTES
-    _sent: dict[str, int] = field(default_factory=dict)
     _seeds: dict[int, bytes] = field(default_factory=dict)
 
     async def seed_hash(self, height: int) -> bytes:
@@ -87,11 +85,8 @@ class ProofDesk:
 
         A bad one does not take the others with it. Raises the first error when all have been tried.
         """
-        due = [
-            s for s in sessions if block.height >= self._sent.get(s.header.session_id, -_RESEND_BLOCKS) + _RESEND_BLOCKS
-        ]
         built: list[_Built] = []
-        for session in due:
+        for session in (s for s in sessions if due(s.proof_sent, block.height)):
             message = await self._build(session)
             if message is not None:
                 built.append((session, message))
@@ -115,13 +110,13 @@ class ProofDesk:
         raw = sifted.prepared.signed.raw
         built = [row for position, row in enumerate(built) if position not in sifted.refused]
         for session, _ in built:
-            self._sent[session.header.session_id] = block.height
+            session.proof_sent = block.height
         try:
             result = await self.sender.broadcast(raw)
         except SendError as error:
             metrics.PROOFS.labels(error.refusal.name.lower()).inc(len(built))
             for session, _ in built:
-                self._sent.pop(session.header.session_id, None)
+                session.proof_sent = None
             raise
         metrics.PROOFS.labels("sent").inc(len(built))
         for session, _ in built:
@@ -150,7 +145,3 @@ class ProofDesk:
             )
             return None
         return submit_proof_message(self.supplier, session.header, proof)
-
-    def forget(self, session_id: str) -> None:
-        """Drops what is known of a finished session."""
-        self._sent.pop(session_id, None)

@@ -9,6 +9,13 @@ from shannon.relays.messages import SessionHeader
 from shannon.relays.wire import HEADER, decode
 from shannon.sessions.grid import SharedParams, Windows
 
+RESEND_BLOCKS = 2
+
+
+def due(sent_at: int | None, height: int) -> bool:
+    """Whether it is sent (again) at this height: what was sent has two blocks to get into one."""
+    return sent_at is None or height >= sent_at + RESEND_BLOCKS
+
 
 def header_of(raw: bytes) -> SessionHeader:
     """Session header from its canonical bytes; raises DecodingError."""
@@ -42,6 +49,8 @@ class TrackedSession:
     claim_seen: bool = False
     proof_seen: bool = False
     behind: bool = False  # the last read did not reach the end
+    claim_sent: int | None = None  # height of the last sending
+    proof_sent: int | None = None
     foreign: bool = False  # the claim on chain is of nobody that we know
     details: dict[str, object] = field(default_factory=dict)
 

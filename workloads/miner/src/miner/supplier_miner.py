@@ -378,8 +378,6 @@ class SupplierMiner:
             await self.store.forget_before(session.end - _TOMBSTONE_BLOCKS)
             self._forgotten = session.end
         self.mirror.remove(session.end, self.supplier, session_id)
-        self.claims.forget(session_id)
-        self.proofs.forget(session_id)
         self._finished[session_id] = session.end
         for old in [i for i, end in self._finished.items() if end < session.end - _TOMBSTONE_BLOCKS]:
             del self._finished[old]
