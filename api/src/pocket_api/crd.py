@@ -138,8 +138,8 @@ def _definition(
     named: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     spec = structural_schema(schemas[0])
-    status = {} if schemas[1] is None else {"status": _without_defaults(structural_schema(schemas[1]))}
-    subresources = {**{part: {} for part in status}, **({"scale": scale} if scale else {})}
+    status = {"status": _without_defaults(structural_schema(schemas[1]))} if schemas[1] else {}
+    subresources = {**({"status": {}} if status else {}), **({"scale": scale} if scale else {})}
     doc = f"{kind}: {spec['description']}"
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -183,25 +183,17 @@ def _definition(
     }
 
 
-def relay_miner_crd() -> dict[str, Any]:
-    """The RelayMiner kind."""
-    schemas = (RelayMinerSpec, RelayMinerStatus)
-    return _definition(
-        "RelayMiner", "relayminers", ["rm"], schemas, _RELAY_MINER_COLUMNS, scale=_SCALE, named=_NAME_RULE
-    )
-
-
-def supplier_crd() -> dict[str, Any]:
-    """The Supplier kind."""
-    return _definition("Supplier", "suppliers", ["sup"], (SupplierSpec, SupplierStatus), _SUPPLIER_COLUMNS)
-
-
-def held_namespaces_crd() -> dict[str, Any]:
-    """The HeldNamespaces kind: no short name and no category, as it is nothing that users make."""
-    return _definition("HeldNamespaces", "heldnamespaces", [], (HeldNamespacesSpec, None), [])
-
-
 def definitions() -> dict[str, dict[str, Any]]:
-    """All kinds by plural, as the files are named."""
-    found = (relay_miner_crd(), supplier_crd(), held_namespaces_crd())
+    """All kinds by plural, as the files are named.
+
+    HeldNamespaces has no short name and is in no category: it is nothing that users make.
+    """
+    relay_miner = (RelayMinerSpec, RelayMinerStatus)
+    found = (
+        _definition(
+            "RelayMiner", "relayminers", ["rm"], relay_miner, _RELAY_MINER_COLUMNS, scale=_SCALE, named=_NAME_RULE
+        ),
+        _definition("Supplier", "suppliers", ["sup"], (SupplierSpec, SupplierStatus), _SUPPLIER_COLUMNS),
+        _definition("HeldNamespaces", "heldnamespaces", [], (HeldNamespacesSpec, None), []),
+    )
     return {crd["spec"]["names"]["plural"]: crd for crd in found}
