@@ -19,15 +19,28 @@ class Node:
     def __init__(self):
         self.open, self.asked, self.most, self.now = asyncio.Event(), 0, 0, 0
         self.open.set()
+        self._arrivals = asyncio.Semaphore(0)
 
     async def gate(self, _):
         self.asked += 1
         self.now += 1
         self.most = max(self.most, self.now)
+        self._arrivals.release()
         try:
             await self.open.wait()
         finally:
             self.now -= 1
+
+    def shut(self):
+        """From now on questions wait."""
+        self.open.clear()
+        self._arrivals = asyncio.Semaphore(0)
+
+    async def arrived(self, number):
+        """Once so many questions were asked since it was shut."""
+        async with asyncio.timeout(10):
+            for _ in range(number):
+                await self._arrivals.acquire()
 
 
 async def outcome(admission, request):
@@ -50,14 +63,13 @@ def set_up():
 async def test_at_most_thirty_two_sessions_are_looked_up_at_once_and_known_ones_pass_by(set_up):
     admission, node, honest = set_up
     assert await outcome(admission, honest) is None
-    node.open.clear()
+    node.shut()
     strangers = [
         replace(honest, header=replace(honest.header, application_address=address(f"stranger {n}")))
         for n in range(1100)
     ]
     asked = [asyncio.create_task(outcome(admission, request)) for request in strangers]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await node.arrived(32)
     assert await outcome(admission, honest) is None, "its session and ring are known"
     refused = [task for task in asked if task.done()]
     assert len(refused) == 1100 - 1024
@@ -72,9 +84,9 @@ async def test_at_most_thirty_two_sessions_are_looked_up_at_once_and_known_ones_
 
 async def test_any_number_of_relays_of_one_new_session_are_one_question_and_none_is_refused(set_up):
     admission, node, honest = set_up
-    node.open.clear()
+    node.shut()
     tasks = [asyncio.create_task(outcome(admission, honest)) for _ in range(1000)]
-    await asyncio.sleep(0)
+    await node.arrived(1)
     for task in tasks[::2]:
         task.cancel()  # whoever leaves takes nobody with him
     node.open.set()
