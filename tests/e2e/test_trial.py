@@ -336,7 +336,7 @@ async def test_deleting_everything_in_the_middle_of_sessions_still_pays_every_re
 
 
 def test_uninstalling_leaves_nothing(installed):
-    """Last of all: CRDs, roles, namespace and all."""
+    """CRDs, roles, namespace and all; installed anew, it works as before."""
     kubectl = installed.kubectl
     kubectl("delete", "-f", "-", "--ignore-not-found", stdin=render(installed, ROOT / "manifests"))
     policies = "validatingadmissionpolicy,validatingadmissionpolicybinding"
