@@ -11,7 +11,7 @@ from pocket_api.manifests import load_manifests
 from relayctl.config_checks import check_keeping
 from shannon.chain.comet import CometClient
 from shannon.chain.model import Keeping
-from shannon.errors import ChainRefusal, ChainUnavailable
+from shannon.errors import ChainUnavailable, FailureClass
 
 TRIAL = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 
@@ -75,8 +75,9 @@ async def test_a_node_that_keeps_more_is_asked_after_one_that_refuses():
         comet = CometClient([pruned, archive], http)
         assert len(await comet.end_events(5, everything)) == 1
         assert comet._nodes.order() == [0, 1], "it answers: nothing is wrong with it"
-        with pytest.raises(ChainRefusal, match="lowest height is 100"):
+        with pytest.raises(ChainUnavailable, match="lowest height is 100") as caught:
             await CometClient([pruned, pruned], http).end_events(5, everything)
+        assert caught.value.failure is FailureClass.PRUNED_NODE
 
 
 async def test_a_node_tells_what_it_keeps():
@@ -104,5 +105,6 @@ async def test_a_node_tells_what_it_keeps():
 async def test_it_is_no_refusal_where_a_node_that_may_keep_more_is_away():
     async with node(lambda method, params: [PRUNED]) as pruned, aiohttp.ClientSession() as http:
         away = CometClient([pruned, type(pruned).parse("127.0.0.1:1", "http://127.0.0.1:1")], http)
-        with pytest.raises(ChainUnavailable, match="lowest height is 100"):
+        with pytest.raises(ChainUnavailable, match="lowest height is 100") as caught:
             await away.end_events(5, everything)
+        assert caught.value.failure is FailureClass.TRANSIENT

@@ -226,15 +226,15 @@ async def test_a_full_volume_stops_no_claim(alice):
     header = alice.header()
     await alice.record(alice.relays(header, 3))
     await alice.to(11)
-    desk, keep = alice.miner.claims, alice.audit.keep_seal
+    desk, keep = alice.miner.claims, alice.audit.keep_seals
 
     def full(*_):
         raise sqlite3.OperationalError("database or disk is full")
 
-    desk.audit.keep_seal = full
+    desk.audit.keep_seals = full
     await alice.to(14)
     assert alice.claim(header) is not None
-    desk.audit.keep_seal = keep
+    desk.audit.keep_seals = keep
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"
 

@@ -217,7 +217,7 @@ async def test_a_claim_with_other_leaves_is_a_strangers_neither_replaced_nor_pro
         root = alice.claim(header).root_hash
         await lost_seal(alice, other)
         await other.to(17)
-        assert other.miner.sessions[header.session_id].foreign
+        assert other.miner.sessions[header.session_id].conflicting
         assert other.claim(header).root_hash == root
         await other.to(21)
         outcome = other.outcomes()[header.session_id]
@@ -246,7 +246,7 @@ async def test_without_redis_nothing_is_sealed_that_the_chain_shows_as_claimed(a
             setattr(other.miner.store, name, away)
         session = other.miner.sessions[header.session_id]
         block = await other.comet.block()
-        await other.miner._seal_from_mirrors([session], block, await other.client.proof_params())
+        await other.miner._seal_from_volume([session], block, await other.client.proof_params())
         assert session.seal is None
         await alice.to(16)
         assert alice.claim(header).root_hash == slow_root(rows)

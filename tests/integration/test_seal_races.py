@@ -159,5 +159,5 @@ async def test_an_unfunded_operator_is_told_and_nothing_else_breaks(alice):
     await alice.record(alice.relays(header, 3))
     await alice.to(12)
     alice.chain.state.balances[alice.supplier] = 0
-    await alice.to(18)
+    await alice.to(22)
     assert alice.outcomes()[header.session_id]["outcome"] == "claim_missed"

@@ -53,7 +53,11 @@ async def test_without_the_small_answer_the_block_that_decides_on_proofs_is_read
     async def away(height=None):
         raise ChainUnavailable("the node's JSON-RPC is away")
 
-    monkeypatch.setattr(alice.miner.proofs, "blocks", type("Away", (), {"block": staticmethod(away)}))
+    async def nobody(height):
+        return {}
+
+    names = {"block": staticmethod(away), "hashes_by_node": staticmethod(nobody)}
+    monkeypatch.setattr(alice.miner.proofs, "blocks", type("Away", (), names))
     await alice.to(21)
     outcome = alice.outcomes()[header.session_id]
     assert (outcome["outcome"], outcome["details"]["proof_required"]) == ("settled", True)

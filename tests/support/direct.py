@@ -6,10 +6,13 @@ from google.protobuf.message import Message
 
 from localnet.chain import Chain
 from localnet.grpc_service import Abort, answer
-from shannon.chain.client import ChainClient, error_from_status
+from shannon.chain.answers import check_answer
+from shannon.chain.client import ChainClient, NodeAnswer
+from shannon.chain.failures import classify_rpc, error_from_status, error_of
 from shannon.chain.end_events import Wanted
 from shannon.chain.model import Block, Event
-from shannon.errors import ChainRefusal
+from shannon.claims.requirement import Claim
+from shannon.errors import ChainError, ChainUnavailable, DecodingError
 from shannon.pb import cosmos_base_tendermint_v1beta1_pb2 as comet_pb
 from shannon.transactions.build import Timestamp
 
@@ -30,7 +33,32 @@ class DirectChain(ChainClient):
         try:
             return answer(self._chain, method, request.SerializeToString(), str(height))[0]
         except Abort as abort:
-            raise error_from_status(method, abort.code, abort.text) from abort
+            raise error_from_status(method, abort.code, abort.text, self._chain.served_height) from abort
+
+    async def _call(self, method, request, response, height=0):
+        """What the client does with an answer that a node must not give."""
+        raw = await self._call_raw(method, request, height)
+        try:
+            check_answer(method, raw)
+        except DecodingError as error:
+            raise ChainUnavailable(str(error)) from error
+        return response.FromString(raw)
+
+    async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, NodeAnswer]:
+        """The one node that there is."""
+        try:
+            raw = await self._call_raw(method, request, height)
+            check_answer(method, raw)
+        except (ChainError, DecodingError) as error:
+            failed = error if isinstance(error, ChainError) else ChainUnavailable(str(error))
+            return {"direct": NodeAnswer(error=failed, height=failed.height)}
+        return {"direct": NodeAnswer(raw, height or self._chain.served_height)}
+
+    async def claims_by_node(self, supplier: str, height: int) -> dict[str, list[Claim] | ChainError]:
+        try:
+            return {"direct": await self.claims_of(supplier, height)}
+        except ChainError as error:
+            return {"direct": error}
 
 
 async def latest_over_grpc(client: ChainClient) -> int:
@@ -38,6 +66,11 @@ async def latest_over_grpc(client: ChainClient) -> int:
     method = "/cosmos.base.tendermint.v1beta1.Service/GetLatestBlock"
     answered = await client._call(method, comet_pb.GetLatestBlockRequest(), comet_pb.GetLatestBlockResponse)
     return answered.block.header.height
+
+
+def not_there(height: int, latest: int) -> ChainError:
+    text = f"height {height} must be less than or equal to the current blockchain height {latest}"
+    return error_of(classify_rpc(text), text)
 
 
 class DirectComet:
@@ -51,15 +84,25 @@ class DirectComet:
         await self._gate("commit")
         found = self._chain.blocks.get(height or self._chain.served_height)
         if found is None:
-            raise ChainRefusal(f"height {height} is not there yet")
+            raise not_there(height or 0, self._chain.height)
         return Block(found.height, found.hash, Timestamp(*divmod(found.time_ns, 10**9)))
 
     async def end_events(self, height: int, wanted: Wanted) -> tuple[Event, ...]:
         await self._gate("block_results")
         block = self._chain.blocks.get(height)
         if block is None:
-            raise ChainRefusal(f"height {height} is not there yet")
+            raise not_there(height, self._chain.height)
         return tuple(filter(wanted, block.end_events))
+
+
+    async def hashes_by_node(self, height: int) -> dict[str, bytes | ChainError]:
+        try:
+            return {"direct": (await self.block(height)).hash}
+        except ChainError as error:
+            return {"direct": error}
+
+    def forget_block(self, height: int) -> None:
+        """Nothing is kept."""
 
 
 class DirectSettlements:

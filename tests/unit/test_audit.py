@@ -22,7 +22,7 @@ def outcome(number, supplier="pokt1a"):
 
 def sealed(audit, number, supplier="pokt1a"):
     seal = Seal(f"session {number}", bytes(48), bytes(32), number * 10, 1)
-    audit.keep_seal(supplier, number * 10 - 5, seal, "")
+    audit.keep_seals(supplier, number * 10 - 5, [seal], "")
 
 
 def names(rows):

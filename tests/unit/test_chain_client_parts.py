@@ -1,15 +1,13 @@
 import asyncio
 import random
 
-import grpc
 import pytest
 
 from shannon.chain import convert
-from shannon.chain.client import error_from_status
 from shannon.chain.feed import Backoff, BlockFeed
 from shannon.chain.model import Block, ServiceConfig, Supplier
 from shannon.chain.nodes import Failover, NodeAddress
-from shannon.errors import ChainRefusal, ChainUnavailable, ConfigurationError, DecodingError, NotFound
+from shannon.errors import ChainRefusal, ChainUnavailable, ConfigurationError, DecodingError
 from shannon.pb import cosmos_base_v1beta1_pb2 as base_pb
 from shannon.pb import pocket_shared_pb2 as shared_pb
 from shannon.transactions.build import GasPrice, Timestamp
@@ -74,20 +72,6 @@ async def test_failover_names_every_cause_and_a_refusal_is_final():
         await Failover(["a"]).call("q", hang, 0.01)
     with pytest.raises(ChainUnavailable, match="deadline"):
         await Failover(["a"]).call("q", hang, 0)
-
-
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        (grpc.StatusCode.NOT_FOUND, NotFound),
-        (grpc.StatusCode.UNAVAILABLE, ChainUnavailable),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, ChainUnavailable),
-        (grpc.StatusCode.INTERNAL, ChainRefusal),
-        (grpc.StatusCode.UNIMPLEMENTED, ChainRefusal),
-    ],
-)
-def test_statuses_become_typed_errors(code, kind):
-    assert isinstance(error_from_status("/a/B", code, "text"), kind)
 
 
 class Source:

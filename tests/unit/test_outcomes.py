@@ -6,7 +6,7 @@ from ledger.seals import Seal
 from miner.gate import Terms
 from miner.outcomes import facts_of
 from miner.sessions import TrackedSession
-from shannon.claims.requirement import ProofRequirement
+from shannon.claims.requirement import Claim, ProofRequirement
 from shannon.relays.difficulty import BASE_TARGET
 from shannon.relays.messages import SessionHeader
 from shannon.sessions.grid import SharedParams
@@ -30,7 +30,7 @@ def session(*, sealed=False, terms=True, **more):
     (session(sealed=True), 7, {**KNOWN, "root": ROOT.hex(), "sealed_height": 13}),
     (session(sealed=True, terms=False), 0,
      {"relays": 3, "compute_units": 300, "root": ROOT.hex(), "sealed_height": 13}),
-    (session(claimed_root=ROOT), 9, {**KNOWN, "root": ROOT.hex()}),
+    (session(claim_on_chain=Claim("", HEADER, ROOT)), 9, {**KNOWN, "root": ROOT.hex()}),
     (session(requirement=ProofRequirement.NOT_REQUIRED), 0, {"proof_required": False}),
     (session(requirement=ProofRequirement.THRESHOLD), 0, {"proof_required": True}),
 ])  # fmt: skip

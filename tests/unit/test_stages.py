@@ -86,18 +86,18 @@ def test_the_stages_of_an_ordinary_session_in_order():
         assert decide(Facts(windows, sealed, claim, requirement), height) == Decision(stage, action)
 
 
-def test_a_missed_claim_is_known_one_block_after_the_window():
+@pytest.mark.parametrize("params", GRIDS, ids=range(len(GRIDS)))
+def test_no_session_is_concluded_before_its_settlement(params):
+    for windows, height, facts in every(params):
+        if height < windows.settlement:
+            assert decide(facts, height).action is not Action.CONCLUDE
+
+
+def test_a_claim_of_which_nobody_knows_is_proven_and_one_that_is_not_there_is_not():
     windows = Windows.after(10, SharedParams())
-    facts = Facts(windows, True, ClaimState.ABSENT, None)
-    assert decide(facts, 16).action is Action.NOTHING
-    assert decide(facts, 17) == Decision(Stage.SEALED, Action.CONCLUDE, "claim_missed")
-    assert decide(Facts(windows, False, ClaimState.ABSENT, None), 17).stage is Stage.CLAIMABLE
-
-
-def test_a_foreign_claim_is_lost_but_concluded_only_at_settlement():
-    facts = Facts(Windows.after(10, SharedParams()), True, ClaimState.FOREIGN, None)
-    assert decide(facts, 17) == Decision(Stage.CLAIMED, Action.NOTHING, "claim_lost")
-    assert decide(facts, 20) == Decision(Stage.CLAIMED, Action.CONCLUDE, "claim_lost")
+    assert decide(Facts(windows, True, ClaimState.UNKNOWN, None), 17).action is Action.SEND_PROOF
+    assert decide(Facts(windows, True, ClaimState.ABSENT, None), 17) == Decision(Stage.SEALED, Action.NOTHING)
+    assert decide(Facts(windows, True, ClaimState.FOREIGN, None), 17) == Decision(Stage.CLAIMED, Action.NOTHING)
 
 
 @pytest.mark.parametrize(("close", "after", "height"), [(4, 1, 13), (8, 1, 13), (4, 3, 13), (8, 99, 17), (1, 1, 12)])

@@ -9,7 +9,7 @@ from corpus import load
 from shannon.chain.comet import announced_height, block_of, keeping_of, latest_block_of, parse_time, result_of
 from shannon.chain.end_events import EndEvents
 from shannon.chain.model import Keeping
-from shannon.errors import ChainRefusal, DecodingError
+from shannon.errors import ChainError, DecodingError
 
 DATA = load("chain/cometbft")
 CALLS = {call["id"]: call for call in DATA["calls"]}
@@ -68,10 +68,10 @@ def test_settlements_are_among_them():
 
 
 @pytest.mark.parametrize("identifier", ["block-future", "block-zero", "post-unknown-method", "post-block-future"])
-def test_errors_are_refusals_with_the_useful_text(identifier):
+def test_errors_keep_the_useful_text(identifier):
     body = json.loads(CALLS[identifier]["body"])
     text = body["error"].get("data") or body["error"]["message"]
-    with pytest.raises(ChainRefusal) as caught:
+    with pytest.raises(ChainError) as caught:
         result_of(body)
     assert str(caught.value) == text
 

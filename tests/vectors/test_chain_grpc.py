@@ -7,9 +7,9 @@ import grpc.aio
 import pytest
 
 from corpus import load, unhex
-from shannon.chain.client import HEIGHT_HEADER, ChainClient, Unsupported
+from shannon.chain.client import HEIGHT_HEADER, ChainClient
 from shannon.chain.nodes import NodeAddress
-from shannon.errors import ChainRefusal, NotFound
+from shannon.errors import ChainRefusal, ChainUnavailable, NotFound, Unsupported
 from shannon.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from shannon.pb import pocket_application_pb2 as application_pb
 from shannon.pb import pocket_proof_pb2 as proof_pb
@@ -133,13 +133,13 @@ async def test_node_information_and_a_block(client):
     block = await client.block(int(recorded["block"]["header"]["height"]))
     assert str(block.height) == recorded["block"]["header"]["height"]
     assert block.hash == base64.b64decode(recorded["block_id"]["hash"])
-    with pytest.raises(ChainRefusal):
+    with pytest.raises(ChainUnavailable):
         await client.block(0)
 
 
 async def test_an_unknown_method_is_unsupported(client):
     with pytest.raises(Unsupported):
-        await client._call("/pocket.nothing.Query/Params", application_pb.QueryParamsRequest(), application_pb.Params)
+        await client._call("/pocket.proof.Query/NoSuchMethod", application_pb.QueryParamsRequest(), application_pb.Params)
 
 
 async def test_broadcast_answers_are_results_not_errors(client):

@@ -19,10 +19,12 @@ from redis.exceptions import RedisError
 
 from ledger.keys import Keys
 from ledger.once import Once
+from shannon.chain.answers import check_answer
 from shannon.chain.client import ChainClient
 from shannon.chain.model import Application, Session, Supplier
 from shannon.chain.nodes import NodeAddress
 from shannon.chain.standing import Standings
+from shannon.errors import DecodingError
 from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from shannon.pb import pocket_application_pb2 as application_pb
 from shannon.pb import pocket_proof_pb2 as proof_pb
@@ -138,7 +140,7 @@ class CachedChain(ChainClient):
 
     async def _ask(self, method: str, request: Message, question: bytes, lifetime: float, generation: int) -> bytes:
         key = self.shared_key((method, question))
-        answer = await self._from_redis(key)
+        answer = await self._from_redis(method, key)
         if answer is None:
             self.counters.chain += 1
             answer = await super()._call_raw(method, request)
@@ -179,12 +181,16 @@ class CachedChain(ChainClient):
         except (RedisError, OSError, TimeoutError):
             return
 
-    async def _from_redis(self, key: str) -> bytes | None:
+    async def _from_redis(self, method: str, key: str) -> bytes | None:
         try:
             answer = await self._redis.get(key)
         except (RedisError, OSError, TimeoutError):
             return None
         if not isinstance(answer, bytes):
+            return None
+        try:
+            check_answer(method, answer)
+        except DecodingError:
             return None
         self.counters.redis += 1
         return answer

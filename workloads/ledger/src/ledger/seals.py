@@ -115,6 +115,12 @@ class SealStore:
                 return
         raise Unfenced("Redis is lost again and again")
 
+    async def check_fence(self) -> None:
+        """Raise Fenced where another owner has a higher epoch; raises what Redis raises."""
+        known = int(_text(await self._redis.get(self._keys.fence(self._supplier)) or 0))
+        if known > self.epoch:
+            raise Fenced(f"another owner holds epoch {known}", known)
+
     async def raise_horizon(self, session_end: int, height: int) -> tuple[int, int]:
         """Sessions that ended by then and have no relay yet take none any more; what the horizon was, and what it is.
 

@@ -42,7 +42,7 @@ def _height(chain: Chain, params: dict[str, Any], *, uri: bool) -> int:
         text = f"height {height} must be less than or equal to the current blockchain height {chain.served_height}"
         raise RpcError(-32603, "Internal error", text)
     if height not in chain.blocks:
-        raise RpcError(-32603, "Internal error", f"height {height} is not available")
+        raise RpcError(-32603, "Internal error", f"height {height} is not available, lowest height is {height + 1}")
     return height
 
 

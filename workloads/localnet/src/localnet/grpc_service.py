@@ -188,6 +188,7 @@ def _all_claims(asked: Asked, request: proof_pb.QueryAllClaimsRequest) -> Messag
     answer = proof_pb.QueryAllClaimsResponse(claims=[encode.claim(c) for c in rows[start : start + limit]])
     if start + limit < len(rows):
         answer.pagination.next_key = (start + limit).to_bytes(8, "big")
+    answer.pagination.SetInParent()  # also where nothing is in it
     if not request.pagination.key:
         answer.pagination.total = len(rows)
     return answer
@@ -375,6 +376,11 @@ def answer(chain: Chain, method: str, request: bytes, height_text: str = "0") ->
     return handler(asked, message).SerializeToString(deterministic=True), asked.state.height
 
 
+def _is_about_the_state(abort: Abort) -> bool:
+    """Whether a query failed before there was a state to answer from: then no height is told."""
+    return "codespace sdk code" in abort.text or "unmarshalling" in abort.text
+
+
 class ChainService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
     """All methods of METHODS; anything else is UNIMPLEMENTED."""
 
@@ -389,9 +395,13 @@ class ChainService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
 
         async def respond(request: bytes, context: Any) -> bytes:
             metadata = {key.lower(): value for key, value in context.invocation_metadata()}
+            asked_height = str(metadata.get(_HEIGHT, "0"))
             try:
-                body, height = answer(self._chain, method, request, str(metadata.get(_HEIGHT, "0")))
+                body, height = answer(self._chain, method, request, asked_height)
             except Abort as abort:
+                if not _is_about_the_state(abort):
+                    answered = int(asked_height) or self._chain.served_height
+                    await context.send_initial_metadata(((_HEIGHT, str(answered)),))
                 await context.abort(abort.code, abort.text)
                 raise
             await context.send_initial_metadata(((_HEIGHT, str(height)),))

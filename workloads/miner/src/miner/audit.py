@@ -1,16 +1,20 @@
 """What lasts: the owner's epoch, seals, and one hash-chained outcome per session."""
 
+import contextlib
 import hashlib
 import json
+import logging
 import sqlite3
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ledger.seals import Seal, SignedGroup
-from shannon.errors import PocketError
+from shannon.errors import DecodingError, PocketError
 
+_LOG = logging.getLogger("miner.audit")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS seal (
@@ -65,6 +69,8 @@ class Audit:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+        # One connection, used by the event loop and by threads: a transaction must not be interleaved.
+        self._lock = threading.RLock()
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")
         self._database.executescript(_SCHEMA)
@@ -75,130 +81,160 @@ class Audit:
 
     def epoch(self, shard: int) -> int:
         """The highest epoch under which this volume's miner acted on a shard."""
-        row = self._database.execute("SELECT value FROM meta WHERE name=?", (f"epoch/{shard}",)).fetchone()
-        return int(row[0]) if row else 0
+        with self._lock:
+            row = self._database.execute("SELECT value FROM meta WHERE name=?", (f"epoch/{shard}",)).fetchone()
+            return int(row[0]) if row else 0
 
     def keep_epoch(self, shard: int, epoch: int) -> None:
         """Keeps the epoch of a shard before it is acted on."""
-        self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"epoch/{shard}", str(epoch)))
+        with self._lock:
+            self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"epoch/{shard}", str(epoch)))
 
-    def keep_seal(self, supplier: str, session_end: int, seal: Seal, signed: str) -> None:
-        """Keeps a seal before its claim is broadcast; an existing one is never replaced."""
-        self._database.execute(
-            "INSERT OR IGNORE INTO seal VALUES (?,?,?,?,?)",
-            (supplier, seal.session_id, session_end, seal.encode(), signed),
-        )
+    def keep_seals(self, supplier: str, session_end: int, seals: Iterable[Seal], signed: str) -> None:
+        """Keep seals before their claims are broadcast, in one step; existing ones are never replaced."""
+        rows = [(supplier, seal.session_id, session_end, seal.encode(), signed) for seal in seals]
+        with self._transaction():
+            self._database.executemany("INSERT OR IGNORE INTO seal VALUES (?,?,?,?,?)", rows)
 
     def seals(self, supplier: str) -> dict[str, tuple[int, Seal]]:
-        """Session id → (session end, seal) of sessions without outcome."""
-        rows = self._database.execute(
-            "SELECT session_id, session_end, seal FROM seal WHERE supplier=? AND NOT EXISTS "
-            "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id)",
-            (supplier,),
-        )
-        return {session_id: (end, Seal.decode(text)) for session_id, end, text in rows}
+        """Return session id → (session end, seal) of sessions without outcome, without those that cannot be read."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT session_id, session_end, seal FROM seal WHERE supplier=? AND NOT EXISTS "
+                "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id)",
+                (supplier,),
+            ).fetchall()
+        found = {}
+        for session_id, end, text in rows:
+            try:
+                found[session_id] = (int(end), Seal.decode(text))
+            except (DecodingError, ValueError) as error:
+                fields = {"supplier": supplier, "session": session_id, "error": str(error)}
+                _LOG.error("a seal on the volume is damaged and left out", extra={"fields": fields})
+        return found
 
     def all_seals(self) -> list[tuple[str, int, Seal, str]]:
         """(supplier, session end, seal, signed transaction) of every session without outcome."""
-        rows = self._database.execute(
-            "SELECT supplier, session_end, seal, signed FROM seal WHERE NOT EXISTS "
-            "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id) "
-            "ORDER BY session_end, supplier, session_id"
-        )
-        return [(supplier, int(end), Seal.decode(text), signed) for supplier, end, text, signed in rows]
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT supplier, session_end, seal, signed FROM seal WHERE NOT EXISTS "
+                "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id) "
+                "ORDER BY session_end, supplier, session_id"
+            )
+            return [(supplier, int(end), Seal.decode(text), signed) for supplier, end, text, signed in rows]
 
     def signed(self, supplier: str, session_end: int) -> list[SignedGroup]:
-        """Transactions signed for the seals of one session end, each once; none for seals taken over."""
-        rows = self._database.execute(
-            "SELECT DISTINCT signed FROM seal WHERE supplier=? AND session_end=? AND signed<>''",
-            (supplier, session_end),
-        )
-        return [SignedGroup.decode(text) for (text,) in rows]
+        """Return the transactions signed for the seals of one session end, each once; none for seals taken over."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT DISTINCT signed FROM seal WHERE supplier=? AND session_end=? AND signed<>''",
+                (supplier, session_end),
+            ).fetchall()
+        found = []
+        for (text,) in rows:
+            with contextlib.suppress(DecodingError):  # the same roots are signed anew
+                found.append(SignedGroup.decode(text))
+        return found
 
     def spend(self, supplier: str, tx_hash: str, what: str, upokt: Mapping[str, int]) -> int:
-        """Keeps what a transaction cost each session; how many upokt of it were not known before."""
+        """Keep what a transaction cost each session; return how many upokt of it were not known before."""
         new = 0
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             for session_id, amount in upokt.items():
                 row = (supplier, session_id, tx_hash, what, amount)
                 cursor = self._database.execute("INSERT OR IGNORE INTO cost VALUES (?,?,?,?,?)", row)
                 new += amount * cursor.rowcount
-            self._database.execute("COMMIT")
-        except BaseException:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
         return new
 
     def spent(self, supplier: str, session_id: str) -> int:
         """What a session without outcome has cost, upokt."""
-        row = self._database.execute(
-            "SELECT coalesce(sum(upokt), 0) FROM cost WHERE supplier=? AND session_id=?", (supplier, session_id)
-        ).fetchone()
-        return int(row[0])
+        with self._lock:
+            row = self._database.execute(
+                "SELECT coalesce(sum(upokt), 0) FROM cost WHERE supplier=? AND session_id=?", (supplier, session_id)
+            ).fetchone()
+            return int(row[0])
 
     def payments(self, supplier: str, session_id: str) -> list[tuple[str, str]]:
         """(what, hash) of the transactions that cost a session something."""
-        rows = self._database.execute(
-            "SELECT what, tx_hash FROM cost WHERE supplier=? AND session_id=? ORDER BY what, tx_hash",
-            (supplier, session_id),
-        )
-        return [(str(what), str(tx_hash)) for what, tx_hash in rows]
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT what, tx_hash FROM cost WHERE supplier=? AND session_id=? ORDER BY what, tx_hash",
+                (supplier, session_id),
+            )
+            return [(str(what), str(tx_hash)) for what, tx_hash in rows]
 
     def unspend(self, supplier: str, session_id: str, tx_hash: str) -> None:
         """Forgets what a transaction would have cost a session: it was never included."""
-        self._database.execute(
-            "DELETE FROM cost WHERE supplier=? AND session_id=? AND tx_hash=?", (supplier, session_id, tx_hash)
-        )
+        with self._lock:
+            self._database.execute(
+                "DELETE FROM cost WHERE supplier=? AND session_id=? AND tx_hash=?", (supplier, session_id, tx_hash)
+            )
 
     def record(self, outcome: Outcome) -> bool:
-        """Appends an outcome, which takes the costs with it; False when the session has one already."""
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            if self.outcome(outcome.supplier, outcome.session_id) is not None:
-                self._database.execute("ROLLBACK")
-                return False
-            row = self._database.execute(
-                "SELECT hash FROM (SELECT hash, number FROM outcome ORDER BY number DESC LIMIT 1) "
-                "UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1"
-            ).fetchone()
-            previous = row[0] if row else _FIRST
-            body = outcome.body()
-            self._database.execute(
-                "INSERT INTO outcome (supplier, session_id, body, previous, hash) VALUES (?,?,?,?,?)",
-                (outcome.supplier, outcome.session_id, body, previous, _link(previous, body)),
-            )
-            self._database.execute(
-                "DELETE FROM cost WHERE supplier=? AND session_id=?", (outcome.supplier, outcome.session_id)
-            )
-            self._database.execute("COMMIT")
-        except BaseException:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
-        return True
+        """Append an outcome; False when the session has one already."""
+        return bool(self.record_all([outcome]))
+
+    def record_all(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
+        """Append outcomes in one step, which takes their costs with it; return those of sessions that had none yet."""
+        added = []
+        with self._transaction():
+            for outcome in outcomes:
+                if self.outcome(outcome.supplier, outcome.session_id) is None:
+                    self._append(outcome)
+                    added.append(outcome)
+        return added
+
+    def _append(self, outcome: Outcome) -> None:
+        row = self._database.execute(
+            "SELECT hash FROM (SELECT hash, number FROM outcome ORDER BY number DESC LIMIT 1) "
+            "UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1"
+        ).fetchone()
+        previous = row[0] if row else _FIRST
+        body = outcome.body()
+        self._database.execute(
+            "INSERT INTO outcome (supplier, session_id, body, previous, hash) VALUES (?,?,?,?,?)",
+            (outcome.supplier, outcome.session_id, body, previous, _link(previous, body)),
+        )
+        self._database.execute(
+            "DELETE FROM cost WHERE supplier=? AND session_id=?", (outcome.supplier, outcome.session_id)
+        )
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """One step, also beside other threads."""
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
 
     def outcome(self, supplier: str, session_id: str) -> dict[str, Any] | None:
         """The recorded outcome."""
-        row = self._database.execute(
-            "SELECT body FROM outcome WHERE supplier=? AND session_id=?", (supplier, session_id)
-        ).fetchone()
-        return None if row is None else json.loads(row[0])
+        with self._lock:
+            row = self._database.execute(
+                "SELECT body FROM outcome WHERE supplier=? AND session_id=?", (supplier, session_id)
+            ).fetchone()
+            return None if row is None else json.loads(row[0])
 
     def ended(self, supplier: str, blocks: int) -> dict[str, int]:
         """Sessions with an outcome that ended within so many blocks of the latest one → session end height."""
-        rows = self._database.execute(
-            f"SELECT session_id, {_END} FROM outcome WHERE supplier=?1 AND {_END} >= "  # noqa: S608 - a constant
-            f"(SELECT max({_END}) FROM outcome WHERE supplier=?1) - ?2",
-            (supplier, blocks),
-        )
-        return {session_id: int(end) for session_id, end in rows}
+        with self._lock:
+            rows = self._database.execute(
+                f"SELECT session_id, {_END} FROM outcome WHERE supplier=?1 AND {_END} >= "  # noqa: S608 - a constant
+                f"(SELECT max({_END}) FROM outcome WHERE supplier=?1) - ?2",
+                (supplier, blocks),
+            )
+            return {session_id: int(end) for session_id, end in rows}
 
     def recent(self, number: int) -> list[dict[str, Any]]:
         """The last outcomes in order, as they lie there."""
-        rows = self._database.execute("SELECT body FROM outcome ORDER BY number DESC LIMIT ?", (number,)).fetchall()
-        return [json.loads(body) for (body,) in reversed(rows)]
+        with self._lock:
+            rows = self._database.execute("SELECT body FROM outcome ORDER BY number DESC LIMIT ?", (number,)).fetchall()
+            return [json.loads(body) for (body,) in reversed(rows)]
 
     def prune(self, below: int) -> int:
         """Forgets outcomes recorded below a height, oldest first, and the seals of what ended there; how many outcomes.
@@ -206,14 +242,13 @@ class Audit:
         The hash of the last one is kept, so that the rest still proves to follow it. At most a thousand a call.
         """
         database = self._database
-        database.execute("BEGIN IMMEDIATE")
-        try:
+        gone = 0
+        with self._transaction():
             database.execute(
                 "DELETE FROM seal WHERE session_end<? AND EXISTS "
                 "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id)",
                 (below,),
             )
-            gone = 0
             rows = database.execute(
                 "SELECT number, hash, json_extract(body, '$.height') FROM outcome ORDER BY number LIMIT ?",
                 (_PRUNED_AT_ONCE,),
@@ -224,11 +259,6 @@ class Audit:
                 database.execute("DELETE FROM outcome WHERE number=?", (number,))
                 database.execute("INSERT OR REPLACE INTO meta VALUES ('pruned', ?)", (link,))
                 gone += 1
-            database.execute("COMMIT")
-        except BaseException:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
         return gone
 
     def outcomes(self) -> list[dict[str, Any]]:
@@ -247,14 +277,16 @@ class Audit:
 
     def _rows(self, after: int) -> Iterator[tuple[dict[str, Any], str]]:
         """Outcomes with, where the chain of hashes is broken there, how."""
-        known = self._database.execute(
-            "SELECT hash FROM outcome WHERE number=? UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1",
-            (after,),
-        ).fetchone()
+        with self._lock:
+            known = self._database.execute(
+                "SELECT hash FROM outcome WHERE number=? UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1",
+                (after,),
+            ).fetchone()
+            rows = self._database.execute(
+                "SELECT number, body, previous, hash FROM outcome WHERE number>? ORDER BY number", (after,)
+            ).fetchall()
         previous = known[0] if known else _FIRST
-        for number, body, before, link in self._database.execute(
-            "SELECT number, body, previous, hash FROM outcome WHERE number>? ORDER BY number", (after,)
-        ):
+        for number, body, before, link in rows:
             broken = before != previous or link != _link(previous, body)
             previous = link
             text = f"audit entry {number} was altered, or one before it is missing" if broken else ""
@@ -262,19 +294,22 @@ class Audit:
 
     def summary(self) -> tuple[int, Mapping[str, Any]]:
         """What was kept of outcomes up to a number; (0, nothing) at first."""
-        row = self._database.execute("SELECT value FROM meta WHERE name='summary'").fetchone()
-        try:
-            kept = json.loads(row[0]) if row else {}
-            return int(kept.get("number", 0)), dict(kept.get("suppliers", {}))
-        except (ValueError, TypeError, AttributeError):
-            return 0, {}
+        with self._lock:
+            row = self._database.execute("SELECT value FROM meta WHERE name='summary'").fetchone()
+            try:
+                kept = json.loads(row[0]) if row else {}
+                return int(kept.get("number", 0)), dict(kept.get("suppliers", {}))
+            except (ValueError, TypeError, AttributeError):
+                return 0, {}
 
     def keep_summary(self, number: int, suppliers: Mapping[str, Any]) -> None:
         """Keeps what outcomes up to a number come to: it outlives them, and a start reads the later ones only."""
-        text = json.dumps({"number": number, "suppliers": dict(suppliers)})
-        self._database.execute("INSERT OR REPLACE INTO meta VALUES ('summary', ?)", (text,))
+        with self._lock:
+            text = json.dumps({"number": number, "suppliers": dict(suppliers)})
+            self._database.execute("INSERT OR REPLACE INTO meta VALUES ('summary', ?)", (text,))
 
     def last_number(self) -> int:
         """The number of the last outcome."""
-        row = self._database.execute("SELECT seq FROM sqlite_sequence WHERE name='outcome'").fetchone()
-        return int(row[0]) if row else 0
+        with self._lock:
+            row = self._database.execute("SELECT seq FROM sqlite_sequence WHERE name='outcome'").fetchone()
+            return int(row[0]) if row else 0

@@ -1,33 +1,40 @@
 """Claims of one supplier: seal, then broadcast nothing but the seal (docs/fragile/seal.md)."""
 
+import asyncio
+import enum
 import logging
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from redis.exceptions import RedisError
 
-from ledger.errors import Fenced, LedgerError, StaleView
+from ledger.errors import Fenced, LedgerError, LedgerUnavailable, StaleView
 from ledger.seals import Seal, SealStore, SignedGroup
 from miner import metrics
 from miner.audit import Audit
+from miner.damage import damage_of
 from miner.fees import FeeBook
 from miner.mirror import Mirror
 from miner.sender import Prepared, Sender, SendError, in_packs
-from miner.sessions import RESEND_BLOCKS, TrackedSession, due
+from miner.sessions import Skip, TrackedSession
+from miner.submission import Attempts, Resend, Submission, highest_gas_factor, resend
 from miner.tailing import Tailer
 from miner.trie_pool import SealedSet, TriePool
-from shannon.chain.model import Block
+from shannon.chain.model import Block, TransactionResult
 from shannon.claims.amounts import Price, claimed_upokt
 from shannon.claims.requirement import ProofParams
-from shannon.errors import DecodingError
+from shannon.errors import ChainError, DecodingError, PocketError
 from shannon.smst.digest import Root
-from shannon.transactions.build import Message, create_claim_message
+from shannon.transactions.build import Message, create_claim_message, transaction_hash
 from shannon.transactions.contents import contents
 from shannon.transactions.refusals import Refusal
 from shannon.transactions.sizes import MAX_TRANSACTION_BYTES
 
 _LOG = logging.getLogger("miner.claims")
+_LAST_BLOCKS: Final = 2  # of a window: there is no later block to wait for
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +59,21 @@ def viability(root: bytes, target_hash: bytes, price: Price, proof: ProofParams,
     return Viability(claimed, fees_upokt, probability * proof.proof_submission_fee_upokt)
 
 
-def claim_problem(root: Root, compute_units_per_relay: int) -> str | None:
+def claim_problem(root: Root, compute_units_per_relay: int) -> Skip | None:
     """Why a root must not be claimed; one leaf of another weight kills the claim, an empty one is refused."""
     if root.count == 0:
-        return "empty"
+        return Skip.EMPTY
     if root.total != root.count * compute_units_per_relay:
-        return "compute_units_mismatch"
+        return Skip.UNITS_MISMATCH
     return None
+
+
+class SealSource(enum.Enum):
+    """From what a session is sealed."""
+
+    STREAM = "stream"  # all that Redis holds, read to its end
+    VOLUME_AND_STREAM = "volume and stream"  # as far as the volume took it; the seal is kept in Redis
+    VOLUME = "volume"  # what is on the volume; the seal is kept there
 
 
 @dataclass(slots=True)
@@ -74,79 +89,116 @@ class ClaimDesk:
     tailer: Tailer
     fees: FeeBook
     max_transaction_bytes: int = MAX_TRANSACTION_BYTES
+    latest_height: Callable[[], int] = lambda: 0
+    """The latest height that is known; the block that is being decided may be older."""
 
     async def seal_and_claim(
-        self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams, *, mirror_only: bool = False
-    ) -> None:
-        """Closes, reads to the end, seals and sends the claims of sessions with one end height.
+        self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams, *,
+        source: SealSource = SealSource.STREAM,
+    ) -> None:  # fmt: skip
+        """Close, read to the end, seal and send the claims of sessions with one end height.
 
-        `mirror_only` seals what is mirrored, for a Redis that is away when the window closes; the seal then
-        lies on the volume and is put back into Redis later. Raises what Redis and the chain raise; every
-        step can be repeated from the start.
+        A session that fails keeps to itself and comes again at the next block. Raises what Redis and the chain raise
+        for all of them; every step can be repeated from the start.
         """
         end = sessions[0].end
-        by_id = {s.header.session_id: s for s in sessions}
-        last_ids = {} if mirror_only else await self._close_and_read(by_id, end)
-        sets = {i: await self.pool.root(self.mirror.path(end), self.supplier, i) for i in by_id}
+        by_id = {s.session_id: s for s in sessions}
+        last_ids: dict[str, str] = {}
+        if source is not SealSource.VOLUME:
+            last_ids = await self._close_and_read(by_id, end, to_the_end=source is SealSource.STREAM)
+            by_id = {i: session for i, session in by_id.items() if i in last_ids}
+        sets = await self._sets(by_id, end)
         rows = [(by_id[i], sets[i]) for i in self._worthy(by_id, sets, proof)]
         await in_packs(
             rows, lambda row: self._message(row[0], row[1].root), self.max_transaction_bytes,
-            lambda pack: self._seal(pack, last_ids, block, mirror_only=mirror_only),
+            lambda pack: self._seal(pack, last_ids, block, source),
         )  # fmt: skip
 
+    async def _sets(self, by_id: Mapping[str, TrackedSession], end: int) -> dict[str, SealedSet]:
+        """Compute the roots; a session whose trie cannot be built is left out, this time."""
+        sets = {}
+        for session_id in by_id:
+            try:
+                sets[session_id] = await self.pool.root(self.mirror.path(end), self.supplier, session_id)
+            except (PocketError, OSError, sqlite3.Error, ValueError) as error:
+                if damage_of(error) is not None:
+                    raise
+                metrics.ERRORS.labels("trie").inc()
+                fields = {"supplier": self.supplier, "session": session_id, "error": str(error)}
+                _LOG.error("the trie of a session cannot be built, trying again", extra={"fields": fields})
+        return sets
+
     async def _seal(
-        self, rows: Sequence[tuple[TrackedSession, SealedSet]], last_ids: Mapping[str, str], block: Block, *,
-        mirror_only: bool,
+        self, rows: Sequence[tuple[TrackedSession, SealedSet]], last_ids: Mapping[str, str], block: Block,
+        source: SealSource,
     ) -> None:  # fmt: skip
         """Seals and sends what goes into one transaction. Raises SendError and what Redis raises."""
         prepared, sessions = await self._prepare([(session, found.root) for session, found in rows], block)
         if prepared is None:
             return
-        sets, end = {session.header.session_id: found for session, found in rows}, sessions[0].end
-        ids = [session.header.session_id for session in sessions]
+        sets, end = {session.session_id: found for session, found in rows}, sessions[0].end
+        ids = [session.session_id for session in sessions]
         seals = [Seal(i, sets[i].root, sets[i].leaf_digest, block.height, self.store.epoch) for i in ids]
         signed = SignedGroup(prepared.signed.raw, prepared.timeout.nanoseconds, block.height)
-        if not mirror_only and not await self._store(seals, last_ids, f"{end}/claim/{ids[0][:16]}", signed):
+        on_volume = source is SealSource.VOLUME
+        if not on_volume and not await self._store(seals, last_ids, f"{end}/claim/{ids[0][:16]}", signed):
             # Sealed before, by a predecessor: its seals count, not ours.
-            await self.load_seals({session.header.session_id: session for session, _ in rows})
+            await self.load_seals({session.session_id: session for session, _ in rows})
             return
+        await self._keep(seals, end, signed.encode(), needed=on_volume)
         for session, seal in zip(sessions, seals, strict=True):
-            self._keep(seal, end, signed.encode(), needed=mirror_only)
             session.seal = seal
-        await self._broadcast(signed.tx_raw, sessions, block)
+        await self._broadcast(signed.tx_raw, sessions, block, signed.timeout_ns)
 
-    def _keep(self, seal: Seal, end: int, signed: str, *, needed: bool) -> None:
-        """Keeps a seal on the volume. A full volume stops no claim whose seal is in Redis; raises where it is not."""
+    async def _keep(self, seals: Sequence[Seal], end: int, signed: str, *, needed: bool) -> None:
+        """Keeps seals on the volume. A full volume stops no claim whose seal is in Redis; raises where it is not."""
         try:
-            self.audit.keep_seal(self.supplier, end, seal, signed)
+            await asyncio.to_thread(self.audit.keep_seals, self.supplier, end, seals, signed)
         except sqlite3.Error as error:
             if needed:
                 raise
             metrics.ERRORS.labels("volume").inc()
-            _LOG.error("the volume took no seal: %s. Free space on it.", error)
+            _LOG.error("cannot save the seals to disk: %s. Free up space on the miner's volume.", error)
 
     async def _store(self, seals: list[Seal], last_ids: Mapping[str, str], group: str, signed: SignedGroup) -> bool:
         """Whether the seals are ours; raises StaleView, Fenced and what Redis raises."""
         try:
             await self.store.seal(seals, last_ids, group, signed)
-        except (StaleView, Fenced):  # Unfenced among them
+        except (StaleView, Fenced, LedgerUnavailable):  # Unfenced among them
             raise
         except LedgerError:
             return False
         return True
 
-    async def _close_and_read(self, by_id: Mapping[str, TrackedSession], end: int) -> dict[str, str]:
-        """Closes the sessions and mirrors their streams to the end; raises StaleView where that did not work."""
+    async def _close_and_read(
+        self, by_id: Mapping[str, TrackedSession], end: int, *, to_the_end: bool = True
+    ) -> dict[str, str]:
+        """Close the sessions and copy their streams to the end; return the last entries of those that are whole.
+
+        Those that are behind come again at the next block. Raises StaleView where none is whole.
+        """
         last_ids = await self.store.close(dict.fromkeys(by_id, end))
-        while any(last_ids[i] != "0-0" and s.position != last_ids[i] for i, s in by_id.items()):
-            if not await self.tailer.tail_once():
-                break
-        if behind := [i for i, s in by_id.items() if last_ids[i] != "0-0" and s.position != last_ids[i]]:
-            raise StaleView(f"{len(behind)} sessions are not read to their end")
-        return last_ids
+
+        def behind() -> list[str]:
+            return [i for i, s in by_id.items() if last_ids[i] != "0-0" and s.position != last_ids[i]]
+
+        try:
+            while behind():
+                if not await self.tailer.tail_once():
+                    break
+        except sqlite3.Error as error:
+            if to_the_end or damage_of(error) is not None:
+                raise
+            _LOG.error("sealing what the volume took of a session: %s. Free up space on the miner's volume.", error)
+        if not to_the_end:
+            return last_ids
+        late = behind()
+        if late and len(late) == len(by_id):
+            raise StaleView(f"{len(late)} sessions are not read to their end")
+        return {i: last for i, last in last_ids.items() if i not in late}
 
     async def _prepare(
-        self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block
+        self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block, gas_factor: float = 1.0
     ) -> tuple[Prepared | None, list[TrackedSession]]:
         """The signed claims of roots with one session end, and whose they are. Raises SendError.
 
@@ -156,8 +208,9 @@ class ClaimDesk:
             return None, []
         windows = rows[0][0].windows
         close = windows.claim_close if windows else block.height + 2
-        sifted = await self.sender.sift([self._message(session, root) for session, root in rows], block, close)
         sessions = [session for session, _ in rows]
+        messages = [self._message(session, root) for session, root in rows]
+        sifted = await self.sender.sift(messages, block, close, gas_factor)
         for position, error in sifted.refused.items():
             sessions[position].details["refusal"] = str(error)[:300]
             metrics.CLAIMS.labels(error.refusal.name.lower()).inc()
@@ -169,20 +222,21 @@ class ClaimDesk:
     def _worthy(
         self, by_id: Mapping[str, TrackedSession], sets: Mapping[str, SealedSet], proof: ProofParams
     ) -> list[str]:
+        """Decide which are claimed; the others say why not, and are decided again at the next block."""
         worthy = []
         fees = self.fees.estimate_upokt()
-        for session_id, session in by_id.items():
+        for session_id, found in sets.items():
+            session = by_id[session_id]
             if session.terms is None or session.params is None:
                 continue
-            root = sets[session_id].root
-            problem = claim_problem(Root(root), session.terms.compute_units_per_relay)
-            if problem:
-                session.lost = "empty" if problem == "empty" else "forfeited"
-                session.details["reason"] = problem
+            session.skip = claim_problem(Root(found.root), session.terms.compute_units_per_relay)
+            if session.skip is not None:
+                session.details["reason"] = session.skip.value
                 continue
-            costs = viability(root, session.terms.target_hash, Price.of(session.params), proof, fees)
+            session.details.pop("reason", None)
+            costs = viability(found.root, session.terms.target_hash, Price.of(session.params), proof, fees)
             if not costs.viable:
-                session.lost = "unprofitable"
+                session.skip = Skip.UNPROFITABLE
                 session.details.update(expected_fees_upokt=costs.fees_upokt, proof_cost_upokt=costs.proof_cost_upokt)
                 continue
             worthy.append(session_id)
@@ -193,40 +247,50 @@ class ClaimDesk:
 
     async def learn_seals(self, seals: Mapping[str, tuple[int, Seal]]) -> None:
         """Keeps what peers had sealed, so that nothing else is ever claimed for these sessions."""
-        known = self.audit.seals(self.supplier)
+        known = await asyncio.to_thread(self.audit.seals, self.supplier)
         for session_id, (end, seal) in seals.items():
-            if session_id not in known and self.audit.outcome(self.supplier, session_id) is None:
-                self._keep(seal, end, "", needed=False)
+            ended = await asyncio.to_thread(self.audit.outcome, self.supplier, session_id)
+            if session_id in known or ended is not None:
+                continue
+            await self._keep([seal], end, "", needed=False)
 
     async def adopt(self, session: TrackedSession, block: Block) -> None:
         """A claim on chain that no seal is known of: ours if our leaves have its root, a stranger's otherwise.
 
         A stranger's claim is neither replaced nor proven. Raises what Redis raises.
         """
-        session_id, end = session.header.session_id, session.end
+        session_id, end = session.session_id, session.end
         await self._close_and_read({session_id: session}, end)
         found = await self.pool.root(self.mirror.path(end), self.supplier, session_id)
         if found.root != session.claimed_root:
-            session.foreign = True
-            metrics.FOREIGN.inc()
+            if not session.conflicting:
+                metrics.FOREIGN.inc()
+                _LOG.error(
+                    "a claim on chain has a root that is not ours: does another miner use this supplier's key?",
+                    extra={"fields": {"supplier": self.supplier, "session": session_id, "height": block.height}},
+                )
             session.details["foreign_root"] = session.claimed_root.hex()
-            _LOG.error(
-                "a claim on chain has a root that is not ours: does another miner use this supplier's key?",
-                extra={"fields": {"supplier": self.supplier, "session": session_id, "height": block.height}},
-            )
+            session.conflicting = True
             return
+        session.conflicting = False
+        session.details.pop("foreign_root", None)
         seal = Seal(session_id, found.root, found.leaf_digest, block.height, self.store.epoch)
         await self.store.restore({session_id: seal}, {session_id: end})
-        self._keep(seal, end, "", needed=False)
+        await self._keep([seal], end, "", needed=False)
         session.seal = seal
         _LOG.info("claim adopted", extra={"fields": {"supplier": self.supplier, "session": session_id}})
 
-    async def load_seals(self, sessions: Mapping[str, TrackedSession]) -> None:
-        """Takes over existing seals, from Redis and from the mirror; Redis gets back what it lost."""
-        kept = self.audit.seals(self.supplier)
+    async def load_own_seals(self, sessions: Mapping[str, TrackedSession]) -> dict[str, tuple[int, Seal]]:
+        """Take over the seals that the volume holds; return them."""
+        kept = await asyncio.to_thread(self.audit.seals, self.supplier)
         for session_id, (_, seal) in kept.items():
             if session_id in sessions:
                 sessions[session_id].seal = seal
+        return kept
+
+    async def load_seals(self, sessions: Mapping[str, TrackedSession]) -> None:
+        """Takes over existing seals, from Redis and from the mirror; Redis gets back what it lost."""
+        kept = await self.load_own_seals(sessions)
         seals = await self.store.load()
         missing = {i: seal for i, (_, seal) in kept.items() if i not in seals and i in sessions}
         if missing:
@@ -235,79 +299,150 @@ class ClaimDesk:
             session = sessions.get(session_id)
             if session is not None and session.seal is None:
                 session.seal = seal
-                self._keep(seal, session.end, "", needed=False)
+                await self._keep([seal], session.end, "", needed=False)
 
     async def send_again(self, sessions: Sequence[TrackedSession], block: Block) -> None:
-        """Sends sealed claims that the chain does not show: the same bytes first, then the same roots signed anew.
+        """Send sealed claims that the chain does not show: the same bytes first, then the same roots signed anew.
 
         Raises the first error when all have been tried.
         """
-        waiting = {s.header.session_id: s for s in sessions if due(s.claim_sent, block.height)}
-        failure: SendError | None = None
-        if any(session.claim_sent is None for session in waiting.values()):
-            for raw, claimed in await self._signed_before(sessions[0].end, block):
-                same = [i for i in claimed if i in waiting and waiting[i].claim_sent is None]
-                try:
-                    if same:
-                        await self._broadcast(raw, [waiting.pop(i) for i in same], block)
-                except SendError as error:
-                    failure = failure or error
-        rows = [(session, session.seal.root) for session in waiting.values() if session.seal is not None]
+        await self._take_over(sessions, block)
+        results = await self._results(sessions)
+        same, anew, attempts = [], [], {}
+        for session in sessions:
+            result = results.get(session.claim.tx_hash) if session.claim is not None else None
+            step = resend(session.claim, block.height, block.time.nanoseconds, result)
+            if step is Resend.SAME_BYTES:
+                same.append(session)
+            elif step is Resend.NEW_BYTES:
+                anew.append(session)
+                attempts[session.session_id] = (
+                    session.claim_attempts if session.claim is None
+                    else session.claim_attempts.next(result, shared=len(sessions) > 1)
+                )  # fmt: skip
+        failure = await self._send_same_bytes(same, block)
+        for session in same:
+            # Bytes that nodes have had for long, and that no block took, will not get into one.
+            known = session.claim is not None and session.claim.known_before
+            if known and resend(session.claim, block.height, block.time.nanoseconds, None) is Resend.NEW_BYTES:
+                anew.append(session)
+                attempts[session.session_id] = session.claim_attempts.next(shared=len(sessions) > 1)
         try:
+            anew = await self._still_missing(anew, block)
             await in_packs(
-                rows,
+                [(session, session.seal.root) for session in anew if session.seal is not None],
                 lambda row: self._message(*row),
                 self.max_transaction_bytes,
-                lambda pack: self._resend(pack, block),
+                lambda pack: self._resend(pack, block, attempts),
+                lambda row: attempts[row[0].session_id].alone,
             )
         except SendError as error:
             failure = failure or error
         if failure is not None:
             raise failure
 
-    async def _resend(self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block) -> None:
-        prepared, good = await self._prepare(rows, block)
-        if prepared is not None:
-            metrics.CLAIMS.labels("resent").inc(len(good))
-            await self._broadcast(prepared.signed.raw, good, block)
+    async def _still_missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
+        """Ask the chain as of now before a second fee is paid; return those whose claim is not there.
 
-    async def _signed_before(self, end: int, block: Block) -> list[tuple[bytes, tuple[str, ...]]]:
-        """Transactions that were signed with the seals of a session end and may still be included; their sessions."""
+        Where nobody answers, a claim that was sent before waits for the next block while there is one.
+        """
+        if all(session.claim is None for session in sessions):
+            return list(sessions)
+        windows = sessions[0].windows
+        try:
+            claimed = {claim.header.session_id: claim.root_hash for claim in await self.sender.claims_now()}
+        except (ChainError, DecodingError, TimeoutError):
+            last = windows is not None and windows.claim_close - block.height <= _LAST_BLOCKS
+            return [session for session in sessions if last or session.claim is None]
+        return [s for s in sessions if s.seal is None or claimed.get(s.session_id) != s.seal.root]
 
-        def fresh(groups: Iterable[SignedGroup]) -> list[bytes]:
-            return [group.tx_raw for group in groups if group.timeout_ns > block.time.nanoseconds]
+    async def _results(self, sessions: Sequence[TrackedSession]) -> dict[str, TransactionResult]:
+        """Ask what became of the transactions that had a block's time to be included."""
+        hashes = {s.claim.tx_hash for s in sessions if s.claim is not None and s.claim.accepted}
+        rows = [(tx_hash, await self.sender.result_of(tx_hash)) for tx_hash in sorted(hashes)]
+        return {tx_hash: result for tx_hash, result in rows if result is not None}
 
-        found = []
-        signed = fresh(self.audit.signed(self.supplier, end)) or fresh(await self._signed_in_redis(end))
-        for raw in dict.fromkeys(signed):
+    async def _take_over(self, sessions: Sequence[TrackedSession], block: Block) -> None:
+        """Take what was signed with the seals, by us before a restart or by a predecessor, as what is to be sent."""
+        waiting = {s.session_id: s for s in sessions if s.claim is None and not s.claim_attempts.number}
+        if not waiting:
+            return
+        groups = await asyncio.to_thread(self.audit.signed, self.supplier, sessions[0].end)
+        fresh = [group for group in groups if group.timeout_ns > block.time.nanoseconds]
+        if not fresh:
+            groups = await self._signed_in_redis(sessions[0].end)
+            fresh = [group for group in groups if group.timeout_ns > block.time.nanoseconds]
+        for group in fresh:
             try:
-                found.append((raw, contents(raw).claims))
+                found = contents(group.tx_raw)
             except DecodingError as error:
                 _LOG.error("claims that were signed before are signed anew: %s", error)
-        return found
+                continue
+            for session_id in found.claims:
+                if session_id in waiting:
+                    submission = Submission(group.tx_raw, found.tx_hash, group.height, group.timeout_ns)
+                    waiting.pop(session_id).claim = submission
+
+    async def _send_same_bytes(self, sessions: Sequence[TrackedSession], block: Block) -> SendError | None:
+        """Hand over again what was signed before; return the first error."""
+        failure: SendError | None = None
+        by_raw: dict[bytes, list[TrackedSession]] = defaultdict(list)
+        for session in sessions:
+            if session.claim is not None:
+                by_raw[session.claim.raw].append(session)
+        for raw, group in by_raw.items():
+            try:
+                await self._broadcast(raw, group, block)
+            except SendError as error:
+                failure = failure or error
+        return failure
+
+    async def _resend(
+        self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block, attempts: Mapping[str, Attempts]
+    ) -> None:
+        factor = highest_gas_factor([attempts[session.session_id] for session, _ in rows])
+        prepared, good = await self._prepare(rows, block, factor)
+        if prepared is None:
+            return
+        for session in good:
+            session.claim_attempts = attempts[session.session_id]
+            session.claim = None
+            if session.claim_attempts.failed:
+                session.details["refusal"] = session.claim_attempts.failed
+        metrics.CLAIMS.labels("resent").inc(len(good))
+        await self._broadcast(prepared.signed.raw, good, block, prepared.timeout.nanoseconds)
 
     async def _signed_in_redis(self, end: int) -> list[SignedGroup]:
         """What a predecessor signed; nothing while Redis is away: the same roots are then signed anew."""
         try:
             return await self.store.signed(end)
-        except (RedisError, OSError, TimeoutError):
+        except (RedisError, OSError, TimeoutError, LedgerError, DecodingError):
             return []
 
-    async def _broadcast(self, raw: bytes, sessions: Sequence[TrackedSession], block: Block) -> None:
+    async def _broadcast(
+        self, raw: bytes, sessions: Sequence[TrackedSession], block: Block, timeout_ns: int = 0
+    ) -> None:
+        """Hand a transaction to all nodes. Raises SendError; where nobody answered the same bytes are due again."""
+        height = max(self.latest_height(), block.height)
+        submission = sessions[0].claim
+        if submission is None or submission.raw != raw:
+            submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
         for session in sessions:
-            session.claim_sent = block.height
+            session.claim = submission
         try:
-            result = await self.sender.broadcast(raw)
+            answer = await self.sender.broadcast(raw)
         except SendError as error:
             metrics.CLAIMS.labels(error.refusal.name.lower()).inc(len(sessions))
-            if error.refusal in (Refusal.NEW_TIMESTAMP, Refusal.TOO_LARGE):
-                # What is signed anew may go out at the next block.
+            if error.refusal is not Refusal.UNREACHABLE:
+                # The nodes do not take these bytes: others may do.
                 for session in sessions:
-                    session.claim_sent = block.height - RESEND_BLOCKS
+                    session.details["refusal"] = str(error)[:300]
+                    session.claim_attempts = session.claim_attempts.next(shared=len(sessions) > 1)
+                    session.claim = None
             raise
+        for session in sessions:
+            session.claim = submission.handed_over(height, known_before=answer.known_before)
         metrics.CLAIMS.labels("sent").inc(len(sessions))
         await self.fees.sent(self.store, raw)
-        _LOG.info(
-            "claims sent", extra={"fields": {"supplier": self.supplier, "session_end": sessions[0].end,
-                                             "claims": len(sessions), "tx": result.tx_hash, "height": block.height}}
-        )  # fmt: skip
+        fields = {"supplier": self.supplier, "session_end": sessions[0].end, "claims": len(sessions)}
+        _LOG.info("claims sent", extra={"fields": {**fields, "tx": answer.tx_hash, "height": height}})

@@ -6,7 +6,7 @@ Files are deleted when all their sessions are finished. Commits are durable (WAL
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -14,6 +14,7 @@ from typing import Self
 from miner.damage import files_of
 from shannon.smst.bulk import LeafContent
 
+_WAL_BYTES = 8 * 1024 * 1024  # what the write-ahead log keeps of its size after a long reader held it back
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS session (
   id INTEGER PRIMARY KEY, supplier TEXT NOT NULL, session_id TEXT NOT NULL, header BLOB NOT NULL,
@@ -50,6 +51,7 @@ def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=FULL")
+    database.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
     database.execute("PRAGMA cache_size=-20000")
     database.executescript(_SCHEMA)
     return database
@@ -78,8 +80,10 @@ class SessionEndFile:
     def add_session(self, supplier: str, session_id: str, header: bytes) -> None:
         """Registers a session; one that is known stays as it is."""
         with self._lock:
+            # A number that was used before may still have leaves: those of a session that has ended.
             self._database.execute(
-                "INSERT OR IGNORE INTO session (supplier, session_id, header) VALUES (?,?,?)",
+                "INSERT OR IGNORE INTO session (id, supplier, session_id, header) SELECT 1 + max("
+                "coalesce((SELECT max(id) FROM session), 0), coalesce((SELECT max(session) FROM leaf), 0)), ?, ?, ?",
                 (supplier, session_id, header),
             )
 
@@ -115,6 +119,33 @@ class SessionEndFile:
                 database.execute("ROLLBACK")
                 raise
             return added
+
+    def check_again(self, supplier: str, session_id: str, check: Callable[[bytes], Leaf | None]) -> int:
+        """Make every leaf of a session anew from its relay, without those that `check` does not take; how many went."""
+        gone = 0
+        with self._lock:
+            number = self._number(supplier, session_id)
+            database = self._database
+            paths = [row[0] for row in database.execute("SELECT path FROM leaf WHERE session=?", (number,))]
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                for path in paths:
+                    key = (number, path)
+                    row = database.execute("SELECT value FROM leaf WHERE session=? AND path=?", key).fetchone()
+                    leaf = check(bytes(row[0]))
+                    if leaf is None:
+                        database.execute("DELETE FROM leaf WHERE session=? AND path=?", key)
+                        gone += 1
+                    else:
+                        values = (leaf.digest, leaf.weight, *key)
+                        database.execute("UPDATE leaf SET digest=?, weight=? WHERE session=? AND path=?", values)
+                database.execute("UPDATE session SET position='0-0' WHERE id=?", (number,))
+                database.execute("COMMIT")
+            except BaseException:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+        return gone
 
     def leaves(self, supplier: str, session_id: str) -> list[tuple[bytes, bytes]]:
         """(path, digest) sorted by path."""
@@ -174,11 +205,13 @@ class SessionEndFile:
             return self.store(supplier, session_id, leaves, 0, row[0], row[1])
 
     def remove(self, supplier: str, session_id: str) -> bool:
-        """Deletes a session; whether the file is empty now."""
+        """Forget a session; return whether the file has none any more.
+
+        Its leaves stay until the file goes, with the last session of the same end: to delete hundreds of thousands of
+        rows takes seconds.
+        """
         with self._lock:
-            number = self._number(supplier, session_id)
-            self._database.execute("DELETE FROM leaf WHERE session=?", (number,))
-            self._database.execute("DELETE FROM session WHERE id=?", (number,))
+            self._database.execute("DELETE FROM session WHERE supplier=? AND session_id=?", (supplier, session_id))
             row = self._database.execute("SELECT count(*) FROM session").fetchone()
             return int(row[0]) == 0
 

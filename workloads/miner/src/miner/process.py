@@ -138,7 +138,7 @@ class Miner:
             chain = CachedChain(nodes, redis, keys, timeout_seconds=seconds, standings=standings)
             stack.push_async_callback(chain.close)
             http = await stack.enter_async_context(aiohttp.ClientSession())
-            comet = CometClient(nodes, http, seconds, config.chain.block_seconds, standings)
+            comet = CometClient(nodes, http, seconds, config.chain.block_seconds, standings, config.chain.id)
             await require_chain_id(chain, config.chain.id, self._stop)
             watch_nodes = await stack.enter_async_context(
                 NodeWatch(nodes, http, config.chain.id, standings, timeout_seconds=seconds, told=self._notes.tell)
@@ -157,6 +157,7 @@ class Miner:
                 config, redis, keys, chain, comet, settlements, mirror, audit, pool, watch.settled, Reports(audit),
                 peers.Peers(http, lambda: peer_urls(config, fleet.keeper)), Endpoints(time.time),
                 DeadLetters(config.data_dir / "refused.sqlite"), watch.server_milliseconds,
+                lambda: self._board.height,
             )  # fmt: skip
             fleet = Fleet(suppliers, self._board, config.chain.block_seconds)
             fleet.keeper = await stack.enter_async_context(shard_keeper(config, redis, keys, fleet))

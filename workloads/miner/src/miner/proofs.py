@@ -1,29 +1,49 @@
 """Proofs of one supplier: which are required, built from the sealed set, sent in batches."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from ledger.seals import SealStore
 from miner import metrics
+from miner.damage import damage_of
 from miner.fees import FeeBook
 from miner.mirror import Mirror
+from miner.seeds import HashSource, SeedHashes
 from miner.sender import Sender, SendError, in_packs
-from miner.sessions import TrackedSession, due
+from miner.sessions import TrackedSession
+from miner.submission import Attempts, Resend, Submission, highest_gas_factor, resend
 from miner.trie_pool import TriePool
 from shannon.chain.client import ChainClient
-from shannon.chain.feed import BlockSource
-from shannon.chain.model import Block
+from shannon.chain.model import Block, TransactionResult
 from shannon.claims.amounts import Price, claimed_upokt
-from shannon.claims.requirement import Claim, ProofParams, ProofRequirement, proof_path, proof_requirement
-from shannon.errors import ChainError
+from shannon.claims.requirement import (
+    INVALID,
+    VALIDATED,
+    Claim,
+    ProofParams,
+    ProofRequirement,
+    proof_path,
+    requirement_by,
+    requirement_sample,
+)
+from shannon.errors import ChainError, DecodingError, PocketError
 from shannon.smst.digest import Root
-from shannon.transactions.build import Message, submit_proof_message
+from shannon.transactions.build import Message, submit_proof_message, transaction_hash
 from shannon.transactions.refusals import Refusal
 from shannon.transactions.sizes import MAX_TRANSACTION_BYTES
 
 _LOG = logging.getLogger("miner.proofs")
 _Built = tuple[TrackedSession, Message]
+_LAST_BLOCKS: Final = 2  # of a window: there is no later block to wait for
+
+
+def _invalid(session: TrackedSession) -> bool:
+    """Whether the chain found the proof that it has invalid."""
+    return session.claim_on_chain is not None and session.claim_on_chain.proof_validation_status == INVALID
 
 
 def requirement_of(
@@ -32,9 +52,11 @@ def requirement_of(
     """The chain's decision, computed with claim status 0; None while a fact is missing."""
     if session.seal is None or session.terms is None or session.params is None:
         return None
-    claim = Claim(supplier, session.header, session.seal.root)
     amount = claimed_upokt(Root(session.seal.root), session.terms.target_hash, Price.of(session.params))
-    return proof_requirement(claim, amount, seed_hash, params)
+    if session.sample is None or session.sample[0] != seed_hash:
+        claim = Claim(supplier, session.header, session.seal.root)
+        session.sample = (seed_hash, requirement_sample(claim, seed_hash))
+    return requirement_by(session.sample[1], amount, params)
 
 
 @dataclass(slots=True)
@@ -43,105 +65,214 @@ class ProofDesk:
 
     supplier: str
     chain: ChainClient
-    blocks: BlockSource
+    blocks: HashSource
     mirror: Mirror
     pool: TriePool
     sender: Sender
     fees: FeeBook
     store: SealStore
     max_transaction_bytes: int = MAX_TRANSACTION_BYTES
-    _seeds: dict[int, bytes] = field(default_factory=dict)
+    latest_height: Callable[[], int] = lambda: 0
+    """The latest height that is known; the block that is being decided may be older."""
+    seeds: SeedHashes | None = None
+    """Shared by all suppliers of a process; made here where none is given."""
 
-    async def seed_hash(self, height: int) -> bytes:
-        """Hash of the block before the proof window; raises ChainError while it is unknown."""
-        if height not in self._seeds:
-            self._seeds[height] = await self._hash(height)
-            for old in [h for h in self._seeds if h < height - 1000]:
-                del self._seeds[old]
-        return self._seeds[height]
+    def _seeds(self) -> SeedHashes:
+        if self.seeds is None:
+            self.seeds = SeedHashes(self.blocks, self.chain)
+        return self.seeds
 
-    async def _hash(self, height: int) -> bytes:
-        """From either interface of the nodes: without it nothing can be proven."""
-        try:
-            return (await self.blocks.block(height)).hash
-        except ChainError:
-            return (await self.chain.block(height)).hash
-
-    async def decide(self, session: TrackedSession, params: ProofParams) -> None:
-        """Sets the session's requirement once its seed block exists."""
-        if session.requirement is not None or session.windows is None:
+    async def decide(self, session: TrackedSession, params: ProofParams, height: int) -> None:
+        """Decide anew whether a proof is required, by the params of this block; nothing is kept of earlier answers."""
+        windows = session.windows
+        if windows is None or session.seal is None:
             return
         try:
-            seed = await self.seed_hash(session.windows.proof_seed)
+            seed, confirmed = await self._seeds().hash_of(windows.proof_seed, height)
         except ChainError:
+            session.requirement = None
             return
-        session.requirement = requirement_of(self.supplier, session, seed, params)
-        if session.requirement is not None:
-            required = session.requirement is not ProofRequirement.NOT_REQUIRED
-            metrics.REQUIREMENTS.labels("yes" if required else "no").inc()
+        found = requirement_of(self.supplier, session, seed, params)
+        if found is ProofRequirement.NOT_REQUIRED and not confirmed:
+            found = None  # one answer about the seed block does not decide over stake
+        session.requirement = found
+        if found is not None and "requirement" not in session.measured:
+            session.measured.add("requirement")
+            metrics.REQUIREMENTS.labels("no" if found is ProofRequirement.NOT_REQUIRED else "yes").inc()
 
     async def prove(self, sessions: Sequence[TrackedSession], block: Block, params: ProofParams) -> None:
-        """Sends the proofs of sessions with one end height, in as many transactions as their size takes.
+        """Send the proofs of sessions with one end height, in as many transactions as their size takes.
 
         A bad one does not take the others with it. Raises the first error when all have been tried.
         """
-        built: list[_Built] = []
-        for session in (s for s in sessions if due(s.proof_sent, block.height)):
-            message = await self._build(session)
-            if message is not None:
-                built.append((session, message))
-        await in_packs(
-            built, lambda row: row[1], self.max_transaction_bytes, lambda pack: self._send(pack, block, params)
-        )
+        results = await self._results(sessions)
+        same: list[TrackedSession] = []
+        anew: list[TrackedSession] = []
+        attempts: dict[str, Attempts] = {}
+        for session in sessions:
+            if session.proof is not None and _invalid(session):
+                self._doubt(session)
+                anew.append(session)
+                attempts[session.session_id] = session.proof_attempts
+                continue
+            result = results.get(session.proof.tx_hash) if session.proof is not None else None
+            step = resend(session.proof, block.height, block.time.nanoseconds, result)
+            if step is Resend.SAME_BYTES:
+                same.append(session)
+            elif step is Resend.NEW_BYTES:
+                anew.append(session)
+                attempts[session.session_id] = (
+                    session.proof_attempts if session.proof is None
+                    else session.proof_attempts.next(result, shared=len(sessions) > 1)
+                )  # fmt: skip
+        failure = await self._send_same_bytes(same, block, params)
+        missing = await self._still_missing(anew, block)
+        built = [(session, message) for session in missing if (message := await self._built(session, block))]
+        try:
+            await in_packs(
+                built, lambda row: row[1], self.max_transaction_bytes,
+                lambda pack: self._send(pack, block, params, attempts),
+                lambda row: attempts[row[0].session_id].alone,
+            )
+        except SendError as error:
+            failure = failure or error
+        if failure is not None:
+            raise failure
 
-    async def _send(self, built: list[_Built], block: Block, params: ProofParams) -> None:
+    def _doubt(self, session: TrackedSession) -> None:
+        """The chain found the proof invalid: ask again for the hash of the seed block."""
+        proof, windows = session.proof, session.windows
+        if windows is not None and proof is not None and f"doubted {proof.tx_hash}" not in session.measured:
+            session.measured.add(f"doubted {proof.tx_hash}")
+            self._seeds().doubt(windows.proof_seed)
+        session.details["proof_refusal"] = "the chain found the proof invalid"
+
+    async def _results(self, sessions: Sequence[TrackedSession]) -> dict[str, TransactionResult]:
+        """Ask what became of the transactions that had a block's time to be included."""
+        hashes = {s.proof.tx_hash for s in sessions if s.proof is not None and s.proof.accepted}
+        rows = [(tx_hash, await self.sender.result_of(tx_hash)) for tx_hash in sorted(hashes)]
+        return {tx_hash: result for tx_hash, result in rows if result is not None}
+
+    async def _still_missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
+        """Ask the chain as of now before a fee is paid twice; return those that it shows no valid proof of.
+
+        A former owner, or this miner before a restart, may have sent one. Where nobody answers, what was sent before
+        waits for the next block while there is one.
+        """
+        if not sessions:
+            return []
+        windows = sessions[0].windows
+        try:
+            claims = {claim.header.session_id: claim for claim in await self.sender.claims_now()}
+        except (ChainError, DecodingError, TimeoutError):
+            last = windows is not None and windows.proof_close - block.height <= _LAST_BLOCKS
+            return [session for session in sessions if last or session.proof is None]
+        return [
+            session for session in sessions
+            if (claim := claims.get(session.session_id)) is None or claim.proof_validation_status != VALIDATED
+        ]  # fmt: skip
+
+    async def _send_same_bytes(
+        self, sessions: Sequence[TrackedSession], block: Block, params: ProofParams
+    ) -> SendError | None:
+        """Hand over again what was signed before; return the first error."""
+        failure: SendError | None = None
+        by_raw: dict[bytes, list[TrackedSession]] = defaultdict(list)
+        for session in sessions:
+            if session.proof is not None:
+                by_raw[session.proof.raw].append(session)
+        for raw, group in by_raw.items():
+            try:
+                await self._broadcast(raw, group, block, params)
+            except SendError as error:
+                failure = failure or error
+        return failure
+
+    async def _send(
+        self, built: list[_Built], block: Block, params: ProofParams, attempts: Mapping[str, Attempts]
+    ) -> None:
         """One transaction; what the chain says can never succeed is left out of it. Raises SendError."""
         windows = built[0][0].windows
         close = windows.proof_close if windows else block.height + 2
-        sifted = await self.sender.sift([message for _, message in built], block, close)
+        factor = highest_gas_factor([attempts[session.session_id] for session, _ in built])
+        sifted = await self.sender.sift([message for _, message in built], block, close, factor)
         for position, error in sifted.refused.items():
             session, _ = built[position]
-            if error.refusal is Refusal.NOT_REQUIRED:
-                session.requirement = ProofRequirement.NOT_REQUIRED
+            # "Not required" counts for this block only: it may be asked for at the next.
             session.details["proof_refusal"] = str(error)[:300]
             metrics.PROOFS.labels(error.refusal.name.lower()).inc()
         if sifted.prepared is None:
             return
-        raw = sifted.prepared.signed.raw
-        built = [row for position, row in enumerate(built) if position not in sifted.refused]
-        for session, _ in built:
-            session.proof_sent = block.height
-        try:
-            result = await self.sender.broadcast(raw)
-        except SendError as error:
-            metrics.PROOFS.labels(error.refusal.name.lower()).inc(len(built))
-            for session, _ in built:
-                session.proof_sent = None
-            raise
-        metrics.PROOFS.labels("sent").inc(len(built))
-        for session, _ in built:
-            session.details.pop("proof_refusal", None)
-        await self.fees.sent(self.store, raw, params.proof_submission_fee_upokt)
-        _LOG.info(
-            "proofs sent", extra={"fields": {"supplier": self.supplier, "session_end": built[0][0].end,
-                                             "proofs": len(built), "tx": result.tx_hash, "height": block.height}}
-        )  # fmt: skip
+        good = [session for position, (session, _) in enumerate(built) if position not in sifted.refused]
+        for session in good:
+            session.proof_attempts, session.proof = attempts[session.session_id], None
+        raw, timeout = sifted.prepared.signed.raw, sifted.prepared.timeout.nanoseconds
+        await self._broadcast(raw, good, block, params, timeout)
 
-    async def _build(self, session: TrackedSession) -> Message | None:
+    async def _broadcast(
+        self, raw: bytes, sessions: Sequence[TrackedSession], block: Block, params: ProofParams, timeout_ns: int = 0
+    ) -> None:
+        """Hand a transaction to all nodes. Raises SendError; where nobody answered the same bytes are due again."""
+        height = max(self.latest_height(), block.height)
+        submission = sessions[0].proof
+        if submission is None or submission.raw != raw:
+            submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
+        for session in sessions:
+            session.proof = submission
+        try:
+            answer = await self.sender.broadcast(raw)
+        except SendError as error:
+            metrics.PROOFS.labels(error.refusal.name.lower()).inc(len(sessions))
+            if error.refusal is not Refusal.UNREACHABLE:
+                for session in sessions:
+                    session.details["proof_refusal"] = str(error)[:300]
+                    session.proof_attempts = session.proof_attempts.next(shared=len(sessions) > 1)
+                    session.proof = None
+            raise
+        for session in sessions:
+            session.proof = submission.handed_over(height, known_before=answer.known_before)
+            session.details.pop("proof_refusal", None)
+            if session.proof_attempts.failed:
+                session.details["proof_refusal"] = session.proof_attempts.failed
+        metrics.PROOFS.labels("sent").inc(len(sessions))
+        await self.fees.sent(self.store, raw, params.proof_submission_fee_upokt)
+        fields = {"supplier": self.supplier, "session_end": sessions[0].end, "proofs": len(sessions)}
+        _LOG.info("proofs sent", extra={"fields": {**fields, "tx": answer.tx_hash, "height": height}})
+
+    async def _built(self, session: TrackedSession, block: Block) -> Message | None:
+        """Build the proof message; None where it cannot be sent now. What fails keeps to its session."""
+        try:
+            return await self._build(session, block)
+        except (PocketError, OSError, sqlite3.Error, KeyError, ValueError) as error:
+            if damage_of(error) is not None:
+                raise
+            session.details["proof_problem"] = str(error)[:300]
+            metrics.ERRORS.labels("trie").inc()
+            fields = {"supplier": self.supplier, "session": session.session_id, "error": str(error)}
+            _LOG.error("the proof of a session cannot be built, trying again", extra={"fields": fields})
+            return None
+
+    async def _build(self, session: TrackedSession, block: Block) -> Message | None:
         """The proof message; None when the mirror's root is not the sealed one (never a fabricated proof)."""
         windows = session.windows
         if windows is None or session.seal is None:
             return None
-        path = proof_path(await self.seed_hash(windows.proof_seed), session.header.session_id)
-        root, proof = await self.pool.proof(
-            self.mirror.path(session.end), self.supplier, session.header.session_id, path
-        )
+        # A proof for a hash that turns out to be wrong is found invalid, and repaired while the window is open.
+        seed, _ = await self._seeds().hash_of(windows.proof_seed, block.height)
+        before = session.proof_message
+        if before is not None and before[0] == seed:
+            # The chain found this very proof invalid: to send it again costs the submission fee and changes nothing.
+            return None if _invalid(session) and session.proof is not None else before[1]
+        path = proof_path(seed, session.session_id)
+        root, proof = await self.pool.proof(self.mirror.path(session.end), self.supplier, session.session_id, path)
         if root != session.seal.root:
             session.details["proof_problem"] = "the mirrored leaves have another root than the seal"
             metrics.PROOFS.labels("root_mismatch").inc()
             _LOG.error(
                 "the mirrored leaves have another root than the seal",
-                extra={"fields": {"supplier": self.supplier, "session": session.header.session_id}},
+                extra={"fields": {"supplier": self.supplier, "session": session.session_id}},
             )
             return None
-        return submit_proof_message(self.supplier, session.header, proof)
+        message = submit_proof_message(self.supplier, session.header, proof)
+        session.proof_message = (seed, message)
+        return message

@@ -1,14 +1,20 @@
 """Signing and sending one supplier's transactions; every refusal is classified, none is fatal to others."""
 
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar
 
+from redis.exceptions import RedisError
+
+from ledger.errors import Fenced
+from miner.damage import damage_of
 from shannon.chain.client import ChainClient
 from shannon.chain.model import Account, Block, TransactionResult
+from shannon.claims.requirement import Claim
 from shannon.crypto.ecdsa import PrivateKey
-from shannon.errors import ChainRefusal, PocketError
+from shannon.errors import ChainError, ChainRefusal, DecodingError, PocketError
 from shannon.transactions.build import (
     GasPrice,
     Message,
@@ -43,6 +49,14 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class BroadcastAnswer:
+    """What the nodes' mempools said: they took the bytes, or had them already."""
+
+    tx_hash: str
+    known_before: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Sifted:
     """A transaction of all messages that the chain takes, None where there are none, and the refusals of the others.
 
@@ -55,6 +69,12 @@ class Sifted:
 
 _OF_ONE_MESSAGE = (Refusal.POISON, Refusal.NOT_REQUIRED, Refusal.RETRY)
 """Where the chain names the message. What it says may be new: a later chain has other words."""
+
+
+_OF_FEWER_MESSAGES = frozenset({
+    Refusal.TOO_LARGE, Refusal.POISON, Refusal.RETRY, Refusal.PROGRAMMING, Refusal.MORE_GAS,
+})  # fmt: skip
+"""Where half of the messages may go through: the transaction is too large, or nobody says which message is to blame."""
 
 
 class Sender:
@@ -86,30 +106,39 @@ class Sender:
         """Asks for the account again: its number or key may have been wrong."""
         self._account = None
 
-    async def prepare(self, messages: Sequence[Message], block: Block, close_height: int) -> Prepared:
-        """Simulates and signs; raises SendError naming the message that can never succeed."""
-        if self._account is None:
-            self._account = await self._chain.account(self._supplier)
+    async def prepare(
+        self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0
+    ) -> Prepared:
+        """Simulate and sign; raises SendError naming the message that can never succeed.
+
+        gas_factor: what the simulated gas is multiplied with besides the adjustment, after it was too little.
+        """
         remaining = close_height - block.height
-        timeout = self._nonces.next_timeout(
-            self._supplier, block.time, timeout_duration_seconds(remaining, self._block_seconds)
-        )
-        trial = sign_transaction(self._plan(messages, timeout, 0, None), self._key)
         try:
+            if self._account is None:
+                self._account = await self._chain.account(self._supplier)
+            timeout = self._nonces.next_timeout(
+                self._supplier, block.time, timeout_duration_seconds(remaining, self._block_seconds)
+            )
+            trial = sign_transaction(self._plan(messages, timeout, 0, None), self._key)
             used = await self._chain.simulate(trial.raw)
         except ChainRefusal as refusal:
             text = str(refusal)
             raise SendError(classify(1, "undefined", text), text, failed_message_index(text)) from refusal
-        gas = adjusted_gas(used, self._gas_adjustment)
+        except (ChainError, DecodingError, TimeoutError) as error:
+            raise SendError(Refusal.UNREACHABLE, f"no node simulated the transaction: {error}") from error
+        gas = adjusted_gas(used, self._gas_adjustment * Decimal(str(gas_factor)))
         fee = self._gas_price.fee_upokt(gas)
         return Prepared(sign_transaction(self._plan(messages, timeout, gas, fee), self._key), timeout)
 
-    async def sift(self, messages: Sequence[Message], block: Block, close_height: int) -> Sifted:
+    async def sift(
+        self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0
+    ) -> Sifted:
         """As `prepare`; a message that the chain refuses by name does not take the others with it. Raises SendError."""
         left, refused = list(range(len(messages))), {}
         while left:
             try:
-                prepared = await self.prepare([messages[i] for i in left], block, close_height)
+                prepared = await self.prepare([messages[i] for i in left], block, close_height, gas_factor)
             except SendError as error:
                 if error.refusal not in _OF_ONE_MESSAGE or error.index is None or error.index >= len(left):
                     raise
@@ -122,19 +151,33 @@ class Sender:
         number = self._account.number if self._account else 0
         return TransactionPlan(tuple(messages), self._chain_id, number, gas, fee, timeout)
 
-    async def broadcast(self, raw: bytes) -> TransactionResult:
-        """Mempool acceptance; raises SendError. Bytes that are known already count as accepted."""
-        result = await self._chain.broadcast(raw)
+    async def broadcast(self, raw: bytes) -> BroadcastAnswer:
+        """Hand the bytes to all nodes; raises SendError. Bytes that are known already count as accepted."""
+        try:
+            result = await self._chain.broadcast(raw)
+        except (ChainError, DecodingError, TimeoutError) as error:
+            raise SendError(Refusal.UNREACHABLE, f"no node took the transaction: {error}") from error
         if result.code == 0:
-            return result
+            return BroadcastAnswer(result.tx_hash, known_before=False)
         refusal = classify(result.code, result.codespace, result.log)
         if refusal is Refusal.ACCEPTED_BEFORE:
-            return result
+            return BroadcastAnswer(result.tx_hash, known_before=True)
         if refusal is Refusal.ACCOUNT:
             self.forget_account()
         raise SendError(
             refusal, f"code {result.code} ({result.codespace}): {result.log[:300]}", failed_message_index(result.log)
         )
+
+    async def claims_now(self) -> list[Claim]:
+        """Return the supplier's claims as of the latest block; raises ChainError."""
+        return await self._chain.claims_of(self._supplier)
+
+    async def result_of(self, tx_hash: str) -> TransactionResult | None:
+        """Return the result of an included transaction; None where it is not included, or nobody can tell."""
+        try:
+            return await self._chain.transaction(tx_hash)
+        except (ChainError, DecodingError, TimeoutError):
+            return None
 
 
 async def in_packs(
@@ -142,22 +185,29 @@ async def in_packs(
     message_of: Callable[[T], Message],
     max_transaction_bytes: int,
     send: Callable[[list[T]], Awaitable[None]],
+    alone: Callable[[T], bool] = lambda row: False,
 ) -> None:
-    """Sends rows in as many transactions as their size takes, and what a node finds too large in halves.
+    """Send rows in as many transactions as their size takes; what is refused as a whole goes in halves.
 
-    One that is refused does not take the others with it: raises the first SendError when all have been tried.
+    alone: rows that share their transaction with no other. One transaction that fails does not keep the others: raises
+    the first error when all have been tried.
     """
-    waiting = packs(rows, message_of, max_transaction_bytes)
-    failure: SendError | None = None
+    together = [row for row in rows if not alone(row)]
+    waiting = packs(together, message_of, max_transaction_bytes) + [[row] for row in rows if alone(row)]
+    failure: Exception | None = None
     while waiting:
         pack = waiting.pop(0)
         try:
             await send(pack)
         except SendError as error:
-            if error.refusal is Refusal.TOO_LARGE and len(pack) > 1:
+            if error.refusal in _OF_FEWER_MESSAGES and len(pack) > 1:
                 half = len(pack) // 2
                 waiting[:0] = [pack[:half], pack[half:]]
                 continue
+            failure = failure or error
+        except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
+            if isinstance(error, Fenced) or damage_of(error) is not None:
+                raise
             failure = failure or error
     if failure is not None:
         raise failure

@@ -1,20 +1,22 @@
 """The sessions of one supplier as the owner knows them."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
 
 from ledger.seals import Seal
+from miner.evidence import REJECTIONS, Evidence
 from miner.gate import Terms
-from shannon.claims.requirement import ProofRequirement
+from miner.submission import Attempts, Submission
+from shannon.claims.requirement import VALIDATED, Claim, ProofRequirement
+from shannon.errors import DecodingError
 from shannon.relays.messages import SessionHeader
 from shannon.relays.wire import HEADER, decode
 from shannon.sessions.grid import SharedParams, Windows
+from shannon.transactions.build import Message
 
-RESEND_BLOCKS = 2
-
-
-def due(sent_at: int | None, height: int) -> bool:
-    """Whether it is sent (again) at this height: what was sent has two blocks to get into one."""
-    return sent_at is None or height >= sent_at + RESEND_BLOCKS
+_FARTHEST_HEIGHT: Final = 2**53  # heights are JSON numbers on their way
+_LONGEST_SESSION: Final = 100_000  # blocks
 
 
 def header_of(raw: bytes) -> SessionHeader:
@@ -25,10 +27,24 @@ def header_of(raw: bytes) -> SessionHeader:
         value: bytes = fields.get(name, b"")
         return value.decode("utf-8", "surrogateescape")
 
-    return SessionHeader(
+    header = SessionHeader(
         text("application_address"), text("service_id"), text("session_id"),
         fields.get("session_start_block_height", 0), fields.get("session_end_block_height", 0),
     )  # fmt: skip
+    start, end = header.session_start_block_height, header.session_end_block_height
+    if not 0 < start <= end <= _FARTHEST_HEIGHT or end - start > _LONGEST_SESSION:
+        raise DecodingError(f"a session cannot reach from block {start} to {end}")
+    if not header.session_id.isprintable() or not header.session_id.isascii():
+        raise DecodingError("the session id is no text")
+    return header
+
+
+class Skip(StrEnum):
+    """Why a session is not claimed as things stand. It is decided anew at every block of the claim window."""
+
+    EMPTY = "empty"
+    UNPROFITABLE = "unprofitable"
+    UNITS_MISMATCH = "compute_units_mismatch"
 
 
 @dataclass(slots=True)
@@ -39,20 +55,30 @@ class TrackedSession:
     position: str = "0-0"
     incarnation: str = ""
     terms: Terms | None = None
+    terms_confirmed: bool = False  # a second answer said the same
+    doubted_terms: Terms | None = None  # what a second answer said instead
     params: SharedParams | None = None
-    refused: str = ""
+    evidence: Evidence = field(default_factory=Evidence)
     seal: Seal | None = None
+    skip: Skip | None = None
     requirement: ProofRequirement | None = None
-    lost: str = ""
-    claimed_root: bytes = b""  # of the claim on chain, as last seen
-    proven: bool = False  # the chain has a valid proof
-    claim_seen: bool = False
-    proof_seen: bool = False
+    claim_on_chain: Claim | None = None  # as last seen
+    claim_seen_at: int = 0  # height as of which it was seen; 0: never
+    measured: set[str] = field(default_factory=set)  # what was counted once for this session
     behind: bool = False  # the last read did not reach the end
-    claim_sent: int | None = None  # height of the last sending
-    proof_sent: int | None = None
-    foreign: bool = False  # the claim on chain is of nobody that we know
+    claim: Submission | None = None
+    claim_attempts: Attempts = field(default_factory=Attempts)
+    proof: Submission | None = None
+    proof_attempts: Attempts = field(default_factory=Attempts)
+    sample: tuple[bytes, float] | None = None  # seed hash, and what was drawn with it
+    proof_message: tuple[bytes, Message] | None = None  # seed hash, and what was built with it
+    conflicting: bool = False  # the claim on chain is of nobody that we know
     details: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def session_id(self) -> str:
+        """The session's id."""
+        return self.header.session_id
 
     @property
     def windows(self) -> Windows | None:
@@ -63,3 +89,18 @@ class TrackedSession:
     def end(self) -> int:
         """Session end height."""
         return self.header.session_end_block_height
+
+    @property
+    def rejected(self) -> bool:
+        """Whether somebody said that the session cannot be claimed, and nobody the contrary."""
+        return self.terms is None and any(self.evidence.of(finding) for finding in REJECTIONS)
+
+    @property
+    def claimed_root(self) -> bytes:
+        """Root of the claim on chain, as last seen; empty where none was."""
+        return self.claim_on_chain.root_hash if self.claim_on_chain is not None else b""
+
+    @property
+    def proven(self) -> bool:
+        """Whether the chain has a valid proof, as last seen."""
+        return self.claim_on_chain is not None and self.claim_on_chain.proof_validation_status == VALIDATED

@@ -38,8 +38,8 @@ def _is_ours(event: Event, supplier: str, session: TrackedSession) -> bool:
     )
 
 
-def verdict(supplier: str, session: TrackedSession, events: Iterable[Event]) -> Verdict:
-    """The outcome that the settlement block's events tell; without one the claim was not there."""
+def settled_as(supplier: str, session: TrackedSession, events: Iterable[Event]) -> Verdict | None:
+    """Return the outcome that the settlement block's events tell; None where none of them is of this session."""
     for event in events:
         if not _is_ours(event, supplier, session):
             continue
@@ -57,4 +57,4 @@ def verdict(supplier: str, session: TrackedSession, events: Iterable[Event]) -> 
             invalid = a.get("expiration_reason") == "PROOF_INVALID"
             details = {"claimed_upokt": upokt(a.get("claimed_upokt", ""))}
             return Verdict("proof_invalid" if invalid else "proof_missed", a.get("expiration_reason", ""), details)
-    return Verdict("claim_missed", "no settlement event: the claim was not on chain", {})
+    return None

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from shannon.chain.end_events import Wanted
 from shannon.chain.model import Event
-from shannon.errors import ChainUnavailable, PocketError
+from shannon.errors import ChainError, ChainUnavailable, PocketError
 
 _PAGES = 64
 _PATIENCE_SECONDS = 1.0
@@ -29,6 +29,9 @@ class EndEventSource(Protocol):
 
     async def end_events(self, height: int, wanted: Wanted) -> tuple[Event, ...]:
         """The wanted events; raises PocketError."""
+
+    async def end_events_by_node(self, height: int, wanted: Wanted) -> Mapping[str, tuple[Event, ...] | ChainError]:
+        """The wanted events as every node tells them, by node name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Settlements:
         self._pages: OrderedDict[int, _Page] = OrderedDict()
         self._questions: dict[int, _Question] = {}
         self._asked = asyncio.Event()
+        self._confirming = asyncio.Lock()
+        self._by_node: dict[int, tuple[int, frozenset[str], Mapping[str, Mapping[str, tuple[Event, ...]]]]] = {}
 
     async def events(self, height: int, supplier: str) -> tuple[Event, ...]:
         """Events of one supplier at the end of a block.
@@ -79,11 +84,29 @@ class Settlements:
             page = await self._wait(height, supplier)
         return page.events.get(supplier, ())
 
+    async def events_by_node(self, height: int, supplier: str, now: int) -> Mapping[str, tuple[Event, ...]]:
+        """Return what every node that can tell says of one supplier at the end of a block.
+
+        now: the latest height; the nodes are asked once a block, for all suppliers.
+        """
+        async with self._confirming:
+            known = self._by_node.get(height)
+            if known is None or known[0] != now or supplier not in known[1]:
+                suppliers = frozenset({supplier, *self._ours()})
+                found = await self._source.end_events_by_node(height, _told_of(suppliers))
+                rows = {node: _by_supplier(row) for node, row in found.items() if not isinstance(row, ChainError)}
+                known = self._by_node[height] = (now, suppliers, rows)
+                while len(self._by_node) > _PAGES:
+                    del self._by_node[next(iter(self._by_node))]
+            if any(known[2].values()):
+                self._pages.pop(height, None)  # what was read first may have lacked some of it
+            return {node: events.get(supplier, ()) for node, events in known[2].items()}
+
     async def _wait(self, height: int, supplier: str) -> _Page:
         loop = asyncio.get_running_loop()
         until, failure = self._failures.get(height, (0.0, None))
         if failure is not None and loop.time() < until:
-            raise type(failure)(str(failure))
+            raise failure
         question = self._questions.setdefault(height, _Question(loop.time() + self._patience))
         question.suppliers.add(supplier)
         self._asked.set()

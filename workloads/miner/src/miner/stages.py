@@ -6,6 +6,7 @@ Heights: H is the last committed block, so what is sent now lands in H+1 at the 
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
 from shannon.claims.requirement import ProofRequirement
 from shannon.sessions.grid import Windows
@@ -38,7 +39,7 @@ class Action(enum.Enum):
 class ClaimState(enum.Enum):
     """What module state says of our claim."""
 
-    UNKNOWN = "unknown"  # the chain could not be asked
+    UNKNOWN = "unknown"  # the chain could not be asked, or nobody has confirmed its answer yet
     ABSENT = "absent"
     PENDING = "pending"
     VALIDATED = "validated"
@@ -59,14 +60,13 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Stage, action and, where nothing can be done any more, why."""
+    """Stage and action."""
 
     stage: Stage
     action: Action
-    lost: str = ""
 
 
-_SEAL_AT_THE_LATEST = 3  # blocks left in the claim window
+_SEAL_AT_THE_LATEST: Final = 3  # blocks left in the claim window
 
 
 def seal_height(windows: Windows, seal_after_blocks: int) -> int:
@@ -83,11 +83,8 @@ def _before_claim(facts: Facts, height: int) -> Decision:
     if height < windows.claim_open:
         return Decision(Stage.GRACE, Action.NOTHING)
     if height >= windows.claim_close:
-        # Nothing sent now can be included by the close. A claim may still be in the block that is being made.
-        stage = Stage.SEALED if facts.sealed else Stage.CLAIMABLE
-        if height > windows.claim_close and facts.claim is ClaimState.ABSENT:
-            return Decision(stage, Action.CONCLUDE, "claim_missed")
-        return Decision(stage, Action.NOTHING)
+        # Nothing sent now can be included by the close. What became of it is known when it settles.
+        return Decision(Stage.SEALED if facts.sealed else Stage.CLAIMABLE, Action.NOTHING)
     if facts.sealed:
         return Decision(Stage.SEALED, Action.SEND_CLAIM)
     due = height >= seal_height(windows, facts.seal_after_blocks)
@@ -95,27 +92,27 @@ def _before_claim(facts: Facts, height: int) -> Decision:
 
 
 def decide(facts: Facts, height: int) -> Decision:
-    """Stage and action at the last committed height."""
+    """Return stage and action at the last committed height. Nothing ends before its settlement."""
     windows = facts.windows
-    if facts.claim is ClaimState.FOREIGN:
-        return Decision(
-            Stage.CLAIMED, Action.CONCLUDE if height >= windows.settlement else Action.NOTHING, "claim_lost"
-        )
     if height >= windows.settlement:
         return Decision(Stage.SETTLED, Action.CONCLUDE)
+    if facts.claim is ClaimState.FOREIGN:
+        return Decision(Stage.CLAIMED, Action.NOTHING)
     if facts.claim is ClaimState.ABSENT or (facts.claim is ClaimState.UNKNOWN and height < windows.claim_close):
         # Sending the sealed claim once more is harmless; missing the window is not.
         return _before_claim(facts, height)
     if facts.claim is ClaimState.VALIDATED:
         return Decision(Stage.PROVED, Action.NOTHING)
-    if not facts.sealed and facts.claim is ClaimState.PENDING:
+    if not facts.sealed:
         # Claimed by an owner whose seal is lost: never claimed again, and proven only if our leaves have that root.
-        return Decision(Stage.CLAIMED, Action.ADOPT)
+        adopt = facts.claim is not ClaimState.UNKNOWN
+        return Decision(Stage.CLAIMED, Action.ADOPT if adopt else Action.NOTHING)
     if height < windows.proof_open:
         return Decision(Stage.CLAIMED, Action.NOTHING)
     if facts.requirement is ProofRequirement.NOT_REQUIRED:
         return Decision(Stage.PROVED, Action.NOTHING)
     if height >= windows.proof_close:
         return Decision(Stage.PROOFABLE, Action.NOTHING)
-    # An undecided requirement is treated as required: an unneeded proof costs a fee, a missing one the penalty.
-    return Decision(Stage.PROOFABLE, Action.SEND_PROOF if facts.sealed else Action.NOTHING)
+    # An undecided requirement is treated as required: an unneeded proof costs a fee, a missing one the penalty. So is
+    # an unknown claim: the node refuses a proof without a claim for nothing.
+    return Decision(Stage.PROOFABLE, Action.SEND_PROOF)

@@ -1,58 +1,44 @@
 """Everything the owner does for one supplier: tail continuously, decide at every block."""
 
 import asyncio
-import contextlib
-import json
 import logging
 import sqlite3
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from ledger.errors import Fenced, StaleView, Unfenced
+from ledger.errors import Fenced, LedgerError, LedgerUnavailable, StaleView, Unfenced
 from ledger.seals import SealStore
 from miner import metrics
-from miner.audit import Audit, Outcome
-from miner.claims import ClaimDesk
+from miner.audit import Audit
+from miner.claim_view import ClaimsAnswer, learn, surprising
+from miner.claims import ClaimDesk, SealSource
+from miner.concluding import Concluder
 from miner.damage import damage_of
 from miner.horizon import Horizon, horizon_at
 from miner.mirror import Mirror
-from miner.outcomes import facts_of
 from miner.peers import Peers
 from miner.proofs import ProofDesk
 from miner.report import SupplierReport
 from miner.sessions import TrackedSession
-from miner.settlement import Verdict, verdict
-from miner.settlements import NotReadYet, Settlements
+from miner.settlements import Settlements
 from miner.stages import Action, ClaimState, Decision, Facts, Stage, decide
 from miner.tailing import Tailer
 from shannon.chain.client import ChainClient
 from shannon.chain.model import Block
 from shannon.claims.requirement import Claim, ProofParams
-from shannon.errors import ChainRefusal, PocketError
+from shannon.errors import ChainError, PocketError
 
 _LOG = logging.getLogger("miner.supplier")
-_TOMBSTONE_BLOCKS = 500
-_UNSEEN_BLOCKS = 100
-"""For so long a node that lacks the events of a settlement may still get them."""
-_VALIDATED = 1  # of a claim's proof, as the chain says it
-
-
-def claim_state(session: TrackedSession, claims: dict[str, Claim] | None) -> ClaimState:
-    """What module state says of our claim."""
-    if claims is None:
-        return ClaimState.UNKNOWN
-    claim = claims.get(session.header.session_id)
-    if claim is None:
-        return ClaimState.ABSENT
-    if session.foreign:
-        return ClaimState.FOREIGN
-    if session.seal is not None and claim.root_hash != session.seal.root:
-        return ClaimState.FOREIGN
-    known = {_VALIDATED: ClaimState.VALIDATED, 2: ClaimState.INVALID}
-    return known.get(claim.proof_validation_status, ClaimState.PENDING)
+_REDIS_TROUBLE: Final = (RedisError, OSError, TimeoutError, LedgerUnavailable)
+_TROUBLE: Final = (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error)
+_COSTS: Final = (Action.SEND_CLAIM, Action.SEND_PROOF)
+"""What costs a fee: a former owner that wakes up is stopped before, where Redis knows another one."""
+_OF_ONE: Final = (ResponseError, PocketError, ValueError, KeyError, sqlite3.DataError)
+"""Errors that one session of a group may cause. The others concern all of them."""
 
 
 async def _confirmed() -> None:
@@ -61,7 +47,10 @@ async def _confirmed() -> None:
 
 @dataclass(slots=True)
 class SupplierMiner:
-    """Owns one supplier; only the holder of the highest epoch gets its writes through."""
+    """Owns one supplier; only the holder of the highest epoch gets its writes through.
+
+    Without Redis, and without the Lease, it goes on with what is sealed on its volume: that takes key and chain.
+    """
 
     supplier: str
     chain: ChainClient
@@ -80,33 +69,67 @@ class SupplierMiner:
     confirm: Callable[[], Awaitable[None]] = _confirmed
     looked_at: float | None = None
     """When the latest look at Redis began after which every session that has relays there was known (loop's clock)."""
-    _finished: dict[str, int] = field(default_factory=dict)
-    _forgotten: int = 0
-    _started: bool = False
+    concluder: Concluder = field(init=False)
+    _restored: bool = False  # the volume's sessions and seals are known
+    _started: bool = False  # Redis's are, too, and predecessors are fenced
     _unfenced: bool = False
+    _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _horizon: Horizon = field(default_factory=Horizon)
     _unmerged: bool = False  # a peer or the chain did not answer: what peers hold is asked for again
 
-    async def start(self) -> None:
-        """Fences predecessors, takes up the mirror and the seals; raises what Redis raises."""
-        await self._fence()
+    def __post_init__(self) -> None:
+        self.concluder = Concluder(
+            self.supplier, self.chain, self.store, self.audit, self.mirror, self.claims.fees, self.tailer.tail,
+            self.report, self.peers, self.sessions,
+        )  # fmt: skip
+
+    async def restore(self) -> None:
+        """Take up what the volume holds: sessions, seals and outcomes. Raises what the volume raises."""
+        if self._restored:
+            return
         self.tailer.restore()
-        for session_id in [i for i in self.sessions if self.audit.outcome(self.supplier, i)]:
-            await self._drop(self.sessions.pop(session_id))
-        self._finished |= self.audit.ended(self.supplier, _TOMBSTONE_BLOCKS)
-        for session_id in await self.tailer.ended_elsewhere():
-            session = self.sessions.pop(session_id)
-            self.mirror.remove(session.end, self.supplier, session_id)
-        await self.tailer.discover(self._finished)
-        if self.peers is not None:
-            await self.claims.learn_seals(await self.peers.seals(self.supplier))
-        await self.claims.load_seals(self.sessions)
-        await self._merge_peers()
-        self._started = True
+        await self.concluder.restore()
+        await self.claims.load_own_seals(self.sessions)
+        self._restored = True
+
+    async def start(self) -> None:
+        """Take up the volume, fence predecessors, take up Redis; raises what Redis raises."""
+        async with self._starting:
+            if self._started:
+                return
+            await self.restore()
+            await self._fence()
+            for session_id in await self.tailer.ended_elsewhere():
+                session = self.sessions.pop(session_id)
+                await asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
+            await self.tailer.discover(self.concluder.finished)
+            if self.peers is not None:
+                await self.claims.learn_seals(await self.peers.seals(self.supplier))
+            await self.claims.load_seals(self.sessions)
+            await self._merge_peers()
+            self._started = True
+
+    async def _connect(self) -> bool:
+        """Return whether Redis and the Lease let this owner write; raises Fenced where another one does."""
+        try:
+            if not self._started:
+                await self.start()
+            if self._unfenced:
+                await self._fence()
+            if self._unsealed():
+                await self.claims.load_seals(self.sessions)
+        except Fenced:
+            raise
+        except (*_REDIS_TROUBLE, StaleView) as error:
+            await self.restore()
+            fields = {"supplier": self.supplier, "error": str(error) or type(error).__name__}
+            _LOG.info("going on with what is sealed, Redis or the Lease cannot be used", extra={"fields": fields})
+            return False
+        return True
 
     async def _merge_peers(self) -> None:
         """Takes from peers' volumes what Redis does not have any more; peers that do not answer are left out."""
-        self._unmerged = self.peers is not None and not await self.tailer.merge(self.peers, self._finished)
+        self._unmerged = self.peers is not None and not await self.tailer.merge(self.peers, self.concluder.finished)
 
     async def _fence(self) -> None:
         await self.store.fence(self.confirm)
@@ -120,6 +143,9 @@ class SupplierMiner:
         self.tailer.reread()
         self._unfenced = True
 
+    def _unsealed(self) -> bool:
+        return any(session.seal is None for session in self.sessions.values())
+
     async def tail(self) -> int:
         """One round of tailing; the number of entries read."""
         begun = asyncio.get_running_loop().time()
@@ -131,13 +157,14 @@ class SupplierMiner:
         return await self.tailer.tail_once()
 
     async def _discover(self) -> None:
-        lost = await self.tailer.discover(self._finished)
+        finished = self.concluder.finished
+        lost = await self.tailer.discover(finished)
         if lost or self._unfenced:
             # Another Redis, an emptied one, or one that went back in time: it may know no fence.
             await self._fence()
         if lost:
             await self._merge_peers()
-        for session_id, end in self.tailer.revived(self._finished):
+        for session_id, end in self.tailer.revived(finished):
             # A log that was appended again to an emptied Redis brings back what is long over.
             await self.store.finish(session_id, end)
 
@@ -158,61 +185,83 @@ class SupplierMiner:
             self._horizon = due
         except Fenced:
             raise
-        except (RedisError, OSError, TimeoutError, PocketError, sqlite3.Error) as error:
+        except _TROUBLE as error:
             self._unfenced = self._unfenced or isinstance(error, Unfenced)
             _LOG.info("the horizon is raised at the next block: %s", error)
 
     async def on_block(self, block: Block, proof: ProofParams) -> dict[str, int]:
-        """Decides every session and acts; sessions by stage. One group's failure never stops another."""
-        if not self._started:
-            await self.start()
-        if self._unfenced:
-            await self._fence()
-        await self._raise_horizon(block.height)
-        if any(s.seal is None for s in self.sessions.values()):
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
-                await self.claims.load_seals(self.sessions)
-        if self._unmerged and any(s.seal is None for s in self.sessions.values()):
-            await self._merge_peers()
-        claims = await self._claims(block.height)
+        """Decide every session and act; return sessions by stage. One session's failure never stops another."""
+        connected = await self._connect()
+        if connected:
+            await self._raise_horizon(block.height)
+            await self._isolated("deleting ended sessions", block, self.concluder.drop_ended)
+            if self._unmerged and self._unsealed():
+                await self._isolated("merging peers", block, self._merge_peers)
+        answers = await self._claims(block.height)
         stages: dict[str, int] = defaultdict(int)
         seen: dict[str, str] = {}
         groups: dict[tuple[Action, int], list[TrackedSession]] = defaultdict(list)
         for session in list(self.sessions.values()):
-            decision = await self._decide(session, claims, block, proof)
+            decision = await self._decided(session, answers, block, proof)
             if decision is None:
                 continue
             stages[decision.stage.value] += 1
             self._margin(session, decision, block.height)
-            seen[session.header.session_id] = decision.stage.value
+            seen[session.session_id] = decision.stage.value
             groups[decision.action, session.end].append(session)
-            if decision.lost:
-                session.lost = session.lost or decision.lost
         self.report.saw(seen, block.height)
-        await self._act_on(groups, block, proof)
+        if connected and any(action in _COSTS for action, _ in groups):
+            await self._isolated("checking the fence", block, self.store.check_fence)
+        await self._act_on(groups, block, proof, connected=connected)
         self.report.open = len(self.sessions)
         return stages
 
     async def _act_on(
-        self, groups: Mapping[tuple[Action, int], list[TrackedSession]], block: Block, proof: ProofParams
-    ) -> None:
+        self, groups: Mapping[tuple[Action, int], list[TrackedSession]], block: Block, proof: ProofParams, *,
+        connected: bool,
+    ) -> None:  # fmt: skip
         # What has windows comes before what is over.
         for (action, _), group in sorted(groups.items(), key=lambda row: (row[0][0] is Action.CONCLUDE, row[0][1])):
-            try:
-                await self._act(action, group, block, proof)
-            except Fenced:
+            await self._act_in_parts(action, group, block, proof, connected=connected)
+
+    async def _act_in_parts(
+        self, action: Action, group: list[TrackedSession], block: Block, proof: ProofParams, *, connected: bool
+    ) -> None:
+        """Act for a group, and for its halves where one of them may be to blame. Raises Fenced and damage only."""
+        try:
+            await self._act(action, group, block, proof, connected=connected)
+        except Fenced:
+            raise
+        except StaleView as error:
+            self._unfenced = self._unfenced or isinstance(error, Unfenced)
+            _LOG.info("%s, again at the next block", error)
+        except (*_TROUBLE, ValueError, KeyError) as error:
+            if damage_of(error) is not None:
                 raise
-            except StaleView as error:
-                self._unfenced = self._unfenced or isinstance(error, Unfenced)
-                _LOG.info("%s, again at the next block", error)
-            except (RedisError, OSError, TimeoutError, PocketError, sqlite3.Error) as error:
-                if damage_of(error) is not None:
-                    raise
-                metrics.ERRORS.labels(action.name.lower()).inc()
-                _LOG.warning(
-                    "%s did not work and is tried again: %s", action.value, error,
-                    extra={"fields": {"supplier": self.supplier, "session_end": group[0].end, "height": block.height}},
-                )  # fmt: skip
+            if len(group) > 1 and isinstance(error, _OF_ONE) and not isinstance(error, ChainError | LedgerError):
+                half = len(group) // 2
+                for part in (group[:half], group[half:]):
+                    await self._act_in_parts(action, part, block, proof, connected=connected)
+                return
+            metrics.ERRORS.labels(action.name.lower()).inc()
+            _LOG.warning(
+                "%s did not work and is tried again: %s", action.value, error or type(error).__name__,
+                extra={"fields": {"supplier": self.supplier, "session_end": group[0].end, "height": block.height}},
+            )  # fmt: skip
+
+    async def _isolated(self, what: str, block: Block, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a step that nothing else waits for. Raises Fenced and damage only."""
+        try:
+            await work()
+        except Fenced:
+            raise
+        except _TROUBLE as error:
+            if damage_of(error) is not None:
+                raise
+            self._unfenced = self._unfenced or isinstance(error, Unfenced)
+            metrics.ERRORS.labels(what).inc()
+            fields = {"supplier": self.supplier, "height": block.height, "error": str(error) or type(error).__name__}
+            _LOG.warning("%s failed, trying again at the next block", what, extra={"fields": fields})
 
     @staticmethod
     def _margin(session: TrackedSession, decision: Decision, height: int) -> None:
@@ -220,168 +269,128 @@ class SupplierMiner:
         windows, proven = session.windows, decision.stage is Stage.PROVED and session.proven
         if windows is None or decision.stage not in (Stage.CLAIMED, Stage.PROVED):
             return
-        if not session.claim_seen:
-            session.claim_seen = True
-            metrics.MARGIN.labels("claim").observe(max(0, windows.claim_close - height))
-        if proven and not session.proof_seen:
-            session.proof_seen = True
-            metrics.MARGIN.labels("proof").observe(max(0, windows.proof_close - height))
+        for what, came, close in (("claim", True, windows.claim_close), ("proof", proven, windows.proof_close)):
+            if came and what not in session.measured:
+                session.measured.add(what)
+                metrics.MARGIN.labels(what).observe(max(0, close - height))
 
-    async def _claims(self, height: int) -> dict[str, Claim] | None:
-        """Claims on chain by session as of a height; None: unknown. Nobody asks before a claim can be there.
+    async def _claims(self, height: int) -> list[ClaimsAnswer]:
+        """Return what the chain says of our claims as of a height; nothing where nobody could be asked.
 
         Later than that height a claim may have been settled and removed: it would look as if it had never been there.
+        What is surprising is asked of every node.
         """
         if not any(
             s.seal is not None or (s.windows is not None and height >= s.windows.claim_open)
             for s in self.sessions.values()
         ):
-            return {}
+            return []
         try:
             found = await self.chain.claims_of(self.supplier, height)
-        except PocketError:
+        except (PocketError, TimeoutError):
+            return []
+        answers = [ClaimsAnswer("a node", height, _by_session(found))]
+        if any(surprising(session, answers[0]) for session in self.sessions.values()):
+            rows = (await self.chain.claims_by_node(self.supplier, height)).items()
+            told = [ClaimsAnswer(n, height, _by_session(row)) for n, row in rows if not isinstance(row, ChainError)]
+            answers = told or answers
+        return answers
+
+    async def _decided(
+        self, session: TrackedSession, answers: Sequence[ClaimsAnswer], block: Block, proof: ProofParams
+    ) -> Decision | None:
+        """Decide one session; None while the chain has not told its windows, or where deciding failed."""
+        try:
+            return await self._decide(session, answers, block, proof)
+        except (PocketError, RedisError, OSError, TimeoutError, ValueError, KeyError) as error:
+            if isinstance(error, Fenced) or damage_of(error) is not None:
+                raise
+            metrics.ERRORS.labels("decide").inc()
+            fields = {"supplier": self.supplier, "session": session.session_id, "height": block.height}
+            _LOG.warning("deciding a session failed, trying again: %s", error, extra={"fields": fields})
             return None
-        return {claim.header.session_id: claim for claim in found}
 
     async def _decide(
-        self, session: TrackedSession, claims: dict[str, Claim] | None, block: Block, proof: ProofParams
+        self, session: TrackedSession, answers: Sequence[ClaimsAnswer], block: Block, proof: ProofParams
     ) -> Decision | None:
-        if session.refused:
-            await self._finish(session, Verdict("forfeited", session.refused, {}), "ACTIVE", block)
-            return None
-        if not await self.tailer.learn_terms(session) or session.windows is None:
-            return None
+        known = await self.tailer.learn_terms(session, block.height)
         windows = session.windows
-        if session.lost in ("empty", "unprofitable", "forfeited"):
-            reason = str(session.details.get("reason") or session.lost)
-            await self._finish(session, Verdict(session.lost, reason, {}), "CLAIMABLE", block)
+        if windows is None:
             return None
-        if block.height >= windows.proof_seed:
-            await self.proofs.decide(session, proof)
-        claim = (claims or {}).get(session.header.session_id)
-        session.claimed_root = claim.root_hash if claim is not None else session.claimed_root
-        session.proven = claim is not None and claim.proof_validation_status == _VALIDATED
-        facts = Facts(
-            windows, session.seal is not None, claim_state(session, claims), session.requirement, self.seal_after_blocks
-        )
+        over = block.height >= windows.settlement
+        claim = ClaimState.ABSENT
+        if block.height >= windows.claim_open and not over:
+            claim = learn(session, list(answers))
+        if not known:
+            # It cannot be claimed, as far as is known: it is asked about until it settles.
+            return Decision(Stage.SETTLED, Action.CONCLUDE) if over else Decision(Stage.ACTIVE, Action.NOTHING)
+        if windows.session_end < block.height < windows.claim_close and session.seal is None:
+            await self.tailer.confirm_terms(session, block.height)
+        if block.height >= windows.proof_seed and not over:
+            await self.proofs.decide(session, proof, block.height)
+        facts = Facts(windows, session.seal is not None, claim, session.requirement, self.seal_after_blocks)
         return decide(facts, block.height)
 
-    async def _act(self, action: Action, group: list[TrackedSession], block: Block, proof: ProofParams) -> None:
+    async def _act(
+        self, action: Action, group: list[TrackedSession], block: Block, proof: ProofParams, *, connected: bool
+    ) -> None:
         match action:
             case Action.SEAL:
-                await self._seal(group, block, proof)
+                await self._seal(group, block, proof, connected=connected)
             case Action.SEND_CLAIM:
                 await self.claims.send_again(group, block)
             case Action.SEND_PROOF:
                 await self.proofs.prove(group, block, proof)
             case Action.ADOPT:
-                await self._merge_peers()
-                for session in group:
-                    await self.claims.adopt(session, block)
+                if connected:
+                    await self._merge_peers()
+                    for session in group:
+                        await self.claims.adopt(session, block)
             case Action.CONCLUDE:
-                for session in group:
-                    await self._conclude(session, block)
+                if self._started:
+                    await self.concluder.conclude(group, block, self.settlements)
             case Action.NOTHING:
                 pass
 
-    async def _seal(self, group: list[TrackedSession], block: Block, proof: ProofParams) -> None:
+    async def _seal(self, group: list[TrackedSession], block: Block, proof: ProofParams, *, connected: bool) -> None:
         """Seals; after a restart of Redis in the second half of the window, without Redis in its last third."""
         windows = group[0].windows
         if windows is None:
             return
         length, left = windows.claim_close - windows.claim_open, windows.claim_close - block.height
-        if not self.redis_settled() and 2 * left > length:
+        late = 3 * left <= length or left <= 1
+        group = [session for session in group if session.terms_confirmed or late]
+        if not group:
+            return
+        if connected and not self.redis_settled() and 2 * left > length:
             _LOG.info("Redis was restarted: sealing waits until relayers have appended their logs again")
             return
         try:
+            if not connected:
+                raise LedgerUnavailable("Redis or the Lease cannot be used")
             await self.claims.seal_and_claim(group, block, proof)
-        except (RedisError, OSError, TimeoutError):
-            if 3 * left > length and left > 1:
+        except _REDIS_TROUBLE:
+            if not late:
                 raise
             _LOG.warning("Redis is away and the claim window closes: sealing what is mirrored")
-            await self._seal_from_mirrors(group, block, proof)
+            await self._seal_from_volume(group, block, proof)
+        except sqlite3.Error as error:
+            if not late or damage_of(error) is not None:
+                raise
+            await self.claims.seal_and_claim(group, block, proof, source=SealSource.VOLUME_AND_STREAM)
 
-    async def _seal_from_mirrors(self, group: list[TrackedSession], block: Block, proof: ProofParams) -> None:
+    async def _seal_from_volume(self, group: list[TrackedSession], block: Block, proof: ProofParams) -> None:
         """Nothing but the chain can tell now whether another owner has claimed: what is claimed is never sealed again.
 
-        Raises what the chain raises.
+        Raises what the chain raises, and what `confirm` raises where the Lease is not ours.
         """
+        await self.confirm()
         claimed = {claim.header.session_id for claim in await self.chain.claims_of(self.supplier)}
-        free = [session for session in group if session.header.session_id not in claimed]
+        free = [session for session in group if session.session_id not in claimed]
         await self._merge_peers()
         if free:
-            await self.claims.seal_and_claim(free, block, proof, mirror_only=True)
-
-    async def _conclude(self, session: TrackedSession, block: Block) -> None:
-        windows = session.windows
-        if windows is None:
-            return
-        if session.lost == "claim_missed" or block.height < windows.settlement:
-            refusal = session.details.get("refusal")
-            reason = f"the chain refused the claim: {refusal}" if refusal else "no claim was in a block in time"
-            stage = "SEALED" if session.seal else "CLAIMABLE"
-            await self._finish(session, Verdict("claim_missed", reason, {}), stage, block)
-            return
-        try:
-            events = await self.settlements.events(windows.settlement, self.supplier)
-        except NotReadYet as error:
-            _LOG.debug("%s", error)
-            return
-        except ChainRefusal as error:
-            if block.height <= windows.settlement + _UNSEEN_BLOCKS:
-                raise
-            reason = f"no chain node has the events of its settlement at block {windows.settlement} any more: {error}"
-            await self._finish(session, Verdict("unseen", reason, {}), "SETTLED", block)
-            return
-        found = verdict(self.supplier, session, events)
-        if session.lost == "claim_lost":
-            found = Verdict("claim_lost", "the claim on chain has another root than the seal", found.details)
-        await self._finish(session, found, "SETTLED" if found.outcome == "settled" else "PROOFABLE", block)
-
-    async def _finish(self, session: TrackedSession, found: Verdict, stage: str, block: Block) -> None:
-        """Exactly one outcome per session, durable before anything of it is deleted."""
-        header = session.header
-        if session.seal is None and self.peers and await self.peers.ended(self.supplier, header.session_id):
-            # Brought back by a log after Redis was lost; its outcome is in the audit trail of a former owner.
-            await self._drop(session)
-            self.sessions.pop(header.session_id, None)
-            return
-        await self.proofs.fees.settle(self.store, header.session_id, self.chain)
-        sealed = session.seal is not None
-        leaves = 0 if sealed else self.mirror.file(session.end).count(self.supplier, header.session_id)
-        facts = facts_of(session, leaves, self.audit.payments(self.supplier, header.session_id))
-        details = {
-            "service_id": header.service_id, "application_address": header.application_address,
-            "session_end_height": header.session_end_block_height, **session.details, **facts, **found.details,
-        }  # fmt: skip
-        if fees := self.proofs.fees.of(self.supplier, header.session_id):
-            details["fees_upokt"] = fees
-        outcome = Outcome(self.supplier, header.session_id, found.outcome, stage, found.reason, block.height, details)
-        if self.audit.record(outcome):
-            self.report.ended(json.loads(outcome.body()))
-            metrics.OUTCOMES.labels(found.outcome).inc()
-            whose = (self.supplier, header.service_id)
-            metrics.SETTLED.labels(*whose).inc(_number(found.details.get("settled_upokt")))
-            claimed = _number(details.get("claimed_upokt"))
-            metrics.CLAIMED.labels(*whose).inc(claimed)
-            if found.outcome != "unseen":
-                metrics.LOST.labels(found.outcome).inc(max(0.0, claimed - _number(found.details.get("settled_upokt"))))
-            fields = {"supplier": self.supplier, "session": header.session_id, "reason": found.reason, "stage": stage}
-            _LOG.info("session %s", found.outcome, extra={"fields": {**fields, "height": block.height}})
-        await self._drop(session)
-        self.sessions.pop(header.session_id, None)
-
-    async def _drop(self, session: TrackedSession) -> None:
-        session_id = session.header.session_id
-        await self.store.finish(session_id, session.end)
-        if session.end > self._forgotten:  # once for all sessions that end together: there are thousands of tombstones
-            await self.store.forget_before(session.end - _TOMBSTONE_BLOCKS)
-            self._forgotten = session.end
-        self.mirror.remove(session.end, self.supplier, session_id)
-        self._finished[session_id] = session.end
-        for old in [i for i, end in self._finished.items() if end < session.end - _TOMBSTONE_BLOCKS]:
-            del self._finished[old]
+            await self.claims.seal_and_claim(free, block, proof, source=SealSource.VOLUME)
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+def _by_session(claims: Sequence[Claim]) -> dict[str, Claim]:
+    return {claim.header.session_id: claim for claim in claims}

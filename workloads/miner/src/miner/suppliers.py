@@ -21,6 +21,7 @@ from miner.mirror import Mirror
 from miner.peers import Peers
 from miner.proofs import ProofDesk
 from miner.report import Reports
+from miner.seeds import HashSource, SeedHashes
 from miner.sender import Sender
 from miner.sessions import TrackedSession
 from miner.settlements import Settlements
@@ -29,7 +30,6 @@ from miner.supplier_miner import SupplierMiner
 from miner.tailing import Tailer
 from miner.trie_pool import TriePool
 from pocket_api.workload import MinerConfig
-from shannon.chain.feed import BlockSource
 from shannon.crypto.addresses import Address
 from shannon.errors import ConfigurationError, NotFound, PocketError
 from shannon.keys.folder import KeyFolder
@@ -48,7 +48,7 @@ class Suppliers:
     redis: "Redis"
     keys: Keys
     chain: CachedChain
-    blocks: BlockSource
+    blocks: HashSource
     settlements: Settlements
     mirror: Mirror
     audit: Audit
@@ -59,12 +59,15 @@ class Suppliers:
     endpoints: Endpoints
     dead_letters: DeadLetters
     redis_milliseconds: Callable[[], float | None] = lambda: None
+    latest_height: Callable[[], int] = lambda: 0
     _loaded: KeySet = field(default_factory=lambda: KeySet({}))
     _fees: FeeBook = field(init=False)
+    _seeds: SeedHashes = field(init=False)
     _folder: KeyFolder = field(init=False)
 
     def __post_init__(self) -> None:
         self._folder = KeyFolder(self.config.keys_dir, os.environ)
+        self._seeds = SeedHashes(self.blocks, self.chain)
         self._fees = FeeBook(GasPrice.parse(self.config.chain.gas_price), self.audit)
 
     def reload(self) -> bool:
@@ -172,8 +175,14 @@ class Suppliers:
         store = SealStore(self.redis, self.keys, address, epoch)
         tailer = self._tailer(address, sessions, owner=True)
         largest = config.chain.max_transaction_bytes
-        claims = ClaimDesk(address, store, self.audit, self.mirror, self.pool, sender, tailer, self._fees, largest)
-        proofs = ProofDesk(address, self.chain, self.blocks, self.mirror, self.pool, sender, self._fees, store, largest)
+        claims = ClaimDesk(
+            address, store, self.audit, self.mirror, self.pool, sender, tailer, self._fees, largest,
+            self.latest_height,
+        )  # fmt: skip
+        proofs = ProofDesk(
+            address, self.chain, self.blocks, self.mirror, self.pool, sender, self._fees, store, largest,
+            self.latest_height, self._seeds,
+        )  # fmt: skip
         return SupplierMiner(
             address, self.chain, self.settlements, store, self.audit, self.mirror, tailer, claims, proofs, sessions,
             config.seal_after_blocks, self.redis_settled, self.reports.of(address), self.peers, confirm,

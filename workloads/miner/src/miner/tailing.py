@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from redis.exceptions import RedisError
@@ -11,14 +12,25 @@ from ledger.tail import Entry, Tail
 from miner import metrics
 from miner.appetite import Appetite
 from miner.dead_letters import DeadLetters
+from miner.evidence import REJECTIONS, Statement
 from miner.gate import Refused, Terms, leaf_of
-from miner.mirror import Mirror
+from miner.mirror import Leaf, Mirror
 from miner.peers import Peers
 from miner.sessions import TrackedSession, header_of
+from miner.terms import SessionTerms, ask_terms, ask_terms_of_every_node
 from shannon.chain.client import ChainClient
-from shannon.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError
+from shannon.errors import ChainError, DecodingError
 
 _LOG = logging.getLogger("miner.tailing")
+_ASK_AGAIN_SECONDS = 0.5
+
+
+def _fits(terms: Terms, value: bytes) -> Leaf | None:
+    """Return the leaf of a relay under these terms, None where it must not become one."""
+    try:
+        return leaf_of(value, terms)
+    except Refused:
+        return None
 
 
 class Tailer:
@@ -44,10 +56,12 @@ class Tailer:
         self._chain = chain
         self._sessions = sessions
         self._revived: list[str] = []
+        self._damaged: set[str] = set()
         self._incarnation: str | None = None  # None: not asked yet
         # Tail loop and sealing both read; a position must never go back because the slower one finished last.
         self._reading = asyncio.Lock()
         self._appetite = Appetite()
+        self._ask_again: dict[str, float] = {}  # loop's clock, by session id
         # Grows with every reread: what was read before it must not move a position.
         self._generation = 0
 
@@ -56,21 +70,38 @@ class Tailer:
         """Operator address."""
         return self._tail.supplier
 
+    @property
+    def tail(self) -> Tail:
+        """What reads the supplier's streams."""
+        return self._tail
+
     def restore(self) -> None:
         """Takes up the mirror's sessions after a start."""
         for _, row in self._mirror.sessions():
-            if row.supplier == self.supplier and row.session_id not in self._sessions:
-                self._sessions[row.session_id] = TrackedSession(header_of(row.header), row.position, row.incarnation)
+            if row.supplier != self.supplier or row.session_id in self._sessions:
+                continue
+            try:
+                header = header_of(row.header)
+            except DecodingError as error:
+                self._set_aside(row.session_id, error)
+                continue
+            self._sessions[row.session_id] = TrackedSession(header, row.position, row.incarnation)
+
+    def _set_aside(self, session_id: str, error: Exception | str) -> None:
+        """Count a value that cannot be a session's, and tell of it once: it stays where it is."""
+        if session_id in self._damaged:
+            return
+        self._damaged.add(session_id)
+        metrics.REFUSED.labels("header").inc()
+        fields = {"supplier": self.supplier, "session": ascii(session_id)[:80], "error": str(error)}
+        _LOG.error("a session's header is damaged and set aside", extra={"fields": fields})
 
     async def ended_elsewhere(self) -> list[str]:
-        """Sessions that another owner ended while this volume was not theirs; raises what Redis raises.
+        """Return the sessions that another owner has ended, as its tombstones say; raises what Redis raises.
 
-        They were read in this life of Redis, and Redis has dropped them: only an owner does that, after it recorded
-        the outcome. A second outcome here would count their payment twice.
+        That Redis does not know a session says nothing: it may have come back with an older file.
         """
-        # In this order: whatever life the sessions were read in, it is the volume's only if that still goes on.
-        known, incarnation = await self._tail.sessions(), await self._tail.incarnation()
-        return [i for i, s in self._sessions.items() if incarnation and s.incarnation == incarnation and i not in known]
+        return sorted(await self._tail.finished([i for i, s in self._sessions.items() if s.seal is None]))
 
     def reread(self) -> None:
         """Reads every stream from its start again: Redis may hold other content under known ids."""
@@ -107,10 +138,10 @@ class Tailer:
             return self._sessions[session_id]
         try:
             header = header_of(raw)
-        except DecodingError:
-            header = None
-        if header is None or header.session_id != session_id:
-            metrics.REFUSED.labels("header").inc()
+            if header.session_id != session_id:
+                raise DecodingError(f"the header is of session {header.session_id}")
+        except DecodingError as error:
+            self._set_aside(session_id, error)
             return None
         self._mirror.file(header.session_end_block_height).add_session(self.supplier, session_id, raw)
         self._sessions[session_id] = TrackedSession(header)
@@ -130,10 +161,10 @@ class Tailer:
             if not row.may_have_more(self._incarnation or "", last_ids.get(row.session_id, "0-0")):
                 continue
             session = self._track(row.session_id, row.header)
-            if session is None or session.refused or session.seal is not None:
+            if session is None or session.rejected or session.seal is not None:
                 continue
             if not await self.learn_terms(session) or session.terms is None:
-                whole = whole and bool(session.refused)
+                whole = whole and session.rejected
                 continue
             take = functools.partial(self._take, session, session.terms)
             whole = await peers.relays(row, self.supplier, session.end, take) and whole
@@ -160,37 +191,78 @@ class Tailer:
         metrics.RELAYS.labels(self.supplier).inc(added)
         return added
 
-    async def learn_terms(self, session: TrackedSession) -> bool:
-        """Asks the chain for header, target and units at the session's start; False while it cannot be told.
+    async def learn_terms(self, session: TrackedSession, height: int = 0) -> bool:
+        """Ask the chain for header, target and units at the session's start; return False while they are not known.
 
-        Unknown price or target: hold, never guess.
+        Unknown price or target: hold, never guess. height: of the block at which it is decided. Only then is it asked
+        again what was answered with a rejection, or what failed a moment ago.
         """
-        if session.terms is not None or session.refused:
-            return session.terms is not None
-        header, start = session.header, session.header.session_start_block_height
+        if session.terms is not None:
+            return True
+        now = asyncio.get_running_loop().time()
+        if not height and (session.rejected or now < self._ask_again.get(session.session_id, 0.0)):
+            return False
         try:
-            onchain = await self._chain.session(header.application_address, header.service_id, start)
-            params = await self._chain.shared_params(start)
-            units = await self._chain.compute_units_per_relay(header.service_id, start)
-            difficulty = await self._chain.difficulty(header.service_id, start)
-        except ChainUnavailable:
-            return False
-        except ChainRefusal as error:
-            session.refused = f"the chain knows no such session: {error}"
-            return False
+            if session.rejected:
+                await self._ask_everybody(session, height)
+            else:
+                self._accept("first", height, session, await ask_terms(self._chain, self.supplier, session.header))
         except (ChainError, DecodingError):
+            self._ask_again[session.session_id] = now + _ASK_AGAIN_SECONDS
             return False
-        session.params = params
-        if onchain.header != header:
-            session.refused = "the session header differs from the chain's"
+        self._ask_again.pop(session.session_id, None)
+        return session.terms is not None
+
+    async def confirm_terms(self, session: TrackedSession, height: int) -> bool:
+        """Ask every node for the terms once more, past all caches; return whether a second answer said the same.
+
+        Where the nodes say something else than the first answer, theirs counts: relays that do not fit it leave the
+        volume, and those that were set aside by it are read again. Raises what the volume raises.
+        """
+        if session.terms is None or session.terms_confirmed:
+            return session.terms_confirmed
+        votes = Counter[Terms]()
+        for _, found in (await ask_terms_of_every_node(self._chain, self.supplier, session.header)).values():
+            if found.terms is not None:
+                votes[found.terms] += 1
+        if not votes:
             return False
-        if self.supplier not in onchain.supplier_addresses:
-            session.refused = "the supplier does not belong to the session"
-            return False
-        if units <= 0:
-            return False
-        session.terms = Terms(self.supplier, header, difficulty.target_hash, units)
-        return True
+        best, number = votes.most_common(1)[0]
+        if best == session.terms:
+            session.terms_confirmed = True
+            return True
+        doubted = session.doubted_terms == best
+        session.doubted_terms = best
+        if number > 1 or doubted:
+            _LOG.error(
+                "the chain's nodes state other terms than the first answer: relays are checked again",
+                extra={"fields": {"supplier": self.supplier, "session": session.session_id, "height": height}},
+            )
+            await self._replace_terms(session, best)
+        return session.terms_confirmed
+
+    async def _replace_terms(self, session: TrackedSession, terms: Terms) -> None:
+        async with self._reading:
+            file, fits = self._mirror.file(session.end), functools.partial(_fits, terms)
+            await asyncio.to_thread(file.check_again, self.supplier, session.session_id, fits)
+            session.terms, session.terms_confirmed = terms, True
+            self._generation += 1
+            session.position = "0-0"
+
+    async def _ask_everybody(self, session: TrackedSession, height: int) -> None:
+        """Ask every node about a session that an answer rejected: one that knows it is right."""
+        answers = await ask_terms_of_every_node(self._chain, self.supplier, session.header)
+        good = [(node, row) for node, row in answers.items() if row[1].terms is not None]
+        for node, (at, found) in good or answers.items():
+            self._accept(node, at or height, session, found)
+
+    def _accept(self, source: str, height: int, session: TrackedSession, found: SessionTerms) -> None:
+        session.params = found.params or session.params
+        if found.rejection is not None:
+            session.evidence.add(Statement(found.rejection, source, height, found.text))
+            return
+        session.evidence.retract(*REJECTIONS)
+        session.terms = found.terms
 
     async def tail_once(self, count: int | None = None) -> int:
         """Mirrors what is new, at most `count` of each session; the number of entries read.

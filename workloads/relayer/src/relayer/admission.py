@@ -13,7 +13,7 @@ from relayer import metrics
 from relayer.rejection import Reason, Rejected
 from shannon.chain.model import Account, Application, Difficulty, Session, Supplier
 from shannon.crypto.ring import verify_ring_signature
-from shannon.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError, InvalidSignature, NotFound
+from shannon.errors import ChainError, ChainRefusal, DecodingError, InvalidSignature, NotFound
 from shannon.relays.messages import RelayRequest, SessionHeader
 from shannon.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
 from shannon.sessions.grid import SharedParams, Windows
@@ -163,8 +163,8 @@ class Admission:
             raise Rejected(Reason.INVALID_SIGNATURE, f"the ring cannot be built: {error}") from error
         except ChainRefusal as error:
             raise Rejected(Reason.SESSION_MISMATCH, f"the chain knows no such session: {error}") from error
-        except (ChainUnavailable, DecodingError) as error:
-            raise Rejected(Reason.CHAIN_UNAVAILABLE, "no chain node answers") from error
+        except (ChainError, DecodingError) as error:
+            raise Rejected(Reason.CHAIN_UNAVAILABLE, "no chain node can answer at present") from error
         try:
             verify_ring_signature(request.signable_hash(), request.signature, ring)
         except (InvalidSignature, DecodingError) as error:

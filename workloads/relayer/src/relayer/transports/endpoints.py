@@ -14,7 +14,7 @@ from relayer.transports import grpc_relays
 from relayer.transports.replies import Asked, Reply
 
 _LOG = logging.getLogger("relayer.http")
-_BUSY = (Reason.OVERLOADED, Reason.DRAINING, Reason.RATE_LIMITED)
+_COME_AGAIN = (429, 503)
 _CONNECTION_HEADERS = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "upgrade"}
 
 
@@ -34,7 +34,7 @@ def _json(status: int, body: Mapping[str, object], headers: Mapping[str, str] | 
 
 def error_reply(rejected: Rejected) -> Reply:
     """The unsigned error answer."""
-    headers = {"Retry-After": "1"} if rejected.reason in _BUSY else None
+    headers = {"Retry-After": "1"} if rejected.status in _COME_AGAIN else None
     return _json(rejected.status, {"error": rejected.message}, headers)
 
 

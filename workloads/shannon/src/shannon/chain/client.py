@@ -1,6 +1,7 @@
 """The chain's gRPC queries with failover over several nodes (messages.md, sections 3 to 10)."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -9,11 +10,13 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from shannon.chain import convert
+from shannon.chain.answers import check_answer, required_height
+from shannon.chain.failures import error_from_status
 from shannon.chain.model import Account, Application, Block, Difficulty, Session, Supplier, TransactionResult
 from shannon.chain.nodes import Failover, NodeAddress
 from shannon.chain.standing import Standings
 from shannon.claims.requirement import Claim, ProofParams
-from shannon.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError, NotFound
+from shannon.errors import ChainError, ChainUnavailable, DecodingError, FailureClass, Unsupported
 from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from shannon.pb import cosmos_bank_v1beta1_pb2 as bank_pb
 from shannon.pb import cosmos_base_node_v1beta1_pb2 as node_pb
@@ -32,54 +35,86 @@ M = TypeVar("M", bound=Message)
 HEIGHT_HEADER: Final = "x-cosmos-block-height"
 _RECEIVE_LIMIT: Final = 128 * 1024 * 1024  # a whole block, which CometBFT bounds at 100 MiB
 _PAGE: Final = 100
-_UNAVAILABLE: Final = {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.ABORTED,
-}
+_ALL_CLAIMS: Final = "/pocket.proof.Query/AllClaims"
+_BROADCAST: Final = "/cosmos.tx.v1beta1.Service/BroadcastTx"
+_BROADCAST_ORDER: Final = {("", 0): 0, ("sdk", 0): 0, ("sdk", 19): 1}
+"""Accepted, then known before; any rejection comes after."""
+_CONNECT_MILLISECONDS: Final = 3000
 # A transaction response whose log is not UTF-8 (an unknown fee payer's raw address) cannot be parsed by the
 # runtime; the node gives it code 9 (claims-and-proofs.md, section 6).
 _UNREADABLE_LOG_CODE: Final = 9
 
 
-class Unsupported(ChainRefusal):
-    """The node does not know the method (older release)."""
-
-
 def channel_of(address: NodeAddress) -> grpc.aio.Channel:
     """A channel with keep-alive and a bounded receive size."""
     target, secure = address.grpc_target
-    options = [("grpc.keepalive_time_ms", 60_000), ("grpc.max_receive_message_length", _RECEIVE_LIMIT)]
+    options = [
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.max_receive_message_length", _RECEIVE_LIMIT),
+        # A node that is back is asked within seconds; gRPC's own pause grows to two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 500),
+        ("grpc.min_reconnect_backoff_ms", _CONNECT_MILLISECONDS),  # how long one attempt to connect may take
+        ("grpc.max_reconnect_backoff_ms", _CONNECT_MILLISECONDS),
+    ]
     if secure:
         return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=options)
     return grpc.aio.insecure_channel(target, options=options)
 
 
-def error_from_status(method: str, code: grpc.StatusCode, message: str) -> ChainError:
-    """The typed error for a gRPC status."""
-    text = f"{method.rsplit('/', 1)[-1]}: {message[:500]}"
-    if code is grpc.StatusCode.NOT_FOUND:
-        return NotFound(text)
-    if code is grpc.StatusCode.UNIMPLEMENTED:
-        return Unsupported(text)
-    if code in _UNAVAILABLE:
-        return ChainUnavailable(text)
-    return ChainRefusal(text)
+@dataclass(frozen=True, slots=True)
+class NodeAnswer:
+    """What one node answered, as of a height of its own (0: it did not tell)."""
+
+    raw: bytes = b""
+    height: int = 0
+    error: ChainError | None = None
+
+
+def _height_of(metadata: Any) -> int:
+    """Height of the state that answered, from a call's metadata; 0 where it is missing or no number."""
+    value = next((value for key, value in metadata or () if key.lower() == HEIGHT_HEADER), "")
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    return int(text) if text.isdecimal() else 0
+
+
+async def _all_claims(supplier: str, page: Callable[[Message], Awaitable[bytes]]) -> list[Claim]:
+    """Read all pages of a supplier's claims; raises DecodingError where a node turns in a circle."""
+    found: list[Claim] = []
+    keys = [b""]
+    while True:
+        request = proof_pb.QueryAllClaimsRequest(supplier_operator_address=supplier)
+        request.pagination.limit = _PAGE
+        request.pagination.key = keys[-1]
+        answer = proof_pb.QueryAllClaimsResponse.FromString(await page(request))
+        # A node that ignores the filter must not show us other suppliers' claims as ours.
+        found += [convert.claim(row) for row in answer.claims if row.supplier_operator_address == supplier]
+        key = answer.pagination.next_key
+        if not key:
+            return found
+        if key in keys:
+            raise DecodingError(f"{_ALL_CLAIMS}: the node gives the same page again")
+        keys.append(key)
+
+
+def _broadcast_result(raw: bytes, answer: bytes) -> TransactionResult:
+    try:
+        return convert.transaction_result(tx_pb.BroadcastTxResponse.FromString(answer).tx_response)
+    except DecodeError:
+        log = "the node refused the transaction with a log that is not UTF-8: unknown fee payer address"
+        return TransactionResult(transaction_hash(raw), _UNREADABLE_LOG_CODE, "sdk", log)
 
 
 class ChainClient:
     """Typed queries; every call has a deadline and tries the nodes in turn.
 
-    Errors: NotFound, ChainRefusal (asking again will not help), ChainUnavailable.
+    Errors: NotFound and ChainRefusal, which the chain states; Unsupported; ChainUnavailable for everything else.
     """
 
     def __init__(
         self, addresses: Sequence[NodeAddress], timeout_seconds: float = 5.0, standings: Standings | None = None
     ) -> None:
         self._channels = [channel_of(address) for address in addresses]
-        self._nodes = Failover(self._channels, standings=standings)
+        self._nodes = Failover(self._channels, standings=standings, names=[address.name for address in addresses])
         self._timeout = timeout_seconds
 
     async def __aenter__(self) -> Self:
@@ -103,17 +138,45 @@ class ChainClient:
             raise DecodingError(f"{method}: the node's answer cannot be read") from error
 
     async def _call_raw(self, method: str, request: Message, height: int = 0) -> bytes:
-        metadata = ((HEIGHT_HEADER, str(height)),) if height else ()
+        """Return a checked answer. height: of the state that is asked, 0 for the latest."""
 
         async def ask(channel: grpc.aio.Channel) -> bytes:
-            call: Any = channel.unary_unary(method, None, None)
-            try:
-                answer: bytes = await call(request.SerializeToString(), timeout=self._timeout, metadata=metadata)
-            except grpc.aio.AioRpcError as error:
-                raise error_from_status(method, error.code(), error.details() or "") from error
-            return answer
+            return (await self._ask_node(channel, method, request, height))[0]
 
         return await self._nodes.call(method, ask, self._timeout)
+
+    async def _ask_node(
+        self, channel: grpc.aio.Channel, method: str, request: Message, height: int = 0
+    ) -> tuple[bytes, int]:
+        """Ask one node; return its checked answer and the height of its state, 0 where it does not tell."""
+        metadata = ((HEIGHT_HEADER, str(height)),) if height else ()
+        call = channel.unary_unary(method, None, None)(
+            request.SerializeToString(), timeout=self._timeout, metadata=metadata
+        )
+        try:
+            answer: bytes = await call
+            committed = _height_of(await call.initial_metadata())
+        except grpc.aio.AioRpcError as error:
+            at = _height_of(error.initial_metadata()) or _height_of(error.trailing_metadata())
+            raise error_from_status(method, error.code(), error.details() or "", at) from error
+        needed = required_height(method, request)
+        if committed and committed < needed:
+            text = f"{method}: the node is at height {committed} and has not committed {needed} yet"
+            raise ChainUnavailable(text, failure=FailureClass.LAGGING_NODE, height=committed)
+        check_answer(method, answer)
+        return answer, committed
+
+    async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, "NodeAnswer"]:
+        """Ask every usable node the same, past all caches; return what each answered, by name."""
+
+        async def ask(channel: grpc.aio.Channel) -> tuple[bytes, int]:
+            return await self._ask_node(channel, method, request, height)
+
+        found = await self._nodes.ask_all(ask, self._timeout)
+        return {
+            name: NodeAnswer(error=row, height=row.height) if isinstance(row, ChainError) else NodeAnswer(*row)
+            for name, row in found.items()
+        }
 
     async def chain_id(self) -> str:
         """Network name of the node."""
@@ -132,7 +195,7 @@ class ChainClient:
         return answer.minimum_gas_price
 
     async def block(self, height: int) -> Block:
-        """A committed block; ChainRefusal when it is not there yet.
+        """A committed block; raises ChainUnavailable where no node has it yet.
 
         The node sends all of its transactions along: `CometClient.block` costs a thousandth of that.
         """
@@ -261,18 +324,23 @@ class ChainClient:
         return convert.claim(answer.claim)
 
     async def claims_of(self, supplier: str, height: int = 0) -> list[Claim]:
-        """All claims of a supplier, page by page, as of a height (0: the latest)."""
-        found: list[Claim] = []
-        key = b""
-        while True:
-            request = proof_pb.QueryAllClaimsRequest(supplier_operator_address=supplier)
-            request.pagination.limit = _PAGE
-            request.pagination.key = key
-            answer = await self._call("/pocket.proof.Query/AllClaims", request, proof_pb.QueryAllClaimsResponse, height)
-            found += [convert.claim(row) for row in answer.claims]
-            key = answer.pagination.next_key
-            if not key:
-                return found
+        """Return all claims of a supplier, page by page, as of a height (0: the latest)."""
+
+        async def page(request: Message) -> bytes:
+            return await self._call_raw(_ALL_CLAIMS, request, height)
+
+        return await _all_claims(supplier, page)
+
+    async def claims_by_node(self, supplier: str, height: int) -> dict[str, list[Claim] | ChainError]:
+        """Return what every usable node says of a supplier's claims as of a height, by node name."""
+
+        async def all_of(channel: grpc.aio.Channel) -> list[Claim]:
+            async def page(request: Message) -> bytes:
+                return (await self._ask_node(channel, _ALL_CLAIMS, request, height))[0]
+
+            return await _all_claims(supplier, page)
+
+        return await self._nodes.ask_all(all_of, self._timeout)
 
     async def simulate(self, raw: bytes) -> int:
         """Gas used by a transaction on the last committed state; ChainRefusal with the chain's text."""
@@ -282,14 +350,18 @@ class ChainClient:
         return answer.gas_info.gas_used
 
     async def broadcast(self, raw: bytes) -> TransactionResult:
-        """Hands the transaction to a node's mempool (mode SYNC); code 0 is not inclusion."""
+        """Hand a transaction to the mempools of all nodes (mode SYNC); code 0 is not inclusion.
+
+        Returns the best answer: one node that accepts the bytes is enough. Raises ChainUnavailable where no node gave
+        an answer; some may have taken it all the same.
+        """
         request = tx_pb.BroadcastTxRequest(tx_bytes=raw, mode=tx_pb.BROADCAST_MODE_SYNC)
-        answer = await self._call_raw("/cosmos.tx.v1beta1.Service/BroadcastTx", request)
-        try:
-            return convert.transaction_result(tx_pb.BroadcastTxResponse.FromString(answer).tx_response)
-        except DecodeError:
-            log = "the node refused the transaction with a log that is not UTF-8: unknown fee payer address"
-            return TransactionResult(transaction_hash(raw), _UNREADABLE_LOG_CODE, "sdk", log)
+        answers = await self.ask_every_node(_BROADCAST, request)
+        results = [_broadcast_result(raw, answer.raw) for answer in answers.values() if answer.error is None]
+        if results:
+            return min(results, key=lambda result: _BROADCAST_ORDER.get((result.codespace, result.code), 2))
+        causes = "; ".join(str(answer.error) for answer in answers.values())
+        raise ChainUnavailable(f"{_BROADCAST}: no chain node answered ({causes or 'none may be asked'})")
 
     async def transaction(self, tx_hash: str) -> TransactionResult:
         """Result of an included transaction; NotFound until it is indexed, and on nodes without index."""

@@ -1,8 +1,9 @@
 """CometBFT JSON-RPC over HTTP and WebSocket (messages.md, section 11)."""
 
+import functools
 import json
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
@@ -10,10 +11,11 @@ from typing import Any, Final, Protocol, TypeVar
 import aiohttp
 
 from shannon.chain.end_events import EndEvents, Wanted
+from shannon.chain.failures import classify_rpc, error_of
 from shannon.chain.model import Block, Event, Keeping
-from shannon.chain.nodes import Failover, NodeAddress, NotHere
+from shannon.chain.nodes import Failover, NodeAddress
 from shannon.chain.standing import Standings
-from shannon.errors import ChainRefusal, ChainUnavailable, DecodingError
+from shannon.errors import ChainError, ChainUnavailable, DecodingError, FailureClass
 from shannon.transactions.build import Timestamp
 
 HEADER_QUERY: Final = "tm.event='NewBlockHeader'"
@@ -24,6 +26,7 @@ _RESULTS_SECONDS: Final = 60.0
 _PIECE: Final = 64 * 1024
 _BLOCKS: Final = 1000
 T = TypeVar("T")
+U = TypeVar("U")
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -48,11 +51,12 @@ def parse_time(text: str) -> Timestamp:
 
 
 def result_of(body: Any) -> Any:
-    """The result of a JSON-RPC answer; raises ChainRefusal with the useful text of an error."""
+    """Return the result of a JSON-RPC answer; raises the ChainError that its error means."""
     if not isinstance(body, dict):
         raise DecodingError("the node's answer is not a JSON-RPC object")
     if error := body.get("error"):
-        raise ChainRefusal(str(error.get("data") or error.get("message")) if isinstance(error, dict) else str(error))
+        text = str(error.get("data") or error.get("message")) if isinstance(error, dict) else str(error)
+        raise error_of(classify_rpc(text), text)
     return body.get("result")
 
 
@@ -66,6 +70,14 @@ def latest_block_of(result: Any) -> Block:
         sync = result["sync_info"]
         return _block(sync["latest_block_height"], sync["latest_block_hash"], sync["latest_block_time"])
     except (KeyError, TypeError, ValueError) as error:
+        raise DecodingError("the node's status cannot be read") from error
+
+
+def network_of(result: Any) -> str:
+    """Return the network name of a `status` result; raises DecodingError."""
+    try:
+        return str(result["node_info"]["network"])
+    except (KeyError, TypeError) as error:
         raise DecodingError("the node's status cannot be read") from error
 
 
@@ -129,7 +141,10 @@ class _Results:
 
 
 class CometClient:
-    """Blocks and their events from the first node that answers."""
+    """Blocks and their events. Every node is asked before an error goes up.
+
+    chain_id: what nodes must belong to; empty: any. Nodes of another network are treated as not usable.
+    """
 
     def __init__(
         self,
@@ -138,66 +153,108 @@ class CometClient:
         timeout_seconds: float = 5.0,
         block_seconds: float = 10.0,
         standings: Standings | None = None,
+        chain_id: str = "",
     ) -> None:
-        self._nodes = Failover(list(addresses), standings=standings)
+        self._nodes = Failover(list(addresses), standings=standings, names=[address.name for address in addresses])
         self._http = http
         self._timeout = timeout_seconds
+        self._chain_id = chain_id
         self._blocks: OrderedDict[int, Block] = OrderedDict()
         # Pings show a dead connection; a living one that announces no block for so long is useless as well.
         self._silence = max(_SILENCE_SECONDS, 3 * block_seconds)
         self._look = min(self._silence, max(1.0, block_seconds))
 
-    async def _call(self, method: str, **params: str) -> Any:
-        return await self._ask(_Result, self._timeout, method, params)
-
-    async def _ask(self, answer: Callable[[], Answer[T]], seconds: float, method: str, params: Mapping[str, str]) -> T:
+    def _asking(
+        self, answer: Callable[[], Answer[T]], method: str, params: Mapping[str, str], check: Callable[[T], U]
+    ) -> Callable[[NodeAddress], Awaitable[U]]:
+        """Make the question for one node; `check` turns the result into what is wanted and raises PocketError."""
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
 
-        async def ask(node: NodeAddress) -> T:
+        async def ask(node: NodeAddress) -> U:
             taken = answer()
             try:
                 async with self._http.post(node.rpc, json=body) as response:
                     async for piece in response.content.iter_chunked(_PIECE):
                         taken.feed(piece)
-                return taken.close()
-            except ChainRefusal as error:
-                raise NotHere(node.rpc, error) from error
+                return check(taken.close())
+            except ChainError as error:
+                raise error_of(error.failure, f"{node.rpc}: {error}", error.height) from error
             except (aiohttp.ClientError, OSError, DecodingError) as error:
                 raise ChainUnavailable(f"{node.rpc}: {error}") from error
 
-        return await self._nodes.call(method, ask, seconds)
+        return ask
+
+    async def _call(self, method: str, check: Callable[[Any], U], **params: str) -> U:
+        return await self._nodes.call(method, self._asking(_Result, method, params, check), self._timeout)
+
+    def _of_this_chain(self, network: object) -> None:
+        """Raise ChainUnavailable for a node that belongs to another network."""
+        if self._chain_id and network != self._chain_id:
+            text = f"the node is on chain {network!r}, not on {self._chain_id!r}"
+            raise ChainUnavailable(text, failure=FailureClass.WRONG_NODE)
+
+    def _latest(self, result: Any) -> Block:
+        block = latest_block_of(result)
+        self._of_this_chain(network_of(result))
+        return block
+
+    def _commit(self, height: int, result: Any) -> Block:
+        block = block_of(result)
+        if block.height != height:
+            raise DecodingError(f"the node was asked for block {height} and answered with {block.height}")
+        self._of_this_chain(result["signed_header"]["header"].get("chain_id"))
+        return block
 
     async def chain_id(self) -> str:
-        """Network name of the node."""
-        result = await self._call("status")
-        try:
-            return str(result["node_info"]["network"])
-        except (KeyError, TypeError) as error:
-            raise DecodingError("the node's status cannot be read") from error
+        """Return the network name of the node."""
+        return await self._call("status", network_of)
 
     async def block(self, height: int | None = None) -> Block:
-        """A block, the latest without height; ChainRefusal when it is not there yet.
+        """Return a block, the latest without height; raises ChainUnavailable where no node has it.
 
         Neither question makes the node send the block's transactions, which are megabytes where claims are due.
         """
         if height is None:
-            return latest_block_of(await self._call("status"))
+            return await self._call("status", self._latest)
         if height not in self._blocks:
-            self._blocks[height] = block_of(await self._call("commit", height=str(height)))
+            check = functools.partial(self._commit, height)
+            self._blocks[height] = await self._call("commit", check, height=str(height))
             while len(self._blocks) > _BLOCKS:
                 self._blocks.popitem(last=False)
         return self._blocks[height]
 
+    async def hashes_by_node(self, height: int) -> dict[str, bytes | ChainError]:
+        """Return the hash of a block as every usable node tells it, past all caches, by node name."""
+        ask = self._asking(_Result, "commit", {"height": str(height)}, functools.partial(self._commit, height))
+        found = await self._nodes.ask_all(ask, self._timeout)
+        return {name: row if isinstance(row, ChainError) else row.hash for name, row in found.items()}
+
+    def forget_block(self, height: int) -> None:
+        """Ask for a block again the next time: what was told of it is in doubt."""
+        self._blocks.pop(height, None)
+
     async def end_events(self, height: int, wanted: Wanted) -> tuple[Event, ...]:
-        """The wanted events of a block's end; ChainRefusal where every node says that it does not have them."""
-        return await self._ask(lambda: _Results(wanted), _RESULTS_SECONDS, "block_results", {"height": str(height)})
+        """Return the wanted events of a block's end; raises ChainUnavailable.
+
+        Its failure is PRUNED_NODE where every node says that it does not keep them.
+        """
+        return await self._nodes.call("block_results", self._results(height, wanted), _RESULTS_SECONDS)
+
+    async def end_events_by_node(self, height: int, wanted: Wanted) -> dict[str, tuple[Event, ...] | ChainError]:
+        """Return the wanted events of a block's end as every usable node tells them, by node name."""
+        return await self._nodes.ask_all(self._results(height, wanted), _RESULTS_SECONDS)
+
+    def _results(self, height: int, wanted: Wanted) -> Callable[[NodeAddress], Awaitable[tuple[Event, ...]]]:
+        return self._asking(lambda: _Results(wanted), "block_results", {"height": str(height)}, lambda events: events)
 
     async def keeping(self) -> Keeping:
         """What the node keeps; for the events of past blocks it is asked for those of one."""
-        found = keeping_of(await self._call("status"))
+        found = await self._call("status", keeping_of)
         try:
             await self.end_events(max(found.earliest, found.height - 1), lambda event: False)
-        except ChainRefusal:
+        except ChainUnavailable as error:
+            if error.failure is not FailureClass.PRUNED_NODE:
+                raise
             return replace(found, events=False)
         return found
 
@@ -237,7 +294,7 @@ class CometClient:
 
 
 def announced_height(text: str) -> int | None:
-    """Height of a NewBlockHeader event; None for the empty answer to the subscription. Raises ChainRefusal."""
+    """Height of a NewBlockHeader event; None for the empty answer to the subscription. Raises ChainError."""
     try:
         result = result_of(json.loads(text))
         return int(result["data"]["value"]["header"]["height"]) if result else None

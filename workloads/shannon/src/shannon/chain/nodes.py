@@ -7,21 +7,16 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
+from shannon.chain.failures import error_of
 from shannon.chain.standing import Standings
-from shannon.errors import ChainRefusal, ChainUnavailable, ConfigurationError
+from shannon.errors import STATED, ChainError, ChainUnavailable, ConfigurationError, DecodingError, FailureClass
 
 T = TypeVar("T")
 N = TypeVar("N")
 
 _COOLDOWN_SECONDS = 5.0
-
-
-class NotHere(ChainUnavailable):
-    """A node that answers, and does not have what it was asked for: the next one is asked, this one does not rest."""
-
-    def __init__(self, where: str, refusal: ChainRefusal) -> None:
-        super().__init__(f"{where}: {refusal}")
-        self.refusal = refusal
+_RESTS = frozenset({FailureClass.TRANSIENT, FailureClass.LAGGING_NODE, FailureClass.WRONG_NODE})
+"""Failures after which a node is asked after the others for a while."""
 
 
 def _is_address(text: str, schemes: Collection[str]) -> bool:
@@ -78,6 +73,7 @@ class Failover(Generic[N]):
     nodes: Sequence[N]
     clock: Callable[[], float] = time.monotonic
     standings: Standings | None = None
+    names: Sequence[str] = ()
     _failed_until: dict[int, float] = field(default_factory=dict)
 
     def order(self) -> list[int]:
@@ -95,38 +91,74 @@ class Failover(Generic[N]):
         own = ranks[index]
         return any(rank is not None and (own is None or rank < own) for rank in ranks)
 
-    async def call(self, what: str, ask: Callable[[N], Awaitable[T]], deadline_seconds: float) -> T:
-        """The first usable answer; ChainUnavailable with all causes when no node gives one in time.
+    def name(self, index: int) -> str:
+        """Return how a node is called in messages."""
+        return self.names[index] if index < len(self.names) else f"node {index + 1}"
 
-        A refusal, where every node that was asked does not have it (`NotHere`): one may keep less than others.
+    async def call(self, what: str, ask: Callable[[N], Awaitable[T]], deadline_seconds: float) -> T:
+        """Return the first usable answer; every node is asked before an error goes up.
+
+        Raises ChainUnavailable where no node gave an answer in time. Raises what the nodes state of the chain
+        (NotFound, ChainRefusal) as of the greatest height, with the names of all that state it; Unsupported where no
+        node knows the method.
         """
-        causes: list[str] = []
-        refusals: list[ChainRefusal] = []
+        errors: list[ChainError] = []
         end = self.clock() + deadline_seconds
         order = self.order()
         if not order:
-            raise ChainUnavailable(f"{what}: every chain node is on another fork or chain. Check spec.chain.nodes.")
+            raise ChainUnavailable(
+                f"{what}: every chain node is on another fork or chain. Check spec.chain.nodes.",
+                failure=FailureClass.WRONG_NODE,
+            )
         for place, index in enumerate(order):
             left = end - self.clock()
             if left <= 0:
                 break
             # Every node but the last leaves time for the next one.
             share = left if place == len(order) - 1 else left * 0.6
-            try:
-                async with asyncio.timeout(share):
-                    answer = await ask(self.nodes[index])
-            except NotHere as error:
-                causes.append(str(error))
-                refusals.append(error.refusal)
-                continue
-            except ChainUnavailable as error:
-                causes.append(str(error))
-            except TimeoutError:
-                causes.append(f"node {index + 1}: no answer within {share:.1f} s")
-            else:
-                self._failed_until.pop(index, None)
-                return answer
+            outcome = await self._ask(index, ask, share)
+            if not isinstance(outcome, ChainError):
+                return outcome
+            errors.append(outcome)
+        raise _merged(what, errors)
+
+    async def ask_all(self, ask: Callable[[N], Awaitable[T]], deadline_seconds: float) -> dict[str, T | ChainError]:
+        """Ask every usable node at the same time; return what each answered, by name."""
+        order = self.order()
+        answers = await asyncio.gather(*(self._ask(index, ask, deadline_seconds) for index in order))
+        return {self.name(index): answer for index, answer in zip(order, answers, strict=True)}
+
+    async def _ask(self, index: int, ask: Callable[[N], Awaitable[T]], seconds: float) -> T | ChainError:
+        name = self.name(index)
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await ask(self.nodes[index])
+        except ChainError as error:
+            error.nodes = error.nodes or (name,)
+            failed: ChainError = error
+        except DecodingError as error:
+            failed = ChainUnavailable(str(error), nodes=(name,))
+        except TimeoutError:
+            failed = ChainUnavailable(f"{name}: no answer within {seconds:.1f} s", nodes=(name,))
+        else:
+            self._failed_until.pop(index, None)
+            return answer
+        if failed.failure in _RESTS:
             self._failed_until[index] = self.clock() + _COOLDOWN_SECONDS
-        if refusals and len(refusals) == len(causes):
-            raise refusals[0]
-        raise ChainUnavailable(f"{what}: no chain node answered ({'; '.join(causes) or 'deadline passed'})")
+        return failed
+
+
+def _merged(what: str, errors: Sequence[ChainError]) -> ChainError:
+    """Merge what the nodes answered: a statement of the chain counts for more than a node that cannot tell."""
+    for wanted in (STATED, frozenset({FailureClass.UNSUPPORTED})):
+        found = [error for error in errors if error.failure in wanted]
+        if found:
+            best = max(found, key=lambda error: error.height)
+            same = dict.fromkeys(name for error in found if error.failure is best.failure for name in error.nodes)
+            return error_of(best.failure, str(best), best.height, tuple(same))
+    kinds = {error.failure for error in errors}
+    causes = "; ".join(map(str, errors)) or "deadline passed"
+    return error_of(
+        kinds.pop() if len(kinds) == 1 else FailureClass.TRANSIENT, f"{what}: no chain node answered ({causes})",
+        nodes=tuple(name for error in errors for name in error.nodes),
+    )  # fmt: skip

@@ -3,10 +3,15 @@
 import enum
 import hashlib
 from dataclasses import dataclass
+from typing import Final
 
 from shannon.claims.seeded_float import first_float64, varint_seed
 from shannon.relays.messages import SessionHeader
 from shannon.relays.wire import bytes_field, int_field
+
+VALIDATED: Final = 1
+INVALID: Final = 2
+"""Status of a claim's proof, as the chain says it; 0: pending."""
 
 
 class ProofRequirement(enum.IntEnum):
@@ -56,11 +61,15 @@ def proof_requirement(
     claim: Claim, claimed_upokt: int, seed_block_hash: bytes, params: ProofParams
 ) -> ProofRequirement:
     """Whether and why the claim needs a proof; `seed_block_hash` is the hash of block proof window open − 1."""
+    return requirement_by(requirement_sample(claim, seed_block_hash), claimed_upokt, params)
+
+
+def requirement_by(sample: float, claimed_upokt: int, params: ProofParams) -> ProofRequirement:
+    """Return the requirement of a claim whose sample is drawn; params may change until the proof window closes."""
     if claimed_upokt >= params.proof_requirement_threshold_upokt:
         return ProofRequirement.THRESHOLD
-    if requirement_sample(claim, seed_block_hash) <= params.proof_request_probability:
-        return ProofRequirement.PROBABILISTIC
-    return ProofRequirement.NOT_REQUIRED
+    drawn = sample <= params.proof_request_probability
+    return ProofRequirement.PROBABILISTIC if drawn else ProofRequirement.NOT_REQUIRED
 
 
 def proof_path(seed_block_hash: bytes, session_id: str) -> bytes:

@@ -22,6 +22,7 @@ class Refusal(enum.Enum):
     POISON = "one message can never succeed"
     TOO_LARGE = "nodes take no transaction so large"
     PROGRAMMING = "the transaction is malformed"
+    UNREACHABLE = "no node gave an answer"
     RETRY = "try again"
 
 

@@ -1,0 +1,133 @@
+"""What a failed call means: every recorded error of the chain, and everything that nobody has seen yet."""
+
+import random
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corpus import load
+from shannon.chain.answers import check_answer
+from shannon.chain.failures import classify_rpc, classify_status, error_from_status
+from shannon.chain.nodes import Failover
+from shannon.errors import (
+    STATED,
+    ChainError,
+    ChainRefusal,
+    ChainUnavailable,
+    DecodingError,
+    FailureClass,
+    NotFound,
+    Unsupported,
+)
+
+CALLS = load("chain/grpc")["calls"]
+ERRORS = {call["id"]: call for call in CALLS if call["status"] != "OK"}
+LAGGING = {"cmt-block-future", "session-future", "session-ahead-of-state-at-height", "state-height-future"}
+SESSION_NEVER = {
+    "session-negative", "session-unknown-application", "session-invalid-application", "session-empty-application",
+    "session-unknown-service", "session-invalid-service", "session-empty-service", "session-not-staked-for-service",
+}  # fmt: skip
+RESTARTED = (
+    "codespace sdk code 26: invalid height: context did not contain latest block height in either check state or "
+    "finalize block state (0)"
+)
+
+
+def expected(call):
+    if call["id"] in LAGGING:
+        return FailureClass.LAGGING_NODE
+    if call["id"] in SESSION_NEVER:
+        return FailureClass.SESSION_NEVER
+    if call["status"] == "NOT_FOUND":
+        # AccountInfo and RelayMiningDifficulty are not asked: what is not known is transient.
+        unknown = ("AccountInfo", "RelayMiningDifficulty")
+        return FailureClass.TRANSIENT if call["method"].endswith(unknown) else FailureClass.ABSENT
+    return {
+        "unknown-method": FailureClass.UNSUPPORTED, "unknown-grpc-service": FailureClass.WRONG_NODE,
+        "tx-simulate-garbage": FailureClass.MESSAGE_NEVER,
+    }.get(call["id"], FailureClass.TRANSIENT)  # fmt: skip
+
+
+@pytest.mark.parametrize("identifier", ERRORS)
+def test_every_recorded_error_has_its_class(identifier):
+    call = ERRORS[identifier]
+    assert classify_status(call["method"], grpc.StatusCode[call["status"]], call["message"]) is expected(call)
+
+
+METHODS = sorted({call["method"] for call in CALLS})
+
+
+@given(st.sampled_from(METHODS), st.sampled_from(list(grpc.StatusCode)), st.text(max_size=60))
+def test_what_no_row_names_says_nothing_of_the_chain(method, code, text):
+    """A proxy, a load balancer or a release of tomorrow: unknown words never end anything."""
+    if not any(word in text.lower() for word in ("not", "invalid", "insufficient", "unknown", "pruned", "tx ")):
+        assert isinstance(error_from_status(method, code, text), ChainUnavailable)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_node_that_was_just_restarted_lags(method):
+    error = error_from_status(method, grpc.StatusCode.UNKNOWN, RESTARTED)
+    assert isinstance(error, ChainUnavailable)
+    assert error.failure is FailureClass.LAGGING_NODE
+
+
+def test_the_rpc_tells_a_block_that_is_not_there_from_one_that_is_kept_no_more():
+    not_yet = "height 612 must be less than or equal to the current blockchain height 611"
+    assert classify_rpc(not_yet) is FailureClass.LAGGING_NODE
+    assert classify_rpc("height 5 is not available, lowest height is 100") is FailureClass.PRUNED_NODE
+    assert classify_rpc("Internal error") is FailureClass.TRANSIENT
+
+
+@pytest.mark.parametrize("call", [c for c in CALLS if c["status"] == "OK"], ids=lambda c: c["id"])
+def test_every_recorded_answer_is_taken_and_none_that_was_emptied(call):
+    check_answer(call["method"], bytes.fromhex(call["response"]))
+    checked = {"GetSession", "AllClaims", "ParamsAtHeight", "Claim", "Account", "RelayMiningDifficultyAtHeight"}
+    if call["method"].rsplit("/", 1)[-1] in checked:
+        with pytest.raises(DecodingError):
+            check_answer(call["method"], b"")
+
+
+# Failover: every node is asked before an error goes up, in whatever order and whatever the others say.
+
+OUTCOMES = {
+    "answer": None,
+    "down": lambda: ChainUnavailable("down"),
+    "lagging": lambda: ChainUnavailable("behind", failure=FailureClass.LAGGING_NODE),
+    "garbage": lambda: DecodingError("<html>"),
+    "absent": lambda: NotFound("not found", height=7),
+    "refused": lambda: ChainRefusal("not staked", height=9),
+    "unsupported": lambda: Unsupported("unknown method"),
+}
+
+
+@given(st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=1, max_size=5), st.integers())
+async def test_every_node_is_asked_before_an_error_goes_up(outcomes, seed):
+    asked = []
+
+    async def ask(node):
+        asked.append(node)
+        make = OUTCOMES[outcomes[node]]
+        if make is not None:
+            raise make()
+        return node
+
+    nodes = list(range(len(outcomes)))
+    random.Random(seed).shuffle(nodes)
+    failover = Failover(nodes, clock=lambda: 0.0, names=[outcomes[node] for node in nodes])
+    try:
+        found = await failover.call("q", ask, 5)
+    except ChainError as error:
+        assert "answer" not in outcomes
+        assert sorted(asked) == sorted(nodes)
+        stated = [name for name in outcomes if name in ("absent", "refused")]
+        assert (error.failure in STATED) == bool(stated)
+        if stated:
+            best = "refused" if "refused" in stated else "absent"
+            assert isinstance(error, type(OUTCOMES[best]()))
+            assert error.nodes == (best,)
+        else:
+            assert isinstance(error, Unsupported) == ("unsupported" in outcomes)
+    else:
+        assert outcomes[found] == "answer"

@@ -1,0 +1,78 @@
+"""What was learned about a session, by whom and as of which height. Nothing final is concluded from less than two.
+
+A statement is confirmed by a second one: from another source, or from the same source at another height. A statement
+that contradicts it takes it back. The evidence is part of the outcome (docs/fragile/evidence.md).
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+
+class Finding(StrEnum):
+    """What a statement says."""
+
+    SESSION_REJECTED = "session_rejected"  # the chain knows no such session
+    HEADER_DIFFERS = "header_differs"  # the chain's session has another header
+    NOT_IN_SESSION = "supplier_not_in_session"
+    CLAIM_ABSENT = "claim_absent"
+    CLAIM_CONFLICTING = "claim_conflicting"  # a claim with another root is on chain
+    NO_SETTLEMENT_EVENT = "no_settlement_event"
+    EVENTS_PRUNED = "events_pruned"  # no node keeps the events of the settlement block
+    SETTLEMENT_EVENT = "settlement_event"
+    ENDED_ELSEWHERE = "ended_elsewhere"  # another owner has recorded the outcome
+
+
+REJECTIONS: Final = (Finding.SESSION_REJECTED, Finding.HEADER_DIFFERS, Finding.NOT_IN_SESSION)
+"""Why a session cannot be claimed at all."""
+_ENOUGH: Final = 2
+_KEPT: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One answer. height: the chain's, as of which it was given."""
+
+    finding: Finding
+    source: str
+    height: int
+    text: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON, for the outcome."""
+        row: dict[str, Any] = {"finding": self.finding.value, "source": self.source, "height": self.height}
+        return row | ({"text": self.text[:200]} if self.text else {})
+
+
+@dataclass(slots=True)
+class Evidence:
+    """The statements about one session. Of each finding the first ones are kept, each source and height once."""
+
+    _statements: dict[Finding, dict[tuple[str, int], Statement]] = field(default_factory=dict)
+
+    def add(self, statement: Statement) -> None:
+        """Keep a statement."""
+        rows = self._statements.setdefault(statement.finding, {})
+        if len(rows) < _KEPT:
+            rows.setdefault((statement.source, statement.height), statement)
+
+    def retract(self, *findings: Finding) -> None:
+        """Take findings back: somebody has shown the contrary."""
+        for finding in findings:
+            self._statements.pop(finding, None)
+
+    def of(self, finding: Finding) -> list[Statement]:
+        """Return the statements of a finding, the first one first."""
+        return list(self._statements.get(finding, {}).values())
+
+    def confirmed(self, finding: Finding) -> bool:
+        """Return whether a second source, or the same one at another height, said so too."""
+        return len(self._statements.get(finding, {})) >= _ENOUGH
+
+    def rejection(self) -> Statement | None:
+        """Return a confirmed reason why the session cannot be claimed at all."""
+        return next((self.of(finding)[0] for finding in REJECTIONS if self.confirmed(finding)), None)
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """Return all statements as JSON, for the outcome."""
+        return [row.to_dict() for rows in self._statements.values() for row in rows.values()]
