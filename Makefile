@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := api operator workloads cli scripts tests benchmarks
 
-.PHONY: help demo test setup lint failovers repeat bench bench-compare soak mutants coverage lock manifests images e2e e2e-kind clean
+.PHONY: help demo setup lint unit test cluster e2e e2e-kind test-all mutants failovers repeat bench bench-compare soak lock manifests images clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -15,8 +15,17 @@ demo: ## run everything on this machine, send relays, check the earnings (KEEP=1
 setup: ## install everything developers need into .venv
 	@scripts/setup dev
 
-test: setup ## run all tests that this machine can run
-	@scripts/test
+unit: setup ## the tests that start no process and need no Redis: seconds
+	@scripts/test unit
+
+test: setup ## every test that needs no cluster: a few minutes (COVERAGE=1 measures the money path, at least 95 %)
+	@scripts/test local
+
+cluster: setup ## the operator against a real API server (KUBEBUILDER_ASSETS, or scripts/kubernetes/prepare once)
+	@scripts/test cluster
+
+test-all: ## everything: test, cluster, e2e, failovers, mutants and a demo with chaos, each step's seconds
+	@scripts/steps "make test" "make demo CHAOS=7" "make failovers" "make mutants" "scripts/test cluster" "scripts/test e2e"
 
 lint: setup ## style, types, layers, file sizes
 	@.venv/bin/ruff check $(SOURCES)
@@ -28,13 +37,10 @@ lint: setup ## style, types, layers, file sizes
 	@$(PY) scripts/generate_manifests.py --check
 	@$(PY) scripts/generate_reference.py --check
 
-coverage: setup ## branch coverage of the money path, at least 95 %
-	@$(PY) -m pytest -q -p no:randomly -m "not processes" tests/vectors tests/unit tests/integration --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
-
 mutants: setup ## break the money path line by line; each break must be caught by a named test
 	@$(PY) scripts/mutants.py
 
-failovers: setup ## explore ten thousand failovers in another order of everything (SCHEDULES=<n>, FIRST_SEED=<n>)
+failovers: setup ## explore two thousand failovers, each in another order of everything (SCHEDULES=<n>, FIRST_SEED=<n>)
 	@SCHEDULES=$${SCHEDULES:-2000} $(PY) -m pytest -q -s tests/interleaving -k no_schedule
 
 repeat: setup ## the tests RUNS times (100) in random orders, to find those that depend on it (FIRST, JOBS, TESTS)
@@ -60,7 +66,7 @@ images: setup ## build the container images with docker
 	@scripts/images docker
 
 e2e: setup ## the trial with real pods on nodes of this machine (root, Debian's containerd and runc, Go once)
-	@TEST_CLUSTER=node $(PY) -m pytest tests/e2e
+	@TEST_CLUSTER=$${TEST_CLUSTER:-node} scripts/test e2e
 
 e2e-kind: setup ## the trial on a kind cluster that is made for it
 	@scripts/e2e-kind

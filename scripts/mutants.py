@@ -1,15 +1,21 @@
 """Breaks one line of the money path at a time; the named test must then fail.
 
 A mutant that survives means that a change of this line would go unnoticed. The list is seeded by hand
-with the mistakes that cost money; extend it with every bug that slipped through.
+with the mistakes that cost money; extend it with every bug that slipped through. JOBS mutants are tried at a time, as
+many as there are processors by default.
 """
 
 import os
+import queue
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,6 +24,7 @@ SOURCES = [
     *(f"workloads/{name}/src" for name in ("shannon", "ledger", "coordination", "relayer", "miner", "localnet")),
 ]  # fmt: skip
 SHANNON = "workloads/shannon/src/shannon"
+SECONDS = 120
 LEDGER = "workloads/ledger/src/ledger"
 MINER = "workloads/miner/src/miner"
 OPERATOR = "operator/src/pocket_operator"
@@ -210,48 +217,76 @@ MUTANTS = [
 ]  # fmt: skip
 
 
-def survives(mutant: Mutant, copy: Path) -> str | None:
-    """Why the mutant was not killed, or None."""
+class Verdict(StrEnum):
+    """What became of a mutant; only KILLED is good."""
+
+    KILLED = "killed"
+    SURVIVED = "SURVIVED"
+    TIMED_OUT = "TIMED OUT"
+    FAULTY = "FAULTY"
+
+
+def judged(mutant: Mutant, copy: Path) -> tuple[Verdict, str]:
+    """The verdict, and why it is not KILLED."""
     target = copy / mutant.file
     original = target.read_text(encoding="utf-8")
     if original.count(mutant.old) < 1:
-        return "the line to break is gone: update the list"
+        return Verdict.FAULTY, "the line to break is gone: update the list"
     target.write_text(original.replace(mutant.old, mutant.new, 1), encoding="utf-8")
     try:
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(str(copy / source) for source in SOURCES),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", mutant.test],
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=170, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return None
+        return _tested(mutant.test, copy)
     finally:
         target.write_text(original, encoding="utf-8")
-    if run.returncode == 1:
-        return None
-    return "no test failed" if run.returncode == 0 else f"pytest ended with {run.returncode}: {run.stdout[-300:]}"
+
+
+def _tested(test: str, copy: Path) -> tuple[Verdict, str]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(copy / source) for source in SOURCES),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", test],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    ) as child:  # fmt: skip
+        try:
+            told, _ = child.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)  # and what it has started
+            return Verdict.TIMED_OUT, f"no verdict within {SECONDS} s: let the test fail where it now waits"
+    if child.returncode == 1:
+        return Verdict.KILLED, ""
+    if child.returncode == 0:
+        return Verdict.SURVIVED, "no test failed"
+    return Verdict.FAULTY, f"pytest ended with {child.returncode}: {told[-300:]}"
 
 
 def main() -> int:
-    """Exit code 1 when a mutant survives."""
-    alive = 0
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        copy = Path(folder)
-        for source in SOURCES:
-            shutil.copytree(ROOT / source, copy / source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        for number, mutant in enumerate(MUTANTS, start=1):
-            reason = survives(mutant, copy)
-            alive += reason is not None
-            mark = "killed  " if reason is None else "SURVIVED"
-            print(f"{number:2} {mark} {mutant.file.rsplit('/', 1)[1]}: {mutant.old[:60]!r}", flush=True)
-            if reason is not None:
-                print(f"   {reason}\n   expected to fail: {mutant.test}")
-    print(f"{len(MUTANTS) - alive} of {len(MUTANTS)} mutants killed")
-    return 1 if alive else 0
+    """Exit code 1 unless every mutant is killed."""
+    jobs = int(os.environ.get("JOBS") or os.cpu_count() or 1)
+    copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    counts: Counter[Verdict] = Counter()
+
+    def judge(mutant: Mutant) -> tuple[Verdict, str]:
+        copy = copies.get()
+        try:
+            return judged(mutant, copy)
+        finally:
+            copies.put(copy)
+
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(jobs) as pool:
+        for job in range(jobs):
+            copy = Path(folder, str(job))
+            for source in SOURCES:
+                shutil.copytree(ROOT / source, copy / source, ignore=shutil.ignore_patterns("*.egg-info"))
+            copies.put(copy)
+        for number, (mutant, (verdict, why)) in enumerate(zip(MUTANTS, pool.map(judge, MUTANTS), strict=True), start=1):
+            counts[verdict] += 1
+            print(f"{number:2} {verdict:9} {mutant.file.rsplit('/', 1)[1]}: {mutant.old[:60]!r}", flush=True)
+            if why:
+                print(f"   {why}\n   expected to fail: {mutant.test}")
+    print(f"{len(MUTANTS)} mutants: {', '.join(f'{number} {verdict}' for verdict, number in counts.items())}")
+    return 0 if counts.total() == counts[Verdict.KILLED] else 1
 
 
 if __name__ == "__main__":

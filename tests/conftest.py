@@ -4,7 +4,8 @@ import asyncio.constants
 import random
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,41 @@ traceback.extract_stack.__defaults__ = (None, DEBUG_FRAMES)
 # How long an example takes says how busy the machine is: the first text of a fresh checkout takes seconds.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+# Who starts a process says so by a marker: `make unit` leaves these out, and is quick because nothing else starts any.
+MAY_START_PROCESSES = ("redis", "processes", "cluster", "e2e")
+_STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.exec"}
+_unmarked: list[str] = []
+
+
+def _refuse_processes(event: str, _: object = ()) -> None:
+    if _unmarked and event in _STARTS:
+        raise RuntimeError(f"{_unmarked[0]} starts a process ({event}): mark it with pytest.mark.processes")
+
+
+def _refusing_start(self: BaseProcess, start: Callable[[BaseProcess], None] = BaseProcess.start) -> None:
+    _refuse_processes("os.spawn")
+    start(self)
+
+
+sys.addaudithook(_refuse_processes)
+BaseProcess.start = _refusing_start  # type: ignore[method-assign]  # its spawning raises no audit event
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if not any(item.get_closest_marker(name) for name in MAY_START_PROCESSES):
+        _unmarked.append(item.nodeid)
+    try:
+        return (yield)
+    finally:
+        _unmarked.clear()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if "redis_process" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("redis"):
+        pytest.fail("it needs Redis: mark it with pytest.mark.redis", pytrace=False)
 
 
 @pytest.fixture

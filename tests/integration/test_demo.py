@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,64 +15,59 @@ import yaml
 pytestmark = [pytest.mark.processes, pytest.mark.redis, pytest.mark.timeout(170)]
 
 
-def demo(*arguments, **environment):
-    command = [sys.executable, "-m", "relayctl.main", "demo", "--sessions", "1", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=160, env={**os.environ, **environment}, check=False
-    )
+@pytest.fixture
+def folder(tmp_path):
+    """Where a demo makes its own: other demos run at the same time."""
+    made = tmp_path / "tmp"
+    made.mkdir()
+    return made
 
 
-def leftovers():
-    return {p.name for p in Path(tempfile.gettempdir()).glob("pocket-demo-*")}
+@pytest.fixture
+def demo(folder):
+    def run(*arguments, **environment):
+        command = [sys.executable, "-m", "relayctl.main", "demo", "--sessions", "1", *arguments]
+        environment = {**os.environ, "TMPDIR": str(folder), **environment}
+        return subprocess.run(command, capture_output=True, text=True, timeout=160, env=environment, check=False)
+
+    return run
 
 
 SAMPLES = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 FAULTS = Path(__file__).resolve().parents[1] / "support/faults"
 
 
-def remove_kept_logs(before):
-    for name in leftovers() - before:
-        shutil.rmtree(Path(tempfile.gettempdir()) / name)
-
-
-def test_the_demo_earns_to_the_upokt_and_leaves_nothing_behind():
-    before = leftovers()
+def test_the_demo_earns_to_the_upokt_and_leaves_nothing_behind(demo, folder):
     run = demo()
     assert run.returncode == 0, run.stdout + run.stderr
     assert "Every acknowledged relay was claimed, proven where required, and paid." in run.stdout
     text = re.sub(r"\s+", " ", run.stdout)
     earned, expected = re.search(r"(\d+) upokt earned, (\d+) upokt expected", text).groups()
     assert earned == expected != "0"
-    assert leftovers() == before
+    assert not list(folder.iterdir())
 
 
-def test_a_wrong_gateway_signature_makes_the_demo_fail():
-    before = leftovers()
+def test_a_wrong_gateway_signature_makes_the_demo_fail(demo):
     run = demo("--corrupt", "gateway-signature")
     assert run.returncode == 1
     assert "no relay was acknowledged" in run.stdout
-    remove_kept_logs(before)
 
 
 @pytest.mark.parametrize("fault", ["wrong_root", "wrong_proof"])
-def test_a_wrong_root_or_proof_of_the_miner_is_refused_by_the_localnet_and_fails_the_demo(fault, tmp_path):
+def test_a_wrong_root_or_proof_of_the_miner_is_refused_by_the_localnet_and_fails_the_demo(demo, fault, tmp_path):
     # Every claim must be proven here: a wrong root that is not asked for a proof is paid, as on the real chain.
     samples = tmp_path / "samples"
     shutil.copytree(SAMPLES, samples)
     genesis = yaml.safe_load((samples / "genesis.yaml").read_text())
     genesis["proof_params"]["proof_request_probability"] = 1.0
     (samples / "genesis.yaml").write_text(yaml.safe_dump(genesis))
-    before = leftovers()
     run = demo("--samples", str(samples), PYTHONPATH=str(FAULTS / fault))
-    remove_kept_logs(before)
     assert run.returncode == 1, run.stdout + run.stderr
     assert "expired (PROOF_INVALID)" in run.stdout
 
 
-def test_chaos_with_a_redis_that_comes_back_empty_loses_no_acknowledged_relay():
-    before = leftovers()
+def test_chaos_with_a_redis_that_comes_back_empty_loses_no_acknowledged_relay(demo):
     run = demo("--chaos", "11", "--lose-redis")
-    remove_kept_logs(before)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "killed" in run.stdout
 
@@ -86,20 +80,20 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
-def test_an_interrupt_ends_every_process_and_removes_every_file(interruptible):
-    before = leftovers()
+def test_an_interrupt_ends_every_process_and_removes_every_file(interruptible, folder):
     child = subprocess.Popen(
-        [sys.executable, "-m", "relayctl.main", "demo"], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [sys.executable, "-m", "relayctl.main", "demo"],
+        stdout=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, "TMPDIR": str(folder)},
+    )  # fmt: skip
     line = child.stdout.readline()
     assert "run after" in line
-    folder = next(iter(leftovers() - before))
+    assert len(list(folder.iterdir())) == 1
     child.send_signal(signal.SIGINT)
     child.communicate(timeout=60)
     assert child.returncode == 130
-    assert leftovers() == before
+    assert not list(folder.iterdir())
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert folder not in running
+    assert str(folder) not in running
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,7 @@ async def test_a_node_that_tells_another_session_than_the_others_is_noticed(net,
             await client.close()
 
 
+@pytest.mark.redis
 async def test_many_who_ask_the_chain_the_same_at_once_are_one_query(redis):
     chain = Chain(World().genesis())
     async with serve(chain) as localnet:

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 from redis.exceptions import RedisError
 
 from ledger.connection import connect
@@ -16,6 +17,7 @@ from ledger.keys import Keys
 from mine import mine
 from servers import running_redis
 
+pytestmark = [pytest.mark.processes, pytest.mark.redis]
 SUPPORT = Path(__file__).parent.parent / "support"
 
 

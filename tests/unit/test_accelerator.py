@@ -26,6 +26,7 @@ EDGES = [0, 1, 2, 127, 128, 129, 255, 256, 2**127, 2**128 - 1, 2**128, slow.N - 
 SCALARS = st.one_of(st.sampled_from(EDGES), st.integers(0, 2**256 - 1))
 LAMBDA = 0x5363AD4CC05C30E0A5261C028812645A122E22EA20816678DF02967C1B23BD72
 
+pytestmark = pytest.mark.processes
 if shutil.which("cc") is None and not os.environ.get("CI"):
     pytest.skip("no C compiler", allow_module_level=True)
 

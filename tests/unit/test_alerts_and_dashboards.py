@@ -181,6 +181,7 @@ def test_every_alert_has_a_case_a_runbook_entry_and_asks_for_what_there_is():
             assert set(re.findall(r"(\w+)=", labels)) <= known[family] | {"pod"}, name
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", CASES)
 def test_an_alert_fires_for_its_own_relayminer_and_not_for_a_sound_one(tmp_path, name):
     (rule,) = rules(context())
@@ -215,6 +216,7 @@ def _expected(alert, fires):
     return {"eval_time": "59m", "alertname": alert["alert"], "exp_alerts": told}
 
 
+@pytest.mark.processes
 def test_every_panel_of_the_dashboard_is_a_query_that_prometheus_takes_over_families_that_exist(tmp_path):
     known, shown = families(), set()
     model = dashboard("main", "pocket")

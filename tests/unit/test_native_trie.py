@@ -31,6 +31,7 @@ PATHS = st.one_of(st.binary(min_size=32, max_size=32), CLUSTERED)
 WEIGHTS = st.one_of(st.integers(0, 1000), st.integers(2**64 - 5, 2**64 - 1))
 LEAVES = st.dictionaries(PATHS, st.tuples(st.binary(min_size=1, max_size=8), WEIGHTS), min_size=1, max_size=30)
 
+pytestmark = pytest.mark.processes
 if shutil.which("cc") is None and not os.environ.get("CI"):
     pytest.skip("no C compiler", allow_module_level=True)
 

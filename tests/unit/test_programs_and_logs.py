@@ -30,6 +30,7 @@ def test_known_errors_become_one_sentence_and_exit_78(capsys):
     assert capsys.readouterr().err == "p: one; two\n"
 
 
+@pytest.mark.processes
 def test_a_program_and_its_children_leave_no_core_dump_with_keys_in_it():
     script = """
 import os, resource, subprocess, sys

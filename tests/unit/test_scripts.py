@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from check_fragile import hardening_problems, losses, problems
 from generate_pb import drifted
 from miner.console.explanations import MEANINGS
@@ -19,6 +21,7 @@ def find(folder):
     return subprocess.run(["/bin/sh", str(FIND)], env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.processes
 def test_without_a_suitable_interpreter_make_says_what_to_install(tmp_path):
     (tmp_path / "cat").symlink_to(shutil.which("cat"))
     old = tmp_path / "python3"
@@ -30,6 +33,7 @@ def test_without_a_suitable_interpreter_make_says_what_to_install(tmp_path):
     assert "apt-get install" in run.stderr
 
 
+@pytest.mark.processes
 def test_a_suitable_interpreter_is_found(tmp_path):
     python = Path(os.path.realpath(sys.executable))
     wrapper = tmp_path / "python3"

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pocket_api.relayminer import RelayMiner
 from pocket_operator.workload_config import Placement, relayer_config
 from resources import relay_miner
@@ -25,6 +27,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.processes
 def test_garbage_collections_never_look_at_what_a_worker_loaded(tmp_path):
     """A look at all of it takes tens of milliseconds, in which no relay is served."""
     placement = Placement(redis_url="redis://127.0.0.1:1/0", keys_dir=tmp_path, data_dir=tmp_path)
