@@ -1,5 +1,6 @@
 """What claims and proofs cost: kept for each session until its outcome, and the measure for the next ones."""
 
+import asyncio
 import contextlib
 import logging
 import sqlite3
@@ -9,6 +10,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
+from ledger.errors import LedgerError
 from ledger.seals import SealStore
 from miner import metrics
 from miner.audit import Audit
@@ -57,13 +59,13 @@ class FeeBook:
             self._last[what] = -(-found.fee_upokt // len(sessions))
             costs = {i: fee + each for i, fee in zip(sessions, shares(found.fee_upokt, len(sessions)), strict=True)}
             try:
-                new = self.audit.spend(store.supplier, found.tx_hash, what, costs)
+                new = await asyncio.to_thread(self.audit.spend, store.supplier, found.tx_hash, what, costs)
             except sqlite3.Error as error:
                 metrics.ERRORS.labels("volume").inc()
                 _LOG.error("the volume took no fees: %s. Free space on it.", error)
                 continue
             metrics.FEES.labels(what).inc(new)
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            with contextlib.suppress(RedisError, OSError, TimeoutError, LedgerError):
                 await store.share_costs(found.tx_hash, what, costs)
 
     async def settle(self, store: SealStore, session_id: str, chain: ChainClient) -> None:
@@ -75,18 +77,18 @@ class FeeBook:
         supplier = store.supplier
         try:
             for tx_hash, (what, upokt) in (await store.costs(session_id)).items():
-                self.audit.spend(supplier, tx_hash, what, {session_id: upokt})
-        except (RedisError, OSError, TimeoutError, sqlite3.Error) as error:
+                await asyncio.to_thread(self.audit.spend, supplier, tx_hash, what, {session_id: upokt})
+        except (RedisError, OSError, TimeoutError, LedgerError, sqlite3.Error) as error:
             _LOG.warning("fees of former owners: %s", error)
         try:
-            payments = self.audit.payments(supplier, session_id)
+            payments = await asyncio.to_thread(self.audit.payments, supplier, session_id)
             several = Counter(what for what, _ in payments)
             for what, number in several.items():
                 hashes = [tx_hash for kind, tx_hash in payments if kind == what]
                 missing = [tx_hash for tx_hash in hashes if number > 1 and not await _included(chain, tx_hash)]
                 # A node without an index knows none of them.
                 for tx_hash in missing if len(missing) < number else ():
-                    self.audit.unspend(supplier, session_id, tx_hash)
+                    await asyncio.to_thread(self.audit.unspend, supplier, session_id, tx_hash)
         except (PocketError, sqlite3.Error) as error:
             _LOG.warning("fees: %s", error)
 

@@ -19,6 +19,7 @@ from ledger.wakes import WakeReader
 from miner import metrics
 from miner.board import BlockBoard
 from miner.damage import VolumeDamaged, damage_of
+from miner.proof_params import ProofParamsByHeight
 from miner.running import TROUBLE, Running
 from miner.standby import Standby, drop_leftovers
 from miner.suppliers import Suppliers
@@ -49,6 +50,7 @@ class Fleet:
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._tail_gate = asyncio.Semaphore(_TAILED_AT_ONCE)
         self._chance = random.Random()  # noqa: S311 - jitter
+        self._params = ProofParamsByHeight(suppliers.chain)
         self._epochs: dict[int, int] = {}
         self._running: dict[str, Running] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -179,7 +181,7 @@ class Fleet:
     def _start(self, address: str, epoch: int) -> None:
         supplier = self._suppliers.miner(address, epoch, lambda: self._confirm(address, epoch))
         running = Running(
-            supplier, self._suppliers.chain, self._board, self._gate, self._tail_gate, self._block_seconds,
+            supplier, self._params, self._board, self._gate, self._tail_gate, self._block_seconds,
             self._fenced, self._chance,
         )  # fmt: skip
         self._running[address] = running

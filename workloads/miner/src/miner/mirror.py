@@ -79,13 +79,27 @@ class SessionEndFile:
 
     def add_session(self, supplier: str, session_id: str, header: bytes) -> None:
         """Registers a session; one that is known stays as it is."""
+        self.add_sessions(supplier, [(session_id, header)])
+
+    def add_sessions(self, supplier: str, rows: Iterable[tuple[str, bytes]]) -> None:
+        """Register sessions (id, header) in one durable step; those that are known stay as they are."""
         with self._lock:
-            # A number that was used before may still have leaves: those of a session that has ended.
-            self._database.execute(
-                "INSERT OR IGNORE INTO session (id, supplier, session_id, header) SELECT 1 + max("
-                "coalesce((SELECT max(id) FROM session), 0), coalesce((SELECT max(session) FROM leaf), 0)), ?, ?, ?",
-                (supplier, session_id, header),
-            )
+            database = self._database
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                for session_id, header in rows:
+                    # A number that was used before may still have leaves: those of a session that has ended.
+                    database.execute(
+                        "INSERT OR IGNORE INTO session (id, supplier, session_id, header) SELECT 1 + max("
+                        "coalesce((SELECT max(id) FROM session), 0), coalesce((SELECT max(session) FROM leaf), 0)), "
+                        "?, ?, ?",
+                        (supplier, session_id, header),
+                    )
+                database.execute("COMMIT")
+            except BaseException:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
 
     def sessions(self) -> list[MirroredSession]:
         """All sessions in the file."""

@@ -14,8 +14,8 @@ from ledger.errors import Fenced
 from miner import metrics
 from miner.board import BlockBoard
 from miner.damage import damage_of
+from miner.proof_params import ProofParamsByHeight
 from miner.supplier_miner import SupplierMiner
-from shannon.chain.client import ChainClient
 from shannon.errors import PocketError
 
 _LOG = logging.getLogger("miner.running")
@@ -36,7 +36,7 @@ class Running:
     """
 
     supplier: SupplierMiner
-    chain: ChainClient
+    params: ProofParamsByHeight
     board: BlockBoard
     gate: asyncio.Semaphore
     tail_gate: asyncio.Semaphore
@@ -112,12 +112,12 @@ class Running:
         """At every new block, and again after a while without one; bursts collapse."""
         while not self._over:
             await self.board.wait(self.seen, max(1.0, self.block_seconds))
-            block = self.board.latest
-            if block is None:
-                continue
             try:
                 async with self.gate:
-                    self.stages = await self.supplier.on_block(block, await self.chain.proof_params())
+                    block = self.board.latest  # what came while others decided is skipped
+                    if block is None:
+                        continue
+                    self.stages = await self.supplier.on_block(block, await self.params.at(block.height))
                 self.seen = block.height
             except Fenced as error:
                 self.fenced(self.supplier.supplier, error)

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 
 from redis.exceptions import RedisError
@@ -123,29 +123,34 @@ class Tailer:
                     session.position = "0-0"
         registered = await self._tail.sessions()
         self._revived = [session_id for session_id in registered if session_id in finished]
-        for session_id, raw in registered.items():
-            if session_id not in finished:
-                self._track(session_id, raw)
+        fresh = {i: raw for i, raw in registered.items() if i not in finished and i not in self._sessions}
+        if fresh:
+            await self._track(fresh)
         return lost
 
     def revived(self, finished: Mapping[str, int]) -> list[tuple[str, int]]:
         """Ended sessions (id, session end height) that are registered again, as `discover` found them."""
         return [(session_id, finished[session_id]) for session_id in self._revived if session_id in finished]
 
-    def _track(self, session_id: str, raw: bytes) -> TrackedSession | None:
-        """The session of a header; None for one that cannot be its."""
-        if session_id in self._sessions:
-            return self._sessions[session_id]
-        try:
-            header = header_of(raw)
-            if header.session_id != session_id:
-                raise DecodingError(f"the header is of session {header.session_id}")
-        except DecodingError as error:
-            self._set_aside(session_id, error)
-            return None
-        self._mirror.file(header.session_end_block_height).add_session(self.supplier, session_id, raw)
-        self._sessions[session_id] = TrackedSession(header)
-        return self._sessions[session_id]
+    async def _track(self, headers: Mapping[str, bytes]) -> None:
+        """Take up the sessions of these headers; those whose header cannot be theirs are set aside."""
+        found: dict[int, list[tuple[TrackedSession, bytes]]] = defaultdict(list)
+        for session_id, raw in headers.items():
+            try:
+                header = header_of(raw)
+                if header.session_id != session_id:
+                    raise DecodingError(f"the header is of session {header.session_id}")
+            except DecodingError as error:
+                self._set_aside(session_id, error)
+                continue
+            found[header.session_end_block_height].append((TrackedSession(header), raw))
+        for end, rows in found.items():
+            await asyncio.to_thread(self._register, end, [(session.session_id, raw) for session, raw in rows])
+            for session, _ in rows:
+                self._sessions.setdefault(session.session_id, session)
+
+    def _register(self, end: int, rows: list[tuple[str, bytes]]) -> None:
+        self._mirror.file(end).add_sessions(self.supplier, rows)
 
     async def merge(self, peers: Peers, finished: Mapping[str, object]) -> bool:
         """Takes from peers' volumes what the streams do not hold any more; raises what the volume raises.
@@ -160,7 +165,9 @@ class Tailer:
         for row in found:
             if not row.may_have_more(self._incarnation or "", last_ids.get(row.session_id, "0-0")):
                 continue
-            session = self._track(row.session_id, row.header)
+            if row.session_id not in self._sessions:
+                await self._track({row.session_id: row.header})
+            session = self._sessions.get(row.session_id)
             if session is None or session.rejected or session.seal is not None:
                 continue
             if not await self.learn_terms(session) or session.terms is None:

@@ -220,10 +220,10 @@ class ChainClient:
         )
         return convert.shared_params(answer.params)
 
-    async def proof_params(self) -> ProofParams:
-        """Live proof params."""
+    async def proof_params(self, height: int = 0) -> ProofParams:
+        """Return the proof params as of a height; the live ones for 0."""
         answer = await self._call(
-            "/pocket.proof.Query/Params", proof_pb.QueryParamsRequest(), proof_pb.QueryParamsResponse
+            "/pocket.proof.Query/Params", proof_pb.QueryParamsRequest(), proof_pb.QueryParamsResponse, height
         )
         return convert.proof_params(answer.params)
 
