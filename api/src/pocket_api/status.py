@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -100,6 +100,17 @@ class Stake(Model):
     unstake_session_end_height: int = Field(default=0, description="Not 0 while it is unstaking, blocks.")
 
 
+OTHERS: Final = "others"
+MOST_RECIPIENTS: Final = 16
+
+
+class Earning(Model):
+    """What one of the supplier's side got."""
+
+    recipient: str = Field(max_length=128, description="Address, or `others` for those that are not listed.")
+    upokt: int = Field(default=0, description="Amount, upokt.")
+
+
 class SupplierStatus(Model):
     """Status of a Supplier."""
 
@@ -112,7 +123,13 @@ class SupplierStatus(Model):
     sessions: SupplierSessions = SupplierSessions()
     open_sessions: int = Field(default=0, description="Sessions that are not settled or lost yet.")
     last: LastEvents = LastEvents()
-    earned_upokt: int = Field(default=0, description="Paid by the sessions in the miners' audit, upokt.")
+    earned_upokt: int = Field(
+        default=0,
+        description="What settled sessions paid the supplier's operator, owner and shareholders together, upokt.",
+    )
+    earned: Annotated[
+        tuple[Earning, ...], Field(max_length=MOST_RECIPIENTS, json_schema_extra=list_map("recipient"))
+    ] = ()
     resealed: str = Field(
         default="", description="The sealed key, sealed to the newest controller key: replace spec.key.sealed with it."
     )

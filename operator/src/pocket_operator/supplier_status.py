@@ -1,10 +1,20 @@
 """Status of a Supplier: pure."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 
 from pocket_api.services import RPC_NUMBERS
-from pocket_api.status import ConditionType, LastEvents, Stake, SupplierSessions, SupplierStatus
+from pocket_api.status import (
+    MOST_RECIPIENTS,
+    OTHERS,
+    ConditionType,
+    Earning,
+    LastEvents,
+    Stake,
+    SupplierSessions,
+    SupplierStatus,
+)
 from pocket_operator import names
 from pocket_operator.conditions import Fact, conditions, true_if
 from pocket_operator.plan import Plan, is_paused
@@ -13,6 +23,8 @@ from pocket_operator.reasons import STALLING, Reason
 from pocket_operator.snapshot import Snapshot
 from pocket_operator.supplier_keys import Finding
 from shannon.chain.preflight import LOW_BALANCE_UPOKT
+
+_LARGEST = 2**63 - 1  # that the API server takes
 
 
 def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> SupplierStatus:
@@ -39,7 +51,8 @@ def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> Supplie
         sessions=row.sessions if row is not None else SupplierSessions(),
         open_sessions=row.open if row is not None else 0,
         last=_latest(histories),
-        earned_upokt=sum(history.earned_upokt for history in histories),
+        earned_upokt=min(_LARGEST, sum(sum(history.earned_by.values()) for history in histories)),
+        earned=_earned(histories),
         resealed=finding.resealed,
     )
 
@@ -48,6 +61,20 @@ def _histories(snapshot: Snapshot, address: str) -> list[SupplierTold]:
     """What each miner remembers of a supplier: a session's outcome is in the audit trail of the one that ended it."""
     rows = [report.supplier(address) for report in snapshot.reports if report.component == names.MINER]
     return [row for row in rows if row is not None]
+
+
+def _earned(histories: list[SupplierTold]) -> tuple[Earning, ...]:
+    """Return what all miners remember, by recipient: the largest amounts first, and the rest summed up last."""
+    total: Counter[str] = Counter()
+    for history in histories:
+        total.update(history.earned_by)
+    rest = total.pop(OTHERS, 0)
+    rows = sorted(total.items(), key=lambda row: (-row[1], row[0]))
+    kept = rows if len(rows) + bool(rest) <= MOST_RECIPIENTS else rows[: MOST_RECIPIENTS - 1]
+    rest += sum(upokt for _, upokt in rows[len(kept) :])
+    if rest:
+        kept = [*kept, (OTHERS, rest)]
+    return tuple(Earning(recipient=address, upokt=min(_LARGEST, upokt)) for address, upokt in kept)
 
 
 def _latest(histories: list[SupplierTold]) -> LastEvents:

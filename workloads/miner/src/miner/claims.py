@@ -17,9 +17,11 @@ from miner.sender import Prepared, Sender, SendError, in_packs
 from miner.sessions import RESEND_BLOCKS, TrackedSession, due
 from miner.tailing import Tailer
 from miner.trie_pool import SealedSet, TriePool
+from miner.viability import tokenomics_or_unknown, viability
 from shannon.chain.model import Block
-from shannon.claims.amounts import Price, claimed_upokt
+from shannon.claims.amounts import Price
 from shannon.claims.requirement import ProofParams
+from shannon.claims.rewards import TokenomicsParams
 from shannon.errors import DecodingError
 from shannon.smst.digest import Root
 from shannon.transactions.build import Message, create_claim_message
@@ -28,28 +30,6 @@ from shannon.transactions.refusals import Refusal
 from shannon.transactions.sizes import MAX_TRANSACTION_BYTES
 
 _LOG = logging.getLogger("miner.claims")
-
-
-@dataclass(frozen=True, slots=True)
-class Viability:
-    """Expected payout against costs, upokt."""
-
-    claimed_upokt: int
-    fees_upokt: int
-    proof_cost_upokt: float
-
-    @property
-    def viable(self) -> bool:
-        """Whether claiming is worth it (design.md, section 2)."""
-        return self.claimed_upokt > self.fees_upokt + self.proof_cost_upokt
-
-
-def viability(root: bytes, target_hash: bytes, price: Price, proof: ProofParams, fees_upokt: int) -> Viability:
-    """Costs: the fees of both transactions, and the submission fee times the probability that a proof is asked for."""
-    claimed = claimed_upokt(Root(root), target_hash, price)
-    certain = claimed >= proof.proof_requirement_threshold_upokt
-    probability = 1.0 if certain else proof.proof_request_probability
-    return Viability(claimed, fees_upokt, probability * proof.proof_submission_fee_upokt)
 
 
 def claim_problem(root: Root, compute_units_per_relay: int) -> str | None:
@@ -88,7 +68,8 @@ class ClaimDesk:
         by_id = {s.header.session_id: s for s in sessions}
         last_ids = {} if mirror_only else await self._close_and_read(by_id, end)
         sets = {i: await self.pool.root(self.mirror.path(end), self.supplier, i) for i in by_id}
-        rows = [(by_id[i], sets[i]) for i in self._worthy(by_id, sets, proof)]
+        tokenomics = await tokenomics_or_unknown(self.sender.chain)
+        rows = [(by_id[i], sets[i]) for i in self._worthy(by_id, sets, proof, tokenomics)]
         await in_packs(
             rows, lambda row: self._message(row[0], row[1].root), self.max_transaction_bytes,
             lambda pack: self._seal(pack, last_ids, block, mirror_only=mirror_only),
@@ -167,7 +148,11 @@ class ClaimDesk:
         return sifted.prepared, good
 
     def _worthy(
-        self, by_id: Mapping[str, TrackedSession], sets: Mapping[str, SealedSet], proof: ProofParams
+        self,
+        by_id: Mapping[str, TrackedSession],
+        sets: Mapping[str, SealedSet],
+        proof: ProofParams,
+        tokenomics: TokenomicsParams | None,
     ) -> list[str]:
         worthy = []
         fees = self.fees.estimate_upokt()
@@ -180,10 +165,11 @@ class ClaimDesk:
                 session.lost = "empty" if problem == "empty" else "forfeited"
                 session.details["reason"] = problem
                 continue
-            costs = viability(root, session.terms.target_hash, Price.of(session.params), proof, fees)
-            if not costs.viable:
+            price = Price.of(session.params)
+            expected = viability(root, session.terms.target_hash, price, proof, tokenomics, fees)
+            if not expected.viable:
                 session.lost = "unprofitable"
-                session.details.update(expected_fees_upokt=costs.fees_upokt, proof_cost_upokt=costs.proof_cost_upokt)
+                session.details.update(expected.details())
                 continue
             worthy.append(session_id)
         return worthy

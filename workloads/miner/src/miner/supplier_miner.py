@@ -19,7 +19,7 @@ from miner.claims import ClaimDesk
 from miner.damage import damage_of
 from miner.horizon import Horizon, horizon_at
 from miner.mirror import Mirror
-from miner.outcomes import facts_of
+from miner.outcomes import count_outcome, facts_of
 from miner.peers import Peers
 from miner.proofs import ProofDesk
 from miner.report import SupplierReport
@@ -333,9 +333,7 @@ class SupplierMiner:
             reason = f"no chain node has the events of its settlement at block {windows.settlement} any more: {error}"
             await self._finish(session, Verdict("unseen", reason, {}), "SETTLED", block)
             return
-        found = verdict(self.supplier, session, events)
-        if session.lost == "claim_lost":
-            found = Verdict("claim_lost", "the claim on chain has another root than the seal", found.details)
+        found = verdict(self.supplier, session, events, self.report.shareholders(session.header))
         await self._finish(session, found, "SETTLED" if found.outcome == "settled" else "PROOFABLE", block)
 
     async def _finish(self, session: TrackedSession, found: Verdict, stage: str, block: Block) -> None:
@@ -358,14 +356,9 @@ class SupplierMiner:
             details["fees_upokt"] = fees
         outcome = Outcome(self.supplier, header.session_id, found.outcome, stage, found.reason, block.height, details)
         if self.audit.record(outcome):
-            self.report.ended(json.loads(outcome.body()))
-            metrics.OUTCOMES.labels(found.outcome).inc()
-            whose = (self.supplier, header.service_id)
-            metrics.SETTLED.labels(*whose).inc(_number(found.details.get("settled_upokt")))
-            claimed = _number(details.get("claimed_upokt"))
-            metrics.CLAIMED.labels(*whose).inc(claimed)
-            if found.outcome != "unseen":
-                metrics.LOST.labels(found.outcome).inc(max(0.0, claimed - _number(found.details.get("settled_upokt"))))
+            body = json.loads(outcome.body())
+            self.report.ended(body)
+            count_outcome(body, self.report.earned_by)
             fields = {"supplier": self.supplier, "session": header.session_id, "reason": found.reason, "stage": stage}
             _LOG.info("session %s", found.outcome, extra={"fields": {**fields, "height": block.height}})
         await self._drop(session)
@@ -381,7 +374,3 @@ class SupplierMiner:
         self._finished[session_id] = session.end
         for old in [i for i, end in self._finished.items() if end < session.end - _TOMBSTONE_BLOCKS]:
             del self._finished[old]
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
