@@ -142,6 +142,15 @@ MUTANTS = [
     Mutant(f"{MINER}/running.py", "and looked > since + LAST_SECONDS", "",
            "tests/unit/test_miner_tasks.py::"
            "test_a_retired_supplier_goes_on_until_it_looked_for_what_relayers_recorded_last"),
+    Mutant(f"{OPERATOR}/draining.py", "if is_held(supplier) or published_generation(supplier):",
+           "if published_generation(supplier):",
+           "tests/unit/test_draining.py::test_keys_pods_and_reports_that_vanish_together_let_no_supplier_go"),
+    Mutant(f"{OPERATOR}/draining.py", "if is_held(supplier) or published_generation(supplier):",
+           "if is_held(supplier):",
+           "tests/unit/test_draining.py::test_keys_pods_and_reports_that_vanish_together_let_no_supplier_go"),
+    Mutant(f"{OPERATOR}/draining.py", "max(row.open for row in rows)", "rows[0].open",
+           "tests/unit/test_draining.py::"
+           "test_two_miners_that_both_mine_for_a_supplier_must_both_have_nothing_open"),
     Mutant(f"{OPERATOR}/draining.py", "if owner.looked_at(address) <= since + PASSAGE_SECONDS:", "if False:",
            DRAIN),
     Mutant(f"{OPERATOR}/pod_report.py", "return not told.complete or address", "return address",

@@ -79,11 +79,6 @@ def test_a_relayer_that_records_again_starts_the_wait_anew():
     assert plan(busy).drains[address("alice")].since is None
 
 
-def test_a_supplier_that_was_never_published_leaves_at_once():
-    found = plan(snapshot(suppliers=(gone(ALICE),), published=SecretView({}), reports=(relayer_report(),)))
-    assert [c.name for c in found.release] == ["alice"]
-
-
 @pytest.mark.parametrize("report", [relayer_report(address("alice")), miner_report(3)])
 def test_a_supplier_whose_published_key_somebody_deleted_is_not_taken_for_one_that_was_never_published(report):
     assert not plan(snapshot(suppliers=(gone(ALICE),), published=None, reports=(report,))).release

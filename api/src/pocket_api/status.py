@@ -118,10 +118,14 @@ class SupplierStatus(Model):
     conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=list_map("type"))] = ()
     address: str = Field(default="", description="Address that the key was proven to have.")
     loaded_by: str = Field(default="", description="Pods that have the key, as in 3/3.")
+    published_generation: int = Field(
+        default=0,
+        description="Generation of the Supplier with which its key was last handed to pods; 0 where it never was.",
+    )
     miner: str = Field(default="", description="Pod that mines for this supplier.")
     stake: Stake = Stake()
     sessions: SupplierSessions = SupplierSessions()
-    open_sessions: int = Field(default=0, description="Sessions that are not settled or lost yet.")
+    open_sessions: int = Field(default=0, description="Sessions that are not settled or lost yet, as last reported.")
     last: LastEvents = LastEvents()
     earned_upokt: int = Field(
         default=0,

@@ -153,7 +153,7 @@ def _drains(
     for finding in findings:
         if not (finding.deleting or deleting) or finding.reason is Reason.KEY_IN_USE:
             continue
-        drain = drain_of(finding.address, snapshot)
+        drain = drain_of(finding.address, finding.supplier, snapshot)
         subjects = [s for s in (finding.supplier if finding.deleting else None, whole) if s is not None]
         if any(forced(subject) for subject in subjects):
             drain = Drain(True, drain.since, "forced by annotation")

@@ -17,6 +17,7 @@ from pocket_api.status import (
 )
 from pocket_operator import names
 from pocket_operator.conditions import Fact, conditions, true_if
+from pocket_operator.draining import published_generation
 from pocket_operator.plan import Plan, is_paused
 from pocket_operator.pod_report import SupplierTold
 from pocket_operator.reasons import STALLING, Reason
@@ -46,10 +47,11 @@ def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> Supplie
         conditions=conditions(facts, before, generation, snapshot.now),
         address=finding.address if finding.key_hex is not None else "",
         loaded_by=f"{len(has_key)}/{expected}",
+        published_generation=generation if _is_published(finding, plan) else published_generation(finding.supplier),
         miner=owner.pod if owner is not None else "",
         stake=(row.stake if row is not None else None) or Stake(),
         sessions=row.sessions if row is not None else SupplierSessions(),
-        open_sessions=row.open if row is not None else 0,
+        open_sessions=row.open if row is not None else _open_before(finding),
         last=_latest(histories),
         earned_upokt=min(_LARGEST, sum(sum(history.earned_by.values()) for history in histories)),
         earned=_earned(histories),
@@ -61,6 +63,16 @@ def _histories(snapshot: Snapshot, address: str) -> list[SupplierTold]:
     """What each miner remembers of a supplier: a session's outcome is in the audit trail of the one that ended it."""
     rows = [report.supplier(address) for report in snapshot.reports if report.component == names.MINER]
     return [row for row in rows if row is not None]
+
+
+def _is_published(finding: Finding, plan: Plan) -> bool:
+    """Return whether this plan hands the key to pods; the finalizer, which came before, covers a crash in between."""
+    return plan.context is not None and finding.key_hex is not None and finding.reason is not Reason.KEY_IN_USE
+
+
+def _open_before(finding: Finding) -> int:
+    """Return the open sessions that a miner reported last: without a report they are unknown, not none."""
+    return int((finding.supplier.get("status") or {}).get("openSessions") or 0)
 
 
 def _earned(histories: list[SupplierTold]) -> tuple[Earning, ...]:
@@ -93,8 +105,11 @@ def _height(mark: str) -> int:
 
 def _keys(finding: Finding, snapshot: Snapshot, plan: Plan, *, loaded: int, expected: int) -> Fact:
     kind = ConditionType.KEYS_LOADED
+    drain = plan.drains.get(finding.address)
     if not finding.good:
-        return Fact(kind, "False", finding.reason, finding.message)
+        ours = drain if finding.reason is not Reason.KEY_IN_USE else None
+        waiting = f"Being deleted: {ours.why}. " if ours is not None and not ours.done else ""
+        return Fact(kind, "False", finding.reason, waiting + finding.message)
     relay_miner = (finding.supplier.get("spec") or {}).get("relayMinerRef", {}).get("name", "")
     if snapshot.relay_miner is None:
         return Fact(
@@ -102,7 +117,7 @@ def _keys(finding: Finding, snapshot: Snapshot, plan: Plan, *, loaded: int, expe
             f"RelayMiner {relay_miner} does not exist in namespace {snapshot.namespace}. Create it, or make this "
             "Supplier anew with another spec.relayMinerRef.",
         )  # fmt: skip
-    drain, paused = plan.drains.get(finding.address), is_paused(snapshot.relay_miner)
+    paused = is_paused(snapshot.relay_miner)
     if drain is not None and paused:
         message = f"Being deleted, which waits while RelayMiner {relay_miner} is paused."
         return Fact(kind, "False", Reason.DRAINING, message)
