@@ -148,6 +148,9 @@ MUTANTS = [
     Mutant(f"{OPERATOR}/draining.py", "if is_held(supplier) or published_generation(supplier):",
            "if is_held(supplier):",
            "tests/unit/test_draining.py::test_keys_pods_and_reports_that_vanish_together_let_no_supplier_go"),
+    Mutant(f"{OPERATOR}/draining.py", "if row.open and report.owns(address)", "if False and report.owns(address)",
+           "tests/unit/test_draining.py::"
+           "test_a_relay_miner_waits_for_open_sessions_of_suppliers_that_somebody_removed"),
     Mutant(f"{OPERATOR}/draining.py", "max(row.open for row in rows)", "rows[0].open",
            "tests/unit/test_draining.py::"
            "test_two_miners_that_both_mine_for_a_supplier_must_both_have_nothing_open"),

@@ -86,6 +86,18 @@ def test_open_sessions_are_those_that_were_reported_last_while_nobody_reports():
         assert supplier_status(plan(seen).findings[0], seen, plan(seen)).open_sessions == told
 
 
+def test_a_relay_miner_waits_for_open_sessions_of_suppliers_that_somebody_removed():
+    def released(relay_miner, *reports):
+        return bool(plan(snapshot(relay_miner=relay_miner, suppliers=(), reports=reports)).release)
+
+    forced = changed(gone(RM), "metadata.annotations", {names.ANNOTATION_FORCE_DELETE: "true"})
+    assert not released(gone(RM), miner_report(3))
+    assert released(gone(RM), miner_report(0))
+    assert released(gone(RM), miner_report(3, owned=()))
+    assert released(forced, miner_report(3))
+    assert released(gone(RM, 1_000_000), miner_report(3))
+
+
 def test_two_miners_that_both_mine_for_a_supplier_must_both_have_nothing_open():
     def released(*reports):
         return plan(snapshot(suppliers=(gone(ALICE),), reports=(relayer_report(), *reports), quiet_since=QUIET)).release

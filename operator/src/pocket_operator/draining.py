@@ -1,6 +1,6 @@
 """Whether a Supplier or a RelayMiner that is being deleted may go: not before its claims and proofs are done."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -68,6 +68,19 @@ def drain_of(address: str, supplier: Mapping[str, Any], snapshot: Snapshot) -> D
         if owner.looked_at(address) <= since + PASSAGE_SECONDS:
             return Drain(False, since, f"{owner.pod} has yet to look for the last relays")
     return Drain(True, since, "nothing is open")
+
+
+def drains_without_supplier(known: Collection[str], snapshot: Snapshot) -> dict[str, Drain]:
+    """Return, by address, what miners say is open of suppliers that have no Supplier any more.
+
+    Somebody took its finalizer away, or forced it. Its miner goes on while it may, so the RelayMiner waits for it.
+    """
+    return {
+        address: Drain(False, why=f"{row.open} sessions of a Supplier that is gone are on their way to settlement")
+        for report in snapshot.reports
+        for address, row in report.answer.suppliers.items()
+        if row.open and report.owns(address) and address not in known
+    }
 
 
 def published_generation(supplier: Mapping[str, Any]) -> int:

@@ -18,7 +18,7 @@ from pocket_operator.children import desired
 from pocket_operator.children.config import hot_text
 from pocket_operator.children.context import Context, PublishedSupplier
 from pocket_operator.children.relayer import revision
-from pocket_operator.draining import Drain, drain_of, forced, is_held, overdue
+from pocket_operator.draining import Drain, drain_of, drains_without_supplier, forced, is_held, overdue
 from pocket_operator.drift import drifted, stamped
 from pocket_operator.reasons import Reason
 from pocket_operator.revision import Revision, RolloutPlan
@@ -160,6 +160,8 @@ def _drains(
         elif any(overdue(subject, snapshot.now, deadline) for subject in subjects):
             drain = Drain(True, drain.since, "the deadline passed")
         drains[finding.address] = drain
+    if whole is not None and not forced(whole) and not overdue(whole, snapshot.now, deadline):
+        drains |= drains_without_supplier({finding.address for finding in findings}, snapshot)
     return drains
 
 
