@@ -196,6 +196,11 @@ MUTANTS = [
            f"{PATH}::test_relays_after_the_seal_are_refused"),
     Mutant(f"{MINER}/claims.py", "if not expected.viable:", "if False:",
            f"{PATH}::test_an_unprofitable_session_is_skipped_with_its_amounts"),
+    Mutant(f"{MINER}/settlements.py", "confirmed = absent & doubted", "confirmed = absent",
+           "tests/integration/test_settlement_blocks.py::"
+           "test_an_empty_answer_of_a_node_once_makes_no_paid_session_a_lost_one"),
+    Mutant(f"{MINER}/settlements.py", "{**known.events, **found}", "found",
+           "tests/unit/test_settlements.py::test_one_empty_answer_hides_no_settlement_before_or_after_it"),
     Mutant(f"{MINER}/viability.py", "supplier_reward_upokt(claimed, tokenomics)", "claimed",
            f"{PATH}::test_an_unprofitable_session_is_skipped_with_its_amounts"),
     Mutant(f"{MINER}/viability.py", "self.earned_upokt is None or", "self.earned_upokt is not None and",

@@ -54,9 +54,29 @@ async def test_all_suppliers_are_told_of_one_block_by_one_question():
     assert source.asked == [20]
 
 
-async def test_who_has_no_event_in_a_block_that_was_read_is_told_so():
-    async with reading(Source([settled("alice")]), ["alice", "bob"]) as settlements:
+async def test_who_has_no_event_in_a_block_is_told_so_once_it_was_read_twice():
+    async with reading(source := Source([settled("alice")]), ["alice", "bob"]) as settlements:
+        for name in ("bob", "carol"):
+            with pytest.raises(NotReadYet, match="read once more"):
+                await settlements.events(20, name)
         assert await settlements.events(20, "bob") == ()
+        assert await settlements.events(20, "bob") == ()
+        assert await settlements.events(20, "alice") == (settled("alice"),)
+    assert source.asked == [20, 20, 20]
+
+
+async def test_one_empty_answer_hides_no_settlement_before_or_after_it():
+    source = Source([])
+    async with reading(source, ["alice", "bob"]) as settlements:
+        with pytest.raises(NotReadYet):
+            await settlements.events(20, "alice")
+        source.events = [settled("alice")]
+        assert await settlements.events(20, "alice") == (settled("alice"),)
+        source.events = []
+        with pytest.raises(NotReadYet):
+            await settlements.events(20, "bob")
+        assert await settlements.events(20, "bob") == ()
+        assert await settlements.events(20, "alice") == (settled("alice"),)
 
 
 async def test_nobody_waits_longer_than_a_moment_that_is_the_same_for_all():

@@ -21,7 +21,7 @@ _SUPPLIER = "supplier_operator_address"
 
 
 class NotReadYet(ChainUnavailable):
-    """A block that is being read; it is asked for again at the next block."""
+    """A block that is being read, or read again; it is asked for again at the next block."""
 
 
 class EndEventSource(Protocol):
@@ -45,13 +45,18 @@ class _Question:
 
     until: float
     suppliers: set[str] = field(default_factory=set)
+    read: frozenset[str] = frozenset()  # whose events the node was asked for
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     page: _Page | None = None
     error: PocketError | None = None
 
 
 class Settlements:
-    """`run` reads what `events` asks for, one block after the other; `ours` are the suppliers of this miner."""
+    """`run` reads what `events` asks for, one block after the other; `ours` are the suppliers of this miner.
+
+    That a block has no event of a supplier is told only after it was read twice: a node that answers with an empty list
+    once must not make a paid session a lost one.
+    """
 
     def __init__(
         self,
@@ -66,6 +71,7 @@ class Settlements:
         self._failure_seconds = failure_seconds
         self._failures: dict[int, tuple[float, PocketError]] = {}
         self._pages: OrderedDict[int, _Page] = OrderedDict()
+        self._doubted: OrderedDict[int, set[str]] = OrderedDict()  # height → who was told to ask again
         self._questions: dict[int, _Question] = {}
         self._asked = asyncio.Event()
 
@@ -95,6 +101,8 @@ class Settlements:
         if question.error is not None:
             raise question.error
         if question.page is None or supplier not in question.page.suppliers:
+            if supplier in question.read:
+                raise NotReadYet(f"block {height} showed no event of this supplier: it is read once more")
             raise NotReadYet(f"the events of block {height} were read for others")
         return question.page
 
@@ -106,10 +114,11 @@ class Settlements:
             while self._questions:
                 height = min(self._questions)
                 question = self._questions[height]
-                suppliers = frozenset(question.suppliers.union(self._ours()))
+                asking = frozenset(question.suppliers)
+                question.read = asking.union(self._ours())
                 try:
-                    found = await self._source.end_events(height, _told_of(suppliers))
-                    question.page = _Page(suppliers, _by_supplier(found))
+                    found = await self._source.end_events(height, _told_of(question.read))
+                    question.page = self._page(height, asking, _by_supplier(found))
                     self._keep(height, question.page)
                 except PocketError as error:
                     question.error = error
@@ -117,6 +126,17 @@ class Settlements:
                 finally:
                     del self._questions[height]
                     question.answered.set()
+
+    def _page(self, height: int, asking: frozenset[str], found: Mapping[str, tuple[Event, ...]]) -> _Page:
+        """Return what is known of a block now: events that any answer had, and who was without in two answers."""
+        known = self._pages.get(height, _Page(frozenset(), {}))
+        doubted = self._doubted.setdefault(height, set())
+        absent = asking - found.keys()
+        confirmed = absent & doubted
+        doubted |= absent
+        while len(self._doubted) > _PAGES:
+            self._doubted.popitem(last=False)
+        return _Page(known.suppliers.union(found, confirmed), {**known.events, **found})
 
     def _fail(self, height: int, error: PocketError) -> None:
         now = asyncio.get_running_loop().time()
