@@ -63,7 +63,9 @@ def _pod(name: str, component: str) -> Pod:
 
 
 def _miner_report(number: int, addresses: list[str], owned: list[str], digest: str) -> Report:
-    row = {"open": 3, "staked": True, "sessions": {"active": 3}, "stake": {"services": ["eth"]}, "earned_upokt": 5}
+    row = {
+        "open": 3, "staked": True, "sessions": {"active": 3}, "stake": {"services": ["eth"]}, "earned_by": {"owner": 5},
+    }  # fmt: skip
     return Report.of(
         f"main-miner-{number}",
         {

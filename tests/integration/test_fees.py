@@ -1,6 +1,5 @@
 """What claims and proofs cost is known to the upokt, and is the measure of what is worth claiming."""
 
-import json
 import sqlite3
 
 import pytest
@@ -73,7 +72,8 @@ async def _costs_are_exact(alice, restart, evicted_at):
     restart_at, volume = restart
     before = alice.chain.state.balances[alice.supplier]
     whose = {"supplier": alice.supplier, "service": "eth"}
-    earned_before = REGISTRY.get_sample_value("pocket_miner_settled_upokt_total", whose) or 0
+    families = {"settled": whose, "earned": {**whose, "recipient": alice.supplier}}
+    counted_before = {name: counted(name, labels) for name, labels in families.items()}
     header = alice.header()
     await alice.record(alice.relays(header, 20))
     for height in range(2, 23):
@@ -84,13 +84,38 @@ async def _costs_are_exact(alice, restart, evicted_at):
             alice.start()
         await alice.to(height)
     details = alice.outcomes()[header.session_id]["details"]
-    rewards = json.loads(details["reward_distribution"])
-    paid = int(rewards.get(alice.supplier, "0upokt").removesuffix("upokt"))
+    paid = alice.chain.state.balances[alice.supplier] - before + details["fees_upokt"]
     assert details["fees_upokt"] > 1000
-    assert alice.chain.state.balances[alice.supplier] == before + paid - details["fees_upokt"]
+    assert 0 < paid < details["minted_upokt"]
+    assert (details["earned_upokt"], details["earned_by"]) == (paid, {alice.supplier: paid})
+    assert (alice.miner.report.earned_upokt, alice.miner.report.earned_by) == (paid, {alice.supplier: paid})
     assert alice.audit.spent(alice.supplier, header.session_id) == 0
-    earned = REGISTRY.get_sample_value("pocket_miner_settled_upokt_total", whose) - earned_before
-    assert earned == details["settled_upokt"]
+    new = {name: counted(name, labels) - counted_before[name] for name, labels in families.items()}
+    assert new == {"settled": details["settled_upokt"], "earned": paid}
+
+
+def counted(name, labels):
+    return REGISTRY.get_sample_value(f"pocket_miner_{name}_upokt_total", labels) or 0
+
+
+async def test_what_shareholders_and_owner_get_is_earned_by_them_and_what_others_get_is_not(redis, tmp_path):
+    alice_, owner, friend = (address(name) for name in ("alice", "owner", "friend"))
+    staked = {"operator": alice_, "owner": owner, "stake": 10**9, "services": ["eth"],
+              "revenue_share": {owner: 60, friend: 30, alice_: 10}}  # fmt: skip
+    async with mine(redis, tmp_path, suppliers=[staked]) as alice:
+        before = dict(alice.chain.state.balances)
+        header = alice.header()
+        await alice.record(alice.relays(header, 20))
+        await alice.to(21)
+        details = alice.outcomes()[header.session_id]["details"]
+        got = {who: alice.chain.state.balances[who] - before.get(who, 0) for who in (owner, friend, alice_)}
+    # The owner of the supplier is that of the service here, too: what it gets as that is not the supplier's.
+    source_owner = 300
+    assert details["settled_upokt"] == 2000
+    assert details["earned_by"] == {
+        owner: got[owner] - source_owner, friend: got[friend], alice_: got[alice_] + details["fees_upokt"]
+    }  # fmt: skip
+    assert details["earned_upokt"] == sum(details["earned_by"].values()) == 1400
 
 
 @pytest.mark.parametrize(("total", "number"), [(0, 3), (7, 3), (9, 3), (1, 1), (2, 5)])

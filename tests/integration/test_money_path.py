@@ -34,6 +34,7 @@ async def test_recorded_relays_are_claimed_proven_and_paid(alice):
     outcome = alice.outcomes()[header.session_id]
     assert (outcome["outcome"], outcome["stage"]) == ("settled", "SETTLED")
     assert outcome["details"]["settled_upokt"] == 20 * 100
+    assert outcome["details"]["earned_upokt"] == 20 * 70
     assert outcome["details"]["relays"] == 20
 
 
@@ -247,7 +248,8 @@ async def test_no_proof_is_sent_where_none_is_required(redis, tmp_path):
 
 
 async def test_an_unprofitable_session_is_skipped_with_its_amounts(redis, tmp_path):
-    proof = {"proof_request_probability": 0.5, "proof_submission_fee": 5000}
+    # It claims 400 upokt, of which 280 would reach the supplier: a proof costs 300 on average.
+    proof = {"proof_request_probability": 0.5, "proof_submission_fee": 600}
     async with mine(redis, tmp_path, proof_params=proof) as alice:
         header = alice.header()
         await alice.record(alice.relays(header, 4))
@@ -255,7 +257,20 @@ async def test_an_unprofitable_session_is_skipped_with_its_amounts(redis, tmp_pa
         outcome = alice.outcomes()[header.session_id]
         assert outcome["outcome"] == "unprofitable"
         assert outcome["details"]["claimed_upokt"] == 400
-        assert outcome["details"]["proof_cost_upokt"] == 2500
+        assert outcome["details"]["expected_earnings_upokt"] == 280
+        assert outcome["details"]["proof_cost_upokt"] == 300
+
+
+@pytest.mark.parametrize("shares", [{"supplier": 0.9, "dao": 0.0, "proposer": 0.0, "source_owner": 0.1}, {"dao": 0.5}])
+async def test_a_session_is_claimed_where_the_suppliers_share_covers_the_costs_or_is_not_known(
+    redis, tmp_path, shares
+):
+    proof = {"proof_request_probability": 0.5, "proof_submission_fee": 600}
+    async with mine(redis, tmp_path, proof_params=proof, tokenomics={"distribution": shares}) as alice:
+        header = alice.header()
+        await alice.record(alice.relays(header, 4))
+        await alice.to(14)
+        assert alice.claim(header) is not None
 
 
 async def test_a_session_without_leaves_is_empty(alice, redis):

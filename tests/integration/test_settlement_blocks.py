@@ -63,6 +63,31 @@ async def test_without_the_small_answer_the_block_that_decides_on_proofs_is_read
     assert (outcome["outcome"], outcome["details"]["proof_required"]) == ("settled", True)
 
 
+async def test_an_empty_answer_of_a_node_once_makes_no_paid_session_a_lost_one(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(19)
+    alice.skip(20)
+    whole = alice.chain.blocks[20]
+    alice.chain.blocks[20] = replace(whole, end_events=())
+    await alice.decide()
+    assert alice.outcomes() == {}
+    alice.chain.blocks[20] = whole
+    await alice.block()
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_settlement_without_an_event_of_ours_in_two_answers_is_a_missed_claim(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(19)
+    alice.skip(20)
+    alice.chain.blocks[20] = replace(alice.chain.blocks[20], end_events=())
+    await alice.decide()
+    await alice.block()
+    assert alice.outcomes()[header.session_id]["outcome"] == "claim_missed"
+
+
 async def test_a_settlement_that_no_node_shows_any_more_ends_as_unseen_and_is_no_loss(alice):
     header = alice.header()
     await alice.record(alice.relays(header, 3))

@@ -109,7 +109,7 @@ def reported(audit):
 
 
 def paid(number, upokt, supplier="pokt1a", name="settled"):
-    return Outcome(supplier, f"session {number}", name, "SETTLED", "", number * 10, {"settled_upokt": upokt})
+    return Outcome(supplier, f"session {number}", name, "SETTLED", "", number * 10, {"earned_by": {"owner": upokt}})
 
 
 def test_figures_outlive_the_outcomes_they_come_from_and_later_ones_are_added(audit):
@@ -119,7 +119,7 @@ def test_figures_outlive_the_outcomes_they_come_from_and_later_ones_are_added(au
     for number in range(6, 9):
         if audit.record(paid(number, number)):
             reports.of("pokt1a").ended({"outcome": "settled", "session_id": f"session {number}", "height": number * 10,
-                                        "details": {"settled_upokt": number}})  # fmt: skip
+                                        "details": {"earned_by": {"owner": number}}})  # fmt: skip
     reports.keep()
     before = reported(audit)
     assert before["pokt1a"][0] == 36
@@ -131,6 +131,11 @@ def test_figures_outlive_the_outcomes_they_come_from_and_later_ones_are_added(au
     assert (earned, lost) == (40, 1)
     assert last["settlement"] == "session 9 at 90"
     assert last["loss"].startswith("session 10 at 100: claim_missed")
+
+
+def test_figures_of_versions_that_kept_no_recipients_are_not_taken_for_earnings(audit):
+    audit.keep_summary(0, {"pokt1a": {"earned_upokt": 11940, "lost_recently": 2, "last": {"loss": "x at 9"}}})
+    assert reported(audit)["pokt1a"] == (0, {"loss": "x at 9"}, 2)
 
 
 def test_a_start_reads_the_outcomes_after_the_kept_figures_only(audit):
@@ -148,7 +153,7 @@ def test_an_altered_trail_is_said_and_keeps_no_miner_from_its_work(audit, caplog
     for number in range(1, 4):
         audit.record(paid(number, 1))
     audit._database.execute(
-        "UPDATE outcome SET body=replace(body, '\"settled_upokt\":1', '\"settled_upokt\":9') WHERE number=2"
+        "UPDATE outcome SET body=replace(body, '\"owner\":1', '\"owner\":9') WHERE number=2"
     )
     assert reported(audit)["pokt1a"][0] == 11
     assert "audit entry 2 was altered" in caplog.text

@@ -14,7 +14,6 @@ from localnet.refusal import Refused
 from miner.gate import Refused as GateRefused
 from miner.gate import Terms, leaf_of
 from miner.sessions import header_of
-from miner.settlement import upokt
 from shannon.chain import comet, convert
 from shannon.claims.seeded_float import varint_seed
 from shannon.errors import ChainRefusal, DecodingError, InvalidProof
@@ -101,4 +100,3 @@ def test_arbitrary_json(value):
 def test_every_refusal_text_gets_some_treatment(log, code, codespace):
     assert classify(code, codespace, log) is not None
     assert failed_message_index(log) is None or "message index" in log
-    assert upokt(log) >= 0

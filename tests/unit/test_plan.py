@@ -79,11 +79,6 @@ def test_a_relayer_that_records_again_starts_the_wait_anew():
     assert plan(busy).drains[address("alice")].since is None
 
 
-def test_a_supplier_that_was_never_published_leaves_at_once():
-    found = plan(snapshot(suppliers=(gone(ALICE),), published=SecretView({}), reports=(relayer_report(),)))
-    assert [c.name for c in found.release] == ["alice"]
-
-
 @pytest.mark.parametrize("report", [relayer_report(address("alice")), miner_report(3)])
 def test_a_supplier_whose_published_key_somebody_deleted_is_not_taken_for_one_that_was_never_published(report):
     assert not plan(snapshot(suppliers=(gone(ALICE),), published=None, reports=(report,))).release
@@ -257,11 +252,21 @@ def test_what_miners_say_of_the_nodes_is_told_and_only_refused_claims_make_it_no
 
 
 def test_earnings_and_events_are_gathered_from_all_miners_that_ever_mined():
-    first = miner_report(earned_upokt=5, last={"claim": "a at 9", "settlement": "a at 20"})
-    standby = miner_report(pod="main-miner-1", owned=(), earned_upokt=7, last={"claim": "b at 30"})
+    first = miner_report(earned_by={"op": 2, "owner": 3}, last={"claim": "a at 9", "settlement": "a at 20"})
+    standby = miner_report(pod="main-miner-1", owned=(), earned_by={"owner": 6, "others": 1}, last={"claim": "b at 30"})
     seen = snapshot(reports=(relayer_report(address("alice")), first, standby))
     status = supplier_status(plan(seen).findings[0], seen, plan(seen))
     assert (status.earned_upokt, status.last.claim, status.last.settlement) == (12, "b at 30", "a at 20")
+    assert [(row.recipient, row.upokt) for row in status.earned] == [("owner", 9), ("op", 2), ("others", 1)]
+
+
+def test_recipients_in_the_status_are_bounded_and_nothing_of_them_is_lost():
+    many = {f"shareholder {number}": number for number in range(1, 41)}
+    seen = snapshot(reports=(relayer_report(address("alice")), miner_report(earned_by={**many, "others": 5})))
+    status = supplier_status(plan(seen).findings[0], seen, plan(seen))
+    assert len(status.earned) == 16
+    assert sum(row.upokt for row in status.earned) == status.earned_upokt == sum(many.values()) + 5
+    assert (status.earned[0].upokt, status.earned[-1].recipient) == (40, "others")
 
 
 def test_nothing_that_is_printed_of_a_snapshot_or_plan_shows_a_key():

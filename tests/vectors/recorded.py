@@ -5,12 +5,14 @@ from localnet.chain import Chain
 from localnet.genesis import Genesis
 from shannon.chain import convert
 from shannon.chain.comet import parse_time
+from shannon.chain.settlement_event import CLAIM_SETTLED
 from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from shannon.pb import pocket_application_pb2 as application_pb
 from shannon.pb import pocket_proof_pb2 as proof_pb
 from shannon.pb import pocket_service_pb2 as service_pb
 from shannon.pb import pocket_session_pb2 as session_pb
 from shannon.pb import pocket_shared_pb2 as shared_pb
+from shannon.pb import pocket_tokenomics_pb2 as tokenomics_pb
 
 
 def answer(query, message_type):
@@ -31,6 +33,9 @@ def session_records(record):
             answer(record["shared_params_query"], shared_pb.QueryParamsAtHeightResponse).params
         ),
         "proof_params": convert.proof_params(answer(record["proof_params_query"], proof_pb.QueryParamsResponse).params),
+        "tokenomics": convert.tokenomics_params(
+            answer(record["tokenomics_params_query"], tokenomics_pb.QueryParamsResponse).params
+        ),
         "units": answer(
             record["compute_units_query"], service_pb.QueryComputeUnitsPerRelayAtHeightResponse
         ).computeUnitsPerRelay,
@@ -115,6 +120,25 @@ def recorded_chain(record):
     return Chain(
         genesis, hash_of=lambda height, _: recorded.get(height, bytes(32)), first_height=record["session_start"] - 1
     )
+
+
+def claim_key(attributes):
+    """What tells claims of one block apart: a supplier may have several sessions that settle in it."""
+    return attributes["session_id"], attributes["supplier_operator_address"]
+
+
+def settlements_of(record):
+    """The recorded settlements of one session, as model events, by supplier."""
+    rows = [
+        event
+        for block in record["block_events"]
+        if block["height"] == record["heights"]["settlement"]
+        for event in convert.events(block["finalize_block_events"])
+        if event.type == CLAIM_SETTLED and event.attributes["session_id"] == record["session_id"]
+    ]
+    found = {claim_key(event.attributes)[1]: event for event in rows}
+    assert len(found) == len(rows)
+    return found
 
 
 def sessions():

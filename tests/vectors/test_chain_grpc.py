@@ -81,6 +81,11 @@ async def test_balances_parameters_and_records(client):
     params = await client.proof_params()
     assert params.proof_request_probability == proof["proof_request_probability"]
     assert params.proof_requirement_threshold_upokt == int(proof["proof_requirement_threshold"]["amount"])
+    split = shown("tokenomics-params")["params"]
+    tokenomics = await client.tokenomics_params()
+    assert tokenomics.mint_ratio == split["mint_ratio"]
+    assert tokenomics.supplier_share == split["mint_equals_burn_claim_distribution"]["supplier"]
+    assert tokenomics.global_inflation_per_claim == split["global_inflation_per_claim"]
     live = await client.shared_params()
     assert live.num_blocks_per_session == int(shown("shared-params")["params"]["num_blocks_per_session"])
     assert await client.num_suppliers_per_session() == int(

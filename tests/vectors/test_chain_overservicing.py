@@ -8,9 +8,12 @@ from localnet.settlement import settle
 from localnet.state import from_genesis
 from recorded import answer
 from shannon.chain import convert
+from shannon.chain.settlement_event import claim_end
 from shannon.claims.requirement import Claim
+from shannon.claims.rewards import supplier_reward_upokt
 from shannon.pb import pocket_application_pb2 as application_pb
 from shannon.pb import pocket_shared_pb2 as shared_pb
+from shannon.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from shannon.relays.messages import SessionHeader
 
 DATA = load("chain/overservicing")
@@ -103,3 +106,20 @@ def test_the_applications_are_left_with_the_recorded_stake_and_unbonding(settled
             after.unstake_session_end_height,
         )
     assert not state.claims
+
+
+def test_the_suppliers_side_got_what_we_expect_of_each_settled_amount():
+    recorded_params = answer(DATA["tokenomics_params_query"], tokenomics_pb.QueryParamsResponse).params
+    params = convert.tokenomics_params(recorded_params)
+    ends = [
+        end
+        for block in DATA["block_events"]
+        for event in convert.events(block["finalize_block_events"])
+        if (end := claim_end(event)) is not None
+    ]
+    assert ends
+    assert not any(end.malformed for end in ends)
+    for end in ends:
+        expected = supplier_reward_upokt(end.settled_upokt, params)
+        # Inflation is rounded up by us.
+        assert end.earned_upokt == expected or (params.global_inflation_per_claim and end.earned_upokt < expected)

@@ -1,11 +1,16 @@
 """The recorded sessions: our relay checks, trie, proof and localnet against a real chain's."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from corpus import unhex
 from localnet.chain import Chain
-from recorded import recorded_chain, session_records, sessions, times
+from recorded import claim_key, recorded_chain, session_records, sessions, settlements_of, times
+from shannon.chain.settlement_event import CLAIM_SETTLED, claim_end
 from shannon.claims.requirement import proof_path
+from shannon.claims.rewards import supplier_reward_upokt
 from shannon.crypto.ecdsa import PrivateKey, signature_holds
 from shannon.crypto.ring import verify_ring_signature
 from shannon.relays.difficulty import is_applicable
@@ -114,18 +119,9 @@ def test_the_localnet_accepts_the_recorded_claims_and_proofs(record):
     expected = {s["operator_address"]: s["claimed_root"] for s in record["suppliers"]}
     assert {c.supplier_operator_address: c.root_hash.hex() for c in chain.state.claims.values()} == expected
     block = step_to(chain, record["heights"]["settlement"], at)
-    recorded = [
-        {a["key"]: a["value"].strip('"') for a in event["attributes"]}
-        for row in record["block_events"]
-        if row["height"] == block.height
-        for event in row["finalize_block_events"]
-        if event["type"] == "pocket.tokenomics.EventClaimSettled"
-    ]
-    ours = {
-        e.attributes["supplier_operator_address"]: e.attributes
-        for e in block.end_events
-        if e.type == "pocket.tokenomics.EventClaimSettled"
-    }
+    ours = {claim_key(e.attributes): e.attributes for e in block.end_events if e.type == CLAIM_SETTLED}
+    recorded = settlements_of(record)
+    assert recorded.keys() == expected.keys()
     names = (
         "num_relays",
         "claimed_upokt",
@@ -134,9 +130,45 @@ def test_the_localnet_accepts_the_recorded_claims_and_proofs(record):
         "num_estimated_compute_units",
         "session_id",
     )
-    for row in recorded:
-        mine = ours[row["supplier_operator_address"]]
-        assert {name: mine[name] for name in names} == {name: row[name] for name in names}
+    for supplier, event in recorded.items():
+        mine = ours[record["session_id"], supplier]
+        assert {name: mine[name] for name in names} == {name: event.attributes[name] for name in names}
+
+
+@each_session
+def test_the_recorded_settlements_say_whose_they_are_and_what_reached_the_supplier(record):
+    known = session_records(record)
+    header, params = known["session"].header, known["tokenomics"]
+    for supplier, event in settlements_of(record).items():
+        end = claim_end(event)
+        claimed = next(s["claimed_root"] for s in record["suppliers"] if s["operator_address"] == supplier)
+        assert end.malformed == ()
+        assert end.concerns(supplier, header)
+        assert end.may_be_of(unhex(claimed))
+        expected = supplier_reward_upokt(end.settled_upokt, params)
+        assert end.earned_upokt == expected or (params.global_inflation_per_claim and end.earned_upokt < expected)
+        by_address = claim_end(without_reasons(event), shareholders_of(known["raw_session"], supplier))
+        assert by_address.supplier_side.keys() >= end.supplier_side.keys()
+
+
+def without_reasons(event):
+    return replace(event, attributes={k: v for k, v in event.attributes.items() if not k.endswith("_detailed")})
+
+
+def shareholders_of(session, supplier):
+    found = next(row for row in session.suppliers if row.operator_address == supplier)
+    return {share.address for config in found.services for share in config.rev_share}
+
+
+def test_sessions_of_a_supplier_that_settle_in_one_block_are_paired_by_session():
+    """No recorded block has two of them; another corpus may."""
+    record = RECORDS[0]
+    height = record["heights"]["settlement"]
+    block = next(b for b in record["block_events"] if b["height"] == height)
+    text = json.dumps(block["finalize_block_events"])
+    other = json.loads(text.replace(record["session_id"], "f" * 64).replace("upokt", "9upokt"))
+    twice = [{"height": height, "finalize_block_events": [*other, *block["finalize_block_events"], *other]}]
+    assert settlements_of({**record, "block_events": twice}) == settlements_of(record) != {}
 
 
 @each_session

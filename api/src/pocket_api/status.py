@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -100,6 +100,17 @@ class Stake(Model):
     unstake_session_end_height: int = Field(default=0, description="Not 0 while it is unstaking, blocks.")
 
 
+OTHERS: Final = "others"
+MOST_RECIPIENTS: Final = 16
+
+
+class Earning(Model):
+    """What one of the supplier's side got."""
+
+    recipient: str = Field(max_length=128, description="Address, or `others` for those that are not listed.")
+    upokt: int = Field(default=0, description="Amount, upokt.")
+
+
 class SupplierStatus(Model):
     """Status of a Supplier."""
 
@@ -107,12 +118,22 @@ class SupplierStatus(Model):
     conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=list_map("type"))] = ()
     address: str = Field(default="", description="Address that the key was proven to have.")
     loaded_by: str = Field(default="", description="Pods that have the key, as in 3/3.")
+    published_generation: int = Field(
+        default=0,
+        description="Generation of the Supplier with which its key was last handed to pods; 0 where it never was.",
+    )
     miner: str = Field(default="", description="Pod that mines for this supplier.")
     stake: Stake = Stake()
     sessions: SupplierSessions = SupplierSessions()
-    open_sessions: int = Field(default=0, description="Sessions that are not settled or lost yet.")
+    open_sessions: int = Field(default=0, description="Sessions that are not settled or lost yet, as last reported.")
     last: LastEvents = LastEvents()
-    earned_upokt: int = Field(default=0, description="Paid by the sessions in the miners' audit, upokt.")
+    earned_upokt: int = Field(
+        default=0,
+        description="What settled sessions paid the supplier's operator, owner and shareholders together, upokt.",
+    )
+    earned: Annotated[
+        tuple[Earning, ...], Field(max_length=MOST_RECIPIENTS, json_schema_extra=list_map("recipient"))
+    ] = ()
     resealed: str = Field(
         default="", description="The sealed key, sealed to the newest controller key: replace spec.key.sealed with it."
     )

@@ -26,12 +26,16 @@ from shannon.chain.client import ChainClient
 from shannon.chain.comet import CometClient
 from shannon.chain.model import Event
 from shannon.chain.nodes import NodeAddress
+from shannon.chain.settlement_event import ClaimEnd, ClaimOutcome, claim_end
+from shannon.claims.rewards import TokenomicsParams, supplier_reward_upokt
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import ConfigurationError, PocketError
-from shannon.relays.messages import Relay, relay_hash
+from shannon.relays.messages import Relay, SessionHeader, relay_hash
 
 _JSON_RPC, _REST = 3, 4
 _FREEZES = 0.4
+_NOTHING = TokenomicsParams(mint_ratio=0.0, supplier_share=0.0)
+"""Until a lane has a session."""
 Pair = tuple[str, str]  # session id, supplier operator address
 
 
@@ -55,22 +59,28 @@ class DemoOptions:
 
 @dataclass(slots=True)
 class Expectation:
-    """What must be paid for one (session, supplier)."""
+    """What must be paid for one (session, supplier); `split` is how the chain splits what a claim mints."""
 
-    service: str
-    end: int
+    header: SessionHeader
     price_upokt: int
+    split: TokenomicsParams
     acknowledged: set[bytes] = field(default_factory=set)
     attempted: int = 0
     refused: int = 0
     settled_upokt: int | None = None
     settled_relays: int = 0
+    earned_upokt: int = 0
     outcome: str = ""
 
     @property
+    def end(self) -> int:
+        """Session end height."""
+        return self.header.session_end_block_height
+
+    @property
     def expected_upokt(self) -> int:
-        """Acknowledged relays at the session's price."""
-        return len(self.acknowledged) * self.price_upokt
+        """What must reach the supplier's side: its share of the acknowledged relays at the session's price."""
+        return supplier_reward_upokt(len(self.acknowledged) * self.price_upokt, self.split)
 
 
 @dataclass(slots=True)
@@ -98,21 +108,19 @@ class Book:
 
     def take(self, event: Event) -> None:
         """Learns from a settlement event of the chain."""
-        a = event.attributes
-        kind = event.type.rsplit(".", 1)[-1]
-        if kind == "EventClaimSettled":
-            row = self.pairs.get((a["session_id"], a["supplier_operator_address"]))
-            if row is not None:
-                row.outcome, row.settled_relays = "settled", int(a["num_relays"])
-                row.settled_upokt = int(a["settled_upokt"].removesuffix("upokt"))
-        elif kind == "EventClaimExpired":
-            for (_, supplier), row in self.pairs.items():
-                if (
-                    supplier == a["supplier_operator_address"]
-                    and row.service == a["service_id"]
-                    and str(row.end) == a["session_end_block_height"]
-                ):
-                    row.outcome, row.settled_upokt = f"expired ({a.get('expiration_reason')})", 0
+        end = claim_end(event)
+        row = None if end is None else self._row_of(end)
+        if end is None or row is None:
+            return
+        row.outcome = "settled" if end.outcome is ClaimOutcome.SETTLED else f"expired ({end.reason})"
+        row.settled_relays, row.settled_upokt = end.relays or 0, end.settled_upokt or 0
+        row.earned_upokt = end.earned_upokt
+        if row.outcome != "settled":
+            row.settled_relays = row.settled_upokt = 0
+
+    def _row_of(self, end: ClaimEnd) -> Expectation | None:
+        rows = (row for (_, supplier), row in self.pairs.items() if end.concerns(supplier, row.header))
+        return next(rows, None)
 
     def problems(self, *, exact: bool) -> list[str]:
         """Why the run failed; `exact`: nothing was killed, so not one relay may differ."""
@@ -128,6 +136,8 @@ class Book:
                 continue
             if row.settled_upokt != row.settled_relays * row.price_upokt:
                 found.append(f"{name}: {row.settled_relays} relays were paid {row.settled_upokt} upokt")
+            if row.earned_upokt != (due := supplier_reward_upokt(row.settled_upokt, row.split)):
+                found.append(f"{name}: {row.earned_upokt} upokt reached the supplier's side, {due} are its share")
             if row.settled_relays < len(row.acknowledged):
                 found.append(f"{name}: {len(row.acknowledged)} relays acknowledged, {row.settled_relays} paid")
             if row.settled_relays > (len(row.acknowledged) if exact else row.attempted):
@@ -144,6 +154,7 @@ class _Lane:
     rpc_type: int
     signer: SessionSigner | None = None
     price_upokt: int = 0
+    split: TokenomicsParams = _NOTHING
     number: int = 0
 
 
@@ -225,21 +236,21 @@ class Conductor:
         height = self.book.height
         if lane.signer is not None and height <= lane.signer.session.header.session_end_block_height:
             return
-        lane.signer = await gateway.signer(lane.application, lane.service)
-        header = lane.signer.session.header
-        start = header.session_start_block_height
-        self._sessions_seen.add(start)
+        signer = await gateway.signer(lane.application, lane.service)
+        start = signer.session.header.session_start_block_height
         params = await chain.shared_params(start)
         units = await chain.compute_units_per_relay(lane.service, start)
+        lane.split = await chain.tokenomics_params()
         lane.price_upokt = units * params.compute_units_to_tokens_multiplier // params.compute_unit_cost_granularity
+        lane.signer = signer
+        self._sessions_seen.add(start)
 
     async def _send(
         self, stack: Stack, gateway: Gateway, lane: _Lane, signer: SessionSigner, supplier: str, number: int
     ) -> None:
         header = signer.session.header
-        pair = (header.session_id, supplier)
         row = self.book.pairs.setdefault(
-            pair, Expectation(lane.service, header.session_end_block_height, lane.price_upokt)
+            (header.session_id, supplier), Expectation(header, lane.price_upokt, lane.split)
         )
         if lane.rpc_type == _JSON_RPC:
             body = json.dumps({"jsonrpc": "2.0", "id": number, "method": "eth_getBalance", "params": [number]})
@@ -334,7 +345,7 @@ def summary(book: Book, problems: list[str], console: Console, options: DemoOpti
     console.print(
         f"\n{len(book.settled)} settlements of {len(paid)} expected, {acknowledged} relays acknowledged, "
         f"{sum(row.settled_relays for row in book.settled)} paid: "
-        f"{sum(row.settled_upokt or 0 for row in book.settled)} upokt earned, "
+        f"{sum(row.earned_upokt for row in book.settled)} upokt earned, "
         f"{sum(row.expected_upokt for row in paid)} upokt expected."
     )
     if options.chaos is not None:

@@ -90,7 +90,7 @@ class View:
             **{what: self._total(what) for what in _TOTALS},
             "sessions": ", ".join(f"{n} {stage}" for stage, n in self._stages.items() if n) or "-",
             "settled": f"{len(book.settled)} of {len(paid)}",
-            "earned": f"{sum(row.settled_upokt or 0 for row in book.settled)} of "
+            "earned": f"{sum(row.earned_upokt for row in book.settled)} of "
             f"{sum(row.expected_upokt for row in paid)} upokt",
         }
 

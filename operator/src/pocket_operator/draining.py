@@ -1,6 +1,6 @@
 """Whether a Supplier or a RelayMiner that is being deleted may go: not before its claims and proofs are done."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,6 +10,10 @@ from pocket_operator.snapshot import Snapshot
 
 PASSAGE_SECONDS = 2.5
 """A report may be so much older than the moment in which it is taken in: asking waits no longer than two seconds."""
+_UNKNOWN = (
+    "no miner reports that it mines for it: its open sessions are not known. It goes once a miner says that nothing is "
+    f"open, at the deadline, or with {names.ANNOTATION_FORCE_DELETE}=true"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +44,59 @@ def overdue(resource: Mapping[str, Any], now: datetime, deadline_seconds: float)
     return (now - datetime.fromisoformat(str(stamp))).total_seconds() >= deadline_seconds
 
 
-def drain_of(address: str, snapshot: Snapshot) -> Drain:
-    """What is left to do for one supplier that should go.
+def drain_of(address: str, supplier: Mapping[str, Any], snapshot: Snapshot) -> Drain:
+    """Return what is left to do for one supplier that should go.
 
-    First no relayer may record anything of it any more; then its miner must have looked for relays once more, and must
-    have nothing open. What is not known is taken for open.
+    First no relayer may record anything of it any more. Then every miner that mines for it must have looked for relays
+    once more, and must say that nothing is open. Missing Secrets, pods and reports say nothing: what is not known is
+    taken for open.
     """
     if snapshot.relay_miner is None:
         return Drain(True, why="no RelayMiner serves it")
-    if not _was_published(address, snapshot):
+    if not _may_be_published(address, supplier, snapshot):
         return Drain(True, why="its key was never published")
     if serving := _serving(address, snapshot):
         return Drain(False, why=serving)
     since = snapshot.quiet_since.get(address, snapshot.clock)
-    owner = next((report for report in snapshot.reports if report.owns(address)), None)
-    row = owner.supplier(address) if owner is not None else None
-    if owner is None or row is None:
-        return Drain(False, since, "no miner reports that it mines for it: its open sessions are not known")
-    if row.open:
-        return Drain(False, since, f"{row.open} sessions are on their way to settlement")
-    if owner.looked_at(address) <= since + PASSAGE_SECONDS:
-        return Drain(False, since, f"{owner.pod} has yet to look for the last relays")
+    owners = [report for report in snapshot.reports if report.owns(address)]
+    rows = [row for report in owners if (row := report.supplier(address)) is not None]
+    if not owners or len(rows) < len(owners):
+        return Drain(False, since, _UNKNOWN)
+    if open_sessions := max(row.open for row in rows):
+        return Drain(False, since, f"{open_sessions} sessions are on their way to settlement")
+    for owner in owners:
+        if owner.looked_at(address) <= since + PASSAGE_SECONDS:
+            return Drain(False, since, f"{owner.pod} has yet to look for the last relays")
     return Drain(True, since, "nothing is open")
 
 
-def _was_published(address: str, snapshot: Snapshot) -> bool:
-    """Whether any pod ever had its key, as far as the published keys and the pods tell."""
+def drains_without_supplier(known: Collection[str], snapshot: Snapshot) -> dict[str, Drain]:
+    """Return, by address, what miners say is open of suppliers that have no Supplier any more.
+
+    Somebody took its finalizer away, or forced it. Its miner goes on while it may, so the RelayMiner waits for it.
+    """
+    return {
+        address: Drain(False, why=f"{row.open} sessions of a Supplier that is gone are on their way to settlement")
+        for report in snapshot.reports
+        for address, row in report.answer.suppliers.items()
+        if row.open and report.owns(address) and address not in known
+    }
+
+
+def published_generation(supplier: Mapping[str, Any]) -> int:
+    """Return the generation whose key was handed to pods last, 0 for none, as the status records it."""
+    return int((supplier.get("status") or {}).get("publishedGeneration") or 0)
+
+
+def _may_be_published(address: str, supplier: Mapping[str, Any], snapshot: Snapshot) -> bool:
+    """Return whether any pod may ever have had the key.
+
+    A key is published only after our finalizer is on its Supplier, and then recorded in its status. So a Supplier that
+    has neither was never published, unless pods or the published keys tell otherwise. What they do not tell is no
+    evidence: they can vanish together while sessions are open.
+    """
+    if is_held(supplier) or published_generation(supplier):
+        return True
     if snapshot.published is not None and address in snapshot.published.entries:
         return True
     return any(address in report.addresses or report.owns(address) for report in snapshot.reports)

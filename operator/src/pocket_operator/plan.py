@@ -18,7 +18,7 @@ from pocket_operator.children import desired
 from pocket_operator.children.config import hot_text
 from pocket_operator.children.context import Context, PublishedSupplier
 from pocket_operator.children.relayer import revision
-from pocket_operator.draining import Drain, drain_of, forced, is_held, overdue
+from pocket_operator.draining import Drain, drain_of, drains_without_supplier, forced, is_held, overdue
 from pocket_operator.drift import drifted, stamped
 from pocket_operator.reasons import Reason
 from pocket_operator.revision import Revision, RolloutPlan
@@ -153,13 +153,15 @@ def _drains(
     for finding in findings:
         if not (finding.deleting or deleting) or finding.reason is Reason.KEY_IN_USE:
             continue
-        drain = drain_of(finding.address, snapshot)
+        drain = drain_of(finding.address, finding.supplier, snapshot)
         subjects = [s for s in (finding.supplier if finding.deleting else None, whole) if s is not None]
         if any(forced(subject) for subject in subjects):
             drain = Drain(True, drain.since, "forced by annotation")
         elif any(overdue(subject, snapshot.now, deadline) for subject in subjects):
             drain = Drain(True, drain.since, "the deadline passed")
         drains[finding.address] = drain
+    if whole is not None and not forced(whole) and not overdue(whole, snapshot.now, deadline):
+        drains |= drains_without_supplier({finding.address for finding in findings}, snapshot)
     return drains
 
 

@@ -39,7 +39,7 @@ class SupplierTold(_Told):
     open: int = Field(ge=0)
     sessions: SessionsTold = SessionsTold()
     last: EventsTold = EventsTold()
-    earned_upokt: int = 0
+    earned_by: dict[str, int] = {}
     lost_recently: int = 0
     staked: bool | None = None
     stake: StakeTold | None = None

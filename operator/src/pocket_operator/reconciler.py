@@ -32,7 +32,7 @@ _FIGURES_SECONDS = 30.0
 _AT_ONCE = 8
 _REFUSED = (400, 403, 413, 422)
 """Asking again at once would be refused again."""
-_FIGURES = frozenset({"stake", "sessions", "openSessions", "last", "earnedUpokt"})
+_FIGURES = frozenset({"stake", "sessions", "openSessions", "last", "earnedUpokt", "earned"})
 _WATCHED = tuple(kind.name for kind in WATCHED_CHILDREN)
 
 

@@ -1,18 +1,31 @@
 """Status of a Supplier: pure."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 
 from pocket_api.services import RPC_NUMBERS
-from pocket_api.status import ConditionType, LastEvents, Stake, SupplierSessions, SupplierStatus
+from pocket_api.status import (
+    MOST_RECIPIENTS,
+    OTHERS,
+    ConditionType,
+    Earning,
+    LastEvents,
+    Stake,
+    SupplierSessions,
+    SupplierStatus,
+)
 from pocket_operator import names
 from pocket_operator.conditions import Fact, conditions, true_if
+from pocket_operator.draining import published_generation
 from pocket_operator.plan import Plan, is_paused
 from pocket_operator.pod_report import SupplierTold
 from pocket_operator.reasons import STALLING, Reason
 from pocket_operator.snapshot import Snapshot
 from pocket_operator.supplier_keys import Finding
 from shannon.chain.preflight import LOW_BALANCE_UPOKT
+
+_LARGEST = 2**63 - 1  # that the API server takes
 
 
 def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> SupplierStatus:
@@ -34,12 +47,14 @@ def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> Supplie
         conditions=conditions(facts, before, generation, snapshot.now),
         address=finding.address if finding.key_hex is not None else "",
         loaded_by=f"{len(has_key)}/{expected}",
+        published_generation=generation if _is_published(finding, plan) else published_generation(finding.supplier),
         miner=owner.pod if owner is not None else "",
         stake=(row.stake if row is not None else None) or Stake(),
         sessions=row.sessions if row is not None else SupplierSessions(),
-        open_sessions=row.open if row is not None else 0,
+        open_sessions=row.open if row is not None else _open_before(finding),
         last=_latest(histories),
-        earned_upokt=sum(history.earned_upokt for history in histories),
+        earned_upokt=min(_LARGEST, sum(sum(history.earned_by.values()) for history in histories)),
+        earned=_earned(histories),
         resealed=finding.resealed,
     )
 
@@ -48,6 +63,30 @@ def _histories(snapshot: Snapshot, address: str) -> list[SupplierTold]:
     """What each miner remembers of a supplier: a session's outcome is in the audit trail of the one that ended it."""
     rows = [report.supplier(address) for report in snapshot.reports if report.component == names.MINER]
     return [row for row in rows if row is not None]
+
+
+def _is_published(finding: Finding, plan: Plan) -> bool:
+    """Return whether this plan hands the key to pods; the finalizer, which came before, covers a crash in between."""
+    return plan.context is not None and finding.key_hex is not None and finding.reason is not Reason.KEY_IN_USE
+
+
+def _open_before(finding: Finding) -> int:
+    """Return the open sessions that a miner reported last: without a report they are unknown, not none."""
+    return int((finding.supplier.get("status") or {}).get("openSessions") or 0)
+
+
+def _earned(histories: list[SupplierTold]) -> tuple[Earning, ...]:
+    """Return what all miners remember, by recipient: the largest amounts first, and the rest summed up last."""
+    total: Counter[str] = Counter()
+    for history in histories:
+        total.update(history.earned_by)
+    rest = total.pop(OTHERS, 0)
+    rows = sorted(total.items(), key=lambda row: (-row[1], row[0]))
+    kept = rows if len(rows) + bool(rest) <= MOST_RECIPIENTS else rows[: MOST_RECIPIENTS - 1]
+    rest += sum(upokt for _, upokt in rows[len(kept) :])
+    if rest:
+        kept = [*kept, (OTHERS, rest)]
+    return tuple(Earning(recipient=address, upokt=min(_LARGEST, upokt)) for address, upokt in kept)
 
 
 def _latest(histories: list[SupplierTold]) -> LastEvents:
@@ -66,8 +105,11 @@ def _height(mark: str) -> int:
 
 def _keys(finding: Finding, snapshot: Snapshot, plan: Plan, *, loaded: int, expected: int) -> Fact:
     kind = ConditionType.KEYS_LOADED
+    drain = plan.drains.get(finding.address)
     if not finding.good:
-        return Fact(kind, "False", finding.reason, finding.message)
+        ours = drain if finding.reason is not Reason.KEY_IN_USE else None
+        waiting = f"Being deleted: {ours.why}. " if ours is not None and not ours.done else ""
+        return Fact(kind, "False", finding.reason, waiting + finding.message)
     relay_miner = (finding.supplier.get("spec") or {}).get("relayMinerRef", {}).get("name", "")
     if snapshot.relay_miner is None:
         return Fact(
@@ -75,7 +117,7 @@ def _keys(finding: Finding, snapshot: Snapshot, plan: Plan, *, loaded: int, expe
             f"RelayMiner {relay_miner} does not exist in namespace {snapshot.namespace}. Create it, or make this "
             "Supplier anew with another spec.relayMinerRef.",
         )  # fmt: skip
-    drain, paused = plan.drains.get(finding.address), is_paused(snapshot.relay_miner)
+    paused = is_paused(snapshot.relay_miner)
     if drain is not None and paused:
         message = f"Being deleted, which waits while RelayMiner {relay_miner} is paused."
         return Fact(kind, "False", Reason.DRAINING, message)

@@ -48,7 +48,7 @@ ROWS: Final = (
                                "sum(rate(pocket_relayer_relays_received_total{$pods}[5m]))", ""),),
                   "percentunit", stat=True, width=4),
             Panel("Open sessions", (("sum(pocket_miner_sessions{$pods})", ""),), stat=True, width=4),
-            Panel("Settled, last day", (("sum(increase(pocket_miner_settled_upokt_total{$pods}[1d])) / 1e6", ""),),
+            Panel("Earned, last day", (("sum(increase(pocket_miner_earned_upokt_total{$pods}[1d])) / 1e6", ""),),
                   "POKT", stat=True, width=4),
             Panel("Lost, last day", (("sum(increase(pocket_miner_lost_upokt_total{$pods}[1d])) / 1e6", ""),),
                   "POKT", stat=True, width=4),
@@ -116,18 +116,26 @@ ROWS: Final = (
     Row(
         "Money",
         (
-            Panel("Claimed and settled", (
+            Panel("Claimed, settled and earned", (
                 ("sum(increase(pocket_miner_claimed_upokt_total{$pods}[1h])) / 1e6", "claimed"),
-                ("sum(increase(pocket_miner_settled_upokt_total{$pods}[1h])) / 1e6", "settled"),
+                ("sum(increase(pocket_miner_settled_upokt_total{$pods}[1h])) / 1e6", "settled: paid to everybody"),
+                ("sum(increase(pocket_miner_earned_upokt_total{$pods}[1h])) / 1e6", "earned: by the suppliers' side"),
+            ), "POKT"),
+            Panel("Earned, less fees", (
+                ("(sum(increase(pocket_miner_earned_upokt_total{$pods}[1h])) - "
+                 "sum(increase(pocket_miner_fees_upokt_total{$pods}[1h]))) / 1e6", ""),
             ), "POKT"),
             Panel("Lost, by reason", (("sum by (reason) (increase(pocket_miner_lost_upokt_total{$pods}[1h])) / 1e6",
                                        "{{reason}}"),), "POKT"),
             Panel("Claims that need a proof",
                   (("sum by (required) (increase(pocket_miner_proof_requirements_total{$pods}[1h]))",
                     "{{required}}"),)),
-            Panel("Settled, by supplier and service",
-                  (("sum by (supplier, service) (increase(pocket_miner_settled_upokt_total{$pods}[1h])) / 1e6",
+            Panel("Earned, by supplier and service",
+                  (("sum by (supplier, service) (increase(pocket_miner_earned_upokt_total{$pods}[1h])) / 1e6",
                     "{{supplier}} {{service}}"),), "POKT"),
+            Panel("Earned, by recipient",
+                  (("sum by (recipient) (increase(pocket_miner_earned_upokt_total{$pods}[1h])) / 1e6",
+                    "{{recipient}}"),), "POKT"),
             Panel("From a relay's recording to the volume, p99",
                   (("histogram_quantile(0.99, sum by (le) (rate(pocket_miner_tail_seconds_bucket{$pods}[5m])))",
                     "p99"),), "s"),

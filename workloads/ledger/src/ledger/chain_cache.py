@@ -30,6 +30,7 @@ from shannon.pb import pocket_application_pb2 as application_pb
 from shannon.pb import pocket_proof_pb2 as proof_pb
 from shannon.pb import pocket_session_pb2 as session_pb
 from shannon.pb import pocket_supplier_pb2 as supplier_pb
+from shannon.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from shannon.sessions.grid import SharedParams
 
 _LOG = logging.getLogger("ledger.chain_cache")
@@ -49,6 +50,7 @@ LIFETIMES: Final[Mapping[str, float]] = {
     "/pocket.application.Query/Application": 30.0,
     "/pocket.supplier.Query/Supplier": 15.0,
     "/pocket.proof.Query/Params": 60.0,
+    "/pocket.tokenomics.Query/Params": 60.0,
     "/cosmos.auth.v1beta1.Query/Account": 60.0,
 }
 
@@ -60,6 +62,7 @@ CHANGING: Final[Mapping[str, tuple[type[Message], type[Message]]]] = {
     ),
     "/pocket.supplier.Query/Supplier": (supplier_pb.QueryGetSupplierRequest, supplier_pb.QueryGetSupplierResponse),
     "/pocket.proof.Query/Params": (proof_pb.QueryParamsRequest, proof_pb.QueryParamsResponse),
+    "/pocket.tokenomics.Query/Params": (tokenomics_pb.QueryParamsRequest, tokenomics_pb.QueryParamsResponse),
     "/cosmos.auth.v1beta1.Query/Account": (auth_pb.QueryAccountRequest, auth_pb.QueryAccountResponse),
 }
 """Answers of the present, request and response: the miners' leader looks whether they changed (`ledger.cache_news`)."""

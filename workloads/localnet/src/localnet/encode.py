@@ -16,6 +16,7 @@ from shannon.pb import pocket_application_pb2 as application_pb
 from shannon.pb import pocket_proof_pb2 as proof_pb
 from shannon.pb import pocket_session_pb2 as session_pb
 from shannon.pb import pocket_shared_pb2 as shared_pb
+from shannon.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from shannon.sessions.grid import SharedParams
 from shannon.sessions.identity import config_active
 from shannon.transactions.build import SECP256K1_PUBLIC_KEY, header_message
@@ -42,6 +43,19 @@ def proof_params(state: State) -> proof_pb.Params:
         proof_requirement_threshold=coin(params.proof_requirement_threshold_upokt),
         proof_missing_penalty=coin(params.proof_missing_penalty_upokt),
         proof_submission_fee=coin(params.proof_submission_fee_upokt),
+    )
+
+
+def tokenomics_params(state: State) -> tokenomics_pb.Params:
+    """Tokenomics params; there is no inflation here."""
+    params = state.tokenomics
+    shares = params.distribution.model_dump()
+    return tokenomics_pb.Params(
+        mint_allocation_percentages=tokenomics_pb.MintAllocationPercentages(**shares),
+        dao_reward_address=params.dao_reward_address,
+        mint_equals_burn_claim_distribution=tokenomics_pb.MintEqualsBurnClaimDistribution(**shares),
+        mint_ratio=params.mint_ratio,
+        overservicing_bonus_multiplier=params.overservicing_bonus_multiplier,
     )
 
 

@@ -28,6 +28,7 @@ from shannon.pb import pocket_service_pb2 as service_pb
 from shannon.pb import pocket_session_pb2 as session_pb
 from shannon.pb import pocket_shared_pb2 as shared_pb
 from shannon.pb import pocket_supplier_pb2 as supplier_pb
+from shannon.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from shannon.pb import tendermint_types_pb2 as types_pb
 from shannon.relays.messages import is_service_id
 
@@ -318,6 +319,10 @@ METHODS: dict[str, tuple[type[Message], Handler]] = {
     "/pocket.proof.Query/Params": (
         proof_pb.QueryParamsRequest,
         lambda asked, _: proof_pb.QueryParamsResponse(params=encode.proof_params(asked.state)),
+    ),
+    "/pocket.tokenomics.Query/Params": (
+        tokenomics_pb.QueryParamsRequest,
+        lambda asked, _: tokenomics_pb.QueryParamsResponse(params=encode.tokenomics_params(asked.state)),
     ),
     "/pocket.proof.Query/Claim": (proof_pb.QueryGetClaimRequest, _claim),
     "/pocket.proof.Query/AllClaims": (proof_pb.QueryAllClaimsRequest, _all_claims),

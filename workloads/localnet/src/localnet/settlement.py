@@ -3,13 +3,13 @@
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from localnet.handlers import claimed_amount, requirement_of
 from localnet.state import BlockHash, DifficultyEntry, State
 from shannon.chain.model import Event, Supplier
 from shannon.claims.amounts import estimated_compute_units, estimated_relays
 from shannon.claims.requirement import Claim, ProofRequirement
+from shannon.claims.rewards import minted_upokt, share_of
 from shannon.relays.difficulty import BASE_TARGET, next_ema, target_for
 from shannon.smst.digest import Root
 
@@ -37,16 +37,12 @@ def ripe_claims(state: State) -> list[Claim]:
     return ripe
 
 
-def _share(amount: int, share: float) -> int:
-    return int(amount * Fraction(str(share)))
-
-
 def rewards_of(state: State, claim: Claim, minted: int) -> list[Reward]:
     """The split of a minted amount; rounding is the DAO's gain."""
     split = state.tokenomics.distribution
     supplier = state.suppliers[claim.supplier_operator_address]
     service = state.services[claim.header.service_id]
-    pot = _share(minted, split.supplier)
+    pot = share_of(minted, split.supplier)
     rewards = []
     config = next((c for c in supplier.history if c.service_id == service.id), None)
     shares = config.revenue_share if config and config.revenue_share else ((supplier.owner_address, 100),)
@@ -56,9 +52,9 @@ def rewards_of(state: State, claim: Claim, minted: int) -> list[Reward]:
         paid += rewards[-1].upokt
     first = Reward(shares[0][0], f"{_PREFIX}SUPPLIER_SHAREHOLDER_REWARD_DISTRIBUTION", pot - paid)
     rewards.insert(0, first)
-    owner = _share(minted, split.source_owner)
-    application = _share(minted, split.application)
-    proposer = _share(minted, split.proposer)
+    owner = share_of(minted, split.source_owner)
+    application = share_of(minted, split.application)
+    proposer = share_of(minted, split.proposer)
     rewards.append(Reward(service.owner_address, f"{_PREFIX}SOURCE_OWNER_REWARD_DISTRIBUTION", owner))
     if application:
         rewards.append(
@@ -153,7 +149,7 @@ def _settle(state: State, claim: Claim, budget_upokt: int, requirement: ProofReq
     if app.stake_upokt < state.application_min_stake and not app.unstake_session_end_height:
         app = replace(app, unstake_session_end_height=state.shared_params_at(state.height).session_end(state.height))
     state.applications[app.address] = app
-    minted = int(settled * Fraction(str(state.tokenomics.mint_ratio)))
+    minted = minted_upokt(settled, state.tokenomics.mint_ratio)
     rewards = rewards_of(state, claim, minted)
     totals: dict[str, int] = {}
     for reward in rewards:

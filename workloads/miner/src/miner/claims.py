@@ -23,9 +23,11 @@ from miner.sessions import Skip, TrackedSession
 from miner.submission import Attempts, Resend, Submission, highest_gas_factor, resend
 from miner.tailing import Tailer
 from miner.trie_pool import SealedSet, TriePool
+from miner.viability import tokenomics_or_unknown, viability
 from shannon.chain.model import Block, TransactionResult
-from shannon.claims.amounts import Price, claimed_upokt
+from shannon.claims.amounts import Price
 from shannon.claims.requirement import ProofParams
+from shannon.claims.rewards import TokenomicsParams
 from shannon.errors import ChainError, DecodingError, PocketError
 from shannon.smst.digest import Root
 from shannon.transactions.build import Message, create_claim_message, transaction_hash
@@ -35,28 +37,6 @@ from shannon.transactions.sizes import MAX_TRANSACTION_BYTES
 
 _LOG = logging.getLogger("miner.claims")
 _LAST_BLOCKS: Final = 2  # of a window: there is no later block to wait for
-
-
-@dataclass(frozen=True, slots=True)
-class Viability:
-    """Expected payout against costs, upokt."""
-
-    claimed_upokt: int
-    fees_upokt: int
-    proof_cost_upokt: float
-
-    @property
-    def viable(self) -> bool:
-        """Whether claiming is worth it (design.md, section 2)."""
-        return self.claimed_upokt > self.fees_upokt + self.proof_cost_upokt
-
-
-def viability(root: bytes, target_hash: bytes, price: Price, proof: ProofParams, fees_upokt: int) -> Viability:
-    """Costs: the fees of both transactions, and the submission fee times the probability that a proof is asked for."""
-    claimed = claimed_upokt(Root(root), target_hash, price)
-    certain = claimed >= proof.proof_requirement_threshold_upokt
-    probability = 1.0 if certain else proof.proof_request_probability
-    return Viability(claimed, fees_upokt, probability * proof.proof_submission_fee_upokt)
 
 
 def claim_problem(root: Root, compute_units_per_relay: int) -> Skip | None:
@@ -108,7 +88,8 @@ class ClaimDesk:
             last_ids = await self._close_and_read(by_id, end, to_the_end=source is SealSource.STREAM)
             by_id = {i: session for i, session in by_id.items() if i in last_ids}
         sets = await self._sets(by_id, end)
-        rows = [(by_id[i], sets[i]) for i in self._worthy(by_id, sets, proof)]
+        tokenomics = await tokenomics_or_unknown(self.sender.chain)
+        rows = [(by_id[i], sets[i]) for i in self._worthy(by_id, sets, proof, tokenomics)]
         await in_packs(
             rows, lambda row: self._message(row[0], row[1].root), self.max_transaction_bytes,
             lambda pack: self._seal(pack, last_ids, block, source),
@@ -220,7 +201,11 @@ class ClaimDesk:
         return sifted.prepared, good
 
     def _worthy(
-        self, by_id: Mapping[str, TrackedSession], sets: Mapping[str, SealedSet], proof: ProofParams
+        self,
+        by_id: Mapping[str, TrackedSession],
+        sets: Mapping[str, SealedSet],
+        proof: ProofParams,
+        tokenomics: TokenomicsParams | None,
     ) -> list[str]:
         """Decide which are claimed; the others say why not, and are decided again at the next block."""
         worthy = []
@@ -234,10 +219,11 @@ class ClaimDesk:
                 session.details["reason"] = session.skip.value
                 continue
             session.details.pop("reason", None)
-            costs = viability(found.root, session.terms.target_hash, Price.of(session.params), proof, fees)
-            if not costs.viable:
+            price = Price.of(session.params)
+            expected = viability(found.root, session.terms.target_hash, price, proof, tokenomics, fees)
+            if not expected.viable:
                 session.skip = Skip.UNPROFITABLE
-                session.details.update(expected_fees_upokt=costs.fees_upokt, proof_cost_upokt=costs.proof_cost_upokt)
+                session.details.update(expected.details())
                 continue
             worthy.append(session_id)
         return worthy

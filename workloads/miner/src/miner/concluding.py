@@ -17,12 +17,11 @@ from redis.exceptions import RedisError
 from ledger.errors import LedgerError
 from ledger.seals import SealStore
 from ledger.tail import Tail
-from miner import metrics
 from miner.audit import Audit, Outcome
 from miner.evidence import Finding, Statement
 from miner.fees import FeeBook
 from miner.mirror import Mirror
-from miner.outcomes import facts_of
+from miner.outcomes import count_outcome, facts_of
 from miner.peers import Peers
 from miner.report import SupplierReport
 from miner.sessions import Skip, TrackedSession
@@ -133,10 +132,10 @@ class Concluder:
             if error.failure is not FailureClass.PRUNED_NODE:
                 raise
             return self._without_events(session, windows.settlement, block, str(error))
-        found = settled_as(self.supplier, session, events)
+        found = settled_as(self.supplier, session, events, self.report.shareholders(session.header))
         if found is not None:
             session.evidence.add(Statement(Finding.SETTLEMENT_EVENT, "block_results", windows.settlement))
-            return self._checked(session, found)
+            return found
         return await self._second_answer(session, windows.settlement, block, settlements)
 
     async def _second_answer(
@@ -147,11 +146,11 @@ class Concluder:
             await settlements.events_by_node(settlement, self.supplier, block.height)
         )
         for node, events in rows.items():
-            found = settled_as(self.supplier, session, events)
+            found = settled_as(self.supplier, session, events, self.report.shareholders(session.header))
             if found is not None:
                 session.evidence.retract(Finding.NO_SETTLEMENT_EVENT)
                 session.evidence.add(Statement(Finding.SETTLEMENT_EVENT, node, settlement))
-                return self._checked(session, found)
+                return found
             session.evidence.add(Statement(Finding.NO_SETTLEMENT_EVENT, node, block.height))
         if not session.evidence.confirmed(Finding.NO_SETTLEMENT_EVENT):
             return None
@@ -168,14 +167,6 @@ class Concluder:
             return without_event(session)
         reason = f"no chain node has the events of its settlement at block {settlement} any more: {text}"
         return Verdict("unseen", reason, {})
-
-    @staticmethod
-    def _checked(session: TrackedSession, found: Verdict) -> Verdict:
-        """Name a settlement of another claim than ours as such, where the chain said so more than once."""
-        sealed_otherwise = session.seal is not None and session.evidence.confirmed(Finding.CLAIM_CONFLICTING)
-        if not session.conflicting and not sealed_otherwise:
-            return found
-        return Verdict("claim_lost", "the claim on chain has another root than the seal", found.details)
 
     async def _ended_elsewhere(self, group: Sequence[TrackedSession]) -> set[str]:
         """Return the sessions whose outcome another owner has recorded, as its tombstones say."""
@@ -221,14 +212,9 @@ class Concluder:
             self._forget(session)
 
     def _tell(self, session: TrackedSession, found: Verdict, outcome: Outcome) -> None:
-        self.report.ended(json.loads(outcome.body()))
-        metrics.OUTCOMES.labels(found.outcome).inc()
-        whose = (self.supplier, session.header.service_id)
-        settled, claimed = _number(found.details.get("settled_upokt")), _number(outcome.details.get("claimed_upokt"))
-        metrics.SETTLED.labels(*whose).inc(settled)
-        metrics.CLAIMED.labels(*whose).inc(claimed)
-        if found.outcome != "unseen":
-            metrics.LOST.labels(found.outcome).inc(max(0.0, claimed - settled))
+        body = json.loads(outcome.body())
+        self.report.ended(body)
+        count_outcome(body, self.report.earned_by)
         fields = {"supplier": self.supplier, "session": session.session_id, "reason": found.reason}
         stage = {"stage": outcome.stage, "height": outcome.height}
         _LOG.info("session %s", found.outcome, extra={"fields": {**fields, **stage}})
@@ -240,7 +226,3 @@ class Concluder:
         self.finished[session.session_id] = session.end
         for old in [i for i, end in self.finished.items() if end < session.end - TOMBSTONE_BLOCKS]:
             del self.finished[old]
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0

@@ -12,8 +12,16 @@ CLAIMS = Counter("pocket_miner_claims_total", "Claim messages by result.", ["res
 PROOFS = Counter("pocket_miner_proofs_total", "Proof messages by result.", ["result"])
 OUTCOMES = Counter("pocket_miner_session_outcomes_total", "Finished sessions.", ["outcome"])
 CLAIMED = Counter("pocket_miner_claimed_upokt_total", "Claimed upokt of finished sessions.", ["supplier", "service"])
-SETTLED = Counter("pocket_miner_settled_upokt_total", "Settled upokt.", ["supplier", "service"])
-LOST = Counter("pocket_miner_lost_upokt_total", "Expected upokt that was not paid.", ["reason"])
+SETTLED = Counter(
+    "pocket_miner_settled_upokt_total", "Upokt that applications paid for settled claims, to all recipients.",
+    ["supplier", "service"],
+)  # fmt: skip
+EARNED = Counter(
+    "pocket_miner_earned_upokt_total",
+    "Upokt of settled claims that reached the supplier's operator, owner and shareholders, by address.",
+    ["supplier", "service", "recipient"],
+)  # fmt: skip
+LOST = Counter("pocket_miner_lost_upokt_total", "Claimed upokt that applications did not pay.", ["reason"])
 FEES = Counter(
     "pocket_miner_fees_upokt_total", "Fees of transactions sent, submission fees of proofs included.", ["what"]
 )

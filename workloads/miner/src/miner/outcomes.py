@@ -1,8 +1,11 @@
-"""What is told of a session at its end; pure, so whoever concludes it tells the same as who sealed it."""
+"""What is told of a session at its end: its facts, which are pure, and the counters of its outcome."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
+from miner import metrics
 from miner.sessions import TrackedSession
+from pocket_api.status import OTHERS
 from shannon.claims.amounts import Price, claimed_upokt
 from shannon.claims.requirement import ProofRequirement
 from shannon.smst.digest import Root
@@ -40,3 +43,21 @@ def facts_of(session: TrackedSession, leaves: int, payments: Sequence[tuple[str,
         if hashes := [tx_hash for paid_for, tx_hash in payments if paid_for == what]:
             found[f"{what}_transactions"] = hashes
     return found
+
+
+def count_outcome(outcome: Mapping[str, Any], recipients: Collection[str]) -> None:
+    """Count a recorded outcome in the metrics; only `recipients` are told apart there, which bounds the series."""
+    details, name = outcome["details"], outcome["outcome"]
+    whose = (outcome["supplier"], details["service_id"])
+    claimed, settled = _number(details.get("claimed_upokt")), _number(details.get("settled_upokt"))
+    metrics.OUTCOMES.labels(name).inc()
+    metrics.CLAIMED.labels(*whose).inc(claimed)
+    metrics.SETTLED.labels(*whose).inc(settled)
+    for address, upokt in (details.get("earned_by") or {}).items():
+        metrics.EARNED.labels(*whose, address if address in recipients else OTHERS).inc(_number(upokt))
+    if name != "unseen":
+        metrics.LOST.labels(name).inc(max(0.0, claimed - settled))
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from miner.audit import Audit
+from miner.recipients import added
 from miner.stages import Stage
-from shannon.chain.model import Supplier
+from pocket_api.status import MOST_RECIPIENTS
+from shannon.chain.model import ServiceConfig, Supplier
+from shannon.relays.messages import SessionHeader
+from shannon.sessions.identity import config_active
 
 _LOG = logging.getLogger("miner.report")
 _GROUPS = {
@@ -27,12 +31,13 @@ class SupplierReport:
     """One supplier: sessions by where they are, the last of each event, what was paid.
 
     `open` counts every session that has no outcome, also those of which the chain has not told yet where they are.
+    `earned_by` is what reached operator, owner and shareholders, by address, upokt.
     """
 
     open: int = 0
     sessions: Counter[str] = field(default_factory=Counter)
     last: dict[str, str] = field(default_factory=dict)
-    earned_upokt: int = 0
+    earned_by: dict[str, int] = field(default_factory=dict)
     lost_recently: int = 0
     staked: bool | None = None
     stake: dict[str, Any] | None = None
@@ -42,6 +47,12 @@ class SupplierReport:
     balance_upokt: int | None = None
     public_key_on_chain: bool | None = None
     _stages: dict[str, str] = field(default_factory=dict)
+    _history: tuple[ServiceConfig, ...] = ()
+
+    @property
+    def earned_upokt(self) -> int:
+        """What reached the supplier's side by all settled sessions."""
+        return sum(self.earned_by.values())
 
     def saw(self, stages: Mapping[str, str], height: int) -> None:
         """The stages of open sessions at a height; a session that moved on is an event."""
@@ -59,9 +70,7 @@ class SupplierReport:
     def ended(self, outcome: Mapping[str, Any]) -> None:
         """An outcome of the audit trail."""
         details = outcome.get("details") or {}
-        paid = details.get("settled_upokt")
-        if isinstance(paid, int | float):
-            self.earned_upokt += int(paid)
+        self.earned_by = added(self.earned_by, _amounts(details.get("earned_by")), MOST_RECIPIENTS)
         mark = _mark(str(outcome.get("session_id", "")), int(outcome.get("height", 0)))
         if outcome.get("outcome") == "settled":
             self.last["settlement"] = mark
@@ -71,15 +80,25 @@ class SupplierReport:
             self.lost_recently += 1
 
     def resume(self, kept: Mapping[str, Any]) -> None:
-        """What `kept` had saved of outcomes."""
-        self.earned_upokt = int(kept.get("earned_upokt", 0))
+        """Restore what `kept` had saved of outcomes; older versions kept no recipients, but all that was minted."""
+        self.earned_by = _amounts(kept.get("earned_by"))
         self.lost_recently = int(kept.get("lost_recently", 0))
         self.last = {str(event): str(mark) for event, mark in dict(kept.get("last", {})).items()}
 
     def kept(self) -> dict[str, Any]:
         """What outcomes come to."""
         last = {event: mark for event, mark in self.last.items() if event in ("settlement", "loss")}
-        return {"earned_upokt": self.earned_upokt, "lost_recently": self.lost_recently, "last": last}
+        return {"earned_by": dict(self.earned_by), "lost_recently": self.lost_recently, "last": last}
+
+    def shareholders(self, header: SessionHeader) -> frozenset[str]:
+        """Return the addresses that share the revenue of a session, as far as the chain was asked for the supplier."""
+        heights = (header.session_start_block_height, header.session_end_block_height)
+        configs = [row for row in self._history if row.service_id == header.service_id]
+        active = [
+            row for row in configs
+            if any(config_active(row.activation_height, row.deactivation_height, height) for height in heights)
+        ]  # fmt: skip
+        return frozenset(address for row in active or configs for address, _ in row.revenue_share)
 
     def knows(self, supplier: Supplier | None) -> None:
         """What the chain says; None: it is not staked."""
@@ -88,6 +107,7 @@ class SupplierReport:
             self.stake = None
             self.transports, self.urls = {}, []
             return
+        self._history = supplier.history
         live = [config for config in supplier.history if not config.deactivation_height]
         self.urls = sorted({url for config in live for _, url in config.endpoints})
         self.transports = {config.service_id: sorted({kind for kind, _ in config.endpoints}) for config in live}
@@ -106,11 +126,17 @@ class SupplierReport:
         """As JSON."""
         return {
             "open": self.open, "sessions": dict(self.sessions), "last": dict(self.last),
-            "earned_upokt": self.earned_upokt, "lost_recently": self.lost_recently,
+            "earned_upokt": self.earned_upokt, "earned_by": dict(self.earned_by), "lost_recently": self.lost_recently,
             "staked": self.staked, "stake": self.stake, "transports": self.transports,
             "endpoint_problems": self.endpoint_problems,
             "balance_upokt": self.balance_upokt, "public_key_on_chain": self.public_key_on_chain,
         }  # fmt: skip
+
+
+def _amounts(told: object) -> dict[str, int]:
+    """Return amounts by address out of stored JSON; anything else is left out."""
+    rows = told.items() if isinstance(told, Mapping) else ()
+    return {str(address): upokt for address, upokt in rows if isinstance(upokt, int)}
 
 
 class Reports:

@@ -102,6 +102,11 @@ class Sender:
         self._nonces = nonces
         self._account: Account | None = None
 
+    @property
+    def chain(self) -> ChainClient:
+        """The chain that transactions are sent to."""
+        return self._chain
+
     def forget_account(self) -> None:
         """Asks for the account again: its number or key may have been wrong."""
         self._account = None

@@ -1,10 +1,11 @@
 """What became of a session, in words."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from ledger.seals import Seal
+from shannon.chain.model import Event
+from shannon.chain.settlement_event import CLAIM_SETTLED, claim_end
 from shannon.smst.digest import Root
 
 # What each outcome means and what a person does about it: docs/runbook.md has the long form.
@@ -35,8 +36,8 @@ def explained(outcome: Mapping[str, Any]) -> list[str]:
     if outcome.get("reason"):
         lines.append(f"  reason       {outcome['reason']}")
     for name, label in (
-        ("relays", "relays"), ("claimed_upokt", "claimed"), ("settled_upokt", "paid"), ("fees_upokt", "fees"),
-        ("expected_fees_upokt", "fees"),
+        ("relays", "relays"), ("claimed_upokt", "claimed"), ("settled_upokt", "paid"), ("earned_upokt", "earned"),
+        ("fees_upokt", "fees"), ("expected_earnings_upokt", "would earn"), ("expected_fees_upokt", "fees"),
         ("proof_cost_upokt", "proof cost"), ("refusal", "refusal"), ("proof_refusal", "refusal"),
         ("proof_problem", "problem"), ("root", "root"), ("foreign_root", "their root"),
         ("claim_transactions", "claimed in"), ("proof_transactions", "proven in"),
@@ -44,7 +45,7 @@ def explained(outcome: Mapping[str, Any]) -> list[str]:
         if details.get(name) not in (None, ""):
             unit = " upokt" if name.endswith("_upokt") else ""
             lines.append(f"  {label:12} {flat(details[name])}{unit}")
-    lines += [f"  to           {address}: {amount}" for address, amount in sorted(shares(details).items())]
+    lines += [f"  to           {address}: {upokt} upokt" for address, upokt in sorted(paid_to(details).items())]
     return lines
 
 
@@ -53,13 +54,11 @@ def flat(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def shares(details: Mapping[str, Any]) -> dict[str, str]:
-    """Who was paid what; empty where the chain did not say."""
-    try:
-        found = json.loads(str(details.get("reward_distribution") or "{}"))
-    except ValueError:
-        return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+def paid_to(details: Mapping[str, Any]) -> dict[str, int]:
+    """Return who was paid what by a settled claim, upokt; empty where the chain did not say."""
+    event = Event(CLAIM_SETTLED, {"reward_distribution": str(details.get("reward_distribution") or "")})
+    end = claim_end(event)
+    return dict(end.by_recipient) if end is not None else {}
 
 
 def explained_open(supplier: str, session_id: str, end: int, count: int, seal: tuple[int, Seal] | None) -> list[str]:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from miner.console.explanations import flat, shares
+from miner.console.explanations import flat, paid_to
 
 COLUMNS = (
     "height", "session_end_height", "supplier", "service_id", "application_address", "session_id", "outcome", "stage",
-    "reason", "relays", "compute_units", "claimed_upokt", "settled_upokt", "minted_upokt", "fees_upokt", "paid_to",
-    "root", "claim_transactions", "proof_transactions",
+    "reason", "relays", "compute_units", "claimed_upokt", "settled_upokt", "minted_upokt", "earned_upokt",
+    "fees_upokt", "earned_by", "paid_to", "root", "claim_transactions", "proof_transactions",
 )  # fmt: skip
 
 
@@ -55,9 +55,13 @@ def _row(outcome: Mapping[str, Any]) -> dict[str, Any]:
     details = outcome.get("details") or {}
     known = {**details, **{key: value for key, value in outcome.items() if key != "details"}}
     row = {name: _safe(flat(known[name])) for name in COLUMNS if name in known}
-    row["paid_to"] = " ".join(f"{address}={amount.removesuffix('upokt')}" for address, amount in
-                              sorted(shares(details).items()))  # fmt: skip
+    row["paid_to"] = _amounts(paid_to(details))
+    row["earned_by"] = _amounts(details.get("earned_by") or {})
     return row
+
+
+def _amounts(amounts: Mapping[str, int]) -> str:
+    return " ".join(f"{address}={upokt}" for address, upokt in sorted(amounts.items()))
 
 
 def _safe(value: Any) -> Any:

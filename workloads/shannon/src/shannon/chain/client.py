@@ -16,6 +16,7 @@ from shannon.chain.model import Account, Application, Block, Difficulty, Session
 from shannon.chain.nodes import Failover, NodeAddress
 from shannon.chain.standing import Standings
 from shannon.claims.requirement import Claim, ProofParams
+from shannon.claims.rewards import TokenomicsParams
 from shannon.errors import ChainError, ChainUnavailable, DecodingError, FailureClass, Unsupported
 from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from shannon.pb import cosmos_bank_v1beta1_pb2 as bank_pb
@@ -28,6 +29,7 @@ from shannon.pb import pocket_service_pb2 as service_pb
 from shannon.pb import pocket_session_pb2 as session_pb
 from shannon.pb import pocket_shared_pb2 as shared_pb
 from shannon.pb import pocket_supplier_pb2 as supplier_pb
+from shannon.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from shannon.sessions.grid import SharedParams
 from shannon.transactions.build import DENOMINATION, transaction_hash
 
@@ -226,6 +228,13 @@ class ChainClient:
             "/pocket.proof.Query/Params", proof_pb.QueryParamsRequest(), proof_pb.QueryParamsResponse, height
         )
         return convert.proof_params(answer.params)
+
+    async def tokenomics_params(self) -> TokenomicsParams:
+        """Live tokenomics params; DecodingError where an older chain does not say the supplier's share."""
+        answer = await self._call(
+            "/pocket.tokenomics.Query/Params", tokenomics_pb.QueryParamsRequest(), tokenomics_pb.QueryParamsResponse
+        )
+        return convert.tokenomics_params(answer.params)
 
     async def num_suppliers_per_session(self) -> int:
         """Places in a session, live."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from shannon.chain.model import (
     TransactionResult,
 )
 from shannon.claims.requirement import Claim, ProofParams
+from shannon.claims.rewards import TokenomicsParams
 from shannon.crypto.addresses import is_address
 from shannon.errors import DecodingError
 from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
@@ -30,6 +32,7 @@ from shannon.pb import pocket_proof_pb2 as proof_pb
 from shannon.pb import pocket_service_pb2 as service_pb
 from shannon.pb import pocket_session_pb2 as session_pb
 from shannon.pb import pocket_shared_pb2 as shared_pb
+from shannon.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from shannon.pb import tendermint_types_pb2 as comet_pb
 from shannon.relays import wire
 from shannon.relays.difficulty import BASE_TARGET
@@ -72,6 +75,29 @@ def proof_params(message: proof_pb.Params) -> ProofParams:
         amount(message.proof_missing_penalty),
         amount(message.proof_submission_fee),
     )
+
+
+def tokenomics_params(message: tokenomics_pb.Params) -> TokenomicsParams:
+    """Tokenomics params; an unset or impossible share is refused, since nothing may be concluded from it."""
+    minted, distributed = message.mint_allocation_percentages, message.mint_equals_burn_claim_distribution
+    if not message.HasField("mint_equals_burn_claim_distribution") or not _adds_up(distributed):
+        raise DecodingError("tokenomics params without shares of a claim that add up to one")
+    if not 0 < message.mint_ratio <= 1:
+        raise DecodingError(f"tokenomics params with the mint ratio {message.mint_ratio}")
+    inflation = message.global_inflation_per_claim
+    if not 0 <= inflation < float("inf") or (inflation and not _adds_up(minted)):
+        raise DecodingError(f"tokenomics params with an inflation of {inflation} that is not distributed")
+    return TokenomicsParams(
+        mint_ratio=message.mint_ratio,
+        supplier_share=distributed.supplier,
+        global_inflation_per_claim=inflation,
+        inflation_supplier_share=minted.supplier if inflation else 0.0,
+    )
+
+
+def _adds_up(shares: tokenomics_pb.MintAllocationPercentages | tokenomics_pb.MintEqualsBurnClaimDistribution) -> bool:
+    parts = (shares.dao, shares.proposer, shares.supplier, shares.source_owner, shares.application)
+    return all(part >= 0 for part in parts) and math.isclose(sum(parts), 1.0, abs_tol=1e-6)
 
 
 def application(message: application_pb.Application) -> Application:
