@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from ledger.keys import Keys
 from shannon.chain.model import Block
+from shannon.chain.plausibility import Belief, HeightGuard
 from shannon.errors import PocketError
 from shannon.transactions.build import Timestamp
 
@@ -45,7 +46,11 @@ class BlockPublisher:
 
 
 class HeightFollower:
-    """`height` only grows; `seen_at` is the clock's time of the last growth."""
+    """The latest height; `seen_at` is the clock's time of the last growth.
+
+    A height that the elapsed time does not allow is not believed, and one that others contradict is let go
+    (`shannon.chain.plausibility`).
+    """
 
     def __init__(
         self,
@@ -60,12 +65,17 @@ class HeightFollower:
         self._ask_node = ask_node
         self._patience = 2 * block_seconds + 1.0
         self._clock = clock
-        self.height = 0
+        self._guard = HeightGuard(block_seconds)
+        self._published: Block | None = None
         self.seen_at = clock()
 
+    @property
+    def height(self) -> int:
+        """The latest height; 0 before the first."""
+        return self._guard.height
+
     def _learn(self, block: Block | None) -> None:
-        if block is not None and block.height > self.height:
-            self.height = block.height
+        if block is not None and self._guard.look(block, self._clock()) in (Belief.NEWER, Belief.LET_GO):
             self.seen_at = self._clock()
 
     @property
@@ -77,7 +87,10 @@ class HeightFollower:
         """One look: Redis, and a node when Redis has nothing new for too long."""
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             raw = await self._redis.get(self._keys.block)
-            self._learn(decode_block(raw) if raw else None)
+            published = decode_block(raw) if raw else None
+            if published != self._published:  # the same again is no second answer
+                self._published = published
+                self._learn(published)
         if self.height == 0 or self._clock() - self.seen_at > self._patience:
             with contextlib.suppress(PocketError, TimeoutError):
                 self._learn(await self._ask_node())

@@ -37,6 +37,7 @@ _REDIS_TROUBLE: Final = (RedisError, OSError, TimeoutError, LedgerUnavailable)
 _TROUBLE: Final = (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error)
 _COSTS: Final = (Action.SEND_CLAIM, Action.SEND_PROOF)
 """What costs a fee: a former owner that wakes up is stopped before, where Redis knows another one."""
+_CONFIRMED_AT_ONCE: Final = 8
 _OF_ONE: Final = (ResponseError, PocketError, ValueError, KeyError, sqlite3.DataError)
 """Errors that one session of a group may cause. The others concern all of them."""
 
@@ -198,6 +199,7 @@ class SupplierMiner:
             if self._unmerged and self._unsealed():
                 await self._isolated("merging peers", block, self._merge_peers)
         answers = await self._claims(block.height)
+        await self._confirm_terms(block)
         stages: dict[str, int] = defaultdict(int)
         seen: dict[str, str] = {}
         groups: dict[tuple[Action, int], list[TrackedSession]] = defaultdict(list)
@@ -296,6 +298,27 @@ class SupplierMiner:
             answers = told or answers
         return answers
 
+    async def _confirm_terms(self, block: Block) -> None:
+        """Ask for a second answer about the terms of sessions that are over and not sealed, some at a time."""
+        room = asyncio.Semaphore(_CONFIRMED_AT_ONCE)
+
+        async def confirm(session: TrackedSession) -> None:
+            async with room:
+                await self.tailer.confirm_terms(session, block.height)
+
+        def due(session: TrackedSession) -> bool:
+            windows = session.windows
+            open_ = windows is not None and windows.session_end < block.height < windows.claim_close
+            return open_ and session.seal is None and session.terms is not None and not session.terms_confirmed
+
+        async def confirm_all() -> None:
+            found = await asyncio.gather(*map(confirm, filter(due, self.sessions.values())), return_exceptions=True)
+            for error in found:
+                if isinstance(error, BaseException):
+                    raise error
+
+        await self._isolated("confirming terms", block, confirm_all)
+
     async def _decided(
         self, session: TrackedSession, answers: Sequence[ClaimsAnswer], block: Block, proof: ProofParams
     ) -> Decision | None:
@@ -324,8 +347,6 @@ class SupplierMiner:
         if not known:
             # It cannot be claimed, as far as is known: it is asked about until it settles.
             return Decision(Stage.SETTLED, Action.CONCLUDE) if over else Decision(Stage.ACTIVE, Action.NOTHING)
-        if windows.session_end < block.height < windows.claim_close and session.seal is None:
-            await self.tailer.confirm_terms(session, block.height)
         if block.height >= windows.proof_seed and not over:
             await self.proofs.decide(session, proof, block.height)
         facts = Facts(windows, session.seal is not None, claim, session.requirement, self.seal_after_blocks)

@@ -1,0 +1,93 @@
+"""Space on the volume that is kept for when it is full: for the seals and the books of the sessions that are open.
+
+A full volume must not cost a claim. The reserve is a file of zeros, which is removed when a write finds no space; what
+it frees takes seals, signed transactions and outcomes. It is made again when there is space.
+"""
+
+import errno
+import logging
+import os
+import shutil
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_LOG = logging.getLogger("miner.reserve")
+_BYTES: Final = 64 * 1024 * 1024
+_ROOM: Final = 2  # times its size that must be free before the reserve is made
+LOW_SHARE: Final = 0.1
+"""Of the volume: below that much free space it is filling up."""
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether an error says that there is no space."""
+    if isinstance(error, sqlite3.Error):
+        return str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_FULL") or "disk is full" in str(error)
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What a volume has, bytes."""
+
+    total: int
+    free: int
+    reserved: int
+
+    @property
+    def low(self) -> bool:
+        """Whether it is filling up, or its reserve is used."""
+        return self.free < LOW_SHARE * self.total or not self.reserved
+
+    @property
+    def problem(self) -> str:
+        """Return what to do about it; empty where nothing is wrong."""
+        if not self.low:
+            return ""
+        used = "" if self.reserved else ", the reserve for seals is in use"
+        return f"the volume has {self.free >> 20} of {self.total >> 20} MiB free{used}: enlarge it (spec.miner.storage)"
+
+
+@dataclass(slots=True)
+class Reserve:
+    """The reserve of one volume."""
+
+    folder: Path
+    size: int = _BYTES
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / "reserve"
+
+    def space(self) -> Space:
+        """Measure the volume; raises OSError."""
+        usage = shutil.disk_usage(self.folder)
+        held = self.path.stat().st_size if self.path.exists() else 0
+        return Space(usage.total, usage.free, held)
+
+    def hold(self) -> bool:
+        """Make the reserve where there is space for it; return whether it is there. Never raises."""
+        try:
+            space = self.space()
+            if space.reserved:
+                return True
+            if space.free < _ROOM * self.size:
+                return False
+            with self.path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, self.size)
+        except OSError as error:
+            _LOG.warning("cannot reserve space for seals: %s", error)
+            self.path.unlink(missing_ok=True)
+            return False
+        return True
+
+    def release(self) -> bool:
+        """Free the reserved space; return whether there was any. Never raises."""
+        try:
+            self.path.unlink()
+        except OSError:
+            return False
+        _LOG.error("the volume is full: the space reserved for seals is in use now. Free up or enlarge the volume.")
+        return True
