@@ -19,8 +19,8 @@ from redis.exceptions import RedisError
 from coordination.file_lock import FileLock, OwnedElsewhere
 from ledger.cache_news import CacheFollower, CacheRefresher
 from ledger.chain_cache import CachedChain
-from ledger.connection import await_safe_redis, connect, inspect
-from ledger.errors import LedgerError
+from ledger.connection import RedisInfo, await_safe_redis, connect, inspect
+from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.heights import BlockPublisher
 from ledger.keys import Keys
 from ledger.wakes import WakeReader
@@ -72,34 +72,53 @@ _SLOW = 1.5
 
 
 class RedisWatch:
-    """Notices restarts of Redis; `settled` once relayers had time to append their logs again."""
+    """Notices restarts and fail-overs of Redis; `settled` once relayers had time to append their logs again."""
 
-    def __init__(self, redis: "Redis", settle_seconds: float) -> None:
+    def __init__(
+        self, redis: "Redis", settle_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._redis = redis
         self._settle = settle_seconds
-        self._run_id = ""
-        self._started_at: float | None = None
+        self._clock = clock
+        self._history = ""
+        self._usable_since: float | None = None
+        self._missed = False
         self._ahead: float | None = None
 
     def server_milliseconds(self) -> float | None:
         """The time by Redis's clock; None before the first look."""
-        return None if self._ahead is None else time.monotonic() * 1000 + self._ahead
+        return None if self._ahead is None else self._clock() * 1000 + self._ahead
 
     def settled(self) -> bool:
-        """Whether Redis has been up long enough; False before the first look."""
-        return self._started_at is not None and time.monotonic() - self._started_at > self._settle
+        """Whether relayers have met this Redis for long enough; False before the first look."""
+        return self._usable_since is not None and self._clock() - self._usable_since > self._settle
+
+    def missed(self) -> None:
+        """Note that Redis could not be used: what comes next counts from then, not from the server's start."""
+        self._missed = True
 
     async def look(self) -> bool:
-        """Whether Redis is another process than at the last look; raises LedgerUnavailable."""
-        info = await inspect(self._redis)
+        """Whether Redis may hold other data than at the last look; raises LedgerUnavailable."""
+        try:
+            info = await inspect(self._redis)
+        except LedgerUnavailable:
+            self.missed()
+            raise
+        return self.take(info)
+
+    def take(self, info: RedisInfo) -> bool:
+        """Take in a state of Redis; return whether it may hold other data than the last one."""
+        now = self._clock()
         if info.server_time_microseconds:
-            self._ahead = info.server_time_microseconds / 1000 - time.monotonic() * 1000
+            self._ahead = info.server_time_microseconds / 1000 - now * 1000
         metrics.REDIS_MEMORY.labels("used").set(info.used_memory)
         metrics.REDIS_MEMORY.labels("max").set(info.max_memory)
-        if info.run_id == self._run_id:
+        if info.history_id == self._history:
+            self._missed = False
             return False
-        self._run_id = info.run_id
-        self._started_at = time.monotonic() - info.uptime_seconds
+        met_running = not self._history and not self._missed
+        self._usable_since = now - info.uptime_seconds if met_running else now
+        self._history, self._missed = info.history_id, False
         return True
 
 
