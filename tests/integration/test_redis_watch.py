@@ -7,7 +7,7 @@ from ledger.connection import RedisInfo, connect
 from ledger.errors import LedgerUnavailable
 from ledger.keys import Keys
 from ledger.tail import Tail
-from miner.process import RedisWatch
+from miner.redis_watch import RedisWatch
 from miner.tailing import Tailer
 from servers import running_redis
 
