@@ -19,7 +19,8 @@ from redis.exceptions import RedisError
 
 from ledger.cache_news import CacheFollower, CacheRefresher
 from ledger.chain_cache import CachedChain
-from ledger.connection import await_safe_redis, connect
+from ledger.connection import connect
+from ledger.dependencies import await_dependencies
 from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.heights import BlockPublisher
 from ledger.keys import Keys
@@ -34,7 +35,7 @@ from miner.damage import set_aside, set_damaged_aside
 from miner.endpoints import Endpoints
 from miner.fleet import Fleet
 from miner.ownership import peer_urls, shard_keeper
-from miner.readiness import ObservedChain, Phase, Readiness
+from miner.readiness import Phase, Readiness
 from miner.redis_watch import RedisWatch
 from miner.report import Reports
 from miner.settlements import Settlements
@@ -46,7 +47,6 @@ from pocket_api.report import Problem
 from pocket_api.workload import MinerConfig
 from shannon.chain.comet import CometClient
 from shannon.chain.feed import BlockFeed
-from shannon.chain.identity import require_chain_id
 from shannon.chain.model import Block
 from shannon.chain.nodes import NodeAddress
 from shannon.chain.standing import Standings
@@ -164,21 +164,15 @@ class Miner:
         """
         self._readiness.enter(Phase.WAITING)
 
-        def redis_away(error: LedgerUnavailable) -> None:
-            parts.redis_watch.missed()
-            self._readiness.redis = str(error)
+        def redis_waits(error: LedgerUnavailable | None) -> None:
+            self._readiness.redis = str(error or "")
+            if error is not None:
+                parts.redis_watch.missed()
 
-        async def await_redis() -> None:
-            await await_safe_redis(parts.redis, self._config.redis_url, self._stop, redis_away)
-            self._readiness.redis = ""
-
-        async def await_chain() -> None:
-            chain = ObservedChain(parts.chain, self._readiness.chain_away)
-            await require_chain_id(chain, self._config.chain.id, self._stop)
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(await_redis())
-            group.create_task(await_chain())
+        await await_dependencies(
+            parts.redis, self._config.redis_url, parts.chain, self._config.chain.id, self._stop, redis_waits,
+            self._readiness.chain_away,
+        )  # fmt: skip
 
     async def _mine(self, parts: _Parts) -> None:
         """Run all loops until the stop, then give up what is owned; raises VolumeDamaged."""

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 from pocket_api.report import Problem, ProblemCode
-from shannon.chain.identity import NamedChain
-from shannon.errors import ChainError
 
 _STALE_SECONDS = 10.0
 _STALE_BLOCKS = 5
@@ -70,21 +68,3 @@ class Readiness:
             yield Problem(code=ProblemCode.STARTING, message=f"starting: {self.phase.value}")
         if keys_missing:
             yield Problem(code=ProblemCode.NO_KEYS, message="no supplier key is loaded")
-
-
-class ObservedChain:
-    """A chain whose failures to tell its name are noted."""
-
-    def __init__(self, chain: NamedChain, on_failure: Callable[[str], None]) -> None:
-        self._chain = chain
-        self._on_failure = on_failure
-
-    async def chain_id(self) -> str:
-        """Return the name of the network; raises ChainError."""
-        try:
-            name = await self._chain.chain_id()
-        except ChainError as error:
-            self._on_failure(str(error))
-            raise
-        self._on_failure("")
-        return name
