@@ -154,7 +154,7 @@ class Miner:
             lambda: self._board.height,
         )  # fmt: skip
         fleet = Fleet(suppliers, self._board, config.chain.block_seconds)
-        fleet.keeper = await stack.enter_async_context(shard_keeper(config, redis, keys, fleet))
+        fleet.keeper = await stack.enter_async_context(shard_keeper(config, volume.member, redis, keys, fleet))
         return _Parts(redis, keys, chain, comet, nodes, settlements, watch, suppliers, fleet)
 
     async def _await_dependencies(self, parts: _Parts) -> None:

@@ -2,8 +2,13 @@
 
 import asyncio
 import contextlib
+import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +26,9 @@ _LOG = logging.getLogger("miner.volume")
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """What is kept on a volume that is locked and was looked at."""
+    """What is kept on a volume that is locked and was looked at; `member` is its name among those of other miners."""
 
+    member: str
     mirror: Mirror
     audit: Audit
     dead_letters: DeadLetters
@@ -43,6 +49,32 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def member_name(folder: Path, make: Callable[[], str] = lambda: secrets.token_hex(8)) -> str:
+    """Return the name of a locked volume, which is made at the first call and stays.
+
+    The file names its own inode, so a copy of the volume is another one: two miners that run must not share a name.
+    Where it cannot be written (a full volume) the name holds for this process only, and after a restart the miner waits
+    until its own Leases have run out.
+    """
+    path = folder / "member.json"
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if found["inode"] == path.stat().st_ino and re.fullmatch("[0-9a-f]{16}", found["name"]):
+            return str(found["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    name = make()
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".member-", delete=False, encoding="utf-8") as draft:
+            json.dump({"name": name, "inode": os.fstat(draft.fileno()).st_ino}, draft)
+            draft.flush()
+            os.fsync(draft.fileno())
+        Path(draft.name).replace(path)
+    except OSError as error:
+        _LOG.warning("the volume took no member name: %s. Free space on it.", error)
+    return name
+
+
 @contextlib.asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Volume]:
     """Open the files of a locked folder. Damaged ones are set aside first, in a thread: there may be gigabytes."""
@@ -52,6 +84,6 @@ async def opened(folder: Path) -> AsyncIterator[Volume]:
     with Mirror(folder / "mirror") as mirror:
         audit = Audit(folder / "audit.sqlite")
         try:
-            yield Volume(mirror, audit, DeadLetters(folder / "refused.sqlite"))
+            yield Volume(member_name(folder), mirror, audit, DeadLetters(folder / "refused.sqlite"))
         finally:
             audit.close()
