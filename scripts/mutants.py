@@ -182,7 +182,7 @@ MUTANTS = [
     Mutant(f"{LEDGER}/publisher.py", "if any(segment.owed for segment in self._log.segments):", "if False:",
            "tests/integration/test_owed_relays.py::"
            "test_what_redis_did_not_take_is_appended_once_it_does_without_a_restart"),
-    Mutant(f"{LEDGER}/publisher.py", "if info.run_id != self._run_id:", "if False:",
+    Mutant(f"{LEDGER}/publisher.py", "if info.history_id != self._history:", "if False:",
            "tests/integration/test_publisher.py::test_relays_survive_a_redis_that_comes_back_empty"),
     Mutant(f"{LEDGER}/publisher.py", "return their_incarnation == our_incarnation and", "return",
            "tests/integration/test_publisher.py::test_the_log_is_released_once_mirrored_and_not_before"),

@@ -26,7 +26,7 @@ KEYS = Keys("test")
 async def served(owner):
     """Another miner's asking side of what this one's volume holds."""
     app = web.Application()
-    app.add_routes(peers.routes(owner.mirror, owner.audit))
+    app.add_routes(peers.routes(lambda: (owner.mirror, owner.audit)))
     async with TestServer(app) as server, aiohttp.ClientSession() as http:
         yield peers.Peers(http, lambda: [str(server.make_url("")).rstrip("/")])
 

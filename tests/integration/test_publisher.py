@@ -264,7 +264,7 @@ async def test_an_unsafe_redis_is_refused_with_the_remedy(arguments, text):
 
 async def test_a_safe_redis_is_described_and_a_missing_one_named_without_credentials(redis, redis_process):
     info = await require_safe(redis, redis_process.url)
-    assert info.run_id == (await inspect(redis)).run_id
+    assert info.history_id == (await inspect(redis)).history_id
     assert info.pressure() == 0
     lost = connect("redis://user:secret@127.0.0.1:1/0")
     with pytest.raises(LedgerUnavailable) as caught:

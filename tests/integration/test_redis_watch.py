@@ -3,10 +3,13 @@
 import pytest
 from prometheus_client import REGISTRY
 
+from ledger.connection import RedisInfo, connect
+from ledger.errors import LedgerUnavailable
 from ledger.keys import Keys
 from ledger.tail import Tail
-from miner.process import RedisWatch
+from miner.redis_watch import RedisWatch
 from miner.tailing import Tailer
+from servers import running_redis
 
 pytestmark = pytest.mark.redis
 
@@ -20,6 +23,44 @@ async def test_its_clock_is_known_after_the_first_look_and_its_memory_is_shown(r
     used = REGISTRY.get_sample_value("pocket_miner_redis_memory_bytes", {"what": "used"})
     assert used > 100_000
     assert not await watch.look(), "it is the same process"
+
+
+def test_what_was_up_before_the_miner_is_settled_and_what_it_met_anew_gives_relayers_their_time():
+    now = [10_000.0]
+
+    def watch():
+        return RedisWatch(None, 5.0, lambda: now[0])
+
+    def info(history):
+        return RedisInfo(history, append_only=True, eviction_policy="noeviction", used_memory=1, max_memory=0,
+                         uptime_seconds=3600)  # fmt: skip
+
+    running = watch()
+    assert not running.settled()
+    assert running.take(info("a"))
+    assert running.settled()
+    assert not running.take(info("a"))
+    assert running.take(info("b")), "a fail-over to a server that is up for an hour"
+    assert not running.settled()
+    now[0] += 5.1
+    assert running.settled()
+    waited = watch()
+    waited.missed()
+    assert waited.take(info("a"))
+    assert not waited.settled(), "it was loading its file: relayers meet it only now"
+
+
+async def test_a_replica_is_no_restart_and_its_promotion_is_one_though_it_is_the_same_process():
+    with running_redis() as server:
+        client = connect(server.url)
+        watch = RedisWatch(client, 5.0)
+        assert await watch.look()
+        await client.replicaof("127.0.0.1", 1)
+        with pytest.raises(LedgerUnavailable, match="replica"):
+            await watch.look()
+        await client.replicaof("NO", "ONE")
+        assert await watch.look()
+        await client.aclose()
 
 
 def observed():

@@ -187,6 +187,12 @@ class Relayer(Model):
         le=3600,
         description="Seconds for running requests after SIGTERM, and for a Redis that is away to come back. Rolling.",
     )
+    hung_worker_seconds: float = Field(
+        default=10.0,
+        ge=3,
+        le=600,
+        description="Seconds without a sign of life after which a worker process is killed and started again. Rolling.",
+    )
     image: str | None = Field(default=None, max_length=512, description="Default: the operator's release. Rolling.")
     rollout: Rollout = Rollout()
     resources: Resources = Resources()

@@ -62,6 +62,7 @@ class RelayerConfig(WorkloadConfig):
     recording: Recording = Recording.STRICT
     shards: int = Field(default=16, ge=1, description="Of the miners: whoever has news wakes the owner of a shard.")
     drain_seconds: float = Field(default=30.0, ge=0)
+    hung_worker_seconds: float = Field(default=10.0, ge=3, description="Silence after which a worker is killed.")
 
 
 class LeaseOwner(Model):

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pocket_api.report import Problem
 from pocket_api.status import LastEvents, Stake, SupplierSessions
 from pocket_operator import names
 
@@ -69,7 +70,7 @@ class PodAnswer(_Told):
     """A relayer's or miner's answer.
 
     keys: digest of the loaded public keys, which are those of `addresses`.
-    problems: why it is not ready, in its own words; `redis` why it cannot reach Redis.
+    problems: why it is not ready, with codes; `redis` why it cannot reach Redis.
     leaving: suppliers whose relays a relayer may still record, though not all of its workers have the key.
     complete: whether all workers of a relayer are in the answer.
     owned: what a miner mines for; looked: seconds since its latest look for relays of each began.
@@ -81,7 +82,7 @@ class PodAnswer(_Told):
     complete: bool = True
     keys: str = ""
     height: int = 0
-    problems: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     owned: frozenset[str] = frozenset()
     looked: dict[str, float] = {}
     redis: str | None = None

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pocket_api.report import ProblemCode
 from pocket_api.status import ConditionType, KeySetStatus, RelayMinerStatus, RolloutStatus, Workload
 from pocket_operator import names
 from pocket_operator.conditions import Fact, conditions, true_if
@@ -11,6 +12,8 @@ from pocket_operator.reasons import STALLING, Reason
 from pocket_operator.snapshot import Snapshot
 
 Object = dict[str, Any]
+_NO_CHAIN = frozenset({ProblemCode.NO_NEW_BLOCK, ProblemCode.CHAIN_UNAVAILABLE})
+_ON_ITS_WAY = frozenset({ProblemCode.STARTING, ProblemCode.DRAINING, ProblemCode.WORKER_MISSING})
 
 
 def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
@@ -119,7 +122,7 @@ def _chain(reports: list[Report]) -> Fact:
     kind = ConditionType.CHAIN_REACHABLE
     if not reports:
         return Fact(kind, "Unknown", Reason.NO_REPORT, "No pod has reported.")
-    stale = [r.pod for r in reports if any("no new block" in problem for problem in r.answer.problems)]
+    stale = [r.pod for r in reports if any(problem.code in _NO_CHAIN for problem in r.answer.problems)]
     if stale:
         return Fact(
             kind, "False", Reason.CHAIN_UNREACHABLE,
@@ -181,7 +184,10 @@ def _canary_problem(name: str, plan: Plan) -> tuple[Reason, str] | None:
 
 
 def _pod_problem(snapshot: Snapshot, keys: Fact, workloads: tuple[Object | None, ...]) -> str:
-    """Why pods cannot be made, cannot start or say that they are not ready."""
+    """Why pods cannot be made, cannot start or say that they are not ready.
+
+    A pod whose worker hangs counts although it may be ready: its workers share a port, so probes meet another one.
+    """
     for workload in workloads:
         for row in ((workload or {}).get("status") or {}).get("conditions") or ():
             if row.get("type") == "ReplicaFailure" and row.get("status") == "True":
@@ -190,10 +196,14 @@ def _pod_problem(snapshot: Snapshot, keys: Fact, workloads: tuple[Object | None,
     for pod in unready.values():
         if pod.problem:
             return f"Pod {pod.name}: {pod.problem}"
+    for report in snapshot.steady_reports:
+        for problem in report.answer.problems:
+            if problem.code == ProblemCode.WORKER_HUNG:
+                return f"Pod {report.pod}: {problem}"
     if keys.reason is Reason.LOADING_KEYS:
         return ""
     for report in snapshot.steady_reports:
-        said = [p for p in report.answer.problems if "have not reported yet" not in p and p != "draining"]
+        said = [problem for problem in report.answer.problems if problem.code not in _ON_ITS_WAY]
         if report.pod in unready and said:
             return f"Pod {report.pod}: {said[0]}"
     return ""

@@ -106,7 +106,7 @@ def _unready(pod: Pod | None, report: Report | None) -> str:
         return pod.problem
     if report is None:
         return "its pod has not reported yet" if pod.ready else "its pod is being started"
-    return "; ".join(report.answer.problems) or "its pod is being started"
+    return "; ".join(problem.message for problem in report.answer.problems) or "its pod is being started"
 
 
 def _worse(canary: Report, others: Sequence[Report], chosen: Rollout) -> str:

@@ -84,6 +84,7 @@ def relayer_config(relay_miner: RelayMiner, placement: Placement) -> RelayerConf
             "recording": spec.relayer.recording,
             "shards": spec.miner.shards,
             "drain_seconds": spec.relayer.drain_seconds,
+            "hung_worker_seconds": spec.relayer.hung_worker_seconds,
         }
     )
 

@@ -22,7 +22,7 @@ def revision(context: Context) -> Revision:
         "ports": [{"name": "relays", "containerPort": spec.port, "protocol": "TCP"}, admin_port()],
         "resources": resources(spec.resources, {"cpu": "500m", "memory": "256Mi"}),
         "livenessProbe": probe("/health", "admin", periodSeconds=10, failureThreshold=3, timeoutSeconds=3),
-        "readinessProbe": probe("/ready", "relays", periodSeconds=3, failureThreshold=2, timeoutSeconds=3),
+        "readinessProbe": probe("/ready", "admin", periodSeconds=3, failureThreshold=2, timeoutSeconds=3),
         "startupProbe": probe("/health", "admin", periodSeconds=1, failureThreshold=60, timeoutSeconds=3),
         # Balancers go on sending for a while after a pod is told to end.
         "lifecycle": {"preStop": {"sleep": {"seconds": _PROPAGATION_SECONDS}}},

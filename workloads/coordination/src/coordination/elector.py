@@ -75,8 +75,13 @@ class Step(Enum):
 
 
 def seat(identity: str) -> str:
-    """Who it is across restarts, of an identity `name_uid_incarnation`."""
+    """Who it is across restarts, of an identity `name_place_incarnation`."""
     return identity.partition("_")[0]
+
+
+def place(identity: str) -> str:
+    """Where it runs, of an identity `name_place_incarnation`: a pod's uid, or an address."""
+    return identity.partition("_")[2].rpartition("_")[0]
 
 
 def observe(view: View, record: Record | None, version: str | None, now: float) -> View:
@@ -93,8 +98,9 @@ def next_step(view: View, now: float, timing: Timing) -> Step:
         return Step.CREATE
     if record.holder == view.identity and view.held_until is not None:
         return Step.RENEW
-    # What an earlier life of this candidate holds is taken over at once: a pod of a StatefulSet runs once, and a
-    # container once in its pod. One that was cut off and lives on is stopped by the fence, as any former owner.
+    # What an earlier life of this candidate holds is taken over at once: a pod of a StatefulSet runs once, a container
+    # once in its pod, and a process holds the lock of the volume that names it. One that was cut off and lives on is
+    # stopped by the fence, as any former owner.
     if not record.holder or seat(record.holder) == seat(view.identity):
         return Step.TAKE
     return Step.TAKE if now >= takeable_at(view, timing) else Step.WAIT

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from ledger.errors import LedgerFull, LedgerUnavailable
 from ledger.keys import Keys
+from ledger.redis_errors import translate
 from ledger.scripts import Script
 
 # KEYS: per charge: consumed, bucket of replays.   ARGV: per charge: cost, budget (-1 = none), seconds to keep, request
@@ -172,9 +173,10 @@ class Budgets:
             async with asyncio.timeout(self._limits.patience_seconds):
                 numbers = await _CHARGE.run(self._redis, keys, arguments)
         except (RedisError, OSError, TimeoutError) as error:
+            told = translate(error)
             for _, done in group:
                 if not done.done():
-                    done.set_exception(LedgerUnavailable(f"Redis did not answer for the budget: {error}"))
+                    done.set_exception(LedgerUnavailable(f"the budget is unknown: {told}", told.trouble))
                     done.exception()
             return
         for (charge, done), number in zip(group, numbers, strict=True):

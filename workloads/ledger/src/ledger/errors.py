@@ -1,5 +1,7 @@
 """Errors of the ledger."""
 
+from enum import StrEnum
+
 from shannon.errors import PocketError
 
 
@@ -11,8 +13,30 @@ class SessionClosed(LedgerError):
     """The session is sealed or settled: the relay is not recorded and must not be acknowledged."""
 
 
+class RedisTrouble(StrEnum):
+    """Why Redis cannot be used at the moment."""
+
+    UNREACHABLE = "unreachable"
+    LOADING = "loading"
+    REPLICA = "replica"
+    BUSY = "busy"
+    LOGIN = "login"
+    OUT_OF_MEMORY = "out of memory"
+    DISK = "disk"
+    REFUSED = "refused"
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same command may succeed within seconds, without anybody's doing."""
+        return self not in (RedisTrouble.OUT_OF_MEMORY, RedisTrouble.DISK, RedisTrouble.REFUSED)
+
+
 class LedgerUnavailable(LedgerError):
     """Redis did not take the record in time."""
+
+    def __init__(self, message: str, trouble: RedisTrouble = RedisTrouble.UNREACHABLE) -> None:
+        super().__init__(message)
+        self.trouble = trouble
 
 
 class LedgerFull(LedgerError):

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from ledger.connection import inspect
 from ledger.errors import LedgerError, LedgerFull, LedgerUnavailable, SessionClosed
 from ledger.keys import Keys
 from ledger.local_log import LocalLog, Record, Segment
+from ledger.redis_errors import translate
 from ledger.scripts import APPEND
 from ledger.wakes import Waker
 
@@ -109,7 +110,7 @@ class Publisher:
         self._queued: Counter[str] = Counter()
         self._flushing = asyncio.Lock()
         self._incarnations: dict[str, str] = {}
-        self._run_id = ""
+        self._history = ""
         self._pressure = 0.0
         self._beats = 0
         self._stopping = False
@@ -126,7 +127,7 @@ class Publisher:
         """Suppliers of whose relays some are not in Redis, or may not be since it changed."""
         found = {supplier for supplier, number in self._queued.items() if number}
         for segment in self._log.segments:
-            pairs = segment.owed | segment.replaying if self._run_id else segment.sessions
+            pairs = segment.owed | segment.replaying if self._history else segment.sessions
             found.update(supplier for supplier, _ in pairs)
         return found
 
@@ -220,9 +221,10 @@ class Publisher:
                 closed = await self._append(supplier, [waiting.record for waiting in group], segment)
                 break
             except (RedisError, OSError, TimeoutError) as error:
-                if isinstance(error, ResponseError) or asyncio.get_running_loop().time() >= end:
+                told = translate(error)
+                if not told.trouble.passes or asyncio.get_running_loop().time() >= end:
                     segment.owed.update((supplier, waiting.record.session_id) for waiting in group)
-                    self._fail(group, LedgerUnavailable(f"Redis did not take the relay: {error}"))
+                    self._fail(group, LedgerUnavailable(f"the relay was not recorded: {told}", told.trouble))
                     return
                 await asyncio.sleep(self._limits.retry_seconds)
         for waiting in group:
@@ -263,7 +265,7 @@ class Publisher:
         before = self._incarnations.setdefault(supplier, incarnation)
         if before != incarnation:
             self._incarnations[supplier] = incarnation
-            self._run_id = ""  # the heartbeat replays the log
+            self._history = ""  # the heartbeat replays the log
         closed = set()
         for session_id, last in zip(by_session, reply[1:], strict=True):
             if not last:
@@ -285,10 +287,10 @@ class Publisher:
         """One heartbeat; raises what Redis raises."""
         info = await inspect(self._redis)
         self._pressure = info.pressure()
-        if info.run_id != self._run_id:
+        if info.history_id != self._history:
             if self._log.segments:
-                await self.replay("first look at Redis" if not self._run_id else "Redis was restarted")
-            self._run_id = info.run_id
+                await self.replay("first look at Redis" if not self._history else "Redis was restarted")
+            self._history = info.history_id
         await self._release()
         if any(segment.owed for segment in self._log.segments):
             await self.replay("Redis did not take all relays", owed_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import generate_latest
 
+from pocket_api.report import Problem
 from shannon.errors import ConfigurationError
 
 Facts = Callable[[], Mapping[str, Any]]
@@ -19,7 +20,7 @@ async def serve_admin(
     health: Facts,
     report: Facts,
     status: Facts,
-    problem: Callable[[], str | None],
+    problems: Callable[[], Sequence[Problem]],
     routes: Sequence[web.RouteDef] = (),
 ) -> web.AppRunner:
     """Serves until the runner is cleaned up; raises ConfigurationError when the port is taken."""
@@ -30,8 +31,10 @@ async def serve_admin(
         return web.Response(body=body, content_type="text/plain", charset="utf-8")
 
     async def show_ready(_: web.Request) -> web.Response:
-        found = problem()
-        return web.json_response({"ready": found is None, "problem": found or ""}, status=503 if found else 200)
+        found = problems()
+        rows = [problem.model_dump() for problem in found]
+        body = {"ready": not found, "problem": str(found[0]) if found else "", "problems": rows}
+        return web.json_response(body, status=503 if found else 200)
 
     def show(facts: Facts) -> Callable[[web.Request], Any]:
         async def answer(_: web.Request) -> web.Response:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
 
-from coordination.elector import seat, timing_for_blocks
+from coordination.elector import place, seat, timing_for_blocks
 from coordination.kube_api import KubeError, connect
 from coordination.kube_leases import KubeLeaseStore
 from coordination.lease_store import LeaseStore
@@ -24,32 +24,45 @@ from shannon.errors import ConfigurationError
 _EMBEDDED_GROUP = "miners"
 
 
-def identity_of(config: MinerConfig) -> str:
-    """`name_uid_incarnation`: the name stays across restarts, and peers find the miner by it."""
-    name = os.environ.get("POD_NAME") if config.lease else None
-    name = name or f"{config.admin_host}:{config.admin_port}"
-    return f"{name}_{os.environ.get('POD_UID', '')}_{secrets.token_hex(4)}"
+def identity_of(config: MinerConfig, member: str) -> str:
+    """Return `name_place_incarnation`, by which a miner holds Leases.
+
+    The name stays across restarts, and no two miners that run have the same: whoever finds a Lease of its own name
+    knows that the process which took it is gone. In Kubernetes it is the pod's of a StatefulSet, elsewhere it is
+    `member`, the name of the volume whose lock this process holds. The place is the pod's uid, or where peers find the
+    miner. The incarnation differs at each start, so that a former process of the name is fenced like any other owner.
+    """
+    incarnation = secrets.token_hex(4)
+    pod = os.environ.get("POD_NAME") if config.lease else None
+    if pod:
+        return f"{pod}_{os.environ.get('POD_UID', '')}_{incarnation}"
+    return f"{member}_{config.admin_host}:{config.admin_port}_{incarnation}"
 
 
 def peer_urls(config: MinerConfig, keeper: ShardKeeper) -> list[str]:
     """Where the other miners that live, as last seen, can be asked."""
 
-    def url(name: str) -> str:
+    def url(identity: str) -> str:
         if config.lease is None:
-            return f"http://{name}"
-        return f"http://{name}.{config.peer_domain}:{config.admin_port}"
+            return f"http://{place(identity)}"
+        return f"http://{seat(identity)}.{config.peer_domain}:{config.admin_port}"
 
     me = seat(keeper.identity)
-    return [url(name) for name in sorted({seat(member) for member in keeper.members} - {me})]
+    return sorted({url(member) for member in keeper.members if seat(member) != me})
 
 
 @asynccontextmanager
-async def shard_keeper(config: MinerConfig, redis: "Redis", keys: Keys, owner: Owner) -> AsyncIterator[ShardKeeper]:
-    """This miner's part in sharing; raises ConfigurationError where the API server cannot be used."""
+async def shard_keeper(
+    config: MinerConfig, member: str, redis: "Redis", keys: Keys, owner: Owner
+) -> AsyncIterator[ShardKeeper]:
+    """This miner's part in sharing; raises ConfigurationError where the API server cannot be used.
+
+    `member` is the name of the volume.
+    """
     timing = timing_for_blocks(config.chain.block_seconds)
 
     def keeper(store: LeaseStore, group: str) -> ShardKeeper:
-        return ShardKeeper(store, LeaseNames(group, config.shards), identity_of(config), owner, timing)
+        return ShardKeeper(store, LeaseNames(group, config.shards), identity_of(config, member), owner, timing)
 
     if config.lease is None:
         yield keeper(RedisLeaseStore(redis, keys.leases, call_seconds=timing.call), _EMBEDDED_GROUP)

@@ -44,10 +44,20 @@ class PeerSession:
         return self.incarnation != incarnation or stream_id(self.position) > stream_id(last_id)
 
 
-def routes(mirror: Mirror, audit: Audit) -> list[web.RouteDef]:
-    """The serving side, on the miner's own port."""
+def routes(opened: Callable[[], tuple[Mirror, Audit] | None]) -> list[web.RouteDef]:
+    """The serving side, on the miner's own port. While the volume is not opened, peers get no answer instead of none.
+
+    `opened` returns what is on the volume, None before it is opened.
+    """
+
+    def volume() -> tuple[Mirror, Audit]:
+        found = opened()
+        if found is None:
+            raise web.HTTPServiceUnavailable(text="the volume is not opened yet")
+        return found
 
     async def sessions(request: web.Request) -> web.Response:
+        mirror, _ = volume()
         supplier = request.query.get("supplier", "")
         rows = [
             {
@@ -59,10 +69,12 @@ def routes(mirror: Mirror, audit: Audit) -> list[web.RouteDef]:
         return web.json_response(rows)
 
     async def seals(request: web.Request) -> web.Response:
+        _, audit = volume()
         supplier = request.query.get("supplier", "")
         return web.json_response([{"end": end, "seal": seal.encode()} for end, seal in audit.seals(supplier).values()])
 
     async def relays(request: web.Request) -> web.Response:
+        mirror, _ = volume()
         try:
             end, after = int(request.query["end"]), bytes.fromhex(request.query.get("after", ""))
             supplier, session_id = request.query["supplier"], request.query["session"]
@@ -75,6 +87,7 @@ def routes(mirror: Mirror, audit: Audit) -> list[web.RouteDef]:
         return web.json_response({"relays": texts, "next": last.hex() if values else None})
 
     async def outcome(request: web.Request) -> web.Response:
+        _, audit = volume()
         found = audit.outcome(request.query.get("supplier", ""), request.query.get("session", ""))
         return web.json_response({"outcome": found["outcome"] if found else None})
 

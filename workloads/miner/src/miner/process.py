@@ -1,4 +1,4 @@
-"""One miner process: wiring, block feed, health."""
+"""One miner process: its phases, its loops, what it reports."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,8 @@ import platform
 import signal
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ import aiohttp
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from coordination.file_lock import FileLock, OwnedElsewhere
 from ledger.cache_news import CacheFollower, CacheRefresher
 from ledger.chain_cache import CachedChain
-from ledger.connection import await_safe_redis, connect, inspect
-from ledger.errors import LedgerError
+from ledger.connection import connect
+from ledger.dependencies import await_dependencies
+from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.heights import BlockPublisher
 from ledger.keys import Keys
 from ledger.wakes import WakeReader
@@ -31,27 +32,27 @@ from miner.beside import kept_up
 from miner.board import BlockBoard
 from miner.chain_notes import ChainNotes
 from miner.damage import set_aside, set_damaged_aside
-from miner.dead_letters import DeadLetters
 from miner.endpoints import Endpoints
 from miner.fleet import Fleet
-from miner.mirror import Mirror
 from miner.ownership import peer_urls, shard_keeper
+from miner.readiness import Phase, Readiness
+from miner.redis_watch import RedisWatch
 from miner.report import Reports
 from miner.settlements import Settlements
 from miner.stages import Stage
 from miner.suppliers import Suppliers
 from miner.trie_pool import TriePool
+from miner.volume import Volume, locked, opened
+from pocket_api.report import Problem
 from pocket_api.workload import MinerConfig
 from shannon.chain.comet import CometClient
 from shannon.chain.feed import BlockFeed
-from shannon.chain.identity import require_chain_id
 from shannon.chain.model import Block
 from shannon.chain.nodes import NodeAddress
 from shannon.chain.standing import Standings
 from shannon.chain.watch import NodeWatch
 from shannon.debug import Debug
 from shannon.errors import ConfigurationError
-from shannon.program import require_writable
 from shannon.transactions.build import GasPrice
 from shannon.vitals import VERSION, Pulse
 
@@ -61,143 +62,157 @@ _STAKES_SECONDS = 5.0
 _STAKE_PAUSE_SECONDS = 0.1  # for each supplier: a thousand of them are ten questions a second, not hundreds
 _FUNDS_SECONDS = 300.0
 _BROKEN_SECONDS = 30.0
-_STALE_SECONDS = 10.0
 _REFRESH_SECONDS = 30.0
 _SHOWN_OUTCOMES = 1000
 _RETENTION_SECONDS = 600.0
 _DAY_SECONDS = 86_400.0
 _REFRESH_PAUSE_SECONDS = 1.0
-_STALE_BLOCKS = 5
 _SLOW = 1.5
 
 
-class RedisWatch:
-    """Notices restarts of Redis; `settled` once relayers had time to append their logs again."""
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a miner is made of; nothing of it waits for anything when it is made."""
 
-    def __init__(self, redis: "Redis", settle_seconds: float) -> None:
-        self._redis = redis
-        self._settle = settle_seconds
-        self._run_id = ""
-        self._started_at: float | None = None
-        self._ahead: float | None = None
-
-    def server_milliseconds(self) -> float | None:
-        """The time by Redis's clock; None before the first look."""
-        return None if self._ahead is None else time.monotonic() * 1000 + self._ahead
-
-    def settled(self) -> bool:
-        """Whether Redis has been up long enough; False before the first look."""
-        return self._started_at is not None and time.monotonic() - self._started_at > self._settle
-
-    async def look(self) -> bool:
-        """Whether Redis is another process than at the last look; raises LedgerUnavailable."""
-        info = await inspect(self._redis)
-        if info.server_time_microseconds:
-            self._ahead = info.server_time_microseconds / 1000 - time.monotonic() * 1000
-        metrics.REDIS_MEMORY.labels("used").set(info.used_memory)
-        metrics.REDIS_MEMORY.labels("max").set(info.max_memory)
-        if info.run_id == self._run_id:
-            return False
-        self._run_id = info.run_id
-        self._started_at = time.monotonic() - info.uptime_seconds
-        return True
+    redis: "Redis"
+    keys: Keys
+    chain: CachedChain
+    comet: CometClient
+    nodes: NodeWatch
+    settlements: Settlements
+    redis_watch: RedisWatch
+    suppliers: Suppliers
+    fleet: Fleet
 
 
 class Miner:
-    """The miner of one data folder."""
+    """The miner of one data folder.
+
+    It comes up in phases, so that it answers /health whatever it waits for: own the folder, serve, open the volume,
+    wait for what else is needed, mine.
+    """
 
     def __init__(self, config: MinerConfig) -> None:
         self._config = config
         self._stop = asyncio.Event()
         self._board = BlockBoard()
-        self._block_at = time.monotonic()
-        self._redis_problem = ""
+        self._readiness = Readiness(config.chain.block_seconds)
+        self._volume: Volume | None = None
+        self._parts: _Parts | None = None
         gas_price = GasPrice.parse(config.chain.gas_price)
         self._notes = ChainNotes(gas_price, config.chain.block_seconds, time.time_ns)
 
     async def run(self) -> None:
         """Mines until SIGTERM or SIGINT."""
-        config = self._config
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
-        require_writable("miner", config.data_dir)
-        try:
-            lock = FileLock(config.data_dir / "miner.lock")
-            lock.acquire()
-        except OwnedElsewhere as error:
-            raise ConfigurationError(f"miner: {error}") from error
         async with contextlib.AsyncExitStack() as stack:
-            stack.callback(lock.release)
-            redis = connect(config.redis_url)
-            stack.push_async_callback(redis.aclose)
-            await await_safe_redis(redis, config.redis_url, self._stop)
-            nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
-            keys = Keys(config.prefix)
-            standings, seconds = Standings(len(nodes)), config.chain.query_timeout_seconds
-            chain = CachedChain(nodes, redis, keys, timeout_seconds=seconds, standings=standings)
-            stack.push_async_callback(chain.close)
-            http = await stack.enter_async_context(aiohttp.ClientSession())
-            comet = CometClient(nodes, http, seconds, config.chain.block_seconds, standings, config.chain.id)
-            await require_chain_id(chain, config.chain.id, self._stop)
-            watch_nodes = await stack.enter_async_context(
-                NodeWatch(nodes, http, config.chain.id, standings, timeout_seconds=seconds, told=self._notes.tell)
-            )
-            for path in set_damaged_aside(config.data_dir):
-                metrics.ERRORS.labels("volume").inc()
-                _LOG.error("a file was damaged and is %s now: what is needed of it is read again", path)
-            mirror = stack.enter_context(Mirror(config.data_dir / "mirror"))
-            audit = Audit(config.data_dir / "audit.sqlite")
-            stack.callback(audit.close)
-            pool = TriePool()
-            stack.callback(pool.close)
-            settlements = Settlements(comet, lambda: suppliers.addresses)
-            watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds))
-            suppliers = Suppliers(
-                config, redis, keys, chain, comet, settlements, mirror, audit, pool, watch.settled, Reports(audit),
-                peers.Peers(http, lambda: peer_urls(config, fleet.keeper)), Endpoints(time.time),
-                DeadLetters(config.data_dir / "refused.sqlite"), watch.server_milliseconds,
-                lambda: self._board.height,
-            )  # fmt: skip
-            fleet = Fleet(suppliers, self._board, config.chain.block_seconds)
-            fleet.keeper = await stack.enter_async_context(shard_keeper(config, redis, keys, fleet))
-            self._first_keys(suppliers)
-            pulse = Pulse()
-            admin = await serve_admin(
-                config.admin_host, config.admin_port,
-                health=lambda: {"status": "ok", "height": self._board.height, "role": _role(fleet)},
-                report=lambda: self._report(suppliers, fleet), status=lambda: self._status(fleet, audit),
-                problem=lambda: self._problem(suppliers), routes=peers.routes(mirror, audit),
-            )  # fmt: skip
-            stack.push_async_callback(admin.cleanup)
-            if config.debug_port is not None:
-                stack.push_async_callback((await Debug().serve(config.debug_port)).cleanup)
-            refresher = CacheRefresher(redis, keys, chain, time.time, _refreshed)
-            beside: Mapping[str, Callable[[], Awaitable[None]]] = {
-                "comparing nodes": lambda: watch_nodes.run(max(1.0, config.chain.block_seconds / 2)),
-                "looking at stakes": lambda: self._look_at_stakes(suppliers, fleet),
-                "looking at endpoints": lambda: self._look_at_endpoints(suppliers, fleet),
-                "figures": lambda: self._observe(chain, fleet, pulse),
-                "retention": lambda: self._retain(audit, suppliers.reports),
-                "cache news": CacheFollower(redis, keys, chain).run,
-                "cache refresh": lambda: self._refresh(refresher, fleet),
-            }
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    *(group.create_task(kept_up(name, loop)) for name, loop in beside.items()),
-                    group.create_task(self._feed(comet, BlockPublisher(redis, keys), fleet).run()),
-                    group.create_task(settlements.run()),
-                    group.create_task(self._watch_redis(watch, fleet)),
-                    group.create_task(self._end_of_damage(fleet)),
-                    group.create_task(fleet.watch_keys()),
-                    group.create_task(fleet.listen(WakeReader(redis, keys))),
-                    group.create_task(fleet.follow()),
-                    group.create_task(pulse.run()),
-                ]
-                await fleet.keeper.run(self._stop)
-                await fleet.stop()
-                for task in tasks:
-                    task.cancel()
+            stack.enter_context(locked(self._config.data_dir))
+            await self._serve(stack)
+            self._volume = await stack.enter_async_context(opened(self._config.data_dir))
+            self._parts = parts = await self._assemble(stack, self._volume)
+            self._first_keys(parts.suppliers)
+            await self._await_dependencies(parts)
+            if not self._stop.is_set():
+                await self._mine(parts)
+
+    async def _serve(self, stack: contextlib.AsyncExitStack) -> None:
+        """Serve the admin port, and the debug port where it is configured, until the stack is closed."""
+        admin = await serve_admin(
+            self._config.admin_host, self._config.admin_port,
+            health=self._health, report=self._report, status=self._status, problems=self._problems,
+            routes=peers.routes(lambda: (self._volume.mirror, self._volume.audit) if self._volume else None),
+        )  # fmt: skip
+        stack.push_async_callback(admin.cleanup)
+        if self._config.debug_port is not None:
+            stack.push_async_callback((await Debug().serve(self._config.debug_port)).cleanup)
+
+    async def _assemble(self, stack: contextlib.AsyncExitStack, volume: Volume) -> _Parts:
+        """Put the parts together; raises ConfigurationError."""
+        config = self._config
+        redis = connect(config.redis_url)
+        stack.push_async_callback(redis.aclose)
+        addresses = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
+        keys = Keys(config.prefix)
+        standings, seconds = Standings(len(addresses)), config.chain.query_timeout_seconds
+        chain = CachedChain(addresses, redis, keys, timeout_seconds=seconds, standings=standings)
+        stack.push_async_callback(chain.close)
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        comet = CometClient(addresses, http, seconds, config.chain.block_seconds, standings, config.chain.id)
+        nodes = await stack.enter_async_context(
+            NodeWatch(addresses, http, config.chain.id, standings, timeout_seconds=seconds, told=self._notes.tell)
+        )
+        pool = TriePool()
+        stack.callback(pool.close)
+        settlements = Settlements(comet, lambda: suppliers.addresses)
+        watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds))
+        suppliers = Suppliers(
+            config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.settled,
+            Reports(volume.audit), peers.Peers(http, lambda: peer_urls(config, fleet.keeper)), Endpoints(time.time),
+            volume.dead_letters, watch.server_milliseconds,
+            lambda: self._board.height,
+        )  # fmt: skip
+        fleet = Fleet(suppliers, self._board, config.chain.block_seconds)
+        fleet.keeper = await stack.enter_async_context(shard_keeper(config, volume.member, redis, keys, fleet))
+        return _Parts(redis, keys, chain, comet, nodes, settlements, watch, suppliers, fleet)
+
+    async def _await_dependencies(self, parts: _Parts) -> None:
+        """Wait until Redis can be used and a node of the right chain answers, or for the stop.
+
+        Raises UnsafeRedis and ConfigurationError for what only a change of the configuration cures.
+        """
+        self._readiness.enter(Phase.WAITING)
+
+        def redis_waits(error: LedgerUnavailable | None) -> None:
+            self._readiness.redis = str(error or "")
+            if error is not None:
+                parts.redis_watch.missed()
+
+        await await_dependencies(
+            parts.redis, self._config.redis_url, parts.chain, self._config.chain.id, self._stop, redis_waits,
+            self._readiness.chain_away,
+        )  # fmt: skip
+
+    async def _mine(self, parts: _Parts) -> None:
+        """Run all loops until the stop, then give up what is owned; raises VolumeDamaged."""
+        self._readiness.enter(Phase.MINING)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in (*self._aside(parts), *self._loops(parts))]
+            await parts.fleet.keeper.run(self._stop)
+            self._readiness.enter(Phase.STOPPING)
+            await parts.fleet.stop()
+            for task in tasks:
+                task.cancel()
+
+    def _loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
+        """Loops that mining needs."""
+        fleet = parts.fleet
+        return [
+            self._feed(parts.comet, BlockPublisher(parts.redis, parts.keys), fleet).run(),
+            parts.settlements.run(),
+            self._watch_redis(parts.redis_watch, fleet),
+            self._end_of_damage(fleet),
+            fleet.watch_keys(),
+            fleet.listen(WakeReader(parts.redis, parts.keys)),
+            fleet.follow(),
+        ]
+
+    def _aside(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
+        """Loops that mining does not need: one that fails is started again."""
+        pulse = Pulse()
+        refresher = CacheRefresher(parts.redis, parts.keys, parts.chain, time.time, _refreshed)
+        loops: Mapping[str, Callable[[], Awaitable[None]]] = {
+            "comparing nodes": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2)),
+            "looking at stakes": lambda: self._look_at_stakes(parts.suppliers, parts.fleet),
+            "looking at endpoints": lambda: self._look_at_endpoints(parts.suppliers, parts.fleet),
+            "figures": lambda: self._observe(parts.chain, parts.fleet, pulse),
+            "retention": lambda: self._retain(parts.suppliers.audit, parts.suppliers.reports),
+            "cache news": CacheFollower(parts.redis, parts.keys, parts.chain).run,
+            "cache refresh": lambda: self._refresh(refresher, parts.fleet),
+            "pulse": pulse.run,
+        }
+        return [kept_up(name, loop) for name, loop in loops.items()]
 
     async def _end_of_damage(self, fleet: Fleet) -> None:
         """Ends the miner when a file of its volume turns out to be damaged: the next start finds it set aside."""
@@ -219,10 +234,9 @@ class Miner:
 
     def _feed(self, comet: CometClient, publisher: BlockPublisher, fleet: Fleet) -> BlockFeed:
         async def on_block(block: Block) -> None:
-            now = time.monotonic()
-            if self._board.height and now - self._block_at > _SLOW * self._config.chain.block_seconds:
+            if self._board.height and self._readiness.since_block > _SLOW * self._config.chain.block_seconds:
                 metrics.SLOW_BLOCKS.inc()
-            self._block_at = now
+            self._readiness.block()
             metrics.HEIGHT.set(block.height)
             self._notes.block(block)
             self._board.post(block)
@@ -271,11 +285,11 @@ class Miner:
         while True:
             try:
                 restarted = await watch.look()
-                self._redis_problem = ""
+                self._readiness.redis = ""
                 if restarted:
                     fleet.reread()
             except (LedgerError, RedisError, OSError, TimeoutError) as error:
-                self._redis_problem = str(error) or type(error).__name__
+                self._readiness.redis = str(error) or type(error).__name__
                 metrics.ERRORS.labels("redis").inc()
                 _LOG.warning("Redis: %s", error)
             await asyncio.sleep(0.5)
@@ -317,7 +331,13 @@ class Miner:
                 _LOG.warning("retention: %s", error)
             await asyncio.sleep(_RETENTION_SECONDS)
 
-    def _status(self, fleet: Fleet, audit: Audit) -> Mapping[str, Any]:
+    def _health(self) -> Mapping[str, Any]:
+        return {"status": "ok", "phase": self._readiness.phase, "height": self._board.height, "role": self._role()}
+
+    def _status(self) -> Mapping[str, Any]:
+        if self._parts is None:
+            return {"height": 0, "sessions": {}, "outcomes": [], "shards": {}, "leader": False, "members": []}
+        fleet, audit = self._parts.fleet, self._parts.suppliers.audit
         sessions = {
             address: [
                 {"session_id": i, "end": s.end, "sealed": s.seal is not None, "service": s.header.service_id}
@@ -332,31 +352,29 @@ class Miner:
             "nodes": self._notes.nodes(),
         }  # fmt: skip
 
-    def _report(self, suppliers: Suppliers, fleet: Fleet) -> Mapping[str, Any]:
-        problem = self._problem(suppliers)
+    def _report(self) -> Mapping[str, Any]:
+        told = {
+            "component": "miner", "role": self._role(), "height": self._board.height, "chain": self._notes.rows(),
+            "phase": self._readiness.phase, "redis": self._readiness.redis,
+            "problems": [problem.model_dump() for problem in self._problems()],
+        }  # fmt: skip
+        if self._parts is None:
+            return told
+        suppliers, fleet = self._parts.suppliers, self._parts.fleet
         return {
-            "component": "miner", "role": _role(fleet), "keys": suppliers.digest, "addresses": suppliers.addresses,
+            **told, "keys": suppliers.digest, "addresses": suppliers.addresses,
             "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
-            "height": self._board.height, "problems": [problem] if problem else [],
-            "redis": self._redis_problem, "chain": self._notes.rows(), "suppliers": suppliers.reports.rows(),
-            "looked": fleet.looked(),
+            "suppliers": suppliers.reports.rows(), "looked": fleet.looked(),
         }  # fmt: skip
 
-    def _problem(self, suppliers: Suppliers) -> str | None:
+    def _problems(self) -> list[Problem]:
         """Why this miner is not ready."""
-        if self._redis_problem:
-            return f"Redis: {self._redis_problem}"
-        patience = max(_STALE_SECONDS, _STALE_BLOCKS * self._config.chain.block_seconds)
-        if time.monotonic() - self._block_at > patience:
-            return "no new block for too long: check the chain nodes"
-        if not suppliers.addresses:
-            return None if not self._config.keys_required else "no supplier key is loaded"
-        return None
+        missing = self._parts is not None and self._config.keys_required and not self._parts.suppliers.addresses
+        return list(self._readiness.problems(keys_missing=missing))
+
+    def _role(self) -> str:
+        return "active" if self._parts is not None and self._parts.fleet.epochs else "standby"
 
 
 def _refreshed(result: str) -> None:
     metrics.REFRESHED.labels(result).inc()
-
-
-def _role(fleet: Fleet) -> str:
-    return "active" if fleet.epochs else "standby"

@@ -35,6 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="relayer", description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--worker", type=int)
+    parser.add_argument("--report-fd", type=int, help="the pipe by which a worker reports to its supervisor")
     options = parser.parse_args()
     component = "relayer" if options.worker is None else f"relayer-worker-{options.worker}"
     logs.configure(component, os.environ.get("LOG_LEVEL", "INFO"))
@@ -48,10 +49,11 @@ def main() -> int:
 
         return run_program("relayer", Supervisor(config, options.config).run(), asyncio.run)
     _name_metrics_once()
-    from relayer.worker import Worker  # noqa: PLC0415 - the environment decides where metrics are kept first
+    from relayer.reports import ReportWriter  # noqa: PLC0415 - the environment decides where metrics are kept first
+    from relayer.worker import Worker  # noqa: PLC0415 - as above
 
     _collect_seldom()
-    return run_program("relayer", Worker(config, options.worker).run(), uvloop.run)
+    return run_program("relayer", Worker(config, options.worker, ReportWriter(options.report_fd)).run(), uvloop.run)
 
 
 if __name__ == "__main__":

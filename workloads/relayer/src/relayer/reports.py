@@ -1,17 +1,28 @@
-"""What the workers of a pod report, and how the supervisor sums it up for `/status`."""
+"""What the workers of a pod report through a pipe, and how the supervisor sums it up for `/report`.
 
-import json
+A line of JSON each second is report and heartbeat at once. It needs no file, so a full volume silences nobody.
+"""
+
+import asyncio
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import field
+from typing import Any, Final
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from pocket_api.report import Problem, ProblemCode
+
+LARGEST_LINE: Final = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="ignore"))
 class WorkerReport:
     """One worker; `keys` is the digest of its public keys, empty without any.
 
     `leaving` are suppliers without a key whose relays may still be recorded: on their way, or in the local log alone.
+    A worker that is `starting` has not looked at its keys and its log yet, so it says nothing of them.
     """
 
     worker: int
@@ -19,43 +30,80 @@ class WorkerReport:
     keys: str
     height: int
     waiting: int
-    problem: str = ""
+    problems: tuple[Problem, ...] = ()
     addresses: list[str] = field(default_factory=list)
     leaving: list[str] = field(default_factory=list)
     recent: dict[str, float] = field(default_factory=dict)
-
-    def write(self, data_dir: Path) -> None:
-        """Replaces the worker's file at once, so that a reader never sees half of it."""
-        folder = data_dir / "status"
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".worker-{self.worker}-{self.pid}"
-        draft.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        draft.replace(folder / f"worker-{self.worker}.json")
+    starting: bool = False
 
 
-def read_reports(data_dir: Path, alive: Mapping[int, int]) -> list[WorkerReport]:
-    """Reports of the workers that live, by worker number → pid; a dead predecessor's report is not taken."""
-    found = []
-    for number, pid in sorted(alive.items()):
-        try:
-            report = WorkerReport(**json.loads((data_dir / "status" / f"worker-{number}.json").read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
-            continue
-        if report.pid == pid:
-            found.append(report)
-    return found
+_ADAPTER: Final = TypeAdapter(WorkerReport)
 
 
-def summary(reports: Iterable[WorkerReport], workers: int) -> dict[str, Any]:
-    """The pod's status: a key counts as loaded once every worker has it, and as gone once none may record for it."""
-    rows = list(reports)
+def encode_report(report: WorkerReport) -> bytes:
+    """Return the line of a report."""
+    return _ADAPTER.dump_json(report) + b"\n"
+
+
+def decode_report(line: bytes) -> WorkerReport | None:
+    """Return the report of a line, None for one that cannot be read."""
+    try:
+        return _ADAPTER.validate_json(line)
+    except ValidationError:
+        return None
+
+
+class ReportWriter:
+    """The worker's end of the pipe. It never blocks: while the supervisor does not read, reports are left out."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        self._transport: asyncio.WriteTransport | None = None
+
+    async def open(self) -> None:
+        """Take the pipe over; without one, reports go nowhere."""
+        if self._descriptor is None:
+            return
+        pipe = os.fdopen(self._descriptor, "wb", buffering=0)
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, pipe)
+
+    def write(self, report: WorkerReport) -> None:
+        """Send a report, unless an earlier one has not left yet or the supervisor is gone."""
+        pipe = self._transport
+        if pipe is not None and not pipe.is_closing() and not pipe.get_write_buffer_size():
+            pipe.write(encode_report(report))
+
+    def close(self) -> None:
+        """Close the pipe."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def silent_problem(number: int, pid: int, hung_seconds: float) -> Problem:
+    """Return what is said of a worker that does not report; the text does not change while it lasts."""
+    return Problem(
+        code=ProblemCode.WORKER_HUNG,
+        message=f"worker {number} (process {pid}) does not respond: relays on its connections hang. It is killed and "
+        f"started again after {hung_seconds:g} s",
+    )
+
+
+def summary(
+    reports: Iterable[WorkerReport], workers: int, silent: Mapping[int, Problem] | None = None
+) -> dict[str, Any]:
+    """The pod's report: a key counts as loaded once every worker has it, and as gone once none may record for it.
+
+    `silent` holds what is to be said of workers that do not respond, by number: what they reported before counts no
+    more, so the report is incomplete.
+    """
+    silent = silent or {}
+    alive = [row for row in reports if row.worker not in silent]
+    rows = [row for row in alive if not row.starting]
     complete = len(rows) == workers
     digests = {row.keys for row in rows}
     addresses = set.intersection(*(set(row.addresses) for row in rows)) if rows and complete else set()
     leaving = {address for row in rows for address in (*row.addresses, *row.leaving)} - addresses
-    problems = sorted({row.problem for row in rows if row.problem})
-    if not complete:
-        problems.append(f"{workers - len(rows)} of {workers} workers have not reported yet")
     names = sorted({name for row in rows for name in row.recent})
     recent = {name: sum(row.recent.get(name, 0) for row in rows) for name in names}
     return {
@@ -67,6 +115,29 @@ def summary(reports: Iterable[WorkerReport], workers: int) -> dict[str, Any]:
         "complete": complete,
         "height": min((row.height for row in rows), default=0),
         "waiting": sum(row.waiting for row in rows),
-        "problems": problems,
+        "problems": [problem.model_dump() for problem in _problems(alive, workers, silent)],
         "recent": recent,
     }
+
+
+def _problems(rows: list[WorkerReport], workers: int, silent: Mapping[int, Problem]) -> list[Problem]:
+    """The gravest first; each once."""
+    found = {problem for row in rows for problem in row.problems}
+    missing = workers - len(rows) - len(silent)
+    if missing:
+        message = f"{missing} of {workers} workers have not reported yet"
+        found.add(Problem(code=ProblemCode.WORKER_MISSING, message=message))
+    told = sorted(found, key=lambda problem: (problem.code, problem.message))
+    return [*(silent[number] for number in sorted(silent)), *told]
+
+
+def not_ready(reports: Iterable[WorkerReport], workers: int, silent: Mapping[int, Problem]) -> list[Problem]:
+    """Return why the pod should get no relays; empty where it should.
+
+    The kernel deals connections out to every worker that listens. One that starts does not listen yet and hinders
+    nobody; one that hangs gets its share, so the pod is not ready until it is gone.
+    """
+    rows = [row for row in reports if row.worker not in silent]
+    if silent or not any(not row.problems for row in rows):
+        return _problems(rows, workers, silent)
+    return []

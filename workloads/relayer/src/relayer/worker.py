@@ -11,11 +11,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import aiohttp
+from redis.asyncio import Redis
 
 from ledger.budgets import Budgets, Rates
 from ledger.cache_news import CacheFollower
 from ledger.chain_cache import CachedChain
-from ledger.connection import await_safe_redis, connect
+from ledger.connection import connect
+from ledger.dependencies import await_dependencies
+from ledger.errors import LedgerUnavailable
 from ledger.heights import HeightFollower
 from ledger.keys import Keys
 from ledger.local_log import LocalLog
@@ -23,14 +26,16 @@ from ledger.publisher import Publisher
 from ledger.shards import shard_of
 from ledger.wakes import Waker
 from pocket_api.base import ManifestError
+from pocket_api.report import Problem, ProblemCode
 from pocket_api.workload import RelayerConfig, parse_hot_config
 from relayer import metrics
 from relayer.admission import Admission
 from relayer.backends.credentials import Credentials
 from relayer.catalog import Catalog
+from relayer.liveness import REPORT_SECONDS
 from relayer.metering import Meter
 from relayer.pipeline import RelayPipeline
-from relayer.reports import WorkerReport
+from relayer.reports import ReportWriter, WorkerReport
 from relayer.simulation import Simulations
 from relayer.tracing import tracing_from
 from relayer.transports.endpoints import Endpoints, Probes
@@ -40,7 +45,6 @@ from relayer.transports.listener import Sniffer
 from relayer.transports.replies import BodyRoom
 from relayer.transports.websocket import WebSockets
 from shannon.chain.comet import CometClient
-from shannon.chain.identity import require_chain_id
 from shannon.chain.nodes import NodeAddress
 from shannon.chain.standing import Standings
 from shannon.chain.watch import NodeWatch
@@ -56,7 +60,6 @@ from shannon.vitals import VERSION, Pulse
 _LOG = logging.getLogger("relayer.worker")
 _RELOAD_SECONDS = 1.0
 _LEAST_OWED_SECONDS = 5.0
-_REPORT_SECONDS = 1.0
 
 
 class SupplierKeys:
@@ -148,31 +151,72 @@ def _service_state(catalog: Catalog, name: str, height: int) -> Mapping[str, obj
 class Worker:
     """Everything one event loop runs."""
 
-    def __init__(self, config: RelayerConfig, number: int) -> None:
+    def __init__(self, config: RelayerConfig, number: int, writer: ReportWriter) -> None:
         self._config = config
         self._number = number
+        self._writer = writer
         self._draining = False
         self._stop = asyncio.Event()
+        self._waits: dict[ProblemCode, str] = {}
+        self._report: Callable[[], WorkerReport] = self._starting_report
 
     async def run(self) -> None:
-        """Serves until SIGTERM or SIGINT, then drains."""
-        async with aiohttp.ClientSession() as http:
-            await self._serve(http)
+        """Serves until SIGTERM or SIGINT, then drains. It reports from the start, whatever it waits for."""
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stop.set)
+        await self._writer.open()
+        reporting = asyncio.create_task(self._keep_reporting())
+        try:
+            async with aiohttp.ClientSession() as http:
+                await self._serve(http)
+        finally:
+            reporting.cancel()
+            self._writer.close()
+
+    async def _keep_reporting(self) -> None:
+        """Tell the supervisor each second that this event loop runs, and what it has loaded."""
+        while True:
+            try:
+                self._writer.write(self._report())
+            except Exception:  # noqa: BLE001 - a worker that cannot describe itself still serves
+                _LOG.exception("the report could not be made")
+                self._writer.write(self._starting_report())
+            await asyncio.sleep(REPORT_SECONDS)
+
+    def _starting_report(self) -> WorkerReport:
+        waits = [Problem(code=code, message=text) for code, text in self._waits.items() if text]
+        problems = waits or [Problem(code=ProblemCode.STARTING, message="starting")]
+        return WorkerReport(self._number, os.getpid(), "", 0, 0, tuple(problems), starting=True)
+
+    async def _await_dependencies(self, redis: "Redis", chain: CachedChain) -> bool:
+        """Wait for Redis and a node of the right chain; return False where the stop came first."""
+
+        def redis_waits(error: LedgerUnavailable | None) -> None:
+            self._waits[ProblemCode.REDIS_UNAVAILABLE] = f"waiting for Redis: {error}" if error else ""
+
+        def chain_waits(reason: str) -> None:
+            self._waits[ProblemCode.CHAIN_UNAVAILABLE] = f"waiting for a chain node: {reason}" if reason else ""
+
+        await await_dependencies(
+            redis, self._config.redis_url, chain, self._config.chain.id, self._stop, redis_waits, chain_waits
+        )
+        return not self._stop.is_set()
 
     async def _serve(self, http: aiohttp.ClientSession) -> None:  # noqa: PLR0915 - the one place where everything of a worker is put together
         config = self._config
         loop = asyncio.get_running_loop()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, self._stop.set)
         keys = Keys(config.prefix)
         redis = connect(config.redis_url)
-        await await_safe_redis(redis, config.redis_url, self._stop)
         nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         standings, seconds = Standings(len(nodes)), config.chain.query_timeout_seconds
         chain = CachedChain(nodes, redis, keys, timeout_seconds=seconds, standings=standings)
         comet = CometClient(nodes, http, seconds, config.chain.block_seconds, standings)
         watch = NodeWatch(nodes, http, config.chain.id, standings, timeout_seconds=seconds, told=metrics.node_told)
-        await require_chain_id(chain, config.chain.id, self._stop)
+        if not await self._await_dependencies(redis, chain):
+            await chain.close()
+            await redis.aclose()
+            return
         follower = HeightFollower(redis, keys, comet.block, config.chain.block_seconds, time.monotonic)
         supplier_keys = SupplierKeys(config.keys_dir)
         supplier_keys.reload()
@@ -180,7 +224,9 @@ class Worker:
         set_level(hot.current.log_level)
         limits = hot.current.limits()
         catalog = Catalog(hot.current.services, time.monotonic, Credentials(config.secrets_dir))
-        log = LocalLog(config.data_dir / "relay-log", f"worker-{self._number}-{os.getpid()}")
+        # In a thread: it reads what dead workers left, which may be gigabytes after an outage of Redis.
+        name = f"worker-{self._number}-{os.getpid()}"
+        log = await asyncio.to_thread(LocalLog, config.data_dir / "relay-log", name)
         publisher = Publisher(
             redis, keys, log, on_replay=lambda reason: metrics.REPLAYS.labels(reason).inc(),
             waker=Waker(redis, keys, functools.lru_cache(4096)(lambda address: shard_of(address, config.shards))),
@@ -211,12 +257,20 @@ class Worker:
             largest_leaf=largest_leaf(config.chain.max_transaction_bytes),
         )
 
-        def ready_problem() -> str | None:
+        def problem() -> Problem | None:
+            if self._draining:
+                return Problem(code=ProblemCode.DRAINING, message="draining")
             if not supplier_keys.current.keys:
-                return f"no supplier key is loaded from {config.keys_dir}"
+                text = f"no supplier key is loaded from {config.keys_dir}"
+                return Problem(code=ProblemCode.NO_KEYS, message=text)
             if follower.stale:
-                return "no new block for too long: check the chain nodes"
+                text = "no new block for too long: check the chain nodes"
+                return Problem(code=ProblemCode.NO_NEW_BLOCK, message=text)
             return None
+
+        def ready_problem() -> str | None:
+            found = problem()
+            return None if found is None else found.message
 
         probes = Probes(
             health=lambda: {
@@ -266,11 +320,13 @@ class Worker:
                     group.create_task(catalog.run()),
                     group.create_task(pulse.run()),
                     group.create_task(self._reload(reload)),
-                    group.create_task(self._report(supplier_keys, follower, publisher, pipeline, ready_problem)),
                     group.create_task(self._observe(publisher, follower, log, chain, catalog, pulse)),
                     group.create_task(self._follow_parent()),
                 ]
                 await follower.look()
+                self._report = functools.partial(
+                    self._serving_report, supplier_keys, follower, publisher, pipeline, problem
+                )
                 server = await loop.create_server(
                     lambda: Sniffer(http1, http2), config.host, config.port, reuse_port=True, backlog=1024
                 )
@@ -297,33 +353,28 @@ class Worker:
             await redis.aclose()
             log.close()
 
-    async def _report(
+    def _serving_report(
         self,
         keys: SupplierKeys,
         follower: HeightFollower,
         publisher: Publisher,
         pipeline: RelayPipeline,
-        ready_problem: Callable[[], str | None],
-    ) -> None:
-        """Tells the supervisor what this worker has loaded; it answers /status for all of them."""
-        while True:
-            loaded = {str(address) for address in keys.current.keys}
-            report = WorkerReport(
-                worker=self._number,
-                pid=os.getpid(),
-                keys=keys.current.digest if keys.current.keys else "",
-                addresses=sorted(loaded),
-                leaving=sorted((pipeline.in_flight.suppliers | publisher.owing) - loaded),
-                problem="draining" if self._draining else ready_problem() or "",
-                height=follower.height,
-                waiting=publisher.waiting,
-                recent=pipeline.recent.figures(),
-            )
-            try:
-                report.write(self._config.data_dir)
-            except OSError as error:
-                _LOG.warning("status: %s", error)
-            await asyncio.sleep(_REPORT_SECONDS)
+        problem: Callable[[], Problem | None],
+    ) -> WorkerReport:
+        """What this worker has loaded, and whose relays it may still record."""
+        loaded = {str(address) for address in keys.current.keys}
+        found = problem()
+        return WorkerReport(
+            worker=self._number,
+            pid=os.getpid(),
+            keys=keys.current.digest if keys.current.keys else "",
+            height=follower.height,
+            waiting=publisher.waiting,
+            problems=() if found is None else (found,),
+            addresses=sorted(loaded),
+            leaving=sorted((pipeline.in_flight.suppliers | publisher.owing) - loaded),
+            recent=pipeline.recent.figures(),
+        )
 
     async def _reload(self, reload: Callable[[], None]) -> None:
         while True:

@@ -1,0 +1,37 @@
+"""What relayers and miners answer at /report in common: why a pod is not ready, with a code that others decide by."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class ProblemCode(StrEnum):
+    """Why a pod is not ready. Texts may be reworded, codes stay."""
+
+    STARTING = "Starting"
+    DRAINING = "Draining"
+    REDIS_UNAVAILABLE = "RedisUnavailable"
+    CHAIN_UNAVAILABLE = "ChainUnavailable"
+    NO_NEW_BLOCK = "NoNewBlock"
+    NO_KEYS = "NoKeys"
+    WORKER_MISSING = "WorkerMissing"
+    WORKER_HUNG = "WorkerHung"
+
+
+class Problem(BaseModel):
+    """One reason, with its message for people. `code` is a ProblemCode, or one that this version does not know."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    code: str
+    message: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_text(cls, value: Any) -> Any:
+        """Pods of older versions report messages alone."""
+        return {"code": "", "message": value} if isinstance(value, str) else value
+
+    def __str__(self) -> str:
+        return self.message

@@ -1,0 +1,160 @@
+"""A Redis that fails over behind its address, one that loads its file, and one that is a replica."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from doors import Door
+from ledger.connection import await_safe_redis, connect, inspect, require_safe
+from ledger.errors import LedgerUnavailable, RedisTrouble
+from ledger.publisher import PublisherLimits
+from recording import KEYS, entries, publishing, record
+from servers import running_redis
+
+pytestmark = pytest.mark.redis
+
+
+@contextlib.asynccontextmanager
+async def clients(*urls):
+    made = [connect(url) for url in urls]
+    try:
+        yield made
+    finally:
+        for client in made:
+            await client.aclose()
+
+
+async def until(answer):
+    async with asyncio.timeout(20):
+        while not await answer():  # noqa: ASYNC110 - a server's state is asked for, it tells nobody
+            await asyncio.sleep(0.02)
+
+
+async def follow(follower, port):
+    """Returns once the follower has what its primary has."""
+    await follower.replicaof("127.0.0.1", port)
+
+    async def linked():
+        return (await follower.info("replication")).get("master_link_status") == "up"
+
+    await until(linked)
+
+
+@contextlib.asynccontextmanager
+async def a_failover():
+    """Two servers and a client that came through the door; `fail_over` makes the second the primary."""
+    with running_redis() as old, running_redis() as new:
+        async with Door(old.port) as door, clients(door.url, old.url, new.url) as (redis, first, second):
+            await follow(second, old.port)
+
+            async def fail_over():
+                await second.replicaof("NO", "ONE")
+                await first.replicaof("127.0.0.1", 1)  # it follows nobody: what it answers is old for ever
+                door.port = new.port
+
+            yield redis, second, fail_over, door, new
+
+
+async def test_after_a_failover_each_command_reaches_the_new_primary_at_its_first_try():
+    async with a_failover() as (redis, second, fail_over, door, new):
+        await asyncio.gather(*(redis.set(f"before-{n}", n) for n in range(8)))  # several connections
+        await fail_over()
+        assert await redis.set("command", 1)
+        assert await redis.eval("return redis.call('SET', KEYS[1], 'x')", 1, "script") == b"OK"
+        async with redis.pipeline(transaction=False) as pipe:
+            pipe.get("before-1")
+            pipe.incr("counted")
+            assert await pipe.execute() == [b"1", 1]
+        async with redis.pipeline(transaction=True) as pipe:
+            pipe.incr("counted")
+            assert await pipe.execute() == [2]
+        await second.set("only-new", "here")
+        found = await asyncio.gather(*(redis.get("only-new") for _ in range(16)))
+        assert found == [b"here"] * 16, "reads leave the former primary, too"
+        assert door.opened[new.port] <= 16
+
+
+@pytest.mark.parametrize("first", ["script", "pipeline", "transaction", "info"])
+async def test_whatever_comes_first_after_a_failover_finds_the_new_primary(first):
+    async with a_failover() as (redis, second, fail_over, _, _):
+        await redis.set("before", 1)
+        await fail_over()
+        if first == "script":
+            assert await redis.eval("return redis.call('INCR', KEYS[1])", 1, "n") == 1
+        elif first == "info":
+            assert (await inspect(redis)).history_id == (await inspect(second)).history_id
+        else:
+            async with redis.pipeline(transaction=first == "transaction") as pipe:
+                pipe.incr("n")
+                assert await pipe.execute() == [1]
+        assert await second.get("n") == (None if first == "info" else b"1"), "it was done once"
+
+
+async def test_relays_are_recorded_without_a_refusal_while_redis_fails_over(tmp_path):
+    async with a_failover() as (redis, second, fail_over, _, _), publishing(redis, tmp_path) as publisher:
+        await publisher.record(record(0))
+        await fail_over()
+        await publisher.record(record(1))
+        assert publisher.counters.failed == 0
+        await publisher.beat()
+        assert {b"relay 0", b"relay 1"} <= set(await entries(second))
+        assert publisher.owing == set()
+
+
+async def test_a_relay_waits_for_an_address_that_leads_to_a_replica_for_a_moment(tmp_path):
+    """The Service follows a fail-over later than the servers: until then the address is a replica's."""
+    with running_redis() as primary, running_redis() as replica:
+        async with Door(replica.port) as door, clients(door.url, replica.url) as (redis, follower):
+            await follow(follower, primary.port)
+            patient = PublisherLimits(linger_seconds=0, patience_seconds=20.0)
+            async with publishing(redis, tmp_path, patient) as publisher:
+                recording = asyncio.create_task(publisher.record(record(0)))
+
+                async def refused_on_new_connections():
+                    stats = await follower.info("commandstats")
+                    return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha")) >= 6
+
+                await until(refused_on_new_connections)
+                await follower.replicaof("NO", "ONE")
+                await recording
+            assert await entries(follower) == [b"relay 0"]
+            assert door.opened[replica.port] <= 8, "a replica is not connected to at every command"
+
+
+async def test_a_replica_is_named_waited_for_and_never_taken_for_a_safe_redis():
+    with running_redis() as primary, running_redis() as replica:
+        async with clients(replica.url) as (redis,):
+            await follow(redis, primary.port)
+            with pytest.raises(LedgerUnavailable, match=rf"replica \(role:slave\) of 127.0.0.1:{primary.port}") as told:
+                await require_safe(redis, replica.url)
+            assert told.value.trouble is RedisTrouble.REPLICA
+            waits = []
+            waiting = asyncio.create_task(await_safe_redis(redis, replica.url, asyncio.Event(), waits.append))
+
+            async def waited():
+                return bool(waits)
+
+            await until(waited)
+            assert not waiting.done()
+            await redis.replicaof("NO", "ONE")
+            await asyncio.wait_for(waiting, 10)
+
+
+async def test_a_redis_that_loads_its_file_is_waited_for_although_it_reports_no_append_only_file():
+    with running_redis() as server:
+        async with clients(server.url) as (plain,), plain.pipeline(transaction=False) as pipe:
+            for number in range(2000):
+                pipe.set(f"filler-{number}", "x")
+            await pipe.execute()
+        server.kill()
+        server.arguments = (*server.arguments, "--key-load-delay", "1000")
+        server.start()
+        async with clients(server.url) as (redis,):
+            waits = []
+            await asyncio.wait_for(await_safe_redis(redis, server.url, asyncio.Event(), waits.append), 60)
+            assert waits, "it was too fast to be seen loading"
+            assert {error.trouble for error in waits} <= {RedisTrouble.LOADING, RedisTrouble.UNREACHABLE}
+            assert any(error.trouble is RedisTrouble.LOADING for error in waits)
+            assert await redis.dbsize() == 2000
+            assert await redis.exists(KEYS.block) == 0

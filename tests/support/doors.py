@@ -1,0 +1,38 @@
+"""A TCP door whose target can change while connections that are open stay where they are, as behind a Service."""
+
+import asyncio
+import contextlib
+
+
+class Door:
+    """Forwards 127.0.0.1:<port of its own> to `port`; `opened` counts connections by target."""
+
+    def __init__(self, port):
+        self.port = port
+        self.opened = {}
+        self._tasks = set()
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        return self
+
+    async def _forward(self, reader, writer):
+        self._tasks.add(asyncio.current_task())
+        self.opened[self.port] = self.opened.get(self.port, 0) + 1
+        there, back = await asyncio.open_connection("127.0.0.1", self.port)
+
+        async def pipe(source, sink):
+            with contextlib.suppress(ConnectionError):
+                while data := await source.read(65536):
+                    sink.write(data)
+                    await sink.drain()
+            sink.close()
+
+        await asyncio.gather(pipe(reader, back), pipe(there, writer))
+
+    async def __aexit__(self, *_):
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

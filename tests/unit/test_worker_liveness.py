@@ -1,0 +1,148 @@
+"""When a relayer's worker that says nothing is shown, and when it is killed."""
+
+import asyncio
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pocket_api.report import Problem, ProblemCode
+from relayer.liveness import LOOK_SECONDS, REPORT_SECONDS, Patience, Silence, WorkerState, judge
+from relayer.reports import (
+    ReportWriter,
+    WorkerReport,
+    decode_report,
+    encode_report,
+    not_ready,
+    silent_problem,
+    summary,
+)
+
+PATIENCE = Patience.of(10.0)
+NO_KEYS = Problem(code=ProblemCode.NO_KEYS, message="no key")
+
+
+def watched(gaps, patience=PATIENCE, *, reported=True):
+    """States at the looks that come after each of these gaps, in seconds, since the last report."""
+    now, states = 100.0, []
+    silence = Silence(now)
+    if reported:
+        silence.heard()
+    for gap in gaps:
+        now += gap
+        states.append(judge(silence.look(now), patience, reported=silence.reported))
+    return states
+
+
+@given(st.floats(3.0, 600.0))
+def test_a_worker_is_hung_after_its_deadline_and_neither_sooner_nor_later(hung_seconds):
+    looks = watched([LOOK_SECONDS] * int(hung_seconds / LOOK_SECONDS + 2), Patience.of(hung_seconds))
+    first = looks.index(WorkerState.HUNG)
+    assert hung_seconds <= (first + 1) * LOOK_SECONDS < hung_seconds + 2 * LOOK_SECONDS
+    assert set(looks[first:]) == {WorkerState.HUNG}
+
+
+@given(st.floats(3.0, 600.0), st.floats(0.0, 2.0))
+def test_an_event_loop_that_stands_for_two_seconds_is_nobodys_concern(hung_seconds, lag):
+    silent = min(2.5, REPORT_SECONDS + lag) - 0.001
+    assert judge(silent, Patience.of(hung_seconds), reported=True) is WorkerState.RESPONDING
+
+
+def test_silence_is_shown_within_seconds_long_before_it_is_ended():
+    states = watched([LOOK_SECONDS] * 20)
+    assert states.index(WorkerState.SILENT) * LOOK_SECONDS <= 3.0
+    assert states.index(WorkerState.SILENT) < states.index(WorkerState.HUNG)
+
+
+@given(st.lists(st.floats(0.0, 100_000.0), max_size=8))
+def test_time_in_which_the_supervisor_itself_did_not_run_kills_no_worker(gaps):
+    """A suspended machine, a frozen pod: each gap counts as one look."""
+    assert WorkerState.HUNG not in watched(gaps)
+
+
+@given(st.lists(st.booleans(), max_size=200))
+def test_every_report_ends_the_silence(heard):
+    silence, now, silent = Silence(0.0), 0.0, 0.0
+    for report in heard:
+        now += LOOK_SECONDS
+        if report:
+            silence.heard()
+            silent = 0.0
+        silent += LOOK_SECONDS
+        assert silence.look(now) == pytest.approx(silent)
+
+
+def test_a_worker_that_has_not_reported_yet_has_two_minutes_to_start():
+    states = watched([LOOK_SECONDS] * 241, reported=False)
+    assert set(states[:239]) == {WorkerState.STARTING}
+    assert states[-1] is WorkerState.HUNG
+
+
+def report(number, *problems, **more):
+    return WorkerReport(number, 100 + number, "k", 5, 0, problems, addresses=["a"], **more)
+
+
+def test_a_report_survives_the_pipe_and_a_line_of_another_version_is_none():
+    row = report(1, NO_KEYS, leaving=["b"], recent={"served": 1.5})
+    assert decode_report(encode_report(row)) == row
+    for line in (b"", b"{}\n", b"nonsense\n", b'{"worker": "x"}\n'):
+        assert decode_report(line) is None
+
+
+def test_a_silent_worker_is_told_with_a_code_and_what_it_said_before_counts_no_more():
+    hung = {1: silent_problem(1, 101, 10)}
+    found = summary([report(0), report(1)], 2, hung)
+    assert [problem["code"] for problem in found["problems"]] == ["WorkerHung"]
+    assert "worker 1 (process 101)" in found["problems"][0]["message"]
+    assert (found["complete"], found["workers"], found["keys"]) == (False, 1, "")
+    assert found["leaving"] == ["a"], "it may go on recording once it runs again"
+
+
+def test_a_worker_that_starts_says_nothing_of_keys_and_of_relays_that_may_lie_in_its_log():
+    waits = Problem(code=ProblemCode.REDIS_UNAVAILABLE, message="waiting for Redis")
+    starts = WorkerReport(1, 101, "", 0, 0, (waits,), starting=True)
+    found = summary([report(0), starts], 2)
+    assert (found["complete"], found["keys"], found["leaving"]) == (False, "", ["a"])
+    assert found["problems"] == [{"code": "RedisUnavailable", "message": "waiting for Redis"}]
+
+
+@pytest.mark.parametrize(
+    ("reports", "silent", "codes"),
+    [
+        ([report(0), report(1)], (), []),
+        ([report(0)], (), []),  # the other one starts, and does not listen yet
+        ([report(0), report(1, NO_KEYS)], (), []),
+        ([report(0, NO_KEYS), report(1, NO_KEYS)], (), ["NoKeys"]),
+        ([], (), ["WorkerMissing"]),
+        ([report(0), report(1)], (1,), ["WorkerHung"]),
+    ],
+)
+def test_a_pod_is_ready_while_one_worker_serves_and_none_hangs(reports, silent, codes):
+    found = not_ready(reports, 2, {number: silent_problem(number, 1, 10) for number in silent})
+    assert [problem.code for problem in found] == codes
+
+
+async def test_reports_are_left_out_while_nobody_reads_and_nothing_blocks_or_grows():
+    read_end, write_end = os.pipe()
+    writer = ReportWriter(write_end)
+    await writer.open()
+    large = report(1, leaving=["x" * 50] * 2000)
+    for _ in range(50):
+        writer.write(large)
+        await asyncio.sleep(0)
+    assert writer._transport.get_write_buffer_size() <= len(encode_report(large))
+    os.close(read_end)  # the supervisor is gone
+    async with asyncio.timeout(5):
+        while not writer._transport.is_closing():
+            writer.write(large)
+            await asyncio.sleep(0)
+    writer.write(large)
+    writer.close()
+
+
+async def test_a_worker_that_nobody_supervises_reports_to_nobody():
+    writer = ReportWriter(None)
+    await writer.open()
+    writer.write(report(1))
+    writer.close()
