@@ -41,7 +41,7 @@ mutants: setup ## break the money path line by line; each break must be caught b
 	@$(PY) scripts/mutants.py
 
 failovers: setup ## explore two thousand failovers, each in another order of everything (SCHEDULES=<n>, FIRST_SEED=<n>)
-	@SCHEDULES=$${SCHEDULES:-2000} $(PY) -m pytest -q -s tests/interleaving -k no_schedule
+	@SCHEDULES=$${SCHEDULES:-2000} scripts/test failovers
 
 repeat: setup ## the tests RUNS times (100) in random orders, to find those that depend on it (FIRST, JOBS, TESTS)
 	@scripts/repeat

@@ -31,7 +31,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                     pytest.fail(message)
                 pytest.skip(message)
             folder, controllers = programs
-            found = stack.enter_context(started(folder, tmp_path_factory.mktemp("cluster"), controllers=controllers))
+            base = tmp_path_factory.getbasetemp()
+            place = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one for all workers of a run
+            (place / "cluster").mkdir(exist_ok=True)
+            found = stack.enter_context(started(folder, place / "cluster/state", controllers=controllers))
         found.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
         # `kubectl wait` ends with an error where a definition has no status at all yet.
         for plural in ("relayminers", "suppliers"):

@@ -8,7 +8,7 @@ import pytest
 
 from kube import ROOT, Cluster
 from nodes import WHY_NOT, node_cluster, render
-from trial import TRIAL, Trial, remove
+from trial import Trial, running
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,22 +38,27 @@ def installed(cluster: Cluster) -> Cluster:
     return cluster
 
 
-@pytest.fixture
-def windows() -> int:
-    """Blocks of the claim and of the proof window; a second each."""
-    return 8
+@pytest.fixture(scope="module")
+def lasting(installed: Cluster) -> Iterator[Trial]:
+    """A trial for all tests of a module; in the end every relay of all of them is paid.
+
+    A miner that is replaced needs some seconds on a busy machine; windows of eight seconds leave no room for that. On a
+    real chain a window lasts minutes.
+    """
+    with running(installed, windows=24) as found:
+        yield found
+        found.settled()
 
 
 @pytest.fixture
-def trial(installed: Cluster, windows: int) -> Iterator[Trial]:
-    """A fresh trial, removed afterwards."""
-    text = render(installed, TRIAL)
-    for window in ("claim", "proof"):
-        line = f"{window}_window_close_offset_blocks: "
-        assert line + "8" in text
-        text = text.replace(line + "8", f"{line}{windows}")
-    installed.kubectl("apply", "-f", "-", stdin=text)
-    found = Trial(installed, by_node=os.environ.get("TEST_CLUSTER") == "existing")
-    found.ready()
-    yield found
-    remove(found)
+def trial(lasting: Trial, request: pytest.FixtureRequest) -> Trial:
+    """The trial of the module with a RelayMiner as in the samples."""
+    lasting.restore(request.node.name)
+    return lasting
+
+
+@pytest.fixture
+def fresh(installed: Cluster) -> Iterator[Trial]:
+    """A trial for one test."""
+    with running(installed, windows=8) as found:
+        yield found

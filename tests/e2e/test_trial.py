@@ -10,15 +10,8 @@ from collections import Counter
 
 import pytest
 
-from kube import ROOT
-from nodes import await_that, render
+from nodes import await_that
 from trial import NAMESPACE, key_in_the_samples, secrets_of_the_samples
-
-UPOKT_PER_RELAY = 84  # what reaches the supplier: 0.7 of 120
-
-# A miner that is replaced needs some seconds on a busy machine; windows of eight seconds leave no room for that. On a
-# real chain a window lasts minutes.
-PATIENT = pytest.mark.parametrize("windows", [24])
 
 
 @contextlib.asynccontextmanager
@@ -33,15 +26,14 @@ async def flowing(traffic, per_second: float = 40):
             stop.set()
 
 
-async def on(work, *arguments):
-    return await asyncio.to_thread(work, *arguments)
+on = asyncio.to_thread
 
 
 async def test_relays_served_through_the_service_are_claimed_proven_and_paid_to_the_upokt(trial, capsys):
     traffic = trial.traffic()
     await traffic.send(60)
     assert not traffic.failures
-    await on(trial.settled, 60 * UPOKT_PER_RELAY)
+    await on(trial.settled)
     for supplier in (await on(trial.get, "suppliers"))["items"]:
         assert supplier["status"]["last"]["settlement"], supplier["metadata"]["name"]
 
@@ -64,7 +56,7 @@ async def test_a_key_is_removed_added_and_sealed_anew_while_everything_runs(tria
     await on(kubectl, "-n", NAMESPACE, "delete", "supplier", "carol", "--wait=false")
     await on(await_that, lambda: not served(), 20, "carol refused")
     refused = time.monotonic() - begun
-    await on(await_that, lambda: "carol" not in kubectl("-n", NAMESPACE, "get", "sup").stdout, 90, "carol drained")
+    await on(await_that, lambda: "carol" not in kubectl("-n", NAMESPACE, "get", "sup").stdout, 150, "carol drained")
     await on(kubectl, "-n", NAMESPACE, "delete", "secret", "pocket-sealing")
     public = (await on(trial.get, "configmap", "pocket-operator-sealing-public", "pocket-system"))["data"]["public-key"]
     sealed = await on(
@@ -94,15 +86,8 @@ async def test_a_key_is_removed_added_and_sealed_anew_while_everything_runs(tria
         await on(await_that, lambda: not trial.get("supplier", "carol")["status"].get("resealed"), 30, "taken")
         await on(trial.ready)
     assert {p["metadata"]["uid"] for p in [*trial.pods("relayer"), *trial.pods("miner")]} == pods
-    await on(trial.settled, trial_total(trial, traffic))
 
 
-def trial_total(trial, traffic) -> int:
-    """A deleted and recreated Supplier keeps what the audit says it earned."""
-    return sum(traffic.acknowledged.values()) * UPOKT_PER_RELAY
-
-
-@PATIENT
 @pytest.mark.parametrize("operator", ["lives", "is killed in the middle"])
 async def test_a_rolling_update_under_load_fails_no_relay_and_loses_none(trial, capsys, operator):
     kubectl = trial.cluster.kubectl
@@ -112,8 +97,8 @@ async def test_a_rolling_update_under_load_fails_no_relay_and_loses_none(trial, 
     old = {p["metadata"]["uid"] for p in trial.pods("relayer")}
     traffic = trial.traffic()
     async with flowing(traffic):
-        await on(lambda: kubectl(
-            "-n", NAMESPACE, "annotate", "relayminer/trial", "pocket.network/restarted-at=1"))  # fmt: skip
+        restarted = f"pocket.network/restarted-at={operator.replace(' ', '-')}"
+        await on(lambda: kubectl("-n", NAMESPACE, "annotate", "relayminer/trial", "--overwrite", restarted))
         if operator == "is killed in the middle":
             await on(
                 await_that, lambda: {p["metadata"]["uid"] for p in trial.pods("relayer")} - old, 60, "a new relayer"
@@ -130,10 +115,8 @@ async def test_a_rolling_update_under_load_fails_no_relay_and_loses_none(trial, 
         sys.stdout.write(
             f"\nrolling update, the operator {operator}: {traffic.acknowledged.total()} relays, 0 failed\n"
         )
-    await on(trial.settled, traffic.acknowledged.total() * UPOKT_PER_RELAY)
 
 
-@PATIENT
 async def test_a_canary_stops_a_bad_image_and_lets_a_good_revision_follow_under_load(trial, capsys):
     kubectl = trial.cluster.kubectl
 
@@ -170,10 +153,8 @@ async def test_a_canary_stops_a_bad_image_and_lets_a_good_revision_follow_under_
     assert not traffic.failures, traffic.failures
     with capsys.disabled():
         sys.stdout.write(f"\ncanary watched for 6 s: rolled out after {taken:.0f} s under load, 0 relays failed\n")
-    await on(trial.settled, traffic.acknowledged.total() * UPOKT_PER_RELAY)
 
 
-@PATIENT
 async def test_a_killed_miner_pod_costs_nothing(trial):
     traffic = trial.traffic()
     async with flowing(traffic, 20):
@@ -183,7 +164,6 @@ async def test_a_killed_miner_pod_costs_nothing(trial):
                 "-n", NAMESPACE, "delete", "pod", "trial-miner-0", "--grace-period=0", "--force"))  # fmt: skip
             await on(trial.ready)
     assert not traffic.failures, traffic.failures
-    await on(trial.settled, traffic.acknowledged.total() * UPOKT_PER_RELAY)
 
 
 async def test_a_killed_operator_and_its_upgrade_leave_the_pods_alone(trial, capsys):
@@ -206,7 +186,6 @@ async def test_a_killed_operator_and_its_upgrade_leave_the_pods_alone(trial, cap
     assert {p["metadata"]["uid"] for p in [*trial.pods("relayer"), *trial.pods("miner")]} == pods
 
 
-@PATIENT
 async def test_a_drained_node_loses_nothing(trial):
     if len(trial.get("nodes")["items"]) < 2:
         pytest.skip("one node only")
@@ -235,13 +214,12 @@ async def test_a_drained_node_loses_nothing(trial):
     finally:
         await on(lambda: kubectl("uncordon", node))
     assert not traffic.failures, traffic.failures
-    await on(trial.settled, traffic.acknowledged.total() * UPOKT_PER_RELAY)
 
 
 async def test_a_miners_pod_tells_what_became_of_the_relays(trial):
     traffic = trial.traffic()
     await traffic.send(10)
-    await on(trial.settled, traffic.acknowledged.total() * UPOKT_PER_RELAY)
+    await on(await_that, trial.earned, 180, "anything settled")
 
     def ask(*arguments: str) -> str:
         return trial.cluster.kubectl(
@@ -300,54 +278,6 @@ async def test_no_output_of_the_cluster_shows_a_key(trial):
     assert not [key for key in secrets if key in shown]
 
 
-async def test_deleting_everything_in_the_middle_of_sessions_still_pays_every_relay(trial):
-    """RelayMiner, Suppliers and Secrets pruned at once, as Argo CD does: miners stay until all is settled.
-
-    The namespace cannot go before.
-    """
-    traffic = trial.traffic()
-    await traffic.send(30)
-    assert not traffic.failures
-    kubectl = trial.cluster.kubectl
-    await on(kubectl, "annotate", "namespace", NAMESPACE, "pocket.network/force-delete-")
-
-    def deletion() -> subprocess.CompletedProcess[str]:
-        return kubectl("delete", "namespace", NAMESPACE, "--dry-run=server", check=False)
-
-    held = "1 RelayMiner and 3 Suppliers whose sessions may not be settled"
-    await on(await_that, lambda: held in deletion().stderr, 10, "the namespace held")
-    await on(lambda: kubectl("-n", NAMESPACE, "delete", "relayminer,suppliers", "--all", "--wait=false"))
-    await on(lambda: kubectl("-n", NAMESPACE, "delete", "secret", "alice-key", "bob-key", "pocket-sealing"))
-    await on(await_that, lambda: not trial.pods("relayer"), 60, "relayers gone")
-    before = {p["metadata"]["name"] for p in trial.pods("miner")}
-    assert before == {"trial-miner-0"}
-    log = await on(lambda: subprocess.run(
-        [trial.cluster.kubectl_path, "--kubeconfig", str(trial.cluster.kubeconfig), "-n", NAMESPACE, "logs", "-f",
-         "trial-miner-0"], capture_output=True, text=True, timeout=150, check=False).stdout)  # fmt: skip
-    await on(
-        await_that, lambda: not trial.get("relayminer")["items"] and not trial.get("suppliers")["items"], 60, "gone"
-    )
-    await on(await_that, lambda: not trial.pods("miner"), 60, "miners gone")
-    rows = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    settled = [row for row in rows if row["message"] == "session settled"]
-    assert len({row["supplier"] for row in settled}) == 3, [row["message"] for row in rows][-20:]
-    assert not [row for row in rows if row["message"].startswith("session ") and row["message"] != "session settled"]
-    await on(await_that, lambda: deletion().returncode == 0, 10, "the namespace let go")
-
-
-def test_uninstalling_leaves_nothing(installed):
-    """CRDs, roles, namespace and all; installed anew, it works as before."""
-    kubectl = installed.kubectl
-    kubectl("delete", "-f", "-", "--ignore-not-found", stdin=render(installed, ROOT / "manifests"))
-    policies = "validatingadmissionpolicy,validatingadmissionpolicybinding"
-    left = kubectl("get", f"crd,clusterrole,clusterrolebinding,namespace,{policies}", "-o", "name").stdout
-    assert "pocket" not in left
-    again = render(installed, ROOT / "manifests")
-    kubectl("apply", "--server-side", "-f", "-", stdin=again)
-    kubectl("-n", "pocket-system", "rollout", "status", "deployment/pocket-operator", "--timeout=90s")
-
-
-@PATIENT
 async def test_miners_share_suppliers_and_one_takes_over_from_another_in_time_and_loses_nothing(trial, capsys):
     """Two miners share the shards; one is killed together with what it holds; the other one finishes its sessions."""
     kubectl = trial.cluster.kubectl
@@ -381,4 +311,3 @@ async def test_miners_share_suppliers_and_one_takes_over_from_another_in_time_an
     with capsys.disabled():
         sys.stdout.write(f"\nminer killed: the other one has its shards after {taken:.1f} s (at most 20)\n")
     assert taken <= 20
-    await on(trial.settled, traffic.acknowledged.total() * UPOKT_PER_RELAY)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -96,24 +97,41 @@ def assets() -> tuple[Path, bool] | None:
 
 @contextlib.contextmanager
 def started(folder: Path, state: Path, *, controllers: bool) -> Iterator[Cluster]:
-    """Starts etcd, API server and controllers on free ports; nothing is left behind."""
+    """Etcd, API server and controllers on free ports, one for all processes that name this `state`.
+
+    The first starts them, the last stops them; nothing is left behind.
+    """
     environment = {**os.environ, "STATE": str(state), "BIN": str(folder), "CONTROLLERS": "1" if controllers else "0"}
-    policy = state / "audit-policy.yaml"
-    policy.write_text(AUDIT_POLICY)
-    environment["AUDIT_POLICY"] = str(policy)
     environment.pop("KUBECONFIG", None)
+    policy = environment["AUDIT_POLICY"] = str(state.with_name("audit-policy.yaml"))
+    users = state.with_name("users")
     try:
-        subprocess.run(
-            [SCRIPTS / "start-control-plane.sh"],
-            env=environment,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=150,
-        )
+        with _counted(users, 1) as first:
+            if first:
+                Path(policy).write_text(AUDIT_POLICY)
+                _script("start-control-plane.sh", environment, check=True)
         yield Cluster(state / "kubeconfig", str(folder / "kubectl"), "controllers" if controllers else "api")
     finally:
-        subprocess.run([SCRIPTS / "stop-all.sh"], env=environment, check=False, capture_output=True, timeout=60)
+        with _counted(users, -1) as last:
+            if last:
+                _script("stop-all.sh", environment, check=False)
+
+
+def _script(name: str, environment: dict[str, str], *, check: bool) -> None:
+    subprocess.run([SCRIPTS / name], env=environment, check=check, capture_output=True, text=True, timeout=150)
+
+
+@contextlib.contextmanager
+def _counted(file: Path, change: int) -> Iterator[bool]:
+    """Holds the file's lock while the number in it changes; whether it was, or is now, nobody."""
+    with file.open("a+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.seek(0)
+        before = int(held.read() or 0)
+        held.truncate(0)
+        held.write(str(before + change))
+        held.flush()
+        yield min(before, before + change) == 0
 
 
 def fetch(url: str) -> Any:

@@ -1,15 +1,18 @@
 """The trial of manifests/samples/trial in a cluster, as tests look at it."""
 
+import contextlib
 import json
+import os
 import socket
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
 from kube import ROOT, Cluster
-from nodes import await_that
+from nodes import await_that, render
 from pocket_api.manifests import load_manifests
 from pocket_operator.sealing import SECRET_OF_NAMESPACE, Controller
 from relayctl.embedded import key_of
@@ -19,6 +22,7 @@ from traffic import Traffic
 
 TRIAL = ROOT / "manifests/samples/trial"
 NAMESPACE = "pocket-trial"
+UPOKT_PER_RELAY = 84  # what reaches the supplier: 0.7 of 120
 
 
 def secrets_of_the_samples() -> set[str]:
@@ -46,6 +50,9 @@ class Trial:
 
     cluster: Cluster
     by_node: bool = False
+    spec: dict = field(default_factory=dict)
+    traffics: list[tuple[str, Traffic]] = field(default_factory=list)
+    test: str = ""
 
     def get(self, kind: str, name: str = "", namespace: str = NAMESPACE) -> dict:
         arguments = ["-n", namespace, "get", kind, "-o", "json"]
@@ -69,11 +76,24 @@ class Trial:
 
             def all_ready(kind=kind):
                 rows = self.get(kind)["items"]
+                if any(r.get("status", {}).get("observedGeneration") != r["metadata"]["generation"] for r in rows):
+                    return False
                 ready = [c["status"] for r in rows for c in r.get("status", {}).get("conditions", ())
                          if c["type"] == "Ready"]  # fmt: skip
                 return rows and len(ready) == len(rows) and set(ready) == {"True"}
 
             await_that(all_ready, seconds, f"all {kind} ready")
+
+    def restore(self, test: str) -> None:
+        """The RelayMiner as it was at first, for the next test of this trial."""
+        self.test = test
+        if self.spec and self.get("relayminer", "trial")["spec"] != self.spec:
+            patch = json.dumps([{"op": "replace", "path": "/spec", "value": self.spec}])
+            self.cluster.kubectl("-n", NAMESPACE, "patch", "relayminer/trial", "--type=json", "-p", patch)
+        self.ready()
+        await_that(lambda: [len(self.pods(c)) for c in ("relayer", "miner")] == [1, 1], 90, "a relayer and a miner")
+        self.ready()
+        self.spec = self.get("relayminer", "trial")["spec"]
 
     def place(self, service: str) -> dict[int, str]:
         """Host and port where this machine reaches each port of a Service, through the balancer."""
@@ -97,10 +117,12 @@ class Trial:
     def traffic(self) -> Traffic:
         gateway = yaml.safe_load((TRIAL / "gateway.yaml").read_text())
         chain, relayers = self.place("localnet"), self.place("trial-relayer")
-        return Traffic(
+        found = Traffic(
             f"http://{relayers[80]}", NodeAddress.parse(f"grpc://{chain[9090]}", f"http://{chain[26657]}"),
             PrivateKey.from_hex(gateway["key"]), gateway["applications"]["eth"],
         )  # fmt: skip
+        self.traffics.append((self.test, found))
+        return found
 
     def earned(self) -> int:
         return sum(row["status"].get("earnedUpokt", 0) for row in self.get("suppliers")["items"])
@@ -116,14 +138,34 @@ class Trial:
         shown = kubectl("-n", NAMESPACE, "get", "pods,suppliers", "-o", "wide", check=False).stdout
         return "\n".join([shown, *(f"{name}:\n{log}" for name, log in zip(names, logs, strict=True))])
 
-    def settled(self, expected_upokt: int, seconds: float = 180) -> None:
-        """Waits until the suppliers earned at least this, and insists that it is exactly this."""
+    def settled(self, seconds: float = 180) -> None:
+        """Waits until the suppliers earned what all traffic so far is worth, and insists that it is exactly this."""
+        expected = sum(traffic.acknowledged.total() for _, traffic in self.traffics) * UPOKT_PER_RELAY
         try:
-            await_that(lambda: self.earned() >= expected_upokt, seconds, f"{expected_upokt} upokt earned")
+            await_that(lambda: self.earned() >= expected, seconds, f"{expected} upokt earned")
+            assert self.earned() == expected
+            assert not self.lost()
         except AssertionError as error:
-            raise AssertionError(f"{error}: {self.earned()} earned, lost: {self.lost()}\n{self.miners()}") from None
-        assert self.earned() == expected_upokt
-        assert not self.lost()
+            relays = ", ".join(f"{traffic.acknowledged.total()} in {test}" for test, traffic in self.traffics)
+            told = f"{self.earned()} earned of {expected}, lost: {self.lost()}, relays: {relays}"
+            raise AssertionError(f"{error}: {told}\n{self.miners()}") from None
+
+
+@contextlib.contextmanager
+def running(installed: Cluster, windows: int) -> Iterator[Trial]:
+    """A trial with claim and proof windows of so many blocks, a second each; it is removed afterwards."""
+    text = render(installed, TRIAL)
+    for window in ("claim", "proof"):
+        line = f"{window}_window_close_offset_blocks: "
+        assert line + "8" in text
+        text = text.replace(line + "8", f"{line}{windows}")
+    installed.kubectl("apply", "-f", "-", stdin=text)
+    found = Trial(installed, by_node=os.environ.get("TEST_CLUSTER") == "existing")
+    try:
+        found.ready()
+        yield found
+    finally:
+        remove(found)
 
 
 def _open(host: str, port: int) -> bool:
