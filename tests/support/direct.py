@@ -9,8 +9,8 @@ from localnet.chain import Chain
 from localnet.grpc_service import Abort, answer
 from shannon.chain.answers import check_answer
 from shannon.chain.client import ChainClient, NodeAnswer
-from shannon.chain.failures import classify_rpc, error_from_status, error_of
 from shannon.chain.end_events import Wanted
+from shannon.chain.failures import classify_rpc, error_from_status, error_of
 from shannon.chain.model import Block, Event
 from shannon.claims.requirement import Claim
 from shannon.errors import ChainError, ChainUnavailable, DecodingError

@@ -143,8 +143,9 @@ async def test_node_information_and_a_block(client):
 
 
 async def test_an_unknown_method_is_unsupported(client):
+    request, kind = application_pb.QueryParamsRequest(), application_pb.Params
     with pytest.raises(Unsupported):
-        await client._call("/pocket.proof.Query/NoSuchMethod", application_pb.QueryParamsRequest(), application_pb.Params)
+        await client._call("/pocket.proof.Query/NoSuchMethod", request, kind)
 
 
 async def test_broadcast_answers_are_results_not_errors(client):
