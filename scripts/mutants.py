@@ -197,7 +197,7 @@ MUTANTS = [
     Mutant(f"{MINER}/stages.py", "if facts.requirement is ProofRequirement.NOT_REQUIRED:", "if False:",
            f"{STAGES}::test_no_proof_is_sent_without_an_own_claim_on_chain_or_without_need"),
     Mutant(f"{MINER}/stages.py", "if facts.claim is ClaimState.FOREIGN:", "if False:",
-           f"{STAGES}::test_a_foreign_claim_is_lost_but_concluded_only_at_settlement"),
+           f"{STAGES}::test_a_claim_of_which_nobody_knows_is_proven_and_one_that_is_not_there_is_not"),
     Mutant(f"{MINER}/claims.py", "last_ids = await self.store.close(",
            "last_ids = (lambda x: dict.fromkeys(x, '0-0'))(",
            f"{PATH}::test_relays_after_the_seal_are_refused"),

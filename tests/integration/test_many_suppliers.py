@@ -56,7 +56,7 @@ async def test_redis_killed_ten_times_costs_no_window_and_heights_only_grow(tmp_
                     refused += 1
                 server.start()
                 alice.localnet.step()
-                for _ in range(3):  # connections of the old life fail once each
+                for _ in range(8):  # connections of the old life fail once each
                     with contextlib.suppress(RedisError, OSError):
                         await publisher.publish(await alice.comet.block())
                         await follower.look()

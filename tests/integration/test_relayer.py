@@ -113,8 +113,12 @@ REFUSED = {
     "absurd heights": (
         lambda r: replace(r.request(), header=replace(r.header(), session_end_block_height=10**9)), 400,
     ),
-    "forged start": (
-        lambda r: r.request(header=replace(r.header(), session_start_block_height=2)), 403,
+    "forged end": (
+        lambda r: r.request(header=replace(r.header(), session_end_block_height=9)), 403,
+    ),
+    # No node has committed that block yet, so nobody can say that there is no such session.
+    "start that is still to come": (
+        lambda r: r.request(header=replace(r.header(), session_start_block_height=2)), 503,
     ),
     "forged session id": (lambda r: r.request(header=replace(r.header(), session_id="0" * 64)), 403),
     "unknown application": (

@@ -1,6 +1,5 @@
 """The chain client on a localnet in the same process: the node's own bytes, without sockets."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from google.protobuf.message import Message
@@ -28,11 +27,9 @@ class DirectChain(ChainClient):
     def __init__(self, chain: Chain, gate: Callable[[str], Awaitable[None]] = _at_once) -> None:
         self._chain = chain
         self._gate = gate
-        self._asking = asyncio.Lock()  # an actor stands at one gate at a time, however much it asks at once
 
     async def _call_raw(self, method: str, request: Message, height: int = 0) -> bytes:
-        async with self._asking:
-            await self._gate(method.rsplit("/", 1)[-1])
+        await self._gate(method.rsplit("/", 1)[-1])
         try:
             return answer(self._chain, method, request.SerializeToString(), str(height))[0]
         except Abort as abort:

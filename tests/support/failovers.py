@@ -7,6 +7,7 @@ In every sixth life the relayer is frozen with its first relay; in every sixth o
 seal; in every sixth Redis is lost late.
 """
 
+import asyncio
 import functools
 import shutil
 import tempfile
@@ -72,7 +73,14 @@ class Watched(DirectChain):
     """Notes the root of every claim that anybody tries to send."""
 
     def __init__(self, life: "Life", gate) -> None:
-        super().__init__(life.chain, gate)
+        asking = asyncio.Lock()
+
+        async def one_at_a_time(what: str) -> None:
+            """An actor stands at one gate at a time, however much it asks at once."""
+            async with asking:
+                await gate(what)
+
+        super().__init__(life.chain, one_at_a_time)
         self._life = life
 
     async def broadcast(self, raw):

@@ -128,6 +128,18 @@ CASES = {
             'pocket_miner_redis_memory_bytes{what="max"}': "0x60",
         },
     ),
+    "PocketMinerVolumeFilling": (
+        {
+            'pocket_miner_volume_bytes{pod="a",what="total"}': "100x60",
+            'pocket_miner_volume_bytes{pod="a",what="free"}': "9x60",
+            'pocket_miner_volume_bytes{pod="a",what="reserved"}': "5x60",
+        },
+        {
+            'pocket_miner_volume_bytes{pod="a",what="total"}': "100x60",
+            'pocket_miner_volume_bytes{pod="a",what="free"}': "50x60",
+            'pocket_miner_volume_bytes{pod="a",what="reserved"}': "5x60",
+        },
+    ),
     "PocketMinerStepsFail": (
         {'pocket_miner_errors_total{step="seal"}': "0+12x60"},
         {'pocket_miner_errors_total{step="seal"}': "0+1x60"},

@@ -16,6 +16,7 @@ from miner.beside import kept_up
 from miner.board import BlockBoard
 from miner.damage import VolumeDamaged
 from miner.fleet import Fleet
+from miner.proof_params import ProofParamsByHeight
 from miner.report import Reports
 from miner.running import LAST_SECONDS, Running
 from miner.suppliers import Suppliers
@@ -30,7 +31,7 @@ def block(height):
 
 
 class Chained:
-    async def proof_params(self):
+    async def proof_params(self, height=0):
         return ProofParams()
 
 
@@ -60,7 +61,7 @@ class Supplier:
 
 def running(supplier, board, gate=None, fenced=lambda *_: None):
     gates = (gate or asyncio.Semaphore(32), asyncio.Semaphore(32))
-    return Running(supplier, Chained(), board, *gates, 30.0, fenced, random.Random(1))
+    return Running(supplier, ProofParamsByHeight(Chained()), board, *gates, 30.0, fenced, random.Random(1))
 
 
 async def until(check):

@@ -108,6 +108,13 @@ ALERTS = (
         "Redis is nearly full: relayers will refuse relays rather than lose them",
     ),
     Alert(
+        "PocketMinerVolumeFilling",
+        'min by (pod) (pocket_miner_volume_bytes{{{pods},what="free"}} / ignoring(what) '
+        'pocket_miner_volume_bytes{{{pods},what="total"}}) < 0.1 or '
+        'min by (pod) (pocket_miner_volume_bytes{{{pods},what="reserved"}}) < 1', 5, "critical",
+        "The volume of a miner is filling up: when it is full, relays wait in Redis and are claimed late or not at all",
+    ),
+    Alert(
         "PocketMinerStepsFail", 'sum by (step) (rate(pocket_miner_errors_total{{{pods}}}[10m])) > 0.1', 10, "warning",
         "A step of the miner fails again and again",
     ),

@@ -90,6 +90,7 @@ class ShardKeeper:
         self._looking = asyncio.Lock()
         self._look: Mapping[str, Stored] = {}
         self._look_begun = float("-inf")
+        self._read_at = float("-inf")
         self.writes = 0
 
     # What others ask.
@@ -98,6 +99,11 @@ class ShardKeeper:
     def held(self) -> Mapping[int, int]:
         """Shard → epoch of the shards that this member acts on, oldest first."""
         return self._held
+
+    @property
+    def informed(self) -> bool:
+        """Whether the Leases were read so lately that what they say of owners still holds."""
+        return self._clock() - self._read_at < self._timing.lease
 
     @property
     def leads(self) -> bool:
@@ -198,7 +204,7 @@ class ShardKeeper:
 
     async def _read(self) -> None:
         self._stored = await self._store.read()
-        now = self._clock()
+        now = self._read_at = self._clock()
         for name in {*self._stored, *self._names.shards, self._names.leader, *self._views}:
             found = self._stored.get(name)
             record, version = (found.record, found.version) if found else (None, None)

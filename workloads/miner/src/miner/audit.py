@@ -113,6 +113,15 @@ class Audit:
                 _LOG.error("a seal on the volume is damaged and left out", extra={"fields": fields})
         return found
 
+    def suppliers_with_open_seals(self) -> set[str]:
+        """Return the suppliers of sealed sessions without outcome."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT DISTINCT supplier FROM seal WHERE NOT EXISTS "
+                "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id)"
+            ).fetchall()
+        return {str(supplier) for (supplier,) in rows}
+
     def all_seals(self) -> list[tuple[str, int, Seal, str]]:
         """(supplier, session end, seal, signed transaction) of every session without outcome."""
         with self._lock:

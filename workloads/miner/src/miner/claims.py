@@ -18,6 +18,7 @@ from miner.audit import Audit
 from miner.damage import damage_of
 from miner.fees import FeeBook
 from miner.mirror import Mirror
+from miner.reserve import VolumeFull
 from miner.sender import Prepared, Sender, SendError, in_packs
 from miner.sessions import Skip, TrackedSession
 from miner.submission import Attempts, Resend, Submission, highest_gas_factor, resend
@@ -167,7 +168,7 @@ class ClaimDesk:
             while behind():
                 if not await self.tailer.tail_once():
                     break
-        except sqlite3.Error as error:
+        except (sqlite3.Error, VolumeFull) as error:
             if to_the_end or damage_of(error) is not None:
                 raise
             _LOG.error("sealing what the volume took of a session: %s. Free up space on the miner's volume.", error)

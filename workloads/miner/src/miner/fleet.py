@@ -50,7 +50,7 @@ class Fleet:
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._tail_gate = asyncio.Semaphore(_TAILED_AT_ONCE)
         self._chance = random.Random()  # noqa: S311 - jitter
-        self._params = ProofParamsByHeight(suppliers.chain)
+        self.params = ProofParamsByHeight(suppliers.chain)
         self._epochs: dict[int, int] = {}
         self._running: dict[str, Running] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -181,7 +181,7 @@ class Fleet:
     def _start(self, address: str, epoch: int) -> None:
         supplier = self._suppliers.miner(address, epoch, lambda: self._confirm(address, epoch))
         running = Running(
-            supplier, self._params, self._board, self._gate, self._tail_gate, self._block_seconds,
+            supplier, self.params, self._board, self._gate, self._tail_gate, self._block_seconds,
             self._fenced, self._chance,
         )  # fmt: skip
         self._running[address] = running

@@ -8,7 +8,7 @@ import platform
 import signal
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from miner.ownership import peer_urls, shard_keeper
 from miner.readiness import Phase, Readiness
 from miner.redis_watch import RedisWatch
 from miner.report import Reports
+from miner.sealed_work import SealedWork
 from miner.settlements import Settlements
 from miner.stages import Stage
 from miner.suppliers import Suppliers
@@ -65,6 +66,7 @@ _BROKEN_SECONDS = 30.0
 _REFRESH_SECONDS = 30.0
 _SHOWN_OUTCOMES = 1000
 _RETENTION_SECONDS = 600.0
+_VOLUME_SECONDS = 5.0
 _DAY_SECONDS = 86_400.0
 _REFRESH_PAUSE_SECONDS = 1.0
 _SLOW = 1.5
@@ -83,6 +85,18 @@ class _Parts:
     redis_watch: RedisWatch
     suppliers: Suppliers
     fleet: Fleet
+
+
+@contextlib.asynccontextmanager
+async def _running(loops: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run loops while the context is open."""
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Miner:
@@ -113,9 +127,10 @@ class Miner:
             self._volume = await stack.enter_async_context(opened(self._config.data_dir))
             self._parts = parts = await self._assemble(stack, self._volume)
             self._first_keys(parts.suppliers)
-            await self._await_dependencies(parts)
-            if not self._stop.is_set():
-                await self._mine(parts)
+            async with _running(self._without_redis(parts)):
+                await self._await_dependencies(parts)
+                if not self._stop.is_set():
+                    await self._mine(parts)
 
     async def _serve(self, stack: contextlib.AsyncExitStack) -> None:
         """Serve the admin port, and the debug port where it is configured, until the stack is closed."""
@@ -151,7 +166,7 @@ class Miner:
             config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.settled,
             Reports(volume.audit), peers.Peers(http, lambda: peer_urls(config, fleet.keeper)), Endpoints(time.time),
             volume.dead_letters, watch.server_milliseconds,
-            lambda: self._board.height,
+            lambda: self._board.height, lambda: volume.reserve.full,
         )  # fmt: skip
         fleet = Fleet(suppliers, self._board, config.chain.block_seconds)
         fleet.keeper = await stack.enter_async_context(shard_keeper(config, volume.member, redis, keys, fleet))
@@ -185,11 +200,20 @@ class Miner:
             for task in tasks:
                 task.cancel()
 
+    def _without_redis(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
+        """Loops that need neither Redis nor a Lease, and wait for none of them."""
+        fleet = parts.fleet
+        feed = self._feed(parts.comet, BlockPublisher(parts.redis, parts.keys), fleet)
+        sealed = SealedWork(
+            parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
+            lambda: fleet.keeper.informed, lambda: fleet.running,
+        )  # fmt: skip
+        return [kept_up("block feed", feed.run), kept_up("sealed sessions", sealed.run)]
+
     def _loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
         """Loops that mining needs."""
         fleet = parts.fleet
         return [
-            self._feed(parts.comet, BlockPublisher(parts.redis, parts.keys), fleet).run(),
             parts.settlements.run(),
             self._watch_redis(parts.redis_watch, fleet),
             self._end_of_damage(fleet),
@@ -207,6 +231,7 @@ class Miner:
             "looking at stakes": lambda: self._look_at_stakes(parts.suppliers, parts.fleet),
             "looking at endpoints": lambda: self._look_at_endpoints(parts.suppliers, parts.fleet),
             "figures": lambda: self._observe(parts.chain, parts.fleet, pulse),
+            "volume": lambda: self._watch_volume(self._volume),
             "retention": lambda: self._retain(parts.suppliers.audit, parts.suppliers.reports),
             "cache news": CacheFollower(parts.redis, parts.keys, parts.chain).run,
             "cache refresh": lambda: self._refresh(refresher, parts.fleet),
@@ -315,6 +340,18 @@ class Miner:
             metrics.LEASE_WRITES.inc(fleet.keeper.writes - written)
             written = fleet.keeper.writes
 
+    async def _watch_volume(self, volume: Volume | None) -> None:
+        """Measure the volume; tell long before it is full, and keep what is left for seals and books."""
+        while volume is not None:
+            space = await asyncio.to_thread(volume.reserve.look)
+            if space is not None:
+                for kind, size in (("total", space.total), ("free", space.free), ("reserved", space.reserved)):
+                    metrics.VOLUME.labels(kind).set(size)
+                if space.problem and space.problem != self._readiness.volume:
+                    _LOG.warning("%s", space.problem)
+                self._readiness.volume = space.problem
+            await asyncio.sleep(_VOLUME_SECONDS)
+
     async def _retain(self, audit: Audit, reports: Reports) -> None:
         """Forgets what is older than the policy says."""
         days = self._config.retention_days
@@ -355,7 +392,7 @@ class Miner:
     def _report(self) -> Mapping[str, Any]:
         told = {
             "component": "miner", "role": self._role(), "height": self._board.height, "chain": self._notes.rows(),
-            "phase": self._readiness.phase, "redis": self._readiness.redis,
+            "phase": self._readiness.phase, "redis": self._readiness.redis, "volume": self._readiness.volume,
             "problems": [problem.model_dump() for problem in self._problems()],
         }  # fmt: skip
         if self._parts is None:

@@ -27,6 +27,8 @@ class Readiness:
     def __init__(self, block_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.phase = Phase.OPENING
         self.redis = ""
+        self.volume = ""
+        """What is wrong with the space on the volume; a miner is ready all the same."""
         self._chain = ""
         self._patience = max(_STALE_SECONDS, _STALE_BLOCKS * block_seconds)
         self._clock = clock

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shannon.errors import PocketError
+
 _LOG = logging.getLogger("miner.reserve")
 _BYTES: Final = 64 * 1024 * 1024
+_NEARLY_FULL: Final = 8 * 1024 * 1024
 _ROOM: Final = 2  # times its size that must be free before the reserve is made
 LOW_SHARE: Final = 0.1
 """Of the volume: below that much free space it is filling up."""
@@ -49,12 +52,17 @@ class Space:
         return f"the volume has {self.free >> 20} of {self.total >> 20} MiB free{used}: enlarge it (spec.miner.storage)"
 
 
+class VolumeFull(PocketError):
+    """The volume has no space for relays: what is left of it is for seals and books."""
+
+
 @dataclass(slots=True)
 class Reserve:
-    """The reserve of one volume."""
+    """The reserve of one volume. While it is in use, `full` is set and no relays are stored."""
 
     folder: Path
     size: int = _BYTES
+    full: bool = False
 
     @property
     def path(self) -> Path:
@@ -71,20 +79,37 @@ class Reserve:
         """Make the reserve where there is space for it; return whether it is there. Never raises."""
         try:
             space = self.space()
-            if space.reserved:
-                return True
-            if space.free < _ROOM * self.size:
+            if not space.reserved and space.free < _ROOM * self.size:
                 return False
-            with self.path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, self.size)
+            if not space.reserved:
+                with self.path.open("wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, self.size)
         except OSError as error:
             _LOG.warning("cannot reserve space for seals: %s", error)
             self.path.unlink(missing_ok=True)
             return False
+        self.full = False
         return True
+
+    def look(self) -> Space | None:
+        """Free the reserve where the volume is full, make it again where it is not.
+
+        Returns None where the volume cannot be measured.
+        """
+        try:
+            space = self.space()
+            if space.reserved and space.free < _NEARLY_FULL:
+                self.release()
+            elif not space.reserved:
+                self.hold()
+            return self.space()
+        except OSError as error:
+            _LOG.warning("cannot measure the volume: %s", error)
+            return None
 
     def release(self) -> bool:
         """Free the reserved space; return whether there was any. Never raises."""
+        self.full = True
         try:
             self.path.unlink()
         except OSError:

@@ -23,6 +23,7 @@ from miner.mirror import Mirror
 from miner.peers import Peers
 from miner.proofs import ProofDesk
 from miner.report import SupplierReport
+from miner.reserve import VolumeFull
 from miner.sessions import TrackedSession
 from miner.settlements import Settlements
 from miner.stages import Action, ClaimState, Decision, Facts, Stage, decide
@@ -70,6 +71,8 @@ class SupplierMiner:
     confirm: Callable[[], Awaitable[None]] = _confirmed
     looked_at: float | None = None
     """When the latest look at Redis began after which every session that has relays there was known (loop's clock)."""
+    detached: bool = False
+    """Whether it works with the volume, the key and the chain alone: nobody has said who owns the supplier."""
     concluder: Concluder = field(init=False)
     _restored: bool = False  # the volume's sessions and seals are known
     _started: bool = False  # Redis's are, too, and predecessors are fenced
@@ -112,6 +115,9 @@ class SupplierMiner:
 
     async def _connect(self) -> bool:
         """Return whether Redis and the Lease let this owner write; raises Fenced where another one does."""
+        if self.detached:
+            await self.restore()
+            return False
         try:
             if not self._started:
                 await self.start()
@@ -357,7 +363,8 @@ class SupplierMiner:
     ) -> None:
         match action:
             case Action.SEAL:
-                await self._seal(group, block, proof, connected=connected)
+                if not self.detached:
+                    await self._seal(group, block, proof, connected=connected)
             case Action.SEND_CLAIM:
                 await self.claims.send_again(group, block)
             case Action.SEND_PROOF:
@@ -395,7 +402,7 @@ class SupplierMiner:
                 raise
             _LOG.warning("Redis is away and the claim window closes: sealing what is mirrored")
             await self._seal_from_volume(group, block, proof)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, VolumeFull) as error:
             if not late or damage_of(error) is not None:
                 raise
             await self.claims.seal_and_claim(group, block, proof, source=SealSource.VOLUME_AND_STREAM)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from redis.asyncio import Redis
 
 from ledger.chain_cache import CachedChain
+from ledger.errors import LedgerUnavailable
 from ledger.keys import Keys
 from ledger.seals import SealStore
 from ledger.tail import Tail
@@ -60,6 +61,7 @@ class Suppliers:
     dead_letters: DeadLetters
     redis_milliseconds: Callable[[], float | None] = lambda: None
     latest_height: Callable[[], int] = lambda: 0
+    volume_full: Callable[[], bool] = lambda: False
     _loaded: KeySet = field(default_factory=lambda: KeySet({}))
     _fees: FeeBook = field(init=False)
     _seeds: SeedHashes = field(init=False)
@@ -149,7 +151,7 @@ class Suppliers:
         return Tailer(
             Tail(self.redis, self.keys, address), self.mirror, self.chain, sessions,
             owner=owner, server_milliseconds=self.redis_milliseconds,
-            dead_letters=self.dead_letters if owner else None,
+            dead_letters=self.dead_letters if owner else None, volume_full=self.volume_full,
         )  # fmt: skip
 
     def standby(self, address: str) -> Standby:
@@ -157,6 +159,16 @@ class Suppliers:
         sessions: dict[str, TrackedSession] = {}
         tailer = self._tailer(address, sessions, owner=False)
         return Standby(Tail(self.redis, self.keys, address), tailer, self.mirror, sessions)
+
+    def detached(self, address: str) -> SupplierMiner:
+        """Return a miner of a supplier whose key is loaded that needs neither Redis nor a Lease: it seals nothing."""
+
+        async def nobody_knows() -> None:
+            raise LedgerUnavailable("nobody has said who owns the supplier")
+
+        made = self.miner(address, 0, nobody_knows)
+        made.detached = True
+        return made
 
     def miner(self, address: str, epoch: int, confirm: Callable[[], Awaitable[None]]) -> SupplierMiner:
         """Mines for a supplier whose key is loaded, under an epoch; `confirm` raises where it is not ours any more."""

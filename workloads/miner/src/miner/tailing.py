@@ -16,6 +16,7 @@ from miner.evidence import REJECTIONS, Statement
 from miner.gate import Refused, Terms, leaf_of
 from miner.mirror import Leaf, Mirror
 from miner.peers import Peers
+from miner.reserve import VolumeFull
 from miner.sessions import TrackedSession, header_of
 from miner.terms import SessionTerms, ask_terms, ask_terms_of_every_node
 from shannon.chain.client import ChainClient
@@ -46,11 +47,13 @@ class Tailer:
         owner: bool = True,
         server_milliseconds: Callable[[], float | None] = lambda: None,
         dead_letters: DeadLetters | None = None,
+        volume_full: Callable[[], bool] = lambda: False,
     ) -> None:
         """`server_milliseconds`: the time by Redis's clock, which names entries; None while it is not known."""
         self._tail = tail
         self._server_milliseconds = server_milliseconds
         self._dead_letters = dead_letters
+        self._volume_full = volume_full
         self._owner = owner  # who follows as a standby tells relayers nothing of its volume
         self._mirror = mirror
         self._chain = chain
@@ -280,6 +283,8 @@ class Tailer:
             return await self._tail_once(count)
 
     async def _tail_once(self, most: int | None) -> int:
+        if self._volume_full():
+            raise VolumeFull("relays stay in Redis: the volume is full. Free up or enlarge it.")
         positions = {}
         for session_id, session in list(self._sessions.items()):
             if await self.learn_terms(session):

@@ -18,6 +18,7 @@ from miner.audit import Audit
 from miner.damage import set_damaged_aside
 from miner.dead_letters import DeadLetters
 from miner.mirror import Mirror
+from miner.reserve import Reserve
 from shannon.errors import ConfigurationError
 from shannon.program import require_writable
 
@@ -32,6 +33,7 @@ class Volume:
     mirror: Mirror
     audit: Audit
     dead_letters: DeadLetters
+    reserve: Reserve
 
 
 @contextlib.contextmanager
@@ -84,6 +86,8 @@ async def opened(folder: Path) -> AsyncIterator[Volume]:
     with Mirror(folder / "mirror") as mirror:
         audit = Audit(folder / "audit.sqlite")
         try:
-            yield Volume(member_name(folder), mirror, audit, DeadLetters(folder / "refused.sqlite"))
+            reserve = Reserve(folder)
+            await asyncio.to_thread(reserve.hold)
+            yield Volume(member_name(folder), mirror, audit, DeadLetters(folder / "refused.sqlite"), reserve)
         finally:
             audit.close()

@@ -366,7 +366,8 @@ class ChainClient:
         """
         request = tx_pb.BroadcastTxRequest(tx_bytes=raw, mode=tx_pb.BROADCAST_MODE_SYNC)
         answers = await self.ask_every_node(_BROADCAST, request)
-        results = [_broadcast_result(raw, answer.raw) for answer in answers.values() if answer.error is None]
+        told = [_broadcast_result(raw, answer.raw) for answer in answers.values() if answer.error is None]
+        results = [result for result in told if result.tx_hash]  # an answer that names no transaction says nothing
         if results:
             return min(results, key=lambda result: _BROADCAST_ORDER.get((result.codespace, result.code), 2))
         causes = "; ".join(str(answer.error) for answer in answers.values())

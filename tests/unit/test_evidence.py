@@ -1,0 +1,240 @@
+"""Nothing is final without evidence: statements, claims as the chain tells them, heights, seed hashes, resending."""
+
+import asyncio
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.seals import Seal
+from miner.claim_view import ClaimsAnswer, learn, surprising
+from miner.evidence import Evidence, Finding, Statement
+from miner.reserve import Reserve, Space
+from miner.seeds import SeedHashes
+from miner.sessions import TrackedSession
+from miner.stages import ClaimState
+from miner.submission import Attempts, Resend, Submission, resend
+from shannon.chain.feed import BlockFeed
+from shannon.chain.model import Block, TransactionResult
+from shannon.chain.plausibility import Belief, HeightGuard
+from shannon.claims.requirement import INVALID, VALIDATED, Claim
+from shannon.errors import ChainUnavailable
+from shannon.relays.messages import SessionHeader
+from shannon.sessions.grid import SharedParams
+from shannon.transactions.build import Timestamp
+
+HEADER = SessionHeader("app", "eth", "s", 1, 10)
+OURS, OTHER = bytes([1]) * 48, bytes([2]) * 48
+
+
+def sealed_session():
+    made = TrackedSession(HEADER, params=SharedParams())
+    made.seal = Seal("s", OURS, bytes(32), 13, 1)
+    return made
+
+
+def answer(height, root=None, status=0, source="node"):
+    claims = {} if root is None else {"s": Claim("op", HEADER, root, status)}
+    return ClaimsAnswer(source, height, claims)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(1, 3)), max_size=6))
+def test_a_statement_is_confirmed_by_another_source_or_another_height(said):
+    evidence = Evidence()
+    for source, height in said:
+        evidence.add(Statement(Finding.CLAIM_ABSENT, source, height))
+    assert evidence.confirmed(Finding.CLAIM_ABSENT) == (len(set(said)) >= 2)
+    evidence.retract(Finding.CLAIM_ABSENT)
+    assert not evidence.confirmed(Finding.CLAIM_ABSENT)
+
+
+@given(st.lists(st.sampled_from([None, OURS, OTHER]), min_size=1, max_size=8), st.integers(14, 17))
+def test_a_claim_that_was_seen_stays_whatever_is_told_afterwards(told, seen_at):
+    session = sealed_session()
+    assert learn(session, [answer(seen_at, OURS)]) is ClaimState.PENDING
+    for height, root in enumerate(told, seen_at + 1):
+        state = learn(session, [] if root is None and height % 2 else [answer(height, root)])
+        assert state is not ClaimState.ABSENT
+        assert (state is ClaimState.FOREIGN) == (session.claimed_root == OTHER)
+    assert learn(session, [answer(19, OURS, VALIDATED)]) is ClaimState.VALIDATED
+    assert not session.evidence.of(Finding.CLAIM_CONFLICTING)
+
+
+def test_that_no_claim_is_there_counts_after_the_window_and_by_two_answers():
+    session = sealed_session()
+    assert [learn(session, [answer(height)]) for height in (13, 14, 15, 16)] == [ClaimState.ABSENT] * 4
+    assert learn(session, [answer(17)]) is ClaimState.UNKNOWN
+    assert learn(session, []) is ClaimState.UNKNOWN
+    assert learn(session, [answer(18)]) is ClaimState.ABSENT
+    several = sealed_session()
+    assert learn(several, [answer(17), answer(17, source="another")]) is ClaimState.ABSENT
+
+
+def test_our_root_and_a_valid_proof_are_believed_before_anything_else_that_nodes_say():
+    session = sealed_session()
+    rows = [answer(17, OTHER), answer(17), answer(17, OURS, INVALID), answer(17, OURS, VALIDATED)]
+    random.Random(3).shuffle(rows)
+    assert learn(session, rows) is ClaimState.VALIDATED
+
+
+def test_only_what_is_surprising_is_asked_of_every_node():
+    session = sealed_session()
+    assert not surprising(session, answer(13))
+    assert not surprising(session, answer(15, OURS))
+    assert surprising(session, answer(15, OTHER))
+    assert surprising(session, answer(17, OURS, INVALID))
+    assert surprising(session, answer(17))
+    session.claim = Submission(b"tx", "T", 13, accepted=True)
+    assert not surprising(session, answer(14))
+    assert surprising(session, answer(15))
+
+
+# Heights.
+
+
+def block(height, seconds=None):
+    return Block(height, b"h", Timestamp.of_nanoseconds(int((height if seconds is None else seconds) * 10**9)))
+
+
+@given(st.lists(st.integers(1, 3), max_size=30), st.integers(20, 10**9), st.integers(0, 29))
+def test_a_height_that_time_does_not_allow_is_never_taken_and_changes_nothing(steps, ahead, at):
+    guard, height, now = HeightGuard(1.0), 100, 0.0
+    guard.look(block(height), now)
+    for number, step in enumerate(steps):
+        height, now = height + step, now + step
+        if number == at:
+            assert guard.look(Block(height + ahead + 20, b"x", Timestamp(100)), now - step) is Belief.IMPLAUSIBLE
+        assert guard.look(block(height), now) is Belief.NEWER
+    assert guard.height == height
+
+
+def test_a_node_that_catches_up_is_believed_by_the_time_of_its_blocks():
+    guard = HeightGuard(1.0)
+    guard.look(block(100), 0.0)
+    assert guard.look(block(2100), 0.5) is Belief.NEWER
+
+
+def test_a_first_height_that_others_contradict_is_let_go_and_a_confirmed_one_never():
+    guard = HeightGuard(1.0)
+    guard.look(block(5000, 100), 0.0)
+    assert [guard.look(block(100 + n, 100 + n), float(n)) for n in (1, 2)] == [Belief.KNOWN, Belief.LET_GO]
+    assert guard.height == 102
+    assert guard.look(block(103), 3.0) is Belief.NEWER
+    assert {guard.look(block(50), 4.0 + n) for n in range(9)} == {Belief.KNOWN}
+    assert guard.height == 103
+
+
+async def test_a_subscription_that_announces_nothing_is_made_up_for_and_made_anew():
+    heights, seen, opened = iter([*range(1, 8)]), [], []
+
+    class Source:
+        async def block(self, height=None):
+            return block(next(heights, 7))
+
+        async def heights(self):
+            opened.append(True)
+            await asyncio.Event().wait()
+            yield 0
+
+    async def on_block(found):
+        seen.append(found.height)
+        if found.height == 7:
+            raise asyncio.CancelledError
+
+    async def at_once(_):
+        return None
+
+    now = iter(range(1000))
+    feed = BlockFeed(Source(), on_block, poll_seconds=0.01, sleep=at_once, clock=lambda: float(next(now)))
+    with pytest.raises(asyncio.CancelledError):
+        await feed.run()
+    assert seen == [1, 2, 3, 4, 5, 6, 7]
+    assert len(opened) > 1
+
+
+# The seed block.
+
+
+class Hashes:
+    """What nodes tell of a block, one row of answers a question."""
+
+    def __init__(self, *rows):
+        self.rows = list(rows)
+
+    async def hashes_by_node(self, height):
+        return self.rows.pop(0) if self.rows else {}
+
+    async def block(self, height):
+        raise ChainUnavailable("no other interface")
+
+
+RIGHT, WRONG = b"r" * 32, b"w" * 32
+
+
+async def test_a_seed_hash_is_confirmed_by_a_second_node_or_block_and_the_most_told_one_counts():
+    two = SeedHashes(source := Hashes({"a": RIGHT, "b": RIGHT}), source)
+    assert await two.hash_of(15, 15) == (RIGHT, True)
+    one = SeedHashes(source := Hashes({"a": WRONG}, {"a": RIGHT}, {"a": RIGHT}), source)
+    assert await one.hash_of(15, 15) == (WRONG, False)
+    assert await one.hash_of(15, 15) == (WRONG, False), "once a block"
+    assert (await one.hash_of(15, 16))[1] is False, "one against one"
+    assert await one.hash_of(15, 17) == (RIGHT, True)
+    one.doubt(15)
+    with pytest.raises(ChainUnavailable):
+        await one.hash_of(15, 18)
+
+
+# Sent is not included.
+
+TAKEN = Submission(b"tx", "T", 13, timeout_ns=100, accepted=True)
+FAILED = TransactionResult("T", 11, "sdk", "out of gas")
+
+
+@pytest.mark.parametrize(("last", "height", "now", "result", "step"), [
+    (None, 13, 0, None, Resend.NEW_BYTES),
+    (replace(TAKEN, accepted=False), 13, 0, None, Resend.SAME_BYTES),
+    (TAKEN, 13, 0, None, Resend.WAIT),
+    (TAKEN, 14, 0, None, Resend.SAME_BYTES),
+    (TAKEN, 15, 0, None, Resend.NEW_BYTES),
+    (TAKEN, 14, 0, FAILED, Resend.NEW_BYTES),
+    (TAKEN, 14, 101, None, Resend.NEW_BYTES),
+    (replace(TAKEN, known_before=True), 14, 0, None, Resend.NEW_BYTES),
+])  # fmt: skip
+def test_what_no_block_took_is_sent_again_and_new_bytes_only_where_the_old_ones_cannot_be_it(
+    last, height, now, result, step
+):
+    assert resend(last, height, now, result) is step
+
+
+def test_bytes_that_nodes_had_before_age_from_their_first_handing_over():
+    assert TAKEN.handed_over(14, known_before=True).height == 13
+    assert TAKEN.handed_over(14, known_before=False).height == 14
+
+
+def test_more_gas_follows_what_ran_out_of_it_and_a_message_is_alone_once_it_may_be_to_blame():
+    out_of_gas = Attempts().next(FAILED, shared=True)
+    assert (out_of_gas.gas_factor, out_of_gas.alone) == (2.5, False)
+    failed = Attempts().next(TransactionResult("T", 1, "undefined", "invalid session ID"), shared=True)
+    assert (failed.gas_factor, failed.alone) == (1.0, True)
+    unknown = Attempts().next(shared=True)
+    assert (unknown.gas_factor, unknown.alone) == (1.0, False)
+    assert unknown.next(shared=True).gas_factor == 2.5
+    assert unknown.next(shared=True).next(shared=True).alone
+
+
+# The volume.
+
+
+def test_a_volume_tells_long_before_it_is_full_and_keeps_space_for_seals(tmp_path):
+    assert Space(100 << 20, 50 << 20, 1).problem == ""
+    assert "enlarge it" in Space(100 << 20, 9 << 20, 1).problem
+    assert "reserve for seals is in use" in Space(100 << 20, 50 << 20, 0).problem
+    reserve = Reserve(tmp_path, size=4096)
+    assert reserve.hold()
+    assert (reserve.space().reserved, reserve.full) == (4096, False)
+    assert reserve.release()
+    assert (reserve.space().reserved, reserve.full, reserve.release()) == (0, True, False)
+    assert reserve.look().reserved == 4096
+    assert not reserve.full

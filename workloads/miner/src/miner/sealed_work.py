@@ -1,0 +1,85 @@
+"""Claims and proofs of what is sealed on this volume, while nobody can tell who owns its suppliers.
+
+What is sealed needs only its key and the chain. A miner that starts while Redis or the API server is away has no Lease,
+and the window does not wait for one. Whoever sends a sealed claim or its proof sends the same, so nothing but a fee can
+be paid twice; the chain is asked before that.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ledger.errors import Fenced
+from miner import metrics
+from miner.audit import Audit
+from miner.board import BlockBoard
+from miner.damage import damage_of
+from miner.proof_params import ProofParamsByHeight
+from miner.running import TROUBLE
+from miner.supplier_miner import SupplierMiner
+
+_LOG = logging.getLogger("miner.sealed_work")
+
+
+class SealedSuppliers(Protocol):
+    """Where the miners of single suppliers come from."""
+
+    @property
+    def audit(self) -> Audit:
+        """The volume's seals."""
+
+    @property
+    def addresses(self) -> list[str]:
+        """Suppliers whose keys are loaded."""
+
+    def detached(self, address: str) -> SupplierMiner:
+        """Return a miner that works with the volume, the key and the chain alone."""
+
+
+@dataclass(slots=True)
+class SealedWork:
+    """Runs beside the ownership by Leases and steps back as soon as that can be asked again."""
+
+    suppliers: SealedSuppliers
+    board: BlockBoard
+    params: ProofParamsByHeight
+    block_seconds: float
+    owners_known: Callable[[], bool]
+    """Whether the Leases were read lately."""
+    running: Callable[[], Collection[str]]
+    """Suppliers that this miner mines."""
+    _miners: dict[str, SupplierMiner] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Work at every block, for ever."""
+        seen = 0
+        while True:
+            await self.board.wait(seen, max(1.0, self.block_seconds))
+            if self.board.height != seen:
+                seen = self.board.height
+                await self.at_block()
+
+    async def at_block(self) -> None:
+        """Claim and prove at the latest block; raises damage of the volume only."""
+        block = self.board.latest
+        if block is None or self.owners_known():
+            self._miners.clear()
+            return
+        open_ = await asyncio.to_thread(self.suppliers.audit.suppliers_with_open_seals)
+        for address in sorted(open_.intersection(self.suppliers.addresses).difference(self.running())):
+            if address not in self._miners:
+                _LOG.warning("working on sealed sessions without Redis or Lease", extra={"fields": {
+                    "supplier": address, "height": block.height}})  # fmt: skip
+                self._miners[address] = self.suppliers.detached(address)
+            try:
+                await self._miners[address].on_block(block, await self.params.at(block.height))
+            except Fenced as error:
+                _LOG.info("another miner owns a supplier: %s", error, extra={"fields": {"supplier": address}})
+            except TROUBLE as error:
+                if damage_of(error) is not None:
+                    raise
+                metrics.ERRORS.labels("sealed work").inc()
+                fields = {"supplier": address, "height": block.height, "error": str(error) or type(error).__name__}
+                _LOG.warning("working on sealed sessions failed, trying again", extra={"fields": fields})
