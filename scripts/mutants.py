@@ -31,6 +31,8 @@ OPERATOR = "operator/src/pocket_operator"
 PATH = "tests/integration/test_money_path.py"
 RACES = "tests/integration/test_seal_races.py"
 REFUSED = "tests/integration/test_refused_claims.py"
+EVIDENCE = "tests/unit/test_evidence.py"
+WRONG = "tests/integration/test_wrong_answers.py"
 STAGES = "tests/unit/test_stages.py"
 DRAIN = (
     "tests/unit/test_plan.py::test_a_supplier_leaves_when_no_relayer_may_record_for_it_and_its_miner_looked_once_more"
@@ -241,6 +243,26 @@ MUTANTS = [
     Mutant(f"{MINER}/audit.py", "if self.outcome(outcome.supplier, outcome.session_id) is None:", "if True:",
 
                     "tests/unit/test_programs_and_logs.py::test_every_session_has_exactly_one_outcome_and_alterations_are_found"),
+    Mutant(f"{MINER}/evidence.py", "_ENOUGH: Final = 2", "_ENOUGH: Final = 1",
+           f"{EVIDENCE}::test_a_statement_is_confirmed_by_another_source_or_another_height"),
+    Mutant(f"{MINER}/claim_view.py", "if session.claim_on_chain is not None:", "if False:",
+           f"{EVIDENCE}::test_a_claim_that_was_seen_stays_whatever_is_told_afterwards"),
+    Mutant(f"{MINER}/claim_view.py", "if answer.height <= close:", "if False:",
+           f"{EVIDENCE}::test_that_no_claim_is_there_counts_after_the_window_and_by_two_answers"),
+    Mutant(f"{MINER}/seeds.py", "most >= _ENOUGH and list(counts.values()).count(most) == 1", "True",
+           f"{EVIDENCE}::test_a_seed_hash_is_confirmed_by_a_second_node_or_block_and_the_most_told_one_counts"),
+    Mutant(f"{MINER}/submission.py", "if not last.accepted:", "if False:",
+           f"{EVIDENCE}::test_what_no_block_took_is_sent_again_and_new_bytes_only_where_the_old_ones_cannot_be_it"),
+    Mutant(f"{MINER}/supplier_miner.py", 'await self._isolated("checking the fence", block, self.store.check_fence)',
+           "pass", f"{WRONG}::test_a_former_owner_that_wakes_up_pays_no_second_fee"),
+    Mutant(f"{MINER}/proofs.py", "self._seeds().doubt(windows.proof_seed)", "pass",
+           f"{WRONG}::test_a_wrong_seed_hash_is_asked_for_again_and_the_proof_repaired"),
+    Mutant(f"{MINER}/tailing.py", "await self._replace_terms(session, best)", "pass",
+           f"{WRONG}::test_terms_of_a_node_that_lags_are_corrected_before_anything_is_sealed"),
+    Mutant(f"{SHANNON}/chain/plausibility.py", "if self._doubts < _REPEATS:", "if False:",
+           f"{EVIDENCE}::test_a_height_that_time_does_not_allow_is_never_taken_and_changes_nothing"),
+    Mutant(f"{SHANNON}/chain/client.py", "check_answer(method, answer)", "pass",
+           f"{WRONG}::test_one_wrong_answer_to_any_question_costs_nothing"),
 ]  # fmt: skip
 
 
@@ -289,7 +311,8 @@ def _tested(test: str, copy: Path) -> tuple[Verdict, str]:
 
 
 def main() -> int:
-    """Exit code 1 unless every mutant is killed."""
+    """Exit code 1 unless every mutant is killed. ONLY=<text> tries those whose file or test holds the text."""
+    chosen = [mutant for mutant in MUTANTS if os.environ.get("ONLY", "") in f"{mutant.file} {mutant.test}"]
     jobs = int(os.environ.get("JOBS") or os.cpu_count() or 1)
     copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
     counts: Counter[Verdict] = Counter()
@@ -307,12 +330,12 @@ def main() -> int:
             for source in SOURCES:
                 shutil.copytree(ROOT / source, copy / source, ignore=shutil.ignore_patterns("*.egg-info"))
             copies.put(copy)
-        for number, (mutant, (verdict, why)) in enumerate(zip(MUTANTS, pool.map(judge, MUTANTS), strict=True), start=1):
+        for number, (mutant, (verdict, why)) in enumerate(zip(chosen, pool.map(judge, chosen), strict=True), start=1):
             counts[verdict] += 1
             print(f"{number:2} {verdict:9} {mutant.file.rsplit('/', 1)[1]}: {mutant.old[:60]!r}", flush=True)
             if why:
                 print(f"   {why}\n   expected to fail: {mutant.test}")
-    print(f"{len(MUTANTS)} mutants: {', '.join(f'{number} {verdict}' for verdict, number in counts.items())}")
+    print(f"{len(chosen)} mutants: {', '.join(f'{number} {verdict}' for verdict, number in counts.items())}")
     return 0 if counts.total() == counts[Verdict.KILLED] else 1
 
 

@@ -45,6 +45,9 @@ def explained(outcome: Mapping[str, Any]) -> list[str]:
         if details.get(name) not in (None, ""):
             unit = " upokt" if name.endswith("_upokt") else ""
             lines.append(f"  {label:12} {flat(details[name])}{unit}")
+    for row in details.get("evidence") or []:
+        text = f": {row['text']}" if row.get("text") else ""
+        lines.append(f"  evidence     {row.get('finding')} by {row.get('source')} at height {row.get('height')}{text}")
     lines += [f"  to           {address}: {upokt} upokt" for address, upokt in sorted(paid_to(details).items())]
     return lines
 
