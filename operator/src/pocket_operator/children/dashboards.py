@@ -141,6 +141,8 @@ ROWS: Final = (
                     "p99"),), "s"),
             Panel("Memory of Redis", (("max by (what) (pocket_miner_redis_memory_bytes{$pods})", "{{what}}"),),
                   "bytes"),
+            Panel("Volumes of the miners",
+                  (("min by (what) (pocket_miner_volume_bytes{$pods})", "{{what}}, the smallest"),), "bytes"),
             Panel("Slow blocks", (("max(increase(pocket_miner_slow_blocks_total{$pods}[1h]))", "an hour"),)),
             Panel("Sessions with unread relays",
                   (("sum by (pod) (pocket_miner_tail_behind_sessions{$pods})", "{{pod}}"),)),

@@ -109,9 +109,9 @@ ALERTS = (
     ),
     Alert(
         "PocketMinerVolumeFilling",
-        'min by (pod) (pocket_miner_volume_bytes{{{pods},what="free"}} / ignoring(what) '
+        'min(pocket_miner_volume_bytes{{{pods},what="free"}} / ignoring(what) '
         'pocket_miner_volume_bytes{{{pods},what="total"}}) < 0.1 or '
-        'min by (pod) (pocket_miner_volume_bytes{{{pods},what="reserved"}}) < 1', 5, "critical",
+        'min(pocket_miner_volume_bytes{{{pods},what="reserved"}}) < 1', 5, "critical",
         "The volume of a miner is filling up: when it is full, relays wait in Redis and are claimed late or not at all",
     ),
     Alert(
