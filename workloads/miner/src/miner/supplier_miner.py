@@ -24,6 +24,7 @@ from miner.peers import Peers
 from miner.proofs import ProofDesk
 from miner.report import SupplierReport
 from miner.reserve import VolumeFull
+from miner.sender import SendError
 from miner.sessions import TrackedSession
 from miner.settlements import Settlements
 from miner.stages import Action, ClaimState, Decision, Facts, Stage, decide
@@ -40,7 +41,9 @@ _COSTS: Final = (Action.SEND_CLAIM, Action.SEND_PROOF)
 """What costs a fee: a former owner that wakes up is stopped before, where Redis knows another one."""
 _CONFIRMED_AT_ONCE: Final = 8
 _OF_ONE: Final = (ResponseError, PocketError, ValueError, KeyError, sqlite3.DataError)
-"""Errors that one session of a group may cause. The others concern all of them."""
+"""Errors that one session of a group may cause."""
+_OF_ALL: Final = (ChainError, LedgerError, SendError)
+"""Those among them that concern the whole group, or that sending has tried in halves already."""
 
 
 async def _confirmed() -> None:
@@ -246,7 +249,7 @@ class SupplierMiner:
         except (*_TROUBLE, ValueError, KeyError) as error:
             if damage_of(error) is not None:
                 raise
-            if len(group) > 1 and isinstance(error, _OF_ONE) and not isinstance(error, ChainError | LedgerError):
+            if len(group) > 1 and isinstance(error, _OF_ONE) and not isinstance(error, _OF_ALL):
                 half = len(group) // 2
                 for part in (group[:half], group[half:]):
                     await self._act_in_parts(action, part, block, proof, connected=connected)
