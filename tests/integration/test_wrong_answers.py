@@ -236,6 +236,9 @@ async def test_what_is_sealed_is_claimed_and_proven_without_redis_and_without_a_
         board.post(await alice.comet.block())
         await work.at_block()
     assert alice.outcomes() == {}, "whoever owns the supplier records how the session ended"
+    patient = SealedWork(suppliers, board, work.params, 1.0, lambda: False, dict, patience_seconds=60.0)
+    await patient.at_block()
+    assert patient._miners == {}, "at an ordinary start the Leases are read at once"
     known.append(True)
     await work.at_block()
     assert work._miners == {}

@@ -206,7 +206,7 @@ class Miner:
         feed = self._feed(parts.comet, BlockPublisher(parts.redis, parts.keys), fleet)
         sealed = SealedWork(
             parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
-            lambda: fleet.keeper.informed, lambda: fleet.running,
+            lambda: fleet.keeper.informed, lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
         )  # fmt: skip
         return [kept_up("block feed", feed.run), kept_up("sealed sessions", sealed.run)]
 

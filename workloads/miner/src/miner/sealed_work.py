@@ -50,6 +50,9 @@ class SealedWork:
     """Whether the Leases were read lately."""
     running: Callable[[], Collection[str]]
     """Suppliers that this miner mines."""
+    patience_seconds: float = 0.0
+    """For so long the Leases must not have been readable: at an ordinary start they are read at once."""
+    _unknown_since: float | None = None
     _miners: dict[str, SupplierMiner] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -63,9 +66,13 @@ class SealedWork:
 
     async def at_block(self) -> None:
         """Claim and prove at the latest block; raises damage of the volume only."""
-        block = self.board.latest
+        block, now = self.board.latest, asyncio.get_running_loop().time()
         if block is None or self.owners_known():
             self._miners.clear()
+            self._unknown_since = None
+            return
+        self._unknown_since = now if self._unknown_since is None else self._unknown_since
+        if now - self._unknown_since < self.patience_seconds:
             return
         open_ = await asyncio.to_thread(self.suppliers.audit.suppliers_with_open_seals)
         for address in sorted(open_.intersection(self.suppliers.addresses).difference(self.running())):
