@@ -113,3 +113,9 @@ class DirectSettlements:
 
     async def events(self, height: int, supplier: str) -> tuple[Event, ...]:
         return await self._comet.end_events(height, lambda e: e.attributes.get("supplier_operator_address") == supplier)
+
+    async def events_by_node(self, height: int, supplier: str, now: int) -> dict[str, tuple[Event, ...]]:
+        try:
+            return {"direct": await self.events(height, supplier)}
+        except ChainError:
+            return {}
