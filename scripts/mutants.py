@@ -261,8 +261,9 @@ MUTANTS = [
            f"{WRONG}::test_terms_of_a_node_that_lags_are_corrected_before_anything_is_sealed"),
     Mutant(f"{SHANNON}/chain/plausibility.py", "if self._doubts < _REPEATS:", "if False:",
            f"{EVIDENCE}::test_a_height_that_time_does_not_allow_is_never_taken_and_changes_nothing"),
-    Mutant(f"{SHANNON}/chain/client.py", "check_answer(method, answer)", "pass",
-           f"{WRONG}::test_one_wrong_answer_to_any_question_costs_nothing"),
+    Mutant(f"{SHANNON}/chain/answers.py", "if missing := [path for path in paths if not _has(message, path)]:",
+           "if missing := []:",
+           "tests/unit/test_failures.py::test_every_recorded_answer_is_taken_and_none_that_was_emptied"),
 ]  # fmt: skip
 
 
