@@ -101,9 +101,6 @@ class DirectComet:
         except ChainError as error:
             return {"direct": error}
 
-    def forget_block(self, height: int) -> None:
-        """Nothing is kept."""
-
 
 class DirectSettlements:
     """As the miner's, read at once."""

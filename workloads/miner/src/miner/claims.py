@@ -4,10 +4,8 @@ import asyncio
 import enum
 import logging
 import sqlite3
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from redis.exceptions import RedisError
 
@@ -19,13 +17,13 @@ from miner.damage import damage_of
 from miner.fees import FeeBook
 from miner.mirror import Mirror
 from miner.reserve import VolumeFull
-from miner.sender import Prepared, Sender, SendError, in_packs
+from miner.sender import Prepared, Sender, SendError, in_packs, send_same_bytes
 from miner.sessions import Skip, TrackedSession
-from miner.submission import Attempts, Resend, Submission, highest_gas_factor, resend
+from miner.submission import LAST_BLOCKS, Attempts, Resend, Submission, divide, highest_gas_factor, resend
 from miner.tailing import Tailer
 from miner.trie_pool import SealedSet, TriePool
 from miner.viability import tokenomics_or_unknown, viability
-from shannon.chain.model import Block, TransactionResult
+from shannon.chain.model import Block
 from shannon.claims.amounts import Price
 from shannon.claims.requirement import ProofParams
 from shannon.claims.rewards import TokenomicsParams
@@ -37,7 +35,6 @@ from shannon.transactions.refusals import Refusal
 from shannon.transactions.sizes import MAX_TRANSACTION_BYTES
 
 _LOG = logging.getLogger("miner.claims")
-_LAST_BLOCKS: Final = 2  # of a window: there is no later block to wait for
 
 
 def claim_problem(root: Root, compute_units_per_relay: int) -> Skip | None:
@@ -294,26 +291,23 @@ class ClaimDesk:
         Raises the first error when all have been tried.
         """
         await self._take_over(sessions, block)
-        results = await self._results(sessions)
-        same, anew, attempts = [], [], {}
-        for session in sessions:
-            result = results.get(session.claim.tx_hash) if session.claim is not None else None
-            step = resend(session.claim, block.height, block.time.nanoseconds, result)
-            if step is Resend.SAME_BYTES:
-                same.append(session)
-            elif step is Resend.NEW_BYTES:
-                anew.append(session)
-                attempts[session.session_id] = (
-                    session.claim_attempts if session.claim is None
-                    else session.claim_attempts.next(result, shared=len(sessions) > 1)
-                )  # fmt: skip
-        failure = await self._send_same_bytes(same, block)
+        shared = len(sessions) > 1
+        results = await self.sender.results_of(session.claim for session in sessions)
+        same, signed_anew = divide(
+            ((s, s.claim, s.claim_attempts) for s in sessions), results, block.height, block.time.nanoseconds,
+            shared=shared,
+        )  # fmt: skip
+        attempts = {session.session_id: tried for session, tried in signed_anew}
+        anew = [session for session, _ in signed_anew]
+        failure = await send_same_bytes(
+            ((session, session.claim) for session in same), lambda raw, group: self._broadcast(raw, group, block)
+        )
         for session in same:
             # Bytes that nodes have had for long, and that no block took, will not get into one.
             known = session.claim is not None and session.claim.known_before
             if known and resend(session.claim, block.height, block.time.nanoseconds, None) is Resend.NEW_BYTES:
                 anew.append(session)
-                attempts[session.session_id] = session.claim_attempts.next(shared=len(sessions) > 1)
+                attempts[session.session_id] = session.claim_attempts.next(shared=shared)
         try:
             anew = await self._still_missing(anew, block)
             await in_packs(
@@ -339,15 +333,9 @@ class ClaimDesk:
         try:
             claimed = {claim.header.session_id: claim.root_hash for claim in await self.sender.claims_now()}
         except (ChainError, DecodingError, TimeoutError):
-            last = windows is not None and windows.claim_close - block.height <= _LAST_BLOCKS
+            last = windows is not None and windows.claim_close - block.height <= LAST_BLOCKS
             return [session for session in sessions if last or session.claim is None]
         return [s for s in sessions if s.seal is None or claimed.get(s.session_id) != s.seal.root]
-
-    async def _results(self, sessions: Sequence[TrackedSession]) -> dict[str, TransactionResult]:
-        """Ask what became of the transactions that had a block's time to be included."""
-        hashes = {s.claim.tx_hash for s in sessions if s.claim is not None and s.claim.accepted}
-        rows = [(tx_hash, await self.sender.result_of(tx_hash)) for tx_hash in sorted(hashes)]
-        return {tx_hash: result for tx_hash, result in rows if result is not None}
 
     async def _take_over(self, sessions: Sequence[TrackedSession], block: Block) -> None:
         """Take what was signed with the seals, by us before a restart or by a predecessor, as what is to be sent."""
@@ -369,20 +357,6 @@ class ClaimDesk:
                 if session_id in waiting:
                     submission = Submission(group.tx_raw, found.tx_hash, group.height, group.timeout_ns)
                     waiting.pop(session_id).claim = submission
-
-    async def _send_same_bytes(self, sessions: Sequence[TrackedSession], block: Block) -> SendError | None:
-        """Hand over again what was signed before; return the first error."""
-        failure: SendError | None = None
-        by_raw: dict[bytes, list[TrackedSession]] = defaultdict(list)
-        for session in sessions:
-            if session.claim is not None:
-                by_raw[session.claim.raw].append(session)
-        for raw, group in by_raw.items():
-            try:
-                await self._broadcast(raw, group, block)
-            except SendError as error:
-                failure = failure or error
-        return failure
 
     async def _resend(
         self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block, attempts: Mapping[str, Attempts]

@@ -2,10 +2,8 @@
 
 import logging
 import sqlite3
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from ledger.seals import SealStore
 from miner import metrics
@@ -13,12 +11,12 @@ from miner.damage import damage_of
 from miner.fees import FeeBook
 from miner.mirror import Mirror
 from miner.seeds import HashSource, SeedHashes
-from miner.sender import Sender, SendError, in_packs
+from miner.sender import Sender, SendError, in_packs, send_same_bytes
 from miner.sessions import TrackedSession
-from miner.submission import Attempts, Resend, Submission, highest_gas_factor, resend
+from miner.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
 from miner.trie_pool import TriePool
 from shannon.chain.client import ChainClient
-from shannon.chain.model import Block, TransactionResult
+from shannon.chain.model import Block
 from shannon.claims.amounts import Price, claimed_upokt
 from shannon.claims.requirement import (
     INVALID,
@@ -38,7 +36,6 @@ from shannon.transactions.sizes import MAX_TRANSACTION_BYTES
 
 _LOG = logging.getLogger("miner.proofs")
 _Built = tuple[TrackedSession, Message]
-_LAST_BLOCKS: Final = 2  # of a window: there is no later block to wait for
 
 
 def _invalid(session: TrackedSession) -> bool:
@@ -105,27 +102,23 @@ class ProofDesk:
 
         A bad one does not take the others with it. Raises the first error when all have been tried.
         """
-        results = await self._results(sessions)
-        same: list[TrackedSession] = []
-        anew: list[TrackedSession] = []
-        attempts: dict[str, Attempts] = {}
-        for session in sessions:
-            if session.proof is not None and _invalid(session):
-                self._doubt(session)
-                anew.append(session)
-                attempts[session.session_id] = session.proof_attempts
-                continue
-            result = results.get(session.proof.tx_hash) if session.proof is not None else None
-            step = resend(session.proof, block.height, block.time.nanoseconds, result)
-            if step is Resend.SAME_BYTES:
-                same.append(session)
-            elif step is Resend.NEW_BYTES:
-                anew.append(session)
-                attempts[session.session_id] = (
-                    session.proof_attempts if session.proof is None
-                    else session.proof_attempts.next(result, shared=len(sessions) > 1)
-                )  # fmt: skip
-        failure = await self._send_same_bytes(same, block, params)
+        invalid = [session for session in sessions if session.proof is not None and _invalid(session)]
+        for session in invalid:
+            self._doubt(session)
+        repaired = {session.session_id for session in invalid}
+        others = [session for session in sessions if session.session_id not in repaired]
+        results = await self.sender.results_of(session.proof for session in others)
+        same, signed_anew = divide(
+            ((s, s.proof, s.proof_attempts) for s in others), results, block.height, block.time.nanoseconds,
+            shared=len(sessions) > 1,
+        )  # fmt: skip
+        attempts = {session.session_id: session.proof_attempts for session in invalid}
+        attempts |= {session.session_id: tried for session, tried in signed_anew}
+        anew = [session for session in sessions if session.session_id in attempts]
+        failure = await send_same_bytes(
+            ((session, session.proof) for session in same),
+            lambda raw, group: self._broadcast(raw, group, block, params),
+        )
         missing = await self._still_missing(anew, block)
         built = [(session, message) for session in missing if (message := await self._built(session, block))]
         try:
@@ -147,12 +140,6 @@ class ProofDesk:
             self._seeds().doubt(windows.proof_seed)
         session.details["proof_refusal"] = "the chain found the proof invalid"
 
-    async def _results(self, sessions: Sequence[TrackedSession]) -> dict[str, TransactionResult]:
-        """Ask what became of the transactions that had a block's time to be included."""
-        hashes = {s.proof.tx_hash for s in sessions if s.proof is not None and s.proof.accepted}
-        rows = [(tx_hash, await self.sender.result_of(tx_hash)) for tx_hash in sorted(hashes)]
-        return {tx_hash: result for tx_hash, result in rows if result is not None}
-
     async def _still_missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
         """Ask the chain as of now before a fee is paid twice; return those that it shows no valid proof of.
 
@@ -165,28 +152,12 @@ class ProofDesk:
         try:
             claims = {claim.header.session_id: claim for claim in await self.sender.claims_now()}
         except (ChainError, DecodingError, TimeoutError):
-            last = windows is not None and windows.proof_close - block.height <= _LAST_BLOCKS
+            last = windows is not None and windows.proof_close - block.height <= LAST_BLOCKS
             return [session for session in sessions if last or session.proof is None]
         return [
             session for session in sessions
             if (claim := claims.get(session.session_id)) is None or claim.proof_validation_status != VALIDATED
         ]  # fmt: skip
-
-    async def _send_same_bytes(
-        self, sessions: Sequence[TrackedSession], block: Block, params: ProofParams
-    ) -> SendError | None:
-        """Hand over again what was signed before; return the first error."""
-        failure: SendError | None = None
-        by_raw: dict[bytes, list[TrackedSession]] = defaultdict(list)
-        for session in sessions:
-            if session.proof is not None:
-                by_raw[session.proof.raw].append(session)
-        for raw, group in by_raw.items():
-            try:
-                await self._broadcast(raw, group, block, params)
-            except SendError as error:
-                failure = failure or error
-        return failure
 
     async def _send(
         self, built: list[_Built], block: Block, params: ProofParams, attempts: Mapping[str, Attempts]

@@ -4,11 +4,9 @@ A full volume must not cost a claim. The reserve is a file of zeros, which is re
 it frees takes seals, signed transactions and outcomes. It is made again when there is space.
 """
 
-import errno
 import logging
 import os
 import shutil
-import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,13 +19,6 @@ _NEARLY_FULL: Final = 8 * 1024 * 1024
 _ROOM: Final = 2  # times its size that must be free before the reserve is made
 LOW_SHARE: Final = 0.1
 """Of the volume: below that much free space it is filling up."""
-
-
-def is_full(error: BaseException) -> bool:
-    """Return whether an error says that there is no space."""
-    if isinstance(error, sqlite3.Error):
-        return str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_FULL") or "disk is full" in str(error)
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Signing and sending one supplier's transactions; every refusal is classified, none is fatal to others."""
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar
@@ -10,6 +11,7 @@ from redis.exceptions import RedisError
 
 from ledger.errors import Fenced
 from miner.damage import damage_of
+from miner.submission import Submission
 from shannon.chain.client import ChainClient
 from shannon.chain.model import Account, Block, TransactionResult
 from shannon.claims.requirement import Claim
@@ -177,12 +179,35 @@ class Sender:
         """Return the supplier's claims as of the latest block; raises ChainError."""
         return await self._chain.claims_of(self._supplier)
 
+    async def results_of(self, submissions: Iterable[Submission | None]) -> dict[str, TransactionResult]:
+        """Return by hash what became of the transactions that a node took and a block included."""
+        hashes = {last.tx_hash for last in submissions if last is not None and last.accepted}
+        rows = [(tx_hash, await self.result_of(tx_hash)) for tx_hash in sorted(hashes)]
+        return {tx_hash: result for tx_hash, result in rows if result is not None}
+
     async def result_of(self, tx_hash: str) -> TransactionResult | None:
         """Return the result of an included transaction; None where it is not included, or nobody can tell."""
         try:
             return await self._chain.transaction(tx_hash)
         except (ChainError, DecodingError, TimeoutError):
             return None
+
+
+async def send_same_bytes(
+    rows: Iterable[tuple[T, Submission | None]], broadcast: Callable[[bytes, list[T]], Awaitable[None]]
+) -> SendError | None:
+    """Hand over again what was signed before, each transaction once for all rows in it; return the first error."""
+    by_raw: dict[bytes, list[T]] = defaultdict(list)
+    for row, last in rows:
+        if last is not None:
+            by_raw[last.raw].append(row)
+    failure: SendError | None = None
+    for raw, group in by_raw.items():
+        try:
+            await broadcast(raw, group)
+        except SendError as error:
+            failure = failure or error
+    return failure
 
 
 async def in_packs(

@@ -4,13 +4,15 @@ Sent is not included. The same bytes cost nothing more, however often they are h
 fee, so the chain is asked before them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final
+from typing import Final, TypeVar
 
 from shannon.chain.model import TransactionResult
 
+T = TypeVar("T")
+LAST_BLOCKS: Final = 2  # of a window: there is no later block to wait for
 _BLOCKS_FOR_INCLUSION: Final = 2
 _GAS_STEP: Final = 2.5
 _MOST_GAS_STEPS: Final = 3
@@ -90,6 +92,31 @@ def resend(last: Submission | None, height: int, block_nanoseconds: int, result:
     if blocks < _BLOCKS_FOR_INCLUSION and not last.known_before:
         return Resend.SAME_BYTES
     return Resend.NEW_BYTES
+
+
+def divide(
+    rows: Iterable[tuple[T, Submission | None, Attempts]],
+    results: Mapping[str, TransactionResult],
+    height: int,
+    block_nanoseconds: int,
+    *,
+    shared: bool,
+) -> tuple[list[T], list[tuple[T, Attempts]]]:
+    """Divide messages that the chain does not show: those whose bytes go out again, and those that are signed anew.
+
+    results: of included transactions, by hash. shared: whether a transaction may hold several of the messages. With
+    those that are signed anew come the attempts they have had once they are.
+    """
+    same: list[T] = []
+    anew: list[tuple[T, Attempts]] = []
+    for row, last, attempts in rows:
+        result = results.get(last.tx_hash) if last is not None else None
+        step = resend(last, height, block_nanoseconds, result)
+        if step is Resend.SAME_BYTES:
+            same.append(row)
+        elif step is Resend.NEW_BYTES:
+            anew.append((row, attempts if last is None else attempts.next(result, shared=shared)))
+    return same, anew
 
 
 def highest_gas_factor(attempts: Sequence[Attempts]) -> float:

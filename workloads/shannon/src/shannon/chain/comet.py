@@ -229,10 +229,6 @@ class CometClient:
         found = await self._nodes.ask_all(ask, self._timeout)
         return {name: row if isinstance(row, ChainError) else row.hash for name, row in found.items()}
 
-    def forget_block(self, height: int) -> None:
-        """Ask for a block again the next time: what was told of it is in doubt."""
-        self._blocks.pop(height, None)
-
     async def end_events(self, height: int, wanted: Wanted) -> tuple[Event, ...]:
         """Return the wanted events of a block's end; raises ChainUnavailable.
 

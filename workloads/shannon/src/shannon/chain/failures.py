@@ -39,8 +39,8 @@ def _row(failure: FailureClass, codes: set[grpc.StatusCode], text: str, *methods
 
 
 _GRPC_ROWS: Final = (
-    # A node answers every query with code 26 from the opening of its port until its first block.
     _row(FailureClass.PRUNED_NODE, set(), r"\bpruned\b|version does not exist|lowest height is"),
+    # A node answers every query with code 26 from the opening of its port until its first block.
     _row(FailureClass.LAGGING_NODE, set(), r"codespace sdk code 26\b|invalid height:|height in the future"),
     _row(FailureClass.LAGGING_NODE, set(), r"did not contain latest block height|failed to load state"),
     _row(FailureClass.LAGGING_NODE, set(), r"ahead of the last committed block|bigger then the chain length"),
