@@ -20,7 +20,6 @@ class Door:
     async def _forward(self, reader, writer):
         self._tasks.add(asyncio.current_task())
         self.opened[self.port] = self.opened.get(self.port, 0) + 1
-        there, back = await asyncio.open_connection("127.0.0.1", self.port)
 
         async def pipe(source, sink):
             with contextlib.suppress(ConnectionError):
@@ -29,7 +28,10 @@ class Door:
                     await sink.drain()
             sink.close()
 
-        await asyncio.gather(pipe(reader, back), pipe(there, writer))
+        with contextlib.closing(writer):  # also where it is cancelled: an open socket fails some later test
+            there, back = await asyncio.open_connection("127.0.0.1", self.port)
+            with contextlib.closing(back):
+                await asyncio.gather(pipe(reader, back), pipe(there, writer))
 
     async def __aexit__(self, *_):
         self._server.close()
