@@ -42,7 +42,7 @@ async def test_a_node_that_lags_or_was_just_started_behind_the_same_address_cost
         try:
             async with balanced([node.address, second.address]) as address:
                 await asyncio.to_thread(stack.point_at, address)
-                await journey.run(3, acts)
+                await journey.run(3, acts, again=True)
         finally:
             await asyncio.to_thread(stack.point_at, node.address)
             await asyncio.to_thread(second.kill)

@@ -7,7 +7,7 @@ from shannon.chain import convert
 from shannon.chain.feed import Backoff, BlockFeed
 from shannon.chain.model import Block, ServiceConfig, Supplier
 from shannon.chain.nodes import Failover, NodeAddress
-from shannon.errors import ChainRefusal, ChainUnavailable, ConfigurationError, DecodingError
+from shannon.errors import ChainRefusal, ChainUnavailable, FailureClass, ConfigurationError, DecodingError
 from shannon.pb import cosmos_base_v1beta1_pb2 as base_pb
 from shannon.pb import pocket_shared_pb2 as shared_pb
 from shannon.transactions.build import GasPrice, Timestamp
@@ -52,6 +52,36 @@ async def test_failover_asks_the_next_node_and_rests_the_failed_one():
     assert await nodes.call("q", ask, 5) == "good"
     assert await nodes.call("q", ask, 5) == "good"
     assert asked == ["bad", "good", "good"]
+
+
+@pytest.mark.parametrize("lagging", [1, 3])
+async def test_an_address_whose_node_lags_is_asked_again_at_once_as_another_may_stand_behind_it(lagging):
+    answers = [FailureClass.LAGGING_NODE] * lagging + [None]
+
+    async def ask(node):
+        failure = answers.pop(0)
+        if failure is None:
+            return "good"
+        raise ChainUnavailable("behind", failure=failure)
+
+    assert await Failover(["balancer"]).call("q", ask, 5) == "good"
+    assert answers == []
+
+
+@pytest.mark.parametrize(("failure", "calls"), [(FailureClass.LAGGING_NODE, 4), (FailureClass.TRANSIENT, 1)])
+async def test_only_nodes_that_lag_are_asked_again_and_not_for_ever(failure, calls):
+    asked = []
+
+    async def ask(node):
+        asked.append(node)
+        raise ChainUnavailable("away", failure=failure)
+
+    with pytest.raises(ChainUnavailable, match="away"):
+        await Failover(["a"]).call("q", ask, 5)
+    assert len(asked) == calls
+    with pytest.raises(ChainUnavailable, match="away"):
+        await Failover(["a"]).call("q", ask, 0.04)
+    assert len(asked) == calls + 1, "there is no time for a pause"
 
 
 async def test_failover_names_every_cause_and_a_refusal_is_final():

@@ -330,8 +330,9 @@ class ClaimDesk:
         if all(session.claim is None for session in sessions):
             return list(sessions)
         windows = sessions[0].windows
+        now = max(self.latest_height(), block.height)
         try:
-            claimed = {claim.header.session_id: claim.root_hash for claim in await self.sender.claims_now()}
+            claimed = {claim.header.session_id: claim.root_hash for claim in await self.sender.claims_at(now)}
         except (ChainError, DecodingError, TimeoutError):
             last = windows is not None and windows.claim_close - block.height <= LAST_BLOCKS
             return [session for session in sessions if last or session.claim is None]

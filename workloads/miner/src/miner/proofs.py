@@ -149,8 +149,9 @@ class ProofDesk:
         if not sessions:
             return []
         windows = sessions[0].windows
+        now = max(self.latest_height(), block.height)
         try:
-            claims = {claim.header.session_id: claim for claim in await self.sender.claims_now()}
+            claims = {claim.header.session_id: claim for claim in await self.sender.claims_at(now)}
         except (ChainError, DecodingError, TimeoutError):
             last = windows is not None and windows.proof_close - block.height <= LAST_BLOCKS
             return [session for session in sessions if last or session.proof is None]

@@ -127,7 +127,7 @@ class Sender:
             timeout = self._nonces.next_timeout(
                 self._supplier, block.time, timeout_duration_seconds(remaining, self._block_seconds)
             )
-            trial = sign_transaction(self._plan(messages, timeout, 0, None), self._key)
+            trial = sign_transaction(self._plan(messages, timeout, close_height, 0, None), self._key)
             used = await self._chain.simulate(trial.raw)
         except ChainRefusal as refusal:
             text = str(refusal)
@@ -136,7 +136,7 @@ class Sender:
             raise SendError(Refusal.UNREACHABLE, f"no node simulated the transaction: {error}") from error
         gas = adjusted_gas(used, self._gas_adjustment * Decimal(str(gas_factor)))
         fee = self._gas_price.fee_upokt(gas)
-        return Prepared(sign_transaction(self._plan(messages, timeout, gas, fee), self._key), timeout)
+        return Prepared(sign_transaction(self._plan(messages, timeout, close_height, gas, fee), self._key), timeout)
 
     async def sift(
         self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0
@@ -154,9 +154,17 @@ class Sender:
             return Sifted(prepared, refused)
         return Sifted(None, refused)
 
-    def _plan(self, messages: Sequence[Message], timeout: Timestamp, gas: int, fee: int | None) -> TransactionPlan:
+    def _plan(
+        self, messages: Sequence[Message], timeout: Timestamp, close_height: int, gas: int, fee: int | None
+    ) -> TransactionPlan:
+        """Plan a transaction that no block takes after its window: a node that was cut off may hand it on late.
+
+        It would fail and cost its fee.
+        """
         number = self._account.number if self._account else 0
-        return TransactionPlan(tuple(messages), self._chain_id, number, gas, fee, timeout)
+        return TransactionPlan(
+            tuple(messages), self._chain_id, number, gas, fee, timeout, timeout_height=close_height
+        )  # fmt: skip
 
     async def broadcast(self, raw: bytes) -> BroadcastAnswer:
         """Hand the bytes to all nodes; raises SendError. Bytes that are known already count as accepted."""
@@ -175,9 +183,12 @@ class Sender:
             refusal, f"code {result.code} ({result.codespace}): {result.log[:300]}", failed_message_index(result.log)
         )
 
-    async def claims_now(self) -> list[Claim]:
-        """Return the supplier's claims as of the latest block; raises ChainError."""
-        return await self._chain.claims_of(self._supplier)
+    async def claims_at(self, height: int) -> list[Claim]:
+        """Return the supplier's claims as of the latest block that is known; raises ChainError.
+
+        A node that has not got it lags, and what it does not show says nothing.
+        """
+        return await self._chain.claims_of(self._supplier, height)
 
     async def results_of(self, submissions: Iterable[Submission | None]) -> dict[str, TransactionResult]:
         """Return by hash what became of the transactions that a node took and a block included."""
