@@ -118,8 +118,9 @@ async def test_refused_stakes_tell_by_their_codes_whether_the_check_or_the_handl
         "never staked": await supplier.send(supplier.unstake()),
     }
     assert {name: (row.codespace, row.code) for name, row in refused.items()} == {
-        "no service id": ("supplier", 1104), "no transport": ("supplier", 1104), "stake of nothing": ("supplier", 1101),
-        "below the least stake": ("undefined", 1), "unknown service": ("undefined", 1), "never staked": ("undefined", 1),
+        "no service id": ("supplier", 1104), "no transport": ("supplier", 1104),
+        "stake of nothing": ("supplier", 1101), "below the least stake": ("undefined", 1),
+        "unknown service": ("undefined", 1), "never staked": ("undefined", 1),
     }  # fmt: skip
     handled = [row for row in refused.values() if row.codespace == "undefined"]
     assert {failed_message_index(row.log) for row in handled} == {0}

@@ -56,9 +56,9 @@ class Ledger:
         if code:
             self.failed.append(f"code {code}: {log}")
         for row in body.messages:
-            kinds = {CREATE_CLAIM: (proof_pb.MsgCreateClaim, self.claims), SUBMIT_PROOF: (proof_pb.MsgSubmitProof, self.proofs)}
-            if row.type_url in kinds:
-                kind, counter = kinds[row.type_url]
+            counter = {CREATE_CLAIM: self.claims, SUBMIT_PROOF: self.proofs}.get(row.type_url)
+            if counter is not None:
+                kind = proof_pb.MsgCreateClaim if counter is self.claims else proof_pb.MsgSubmitProof
                 message = kind.FromString(row.value)
                 counter[message.session_header.session_id, message.supplier_operator_address] += 1
 
@@ -97,7 +97,7 @@ class Journey:
 
     async def reach(self, height: int) -> None:
         """Wait for a block."""
-        while await self.height() < height:
+        while await self.height() < height:  # noqa: ASYNC110 - a node in another process
             await asyncio.sleep(0.1)
 
     async def run(self, sessions: int, acts: Mapping[int, Act], *, again: bool = False) -> None:
@@ -126,7 +126,8 @@ class Journey:
         for number in range(sessions):
             await self.reach(start + 10 * number)
             for service, application in APPLICATIONS.items():
-                signer = await _until_known(gateway, address_of(self.keys[application].public_key), service, start + 10 * number)
+                address = address_of(self.keys[application].public_key)
+                signer = await _until_known(gateway, address, service, start + 10 * number)
                 for name, count in RELAYS.items():
                     for _ in range(count):
                         await self._relay(gateway, signer, address_of(self.keys[name].public_key))

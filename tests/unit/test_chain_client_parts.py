@@ -7,7 +7,7 @@ from shannon.chain import convert
 from shannon.chain.feed import Backoff, BlockFeed
 from shannon.chain.model import Block, ServiceConfig, Supplier
 from shannon.chain.nodes import Failover, NodeAddress
-from shannon.errors import ChainRefusal, ChainUnavailable, FailureClass, ConfigurationError, DecodingError
+from shannon.errors import ChainRefusal, ChainUnavailable, ConfigurationError, DecodingError, FailureClass
 from shannon.pb import cosmos_base_v1beta1_pb2 as base_pb
 from shannon.pb import pocket_shared_pb2 as shared_pb
 from shannon.transactions.build import GasPrice, Timestamp

@@ -110,10 +110,6 @@ class ShardKeeper:
         """Whether this member does the jobs that one alone should do."""
         return self._view(self._names.leader).leads(self._clock())
 
-    def confirmed(self, shard: int) -> bool:
-        """Whether the Lease of a held shard was renewed so lately that nobody else can hold it."""
-        return shard in self._held and self._view(self._names.shards[shard]).leads(self._clock())
-
     async def look(self, shard: int) -> int:
         """The epoch under which this member holds a shard, 0 where it does not; raises LeaseUnavailable.
 

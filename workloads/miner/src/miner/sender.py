@@ -69,6 +69,8 @@ class Sifted:
     refused: Mapping[int, SendError]
 
 
+_AGAIN = 3
+_KNOWN = Refusal.ACCEPTED_BEFORE
 _OF_ONE_MESSAGE = (Refusal.POISON, Refusal.NOT_REQUIRED, Refusal.RETRY)
 """Where the chain names the message. What it says may be new: a later chain has other words."""
 
@@ -167,9 +169,18 @@ class Sender:
         )  # fmt: skip
 
     async def broadcast(self, raw: bytes) -> BroadcastAnswer:
-        """Hand the bytes to all nodes; raises SendError. Bytes that are known already count as accepted."""
+        """Hand the bytes to all nodes; raises SendError. Bytes that are known already count as accepted.
+
+        Behind one address there may be several nodes. Where one knows bytes that no block took, it may be cut off from
+        the others: the address gets them again, for another of its nodes.
+        """
         try:
             result = await self._chain.broadcast(raw)
+            for _ in range(_AGAIN):
+                if not result.code or classify(result.code, result.codespace, result.log) is not _KNOWN:
+                    break
+                other = await self._chain.broadcast(raw)
+                result = other if other.code == 0 else result
         except (ChainError, DecodingError, TimeoutError) as error:
             raise SendError(Refusal.UNREACHABLE, f"no node took the transaction: {error}") from error
         if result.code == 0:

@@ -100,9 +100,9 @@ class Failover(Generic[N]):
     async def call(self, what: str, ask: Callable[[N], Awaitable[T]], deadline_seconds: float) -> T:
         """Return the first usable answer; every node is asked before an error goes up.
 
-        Where all of them lag they are asked again, a few times within a third of a second. Raises ChainUnavailable where no node gave an answer in time. Raises what the nodes state of the chain
-        (NotFound, ChainRefusal) as of the greatest height, with the names of all that state it; Unsupported where no
-        node knows the method.
+        Where all of them lag they are asked again, a few times within a third of a second. Raises ChainUnavailable
+        where no node gave an answer in time. Raises what the nodes state of the chain (NotFound, ChainRefusal) as of
+        the greatest height, with the names of all that state it; Unsupported where no node knows the method.
         """
         errors: list[ChainError] = []
         end = self.clock() + deadline_seconds
