@@ -248,13 +248,14 @@ async def require_safe(redis: "Redis", url: str) -> RedisInfo:
 
 
 async def await_safe_redis(
-    redis: "Redis", url: str, stop: asyncio.Event, on_wait: Callable[[LedgerUnavailable], None] = lambda error: None
-) -> None:
+    redis: "Redis", url: str, stop: asyncio.Event, on_wait: Callable[[LedgerUnavailable], None] = lambda error: None,
+    chance: random.Random | None = None,
+) -> None:  # fmt: skip
     """Wait for a Redis that cannot be used yet, until `stop`; raises UnsafeRedis for one that can lose relays.
 
     Each reason is logged once, and `on_wait` is called with it at every attempt.
     """
-    chance = random.Random()  # noqa: S311 - jitter
+    chance = chance or random.Random()  # noqa: S311 - jitter
     logged = ""
     while not stop.is_set():
         try:

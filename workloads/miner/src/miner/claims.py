@@ -21,7 +21,7 @@ from miner.sender import Prepared, Sender, SendError, in_packs, send_same_bytes
 from miner.sessions import Skip, TrackedSession
 from miner.submission import LAST_BLOCKS, Attempts, Resend, Submission, divide, highest_gas_factor, resend
 from miner.tailing import Tailer
-from miner.trie_pool import SealedSet, TriePool
+from miner.trie_pool import SealedSet, Tries
 from miner.viability import tokenomics_or_unknown, viability
 from shannon.chain.model import Block
 from shannon.claims.amounts import Price
@@ -62,7 +62,7 @@ class ClaimDesk:
     store: SealStore
     audit: Audit
     mirror: Mirror
-    pool: TriePool
+    pool: Tries
     sender: Sender
     tailer: Tailer
     fees: FeeBook
