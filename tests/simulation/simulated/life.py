@@ -72,6 +72,7 @@ class Life:
                     self.loop.run_until_complete(self._live())
                 except Stuck as error:
                     self.judges.wrong(f"nothing goes on: {error}")
+                errors = list(self.loop.errors)
                 self.loop.bury()
                 self.loop.run_for(20_000)
         finally:
@@ -80,7 +81,7 @@ class Life:
         return Result(
             self.seed, self.faults, self.judges.problems, self.loop.trace, system.events, system.network.hits,
             system.network.calls, sum(map(len, system.acknowledged.values())), len(system.acknowledged),
-            self.loop.turns, time.process_time() - begun, self.loop.errors,
+            self.loop.turns, time.process_time() - begun, errors,
         )  # fmt: skip
 
     async def _live(self) -> None:
@@ -151,7 +152,9 @@ class Life:
             self.system.tell(f"begins: {fault}")
             self.system.network.holding.append(fault)
             if fault.kind in (Kind.NODE_DOWN, Kind.NODE_RESTART):
-                self.system.nodes[fault.target].cut()
+                for name, node in self.system.nodes.items():
+                    if fault.target in ("", name):
+                        node.cut()
             await asyncio.sleep(fault.seconds)
             self.system.network.holding.remove(fault)
             if fault.kind is Kind.NODE_RESTART:
@@ -197,8 +200,9 @@ class Life:
         self.system.tell(f"{program.name}: stopped for {fault.seconds:.1f} s")
         self.loop.stop(process)
         await asyncio.sleep(fault.seconds)
-        self.system.tell(f"{program.name}: goes on")
-        self.loop.go_on(process)
+        if not process.dead:
+            self.system.tell(f"{program.name}: goes on")
+            self.loop.go_on(process)
 
     async def _upgrade(self, fault: Fault, _: Program | None) -> None:
         for program in [p for p in self.system.programs.values() if p.wanted]:

@@ -43,6 +43,24 @@ OUTSIDE = Process("world")
 PROCESS: contextvars.ContextVar[Process] = contextvars.ContextVar("process", default=OUTSIDE)
 
 
+class _Future(asyncio.Future[Any]):
+    """Its hash is its number: what asyncio keeps in sets comes out in the same order in every run."""
+
+    number = 0
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class _Task(asyncio.Task[Any]):
+    """As `_Future`."""
+
+    number = 0
+
+    def __hash__(self) -> int:
+        return self.number
+
+
 class _Server:
     """What listens in the simulation: nobody connects to it."""
 
@@ -67,6 +85,9 @@ class Loop(asyncio.AbstractEventLoop):
         self._going: list[Process] = []
         self._owners: weakref.WeakKeyDictionary[asyncio.Task[Any], Process] = weakref.WeakKeyDictionary()
         self._closed = False
+        OUTSIDE.ready.clear()
+        OUTSIDE.kept = []
+        OUTSIDE.frozen = OUTSIDE.dead = False
 
     # What the world does to processes.
 
@@ -86,9 +107,7 @@ class Loop(asyncio.AbstractEventLoop):
     def kill(self, process: Process) -> None:
         """SIGKILL: nothing of it ever runs again, not even a `finally`."""
         process.dead = True
-        process.ready.clear()
-        if process in self._going:
-            self._going.remove(process)
+        self.stop(process)
         # As long as they are kept, nothing closes their coroutines.
         process.kept = [task for task, owner in self._owners.items() if owner is process]
 
@@ -101,15 +120,18 @@ class Loop(asyncio.AbstractEventLoop):
     def go_on(self, process: Process) -> None:
         """SIGCONT: everything that became due is late now."""
         process.frozen = False
-        if process.ready and not process.dead:
+        if process.ready and process not in self._going:
             self._going.append(process)
 
     def bury(self) -> None:
         """Lets the tasks of the dead end, so that nothing is left when the simulation is over."""
-        for task, owner in list(self._owners.items()):
-            owner.dead = owner.frozen = False
-            owner.kept = []
+        owners = list(self._owners.items())
+        for task, _ in owners:
             task.cancel()
+        for process in dict.fromkeys(owner for _, owner in owners):
+            process.dead = False
+            self.go_on(process)
+            process.kept = []
 
     # asyncio's public interface.
 
@@ -141,8 +163,6 @@ class Loop(asyncio.AbstractEventLoop):
     call_soon_threadsafe = call_soon
 
     def _due(self, handle: asyncio.Handle, process: Process) -> None:
-        if process.dead:
-            return
         if not process.ready and not process.frozen:
             self._going.append(process)
         process.ready.append(handle)
@@ -164,10 +184,14 @@ class Loop(asyncio.AbstractEventLoop):
         return
 
     def create_future(self) -> "asyncio.Future[Any]":
-        return asyncio.Future(loop=self)
+        made = _Future(loop=self)
+        made.number = next(self._numbers)
+        return made
 
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> "asyncio.Task[Any]":
-        task = asyncio.Task(coro, loop=self, name=name, context=context)
+        number = _Task.number = next(self._numbers)  # asyncio puts it into a set before it can be told its own
+        task = _Task(coro, loop=self, name=name, context=context)
+        task.number = number
         self._owners[task] = (context or contextvars.copy_context()).get(PROCESS, OUTSIDE)
         return task
 

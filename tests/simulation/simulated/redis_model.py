@@ -41,11 +41,12 @@ class Data:
     def __init__(self) -> None:
         self.values: dict[bytes, Value] = {}
         self.ends: dict[bytes, float] = {}
+        self.first_end = 0.0
 
     def copy(self) -> "Data":
         made = Data()
         made.values = {key: value if isinstance(value, bytes) else value.copy() for key, value in self.values.items()}
-        made.ends = dict(self.ends)
+        made.ends, made.first_end = dict(self.ends), self.first_end
         return made
 
 
@@ -135,7 +136,7 @@ class Model:
         command = getattr(self, f"_{name.decode().lower()}", None)
         if command is None:
             raise ResponseError(f"unknown command '{name.decode()}'")
-        if self.data.ends:
+        if self.data.ends and self._now() >= self.data.first_end:
             self._forget_ended()
         if name in _WRITES:
             self.writes += 1
@@ -145,6 +146,12 @@ class Model:
         now = self._now()
         for key in [key for key, end in self.data.ends.items() if end <= now]:
             self._remove(key)
+        self.data.first_end = min(self.data.ends.values(), default=0.0)
+
+    def _end_at(self, key: bytes, end: float) -> None:
+        data = self.data
+        data.first_end = min(data.first_end, end) if data.ends else end
+        data.ends[key] = end
 
     def _remove(self, key: bytes) -> bool:
         self.data.ends.pop(key, None)
@@ -175,7 +182,7 @@ class Model:
         self.data.values[key] = value
         self.data.ends.pop(key, None)
         if b"PX" in rest:
-            self.data.ends[key] = self._now() + int(options[rest.index(b"PX") + 1]) / 1000
+            self._end_at(key, self._now() + int(options[rest.index(b"PX") + 1]) / 1000)
         return b"OK"
 
     def _del(self, *keys: bytes) -> int:
@@ -189,7 +196,7 @@ class Model:
     def _expire(self, key: bytes, seconds: bytes) -> int:
         if key not in self.data.values:
             return 0
-        self.data.ends[key] = self._now() + int(seconds)
+        self._end_at(key, self._now() + int(seconds))
         return 1
 
     def _incrby(self, key: bytes, by: bytes) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import hashlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -170,6 +171,7 @@ class System:
         folder.mkdir(parents=True)
         for name in SUPPLIERS:
             (folder / name).write_text(f"{key(name).scalar:064x}")
+            os.utime(folder / name, (GENESIS_SECONDS - 60, GENESIS_SECONDS - 60))
 
     def wall(self) -> float:
         return GENESIS_SECONDS + self.loop.time()
@@ -210,7 +212,7 @@ class System:
     def _common(self, process: Process) -> dict[str, Any]:
         chance = random.Random(self.loop.chance.random())
         return {
-            "clock": self.loop.time, "chance": chance, "connect_redis": self.redis.client,
+            "clock": self.loop.time, "cpu_seconds": lambda: 0.0, "chance": chance, "connect_redis": self.redis.client,
             "wall_nanoseconds": lambda: int((self.wall() + process.wall_offset_seconds) * 1e9),
             "unique": lambda: f"{chance.getrandbits(128):032x}",
             "channel": lambda node: Channel(self.nodes[node.name.partition(":")[0]]),

@@ -31,6 +31,7 @@ class Platform:
     """
 
     clock: Callable[[], float] = time.monotonic
+    cpu_seconds: Callable[[], float] = time.process_time
     wall_nanoseconds: Callable[[], int] = time.time_ns
     chance: random.Random = field(default_factory=random.Random)
     unique: Callable[[], str] = lambda: uuid.uuid4().hex

@@ -243,6 +243,7 @@ class Worker:
             waker=Waker(
                 redis, keys, functools.lru_cache(4096)(lambda address: shard_of(address, config.shards)), clock
             ),
+            cpu=platform.cpu_seconds,
             unique=platform.unique,
         )  # fmt: skip
         budgets = Budgets(redis, keys)
