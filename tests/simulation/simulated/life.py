@@ -226,6 +226,7 @@ class Life:
         self.system.tell(f"{program.name}: killed, its {'log' if program.relayer else 'volume'} is lost")
         self.system.kill(program)
         shutil.rmtree(program.folder, ignore_errors=True)
+        self.system.lost_volumes += not program.relayer
         await self._back(fault, program)
 
     async def _redis_crash(self, fault: Fault, _: Program | None) -> None:

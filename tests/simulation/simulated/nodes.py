@@ -17,6 +17,7 @@ from localnet.refusal import Refused
 from shannon.chain.client import HEIGHT_HEADER
 from shannon.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from shannon.pb import pocket_proof_pb2 as proof_pb
+from shannon.transactions.build import transaction_hash
 from simulated.loop import PROCESS, Loop
 from simulated.network import Network
 from simulated.plan import Kind
@@ -234,6 +235,11 @@ class Subscription:
             return aiohttp.WSMessage(aiohttp.WSMsgType.CLOSED, None, None)
         found = {"result": {"data": {"value": {"header": {"height": str(height)}}}}}
         return aiohttp.WSMessage(aiohttp.WSMsgType.TEXT, json.dumps(found), None)
+
+
+def tx_hash_of(request: bytes) -> str:
+    """Of the transaction in a BroadcastTx request."""
+    return transaction_hash(tx_pb.BroadcastTxRequest.FromString(request).tx_bytes)
 
 
 def messages_of(request: bytes) -> tuple[Any, ...]:

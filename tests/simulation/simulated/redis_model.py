@@ -281,6 +281,9 @@ class Model:
         end = int(last)
         return rows[int(first) : None if end == -1 else end + 1]
 
+    def _zrevrange(self, key: bytes, first: bytes, last: bytes) -> list[bytes]:
+        return self._zrange(key, first, last, b"REV")
+
     # Streams.
 
     def _xadd(self, key: bytes, *rest: bytes) -> bytes:

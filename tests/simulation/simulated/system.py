@@ -32,7 +32,7 @@ from simulated.leases import LeaseServer
 from simulated.loop import Loop, Process
 from simulated.machine import Machine
 from simulated.network import Network
-from simulated.nodes import Channel, Node, messages_of
+from simulated.nodes import Channel, Node, messages_of, tx_hash_of
 from simulated.plan import Kind
 from simulated.redis_servers import RedisService
 from world import World, address, key
@@ -142,7 +142,9 @@ class System:
     headers: dict[str, SessionHeader] = field(default_factory=dict)
     roots: dict[tuple[str, str], dict[bytes, str]] = field(default_factory=dict)
     events: list[tuple[float, int, str]] = field(default_factory=list)
+    senders: dict[str, str] = field(default_factory=dict)
     refused: int = 0
+    lost_volumes: int = 0
     crashes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -184,6 +186,8 @@ class System:
     # The chain.
 
     def _broadcast(self, sender: str, request: bytes) -> None:
+        lives = self.programs[sender].lives
+        self.senders.setdefault(tx_hash_of(request), f"{sender}, life {lives}")
         for message in messages_of(request):
             if hasattr(message, "root_hash"):
                 pair = (message.supplier_operator_address, message.session_header.session_id)
@@ -239,6 +243,7 @@ class System:
             self.crashes.append(f"{program.name}: {told}")
             self.tell(f"{program.name} ended: {told}")
         self.machine.died(process)
+        self.loop.kill(process)
 
     async def _miner(self, program: Program, process: Process, common: Mapping[str, Any]) -> None:
         lease = {"lease": "sim-miner", "peerDomain": "peers"} if self.kubernetes else {}
