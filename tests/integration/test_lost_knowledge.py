@@ -14,14 +14,16 @@ from miner.sessions import Skip
 from shannon.chain.client import ChainClient
 from shannon.chain.nodes import NodeAddress
 from shannon.claims.requirement import Claim
+from shannon.pb import cosmos_bank_v1beta1_pb2 as bank_pb
 from shannon.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from shannon.relays.messages import SessionHeader
 from shannon.smst.digest import Root
-from world import address
+from shannon.transactions.build import Message, Timestamp, TransactionPlan, create_claim_message, sign_transaction
+from world import address, key
 
 pytestmark = pytest.mark.redis
 KEYS = Keys("test")
-PROOF = "/pocket.proof.MsgSubmitProof"
+PROOF, SEND = "/pocket.proof.MsgSubmitProof", "/cosmos.bank.v1beta1.MsgSend"
 
 
 def proofs(chain):
@@ -77,6 +79,24 @@ async def test_transactions_name_the_last_block_of_their_window(alice):
         body = tx_pb.TxBody.FromString(tx_pb.TxRaw.FromString(transaction.raw).body_bytes)
         found[transaction.actions[0]] = body.timeout_height
     assert found == {"/pocket.proof.MsgCreateClaim": 16, PROOF: 20}
+
+
+async def test_localnet_forgets_a_transaction_that_failed_in_a_block_as_a_node_does(alice):
+    """The very same bytes are then looked at anew: their nonce is used. What succeeded is known for good."""
+    state, header = alice.chain.state, alice.header()
+    results, nothing = {}, bank_pb.MsgSend(from_address=alice.supplier, to_address=address("bob"))
+    for name, message in {
+        "failed": create_claim_message(alice.supplier, header, bytes(39) + b"\x64" + bytes(7) + b"\x01"),
+        "succeeded": Message(SEND, nothing.SerializeToString()),
+    }.items():
+        stamp = Timestamp.of_nanoseconds(state.time_ns + 10**11 + len(results))
+        plan = TransactionPlan((message,), "pocket", state.accounts[alice.supplier].number, 500_000, 1, stamp)
+        raw = sign_transaction(plan, key("alice")).raw
+        assert alice.chain.broadcast(raw).code == 0
+        alice.localnet.step()
+        again = alice.chain.broadcast(raw)
+        results[name] = (again.codespace, again.code)
+    assert results == {"failed": ("sdk", 18), "succeeded": ("sdk", 19)}
 
 
 async def test_all_pages_of_claims_are_read(alice):
@@ -171,8 +191,8 @@ async def charged(redis, *charges):
 async def test_a_budget_is_kept_until_nobody_can_ask_again(redis):
     charge = Charge("pokt1a", "s", 10, 100, 7200, b"a" * 16)
     _, running, _ = await charged(redis, charge)
-    for key in (KEYS.consumed("pokt1a", "s"), KEYS.replays("pokt1a", "s", charge.request_id[0])):
-        assert 7100 < await redis.ttl(key) <= 7200
+    for name in (KEYS.consumed("pokt1a", "s"), KEYS.replays("pokt1a", "s", charge.request_id[0])):
+        assert 7100 < await redis.ttl(name) <= 7200
     running.cancel()
 
 

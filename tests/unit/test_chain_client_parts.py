@@ -145,6 +145,58 @@ async def test_the_feed_is_monotonic_collapses_bursts_and_outlives_outages():
     assert errors
 
 
+class OneOfTwoStandsStill:
+    """Two nodes behind one address that answer in turn; the subscription is the one's that announces nothing."""
+
+    def __init__(self):
+        self.asked, self.subscriptions = 0, 0
+
+    async def block(self, height=None):
+        self.asked += 1
+        # The first answer to each look is the still one's: whoever looks once never sees the other.
+        return Block(7 if self.asked % 2 else 7 + self.asked // 2, bytes(32), Timestamp(0))
+
+    async def heights(self):
+        self.subscriptions += 1
+        await asyncio.Event().wait()
+        yield 0
+
+
+async def test_a_block_that_is_overdue_is_looked_for_at_every_node_of_the_address():
+    seen, new = [], asyncio.Event()
+
+    async def on_block(block):
+        seen.append(block.height)
+        if block.height > 7:
+            new.set()
+
+    source = OneOfTwoStandsStill()
+    feed = BlockFeed(source, on_block, poll_seconds=0.01, chance=random.Random(1))
+    await feed.refresh()
+    source.asked = 0
+    assert await feed._overdue()
+    assert (seen, source.asked) == ([7, 8], 2)
+    following = asyncio.create_task(feed.run())
+    async with asyncio.timeout(10):
+        while source.subscriptions < 2:  # noqa: ASYNC110 - the feed's tasks go on
+            await asyncio.sleep(0.01)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_an_address_without_a_new_block_is_looked_at_a_few_times_and_keeps_its_subscription():
+    source = Source([], [7])
+    asked = []
+
+    async def on_block(block):
+        asked.append(block.height)
+
+    feed = BlockFeed(source, on_block, poll_seconds=0.01, chance=random.Random(1))
+    await feed.refresh()
+    assert not await feed._overdue()
+    assert asked == [7]
+
+
 def test_backoff_grows_with_jitter_and_is_bounded():
     chance = random.Random(3)
     pauses = [Backoff(0.1, 2.0).pause(n, chance) for n in range(20)]
