@@ -147,5 +147,6 @@ async def test_a_miner_whose_volume_takes_long_to_be_looked_at_answers_probes_an
 
 
 async def test_a_folder_has_one_miner(tmp_path):
-    with volume.locked(tmp_path), pytest.raises(ConfigurationError, match="held by process"), volume.locked(tmp_path):
-        pass
+    async with volume.owned(tmp_path):
+        with pytest.raises(ConfigurationError, match="held by process"):
+            volume.lock(tmp_path)

@@ -198,9 +198,9 @@ class Concluder:
         )  # fmt: skip
 
     def _facts(self, session: TrackedSession) -> dict[str, object]:
-        leaves = 0
-        if session.seal is None:
-            leaves = self.mirror.file(session.end).count(self.supplier, session.session_id)
+        leaves, file = 0, self.mirror.known(session.end)
+        if session.seal is None and file is not None:
+            leaves = file.count(self.supplier, session.session_id)
         return facts_of(session, leaves, self.audit.payments(self.supplier, session.session_id))
 
     async def _record(self, rows: Sequence[tuple[TrackedSession, Verdict, Outcome]]) -> None:

@@ -17,6 +17,7 @@ import aiohttp
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from coordination.lease_store import LeaseUnavailable
 from ledger.cache_news import CacheFollower, CacheRefresher
 from ledger.chain_cache import CachedChain
 from ledger.connection import connect
@@ -43,7 +44,7 @@ from miner.settlements import Settlements
 from miner.stages import Stage
 from miner.suppliers import Suppliers
 from miner.trie_pool import TriePool
-from miner.volume import Volume, locked, opened
+from miner.volume import Volume, opened, owned, takes_writes
 from pocket_api.report import Problem
 from pocket_api.workload import MinerConfig
 from shannon.chain.comet import CometClient
@@ -122,12 +123,15 @@ class Miner:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
         async with contextlib.AsyncExitStack() as stack:
-            stack.enter_context(locked(self._config.data_dir))
+            await stack.enter_async_context(owned(self._config.data_dir))
             await self._serve(stack)
             self._volume = await stack.enter_async_context(opened(self._config.data_dir))
             self._parts = parts = await self._assemble(stack, self._volume)
-            self._first_keys(parts.suppliers)
+            await self._first_keys(parts.suppliers)
             async with _running(self._without_redis(parts)):
+                if self._volume.read_only:
+                    await self._until_writable(parts)
+                    return
                 await self._await_dependencies(parts)
                 if not self._stop.is_set():
                     await self._mine(parts)
@@ -162,9 +166,10 @@ class Miner:
         stack.callback(pool.close)
         settlements = Settlements(comet, lambda: suppliers.addresses)
         watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds))
+        reports = await asyncio.to_thread(Reports, volume.audit)
         suppliers = Suppliers(
             config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.settled,
-            Reports(volume.audit), peers.Peers(http, lambda: peer_urls(config, fleet.keeper)), Endpoints(time.time),
+            reports, peers.Peers(http, lambda: peer_urls(config, fleet.keeper)), Endpoints(time.time),
             volume.dead_letters, watch.server_milliseconds,
             lambda: self._board.height, lambda: volume.reserve.full,
         )  # fmt: skip
@@ -189,6 +194,28 @@ class Miner:
             self._readiness.chain_away,
         )  # fmt: skip
 
+    async def _until_writable(self, parts: _Parts) -> None:
+        """Wait until the volume takes writes again, which takes a new start, or for the stop.
+
+        Meanwhile what is sealed is claimed and proven, unless other miners live that do so.
+        """
+        self._readiness.volume = (
+            f"{self._config.data_dir} takes no writes: nothing new is mined, what is sealed is claimed and proven. "
+            "Look at the volume and its node."
+        )
+        self._readiness.enter(Phase.READ_ONLY)
+        metrics.READ_ONLY.set(1)
+        _LOG.error("%s", self._readiness.volume)
+        while not self._stop.is_set():
+            with contextlib.suppress(LeaseUnavailable):
+                await parts.fleet.keeper.look_around()
+            if await asyncio.to_thread(takes_writes, self._config.data_dir):
+                _LOG.warning("%s takes writes again: ending, to start anew", self._config.data_dir)
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_VOLUME_SECONDS):
+                    await self._stop.wait()
+
     async def _mine(self, parts: _Parts) -> None:
         """Run all loops until the stop, then give up what is owned; raises VolumeDamaged."""
         self._readiness.enter(Phase.MINING)
@@ -206,9 +233,16 @@ class Miner:
         feed = self._feed(parts.comet, BlockPublisher(parts.redis, parts.keys), fleet)
         sealed = SealedWork(
             parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
-            lambda: fleet.keeper.informed, lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
+            lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
         )  # fmt: skip
         return [kept_up("block feed", feed.run), kept_up("sealed sessions", sealed.run)]
+
+    def _owners_known(self, fleet: Fleet) -> bool:
+        """Whether somebody mines who can: this miner by its Leases, or another one where this one cannot write."""
+        keeper = fleet.keeper
+        if self._volume is not None and self._volume.read_only:
+            return keeper.informed and keeper.taken_elsewhere
+        return keeper.informed
 
     def _loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
         """Loops that mining needs."""
@@ -243,13 +277,13 @@ class Miner:
         """Ends the miner when a file of its volume turns out to be damaged: the next start finds it set aside."""
         found = await fleet.damage
         if found.path:
-            set_aside(Path(found.path))
-        set_damaged_aside(self._config.data_dir)
+            await asyncio.to_thread(set_aside, Path(found.path))
+        await asyncio.to_thread(set_damaged_aside, self._config.data_dir)
         raise found
 
-    def _first_keys(self, suppliers: Suppliers) -> None:
+    async def _first_keys(self, suppliers: Suppliers) -> None:
         """Raises ConfigurationError where a key is required and none is there."""
-        suppliers.reload()
+        await asyncio.to_thread(suppliers.reload)
         if suppliers.addresses:
             return
         text = f"no supplier key is loaded from {self._config.keys_dir}"
@@ -358,10 +392,10 @@ class Miner:
         blocks = int(days * _DAY_SECONDS / self._config.chain.block_seconds)
         while True:
             try:
-                reports.keep()
+                await asyncio.to_thread(reports.keep)
                 more = self._board.height > blocks
                 while more:  # a thousand at a time: others go on meanwhile
-                    more = bool(audit.prune(self._board.height - blocks))
+                    more = bool(await asyncio.to_thread(audit.prune, self._board.height - blocks))
                     await asyncio.sleep(0.1)
             except sqlite3.Error as error:
                 metrics.ERRORS.labels("retention").inc()
@@ -371,7 +405,7 @@ class Miner:
     def _health(self) -> Mapping[str, Any]:
         return {"status": "ok", "phase": self._readiness.phase, "height": self._board.height, "role": self._role()}
 
-    def _status(self) -> Mapping[str, Any]:
+    async def _status(self) -> Mapping[str, Any]:
         if self._parts is None:
             return {"height": 0, "sessions": {}, "outcomes": [], "shards": {}, "leader": False, "members": []}
         fleet, audit = self._parts.fleet, self._parts.suppliers.audit
@@ -383,8 +417,9 @@ class Miner:
             for address, running in fleet.running.items()
         }
         shards = {str(shard): epoch for shard, epoch in fleet.epochs.items()}
+        outcomes = await asyncio.to_thread(audit.recent, _SHOWN_OUTCOMES)
         return {
-            "height": self._board.height, "sessions": sessions, "outcomes": audit.recent(_SHOWN_OUTCOMES),
+            "height": self._board.height, "sessions": sessions, "outcomes": outcomes,
             "shards": shards, "leader": fleet.keeper.leads, "members": sorted(fleet.keeper.members),
             "nodes": self._notes.nodes(),
         }  # fmt: skip
