@@ -1,6 +1,7 @@
 """One life of two suppliers with two sessions each, with faults where they are told to be. Everything else is real.
 
-A life is lived block by block: the relayer records, the Leases are renewed, each supplier is tailed and decides. What came of it is compared with the chain: stakes, settlements, and balances.
+A life is lived block by block: the relayer records, the Leases are renewed, each supplier is tailed and decides. What
+came of it is compared with the chain: stakes, settlements, and balances.
 """
 
 import asyncio

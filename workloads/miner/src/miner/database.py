@@ -1,6 +1,5 @@
 """Opening the SQLite files of the volume: to write, or to read what is there."""
 
-import os
 import sqlite3
 from pathlib import Path
 from urllib.parse import quote
@@ -23,15 +22,21 @@ def open_to_write(path: Path, schema: str) -> sqlite3.Connection:
 def open_to_read(path: Path) -> sqlite3.Connection:
     """Open a file that is there, also on a volume that takes no writes. Raises sqlite3.Error, also where it is missing.
 
-    Without a folder to write to, SQLite cannot make the index of a write-ahead log: a file without a log is read as one
-    that nobody changes, one with a log needs the index that is there.
+    Without a folder to write to, SQLite cannot make the index of a write-ahead log: a file without a log is then read
+    as one that nobody changes, and one with a log needs the index that its writer left.
     """
-    log = path.with_name(f"{path.name}-wal")
-    changes = os.access(path.parent, os.W_OK) or (log.exists() and log.stat().st_size > 0)
-    options = "mode=ro" if changes else "mode=ro&immutable=1"
-    database = sqlite3.connect(
-        f"file:{quote(str(path))}?{options}", uri=True, isolation_level=None, check_same_thread=False, timeout=_SECONDS
-    )
+    try:
+        return _read_only(path, "mode=ro")
+    except sqlite3.OperationalError:
+        log = path.with_name(f"{path.name}-wal")
+        if not path.exists() or (log.exists() and log.stat().st_size):
+            raise
+        return _read_only(path, "mode=ro&immutable=1")
+
+
+def _read_only(path: Path, options: str) -> sqlite3.Connection:
+    address = f"file:{quote(str(path))}?{options}"
+    database = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=_SECONDS)
     try:
         database.execute("SELECT 1 FROM sqlite_master").fetchone()
     except BaseException:
