@@ -17,7 +17,6 @@ import aiohttp
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from coordination.lease_store import LeaseUnavailable
 from ledger.cache_news import CacheFollower, CacheRefresher
 from ledger.chain_cache import CachedChain
 from ledger.connection import connect
@@ -36,6 +35,7 @@ from miner.damage import set_aside, set_damaged_aside
 from miner.endpoints import Endpoints
 from miner.fleet import Fleet
 from miner.ownership import peer_urls, shard_keeper
+from miner.read_only import until_writable
 from miner.readiness import Phase, Readiness
 from miner.redis_watch import RedisWatch
 from miner.report import Reports
@@ -44,7 +44,7 @@ from miner.settlements import Settlements
 from miner.stages import Stage
 from miner.suppliers import Suppliers
 from miner.trie_pool import TriePool
-from miner.volume import Volume, opened, owned, takes_writes
+from miner.volume import Volume, opened, owned
 from pocket_api.report import Problem
 from pocket_api.workload import MinerConfig
 from shannon.chain.comet import CometClient
@@ -130,7 +130,8 @@ class Miner:
             await self._first_keys(parts.suppliers)
             async with _running(self._without_redis(parts)):
                 if self._volume.read_only:
-                    await self._until_writable(parts)
+                    folder, keeper = self._config.data_dir, parts.fleet.keeper
+                    await until_writable(folder, keeper, self._readiness, self._stop)
                     return
                 await self._await_dependencies(parts)
                 if not self._stop.is_set():
@@ -193,28 +194,6 @@ class Miner:
             parts.redis, self._config.redis_url, parts.chain, self._config.chain.id, self._stop, redis_waits,
             self._readiness.chain_away,
         )  # fmt: skip
-
-    async def _until_writable(self, parts: _Parts) -> None:
-        """Wait until the volume takes writes again, which takes a new start, or for the stop.
-
-        Meanwhile what is sealed is claimed and proven, unless other miners live that do so.
-        """
-        self._readiness.volume = (
-            f"{self._config.data_dir} takes no writes: nothing new is mined, what is sealed is claimed and proven. "
-            "Look at the volume and its node."
-        )
-        self._readiness.enter(Phase.READ_ONLY)
-        metrics.READ_ONLY.set(1)
-        _LOG.error("%s", self._readiness.volume)
-        while not self._stop.is_set():
-            with contextlib.suppress(LeaseUnavailable):
-                await parts.fleet.keeper.look_around()
-            if await asyncio.to_thread(takes_writes, self._config.data_dir):
-                _LOG.warning("%s takes writes again: ending, to start anew", self._config.data_dir)
-                return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_VOLUME_SECONDS):
-                    await self._stop.wait()
 
     async def _mine(self, parts: _Parts) -> None:
         """Run all loops until the stop, then give up what is owned; raises VolumeDamaged."""
