@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,6 +176,15 @@ class Audit:
             self._database.execute(
                 "DELETE FROM cost WHERE supplier=? AND session_id=? AND tx_hash=?", (supplier, session_id, tx_hash)
             )
+
+    def with_outcome(self, supplier: str, session_ids: Sequence[str]) -> list[str]:
+        """Return those of a supplier's sessions that have an outcome."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT session_id FROM outcome WHERE supplier=? AND session_id IN (SELECT value FROM json_each(?))",
+                (supplier, json.dumps(list(session_ids))),
+            )
+            return [str(session_id) for (session_id,) in rows]
 
     def record(self, outcome: Outcome) -> bool:
         """Append an outcome; False when the session has one already."""

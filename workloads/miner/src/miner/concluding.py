@@ -85,9 +85,8 @@ class Concluder:
     async def restore(self) -> None:
         """Take up the outcomes that the volume holds: what is left of their sessions is still to be dropped."""
         self.finished.update(await asyncio.to_thread(self.audit.ended, self.supplier, TOMBSTONE_BLOCKS))
-        for session_id in list(self.sessions):
-            if await asyncio.to_thread(self.audit.outcome, self.supplier, session_id):
-                self._forget(self.sessions[session_id])
+        for session_id in await asyncio.to_thread(self.audit.with_outcome, self.supplier, list(self.sessions)):
+            self._forget(self.sessions[session_id])
 
     async def conclude(self, group: Sequence[TrackedSession], block: Block, settlements: Settlements) -> None:
         """End those sessions of one settlement that can be; the others come again at the next block."""

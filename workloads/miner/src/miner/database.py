@@ -27,9 +27,10 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     """
     try:
         return _read_only(path, "mode=ro")
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
         log = path.with_name(f"{path.name}-wal")
-        if not path.exists() or (log.exists() and log.stat().st_size):
+        unopened = str(getattr(error, "sqlite_errorname", "")).startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY"))
+        if not unopened or not path.exists() or (log.exists() and log.stat().st_size):
             raise
         return _read_only(path, "mode=ro&immutable=1")
 
