@@ -39,8 +39,8 @@ def stage_at(height: int) -> str:
 def different(calls: Sequence[Call]) -> list[Call]:
     """Return the calls of a life without those at which a fault can do nothing that it does not do at another.
 
-    What is left out: the second supplier's, where the first one does the same in that stage; the third and further calls of a block
-    that are alike; a block in which the same is asked as in the block before, in the same stage.
+    What is left out: the second supplier's, where the first one does the same in that stage; the third and further
+    calls of a block that are alike; a block in which the same is asked as in the block before, in the same stage.
     """
     by_height: dict[int, list[Call]] = {}
     first = {(stage_at(max(FIRST, call.height)), call.boundary, call.name) for call in calls if call.supplier < 1}
