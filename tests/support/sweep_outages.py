@@ -36,13 +36,13 @@ CLAIMS_FROM, CLAIMS = 13, 3
 """At these blocks a claim can be sent: the window opens at 12, sealing waits a block, what is sent at 15 is the last.
 
 The relays lie on the volume, blocks come over CometBFT, claims go over gRPC: where one is away at all of them,
-nothing can save a session.
+nothing can save a session. Who starts without a Lease may not seal: another owner may have.
 """
 NEEDED_FOR_A_CLAIM = ("chain node, gRPC", "chain node, CometBFT", "chain node, both", "volume, I/O errors")
 UNAVOIDABLE = {
     Outage(dependency, CLAIMS_FROM, CLAIMS, restarted)
     for dependency in NEEDED_FOR_A_CLAIM for restarted in (False, True)
-}  # fmt: skip
+} | {Outage("Kubernetes API", CLAIMS_FROM, CLAIMS, restarted=True)}  # fmt: skip
 
 
 def every_outage() -> list[Outage]:

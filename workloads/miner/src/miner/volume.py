@@ -109,7 +109,7 @@ def member_name(folder: Path, make: Callable[[], str] = lambda: secrets.token_he
     return name
 
 
-def _opened(folder: Path) -> Volume:
+def _opened(folder: Path, unique: Callable[[], str]) -> Volume:
     read_only = not takes_writes(folder)
     for path in [] if read_only else set_damaged_aside(folder):
         metrics.ERRORS.labels("volume").inc()
@@ -123,13 +123,14 @@ def _opened(folder: Path) -> Volume:
     except BaseException:
         mirror.close()
         raise
-    return Volume(member_name(folder), mirror, audit, DeadLetters(folder / "refused.sqlite"), reserve, read_only)
+    member = member_name(folder, lambda: unique()[:16])
+    return Volume(member, mirror, audit, DeadLetters(folder / "refused.sqlite"), reserve, read_only)
 
 
 @contextlib.asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[Volume]:
+async def opened(folder: Path, unique: Callable[[], str] = lambda: secrets.token_hex(16)) -> AsyncIterator[Volume]:
     """Open the files of a locked folder, in a thread: there may be gigabytes. Damaged ones are set aside first."""
-    volume = await asyncio.to_thread(_opened, folder)
+    volume = await asyncio.to_thread(_opened, folder, unique)
     try:
         yield volume
     finally:
