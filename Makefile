@@ -40,7 +40,7 @@ lint: setup ## style, types, layers, file sizes
 mutants: setup ## break the money path line by line; each break must be caught by a named test
 	@$(PY) scripts/mutants.py
 
-sweep: setup ## one fault of every kind at every call of every boundary of the miner (SWEEP=<n> for a sample, SWEEP_TABLE=<file>)
+sweep: setup ## one fault of every kind at every call of every boundary of the miner, and outages (SWEEP=<n> for a sample, SWEEP_TABLE=<file>, JOBS)
 	@SWEEP=$${SWEEP:-all} $(PY) -m pytest -q tests/sweep
 
 failovers: setup ## explore two thousand failovers, each in another order of everything (SCHEDULES=<n>, FIRST_SEED=<n>)

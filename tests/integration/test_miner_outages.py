@@ -278,6 +278,28 @@ async def test_a_dead_trie_process_is_replaced(alice):
         pool.close()
 
 
+def runs_out_of_memory(_: int | None = None) -> None:
+    raise MemoryError
+
+
+async def test_a_trie_process_that_hangs_is_ended_and_one_that_raises_fails_its_own_call_only(tmp_path):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    pool = TriePool(small_seconds=60)
+    try:
+        with pytest.raises(TrieWorkFailed, match="MemoryError"):
+            await pool._small.run(runs_out_of_memory)
+        (hung,) = pool._small._pool._processes.values()
+        pool._small._seconds = 0.1
+        with pytest.raises(TrieWorkFailed, match="was ended"):
+            await pool._small.run(waits_as_a_large_session, str(gate))
+        await asyncio.to_thread(hung.join)
+        pool._small._seconds = 60
+        assert await pool._small.run(len, "it works") == 8
+    finally:
+        pool.close()
+
+
 async def test_a_large_session_that_is_being_computed_delays_no_small_one(alice, tmp_path):
     header = alice.header()
     rows = alice.relays(header, 9)

@@ -26,7 +26,7 @@ class Owner(Protocol):
     """Who acts on shards. `gained` and `lost` are called in turn, never at once for one shard."""
 
     async def known_epoch(self, shard: int) -> int:
-        """The highest epoch that anything but the Lease knows for a shard."""
+        """The highest epoch that anything but the Lease knows for a shard; raises LeaseUnavailable."""
         ...
 
     async def gained(self, shard: int, epoch: int) -> None:
@@ -104,6 +104,16 @@ class ShardKeeper:
     def informed(self) -> bool:
         """Whether the Leases were read so lately that what they say of owners still holds."""
         return self._clock() - self._read_at < self._timing.lease
+
+    async def look_around(self) -> None:
+        """Read the Leases and take none; raises LeaseUnavailable."""
+        await self._read()
+
+    @property
+    def taken_elsewhere(self) -> bool:
+        """Whether another member that lives holds a shard, as last seen."""
+        me = seat(self.identity)
+        return any(holder and holder != me for holder in self._holders())
 
     @property
     def leads(self) -> bool:

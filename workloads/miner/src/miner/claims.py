@@ -392,6 +392,7 @@ class ClaimDesk:
             submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
         for session in sessions:
             session.claim = submission
+        await self.fees.begun(self.store, raw)
         try:
             answer = await self.sender.broadcast(raw)
         except SendError as error:
@@ -402,6 +403,7 @@ class ClaimDesk:
                     session.details["refusal"] = str(error)[:300]
                     session.claim_attempts = session.claim_attempts.next(shared=len(sessions) > 1)
                     session.claim = None
+                await self.fees.refused(self.store, raw)
             raise
         for session in sessions:
             session.claim = submission.handed_over(height, known_before=answer.known_before)

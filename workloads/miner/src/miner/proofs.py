@@ -191,6 +191,7 @@ class ProofDesk:
             submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
         for session in sessions:
             session.proof = submission
+        await self.fees.begun(self.store, raw, params.proof_submission_fee_upokt)
         try:
             answer = await self.sender.broadcast(raw)
         except SendError as error:
@@ -200,6 +201,7 @@ class ProofDesk:
                     session.details["proof_refusal"] = str(error)[:300]
                     session.proof_attempts = session.proof_attempts.next(shared=len(sessions) > 1)
                     session.proof = None
+                await self.fees.refused(self.store, raw)
             raise
         for session in sessions:
             session.proof = submission.handed_over(height, known_before=answer.known_before)
