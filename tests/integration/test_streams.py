@@ -42,7 +42,7 @@ async def test_a_stream_comes_in_signed_pieces_as_it_is_made_and_is_one_relay(re
             assert await consumed(relayer) == 100
 
 
-async def test_a_slow_stream_is_flushed_in_time_though_its_next_line_does_not_come(redis, tmp_path):
+async def test_each_event_is_passed_on_before_the_next_one_and_mined_only_when_all_came(redis, tmp_path):
     gate = asyncio.Event()
     stream = Stream([b"data: 1\n", b"data: 2\n", b"data: 3\n"], gate)
     async with listening(stream.handle) as url:
@@ -50,6 +50,9 @@ async def test_a_slow_stream_is_flushed_in_time_though_its_next_line_does_not_co
         async with relaying(redis, tmp_path, service=service) as relayer:
             async with relayer.http.post(relayer.url, data=relayer.request().encode()) as answer:
                 assert answer.status == 200
+                first = await answer.content.readuntil(b"||POKT_STREAM||")
+                response = decode_relay_response(first.removesuffix(b"||POKT_STREAM||"))
+                assert decode_http_response(response.payload).body == b"data: 1\n"
                 assert await relayer.leaves() == [], "mined only when it is whole"
                 gate.set()
                 await answer.read()

@@ -93,7 +93,7 @@ async def _call(
     """The framed answer, and the status as trailers."""
     if asked.method != "POST" or asked.path.partition("?")[0] != METHOD:
         return b"", _status(UNIMPLEMENTED, f"only {METHOD} is served")
-    caller = Caller(transport, asked.headers)
+    caller = Caller(transport, asked.headers, asked.hold)
     try:
         message = await _message(asked, pipeline.catalog.max_body_bytes, text=text)
     except Rejected as rejected:
@@ -109,6 +109,7 @@ async def _call(
         return b"", _status(INTERNAL, "internal error")
     if not isinstance(answer, Answer):
         raise TypeError("a stream was not asked for")
+    asked.proved()
     return frame(answer.body), _status(OK)
 
 
