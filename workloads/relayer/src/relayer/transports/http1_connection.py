@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -11,6 +11,8 @@ from relayer.rejection import Rejected
 from relayer.transports.connections import Connection
 from relayer.transports.patience import Patience
 from relayer.transports.websocket_frames import IncomingMessages
+
+_LOOK_SECONDS: Final = 1.0  # between two looks whether a half-closed client has got all its answers
 
 
 class Http1Connection(web.RequestHandler):
@@ -67,14 +69,26 @@ class Http1Connection(web.RequestHandler):
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Called by the event loop when the client sends no more; it is still answered what it asked in full."""
         request = self._current_request
-        if self._upgraded or (request is None and not self._request_in_progress and not self._messages):
-            return None
-        if request is not None and not request.content.is_eof():
+        if self._upgraded or self._idle or (request is not None and not request.content.is_eof()):
             return None
         self.half_closed = True
-        if request is None and not self._messages:
+        if self._request_in_progress and request is None and not self._messages:
             self.close()  # the last answer is being written
+        self._loop.call_later(_LOOK_SECONDS, self._close_when_idle)
         return True
+
+    @property
+    def _idle(self) -> bool:
+        """Whether nothing is asked that is not answered."""
+        return not self._request_count or (self._waiter is not None and not self._waiter.done())
+
+    def _close_when_idle(self) -> None:
+        if self.transport is None:
+            return
+        if self._idle:
+            self.force_close()
+        else:
+            self._loop.call_later(_LOOK_SECONDS, self._close_when_idle)
 
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """Called by aiohttp when a connection becomes a WebSocket: its frames are counted."""
