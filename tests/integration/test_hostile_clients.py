@@ -132,6 +132,19 @@ async def test_a_packed_request_is_unpacked_within_its_limit_or_refused(redis, t
         assert await served(relayer, body=b"after")
 
 
+@pytest.mark.parametrize(
+    ("packed", "code"), [(gzip.compress, 0), (lambda relay: b"no gzip", 3), (lambda relay: bomb(64 * MIB), 8)]
+)
+async def test_a_packed_grpc_message_is_unpacked_within_its_limit_or_refused(redis, tmp_path, packed, code):
+    async with relaying(redis, tmp_path) as relayer:
+        message = packed(relayer.request().encode())
+        framed = b"\1" + len(message).to_bytes(4, "big") + message
+        sent = {"Content-Type": "application/grpc-web", "grpc-encoding": "gzip"}
+        async with relayer.http.post(relayer.url + METHOD, data=framed, headers=sent) as answer:
+            assert b"grpc-status: %d\r\n" % code in await answer.read()
+        await until(lambda: relayer.memory.used == 0)
+
+
 async def test_a_packed_body_that_goes_on_after_its_refusal_is_not_unpacked(redis, tmp_path):
     async with relaying(redis, tmp_path) as relayer:
         packed = bomb(400 * MIB)

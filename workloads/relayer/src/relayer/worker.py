@@ -45,6 +45,7 @@ from relayer.transports.http1 import Http1
 from relayer.transports.http2 import Http2Server
 from relayer.transports.listener import Sniffer
 from relayer.transports.patience import Patience
+from relayer.transports.unpacking import Unpacker
 from relayer.transports.websocket import WebSockets
 from shannon.chain.comet import CometClient
 from shannon.chain.nodes import NodeAddress
@@ -293,10 +294,11 @@ class Worker:
             look_seconds=min(2.0, config.chain.block_seconds / 2),
             patience=patience,
         )
-        http1 = Http1(endpoints, sockets, lambda: catalog.max_body_bytes, patience)
+        unpacker = Unpacker()
+        http1 = Http1(endpoints, sockets, lambda: catalog.max_body_bytes, patience, unpacker)
         runner = await http1.set_up(config.drain_seconds)
         debug = None if config.debug_port is None else await Debug().serve(config.debug_port + self._number)
-        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, patience)
+        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, patience, unpacker)
 
         def reload() -> None:
             nonlocal limits

@@ -15,7 +15,7 @@ from relayer.transports.endpoints import Endpoints, error_reply
 from relayer.transports.http1_connection import Http1Connection
 from relayer.transports.patience import Patience
 from relayer.transports.replies import Asked, Reply, too_large, too_late
-from relayer.transports.unpacking import Unpacker
+from relayer.transports.unpacking import Unpacker, is_packed
 from relayer.transports.websocket import WebSockets
 
 _LOG = logging.getLogger("relayer.http")
@@ -36,9 +36,7 @@ class _Body:
         """The body, unpacked; raises Rejected."""
         if (self._request.content_length or 0) > self._limit:
             raise too_large(self._limit)
-        encoding = self._request.headers.get("Content-Encoding", "identity").strip().lower() or "identity"
-        if encoding not in ("identity", "gzip"):
-            raise Rejected(Reason.BODY_UNREADABLE, "only gzip is unpacked", 415)
+        packed = is_packed(self._request.headers)
         content = self._request.content
         if content.is_eof():  # it came with the head: nothing to wait for
             body = content.read_nowait()
@@ -47,7 +45,7 @@ class _Body:
                 raise too_large(self._limit)
         else:
             body = await self._rest()
-        if encoding == "gzip":
+        if packed:
             return await self._unpacker.gzip(body, self._limit, self._hold)
         return body
 
@@ -137,7 +135,15 @@ class Http1:
 
     async def _replied(self, request: web.Request, protocol: Http1Connection, hold: Hold) -> web.StreamResponse:
         body = _Body(request, self._max_body_bytes(), hold, self._patience, self._unpacker)
-        asked = Asked(request.method, request.raw_path, request.headers, body.read, hold, protocol.connection.prove)
+        asked = Asked(
+            request.method,
+            request.raw_path,
+            request.headers,
+            body.read,
+            hold,
+            protocol.connection.prove,
+            self._unpacker,
+        )
         reply = await self._endpoints.answer(asked)
         last = protocol.last_request or not request.content.at_eof()  # what is left of a body is not read
         if reply.pieces is not None:

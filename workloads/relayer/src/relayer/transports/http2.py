@@ -34,6 +34,7 @@ from relayer.transports.endpoints import Endpoints
 from relayer.transports.http2_frames import FrameBudget
 from relayer.transports.patience import Patience
 from relayer.transports.replies import Asked, Reply, too_large, too_late
+from relayer.transports.unpacking import Unpacker, is_packed
 
 _LOG = logging.getLogger("relayer.http2")
 _STREAMS: Final = 250
@@ -96,8 +97,13 @@ class Http2Server:
     """Connections of one worker."""
 
     def __init__(
-        self, endpoints: Endpoints, max_body_bytes: Callable[[], int], patience: Patience | None = None
+        self,
+        endpoints: Endpoints,
+        max_body_bytes: Callable[[], int],
+        patience: Patience | None = None,
+        unpacker: Unpacker | None = None,
     ) -> None:
+        self.unpacker = unpacker or Unpacker()
         self.patience = patience or Patience()
         self.endpoints = endpoints
         self.max_body_bytes = max_body_bytes
@@ -324,8 +330,9 @@ class Http2Connection(asyncio.Protocol):
         reply: Reply | None = None
         try:
             asked = Asked(
-                headers.get(":method", ""), headers.get(":path", ""), headers, read, stream.hold, self._connection.prove
-            )
+                headers.get(":method", ""), headers.get(":path", ""), headers, read, stream.hold,
+                self._connection.prove, self._server.unpacker,
+            )  # fmt: skip
             reply = await self._server.endpoints.answer(asked)
             stream.hold.drop = lambda: self._give_up(number, stream)
             await self._send(number, stream, reply)
@@ -366,6 +373,8 @@ class Http2Connection(asyncio.Protocol):
             raise stream.refused
         body = bytes(stream.body)
         stream.body.clear()
+        if is_packed(stream.headers):
+            return await self._server.unpacker.gzip(body, self._server.max_body_bytes(), stream.hold)
         return body
 
     def _give_up(self, number: int, stream: _Stream) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from relayer.memory import Hold
 from relayer.rejection import Reason, Rejected
+from relayer.transports.unpacking import Unpacker
 
 
 def too_large(limit: int) -> Rejected:
@@ -30,6 +31,7 @@ class Asked:
     read: Callable[[], Awaitable[bytes]]
     hold: Hold
     proved: Callable[[], None]
+    unpacker: Unpacker
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from relayer.memory import Hold
@@ -10,6 +10,14 @@ from relayer.rejection import Reason, Rejected
 
 _PORTION: Final = 1024 * 1024
 _WAITING: Final = 64  # packed requests that wait for their turn
+
+
+def is_packed(headers: Mapping[str, str]) -> bool:
+    """Whether a body is packed with gzip; raises Rejected for any other packing."""
+    encoding = headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity", "gzip"):
+        raise Rejected(Reason.BODY_UNREADABLE, "of packed requests only gzip is understood", 415)
+    return encoding == "gzip"
 
 
 class Unpacker:
