@@ -47,6 +47,7 @@ from relayer.transports.listener import Sniffer
 from relayer.transports.patience import Patience
 from relayer.transports.unpacking import Unpacker
 from relayer.transports.websocket import WebSockets
+from relayer.trimming import Trimming, system_trim
 from shannon.chain.comet import CometClient
 from shannon.chain.nodes import NodeAddress
 from shannon.chain.standing import Standings
@@ -412,6 +413,7 @@ class Worker:
         self, publisher: Publisher, follower: HeightFollower, log: LocalLog, chain: CachedChain, catalog: Catalog,
         pulse: Pulse, connections: Connections,
     ) -> None:  # fmt: skip
+        trimming = Trimming(system_trim())
         metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
         while True:
             metrics.HEIGHT.set(follower.height)
@@ -425,6 +427,7 @@ class Worker:
             metrics.TASKS.set(vitals.tasks)
             metrics.OPEN.set(connections.open)
             metrics.HELD.set(connections.memory.used)
+            await trimming.look(connections.memory.used)
             metrics.LOG_BYTES.set(log.size)
             for source, number in chain.counters.taken():
                 metrics.CACHE.labels(source).inc(number)
