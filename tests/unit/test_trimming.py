@@ -2,7 +2,7 @@
 
 import pytest
 
-from relayer.trimming import Trimming, system_trim
+from relayer.trimming import Trimming, keep_large_pieces_apart, system_trim
 
 MIB = 1024 * 1024
 
@@ -19,4 +19,5 @@ async def test_memory_is_given_back_once_after_each_large_peak(held, trims):
 
 
 def test_the_systems_allocator_can_be_asked_or_is_left_alone():
+    keep_large_pieces_apart()
     system_trim()()

@@ -3,9 +3,20 @@
 import asyncio
 import ctypes
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 _WORTH_BYTES: Final = 32 * 1024 * 1024
+
+
+_MMAP_THRESHOLD: Final = -3  # of mallopt
+_LARGE_BYTES: Final = 256 * 1024
+
+
+def keep_large_pieces_apart() -> None:
+    """Let glibc map large pieces by themselves: they grow without copies and leave no holes when they are freed."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def system_trim() -> Callable[[], object]:

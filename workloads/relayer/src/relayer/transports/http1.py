@@ -122,7 +122,12 @@ class Http1:
             try:
                 return await self._sockets.bridge(request, protocol)
             except Rejected as rejected:
-                return _response(error_reply(rejected))
+                refusal = _response(error_reply(rejected))
+                refusal.force_close()  # what follows an upgrade is no request
+                return refusal
+            except ConnectionError as error:
+                _LOG.debug("upgrade: %s", error)
+                return web.Response()
         hold = protocol.connection.memory.hold()
         try:
             return await self._replied(request, protocol, hold)
