@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 
 from relayer import metrics
+from relayer.letting_go import let_go
 from relayer.rejection import Rejected
 from relayer.transports.connections import Connection
 from relayer.transports.patience import Patience
@@ -18,7 +19,7 @@ _LOOK_SECONDS: Final = 1.0  # between two looks whether a half-closed client has
 class Http1Connection(web.RequestHandler):
     """One HTTP/1.1 connection."""
 
-    __slots__ = ("_late", "_patience", "connection", "half_closed", "incoming", "refuse")
+    __slots__ = ("_late", "_patience", "_unreadable", "connection", "half_closed", "incoming", "refuse")
 
     def __init__(self, server: web.Server, connection: Connection, patience: Patience) -> None:
         loop = asyncio.get_running_loop()
@@ -29,6 +30,7 @@ class Http1Connection(web.RequestHandler):
         self.connection = connection
         self._patience = patience
         self._late: asyncio.TimerHandle | None = None
+        self._unreadable = False
         self.half_closed = False
         self.incoming: IncomingMessages | None = None
         self.refuse: Callable[[], None] = connection.abort
@@ -46,6 +48,23 @@ class Http1Connection(web.RequestHandler):
         if self.incoming is not None:
             self.incoming.close()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop. What follows an unreadable head is not read: aiohttp keeps it with each error."""
+        if self._unreadable:
+            return
+        super().data_received(data)
+        if not self._messages:
+            return
+        message, body = self._messages[-1]
+        error = getattr(message, "exc", None)
+        if error is not None:
+            self._unreadable = True
+            let_go(error)
+            # It holds all that was read, and so would whatever tells of it.
+            kind = cast("Any", type(message))
+            short = kind(status=400, exc=ValueError("unreadable"), message="Bad Request")
+            self._messages[-1] = (short, body)
 
     def pause_writing(self) -> None:
         """Called by the event loop when the client does not take what is sent."""
