@@ -48,6 +48,8 @@ class Http1Connection(web.RequestHandler):
         if self.incoming is not None:
             self.incoming.close()
         super().connection_lost(exc)
+        self._messages.clear()  # an unreadable one holds what was read, and the connection is part of a cycle
+        self._message_tail = b""
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop. What follows an unreadable head is not read: aiohttp keeps it with each error."""
