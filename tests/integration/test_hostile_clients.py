@@ -86,35 +86,6 @@ async def test_aborted_uploads_leave_nothing_behind_though_no_garbage_is_collect
             gc.enable()
 
 
-GARBAGE = {
-    "no HTTP": b"",
-    "after a refused upgrade": b"GET / HTTP/1.1\r\nHost: x\r\nTarget-Service-Id: eth\r\nConnection: Upgrade\r\n"
-    b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("begin", GARBAGE.values(), ids=GARBAGE)
-async def test_what_is_no_request_is_not_kept_though_no_garbage_is_collected(redis, tmp_path, begin):
-    async with relaying(redis, tmp_path) as relayer:
-        gc.collect()
-        gc.disable()
-        tracemalloc.start()
-        try:
-            before = tracemalloc.get_traced_memory()[0]
-            for _ in range(10):
-                _, writer = await dial(relayer)
-                with contextlib.suppress(ConnectionError):
-                    for _ in range(8):
-                        writer.write(begin + b"\x82\xfe\xff" * 100_000)
-                        await writer.drain()
-                writer.transport.abort()
-            await until(lambda: relayer.connections.open == 0)
-            assert tracemalloc.get_traced_memory()[0] - before < 24 * MIB
-        finally:
-            tracemalloc.stop()
-            gc.enable()
-
-
 async def test_unfinished_bodies_make_room_for_a_relay_of_the_same_address(redis, tmp_path):
     async with relaying(redis, tmp_path, service=LARGE, memory_bytes=32 * MIB) as relayer:
         async with unfinished(relayer, 12, 4 * MIB):
