@@ -12,6 +12,7 @@ import aiohttp
 import uvloop
 from redis.asyncio import Redis
 
+from benchmarks.hostile_soak import hostile
 from benchmarks.load import Sender, signing_for
 from benchmarks.machine import descriptors, resident_mib
 from benchmarks.relayer_cost import stack_with
@@ -72,7 +73,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--rate", type=float, default=300)
+    parser.add_argument("--hostile", action="store_true", help="attacks beside the relays, --seconds each")
+    parser.add_argument("--write", action="store_true", help="put the table of the attacks into docs/security.md")
     options = parser.parse_args()
+    if options.hostile:
+        with stack_with(2) as stack:
+            sys.exit(uvloop.run(hostile(stack, options.seconds, options.rate, write=options.write)))
     with stack_with(2, session_blocks=10) as stack:
         sys.exit(uvloop.run(_soak(stack, options.seconds, options.rate)))
 

@@ -18,20 +18,22 @@ from ledger.tail import Tail
 from localnet.chain import Chain
 from localnet.hydration import hydrate
 from localnet.server import serve
-from pocket_api.relayminer import Recording, ResponseCompression
+from pocket_api.relayminer import ConnectionLimits, Recording, ResponseCompression
 from pocket_api.services import Service
 from pocket_api.simulation import Simulation
 from relayer.admission import Admission
 from relayer.catalog import Catalog
+from relayer.memory import Memory
 from relayer.metering import Meter
 from relayer.pipeline import RelayPipeline
 from relayer.simulation import Simulations
 from relayer.tracing import NO_TRACING
+from relayer.transports.connections import Connections
 from relayer.transports.endpoints import Endpoints, Probes
 from relayer.transports.http1 import Http1
 from relayer.transports.http2 import Http2Server
 from relayer.transports.listener import Sniffer
-from relayer.transports.replies import BodyRoom
+from relayer.transports.patience import Patience
 from relayer.transports.websocket import WebSockets
 from shannon.chain.nodes import NodeAddress
 from world import World, address, key
@@ -39,6 +41,8 @@ from world import World, address, key
 KEYS = Keys("relayer-test")
 NOW = 1_800_000_000.0
 NO_COMPRESSION = ResponseCompression()
+LONG = Patience(idle_seconds=60.0)
+MANY = ConnectionLimits()
 
 
 @dataclass
@@ -96,7 +100,8 @@ class Relaying:
     catalog: Catalog
     budgets: Budgets
     sockets: WebSockets
-    room: BodyRoom
+    connections: Connections
+    memory: Memory
     simulation: list
     cache: CachedChain
     pipeline: RelayPipeline
@@ -128,8 +133,8 @@ class Relaying:
 async def relaying(
     redis, folder, *, recording=Recording.STRICT, service=None, backends=None, metering=True,
     open_when_unavailable=True, enforce_handshake=False, budget_patience=30.0, record_patience=30.0,
-    timeout_seconds=30.0, body_room=10_000_000, simulation=None, wall_clock=lambda: NOW, tracing=NO_TRACING,
-    compression=NO_COMPRESSION, idle_seconds=60.0, **genesis,
+    timeout_seconds=30.0, memory_bytes=64_000_000, simulation=None, wall_clock=lambda: NOW, tracing=NO_TRACING,
+    compression=NO_COMPRESSION, patience=LONG, limits=MANY, **genesis,
 ) -> AsyncIterator[Relaying]:  # fmt: skip
     world, backend = World(), Backend()
     chain = Chain(world.genesis(**genesis))
@@ -179,17 +184,18 @@ async def relaying(
             draining=lambda: False,
         )
         endpoints = Endpoints(pipeline, probes, lambda: compression)
-        sockets = WebSockets(pipeline, lambda: False, enforce_handshake=enforce_handshake, look_seconds=0.05)
-        room = BodyRoom(body_room)
-        runner = Http1(endpoints, sockets, lambda: catalog.max_body_bytes, room).runner(
-            shutdown_seconds=1, idle_seconds=idle_seconds
+        sockets = WebSockets(
+            pipeline, lambda: False, enforce_handshake=enforce_handshake, look_seconds=0.05, patience=patience
         )
-        await runner.setup()
+        memory = Memory(time.monotonic, memory_bytes)
+        connections = Connections(limits, memory)
+        http1 = Http1(endpoints, sockets, lambda: catalog.max_body_bytes, patience)
+        runner = await http1.set_up(1)
         stack.push_async_callback(runner.cleanup)
-        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, room, idle_seconds)
+        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, patience)
         stack.push_async_callback(http2.drain, 1.0)
         server = await asyncio.get_running_loop().create_server(
-            lambda: Sniffer(runner.server, http2, idle_seconds), "127.0.0.1", 0
+            lambda: Sniffer(http1, http2, connections, patience), "127.0.0.1", 0
         )
         stack.callback(server.close)
         url = "http://{}:{}".format(*server.sockets[0].getsockname())
@@ -211,7 +217,8 @@ async def relaying(
                 catalog,
                 budgets,
                 sockets,
-                room,
+                connections,
+                memory,
                 simulation,
                 client,
                 pipeline,

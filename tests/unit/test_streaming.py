@@ -34,7 +34,7 @@ def test_whatever_the_chunks_the_batches_are_the_same_bytes_in_whole_lines(parts
 
 
 async def test_a_batch_is_sent_when_it_is_full():
-    found = await collect(*(b"x\n" for _ in range(BATCH_LINES + 5)))
+    found = await collect(b"x\n" * (BATCH_LINES + 5))
     assert [batch.count(b"\n") for batch in found] == [BATCH_LINES, 5]
 
 
@@ -43,9 +43,9 @@ async def test_a_line_without_end_is_refused():
         await collect(b"x" * (LINE_BYTES + 1))
 
 
-async def test_what_a_slow_stream_holds_back_is_sent_by_the_timer():
+async def test_lines_are_passed_on_before_the_next_ones_come():
     gate = asyncio.Event()
-    made = batches(chunks_of(b"first\n", b"second\n", gate=gate), asyncio.get_running_loop().time() + 10, 0.01)
+    made = batches(chunks_of(b"first\n", b"second\n", gate=gate), asyncio.get_running_loop().time() + 10)
     assert await anext(made) == b"first\n"
     gate.set()
     assert await anext(made) == b"second\n"
@@ -53,8 +53,24 @@ async def test_what_a_slow_stream_holds_back_is_sent_by_the_timer():
         await anext(made)
 
 
+async def test_nothing_is_read_while_a_batch_is_not_taken():
+    read = []
+
+    async def source():
+        for number in range(10):
+            read.append(number)
+            yield b"line\n"
+
+    made = batches(source(), asyncio.get_running_loop().time() + 10)
+    await anext(made)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert read == [0]
+
+
 async def test_a_stream_beyond_its_deadline_is_refused():
-    made = batches(chunks_of(b"a\n", b"b\n", gate=asyncio.Event()), asyncio.get_running_loop().time() + 0.02, 60)
+    made = batches(chunks_of(b"a\n", b"b\n", gate=asyncio.Event()), asyncio.get_running_loop().time() + 0.02)
+    assert await anext(made) == b"a\n"
     with pytest.raises(Rejected, match="in time"):
         await anext(made)
 

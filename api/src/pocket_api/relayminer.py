@@ -158,6 +158,36 @@ class Rollout(Model):
 _ONE_SCALE = "name replicas or autoscaling, not both"
 
 
+class ConnectionLimits(Model):
+    """Clients' connections to each worker process of a relayer."""
+
+    total: int = Field(
+        default=10_000,
+        ge=16,
+        le=1_000_000,
+        description="Connections; a new one takes the place of the oldest without a proven relay. Rolling.",
+    )
+    per_address: int = Field(
+        default=2_500,
+        ge=1,
+        le=1_000_000,
+        description="Connections of one address (IPv6: a /64). Behind a proxy all clients have the proxy's. Rolling.",
+    )
+    idle_seconds: float = Field(
+        default=120.0,
+        ge=1,
+        le=86_400,
+        description="Seconds until a connection without request, or a WebSocket without relay, is closed. Rolling.",
+    )
+    memory_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        ge=32 * 1024 * 1024,
+        le=64 * 1024**3,
+        description="Bytes of unfinished requests and of answers that are not taken yet; what stands still is dropped "
+        "first. One connection may hold a quarter of them, one address three quarters. Rolling.",
+    )
+
+
 class Relayer(Model):
     """The relayer workload."""
 
@@ -181,6 +211,7 @@ class Relayer(Model):
         default="log", description="A signed WebSocket handshake that is wrong: only logged, or refused. Rolling."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Hot.")
+    connections: ConnectionLimits = ConnectionLimits()
     drain_seconds: float = Field(
         default=30.0,
         ge=0,

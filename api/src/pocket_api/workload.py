@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from pocket_api.base import ManifestError, Model, problem_of
 from pocket_api.lenient import read_known
-from pocket_api.relayminer import Chain, Metering, Recording, ResponseCompression
+from pocket_api.relayminer import Chain, ConnectionLimits, Metering, Recording, ResponseCompression
 from pocket_api.services import Service
 from pocket_api.simulation import Simulation
 
@@ -64,6 +64,7 @@ class RelayerConfig(WorkloadConfig):
     workers: int = Field(default=2, ge=1, le=64)
     recording: Recording = Recording.STRICT
     shards: int = Field(default=16, ge=1, description="Of the miners: whoever has news wakes the owner of a shard.")
+    connections: ConnectionLimits = ConnectionLimits()
     drain_seconds: float = Field(default=30.0, ge=0)
     hung_worker_seconds: float = Field(default=10.0, ge=3, description="Silence after which a worker is killed.")
 

@@ -83,6 +83,7 @@ def relayer_config(relay_miner: RelayMiner, placement: Placement) -> RelayerConf
             "workers": spec.relayer.workers,
             "recording": spec.relayer.recording,
             "shards": spec.miner.shards,
+            "connections": spec.relayer.connections,
             "drain_seconds": spec.relayer.drain_seconds,
             "hung_worker_seconds": spec.relayer.hung_worker_seconds,
         }

@@ -12,6 +12,7 @@ from prometheus_client import values
 
 from pocket_api.base import ManifestError
 from pocket_api.workload import RelayerConfig, read_config
+from relayer.trimming import keep_large_pieces_apart
 from shannon import logs
 from shannon.program import run_program
 
@@ -52,6 +53,7 @@ def main() -> int:
     from relayer.reports import ReportWriter  # noqa: PLC0415 - the environment decides where metrics are kept first
     from relayer.worker import Worker  # noqa: PLC0415 - as above
 
+    keep_large_pieces_apart()
     _collect_seldom()
     return run_program("relayer", Worker(config, options.worker, ReportWriter(options.report_fd)).run(), uvloop.run)
 

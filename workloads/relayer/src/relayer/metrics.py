@@ -64,6 +64,21 @@ LOOP_LAG = Gauge(
     "pocket_relayer_event_loop_lag_seconds", "Worst delay of a timer in the last second, of any worker.",
     multiprocess_mode="livemax",
 )  # fmt: skip
+HELD = Gauge(
+    "pocket_relayer_held_bytes", "Requests, messages and answers that connections make all workers hold.",
+    multiprocess_mode="livesum",
+)  # fmt: skip
+DROPPED = Counter(
+    "pocket_relayer_dropped_total",
+    "Unfinished requests and unread answers that were dropped because the memory for them was used up.",
+)
+OPEN = Gauge("pocket_relayer_open_connections", "Connections of all workers.", multiprocess_mode="livesum")
+CLOSED = Counter(
+    "pocket_relayer_closed_connections_total",
+    "Connections that were closed: too_many (without a proven relay), refused (all others have one), not_read "
+    "(the client takes nothing), flood (HTTP/2 frames).",
+    ["reason"],
+)
 RESIDENT = Gauge("pocket_relayer_resident_bytes", "Memory of all workers.", multiprocess_mode="livesum")
 TASKS = Gauge("pocket_relayer_tasks", "asyncio tasks of all workers.", multiprocess_mode="livesum")
 BUILD = Gauge("pocket_relayer_build_info", "1, with the versions.", ["version", "python"], multiprocess_mode="livemax")

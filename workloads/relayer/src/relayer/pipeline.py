@@ -170,16 +170,19 @@ class RelayPipeline:
             if isinstance(served, ServedStream):
                 served = await self._collected(served, relay.service.max_body_bytes)
             response = signed_response(relay.header, served.response, relay.key)
+            body, retries = response.encode(), served.retries
         except BaseException:
             self.refund(metered)
             raise
+        del served  # while it is recorded, the answer is held once
+        response = response.without_payload()
         recording = self._clock()
         await self.record(relay, admitted, metered, response)
         span.stage("recorded")
         ended = self._clock()
         accounts.stage("recorded", ended - recording)
         accounts.served(relay, ended - begun)
-        return Answer(response.encode(), served.retries)
+        return Answer(body, retries)
 
     async def _forward(self, relay: Relay, span: Span) -> Served | ServedStream:
         """The backend's answer; its share of the relay is measured whatever comes of it."""
@@ -187,7 +190,12 @@ class RelayPipeline:
         try:
             with relay.offer.used():
                 served = await relay.offer.forward(
-                    relay.rpc_type, relay.envelope, relay.caller.headers, {**relay.pocket_headers(), **span.headers()}
+                    relay.rpc_type,
+                    relay.envelope,
+                    relay.caller.headers,
+                    {**relay.pocket_headers(), **span.headers()},
+                    relay.share,
+                    relay.caller.hold,
                 )
             outcome = "success" if served.status < 400 else "client_error"
             retries = served.retries
@@ -217,11 +225,11 @@ class RelayPipeline:
     async def _streamed(
         self, relay: Relay, admitted: Admitted, metered: Metered, served: ServedStream, begun: float
     ) -> AsyncGenerator[bytes, None]:
-        """One relay: every batch is signed as it comes, the last one is held until the whole is recorded.
+        """One relay: every batch is signed and passed on as it comes; the end waits until the whole is recorded.
 
         Begins with one empty piece, by which the generator is started.
         """
-        whole, held, complete = bytearray(), b"", False
+        whole, complete, hold = bytearray(), False, relay.caller.hold
         limit = relay.service.max_body_bytes
         in_flight = ExitStack()
         in_flight.enter_context(self.in_flight.relay_of(relay.supplier))
@@ -230,19 +238,17 @@ class RelayPipeline:
             with self.simulations.slot(relay.caller), relay.offer.used():
                 async with aclosing(batches(served.chunks, served.deadline)) as rows:
                     async for lines in rows:
-                        if held:
-                            yield held
                         whole += lines
                         if len(whole) > limit:
                             raise Rejected(Reason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes")
+                        if hold is not None:
+                            hold.take(len(lines))
                         response = signed_response(relay.header, HttpResponse(served.status, {}, lines), relay.key)
-                        held = response.encode() + STREAM_DELIMITER
+                        yield response.encode() + STREAM_DELIMITER
                 entire = signed_response(relay.header, HttpResponse(served.status, {}, bytes(whole)), relay.key)
                 complete = True
                 await self.record(relay, admitted, metered, entire)
                 self._accounts(relay).served(relay, self._clock() - begun)
-                if held:
-                    yield held
         except Rejected as rejected:
             self.refused(rejected, relay.caller, relay)
             raise

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from pocket_api.services import Service
+from pocket_api.services import Service, Validation
 from relayer.admission import plausible_problem
 from relayer.backends.service import ServiceBackends
 from relayer.catalog import Catalog
+from relayer.memory import Hold
 from relayer.rejection import Reason, Rejected
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import DecodingError
@@ -39,6 +40,8 @@ class Caller:
 
     transport: Transport
     headers: Mapping[str, str]
+    hold: Hold | None = None
+    """Counts what the relay's answer holds in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,17 @@ class Relay:
     def supplier(self) -> str:
         """Operator address."""
         return self.request.supplier_operator_address
+
+    @property
+    def share(self) -> str:
+        """Whose part of a backend's connections it takes: the application's.
+
+        Where the backend is asked before the relay is proven, also the client's, since anybody can name an application.
+        """
+        application = self.header.application_address
+        if self.service.validation is Validation.EAGER or self.caller.hold is None:
+            return application
+        return f"{application} {self.caller.hold.connection.address}"
 
     def pocket_headers(self) -> dict[str, str]:
         """What backends are told."""

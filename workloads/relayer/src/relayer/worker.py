@@ -32,18 +32,22 @@ from relayer.admission import Admission
 from relayer.backends.credentials import Credentials
 from relayer.catalog import Catalog
 from relayer.liveness import REPORT_SECONDS
+from relayer.memory import Memory
 from relayer.metering import Meter
 from relayer.pipeline import RelayPipeline
 from relayer.platform import RelayerPlatform
 from relayer.reports import ReportWriter, WorkerReport
 from relayer.simulation import Simulations
 from relayer.tracing import tracing_from
+from relayer.transports.connections import Connections
 from relayer.transports.endpoints import Endpoints, Probes
 from relayer.transports.http1 import Http1
 from relayer.transports.http2 import Http2Server
 from relayer.transports.listener import Sniffer
-from relayer.transports.replies import BodyRoom
+from relayer.transports.patience import Patience
+from relayer.transports.unpacking import Unpacker
 from relayer.transports.websocket import WebSockets
+from relayer.trimming import Trimming, system_trim
 from shannon.chain.comet import CometClient
 from shannon.chain.nodes import NodeAddress
 from shannon.chain.standing import Standings
@@ -297,22 +301,20 @@ class Worker:
             draining=lambda: self._draining,
         )  # fmt: skip
         endpoints = Endpoints(pipeline, probes, lambda: hot.current.response_compression)
+        patience = Patience(idle_seconds=config.connections.idle_seconds)
+        connections = Connections(config.connections, Memory(clock, config.connections.memory_bytes))
         sockets = WebSockets(
             pipeline,
             lambda: self._draining,
             enforce_handshake=config.web_socket_handshake == "enforce",
             look_seconds=min(2.0, config.chain.block_seconds / 2),
+            patience=patience,
         )
-        room = BodyRoom()
-        runner = Http1(endpoints, sockets, lambda: catalog.max_body_bytes, room).runner(
-            shutdown_seconds=config.drain_seconds
-        )
-        await runner.setup()
-        http1 = runner.server
-        if http1 is None:
-            raise ConfigurationError("relayer: the HTTP server could not be set up")
+        unpacker = Unpacker()
+        http1 = Http1(endpoints, sockets, lambda: catalog.max_body_bytes, patience, unpacker)
+        runner = await http1.set_up(config.drain_seconds)
         debug = None if config.debug_port is None else await Debug().serve(config.debug_port + self._number)
-        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, room)
+        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, patience, unpacker)
 
         def reload() -> None:
             nonlocal limits
@@ -335,7 +337,7 @@ class Worker:
                     group.create_task(catalog.run()),
                     group.create_task(pulse.run()),
                     group.create_task(self._reload(reload)),
-                    group.create_task(self._observe(publisher, follower, log, chain, catalog, pulse)),
+                    group.create_task(self._observe(publisher, follower, log, chain, catalog, pulse, connections)),
                     group.create_task(self._follow_parent()),
                 ]
                 await follower.look()
@@ -343,8 +345,9 @@ class Worker:
                     self._serving_report, supplier_keys, follower, publisher, pipeline, problem
                 )
                 server = await loop.create_server(
-                    lambda: Sniffer(http1, http2), config.host, config.port, reuse_port=True, backlog=1024
-                )
+                    lambda: Sniffer(http1, http2, connections, patience),
+                    config.host, config.port, reuse_port=True, backlog=1024,
+                )  # fmt: skip
                 _LOG.info("serving", extra={"fields": {"port": config.port, "worker": self._number}})
                 await self._stop.wait()
                 stopped_at = loop.time()
@@ -408,8 +411,9 @@ class Worker:
 
     async def _observe(
         self, publisher: Publisher, follower: HeightFollower, log: LocalLog, chain: CachedChain, catalog: Catalog,
-        pulse: Pulse,
+        pulse: Pulse, connections: Connections,
     ) -> None:  # fmt: skip
+        trimming = Trimming(system_trim())
         metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
         while True:
             metrics.HEIGHT.set(follower.height)
@@ -421,6 +425,9 @@ class Worker:
             metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
             metrics.RESIDENT.set(vitals.resident_bytes)
             metrics.TASKS.set(vitals.tasks)
+            metrics.OPEN.set(connections.open)
+            metrics.HELD.set(connections.memory.used)
+            await trimming.look(connections.memory.used)
             metrics.LOG_BYTES.set(log.size)
             for source, number in chain.counters.taken():
                 metrics.CACHE.labels(source).inc(number)

@@ -10,6 +10,7 @@ from yarl import URL
 
 from pocket_api.services import Backend
 from relayer.backends.answers import Retryable, ServedStream
+from relayer.memory import Hold
 from relayer.paths import backend_url
 from relayer.rejection import Reason, Rejected
 from shannon.relays.envelope import HttpRequest, HttpResponse, canonical_headers
@@ -87,6 +88,7 @@ async def ask_http(
     headers: CIMultiDict[str],
     limit: int,
     deadline: float,
+    hold: Hold | None = None,
 ) -> HttpResponse | ServedStream:
     """One attempt at one endpoint; raises Rejected or Retryable. Only answers below 500 come back."""
     timeout = aiohttp.ClientTimeout(total=None, connect=backend.dial_timeout_seconds)
@@ -111,6 +113,8 @@ async def ask_http(
         while size <= limit and (chunk := await answer.content.readany()):
             chunks.append(chunk)
             size += len(chunk)
+            if hold is not None:
+                hold.take(len(chunk))
     except (aiohttp.ClientError, OSError) as error:
         raise Retryable(Rejected(Reason.BACKEND_FAILED, f"backend failed: {type(error).__name__}")) from error
     except ValueError as error:

@@ -1,8 +1,10 @@
 """All backends of one service."""
 
 import asyncio
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import aiohttp
 import grpc
@@ -13,12 +15,15 @@ from relayer.backends.credentials import Credentials
 from relayer.backends.grpc_calls import call_grpc, channel_to
 from relayer.backends.http import ask_http, new_session, request_headers
 from relayer.backends.pools import Endpoint, Pool
+from relayer.backends.slots import Slots
+from relayer.memory import Hold
 from relayer.paths import grpc_method
 from relayer.rejection import Reason, Rejected
 from shannon.errors import ConfigurationError
 from shannon.relays.envelope import HttpRequest, HttpResponse
 
 WEB_SOCKET_MESSAGE_BYTES = 15 * 1024 * 1024
+_CALLS_AT_ONCE = 1000  # to one gRPC endpoint
 
 
 class ServiceBackends:
@@ -35,6 +40,7 @@ class ServiceBackends:
         limits = [b.max_connections for b in service.backends.by_type().values() if isinstance(b, Backend)]
         self.http = http(max(limits, default=500))
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._slots: dict[str, Slots] = {}
         self.in_flight = 0
 
     @contextmanager
@@ -68,35 +74,61 @@ class ServiceBackends:
         except ConfigurationError as error:
             raise Rejected(Reason.BACKEND_UNHEALTHY, str(error)) from error
 
+    def slots(self, backend: RequestBackend, url: str) -> Slots:
+        """What is shared of an endpoint's connections."""
+        found = self._slots.get(url)
+        if found is None:
+            size = backend.max_connections if isinstance(backend, Backend) else _CALLS_AT_ONCE
+            found = self._slots[url] = Slots(size)
+        return found
+
     async def forward(
-        self, rpc_type: str, request: HttpRequest, outer: Mapping[str, str], extra: Mapping[str, str]
+        self,
+        rpc_type: str,
+        request: HttpRequest,
+        outer: Mapping[str, str],
+        extra: Mapping[str, str],
+        share: str = "",
+        hold: Hold | None = None,
     ) -> Served | ServedStream:
-        """The backend's answer below 500; raises Rejected. Retries share one deadline."""
+        """The backend's answer below 500; raises Rejected. Retries share one deadline.
+
+        Those with the same `share` have one part of each endpoint's connections; to wait for one is none of the
+        backend's time. What is read of the answer is counted by `hold`.
+        """
         pool = self.pool(rpc_type)
         backend = pool.backend
         assert isinstance(backend, RequestBackend)  # noqa: S101 - WebSocket pools are dialled, never asked
         configured = self.configured_headers(pool)
-        seconds = backend.timeout_seconds
-        deadline = asyncio.get_running_loop().time() + seconds
+        seconds, loop = backend.timeout_seconds, asyncio.get_running_loop()
+        left = seconds
         tried: set[str] = set()
         last = Rejected(Reason.BACKEND_UNHEALTHY, "backend unhealthy")
-        try:
-            async with asyncio.timeout_at(deadline):
-                for attempt in range(backend.max_retries + 1):
-                    endpoint = pool.choose(self._clock(), tried)
-                    if endpoint is None:
-                        break
-                    tried.add(endpoint.url)
-                    try:
-                        answer = await self._ask(backend, endpoint, request, outer, extra, configured, deadline)
-                    except Retryable as failure:
-                        endpoint.failed(self._clock())
-                        last = failure.rejected
-                        continue
-                    endpoint.succeeded()
-                    return answer if isinstance(answer, ServedStream) else Served(answer, attempt)
-        except TimeoutError:
-            raise Rejected(Reason.BACKEND_TIMEOUT, f"no answer within {seconds:g} s") from None
+        for attempt in range(backend.max_retries + 1):
+            endpoint = pool.choose(self._clock(), tried)
+            if endpoint is None:
+                break
+            tried.add(endpoint.url)
+            slots = self.slots(backend, endpoint.url)
+            await slots.take(share)
+            begun, kept = loop.time(), False
+            try:
+                async with asyncio.timeout(left):
+                    answer = await self._ask(backend, endpoint, request, outer, extra, configured, begun + left, hold)
+                endpoint.succeeded()
+                if not isinstance(answer, ServedStream):
+                    return Served(answer, attempt)
+                kept = True
+                return _until_closed(answer, functools.partial(slots.free, share))
+            except Retryable as failure:
+                endpoint.failed(self._clock())
+                last = failure.rejected
+            except TimeoutError:
+                raise Rejected(Reason.BACKEND_TIMEOUT, f"no answer within {seconds:g} s") from None
+            finally:
+                if not kept:
+                    slots.free(share)
+            left -= loop.time() - begun
         raise last
 
     async def _ask(
@@ -108,11 +140,12 @@ class ServiceBackends:
         extra: Mapping[str, str],
         configured: Mapping[str, str],
         deadline: float,
+        hold: Hold | None,
     ) -> HttpResponse | ServedStream:
         limit = self.service.max_body_bytes
         if isinstance(backend, Backend):
             headers = request_headers(request, outer, extra, configured)
-            return await ask_http(self.http, backend, endpoint.url, request, headers, limit, deadline)
+            return await ask_http(self.http, backend, endpoint.url, request, headers, limit, deadline, hold)
         channel = self._channels.get(endpoint.url)
         if channel is None:
             dial = backend.dial_timeout_seconds
@@ -155,6 +188,22 @@ class ServiceBackends:
             {"url": e.url, "healthy": e.available(now), **({"problem": e.down} if e.down else {})} for e in endpoints
         ]
         return {"total": len(rows), "healthy": sum(e.available(now) for e in endpoints), "endpoints": rows}
+
+
+def _until_closed(answer: ServedStream, free: Callable[[], None]) -> ServedStream:
+    """A stream whose connection is given back, once, when it is closed."""
+    close, given = answer.close, False
+
+    async def closed() -> None:
+        nonlocal given
+        try:
+            await close()
+        finally:
+            if not given:
+                given = True
+                free()
+
+    return replace(answer, close=closed)
 
 
 async def close_quietly(backends: ServiceBackends) -> None:

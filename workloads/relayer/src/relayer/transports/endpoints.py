@@ -105,13 +105,14 @@ class Endpoints:
         return _json(200 if state["ready"] else 503, state)
 
     async def _relay(self, asked: Asked) -> Reply:
-        caller = Caller(Transport.HTTP, asked.headers)
+        caller = Caller(Transport.HTTP, asked.headers, asked.hold)
         try:
             body = await asked.read()
         except Rejected as rejected:
             self._pipeline.refused(rejected, caller)
             raise
         answer = await self._pipeline.handle(body, caller, streams=True)
+        asked.proved()
         if isinstance(answer, StreamedAnswer):
             kept = {
                 name: ", ".join(values)

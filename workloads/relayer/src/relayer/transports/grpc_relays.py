@@ -82,7 +82,10 @@ async def _message(asked: Asked, limit: int, *, text: bool) -> bytes:
     body = await asked.read()
     try:
         plain = base64.b64decode(body, validate=True) if text else body
-        return Framing(limit).one(plain, asked.headers.get("grpc-encoding", "identity"))
+        if plain[:1] == b"\x01" and asked.headers.get("grpc-encoding") == "gzip":
+            packed = Framing(limit).one(b"\0" + plain[1:])
+            return await asked.unpacker.gzip(packed, limit, asked.hold)
+        return Framing(limit).one(plain)
     except (DecodingError, binascii.Error) as error:
         raise Rejected(Reason.INVALID_REQUEST, f"invalid gRPC message: {error}") from error
 
@@ -93,7 +96,7 @@ async def _call(
     """The framed answer, and the status as trailers."""
     if asked.method != "POST" or asked.path.partition("?")[0] != METHOD:
         return b"", _status(UNIMPLEMENTED, f"only {METHOD} is served")
-    caller = Caller(transport, asked.headers)
+    caller = Caller(transport, asked.headers, asked.hold)
     try:
         message = await _message(asked, pipeline.catalog.max_body_bytes, text=text)
     except Rejected as rejected:
@@ -109,6 +112,7 @@ async def _call(
         return b"", _status(INTERNAL, "internal error")
     if not isinstance(answer, Answer):
         raise TypeError("a stream was not asked for")
+    asked.proved()
     return frame(answer.body), _status(OK)
 
 

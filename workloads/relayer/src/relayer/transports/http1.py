@@ -3,64 +3,76 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from aiohttp import web
 
+from relayer.letting_go import let_go
+from relayer.memory import Hold
 from relayer.rejection import Reason, Rejected
+from relayer.transports.connections import Connection
 from relayer.transports.endpoints import Endpoints, error_reply
-from relayer.transports.replies import (
-    IDLE_SECONDS,
-    READ_SECONDS,
-    WRITE_SECONDS,
-    Asked,
-    BodyRoom,
-    Reply,
-    too_large,
-    too_late,
-)
+from relayer.transports.http1_connection import Http1Connection
+from relayer.transports.patience import Patience
+from relayer.transports.replies import Asked, Reply, too_large, too_late
+from relayer.transports.unpacking import Unpacker, is_packed
 from relayer.transports.websocket import WebSockets
 
 _LOG = logging.getLogger("relayer.http")
+_PIECE: Final = 64 * 1024
 
 
 class _Body:
-    """A body that is read once, within its limit and the worker's room."""
+    """A body that is read once, within its limit, its time and the memory for it."""
 
-    def __init__(self, request: web.Request, limit: int, room: BodyRoom) -> None:
+    def __init__(self, request: web.Request, limit: int, hold: Hold, patience: Patience, unpacker: Unpacker) -> None:
         self._request = request
         self._limit = limit
-        self._room = room
-        self._held = 0
+        self._hold = hold
+        self._patience = patience
+        self._unpacker = unpacker
 
     async def read(self) -> bytes:
-        """The body; raises Rejected. A client that drips is cut after a minute."""
+        """The body, unpacked; raises Rejected."""
         if (self._request.content_length or 0) > self._limit:
             raise too_large(self._limit)
+        packed = is_packed(self._request.headers)
         content = self._request.content
         if content.is_eof():  # it came with the head: nothing to wait for
             body = content.read_nowait()
-            self._held += self._room.take(len(body))
-            if self._held > self._limit:
+            self._hold.take(len(body))
+            if len(body) > self._limit:
                 raise too_large(self._limit)
-            return body
-        chunks = []
+        else:
+            body = await self._rest()
+        if packed:
+            return await self._unpacker.gzip(body, self._limit, self._hold)
+        return body
+
+    async def _rest(self) -> bytes:
+        content, hold, size = self._request.content, self._hold, 0
+        chunks: list[bytes] = []
+        began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(READ_SECONDS):
+            async with asyncio.timeout(self._patience.to_read(0)) as waiting:
+                hold.drop = lambda: waiting.reschedule(began)
                 while chunk := await content.readany():
-                    self._held += self._room.take(len(chunk))
-                    chunks.append(chunk)
-                    if self._held > self._limit:
+                    size += len(chunk)
+                    if size > self._limit:
                         raise too_large(self._limit)
+                    hold.take(len(chunk))
+                    chunks.append(chunk)
+                    waiting.reschedule(began + self._patience.to_read(size))
+            hold.drop = None
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         except TimeoutError:
+            hold.take(0)  # tells where it was dropped to make room
             raise too_late() from None
         except (OSError, web.HTTPException, ValueError) as error:
             raise Rejected(Reason.BODY_UNREADABLE, "the request body cannot be read") from error
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    def close(self) -> None:
-        """Gives the room back."""
-        self._room.give(self._held)
-        self._held = 0
+        finally:
+            hold.drop = None
+            chunks.clear()  # whatever keeps this frame keeps no body
 
 
 class Http1:
@@ -71,12 +83,15 @@ class Http1:
         endpoints: Endpoints,
         sockets: WebSockets,
         max_body_bytes: Callable[[], int],
-        room: BodyRoom | None = None,
+        patience: Patience | None = None,
+        unpacker: Unpacker | None = None,
     ) -> None:
-        self._room = room or BodyRoom()
         self._endpoints = endpoints
         self._sockets = sockets
         self._max_body_bytes = max_body_bytes
+        self._patience = patience or Patience()
+        self._unpacker = unpacker or Unpacker()
+        self._server: web.Server | None = None
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -84,53 +99,115 @@ class Http1:
         app.router.add_route("*", "/{path:.*}", self._answer)
         return app
 
-    def runner(self, *, shutdown_seconds: float, idle_seconds: float = IDLE_SECONDS) -> web.AppRunner:
-        """Serves the application once it is set up; connections without request are closed after `idle_seconds`."""
-        return web.AppRunner(
-            self.application(), access_log=None, handle_signals=False, shutdown_timeout=shutdown_seconds,
-            keepalive_timeout=idle_seconds,
-        )  # fmt: skip
+    async def set_up(self, shutdown_seconds: float) -> web.AppRunner:
+        """Begin to serve; the runner that is returned ends it within `shutdown_seconds`."""
+        runner = web.AppRunner(
+            self.application(), access_log=None, handle_signals=False, shutdown_timeout=shutdown_seconds
+        )
+        await runner.setup()
+        self._server = runner.server
+        return runner
+
+    def __call__(self, connection: Connection) -> Http1Connection:
+        """A protocol for a new connection."""
+        if self._server is None:
+            raise RuntimeError("the HTTP server is not set up")
+        return Http1Connection(self._server, connection, self._patience)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        protocol = request.protocol
+        if not isinstance(protocol, Http1Connection):
+            raise TypeError("the server makes connections of its own")
         if request.headers.get("Upgrade", "").lower() == "websocket":
             try:
-                return await self._sockets.bridge(request)
+                return await self._sockets.bridge(request, protocol)
             except Rejected as rejected:
-                return _response(error_reply(rejected))
-        body = _Body(request, self._max_body_bytes(), self._room)
+                refusal = _response(error_reply(rejected))
+                refusal.force_close()  # what follows an upgrade is no request
+                return refusal
+            except ConnectionError as error:
+                _LOG.debug("upgrade: %s", error)
+                return web.Response()
+        hold = protocol.connection.memory.hold()
         try:
-            reply = await self._endpoints.answer(Asked(request.method, request.raw_path, request.headers, body.read))
+            return await self._replied(request, protocol, hold)
+        except BaseException as error:
+            let_go(error)
+            raise
         finally:
-            body.close()
+            hold.close()
+            let_go(request.content.exception())
+
+    async def _replied(self, request: web.Request, protocol: Http1Connection, hold: Hold) -> web.StreamResponse:
+        body = _Body(request, self._max_body_bytes(), hold, self._patience, self._unpacker)
+        asked = Asked(
+            request.method,
+            request.raw_path,
+            request.headers,
+            body.read,
+            hold,
+            protocol.connection.prove,
+            self._unpacker,
+        )
+        reply = await self._endpoints.answer(asked)
+        last = protocol.last_request or not request.content.at_eof()  # what is left of a body is not read
         if reply.pieces is not None:
-            return await _stream(request, reply)
+            return await self._stream(request, reply)
+        if len(reply.body) > _PIECE:
+            return await self._in_pieces(request, reply, hold, last=last)
         response = _response(reply)
-        if not request.content.at_eof():
-            response.force_close()  # what is left of the body is not read
+        if last:
+            response.force_close()
+        return response
+
+    async def _in_pieces(self, request: web.Request, reply: Reply, hold: Hold, *, last: bool) -> web.StreamResponse:
+        """A large answer: only its own bytes are held while the client takes them, and it must go on taking them."""
+        response = web.StreamResponse(status=reply.status, headers=_headers(reply))
+        response.content_length = len(reply.body)
+        if last:
+            response.force_close()
+        hold.drop = request.transport.abort if request.transport is not None else None
+        try:
+            async with asyncio.timeout(self._patience.to_write(len(reply.body))):
+                await response.prepare(request)
+                view = memoryview(reply.body)
+                for at in range(0, len(view), _PIECE):
+                    await response.write(view[at : at + _PIECE])
+                await response.write_eof()
+        except (TimeoutError, OSError) as error:
+            _cut(request, error)
+        finally:
+            hold.drop = None
+        return response
+
+    async def _stream(self, request: web.Request, reply: Reply) -> web.StreamResponse:
+        """Pieces as they come; a failure cuts the connection, since the status is sent."""
+        response = web.StreamResponse(status=reply.status, headers={**reply.headers, "Connection": "close"})
+        response.force_close()
+        try:
+            await response.prepare(request)
+            if reply.pieces is not None:
+                async for piece in reply.pieces:
+                    async with asyncio.timeout(self._patience.to_write(len(piece))):
+                        await response.write(piece)
+            await response.write_eof()
+        except (Rejected, TimeoutError, OSError) as error:
+            _cut(request, error)
+        finally:
+            if reply.pieces is not None:
+                await reply.pieces.aclose()  # refunds what was not mined
         return response
 
 
+def _cut(request: web.Request, error: Exception) -> None:
+    _LOG.debug("answer cut: %s", error)
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _headers(reply: Reply) -> dict[str, str]:
+    return {**reply.headers, **reply.trailers}
+
+
 def _response(reply: Reply) -> web.Response:
-    headers = {**reply.headers, **reply.trailers} if reply.trailers else reply.headers
-    return web.Response(status=reply.status, headers=headers, body=reply.body)
-
-
-async def _stream(request: web.Request, reply: Reply) -> web.StreamResponse:
-    """Pieces as they come; a failure cuts the connection, since the status is sent."""
-    response = web.StreamResponse(status=reply.status, headers={**reply.headers, "Connection": "close"})
-    response.force_close()
-    try:
-        await response.prepare(request)
-        if reply.pieces is not None:
-            async for piece in reply.pieces:
-                async with asyncio.timeout(WRITE_SECONDS):
-                    await response.write(piece)
-        await response.write_eof()
-    except (Rejected, TimeoutError, OSError) as error:
-        _LOG.debug("stream cut: %s", error)
-        if request.transport is not None:
-            request.transport.abort()
-    finally:
-        if reply.pieces is not None:
-            await reply.pieces.aclose()  # refunds what was not mined
-    return response
+    return web.Response(status=reply.status, headers=_headers(reply), body=reply.body)

@@ -22,37 +22,75 @@ from h2.events import (
 )
 from h2.exceptions import H2Error, ProtocolError
 from h2.settings import SettingCodes
+from hpack import Decoder
 from multidict import CIMultiDict
 
+from relayer import metrics
+from relayer.letting_go import let_go
+from relayer.memory import Hold, overloaded
 from relayer.rejection import Rejected
+from relayer.transports.connections import Connection
 from relayer.transports.endpoints import Endpoints
-from relayer.transports.replies import (
-    IDLE_SECONDS,
-    READ_SECONDS,
-    WRITE_SECONDS,
-    Asked,
-    BodyRoom,
-    Reply,
-    too_large,
-    too_late,
-)
+from relayer.transports.http2_frames import FrameBudget
+from relayer.transports.patience import Patience
+from relayer.transports.replies import Asked, Reply, too_large, too_late
+from relayer.transports.unpacking import Unpacker, is_packed
 
 _LOG = logging.getLogger("relayer.http2")
 _STREAMS: Final = 250
 _WINDOW: Final = 1024 * 1024
-_RESETS: Final = 1000  # more of them on one connection are an attack
+_HEADER_LIST: Final = 64 * 1024  # bytes of a request's headers; more of them end its stream ...
+_HEADER_LIST_READ: Final = 1024 * 1024  # ... and the connection beyond what is read to keep the compression's state
+_HEADERS_COST: Final = 50.0  # resets
 _NOT_IN_HTTP2 = {"connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection"}
 
 
 @dataclass(slots=True)
 class _Stream:
     headers: CIMultiDict[str]
+    hold: Hold
+    began: float
     body: bytearray = field(default_factory=bytearray)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     refused: Rejected | None = None
     whole: bool = False
     gone: bool = False
     task: "asyncio.Task[None] | None" = None
+
+    def refuse(self, refused: Rejected) -> None:
+        """Let the reader of the body be told, and forget what came of it."""
+        self.refused = refused
+        self.hold.drop = None
+        self.body.clear()
+        self.ended.set()
+
+
+class _Decoder(Decoder):
+    """Reads longer lists of headers than clients are told of: what is too long ends its stream, not the connection."""
+
+    @property
+    def max_header_list_size(self) -> int:
+        """Asked for by hpack."""
+        return _HEADER_LIST_READ
+
+    @max_header_list_size.setter
+    def max_header_list_size(self, announced: int) -> None:
+        """Called by h2 with what clients are told."""
+
+
+class _Protocol(H2Connection):
+    """h2, without its limit of open streams: a stream beyond ours is refused, the connection goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(H2Configuration(client_side=False, header_encoding="utf-8"))
+        table = self.decoder.max_allowed_table_size
+        self.decoder = _Decoder()
+        self.decoder.max_allowed_table_size = table
+
+    @property
+    def open_inbound_streams(self) -> int:
+        """Called by h2 before it opens a stream; to count them makes it forget those that are closed."""
+        return min(super().open_inbound_streams, 0)
 
 
 class Http2Server:
@@ -62,18 +100,18 @@ class Http2Server:
         self,
         endpoints: Endpoints,
         max_body_bytes: Callable[[], int],
-        room: BodyRoom | None = None,
-        idle_seconds: float = IDLE_SECONDS,
+        patience: Patience | None = None,
+        unpacker: Unpacker | None = None,
     ) -> None:
-        self.idle_seconds = idle_seconds
-        self.room = room or BodyRoom()
+        self.unpacker = unpacker or Unpacker()
+        self.patience = patience or Patience()
         self.endpoints = endpoints
         self.max_body_bytes = max_body_bytes
         self.connections: set[Http2Connection] = set()
 
-    def __call__(self) -> "Http2Connection":
+    def __call__(self, connection: Connection) -> "Http2Connection":
         """A protocol for a new connection."""
-        return Http2Connection(self)
+        return Http2Connection(self, connection)
 
     async def drain(self, seconds: float) -> None:
         """Tells all clients to go elsewhere, and waits for what runs."""
@@ -89,15 +127,17 @@ class Http2Server:
 class Http2Connection(asyncio.Protocol):
     """One connection; each stream is served by a task that belongs to it."""
 
-    def __init__(self, server: Http2Server) -> None:
+    def __init__(self, server: Http2Server, connection: Connection) -> None:
         self._server = server
-        self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+        self._connection = connection
+        self._frames = FrameBudget()
+        self._h2 = _Protocol()
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, _Stream] = {}
         self._room = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
-        self._resets = 0
+        self._late: asyncio.TimerHandle | None = None
         self._active_at = 0.0
         self._idle: asyncio.TimerHandle | None = None
         self.tasks: set[asyncio.Task[None]] = set()
@@ -112,7 +152,7 @@ class Http2Connection(asyncio.Protocol):
             {
                 SettingCodes.MAX_CONCURRENT_STREAMS: _STREAMS,
                 SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
-                SettingCodes.MAX_HEADER_LIST_SIZE: 64 * 1024,
+                SettingCodes.MAX_HEADER_LIST_SIZE: _HEADER_LIST,
             }
         )
         self._h2.increment_flow_control_window(4 * _WINDOW)
@@ -122,7 +162,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _look(self) -> None:
         """Closes the connection when it carried nothing for long."""
-        loop, seconds = asyncio.get_running_loop(), self._server.idle_seconds
+        loop, seconds = asyncio.get_running_loop(), self._server.patience.idle_seconds
         left = seconds if self.tasks else self._active_at + seconds - loop.time()
         if left <= 0:
             self.leave()
@@ -132,9 +172,11 @@ class Http2Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop: what runs for this client is cancelled."""
-        if self._idle is not None:
-            self._idle.cancel()
+        for timer in (self._idle, self._late):
+            if timer is not None:
+                timer.cancel()
         self._transport = None
+        self._connection.lost()
         self._server.connections.discard(self)
         self._room.set()
         self._writable.set()
@@ -144,12 +186,24 @@ class Http2Connection(asyncio.Protocol):
             task.cancel()
 
     def pause_writing(self) -> None:
-        """Called by the event loop."""
+        """Called by the event loop: who does not take what is sent is not asked for more, and dropped after a while."""
         self._writable.clear()
+        if self._transport is not None:
+            self._transport.pause_reading()
+        self._late = asyncio.get_running_loop().call_later(self._server.patience.write_seconds, self._not_read)
 
     def resume_writing(self) -> None:
         """Called by the event loop."""
         self._writable.set()
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def _not_read(self) -> None:
+        metrics.CLOSED.labels("not_read").inc()
+        self._connection.abort()
 
     def leave(self) -> None:
         """No new streams."""
@@ -166,7 +220,10 @@ class Http2Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
-        self._active_at = asyncio.get_running_loop().time()
+        now = self._active_at = asyncio.get_running_loop().time()
+        if not self._frames.take(data, now):
+            self._calm()
+            return
         try:
             events = self._h2.receive_data(data)
         except (ProtocolError, ValueError, UnicodeDecodeError):
@@ -205,15 +262,40 @@ class Http2Connection(asyncio.Protocol):
         return True
 
     def _begin(self, event: RequestReceived) -> None:
-        if event.stream_id is None or event.headers is None:
+        number = event.stream_id
+        if number is None or event.headers is None:
+            return
+        loop = asyncio.get_running_loop()
+        size = sum(len(name) + len(value) + 32 for name, value in event.headers)
+        if size > _HEADER_LIST:
+            self._refuse(number, ErrorCodes.ENHANCE_YOUR_CALM, _HEADERS_COST, loop.time())
+            return
+        if len(self.tasks) >= _STREAMS:
+            self._refuse(number, ErrorCodes.REFUSED_STREAM, 1.0, loop.time())
             return
         headers: CIMultiDict[str] = CIMultiDict()
         for name, value in event.headers:
             headers.add(_text(name), _text(value))
-        stream = self._streams[event.stream_id] = _Stream(headers)
-        stream.task = asyncio.get_running_loop().create_task(self._serve(event.stream_id, stream))
+        stream = self._streams[number] = _Stream(headers, self._connection.memory.hold(), loop.time())
+        stream.task = loop.create_task(self._serve(number, stream))
         self.tasks.add(stream.task)
         stream.task.add_done_callback(self.tasks.discard)
+
+    def _refuse(self, number: int, code: ErrorCodes, cost: float, now: float) -> None:
+        """Ends a stream; a client that goes on so ends its connection."""
+        if not self._frames.refused(cost, now):
+            self._calm()
+            return
+        with suppress(H2Error):
+            self._h2.reset_stream(number, code)
+
+    def _calm(self) -> None:
+        """Ends the connection of a client that floods it."""
+        metrics.CLOSED.labels("flood").inc()
+        with suppress(H2Error):
+            self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+        self._flush()
+        self.close()
 
     def _take(self, event: DataReceived) -> None:
         if event.stream_id is None or event.data is None:
@@ -223,46 +305,36 @@ class Http2Connection(asyncio.Protocol):
         if stream is None or stream.refused is not None:
             return
         try:
-            self._server.room.take(len(event.data))
+            stream.hold.take(len(event.data))
             stream.body += event.data
             if len(stream.body) > self._server.max_body_bytes() + 5:
                 raise too_large(self._server.max_body_bytes())
         except Rejected as refused:
-            stream.refused = refused
-            stream.ended.set()
+            stream.refuse(refused)
 
     def _reset(self, event: StreamReset) -> None:
-        self._resets += 1
         stream = self._streams.pop(event.stream_id, None) if event.stream_id is not None else None
         if stream is not None:
             stream.gone = True
             if stream.task is not None:
                 stream.task.cancel()
         self._room.set()
-        if self._resets > _RESETS:
-            with suppress(H2Error):
-                self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
-            self._flush()
-            self.close()
 
     async def _serve(self, number: int, stream: _Stream) -> None:
         """Answers one stream; only cancellation leaves it."""
         headers = stream.headers
 
         async def read() -> bytes:
-            try:
-                async with asyncio.timeout(READ_SECONDS):
-                    await stream.ended.wait()
-            except TimeoutError:
-                raise too_late() from None
-            if stream.refused is not None:
-                raise stream.refused
-            return bytes(stream.body)
+            return await self._whole(stream)
 
         reply: Reply | None = None
         try:
-            asked = Asked(headers.get(":method", ""), headers.get(":path", ""), headers, read)
+            asked = Asked(
+                headers.get(":method", ""), headers.get(":path", ""), headers, read, stream.hold,
+                self._connection.prove, self._server.unpacker,
+            )  # fmt: skip
             reply = await self._server.endpoints.answer(asked)
+            stream.hold.drop = lambda: self._give_up(number, stream)
             await self._send(number, stream, reply)
             if not stream.whole and not stream.gone and self._transport is not None:
                 # Answered before all was sent: the client need not send the rest, and gRPC waits for being told.
@@ -274,11 +346,44 @@ class Http2Connection(asyncio.Protocol):
                 with suppress(H2Error):
                     self._h2.reset_stream(number, ErrorCodes.CANCEL)
                 self._flush()
+            let_go(error)
+        except asyncio.CancelledError as error:
+            let_go(error)
+            raise
         finally:
             if reply is not None and reply.pieces is not None:
                 await reply.pieces.aclose()  # refunds what was not mined
-            self._server.room.give(len(stream.body))
+            stream.body.clear()
+            stream.hold.close()
             self._streams.pop(number, None)
+
+    async def _whole(self, stream: _Stream) -> bytes:
+        """The body of a stream once it is whole; raises Rejected. It must go on coming."""
+        loop, patience = asyncio.get_running_loop(), self._server.patience
+        stream.hold.drop = lambda: stream.refuse(overloaded())
+        while not stream.ended.is_set():
+            left = stream.began + patience.to_read(len(stream.body)) - loop.time()
+            if left <= 0:
+                raise too_late()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await stream.ended.wait()
+        stream.hold.drop = None
+        if stream.refused is not None:
+            raise stream.refused
+        body = bytes(stream.body)
+        stream.body.clear()
+        if is_packed(stream.headers):
+            return await self._server.unpacker.gzip(body, self._server.max_body_bytes(), stream.hold)
+        return body
+
+    def _give_up(self, number: int, stream: _Stream) -> None:
+        """Ends a stream whose answer is not taken while its memory is needed."""
+        stream.gone = True
+        with suppress(H2Error):
+            self._h2.reset_stream(number, ErrorCodes.CANCEL)
+        self._room.set()
+        self._flush()
 
     async def _send(self, number: int, stream: _Stream, reply: Reply) -> None:
         headers = [(":status", str(reply.status))]
@@ -304,18 +409,19 @@ class Http2Connection(asyncio.Protocol):
 
     async def _send_data(self, number: int, stream: _Stream, data: bytes) -> None:
         view = memoryview(data)
-        while view and not stream.gone:
-            async with asyncio.timeout(WRITE_SECONDS):
+        async with asyncio.timeout(self._server.patience.to_write(len(data))):
+            while view and not stream.gone:
                 await self._writable.wait()
                 while not stream.gone and self._h2.local_flow_control_window(number) <= 0:
                     self._room.clear()
                     await self._room.wait()
-            if stream.gone:
-                return
-            room = min(self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size, len(view))
-            self._h2.send_data(number, bytes(view[:room]))
-            view = view[room:]
-            self._flush()
+                if stream.gone:
+                    return
+                room = min(self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size, len(view))
+                self._h2.send_data(number, bytes(view[:room]))
+                self._frames.sent(1)
+                view = view[room:]
+                self._flush()
 
     def _flush(self) -> None:
         data = self._h2.data_to_send()

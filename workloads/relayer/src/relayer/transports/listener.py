@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
-from relayer.transports.replies import IDLE_SECONDS
+from relayer.transports.connections import Connection, Connections
+from relayer.transports.patience import Patience
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -14,25 +15,33 @@ class Sniffer(asyncio.Protocol):
 
     def __init__(
         self,
-        http1: Callable[[], asyncio.Protocol],
-        http2: Callable[[], asyncio.Protocol],
-        idle_seconds: float = IDLE_SECONDS,
+        http1: Callable[[Connection], asyncio.Protocol],
+        http2: Callable[[Connection], asyncio.Protocol],
+        connections: Connections,
+        patience: Patience | None = None,
     ) -> None:
         self._http1 = http1
         self._http2 = http2
-        self._idle_seconds = idle_seconds
+        self._connections = connections
+        self._patience = patience or Patience()
         self._late: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
+        self._connection: Connection | None = None
         self._seen = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._late = asyncio.get_running_loop().call_later(self._idle_seconds, self._transport.abort)
+        self._connection = self._connections.admit(transport)
+        if self._connection is not None:
+            self._transport = cast("asyncio.Transport", transport)
+            loop = asyncio.get_running_loop()
+            self._late = loop.call_later(self._patience.idle_seconds, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop, where nothing was handed over."""
         self._on_time()
+        if self._connection is not None:
+            self._connection.lost()
 
     def _on_time(self) -> None:
         if self._late is not None:
@@ -42,10 +51,13 @@ class Sniffer(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
         self._seen += data
-        if self._transport is None or (len(self._seen) < len(PREFACE) and PREFACE.startswith(self._seen)):
+        if self._transport is None or self._connection is None:
+            return
+        if len(self._seen) < len(PREFACE) and PREFACE.startswith(self._seen):
             return
         self._on_time()
-        protocol = self._http2() if self._seen.startswith(PREFACE) else self._http1()
+        serve = self._http2 if self._seen.startswith(PREFACE) else self._http1
+        protocol = serve(self._connection)
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         protocol.data_received(self._seen)

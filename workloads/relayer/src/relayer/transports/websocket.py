@@ -17,14 +17,19 @@ from aiohttp import WSMsgType, web
 from relayer import metrics
 from relayer.admission import Admitted
 from relayer.backends.service import WEB_SOCKET_MESSAGE_BYTES, ServiceBackends
+from relayer.letting_go import let_go
 from relayer.metering import Metered
 from relayer.pipeline import RelayPipeline
 from relayer.rejection import Reason, Rejected
 from relayer.relay import Caller, Relay, Transport, pocket_headers
 from relayer.signing import signed_payload
 from relayer.simulation import CONNECTION_SECONDS
+from relayer.transports.connections import Connection
+from relayer.transports.http1_connection import Http1Connection
+from relayer.transports.patience import Patience
+from relayer.transports.websocket_frames import IncomingMessages
 from shannon.relays.envelope import HttpResponse
-from shannon.relays.messages import RelayMinerError, RelayRequest, SessionHeader
+from shannon.relays.messages import RelayMinerError, RelayRequest, RelayResponse, SessionHeader
 
 _LOG = logging.getLogger("relayer.websocket")
 SESSION_EXPIRED, VALIDATION_FAILED, LIMIT_REACHED, BACKEND_FAILED = 4000, 4001, 4002, 4003
@@ -109,14 +114,16 @@ class WebSockets:
         *,
         enforce_handshake: bool = False,
         look_seconds: float = 2.0,
+        patience: Patience | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._draining = draining
         self._enforce = enforce_handshake
         self._look_seconds = look_seconds
+        self._patience = patience or Patience()
         self._bridges: set[Bridge] = set()
 
-    async def bridge(self, request: web.Request) -> web.StreamResponse:
+    async def bridge(self, request: web.Request, connection: Http1Connection) -> web.StreamResponse:
         """Serves one connection to its end; raises Rejected before the upgrade."""
         caller = Caller(Transport.WEB_SOCKET, request.headers)
         service_id = service_of(request)
@@ -135,12 +142,29 @@ class WebSockets:
         )  # fmt: skip
         with slot, offer.used():
             await gateway.prepare(request)
-            bridge = Bridge(self._pipeline, offer, caller, gateway, self._look_seconds)
+            incoming = connection.incoming
+            if incoming is None:
+                raise TypeError("an upgraded connection counts its frames")
+            bridge = Bridge(
+                self._pipeline,
+                offer,
+                caller,
+                gateway,
+                self._look_seconds,
+                connection.connection,
+                incoming,
+                self._patience,
+            )
+            connection.refuse = incoming.hold.drop = bridge.crowded_out
             self._bridges.add(bridge)
             metrics.CONNECTIONS.labels(service_id).inc()
             try:
                 await bridge.run()
+            except BaseException as error:
+                let_go(error)
+                raise
             finally:
+                incoming.close()
                 self._bridges.discard(bridge)
                 metrics.CONNECTIONS.labels(service_id).dec()
         return gateway
@@ -179,6 +203,9 @@ class Bridge:
     caller: Caller
     gateway: web.WebSocketResponse
     look_seconds: float
+    connection: Connection
+    incoming: IncomingMessages
+    patience: Patience
     backend: aiohttp.ClientWebSocketResponse | None = None
     current: _Current | None = None
     charges: "deque[Metered]" = field(default_factory=deque)
@@ -189,6 +216,11 @@ class Bridge:
         """Ends the bridge from outside."""
         if not self._ended.done():
             self._ended.set_result(_Closed(code, text))
+
+    def crowded_out(self) -> None:
+        """Ends the bridge at once, because what it sends finds no room."""
+        self.end(1013, "too much is being read here, try another supplier")
+        self.connection.abort()
 
     async def run(self) -> None:
         """Serves until either side, the session or the relayer ends it."""
@@ -233,6 +265,8 @@ class Bridge:
             relay = self.pipeline.decode(message.data, self.caller)
             with self.pipeline.in_flight.relay_of(relay.supplier):
                 await self._take(relay, message.type, group)
+            self.connection.prove()
+            self.incoming.served()
 
     async def _take(self, relay: Relay, kind: WSMsgType, group: asyncio.TaskGroup) -> None:
         """A request of the gateway; raises Rejected and what the backend's connection raises."""
@@ -265,15 +299,25 @@ class Bridge:
             current = self.current
             if current is None:
                 continue
-            if self.charges:
-                metered = self.charges.popleft()
-            elif current.paid:
-                metered = await self.pipeline.charge_event(current.relay)
-            else:
-                metered = Metered(None, paid=False)
-            response = await self.pipeline.record_event(current.relay, current.admitted, metered, payload)
-            async with asyncio.timeout(10):
-                await self.gateway.send_frame(response.encode(), message.type)
+            hold = self.connection.memory.hold()
+            try:
+                hold.take(len(payload))
+                response = await self._recorded(current, payload)
+                hold.drop = self.connection.abort
+                async with asyncio.timeout(10):
+                    await self.gateway.send_frame(response.encode(), message.type)
+            finally:
+                hold.close()
+
+    async def _recorded(self, current: _Current, payload: bytes) -> RelayResponse:
+        """An answer or event, charged, signed and recorded; raises Rejected."""
+        if self.charges:
+            metered = self.charges.popleft()
+        elif current.paid:
+            metered = await self.pipeline.charge_event(current.relay)
+        else:
+            metered = Metered(None, paid=False)
+        return await self.pipeline.record_event(current.relay, current.admitted, metered, payload)
 
     async def _watch_session(self) -> None:
         """Ends the connection after its own session and grace period, or once its supplier is not served any more."""
@@ -283,7 +327,12 @@ class Bridge:
             looked += self.look_seconds
             if looked > CONNECTION_SECONDS and self.pipeline.simulations.wanted(self.caller):
                 raise _Closed(1000, "a simulated connection is a probe: it ends now")
+            unfinished = self.incoming.unfinished
+            if unfinished is not None and unfinished[1] > self.patience.to_read(unfinished[0]):
+                raise _Closed(1008, "the message did not come in time")
             if self.current is None:
+                if looked > self.patience.idle_seconds:
+                    raise _Closed(1008, "no relay came in time")
                 continue
             if self.current.admitted.over(self.pipeline.height()):
                 await self._advise()

@@ -1,0 +1,181 @@
+"""What strangers do to an open port, each for some seconds: `python -m benchmarks.hostile ATTACK URL SECONDS`.
+
+Prints what they were answered. `python -m benchmarks.soak --hostile` runs them beside paying relays.
+"""
+
+import asyncio
+import struct
+import sys
+import time
+import zlib
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+from urllib.parse import urlsplit
+
+MIB: Final = 1024 * 1024
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_UPGRADE: Final = (
+    b"GET / HTTP/1.1\r\nHost: relayer\r\nTarget-Service-Id: eth\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+def _post(length: int, headers: bytes = b"") -> bytes:
+    return b"POST / HTTP/1.1\r\nHost: relayer\r\nContent-Length: %d\r\n%s\r\n" % (length, headers)
+
+
+def _h2(kind: int, stream: int, payload: bytes, flags: int = 0) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def _bomb() -> bytes:
+    packer = zlib.compressobj(9, wbits=31)
+    packed = b"".join(packer.compress(bytes(MIB)) for _ in range(200)) + packer.flush()
+    return _post(len(packed), b"Content-Encoding: gzip\r\n") + packed
+
+
+def _resets() -> bytes:
+    head = b"\x83\x86\x84\x41\x01x"  # POST, http, /, :authority x
+    return b"".join(_h2(1, 2 * n + 1, head, 0x04) + _h2(3, 2 * n + 1, b"\0\0\0\x08") for n in range(2000))
+
+
+def _oversized() -> bytes:
+    header = b"\x40\x01x\x7f" + _hpack_length(100_000 - 127) + b"y" * 100_000
+    block = b"\x83\x86\x84\x41\x01x" + header
+    frames = b""
+    for n in range(200):
+        parts = [block[at : at + 16_000] for at in range(0, len(block), 16_000)]
+        for number, part in enumerate(parts):
+            flags = (0x01 if not number else 0) | (0x04 if number == len(parts) - 1 else 0)
+            frames += _h2(9 if number else 1, 2 * n + 1, part, flags)
+    return frames
+
+
+def _hpack_length(rest: int) -> bytes:
+    out = b""
+    while rest >= 128:
+        out += bytes([rest % 128 + 128])
+        rest //= 128
+    return out + bytes([rest])
+
+
+class Strangers:
+    """Connections of attackers, and how they ended."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        parts = urlsplit(url)
+        self._place = (str(parts.hostname), int(parts.port or 80))
+        self._until = time.monotonic() + seconds
+        self.ends: Counter[str] = Counter()
+        self.sent = 0
+
+    @property
+    def on(self) -> bool:
+        """Whether the attack goes on."""
+        return time.monotonic() < self._until
+
+    async def each(self, begin: bytes, again: bytes, pause: float, *, read: bool = True) -> None:
+        """One attacker: sends the beginning, then the rest every `pause` seconds; the next one comes when it is cut."""
+        while self.on:
+            try:
+                reader, writer = await asyncio.open_connection(*self._place, limit=4096)
+            except OSError:
+                self.ends["no connection"] += 1
+                await asyncio.sleep(0.2)
+                continue
+            reading = asyncio.create_task(self._read(reader)) if read else None
+            try:
+                await self._send(writer, begin)
+                while self.on and (reading is None or not reading.done()):
+                    await self._send(writer, again)
+                    await asyncio.sleep(pause)
+                if not self.on:
+                    self.ends["still open"] += 1
+            except (OSError, TimeoutError):
+                self.ends["cut"] += 1
+            finally:
+                writer.transport.abort()
+                if reading is not None:
+                    reading.cancel()
+                    with suppress(asyncio.CancelledError, OSError):
+                        await reading
+            await asyncio.sleep(0.05)
+
+    async def _send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        for at in range(0, len(data), 65_536):
+            piece = data[at : at + 65_536]
+            writer.write(piece)
+            async with asyncio.timeout(max(0.1, self._until - time.monotonic())):
+                await writer.drain()
+            self.sent += len(piece)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        first = await reader.read(4096)
+        self.ends[_meaning(first)] += 1
+        while await reader.read(65_536):
+            pass
+
+    async def many(self, number: int, begin: bytes, again: bytes, pause: float, *, read: bool = True) -> None:
+        """Several attackers of a kind."""
+        await asyncio.gather(*(self.each(begin, again, pause, read=read) for _ in range(number)))
+
+    async def aborting(self, number: int, data: bytes) -> None:
+        """Uploads that end in the middle."""
+
+        async def one() -> None:
+            while self.on:
+                with suppress(OSError, TimeoutError):
+                    _, writer = await asyncio.open_connection(*self._place)
+                    try:
+                        await self._send(writer, data)
+                    finally:
+                        writer.transport.abort()
+                        self.ends["left"] += 1
+                await asyncio.sleep(0.5)
+
+        await asyncio.gather(*(one() for _ in range(number)))
+
+
+def _meaning(first: bytes) -> str:
+    if not first:
+        return "cut"
+    if first.startswith(b"HTTP/1.1 "):
+        return first[9:12].decode()
+    return "HTTP/2"
+
+
+_ENDLESS: Final = b"\x02\xfe\xff\xff" + b"mask" + bytes(65_535)
+
+ATTACKS: Final[dict[str, Callable[[Strangers], Awaitable[None]]]] = {
+    "unfinished bodies": lambda s: s.many(60, _post(10 * MIB) + bytes(4 * MIB), b"x", 0.5),
+    "aborted uploads": lambda s: s.aborting(20, _post(10 * MIB) + bytes(10 * MIB - 4096)),
+    "packed bombs": lambda s: s.many(10, _bomb(), b"", 0.1),
+    "idle connections": lambda s: s.many(800, b"P", b"", 1.0),
+    "answers not read": lambda s: s.many(20, b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 50, 0.2, read=False),
+    "WebSocket messages without end": lambda s: s.many(40, _UPGRADE + _ENDLESS, (b"\0" + _ENDLESS[1:]) * 8, 0.1),
+    "HTTP/2 PING": lambda s: s.many(2, PREFACE, _h2(6, 0, b"12345678") * 4000, 0.0),
+    "HTTP/2 WINDOW_UPDATE": lambda s: s.many(2, PREFACE, _h2(8, 0, struct.pack(">I", 1)) * 4000, 0.0),
+    "HTTP/2 streams opened and reset": lambda s: s.many(2, PREFACE + _resets(), b"", 0.1),
+    "HTTP/2 oversized headers": lambda s: s.many(2, PREFACE + _oversized(), b"", 0.1),
+}
+"""What is done, by its name."""
+
+
+async def attack(name: str, url: str, seconds: float) -> str:
+    """Run one attack; return how its connections ended and what was sent."""
+    strangers = Strangers(url, seconds)
+    await ATTACKS[name](strangers)
+    ends = ", ".join(f"{number} x {what}" for what, number in strangers.ends.most_common(3))
+    return f"{strangers.sent / MIB:.0f} MiB sent; {ends or 'nothing answered'}"
+
+
+def main() -> None:
+    """Attacks."""
+    name, url, seconds = sys.argv[1:4]
+    print(asyncio.run(attack(name, url, float(seconds))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""`make soak HOSTILE=1`: strangers beside paying relays, attack by attack. Exit code 1 where the paying ones suffer.
+
+The same relays are sent at the same rate without and with each attack: their p99 may at most double (below 20 ms the
+noise of the machine decides), none may be refused, and memory must come back.
+"""
+
+import asyncio
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from benchmarks.hostile import ATTACKS
+from benchmarks.load import Measured, Sender, signing_for
+from benchmarks.machine import cpu_seconds, resident_mib
+from benchmarks.relayer_cost import relayer_pid
+from relayctl.embedded import Stack
+
+_NOISE_MS = 20.0
+_GROWTH_MIB = 48.0
+_PAGE = Path(__file__).resolve().parent.parent / "docs/security.md"
+_BEGIN, _END = "<!-- attacks: begin -->\n", "<!-- attacks: end -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One attack: what it got, and what the paying relays and the relayer felt of it."""
+
+    attack: str
+    answer: str
+    failed: int
+    quiet_ms: float
+    p99_ms: float
+    memory: tuple[float, float, float]
+    """MiB before, at most meanwhile, afterwards."""
+    cpu_cores: float
+
+    @property
+    def problem(self) -> str:
+        """What is wrong; empty where all is well."""
+        if self.failed:
+            return f"{self.failed} paying relays failed"
+        if self.p99_ms > max(_NOISE_MS, 2 * self.quiet_ms):
+            return "p99 more than twice the quiet one"
+        if self.memory[2] > self.memory[0] + _GROWTH_MIB:
+            return "memory does not come back"
+        return ""
+
+    def cells(self) -> tuple[str, ...]:
+        """As they are printed."""
+        before, most, after = self.memory
+        return (
+            self.attack, self.answer, f"{self.quiet_ms:.0f} → {self.p99_ms:.0f} ms",
+            f"{before:.0f} → {most:.0f} → {after:.0f} MiB", f"{self.cpu_cores:.2f}",
+        )  # fmt: skip
+
+
+HEAD = ("attack", "what became of it", "p99 of paying relays", "memory before, at most, after", "cores used")
+
+
+async def _most(pid: int, ended: asyncio.Event) -> float:
+    most = resident_mib(pid)
+    while not ended.is_set():
+        await asyncio.sleep(0.2)
+        most = max(most, resident_mib(pid))
+    return most
+
+
+async def _paying(stack: Stack, http: aiohttp.ClientSession, rate: float, seconds: float) -> tuple[Measured, int]:
+    sender = Sender(stack.url("relayer"))
+    bodies = await signing_for(stack).bodies(http, int(rate * seconds))
+    return await sender.at_rate(bodies, rate), sender.failed
+
+
+async def _under(name: str, stack: Stack, http: aiohttp.ClientSession, rate: float, seconds: float) -> Row:
+    pid = relayer_pid(stack)
+    quiet, failed_before = await _paying(stack, http, rate, seconds)
+    if failed_before:
+        raise SystemExit(f"{failed_before} relays failed without an attack: the figures would mean nothing")
+    memory, used = resident_mib(pid), cpu_seconds(pid)
+    ended = asyncio.Event()
+    watching = asyncio.create_task(_most(pid, ended))
+    strangers = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.hostile", name, stack.url("relayer"), str(seconds + 2),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    await asyncio.sleep(1.5)
+    loaded, failed = await _paying(stack, http, rate, seconds)
+    answer = (await strangers.communicate())[0].decode().strip()
+    cores = (cpu_seconds(pid) - used) / (seconds + 2)
+    await asyncio.sleep(2)
+    ended.set()
+    most = await watching
+    return Row(name, answer, failed, quiet.ms(0.99), loaded.ms(0.99), (memory, most, resident_mib(pid)), cores)
+
+
+async def hostile(stack: Stack, seconds: float, rate: float, *, write: bool) -> int:
+    """All attacks, `seconds` each; the exit code. `write` puts the table into docs/security.md."""
+    rows: list[Row] = []
+    async with aiohttp.ClientSession() as http:
+        for name in ATTACKS:
+            rows.append(await _under(name, stack, http, rate, seconds))
+            row = rows[-1]
+            print(" | ".join(row.cells()) + (f"  {row.problem.upper()}" if row.problem else ""), flush=True)
+    if write:
+        _write(rows)
+    return 1 if any(row.problem for row in rows) else 0
+
+
+def _write(rows: list[Row]) -> None:
+    lines = [HEAD, ("--",) * len(HEAD), *(row.cells() for row in rows)]
+    table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    page = _PAGE.read_text(encoding="utf-8")
+    kept = re.compile(re.escape(_BEGIN) + ".*" + re.escape(_END), re.DOTALL)
+    _PAGE.write_text(kept.sub(lambda _: _BEGIN + table + _END, page), encoding="utf-8")

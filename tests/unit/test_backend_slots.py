@@ -1,0 +1,90 @@
+"""Connections to a backend are shared between applications."""
+
+import asyncio
+import random
+
+import pytest
+
+from relayer.backends.slots import Slots
+from relayer.rejection import Reason, Rejected
+
+
+async def settle():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_an_application_that_floods_leaves_connections_to_others():
+    slots = Slots(100, patience=60)
+    flood = [asyncio.create_task(slots.take("flood")) for _ in range(250)]
+    await settle()
+    assert sum(task.done() for task in flood) == 75
+    for _ in range(10):
+        async with asyncio.timeout(0.1):
+            await slots.take("other")
+    for task in flood:
+        task.cancel()
+
+
+async def test_who_would_wait_too_long_is_told_at_once_and_the_rest_in_time():
+    slots = Slots(10, patience=0.05)
+    flood = [asyncio.create_task(slots.take("flood")) for _ in range(100)]
+    await settle()
+    told = [task for task in flood if task.done() and task.exception() is not None]
+    assert len(told) == 100 - 8 - 20
+    done, waiting = await asyncio.wait(flood, timeout=5)
+    assert not waiting
+    refused = [task.exception() for task in done if task.exception() is not None]
+    assert len(refused) == 92
+    assert {(error.reason, error.status) for error in refused} == {(Reason.OVERLOADED, 503)}
+
+
+async def test_applications_take_turns_when_all_connections_are_taken():
+    slots = Slots(1, patience=60)
+    await slots.take("flood")
+    order = []
+
+    async def use(key):
+        await slots.take(key)
+        order.append(key)
+        await asyncio.sleep(0)
+        slots.free(key)
+
+    async with asyncio.TaskGroup() as group:
+        for key in ["flood", "flood", "a", "b"]:
+            group.create_task(use(key))
+            await settle()
+        slots.free("flood")
+    assert order == ["flood", "a", "b", "flood"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whatever_is_cancelled_or_refused_no_connection_is_lost_or_given_twice(seed):
+    chance = random.Random(seed)
+    slots, used, most = Slots(5, patience=60), [0], [0]
+
+    async def use(key):
+        await slots.take(key)
+        used[0] += 1
+        most[0] = max(most[0], used[0])
+        try:
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+        finally:
+            used[0] -= 1
+            slots.free(key)
+
+    tasks = []
+    for _ in range(200):
+        tasks.append(asyncio.create_task(use(f"app {chance.randrange(4)}")))
+        if chance.random() < 0.4:
+            chance.choice(tasks).cancel()
+        if chance.random() < 0.3:
+            await asyncio.sleep(0)
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(end is None or isinstance(end, asyncio.CancelledError | Rejected) for end in ended)
+    assert used == [0]
+    assert 1 < most[0] <= 5
+    for number in range(5):
+        async with asyncio.timeout(0.1):
+            await slots.take(f"other {number}")

@@ -1,0 +1,82 @@
+"""How many connections clients may have, and which one goes."""
+
+import pytest
+
+from pocket_api.relayminer import ConnectionLimits
+from relayer.memory import Memory
+from relayer.transports.connections import Connections, address_of
+
+
+class Transport:
+    """The two things that are asked of a transport before it is served."""
+
+    def __init__(self, address="192.0.2.1"):
+        self.address, self.aborted = address, False
+
+    def get_extra_info(self, name):
+        return (self.address, 1234) if name == "peername" else None
+
+    def abort(self):
+        self.aborted = True
+
+
+def connections(**limits):
+    return Connections(ConnectionLimits(**limits), Memory(lambda: 0.0))
+
+
+def test_a_newcomer_takes_the_place_of_the_oldest_connection_without_a_proven_relay():
+    limited = connections(total=16, per_address=3)
+    paying, *strangers = [Transport() for _ in range(6)]
+    limited.admit(paying).prove()
+    for transport in strangers:
+        assert limited.admit(transport) is not None
+    assert [transport.aborted for transport in (paying, *strangers)] == [False, True, True, True, False, False]
+    assert limited.open == 3
+
+
+def test_one_address_cannot_take_the_places_of_others_but_the_total_counts():
+    limited = connections(total=16, per_address=10)
+    others = [Transport(f"192.0.2.{number}") for number in range(2, 8)]
+    for transport in others:
+        limited.admit(transport)
+    flood = [Transport() for _ in range(40)]
+    for transport in flood:
+        limited.admit(transport)
+    assert not any(transport.aborted for transport in others)
+    assert limited.open == 16
+
+
+def test_where_all_connections_are_proven_a_newcomer_is_refused():
+    limited = connections(total=16, per_address=2)
+    for _ in range(2):
+        limited.admit(Transport()).prove()
+    refused = Transport()
+    assert limited.admit(refused) is None
+    assert refused.aborted
+
+
+def test_a_place_is_free_again_once_whatever_ends_the_connection():
+    limited = connections(total=16, per_address=1)
+    first = limited.admit(Transport())
+    second = limited.admit(Transport())
+    first.lost()  # told by the event loop after it was pushed out
+    assert limited.open == 1
+    second.prove()
+    second.lost()
+    second.lost()
+    assert limited.open == 0
+    assert limited.admit(Transport()) is not None
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2"),
+        ("2001:db8:1:2::9", "2001:db8:1:2"),
+        ("fe80::1%eth0", "fe80"),
+    ],
+)
+def test_one_client_is_one_address_or_one_network_of_ipv6(peer, address):
+    assert address_of(Transport(peer)) == address

@@ -1,0 +1,144 @@
+"""aiohttp's connection with what an open port needs: a half-closed client is answered, one that reads nothing goes."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from aiohttp import web
+
+from relayer import metrics
+from relayer.letting_go import let_go
+from relayer.rejection import Rejected
+from relayer.transports.connections import Connection
+from relayer.transports.patience import Patience
+from relayer.transports.websocket_frames import IncomingMessages
+
+_LOOK_SECONDS: Final = 1.0  # between two looks whether a half-closed client has got all its answers
+
+
+class Http1Connection(web.RequestHandler):
+    """One HTTP/1.1 connection."""
+
+    __slots__ = ("_late", "_patience", "_unreadable", "connection", "half_closed", "incoming", "refuse")
+
+    def __init__(self, server: web.Server, connection: Connection, patience: Patience) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(
+            server, loop=loop, keepalive_timeout=patience.idle_seconds, auto_decompress=False,
+            access_log=None,  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.connection = connection
+        self._patience = patience
+        self._late: asyncio.TimerHandle | None = None
+        self._unreadable = False
+        self.half_closed = False
+        self.incoming: IncomingMessages | None = None
+        self.refuse: Callable[[], None] = connection.abort
+        """What ends a WebSocket that sends more than there is room for."""
+
+    @property
+    def last_request(self) -> bool:
+        """Whether the client sends no other request after the one that is served."""
+        return self.half_closed and not self._messages
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by the event loop."""
+        self._in_time()
+        self.connection.lost()
+        if self.incoming is not None:
+            self.incoming.close()
+        super().connection_lost(exc)
+        self._messages.clear()  # an unreadable one holds what was read, and the connection is part of a cycle
+        self._message_tail = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop. What follows an unreadable head is not read: aiohttp keeps it with each error."""
+        if self._unreadable:
+            return
+        super().data_received(data)
+        if not self._messages:
+            return
+        message, body = self._messages[-1]
+        error = getattr(message, "exc", None)
+        if error is not None:
+            self._unreadable = True
+            let_go(error)
+            # It holds all that was read, and so would whatever tells of it.
+            kind = cast("Any", type(message))
+            short = kind(status=400, exc=ValueError("unreadable"), message="Bad Request")
+            self._messages[-1] = (short, body)
+
+    def pause_writing(self) -> None:
+        """Called by the event loop when the client does not take what is sent."""
+        super().pause_writing()
+        self._late = self._loop.call_later(self._patience.write_seconds, self._not_read)
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        self._in_time()
+        super().resume_writing()
+
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _not_read(self) -> None:
+        metrics.CLOSED.labels("not_read").inc()
+        self.connection.abort()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Called by the event loop when the client sends no more; it is still answered what it asked in full."""
+        request = self._current_request
+        if self._upgraded or self._idle or (request is not None and not request.content.is_eof()):
+            return None
+        self.half_closed = True
+        if self._request_in_progress and request is None and not self._messages:
+            self.close()  # the last answer is being written
+        self._loop.call_later(_LOOK_SECONDS, self._close_when_idle)
+        return True
+
+    @property
+    def _idle(self) -> bool:
+        """Whether nothing is asked that is not answered."""
+        return not self._request_count or (self._waiter is not None and not self._waiter.done())
+
+    def _close_when_idle(self) -> None:
+        if self.transport is None:
+            return
+        if self._idle:
+            self.force_close()
+        else:
+            self._loop.call_later(_LOOK_SECONDS, self._close_when_idle)
+
+    def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
+        """Called by aiohttp when a connection becomes a WebSocket: its frames are counted."""
+        self.incoming = IncomingMessages(self.connection.memory.hold(), self._loop.time)
+        super().set_parser(_CountedReader(parser, self.incoming, self), data_received_cb)  # type: ignore[arg-type]
+
+
+class _CountedReader:
+    """A reader of WebSocket frames whose bytes are counted before it gets them."""
+
+    def __init__(self, reader: Any, incoming: IncomingMessages, connection: Http1Connection) -> None:
+        self._reader = reader
+        self._incoming = incoming
+        self._connection = connection
+        self._refused = False
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Called by the protocol."""
+        if self._refused:
+            return False, b""
+        try:
+            self._incoming.feed(data)
+        except Rejected:
+            self._refused = True
+            self._connection.refuse()
+            return False, b""
+        eof, tail = self._reader.feed_data(data)
+        return eof, tail
+
+    def feed_eof(self) -> None:
+        """Called by the protocol."""
+        self._reader.feed_eof()
