@@ -56,6 +56,12 @@ MUTANTS = [
            "tests/unit/test_ring_and_ecdsa.py::test_every_flipped_byte_of_a_signature_is_rejected"),
     Mutant(f"{SHANNON}/crypto/ring.py", "if not expected_members.issuperset(signature.members):", "if False:",
            "tests/unit/test_ring_and_ecdsa.py::test_a_key_outside_the_expected_ring_is_refused_before_the_equation"),
+    Mutant(f"{SHANNON}/crypto/ring.py", 'b"".join(sorted(pairs))', 'b"".join(pairs)',
+           "tests/unit/test_ring_and_ecdsa.py::"
+           "test_a_signature_has_one_identity_wherever_its_ring_begins_and_two_signatures_have_two"),
+    Mutant(f"{SHANNON}/crypto/ring.py", "if len(data) != _HEAD_BYTES", "if len(data) < _HEAD_BYTES",
+           "tests/unit/test_ring_and_ecdsa.py::"
+           "test_a_signature_that_could_be_written_shorter_is_refused_though_the_chain_takes_it"),
     Mutant(f"{SHANNON}/crypto/ring.py", "    if not ring_signature_holds(message_hash",
            "    held((signature.key_image.encoded,))\n    if not ring_signature_holds(message_hash",
            "tests/unit/test_accelerator.py::test_points_earn_a_table_by_signatures_that_held_and_no_stranger_gets_one"),

@@ -8,6 +8,7 @@ from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
 from callers import TRANSPORTS, http1
+from forms import other_forms
 from relayer import metrics
 from relays import KEYS
 from shannon.crypto.ecdsa import signature_holds
@@ -175,6 +176,19 @@ async def test_a_replayed_request_is_refused_by_every_transport(redis, tmp_path,
         relayer.backend.answer = (200, {}, b"another answer, so another leaf")
         again = await TRANSPORTS[transport](relayer.url, request.encode())
         assert again.code == {"http": 409, "grpc": 6, "grpc_web": 6, "websocket": 4001}[LABEL[transport]]
+        assert len(await relayer.leaves()) == 1
+        assert await consumed(relayer) == 100
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_replayed_request_is_refused_in_whatever_form_it_comes_again(redis, tmp_path, transport):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        request = framed(relayer, transport)
+        assert (await TRANSPORTS[transport](relayer.url, request.encode())).body
+        refused = {"http": {403, 409}, "grpc": {6, 7}, "grpc_web": {6, 7}, "websocket": {4001}}[LABEL[transport]]
+        for name, form in other_forms(request).items():
+            outcome = await TRANSPORTS[transport](relayer.url, form)
+            assert outcome.code in refused, name
         assert len(await relayer.leaves()) == 1
         assert await consumed(relayer) == 100
 

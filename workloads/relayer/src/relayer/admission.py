@@ -12,7 +12,7 @@ from pocket_api.services import RPC_NUMBERS
 from relayer import metrics
 from relayer.rejection import Reason, Rejected
 from shannon.chain.model import Account, Application, Difficulty, Session, Supplier
-from shannon.crypto.ring import verify_ring_signature
+from shannon.crypto.ring import ExpectedRing, verify_request_signature
 from shannon.errors import ChainError, ChainRefusal, DecodingError, InvalidSignature, NotFound
 from shannon.relays.messages import RelayRequest, SessionHeader
 from shannon.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
@@ -62,6 +62,8 @@ class Admitted:
     target_hash: bytes
     windows: Windows | None
     """None: of a simulated relay, which belongs to no session."""
+    identity: bytes
+    """Names the signed request, whatever form it came in: by this replays are known."""
 
     def over(self, height: int) -> bool:
         """Whether the session and its grace period are over."""
@@ -105,7 +107,7 @@ class Admission:
         self._lookups = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
         self._asking = Once()
         self._undeclared: set[tuple[str, str, str]] = set()
-        self._rings: OrderedDict[_RingKey, tuple[float, int, frozenset[bytes]]] = OrderedDict()
+        self._rings: OrderedDict[_RingKey, tuple[float, int, ExpectedRing]] = OrderedDict()
         self._sessions: OrderedDict[SessionHeader, tuple[Session, bytes, SharedParams]] = OrderedDict()
 
     async def check_supplier(self, request: RelayRequest, header: SessionHeader, rpc_type: str = "") -> None:
@@ -166,14 +168,14 @@ class Admission:
         except (ChainError, DecodingError) as error:
             raise Rejected(Reason.CHAIN_UNAVAILABLE, "no chain node can answer at present") from error
         try:
-            verify_ring_signature(request.signable_hash(), request.signature, ring)
+            identity = verify_request_signature(request.signable_hash(), request.signature, ring)
         except (InvalidSignature, DecodingError) as error:
             raise Rejected(Reason.INVALID_SIGNATURE, str(error)) from error
         if field := header_mismatch(header, session.header):
             raise Rejected(Reason.SESSION_MISMATCH, f"the session header's {field} differs from the chain's")
         if request.supplier_operator_address not in session.supplier_addresses:
             raise Rejected(Reason.SUPPLIER_NOT_IN_SESSION, "the supplier does not belong to the session")
-        return Admitted(header, target, windows)
+        return Admitted(header, target, windows, identity)
 
     async def _looked_up(self, key: object, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What the chain has to be asked for, before anything is proven: strangers must not flood its nodes.
@@ -202,13 +204,13 @@ class Admission:
                 self._sessions.popitem(last=False)
         return row
 
-    def _known_ring(self, key: _RingKey) -> frozenset[bytes] | None:
+    def _known_ring(self, key: _RingKey) -> ExpectedRing | None:
         found = self._rings.get(key)
         if found is not None and found[0] > self._clock() and found[1] == self._generation():
             return found[2]
         return None
 
-    async def _ring(self, key: _RingKey) -> frozenset[bytes]:
+    async def _ring(self, key: _RingKey) -> ExpectedRing:
         generation, (application_address, session_end) = self._generation(), key
         application = await self._chain.application(application_address)
         addresses = ring_addresses(application.delegations, session_end)
@@ -218,7 +220,7 @@ class Admission:
             if account.public_key is None:
                 raise NotFound(f"{address} has no public key on chain")
             keys[address] = account.public_key
-        ring = frozenset(ring_keys(addresses, keys))
+        ring = ExpectedRing.of(ring_keys(addresses, keys))
         self._rings[key] = (self._clock() + _RING_SECONDS, generation, ring)
         while len(self._rings) > _RINGS:
             self._rings.popitem(last=False)

@@ -122,7 +122,7 @@ class RelayPipeline:
 
     async def _prove(self, relay: Relay) -> tuple[Admitted, Metered]:
         admitted = await self.admission.validate(relay.request, relay.header)
-        metered = await self._meter.charge(relay.service, relay.header, relay.supplier, relay.request.signature)
+        metered = await self._meter.charge(relay.service, relay.header, relay.supplier, admitted.identity)
         return admitted, metered
 
     async def charge_event(self, relay: Relay) -> Metered:
