@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 
 from pocket_api.services import Service
 from relayer.backends.credentials import Credentials
@@ -46,6 +47,11 @@ class Catalog:
             for name, offer in self._offers.items()
             for kind, pool in offer.pools.items()
         }
+
+    def unhealthy_endpoints(self) -> list[dict[str, object]]:
+        """Endpoints that are not asked at the moment, by place and with the reason; a hundred at most."""
+        rows = (row for offer in self._offers.values() for row in offer.endpoints() if not row["healthy"])
+        return list(islice(rows, 100))
 
     def update(self, services: Iterable[Service]) -> list[str]:
         """Takes up a changed list; returns the ids that changed. Running requests end with what they began with."""

@@ -9,6 +9,7 @@ class Reason(enum.Enum):
     BODY_UNREADABLE = ("body_unreadable", 400)
     BODY_TOO_LARGE = ("body_too_large", 413)
     INVALID_REQUEST = ("invalid_request", 400)
+    METHOD_NOT_ALLOWED = ("method_not_allowed", 405)
     UNKNOWN_SERVICE = ("unknown_service", 404)
     UNKNOWN_RPC_TYPE = ("unknown_rpc_type", 400)
     BACKEND_MISSING = ("backend_missing", 503)

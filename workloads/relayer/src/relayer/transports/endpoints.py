@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pocket_api.relayminer import ResponseCompression
+from relayer.backends.heads import METHODS, check_method, stream_headers
 from relayer.pipeline import RelayPipeline, StreamedAnswer
 from relayer.rejection import Reason, Rejected
 from relayer.relay import Caller, Transport
@@ -15,7 +16,6 @@ from relayer.transports.replies import Asked, Reply
 
 _LOG = logging.getLogger("relayer.http")
 _COME_AGAIN = (429, 503)
-_CONNECTION_HEADERS = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "upgrade"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,11 @@ def _json(status: int, body: Mapping[str, object], headers: Mapping[str, str] | 
 
 def error_reply(rejected: Rejected) -> Reply:
     """The unsigned error answer."""
-    headers = {"Retry-After": "1"} if rejected.status in _COME_AGAIN else None
+    headers = {}
+    if rejected.status in _COME_AGAIN:
+        headers["Retry-After"] = "1"
+    if rejected.reason is Reason.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(METHODS))
     return _json(rejected.status, {"error": rejected.message}, headers)
 
 
@@ -107,18 +111,14 @@ class Endpoints:
     async def _relay(self, asked: Asked) -> Reply:
         caller = Caller(Transport.HTTP, asked.headers)
         try:
+            check_method(asked.method)
             body = await asked.read()
         except Rejected as rejected:
             self._pipeline.refused(rejected, caller)
             raise
         answer = await self._pipeline.handle(body, caller, streams=True)
         if isinstance(answer, StreamedAnswer):
-            kept = {
-                name: ", ".join(values)
-                for name, values in answer.headers.items()
-                if name.lower() not in _CONNECTION_HEADERS
-            }
-            return Reply(answer.status, kept, pieces=answer.pieces)
+            return Reply(answer.status, stream_headers(answer.headers), pieces=answer.pieces)
         accept = asked.headers.get("Accept", "")
         headers = {"Content-Type": "application/json" if accept in ("", "*/*") or "," in accept else accept}
         if answer.retries:

@@ -82,6 +82,7 @@ class Http1:
         """The aiohttp application."""
         app = web.Application(client_max_size=0)
         app.router.add_route("*", "/{path:.*}", self._answer)
+        app.router.add_route("*", "", self._answer)  # CONNECT has no path
         return app
 
     def runner(self, *, shutdown_seconds: float, idle_seconds: float = IDLE_SECONDS) -> web.AppRunner:
