@@ -117,9 +117,14 @@ REFUSED = {
     "forged end": (
         lambda r: r.request(header=replace(r.header(), session_end_block_height=9)), 403,
     ),
+    "start within a session": (
+        lambda r: r.request(header=replace(r.header(), session_start_block_height=2)), 403,
+    ),
     # No node has committed that block yet, so nobody can say that there is no such session.
     "start that is still to come": (
-        lambda r: r.request(header=replace(r.header(), session_start_block_height=2)), 503,
+        lambda r: r.request(
+            header=replace(r.header(), session_start_block_height=11, session_end_block_height=20)
+        ), 503,
     ),
     "forged session id": (lambda r: r.request(header=replace(r.header(), session_id="0" * 64)), 403),
     "unknown application": (

@@ -39,6 +39,8 @@ class Caller:
 
     transport: Transport
     headers: Mapping[str, str]
+    address: str = ""
+    """Of the connection's other end; empty where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

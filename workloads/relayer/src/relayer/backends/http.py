@@ -38,7 +38,10 @@ class _Connector(aiohttp.TCPConnector):
         self._used: WeakSet[object] = WeakSet()
 
     async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout  # noqa: ASYNC109 - aiohttp calls it
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp calls it
     ) -> Connection:
         _reused.set(False)
         connection = await super().connect(req, traces, timeout)

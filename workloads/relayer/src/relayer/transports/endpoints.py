@@ -76,7 +76,7 @@ class Endpoints:
             _LOG.debug("relay refused: %s", rejected.message, extra={"fields": {"reason": rejected.reason.label}})
             return error_reply(rejected)
         except Exception:  # noqa: BLE001 - the border of one request: counted, logged, the process goes on
-            caller = Caller(Transport.HTTP, asked.headers)
+            caller = Caller(Transport.HTTP, asked.headers, asked.address)
             self._pipeline.refused(Rejected(Reason.INTERNAL, "internal error"), caller)
             _LOG.exception("relay failed")
             return _json(500, {"error": "internal error"})
@@ -109,7 +109,7 @@ class Endpoints:
         return _json(200 if state["ready"] else 503, state)
 
     async def _relay(self, asked: Asked) -> Reply:
-        caller = Caller(Transport.HTTP, asked.headers)
+        caller = Caller(Transport.HTTP, asked.headers, asked.address)
         try:
             check_method(asked.method)
             body = await asked.read()

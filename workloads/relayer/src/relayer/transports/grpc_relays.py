@@ -94,7 +94,7 @@ async def _call(
     """The framed answer, and the status as trailers."""
     if asked.method != "POST" or asked.path.partition("?")[0] != METHOD:
         return b"", _status(UNIMPLEMENTED, f"only {METHOD} is served")
-    caller = Caller(transport, asked.headers)
+    caller = Caller(transport, asked.headers, asked.address)
     try:
         message = await _message(asked, pipeline.catalog.max_body_bytes, text=text)
     except Rejected as rejected:

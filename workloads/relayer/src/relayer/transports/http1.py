@@ -100,7 +100,9 @@ class Http1:
                 return _response(error_reply(rejected))
         body = _Body(request, self._max_body_bytes(), self._room)
         try:
-            reply = await self._endpoints.answer(Asked(request.method, request.raw_path, request.headers, body.read))
+            reply = await self._endpoints.answer(
+                Asked(request.method, request.raw_path, request.headers, body.read, request.remote or "")
+            )
         finally:
             body.close()
         if reply.pieces is not None:

@@ -99,12 +99,14 @@ class Http2Connection(asyncio.Protocol):
         self._writable.set()
         self._resets = 0
         self._active_at = 0.0
+        self._address = ""
         self._idle: asyncio.TimerHandle | None = None
         self.tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called when the connection is handed over."""
         self._transport = cast("asyncio.Transport", transport)
+        self._address = str((transport.get_extra_info("peername") or ("",))[0])
         self._server.connections.add(self)
         self._h2.initiate_connection()
         # Not before: what is changed before is believed to be agreed on, though the client never hears of it.
@@ -261,7 +263,7 @@ class Http2Connection(asyncio.Protocol):
 
         reply: Reply | None = None
         try:
-            asked = Asked(headers.get(":method", ""), headers.get(":path", ""), headers, read)
+            asked = Asked(headers.get(":method", ""), headers.get(":path", ""), headers, read, self._address)
             reply = await self._server.endpoints.answer(asked)
             await self._send(number, stream, reply)
             if not stream.whole and not stream.gone and self._transport is not None:

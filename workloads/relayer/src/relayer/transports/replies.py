@@ -32,6 +32,8 @@ class Asked:
     path: str
     headers: Mapping[str, str]
     read: Callable[[], Awaitable[bytes]]
+    address: str = ""
+    """Of the connection's other end."""
 
 
 @dataclass(frozen=True, slots=True)

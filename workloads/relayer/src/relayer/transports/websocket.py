@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp import WSMsgType, web
 
 from relayer import metrics
-from relayer.admission import Admitted
+from relayer.admission import Admitted, plausible_problem
 from relayer.backends.service import WEB_SOCKET_MESSAGE_BYTES, ServiceBackends
 from relayer.metering import Metered
 from relayer.pipeline import RelayPipeline
@@ -118,7 +118,7 @@ class WebSockets:
 
     async def bridge(self, request: web.Request) -> web.StreamResponse:
         """Serves one connection to its end; raises Rejected before the upgrade."""
-        caller = Caller(Transport.WEB_SOCKET, request.headers)
+        caller = Caller(Transport.WEB_SOCKET, request.headers, request.remote or "")
         service_id = service_of(request)
         slot = ExitStack()
         try:
@@ -157,7 +157,9 @@ class WebSockets:
         try:
             signed = None if self._pipeline.simulations.wanted(caller) else handshake_request(request, service_id)
             if signed is not None and signed.header is not None:
-                await self._pipeline.admission.validate(signed, signed.header)
+                if problem := plausible_problem(signed.header, self._pipeline.height()):
+                    raise Rejected(Reason.IMPLAUSIBLE_HEIGHTS, problem)
+                await self._pipeline.admission.validate(signed, signed.header, caller.address)
         except Rejected as rejected:
             if self._enforce:
                 raise
