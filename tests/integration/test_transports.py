@@ -1,7 +1,10 @@
 """Every transport through real sockets and real clients: the same admission, metering, signing and ledger."""
 
 import asyncio
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
@@ -10,6 +13,7 @@ from redis.asyncio import Redis
 from callers import TRANSPORTS, http1
 from forms import other_forms
 from relayer import metrics
+from relayer.rejection import Reason
 from relays import KEYS
 from shannon.crypto.ecdsa import signature_holds
 from shannon.relays.messages import decode_mined_relay, decode_relay_response
@@ -225,7 +229,8 @@ async def test_what_may_yet_be_mined_keeps_its_charge_and_must_not_come_again(re
         request = relayer.request()
         await redis.set(KEYS.stream(address("alice"), relayer.header().session_id), "not a stream")
         refused = await http1(relayer.url, request.encode())
-        assert (refused.code, refused.text) == (503, '{"error": "the relay could not be recorded"}')
+        told = json.loads(refused.text)
+        assert (refused.code, told["error"], told["code"]) == (503, "the relay could not be recorded", "not_recorded")
         await relayer.budgets.drain()
         assert await consumed(relayer) == 100, "it is in the local log, which is appended again"
         assert (await http1(relayer.url, request.encode())).code == 409
@@ -320,3 +325,36 @@ async def test_without_redis_nothing_is_answered_that_could_not_be_recorded(redi
         place = redis.connection_pool.connection_kwargs
         async with Redis(host=place["host"], port=place["port"], socket_timeout=10) as patient:
             await patient.ping()  # once the pause is over
+
+
+REFUSALS_TOLD = {
+    "http1": lambda outcome: (json.loads(outcome.text)["code"], json.loads(outcome.text)["request_id"]),
+    "websocket": lambda outcome: outcome.text.rstrip(")").rpartition("(")[2].split(" "),
+}
+
+
+@pytest.mark.parametrize("transport", REFUSALS_TOLD)
+async def test_a_refusal_tells_its_code_and_an_id_of_its_own(redis, tmp_path, transport):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        request = replace(framed(relayer, transport), signature=bytes(199))
+        told = [REFUSALS_TOLD[transport](await TRANSPORTS[transport](relayer.url, request.encode())) for _ in range(2)]
+        assert [code for code, _ in told] == ["invalid_signature"] * 2
+        assert {len(name) for _, name in told} == {16}
+        assert told[0][1] != told[1][1]
+
+
+async def test_no_answer_tells_a_version(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        asked = (("GET", "/health", b""), ("POST", "/", b"x"), ("TRACE", "/", b""), ("GET", "/ready/x", b""))
+        for method, path, body in asked:
+            async with relayer.http.request(method, relayer.url + path, data=body) as answer:
+                told = repr(dict(answer.headers)) + await answer.text()
+                assert answer.headers["Server"] == "relayer"
+                assert not re.search(r"python|aiohttp|/\d", told, re.IGNORECASE)
+
+
+def test_every_code_is_explained_and_no_other():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "relaying.md").read_text()
+    table = page.partition("## Errors")[2].partition("###")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", "".join(rows))) == {reason.label for reason in Reason}

@@ -42,7 +42,8 @@ def test_a_header_value_with_a_control_character_is_refused(value):
 @pytest.mark.parametrize("name", [
     "Transfer-Encoding", "transfer_encoding", "Content_Length", "CONTENT-LENGTH", "Host", "Connection", "Te", "Upgrade",
     "Expect", "Keep-Alive", "Proxy-Authorization", "HTTP2-Settings", "X-Api-Key", "x_api_key",
-    "Pocket_Supplier", "Pocket-Supplier", "X-Forwarded-For", "X_Real_IP", "X-Original-URL", "X-HTTP-Method-Override", "Accept-Encoding",
+    "Pocket_Supplier", "Pocket-Supplier", "X-Forwarded-For", "X_Real_IP", "X-Original-URL", "X-HTTP-Method-Override",
+    "Accept-Encoding",
 ])  # fmt: skip
 def test_what_frames_a_message_or_is_set_by_us_is_never_taken_from_a_client(name):
     assert sent({name: ("chunked",)}) == OURS

@@ -34,12 +34,13 @@ def _json(status: int, body: Mapping[str, object], headers: Mapping[str, str] | 
 
 def error_reply(rejected: Rejected) -> Reply:
     """The unsigned error answer."""
-    headers = {}
+    headers = {"Request-Id": rejected.request_id}
     if rejected.status in _COME_AGAIN:
         headers["Retry-After"] = "1"
     if rejected.reason is Reason.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(sorted(METHODS))
-    return _json(rejected.status, {"error": rejected.message}, headers)
+    body = {"error": rejected.message, "code": rejected.reason.label, "request_id": rejected.request_id}
+    return _json(rejected.status, body, headers)
 
 
 def accepts_gzip(headers: Mapping[str, str]) -> bool:
@@ -73,13 +74,15 @@ class Endpoints:
         try:
             return await self._dispatch(asked)
         except Rejected as rejected:
-            _LOG.debug("relay refused: %s", rejected.message, extra={"fields": {"reason": rejected.reason.label}})
+            fields = {"reason": rejected.reason.label, "request_id": rejected.request_id}
+            _LOG.debug("relay refused: %s", rejected.message, extra={"fields": fields})
             return error_reply(rejected)
         except Exception:  # noqa: BLE001 - the border of one request: counted, logged, the process goes on
             caller = Caller(Transport.HTTP, asked.headers, asked.address)
-            self._pipeline.refused(Rejected(Reason.INTERNAL, "internal error"), caller)
-            _LOG.exception("relay failed")
-            return _json(500, {"error": "internal error"})
+            failed = Rejected(Reason.INTERNAL, "internal error")
+            self._pipeline.refused(failed, caller)
+            _LOG.exception("relay failed", extra={"fields": {"request_id": failed.request_id}})
+            return error_reply(failed)
 
     async def _dispatch(self, asked: Asked) -> Reply:
         path = asked.path.partition("?")[0]
@@ -105,7 +108,7 @@ class Endpoints:
     def _service_ready(self, name: str) -> Reply:
         state = self._probes.service_ready(name)
         if state is None:
-            return _json(404, {"error": "unknown service"})
+            return error_reply(Rejected(Reason.UNKNOWN_SERVICE, "this service is not served here"))
         return _json(200 if state["ready"] else 503, state)
 
     async def _relay(self, asked: Asked) -> Reply:

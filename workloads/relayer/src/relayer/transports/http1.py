@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from aiohttp import web
+from aiohttp import web, web_response
 
 from relayer.rejection import Reason, Rejected
 from relayer.transports.endpoints import Endpoints, error_reply
@@ -21,6 +21,7 @@ from relayer.transports.replies import (
 from relayer.transports.websocket import WebSockets
 
 _LOG = logging.getLogger("relayer.http")
+web_response.SERVER_SOFTWARE = "relayer"  # of every answer, the parser's own errors too: no versions for strangers
 
 
 class _Body:

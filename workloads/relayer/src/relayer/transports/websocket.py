@@ -220,7 +220,7 @@ class Bridge:
             self.pipeline.refused(rejected, self.caller)
             if close_code(rejected.reason) == SESSION_EXPIRED:
                 await self._advise()
-            self.end(close_code(rejected.reason), rejected.message)
+            self.end(close_code(rejected.reason), rejected.within(120))
         except (OSError, aiohttp.ClientError) as error:
             self.end(1001, type(error).__name__)
         except Exception:  # noqa: BLE001 - the border of one connection: logged, the process goes on
