@@ -1,13 +1,16 @@
 """Configuration of the workloads, rendered from the resources; the same in a cluster and embedded."""
 
+import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from pocket_api.base import ManifestError, Model, problem_of
+from pocket_api.lenient import read_known
 from pocket_api.relayminer import Chain, Metering, Recording, ResponseCompression
 from pocket_api.services import Service
 from pocket_api.simulation import Simulation
@@ -90,16 +93,19 @@ class MinerConfig(WorkloadConfig):
 
 
 C = TypeVar("C", bound=WorkloadConfig)
+M = TypeVar("M", bound=Model)
+_LOG = logging.getLogger("configuration")
 
 
 def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.environ) -> C:
-    """A workload's configuration from its JSON file, with the Redis URL filled in; raises ManifestError."""
+    """Read a workload's configuration from its JSON file and fill in the Redis URL; raises ManifestError.
+
+    Fields that this version does not know come from a newer operator: they are warned about and ignored.
+    """
     try:
-        config = model.model_validate_json(path.read_text(encoding="utf-8"))
+        config = _parse(model, path.read_bytes(), path)
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}") from error
-    except ValidationError as error:
-        raise ManifestError(f"{path}: {problem_of(error)}") from error
     if not config.redis_url.startswith("env:"):
         return config
     variable = config.redis_url.removeprefix("env:")
@@ -109,8 +115,22 @@ def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.
 
 
 def parse_hot_config(content: bytes, path: Path) -> HotConfig:
-    """The hot part as it stands in a file; raises ManifestError."""
+    """Read the hot part as it stands in a file, with unknown fields as in `read_config`; raises ManifestError."""
+    return _parse(HotConfig, content, path)
+
+
+def _parse(model: type[M], content: bytes, path: Path) -> M:
     try:
-        return HotConfig.model_validate_json(content)
+        found: Any = json.loads(content)
+    except ValueError as error:
+        raise ManifestError(f"{path}: not JSON: {error}") from error
+    try:
+        config, ignored = read_known(model, found)
     except ValidationError as error:
         raise ManifestError(f"{path}: {problem_of(error)}") from error
+    if ignored:
+        _LOG.warning(
+            "%s: fields that this version does not know are ignored: %s. Update the image, or take them out",
+            path, ", ".join(ignored),
+        )  # fmt: skip
+    return config

@@ -1,0 +1,50 @@
+"""Reading what another version wrote: fields that this version does not know are named and left out."""
+
+import copy
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+M = TypeVar("M", bound=BaseModel)
+_UNKNOWN_FIELD = "extra_forbidden"
+
+
+def read_known(model: type[M], value: Any) -> tuple[M, tuple[str, ...]]:
+    """Validate `value` without the fields that the model does not know; raises ValidationError for anything else.
+
+    Returns the model and the paths of what was left out, such as `spec.relayer.shiny`.
+    """
+    known, left_out = copy.deepcopy(value), set[str]()
+    while True:
+        try:
+            return model.model_validate(known), tuple(sorted(left_out))
+        except ValidationError as error:
+            unknown = [row["loc"] for row in error.errors() if row["type"] == _UNKNOWN_FIELD]
+            removed = {path for location in unknown if (path := _take_out(known, location))}
+            if not removed:
+                raise
+            left_out |= removed
+
+
+def _take_out(value: Any, location: Iterable[int | str]) -> str:
+    """Remove the field at a location of pydantic's; returns its path, empty where it is not there.
+
+    A location also names the alternatives of unions, which are no fields: they are passed over.
+    """
+    place, path = value, list[str]()
+    *parents, last = location
+    for part in parents:
+        if _holds(place, part):
+            place = place[part]
+            path.append(str(part))
+    if not isinstance(place, dict) or last not in place:
+        return ""
+    del place[last]
+    return ".".join((*path, str(last)))
+
+
+def _holds(place: Any, part: int | str) -> bool:
+    if isinstance(place, dict):
+        return part in place
+    return isinstance(place, list) and isinstance(part, int) and part < len(place)

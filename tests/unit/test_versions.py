@@ -1,0 +1,61 @@
+"""Versions beside each other: what another version wrote is used as far as it is known, and the rest is named."""
+
+import json
+import logging
+
+import pytest
+from pydantic import ValidationError
+
+from pocket_api.base import ManifestError
+from pocket_api.lenient import read_known
+from pocket_api.relayminer import RelayMiner
+from pocket_api.workload import HotConfig, MinerConfig, RelayerConfig, parse_hot_config, read_config
+from pocket_operator.children.config import configurations, hot_text
+from pocket_operator.plan import plan
+from resources import changed
+from snapshots import RM, snapshot
+
+
+@pytest.fixture(params=[RelayerConfig, MinerConfig])
+def written(request, tmp_path):
+    """A workload's configuration as the operator writes it, and its model."""
+    config = next(c for c in configurations(plan(snapshot()).context) if isinstance(c, request.param))
+    return request.param, json.loads(config.model_dump_json(by_alias=True)), tmp_path / "config.json"
+
+
+def test_a_workload_warns_about_fields_of_a_newer_operator_and_uses_all_others(written, caplog):
+    model, body, path = written
+    path.write_text(json.dumps({**body, "shiny": 1, "chain": {**body["chain"], "brightness": {"deep": []}}}))
+    newer = read_config(model, path, {"POCKET_REDIS_URL": "redis://r"})
+    assert "chain.brightness, shiny" in caplog.text
+    caplog.clear()
+    path.write_text(json.dumps(body))
+    assert newer == read_config(model, path, {"POCKET_REDIS_URL": "redis://r"})
+    assert caplog.text == ""
+
+
+def test_a_relayer_takes_up_the_known_part_of_a_newer_hot_configuration(tmp_path, caplog):
+    text = hot_text(plan(snapshot()).context)
+    body = json.loads(text)
+    body["services"][0]["backends"]["jsonRpc"]["hue"] = "red"
+    with caplog.at_level(logging.WARNING):
+        newer = parse_hot_config(json.dumps(body).encode(), tmp_path / "hot.json")
+    assert newer == HotConfig.model_validate_json(text)
+    assert newer.suppliers
+    assert "services.0.backends.jsonRpc.hue" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"suppliers": 3}', b'{"shiny": 1, "logLevel": "loud"}', b"\xff"])
+def test_a_wrong_value_is_refused_whether_or_not_unknown_fields_are_beside_it(tmp_path, content):
+    with pytest.raises(ManifestError):
+        parse_hot_config(content, tmp_path / "hot.json")
+
+
+def test_reading_what_is_known_changes_nothing_of_what_is_read_and_names_every_unknown_field():
+    newer = changed(changed(RM, "spec.relayer.shiny", 1), "spec.chain.nodes.0.colour", {"a": 1})
+    before = json.dumps(newer)
+    parsed, unknown = read_known(RelayMiner, newer)
+    assert (parsed, unknown) == (RelayMiner.model_validate(RM), ("spec.chain.nodes.0.colour", "spec.relayer.shiny"))
+    assert json.dumps(newer) == before
+    with pytest.raises(ValidationError):
+        read_known(RelayMiner, changed(newer, "spec.chain.blockSeconds", 0))
