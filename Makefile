@@ -41,7 +41,7 @@ mutants: setup ## break the money path line by line; each break must be caught b
 	@$(PY) scripts/mutants.py
 
 fuzz: setup ## mutated requests over every decoder of the relay port (FUZZ=<n>, 10000000 for the long run; SEED)
-	@FUZZ=$${FUZZ:-300000} $(PY) -m pytest -q -n 0 tests/unit/test_edge_decoders.py
+	@FUZZ=$${FUZZ:-300000} $(PY) -m pytest -q -n 0 --timeout 0 tests/unit/test_edge_decoders.py
 
 sweep: setup ## one fault of every kind at every call of every boundary of the miner (SWEEP=<n> for a sample, SWEEP_TABLE=<file>)
 	@SWEEP=$${SWEEP:-all} $(PY) -m pytest -q tests/sweep
