@@ -282,7 +282,7 @@ class Worker:
 
         def ready_problem() -> str | None:
             found = problem()
-            return None if found is None else found.code.value
+            return None if found is None else str(found.code)
 
         probes = Probes(
             health=lambda: {"status": "ok", "height": follower.height},

@@ -21,7 +21,8 @@ from relayer.transports.replies import (
 from relayer.transports.websocket import WebSockets
 
 _LOG = logging.getLogger("relayer.http")
-web_response.SERVER_SOFTWARE = "relayer"  # of every answer, the parser's own errors too: no versions for strangers
+# Of every answer, the parser's own errors too: no versions for strangers.
+web_response.SERVER_SOFTWARE = "relayer"  # type: ignore[attr-defined]
 
 
 class _Body:
