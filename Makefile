@@ -25,7 +25,7 @@ cluster: setup ## the operator against a real API server (KUBEBUILDER_ASSETS, or
 	@scripts/test cluster
 
 test-all: ## everything: test, cluster, e2e, failovers, mutants and a demo with chaos, each step's seconds
-	@scripts/steps "make test" "make demo CHAOS=7" "make failovers" "make sweep" "make mutants" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
+	@scripts/steps "make test" "make demo CHAOS=7" "make failovers" "make sweep" "make fuzz" "make mutants" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
 
 lint: setup ## style, types, layers, file sizes
 	@.venv/bin/ruff check $(SOURCES)
@@ -39,6 +39,9 @@ lint: setup ## style, types, layers, file sizes
 
 mutants: setup ## break the money path line by line; each break must be caught by a named test
 	@$(PY) scripts/mutants.py
+
+fuzz: setup ## mutated requests over every decoder of the relay port (FUZZ=<n>, 10000000 for the long run; SEED)
+	@FUZZ=$${FUZZ:-300000} $(PY) -m pytest -q -n 0 --timeout 0 tests/unit/test_edge_decoders.py
 
 sweep: setup ## one fault of every kind at every call of every boundary of the miner, and outages (SWEEP=<n> for a sample, SWEEP_TABLE=<file>, JOBS)
 	@SWEEP=$${SWEEP:-all} $(PY) -m pytest -q tests/sweep

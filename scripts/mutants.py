@@ -56,6 +56,12 @@ MUTANTS = [
            "tests/unit/test_ring_and_ecdsa.py::test_every_flipped_byte_of_a_signature_is_rejected"),
     Mutant(f"{SHANNON}/crypto/ring.py", "if not expected_members.issuperset(signature.members):", "if False:",
            "tests/unit/test_ring_and_ecdsa.py::test_a_key_outside_the_expected_ring_is_refused_before_the_equation"),
+    Mutant(f"{SHANNON}/crypto/ring.py", 'b"".join(sorted(pairs))', 'b"".join(pairs)',
+           "tests/unit/test_ring_and_ecdsa.py::"
+           "test_a_signature_has_one_identity_wherever_its_ring_begins_and_two_signatures_have_two"),
+    Mutant(f"{SHANNON}/crypto/ring.py", "if len(data) != _HEAD_BYTES", "if len(data) < _HEAD_BYTES",
+           "tests/unit/test_ring_and_ecdsa.py::"
+           "test_a_signature_that_could_be_written_shorter_is_refused_though_the_chain_takes_it"),
     Mutant(f"{SHANNON}/crypto/ring.py", "    if not ring_signature_holds(message_hash",
            "    held((signature.key_image.encoded,))\n    if not ring_signature_holds(message_hash",
            "tests/unit/test_accelerator.py::test_points_earn_a_table_by_signatures_that_held_and_no_stranger_gets_one"),
@@ -102,8 +108,8 @@ MUTANTS = [
            "tests/integration/test_cache_news.py::test_a_missing_number_means_that_everything_is_forgotten"),
     Mutant(f"{LEDGER}/chain_cache.py", "if generation == self.generation or method not in CHANGING:", "if True:",
            "tests/integration/test_cache_news.py::test_an_answer_that_was_under_way_when_it_changed_is_not_kept"),
-    Mutant("workloads/relayer/src/relayer/simulation.py", "        await self._once(relay",
-           "        False and await self._once(relay",
+    Mutant("workloads/relayer/src/relayer/simulation.py", "        await self._once(signed",
+           "        False and await self._once(signed",
            "tests/integration/test_simulation.py::test_a_captured_simulated_relay_is_refused_by_whoever_gets_it_next"),
     Mutant(f"{SHANNON}/crypto/curve.py", "_CONTEXT, signature, compact, encoded[0] & 1",
            "_CONTEXT, signature, compact, 0",

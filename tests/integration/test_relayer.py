@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import json
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -117,9 +118,14 @@ REFUSED = {
     "forged end": (
         lambda r: r.request(header=replace(r.header(), session_end_block_height=9)), 403,
     ),
+    "start within a session": (
+        lambda r: r.request(header=replace(r.header(), session_start_block_height=2)), 403,
+    ),
     # No node has committed that block yet, so nobody can say that there is no such session.
     "start that is still to come": (
-        lambda r: r.request(header=replace(r.header(), session_start_block_height=2)), 503,
+        lambda r: r.request(
+            header=replace(r.header(), session_start_block_height=11, session_end_block_height=20)
+        ), 503,
     ),
     "forged session id": (lambda r: r.request(header=replace(r.header(), session_id="0" * 64)), 403),
     "unknown application": (
@@ -236,9 +242,13 @@ async def test_health_and_readiness(relayer):
         async with relayer.http.get(relayer.url + path) as answer:
             return answer.status
 
-    assert [await get(p) for p in ("/health", "/healthz", "/ready", "/ready/eth", "/ready/base", "/ready/none")] == [
-        200, 200, 200, 200, 503, 404,
-    ]  # fmt: skip
+    paths = ("/health", "/healthz", "/ready", "/ready/eth", "/ready/none")
+    assert [await get(path) for path in paths] == [200, 200, 200, 200, 404]
+    (endpoint,) = relayer.catalog.get("eth").pools["rest"].endpoints
+    endpoint.down = "84 blocks behind"
+    assert await get("/ready/eth") == 200
+    relayer.catalog.get("eth").pools["jsonRpc"].endpoints[0].down = "the check got status 503"
+    assert await get("/ready/eth") == 503
     relayer.problem[0] = "no key"
     assert await get("/ready") == 503
 
@@ -377,3 +387,40 @@ async def test_a_relay_that_no_proof_could_hold_is_served_and_neither_mined_nor_
         assert len(await relayer.leaves()) == 1
         await relayer.budgets.drain()
         assert await redis.get(name) == spent
+
+
+@pytest.mark.parametrize("method", ["TRACE", "PRI", "FOO"])
+async def test_a_method_that_is_none_of_a_relay_is_405_within_and_without(relayer, method):
+    envelope = HttpRequest(method, "http://gw/x", {}, b"").encode()
+    request = relayer.world.signed(replace(relayer.request(), payload=envelope))
+    status, headers, _ = await relayer.send(request)
+    assert (status, "POST" in headers["Allow"]) == (405, True)
+    parts = urlsplit(relayer.url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    body = relayer.request().encode()
+    writer.write(b"%s / HTTP/1.1\r\nHost: a:1\r\nContent-Length: %d\r\n\r\n%s" % (method.encode(), len(body), body))
+    # What the parser does not know as a method of HTTP/1.1 never comes further than it.
+    assert (await reader.readline()).split()[1] == (b"405" if method == "TRACE" else b"400")
+    writer.close()
+    await writer.wait_closed()
+    assert relayer.backend.requests == []
+    assert await relayer.leaves() == []
+
+
+async def test_the_public_port_says_whether_and_how_many_and_nothing_of_where(redis, tmp_path):
+    url = "http://node.internal:1/v2/HIDDEN-KEY?apikey=HIDDEN-VALUE"
+    async with relaying(redis, tmp_path, backends={"rest": {"urls": [url], "unhealthyThreshold": 1}}) as relayer:
+        await relayer.send(relayer.request(), {"Rpc-Type": "4"})
+        told = b""
+        for path in ("/health", "/ready", "/ready/eth", "/ready/none", "/ready/%2e%2e"):
+            async with relayer.http.get(relayer.url + path) as answer:
+                told += await answer.read() + repr(dict(answer.headers)).encode()
+        for secret in (b"HIDDEN", b"internal", b"127.0.0.1", b"/base"):
+            assert secret not in told
+        (row,) = relayer.catalog.unhealthy_endpoints()
+        assert row["endpoint"] == "http://node.internal:1"
+        assert (row["service"], row["transport"]) == ("eth", "rest")
+        async with relayer.http.get(relayer.url + "/ready/eth") as answer:
+            assert await answer.json() == {
+                "service_id": "eth", "ready": True, "block_height": 1, "backends": {"total": 2, "healthy": 1},
+            }  # fmt: skip

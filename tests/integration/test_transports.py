@@ -1,14 +1,19 @@
 """Every transport through real sockets and real clients: the same admission, metering, signing and ledger."""
 
 import asyncio
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
 from callers import TRANSPORTS, http1
+from forms import other_forms
 from relayer import metrics
+from relayer.rejection import Reason
 from relays import KEYS
 from shannon.crypto.ecdsa import signature_holds
 from shannon.relays.messages import decode_mined_relay, decode_relay_response
@@ -180,6 +185,19 @@ async def test_a_replayed_request_is_refused_by_every_transport(redis, tmp_path,
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_replayed_request_is_refused_in_whatever_form_it_comes_again(redis, tmp_path, transport):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        request = framed(relayer, transport)
+        assert (await TRANSPORTS[transport](relayer.url, request.encode())).body
+        refused = {"http": {403, 409}, "grpc": {6, 7}, "grpc_web": {6, 7}, "websocket": {4001}}[LABEL[transport]]
+        for name, form in other_forms(request).items():
+            outcome = await TRANSPORTS[transport](relayer.url, form)
+            assert outcome.code in refused, name
+        assert len(await relayer.leaves()) == 1
+        assert await consumed(relayer) == 100
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_beyond_the_budget_of_the_session_every_transport_refuses(redis, tmp_path, transport):
     # 10^12 upokt of stake * 25 / 10^10: two relays of 100 upokt fit, the third does not.
     async with all_transports(redis, tmp_path, service={"serviceFactor": 0.00000000025}) as (relayer, _):
@@ -211,7 +229,8 @@ async def test_what_may_yet_be_mined_keeps_its_charge_and_must_not_come_again(re
         request = relayer.request()
         await redis.set(KEYS.stream(address("alice"), relayer.header().session_id), "not a stream")
         refused = await http1(relayer.url, request.encode())
-        assert (refused.code, refused.text) == (503, '{"error": "the relay could not be recorded"}')
+        told = json.loads(refused.text)
+        assert (refused.code, told["error"], told["code"]) == (503, "the relay could not be recorded", "not_recorded")
         await relayer.budgets.drain()
         assert await consumed(relayer) == 100, "it is in the local log, which is appended again"
         assert (await http1(relayer.url, request.encode())).code == 409
@@ -306,3 +325,36 @@ async def test_without_redis_nothing_is_answered_that_could_not_be_recorded(redi
         place = redis.connection_pool.connection_kwargs
         async with Redis(host=place["host"], port=place["port"], socket_timeout=10) as patient:
             await patient.ping()  # once the pause is over
+
+
+REFUSALS_TOLD = {
+    "http1": lambda outcome: (json.loads(outcome.text)["code"], json.loads(outcome.text)["request_id"]),
+    "websocket": lambda outcome: outcome.text.rstrip(")").rpartition("(")[2].split(" "),
+}
+
+
+@pytest.mark.parametrize("transport", REFUSALS_TOLD)
+async def test_a_refusal_tells_its_code_and_an_id_of_its_own(redis, tmp_path, transport):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        request = replace(framed(relayer, transport), signature=bytes(199))
+        told = [REFUSALS_TOLD[transport](await TRANSPORTS[transport](relayer.url, request.encode())) for _ in range(2)]
+        assert [code for code, _ in told] == ["invalid_signature"] * 2
+        assert {len(name) for _, name in told} == {16}
+        assert told[0][1] != told[1][1]
+
+
+async def test_no_answer_tells_a_version(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        asked = (("GET", "/health", b""), ("POST", "/", b"x"), ("TRACE", "/", b""), ("GET", "/ready/x", b""))
+        for method, path, body in asked:
+            async with relayer.http.request(method, relayer.url + path, data=body) as answer:
+                told = repr(dict(answer.headers)) + await answer.text()
+                assert answer.headers["Server"] == "relayer"
+                assert not re.search(r"python|aiohttp|/\d", told, re.IGNORECASE)
+
+
+def test_every_code_is_explained_and_no_other():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "relaying.md").read_text()
+    table = page.partition("## Errors")[2].partition("###")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", "".join(rows))) == {reason.label for reason in Reason}

@@ -35,6 +35,7 @@ from relayer.transports.http2 import Http2Server
 from relayer.transports.listener import Sniffer
 from relayer.transports.patience import Patience
 from relayer.transports.websocket import WebSockets
+from relayer.worker import service_state
 from shannon.chain.nodes import NodeAddress
 from world import World, address, key
 
@@ -180,7 +181,7 @@ async def relaying(
         probes = Probes(
             health=lambda: {"status": "ok"},
             ready_problem=lambda: problem[0],
-            service_ready=lambda name: {"ready": name == "eth"} if name in ("eth", "base") else None,
+            service_ready=lambda name: service_state(catalog, name, height[0]),
             draining=lambda: False,
         )
         endpoints = Endpoints(pipeline, probes, lambda: compression)

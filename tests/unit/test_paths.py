@@ -1,6 +1,11 @@
-import pytest
+import posixpath
+from urllib.parse import unquote
 
-from relayer.paths import backend_url, grpc_method, merge_path
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayer.paths import backend_url, grpc_method, merge_path, public_place
 
 
 @pytest.mark.parametrize(
@@ -16,8 +21,15 @@ from relayer.paths import backend_url, grpc_method, merge_path
         ("/v1", "/b", "/x", "/b/x"),
         ("/v1", "/b", "/b/x", "/b/x"),
         ("/a", "", "/x//y/../z", "/a/x/z"),
-        ("/a", "", "/../../etc", "/etc"),
+        ("/a", "", "/../../etc", "/a/etc"),
+        ("/a", "", "/a/../admin", "/a/admin"),
+        ("/a", "/b", "../c/./", "/b/c/"),
         ("", "", "/x/", "/x/"),
+        ("/a", "", "//", "/a"),
+        ("/a", "", "/..", "/a"),
+        ("/a", "", "/x;v=1/y", "/a/x;v=1/y"),
+        ("/a", "", "/.well-known/..x", "/a/.well-known/..x"),
+        ("/a", "", "/x%2Fy%20z%25", "/a/x%2Fy%20z%25"),
     ],
 )
 def test_paths_are_merged_without_repetition_and_cleaned(endpoint, base, request_path, expected):
@@ -39,6 +51,51 @@ def test_paths_are_merged_without_repetition_and_cleaned(endpoint, base, request
 )
 def test_only_path_and_query_of_the_envelope_are_used(endpoint, base, envelope, expected):
     assert backend_url(endpoint, base, envelope) == expected
+
+
+LEAVING = [
+    "/%2e%2e/x", "/%2E./x", "/.%2e/x", "/a/..%2fx", "/..%5cx", "/..;/x", "/..;a=b/x", "/%2e%2e;/x", "\\..\\x", "/a\\b",
+    "/%252e%252e/x", "/%25252e%25252e/x", "/..%00/x", "/..%20/x", "/..%0d%0a/x", "/%c0%ae%c0%ae/x", "/%25c0%25ae./x",
+    "/%e0%80%af..", "/%2e/x", "/a%2f..%2f..%2fx", "/%2525252525252e",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", LEAVING)
+def test_what_some_server_may_read_as_a_way_out_is_refused(path):
+    with pytest.raises(ValueError, match="path"):
+        merge_path("/base", "", path)
+
+
+SEGMENTS = st.sampled_from(
+    [".", "..", "x", "", "%2e", "%2E%2e", "..;", ";", "%2f", "%5c", "%00", "base", "a%20b", "%25", "\t"]
+)
+
+
+@given(st.lists(SEGMENTS, max_size=8), st.sampled_from(["/", "%2f", "\\", ""]))
+def test_whatever_the_path_a_server_that_decodes_it_again_and_again_stays_below_the_prefix(segments, separator):
+    try:
+        found = merge_path("/base/key", "", "/" + separator.join(segments))
+    except ValueError:
+        return
+    for _ in range(6):
+        place = posixpath.normpath(found.replace("\\", "/").split(";")[0])
+        assert place == "/base/key" or place.startswith("/base/key/"), found
+        found = unquote(found)
+
+
+@pytest.mark.parametrize(("asked", "sent"), [
+    ("x=1&key=mine", "key=K&x=1"), ("KEY=1&k%65y=mine", "key=K&KEY=1"), ("key", "key=K"), ("", "key=K"),
+])  # fmt: skip
+def test_a_parameter_of_the_configuration_is_not_given_again_by_a_client(asked, sent):
+    assert backend_url("http://b:1/?key=K", "", "/?" + asked) == "http://b:1/?" + sent
+
+
+@pytest.mark.parametrize(("url", "told"), [
+    ("https://user:pw@node.internal:8545/v2/KEY?apikey=KEY", "https://node.internal:8545"),
+    ("grpc://[::1]:9090", "grpc://[::1]:9090"), ("http://[", "a URL that cannot be read"),
+])  # fmt: skip
+def test_an_endpoint_is_named_without_what_may_hold_a_key(url, told):
+    assert public_place(url) == told
 
 
 @pytest.mark.parametrize("url", ["http://[", "//[x]/y", "/\ud800"])

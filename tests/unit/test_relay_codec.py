@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shannon.errors import DecodingError, InvalidRelay
-from shannon.relays import wire
+from shannon.relays import messages, wire
 from shannon.relays.envelope import HttpRequest, canonical_header_name, decode_http_request, decode_http_response
 from shannon.relays.messages import (
     Relay,
@@ -81,7 +81,7 @@ def test_what_decodes_is_normalised_once_and_for_all(data):
 
 
 def test_deeply_nested_groups_neither_recurse_nor_hang():
-    depth = 100_000
+    depth = 2_000
     data = b"\x7b" * depth + b"\x7c" * depth
     assert wire.decode(wire.REQUEST, data) == {}
     with pytest.raises(DecodingError):
@@ -120,3 +120,39 @@ def test_the_rpc_type_of_odd_bodies_is_rest(body, expected):
     request = HttpRequest("POST", "http://x/", {"Content-Type": ("application/json",)}, body)
     assert request.rpc_type() == expected
     assert HttpRequest("POST", "", {}, b"").rpc_type() == 0
+
+
+FLOODS = {
+    "unknown fields": lambda n: b"\x78\x01" * n,
+    "parts to be merged": lambda n: b"\x0a\x00" * n,
+    "payloads": lambda n: b"\x12\x00" * n,
+    "nested groups": lambda n: b"\x7b" * n + b"\x7c" * n,
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+def test_a_request_of_more_fields_than_any_has_is_refused_and_one_of_some_more_is_not(flood):
+    request = RelayRequest(SessionHeader("app", "eth", "s", 1, 10), b"s", "supplier", b"")
+    assert decode_relay_request(request.encode() + flood(1000)) == request
+    with pytest.raises(DecodingError, match="more than 4096 fields"):
+        decode_relay_request(request.encode() + flood(5000))
+
+
+def test_headers_as_long_as_a_body_are_not_kept():
+    kept = [cache.cache_info().currsize for cache in (messages._known_encoding, messages._known_problem)]
+    for n in range(3):
+        long = SessionHeader("a" * 1000 + str(n), "eth", "s", 1, 10)
+        assert decode_relay_request(RelayRequest(long, b"", "", b"").encode()).header == long
+        assert long.problem() is not None
+    assert [cache.cache_info().currsize for cache in (messages._known_encoding, messages._known_problem)] == kept
+
+
+@pytest.mark.parametrize("extra", [
+    b"\x12\x04\x0a\x02ab" * 4096,
+    b"\x12" + wire.varint(200_005) + b"\x0a\x01a\x12" + wire.varint(199_998) + b"\x12\x00" * 99_999,
+], ids=["many names", "many values of one name"])  # fmt: skip
+def test_an_envelope_with_more_headers_than_any_has_is_refused_before_they_are_read(extra):
+    envelope = HttpRequest("POST", "/" + "u" * 50_000, {"A": ("b",) * 1000}, b"b" * 500_000)
+    assert decode_http_request(envelope.encode()) == envelope
+    with pytest.raises(DecodingError, match=r"more than|headers take"):
+        decode_http_request(envelope.encode() + extra)

@@ -7,9 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import slow_curve as slow
+from forms import HEAD, MEMBER, rotated
 from shannon.crypto.curve import decode_scalar, encode_scalar
 from shannon.crypto.ecdsa import PrivateKey, signature_holds
-from shannon.crypto.ring import decode_ring_signature, ring_signature_holds, sign_ring, verify_ring_signature
+from shannon.crypto.ring import (
+    ExpectedRing,
+    decode_ring_signature,
+    ring_signature_holds,
+    sign_ring,
+    verify_request_signature,
+    verify_ring_signature,
+)
 from shannon.errors import DecodingError, InvalidSignature
 from world import key
 
@@ -91,3 +99,46 @@ def test_a_response_signature_of_the_wrong_length_key_or_range_is_refused():
     assert not signature_holds(KEYS[0].public_key, b"message", b"\xff" * 64)
     high = signed[:32] + (slow.N - int.from_bytes(signed[32:], "big")).to_bytes(32, "big")
     assert not signature_holds(KEYS[0].public_key, b"message", high)
+
+
+def ring_of(size):
+    return ExpectedRing.of([k.public_key for k in KEYS[:size]])
+
+
+@given(st.integers(2, 4), st.integers(0, 2**32), st.integers(1, 3))
+@settings(max_examples=15)
+def test_a_signature_has_one_identity_wherever_its_ring_begins_and_two_signatures_have_two(size, seed, turns):
+    first, other = signature(size, 0, seed).encode(), signature(size, 0, seed + 1).encode()
+    form = first
+    for _ in range(turns % size or 1):
+        form = rotated(b"m" * 32, form)
+    assert form != first
+    verify_ring_signature(b"m" * 32, form, ring_of(size).keys)  # the chain takes both
+    named = verify_request_signature(b"m" * 32, first, ring_of(size))
+    assert verify_request_signature(b"m" * 32, form, ring_of(size)) == named
+    assert verify_request_signature(b"m" * 32, other, ring_of(size)) != named
+
+
+def test_a_signature_that_could_be_written_shorter_is_refused_though_the_chain_takes_it():
+    ring = [k.public_key for k in KEYS[:2]]
+    encoded = sign_ring(b"m" * 32, ring, KEYS[0].scalar, lambda n: bytes(n - 1) + b"\x07").encode()
+    at = HEAD + MEMBER
+    small = int.from_bytes(encoded[at : at + 32], "big")
+    unreduced = encoded[:at] + (small + slow.N).to_bytes(32, "big") + encoded[at + 32 :]
+    for form in (unreduced, encoded + b"\0", encoded + encoded[at:]):
+        verify_ring_signature(b"m" * 32, form, frozenset(ring))
+        with pytest.raises(DecodingError):
+            verify_request_signature(b"m" * 32, form, ring_of(2))
+    verify_request_signature(b"m" * 32, encoded, ring_of(2))
+
+
+def test_neither_size_nor_strangers_of_a_ring_cost_an_operation_on_the_curve():
+    """None of these keys is a point: whoever looked at one would say so."""
+    crowd = (150_000).to_bytes(4, "big") + bytes(65) + (bytes(32) + b"\x02" + b"\xff" * 32) * 150_000
+    with pytest.raises(InvalidSignature, match="150000 members, the ring has 2"):
+        verify_request_signature(b"m" * 32, crowd, ring_of(2))
+    with pytest.raises(InvalidSignature, match="neither"):
+        verify_request_signature(b"m" * 32, (2).to_bytes(4, "big") + crowd[4 : HEAD + 2 * MEMBER], ring_of(2))
+    for short in (b"", b"\0\0\0", bytes(4), bytes(300)):
+        with pytest.raises(InvalidSignature, match="0 members"):
+            verify_request_signature(b"m" * 32, short, ring_of(2))

@@ -20,6 +20,7 @@ from miner.platform import MinerPlatform
 from miner.trie_pool import SealedSet, compute_proof, compute_root
 from pocket_api.workload import MinerConfig, RelayerConfig
 from relayer.platform import RelayerPlatform
+from relayer.backends.http import Clients
 from relayer.pipeline import Answer
 from relayer.rejection import Rejected
 from relayer.relay import Caller, Transport
@@ -270,9 +271,8 @@ class System:
             {**self._config(program), "hotFile": str(hot), "shards": 4, "drainSeconds": 2.0, "adminPort": 0}
         )
         (program.folder / "relay-log").mkdir(exist_ok=True)
-        platform = RelayerPlatform(
-            **common, environment={}, backend_http=lambda _: Http(self.network, self.nodes, self.ports)
-        )
+        http = Http(self.network, self.nodes, self.ports)
+        platform = RelayerPlatform(**common, environment={}, backend_http=lambda _: Clients(http, http))
         program.made = Worker(config, program.lives, _Reports(), platform)
         await program.made.run()
 

@@ -11,8 +11,9 @@ from ledger.once import Once
 from pocket_api.services import RPC_NUMBERS
 from relayer import metrics
 from relayer.rejection import Reason, Rejected
+from relayer.strangers import Budget, Refusals
 from shannon.chain.model import Account, Application, Difficulty, Session, Supplier
-from shannon.crypto.ring import verify_ring_signature
+from shannon.crypto.ring import ExpectedRing, verify_request_signature
 from shannon.errors import ChainError, ChainRefusal, DecodingError, InvalidSignature, NotFound
 from shannon.relays.messages import RelayRequest, SessionHeader
 from shannon.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
@@ -22,6 +23,10 @@ _LOG = logging.getLogger("relayer.admission")
 T = TypeVar("T")
 _RingKey = tuple[str, int]
 """Application address and session end height."""
+_SessionKey = tuple[str, str, int]
+"""Application address, service id and session start height."""
+_SessionRow = tuple[Session, bytes, SharedParams]
+"""Session, target hash and params, as of the session's start."""
 _FARTHEST = 10_000  # blocks between a plausible session and the chain's height
 _RING_SECONDS = 30.0
 _RINGS = 4096
@@ -62,6 +67,8 @@ class Admitted:
     target_hash: bytes
     windows: Windows | None
     """None: of a simulated relay, which belongs to no session."""
+    identity: bytes
+    """Names the signed request, whatever form it came in: by this replays are known."""
 
     def over(self, height: int) -> bool:
         """Whether the session and its grace period are over."""
@@ -105,8 +112,11 @@ class Admission:
         self._lookups = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
         self._asking = Once()
         self._undeclared: set[tuple[str, str, str]] = set()
-        self._rings: OrderedDict[_RingKey, tuple[float, int, frozenset[bytes]]] = OrderedDict()
-        self._sessions: OrderedDict[SessionHeader, tuple[Session, bytes, SharedParams]] = OrderedDict()
+        self._rings: OrderedDict[_RingKey, tuple[float, int, ExpectedRing]] = OrderedDict()
+        self._sessions: OrderedDict[_SessionKey, _SessionRow] = OrderedDict()
+        self._grid: tuple[int, SharedParams] | None = None
+        self._denied: Refusals[_SessionKey] = Refusals(height)
+        self._budget = Budget(clock)
 
     async def check_supplier(self, request: RelayRequest, header: SessionHeader, rpc_type: str = "") -> None:
         """Whether the supplier may serve this session; an unknown chain state never drains it. Raises Rejected."""
@@ -145,13 +155,18 @@ class Admission:
             self._undeclared.add(row)
             _LOG.warning("supplier %s is asked for %s over %s, which its stake does not declare", *row)
 
-    async def validate(self, request: RelayRequest, header: SessionHeader) -> Admitted:
-        """Session timing, ring signature, session and membership; raises Rejected."""
+    async def validate(self, request: RelayRequest, header: SessionHeader, address: str = "") -> Admitted:
+        """Session timing, header, ring signature and membership; raises Rejected.
+
+        address: of who asks, for the budget of questions in vain. Nothing is asked of the chain that the session's own
+        grid answers, and no ring is looked up or verified for a header that is not the chain's.
+        """
+        if problem := header.problem():
+            raise Rejected(Reason.INVALID_REQUEST, problem)
         try:
-            known = self._sessions.get(header)
-            if known is None:
-                known = await self._looked_up(header, lambda: self._session(header))
-            session, target, params = known
+            session, target, params = await self._known_session(header, address)
+            if field := header_mismatch(header, session.header):
+                raise Rejected(Reason.SESSION_MISMATCH, f"the session header's {field} differs from the chain's")
             windows = Windows.after(header.session_end_block_height, params)
             if windows.grace_elapsed(self._height()):
                 raise Rejected(Reason.SESSION_EXPIRED, "the session and its grace period are over")
@@ -161,19 +176,60 @@ class Admission:
                 ring = await self._looked_up(ring_key, lambda: self._ring(ring_key))
         except NotFound as error:
             raise Rejected(Reason.INVALID_SIGNATURE, f"the ring cannot be built: {error}") from error
-        except ChainRefusal as error:
-            raise Rejected(Reason.SESSION_MISMATCH, f"the chain knows no such session: {error}") from error
         except (ChainError, DecodingError) as error:
             raise Rejected(Reason.CHAIN_UNAVAILABLE, "no chain node can answer at present") from error
         try:
-            verify_ring_signature(request.signable_hash(), request.signature, ring)
+            identity = verify_request_signature(request.signable_hash(), request.signature, ring)
         except (InvalidSignature, DecodingError) as error:
             raise Rejected(Reason.INVALID_SIGNATURE, str(error)) from error
-        if field := header_mismatch(header, session.header):
-            raise Rejected(Reason.SESSION_MISMATCH, f"the session header's {field} differs from the chain's")
         if request.supplier_operator_address not in session.supplier_addresses:
             raise Rejected(Reason.SUPPLIER_NOT_IN_SESSION, "the supplier does not belong to the session")
-        return Admitted(header, target, windows)
+        return Admitted(header, target, windows, identity)
+
+    async def _known_session(self, header: SessionHeader, address: str) -> _SessionRow:
+        """The chain's session of an application, service and start; raises Rejected and ChainError."""
+        key = (header.application_address, header.service_id, header.session_start_block_height)
+        known = self._sessions.get(key)
+        if known is not None:
+            return known
+        self._denied.check(key)
+        self._budget.check(address)
+        await self._check_grid(header)
+        try:
+            return await self._looked_up(key, lambda: self._session(key))
+        except NotFound as error:
+            denied = Rejected(Reason.SESSION_MISMATCH, f"the chain knows no such application or service: {error}")
+            cause: Exception = error
+        except ChainRefusal as error:
+            denied, cause = Rejected(Reason.SESSION_MISMATCH, f"the chain knows no such session: {error}"), error
+        self._budget.strike(address)
+        raise self._denied.remember(key, denied) from cause
+
+    async def _check_grid(self, header: SessionHeader) -> None:
+        """Refuse heights of no session, or of one that is over or far, by the params of now: asked once a session.
+
+        They say nothing of sessions before their own grid began: those are asked for. Raises Rejected.
+        """
+        height, start = self._height(), header.session_start_block_height
+        if height < 1:
+            return
+        params = self._grid
+        if params is None or params[0] != params[1].session_start(height):
+            try:
+                found = await self._looked_up("grid", lambda: self._chain.shared_params(height))
+            except (ChainError, DecodingError):
+                return
+            params = self._grid = (found.session_start(height), found)
+        begun, grid = params
+        following = grid.session_end(begun) + 1
+        if start > following:
+            raise Rejected(Reason.CHAIN_UNAVAILABLE, "the session has not begun at the height that is known here")
+        if start == following or start < max(1, grid.session_grid_anchor_height):
+            return
+        if (start, header.session_end_block_height) != (grid.session_start(start), grid.session_end(start)):
+            raise Rejected(Reason.SESSION_MISMATCH, "the session heights are not those of a session")
+        if Windows.after(header.session_end_block_height, grid).grace_elapsed(height):
+            raise Rejected(Reason.SESSION_EXPIRED, "the session and its grace period are over")
 
     async def _looked_up(self, key: object, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What the chain has to be asked for, before anything is proven: strangers must not flood its nodes.
@@ -188,27 +244,28 @@ class Admission:
         async with self._lookups:
             return await load()
 
-    async def _session(self, header: SessionHeader) -> tuple[Session, bytes, SharedParams]:
+    async def _session(self, key: _SessionKey) -> _SessionRow:
         """Session, target and params at its start; the start height decides, never the present."""
-        start = header.session_start_block_height
-        session = await self._chain.session(header.application_address, header.service_id, start)
+        application_address, service_id, start = key
+        session = await self._chain.session(application_address, service_id, start)
         params = await self._chain.shared_params(start)
-        difficulty = await self._chain.difficulty(header.service_id, start)
+        difficulty = await self._chain.difficulty(service_id, start)
         row = (session, difficulty.target_hash, params)
-        # Only headers that are the chain's own are kept, so that nobody can fill the cache with inventions.
-        if session.header == header:
-            self._sessions[header] = row
+        # Only what is the chain's own session is kept, so that nobody can fill the cache with inventions.
+        found = session.header
+        if (found.application_address, found.service_id, found.session_start_block_height) == key:
+            self._sessions[key] = row
             while len(self._sessions) > _RINGS:
                 self._sessions.popitem(last=False)
         return row
 
-    def _known_ring(self, key: _RingKey) -> frozenset[bytes] | None:
+    def _known_ring(self, key: _RingKey) -> ExpectedRing | None:
         found = self._rings.get(key)
         if found is not None and found[0] > self._clock() and found[1] == self._generation():
             return found[2]
         return None
 
-    async def _ring(self, key: _RingKey) -> frozenset[bytes]:
+    async def _ring(self, key: _RingKey) -> ExpectedRing:
         generation, (application_address, session_end) = self._generation(), key
         application = await self._chain.application(application_address)
         addresses = ring_addresses(application.delegations, session_end)
@@ -218,7 +275,7 @@ class Admission:
             if account.public_key is None:
                 raise NotFound(f"{address} has no public key on chain")
             keys[address] = account.public_key
-        ring = frozenset(ring_keys(addresses, keys))
+        ring = ExpectedRing.of(ring_keys(addresses, keys))
         self._rings[key] = (self._clock() + _RING_SECONDS, generation, ring)
         while len(self._rings) > _RINGS:
             self._rings.popitem(last=False)

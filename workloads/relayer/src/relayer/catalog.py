@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-
-import aiohttp
+from itertools import islice
 
 from pocket_api.services import Service
 from relayer.backends.credentials import Credentials
 from relayer.backends.health import checkers
-from relayer.backends.http import new_session
+from relayer.backends.http import Clients
 from relayer.backends.service import ServiceBackends, close_quietly
 
 
@@ -17,7 +16,7 @@ class Catalog:
 
     def __init__(
         self, services: Iterable[Service], clock: Callable[[], float], credentials: Credentials | None = None,
-        http: Callable[[int], aiohttp.ClientSession] = new_session,
+        http: Callable[[int], Clients] = Clients.open,
     ) -> None:  # fmt: skip
         self._http = http
         self._clock = clock
@@ -51,6 +50,11 @@ class Catalog:
             for name, offer in self._offers.items()
             for kind, pool in offer.pools.items()
         }
+
+    def unhealthy_endpoints(self) -> list[dict[str, object]]:
+        """Endpoints that are not asked at the moment, by place and with the reason; a hundred at most."""
+        rows = (row for offer in self._offers.values() for row in offer.endpoints() if not row["healthy"])
+        return list(islice(rows, 100))
 
     def update(self, services: Iterable[Service]) -> list[str]:
         """Takes up a changed list; returns the ids that changed. Running requests end with what they began with."""

@@ -1,6 +1,5 @@
 """What a session may cost: the price of a relay and the budget of a session (relay-lifecycle.md, section 7)."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -84,11 +83,11 @@ class Meter:
         self._open = open_when_unavailable
         self._block_seconds = block_seconds
 
-    async def charge(self, service: Service, header: SessionHeader, supplier: str, signature: bytes) -> Metered:
-        """Charges one relay; raises Rejected. An empty signature is an event of a request that was charged before."""
+    async def charge(self, service: Service, header: SessionHeader, supplier: str, signed: bytes) -> Metered:
+        """Charges one relay; raises Rejected. `signed` names its request; empty: an event of one charged before."""
         application = header.application_address
         if (
-            signature
+            signed
             and service.rate_limit is not None
             and not await self._rates.within(service.id, application, service.rate_limit.relays_per_second)
         ):
@@ -97,8 +96,7 @@ class Meter:
                 Reason.RATE_LIMITED,
                 f"more than {service.rate_limit.relays_per_second} relays per second of this application",
             )
-        guarded = signature and service.replays is not Replays.SERVE
-        identity = hashlib.sha256(signature).digest()[:16] if guarded else b""
+        identity = signed if service.replays is not Replays.SERVE else b""
         if not self._enabled and not identity:
             return Metered(None)
         charge, verdict = None, Verdict.CHARGED

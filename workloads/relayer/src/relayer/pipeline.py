@@ -121,8 +121,8 @@ class RelayPipeline:
         return await self._prove(relay)
 
     async def _prove(self, relay: Relay) -> tuple[Admitted, Metered]:
-        admitted = await self.admission.validate(relay.request, relay.header)
-        metered = await self._meter.charge(relay.service, relay.header, relay.supplier, relay.request.signature)
+        admitted = await self.admission.validate(relay.request, relay.header, relay.caller.address)
+        metered = await self._meter.charge(relay.service, relay.header, relay.supplier, admitted.identity)
         return admitted, metered
 
     async def charge_event(self, relay: Relay) -> Metered:

@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import aiohttp
-
 from ledger.platform import Platform
-from relayer.backends.http import new_session
+from relayer.backends.http import Clients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayerPlatform(Platform):
     """`backend_http` makes one service's pool of so many connections; the defaults are the machine's own."""
 
-    backend_http: Callable[[int], aiohttp.ClientSession] = new_session
+    backend_http: Callable[[int], Clients] = Clients.open

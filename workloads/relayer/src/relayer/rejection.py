@@ -1,6 +1,7 @@
 """Every reason for which a relay is refused, with its HTTP status (relay-lifecycle.md, section 3)."""
 
 import enum
+import secrets
 
 
 class Reason(enum.Enum):
@@ -9,6 +10,7 @@ class Reason(enum.Enum):
     BODY_UNREADABLE = ("body_unreadable", 400)
     BODY_TOO_LARGE = ("body_too_large", 413)
     INVALID_REQUEST = ("invalid_request", 400)
+    METHOD_NOT_ALLOWED = ("method_not_allowed", 405)
     UNKNOWN_SERVICE = ("unknown_service", 404)
     UNKNOWN_RPC_TYPE = ("unknown_rpc_type", 400)
     BACKEND_MISSING = ("backend_missing", 503)
@@ -44,7 +46,7 @@ class Reason(enum.Enum):
 
     @property
     def label(self) -> str:
-        """Metric label."""
+        """Stable code: in error answers, and the metric's label."""
         return self.value[0]
 
     @property
@@ -61,5 +63,12 @@ class Rejected(Exception):
         self.reason = reason
         self.message = message
         self.status = status or reason.status
+        self.request_id = secrets.token_hex(8)
+        """Names this refusal in the answer and in the log."""
         self.service_id = ""
         """Which service refused; empty where none is known."""
+
+    def within(self, most: int) -> str:
+        """Return message, code and request id in at most `most` bytes: the message gives way."""
+        told = f" ({self.reason.label} {self.request_id})"
+        return self.message.encode()[: most - len(told)].decode("utf-8", "ignore") + told

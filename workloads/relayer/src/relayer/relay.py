@@ -40,6 +40,8 @@ class Caller:
 
     transport: Transport
     headers: Mapping[str, str]
+    address: str = ""
+    """Of the connection's other end; empty where it is not known."""
     hold: Hold | None = None
     """Counts what the relay's answer holds in memory."""
 

@@ -35,6 +35,8 @@ class WorkerReport:
     leaving: list[str] = field(default_factory=list)
     recent: dict[str, float] = field(default_factory=dict)
     starting: bool = False
+    unhealthy: list[dict[str, Any]] = field(default_factory=list)
+    """Endpoints that are not asked at present, see `ServiceBackends.endpoints`."""
 
 
 _ADAPTER: Final = TypeAdapter(WorkerReport)
@@ -117,6 +119,10 @@ def summary(
         "waiting": sum(row.waiting for row in rows),
         "problems": [problem.model_dump() for problem in _problems(alive, workers, silent)],
         "recent": recent,
+        "unhealthy": sorted(
+            (dict(row) for row in {tuple(row.items()) for report in rows for row in report.unhealthy}),
+            key=lambda row: [str(value) for value in row.values()],
+        ),
     }
 
 

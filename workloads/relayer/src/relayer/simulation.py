@@ -5,7 +5,6 @@ counted with real traffic, and the chain is never asked. Invariant: a simulated 
 before a backend sees it, on every transport and whatever a service's `validation` is.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,7 +21,7 @@ from relayer.metering import Metered
 from relayer.rejection import Reason, Rejected
 from relayer.relay import Caller, Relay
 from shannon.crypto.addresses import address_of
-from shannon.crypto.ring import verify_ring_signature
+from shannon.crypto.ring import ExpectedRing, verify_request_signature
 from shannon.errors import DecodingError, InvalidSignature
 from shannon.relays.simulated import SESSION_ID
 
@@ -97,17 +96,17 @@ class Simulations:
             raise Rejected(Reason.INVALID_REQUEST, "the session id must be simv1:<unix seconds>:<nonce in hex>")
         if abs(now - int(found[1])) >= config.freshness_seconds:
             raise Rejected(Reason.SIMULATION_REFUSED, "the simulated relay is not fresh: compare the clocks")
-        ring = frozenset(bytes.fromhex(key) for key in identity.ring)
+        ring = ExpectedRing.of([bytes.fromhex(key) for key in identity.ring])
         try:
-            verify_ring_signature(relay.request.signable_hash(), relay.request.signature, ring)
+            signed = verify_request_signature(relay.request.signable_hash(), relay.request.signature, ring)
         except (InvalidSignature, DecodingError) as error:
             raise Rejected(Reason.SIMULATION_REFUSED, str(error)) from error
-        await self._once(relay.request.signature, config.freshness_seconds)
+        await self._once(signed, config.freshness_seconds)
         self._charge(identity)
-        return Admitted(header, _NO_TARGET, None), _UNPAID
+        return Admitted(header, _NO_TARGET, None, signed), _UNPAID
 
-    async def _once(self, signature: bytes, freshness_seconds: int) -> None:
-        key = self._keys.simulated(hashlib.sha256(signature).hexdigest())
+    async def _once(self, signed: bytes, freshness_seconds: int) -> None:
+        key = self._keys.simulated(signed.hex())
         try:
             fresh = await self._redis.set(key, b"", nx=True, ex=2 * freshness_seconds)
         except (RedisError, OSError, TimeoutError) as error:

@@ -140,16 +140,13 @@ def patience_with_redis(drain_seconds: float, spent_seconds: float) -> float:
     return max(_LEAST_OWED_SECONDS, drain_seconds - spent_seconds)
 
 
-def _service_state(catalog: Catalog, name: str, height: int) -> Mapping[str, object] | None:
+def service_state(catalog: Catalog, name: str, height: int) -> Mapping[str, object] | None:
     """What /ready/<service> answers; None for an unknown service."""
     offer = catalog.get(name)
     if offer is None:
         return None
     state = offer.state()
-    return {
-        "service_id": name, "ready": bool(state["healthy"]), "block_height": height,
-        "in_flight": offer.in_flight, "backends": state,
-    }  # fmt: skip
+    return {"service_id": name, "ready": state["healthy"] > 0, "block_height": height, "backends": state}
 
 
 class Worker:
@@ -289,15 +286,12 @@ class Worker:
 
         def ready_problem() -> str | None:
             found = problem()
-            return None if found is None else found.message
+            return None if found is None else str(found.code)
 
         probes = Probes(
-            health=lambda: {
-                "status": "ok", "height": follower.height, "keys": supplier_keys.current.digest[:16],
-                "waiting": publisher.waiting,
-            },
+            health=lambda: {"status": "ok", "height": follower.height},
             ready_problem=ready_problem,
-            service_ready=lambda name: _service_state(catalog, name, follower.height),
+            service_ready=lambda name: service_state(catalog, name, follower.height),
             draining=lambda: self._draining,
         )  # fmt: skip
         endpoints = Endpoints(pipeline, probes, lambda: hot.current.response_compression)
@@ -392,6 +386,7 @@ class Worker:
             addresses=sorted(loaded),
             leaving=sorted((pipeline.in_flight.suppliers | publisher.owing) - loaded),
             recent=pipeline.recent.figures(),
+            unhealthy=pipeline.catalog.unhealthy_endpoints(),
         )
 
     async def _reload(self, reload: Callable[[], None]) -> None:

@@ -114,7 +114,7 @@ class PoolChecker:
             if check.body.startswith(("{", "[")):
                 headers.setdefault("Content-Type", "application/json")
             async with asyncio.timeout(check.timeout_seconds):
-                async with self._backends.http.request(
+                async with self._backends.http.kept.request(
                     check.method, target, data=check.body or None, headers=headers, allow_redirects=False
                 ) as answer:
                     body = b""

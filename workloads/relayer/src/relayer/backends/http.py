@@ -1,74 +1,89 @@
 """Asking HTTP backends (relay-lifecycle.md, section 4)."""
 
-import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final
+from weakref import WeakSet
 
 import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.http_exceptions import LineTooLong
 from multidict import CIMultiDict
 from yarl import URL
 
 from pocket_api.services import Backend
 from relayer.backends.answers import Retryable, ServedStream
+from relayer.backends.bodies import plain_body, plain_chunks
+from relayer.backends.heads import answer_headers, check_method
+from relayer.backends.redirects import without_endpoint
 from relayer.memory import Hold
 from relayer.paths import backend_url
 from relayer.rejection import Reason, Rejected
-from shannon.relays.envelope import HttpRequest, HttpResponse, canonical_headers
+from shannon.relays.envelope import HttpRequest, HttpResponse
 
 STREAMED: Final = frozenset({"text/event-stream", "application/x-ndjson"})
 """Media types of answers that are passed on while they come."""
-_FILLED_FROM_OUTSIDE = ("Content-Type", "Accept", "User-Agent")
-# Hop-by-hop and framing headers belong to one connection; the client sets its own.
-_NEVER_FORWARDED = {
-    "host", "content-length", "connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade",
-    "proxy-authorization", "proxy-connection", "accept-encoding", "expect",
-}  # fmt: skip
+_FINAL: Final = range(200, 600)
+_LINE_BYTES: Final = 64 * 1024
+_HEADERS: Final = 512
+_reused: ContextVar[bool] = ContextVar("reused", default=False)
+"""Whether the connection of the latest request of this task had carried another one before."""
 
 
-def request_headers(
-    request: HttpRequest, outer: Mapping[str, str], extra: Mapping[str, str], configured: Mapping[str, str]
-) -> CIMultiDict[str]:
-    """Headers for the backend: envelope first, gaps from outside, Pocket-* and configured ones on top."""
-    headers: CIMultiDict[str] = CIMultiDict()
-    for name, values in request.headers.items():
-        if name.lower() not in _NEVER_FORWARDED:
-            for value in values:
-                headers.add(name, value)
-    for name in _FILLED_FROM_OUTSIDE:
-        if name not in headers and name in outer:
-            headers[name] = outer[name]
-    for name, value in outer.items():
-        if name.lower().startswith("pocket-"):
-            headers[name] = value
-    headers.update(extra)
-    headers.update(configured)
-    headers["Accept-Encoding"] = "identity"
-    return headers
+class _Connector(aiohttp.TCPConnector):
+    """Says of each request whether its connection is new."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._used: WeakSet[object] = WeakSet()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp calls it
+    ) -> Connection:
+        _reused.set(False)
+        connection = await super().connect(req, traces, timeout)
+        _reused.set(connection.protocol in self._used)
+        self._used.add(connection.protocol)
+        return connection
 
 
-def plain_body(
-    headers: Mapping[str, tuple[str, ...]], body: bytes, limit: int
-) -> tuple[Mapping[str, tuple[str, ...]], bytes]:
-    """Gzip removed, recognised by header or magic bytes; kept as it is when it cannot be decoded within the limit."""
-    if headers.get("Content-Encoding", ("",))[0].lower() != "gzip" and not body.startswith(b"\x1f\x8b"):
-        return headers, body
-    decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    try:
-        plain = decoder.decompress(body, limit + 1)
-    except zlib.error:
-        return headers, body
-    if len(plain) > limit:
-        raise Rejected(Reason.RESPONSE_TOO_LARGE, "the backend's decompressed answer is too large")
-    return {name: values for name, values in headers.items() if name != "Content-Encoding"}, plain
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """Connections of one service: a slow backend cannot starve another service.
+
+    `fresh` makes a connection for each request, for what a kept one that died meanwhile did not carry.
+    """
+
+    kept: aiohttp.ClientSession
+    fresh: aiohttp.ClientSession
+
+    @classmethod
+    def open(cls, max_connections: int) -> "Clients":
+        """Return clients without a connection yet."""
+        return cls(
+            _session(_Connector(limit=0, limit_per_host=max_connections, keepalive_timeout=90)),
+            _session(_Connector(limit=0, limit_per_host=max_connections, force_close=True)),
+        )
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self.kept.close()
+        await self.fresh.close()
 
 
-def new_session(max_connections: int) -> aiohttp.ClientSession:
-    """A connection pool of its own for one service: a slow backend cannot starve another service."""
+def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, limit_per_host=max_connections, keepalive_timeout=90),
+        connector=connector,
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
+        max_line_size=_LINE_BYTES,
+        max_field_size=_LINE_BYTES,
+        max_headers=_HEADERS,
     )
 
 
@@ -80,8 +95,33 @@ async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         raise Rejected(Reason.BACKEND_FAILED, f"backend failed: {type(error).__name__}") from error
 
 
+def _died_unused(error: Exception) -> bool:
+    """Whether a kept connection ended before the first byte of an answer: the backend had closed it meanwhile."""
+    if not _reused.get() or isinstance(error, aiohttp.ClientConnectorError):
+        return False
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return isinstance(error.message, str)  # else part of an answer came
+    return isinstance(error, aiohttp.ClientOSError)
+
+
+async def _answered(
+    clients: Clients, method: str, url: URL, headers: CIMultiDict[str], body: bytes, dial_seconds: float
+) -> aiohttp.ClientResponse:
+    """The head of an answer. What a dead connection did not carry is asked once more, on a new one."""
+    timeout = aiohttp.ClientTimeout(total=None, connect=dial_seconds)
+    options: dict[str, Any] = {
+        "data": body or None, "headers": headers, "allow_redirects": False, "timeout": timeout,
+    }  # fmt: skip
+    try:
+        return await clients.kept.request(method, url, **options)
+    except aiohttp.ClientError as error:
+        if not _died_unused(error):
+            raise
+    return await clients.fresh.request(method, url, **options)
+
+
 async def ask_http(
-    http: aiohttp.ClientSession,
+    clients: Clients,
     backend: Backend,
     url: str,
     request: HttpRequest,
@@ -90,32 +130,32 @@ async def ask_http(
     deadline: float,
     hold: Hold | None = None,
 ) -> HttpResponse | ServedStream:
-    """One attempt at one endpoint; raises Rejected or Retryable. Only answers below 500 come back."""
-    timeout = aiohttp.ClientTimeout(total=None, connect=backend.dial_timeout_seconds)
+    """One attempt at one endpoint; raises Rejected or Retryable. Only final answers below 500 come back."""
+    check_method(request.method)
     answer: aiohttp.ClientResponse | None = None
     kept = False
     try:
-        answer = await http.request(
-            request.method or "POST",
-            URL(backend_url(url, backend.base_path, request.url), encoded=True),
-            data=request.body or None,
-            headers=headers,
-            allow_redirects=False,
-            timeout=timeout,
+        target = URL(backend_url(url, backend.base_path, request.url), encoded=True)
+        answer = await _answered(
+            clients, request.method or "POST", target, headers, request.body, backend.dial_timeout_seconds
         )
+        if answer.status not in _FINAL:
+            answer.close()
+            raise Retryable(Rejected(Reason.BACKEND_FAILED, f"backend failed: {answer.status} is no final status"))
         if answer.status >= 500:
             raise Retryable(Rejected(Reason.BACKEND_ERROR, "the backend answered with an error", answer.status))
-        named = canonical_headers(answer.headers.items())
+        named = answer_headers(answer.headers.items())
         if answer.content_type in STREAMED:
             kept = True
-            return ServedStream(answer.status, named, _chunks(answer), _closing(answer), deadline)
-        chunks, size = [], 0
-        while size <= limit and (chunk := await answer.content.readany()):
-            chunks.append(chunk)
-            size += len(chunk)
-            if hold is not None:
-                hold.take(len(chunk))
+            shown, _ = without_endpoint(answer.status, named, b"", url, backend.base_path)
+            chunks = plain_chunks(named, _chunks(answer), limit)
+            return ServedStream(answer.status, shown, chunks, _closing(answer), deadline)
+        body = await _body(answer, limit, hold)
     except (aiohttp.ClientError, OSError) as error:
+        if _too_long(error):  # what was asked for, not the endpoint, is at fault
+            raise Rejected(
+                Reason.RESPONSE_TOO_LARGE, f"a header of the backend has over {_LINE_BYTES} bytes"
+            ) from error
         raise Retryable(Rejected(Reason.BACKEND_FAILED, f"backend failed: {type(error).__name__}")) from error
     except ValueError as error:
         raise Rejected(
@@ -124,10 +164,29 @@ async def ask_http(
     finally:
         if answer is not None and not kept:
             answer.release() if answer.content.at_eof() else answer.close()
-    if size > limit:
-        raise Rejected(Reason.RESPONSE_TOO_LARGE, f"the backend's answer is larger than {limit} bytes")
-    plain_headers, plain = plain_body(named, b"".join(chunks), limit)
+    plain_headers, plain = await plain_body(named, body, limit)
+    plain_headers, plain = without_endpoint(answer.status, plain_headers, plain, url, backend.base_path)
     return HttpResponse(answer.status, plain_headers, plain)
+
+
+def _too_long(error: BaseException | None) -> bool:
+    """Whether a line of the answer's head was beyond the limit."""
+    while error is not None and not isinstance(error, LineTooLong):
+        error = error.__cause__
+    return error is not None
+
+
+async def _body(answer: aiohttp.ClientResponse, limit: int, hold: Hold | None) -> bytes:
+    """Read the whole body; raises Rejected beyond the limit, or where `hold` finds no room."""
+    chunks, size = [], 0
+    while chunk := await answer.content.readany():
+        chunks.append(chunk)
+        size += len(chunk)
+        if hold is not None:
+            hold.take(len(chunk))
+        if size > limit:
+            raise Rejected(Reason.RESPONSE_TOO_LARGE, f"the backend's answer is larger than {limit} bytes")
+    return b"".join(chunks)
 
 
 def _closing(answer: aiohttp.ClientResponse) -> Callable[[], Awaitable[None]]:

@@ -13,11 +13,12 @@ from pocket_api.services import Backend, RequestBackend, Service
 from relayer.backends.answers import Retryable, Served, ServedStream
 from relayer.backends.credentials import Credentials
 from relayer.backends.grpc_calls import call_grpc, channel_to
-from relayer.backends.http import ask_http, new_session, request_headers
+from relayer.backends.heads import request_headers
+from relayer.backends.http import Clients, ask_http
 from relayer.backends.pools import Endpoint, Pool
 from relayer.backends.slots import Slots
 from relayer.memory import Hold
-from relayer.paths import grpc_method
+from relayer.paths import grpc_method, public_place
 from relayer.rejection import Reason, Rejected
 from shannon.errors import ConfigurationError
 from shannon.relays.envelope import HttpRequest, HttpResponse
@@ -31,7 +32,7 @@ class ServiceBackends:
 
     def __init__(
         self, service: Service, clock: Callable[[], float], credentials: Credentials | None = None,
-        http: Callable[[int], aiohttp.ClientSession] = new_session,
+        http: Callable[[int], Clients] = Clients.open,
     ) -> None:  # fmt: skip
         self.service = service
         self._clock = clock
@@ -169,7 +170,7 @@ class ServiceBackends:
             tried.add(endpoint.url)
             try:
                 async with asyncio.timeout(pool.backend.dial_timeout_seconds):
-                    socket = await self.http.ws_connect(
+                    socket = await self.http.kept.ws_connect(
                         endpoint.url, headers=headers, max_msg_size=WEB_SOCKET_MESSAGE_BYTES, autoclose=False,
                         heartbeat=27.0, compress=0,
                     )  # fmt: skip
@@ -180,14 +181,23 @@ class ServiceBackends:
             return socket
         raise Rejected(Reason.BACKEND_FAILED, "the backend's WebSocket cannot be reached")
 
-    def state(self) -> dict[str, object]:
-        """Number of endpoints, those that may be asked, and why others may not."""
+    def state(self) -> dict[str, int]:
+        """How many endpoints there are, and how many of them may be asked: nothing of where they are."""
         now = self._clock()
-        endpoints = [e for pool in self.pools.values() for e in pool.endpoints]
-        rows = [
-            {"url": e.url, "healthy": e.available(now), **({"problem": e.down} if e.down else {})} for e in endpoints
-        ]
-        return {"total": len(rows), "healthy": sum(e.available(now) for e in endpoints), "endpoints": rows}
+        endpoints = [endpoint for pool in self.pools.values() for endpoint in pool.endpoints]
+        return {"total": len(endpoints), "healthy": sum(endpoint.available(now) for endpoint in endpoints)}
+
+    def endpoints(self) -> list[dict[str, object]]:
+        """Every endpoint by place and transport, and why it gets no relays; for operators, without keys."""
+        now = self._clock()
+        return [
+            {
+                "service": self.service.id, "transport": kind, "endpoint": public_place(endpoint.url),
+                "healthy": endpoint.available(now), "problem": endpoint.down,
+            }
+            for kind, pool in self.pools.items()
+            for endpoint in pool.endpoints
+        ]  # fmt: skip
 
 
 def _until_closed(answer: ServedStream, free: Callable[[], None]) -> ServedStream:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pocket_api.relayminer import ResponseCompression
+from relayer.backends.heads import METHODS, check_method, stream_headers
 from relayer.pipeline import RelayPipeline, StreamedAnswer
 from relayer.rejection import Reason, Rejected
 from relayer.relay import Caller, Transport
@@ -15,7 +16,6 @@ from relayer.transports.replies import Asked, Reply
 
 _LOG = logging.getLogger("relayer.http")
 _COME_AGAIN = (429, 503)
-_CONNECTION_HEADERS = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "upgrade"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,13 @@ def _json(status: int, body: Mapping[str, object], headers: Mapping[str, str] | 
 
 def error_reply(rejected: Rejected) -> Reply:
     """The unsigned error answer."""
-    headers = {"Retry-After": "1"} if rejected.status in _COME_AGAIN else None
-    return _json(rejected.status, {"error": rejected.message}, headers)
+    headers = {"Request-Id": rejected.request_id}
+    if rejected.status in _COME_AGAIN:
+        headers["Retry-After"] = "1"
+    if rejected.reason is Reason.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(METHODS))
+    body = {"error": rejected.message, "code": rejected.reason.label, "request_id": rejected.request_id}
+    return _json(rejected.status, body, headers)
 
 
 def accepts_gzip(headers: Mapping[str, str]) -> bool:
@@ -69,13 +74,15 @@ class Endpoints:
         try:
             return await self._dispatch(asked)
         except Rejected as rejected:
-            _LOG.debug("relay refused: %s", rejected.message, extra={"fields": {"reason": rejected.reason.label}})
+            fields = {"reason": rejected.reason.label, "request_id": rejected.request_id}
+            _LOG.debug("relay refused: %s", rejected.message, extra={"fields": fields})
             return error_reply(rejected)
         except Exception:  # noqa: BLE001 - the border of one request: counted, logged, the process goes on
-            caller = Caller(Transport.HTTP, asked.headers)
-            self._pipeline.refused(Rejected(Reason.INTERNAL, "internal error"), caller)
-            _LOG.exception("relay failed")
-            return _json(500, {"error": "internal error"})
+            caller = Caller(Transport.HTTP, asked.headers, asked.address)
+            failed = Rejected(Reason.INTERNAL, "internal error")
+            self._pipeline.refused(failed, caller)
+            _LOG.exception("relay failed", extra={"fields": {"request_id": failed.request_id}})
+            return error_reply(failed)
 
     async def _dispatch(self, asked: Asked) -> Reply:
         path = asked.path.partition("?")[0]
@@ -101,12 +108,13 @@ class Endpoints:
     def _service_ready(self, name: str) -> Reply:
         state = self._probes.service_ready(name)
         if state is None:
-            return _json(404, {"error": "unknown service"})
+            return error_reply(Rejected(Reason.UNKNOWN_SERVICE, "this service is not served here"))
         return _json(200 if state["ready"] else 503, state)
 
     async def _relay(self, asked: Asked) -> Reply:
-        caller = Caller(Transport.HTTP, asked.headers, asked.hold)
+        caller = Caller(Transport.HTTP, asked.headers, asked.address, asked.hold)
         try:
+            check_method(asked.method)
             body = await asked.read()
         except Rejected as rejected:
             self._pipeline.refused(rejected, caller)
@@ -114,12 +122,7 @@ class Endpoints:
         answer = await self._pipeline.handle(body, caller, streams=True)
         asked.proved()
         if isinstance(answer, StreamedAnswer):
-            kept = {
-                name: ", ".join(values)
-                for name, values in answer.headers.items()
-                if name.lower() not in _CONNECTION_HEADERS
-            }
-            return Reply(answer.status, kept, pieces=answer.pieces)
+            return Reply(answer.status, stream_headers(answer.headers), pieces=answer.pieces)
         accept = asked.headers.get("Accept", "")
         headers = {"Content-Type": "application/json" if accept in ("", "*/*") or "," in accept else accept}
         if answer.retries:

@@ -24,6 +24,7 @@ STATUS: Final[Mapping[Reason, int]] = {
     Reason.BODY_UNREADABLE: INVALID,
     Reason.BODY_TOO_LARGE: EXHAUSTED,
     Reason.INVALID_REQUEST: INVALID,
+    Reason.METHOD_NOT_ALLOWED: UNIMPLEMENTED,
     Reason.UNKNOWN_SERVICE: NOT_FOUND,
     Reason.UNKNOWN_RPC_TYPE: INVALID,
     Reason.BACKEND_MISSING: UNAVAILABLE,
@@ -61,7 +62,7 @@ STATUS: Final[Mapping[Reason, int]] = {
 
 _CORS: Final = {
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "grpc-status,grpc-message,grpc-status-details-bin",
+    "Access-Control-Expose-Headers": "grpc-status,grpc-message,grpc-status-details-bin,error-code,request-id",
 }
 _PREFLIGHT: Final = {
     **_CORS,
@@ -75,6 +76,12 @@ def _status(code: int, message: str = "") -> dict[str, str]:
     return {
         "grpc-status": str(code), **({"grpc-message": quote(message, safe=" !#$&'()*+,/:;=?@[]")} if message else {})
     }  # fmt: skip
+
+
+def _refusal(rejected: Rejected) -> dict[str, str]:
+    """Trailers of a refusal: status and message, the stable code and the request id."""
+    status = _status(STATUS[rejected.reason], rejected.message)
+    return {**status, "error-code": rejected.reason.label, "request-id": rejected.request_id}
 
 
 async def _message(asked: Asked, limit: int, *, text: bool) -> bytes:
@@ -96,20 +103,21 @@ async def _call(
     """The framed answer, and the status as trailers."""
     if asked.method != "POST" or asked.path.partition("?")[0] != METHOD:
         return b"", _status(UNIMPLEMENTED, f"only {METHOD} is served")
-    caller = Caller(transport, asked.headers, asked.hold)
+    caller = Caller(transport, asked.headers, asked.address, asked.hold)
     try:
         message = await _message(asked, pipeline.catalog.max_body_bytes, text=text)
     except Rejected as rejected:
         pipeline.refused(rejected, caller)
-        return b"", _status(STATUS[rejected.reason], rejected.message)
+        return b"", _refusal(rejected)
     try:
         answer = await pipeline.handle(message, caller)
     except Rejected as rejected:
-        return b"", _status(STATUS[rejected.reason], rejected.message)
+        return b"", _refusal(rejected)
     except Exception:  # noqa: BLE001 - the border of one call: counted, logged, the process goes on
-        pipeline.refused(Rejected(Reason.INTERNAL, "internal error"), caller)
-        _LOG.exception("relay failed")
-        return b"", _status(INTERNAL, "internal error")
+        failed = Rejected(Reason.INTERNAL, "internal error")
+        pipeline.refused(failed, caller)
+        _LOG.exception("relay failed", extra={"fields": {"request_id": failed.request_id}})
+        return b"", _refusal(failed)
     if not isinstance(answer, Answer):
         raise TypeError("a stream was not asked for")
     asked.proved()

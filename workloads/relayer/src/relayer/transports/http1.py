@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from aiohttp import web
+from aiohttp import web, web_response
 
 from relayer.letting_go import let_go
 from relayer.memory import Hold
@@ -19,6 +19,8 @@ from relayer.transports.unpacking import Unpacker, is_packed
 from relayer.transports.websocket import WebSockets
 
 _LOG = logging.getLogger("relayer.http")
+# Of every answer, the parser's own errors too: no versions for strangers.
+web_response.SERVER_SOFTWARE = "relayer"  # type: ignore[attr-defined]
 _PIECE: Final = 64 * 1024
 
 
@@ -97,6 +99,7 @@ class Http1:
         """The aiohttp application."""
         app = web.Application(client_max_size=0)
         app.router.add_route("*", "/{path:.*}", self._answer)
+        app.router.add_route("*", "", self._answer)  # CONNECT has no path
         return app
 
     async def set_up(self, shutdown_seconds: float) -> web.AppRunner:

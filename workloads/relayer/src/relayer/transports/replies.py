@@ -33,6 +33,11 @@ class Asked:
     proved: Callable[[], None]
     unpacker: Unpacker
 
+    @property
+    def address(self) -> str:
+        """Return the address of the connection's other end, of IPv6 its network."""
+        return self.hold.connection.address
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp import WSMsgType, web
 
 from relayer import metrics
-from relayer.admission import Admitted
+from relayer.admission import Admitted, plausible_problem
 from relayer.backends.service import WEB_SOCKET_MESSAGE_BYTES, ServiceBackends
 from relayer.letting_go import let_go
 from relayer.metering import Metered
@@ -125,7 +125,7 @@ class WebSockets:
 
     async def bridge(self, request: web.Request, connection: Http1Connection) -> web.StreamResponse:
         """Serves one connection to its end; raises Rejected before the upgrade."""
-        caller = Caller(Transport.WEB_SOCKET, request.headers)
+        caller = Caller(Transport.WEB_SOCKET, request.headers, connection.connection.memory.address)
         service_id = service_of(request)
         slot = ExitStack()
         try:
@@ -181,7 +181,9 @@ class WebSockets:
         try:
             signed = None if self._pipeline.simulations.wanted(caller) else handshake_request(request, service_id)
             if signed is not None and signed.header is not None:
-                await self._pipeline.admission.validate(signed, signed.header)
+                if problem := plausible_problem(signed.header, self._pipeline.height()):
+                    raise Rejected(Reason.IMPLAUSIBLE_HEIGHTS, problem)
+                await self._pipeline.admission.validate(signed, signed.header, caller.address)
         except Rejected as rejected:
             if self._enforce:
                 raise
@@ -250,7 +252,7 @@ class Bridge:
             self.pipeline.refused(rejected, self.caller)
             if close_code(rejected.reason) == SESSION_EXPIRED:
                 await self._advise()
-            self.end(close_code(rejected.reason), rejected.message)
+            self.end(close_code(rejected.reason), rejected.within(120))
         except (OSError, aiohttp.ClientError) as error:
             self.end(1001, type(error).__name__)
         except Exception:  # noqa: BLE001 - the border of one connection: logged, the process goes on

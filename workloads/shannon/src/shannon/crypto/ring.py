@@ -1,5 +1,6 @@
 """bLSAG ring signatures: decode, verify, sign (protocol/ring-signatures.md, sections 3 and 4)."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +13,8 @@ from shannon.errors import DecodingError, InvalidPoint, InvalidSignature
 
 _HEAD_BYTES = 69
 _MEMBER_BYTES = 65
+_ORDER = curve.N.to_bytes(curve.SCALAR_BYTES, "big")
+_FOREIGN_KEY = "the ring signature names a key that is neither the application's nor a delegated gateway's"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,19 @@ class RingSignature:
         for scalar, member in zip(self.scalars, self.members, strict=True):
             parts += [curve.encode_scalar(scalar), member]
         return b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedRing:
+    """The keys of a ring and how many members it has: a key may stand twice (section 5.1)."""
+
+    keys: frozenset[bytes]
+    size: int
+
+    @classmethod
+    def of(cls, members: Sequence[bytes]) -> "ExpectedRing":
+        """Return the ring of these member keys."""
+        return cls(frozenset(members), len(members))
 
 
 @lru_cache(maxsize=4096)
@@ -82,13 +98,41 @@ def verify_ring_signature(message_hash: bytes, data: bytes, expected_members: fr
     """
     signature = decode_ring_signature(data)
     if not expected_members.issuperset(signature.members):
-        raise InvalidSignature(
-            "the ring signature names a key that is neither the application's nor a delegated gateway's"
-        )
+        raise InvalidSignature(_FOREIGN_KEY)
     if not ring_signature_holds(message_hash, signature):
         raise InvalidSignature("the ring signature does not match the request")
     held(_points(signature))
     return signature
+
+
+def verify_request_signature(message_hash: bytes, data: bytes, ring: ExpectedRing) -> bytes:
+    """Verify a relay request's signature and return its identity; raises DecodingError or InvalidSignature.
+
+    Stricter than the chain, so that a signature has one form and refusing one costs no more than its ring: bytes after
+    the last member, more members than the ring has, and scalars that are not reduced are refused. Everything that needs
+    no curve is checked first.
+    """
+    count = int.from_bytes(data[:4], "big")
+    if not 1 <= count <= ring.size:
+        raise InvalidSignature(f"the ring signature has {count} members, the ring has {ring.size}")
+    if len(data) != _HEAD_BYTES + _MEMBER_BYTES * count:
+        raise DecodingError(f"ring signature: {len(data)} bytes are not those of {count} members")
+    pairs = [data[at : at + _MEMBER_BYTES] for at in range(_HEAD_BYTES, len(data), _MEMBER_BYTES)]
+    if not ring.keys.issuperset(pair[curve.SCALAR_BYTES :] for pair in pairs):
+        raise InvalidSignature(_FOREIGN_KEY)
+    if any(scalar >= _ORDER for scalar in (data[4:36], *(pair[: curve.SCALAR_BYTES] for pair in pairs))):
+        raise DecodingError("ring signature: a scalar is not below the order of the curve")
+    verify_ring_signature(message_hash, data, ring.keys)
+    return _identity(pairs)
+
+
+def _identity(pairs: list[bytes]) -> bytes:
+    """Name a signature, 16 bytes: the same for every form in which anybody can write it without the signer's key.
+
+    Members may be rotated together with the start challenge, so neither their order nor that challenge counts. Scalars
+    are random for each signature: two signatures of one request differ, though their signable bytes are equal.
+    """
+    return hashlib.sha256(b"".join(sorted(pairs))).digest()[:16]
 
 
 def _points(signature: RingSignature) -> Iterator[bytes]:

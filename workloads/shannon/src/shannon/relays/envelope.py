@@ -10,10 +10,15 @@ from google.protobuf.message import DecodeError
 
 from shannon.errors import DecodingError
 from shannon.pb import sdk_types_pb2 as pb
+from shannon.relays import wire
 
 JSON_RPC: Final = 3
 REST: Final = 4
 UNKNOWN_RPC: Final = 0
+MOST_HEADER_BYTES: Final = 128 * 1024
+"""Of a request's envelope, names and values: what is proven only later must cost little before."""
+_SMALL: Final = 16 * 1024
+_URL_AND_BODY: Final = frozenset({3, 4})
 STREAM_DELIMITER: Final = b"||POKT_STREAM||"
 """Follows each signed response of a streamed answer (relay-lifecycle.md, section 9)."""
 
@@ -103,6 +108,8 @@ class HttpResponse:
 
 def decode_http_request(data: bytes) -> HttpRequest:
     """Request envelope from a payload; raises DecodingError."""
+    if len(data) > _SMALL and wire.other_bytes(data, _URL_AND_BODY) > MOST_HEADER_BYTES:
+        raise DecodingError(f"the payload's headers take more than {MOST_HEADER_BYTES} bytes")
     message = pb.POKTHTTPRequest()
     try:
         message.ParseFromString(data)

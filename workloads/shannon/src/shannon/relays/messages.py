@@ -18,6 +18,7 @@ from shannon.pb import shannon_relay_pb2 as pb
 from shannon.relays import wire
 from shannon.relays.wire import bytes_field, int_field
 
+_SHORT_HEADER = 512  # characters of its three names
 _SERVICE_ID = re.compile(r"[a-zA-Z0-9_-]{1,42}")
 
 
@@ -54,14 +55,18 @@ class SessionHeader:
 
     def encode(self) -> bytes:
         """Canonical bytes."""
-        return _encode_header(self)
+        return _known_encoding(self) if self._short else _encode_header(self)
 
     def problem(self) -> str | None:
         """What basic validation finds wrong (messages.md, section 1), or None."""
-        return _header_problem(self)
+        return _known_problem(self) if self._short else _header_problem(self)
+
+    @property
+    def _short(self) -> bool:
+        """Whether it may be kept: strangers send headers, too, and may make them as long as a body."""
+        return len(self.application_address) + len(self.service_id) + len(self.session_id) <= _SHORT_HEADER
 
 
-@lru_cache(maxsize=8192)
 def _encode_header(header: SessionHeader) -> bytes:
     return (
         _optional(1, _raw(header.application_address))
@@ -72,7 +77,6 @@ def _encode_header(header: SessionHeader) -> bytes:
     )
 
 
-@lru_cache(maxsize=8192)
 def _header_problem(header: SessionHeader) -> str | None:
     if not is_address(header.application_address):
         return "the application address is not a pokt address"
@@ -85,6 +89,10 @@ def _header_problem(header: SessionHeader) -> str | None:
     if header.session_end_block_height <= header.session_start_block_height:
         return "the session end height must be above its start height"
     return None
+
+
+_known_encoding = lru_cache(maxsize=8192)(_encode_header)
+_known_problem = lru_cache(maxsize=8192)(_header_problem)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from shannon.errors import DecodingError
 VARINT: Final = 0
 BYTES: Final = 2
 _MAX_64: Final = (1 << 64) - 1
+MOST_FIELDS: Final = 4096
+"""Fields of one message with all that is inside it. Relays have about twenty; each costs a microsecond here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def _skip(data: bytes, at: int, wire_type: int) -> int:
+def _skip(data: bytes, at: int, wire_type: int, allowance: "_Allowance") -> int:
     """Position after an unknown field whose tag was read; groups nest without recursion."""
     depth = 0
     while True:
@@ -123,18 +125,50 @@ def _skip(data: bytes, at: int, wire_type: int) -> int:
             raise DecodingError("protobuf: cut off inside a field")
         if depth == 0:
             return at
+        allowance.take()
         tag, at = read_varint(data, at)
         wire_type = tag & 7
 
 
-def decode(schema: Mapping[int, Field], data: bytes, into: dict[str, Any] | None = None) -> dict[str, Any]:
+@dataclass(slots=True)
+class _Allowance:
+    """Fields that may still be read: whoever sends a body must not keep its reader busy for seconds."""
+
+    left: int = MOST_FIELDS
+
+    def take(self) -> None:
+        """One field more; raises DecodingError."""
+        self.left -= 1
+        if self.left < 0:
+            raise DecodingError(f"protobuf: more than {MOST_FIELDS} fields")
+
+
+def decode(schema: Mapping[int, Field], data: bytes) -> dict[str, Any]:
     """Fields by name; repeated scalars keep the last, repeated sub-messages are merged, unknown ones dropped.
 
-    Absent fields are absent from the result, so presence is visible. Raises DecodingError.
+    Absent fields are absent from the result, so presence is visible. Raises DecodingError, also for more fields than
+    any message has.
     """
-    out: dict[str, Any] = {} if into is None else into
+    return _decode(schema, data, {}, _Allowance())
+
+
+def other_bytes(data: bytes, but: frozenset[int]) -> int:
+    """Bytes of a message's content outside the fields `but`, by its own lengths; raises DecodingError."""
+    allowance, at, found = _Allowance(), 0, 0
+    while at < len(data):
+        allowance.take()
+        begin = at
+        tag, at = read_varint(data, at)
+        at = _skip(data, at, tag & 7, allowance)
+        if tag >> 3 not in but:
+            found += at - begin
+    return found
+
+
+def _decode(schema: Mapping[int, Field], data: bytes, out: dict[str, Any], allowance: _Allowance) -> dict[str, Any]:
     at = 0
     while at < len(data):
+        allowance.take()
         tag, at = read_varint(data, at)
         wire_type = tag & 7
         number = (tag >> 3) & 0xFFFFFFFF
@@ -144,7 +178,7 @@ def decode(schema: Mapping[int, Field], data: bytes, into: dict[str, Any] | None
             raise DecodingError("protobuf: impossible field number or wire type")
         field = schema.get(number)
         if field is None:
-            at = _skip(data, at, wire_type)
+            at = _skip(data, at, wire_type, allowance)
             continue
         if wire_type != field.wire_type:
             raise DecodingError(f"protobuf: field {field.name} has wire type {wire_type}, expected {field.wire_type}")
@@ -156,5 +190,8 @@ def decode(schema: Mapping[int, Field], data: bytes, into: dict[str, Any] | None
             raise DecodingError(f"protobuf: field {field.name} is cut off")
         content = data[at : at + value]
         at += value
-        out[field.name] = decode(field.message, content, out.get(field.name)) if field.message else content
+        if field.message is None:
+            out[field.name] = content
+        else:
+            out[field.name] = _decode(field.message, content, out.get(field.name, {}), allowance)
     return out
