@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := api operator workloads cli scripts tests benchmarks
 
-.PHONY: help demo setup lint unit test cluster e2e e2e-kind test-all mutants failovers sweep repeat bench bench-compare soak realchain lock manifests images clean
+.PHONY: help demo setup lint unit test cluster e2e e2e-kind test-all mutants failovers simulate simulate-faults fuzz sweep repeat bench bench-compare soak realchain lock manifests images clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -24,8 +24,8 @@ test: setup ## every test that needs no cluster: a few minutes (COVERAGE=1 measu
 cluster: setup ## the operator against a real API server (KUBEBUILDER_ASSETS, or scripts/kubernetes/prepare once)
 	@scripts/test cluster
 
-test-all: ## everything: test, cluster, e2e, failovers, mutants and a demo with chaos, each step's seconds
-	@scripts/steps "make test" "make demo CHAOS=7" "make failovers" "make sweep" "make fuzz" "make mutants" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
+test-all: ## everything: test, cluster, e2e, failovers, simulate, mutants and a demo with chaos, each step's seconds
+	@scripts/steps "make test" "make demo CHAOS=7" "make failovers" "make simulate SEEDS=1000" "make sweep" "make fuzz" "make mutants" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
 
 lint: setup ## style, types, layers, file sizes
 	@.venv/bin/ruff check $(SOURCES)
@@ -51,6 +51,12 @@ failovers: setup ## explore two thousand failovers, each in another order of eve
 
 realchain: setup ## relayer and miner against a node of the chain itself (REALCHAIN=<program that starts one>: docs/realchain.md)
 	@scripts/test realchain
+
+simulate: setup ## the whole system on a virtual clock, life by life (SEEDS=<n>, FIRST=<n>, JOBS=<n>; REPLAY=<seed> tells one)
+	@scripts/simulate
+
+simulate-faults: setup ## plant faults in the product, one by one; lives must show each (SEEDS=<n>, ONLY=<text>, TABLE=<file>)
+	@PYTHONPATH=tests/simulation:tests/support:tests/vectors $(PY) -m simulated.planted --seeds $${SEEDS:-200} $(if $(ONLY),--only "$(ONLY)") $(if $(TABLE),--table $(TABLE))
 
 repeat: setup ## the tests RUNS times (100) in random orders, to find those that depend on it (FIRST, JOBS, TESTS)
 	@scripts/repeat

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).parent
-for folder in (HERE / "vectors", HERE / "support", HERE / "cluster", HERE.parent / "scripts"):
+for folder in (HERE / "vectors", HERE / "support", HERE / "simulation", HERE / "cluster", HERE.parent / "scripts"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 

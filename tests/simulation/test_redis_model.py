@@ -2,13 +2,10 @@
 
 import random
 import re
-import sys
-from pathlib import Path
 
 import pytest
 from redis.exceptions import NoScriptError, ResponseError
 
-sys.path.insert(0, str(Path(__file__).parent))
 from ledger import budgets, scripts
 from simulated.redis_model import Model
 
@@ -90,8 +87,10 @@ SOURCES = [
     (scripts.CLOSE_SOURCE, [b"fence", b"closed", b"xone", b"xtwo"], [b"3", b"one", b"sealed", b"two", b"sealed"]),
     (scripts.CLOSE_SOURCE, [b"fence", b"closed", b"xone"], [b"4", b"one", b"sealed"]),
     (scripts.SEAL_SOURCE, [b"fence", b"closed", b"seals", b"tx", b"xone"], [b"3", b"g", b"t", b"one", b"0-0", b"seal"]),
-    (scripts.SEAL_SOURCE, [b"fence", b"closed", b"seals", b"tx", b"xnone"], [b"3", b"g", b"t", b"one", b"0-0", b"seal"]),
-    (scripts.FINISH_SOURCE, [b"fence", b"closed", b"sessions", b"seals", b"mirrored", b"xone"], [b"3", b"one", b"done/1"]),
+    (scripts.SEAL_SOURCE, [b"fence", b"closed", b"seals", b"tx", b"xnone"],
+     [b"3", b"g", b"t", b"one", b"0-0", b"seal"]),
+    (scripts.FINISH_SOURCE, [b"fence", b"closed", b"sessions", b"seals", b"mirrored", b"xone"],
+     [b"3", b"one", b"done/1"]),
     (budgets._CHARGE.source, [b"used", b"bucket"], [b"60", b"100", b"1000", b"id1"]),
     (budgets._CHARGE.source, [b"used", b"bucket"], [b"60", b"100", b"1000", b"id2"]),
     (budgets._CHARGE.source, [b"used", b"bucket"], [b"60", b"100", b"1000", b"id1"]),

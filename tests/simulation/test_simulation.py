@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 from simulated.draw import draw
 from simulated.life import Result
 from simulated.plan import Fault, Kind

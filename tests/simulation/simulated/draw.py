@@ -8,8 +8,7 @@ between, and what lies is one node, while the other one is there.
 import random
 from dataclasses import dataclass
 
-from simulated.plan import Fault, Kind
-from simulated.system import BLOCK_SECONDS, NODES
+from simulated.plan import BLOCK_SECONDS, NODES, Fault, Kind
 
 _LAST_SECONDS = 108.0
 _APART_SECONDS = 3.5 * BLOCK_SECONDS

@@ -75,8 +75,10 @@ class Judges:
         return found
 
     def missing(self, *, without: Program | None = None, redis: Data | None = None) -> int:
-        """Acknowledged relays of open sessions that nobody holds; or would hold without a program's volume, or with
-        these data in Redis."""
+        """How many acknowledged relays of open sessions nobody holds.
+
+        `without` a program's volume, or with other data in `redis`, is what would be.
+        """
         system, pairs = self.system, self._open()
         held: dict[Pair, set[bytes]] = defaultdict(set)
         for pair, relay in in_redis(redis or system.redis.primary.model.data, pairs):
@@ -168,4 +170,5 @@ def name_of(supplier: str) -> str:
 
 
 def _shown(rows: list[dict]) -> str:
-    return "; ".join(f"{r['outcome']} ({r['reason']}, {r['details'].get('settled_upokt')} upokt)" for r in rows) or "none"
+    told = (f"{r['outcome']} ({r['reason']}, {r['details'].get('settled_upokt')} upokt)" for r in rows)
+    return "; ".join(told) or "none"

@@ -17,7 +17,17 @@ from simulated.judges import Judges
 from simulated.loop import Loop, Stuck
 from simulated.plan import Fault, Kind
 from simulated.system import (
-    BLOCK_SECONDS, NODES, RELAYS, SERVICES, SESSION_BLOCKS, SETTLED, STARTS, SUPPLIERS, Program, System, world,
+    BLOCK_SECONDS,
+    NODES,
+    RELAYS,
+    SERVICES,
+    SESSION_BLOCKS,
+    SETTLED,
+    STARTS,
+    SUPPLIERS,
+    Program,
+    System,
+    world,
 )  # fmt: skip
 
 VOLUMES = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
@@ -44,10 +54,10 @@ class Result:
 
 
 class Life:
-    """`faults`: instead of those that the seed draws."""
+    """`faults`: instead of those that the seed draws. `hasty`: it ends with the first thing that is wrong."""
 
-    def __init__(self, seed: int, faults: Sequence[Fault] | None = None) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, faults: Sequence[Fault] | None = None, *, hasty: bool = False) -> None:
+        self.seed, self._hasty = seed, hasty
         self.loop = Loop(seed)
         folder = Path(tempfile.mkdtemp(prefix="life-", dir=VOLUMES))
         self.system = System(seed, self.loop, folder, kubernetes=bool(seed % 3))
@@ -105,6 +115,8 @@ class Life:
             await asyncio.sleep(BLOCK_SECONDS * self._pace)
             system.step()
             self.judges.at_block()
+            if self._hasty and self.judges.problems:
+                return
             if system.chain.height >= SETTLED + 2 and not self.judges.unsettled():
                 return
             if system.chain.height >= SETTLED + _AFTER_BLOCKS:
@@ -126,7 +138,7 @@ class Life:
     async def _gateways(self) -> None:
         chance, system, number = self.loop.chance, self.system, 0
         for start in STARTS:
-            while system.chain.height < start:
+            while system.chain.height < start:  # noqa: ASYNC110 - virtual time
                 await asyncio.sleep(0.3)
             rows = []
             for service in SERVICES:
@@ -262,13 +274,14 @@ class Life:
 
     def _mempool_loss(self, fault: Fault, _: Program | None) -> None:
         self.system.tell(f"{fault}")
-        self.system.chain.faults.evict = int(fault.share)
+        self.system.losing = int(fault.share)
 
     def _mempool_refuses(self, fault: Fault, _: Program | None) -> None:
         self.system.tell(f"{fault}")
         rows = [(20, "sdk", "mempool is full"), (18, "sdk", "failed to add unordered nonce: x"),
                 (13, "sdk", "insufficient fees; got: 0upokt required: 1upokt")]  # fmt: skip
-        self.system.chain.faults.refuse += [rows[fault.seed % len(rows)]] * int(fault.share)
+        # By every node.
+        self.system.chain.faults.refuse += [rows[fault.seed % len(rows)]] * int(fault.share) * len(NODES)
 
     def _no_transactions(self, fault: Fault, _: Program | None) -> None:
         self.system.tell(f"{fault}")
@@ -321,10 +334,10 @@ _ACTS = {
 }  # fmt: skip
 
 
-def live(seed: int, faults: Sequence[Fault] | None = None) -> Result:
+def live(seed: int, faults: Sequence[Fault] | None = None, *, hasty: bool = False) -> Result:
     """Lives one life in a fresh world, quietly."""
     world()
-    made = Life(seed, faults)
+    made = Life(seed, faults, hasty=hasty)
     try:
         return made.run()
     finally:
@@ -335,5 +348,3 @@ def quiet() -> None:
     """Nobody reads what hundreds of processes log."""
     logging.disable(logging.CRITICAL)
 
-
-__all__ = ["NODES", "Life", "Result", "live", "quiet"]

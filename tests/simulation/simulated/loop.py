@@ -24,7 +24,7 @@ class Stuck(Exception):
 
 @dataclass(eq=False)
 class Process:
-    """What is killed and stopped together: it has tasks, a wall clock, handlers of signals and seconds per disk call."""
+    """What is killed and stopped together: tasks, a wall clock, handlers of signals, seconds per disk call."""
 
     name: str
     wall_offset_seconds: float = 0.0
@@ -237,7 +237,7 @@ class Loop(asyncio.AbstractEventLoop):
     def run_until_complete(self, future: Any) -> Any:
         task = future if isinstance(future, asyncio.Future) else self.create_task(future)
         before = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(finalizer=lambda made: self._close_generator(made))
+        sys.set_asyncgen_hooks(finalizer=self._close_generator)
         asyncio._set_running_loop(self)
         try:
             while not task.done():

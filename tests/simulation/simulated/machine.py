@@ -14,7 +14,7 @@ from typing import Any
 from ledger import local_log
 from simulated.loop import PROCESS, Process
 
-Usage = namedtuple("Usage", "total used free")  # noqa: PYI024 - as shutil's
+Usage = namedtuple("Usage", "total used free")
 _GIB = 1 << 30
 _WRITES = ("INSERT", "UPDATE", "DELETE", "BEGIN", "CREATE", "REPLACE")
 

@@ -12,7 +12,7 @@ import grpc.aio
 from localnet.ante import decode
 from localnet.chain import Chain
 from localnet.comet_service import CometService
-from localnet.grpc_service import Abort, answer, _is_about_the_state
+from localnet.grpc_service import Abort, _is_about_the_state, answer
 from localnet.refusal import Refused
 from shannon.chain.client import HEIGHT_HEADER
 from shannon.pb import cosmos_tx_v1beta1_pb2 as tx_pb
@@ -38,7 +38,9 @@ class Down(Exception):
 class Node:
     """One node: `name` is host:port of its gRPC interface, rpc of its HTTP interface is `http://NAME-rpc`."""
 
-    def __init__(self, name: str, chain: Chain, loop: Loop, network: Network, sent: Callable[[str, bytes], None]) -> None:
+    def __init__(
+        self, name: str, chain: Chain, loop: Loop, network: Network, sent: Callable[[str, bytes], None]
+    ) -> None:
         self.name = name
         self._chain, self._loop, self._network, self._sent = chain, loop, network, sent
         self._comet = CometService(chain)
@@ -248,5 +250,3 @@ def messages_of(request: bytes) -> tuple[Any, ...]:
         return decode(tx_pb.BroadcastTxRequest.FromString(request).tx_bytes).messages
     except Refused:
         return ()
-
-

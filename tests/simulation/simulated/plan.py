@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+BLOCK_SECONDS = 3.0
+NODES = ("node0", "node1")
+
 
 class Kind(StrEnum):
     """What can go wrong. In brackets: what `share` means; a probability for each call where nothing is said."""

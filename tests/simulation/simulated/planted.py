@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from simulated.draw import draw
 from simulated.plants import PLANTS, Plant
 
 ROOT = Path(__file__).parents[3]
@@ -22,8 +23,10 @@ _NOTHING = 0
 
 
 def plant(fault: Plant) -> None:
-    """Has the module of a fault compiled with its text replaced; raises ValueError where the text is not there once."""
+    """Has the module of a fault compiled with its text replaced; raises ValueError where the text is not there."""
     place = ROOT / fault.file
+    if any(getattr(module, "__file__", None) == str(place) for module in list(sys.modules.values())):
+        raise RuntimeError(f"{fault.file} is imported already: the fault would not be in it")
     source = place.read_text(encoding="utf-8")
     if source.count(fault.old) < 1:
         raise ValueError(f"{fault.name}: {fault.file} does not hold {fault.old!r}")
@@ -46,16 +49,20 @@ def search(name: str, seeds: list[int]) -> None:
 
     quiet()
     for number, seed in enumerate(seeds, 1):
-        found = live(seed)
+        found = live(seed, hasty=True)
         if found.problems or found.errors:
             print(json.dumps({"lives": number, "seed": seed, "problem": (found.problems or found.errors)[0]}))
             return
     print(json.dumps({"lives": _NOTHING, "seed": 0, "problem": ""}))
 
 
-def _searched(fault: Plant, seeds: int) -> dict[str, object]:
-    order = [*fault.first, *(seed for seed in range(1, seeds + 1) if seed not in fault.first)]
-    command = [sys.executable, "-m", "simulated.planted", "--search", fault.name, "--order", json.dumps(order[:seeds])]
+def _meets(fault: Plant, seed: int) -> bool:
+    return any(drawn.kind in fault.kinds for drawn in draw(seed))
+
+
+def _searched(fault: Plant, seeds: int, lives: int) -> dict[str, object]:
+    order = sorted(range(1, seeds + 1), key=lambda seed: (not _meets(fault, seed), seed))
+    command = [sys.executable, "-m", "simulated.planted", "--search", fault.name, "--order", json.dumps(order[:lives])]
     paths = os.pathsep.join(str(p) for p in (HERE, ROOT / "tests/support", ROOT / "tests/vectors"))
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": paths}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -67,12 +74,12 @@ def _searched(fault: Plant, seeds: int) -> dict[str, object]:
 
 
 def table(rows: list[tuple[Plant, dict[str, object]]]) -> str:
-    """Markdown: how many lives each took."""
-    lines = ["| planted fault | lives until it was found | what was seen |", "|--|--|--|"]
+    """Markdown: how many lives each took, and which was the one."""
+    lines = ["| planted fault | lives until it was found | seed | what was seen |", "|--|--|--|--|"]
     for fault, found in rows:
         lives = found["lives"] if int(str(found["lives"])) > 0 else "**not found**"
         problem = str(found["problem"]).replace("|", "/").replace("\n", " ")[:90]
-        lines.append(f"| {fault.name} | {lives} | {problem} |")
+        lines.append(f"| {fault.name} | {lives} | {found['seed']} | {problem} |")
     return "\n".join(lines) + "\n"
 
 
@@ -80,6 +87,7 @@ def main() -> int:
     """Exit code 1 where a planted fault was not found."""
     parser = argparse.ArgumentParser(prog="simulated.planted", description=__doc__)
     parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--lives", type=int, default=0, help="most lives for each fault, the likeliest first")
     parser.add_argument("--only", default="")
     parser.add_argument("--table", type=Path)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -93,14 +101,15 @@ def main() -> int:
     begun = time.monotonic()
 
     def one(fault: Plant) -> tuple[Plant, dict[str, object]]:
-        found = _searched(fault, options.seeds)
+        found = _searched(fault, options.seeds, options.lives or options.seeds)
         print(f"{time.monotonic() - begun:6.0f} s  {fault.name}: {found}", flush=True)
         return fault, found
 
     with ThreadPoolExecutor(options.jobs) as pool:
         rows = list(pool.map(one, chosen))
     missed = [fault.name for fault, found in rows if int(str(found["lives"])) <= 0]
-    print(f"{len(rows) - len(missed)} of {len(rows)} planted faults were found" + "".join(f"\n  not: {m}" for m in missed))
+    print(f"{len(rows) - len(missed)} of {len(rows)} planted faults were found")
+    print("\n".join(f"not found: {name}" for name in missed))
     if options.table:
         options.table.write_text(table(rows), encoding="utf-8")
     return 1 if missed else 0

@@ -235,7 +235,12 @@ class SimulatedConnection(Connection):
             self.instance = None
             self._incoming.put_nowait(RedisDown("Connection closed by server."))
 
-    async def read_response(self, disable_decoding: bool = False, timeout: float | None = None, **_: Any) -> Any:
+    async def read_response(  # redis-py's interface
+        self,
+        disable_decoding: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109 - redis-py's interface
+        **_: Any,
+    ) -> Any:
         service = self.redis_service
         seconds = timeout if timeout is not None else self.socket_timeout
         if self.instance is None and self._incoming.empty():
@@ -245,7 +250,7 @@ class SimulatedConnection(Connection):
                 reply = await self._incoming.get()
                 if isinstance(reply, tuple) and reply and reply[0] == "block":
                     reply = await self._blocked(reply[1], reply[2])
-                if not isinstance(reply, list) or not reply or reply[0] not in (b"message",):
+                if not isinstance(reply, list) or not reply or reply[0] != b"message":
                     await service.link("reply", "")
         except TimeoutError:
             if timeout is not None:
@@ -290,4 +295,3 @@ class SimulatedConnection(Connection):
 
     def __del__(self, *_: Any) -> None:
         return
-

@@ -15,13 +15,13 @@ from typing import Any
 
 from localnet.chain import Chain, CommittedBlock
 from localnet.hydration import hydrate
-from miner.process import Miner
 from miner.platform import MinerPlatform
+from miner.process import Miner
 from miner.trie_pool import SealedSet, compute_proof, compute_root
 from pocket_api.workload import MinerConfig, RelayerConfig
-from relayer.platform import RelayerPlatform
 from relayer.backends.http import Clients
 from relayer.pipeline import Answer
+from relayer.platform import RelayerPlatform
 from relayer.rejection import Rejected
 from relayer.relay import Caller, Transport
 from relayer.reports import WorkerReport
@@ -34,11 +34,10 @@ from simulated.loop import Loop, Process
 from simulated.machine import Machine
 from simulated.network import Network
 from simulated.nodes import Channel, Node, messages_of, tx_hash_of
-from simulated.plan import Kind
+from simulated.plan import BLOCK_SECONDS, NODES, Kind
 from simulated.redis_servers import RedisService
 from world import World, address, key
 
-BLOCK_SECONDS = 3.0
 GENESIS_SECONDS = 1_767_225_600
 SUPPLIERS = ("alice", "bob", "carol")
 SERVICES = ("eth", "base")
@@ -51,7 +50,6 @@ STAKE = 10**9
 RELAYS = 5
 REDIS_URL = "redis://simulated:6379/0"
 PREFIX = "sim"
-NODES = ("node0", "node1")
 
 
 def block_hash(seed: int, height: int, _: bytes = b"") -> bytes:
@@ -146,6 +144,7 @@ class System:
     senders: dict[str, str] = field(default_factory=dict)
     refused: int = 0
     lost_volumes: int = 0
+    losing: int = 0
     crashes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -160,9 +159,7 @@ class System:
             },
         )  # fmt: skip
         self.chain = Chain(self.genesis, functools.partial(block_hash, self.seed))
-        self.nodes = {
-            name: Node(name, self.chain, self.loop, self.network, self._broadcast) for name in NODES
-        }
+        self.nodes = {name: Node(name, self.chain, self.loop, self.network, self._broadcast) for name in NODES}
         self.redis = RedisService(self.loop, self.wall, self.network.redis)
         self.leases = LeaseServer(self.network)
         self.ports = Ports()
@@ -195,10 +192,20 @@ class System:
                 self.roots.setdefault(pair, {}).setdefault(bytes(message.root_hash), sender)
 
     def step(self) -> CommittedBlock:
+        self._lose_transactions()
         block = self.chain.step(int(self.wall() * 1e9))
         for node in self.nodes.values():
             node.announce(block.height)
         return block
+
+    def _lose_transactions(self) -> None:
+        """What is to be lost vanishes from every mempool; half of the time nodes go on saying that they have it."""
+        pending = self.chain._mempool
+        while self.losing and pending:
+            lost = pending.pop(0)
+            self.losing -= 1
+            if self.losing % 2:
+                self.chain._known.discard(lost.tx_hash)
 
     # Processes.
 
@@ -211,7 +218,8 @@ class System:
             "chain": {
                 "id": "pocket", "nodes": nodes, "blockSeconds": BLOCK_SECONDS, "queryTimeoutSeconds": 2.0,
             },
-            "adminHost": "0.0.0.0" if self.kubernetes else program.name, "adminPort": 9090 if self.kubernetes else 9100 + number,
+            "adminHost": "0.0.0.0" if self.kubernetes else program.name,
+            "adminPort": 9090 if self.kubernetes else 9100 + number,
         }  # fmt: skip
 
     def _common(self, process: Process) -> dict[str, Any]:

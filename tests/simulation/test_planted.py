@@ -1,0 +1,41 @@
+"""The planted faults themselves: `make simulate-faults` shows that lives find them."""
+
+from pathlib import Path
+
+import pytest
+
+import miner.stages  # noqa: F401 - so that it is imported
+from simulated.planted import plant, table
+from simulated.plants import PLANTS, Plant
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("fault", PLANTS, ids=lambda fault: fault.name)
+def test_a_planted_fault_is_a_change_of_one_place_that_can_be_compiled(fault):
+    source = (ROOT / fault.file).read_text(encoding="utf-8")
+    assert source.count(fault.old) == 1
+    broken = source.replace(fault.old, fault.new)
+    assert broken != source
+    compile(broken, fault.file, "exec")
+
+
+def test_at_least_sixty_faults_are_planted_each_under_a_name_of_its_own():
+    assert len({fault.name for fault in PLANTS}) == len(PLANTS) >= 60
+
+
+def test_a_fault_whose_line_is_gone_is_told():
+    with pytest.raises(ValueError, match="does not hold"):
+        plant(Plant("gone", "workloads/miner/src/miner/console/__main__.py", "no such line", ""))
+
+
+def test_a_fault_is_not_planted_into_a_module_that_is_imported_already():
+    with pytest.raises(RuntimeError, match="imported already"):
+        plant(Plant("late", "workloads/miner/src/miner/stages.py", "decide", ""))
+
+
+def test_the_table_says_how_many_lives_each_took_and_what_was_not_found():
+    seen, unseen = {"lives": 3, "seed": 8, "problem": "a|b"}, {"lives": 0, "seed": 0, "problem": ""}
+    found = table([(PLANTS[0], seen), (PLANTS[1], unseen)])
+    assert f"| {PLANTS[0].name} | 3 | 8 | a/b |" in found
+    assert f"| {PLANTS[1].name} | **not found** | 0 |  |" in found
