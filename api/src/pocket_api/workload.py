@@ -1,5 +1,11 @@
-"""Configuration of the workloads, rendered from the resources; the same in a cluster and embedded."""
+"""Configuration of the workloads, rendered from the resources; the same in a cluster and embedded.
 
+An operator of another version may have written it: fields that are not known are left out with a warning, and what has
+its default value is not written at all, so that an operator with more fields writes the same text.
+"""
+
+import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,9 +14,12 @@ from typing import Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from pocket_api.base import ManifestError, Model, problem_of
+from pocket_api.lenient import read_leniently
 from pocket_api.relayminer import Chain, Metering, Recording, ResponseCompression
 from pocket_api.services import Service
 from pocket_api.simulation import Simulation
+
+_LOG = logging.getLogger("config")
 
 
 class SupplierEntry(Model):
@@ -90,16 +99,20 @@ class MinerConfig(WorkloadConfig):
 
 
 C = TypeVar("C", bound=WorkloadConfig)
+M = TypeVar("M", bound=Model)
+
+
+def config_text(config: Model) -> str:
+    """Return the text that a workload reads: what differs from the defaults, and nothing else."""
+    return config.model_dump_json(by_alias=True, exclude_defaults=True, indent=2) + "\n"
 
 
 def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.environ) -> C:
     """A workload's configuration from its JSON file, with the Redis URL filled in; raises ManifestError."""
     try:
-        config = model.model_validate_json(path.read_text(encoding="utf-8"))
+        config = _parsed(model, path.read_bytes(), path)
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}") from error
-    except ValidationError as error:
-        raise ManifestError(f"{path}: {problem_of(error)}") from error
     if not config.redis_url.startswith("env:"):
         return config
     variable = config.redis_url.removeprefix("env:")
@@ -110,7 +123,21 @@ def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.
 
 def parse_hot_config(content: bytes, path: Path) -> HotConfig:
     """The hot part as it stands in a file; raises ManifestError."""
+    return _parsed(HotConfig, content, path)
+
+
+def _parsed(model: type[M], content: bytes, path: Path) -> M:
     try:
-        return HotConfig.model_validate_json(content)
+        document = json.loads(content)
+    except ValueError as error:
+        raise ManifestError(f"{path}: Invalid JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ManifestError(f"{path}: not a JSON object")
+    try:
+        config, unknown = read_leniently(model, document)
     except ValidationError as error:
         raise ManifestError(f"{path}: {problem_of(error)}") from error
+    if unknown:
+        fields = {"file": str(path), "unknown": list(unknown)}
+        _LOG.warning("fields of another version are left out: %s", ", ".join(unknown), extra={"fields": fields})
+    return config

@@ -27,6 +27,8 @@ from pocket_operator.plan import is_paused
 from pocket_operator.queue import WorkQueue
 from pocket_operator.reconciler import Reconciler
 from pocket_operator.reports import Poller, ReportBook
+from pocket_operator.schemas import PATH as SCHEMAS_PATH
+from pocket_operator.schemas import Schemas
 from pocket_operator.secrets import SealingKeys, SecretReader
 from pocket_operator.snapshot import Settings
 from pocket_operator.store import Key, Store
@@ -69,6 +71,7 @@ class Operator:
         self._stop = asyncio.Event()
         self._synced = False
         self._capabilities: frozenset[str] = frozenset()
+        self._schemas = Schemas()
         self._store = Store()
         self._queue: WorkQueue[Key] = WorkQueue(time.monotonic)
         self._canary: Canary | None = None
@@ -115,6 +118,7 @@ class Operator:
             reports=book,
             events=EventWriter(api, clock, _now, self._options.identity),
             capabilities=lambda: self._capabilities,
+            schemas=lambda: self._schemas,
             clock=clock,
             now=_now,
         )
@@ -204,11 +208,28 @@ class Operator:
             except Missing:
                 continue
             found |= {kind.name for kind in OPTIONAL_CHILDREN if kind.api_version == version and kind.name in known}
+        await self._compare_schemas(api)
         if frozenset(found) != self._capabilities:
             self._capabilities = frozenset(found)
             _LOG.info("optional kinds: %s", ", ".join(sorted(found)) or "none")
             for key in self._store.everything():
                 self._queue.add(key)
+
+    async def _compare_schemas(self, api: KubeApi) -> None:
+        """How the installed definitions of our kinds differ from those of this release."""
+        try:
+            self._schemas = Schemas.of(await api.call("GET", SCHEMAS_PATH))
+        except KubeError as error:
+            if error.status == 0:
+                raise
+            _LOG.warning("the API server does not tell the schemas of our kinds: %s", error)
+            self._schemas = Schemas()
+        for kind in (RELAY_MINERS.name, SUPPLIERS.name):
+            found = self._schemas.difference(kind)
+            for what, paths in (("missing", found.missing), ("unknown", found.unknown)):
+                metrics.SCHEMA.labels(kind, what).set(len(paths))
+                if paths:
+                    _LOG.warning("the installed definition of %s: %s fields: %s", kind, what, ", ".join(paths[:10]))
 
     async def _relist(self, api: KubeApi) -> None:
         """Everything, afresh: heals whatever a watch may have missed."""
