@@ -11,6 +11,7 @@ import pytest
 from coordination.elector import place, seat, timing_for_blocks
 from coordination.sharding import LeaseNames, ShardKeeper
 from ledger.keys import Keys
+from ledger.platform import Platform
 from miner.ownership import identity_of, peer_urls
 from miner.redis_leases import RedisLeaseStore
 from miner.volume import locked, member_name
@@ -53,7 +54,8 @@ class Process:
         self.config = config
         store = RedisLeaseStore(redis, Keys("names").leases, call_seconds=5)
         self.keeper = ShardKeeper(
-            store, LeaseNames("miners", SHARDS), identity_of(config, member_name(folder)), self.owner, TIMING,
+            store, LeaseNames("miners", SHARDS), identity_of(config, member_name(folder), Platform()), self.owner,
+            TIMING,
             clock=lambda: now[0], wall=lambda: datetime(2026, 1, 1, tzinfo=UTC),
         )  # fmt: skip
 
@@ -171,9 +173,10 @@ def test_in_kubernetes_the_name_is_the_pods_and_a_new_pod_of_the_name_has_anothe
     seen = set()
     for uid in ("uid-1", "uid-2"):
         monkeypatch.setenv("POD_UID", uid)
-        identity = identity_of(config, "volume")
+        identity = identity_of(config, "volume", Platform())
         assert (seat(identity), place(identity)) == ("main-miner-0", uid)
         seen.add(identity)
     assert len(seen) == 2
     outside = MinerConfig.model_construct(lease=None, admin_host="my_host", admin_port=9090)
-    assert (seat(identity_of(outside, "volume")), place(identity_of(outside, "volume"))) == ("volume", "my_host:9090")
+    identity = identity_of(outside, "volume", Platform())
+    assert (seat(identity), place(identity)) == ("volume", "my_host:9090")

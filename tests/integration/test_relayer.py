@@ -20,6 +20,7 @@ from shannon.crypto.ecdsa import signature_holds
 from shannon.crypto.ring import sign_ring
 from shannon.relays.envelope import HttpRequest, decode_http_response
 from shannon.relays.messages import RelayRequest, decode_mined_relay, decode_relay_response
+from transports import consumed
 from world import address, key
 
 pytestmark = pytest.mark.redis
@@ -203,16 +204,23 @@ async def test_a_first_relay_of_a_session_before_the_horizon_is_not_acknowledged
     assert await relayer.leaves() == []
 
 
-async def test_a_client_that_leaves_does_not_disturb_the_relayer(relayer):
+async def test_a_client_that_leaves_costs_no_relay(relayer):
+    """What the backend answered is recorded and charged once, and the next client is served."""
     relayer.backend.gate = asyncio.Event()
     task = asyncio.create_task(relayer.send(relayer.request()))
     await relayer.backend.asked.wait()
     task.cancel()
-    relayer.backend.gate.set()
-    with contextlib.suppress(asyncio.CancelledError):
+    with pytest.raises(asyncio.CancelledError):
         await task
+    relayer.backend.gate.set()
+    assert (await relayer.send(relayer.request(body=b"2")))[0] == 200
+    async with asyncio.timeout(10):
+        while relayer.pipeline.in_flight.suppliers:
+            await asyncio.sleep(0.01)
     await relayer.publisher.drain()
-    assert len(await relayer.leaves()) <= 1
+    await relayer.budgets.drain()
+    assert len(await relayer.leaves()) == 2
+    assert await consumed(relayer) == 200
 
 
 async def test_a_slow_backend_is_cut_at_its_timeout(redis, tmp_path):
@@ -294,10 +302,17 @@ async def test_answers_that_are_too_large_fail_cleanly(relayer):
 async def test_the_chain_being_away_refuses_new_sessions_but_not_known_ones(redis, tmp_path):
     async with relaying(redis, tmp_path) as relayer:
         assert (await relayer.send(relayer.request()))[0] == 200
-        counters = relayer.publisher.counters
-        assert counters.appended == 1
-        relayer.chain.faults.lag_blocks = 0
-        assert (await relayer.send(relayer.request(body=b"2")))[0] == 200
+        while relayer.chain.height < 11:
+            relayer.chain.step()
+        relayer.height[0] = 11
+        await relayer.nodes.aclose()
+        known = relayer.header(height=10)
+        assert (await relayer.send(relayer.request(header=known, body=b"2")))[0] == 200
+        status, headers, body = await relayer.send(relayer.request(body=b"3"))
+        assert (status, b"no chain node can answer" in body) == (503, True)
+        assert int(headers["Retry-After"]) >= 1
+        assert len(await relayer.leaves(known)) == 2
+        assert await relayer.leaves() == []
 
 
 async def test_fast_recording_counts_exactly_what_was_recorded_and_what_was_not(tmp_path):

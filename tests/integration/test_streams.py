@@ -42,17 +42,37 @@ async def test_a_stream_comes_in_signed_pieces_as_it_is_made_and_is_one_relay(re
             assert await consumed(relayer) == 100
 
 
-async def test_a_slow_stream_is_flushed_in_time_though_its_next_line_does_not_come(redis, tmp_path):
-    gate = asyncio.Event()
-    stream = Stream([b"data: 1\n", b"data: 2\n", b"data: 3\n"], gate)
-    async with listening(stream.handle) as url:
-        service = {"backends": {"jsonRpc": {"urls": [url], "timeoutSeconds": 10}}}
+async def test_a_slow_stream_is_passed_on_while_its_next_line_does_not_come(redis, tmp_path):
+    """A line is sent on after a tenth of a second, once another one follows: long before there are a hundred."""
+    lines, sent = asyncio.Queue(), []
+
+    async def slow(request):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        while (line := await lines.get()) is not None:
+            await response.write(line)
+        return response
+
+    def write_one():
+        sent.append(b"data: %d\n" % len(sent))
+        lines.put_nowait(sent[-1])
+
+    async with listening(slow) as url:
+        service = {"backends": {"jsonRpc": {"urls": [url], "timeoutSeconds": 30}}}
         async with relaying(redis, tmp_path, service=service) as relayer:
+            write_one()
             async with relayer.http.post(relayer.url, data=relayer.request().encode()) as answer:
-                assert answer.status == 200
+                first = asyncio.ensure_future(answer.content.readuntil(b"||POKT_STREAM||"))
+                while not first.done() and len(sent) < 30:
+                    write_one()
+                    await asyncio.wait({first}, timeout=0.3)
+                assert first.done(), f"nothing was passed on of {len(sent)} lines"
                 assert await relayer.leaves() == [], "mined only when it is whole"
-                gate.set()
-                await answer.read()
+                lines.put_nowait(None)
+                rest = (await answer.read()).split(b"||POKT_STREAM||")
+            assert rest.pop() == b""
+            pieces = [decode_relay_response(part) for part in (first.result().removesuffix(b"||POKT_STREAM||"), *rest)]
+            assert b"".join(decode_http_response(piece.payload).body for piece in pieces) == b"".join(sent)
             assert len(await relayer.leaves()) == 1
 
 

@@ -100,6 +100,8 @@ class Relaying:
     simulation: list
     cache: CachedChain
     pipeline: RelayPipeline
+    nodes: contextlib.AsyncExitStack
+    """Closed, it takes the chain's node away."""
 
     def header(self, service="eth", height=0):
         return hydrate(self.chain.state, self.chain.block_hash, self.world.application(service), service, height).header
@@ -132,7 +134,8 @@ async def relaying(
     world, backend = World(), Backend()
     chain = Chain(world.genesis(**genesis))
     async with contextlib.AsyncExitStack() as stack:
-        localnet = await stack.enter_async_context(serve(chain))
+        nodes = await stack.enter_async_context(contextlib.AsyncExitStack())
+        localnet = await nodes.enter_async_context(serve(chain))
         backend.url = await stack.enter_async_context(listening(backend.handle))
         fields = {"id": "eth", "maxBodyBytes": 100_000}
         fields["backends"] = {
@@ -212,6 +215,7 @@ async def relaying(
                 simulation,
                 client,
                 pipeline,
+                nodes,
             )
         finally:
             for task in tasks:

@@ -200,7 +200,9 @@ FAILED = TransactionResult("T", 11, "sdk", "out of gas")
     (TAKEN, 15, 0, None, Resend.NEW_BYTES),
     (TAKEN, 14, 0, FAILED, Resend.NEW_BYTES),
     (TAKEN, 14, 101, None, Resend.NEW_BYTES),
-    (replace(TAKEN, known_before=True), 14, 0, None, Resend.NEW_BYTES),
+    (replace(TAKEN, known_at=14), 14, 0, None, Resend.SAME_BYTES),
+    (replace(TAKEN, known_at=13), 14, 0, None, Resend.NEW_BYTES),
+    (replace(TAKEN, known_at=15), 15, 0, None, Resend.SAME_BYTES),
 ])  # fmt: skip
 def test_what_no_block_took_is_sent_again_and_new_bytes_only_where_the_old_ones_cannot_be_it(
     last, height, now, result, step
@@ -210,7 +212,9 @@ def test_what_no_block_took_is_sent_again_and_new_bytes_only_where_the_old_ones_
 
 def test_bytes_that_nodes_had_before_age_from_their_first_handing_over():
     assert TAKEN.handed_over(14, known_before=True).height == 13
-    assert TAKEN.handed_over(14, known_before=False).height == 14
+    known = TAKEN.handed_over(14, known_before=True).handed_over(15, known_before=True)
+    assert (known.height, known.known_at) == (13, 14)
+    assert known.handed_over(16, known_before=False) == replace(TAKEN, height=16)
 
 
 def test_more_gas_follows_what_ran_out_of_it_and_a_message_is_alone_once_it_may_be_to_blame():

@@ -63,3 +63,29 @@ def test_every_mutant_still_finds_its_line_and_its_test():
         assert (ROOT / mutant.file).read_text().count(mutant.old) >= 1, mutant.old
         path, _, name = mutant.test.partition("::")
         assert f"def {name}(" in (ROOT / path).read_text(), mutant.test
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("subject", "accepted"),
+    [
+        ("fix(miner): send a lost claim again", True),
+        ("feat(api)!: rename a field", True),
+        ("Fix the miner", False),
+        ("fix: Send a lost claim again", False),
+        ("fix: " + "x" * 68, False),
+    ],
+)
+def test_commit_subjects_are_conventional_commits(tmp_path, subject, accepted):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "--initial-branch=main")
+    git("commit", "--allow-empty", "-m", "anything")
+    git("commit", "--allow-empty", "-m", subject)
+    run = subprocess.run(
+        [ROOT / "scripts/check_commits", "HEAD~1..HEAD"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == (0 if accepted else 1)
+    assert (subject in run.stderr) is not accepted

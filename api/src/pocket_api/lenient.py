@@ -1,40 +1,50 @@
-"""Reading what another version wrote: fields that this one does not know are left out, and named."""
+"""Reading what another version wrote: fields that this version does not know are named and left out."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 M = TypeVar("M", bound=BaseModel)
-_UNKNOWN = "extra_forbidden"
-_ROUNDS = 16
-"""What a validation names at once: a field below one that was wrong may show up in the next one only."""
+_UNKNOWN_FIELD = "extra_forbidden"
 
 
-def read_leniently(model: type[M], document: Mapping[str, Any]) -> tuple[M, tuple[str, ...]]:
-    """Return the model without the fields that it does not know, and their paths, sorted.
+def read_known(model: type[M], value: Any) -> tuple[M, tuple[str, ...]]:
+    """Validate `value` without the fields that the model does not know; raises ValidationError for anything else.
 
-    Everything else is held to the model as ever; raises pydantic's ValidationError.
+    Returns the model and the paths of what was left out, such as `spec.relayer.shiny`.
     """
-    known: Any = document
-    unknown: set[str] = set()
-    for _ in range(_ROUNDS):
+    known, left_out = copy.deepcopy(value), set[str]()
+    while True:
         try:
-            return model.model_validate(known), tuple(sorted(unknown))
+            return model.model_validate(known), tuple(sorted(left_out))
         except ValidationError as error:
-            extra = [row["loc"] for row in error.errors() if row["type"] == _UNKNOWN]
-            if not extra:
+            unknown = [row["loc"] for row in error.errors() if row["type"] == _UNKNOWN_FIELD]
+            removed = {path for location in unknown if (path := _take_out(known, location))}
+            if not removed:
                 raise
-            if known is document:
-                known = copy.deepcopy(dict(document))
-            for place in extra:
-                _remove(known, place)
-                unknown.add(".".join(str(part) for part in place))
-    return model.model_validate(known), tuple(sorted(unknown))
+            left_out |= removed
 
 
-def _remove(document: Any, place: tuple[int | str, ...]) -> None:
-    for part in place[:-1]:
-        document = document[part]
-    document.pop(place[-1], None)
+def _take_out(value: Any, location: Iterable[int | str]) -> str:
+    """Remove the field at a location of pydantic's; returns its path, empty where it is not there.
+
+    A location also names the alternatives of unions, which are no fields: they are passed over.
+    """
+    place, path = value, list[str]()
+    *parents, last = location
+    for part in parents:
+        if _holds(place, part):
+            place = place[part]
+            path.append(str(part))
+    if not isinstance(place, dict) or last not in place:
+        return ""
+    del place[last]
+    return ".".join((*path, str(last)))
+
+
+def _holds(place: Any, part: int | str) -> bool:
+    if isinstance(place, dict):
+        return part in place
+    return isinstance(place, list) and isinstance(part, int) and part < len(place)

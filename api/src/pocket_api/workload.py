@@ -1,7 +1,6 @@
 """Configuration of the workloads, rendered from the resources; the same in a cluster and embedded.
 
-An operator of another version may have written it: fields that are not known are left out with a warning, and what has
-its default value is not written at all, so that an operator with more fields writes the same text.
+What has its default value is not written, so that an operator with more fields writes the same text.
 """
 
 import json
@@ -9,17 +8,15 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from pocket_api.base import ManifestError, Model, problem_of
-from pocket_api.lenient import read_leniently
+from pocket_api.lenient import read_known
 from pocket_api.relayminer import Chain, Metering, Recording, ResponseCompression
 from pocket_api.services import Service
 from pocket_api.simulation import Simulation
-
-_LOG = logging.getLogger("config")
 
 
 class SupplierEntry(Model):
@@ -100,6 +97,7 @@ class MinerConfig(WorkloadConfig):
 
 C = TypeVar("C", bound=WorkloadConfig)
 M = TypeVar("M", bound=Model)
+_LOG = logging.getLogger("configuration")
 
 
 def config_text(config: Model) -> str:
@@ -108,9 +106,12 @@ def config_text(config: Model) -> str:
 
 
 def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.environ) -> C:
-    """A workload's configuration from its JSON file, with the Redis URL filled in; raises ManifestError."""
+    """Read a workload's configuration from its JSON file and fill in the Redis URL; raises ManifestError.
+
+    Fields that this version does not know come from a newer operator: they are warned about and ignored.
+    """
     try:
-        config = _parsed(model, path.read_bytes(), path)
+        config = _parse(model, path.read_bytes(), path)
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}") from error
     if not config.redis_url.startswith("env:"):
@@ -122,22 +123,22 @@ def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.
 
 
 def parse_hot_config(content: bytes, path: Path) -> HotConfig:
-    """The hot part as it stands in a file; raises ManifestError."""
-    return _parsed(HotConfig, content, path)
+    """Read the hot part as it stands in a file, with unknown fields as in `read_config`; raises ManifestError."""
+    return _parse(HotConfig, content, path)
 
 
-def _parsed(model: type[M], content: bytes, path: Path) -> M:
+def _parse(model: type[M], content: bytes, path: Path) -> M:
     try:
-        document = json.loads(content)
+        found: Any = json.loads(content)
     except ValueError as error:
-        raise ManifestError(f"{path}: Invalid JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ManifestError(f"{path}: not a JSON object")
+        raise ManifestError(f"{path}: not JSON: {error}") from error
     try:
-        config, unknown = read_leniently(model, document)
+        config, ignored = read_known(model, found)
     except ValidationError as error:
         raise ManifestError(f"{path}: {problem_of(error)}") from error
-    if unknown:
-        fields = {"file": str(path), "unknown": list(unknown)}
-        _LOG.warning("fields of another version are left out: %s", ", ".join(unknown), extra={"fields": fields})
+    if ignored:
+        _LOG.warning(
+            "%s: fields that this version does not know are ignored: %s. Update the image, or take them out",
+            path, ", ".join(ignored),
+        )  # fmt: skip
     return config

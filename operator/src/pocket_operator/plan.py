@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pocket_api.base import problem_of
-from pocket_api.lenient import read_leniently
+from pocket_api.lenient import read_known
 from pocket_api.relayminer import Deletion, RelayMiner
 from pocket_operator import names
 from pocket_operator.children import desired
@@ -114,7 +114,7 @@ def plan(snapshot: Snapshot) -> Plan:
     drains = _drains(snapshot, findings, deleting=deleting)
     try:
         resource = {k: v for k, v in snapshot.relay_miner.items() if k != "status"}
-        parsed, unknown = read_leniently(RelayMiner, resource)
+        parsed, unknown = read_known(RelayMiner, resource)
     except ValidationError as error:
         invalid = Trouble(Reason.INVALID_SPEC, problem_of(error))
         return _in_trouble(snapshot, findings, drains, invalid)

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pocket_api.base import problem_of
-from pocket_api.lenient import read_leniently
+from pocket_api.lenient import read_known
 from pocket_api.supplier import Supplier
 from pocket_operator.draining import is_held
 from pocket_operator.reasons import Reason
@@ -87,7 +87,7 @@ def examine(supplier: Object, snapshot: Snapshot) -> Finding:
             "the two.",
         )  # fmt: skip
     try:
-        parsed, unknown = read_leniently(Supplier, {k: v for k, v in supplier.items() if k != "status"})
+        parsed, unknown = read_known(Supplier, {k: v for k, v in supplier.items() if k != "status"})
     except ValidationError as error:
         # Let in by the schema of another version: what is served goes on, and so does what is open.
         return Finding(supplier, _last_good(address, snapshot.published), Reason.INVALID_SPEC, problem_of(error))

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+import grpc.aio
 from google.protobuf.message import Message
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -20,7 +21,7 @@ from redis.exceptions import RedisError
 from ledger.keys import Keys
 from ledger.once import Once
 from shannon.chain.answers import check_answer
-from shannon.chain.client import ChainClient
+from shannon.chain.client import ChainClient, channel_of
 from shannon.chain.model import Application, Session, Supplier
 from shannon.chain.nodes import NodeAddress
 from shannon.chain.standing import Standings
@@ -110,8 +111,9 @@ class CachedChain(ChainClient):
         most_bytes: int = _MOST_BYTES,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
     ) -> None:
-        super().__init__(addresses, timeout_seconds, standings)
+        super().__init__(addresses, timeout_seconds, standings, channel=channel, clock=clock)
         self._redis = redis
         self._keys = keys
         self._clock = clock

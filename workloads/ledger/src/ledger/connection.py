@@ -121,16 +121,23 @@ class _Secure(_Robust, SSLConnection):
 class _Pool(BlockingConnectionPool):
     """A pool whose connections share a generation."""
 
-    def __init__(self, *, connection_class: type = Connection, **options: Any) -> None:
-        self.generation = Generation()
-        kind = _Secure if issubclass(connection_class, SSLConnection) else _Plain
+    def __init__(
+        self, *, transport: type[Connection] | None, clock: Callable[[], float], connection_class: type = Connection,
+        **options: Any,
+    ) -> None:  # fmt: skip
+        self.generation = Generation(clock)
+        kind = transport or (_Secure if issubclass(connection_class, SSLConnection) else _Plain)
         super().__init__(connection_class=kind, generation=self.generation, **options)
 
 
-def connect(url: str, *, timeout_seconds: float = 2.0, connections: int = 32) -> "Redis":
+def connect(
+    url: str, *, timeout_seconds: float = 2.0, connections: int = 32, transport: type[Connection] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> "Redis":  # fmt: skip
     """A client whose every command has a deadline; retries are the caller's decision.
 
-    At most `connections` are open, however many tasks there are: a command waits for a free one. Raises
+    At most `connections` are open, however many tasks there are: a command waits for a free one. `transport` is a
+    class of connections to use instead of TCP and TLS. Raises
     ConfigurationError for what is no URL of a Redis; it quotes nothing of it, as there may be a password in any part.
     """
     try:
@@ -140,6 +147,8 @@ def connect(url: str, *, timeout_seconds: float = 2.0, connections: int = 32) ->
         pool = _Pool.from_url(
             url,
             max_connections=connections,
+            transport=transport,
+            clock=clock,
             timeout=timeout_seconds,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
@@ -248,13 +257,14 @@ async def require_safe(redis: "Redis", url: str) -> RedisInfo:
 
 
 async def await_safe_redis(
-    redis: "Redis", url: str, stop: asyncio.Event, on_wait: Callable[[LedgerUnavailable], None] = lambda error: None
-) -> None:
+    redis: "Redis", url: str, stop: asyncio.Event, on_wait: Callable[[LedgerUnavailable], None] = lambda error: None,
+    chance: random.Random | None = None,
+) -> None:  # fmt: skip
     """Wait for a Redis that cannot be used yet, until `stop`; raises UnsafeRedis for one that can lose relays.
 
     Each reason is logged once, and `on_wait` is called with it at every attempt.
     """
-    chance = random.Random()  # noqa: S311 - jitter
+    chance = chance or random.Random()  # noqa: S311 - jitter
     logged = ""
     while not stop.is_set():
         try:

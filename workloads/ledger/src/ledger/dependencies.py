@@ -1,6 +1,7 @@
 """Waiting for what relayer and miner need before they start: Redis and a node of the right chain."""
 
 import asyncio
+import random
 from collections.abc import Callable
 
 from redis.asyncio import Redis
@@ -36,6 +37,7 @@ async def await_dependencies(
     stop: asyncio.Event,
     redis_waits: Callable[[LedgerUnavailable | None], None],
     chain_waits: Callable[[str], None],
+    chance: random.Random | None = None,
 ) -> None:
     """Wait for both at the same time, until they can be used or `stop` is set.
 
@@ -44,9 +46,9 @@ async def await_dependencies(
     """
 
     async def await_redis() -> None:
-        await await_safe_redis(redis, redis_url, stop, redis_waits)
+        await await_safe_redis(redis, redis_url, stop, redis_waits, chance)
         redis_waits(None)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(await_redis())
-        group.create_task(require_chain_id(_Observed(chain, chain_waits), chain_id, stop))
+        group.create_task(require_chain_id(_Observed(chain, chain_waits), chain_id, stop, chance=chance))

@@ -98,6 +98,7 @@ class Publisher:
         on_replay: Callable[[str], None] = lambda reason: None,
         waker: Waker | None = None,
         cpu: Callable[[], float] = time.process_time,
+        unique: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._redis = redis
         self._keys = keys
@@ -115,6 +116,7 @@ class Publisher:
         self._beats = 0
         self._stopping = False
         self._busyness = _Busyness(cpu)
+        self._unique = unique
         self.counters = PublisherCounters()
 
     @property
@@ -256,7 +258,7 @@ class Publisher:
             self._keys.incarnation(supplier),
             self._keys.horizon(supplier),
         ]
-        arguments: list[Any] = [uuid.uuid4().hex]
+        arguments: list[Any] = [self._unique()]
         for session_id, rows in by_session.items():
             keys.append(self._keys.stream(supplier, session_id))
             arguments += [session_id, rows[0].header, rows[0].session_end, len(rows), *(row.relay for row in rows)]

@@ -88,11 +88,15 @@ def _fenced(reply: Sequence[Any]) -> None:
 class SealStore:
     """Seals of one supplier; every write carries the owner's epoch."""
 
-    def __init__(self, redis: "Redis", keys: Keys, supplier: str, epoch: int) -> None:
+    def __init__(
+        self, redis: "Redis", keys: Keys, supplier: str, epoch: int,
+        unique: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:  # fmt: skip
         self._redis = redis
         self._keys = keys
         self._supplier = supplier
         self.epoch = epoch
+        self._unique = unique
 
     @property
     def supplier(self) -> str:
@@ -107,7 +111,7 @@ class SealStore:
         """
         keys = [self._keys.fence(self._supplier), self._keys.incarnation(self._supplier)]
         for _ in range(_LIVES):
-            life = await LIFE.run(self._redis, [keys[1]], [uuid.uuid4().hex])
+            life = await LIFE.run(self._redis, [keys[1]], [self._unique()])
             await confirm()
             reply = await FENCE.run(self._redis, keys, [self.epoch, life])
             _fenced(reply)

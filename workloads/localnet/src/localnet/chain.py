@@ -159,6 +159,8 @@ class Chain:
             state, result = self._deliver(state, transaction)
             included.append(result)
             self.transactions[transaction.tx_hash] = result
+            if result.result.code:
+                self._known.discard(transaction.tx_hash)  # a mempool forgets what failed in a block
         events = self._end_block(state)
         block = replace(self.blocks[state.height], transactions=tuple(included), end_events=tuple(events))
         self.blocks[state.height] = block

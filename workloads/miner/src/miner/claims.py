@@ -19,9 +19,9 @@ from miner.mirror import Mirror
 from miner.reserve import VolumeFull
 from miner.sender import Prepared, Sender, SendError, in_packs, send_same_bytes
 from miner.sessions import Skip, TrackedSession
-from miner.submission import LAST_BLOCKS, Attempts, Resend, Submission, divide, highest_gas_factor, resend
+from miner.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
 from miner.tailing import Tailer
-from miner.trie_pool import SealedSet, TriePool
+from miner.trie_pool import SealedSet, Tries
 from miner.viability import tokenomics_or_unknown, viability
 from shannon.chain.model import Block
 from shannon.claims.amounts import Price
@@ -62,7 +62,7 @@ class ClaimDesk:
     store: SealStore
     audit: Audit
     mirror: Mirror
-    pool: TriePool
+    pool: Tries
     sender: Sender
     tailer: Tailer
     fees: FeeBook
@@ -303,9 +303,10 @@ class ClaimDesk:
             ((session, session.claim) for session in same), lambda raw, group: self._broadcast(raw, group, block)
         )
         for session in same:
-            # Bytes that nodes have had for long, and that no block took, will not get into one.
-            known = session.claim is not None and session.claim.known_before
-            if known and resend(session.claim, block.height, block.time.nanoseconds, None) is Resend.NEW_BYTES:
+            # Bytes that nodes have had for long, and that no block took: where there is no block to wait for.
+            known = session.claim is not None and session.claim.known_at
+            last = session.windows is not None and session.windows.claim_close - block.height <= LAST_BLOCKS
+            if known and last:
                 anew.append(session)
                 attempts[session.session_id] = session.claim_attempts.next(shared=shared)
         try:

@@ -43,13 +43,15 @@ class Fleet:
 
     keeper: "ShardKeeper"
 
-    def __init__(self, suppliers: Suppliers, board: BlockBoard, block_seconds: float) -> None:
+    def __init__(
+        self, suppliers: Suppliers, board: BlockBoard, block_seconds: float, chance: random.Random | None = None
+    ) -> None:
         self._suppliers = suppliers
         self._board = board
         self._block_seconds = block_seconds
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._tail_gate = asyncio.Semaphore(_TAILED_AT_ONCE)
-        self._chance = random.Random()  # noqa: S311 - jitter
+        self._chance = chance or random.Random()  # noqa: S311 - jitter
         self.params = ProofParamsByHeight(suppliers.chain)
         self._epochs: dict[int, int] = {}
         self._running: dict[str, Running] = {}

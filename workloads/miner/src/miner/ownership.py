@@ -4,19 +4,19 @@ A Lease gives liveness only. Safety is the fence of each supplier in Redis and t
 refused, and nothing but sealed roots is ever broadcast (docs/fragile/ownership.md).
 """
 
-import os
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
 
 from coordination.elector import place, seat, timing_for_blocks
-from coordination.kube_api import KubeError, connect
+from coordination.kube_api import KubeError
 from coordination.kube_leases import KubeLeaseStore
 from coordination.lease_store import LeaseStore
 from coordination.sharding import LeaseNames, Owner, ShardKeeper
 from ledger.keys import Keys
+from ledger.platform import Platform
+from miner.platform import MinerPlatform
 from miner.redis_leases import RedisLeaseStore
 from pocket_api.workload import MinerConfig
 from shannon.errors import ConfigurationError
@@ -24,7 +24,7 @@ from shannon.errors import ConfigurationError
 _EMBEDDED_GROUP = "miners"
 
 
-def identity_of(config: MinerConfig, member: str) -> str:
+def identity_of(config: MinerConfig, member: str, platform: Platform) -> str:
     """Return `name_place_incarnation`, by which a miner holds Leases.
 
     The name stays across restarts, and no two miners that run have the same: whoever finds a Lease of its own name
@@ -32,10 +32,10 @@ def identity_of(config: MinerConfig, member: str) -> str:
     `member`, the name of the volume whose lock this process holds. The place is the pod's uid, or where peers find the
     miner. The incarnation differs at each start, so that a former process of the name is fenced like any other owner.
     """
-    incarnation = secrets.token_hex(4)
-    pod = os.environ.get("POD_NAME") if config.lease else None
+    incarnation, environment = platform.unique()[:8], platform.environment
+    pod = environment.get("POD_NAME") if config.lease else None
     if pod:
-        return f"{pod}_{os.environ.get('POD_UID', '')}_{incarnation}"
+        return f"{pod}_{environment.get('POD_UID', '')}_{incarnation}"
     return f"{member}_{config.admin_host}:{config.admin_port}_{incarnation}"
 
 
@@ -53,7 +53,7 @@ def peer_urls(config: MinerConfig, keeper: ShardKeeper) -> list[str]:
 
 @asynccontextmanager
 async def shard_keeper(
-    config: MinerConfig, member: str, redis: "Redis", keys: Keys, owner: Owner
+    config: MinerConfig, member: str, redis: "Redis", keys: Keys, owner: Owner, platform: MinerPlatform
 ) -> AsyncIterator[ShardKeeper]:
     """This miner's part in sharing; raises ConfigurationError where the API server cannot be used.
 
@@ -62,13 +62,16 @@ async def shard_keeper(
     timing = timing_for_blocks(config.chain.block_seconds)
 
     def keeper(store: LeaseStore, group: str) -> ShardKeeper:
-        return ShardKeeper(store, LeaseNames(group, config.shards), identity_of(config, member), owner, timing)
+        return ShardKeeper(
+            store, LeaseNames(group, config.shards), identity_of(config, member, platform), owner, timing,
+            clock=platform.clock, wall=platform.now, chance=platform.chance,
+        )  # fmt: skip
 
     if config.lease is None:
         yield keeper(RedisLeaseStore(redis, keys.leases, call_seconds=timing.call), _EMBEDDED_GROUP)
         return
     try:
-        async with connect() as api:
+        async with platform.connect_kube() as api:
             store = KubeLeaseStore(
                 api, config.namespace, config.lease, call_seconds=timing.call,
                 owner=config.lease_owner.model_dump(by_alias=True) if config.lease_owner else None,

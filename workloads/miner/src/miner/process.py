@@ -7,26 +7,22 @@ import os
 import platform
 import signal
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ledger.cache_news import CacheFollower, CacheRefresher
 from ledger.chain_cache import CachedChain
-from ledger.connection import connect
 from ledger.dependencies import await_dependencies
 from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.heights import BlockPublisher
 from ledger.keys import Keys
 from ledger.wakes import WakeReader
 from miner import metrics, peers
-from miner.admin import serve_admin
 from miner.audit import Audit
 from miner.beside import kept_up
 from miner.board import BlockBoard
@@ -35,6 +31,7 @@ from miner.damage import set_aside, set_damaged_aside
 from miner.endpoints import Endpoints
 from miner.fleet import Fleet
 from miner.ownership import peer_urls, shard_keeper
+from miner.platform import MinerPlatform
 from miner.readiness import Phase, Readiness
 from miner.redis_watch import RedisWatch
 from miner.report import Reports
@@ -42,7 +39,6 @@ from miner.sealed_work import SealedWork
 from miner.settlements import Settlements
 from miner.stages import Stage
 from miner.suppliers import Suppliers
-from miner.trie_pool import TriePool
 from miner.volume import Volume, locked, opened
 from pocket_api.report import Problem
 from pocket_api.workload import MinerConfig
@@ -106,15 +102,16 @@ class Miner:
     wait for what else is needed, mine.
     """
 
-    def __init__(self, config: MinerConfig) -> None:
+    def __init__(self, config: MinerConfig, platform: MinerPlatform | None = None) -> None:
         self._config = config
+        self._platform = platform or MinerPlatform()
         self._stop = asyncio.Event()
         self._board = BlockBoard()
-        self._readiness = Readiness(config.chain.block_seconds)
+        self._readiness = Readiness(config.chain.block_seconds, self._platform.clock)
         self._volume: Volume | None = None
         self._parts: _Parts | None = None
         gas_price = GasPrice.parse(config.chain.gas_price)
-        self._notes = ChainNotes(gas_price, config.chain.block_seconds, time.time_ns)
+        self._notes = ChainNotes(gas_price, config.chain.block_seconds, self._platform.wall_nanoseconds)
 
     async def run(self) -> None:
         """Mines until SIGTERM or SIGINT."""
@@ -124,7 +121,7 @@ class Miner:
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(locked(self._config.data_dir))
             await self._serve(stack)
-            self._volume = await stack.enter_async_context(opened(self._config.data_dir))
+            self._volume = await stack.enter_async_context(opened(self._config.data_dir, self._platform.unique))
             self._parts = parts = await self._assemble(stack, self._volume)
             self._first_keys(parts.suppliers)
             async with _running(self._without_redis(parts)):
@@ -134,7 +131,7 @@ class Miner:
 
     async def _serve(self, stack: contextlib.AsyncExitStack) -> None:
         """Serve the admin port, and the debug port where it is configured, until the stack is closed."""
-        admin = await serve_admin(
+        admin = await self._platform.serve_admin(
             self._config.admin_host, self._config.admin_port,
             health=self._health, report=self._report, status=self._status, problems=self._problems,
             routes=peers.routes(lambda: (self._volume.mirror, self._volume.audit) if self._volume else None),
@@ -145,31 +142,40 @@ class Miner:
 
     async def _assemble(self, stack: contextlib.AsyncExitStack, volume: Volume) -> _Parts:
         """Put the parts together; raises ConfigurationError."""
-        config = self._config
-        redis = connect(config.redis_url)
+        config, platform = self._config, self._platform
+        redis = platform.connect_redis(config.redis_url)
         stack.push_async_callback(redis.aclose)
         addresses = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         keys = Keys(config.prefix)
         standings, seconds = Standings(len(addresses)), config.chain.query_timeout_seconds
-        chain = CachedChain(addresses, redis, keys, timeout_seconds=seconds, standings=standings)
+        chain = CachedChain(
+            addresses, redis, keys, timeout_seconds=seconds, standings=standings, clock=platform.clock,
+            wall_clock=platform.wall_seconds, channel=platform.channel,
+        )  # fmt: skip
         stack.push_async_callback(chain.close)
-        http = await stack.enter_async_context(aiohttp.ClientSession())
-        comet = CometClient(addresses, http, seconds, config.chain.block_seconds, standings, config.chain.id)
-        nodes = await stack.enter_async_context(
-            NodeWatch(addresses, http, config.chain.id, standings, timeout_seconds=seconds, told=self._notes.tell)
+        http = await stack.enter_async_context(platform.http())
+        comet = CometClient(
+            addresses, http, seconds, config.chain.block_seconds, standings, config.chain.id, clock=platform.clock
         )
-        pool = TriePool()
+        nodes = await stack.enter_async_context(
+            NodeWatch(
+                addresses, http, config.chain.id, standings, timeout_seconds=seconds, told=self._notes.tell,
+                channel=platform.channel, clock=platform.clock,
+            )
+        )  # fmt: skip
+        pool = platform.tries()
         stack.callback(pool.close)
         settlements = Settlements(comet, lambda: suppliers.addresses)
-        watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds))
+        watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds), platform.clock)
         suppliers = Suppliers(
             config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.settled,
-            Reports(volume.audit), peers.Peers(http, lambda: peer_urls(config, fleet.keeper)), Endpoints(time.time),
-            volume.dead_letters, watch.server_milliseconds,
-            lambda: self._board.height, lambda: volume.reserve.full,
+            Reports(volume.audit), peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
+            Endpoints(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
+            lambda: self._board.height, lambda: volume.reserve.full, platform,
         )  # fmt: skip
-        fleet = Fleet(suppliers, self._board, config.chain.block_seconds)
-        fleet.keeper = await stack.enter_async_context(shard_keeper(config, volume.member, redis, keys, fleet))
+        fleet = Fleet(suppliers, self._board, config.chain.block_seconds, platform.chance)
+        keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform)
+        fleet.keeper = await stack.enter_async_context(keeper)
         return _Parts(redis, keys, chain, comet, nodes, settlements, watch, suppliers, fleet)
 
     async def _await_dependencies(self, parts: _Parts) -> None:
@@ -186,7 +192,7 @@ class Miner:
 
         await await_dependencies(
             parts.redis, self._config.redis_url, parts.chain, self._config.chain.id, self._stop, redis_waits,
-            self._readiness.chain_away,
+            self._readiness.chain_away, self._platform.chance,
         )  # fmt: skip
 
     async def _mine(self, parts: _Parts) -> None:
@@ -224,16 +230,17 @@ class Miner:
 
     def _aside(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
         """Loops that mining does not need: one that fails is started again."""
-        pulse = Pulse()
-        refresher = CacheRefresher(parts.redis, parts.keys, parts.chain, time.time, _refreshed)
+        platform = self._platform
+        pulse = Pulse(platform.clock)
+        refresher = CacheRefresher(parts.redis, parts.keys, parts.chain, platform.wall_seconds, _refreshed)
         loops: Mapping[str, Callable[[], Awaitable[None]]] = {
-            "comparing nodes": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2)),
+            "comparing nodes": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2), platform.chance),
             "looking at stakes": lambda: self._look_at_stakes(parts.suppliers, parts.fleet),
             "looking at endpoints": lambda: self._look_at_endpoints(parts.suppliers, parts.fleet),
             "figures": lambda: self._observe(parts.chain, parts.fleet, pulse),
             "volume": lambda: self._watch_volume(self._volume),
             "retention": lambda: self._retain(parts.suppliers.audit, parts.suppliers.reports),
-            "cache news": CacheFollower(parts.redis, parts.keys, parts.chain).run,
+            "cache news": CacheFollower(parts.redis, parts.keys, parts.chain, chance=platform.chance.random).run,
             "cache refresh": lambda: self._refresh(refresher, parts.fleet),
             "pulse": pulse.run,
         }
@@ -270,16 +277,17 @@ class Miner:
 
         return BlockFeed(
             comet, on_block, poll_seconds=min(1.0, self._config.chain.block_seconds / 2),
-            on_error=lambda error: _LOG.warning("block feed: %s", error),
+            on_error=lambda error: _LOG.warning("block feed: %s", error), chance=self._platform.chance,
+            clock=self._platform.clock,
         )  # fmt: skip
 
     async def _look_at_stakes(self, suppliers: Suppliers, fleet: Fleet) -> None:
-        funds_at = float("-inf")
+        funds_at, clock = float("-inf"), self._platform.clock
         while True:
             mine = list(fleet.running)
             await suppliers.look_at_stakes(mine)
-            if mine and time.monotonic() - funds_at > _FUNDS_SECONDS:
-                funds_at = time.monotonic()
+            if mine and clock() - funds_at > _FUNDS_SECONDS:
+                funds_at = clock()
                 await suppliers.look_at_funds(mine)
                 await self._notes.look(suppliers.chain, len(mine), os.cpu_count() or 1)
             await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))

@@ -14,7 +14,7 @@ from miner.seeds import HashSource, SeedHashes
 from miner.sender import Sender, SendError, in_packs, send_same_bytes
 from miner.sessions import TrackedSession
 from miner.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
-from miner.trie_pool import TriePool
+from miner.trie_pool import Tries
 from shannon.chain.client import ChainClient
 from shannon.chain.model import Block
 from shannon.claims.amounts import Price, claimed_upokt
@@ -64,7 +64,7 @@ class ProofDesk:
     chain: ChainClient
     blocks: HashSource
     mirror: Mirror
-    pool: TriePool
+    pool: Tries
     sender: Sender
     fees: FeeBook
     store: SealStore

@@ -33,7 +33,8 @@ class Submission:
     """A transaction that was handed to nodes.
 
     height: the latest one known when it was handed over. accepted: a node took it into its mempool; otherwise nobody
-    answered, and some node may have it all the same. known_before: nodes only knew the bytes from before.
+    answered, and some node may have it all the same. known_at: the height at which nodes first said that they had the
+    bytes already; 0: they never said so.
     timeout_ns: block time after which it cannot be included; 0: unknown.
     """
 
@@ -42,13 +43,13 @@ class Submission:
     height: int
     timeout_ns: int = 0
     accepted: bool = False
-    known_before: bool = False
+    known_at: int = 0
 
     def handed_over(self, height: int, *, known_before: bool) -> "Submission":
         """Return it as a node took it at a height. known_before: nodes had the bytes already, since the first time."""
         if known_before:
-            return replace(self, accepted=True, known_before=True)
-        return replace(self, height=height, accepted=True, known_before=False)
+            return replace(self, accepted=True, known_at=self.known_at or height)
+        return replace(self, height=height, accepted=True, known_at=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,9 @@ def resend(last: Submission | None, height: int, block_nanoseconds: int, result:
     blocks = height - last.height
     if blocks < 1:
         return Resend.WAIT
-    if blocks < _BLOCKS_FOR_INCLUSION and not last.known_before:
-        return Resend.SAME_BYTES
-    return Resend.NEW_BYTES
+    # Nodes that have the bytes may have got them after the latest block that was known: one more block may take them.
+    given_up = height > last.known_at if last.known_at else blocks >= _BLOCKS_FOR_INCLUSION
+    return Resend.NEW_BYTES if given_up else Resend.SAME_BYTES
 
 
 def divide(

@@ -1,7 +1,6 @@
 """What the miners of single suppliers are made of: the keys folder, the volume, the chain."""
 
 import logging
-import os
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ from redis.asyncio import Redis
 from ledger.chain_cache import CachedChain
 from ledger.errors import LedgerUnavailable
 from ledger.keys import Keys
+from ledger.platform import Platform
 from ledger.seals import SealStore
 from ledger.tail import Tail
 from miner import metrics
@@ -29,7 +29,7 @@ from miner.settlements import Settlements
 from miner.standby import Standby
 from miner.supplier_miner import SupplierMiner
 from miner.tailing import Tailer
-from miner.trie_pool import TriePool
+from miner.trie_pool import Tries
 from pocket_api.workload import MinerConfig
 from shannon.crypto.addresses import Address
 from shannon.errors import ConfigurationError, NotFound, PocketError
@@ -53,7 +53,7 @@ class Suppliers:
     settlements: Settlements
     mirror: Mirror
     audit: Audit
-    pool: TriePool
+    pool: Tries
     redis_settled: Callable[[], bool]
     reports: Reports
     peers: Peers
@@ -62,13 +62,14 @@ class Suppliers:
     redis_milliseconds: Callable[[], float | None] = lambda: None
     latest_height: Callable[[], int] = lambda: 0
     volume_full: Callable[[], bool] = lambda: False
+    platform: Platform = field(default_factory=Platform)
     _loaded: KeySet = field(default_factory=lambda: KeySet({}))
     _fees: FeeBook = field(init=False)
     _seeds: SeedHashes = field(init=False)
     _folder: KeyFolder = field(init=False)
 
     def __post_init__(self) -> None:
-        self._folder = KeyFolder(self.config.keys_dir, os.environ)
+        self._folder = KeyFolder(self.config.keys_dir, self.platform.environment, self.platform.wall_nanoseconds)
         self._seeds = SeedHashes(self.blocks, self.chain)
         self._fees = FeeBook(GasPrice.parse(self.config.chain.gas_price), self.audit)
 
@@ -184,7 +185,7 @@ class Suppliers:
             block_seconds=config.chain.block_seconds,
             nonces=NonceClock(lane=epoch),
         )
-        store = SealStore(self.redis, self.keys, address, epoch)
+        store = SealStore(self.redis, self.keys, address, epoch, self.platform.unique)
         tailer = self._tailer(address, sessions, owner=True)
         largest = config.chain.max_transaction_bytes
         claims = ClaimDesk(

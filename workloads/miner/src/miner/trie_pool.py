@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from miner.damage import VolumeDamaged, naming
 from miner.mirror import SessionEndFile
@@ -102,6 +102,19 @@ class _Lane:
     def close(self) -> None:
         """Ends the processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Tries(Protocol):
+    """Roots and proofs of mirrored sessions, made off the event loop."""
+
+    async def root(self, path: Path, supplier: str, session_id: str) -> SealedSet:
+        """`compute_root`."""
+
+    async def proof(self, path: Path, supplier: str, session_id: str, proof_path: bytes) -> tuple[bytes, bytes]:
+        """`compute_proof`."""
+
+    def close(self) -> None:
+        """Ends what does the work."""
 
 
 class TriePool:

@@ -78,7 +78,7 @@ def member_name(folder: Path, make: Callable[[], str] = lambda: secrets.token_he
 
 
 @contextlib.asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[Volume]:
+async def opened(folder: Path, unique: Callable[[], str] = lambda: secrets.token_hex(16)) -> AsyncIterator[Volume]:
     """Open the files of a locked folder. Damaged ones are set aside first, in a thread: there may be gigabytes."""
     for path in await asyncio.to_thread(set_damaged_aside, folder):
         metrics.ERRORS.labels("volume").inc()
@@ -88,6 +88,7 @@ async def opened(folder: Path) -> AsyncIterator[Volume]:
         try:
             reserve = Reserve(folder)
             await asyncio.to_thread(reserve.hold)
-            yield Volume(member_name(folder), mirror, audit, DeadLetters(folder / "refused.sqlite"), reserve)
+            member = member_name(folder, lambda: unique()[:16])
+            yield Volume(member, mirror, audit, DeadLetters(folder / "refused.sqlite"), reserve)
         finally:
             audit.close()

@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
+import aiohttp
+
 from pocket_api.services import Service
 from relayer.backends.credentials import Credentials
 from relayer.backends.health import checkers
+from relayer.backends.http import new_session
 from relayer.backends.service import ServiceBackends, close_quietly
 
 
@@ -13,8 +16,10 @@ class Catalog:
     """Services with their backends; `run` must be running for health checks and for closing what was replaced."""
 
     def __init__(
-        self, services: Iterable[Service], clock: Callable[[], float], credentials: Credentials | None = None
-    ) -> None:
+        self, services: Iterable[Service], clock: Callable[[], float], credentials: Credentials | None = None,
+        http: Callable[[int], aiohttp.ClientSession] = new_session,
+    ) -> None:  # fmt: skip
+        self._http = http
         self._clock = clock
         self._credentials = credentials
         self._offers: Mapping[str, ServiceBackends] = {}
@@ -55,7 +60,7 @@ class Catalog:
             present = self._offers.get(service.id)
             if present is None or present.service != service:
                 changed.append(service.id)
-                offers[service.id] = ServiceBackends(service, self._clock, self._credentials)
+                offers[service.id] = ServiceBackends(service, self._clock, self._credentials, self._http)
             else:
                 offers[service.id] = present
         gone = [offer for name, offer in self._offers.items() if offers.get(name) is not offer]

@@ -6,7 +6,6 @@ import logging
 import os
 import platform
 import signal
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,12 +15,12 @@ from redis.asyncio import Redis
 from ledger.budgets import Budgets, Rates
 from ledger.cache_news import CacheFollower
 from ledger.chain_cache import CachedChain
-from ledger.connection import connect
 from ledger.dependencies import await_dependencies
 from ledger.errors import LedgerUnavailable
 from ledger.heights import HeightFollower
 from ledger.keys import Keys
 from ledger.local_log import LocalLog
+from ledger.platform import Platform
 from ledger.publisher import Publisher
 from ledger.shards import shard_of
 from ledger.wakes import Waker
@@ -35,6 +34,7 @@ from relayer.catalog import Catalog
 from relayer.liveness import REPORT_SECONDS
 from relayer.metering import Meter
 from relayer.pipeline import RelayPipeline
+from relayer.platform import RelayerPlatform
 from relayer.reports import ReportWriter, WorkerReport
 from relayer.simulation import Simulations
 from relayer.tracing import tracing_from
@@ -65,8 +65,8 @@ _LEAST_OWED_SECONDS = 5.0
 class SupplierKeys:
     """All keys of the folder: whoever fills it decides who is served. A broken reload keeps the last good set."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = KeyFolder(folder, os.environ)
+    def __init__(self, folder: Path, platform: Platform) -> None:
+        self._folder = KeyFolder(folder, platform.environment, platform.wall_nanoseconds)
         self.current: KeySet = KeySet({})
         self._by_address: Mapping[str, PrivateKey] = {}
 
@@ -151,13 +151,17 @@ def _service_state(catalog: Catalog, name: str, height: int) -> Mapping[str, obj
 class Worker:
     """Everything one event loop runs."""
 
-    def __init__(self, config: RelayerConfig, number: int, writer: ReportWriter) -> None:
+    def __init__(
+        self, config: RelayerConfig, number: int, writer: ReportWriter, platform: RelayerPlatform | None = None
+    ) -> None:
         self._config = config
+        self._platform = platform or RelayerPlatform()
         self._number = number
         self._writer = writer
         self._draining = False
         self._stop = asyncio.Event()
         self._waits: dict[ProblemCode, str] = {}
+        self.pipeline: RelayPipeline | None = None
         self._report: Callable[[], WorkerReport] = self._starting_report
 
     async def run(self) -> None:
@@ -168,7 +172,7 @@ class Worker:
         await self._writer.open()
         reporting = asyncio.create_task(self._keep_reporting())
         try:
-            async with aiohttp.ClientSession() as http:
+            async with self._platform.http() as http:
                 await self._serve(http)
         finally:
             reporting.cancel()
@@ -199,59 +203,70 @@ class Worker:
             self._waits[ProblemCode.CHAIN_UNAVAILABLE] = f"waiting for a chain node: {reason}" if reason else ""
 
         await await_dependencies(
-            redis, self._config.redis_url, chain, self._config.chain.id, self._stop, redis_waits, chain_waits
+            redis, self._config.redis_url, chain, self._config.chain.id, self._stop, redis_waits, chain_waits,
+            self._platform.chance,
         )
         return not self._stop.is_set()
 
     async def _serve(self, http: aiohttp.ClientSession) -> None:  # noqa: PLR0915 - the one place where everything of a worker is put together
-        config = self._config
-        loop = asyncio.get_running_loop()
+        config, platform = self._config, self._platform
+        loop, clock = asyncio.get_running_loop(), platform.clock
         keys = Keys(config.prefix)
-        redis = connect(config.redis_url)
+        redis = platform.connect_redis(config.redis_url)
         nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         standings, seconds = Standings(len(nodes)), config.chain.query_timeout_seconds
-        chain = CachedChain(nodes, redis, keys, timeout_seconds=seconds, standings=standings)
-        comet = CometClient(nodes, http, seconds, config.chain.block_seconds, standings)
-        watch = NodeWatch(nodes, http, config.chain.id, standings, timeout_seconds=seconds, told=metrics.node_told)
+        chain = CachedChain(
+            nodes, redis, keys, timeout_seconds=seconds, standings=standings, clock=clock,
+            wall_clock=platform.wall_seconds, channel=platform.channel,
+        )  # fmt: skip
+        comet = CometClient(nodes, http, seconds, config.chain.block_seconds, standings, clock=clock)
+        watch = NodeWatch(
+            nodes, http, config.chain.id, standings, timeout_seconds=seconds, told=metrics.node_told,
+            channel=platform.channel, clock=clock,
+        )  # fmt: skip
         if not await self._await_dependencies(redis, chain):
             await chain.close()
             await redis.aclose()
             return
-        follower = HeightFollower(redis, keys, comet.block, config.chain.block_seconds, time.monotonic)
-        supplier_keys = SupplierKeys(config.keys_dir)
+        follower = HeightFollower(redis, keys, comet.block, config.chain.block_seconds, clock)
+        supplier_keys = SupplierKeys(config.keys_dir, platform)
         supplier_keys.reload()
         hot = Hot(config.hot_file)
         set_level(hot.current.log_level)
         limits = hot.current.limits()
-        catalog = Catalog(hot.current.services, time.monotonic, Credentials(config.secrets_dir))
+        catalog = Catalog(hot.current.services, clock, Credentials(config.secrets_dir), platform.backend_http)
         # In a thread: it reads what dead workers left, which may be gigabytes after an outage of Redis.
         name = f"worker-{self._number}-{os.getpid()}"
         log = await asyncio.to_thread(LocalLog, config.data_dir / "relay-log", name)
         publisher = Publisher(
             redis, keys, log, on_replay=lambda reason: metrics.REPLAYS.labels(reason).inc(),
-            waker=Waker(redis, keys, functools.lru_cache(4096)(lambda address: shard_of(address, config.shards))),
+            waker=Waker(
+                redis, keys, functools.lru_cache(4096)(lambda address: shard_of(address, config.shards)), clock
+            ),
+            cpu=platform.cpu_seconds,
+            unique=platform.unique,
         )  # fmt: skip
         budgets = Budgets(redis, keys)
         meter = Meter(
-            chain, budgets, Rates(redis, keys, time.time), lambda: follower.height,
+            chain, budgets, Rates(redis, keys, platform.wall_seconds), lambda: follower.height,
             enabled=config.metering.enabled,
             open_when_unavailable=config.metering.when_unavailable == "open",
             block_seconds=config.chain.block_seconds,
         )  # fmt: skip
-        tracing, pulse = tracing_from(os.environ, self._number), Pulse()
-        pipeline = RelayPipeline(
+        tracing, pulse = tracing_from(os.environ, self._number), Pulse(clock)
+        self.pipeline = pipeline = RelayPipeline(
             catalog=catalog,
             admission=Admission(
-                chain, lambda: follower.height, time.monotonic, lambda: limits, lambda: chain.generation
+                chain, lambda: follower.height, clock, lambda: limits, lambda: chain.generation
             ),
             meter=meter,
             publisher=publisher,
             simulations=Simulations(
-                redis, keys, lambda: hot.current.simulation, wall_clock=time.time, clock=time.monotonic
+                redis, keys, lambda: hot.current.simulation, wall_clock=platform.wall_seconds, clock=clock
             ),
             keys=supplier_keys.by_address,
             height=lambda: follower.height,
-            clock=time.monotonic,
+            clock=clock,
             recording=config.recording,
             tracing=tracing,
             largest_leaf=largest_leaf(config.chain.max_transaction_bytes),
@@ -311,12 +326,12 @@ class Worker:
         try:
             async with watch, asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(watch.run(max(1.0, config.chain.block_seconds / 2))),
+                    group.create_task(watch.run(max(1.0, config.chain.block_seconds / 2), platform.chance)),
                     group.create_task(publisher.run()),
                     group.create_task(publisher.heartbeat()),
                     group.create_task(follower.run(min(0.25, config.chain.block_seconds / 4))),
                     group.create_task(budgets.run()),
-                    group.create_task(CacheFollower(redis, keys, chain).run()),
+                    group.create_task(CacheFollower(redis, keys, chain, chance=platform.chance.random).run()),
                     group.create_task(catalog.run()),
                     group.create_task(pulse.run()),
                     group.create_task(self._reload(reload)),

@@ -24,13 +24,16 @@ WEB_SOCKET_MESSAGE_BYTES = 15 * 1024 * 1024
 class ServiceBackends:
     """Pools of one service, with connections of their own."""
 
-    def __init__(self, service: Service, clock: Callable[[], float], credentials: Credentials | None = None) -> None:
+    def __init__(
+        self, service: Service, clock: Callable[[], float], credentials: Credentials | None = None,
+        http: Callable[[int], aiohttp.ClientSession] = new_session,
+    ) -> None:  # fmt: skip
         self.service = service
         self._clock = clock
         self._credentials = credentials or Credentials(None)
         self.pools = {name: Pool(backend) for name, backend in service.backends.by_type().items()}
         limits = [b.max_connections for b in service.backends.by_type().values() if isinstance(b, Backend)]
-        self.http = new_session(max(limits, default=500))
+        self.http = http(max(limits, default=500))
         self._channels: dict[str, grpc.aio.Channel] = {}
         self.in_flight = 0
 

@@ -1,5 +1,6 @@
 """The chain's gRPC queries with failover over several nodes (messages.md, sections 3 to 10)."""
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -113,10 +114,17 @@ class ChainClient:
     """
 
     def __init__(
-        self, addresses: Sequence[NodeAddress], timeout_seconds: float = 5.0, standings: Standings | None = None
+        self,
+        addresses: Sequence[NodeAddress],
+        timeout_seconds: float = 5.0,
+        standings: Standings | None = None,
+        *,
+        channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._channels = [channel_of(address) for address in addresses]
-        self._nodes = Failover(self._channels, standings=standings, names=[address.name for address in addresses])
+        self._channels = [channel(address) for address in addresses]
+        names = [address.name for address in addresses]
+        self._nodes = Failover(self._channels, clock, standings=standings, names=names)
         self._timeout = timeout_seconds
 
     async def __aenter__(self) -> Self:

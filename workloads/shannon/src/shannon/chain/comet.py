@@ -2,6 +2,7 @@
 
 import functools
 import json
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -154,8 +155,11 @@ class CometClient:
         block_seconds: float = 10.0,
         standings: Standings | None = None,
         chain_id: str = "",
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._nodes = Failover(list(addresses), standings=standings, names=[address.name for address in addresses])
+        names = [address.name for address in addresses]
+        self._nodes = Failover(list(addresses), clock, standings=standings, names=names)
         self._http = http
         self._timeout = timeout_seconds
         self._chain_id = chain_id

@@ -17,9 +17,12 @@ class NamedChain(Protocol):
         """Network name of the node."""
 
 
-async def require_chain_id(chain: NamedChain, expected: str, stop: asyncio.Event, pause_seconds: float = 0.5) -> None:
+async def require_chain_id(
+    chain: NamedChain, expected: str, stop: asyncio.Event, pause_seconds: float = 0.5,
+    chance: random.Random | None = None,
+) -> None:  # fmt: skip
     """Waits for an unreachable node, until `stop`; raises ConfigurationError for another chain than `expected`."""
-    chance = random.Random()  # noqa: S311 - jitter
+    chance = chance or random.Random()  # noqa: S311 - jitter
     while not stop.is_set():
         try:
             found = await chain.chain_id()

@@ -3,14 +3,16 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 import aiohttp
+import grpc.aio
 
-from shannon.chain.client import ChainClient
+from shannon.chain.client import ChainClient, channel_of
 from shannon.chain.comet import CometClient
 from shannon.chain.nodes import NodeAddress
 from shannon.chain.standing import Sight, Standing, Standings, Verdict, compared_height, judge
@@ -32,11 +34,13 @@ class NodeWatch:
         *,
         timeout_seconds: float = 5.0,
         told: Told = lambda name, verdict: None,
+        channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`told` gets every node's name (host:port) and verdict after each look."""
         self._names = [address.name for address in addresses]
-        self._clients = [ChainClient([address], timeout_seconds) for address in addresses]
-        self._blocks = [CometClient([address], http, timeout_seconds) for address in addresses]
+        self._clients = [ChainClient([address], timeout_seconds, channel=channel, clock=clock) for address in addresses]
+        self._blocks = [CometClient([address], http, timeout_seconds, clock=clock) for address in addresses]
         self._chain_id = chain_id
         self._standings = standings
         self._told = told

@@ -1,0 +1,62 @@
+"""Two nodes of the real chain behind one address, of which one lags or was just started again."""
+
+import asyncio
+import signal
+
+import aiohttp
+import pytest
+
+from balancer import balanced
+from realchain import Cable, peer_of
+from shannon.chain.client import ChainClient
+from shannon.chain.comet import CometClient
+from shannon.errors import ChainUnavailable, PocketError
+
+pytestmark = [pytest.mark.realchain, pytest.mark.timeout(240)]
+
+
+async def test_a_node_that_lags_or_was_just_started_behind_the_same_address_costs_nothing(
+    journey, node, stack, tmp_path
+):
+    """The second node is cut off for eight blocks, and later started again while it is cut off: it knows no block."""
+    async with Cable(node.peer_port) as cable:
+        second = peer_of(node, tmp_path / "second", cable.port)
+        await asyncio.to_thread(second.again)
+        seen = set()
+
+        async def cut():
+            cable.cut()
+
+        async def look():
+            seen.add(await state_of(second, journey))
+
+        async def restart():
+            cable.cut()
+            await asyncio.to_thread(second.kill, signal.SIGTERM)
+            await asyncio.to_thread(second.again)
+
+        async def mend():
+            cable.mend()
+
+        acts = {8: cut, 13: look, 16: mend, 22: cut, 27: look, 28: mend, 32: restart, 36: look, 37: mend}
+        try:
+            async with balanced([node.address, second.address]) as address:
+                await asyncio.to_thread(stack.point_at, address)
+                await journey.run(3, acts)
+        finally:
+            await asyncio.to_thread(stack.point_at, node.address)
+            await asyncio.to_thread(second.kill)
+        assert seen == {"lags", "knows no block"}
+
+
+async def state_of(second, journey):
+    """What the second node is, as it shows itself."""
+    async with aiohttp.ClientSession() as http, ChainClient([second.address]) as chain:
+        behind = await journey.height() - (await CometClient([second.address], http).block()).height
+        try:
+            await chain.shared_params()
+        except ChainUnavailable:
+            return "knows no block"
+        except PocketError as error:
+            return str(error)
+        return "lags" if behind >= 3 else f"{behind} blocks behind"

@@ -1,0 +1,1 @@
+"""The whole system in one process: real relayers and miners on a virtual clock, faults at every boundary, a seed."""

@@ -1,0 +1,171 @@
+"""What must hold, whatever goes wrong: at every block, and when everything is over."""
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from ledger.keys import Keys
+from ledger.local_log import decode_records
+from localnet.ante import decode
+from shannon.sessions.grid import Windows
+from shannon.transactions.build import transaction_hash
+from simulated.redis_model import Data, Stream
+from simulated.system import PREFIX, STAKE, SUPPLIERS, Program, System
+from world import address
+
+Pair = tuple[str, str]
+_KEYS = Keys(PREFIX)
+
+
+def in_redis(data: Data, pairs: list[Pair]) -> Iterator[tuple[Pair, bytes]]:
+    for pair in pairs:
+        found = data.values.get(_KEYS.stream(*pair).encode())
+        if isinstance(found, Stream):
+            for row in found.rows:
+                yield pair, row[1]
+
+
+def on_volume(folder: Path) -> Iterator[tuple[Pair, bytes]]:
+    """Leaves of a miner's mirror. Files that are just being made have no tables yet."""
+    for path in sorted((folder / "mirror").glob("end-*.sqlite")):
+        database = sqlite3.connect(path)
+        try:
+            for supplier, session, value in database.execute(
+                "SELECT supplier, session_id, value FROM leaf JOIN session ON leaf.session = session.id"
+            ):
+                yield (supplier, session), bytes(value)
+        except sqlite3.OperationalError:
+            continue
+        finally:
+            database.close()
+
+
+def in_log(folder: Path) -> Iterator[tuple[Pair, bytes]]:
+    for path in sorted((folder / "relay-log").glob("*/*.log")):
+        for row in decode_records(path.read_bytes()):
+            yield (row.supplier, row.session_id), row.relay
+
+
+class Judges:
+    """Collects what is wrong, each once."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.problems: list[str] = []
+        self._paid: dict[Pair, int] = {}
+        self._relays: dict[Pair, int] = {}
+        self._counted = 0
+        self._included: dict[tuple[str, Pair], list[str]] = defaultdict(list)
+
+    def wrong(self, text: str) -> None:
+        if text not in self.problems:
+            self.problems.append(text)
+            self.system.tell(f"WRONG: {text}")
+
+    def _open(self) -> list[Pair]:
+        """Sessions with acknowledged relays that are not over on chain."""
+        system = self.system
+        found = []
+        for pair in system.acknowledged:
+            end = system.headers[pair[1]].session_end_block_height
+            if system.chain.height < Windows.after(end, system.chain.state.shared_params_at(end)).settlement:
+                found.append(pair)
+        return found
+
+    def missing(self, *, without: Program | None = None, redis: Data | None = None) -> int:
+        """Acknowledged relays of open sessions that nobody holds; or would hold without a program's volume, or with
+        these data in Redis."""
+        system, pairs = self.system, self._open()
+        held: dict[Pair, set[bytes]] = defaultdict(set)
+        for pair, relay in in_redis(redis or system.redis.primary.model.data, pairs):
+            held[pair].add(relay)
+        for program in system.programs.values():
+            if program is not without and program.folder.exists():
+                for pair, relay in in_log(program.folder) if program.relayer else on_volume(program.folder):
+                    held[pair].add(relay)
+        return sum(len(system.acknowledged[pair] - held[pair]) for pair in pairs)
+
+    def at_block(self) -> None:
+        system = self.system
+        if number := self.missing():
+            self.wrong(f"{number} acknowledged relays of open sessions are nowhere")
+        for (supplier, session), roots in system.roots.items():
+            if len(roots) > 1:
+                self.wrong(f"claims of {len(roots)} roots were sent for {name_of(supplier)}, {session[:8]}")
+        self._count_included()
+        for event in system.chain.blocks[system.chain.height].end_events:
+            if event.type.endswith("EventClaimSettled"):
+                pair = (event.attributes["supplier_operator_address"], event.attributes["session_id"])
+                self._paid[pair] = int(event.attributes["settled_upokt"].removesuffix("upokt"))
+                self._relays[pair] = int(event.attributes["num_relays"])
+            if event.type.endswith(("EventClaimExpired", "EventSupplierSlashed")):
+                told = {k: v for k, v in event.attributes.items() if k in ("expiration_reason", "session_end_height")}
+                self.wrong(f"{event.type.rsplit('.', 1)[1]} of {name_of(event.attributes['supplier_operator_address'])}"
+                           f" {json.dumps(told)}")  # fmt: skip
+
+    def _count_included(self) -> None:
+        rows = list(self.system.chain.transactions.values())
+        for row in rows[self._counted :]:
+            if row.result.code:
+                continue
+            for message in decode(row.raw).messages:
+                kind = "claim" if hasattr(message, "root_hash") else "proof"
+                pair = (message.supplier_operator_address, message.session_header.session_id)
+                senders = self._included[kind, pair]
+                sender = self.system.senders[transaction_hash(row.raw)]
+                # A proof is signed by each owner: one that was sent just before a handover may be paid for twice.
+                if senders and (kind == "claim" or sender in senders):
+                    self.wrong(f"two fees for the {kind} of {name_of(pair[0])}, {pair[1][:8]}")
+                senders.append(sender)
+        self._counted = len(rows)
+
+    def unsettled(self) -> list[Pair]:
+        """Sessions with acknowledged relays that no volume has a settled outcome of."""
+        booked = self._outcomes()
+        settled = {pair for pair, rows in booked.items() if any(row["outcome"] == "settled" for row in rows)}
+        return [pair for pair in self.system.acknowledged if pair not in settled]
+
+    def _outcomes(self) -> dict[Pair, list[dict]]:
+        found: dict[Pair, list[dict]] = defaultdict(list)
+        for program in self.system.programs.values():
+            path = program.folder / "audit.sqlite"
+            if program.relayer or not path.exists():
+                continue
+            database = sqlite3.connect(path)
+            try:
+                for (body,) in database.execute("SELECT body FROM outcome"):
+                    row = json.loads(body)
+                    found[row["supplier"], row["session_id"]].append(row)
+            finally:
+                database.close()
+        return found
+
+    def at_end(self) -> None:
+        system, booked = self.system, self._outcomes()
+        for pair, relays in sorted(system.acknowledged.items()):
+            who = f"{name_of(pair[0])}, {pair[1][:8]}"
+            paid, rows = self._paid.get(pair), booked[pair]
+            if paid is None:
+                self.wrong(f"{len(relays)} acknowledged relays of {who} were not paid; books: {_shown(rows)}")
+                continue
+            if self._relays[pair] < len(relays):
+                self.wrong(f"{self._relays[pair]} of {len(relays)} acknowledged relays of {who} were paid")
+            if not rows and not self.system.lost_volumes:
+                self.wrong(f"no book knows what {who} earned")
+            for row in rows:
+                if row["outcome"] != "settled" or int(row["details"].get("settled_upokt", -1)) != paid:
+                    self.wrong(f"a book says {_shown([row])} of {who}, the chain paid {paid} upokt")
+        for name in SUPPLIERS:
+            gone = STAKE - system.chain.state.suppliers[address(name)].stake_upokt
+            if gone:
+                self.wrong(f"{gone} upokt of {name}'s stake were slashed")
+
+
+def name_of(supplier: str) -> str:
+    return next((name for name in SUPPLIERS if address(name) == supplier), supplier)
+
+
+def _shown(rows: list[dict]) -> str:
+    return "; ".join(f"{r['outcome']} ({r['reason']}, {r['details'].get('settled_upokt')} upokt)" for r in rows) or "none"

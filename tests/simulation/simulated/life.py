@@ -1,0 +1,339 @@
+"""One life of the whole system: drawn from a seed, lived on a virtual clock, judged."""
+
+import asyncio
+import gc
+import logging
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from shannon.claims.requirement import ProofParams
+from simulated.draw import draw
+from simulated.judges import Judges
+from simulated.loop import Loop, Stuck
+from simulated.plan import Fault, Kind
+from simulated.system import (
+    BLOCK_SECONDS, NODES, RELAYS, SERVICES, SESSION_BLOCKS, SETTLED, STARTS, SUPPLIERS, Program, System, world,
+)  # fmt: skip
+
+VOLUMES = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
+_AFTER_BLOCKS = 12  # after the last settlement, in which everything must be over
+_AGAIN_SECONDS = 1.5
+
+
+@dataclass
+class Result:
+    """What became of a life."""
+
+    seed: int
+    faults: tuple[Fault, ...]
+    problems: list[str]
+    trace: str
+    events: list[tuple[float, int, str]]
+    hits: Counter[str]
+    calls: Counter[str]
+    relays: int
+    sessions: int
+    turns: int
+    cpu_seconds: float
+    errors: list[str] = field(default_factory=list)
+
+
+class Life:
+    """`faults`: instead of those that the seed draws."""
+
+    def __init__(self, seed: int, faults: Sequence[Fault] | None = None) -> None:
+        self.seed = seed
+        self.loop = Loop(seed)
+        folder = Path(tempfile.mkdtemp(prefix="life-", dir=VOLUMES))
+        self.system = System(seed, self.loop, folder, kubernetes=bool(seed % 3))
+        self.faults = tuple(draw(seed) if faults is None else faults)
+        self.judges = Judges(self.system)
+        self._held: set[str] = set()
+        self._pace = 1.0
+        for number in range(2):
+            self._program(f"relayer-{number}", relayer=True)
+            self._program(f"miner-{number}", relayer=False)
+
+    def _program(self, name: str, *, relayer: bool) -> Program:
+        made = self.system.programs[name] = Program(name, relayer, self.system.folder / name)
+        return made
+
+    def run(self) -> Result:
+        begun = time.process_time()
+        system = self.system
+        try:
+            with system.machine.installed():
+                try:
+                    self.loop.run_until_complete(self._live())
+                except Stuck as error:
+                    self.judges.wrong(f"nothing goes on: {error}")
+                errors = list(self.loop.errors)
+                self.loop.bury()
+                self.loop.run_for(20_000)
+        finally:
+            self.loop.close()
+            system.clean()
+        return Result(
+            self.seed, self.faults, self.judges.problems, self.loop.trace, system.events, system.network.hits,
+            system.network.calls, sum(map(len, system.acknowledged.values())), len(system.acknowledged),
+            self.loop.turns, time.process_time() - begun, errors,
+        )  # fmt: skip
+
+    async def _live(self) -> None:
+        for program in list(self.system.programs.values()):
+            self.system.start(program)
+        tasks = [asyncio.create_task(work) for work in (self._kubelet(), self._pictures(), self._gateways())]
+        tasks += [asyncio.create_task(self._happen(fault)) for fault in self.faults]
+        try:
+            await self._blocks()
+        finally:
+            for task in tasks:
+                task.cancel()
+        for task in tasks:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                raise task.exception() or AssertionError
+        self.judges.at_end()
+
+    async def _blocks(self) -> None:
+        system = self.system
+        while True:
+            await asyncio.sleep(BLOCK_SECONDS * self._pace)
+            system.step()
+            self.judges.at_block()
+            if system.chain.height >= SETTLED + 2 and not self.judges.unsettled():
+                return
+            if system.chain.height >= SETTLED + _AFTER_BLOCKS:
+                return
+
+    async def _kubelet(self) -> None:
+        """Starts again what ended and should run."""
+        while True:
+            await asyncio.sleep(_AGAIN_SECONDS)
+            for program in list(self.system.programs.values()):
+                if program.wanted and program.name not in self._held and not program.alive:
+                    self.system.start(program)
+
+    async def _pictures(self) -> None:
+        while True:
+            self.system.redis.picture()
+            await asyncio.sleep(0.5)
+
+    async def _gateways(self) -> None:
+        chance, system, number = self.loop.chance, self.system, 0
+        for start in STARTS:
+            while system.chain.height < start:
+                await asyncio.sleep(0.3)
+            rows = []
+            for service in SERVICES:
+                header = system.session(service, start)
+                for supplier in SUPPLIERS:
+                    for _ in range(chance.randint(1, RELAYS)):
+                        number += 1
+                        at = chance.uniform(0, SESSION_BLOCKS + 1.5) * BLOCK_SECONDS
+                        rows.append((at, header, supplier, number))
+            await asyncio.gather(*(self._relay_at(*row) for row in rows))
+
+    async def _relay_at(self, after: float, header, supplier: str, number: int) -> None:
+        await asyncio.sleep(after)
+        await self.system.relay(header, supplier, number)
+
+    # What goes wrong.
+
+    async def _happen(self, fault: Fault) -> None:
+        await asyncio.sleep(fault.at)
+        program = self.system.programs.get(fault.target)
+        act: Callable[[Fault, Program | None], object] | None = _ACTS.get(fault.kind)
+        if act is None:
+            self.system.tell(f"begins: {fault}")
+            self.system.network.holding.append(fault)
+            if fault.kind in (Kind.NODE_DOWN, Kind.NODE_RESTART):
+                for name, node in self.system.nodes.items():
+                    if fault.target in ("", name):
+                        node.cut()
+            await asyncio.sleep(fault.seconds)
+            self.system.network.holding.remove(fault)
+            if fault.kind is Kind.NODE_RESTART:
+                self.system.nodes[fault.target].waits_for_block = self.system.chain.height + 1
+            self.system.tell(f"over: {fault.kind.value} {fault.target}")
+            return
+        done = act(self, fault, program)
+        if asyncio.iscoroutine(done):
+            await done
+
+    async def _kill(self, fault: Fault, program: Program) -> None:
+        if not program.alive or program.name in self._held:
+            return
+        self._held.add(program.name)
+        self.system.tell(f"{program.name}: killed")
+        self.system.kill(program)
+        await self._back(fault, program)
+
+    async def _back(self, fault: Fault, program: Program) -> None:
+        await asyncio.sleep(fault.seconds)
+        self._held.discard(program.name)
+        if program.wanted and not program.alive:
+            self.system.tell(f"{program.name}: started again")
+            self.system.start(program)
+
+    async def _terminate(self, fault: Fault, program: Program) -> None:
+        if not program.alive or program.name in self._held:
+            return
+        self._held.add(program.name)
+        self.system.tell(f"{program.name}: told to end")
+        self.system.terminate(program)
+        if program.task is not None:
+            await asyncio.wait([program.task], timeout=15.0)
+        if program.alive:
+            self.system.tell(f"{program.name}: did not end in time, killed")
+            self.system.kill(program)
+        await self._back(fault, program)
+
+    async def _freeze(self, fault: Fault, program: Program) -> None:
+        process = program.process
+        if not program.alive or process is None:
+            return
+        self.system.tell(f"{program.name}: stopped for {fault.seconds:.1f} s")
+        self.loop.stop(process)
+        await asyncio.sleep(fault.seconds)
+        if not process.dead:
+            self.system.tell(f"{program.name}: goes on")
+            self.loop.go_on(process)
+
+    async def _upgrade(self, fault: Fault, _: Program | None) -> None:
+        for program in [p for p in self.system.programs.values() if p.wanted]:
+            await self._terminate(replace(fault, seconds=1.0), program)
+            await asyncio.sleep(fault.seconds)
+
+    async def _scale_up(self, fault: Fault, _: Program | None) -> None:
+        """A third miner comes, and goes for good when the time is over."""
+        program = self._program("miner-2", relayer=False)
+        self.system.tell("miner-2: added")
+        self.system.start(program)
+        await asyncio.sleep(fault.seconds)
+        program.wanted = False
+        self.system.tell("miner-2: removed")
+        self.system.terminate(program)
+
+    async def _volume_lost(self, fault: Fault, program: Program) -> None:
+        if program.name in self._held or self.judges.missing(without=program):
+            return
+        self._held.add(program.name)
+        self.system.tell(f"{program.name}: killed, its {'log' if program.relayer else 'volume'} is lost")
+        self.system.kill(program)
+        shutil.rmtree(program.folder, ignore_errors=True)
+        self.system.lost_volumes += not program.relayer
+        await self._back(fault, program)
+
+    async def _redis_crash(self, fault: Fault, _: Program | None) -> None:
+        empty, redis = fault.kind is Kind.REDIS_EMPTY, self.system.redis
+        data = type(redis.primary.model.data)() if empty else redis.older(fault.share)
+        if not redis.primary.up or self.judges.missing(redis=data):
+            return
+        self.system.tell(f"{fault}")
+        redis.crash()
+        redis.restart(data)
+        redis.primary.up = False
+        await asyncio.sleep(fault.seconds / 2)
+        redis.primary.up = redis.primary.loading = True
+        await asyncio.sleep(fault.seconds / 2)
+        redis.primary.loading = False
+        self.system.tell("Redis: ready again")
+
+    def _redis_fail_over(self, fault: Fault, _: Program | None) -> None:
+        redis = self.system.redis
+        data = redis.older(fault.share)
+        if not redis.primary.up or redis.primary.loading or self.judges.missing(redis=data):
+            return
+        self.system.tell(f"{fault}")
+        redis.fail_over(data, cut=bool(fault.seed % 2))
+
+    async def _redis_full(self, fault: Fault, _: Program | None) -> None:
+        self.system.tell(f"{fault}")
+        instance = self.system.redis.primary
+        instance.full = True
+        await asyncio.sleep(fault.seconds)
+        instance.full = self.system.redis.primary.full = False
+        self.system.tell("Redis: has space again")
+
+    def _mempool_loss(self, fault: Fault, _: Program | None) -> None:
+        self.system.tell(f"{fault}")
+        self.system.chain.faults.evict = int(fault.share)
+
+    def _mempool_refuses(self, fault: Fault, _: Program | None) -> None:
+        self.system.tell(f"{fault}")
+        rows = [(20, "sdk", "mempool is full"), (18, "sdk", "failed to add unordered nonce: x"),
+                (13, "sdk", "insufficient fees; got: 0upokt required: 1upokt")]  # fmt: skip
+        self.system.chain.faults.refuse += [rows[fault.seed % len(rows)]] * int(fault.share)
+
+    def _no_transactions(self, fault: Fault, _: Program | None) -> None:
+        self.system.tell(f"{fault}")
+        self.system.chain.faults.hold_blocks = int(fault.share)
+
+    async def _pace_changes(self, fault: Fault, _: Program | None) -> None:
+        self.system.tell(f"{fault}")
+        self._pace = fault.share
+        await asyncio.sleep(fault.seconds)
+        self._pace = 1.0
+
+    def _proof_params(self, fault: Fault, _: Program | None) -> None:
+        state = self.system.chain.state
+        old = state.proof_params
+        state.proof_params = ProofParams(
+            (0.0, 0.5, 1.0)[fault.seed % 3], old.proof_requirement_threshold_upokt,
+            old.proof_missing_penalty_upokt, old.proof_submission_fee_upokt,
+        )  # fmt: skip
+        self.system.tell(f"{fault}: probability {state.proof_params.proof_request_probability}")
+
+    def _prices(self, fault: Fault, _: Program | None) -> None:
+        self.system.tell(f"{fault}")
+        self.system.chain.change_compute_units(SERVICES[fault.seed % 2], 50 + fault.seed % 200)
+
+    def _clock_jumps(self, fault: Fault, program: Program) -> None:
+        if program.process is not None:
+            self.system.tell(f"{fault}")
+            program.process.wall_offset_seconds += fault.share
+
+    async def _disk_slow(self, fault: Fault, program: Program) -> None:
+        process = program.process
+        if process is None:
+            return
+        self.system.tell(f"{fault}")
+        process.disk_seconds = fault.share
+        await asyncio.sleep(fault.seconds)
+        process.disk_seconds = 0.0
+        self.system.tell(f"over: {fault.kind.value} {fault.target}")
+
+
+_ACTS = {
+    Kind.KILL: Life._kill, Kind.TERMINATE: Life._terminate, Kind.FREEZE: Life._freeze, Kind.UPGRADE: Life._upgrade,
+    Kind.SCALE_UP: Life._scale_up, Kind.VOLUME_LOST: Life._volume_lost, Kind.LOG_LOST: Life._volume_lost,
+    Kind.REDIS_CRASH: Life._redis_crash, Kind.REDIS_EMPTY: Life._redis_crash, Kind.REDIS_OLDER: Life._redis_crash,
+    Kind.REDIS_FAIL_OVER: Life._redis_fail_over, Kind.REDIS_FULL: Life._redis_full,
+    Kind.MEMPOOL_LOSS: Life._mempool_loss, Kind.MEMPOOL_REFUSES: Life._mempool_refuses,
+    Kind.NO_TRANSACTIONS: Life._no_transactions, Kind.BLOCKS_SLOW: Life._pace_changes,
+    Kind.BLOCKS_FAST: Life._pace_changes, Kind.PROOF_PARAMS: Life._proof_params, Kind.PRICES: Life._prices,
+    Kind.CLOCK_JUMP: Life._clock_jumps, Kind.DISK_SLOW: Life._disk_slow,
+}  # fmt: skip
+
+
+def live(seed: int, faults: Sequence[Fault] | None = None) -> Result:
+    """Lives one life in a fresh world, quietly."""
+    world()
+    made = Life(seed, faults)
+    try:
+        return made.run()
+    finally:
+        gc.collect()
+
+
+def quiet() -> None:
+    """Nobody reads what hundreds of processes log."""
+    logging.disable(logging.CRITICAL)
+
+
+__all__ = ["NODES", "Life", "Result", "live", "quiet"]

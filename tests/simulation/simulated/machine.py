@@ -1,0 +1,87 @@
+"""What an operating system does for a process, simulated: file locks that end with it, volumes that are full."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import sqlite3
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+from ledger import local_log
+from simulated.loop import PROCESS, Process
+
+Usage = namedtuple("Usage", "total used free")  # noqa: PYI024 - as shutil's
+_GIB = 1 << 30
+_WRITES = ("INSERT", "UPDATE", "DELETE", "BEGIN", "CREATE", "REPLACE")
+
+
+class Machine:
+    """`full` tells whether the volume of a process has no space left."""
+
+    def __init__(self, full: Callable[[Process], bool]) -> None:
+        self._full = full
+        self._locks: dict[tuple[int, int], Process] = {}
+        self._files: dict[Process, list[sqlite3.Connection]] = {}
+
+    def died(self, process: Process) -> None:
+        """Closes its databases, as the kernel does."""
+        for database in self._files.pop(process, []):
+            database.close()
+
+    def _flock(self, file: Any, operation: int) -> None:
+        found = os.fstat(file if isinstance(file, int) else file.fileno())
+        place, me = (found.st_dev, found.st_ino), PROCESS.get()
+        if operation & fcntl.LOCK_UN:
+            self._locks.pop(place, None)
+            return
+        holder = self._locks.get(place)
+        if holder is not None and holder is not me and not holder.dead:
+            raise BlockingIOError(errno.EWOULDBLOCK, "it is locked")
+        self._locks[place] = me
+
+    def _write(self, descriptor: int, data: bytes) -> int:
+        if self._full(PROCESS.get()):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return os.write(descriptor, data)
+
+    def _usage(self, path: Any) -> Usage:
+        return Usage(_GIB, _GIB, 0) if self._full(PROCESS.get()) else Usage(_GIB, 0, _GIB)
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Stands in for the machine while the context is open."""
+        machine, connect, flock, usage = self, sqlite3.connect, fcntl.flock, shutil.disk_usage
+
+        class Database(sqlite3.Connection):
+            def _look(self, sql: str) -> None:
+                if sql.lstrip().upper().startswith(_WRITES) and machine._full(PROCESS.get()):
+                    raise sqlite3.OperationalError("database or disk is full")
+
+            def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+                self._look(sql)
+                return super().execute(sql, *arguments)
+
+            def executemany(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+                self._look(sql)
+                return super().executemany(sql, *arguments)
+
+        def opened(*arguments: Any, **options: Any) -> sqlite3.Connection:
+            database: sqlite3.Connection = connect(*arguments, **{"factory": Database, **options})
+            machine._files.setdefault(PROCESS.get(), []).append(database)
+            return database
+
+        sqlite3.connect = opened
+        fcntl.flock = self._flock
+        shutil.disk_usage = self._usage
+        local_log.os = SimpleNamespace(write=self._write, ftruncate=os.ftruncate)
+        try:
+            yield
+        finally:
+            sqlite3.connect, fcntl.flock, shutil.disk_usage = connect, flock, usage
+            local_log.os = os
+            for process in list(self._files):
+                self.died(process)

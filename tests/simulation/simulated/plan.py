@@ -1,0 +1,68 @@
+"""What goes wrong in a life, drawn before it begins: each fault stands for itself, so that it can be left out."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What can go wrong. In brackets: what `share` means; a probability for each call where nothing is said."""
+
+    NODE_DOWN = "chain node away"
+    NODE_RESTART = "chain node restarted"  # it answers UNKNOWN until its next block
+    NODE_LAGS = "chain node lags"  # (blocks)
+    NODE_FAILS = "chain node answers UNKNOWN"
+    NODE_DENIES = "chain node answers PERMISSION_DENIED"
+    NODE_EMPTY = "chain node answers with nothing"
+    NODE_GARBAGE = "chain node answers with garbage"
+    NODE_HANGS = "chain node does not answer"
+    NODE_REPLY_LOST = "chain node's reply is lost"
+    NODE_STALE = "chain node answers from some blocks ago"
+    NODE_HOLLOW = "chain node answers with empty lists"
+    NODE_HEADLESS = "chain node ignores the height that is asked"
+    NODE_OTHER_CHAIN = "address leads to another network's node"
+    NODE_OTHER_HASH = "chain node tells another hash"
+    MEMPOOL_LOSS = "mempool loses transactions"  # (how many)
+    MEMPOOL_REFUSES = "mempool refuses"  # (how many)
+    NO_TRANSACTIONS = "blocks without transactions"  # (blocks)
+    BLOCKS_SLOW = "blocks come late"  # (factor)
+    BLOCKS_FAST = "blocks come early"  # (factor)
+    PROOF_PARAMS = "proof params change"
+    PRICES = "prices change"
+    REDIS_SLOW = "Redis is slow"  # (seconds)
+    REDIS_CUT = "connections to Redis break"
+    REDIS_REPLY_LOST = "replies of Redis are lost"
+    REDIS_CRASH = "Redis crashes"  # (seconds of writes that are lost)
+    REDIS_FAIL_OVER = "Redis fails over"  # (seconds of writes that are lost)
+    REDIS_FULL = "Redis is full"
+    REDIS_EMPTY = "Redis comes back empty"
+    REDIS_OLDER = "Redis comes back with an older file"  # (seconds)
+    LEASES_AWAY = "API server away"
+    PEERS_AWAY = "peers cannot be reached"
+    BACKEND_FAILS = "backend fails"
+    KILL = "SIGKILL"
+    TERMINATE = "SIGTERM"
+    FREEZE = "SIGSTOP"
+    UPGRADE = "rolling upgrade"
+    SCALE_UP = "one more miner"
+    DISK_SLOW = "disk is slow"  # (seconds)
+    DISK_FULL = "volume is full"
+    VOLUME_LOST = "volume is lost"
+    LOG_LOST = "relayer pod deleted"
+    CLOCK_JUMP = "wall clock jumps"  # (seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`at` and `seconds` are virtual time; `target` is a process or node, empty: everybody."""
+
+    number: int
+    kind: Kind
+    at: float
+    seconds: float
+    target: str
+    share: float
+    seed: int
+
+    def __str__(self) -> str:
+        lasts = f" for {self.seconds:.1f} s" if self.seconds else ""
+        return f"{self.kind.value}{f' ({self.target})' if self.target else ''}{lasts}, {self.share:.3g}"

@@ -1,0 +1,110 @@
+"""The judge is judged: faults planted in the product, one at a time, each of which must show in some life.
+
+A planted fault replaces text of a module as it is imported; no file changes. Usage:
+python -m simulated.planted [--seeds 200] [--only TEXT] [--table FILE] [--jobs N]
+"""
+
+import argparse
+import importlib.machinery
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from simulated.plants import PLANTS, Plant
+
+ROOT = Path(__file__).parents[3]
+HERE = Path(__file__).parents[1]
+_NOTHING = 0
+
+
+def plant(fault: Plant) -> None:
+    """Has the module of a fault compiled with its text replaced; raises ValueError where the text is not there once."""
+    place = ROOT / fault.file
+    source = place.read_text(encoding="utf-8")
+    if source.count(fault.old) < 1:
+        raise ValueError(f"{fault.name}: {fault.file} does not hold {fault.old!r}")
+    broken = source.replace(fault.old, fault.new)
+    whole = importlib.machinery.SourceFileLoader.get_code
+
+    def get_code(self: importlib.machinery.SourceFileLoader, name: str) -> object:
+        if Path(self.path).resolve() == place.resolve():
+            return compile(broken, self.path, "exec", dont_inherit=True)
+        return whole(self, name)
+
+    importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
+
+
+def search(name: str, seeds: list[int]) -> None:
+    """Lives with a fault planted until one goes wrong; prints what was found as JSON."""
+    fault = next(row for row in PLANTS if row.name == name)
+    plant(fault)
+    from simulated.life import live, quiet
+
+    quiet()
+    for number, seed in enumerate(seeds, 1):
+        found = live(seed)
+        if found.problems or found.errors:
+            print(json.dumps({"lives": number, "seed": seed, "problem": (found.problems or found.errors)[0]}))
+            return
+    print(json.dumps({"lives": _NOTHING, "seed": 0, "problem": ""}))
+
+
+def _searched(fault: Plant, seeds: int) -> dict[str, object]:
+    order = [*fault.first, *(seed for seed in range(1, seeds + 1) if seed not in fault.first)]
+    command = [sys.executable, "-m", "simulated.planted", "--search", fault.name, "--order", json.dumps(order[:seeds])]
+    paths = os.pathsep.join(str(p) for p in (HERE, ROOT / "tests/support", ROOT / "tests/vectors"))
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    try:
+        found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        found = {"lives": -1, "seed": 0, "problem": done.stderr[-300:]}
+    return found
+
+
+def table(rows: list[tuple[Plant, dict[str, object]]]) -> str:
+    """Markdown: how many lives each took."""
+    lines = ["| planted fault | lives until it was found | what was seen |", "|--|--|--|"]
+    for fault, found in rows:
+        lives = found["lives"] if int(str(found["lives"])) > 0 else "**not found**"
+        problem = str(found["problem"]).replace("|", "/").replace("\n", " ")[:90]
+        lines.append(f"| {fault.name} | {lives} | {problem} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Exit code 1 where a planted fault was not found."""
+    parser = argparse.ArgumentParser(prog="simulated.planted", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--table", type=Path)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--search", help=argparse.SUPPRESS)
+    parser.add_argument("--order", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.search:
+        search(options.search, json.loads(options.order))
+        return 0
+    chosen = [fault for fault in PLANTS if options.only in fault.name]
+    begun = time.monotonic()
+
+    def one(fault: Plant) -> tuple[Plant, dict[str, object]]:
+        found = _searched(fault, options.seeds)
+        print(f"{time.monotonic() - begun:6.0f} s  {fault.name}: {found}", flush=True)
+        return fault, found
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        rows = list(pool.map(one, chosen))
+    missed = [fault.name for fault, found in rows if int(str(found["lives"])) <= 0]
+    print(f"{len(rows) - len(missed)} of {len(rows)} planted faults were found" + "".join(f"\n  not: {m}" for m in missed))
+    if options.table:
+        options.table.write_text(table(rows), encoding="utf-8")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

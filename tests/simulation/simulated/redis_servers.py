@@ -1,0 +1,293 @@
+"""Redis as processes meet it: a service name that leads to one of two instances, with durability and fail-over.
+
+An instance keeps pictures of its data: what it comes back with after a crash, and what its replica had. A connection
+stays with the instance that it was made to.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import Connection
+from redis.exceptions import BusyLoadingError, ReadOnlyError, ResponseError
+from redis.exceptions import ConnectionError as RedisDown
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from ledger.connection import _Robust, connect
+from simulated.loop import Loop
+from simulated.redis_model import _WRITES, Data, Model
+
+_KEPT_SECONDS = 12.0
+
+
+@dataclass(eq=False)
+class Instance:
+    """One redis-server."""
+
+    model: Model
+    run_id: str
+    started: float
+    role: str = "master"
+    up: bool = True
+    loading: bool = False
+    full: bool = False
+    connections: dict["SimulatedConnection", None] = field(default_factory=dict)
+    pictures: deque[tuple[float, Data]] = field(default_factory=deque)
+
+
+class RedisService:
+    """`link` says what the network does to a call: nothing, or how it fails."""
+
+    def __init__(self, loop: Loop, wall: Callable[[], float], link: Callable[[str, str], Any]) -> None:
+        self.loop, self._wall, self.link = loop, wall, link
+        self._lives = 0
+        # In the order in which they came: what a set gives differs from run to run.
+        self._waiting: dict[asyncio.Future[None], None] = {}
+        self._subscribers: dict[bytes, dict[SimulatedConnection, None]] = {}
+        self.primary = self._instance(Data())
+
+    def _instance(self, data: Data) -> Instance:
+        self._lives += 1
+        model = Model(self._wall, self._publish)
+        model.data = data
+        return Instance(model, f"run{self._lives:04d}", self.loop.time())
+
+    def _publish(self, channel: bytes, message: bytes) -> int:
+        heard = [c for c in self._subscribers.get(channel, ()) if c.instance is self.primary]
+        for connection in heard:
+            connection.push([b"message", channel, message])
+        return len(heard)
+
+    def client(self, url: str) -> "Redis":
+        service = self
+
+        class Made(_Robust, SimulatedConnection):
+            redis_service = service
+
+        return connect(url, transport=Made, clock=self.loop.time)
+
+    # What happens to it.
+
+    def picture(self) -> None:
+        """Keeps what there is; `older` comes back to it."""
+        kept = self.primary.pictures
+        kept.append((self.loop.time(), self.primary.model.data.copy()))
+        while kept[0][0] < self.loop.time() - _KEPT_SECONDS:
+            kept.popleft()
+
+    def older(self, seconds: float) -> Data:
+        """The data as they were so long ago, at least."""
+        at = self.loop.time() - seconds
+        found = [data for when, data in self.primary.pictures if when <= at]
+        return (found[-1] if found else self.primary.pictures[0][1] if self.primary.pictures else Data()).copy()
+
+    def crash(self) -> None:
+        self.primary.up = False
+        self._cut(self.primary)
+
+    def restart(self, data: Data) -> None:
+        """Comes back with these data, under another run id; scripts are forgotten."""
+        self.primary = self._instance(data)
+        self.picture()
+
+    def fail_over(self, data: Data, *, cut: bool) -> None:
+        """A replica with these data becomes the primary; connections to the former one stay unless they are cut."""
+        former, self.primary = self.primary, self._instance(data)
+        former.role = "slave"
+        if cut:
+            self._cut(former)
+        self.picture()
+
+    def _cut(self, instance: Instance) -> None:
+        for connection in list(instance.connections):
+            connection.cut()
+
+    # What connections ask.
+
+    def execute(self, instance: Instance, row: Sequence[bytes]) -> Any:
+        name = bytes(row[0]).upper()
+        if name == b"INFO":
+            return self._info(instance)
+        if name in (b"CLIENT", b"SELECT", b"PING"):
+            return b"OK"
+        if instance.loading:
+            raise BusyLoadingError("Redis is loading the dataset in memory")
+        writes = name in _WRITES or name in (b"EVAL", b"EVALSHA")
+        if instance.role != "master" and writes:
+            raise ReadOnlyError("You can't write against a read only replica.")
+        if instance.full and writes and name not in (b"DEL", b"UNLINK", b"HDEL"):
+            raise ResponseError("OOM command not allowed when used memory > 'maxmemory'.")
+        before = instance.model.writes
+        reply = instance.model.execute(row)
+        if instance.model.writes != before:
+            waiting, self._waiting = self._waiting, {}
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+        return reply
+
+    def _info(self, instance: Instance) -> bytes:
+        rows = {
+            "loading": int(instance.loading), "role": instance.role, "aof_enabled": 0 if instance.loading else 1,
+            "run_id": instance.run_id, "master_replid": "replication", "maxmemory_policy": "noeviction",
+            "used_memory": 95 if instance.full else 10, "maxmemory": 100,
+            "uptime_in_seconds": int(self.loop.time() - instance.started),
+            "server_time_usec": int(self._wall() * 1_000_000),
+        }  # fmt: skip
+        return "".join(f"{name}:{value}\r\n" for name, value in rows.items()).encode()
+
+    async def written(self, seconds: float) -> None:
+        """Returns once something was written, or after so long."""
+        future = self.loop.create_future()
+        self._waiting[future] = None
+        try:
+            async with asyncio.timeout(seconds):
+                await future
+        except TimeoutError:
+            return
+        finally:
+            self._waiting.pop(future, None)
+
+
+def _plain(argument: Any) -> bytes:
+    if isinstance(argument, bytes):
+        return argument
+    return argument.encode("utf-8", "surrogateescape") if isinstance(argument, str) else str(argument).encode()
+
+
+class SimulatedConnection(Connection):
+    """redis-py's connection without a socket: commands go to the model, each under the network's whims."""
+
+    redis_service: RedisService
+    instance: Instance | None = None
+
+    async def _connect(self) -> None:
+        service = self.redis_service
+        await service.link("redis", "connect")
+        if not service.primary.up:
+            raise ConnectionRefusedError("connection refused")
+        self.instance = service.primary
+        self._incoming: asyncio.Queue[Any] = asyncio.Queue()
+        self.instance.connections[self] = None
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        self._reset_himport_state()
+
+    @property
+    def is_connected(self) -> bool:
+        return self.instance is not None
+
+    def pack_command(self, *args: Any) -> Any:
+        words = args[0].split() if isinstance(args[0], str) and " " in args[0] else [args[0]]
+        return [tuple(_plain(part) for part in (*words, *args[1:]))]
+
+    def pack_commands(self, commands: Any) -> Any:
+        return [row for command in commands for row in self.pack_command(*command)]
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if not self.is_connected:
+            await self.connect_check_health(check_health=False)
+        service, rows = self.redis_service, command
+        name = bytes(rows[0][0]).decode() + (f"x{len(rows)}" if len(rows) > 1 else "")
+        try:
+            lost = await service.link("redis", name)
+        except OSError as error:
+            await self.disconnect(nowait=True)
+            raise RedisDown(f"Error while writing to socket. {error}") from error
+        if self.instance is None or not self.instance.up:
+            await self.disconnect(nowait=True)
+            raise RedisDown("Connection closed by server.")
+        for row in rows:
+            await self._run(row)
+        if lost:
+            self.cut()
+
+    async def _run(self, row: Sequence[bytes]) -> None:
+        instance, service = self.instance, self.redis_service
+        if instance is None:
+            return
+        name = bytes(row[0]).upper()
+        if name in (b"SUBSCRIBE", b"UNSUBSCRIBE"):
+            if name == b"SUBSCRIBE":
+                service._subscribers.setdefault(row[1], {})[self] = None
+            self.push([name.lower(), row[1], 1])
+            return
+        if name == b"XREAD" and b"BLOCK" in row:
+            self.push(("block", row, service.loop.time() + int(row[row.index(b"BLOCK") + 1]) / 1000))
+            return
+        try:
+            self.push(service.execute(instance, row))
+        except ResponseError as error:
+            self.push(error)
+        except BusyLoadingError as error:
+            self.push(error)
+
+    def push(self, reply: Any) -> None:
+        self._incoming.put_nowait(reply)
+
+    def cut(self) -> None:
+        """The other side is gone: who waits for a reply learns it."""
+        if self.instance is not None:
+            self.instance.connections.pop(self, None)
+            self.instance = None
+            self._incoming.put_nowait(RedisDown("Connection closed by server."))
+
+    async def read_response(self, disable_decoding: bool = False, timeout: float | None = None, **_: Any) -> Any:
+        service = self.redis_service
+        seconds = timeout if timeout is not None else self.socket_timeout
+        if self.instance is None and self._incoming.empty():
+            raise RedisDown("Connection closed by server.")
+        try:
+            async with asyncio.timeout(seconds):
+                reply = await self._incoming.get()
+                if isinstance(reply, tuple) and reply and reply[0] == "block":
+                    reply = await self._blocked(reply[1], reply[2])
+                if not isinstance(reply, list) or not reply or reply[0] not in (b"message",):
+                    await service.link("reply", "")
+        except TimeoutError:
+            if timeout is not None:
+                return None
+            await self.disconnect(nowait=True)
+            raise RedisTimeout(f"Timeout reading from {self.host}") from None
+        if isinstance(reply, RedisDown):
+            await self.disconnect(nowait=True)
+            raise RedisDown(*reply.args)
+        if isinstance(reply, ResponseError | BusyLoadingError):
+            raise type(reply)(*reply.args)
+        return reply
+
+    async def _blocked(self, row: Sequence[bytes], until: float) -> Any:
+        service = self.redis_service
+        while True:
+            instance = self.instance
+            if instance is None or not instance.up:
+                return RedisDown("Connection closed by server.")
+            try:
+                found = service.execute(instance, row)
+            except ResponseError as error:
+                return error
+            left = until - service.loop.time()
+            if found is not None or left <= 0:
+                return found
+            await service.written(min(left, 0.5))
+
+    async def can_read_destructive(self) -> bool:
+        return not self._incoming.empty()
+
+    async def can_read(self) -> bool:
+        return not self._incoming.empty()
+
+    async def disconnect(self, *_: Any, **__: Any) -> None:
+        if self.instance is not None:
+            self.instance.connections.pop(self, None)
+        for connections in self.redis_service._subscribers.values():
+            connections.pop(self, None)
+        self.instance = None
+        self._incoming = asyncio.Queue()
+
+    def __del__(self, *_: Any) -> None:
+        return
+

@@ -1,0 +1,44 @@
+"""Makes a failing life small: without faults that do not matter, and those that do as short as can be."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from simulated.life import Result, live
+from simulated.plan import Fault
+
+_SHORTER = 0.5
+
+
+def shrunk(result: Result, most: int = 60, live: Callable[[int, Sequence[Fault]], Result] = live) -> Result:
+    """The smallest life found that still goes wrong, after at most so many more lives."""
+    best, left = result, most
+
+    def fails(faults: Sequence[Fault]) -> bool:
+        nonlocal best, left
+        if left <= 0:
+            return False
+        left -= 1
+        found = live(result.seed, tuple(faults))
+        if found.problems or found.errors:
+            best = found
+            return True
+        return False
+
+    changed = True
+    while changed and left > 0:
+        changed = any(fails([f for f in best.faults if f is not fault]) for fault in best.faults)
+    for number in range(len(best.faults)):
+        while best.faults[number].seconds > 1.0 and left > 0:
+            fault = best.faults[number]
+            shorter = replace(fault, seconds=fault.seconds * _SHORTER)
+            if not fails([shorter if f is fault else f for f in best.faults]):
+                break
+    return best
+
+
+def story(result: Result) -> str:
+    """What happened in a life, for a person: who did what at which block."""
+    lines = [f"Seed {result.seed}: {result.relays} relays of {result.sessions} sessions, {len(result.faults)} faults."]
+    lines += [f"  block {height:>2}, second {when:>6.2f}: {text}" for when, height, text in result.events]
+    lines += [f"What is wrong: {problem}" for problem in (*result.problems, *result.errors)]
+    return "\n".join(lines)

@@ -1,0 +1,339 @@
+"""The system under simulation: chain nodes, Redis, Leases, relayer and miner processes, gateways."""
+
+import asyncio
+import functools
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from localnet.chain import Chain, CommittedBlock
+from localnet.hydration import hydrate
+from miner.process import Miner
+from miner.platform import MinerPlatform
+from miner.trie_pool import SealedSet, compute_proof, compute_root
+from pocket_api.workload import MinerConfig, RelayerConfig
+from relayer.platform import RelayerPlatform
+from relayer.pipeline import Answer
+from relayer.rejection import Rejected
+from relayer.relay import Caller, Transport
+from relayer.reports import WorkerReport
+from relayer.worker import Worker
+from shannon.relays.messages import RelayResponse, SessionHeader, decode_relay_response
+from shannon.relays.wire import bytes_field
+from simulated.http import Http, Ports
+from simulated.leases import LeaseServer
+from simulated.loop import Loop, Process
+from simulated.machine import Machine
+from simulated.network import Network
+from simulated.nodes import Channel, Node, messages_of, tx_hash_of
+from simulated.plan import Kind
+from simulated.redis_servers import RedisService
+from world import World, address, key
+
+BLOCK_SECONDS = 3.0
+GENESIS_SECONDS = 1_767_225_600
+SUPPLIERS = ("alice", "bob", "carol")
+SERVICES = ("eth", "base")
+STARTS = (1, 11)
+SESSION_BLOCKS = 10
+WINDOW_BLOCKS = 8
+SETTLED = 11 + SESSION_BLOCKS + 2 + 2 * WINDOW_BLOCKS
+"""Height at which the last sessions are over."""
+STAKE = 10**9
+RELAYS = 5
+REDIS_URL = "redis://simulated:6379/0"
+PREFIX = "sim"
+NODES = ("node0", "node1")
+
+
+def block_hash(seed: int, height: int, _: bytes = b"") -> bytes:
+    """Those at session starts are the same in every life, and so are the sessions; the others differ."""
+    life = b"" if height % SESSION_BLOCKS == 1 or not height % SESSION_BLOCKS else b"%d" % seed
+    return hashlib.sha256(b"block %d " % height + life).digest()
+
+
+@functools.cache
+def world() -> World:
+    return World(suppliers=SUPPLIERS, services=SERVICES)
+
+
+@functools.cache
+def signed_request(header: SessionHeader, supplier: str, number: int) -> bytes:
+    """Bytes of a relay request; signing a ring is what takes the time."""
+    made = World(SUPPLIERS, SERVICES, chance=random.Random(number))
+    return made.request(header, supplier, b'{"jsonrpc":"2.0","id":%d}' % number).encode()
+
+
+class Tries:
+    """The trie functions, in the process itself."""
+
+    async def root(self, path: Path, supplier: str, session_id: str) -> SealedSet:
+        return await asyncio.to_thread(compute_root, str(path), supplier, session_id)
+
+    async def proof(self, path: Path, supplier: str, session_id: str, proof_path: bytes) -> tuple[bytes, bytes]:
+        return await asyncio.to_thread(compute_proof, str(path), supplier, session_id, proof_path)
+
+    def close(self) -> None:
+        return
+
+
+class _Admin:
+    """A miner's own port; closed with the process."""
+
+    def __init__(self, ports: Ports, place: str) -> None:
+        self._ports, self._place = ports, place
+
+    async def cleanup(self) -> None:
+        self._ports.open.pop(self._place, None)
+
+
+class _Reports:
+    """Where a worker's reports go."""
+
+    def __init__(self) -> None:
+        self.latest: WorkerReport | None = None
+
+    async def open(self) -> None:
+        return
+
+    def write(self, report: WorkerReport) -> None:
+        self.latest = report
+
+    def close(self) -> None:
+        return
+
+
+@dataclass(eq=False)
+class Program:
+    """A miner or a relayer on its volume, in whatever process it runs at present."""
+
+    name: str
+    relayer: bool
+    folder: Path
+    lives: int = 0
+    process: Process | None = None
+    made: Any = None
+    wanted: bool = True
+    task: "asyncio.Task[Any] | None" = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and not self.process.dead and self.task is not None and not self.task.done()
+
+
+@dataclass
+class System:
+    """Everything of one life."""
+
+    seed: int
+    loop: Loop
+    folder: Path
+    kubernetes: bool
+    network: Network = field(init=False)
+    programs: dict[str, Program] = field(default_factory=dict)
+    acknowledged: dict[tuple[str, str], set[bytes]] = field(default_factory=dict)
+    headers: dict[str, SessionHeader] = field(default_factory=dict)
+    roots: dict[tuple[str, str], dict[bytes, str]] = field(default_factory=dict)
+    events: list[tuple[float, int, str]] = field(default_factory=list)
+    senders: dict[str, str] = field(default_factory=dict)
+    refused: int = 0
+    lost_volumes: int = 0
+    crashes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.network = Network(self.loop)
+        proofs = self.loop.chance.choice((1.0, 1.0, 0.5, 0.0))
+        self.genesis = world().genesis(
+            block_seconds=BLOCK_SECONDS, time=GENESIS_SECONDS,
+            proof_params={"proof_request_probability": proofs, "proof_missing_penalty": 1_000_000},
+            shared_params={
+                "compute_units_to_tokens_multiplier": 1_000_000,
+                "claim_window_close_offset_blocks": WINDOW_BLOCKS, "proof_window_close_offset_blocks": WINDOW_BLOCKS,
+            },
+        )  # fmt: skip
+        self.chain = Chain(self.genesis, functools.partial(block_hash, self.seed))
+        self.nodes = {
+            name: Node(name, self.chain, self.loop, self.network, self._broadcast) for name in NODES
+        }
+        self.redis = RedisService(self.loop, self.wall, self.network.redis)
+        self.leases = LeaseServer(self.network)
+        self.ports = Ports()
+        self.machine = Machine(lambda process: bool(self.network.of(Kind.DISK_FULL, target=process.name)))
+        self._keys()
+
+    def _keys(self) -> None:
+        folder = self.folder / "keys"
+        folder.mkdir(parents=True)
+        for name in SUPPLIERS:
+            (folder / name).write_text(f"{key(name).scalar:064x}")
+            os.utime(folder / name, (GENESIS_SECONDS - 60, GENESIS_SECONDS - 60))
+
+    def wall(self) -> float:
+        return GENESIS_SECONDS + self.loop.time()
+
+    def tell(self, text: str) -> None:
+        """A line of the story."""
+        self.events.append((self.loop.time(), self.chain.height, text))
+        self.loop.note(text)
+
+    # The chain.
+
+    def _broadcast(self, sender: str, request: bytes) -> None:
+        lives = self.programs[sender].lives
+        self.senders.setdefault(tx_hash_of(request), f"{sender}, life {lives}")
+        for message in messages_of(request):
+            if hasattr(message, "root_hash"):
+                pair = (message.supplier_operator_address, message.session_header.session_id)
+                self.roots.setdefault(pair, {}).setdefault(bytes(message.root_hash), sender)
+
+    def step(self) -> CommittedBlock:
+        block = self.chain.step(int(self.wall() * 1e9))
+        for node in self.nodes.values():
+            node.announce(block.height)
+        return block
+
+    # Processes.
+
+    def _config(self, program: Program) -> dict[str, Any]:
+        number = int(program.name.rsplit("-", 1)[1])
+        nodes = [{"grpc": f"grpc://{name}:9090", "rpc": f"http://{name}:26657"} for name in NODES]
+        return {
+            "name": "sim", "namespace": "default", "prefix": PREFIX, "redisUrl": REDIS_URL,
+            "dataDir": str(program.folder), "keysDir": str(self.folder / "keys"),
+            "chain": {
+                "id": "pocket", "nodes": nodes, "blockSeconds": BLOCK_SECONDS, "queryTimeoutSeconds": 2.0,
+            },
+            "adminHost": "0.0.0.0" if self.kubernetes else program.name, "adminPort": 9090 if self.kubernetes else 9100 + number,
+        }  # fmt: skip
+
+    def _common(self, process: Process) -> dict[str, Any]:
+        chance = random.Random(self.loop.chance.random())
+        return {
+            "clock": self.loop.time, "cpu_seconds": lambda: 0.0, "chance": chance, "connect_redis": self.redis.client,
+            "wall_nanoseconds": lambda: int((self.wall() + process.wall_offset_seconds) * 1e9),
+            "unique": lambda: f"{chance.getrandbits(128):032x}",
+            "channel": lambda node: Channel(self.nodes[node.name.partition(":")[0]]),
+            "http": lambda: Http(self.network, self.nodes, self.ports),
+        }  # fmt: skip
+
+    def start(self, program: Program) -> None:
+        """A process of a program; it must not run already."""
+        program.lives += 1
+        program.folder.mkdir(parents=True, exist_ok=True)
+        process = program.process = Process(program.name)
+        common = self._common(process)
+        work = self._relayer(program, common) if program.relayer else self._miner(program, process, common)
+        program.task = self.loop.spawn(process, self._watched(program, process, work))
+
+    async def _watched(self, program: Program, process: Process, work: Any) -> None:
+        """What a process ends with by itself is told; the world starts it again, as a kubelet does."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a simulated process must not end the simulation
+            told = _told(error)
+            self.crashes.append(f"{program.name}: {told}")
+            self.tell(f"{program.name} ended: {told}")
+        self.machine.died(process)
+        self.loop.kill(process)
+
+    async def _miner(self, program: Program, process: Process, common: Mapping[str, Any]) -> None:
+        lease = {"lease": "sim-miner", "peerDomain": "peers"} if self.kubernetes else {}
+        config = MinerConfig.model_validate({**self._config(program), "checkEndpoints": False, "shards": 4, **lease})
+        place = f"{program.name}.peers:9090" if self.kubernetes else f"{config.admin_host}:{config.admin_port}"
+
+        async def serve(*_: Any, routes: Any, **__: Any) -> _Admin:
+            self.ports.open[place] = (process, {route.path: route.handler for route in routes})
+            return _Admin(self.ports, place)
+
+        environment = {"POD_NAME": program.name, "POD_UID": "uid"} if self.kubernetes else {}
+        program.made = Miner(
+            config, MinerPlatform(
+                **common, environment=environment, tries=Tries, serve_admin=serve, connect_kube=self.leases.api
+            ),
+        )  # fmt: skip
+        await program.made.run()
+
+    async def _relayer(self, program: Program, common: Mapping[str, Any]) -> None:
+        hot = self.folder / f"{program.name}.json"
+        backends = {"jsonRpc": {"urls": ["http://backend:8545"], "maxRetries": 1}}
+        hot.write_text(json.dumps({"services": [{"id": s, "backends": backends} for s in SERVICES]}))
+        config = RelayerConfig.model_validate(
+            {**self._config(program), "hotFile": str(hot), "shards": 4, "drainSeconds": 2.0, "adminPort": 0}
+        )
+        (program.folder / "relay-log").mkdir(exist_ok=True)
+        platform = RelayerPlatform(
+            **common, environment={}, backend_http=lambda _: Http(self.network, self.nodes, self.ports)
+        )
+        program.made = Worker(config, program.lives, _Reports(), platform)
+        await program.made.run()
+
+    def kill(self, program: Program) -> None:
+        """SIGKILL."""
+        process = program.process
+        if process is None or process.dead:
+            return
+        self.loop.kill(process)
+        self.machine.died(process)
+
+    def terminate(self, program: Program) -> None:
+        """SIGTERM: it drains and ends."""
+        process = program.process
+        if process is not None and not process.dead and (handler := process.signals.get(signal.SIGTERM)):
+            handler()
+
+    # Gateways.
+
+    def session(self, service: str, height: int) -> SessionHeader:
+        found = hydrate(self.chain.state, self.chain.block_hash, world().application(service), service, height).header
+        self.headers[found.session_id] = found
+        return found
+
+    async def relay(self, header: SessionHeader, supplier: str, number: int) -> None:
+        """One relay to whatever relayer answers first; it is acknowledged when a signed answer came back."""
+        request = signed_request(header, address(supplier), number)
+        programs = [p for p in self.programs.values() if p.relayer and p.alive]
+        self.loop.chance.shuffle(programs)
+        for program in programs:
+            pipeline = program.made.pipeline if program.made else None
+            if pipeline is None or program.made._draining or program.process is None:
+                continue
+            answered = self.loop.spawn(program.process, _handled(pipeline, request))
+            await asyncio.wait([answered], timeout=8.0)
+            found = answered.result() if answered.done() and not answered.cancelled() else None
+            if isinstance(found, bytes):
+                mined = bytes_field(1, request) + bytes_field(2, _without_payload(found))
+                self.acknowledged.setdefault((address(supplier), header.session_id), set()).add(mined)
+                self.loop.note("acknowledged", number)
+                return
+            self.refused += 1
+
+    def clean(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+async def _handled(pipeline: Any, request: bytes) -> bytes | str:
+    try:
+        found: Answer = await pipeline.handle(request, Caller(Transport.HTTP, {"Rpc-Type": "json_rpc"}))
+    except Rejected as error:
+        return f"{error.reason}: {error}"
+    return found.body
+
+
+def _without_payload(body: bytes) -> bytes:
+    response: RelayResponse = decode_relay_response(body)
+    return response.without_payload().encode()
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(map(_told, error.exceptions))
+    return f"{type(error).__name__}: {str(error)[:200]}"
