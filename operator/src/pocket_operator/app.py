@@ -16,7 +16,7 @@ import kopf
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from coordination.kube_api import KubeApi, KubeError, Missing, connect
+from coordination.kube_api import Kind, KubeApi, KubeError, Missing, connect
 from coordination.lease import LeaseElector
 from pocket_operator import metrics
 from pocket_operator.canary import Canary
@@ -32,12 +32,14 @@ from pocket_operator.schemas import Schemas
 from pocket_operator.secrets import SealingKeys, SecretReader
 from pocket_operator.snapshot import Settings
 from pocket_operator.store import Key, Store
+from pocket_operator.together import for_each
 from pocket_operator.watches import CHILD_SELECTOR, registry, run_watches
 from shannon.errors import ConfigurationError
 
 _LOG = logging.getLogger("operator")
 LEASE = "pocket-operator"
 _WORKERS = 4
+_LISTS_AT_ONCE = 16
 _CANARY_SECONDS = 30.0
 _CANARY_DEAD_SECONDS = 120.0
 _SEALING_SECONDS = 10.0
@@ -98,13 +100,23 @@ class Operator:
             await health.cleanup()
 
     async def _lead(self, api: KubeApi, elector: LeaseElector) -> None:
+        """Until stopped; raises LostLeadership. The Lease is renewed from the first moment: listing may take longer."""
         metrics.LEADS.set(1)
+        async with asyncio.TaskGroup() as group:
+            holding = group.create_task(self._hold(elector))
+            await self._act(api)
+            holding.cancel()
+
+    async def _act(self, api: KubeApi) -> None:
         settings, clock = self._options.settings, time.monotonic
         sealing = SealingKeys(api, settings.namespace)
-        await self._insist(sealing.refresh, "sealing keys")
-        await self._insist(lambda: self._discover(api), "discovery")
-        # A RelayMiner seen before its Suppliers would lose its keys: nothing is decided before everything is listed.
-        await self._insist(lambda: self._relist(api), "listing")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._insist(sealing.refresh, "sealing keys"))
+            group.create_task(self._insist(lambda: self._discover(api), "discovery"))
+            # A RelayMiner seen before its Suppliers would lose its keys: nothing is decided before all is listed.
+            group.create_task(self._insist(lambda: self._relist(api), "listing"))
+        if self._stop.is_set():
+            return
         self._canary = Canary(api, settings.namespace, self._options.identity, clock)
         guard = NamespaceGuard(api, self._store, settings.namespace)
         book = ReportBook(clock)
@@ -127,7 +139,6 @@ class Operator:
         self._synced = True
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._hold(elector)),
                 group.create_task(self._watch(watches)),
                 group.create_task(poller.run()),
                 group.create_task(self._every(_CANARY_SECONDS, self._canary.beat, "canary", at_once=True)),
@@ -232,14 +243,19 @@ class Operator:
                     _LOG.warning("the installed definition of %s: %s fields: %s", kind, what, ", ".join(paths[:10]))
 
     async def _relist(self, api: KubeApi) -> None:
-        """Everything, afresh: heals whatever a watch may have missed."""
-        for kind in (SUPPLIERS, RELAY_MINERS, PODS, *WATCHED_CHILDREN):
+        """Everything, afresh, all kinds at once: heals whatever a watch may have missed."""
+
+        async def list_one(place: tuple[Kind, str]) -> None:
+            kind, namespace = place
             selector = "" if kind in (SUPPLIERS, RELAY_MINERS) else CHILD_SELECTOR
-            for namespace in self._options.namespaces or ("",):
-                known = self._store.places(kind.name, namespace)
-                listed = await api.list(kind, namespace, selector)
-                for key in self._store.replace(kind.name, listed, known):
-                    self._queue.add(key)
+            known = self._store.places(kind.name, namespace)
+            listed = await api.list(kind, namespace, selector)
+            for key in self._store.replace(kind.name, listed, known):
+                self._queue.add(key)
+
+        kinds = (SUPPLIERS, RELAY_MINERS, PODS, *WATCHED_CHILDREN)
+        places = [(kind, namespace) for kind in kinds for namespace in self._options.namespaces or ("",)]
+        await for_each(list_one, places, _LISTS_AT_ONCE)
         for key in self._store.everything():
             self._queue.add(key)
 
