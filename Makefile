@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := api operator workloads cli scripts tests benchmarks
 
-.PHONY: help demo setup lint unit test cluster e2e e2e-kind test-all mutants failovers sweep repeat bench bench-compare soak lock manifests images clean
+.PHONY: help demo setup lint unit test cluster e2e e2e-kind test-all mutants failovers sweep repeat bench bench-compare soak realchain lock manifests images clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -25,7 +25,7 @@ cluster: setup ## the operator against a real API server (KUBEBUILDER_ASSETS, or
 	@scripts/test cluster
 
 test-all: ## everything: test, cluster, e2e, failovers, mutants and a demo with chaos, each step's seconds
-	@scripts/steps "make test" "make demo CHAOS=7" "make failovers" "make sweep" "make mutants" "scripts/test cluster" "scripts/test e2e"
+	@scripts/steps "make test" "make demo CHAOS=7" "make failovers" "make sweep" "make mutants" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
 
 lint: setup ## style, types, layers, file sizes
 	@.venv/bin/ruff check $(SOURCES)
@@ -40,11 +40,14 @@ lint: setup ## style, types, layers, file sizes
 mutants: setup ## break the money path line by line; each break must be caught by a named test
 	@$(PY) scripts/mutants.py
 
-sweep: setup ## one fault of every kind at every call of every boundary of the miner (SWEEP=<n> for a sample, SWEEP_TABLE=<file>)
+sweep: setup ## one fault of every kind at every call of every boundary of the miner, and outages (SWEEP=<n> for a sample, SWEEP_TABLE=<file>, JOBS)
 	@SWEEP=$${SWEEP:-all} $(PY) -m pytest -q tests/sweep
 
 failovers: setup ## explore two thousand failovers, each in another order of everything (SCHEDULES=<n>, FIRST_SEED=<n>)
 	@SCHEDULES=$${SCHEDULES:-2000} scripts/test failovers
+
+realchain: setup ## relayer and miner against a node of the chain itself (REALCHAIN=<program that starts one>: docs/realchain.md)
+	@scripts/test realchain
 
 repeat: setup ## the tests RUNS times (100) in random orders, to find those that depend on it (FIRST, JOBS, TESTS)
 	@scripts/repeat

@@ -16,6 +16,7 @@ for folder in (HERE / "vectors", HERE / "support", HERE / "cluster", HERE.parent
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
+import loop_guard  # noqa: E402 - after the path is set
 from ledger.connection import connect  # noqa: E402 - after the path is set - the helpers' folders come first
 from servers import RedisServer, running_redis  # noqa: E402 - after the path is set
 
@@ -25,6 +26,9 @@ from servers import RedisServer, running_redis  # noqa: E402 - after the path is
 DEBUG_FRAMES = 4
 asyncio.constants.DEBUG_STACK_DEPTH = DEBUG_FRAMES
 traceback.extract_stack.__defaults__ = (None, DEBUG_FRAMES)
+
+
+loop_guard.install()
 
 
 # How long an example takes says how busy the machine is: the first text of a fresh checkout takes seconds.
@@ -60,6 +64,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     finally:
         _unmarked.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    loop_guard.found.clear()
+    try:
+        return (yield)
+    finally:
+        blocked, loop_guard.found[:] = sorted(set(loop_guard.found)), []
+        if blocked and sys.exception() is None:
+            pytest.fail("on the event loop, where it holds up everything else:\n" + "\n".join(blocked), pytrace=False)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

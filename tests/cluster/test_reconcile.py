@@ -47,7 +47,7 @@ async def test_applying_a_relay_miner_and_a_supplier_makes_everything_they_need(
     assert whole["status"]["observedGeneration"] == whole["metadata"]["generation"]
     assert {c["type"]: c["status"] for c in whole["status"]["conditions"]} == {
         "Ready": "True", "Reconciling": "False", "Stalled": "False", "Paused": "False", "KeysLoaded": "True",
-        "RedisReachable": "True", "ChainReachable": "True", "ClaimsHealthy": "True",
+        "RedisReachable": "True", "VolumesHealthy": "True", "ChainReachable": "True", "ClaimsHealthy": "True",
     }  # fmt: skip
     assert (whole["status"]["relayers"]["summary"], whole["status"]["miners"]["summary"]) == ("1/1", "1/1")
     one = await api.get(SUPPLIERS, running, "alice")

@@ -12,8 +12,8 @@ from localnet.hydration import hydrate
 from pocket_api.relayminer import Recording
 from relayer import metrics
 from relayer.admission import Admission
-from relayer.relay import Caller, Transport
 from relayer.rejection import Reason, Rejected
+from relayer.relay import Caller, Transport
 from relays import relaying
 from transports import consumed
 from world import World, address, key
@@ -113,7 +113,7 @@ async def waiting_to_be_recorded(relayer):
     await relayer.redis.client_pause(60_000, all=False)
     relayer.backend.gate.set()
     async with asyncio.timeout(10):
-        while not relayer.publisher._queue._unfinished_tasks:
+        while not relayer.publisher._queue._unfinished_tasks:  # noqa: ASYNC110 - the relayer's tasks go on
             await asyncio.sleep(0.01)
     return task
 

@@ -227,3 +227,28 @@ async def test_fees_are_kept_while_redis_is_away(audit, store, redis, monkeypatc
     await book.settle(store, "a" * 64, Node([paid.tx_hash]))
     assert book.of(store.supplier, "a" * 64) == 10
     assert "fees of former owners" in caplog.text
+
+
+async def test_what_a_transaction_costs_is_in_the_books_before_it_is_handed_over_and_out_again_where_it_is_refused(
+    audit, store
+):
+    book, paid = FeeBook(PRICE, audit), transaction(claim("a" * 64), fee=10)
+    await book.begun(store, paid.raw)
+    assert book.of(store.supplier, "a" * 64) == 10
+    await book.refused(store, paid.raw)
+    assert book.of(store.supplier, "a" * 64) == 0
+
+
+async def test_fees_that_the_volume_did_not_take_are_in_the_books_at_the_end(audit, store, monkeypatch):
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    book, paid = FeeBook(PRICE, audit), transaction(claim("a" * 64), fee=10)
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "spend", full)
+        await book.sent(store, paid.raw)
+        with pytest.raises(sqlite3.OperationalError):
+            await book.settle(store, "a" * 64, Node([paid.tx_hash]))
+    await store._redis.flushall()
+    await book.settle(store, "a" * 64, Node([paid.tx_hash]))
+    assert book.of(store.supplier, "a" * 64) == 10

@@ -14,7 +14,7 @@ from ledger.keys import Keys
 from ledger.platform import Platform
 from miner.ownership import identity_of, peer_urls
 from miner.redis_leases import RedisLeaseStore
-from miner.volume import locked, member_name
+from miner.volume import lock, member_name
 from pocket_api.workload import MinerConfig
 from shannon.errors import ConfigurationError
 
@@ -42,8 +42,7 @@ class Process:
 
     def __init__(self, redis, folder, now, port=9090):
         self.folder, self.owner = folder, Acting()
-        self.lock = locked(folder)
-        self.lock.__enter__()
+        self.lock = lock(folder)
         config = MinerConfig.model_validate(
             {
                 "name": "m", "namespace": "n", "prefix": "names", "redisUrl": "redis://h", "keysDir": "/k",
@@ -66,7 +65,7 @@ class Process:
 
     def kill(self):
         """SIGKILL: the kernel releases the lock, nobody the Leases."""
-        self.lock.__exit__(None, None, None)
+        self.lock.release()
 
 
 async def test_a_miner_that_was_killed_takes_its_own_shards_back_at_once_under_higher_epochs(redis, tmp_path):

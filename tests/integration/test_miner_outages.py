@@ -4,17 +4,18 @@ Windows of these worlds: sessions of 10 blocks, claims in 12â€¦16, proofs in 16â
 """
 
 import asyncio
+import contextlib
 import os
-import re
 import sqlite3
-from pathlib import Path
+import sys
+import time
 
 import pytest
 
 from ledger.connection import connect
 from ledger.keys import Keys
 from localnet.server import serve
-from mine import slow_root, waits_as_a_large_session
+from mine import mine, slow_root, waits_as_a_large_session
 from miner.trie_pool import TriePool, TrieWorkFailed
 from shannon.chain.client import ChainClient
 from shannon.chain.nodes import NodeAddress
@@ -22,7 +23,6 @@ from shannon.errors import ChainUnavailable
 from shannon.smst.digest import Root
 
 pytestmark = pytest.mark.redis
-WALL_CLOCK = re.compile(r"time\.time\b|time_ns\b|datetime\.now|utcnow|wall_|platform\.now")
 
 
 async def test_an_evicted_claim_is_sent_again_with_the_same_root(alice):
@@ -149,21 +149,33 @@ async def test_blocks_that_come_in_bursts_cost_no_window(alice, first, burst):
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"
 
 
-def test_no_module_that_decides_or_signs_reads_the_wall_clock():
-    """So a clock that is wrong costs nothing: windows are heights, and timeouts are anchored on block time."""
-    root = Path(__file__).parents[2] / "workloads"
-    folders = [root / "miner/src/miner", *(root / "shannon/src/shannon" / name for name in ("transactions", "claims"))]
-    readers = {
-        path.name: [line.strip() for line in path.read_text().splitlines() if WALL_CLOCK.search(line)]
-        for folder in folders
-        for path in folder.rglob("*.py")
-    }
-    assert {name for name, lines in readers.items() if lines} == {"process.py", "ownership.py", "suppliers.py"}
-    # To forget what nobody asked for lately, to tell that the clock is wrong or a certificate ends, to look at the ages
-    # of files, and to write into Leases what nobody compares.
-    told = ("CacheRefresher", "ChainNotes", "Endpoints(", "wall_clock=", "wall=platform.now", "KeyFolder")
-    lines = [line for name in ("process.py", "ownership.py", "suppliers.py") for line in readers[name]]
-    assert all(any(name in line for name in told) for line in lines)
+def shifted(clock, by):
+    """A clock that is wrong for our own modules; libraries compare theirs with the system's."""
+    ours = ("miner", "ledger", "shannon", "coordination")
+
+    def read():
+        return clock() + by * (sys._getframe(1).f_globals["__name__"].partition(".")[0] in ours)
+
+    return read
+
+
+@pytest.mark.parametrize("years", [-50, 50])
+async def test_a_wrong_wall_clock_changes_no_byte_of_what_is_sent(redis, tmp_path, monkeypatch, years):
+    """Windows are heights, and timeouts are anchored on block time."""
+    sent = []
+    for offset, folder in ((0, tmp_path / "right"), (years * 31_557_600, tmp_path / "wrong")):
+        await redis.flushall()
+        with monkeypatch.context() as clocks:
+            clocks.setattr(time, "time", shifted(time.time, offset))
+            clocks.setattr(time, "time_ns", shifted(time.time_ns, offset * 1_000_000_000))
+            async with mine(redis, folder) as alice:
+                header = alice.header()
+                await alice.record(alice.relays(header, 5))
+                await alice.to(21)
+                assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+                sent.append([t.raw for block in alice.chain.blocks.values() for t in block.transactions])
+    assert len(sent[0]) == 2
+    assert sent[0] == sent[1]
 
 
 async def test_a_node_that_is_lost_when_the_window_opens_is_replaced_by_the_next_one(alice, redis, tmp_path):
@@ -224,19 +236,30 @@ async def test_relays_of_a_session_that_was_finished_meanwhile_are_dropped_quiet
     assert file.store(alice.supplier, header.session_id, [], 0, "1-1", "x") == 0
 
 
+def fill_up(database):
+    """Leaves no byte for a seal."""
+    database.execute(f"PRAGMA max_page_count={database.execute('PRAGMA page_count').fetchone()[0]}")
+    number = 0
+    for size in (1000, 10):
+        with contextlib.suppress(sqlite3.OperationalError):
+            while True:
+                number += 1
+                database.execute("INSERT INTO seal VALUES ('filler', ?, 0, '', ?)", (str(number), "x" * size))
+
+
 async def test_a_full_volume_stops_no_claim(alice):
+    """SQLite itself says that there is no space for the seal."""
     header = alice.header()
-    await alice.record(alice.relays(header, 3))
+    rows = alice.relays(header, 3)
+    await alice.record(rows)
     await alice.to(11)
-    desk, keep = alice.miner.claims, alice.audit.keep_seals
-
-    def full(*_):
-        raise sqlite3.OperationalError("database or disk is full")
-
-    desk.audit.keep_seals = full
+    database = alice.audit._database
+    fill_up(database)
     await alice.to(14)
-    assert alice.claim(header) is not None
-    desk.audit.keep_seals = keep
+    assert alice.claim(header).root_hash == slow_root(rows)
+    assert alice.audit.seals(alice.supplier) == {}, "the volume took no seal"
+    database.execute("PRAGMA max_page_count=1073741823")
+    database.execute("DELETE FROM seal WHERE supplier = 'filler'")
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"
 
@@ -251,6 +274,28 @@ async def test_a_dead_trie_process_is_replaced(alice):
         alice.miner.claims.pool = alice.miner.proofs.pool = pool
         await alice.to(21)
         assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+    finally:
+        pool.close()
+
+
+def runs_out_of_memory(_: int | None = None) -> None:
+    raise MemoryError
+
+
+async def test_a_trie_process_that_hangs_is_ended_and_one_that_raises_fails_its_own_call_only(tmp_path):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    pool = TriePool(small_seconds=60)
+    try:
+        with pytest.raises(TrieWorkFailed, match="MemoryError"):
+            await pool._small.run(runs_out_of_memory)
+        (hung,) = pool._small._pool._processes.values()
+        pool._small._seconds = 0.1
+        with pytest.raises(TrieWorkFailed, match="was ended"):
+            await pool._small.run(waits_as_a_large_session, str(gate))
+        await asyncio.to_thread(hung.join)
+        pool._small._seconds = 60
+        assert await pool._small.run(len, "it works") == 8
     finally:
         pool.close()
 

@@ -9,59 +9,12 @@ import pytest
 from localnet.chain import Chain
 from localnet.server import serve
 from miner import process, volume
-from miner.process import Miner
-from pocket_api.workload import MinerConfig
+from one_miner import a_miner, codes, until
 from servers import RedisServer, free_port
 from shannon.errors import ConfigurationError
-from world import World, key
+from world import World
 
 pytestmark = pytest.mark.redis
-
-
-def codes(body):
-    return [problem["code"] for problem in body["problems"]]
-
-
-@contextlib.asynccontextmanager
-async def a_miner(folder, redis_url, node, chain_id="pocket"):
-    """The miner of a folder, and what its port answers."""
-    keys = folder / "keys"
-    keys.mkdir()
-    (keys / "alice").write_text(f"{key('alice').scalar:064x}")
-    port = free_port()
-    config = MinerConfig.model_validate(
-        {
-            "name": "trial", "namespace": "default", "prefix": "start", "redisUrl": redis_url,
-            "dataDir": folder / "data", "keysDir": keys, "checkEndpoints": False,
-            "chain": {"id": chain_id, "nodes": [node], "blockSeconds": 1}, "adminHost": "127.0.0.1", "adminPort": port,
-        }
-    )  # fmt: skip
-    miner = Miner(config)
-    async with aiohttp.ClientSession() as http:
-
-        async def ask(path):
-            with contextlib.suppress(aiohttp.ClientConnectionError):
-                async with http.get(f"http://127.0.0.1:{port}{path}") as answer:
-                    return answer.status, await answer.json()
-            return None, {}
-
-        task = asyncio.create_task(miner.run())
-        try:
-            yield ask, task
-        finally:
-            miner._stop.set()
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(task, 20)
-
-
-async def until(ask, path, wanted):
-    """Asks until an answer is as wanted; the answer."""
-    async with asyncio.timeout(30):
-        while True:
-            status, body = await ask(path)
-            if status is not None and wanted(status, body):
-                return status, body
-            await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager
@@ -147,5 +100,6 @@ async def test_a_miner_whose_volume_takes_long_to_be_looked_at_answers_probes_an
 
 
 async def test_a_folder_has_one_miner(tmp_path):
-    with volume.locked(tmp_path), pytest.raises(ConfigurationError, match="held by process"), volume.locked(tmp_path):
-        pass
+    async with volume.owned(tmp_path):
+        with pytest.raises(ConfigurationError, match="held by process"):
+            volume.lock(tmp_path)

@@ -41,13 +41,13 @@ PREFIX = "test"
 
 
 class HereTriePool:
-    """The trie functions without a process of their own."""
+    """The trie functions in a thread."""
 
     async def root(self, path: Path, supplier: str, session_id: str) -> SealedSet:
-        return compute_root(str(path), supplier, session_id)
+        return await asyncio.to_thread(compute_root, str(path), supplier, session_id)
 
     async def proof(self, path: Path, supplier: str, session_id: str, proof_path: bytes) -> tuple[bytes, bytes]:
-        return compute_proof(str(path), supplier, session_id, proof_path)
+        return await asyncio.to_thread(compute_proof, str(path), supplier, session_id, proof_path)
 
 
 def waits_as_a_large_session(gate: str, most: int | None = None) -> str:

@@ -147,7 +147,7 @@ def _node_id(identity: Mapping[str, Any]) -> str:
 def _set(path: Path, changes: Mapping[str, str]) -> None:
     text = path.read_text()
     for name, value in changes.items():
-        text, found = re.subn(rf"^{re.escape(name)} *=.*", f"{name} = {value}", text, count=1, flags=re.M)
+        text, found = re.subn(rf"^{re.escape(name)} *=.*", f"{name} = {value}", text, count=1, flags=re.MULTILINE)
         assert found, f"{path} has no setting {name}"
     path.write_text(text)
 

@@ -140,6 +140,10 @@ CASES = {
             'pocket_miner_volume_bytes{pod="a",what="reserved"}': "5x60",
         },
     ),
+    "PocketMinerVolumeReadOnly": (
+        {"pocket_miner_volume_read_only": "1x60"},
+        {"pocket_miner_volume_read_only": "0x60"},
+    ),
     "PocketMinerStepsFail": (
         {'pocket_miner_errors_total{step="seal"}': "0+12x60"},
         {'pocket_miner_errors_total{step="seal"}': "0+1x60"},

@@ -7,7 +7,7 @@ from shannon.chain import convert
 from shannon.chain.feed import Backoff, BlockFeed
 from shannon.chain.model import Block, ServiceConfig, Supplier
 from shannon.chain.nodes import Failover, NodeAddress
-from shannon.errors import ChainRefusal, ChainUnavailable, ConfigurationError, DecodingError
+from shannon.errors import ChainRefusal, ChainUnavailable, ConfigurationError, DecodingError, FailureClass
 from shannon.pb import cosmos_base_v1beta1_pb2 as base_pb
 from shannon.pb import pocket_shared_pb2 as shared_pb
 from shannon.transactions.build import GasPrice, Timestamp
@@ -52,6 +52,36 @@ async def test_failover_asks_the_next_node_and_rests_the_failed_one():
     assert await nodes.call("q", ask, 5) == "good"
     assert await nodes.call("q", ask, 5) == "good"
     assert asked == ["bad", "good", "good"]
+
+
+@pytest.mark.parametrize("lagging", [1, 3])
+async def test_an_address_whose_node_lags_is_asked_again_at_once_as_another_may_stand_behind_it(lagging):
+    answers = [FailureClass.LAGGING_NODE] * lagging + [None]
+
+    async def ask(node):
+        failure = answers.pop(0)
+        if failure is None:
+            return "good"
+        raise ChainUnavailable("behind", failure=failure)
+
+    assert await Failover(["balancer"]).call("q", ask, 5) == "good"
+    assert answers == []
+
+
+@pytest.mark.parametrize(("failure", "calls"), [(FailureClass.LAGGING_NODE, 4), (FailureClass.TRANSIENT, 1)])
+async def test_only_nodes_that_lag_are_asked_again_and_not_for_ever(failure, calls):
+    asked = []
+
+    async def ask(node):
+        asked.append(node)
+        raise ChainUnavailable("away", failure=failure)
+
+    with pytest.raises(ChainUnavailable, match="away"):
+        await Failover(["a"]).call("q", ask, 5)
+    assert len(asked) == calls
+    with pytest.raises(ChainUnavailable, match="away"):
+        await Failover(["a"]).call("q", ask, 0.04)
+    assert len(asked) == calls + 1, "there is no time for a pause"
 
 
 async def test_failover_names_every_cause_and_a_refusal_is_final():
@@ -113,6 +143,58 @@ async def test_the_feed_is_monotonic_collapses_bursts_and_outlives_outages():
     assert seen == [4, 7, 9]
     assert feed.height == 9
     assert errors
+
+
+class OneOfTwoStandsStill:
+    """Two nodes behind one address that answer in turn; the subscription is the one's that announces nothing."""
+
+    def __init__(self):
+        self.asked, self.subscriptions = 0, 0
+
+    async def block(self, height=None):
+        self.asked += 1
+        # The first answer to each look is the still one's: whoever looks once never sees the other.
+        return Block(7 if self.asked % 2 else 7 + self.asked // 2, bytes(32), Timestamp(0))
+
+    async def heights(self):
+        self.subscriptions += 1
+        await asyncio.Event().wait()
+        yield 0
+
+
+async def test_a_block_that_is_overdue_is_looked_for_at_every_node_of_the_address():
+    seen, new = [], asyncio.Event()
+
+    async def on_block(block):
+        seen.append(block.height)
+        if block.height > 7:
+            new.set()
+
+    source = OneOfTwoStandsStill()
+    feed = BlockFeed(source, on_block, poll_seconds=0.01, chance=random.Random(1))
+    await feed.refresh()
+    source.asked = 0
+    assert await feed._overdue()
+    assert (seen, source.asked) == ([7, 8], 2)
+    following = asyncio.create_task(feed.run())
+    async with asyncio.timeout(10):
+        while source.subscriptions < 2:  # noqa: ASYNC110 - the feed's tasks go on
+            await asyncio.sleep(0.01)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_an_address_without_a_new_block_is_looked_at_a_few_times_and_keeps_its_subscription():
+    source = Source([], [7])
+    asked = []
+
+    async def on_block(block):
+        asked.append(block.height)
+
+    feed = BlockFeed(source, on_block, poll_seconds=0.01, chance=random.Random(1))
+    await feed.refresh()
+    assert not await feed._overdue()
+    assert asked == [7]
 
 
 def test_backoff_grows_with_jitter_and_is_bounded():

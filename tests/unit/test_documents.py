@@ -10,6 +10,8 @@ import pytest
 from ledger.keys import Keys
 from miner.console.__main__ import main as console
 from relayctl.main import main as relayctl
+from sweep_outages import UNAVOIDABLE, outage_table
+from sweep_points import HARDENING, between_markers, sweep_columns, sweep_rows
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -86,3 +88,12 @@ def test_the_page_of_redis_has_every_key():
     assert len(kinds) > 15
     missing = {kind for kind in kinds if f"`{kind}:" not in text and f"`{kind}`" not in text}
     assert not missing
+
+
+def test_the_tables_of_faults_and_outages_are_of_todays_sweep():
+    lines = between_markers(HARDENING, "sweep").splitlines()
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert head == ["boundary", "fault", *sweep_columns()]
+    assert [tuple(row[:2]) for row in rows] == sweep_rows()
+    assert not [row for row in rows if "lost" in "".join(row[2:])]
+    assert between_markers(HARDENING, "outages") == outage_table(UNAVOIDABLE)

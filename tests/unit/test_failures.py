@@ -4,7 +4,7 @@ import random
 
 import grpc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus import load
@@ -73,6 +73,17 @@ def test_a_node_that_was_just_restarted_lags(method):
     assert error.failure is FailureClass.LAGGING_NODE
 
 
+def test_a_node_that_finds_a_message_too_early_has_not_got_the_block_that_opened_its_window():
+    text = (
+        "failed to execute message; message index: 0: rpc error: code = FailedPrecondition desc = current block height "
+        "(39) is less than session's earliest proof commit height (50): proof attempted outside of the session's window"
+    )
+    error = error_from_status("/cosmos.tx.v1beta1.Service/Simulate", grpc.StatusCode.UNKNOWN, text)
+    assert (type(error), error.failure) == (ChainUnavailable, FailureClass.LAGGING_NODE)
+    late = text.replace("is less than", "is greater than")
+    assert isinstance(error_from_status("/x/Simulate", grpc.StatusCode.UNKNOWN, late), ChainRefusal)
+
+
 def test_the_rpc_tells_a_block_that_is_not_there_from_one_that_is_kept_no_more():
     not_yet = "height 612 must be less than or equal to the current blockchain height 611"
     assert classify_rpc(not_yet) is FailureClass.LAGGING_NODE
@@ -102,6 +113,7 @@ OUTCOMES = {
 }
 
 
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=1, max_size=5), st.integers())
 async def test_every_node_is_asked_before_an_error_goes_up(outcomes, seed):
     asked = []
@@ -122,7 +134,8 @@ async def test_every_node_is_asked_before_an_error_goes_up(outcomes, seed):
     with pytest.raises(ChainError) as caught:
         await failover.call("q", ask, 5)
     error, stated = caught.value, [name for name in outcomes if name in ("absent", "refused")]
-    assert sorted(asked) == sorted(nodes)
+    rounds = 4 if set(outcomes) == {"lagging"} else 1  # such an address is asked again: another node may answer
+    assert sorted(asked) == sorted(nodes * rounds)
     assert (error.failure in STATED) == bool(stated)
     if stated:
         best = "refused" if "refused" in stated else "absent"

@@ -39,11 +39,31 @@ def test_a_service_factor_replaces_the_budget_exactly():
     assert session_budget(100, 1, SharedParams(), 0.29) == 29
 
 
-@given(st.integers(0, 10**16), st.integers(1, 100), st.integers(1, 60))
-def test_no_budget_lets_the_suppliers_of_all_pending_sessions_exceed_the_stake(stake, suppliers, blocks):
-    params = SharedParams(num_blocks_per_session=blocks)
-    pending = -(-params.window_blocks // blocks) + 1
-    assert session_budget(stake, suppliers, params) * suppliers * pending <= stake
+def most_pending(blocks, params):
+    """The most sessions of an application that run or wait for their settlement at one height, by counting them."""
+    starts = range(1, 110 * blocks, blocks)
+    settled = {start: params.windows(start).proof_close for start in starts}
+    heights = range(100 * blocks, 101 * blocks + 1)
+    return max(sum(start <= height < settled[start] for start in starts) for height in heights)
+
+
+@given(
+    st.integers(0, 10**16), st.integers(1, 100), st.integers(1, 60),
+    st.lists(st.integers(0, 20), min_size=4, max_size=4).filter(any),
+)  # fmt: skip
+def test_the_budgets_of_all_sessions_that_are_pending_at_once_are_the_whole_stake_and_no_more(
+    stake, suppliers, blocks, offsets
+):
+    claim_open, claim_close, proof_open, proof_close = offsets
+    params = SharedParams(
+        num_blocks_per_session=blocks, claim_window_open_offset_blocks=claim_open,
+        claim_window_close_offset_blocks=claim_close, proof_window_open_offset_blocks=proof_open,
+        proof_window_close_offset_blocks=proof_close,
+    )  # fmt: skip
+    together = suppliers * most_pending(blocks, params)
+    budget = session_budget(stake, suppliers, params)
+    assert budget * together <= stake
+    assert (budget + 1) * together > stake, "less than the share is left unearned"
 
 
 def charge(number=0, *, cost=10, budget=100, session="s", guarded=True):

@@ -45,6 +45,22 @@ def test_words_alone_and_codes_of_other_versions_make_nothing_unreachable():
     )
 
 
+@pytest.mark.parametrize(("volume", "code", "state", "reason"), [
+    ("", "", "True", "VolumesFine"),
+    ("the volume has 1 of 20 MiB free", "", "False", "VolumeFilling"),
+    ("/data takes no writes", ProblemCode.VOLUME_READ_ONLY, "False", "VolumeReadOnly"),
+])  # fmt: skip
+def test_what_a_miner_says_of_its_volume_is_a_condition_and_a_filling_one_keeps_nobody_from_being_ready(
+    volume, code, state, reason
+):
+    miner = said(MINER, code, text=volume) if code else MINER
+    miner = replace(miner, answer=miner.answer.model_copy(update={"volume": volume}))
+    found = status(RELAYER, miner)
+    assert (found["VolumesHealthy"].status, found["VolumesHealthy"].reason) == (state, reason)
+    assert volume in found["VolumesHealthy"].message
+    assert found["Ready"].reason not in ("VolumeFilling", "VolumeReadOnly")
+
+
 def test_a_hung_worker_is_named_though_its_pod_is_ready():
     found = status(said(RELAYER, ProblemCode.WORKER_HUNG, text="worker 1 does not answer"), MINER)["Ready"]
     assert (found.status, found.reason) == ("False", "PodsNotReady")

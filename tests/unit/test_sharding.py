@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -202,7 +203,7 @@ async def test_three_members_share_equally_and_one_leads():
     assert [keeper.leads for keeper, _, _ in members].count(True) == 1
     for keeper, owner, _ in members:
         assert dict(keeper.held) == owner.acts
-        assert all(keeper.confirmed(shard) for shard in owner.acts)
+        assert [await keeper.look(shard) for shard in owner.acts] == list(owner.acts.values())
 
 
 async def test_every_shard_has_a_standby_that_is_not_its_holder():
@@ -264,10 +265,31 @@ async def test_an_outage_of_the_store_ends_nothing_but_is_not_confirmed():
     task = asyncio.create_task(keeper.run(stop))
     await asyncio.sleep(0)
     assert len(owner.acts) == SHARDS
-    assert not keeper.confirmed(0)
+    with pytest.raises(LeaseUnavailable):
+        await keeper.look(0)
     stop.set()
     await task
     assert not owner.acts
+
+
+async def test_a_lease_that_was_lost_or_is_anothers_confirms_nothing():
+    world, clocks, members = group(2)
+    await settled(members, clocks)
+    (keeper, owner, _), (other, others, _) = members
+    mine, theirs = next(iter(owner.acts)), next(iter(others.acts))
+    assert await keeper.look(mine) == owner.acts[mine]
+    assert await keeper.look(theirs) == 0
+    name = f"main-miner-shard-{mine}"
+    taken = world.leases[name].record
+    world.put(name, replace(taken, holder=other.identity, transitions=taken.transitions + 1))
+    clocks[0].now += 0.1
+    assert await keeper.look(mine) == 0
+    del world.leases[name]
+    clocks[0].now += 0.1
+    assert await keeper.look(mine) == 0
+    lost = owner.acts[mine]
+    await keeper.tick()
+    assert owner.acts.get(mine) != lost, "it acts on it only under another epoch"
 
 
 async def test_writes_at_rest_are_bounded():

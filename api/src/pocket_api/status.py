@@ -19,6 +19,7 @@ class ConditionType(StrEnum):
     KEYS_LOADED = "KeysLoaded"
     CHAIN_REACHABLE = "ChainReachable"
     REDIS_REACHABLE = "RedisReachable"
+    VOLUMES_HEALTHY = "VolumesHealthy"
     STAKED = "Staked"
     CLAIMS_HEALTHY = "ClaimsHealthy"
     PAUSED = "Paused"

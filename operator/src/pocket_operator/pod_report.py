@@ -70,7 +70,8 @@ class PodAnswer(_Told):
     """A relayer's or miner's answer.
 
     keys: digest of the loaded public keys, which are those of `addresses`.
-    problems: why it is not ready, with codes; `redis` why it cannot reach Redis.
+    problems: why it is not ready, with codes; `redis` why it cannot reach Redis, `volume` what is
+    wrong with a miner's volume.
     leaving: suppliers whose relays a relayer may still record, though not all of its workers have the key.
     complete: whether all workers of a relayer are in the answer.
     owned: what a miner mines for; looked: seconds since its latest look for relays of each began.
@@ -86,6 +87,7 @@ class PodAnswer(_Told):
     owned: frozenset[str] = frozenset()
     looked: dict[str, float] = {}
     redis: str | None = None
+    volume: str | None = None
     chain: tuple[ChainNote, ...] = ()
     suppliers: dict[str, SupplierTold] = {}
     recent: RecentRelays = RecentRelays()

@@ -29,7 +29,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     claims = _claims(reports)
     problem = _problem(snapshot, plan, keys, redis, chain, (deployment, stateful))
     rolling = problem is None and (_rolls(deployment) or _rolls(stateful))
-    facts = [*_summary(snapshot, plan, problem, rolling=rolling), keys, redis, chain, claims]
+    facts = [*_summary(snapshot, plan, problem, rolling=rolling), keys, redis, _volumes(reports), chain, claims]
     facts.append(schema_fact("RelayMiner", snapshot.schemas, plan.unknown))
     generation = int(whole["metadata"].get("generation") or 0)
     before = (whole.get("status") or {}).get("conditions") or ()
@@ -117,6 +117,21 @@ def _redis(reports: list[Report]) -> Fact:
         pod, problem = cut_off[0]
         return Fact(kind, "False", Reason.REDIS_UNREACHABLE, f"{pod}: {problem} Check spec.redis and the server.")
     return Fact(kind, "True", Reason.REACHABLE, "The miners reach Redis.")
+
+
+def _volumes(reports: list[Report]) -> Fact:
+    kind = ConditionType.VOLUMES_HEALTHY
+    miners = [r for r in reports if r.component == names.MINER]
+    if not miners:
+        return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported.")
+    for report in miners:
+        for problem in report.answer.problems:
+            if problem.code == ProblemCode.VOLUME_READ_ONLY:
+                return Fact(kind, "False", Reason.VOLUME_READ_ONLY, f"{report.pod}: {problem}")
+    filling = [f"{r.pod}: {r.answer.volume}." for r in miners if r.answer.volume]
+    if filling:
+        return Fact(kind, "False", Reason.VOLUME_FILLING, " ".join(sorted(filling)[:3]))
+    return Fact(kind, "True", Reason.VOLUMES_FINE, "The miners' volumes take writes and have space.")
 
 
 def _chain(reports: list[Report]) -> Fact:

@@ -115,6 +115,10 @@ ALERTS = (
         "The volume of a miner is filling up: when it is full, relays wait in Redis and are claimed late or not at all",
     ),
     Alert(
+        "PocketMinerVolumeReadOnly", "max(pocket_miner_volume_read_only{{{pods}}}) > 0", 0, "critical",
+        "The volume of a miner takes no writes: only what is sealed on it is claimed and proven",
+    ),
+    Alert(
         "PocketMinerStepsFail", 'sum by (step) (rate(pocket_miner_errors_total{{{pods}}}[10m])) > 0.1', 10, "warning",
         "A step of the miner fails again and again",
     ),

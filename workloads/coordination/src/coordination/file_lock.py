@@ -18,10 +18,15 @@ class FileLock:
         self._path = path
         self._descriptor: int | None = None
 
-    def acquire(self) -> None:
-        """Raises OwnedElsewhere."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def acquire(self, *, read_only: bool = False) -> None:
+        """Take the lock; raises OwnedElsewhere, and OSError where there is no such file.
+
+        read_only: the volume takes no writes, so the file must be there, and it keeps the name of who wrote it.
+        """
+        if not read_only:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT
+        descriptor = os.open(self._path, flags | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -30,8 +35,9 @@ class FileLock:
             raise OwnedElsewhere(
                 f"{self._path}: held by process {holder}; stop it or use another data folder"
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        if not read_only:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         self._descriptor = descriptor
 
     def release(self) -> None:

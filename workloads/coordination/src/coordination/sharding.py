@@ -26,7 +26,7 @@ class Owner(Protocol):
     """Who acts on shards. `gained` and `lost` are called in turn, never at once for one shard."""
 
     async def known_epoch(self, shard: int) -> int:
-        """The highest epoch that anything but the Lease knows for a shard."""
+        """The highest epoch that anything but the Lease knows for a shard; raises LeaseUnavailable."""
         ...
 
     async def gained(self, shard: int, epoch: int) -> None:
@@ -105,14 +105,20 @@ class ShardKeeper:
         """Whether the Leases were read so lately that what they say of owners still holds."""
         return self._clock() - self._read_at < self._timing.lease
 
+    async def look_around(self) -> None:
+        """Read the Leases and take none; raises LeaseUnavailable."""
+        await self._read()
+
+    @property
+    def taken_elsewhere(self) -> bool:
+        """Whether another member that lives holds a shard, as last seen."""
+        me = seat(self.identity)
+        return any(holder and holder != me for holder in self._holders())
+
     @property
     def leads(self) -> bool:
         """Whether this member does the jobs that one alone should do."""
         return self._view(self._names.leader).leads(self._clock())
-
-    def confirmed(self, shard: int) -> bool:
-        """Whether the Lease of a held shard was renewed so lately that nobody else can hold it."""
-        return shard in self._held and self._view(self._names.shards[shard]).leads(self._clock())
 
     async def look(self, shard: int) -> int:
         """The epoch under which this member holds a shard, 0 where it does not; raises LeaseUnavailable.

@@ -1,7 +1,7 @@
 """The miner's own port: health, readiness, metrics, what it owns."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -11,6 +11,7 @@ from pocket_api.report import Problem
 from shannon.errors import ConfigurationError
 
 Facts = Callable[[], Mapping[str, Any]]
+LateFacts = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 async def serve_admin(
@@ -19,7 +20,7 @@ async def serve_admin(
     *,
     health: Facts,
     report: Facts,
-    status: Facts,
+    status: LateFacts,
     problems: Callable[[], Sequence[Problem]],
     routes: Sequence[web.RouteDef] = (),
 ) -> web.AppRunner:
@@ -42,10 +43,13 @@ async def serve_admin(
 
         return answer
 
+    async def show_status(_: web.Request) -> web.Response:
+        return web.json_response(dict(await status()))
+
     app = web.Application()
     app.add_routes(
         [
-            web.get("/status", show(status)),
+            web.get("/status", show_status),
             web.get("/report", show(report)),
             web.get("/health", show(health)),
             web.get("/ready", show_ready),

@@ -4,14 +4,14 @@ import contextlib
 import hashlib
 import json
 import logging
-import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ledger.seals import Seal, SignedGroup
+from miner.database import open_to_read, open_to_write
 from shannon.errors import DecodingError, PocketError
 
 _LOG = logging.getLogger("miner.audit")
@@ -66,14 +66,12 @@ def _link(previous: str, body: str) -> str:
 class Audit:
     """The file `audit.sqlite`."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = open_to_read(path) if read_only else open_to_write(path, _SCHEMA)
         # One connection, used by the event loop and by threads: a transaction must not be interleaved.
         self._lock = threading.RLock()
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=FULL")
-        self._database.executescript(_SCHEMA)
 
     def close(self) -> None:
         """Closes the file."""
@@ -179,6 +177,15 @@ class Audit:
                 "DELETE FROM cost WHERE supplier=? AND session_id=? AND tx_hash=?", (supplier, session_id, tx_hash)
             )
 
+    def with_outcome(self, supplier: str, session_ids: Sequence[str]) -> list[str]:
+        """Return those of a supplier's sessions that have an outcome."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT session_id FROM outcome WHERE supplier=? AND session_id IN (SELECT value FROM json_each(?))",
+                (supplier, json.dumps(list(session_ids))),
+            )
+            return [str(session_id) for (session_id,) in rows]
+
     def record(self, outcome: Outcome) -> bool:
         """Append an outcome; False when the session has one already."""
         return bool(self.record_all([outcome]))
@@ -273,19 +280,20 @@ class Audit:
     def outcomes(self) -> list[dict[str, Any]]:
         """All outcomes in order; raises AuditError where the chain of hashes is broken."""
         found = []
-        for outcome, problem in self._rows(0):
+        for outcome, problem, _ in self._rows(0):
             if problem:
                 raise AuditError(problem)
             found.append(outcome)
         return found
 
-    def after(self, number: int) -> tuple[list[dict[str, Any]], str]:
-        """Outcomes after the numbered one, and where their chain of hashes is broken first."""
+    def after(self, number: int) -> tuple[list[dict[str, Any]], str, int]:
+        """Outcomes after the numbered one, where their chain of hashes is broken first, and the last one's number."""
         rows = list(self._rows(number))
-        return [outcome for outcome, _ in rows], next((problem for _, problem in rows if problem), "")
+        last = rows[-1][2] if rows else number
+        return [outcome for outcome, _, _ in rows], next((problem for _, problem, _ in rows if problem), ""), last
 
-    def _rows(self, after: int) -> Iterator[tuple[dict[str, Any], str]]:
-        """Outcomes with, where the chain of hashes is broken there, how."""
+    def _rows(self, after: int) -> Iterator[tuple[dict[str, Any], str, int]]:
+        """Outcomes with, where the chain of hashes is broken there, how, and their numbers."""
         with self._lock:
             known = self._database.execute(
                 "SELECT hash FROM outcome WHERE number=? UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1",
@@ -299,7 +307,7 @@ class Audit:
             broken = before != previous or link != _link(previous, body)
             previous = link
             text = f"audit entry {number} was altered, or one before it is missing" if broken else ""
-            yield json.loads(body), text
+            yield json.loads(body), text, int(number)
 
     def summary(self) -> tuple[int, Mapping[str, Any]]:
         """What was kept of outcomes up to a number; (0, nothing) at first."""
@@ -316,9 +324,3 @@ class Audit:
         with self._lock:
             text = json.dumps({"number": number, "suppliers": dict(suppliers)})
             self._database.execute("INSERT OR REPLACE INTO meta VALUES ('summary', ?)", (text,))
-
-    def last_number(self) -> int:
-        """The number of the last outcome."""
-        with self._lock:
-            row = self._database.execute("SELECT seq FROM sqlite_sequence WHERE name='outcome'").fetchone()
-            return int(row[0]) if row else 0

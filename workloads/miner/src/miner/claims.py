@@ -331,8 +331,9 @@ class ClaimDesk:
         if all(session.claim is None for session in sessions):
             return list(sessions)
         windows = sessions[0].windows
+        now = max(self.latest_height(), block.height)
         try:
-            claimed = {claim.header.session_id: claim.root_hash for claim in await self.sender.claims_now()}
+            claimed = {claim.header.session_id: claim.root_hash for claim in await self.sender.claims_at(now)}
         except (ChainError, DecodingError, TimeoutError):
             last = windows is not None and windows.claim_close - block.height <= LAST_BLOCKS
             return [session for session in sessions if last or session.claim is None]
@@ -391,6 +392,7 @@ class ClaimDesk:
             submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
         for session in sessions:
             session.claim = submission
+        await self.fees.begun(self.store, raw)
         try:
             answer = await self.sender.broadcast(raw)
         except SendError as error:
@@ -401,6 +403,7 @@ class ClaimDesk:
                     session.details["refusal"] = str(error)[:300]
                     session.claim_attempts = session.claim_attempts.next(shared=len(sessions) > 1)
                     session.claim = None
+                await self.fees.refused(self.store, raw)
             raise
         for session in sessions:
             session.claim = submission.handed_over(height, known_before=answer.known_before)

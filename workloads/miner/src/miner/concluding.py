@@ -85,9 +85,8 @@ class Concluder:
     async def restore(self) -> None:
         """Take up the outcomes that the volume holds: what is left of their sessions is still to be dropped."""
         self.finished.update(await asyncio.to_thread(self.audit.ended, self.supplier, TOMBSTONE_BLOCKS))
-        for session_id in list(self.sessions):
-            if await asyncio.to_thread(self.audit.outcome, self.supplier, session_id):
-                self._forget(self.sessions[session_id])
+        for session_id in await asyncio.to_thread(self.audit.with_outcome, self.supplier, list(self.sessions)):
+            self._forget(self.sessions[session_id])
 
     async def conclude(self, group: Sequence[TrackedSession], block: Block, settlements: Settlements) -> None:
         """End those sessions of one settlement that can be; the others come again at the next block."""
@@ -198,9 +197,9 @@ class Concluder:
         )  # fmt: skip
 
     def _facts(self, session: TrackedSession) -> dict[str, object]:
-        leaves = 0
-        if session.seal is None:
-            leaves = self.mirror.file(session.end).count(self.supplier, session.session_id)
+        leaves, file = 0, self.mirror.known(session.end)
+        if session.seal is None and file is not None:
+            leaves = file.count(self.supplier, session.session_id)
         return facts_of(session, leaves, self.audit.payments(self.supplier, session.session_id))
 
     async def _record(self, rows: Sequence[tuple[TrackedSession, Verdict, Outcome]]) -> None:

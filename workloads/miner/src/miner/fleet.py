@@ -108,17 +108,25 @@ class Fleet:
         return sorted(address for address in known if self._shard(address) == shard)
 
     async def known_epoch(self, shard: int) -> int:
-        """Of the suppliers' fences and of this volume; a Redis that is away knows none."""
-        known = self._suppliers.audit.epoch(shard)
+        """Of the suppliers' fences and of this volume. Raises LeaseUnavailable where neither can be read."""
+        volume = fences = None
         try:
-            return max(known, await self._suppliers.highest_fence(self._of(shard)))
-        except (RedisError, OSError, TimeoutError):
-            return known
+            volume = await asyncio.to_thread(self._suppliers.audit.epoch, shard)
+        except sqlite3.Error as error:
+            self._hurt(error)
+            _LOG.warning("the volume tells no epoch: %s", error)
+        try:
+            fences = await self._suppliers.highest_fence(self._of(shard))
+        except (RedisError, OSError, TimeoutError) as error:
+            _LOG.info("Redis tells no fences: %s", error)
+        if volume is None and fences is None:
+            raise LeaseUnavailable(f"neither the volume nor Redis tells the epoch of shard {shard}")
+        return max(volume or 0, fences or 0)
 
     async def gained(self, shard: int, epoch: int) -> None:
         """Mines the shard's suppliers."""
         try:
-            self._suppliers.audit.keep_epoch(shard, epoch)
+            await asyncio.to_thread(self._suppliers.audit.keep_epoch, shard, epoch)
         except sqlite3.Error as error:
             self._hurt(error)
             # The Lease and Redis know it too.
@@ -221,7 +229,7 @@ class Fleet:
         """Suppliers come and go with their keys, without restart."""
         while True:
             try:
-                if self._suppliers.reload():
+                if await asyncio.to_thread(self._suppliers.reload):
                     _LOG.info("keys changed", extra={"fields": {"keys": self._suppliers.digest[:16]}})
                 await self._align()
             except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:

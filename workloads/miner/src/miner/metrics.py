@@ -53,6 +53,7 @@ TAIL_AGE = Histogram(
 )  # fmt: skip
 REDIS_MEMORY = Gauge("pocket_miner_redis_memory_bytes", "Memory of Redis: used, and its limit (0: none).", ["what"])
 VOLUME = Gauge("pocket_miner_volume_bytes", "The volume: total, free, and reserved for seals and books.", ["what"])
+READ_ONLY = Gauge("pocket_miner_volume_read_only", "1 while the volume takes no writes.")
 SLOW_BLOCKS = Counter("pocket_miner_slow_blocks_total", "Blocks that came after more than 1.5 times their time.")
 LAG = Gauge("pocket_miner_tail_sessions", "Sessions that are tailed.")
 FOREIGN = Counter("pocket_miner_foreign_claims_total", "Claims on chain with a root that is not ours.")

@@ -4,7 +4,6 @@ A file is the session's index as well: paths are unique per session, so a relay 
 Files are deleted when all their sessions are finished. Commits are durable (WAL, synchronous=FULL).
 """
 
-import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Self
 
 from miner.damage import files_of
+from miner.database import open_to_read, open_to_write
 from shannon.smst.bulk import LeafContent
 
-_WAL_BYTES = 8 * 1024 * 1024  # what the write-ahead log keeps of its size after a long reader held it back
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS session (
   id INTEGER PRIMARY KEY, supplier TEXT NOT NULL, session_id TEXT NOT NULL, header BLOB NOT NULL,
@@ -47,22 +46,12 @@ class MirroredSession:
     incarnation: str
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=FULL")
-    database.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
-    database.execute("PRAGMA cache_size=-20000")
-    database.executescript(_SCHEMA)
-    return database
-
-
 class SessionEndFile:
     """All sessions that end at one height."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        self._database = _open(path)
+        self._database = open_to_read(path) if read_only else open_to_write(path, _SCHEMA)
         # One connection, used by tail threads and the event loop: a transaction must not be interleaved.
         self._lock = threading.RLock()
 
@@ -233,12 +222,16 @@ class SessionEndFile:
 class Mirror:
     """The folder of session-end files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        self._read_only = read_only
+        # Suppliers share files, and threads read and delete them.
+        self._lock = threading.RLock()
+        if not read_only:
+            folder.mkdir(parents=True, exist_ok=True)
         self._files: dict[int, SessionEndFile] = {}
         for path in folder.glob("end-*.sqlite"):
-            self._files[int(path.stem.split("-")[1])] = SessionEndFile(path)
+            self._files[int(path.stem.split("-")[1])] = SessionEndFile(path, read_only=read_only)
 
     def __enter__(self) -> Self:
         return self
@@ -257,9 +250,14 @@ class Mirror:
 
     def file(self, session_end: int) -> SessionEndFile:
         """File of a session end, created when new."""
-        if session_end not in self._files:
-            self._files[session_end] = SessionEndFile(self.path(session_end))
-        return self._files[session_end]
+        with self._lock:
+            if session_end not in self._files:
+                self._files[session_end] = SessionEndFile(self.path(session_end), read_only=self._read_only)
+            return self._files[session_end]
+
+    def known(self, session_end: int) -> SessionEndFile | None:
+        """File of a session end, None where there is none: reading makes no file."""
+        return self._files.get(session_end)
 
     def ends(self) -> Sequence[int]:
         """Session ends with a file."""
@@ -267,14 +265,16 @@ class Mirror:
 
     def sessions(self) -> list[tuple[int, MirroredSession]]:
         """All sessions with their session ends, the earliest first."""
-        return [(end, row) for end in self.ends() for row in self.file(end).sessions()]
+        with self._lock:
+            return [(end, row) for end, file in sorted(self._files.items()) for row in file.sessions()]
 
     def remove(self, session_end: int, supplier: str, session_id: str) -> None:
         """Deletes a session, and the file with the last one."""
-        file = self._files.get(session_end)
-        if file is None or not file.remove(supplier, session_id):
-            return
-        file.close()
-        del self._files[session_end]
-        for path in files_of(file.path):
-            path.unlink(missing_ok=True)
+        with self._lock:
+            file = self._files.get(session_end)
+            if file is None or not file.remove(supplier, session_id):
+                return
+            file.close()
+            del self._files[session_end]
+            for path in files_of(file.path):
+                path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ A peer's word is not trusted: every relay goes through the gate, and a seal coun
 know none.
 """
 
+import asyncio
 import base64
 import binascii
 import logging
@@ -44,6 +45,18 @@ class PeerSession:
         return self.incarnation != incarnation or stream_id(self.position) > stream_id(last_id)
 
 
+def _sessions(mirror: Mirror, supplier: str) -> list[dict[str, Any]]:
+    """Return a supplier's mirrored sessions as JSON."""
+    return [
+        {
+            "session_id": row.session_id, "header": row.header.hex(), "position": row.position,
+            "incarnation": row.incarnation, "count": file.count(supplier, row.session_id),
+        }
+        for end, row in mirror.sessions()
+        if row.supplier == supplier and (file := mirror.known(end)) is not None
+    ]  # fmt: skip
+
+
 def routes(opened: Callable[[], tuple[Mirror, Audit] | None]) -> list[web.RouteDef]:
     """The serving side, on the miner's own port. While the volume is not opened, peers get no answer instead of none.
 
@@ -58,20 +71,12 @@ def routes(opened: Callable[[], tuple[Mirror, Audit] | None]) -> list[web.RouteD
 
     async def sessions(request: web.Request) -> web.Response:
         mirror, _ = volume()
-        supplier = request.query.get("supplier", "")
-        rows = [
-            {
-                "session_id": row.session_id, "header": row.header.hex(), "position": row.position,
-                "incarnation": row.incarnation, "count": mirror.file(end).count(supplier, row.session_id),
-            }
-            for end, row in mirror.sessions() if row.supplier == supplier
-        ]  # fmt: skip
-        return web.json_response(rows)
+        return web.json_response(await asyncio.to_thread(_sessions, mirror, request.query.get("supplier", "")))
 
     async def seals(request: web.Request) -> web.Response:
         _, audit = volume()
-        supplier = request.query.get("supplier", "")
-        return web.json_response([{"end": end, "seal": seal.encode()} for end, seal in audit.seals(supplier).values()])
+        found = await asyncio.to_thread(audit.seals, request.query.get("supplier", ""))
+        return web.json_response([{"end": end, "seal": seal.encode()} for end, seal in found.values()])
 
     async def relays(request: web.Request) -> web.Response:
         mirror, _ = volume()
@@ -80,15 +85,17 @@ def routes(opened: Callable[[], tuple[Mirror, Audit] | None]) -> list[web.RouteD
             supplier, session_id = request.query["supplier"], request.query["session"]
         except (ValueError, KeyError):
             return web.json_response({"error": "name supplier, session, end and after"}, status=400)
-        if end not in mirror.ends():
+        file = mirror.known(end)
+        if file is None:
             return web.json_response({"relays": [], "next": None})
-        values, last = mirror.file(end).page(supplier, session_id, after, _PAGE_BYTES)
+        values, last = await asyncio.to_thread(file.page, supplier, session_id, after, _PAGE_BYTES)
         texts = [base64.b64encode(value).decode() for value in values]
         return web.json_response({"relays": texts, "next": last.hex() if values else None})
 
     async def outcome(request: web.Request) -> web.Response:
         _, audit = volume()
-        found = audit.outcome(request.query.get("supplier", ""), request.query.get("session", ""))
+        query = request.query
+        found = await asyncio.to_thread(audit.outcome, query.get("supplier", ""), query.get("session", ""))
         return web.json_response({"outcome": found["outcome"] if found else None})
 
     return [

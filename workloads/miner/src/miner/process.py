@@ -32,6 +32,7 @@ from miner.endpoints import Endpoints
 from miner.fleet import Fleet
 from miner.ownership import peer_urls, shard_keeper
 from miner.platform import MinerPlatform
+from miner.read_only import until_writable
 from miner.readiness import Phase, Readiness
 from miner.redis_watch import RedisWatch
 from miner.report import Reports
@@ -39,7 +40,7 @@ from miner.sealed_work import SealedWork
 from miner.settlements import Settlements
 from miner.stages import Stage
 from miner.suppliers import Suppliers
-from miner.volume import Volume, locked, opened
+from miner.volume import Volume, opened, owned
 from pocket_api.report import Problem
 from pocket_api.workload import MinerConfig
 from shannon.chain.comet import CometClient
@@ -119,12 +120,16 @@ class Miner:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
         async with contextlib.AsyncExitStack() as stack:
-            stack.enter_context(locked(self._config.data_dir))
+            await stack.enter_async_context(owned(self._config.data_dir))
             await self._serve(stack)
             self._volume = await stack.enter_async_context(opened(self._config.data_dir, self._platform.unique))
             self._parts = parts = await self._assemble(stack, self._volume)
-            self._first_keys(parts.suppliers)
+            await self._first_keys(parts.suppliers)
             async with _running(self._without_redis(parts)):
+                if self._volume.read_only:
+                    folder, keeper = self._config.data_dir, parts.fleet.keeper
+                    await until_writable(folder, keeper, self._readiness, self._stop)
+                    return
                 await self._await_dependencies(parts)
                 if not self._stop.is_set():
                     await self._mine(parts)
@@ -167,9 +172,10 @@ class Miner:
         stack.callback(pool.close)
         settlements = Settlements(comet, lambda: suppliers.addresses)
         watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds), platform.clock)
+        reports = await asyncio.to_thread(Reports, volume.audit)
         suppliers = Suppliers(
             config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.settled,
-            Reports(volume.audit), peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
+            reports, peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
             Endpoints(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
             lambda: self._board.height, lambda: volume.reserve.full, platform,
         )  # fmt: skip
@@ -212,9 +218,16 @@ class Miner:
         feed = self._feed(parts.comet, BlockPublisher(parts.redis, parts.keys), fleet)
         sealed = SealedWork(
             parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
-            lambda: fleet.keeper.informed, lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
+            lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
         )  # fmt: skip
         return [kept_up("block feed", feed.run), kept_up("sealed sessions", sealed.run)]
+
+    def _owners_known(self, fleet: Fleet) -> bool:
+        """Whether somebody mines who can: this miner by its Leases, or another one where this one cannot write."""
+        keeper = fleet.keeper
+        if self._volume is not None and self._volume.read_only:
+            return keeper.informed and keeper.taken_elsewhere
+        return keeper.informed
 
     def _loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
         """Loops that mining needs."""
@@ -250,13 +263,13 @@ class Miner:
         """Ends the miner when a file of its volume turns out to be damaged: the next start finds it set aside."""
         found = await fleet.damage
         if found.path:
-            set_aside(Path(found.path))
-        set_damaged_aside(self._config.data_dir)
+            await asyncio.to_thread(set_aside, Path(found.path))
+        await asyncio.to_thread(set_damaged_aside, self._config.data_dir)
         raise found
 
-    def _first_keys(self, suppliers: Suppliers) -> None:
+    async def _first_keys(self, suppliers: Suppliers) -> None:
         """Raises ConfigurationError where a key is required and none is there."""
-        suppliers.reload()
+        await asyncio.to_thread(suppliers.reload)
         if suppliers.addresses:
             return
         text = f"no supplier key is loaded from {self._config.keys_dir}"
@@ -366,10 +379,10 @@ class Miner:
         blocks = int(days * _DAY_SECONDS / self._config.chain.block_seconds)
         while True:
             try:
-                reports.keep()
+                await asyncio.to_thread(reports.keep)
                 more = self._board.height > blocks
                 while more:  # a thousand at a time: others go on meanwhile
-                    more = bool(audit.prune(self._board.height - blocks))
+                    more = bool(await asyncio.to_thread(audit.prune, self._board.height - blocks))
                     await asyncio.sleep(0.1)
             except sqlite3.Error as error:
                 metrics.ERRORS.labels("retention").inc()
@@ -379,7 +392,7 @@ class Miner:
     def _health(self) -> Mapping[str, Any]:
         return {"status": "ok", "phase": self._readiness.phase, "height": self._board.height, "role": self._role()}
 
-    def _status(self) -> Mapping[str, Any]:
+    async def _status(self) -> Mapping[str, Any]:
         if self._parts is None:
             return {"height": 0, "sessions": {}, "outcomes": [], "shards": {}, "leader": False, "members": []}
         fleet, audit = self._parts.fleet, self._parts.suppliers.audit
@@ -391,8 +404,9 @@ class Miner:
             for address, running in fleet.running.items()
         }
         shards = {str(shard): epoch for shard, epoch in fleet.epochs.items()}
+        outcomes = await asyncio.to_thread(audit.recent, _SHOWN_OUTCOMES)
         return {
-            "height": self._board.height, "sessions": sessions, "outcomes": audit.recent(_SHOWN_OUTCOMES),
+            "height": self._board.height, "sessions": sessions, "outcomes": outcomes,
             "shards": shards, "leader": fleet.keeper.leads, "members": sorted(fleet.keeper.members),
             "nodes": self._notes.nodes(),
         }  # fmt: skip

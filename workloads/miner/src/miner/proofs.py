@@ -149,8 +149,9 @@ class ProofDesk:
         if not sessions:
             return []
         windows = sessions[0].windows
+        now = max(self.latest_height(), block.height)
         try:
-            claims = {claim.header.session_id: claim for claim in await self.sender.claims_now()}
+            claims = {claim.header.session_id: claim for claim in await self.sender.claims_at(now)}
         except (ChainError, DecodingError, TimeoutError):
             last = windows is not None and windows.proof_close - block.height <= LAST_BLOCKS
             return [session for session in sessions if last or session.proof is None]
@@ -190,6 +191,7 @@ class ProofDesk:
             submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
         for session in sessions:
             session.proof = submission
+        await self.fees.begun(self.store, raw, params.proof_submission_fee_upokt)
         try:
             answer = await self.sender.broadcast(raw)
         except SendError as error:
@@ -199,6 +201,7 @@ class ProofDesk:
                     session.details["proof_refusal"] = str(error)[:300]
                     session.proof_attempts = session.proof_attempts.next(shared=len(sessions) > 1)
                     session.proof = None
+                await self.fees.refused(self.store, raw)
             raise
         for session in sessions:
             session.proof = submission.handed_over(height, known_before=answer.known_before)

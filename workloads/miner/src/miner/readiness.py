@@ -17,6 +17,8 @@ class Phase(StrEnum):
     """Its volume is looked at."""
     WAITING = "waiting"
     """For Redis, for a chain node."""
+    READ_ONLY = "read-only"
+    """The volume takes no writes: only what is sealed on it is claimed and proven."""
     MINING = "mining"
     STOPPING = "stopping"
 
@@ -66,6 +68,8 @@ class Readiness:
             yield Problem(code=ProblemCode.NO_NEW_BLOCK, message="no new block for too long: check the chain nodes")
         if self.phase is Phase.STOPPING:
             yield Problem(code=ProblemCode.DRAINING, message="stopping")
+        elif self.phase is Phase.READ_ONLY:
+            yield Problem(code=ProblemCode.VOLUME_READ_ONLY, message=self.volume)
         elif self.phase is not Phase.MINING:
             yield Problem(code=ProblemCode.STARTING, message=f"starting: {self.phase.value}")
         if keys_missing:

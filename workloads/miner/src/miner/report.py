@@ -1,12 +1,15 @@
 """What a miner tells of its suppliers: the operator shows it in their status, people read it at /report."""
 
 import logging
+import sqlite3
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from miner import metrics
 from miner.audit import Audit
+from miner.damage import damage_of
 from miner.recipients import added
 from miner.stages import Stage
 from pocket_api.status import MOST_RECIPIENTS
@@ -139,26 +142,53 @@ def _amounts(told: object) -> dict[str, int]:
     return {str(address): upokt for address, upokt in rows if isinstance(upokt, int)}
 
 
+def _figures(audit: Audit) -> tuple[int, dict[str, dict[str, Any]], str]:
+    """Return what the outcomes up to a number come to, by address, and what is wrong with the trail."""
+    number, suppliers = audit.summary()
+    reports: dict[str, SupplierReport] = {}
+    for address, kept in suppliers.items():
+        reports.setdefault(address, SupplierReport()).resume(kept)
+    outcomes, problem, last = audit.after(number)
+    for outcome in outcomes:
+        reports.setdefault(str(outcome["supplier"]), SupplierReport()).ended(outcome)
+    return last, {address: report.kept() for address, report in reports.items()}, problem
+
+
 class Reports:
     """Reports of all suppliers; figures of earlier lives come from the audit trail."""
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
         self._by_address: dict[str, SupplierReport] = {}
-        number, suppliers = audit.summary()
-        for address, kept in suppliers.items():
+        self._known = False
+        self._learn()
+
+    def _learn(self) -> None:
+        """Take up the figures of earlier lives. A volume that cannot be read is asked again by `keep`."""
+        try:
+            _, found, problem = _figures(self._audit)
+        except sqlite3.Error as error:
+            if damage_of(error) is not None:
+                raise
+            metrics.ERRORS.labels("volume").inc()
+            _LOG.warning("the figures of earlier sessions cannot be read: %s", error)
+            return
+        for address, kept in found.items():
             self.of(address).resume(kept)
-        outcomes, problem = audit.after(number)
-        for outcome in outcomes:
-            self.of(str(outcome["supplier"])).ended(outcome)
+        self._known = True
         if problem:
             # Whoever altered what is over must not keep what is open from being paid.
             _LOG.error("%s: see `relayctl ledger verify`", problem)
 
     def keep(self) -> None:
-        """Keeps the figures, so that they outlive the outcomes and a start does not read all of them."""
-        rows = {address: report.kept() for address, report in self._by_address.items()}
-        self._audit.keep_summary(self._audit.last_number(), rows)
+        """Keep the figures, so that they outlive the outcomes and a start does not read all of them.
+
+        They are those of the audit trail alone: what is recorded meanwhile is in the next ones. Raises sqlite3.Error.
+        """
+        if not self._known:
+            self._learn()
+        number, found, _ = _figures(self._audit)
+        self._audit.keep_summary(number, found)
 
     def of(self, address: str) -> SupplierReport:
         """The report of one supplier."""

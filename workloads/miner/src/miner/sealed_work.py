@@ -57,23 +57,23 @@ class SealedWork:
 
     async def run(self) -> None:
         """Work at every block, for ever."""
-        seen = 0
+        tried = done = 0
         while True:
-            await self.board.wait(seen, max(1.0, self.block_seconds))
-            if self.board.height != seen:
-                seen = self.board.height
-                await self.at_block()
+            await self.board.wait(tried, max(1.0, self.block_seconds))
+            tried = self.board.height
+            if tried != done and await self.at_block():
+                done = tried
 
-    async def at_block(self) -> None:
-        """Claim and prove at the latest block; raises damage of the volume only."""
+    async def at_block(self) -> bool:
+        """Claim and prove at the latest block; return whether that was due. Raises damage of the volume only."""
         block, now = self.board.latest, asyncio.get_running_loop().time()
         if block is None or self.owners_known():
             self._miners.clear()
             self._unknown_since = None
-            return
+            return False
         self._unknown_since = now if self._unknown_since is None else self._unknown_since
         if now - self._unknown_since < self.patience_seconds:
-            return
+            return False
         open_ = await asyncio.to_thread(self.suppliers.audit.suppliers_with_open_seals)
         for address in sorted(open_.intersection(self.suppliers.addresses).difference(self.running())):
             if address not in self._miners:
@@ -90,3 +90,4 @@ class SealedWork:
                 metrics.ERRORS.labels("sealed work").inc()
                 fields = {"supplier": address, "height": block.height, "error": str(error) or type(error).__name__}
                 _LOG.warning("working on sealed sessions failed, trying again", extra={"fields": fields})
+        return True

@@ -69,6 +69,8 @@ class Sifted:
     refused: Mapping[int, SendError]
 
 
+_AGAIN = 3
+_KNOWN = Refusal.ACCEPTED_BEFORE
 _OF_ONE_MESSAGE = (Refusal.POISON, Refusal.NOT_REQUIRED, Refusal.RETRY)
 """Where the chain names the message. What it says may be new: a later chain has other words."""
 
@@ -127,7 +129,7 @@ class Sender:
             timeout = self._nonces.next_timeout(
                 self._supplier, block.time, timeout_duration_seconds(remaining, self._block_seconds)
             )
-            trial = sign_transaction(self._plan(messages, timeout, 0, None), self._key)
+            trial = sign_transaction(self._plan(messages, timeout, close_height, 0, None), self._key)
             used = await self._chain.simulate(trial.raw)
         except ChainRefusal as refusal:
             text = str(refusal)
@@ -136,7 +138,7 @@ class Sender:
             raise SendError(Refusal.UNREACHABLE, f"no node simulated the transaction: {error}") from error
         gas = adjusted_gas(used, self._gas_adjustment * Decimal(str(gas_factor)))
         fee = self._gas_price.fee_upokt(gas)
-        return Prepared(sign_transaction(self._plan(messages, timeout, gas, fee), self._key), timeout)
+        return Prepared(sign_transaction(self._plan(messages, timeout, close_height, gas, fee), self._key), timeout)
 
     async def sift(
         self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0
@@ -154,14 +156,31 @@ class Sender:
             return Sifted(prepared, refused)
         return Sifted(None, refused)
 
-    def _plan(self, messages: Sequence[Message], timeout: Timestamp, gas: int, fee: int | None) -> TransactionPlan:
+    def _plan(
+        self, messages: Sequence[Message], timeout: Timestamp, close_height: int, gas: int, fee: int | None
+    ) -> TransactionPlan:
+        """Plan a transaction that no block takes after its window: a node that was cut off may hand it on late.
+
+        It would fail and cost its fee.
+        """
         number = self._account.number if self._account else 0
-        return TransactionPlan(tuple(messages), self._chain_id, number, gas, fee, timeout)
+        return TransactionPlan(
+            tuple(messages), self._chain_id, number, gas, fee, timeout, timeout_height=close_height
+        )  # fmt: skip
 
     async def broadcast(self, raw: bytes) -> BroadcastAnswer:
-        """Hand the bytes to all nodes; raises SendError. Bytes that are known already count as accepted."""
+        """Hand the bytes to all nodes; raises SendError. Bytes that are known already count as accepted.
+
+        Behind one address there may be several nodes. Where one knows bytes that no block took, it may be cut off from
+        the others: the address gets them again, for another of its nodes.
+        """
         try:
             result = await self._chain.broadcast(raw)
+            for _ in range(_AGAIN):
+                if not result.code or classify(result.code, result.codespace, result.log) is not _KNOWN:
+                    break
+                other = await self._chain.broadcast(raw)
+                result = other if other.code == 0 else result
         except (ChainError, DecodingError, TimeoutError) as error:
             raise SendError(Refusal.UNREACHABLE, f"no node took the transaction: {error}") from error
         if result.code == 0:
@@ -175,9 +194,12 @@ class Sender:
             refusal, f"code {result.code} ({result.codespace}): {result.log[:300]}", failed_message_index(result.log)
         )
 
-    async def claims_now(self) -> list[Claim]:
-        """Return the supplier's claims as of the latest block; raises ChainError."""
-        return await self._chain.claims_of(self._supplier)
+    async def claims_at(self, height: int) -> list[Claim]:
+        """Return the supplier's claims as of the latest block that is known; raises ChainError.
+
+        A node that has not got it lags, and what it does not show says nothing.
+        """
+        return await self._chain.claims_of(self._supplier, height)
 
     async def results_of(self, submissions: Iterable[Submission | None]) -> dict[str, TransactionResult]:
         """Return by hash what became of the transactions that a node took and a block included."""

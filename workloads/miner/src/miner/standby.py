@@ -3,6 +3,7 @@
 A standby tells nobody of what it read, holds no fence and decides nothing.
 """
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 
@@ -30,13 +31,13 @@ class Standby:
     async def round(self) -> int:
         """Mirrors what is new and drops what its owner has ended; the entries read. Raises what Redis raises."""
         if not self._restored:
-            self.tailer.restore()
+            await self.tailer.restore()
             self._restored = True
         await self.tailer.discover({})
         read = await self.tailer.tail_once()
         for session_id in await self.tail.finished(self.sessions):
             session = self.sessions.pop(session_id)
-            self.mirror.remove(session.end, self.tail.supplier, session_id)
+            await asyncio.to_thread(self.mirror.remove, session.end, self.tail.supplier, session_id)
         return read
 
 
@@ -47,11 +48,11 @@ async def drop_leftovers(mirror: Mirror, redis: "Redis", keys: Keys, followed: s
     """
     removed = 0
     by_supplier: dict[str, dict[str, int]] = {}
-    for end, row in mirror.sessions():
+    for end, row in await asyncio.to_thread(mirror.sessions):
         if row.supplier not in followed:
             by_supplier.setdefault(row.supplier, {})[row.session_id] = end
     for supplier, sessions in by_supplier.items():
         for session_id in await Tail(redis, keys, supplier).finished(sessions):
-            mirror.remove(sessions[session_id], supplier, session_id)
+            await asyncio.to_thread(mirror.remove, sessions[session_id], supplier, session_id)
             removed += 1
     return removed

@@ -94,7 +94,7 @@ class SupplierMiner:
         """Take up what the volume holds: sessions, seals and outcomes. Raises what the volume raises."""
         if self._restored:
             return
-        self.tailer.restore()
+        await self.tailer.restore()
         await self.concluder.restore()
         await self.claims.load_own_seals(self.sessions)
         self._restored = True

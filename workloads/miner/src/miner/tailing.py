@@ -78,9 +78,9 @@ class Tailer:
         """What reads the supplier's streams."""
         return self._tail
 
-    def restore(self) -> None:
-        """Takes up the mirror's sessions after a start."""
-        for _, row in self._mirror.sessions():
+    async def restore(self) -> None:
+        """Takes up the mirror's sessions after a start. Raises what the volume raises."""
+        for _, row in await asyncio.to_thread(self._mirror.sessions):
             if row.supplier != self.supplier or row.session_id in self._sessions:
                 continue
             try:
@@ -253,11 +253,14 @@ class Tailer:
 
     async def _replace_terms(self, session: TrackedSession, terms: Terms) -> None:
         async with self._reading:
-            file, fits = self._mirror.file(session.end), functools.partial(_fits, terms)
-            await asyncio.to_thread(file.check_again, self.supplier, session.session_id, fits)
+            await asyncio.to_thread(self._check_again, session, terms)
             session.terms, session.terms_confirmed = terms, True
             self._generation += 1
             session.position = "0-0"
+
+    def _check_again(self, session: TrackedSession, terms: Terms) -> None:
+        fits = functools.partial(_fits, terms)
+        self._mirror.file(session.end).check_again(self.supplier, session.session_id, fits)
 
     async def _ask_everybody(self, session: TrackedSession, height: int) -> None:
         """Ask every node about a session that an answer rejected: one that knows it is right."""

@@ -9,13 +9,13 @@ import hashlib
 import multiprocessing
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from miner.damage import VolumeDamaged, naming
+from miner.damage import VolumeDamaged, damage_of, naming
 from miner.mirror import SessionEndFile
 from shannon.errors import PocketError
 from shannon.smst.bulk import LeafContent, LeafSet
@@ -24,6 +24,9 @@ from shannon.smst.digest import leaf_digest
 T = TypeVar("T")
 SMALL_LEAVES = 50_000
 """A root of so many takes an eighth of a second."""
+SMALL_SECONDS = 20.0
+LARGE_SECONDS = 300.0
+"""A process that takes longer hangs: a million relays take seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class TooLarge(Exception):
 @contextlib.contextmanager
 def _opened(path: str, supplier: str, session_id: str, most: int | None) -> Iterator[SessionEndFile]:
     """The file of a session; raises TooLarge where it has more leaves than `most`, VolumeDamaged."""
-    with naming(path), contextlib.closing(SessionEndFile(Path(path))) as file:
+    with naming(path), contextlib.closing(SessionEndFile(Path(path), read_only=True)) as file:
         if most is not None and file.exceeds(supplier, session_id, most):
             raise TooLarge
         yield file
@@ -76,31 +79,50 @@ def compute_proof(
 
 
 class TrieWorkFailed(PocketError):
-    """The process that did the work died; it is started again for the next call."""
+    """The work did not come to an end; the next call starts with a process that works."""
+
+
+def _processes() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
 class _Lane:
-    """Processes that take one call after the other."""
+    """A process that takes one call after the other; `seconds` bound each call from the moment its turn comes."""
 
-    def __init__(self, processes: int) -> None:
-        self._processes = processes
-        self._pool = self._new()
-
-    def _new(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._processes, mp_context=multiprocessing.get_context("spawn"))
+    def __init__(self, start: Callable[[], Executor], seconds: float) -> None:
+        self._start = start
+        self._seconds = seconds
+        self._pool = start()
+        self._turn = asyncio.Semaphore(1)
 
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
-        """Result of the work; raises TrieWorkFailed where the process died."""
-        pool = self._pool
-        try:
-            return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
-        except BrokenProcessPool as error:
-            if pool is self._pool:
-                self._pool = self._new()
-            raise TrieWorkFailed("the trie process died (out of memory?); it is tried again") from error
+        """Result of the work; raises TooLarge, VolumeDamaged, and TrieWorkFailed for everything else that happens."""
+        async with self._turn:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+            except (TooLarge, VolumeDamaged):
+                raise
+            except BrokenProcessPool as error:
+                await self._renew()
+                raise TrieWorkFailed("the trie process died (out of memory?); it is tried again") from error
+            except TimeoutError as error:
+                await self._renew()
+                raise TrieWorkFailed(f"the trie process took more than {self._seconds:g} s and was ended") from error
+            except Exception as error:
+                if damage_of(error) is not None:
+                    raise
+                raise TrieWorkFailed(f"the trie process failed: {str(error) or type(error).__name__}") from error
+
+    async def _renew(self) -> None:
+        """Leave a process that died or hangs, and begin with another one."""
+        pool, self._pool = self._pool, self._start()
+        for process in dict(getattr(pool, "_processes", None) or {}).values():
+            process.kill()
+        await asyncio.to_thread(pool.shutdown, wait=False, cancel_futures=True)
 
     def close(self) -> None:
-        """Ends the processes."""
+        """Ends the process."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -118,10 +140,13 @@ class Tries(Protocol):
 
 
 class TriePool:
-    """Two lanes of processes, started when they are needed; calls wait for their turn in theirs."""
+    """Two lanes, each with a process that is started when it is needed; calls wait for their turn in theirs."""
 
-    def __init__(self, processes: int = 1, small_leaves: int = SMALL_LEAVES) -> None:
-        self._small, self._large = _Lane(processes), _Lane(processes)
+    def __init__(
+        self, small_leaves: int = SMALL_LEAVES, *, start: Callable[[], Executor] = _processes,
+        small_seconds: float = SMALL_SECONDS, large_seconds: float = LARGE_SECONDS,
+    ) -> None:  # fmt: skip
+        self._small, self._large = _Lane(start, small_seconds), _Lane(start, large_seconds)
         self._most = small_leaves
 
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,21 +34,53 @@ class Volume:
     audit: Audit
     dead_letters: DeadLetters
     reserve: Reserve
+    read_only: bool = False
+    """Whether it takes no writes: what is sealed on it is claimed and proven, nothing else is done."""
+
+    def close(self) -> None:
+        """Close its files."""
+        self.mirror.close()
+        self.audit.close()
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Own a miner's folder; raises ConfigurationError where another process has it or nobody may write there."""
-    require_writable("miner", folder)
-    lock = FileLock(folder / "miner.lock")
-    try:
-        lock.acquire()
-    except OwnedElsewhere as error:
-        raise ConfigurationError(f"miner: {error}") from error
+_BOOKS = "audit.sqlite"
+
+
+@contextlib.asynccontextmanager
+async def owned(folder: Path) -> AsyncIterator[None]:
+    """Own a miner's folder while the context is open; raises as `lock`."""
+    held = await asyncio.to_thread(lock, folder)
     try:
         yield
     finally:
-        lock.release()
+        held.release()
+
+
+def takes_writes(folder: Path) -> bool:
+    """Return whether a folder can be written to; a full one can."""
+    try:
+        require_writable("miner", folder)
+    except ConfigurationError:
+        return False
+    return True
+
+
+def lock(folder: Path) -> FileLock:
+    """Take a miner's folder; raises ConfigurationError where another process has it or nobody may write there.
+
+    One that was written to and takes no writes any more can be taken: what is sealed on it has windows.
+    """
+    read_only = (folder / _BOOKS).is_file() and not takes_writes(folder)
+    if not read_only:
+        require_writable("miner", folder)
+    taken = FileLock(folder / "miner.lock")
+    try:
+        taken.acquire(read_only=read_only)
+    except FileNotFoundError as error:
+        _LOG.warning("the read-only volume has no lock: %s", error)
+    except OwnedElsewhere as error:
+        raise ConfigurationError(f"miner: {error}") from error
+    return taken
 
 
 def member_name(folder: Path, make: Callable[[], str] = lambda: secrets.token_hex(8)) -> str:
@@ -77,18 +109,29 @@ def member_name(folder: Path, make: Callable[[], str] = lambda: secrets.token_he
     return name
 
 
-@contextlib.asynccontextmanager
-async def opened(folder: Path, unique: Callable[[], str] = lambda: secrets.token_hex(16)) -> AsyncIterator[Volume]:
-    """Open the files of a locked folder. Damaged ones are set aside first, in a thread: there may be gigabytes."""
-    for path in await asyncio.to_thread(set_damaged_aside, folder):
+def _opened(folder: Path, unique: Callable[[], str]) -> Volume:
+    read_only = not takes_writes(folder)
+    for path in [] if read_only else set_damaged_aside(folder):
         metrics.ERRORS.labels("volume").inc()
         _LOG.error("a file was damaged and is %s now: what is needed of it is read again", path)
-    with Mirror(folder / "mirror") as mirror:
-        audit = Audit(folder / "audit.sqlite")
-        try:
-            reserve = Reserve(folder)
-            await asyncio.to_thread(reserve.hold)
-            member = member_name(folder, lambda: unique()[:16])
-            yield Volume(member, mirror, audit, DeadLetters(folder / "refused.sqlite"), reserve)
-        finally:
-            audit.close()
+    reserve = Reserve(folder, full=read_only)
+    if not read_only:
+        reserve.hold()
+    mirror = Mirror(folder / "mirror", read_only=read_only)
+    try:
+        audit = Audit(folder / _BOOKS, read_only=read_only)
+    except BaseException:
+        mirror.close()
+        raise
+    member = member_name(folder, lambda: unique()[:16])
+    return Volume(member, mirror, audit, DeadLetters(folder / "refused.sqlite"), reserve, read_only)
+
+
+@contextlib.asynccontextmanager
+async def opened(folder: Path, unique: Callable[[], str] = lambda: secrets.token_hex(16)) -> AsyncIterator[Volume]:
+    """Open the files of a locked folder, in a thread: there may be gigabytes. Damaged ones are set aside first."""
+    volume = await asyncio.to_thread(_opened, folder, unique)
+    try:
+        yield volume
+    finally:
+        await asyncio.to_thread(volume.close)

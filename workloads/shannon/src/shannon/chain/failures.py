@@ -53,6 +53,8 @@ _GRPC_ROWS: Final = (
         r"application for session not found|suppliers not found", "GetSession",
     ),
     _row(FailureClass.SESSION_NEVER, {Code.INVALID_ARGUMENT}, r"invalid .*session|invalid service ID", "GetSession"),
+    # A message is tried when its window is open by a block that is known: whoever says "too early" has not got it.
+    _row(FailureClass.LAGGING_NODE, set(), r"current block height \(\d+\) is less than", "Simulate"),
     # What a message's handler says when the transaction is tried: see shannon.transactions.refusals.
     _row(
         FailureClass.MESSAGE_NEVER, {Code.UNKNOWN, Code.INVALID_ARGUMENT, Code.INTERNAL, Code.FAILED_PRECONDITION},

@@ -15,6 +15,7 @@ from shannon.errors import ChainUnavailable, PocketError
 
 _LOG = logging.getLogger("shannon.chain.feed")
 _ANNOUNCEMENTS = 16
+_LOOKS = 4
 _PATIENCE = 1.5  # times the measured time between blocks
 
 
@@ -123,9 +124,7 @@ class BlockFeed:
                     async with asyncio.timeout(_PATIENCE * self.block_seconds):
                         news = await queue.get()
                 except TimeoutError:
-                    before = self.height
-                    await self.refresh()
-                    if self.height > before:
+                    if await self._overdue():
                         raise ChainUnavailable("the subscription announces no blocks any more") from None
                     continue
                 if not isinstance(news, int):
@@ -138,6 +137,16 @@ class BlockFeed:
         finally:
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)
+
+    async def _overdue(self) -> bool:
+        """Look for a block that was not announced; behind one address several nodes may answer in turn."""
+        before = self.height
+        for _ in range(_LOOKS):
+            await self.refresh()
+            if self.height > before:
+                return True
+            await self._sleep(self.block_seconds * self._chance.uniform(0.02, 0.1))
+        return False
 
     async def _listen(self, queue: "asyncio.Queue[int | PocketError | None]") -> None:
         """Put announced heights into the queue, the newest where it is full; at last what ended the subscription."""

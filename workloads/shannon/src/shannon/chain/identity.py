@@ -8,6 +8,7 @@ from typing import Protocol
 from shannon.errors import ChainError, ConfigurationError
 
 _LOG = logging.getLogger("shannon.chain")
+_TOLD_AGAIN_SECONDS = 30.0
 
 
 class NamedChain(Protocol):
@@ -23,11 +24,15 @@ async def require_chain_id(
 ) -> None:  # fmt: skip
     """Waits for an unreachable node, until `stop`; raises ConfigurationError for another chain than `expected`."""
     chance = chance or random.Random()  # noqa: S311 - jitter
+    now = asyncio.get_running_loop().time
+    told_at = float("-inf")
     while not stop.is_set():
         try:
             found = await chain.chain_id()
         except ChainError as error:
-            _LOG.warning("%s. Check spec.chain.nodes.", error)
+            if now() - told_at >= _TOLD_AGAIN_SECONDS:
+                told_at = now()
+                _LOG.warning("waiting for a chain node: %s. Check spec.chain.nodes.", error)
             await asyncio.sleep(pause_seconds * chance.uniform(0.5, 1.5))
             continue
         if found != expected:

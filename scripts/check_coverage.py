@@ -1,0 +1,59 @@
+"""Checks the branch coverage of each part of the money path by itself: a sum would hide a part that is not covered.
+
+usage: scripts/check_coverage.py [all]   (`.coverage` is of `make test COVERAGE=1`; all: every part must reach it)
+"""
+
+import sys
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+from coverage import Coverage
+from coverage.exceptions import NoDataError
+
+SOURCE = Path(__file__).resolve().parent.parent
+PARTS = {
+    "relayer": "workloads/relayer/src",
+    "miner": "workloads/miner/src",
+    "ledger": "workloads/ledger/src",
+    "coordination": "workloads/coordination/src",
+    "protocol": "workloads/shannon/src",
+    "operator decisions": "operator/src",
+}
+LEAST = 95.0
+REQUIRED = ("protocol", "ledger")
+# What reads and writes around the operator's decisions runs against an API server: `make cluster`.
+SHELL = ("__main__", "app", "events", "install", "queue", "reconciler", "secrets", "store", "watches")
+
+
+def percent(coverage: Coverage, files: list[str]) -> float:
+    """Covered lines and branches of some files together."""
+    with tempfile.TemporaryDirectory() as folder:
+        return coverage.xml_report(morfs=files, outfile=str(Path(folder) / "coverage.xml"))
+
+
+def files_of(part: str, measured: set[str]) -> list[str]:
+    """The measured files of a part."""
+    root = str(SOURCE / PARTS[part])
+    found = [name for name in measured if name.startswith(root) and "/pb/" not in name]
+    return [name for name in found if part != "operator decisions" or Path(name).stem not in SHELL]
+
+
+def main(required: Collection[str]) -> int:
+    """Exit code 1 where a required part is below the least."""
+    coverage = Coverage(config_file=str(SOURCE / "pyproject.toml"))
+    coverage.load()
+    measured = set(coverage.get_data().measured_files())
+    low = 0
+    for part in PARTS:
+        try:
+            found = percent(coverage, files_of(part, measured))
+        except NoDataError:
+            found = 0.0
+        low += found < LEAST and part in required
+        print(f"{found:6.1f} %  {part}" + (f"  (below {LEAST:g} %)" if found < LEAST else ""))
+    return 1 if low else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(list(PARTS) if "all" in sys.argv[1:] else REQUIRED))

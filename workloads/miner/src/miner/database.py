@@ -1,0 +1,46 @@
+"""Opening the SQLite files of the volume: to write, or to read what is there."""
+
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+_WAL_BYTES = 8 * 1024 * 1024  # what the write-ahead log keeps of its size after a long reader held it back
+_SECONDS = 10.0  # for which another writer is waited for
+
+
+def open_to_write(path: Path, schema: str) -> sqlite3.Connection:
+    """Open a file, made where it is missing. Commits are durable. Raises sqlite3.Error."""
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_SECONDS)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=FULL")
+    database.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
+    database.execute("PRAGMA cache_size=-20000")
+    database.executescript(schema)
+    return database
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Open a file that is there, also on a volume that takes no writes. Raises sqlite3.Error, also where it is missing.
+
+    Without a folder to write to, SQLite cannot make the index of a write-ahead log: a file without a log is then read
+    as one that nobody changes, and one with a log needs the index that its writer left.
+    """
+    try:
+        return _read_only(path, "mode=ro")
+    except sqlite3.OperationalError as error:
+        log = path.with_name(f"{path.name}-wal")
+        unopened = str(getattr(error, "sqlite_errorname", "")).startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY"))
+        if not unopened or not path.exists() or (log.exists() and log.stat().st_size):
+            raise
+        return _read_only(path, "mode=ro&immutable=1")
+
+
+def _read_only(path: Path, options: str) -> sqlite3.Connection:
+    address = f"file:{quote(str(path))}?{options}"
+    database = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=_SECONDS)
+    try:
+        database.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except BaseException:
+        database.close()
+        raise
+    return database
