@@ -58,7 +58,7 @@ def foreign(kind, api_version, name, **body):
 CASES = {
     "the key Secret is missing": (nothing, {}, {}, [], "sup", ["SecretMissing", "Create it"]),
     "the Secret lacks the entry": (nothing, {}, {"spec.key.secretRef.key": "hexx"}, ["alice"], "sup",
-                                   ["SecretKeyMissing", "it holds hex"]),
+                                   ["SecretKeyMissing", "has no entry hexx"]),
     "the key is no key": (nothing, {}, {}, [secret("", "alice-key", hex="zz")], "sup", ["KeyMalformed", "64 hex"]),
     "the key is another's": (nothing, {}, {}, [secret("", "alice-key", hex=key_of("bob"))], "sup",
                              ["AddressMismatch", address("bob")]),
@@ -86,7 +86,7 @@ CASES = {
                                     ["alice"], "rm", ["RedisSecretMissing", "Create it"]),
     "the Redis Secret lacks the entry": (foreign("Secret", "v1", "r", data={"uri": "eA=="}),
                                          {"spec.redis": {"urlSecretRef": {"name": "r", "key": "url"}}}, {}, ["alice"],
-                                         "rm", ["RedisSecretMissing", "it holds uri"]),
+                                         "rm", ["RedisSecretMissing", "has no entry url"]),
     "Redis is away": (redis_down, {}, {}, ["alice"], "rm", ["RedisUnreachable", "refused the connection"]),
     "the gas price is too low for the node": (chain("GasPriceTooLow", "Raise spec.chain.gasPrice."), {}, {}, ["alice"],
                                               "rm", ["GasPriceTooLow", "Raise spec.chain.gasPrice"]),

@@ -58,7 +58,7 @@ async def test_a_missing_secret_is_waited_for_and_taken_up_when_it_comes(api, na
 @pytest.mark.parametrize(
     ("entries", "why", "said"),
     [
-        ({"other": "x"}, "SecretKeyMissing", "it holds other"),
+        ({"other": "x"}, "SecretKeyMissing", "has no entry hex"),
         ({"hex": "not a key"}, "KeyMalformed", "64 hex digits"),
         ({"hex": ""}, "KeyMalformed", "64 hex digits"),
         ({"hex": key_of("mallory")}, "AddressMismatch", address("mallory")),

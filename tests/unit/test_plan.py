@@ -141,7 +141,7 @@ def test_a_resource_that_an_older_schema_let_in_stalls_with_the_field():
     assert "spec.redis" in stalled.message
 
 
-OF_ANOTHER_VERSION = changed(ALICE, "spec.field", "that this version does not know")
+OF_ANOTHER_VERSION = changed(ALICE, "spec.key", {"vault": "a source that this version does not know"})
 
 
 @pytest.mark.parametrize(
@@ -175,6 +175,21 @@ def test_the_deletion_of_one_of_two_suppliers_with_the_same_address_does_not_dra
     told = [{c.reason for c in supplier_status(finding, seen, found).conditions} for finding in found.findings]
     assert ("Draining" in told[0], "KeyInUse" in told[1]) == (False, True)
     assert (published(found, "relayer"), [change.name for change in found.release]) == ({address("alice")}, ["twin"])
+
+
+def test_a_supplier_whose_address_an_older_one_claims_is_mined_to_its_end_before_it_is_let_go():
+    outdone = {**ALICE, "metadata": {**ALICE["metadata"], "finalizers": [names.FINALIZER]}}
+    world = {"suppliers": (outdone,), "owners": {address("alice"): "o"}, "owner_names": {address("alice"): "eu/old"}}
+    busy = snapshot(**world, reports=(relayer_report(), miner_report(2)), quiet_since={address("alice"): 10.0})
+    found = plan(busy)
+    assert (published(found, "relayer"), published(found, "miner")) == (set(), {address("alice")})
+    assert found.release == ()
+    ready = next(c for c in supplier_status(found.findings[0], busy, found).conditions if c.type == "Ready")
+    assert ready.reason == "KeyInUse"
+    assert "2 sessions are on their way" in ready.message
+    assert "the older Supplier eu/old" in ready.message
+    done = plan(snapshot(**world, reports=(relayer_report(), miner_report(0)), quiet_since={address("alice"): 10.0}))
+    assert (published(done, "miner"), [change.name for change in done.release]) == (set(), ["alice"])
 
 
 def test_conditions_keep_the_time_of_their_last_transition():

@@ -23,6 +23,7 @@ class ConditionType(StrEnum):
     STAKED = "Staked"
     CLAIMS_HEALTHY = "ClaimsHealthy"
     PAUSED = "Paused"
+    SCHEMA_CURRENT = "SchemaCurrent"
 
 
 class Condition(Model):

@@ -1,4 +1,7 @@
-"""Configuration of the workloads, rendered from the resources; the same in a cluster and embedded."""
+"""Configuration of the workloads, rendered from the resources; the same in a cluster and embedded.
+
+What has its default value is not written, so that an operator with more fields writes the same text.
+"""
 
 import json
 import logging
@@ -96,6 +99,11 @@ class MinerConfig(WorkloadConfig):
 C = TypeVar("C", bound=WorkloadConfig)
 M = TypeVar("M", bound=Model)
 _LOG = logging.getLogger("configuration")
+
+
+def config_text(config: Model) -> str:
+    """Return the text that a workload reads: what differs from the defaults, and nothing else."""
+    return config.model_dump_json(by_alias=True, exclude_defaults=True, indent=2) + "\n"
 
 
 def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.environ) -> C:

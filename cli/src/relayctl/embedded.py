@@ -17,6 +17,7 @@ from urllib.request import urlopen
 from pocket_api.manifests import Manifests
 from pocket_api.relayminer import RelayMiner
 from pocket_api.supplier import Supplier
+from pocket_api.workload import config_text
 from pocket_operator.children.redis import REDIS_OPTIONS
 from pocket_operator.sealing import SECRET_OF_NAMESPACE, Controller, SealError, Subject, UnknownController
 from pocket_operator.workload_config import Placement, hot_config, miner_config, relayer_config, suppliers_of
@@ -294,7 +295,7 @@ class Stack:
         }
         for name, config in (("relayer", relayer), ("hot", hot), *miners.items()):
             path = self.folder / f"{name}.json"
-            path.write_text(config.model_dump_json(by_alias=True, indent=2), encoding="utf-8")
+            path.write_text(config_text(config), encoding="utf-8")
 
     def stop(self) -> None:
         """Stops everything, the servers last."""

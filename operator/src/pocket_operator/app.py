@@ -16,7 +16,7 @@ import kopf
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from coordination.kube_api import KubeApi, KubeError, Missing, connect
+from coordination.kube_api import Kind, KubeApi, KubeError, Missing, connect
 from coordination.lease import LeaseElector
 from pocket_operator import metrics
 from pocket_operator.canary import Canary
@@ -27,15 +27,19 @@ from pocket_operator.plan import is_paused
 from pocket_operator.queue import WorkQueue
 from pocket_operator.reconciler import Reconciler
 from pocket_operator.reports import Poller, ReportBook
+from pocket_operator.schemas import PATH as SCHEMAS_PATH
+from pocket_operator.schemas import Schemas
 from pocket_operator.secrets import SealingKeys, SecretReader
 from pocket_operator.snapshot import Settings
 from pocket_operator.store import Key, Store
+from pocket_operator.together import for_each
 from pocket_operator.watches import CHILD_SELECTOR, registry, run_watches
 from shannon.errors import ConfigurationError
 
 _LOG = logging.getLogger("operator")
 LEASE = "pocket-operator"
 _WORKERS = 4
+_LISTS_AT_ONCE = 16
 _CANARY_SECONDS = 30.0
 _CANARY_DEAD_SECONDS = 120.0
 _SEALING_SECONDS = 10.0
@@ -69,6 +73,7 @@ class Operator:
         self._stop = asyncio.Event()
         self._synced = False
         self._capabilities: frozenset[str] = frozenset()
+        self._schemas = Schemas()
         self._store = Store()
         self._queue: WorkQueue[Key] = WorkQueue(time.monotonic)
         self._canary: Canary | None = None
@@ -95,13 +100,23 @@ class Operator:
             await health.cleanup()
 
     async def _lead(self, api: KubeApi, elector: LeaseElector) -> None:
+        """Until stopped; raises LostLeadership. The Lease is renewed from the first moment: listing may take longer."""
         metrics.LEADS.set(1)
+        async with asyncio.TaskGroup() as group:
+            holding = group.create_task(self._hold(elector))
+            await self._act(api)
+            holding.cancel()
+
+    async def _act(self, api: KubeApi) -> None:
         settings, clock = self._options.settings, time.monotonic
         sealing = SealingKeys(api, settings.namespace)
-        await self._insist(sealing.refresh, "sealing keys")
-        await self._insist(lambda: self._discover(api), "discovery")
-        # A RelayMiner seen before its Suppliers would lose its keys: nothing is decided before everything is listed.
-        await self._insist(lambda: self._relist(api), "listing")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._insist(sealing.refresh, "sealing keys"))
+            group.create_task(self._insist(lambda: self._discover(api), "discovery"))
+            # A RelayMiner seen before its Suppliers would lose its keys: nothing is decided before all is listed.
+            group.create_task(self._insist(lambda: self._relist(api), "listing"))
+        if self._stop.is_set():
+            return
         self._canary = Canary(api, settings.namespace, self._options.identity, clock)
         guard = NamespaceGuard(api, self._store, settings.namespace)
         book = ReportBook(clock)
@@ -115,6 +130,7 @@ class Operator:
             reports=book,
             events=EventWriter(api, clock, _now, self._options.identity),
             capabilities=lambda: self._capabilities,
+            schemas=lambda: self._schemas,
             clock=clock,
             now=_now,
         )
@@ -123,7 +139,6 @@ class Operator:
         self._synced = True
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._hold(elector)),
                 group.create_task(self._watch(watches)),
                 group.create_task(poller.run()),
                 group.create_task(self._every(_CANARY_SECONDS, self._canary.beat, "canary", at_once=True)),
@@ -204,21 +219,43 @@ class Operator:
             except Missing:
                 continue
             found |= {kind.name for kind in OPTIONAL_CHILDREN if kind.api_version == version and kind.name in known}
+        await self._compare_schemas(api)
         if frozenset(found) != self._capabilities:
             self._capabilities = frozenset(found)
             _LOG.info("optional kinds: %s", ", ".join(sorted(found)) or "none")
             for key in self._store.everything():
                 self._queue.add(key)
 
+    async def _compare_schemas(self, api: KubeApi) -> None:
+        """How the installed definitions of our kinds differ from those of this release."""
+        try:
+            self._schemas = Schemas.of(await api.call("GET", SCHEMAS_PATH))
+        except KubeError as error:
+            if error.status == 0:
+                raise
+            _LOG.warning("the API server does not tell the schemas of our kinds: %s", error)
+            self._schemas = Schemas()
+        for kind in (RELAY_MINERS.name, SUPPLIERS.name):
+            found = self._schemas.difference(kind)
+            for what, paths in (("missing", found.missing), ("unknown", found.unknown)):
+                metrics.SCHEMA.labels(kind, what).set(len(paths))
+                if paths:
+                    _LOG.warning("the installed definition of %s: %s fields: %s", kind, what, ", ".join(paths[:10]))
+
     async def _relist(self, api: KubeApi) -> None:
-        """Everything, afresh: heals whatever a watch may have missed."""
-        for kind in (SUPPLIERS, RELAY_MINERS, PODS, *WATCHED_CHILDREN):
+        """Everything, afresh, all kinds at once: heals whatever a watch may have missed."""
+
+        async def list_one(place: tuple[Kind, str]) -> None:
+            kind, namespace = place
             selector = "" if kind in (SUPPLIERS, RELAY_MINERS) else CHILD_SELECTOR
-            for namespace in self._options.namespaces or ("",):
-                known = self._store.places(kind.name, namespace)
-                listed = await api.list(kind, namespace, selector)
-                for key in self._store.replace(kind.name, listed, known):
-                    self._queue.add(key)
+            known = self._store.places(kind.name, namespace)
+            listed = await api.list(kind, namespace, selector)
+            for key in self._store.replace(kind.name, listed, known):
+                self._queue.add(key)
+
+        kinds = (SUPPLIERS, RELAY_MINERS, PODS, *WATCHED_CHILDREN)
+        places = [(kind, namespace) for kind in kinds for namespace in self._options.namespaces or ("",)]
+        await for_each(list_one, places, _LISTS_AT_ONCE)
         for key in self._store.everything():
             self._queue.add(key)
 

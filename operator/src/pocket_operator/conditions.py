@@ -1,12 +1,13 @@
 """Conditions: transitions keep their time, unchanged ones stay as they are."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from pocket_api.status import Condition, ConditionType, timestamp
 from pocket_operator.reasons import PASSING, Reason
+from pocket_operator.schemas import Schemas
 
 State = Literal["True", "False", "Unknown"]
 LONGEST_MESSAGE = 4096
@@ -21,6 +22,28 @@ class Fact:
     state: State
     reason: Reason
     message: str = ""
+
+
+def schema_fact(kind: str, schemas: Schemas, unknown: Sequence[str]) -> Fact:
+    """How the installed definition of a kind fits this release; `unknown`: fields of a resource that are left out."""
+    found = schemas.difference(kind)
+    if unknown:
+        return Fact(
+            ConditionType.SCHEMA_CURRENT, "False", Reason.CRD_NEWER,
+            f"This release of the operator does not know {_few(unknown)}, and leaves that out. Everything else goes "
+            "on. Use a newer release, or take these fields out.",
+        )  # fmt: skip
+    if found.missing:
+        return Fact(
+            ConditionType.SCHEMA_CURRENT, "False", Reason.CRD_OLDER,
+            f"The installed definition of {kind} is older than the operator: it lacks {_few(found.missing)}. "
+            "Everything else goes on. Apply the CRDs of this release: kubectl apply --server-side -f crds/",
+        )  # fmt: skip
+    return Fact(ConditionType.SCHEMA_CURRENT, "True", Reason.SCHEMA_MATCHES)
+
+
+def _few(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
 
 
 def true_if(value: bool | None) -> State:

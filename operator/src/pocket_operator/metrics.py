@@ -10,6 +10,11 @@ SECONDS = Histogram(
 QUEUE = Gauge("pocket_operator_queue_keys", "RelayMiners waiting to be reconciled.")
 WRITES = Counter("pocket_operator_api_writes_total", "Writes to the API server by kind.", ["kind"])
 REFUSALS = Counter("pocket_operator_api_refusals_total", "Requests that the API server refused, by status.", ["status"])
+SCHEMA = Gauge(
+    "pocket_operator_schema_fields",
+    "Fields that the installed definitions lack (missing) or that this release does not know (unknown).",
+    ["kind", "what"],
+)
 LEADS = Gauge("pocket_operator_leads", "1 while this replica leads.")
 WATCH_AGE = Gauge("pocket_operator_watch_age_seconds", "Seconds since the canary came back through the watch.")
 RELAY_MINERS = Gauge("pocket_operator_relay_miners", "RelayMiners known.")

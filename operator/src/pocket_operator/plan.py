@@ -1,7 +1,6 @@
 """What one reconciliation does: a pure function of the snapshot."""
 
 import hashlib
-import hmac
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from pocket_api.base import problem_of
-from pocket_api.relayminer import RelayMiner
+from pocket_api.lenient import read_known
+from pocket_api.relayminer import Deletion, RelayMiner
 from pocket_operator import names
 from pocket_operator.children import desired
 from pocket_operator.children.config import hot_text
@@ -56,6 +56,8 @@ class Plan:
     drains: Mapping[str, Drain]
     trouble: Trouble | None = None
     protect: tuple[FinalizerChange, ...] = ()
+    withdraw: tuple[str, ...] = ()
+    """Addresses to take out of the relayers' published keys while the children cannot be brought about as a whole."""
     wanted: tuple[Object, ...] = field(default=(), repr=False)
     """All children, stamped; the executor applies those that drifted."""
     delete: tuple[ChildKey, ...] = ()
@@ -63,6 +65,8 @@ class Plan:
     """Pod name → digest of what it should have loaded."""
     release: tuple[FinalizerChange, ...] = ()
     paused: bool = False
+    unknown: tuple[str, ...] = ()
+    """Fields of the RelayMiner that this release does not know; everything else is brought about."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """Component → digest of the public keys that its pods should report."""
 
@@ -92,8 +96,13 @@ def is_paused(relay_miner: Mapping[str, Any]) -> bool:
     )
 
 
-def _deadline(parsed: RelayMiner) -> float:
-    return float(parsed.spec.deletion.drain_deadline_seconds)
+def _deadline(relay_miner: Mapping[str, Any] | None) -> float:
+    """Seconds; the default where the resource does not tell."""
+    deletion = ((relay_miner or {}).get("spec") or {}).get("deletion")
+    try:
+        return float(Deletion.model_validate(deletion or {}).drain_deadline_seconds)
+    except ValidationError:
+        return float(Deletion().drain_deadline_seconds)
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -101,18 +110,20 @@ def plan(snapshot: Snapshot) -> Plan:
     findings = tuple(examine(supplier, snapshot) for supplier in snapshot.suppliers)
     if snapshot.relay_miner is None:
         return Plan(None, findings, {}, release=_let_go(findings))
+    deleting = bool(snapshot.relay_miner["metadata"].get("deletionTimestamp"))
+    drains = _drains(snapshot, findings, deleting=deleting)
     try:
-        parsed = RelayMiner.model_validate({k: v for k, v in snapshot.relay_miner.items() if k != "status"})
+        resource = {k: v for k, v in snapshot.relay_miner.items() if k != "status"}
+        parsed, unknown = read_known(RelayMiner, resource)
     except ValidationError as error:
         invalid = Trouble(Reason.INVALID_SPEC, problem_of(error))
-        return Plan(None, findings, {}, invalid, release=_forced_away(snapshot, findings))
-    deleting = bool(snapshot.relay_miner["metadata"].get("deletionTimestamp"))
-    drains = _drains(snapshot, findings, parsed, deleting=deleting)
+        return _in_trouble(snapshot, findings, drains, invalid)
     if is_paused(snapshot.relay_miner):
-        return Plan(None, findings, drains, paused=True, release=_forced_away(snapshot, findings))
+        release = _forced_away(snapshot, findings)
+        return Plan(None, findings, drains, paused=True, release=release, unknown=unknown)
     redis_digest, trouble = _redis(parsed, snapshot)
     if trouble is not None and not deleting:
-        return Plan(None, findings, drains, trouble, release=_released(findings, drains))
+        return replace(_in_trouble(snapshot, findings, drains, trouble), unknown=unknown)
     context = _context(snapshot, parsed, findings, drains, redis_digest=redis_digest, deleting=deleting)
     if not deleting:
         context = replace(context, rollout=_rollout(snapshot, context))
@@ -121,20 +132,51 @@ def plan(snapshot: Snapshot) -> Plan:
         names.RELAYER: key_digest([s.key_hex for s in context.suppliers if not s.draining]),
         names.MINER: key_digest([s.key_hex for s in context.suppliers]),
     }
-    released = _released(findings, drains)
-    held = is_held(snapshot.relay_miner)
-    if deleting and held and _relay_miner_drained(snapshot, parsed, drains):
-        released = _all_of_it(snapshot, findings)
     return Plan(
         context=context,
         findings=findings,
         drains=drains,
-        protect=_protected(snapshot, context, findings, deleting=deleting, held=held),
+        protect=_protected(snapshot, context, findings, deleting=deleting),
         wanted=wanted,
         delete=_surplus(snapshot, context, wanted),
         annotate=_annotations(snapshot, context, digests),
-        release=released,
+        release=_release(snapshot, findings, drains),
+        unknown=unknown,
         digests=digests,
+    )
+
+
+def _in_trouble(
+    snapshot: Snapshot, findings: tuple[Finding, ...], drains: Mapping[str, Drain], trouble: Trouble
+) -> Plan:
+    """What goes on while the children stay as they are: who is deleted is refused, drains and goes."""
+    whole = snapshot.relay_miner or {}
+    withdraw: tuple[str, ...] = ()
+    if not is_paused(whole):
+        release = _release(snapshot, findings, drains)
+        goes = bool(whole["metadata"].get("deletionTimestamp"))
+        staying = {f.address for f in findings if not (goes or f.deleting)}
+        keys = snapshot.children.get(("Secret", names.keys(snapshot.name, names.RELAYER))) or {}
+        withdraw = tuple(sorted(set(keys.get("data") or {}) - staying))
+    else:
+        release = _forced_away(snapshot, findings)
+    return Plan(None, findings, drains, trouble, withdraw=withdraw, release=release)
+
+
+def _release(
+    snapshot: Snapshot, findings: tuple[Finding, ...], drains: Mapping[str, Drain]
+) -> tuple[FinalizerChange, ...]:
+    """Finalizers that let go."""
+    whole = snapshot.relay_miner or {}
+    if whole["metadata"].get("deletionTimestamp") and is_held(whole) and _relay_miner_drained(snapshot, drains):
+        return _all_of_it(snapshot, findings)
+    return _let_go(findings, lambda f: _done(drains, f.address) or _mined_for_another(f, findings))
+
+
+def _mined_for_another(finding: Finding, findings: tuple[Finding, ...]) -> bool:
+    """Whether an older Supplier of this RelayMiner has the address, so that its sessions are mined on."""
+    return finding.reason is Reason.KEY_IN_USE and any(
+        other.address == finding.address and other.reason is not Reason.KEY_IN_USE for other in findings
     )
 
 
@@ -144,14 +186,20 @@ def drifted_children(plan_: Plan, children: Mapping[ChildKey, Object]) -> list[O
 
 
 def _drains(
-    snapshot: Snapshot, findings: tuple[Finding, ...], parsed: RelayMiner, *, deleting: bool
+    snapshot: Snapshot, findings: tuple[Finding, ...], *, deleting: bool
 ) -> dict[str, Drain]:
-    """By address, of the suppliers that should go; one that may not use its address has nothing to drain."""
+    """By address, of the suppliers that should go.
+
+    A Supplier that may not use its address has nothing to drain, unless its key was published before an older one came.
+    """
     drains: dict[str, Drain] = {}
-    deadline = _deadline(parsed)
+    deadline = _deadline(snapshot.relay_miner)
     whole = snapshot.relay_miner if deleting else None
     for finding in findings:
-        if not (finding.deleting or deleting) or finding.reason is Reason.KEY_IN_USE:
+        outdone = finding.reason is Reason.KEY_IN_USE
+        if not (finding.deleting or deleting or outdone):
+            continue
+        if outdone and (not finding.held or _mined_for_another(finding, findings)):
             continue
         drain = drain_of(finding.address, finding.supplier, snapshot)
         subjects = [s for s in (finding.supplier if finding.deleting else None, whole) if s is not None]
@@ -169,12 +217,8 @@ def _let_go(
     findings: tuple[Finding, ...], may: Callable[[Finding], bool] = lambda finding: True
 ) -> tuple[FinalizerChange, ...]:
     """Off the deleted Suppliers, where they may go."""
-    going = (f for f in findings if f.deleting and f.held and may(f))
+    going = (f for f in findings if (f.deleting or f.reason is Reason.KEY_IN_USE) and f.held and may(f))
     return tuple(FinalizerChange("Supplier", f.name, wanted=False) for f in going)
-
-
-def _released(findings: tuple[Finding, ...], drains: Mapping[str, Drain]) -> tuple[FinalizerChange, ...]:
-    return _let_go(findings, lambda f: f.reason is Reason.KEY_IN_USE or _done(drains, f.address))
 
 
 def _all_of_it(snapshot: Snapshot, findings: tuple[Finding, ...]) -> tuple[FinalizerChange, ...]:
@@ -187,7 +231,7 @@ def _forced_away(snapshot: Snapshot, findings: tuple[Finding, ...]) -> tuple[Fin
     whole = snapshot.relay_miner
     if whole is not None and whole["metadata"].get("deletionTimestamp") and is_held(whole) and forced(whole):
         return _all_of_it(snapshot, findings)
-    return _let_go(findings, lambda finding: forced(finding.supplier))
+    return _let_go(findings, lambda finding: finding.deleting and forced(finding.supplier))
 
 
 def _done(drains: Mapping[str, Drain], address: str) -> bool:
@@ -195,15 +239,15 @@ def _done(drains: Mapping[str, Drain], address: str) -> bool:
     return drain is not None and drain.done
 
 
-def _relay_miner_drained(snapshot: Snapshot, parsed: RelayMiner, drains: Mapping[str, Drain]) -> bool:
+def _relay_miner_drained(snapshot: Snapshot, drains: Mapping[str, Drain]) -> bool:
     whole = snapshot.relay_miner
-    if whole is None or forced(whole) or overdue(whole, snapshot.now, _deadline(parsed)):
+    if whole is None or forced(whole) or overdue(whole, snapshot.now, _deadline(whole)):
         return True
     return all(drain.done for drain in drains.values())
 
 
 def _redis(parsed: RelayMiner, snapshot: Snapshot) -> tuple[str, Trouble | None]:
-    """A digest that changes with the URL in the Secret, keyed so that nobody can guess the URL from it."""
+    """A digest that changes with the URL in the Secret, and with nothing else: it rolls the pods."""
     reference = parsed.spec.redis.url_secret_ref
     if reference is None:
         return "", None
@@ -215,14 +259,18 @@ def _redis(parsed: RelayMiner, snapshot: Snapshot) -> tuple[str, Trouble | None]
         )
     url = secret.entries.get(reference.key)
     if not url:
-        there = ", ".join(sorted(secret.entries)) or "nothing"
         return "", Trouble(
             Reason.REDIS_SECRET_MISSING,
-            f"Secret {reference.name} has no entry {reference.key}; it holds {there}. "
-            "Correct spec.redis.urlSecretRef.key or the Secret.",
+            f"Secret {reference.name} has no entry {reference.key}. Correct spec.redis.urlSecretRef.key or the Secret.",
         )
-    keyed = snapshot.controller.keys[0] if snapshot.controller.keys else b""
-    return hmac.new(keyed, url.encode(), hashlib.sha256).hexdigest()[:16], None
+    uid = str((snapshot.relay_miner or {})["metadata"]["uid"])
+    return _url_digest(url, uid), None
+
+
+@lru_cache(maxsize=1024)
+def _url_digest(url: str, uid: str) -> str:
+    """Return 16 hex digits. It is slow, so that nobody guesses the URL from it."""
+    return hashlib.scrypt(url.encode(), salt=uid.encode(), n=2**14, r=8, p=1, dklen=8).hex()
 
 
 def _context(
@@ -240,10 +288,10 @@ def _context(
             address=finding.address,
             services=finding.services or (),
             key_hex=finding.key_hex,
-            draining=finding.deleting or deleting or finding.services is None,
+            draining=deleting or _leaves(finding) or finding.services is None,
         )
-        for finding in sorted(findings, key=lambda f: f.address)
-        if finding.key_hex is not None and not (finding.deleting and _done(drains, finding.address))
+        for finding in sorted(_one_each(findings), key=lambda f: f.address)
+        if finding.key_hex is not None and not (_leaves(finding) and _done(drains, finding.address))
     )
     labels = metadata.get("labels") or {}
     return Context(
@@ -259,6 +307,16 @@ def _context(
         deleting=deleting,
         keeper_uid=snapshot.keeper_uid,
     )
+
+
+def _leaves(finding: Finding) -> bool:
+    return finding.deleting or finding.reason is Reason.KEY_IN_USE
+
+
+def _one_each(findings: tuple[Finding, ...]) -> list[Finding]:
+    """One Supplier for each address: the rightful one where there is one."""
+    ordered = sorted(findings, key=lambda f: f.reason is not Reason.KEY_IN_USE)
+    return list({finding.address: finding for finding in ordered}.values())
 
 
 def _rollout(snapshot: Snapshot, context: Context) -> RolloutPlan:
@@ -279,16 +337,16 @@ def _rollout(snapshot: Snapshot, context: Context) -> RolloutPlan:
 
 
 def _protected(
-    snapshot: Snapshot, context: Context, findings: tuple[Finding, ...], *, deleting: bool, held: bool
+    snapshot: Snapshot, context: Context, findings: tuple[Finding, ...], *, deleting: bool
 ) -> tuple[FinalizerChange, ...]:
     """Finalizers before a key is published: from then on there may be something to claim."""
     published = {supplier.address for supplier in context.suppliers}
     changes = [
         FinalizerChange("Supplier", f.name, wanted=True)
         for f in findings
-        if f.key_hex is not None and f.address in published and not f.deleting and not f.held
+        if f.key_hex is not None and f.address in published and not _leaves(f) and not f.held
     ]
-    if published and not held and not deleting:
+    if published and not deleting and not is_held(snapshot.relay_miner or {"metadata": {}}):
         changes.append(FinalizerChange("RelayMiner", snapshot.name, wanted=True))
     return tuple(changes)
 

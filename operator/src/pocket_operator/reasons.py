@@ -15,6 +15,7 @@ class Reason(StrEnum):
     ENDPOINTS_BROKEN = "EndpointsBroken"
     CLAIMS_SETTLE = "ClaimsSettle"
     NOT_PAUSED = "NotPaused"
+    SCHEMA_MATCHES = "SchemaMatches"
     # going on
     ROLLING_OUT = "RollingOut"
     OBSERVING_CANARY = "ObservingCanary"
@@ -50,6 +51,8 @@ class Reason(StrEnum):
     SESSION_LOST = "SessionLost"
     BALANCE_LOW = "BalanceLow"
     PUBLIC_KEY_MISSING = "PublicKeyMissing"
+    CRD_OLDER = "CRDOlder"
+    CRD_NEWER = "CRDNewer"
     # cannot go on
     KEY_IN_USE = "KeyInUse"
     INVALID_SPEC = "InvalidSpec"

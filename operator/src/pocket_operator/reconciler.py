@@ -1,7 +1,8 @@
 """Carrying plans out: reads what a plan needs, writes what differs, nothing else."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from http import HTTPStatus
@@ -18,6 +19,7 @@ from pocket_operator.namespace_guard import NamespaceGuard
 from pocket_operator.plan import DRAINING, REQUEUE, FinalizerChange, Plan, drifted_children, is_paused, owner_of, plan
 from pocket_operator.relay_miner_status import relay_miner_status
 from pocket_operator.reports import ReportBook
+from pocket_operator.schemas import Schemas
 from pocket_operator.sealing import SECRET_OF_NAMESPACE, Controller
 from pocket_operator.secrets import SealingKeys, SecretReader
 from pocket_operator.snapshot import ChildKey, Pod, SecretView, Settings, Snapshot
@@ -30,8 +32,8 @@ _LOG = logging.getLogger("operator.reconcile")
 Object = dict[str, Any]
 _FIGURES_SECONDS = 30.0
 _AT_ONCE = 8
-_REFUSED = (400, 403, 413, 422)
-"""Asking again at once would be refused again."""
+_LATER = frozenset({0, 401, 429, 502, 503, 504})
+"""No answer, or one that says nothing of what was asked for: the whole reconciliation is tried again later."""
 _FIGURES = frozenset({"stake", "sessions", "openSessions", "last", "earnedUpokt", "earned"})
 _WATCHED = tuple(kind.name for kind in WATCHED_CHILDREN)
 
@@ -60,6 +62,7 @@ class Reconciler:
         reports: ReportBook,
         events: EventWriter,
         capabilities: Callable[[], frozenset[str]],
+        schemas: Callable[[], Schemas],
         clock: Callable[[], float],
         now: Callable[[], datetime],
     ) -> None:
@@ -72,6 +75,7 @@ class Reconciler:
         self._reports = reports
         self._events = events
         self._capabilities = capabilities
+        self._schemas = schemas
         self._clock = clock
         self._now = now
         self._memory: dict[Key, Memory] = {}
@@ -97,9 +101,14 @@ class Reconciler:
             await self._guard.hold()
         memory.refusals = await self._apply_all(planned, snapshot)
         for kind, name in planned.delete:
-            await self._delete(key, kind, name, snapshot.children[kind, name])
+            with self._noting(memory.refusals, (kind, name)):
+                await self._delete(key, kind, name, snapshot.children[kind, name])
+        if planned.withdraw:
+            with self._noting(memory.refusals, (SECRETS.name, names.keys(key.name, names.RELAYER))):
+                await self._withdraw(key, planned.withdraw)
         for pod, digest in planned.annotate.items():
-            await self._annotate(key, pod, digest)
+            with self._noting(memory.refusals, (PODS.name, pod)):
+                await self._annotate(key, pod, digest)
         snapshot = replace(
             snapshot,
             children=self._store.children(_WATCHED, key),
@@ -122,7 +131,9 @@ class Reconciler:
         published, keeper_uid = None, ""
         if relay_miner is not None:
             for kind, name in self._read_by_name(key):
-                found = await self._api.find(BY_KIND[kind], key.namespace, name)
+                found = None
+                with self._noting({}, (kind, name)) if kind != SECRETS.name else nullcontext():
+                    found = await self._api.find(BY_KIND[kind], key.namespace, name)
                 if found is not None:
                     children[kind, name] = {"apiVersion": BY_KIND[kind].api_version, "kind": kind, **found}
             merged = children.get((SECRETS.name, names.keys(key.name, names.MINER)))
@@ -131,6 +142,7 @@ class Reconciler:
         pods = tuple(Pod.of(pod) for pod in self._store.pods(key))
         addresses = {operator_address(supplier) for supplier in suppliers}
         owners = {address: self._store.owner(address) for address in addresses}
+        known = {address: owner["metadata"] for address, owner in owners.items() if owner is not None}
         return Snapshot(
             now=self._now(),
             clock=self._clock(),
@@ -138,7 +150,9 @@ class Reconciler:
             name=key.name,
             relay_miner=relay_miner,
             suppliers=suppliers,
-            owners={address: uid for address, uid in owners.items() if uid is not None},
+            owners={address: str(metadata["uid"]) for address, metadata in known.items()},
+            owner_names={address: f"{row['namespace']}/{row['name']}" for address, row in known.items()},
+            schemas=self._schemas(),
             secrets=secrets,
             published=published,
             children=children,
@@ -191,29 +205,42 @@ class Reconciler:
         for child in drifted_children(planned, snapshot.children):
             place = (child["kind"], child["metadata"]["name"])
             kind = BY_KIND[child["kind"]]
-            observed = snapshot.children.get(place)
-            if observed is None:
-                observed = await self._api.find(kind, snapshot.namespace, place[1])
-            if observed is not None and not _ours(observed, planned):
-                refused[place] = (
-                    "foreign: an object of this name is there that the operator did not make. Rename or delete it, or "
-                    "give the RelayMiner another name."
-                )
-                continue
-            try:
+            with self._noting(refused, place):
+                observed = snapshot.children.get(place) or await self._api.find(kind, snapshot.namespace, place[1])
+                if observed is not None and not _ours(observed, planned):
+                    refused[place] = (
+                        "foreign: an object of this name is there that the operator did not make. Rename or delete it, "
+                        "or give the RelayMiner another name."
+                    )
+                    continue
                 await self._hand_over_replicas(kind, child, observed)
                 applied = await self._apply(kind, child, observed)
-            except KubeError as error:
-                if error.status not in (*_REFUSED, 404, 409):
-                    raise
-                refused[place] = str(error)
-                metrics.REFUSALS.labels(str(error.status)).inc()
+            if place in refused:
                 continue
             metrics.WRITES.labels(kind.name).inc()
             if kind.name in _WATCHED:
                 self._store.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **applied})
             _LOG.info("applied %s %s/%s", kind.name, snapshot.namespace, place[1])
         return refused
+
+    @contextmanager
+    def _noting(self, refused: dict[ChildKey, str], place: ChildKey) -> Iterator[None]:
+        """Notes what the API server refuses, whatever the code: the rest, statuses and finalizers go on."""
+        try:
+            yield
+        except KubeError as error:
+            if error.status in _LATER:
+                raise
+            refused[place] = str(error)
+            metrics.REFUSALS.labels(str(error.status)).inc()
+
+    async def _withdraw(self, key: Key, addresses: tuple[str, ...]) -> None:
+        """Takes keys out of the relayers' set, which refuse their suppliers from then on; raises KubeError."""
+        name = names.keys(key.name, names.RELAYER)
+        patch = {"data": dict.fromkeys(addresses)}
+        await self._api.merge(SECRETS, key.namespace, name, patch, manager=names.FIELD_MANAGER)
+        metrics.WRITES.labels(SECRETS.name).inc()
+        _LOG.info("withdrew %d keys from Secret %s/%s", len(addresses), key.namespace, name)
 
     async def _apply(self, kind: Kind, child: Object, observed: Object | None) -> Object:
         """Applies a child, and takes out what others added to it where that must not or cannot stay; raises KubeError.
@@ -302,6 +329,7 @@ class Reconciler:
     async def _write_status(self, subject: Object, status: Object, *, passing: frozenset[str], memory: Memory) -> None:
         """Server-side apply of the status where it differs; `passing` fields alone are no reason to write."""
         before = subject.get("status") or {}
+        status = self._schemas().pruned_status(str(subject["kind"]), status)
         if _without(before, passing) == _without(status, passing):
             return
         uid = str(subject["metadata"]["uid"])
@@ -325,7 +353,7 @@ class Reconciler:
         except KubeError as error:
             if isinstance(error, Missing) or error.status == 409:
                 return  # it is gone, or another one of the same name
-            if error.status not in _REFUSED:
+            if error.status in _LATER:
                 raise
             metrics.REFUSALS.labels(str(error.status)).inc()  # one that is refused must not keep the others from theirs
             _LOG.warning("status of %s %s/%s: %s", kind.name, metadata["namespace"], metadata["name"], error)

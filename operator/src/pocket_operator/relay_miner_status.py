@@ -5,7 +5,7 @@ from typing import Any
 from pocket_api.report import ProblemCode
 from pocket_api.status import ConditionType, KeySetStatus, RelayMinerStatus, RolloutStatus, Workload
 from pocket_operator import names
-from pocket_operator.conditions import Fact, conditions, true_if
+from pocket_operator.conditions import Fact, conditions, schema_fact, true_if
 from pocket_operator.plan import Plan
 from pocket_operator.pod_report import Report
 from pocket_operator.reasons import STALLING, Reason
@@ -30,6 +30,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     problem = _problem(snapshot, plan, keys, redis, chain, (deployment, stateful))
     rolling = problem is None and (_rolls(deployment) or _rolls(stateful))
     facts = [*_summary(snapshot, plan, problem, rolling=rolling), keys, redis, _volumes(reports), chain, claims]
+    facts.append(schema_fact("RelayMiner", snapshot.schemas, plan.unknown))
     generation = int(whole["metadata"].get("generation") or 0)
     before = (whole.get("status") or {}).get("conditions") or ()
     container = _container(deployment)

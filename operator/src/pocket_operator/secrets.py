@@ -3,6 +3,7 @@
 import base64
 import binascii
 import logging
+import random
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +20,9 @@ from pocket_operator.together import for_each
 _LOG = logging.getLogger("operator.secrets")
 Object = dict[str, Any]
 _CONCURRENCY = 16
-_PER_SECOND = 25.0
+_PER_SECOND = 5.0
+"""Reads of Secrets at rest. The rest is what a change of a Secret may take to be seen: 100 s with 500 of them."""
+_JITTER = 0.2
 SEALING_SECRET = "pocket-operator-sealing"  # noqa: S105 - a name
 SEALING_PUBLIC = "pocket-operator-sealing-public"
 ROTATE = "pocket.network/rotate"
@@ -28,11 +31,18 @@ ROTATE = "pocket.network/rotate"
 class SecretReader:
     """Reads the Secrets that a RelayMiner and its Suppliers refer to, each again once it is old.
 
-    The more there are, the slower, also of those that do not exist: the load is bounded. What nobody refers to any
-    more is forgotten.
+    The more there are, the slower, also of those that do not exist: the load is bounded. Ages are spread, so that what
+    was read together is not read again together. What nobody refers to any more is forgotten.
     """
 
-    def __init__(self, api: KubeApi, clock: Callable[[], float], youngest_seconds: float = 3.0) -> None:
+    def __init__(
+        self,
+        api: KubeApi,
+        clock: Callable[[], float],
+        youngest_seconds: float = 3.0,
+        chance: random.Random | None = None,
+    ) -> None:
+        self._chance = chance or random.Random()  # noqa: S311 - jitter
         self._api = api
         self._clock = clock
         self._youngest = youngest_seconds
@@ -43,18 +53,22 @@ class SecretReader:
         before = self._known.get(key, {})
         known = {name: before.get(name, (float("-inf"), None)) for name in sorted(set(wanted))}
         self._known[key] = known
-        number = sum(len(rows) for rows in self._known.values())
+        views = [view for rows in self._known.values() for _, view in rows.values()]
+        missing = sum(view is None for view in views)
         if not known:
             del self._known[key]
 
-        def is_due(at: float, view: SecretView | None) -> bool:
-            return self._clock() - at >= max(0.0 if view is None else self._youngest, number / _PER_SECOND)
+        def next_look(view: SecretView | None) -> float:
+            number, youngest = (missing, 0.0) if view is None else (len(views), self._youngest)
+            spread = self._chance.uniform(1 - _JITTER, 1 + _JITTER)
+            return self._clock() + max(youngest, spread * number / _PER_SECOND)
 
         async def look(name: str) -> None:
             found = await self._api.find(SECRETS, key.namespace, name)
-            known[name] = (self._clock(), None if found is None else SecretView.of(found))
+            view = None if found is None else SecretView.of(found)
+            known[name] = (next_look(view), view)
 
-        await for_each(look, [name for name, seen in known.items() if is_due(*seen)], _CONCURRENCY)
+        await for_each(look, [name for name, (due, _) in known.items() if self._clock() >= due], _CONCURRENCY)
         return {name: view for name, (_, view) in known.items()}
 
 

@@ -12,6 +12,7 @@ from pocket_api.services import RPC_NUMBERS
 from pocket_operator import names
 from pocket_operator.children.context import Images
 from pocket_operator.pod_report import Report
+from pocket_operator.schemas import Schemas
 from pocket_operator.sealing import SECRET_OF_NAMESPACE, Controller
 
 Object = dict[str, Any]
@@ -132,6 +133,10 @@ class Snapshot:
     """Address → since when no relayer may record relays of a draining supplier (monotonic seconds)."""
     refusals: Mapping[ChildKey, str] = field(default_factory=dict)
     """What the API server refused at the last attempt, in its words."""
+    owner_names: Mapping[str, str] = field(default_factory=dict)
+    """Operator address → namespace/name of the Supplier that may use it."""
+    schemas: Schemas = field(default_factory=Schemas)
+    """The installed definitions of our kinds."""
 
     @cached_property
     def own_sealing(self) -> Controller:
@@ -161,9 +166,11 @@ class Snapshot:
     def offered(self) -> Mapping[str, frozenset[int]]:
         """What the RelayMiner serves: the chain's numbers of transports, by service."""
         spec = (self.relay_miner or {}).get("spec") or {}
+        services = spec.get("services")
         return {
             str(service.get("id")): frozenset(
                 number for name, number in RPC_NUMBERS.items() if (service.get("backends") or {}).get(name) is not None
             )
-            for service in spec.get("services") or ()
+            for service in (services if isinstance(services, list) else ())
+            if isinstance(service, dict)
         }

@@ -125,14 +125,13 @@ class Store:
         found = (self._objects[SUPPLIERS.name].get(place) for place in sorted(self._suppliers_of.get(key, ())))
         return tuple(supplier for supplier in found if supplier is not None)
 
-    def owner(self, address: str) -> str | None:
-        """The uid of the Supplier that may use an address: the oldest one that names it."""
+    def owner(self, address: str) -> Object | None:
+        """The Supplier that may use an address: the oldest one that names it."""
         found = [self._objects[SUPPLIERS.name].get(place) for place in self._by_address.get(address, ())]
         known = [supplier for supplier in found if supplier is not None]
         if not known:
             return None
-        oldest = min(known, key=lambda s: (s["metadata"].get("creationTimestamp", ""), s["metadata"]["uid"]))
-        return str(oldest["metadata"]["uid"])
+        return min(known, key=lambda s: (s["metadata"].get("creationTimestamp", ""), s["metadata"]["uid"]))
 
     def children(self, kinds: tuple[str, ...], key: Key) -> dict[tuple[str, str], Object]:
         """Watched children of a RelayMiner."""

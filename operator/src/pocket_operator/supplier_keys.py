@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pocket_api.base import problem_of
+from pocket_api.lenient import read_known
 from pocket_api.supplier import Supplier
 from pocket_operator.draining import is_held
 from pocket_operator.reasons import Reason
@@ -31,6 +32,8 @@ class Finding:
     reason: Reason = Reason.LOADED
     message: str = ""
     resealed: str = ""
+    unknown: tuple[str, ...] = ()
+    """Fields that this release does not know."""
 
     @property
     def name(self) -> str:
@@ -75,12 +78,16 @@ def examine(supplier: Object, snapshot: Snapshot) -> Finding:
     address = operator_address(supplier)
     owner = snapshot.owners.get(address)
     if owner not in (None, supplier["metadata"]["uid"]):
+        other = snapshot.owner_names.get(address, "")
+        # What it was published for before is mined to its end, as for one that is deleted.
+        last = _last_good(address, snapshot.published) if is_held(supplier) else None
         return Finding(
-            supplier, None, Reason.KEY_IN_USE,
-            f"{address} is used by an older Supplier. One address is served by one RelayMiner: delete one of the two.",
+            supplier, last, Reason.KEY_IN_USE,
+            f"{address} is used by the older Supplier {other}. One address is served by one RelayMiner: delete one of "
+            "the two.",
         )  # fmt: skip
     try:
-        parsed = Supplier.model_validate({k: v for k, v in supplier.items() if k != "status"})
+        parsed, unknown = read_known(Supplier, {k: v for k, v in supplier.items() if k != "status"})
     except ValidationError as error:
         # Let in by the schema of another version: what is served goes on, and so does what is open.
         return Finding(supplier, _last_good(address, snapshot.published), Reason.INVALID_SPEC, problem_of(error))
@@ -90,8 +97,8 @@ def examine(supplier: Object, snapshot: Snapshot) -> Finding:
     except _Broken as broken:
         last = _last_good(address, snapshot.published)
         kept = " The last good key stays in use." if last is not None else ""
-        return Finding(supplier, last, broken.reason, str(broken) + kept)
-    return Finding(supplier, key_hex, resealed=resealed or "")
+        return Finding(supplier, last, broken.reason, str(broken) + kept, unknown=unknown)
+    return Finding(supplier, key_hex, resealed=resealed or "", unknown=unknown)
 
 
 def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
@@ -105,11 +112,9 @@ def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
             )
         text = secret.entries.get(reference.key)
         if text is None:
-            there = ", ".join(sorted(secret.entries)) or "nothing"
             raise _Broken(
                 Reason.SECRET_KEY_MISSING,
-                f"Secret {reference.name} has no entry {reference.key}; it holds {there}. "
-                "Correct spec.key.secretRef.key or the Secret.",
+                f"Secret {reference.name} has no entry {reference.key}. Correct spec.key.secretRef.key or the Secret.",
             )
         return text.strip().removeprefix("0x"), None
     subject = Subject(parsed.metadata.namespace, parsed.metadata.name, parsed.spec.operator_address)

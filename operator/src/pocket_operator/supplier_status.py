@@ -16,7 +16,7 @@ from pocket_api.status import (
     SupplierStatus,
 )
 from pocket_operator import names
-from pocket_operator.conditions import Fact, conditions, true_if
+from pocket_operator.conditions import Fact, conditions, schema_fact, true_if
 from pocket_operator.draining import published_generation
 from pocket_operator.plan import Plan, is_paused
 from pocket_operator.pod_report import SupplierTold
@@ -30,7 +30,7 @@ _LARGEST = 2**63 - 1  # that the API server takes
 
 def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> SupplierStatus:
     """What is the case with one Supplier, and what to do."""
-    ours = finding.reason is not Reason.KEY_IN_USE
+    ours = finding.reason is not Reason.KEY_IN_USE or finding.held
     has_key = [r for r in snapshot.steady_reports if finding.address in r.addresses and ours]
     expected = snapshot.expected_pods
     owner = next((r for r in snapshot.reports if r.owns(finding.address) and ours), None)
@@ -40,6 +40,7 @@ def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> Supplie
     staked = _staked(finding, row, snapshot.offered)
     claims = _claims(row)
     facts = [*_summary(keys, staked, finding), keys, staked, claims]
+    facts.append(schema_fact("Supplier", snapshot.schemas, finding.unknown))
     before = (finding.supplier.get("status") or {}).get("conditions") or ()
     generation = int(finding.supplier["metadata"].get("generation") or 0)
     return SupplierStatus(
@@ -106,23 +107,20 @@ def _height(mark: str) -> int:
 def _keys(finding: Finding, snapshot: Snapshot, plan: Plan, *, loaded: int, expected: int) -> Fact:
     kind = ConditionType.KEYS_LOADED
     drain = plan.drains.get(finding.address)
-    if not finding.good:
-        ours = drain if finding.reason is not Reason.KEY_IN_USE else None
-        waiting = f"Being deleted: {ours.why}. " if ours is not None and not ours.done else ""
-        return Fact(kind, "False", finding.reason, waiting + finding.message)
     relay_miner = (finding.supplier.get("spec") or {}).get("relayMinerRef", {}).get("name", "")
+    paused = snapshot.relay_miner is not None and is_paused(snapshot.relay_miner)
+    if drain is not None and finding.reason is not Reason.KEY_IN_USE:
+        why = f", which waits while RelayMiner {relay_miner} is paused" if paused else f": {drain.why}"
+        return Fact(kind, "False", Reason.DRAINING, f"Being deleted{why}. {finding.message}".strip())
+    if not finding.good:
+        waiting = f"Its sessions are finished: {drain.why}. " if drain is not None and not drain.done else ""
+        return Fact(kind, "False", finding.reason, waiting + finding.message)
     if snapshot.relay_miner is None:
         return Fact(
             kind, "False", Reason.RELAY_MINER_MISSING,
             f"RelayMiner {relay_miner} does not exist in namespace {snapshot.namespace}. Create it, or make this "
             "Supplier anew with another spec.relayMinerRef.",
         )  # fmt: skip
-    paused = is_paused(snapshot.relay_miner)
-    if drain is not None and paused:
-        message = f"Being deleted, which waits while RelayMiner {relay_miner} is paused."
-        return Fact(kind, "False", Reason.DRAINING, message)
-    if drain is not None:
-        return Fact(kind, "False", Reason.DRAINING, f"Being deleted: {drain.why}.")
     if paused:
         return Fact(kind, "Unknown", Reason.PAUSED, f"RelayMiner {relay_miner} is paused: keys are not published.")
     if plan.trouble is not None:

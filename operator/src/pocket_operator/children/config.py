@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pocket_api.workload import LeaseOwner, MinerConfig, RelayerConfig
+from pocket_api.workload import LeaseOwner, MinerConfig, RelayerConfig, config_text
 from pocket_operator import names
 from pocket_operator.children.context import Context, Object
 from pocket_operator.workload_config import Placement, hot_config, miner_config, relayer_config
@@ -51,7 +51,7 @@ def digest(value: Any) -> str:
 def config_digests(context: Context) -> tuple[str, str]:
     """Of the relayers' and the miners' configuration: a change of it rolls the pods."""
     relayer, miner = configurations(context)
-    return digest(relayer.model_dump(mode="json")), digest(miner.model_dump(mode="json"))
+    return digest(config_text(relayer)), digest(config_text(miner))
 
 
 def config_maps(context: Context) -> list[Object]:
@@ -59,7 +59,7 @@ def config_maps(context: Context) -> list[Object]:
     _, miner = configurations(context)
     rolling = {
         "relayer.json": relayer_text(context) if context.rollout is None else context.rollout.steady.config,
-        "miner.json": miner.model_dump_json(by_alias=True, indent=2) + "\n",
+        "miner.json": config_text(miner),
     }
     return [
         context.object("v1", "ConfigMap", names.config(context.name), "config", data=rolling),
@@ -72,13 +72,13 @@ def config_maps(context: Context) -> list[Object]:
 
 def relayer_text(context: Context) -> str:
     """What relayers read when they start."""
-    return configurations(context)[0].model_dump_json(by_alias=True, indent=2) + "\n"
+    return config_text(configurations(context)[0])
 
 
 def hot_text(context: Context) -> str:
     """What relayers take up while they run."""
     serving = [(s.address, s.services) for s in context.suppliers if not s.draining]
-    return hot_config(context.relay_miner, serving).model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n"
+    return config_text(hot_config(context.relay_miner, serving))
 
 
 def auth_secrets(context: Context) -> list[str]:

@@ -1,0 +1,104 @@
+"""The operator beside definitions of other releases, on a control plane of its own: they are of a whole cluster."""
+
+import copy
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import OperatorProcess
+from rest import metrics_of
+from waits import create, reason
+
+from kube import NAMESPACES, Cluster, assets, eventually, kubeconfig_of, started
+from nodes import await_that
+from pocket_api.crd import definitions
+from pocket_operator import install
+from pocket_operator.kinds import BY_KIND, EVENTS, RELAY_MINERS, SUPPLIERS
+from resources import changed, key_secret, relay_miner, supplier
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Cluster]:
+    programs = None if os.environ.get("TEST_CLUSTER") == "existing" else assets()
+    if programs is None:
+        pytest.skip("needs a control plane of its own: its definitions are changed")
+    (tmp_path / "cluster").mkdir()
+    with started(programs[0], tmp_path / "cluster/state", controllers=False) as found:
+        yield found
+
+
+@pytest.fixture
+async def api(own: Cluster) -> AsyncIterator[object]:
+    async with own.api() as client:
+        yield client
+
+
+def fields(crds, plural, *path):
+    found = crds[plural]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for part in path:
+        found = found["properties"][part]
+    return found["properties"]
+
+
+def current(crds) -> None:
+    """As this release has them."""
+
+
+def older(crds) -> None:
+    del fields(crds, "relayminers", "status")["rollout"]
+    del fields(crds, "relayminers", "spec", "relayer")["hungWorkerSeconds"]
+    del fields(crds, "relayminers", "spec")["relayer"]["default"]["hungWorkerSeconds"]
+    del fields(crds, "suppliers", "status")["earned"]
+    del fields(crds, "suppliers", "status", "last")["loss"]
+
+
+def newer(crds) -> None:
+    fields(crds, "relayminers", "spec", "relayer")["turbo"] = {"type": "boolean"}
+    fields(crds, "suppliers", "spec")["colour"] = {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"), [(current, "SchemaMatches"), (older, "CRDOlder"), (newer, "CRDNewer")]
+)  # fmt: skip
+async def test_what_operator_and_definitions_both_know_goes_on_and_the_difference_is_told(
+    own, api, tmp_path, change, told
+):
+    crds = copy.deepcopy(definitions())
+    change(crds)
+    own.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(list(crds.values())))
+    for plural in ("relayminers", "suppliers"):
+        await_that(lambda p=plural: own.kubectl("get", p, "-A", check=False).returncode == 0, 60, plural)
+    namespace = (await api.create(NAMESPACES, "", {"metadata": {"generateName": "t-"}}))["metadata"]["name"]
+    rights = install.rights(install.Values(namespace=namespace), cluster_wide=False)
+    own.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rights))
+    kubeconfig = kubeconfig_of(own, namespace, install.NAME, tmp_path / "operator.kubeconfig")
+    operator = OperatorProcess(own, namespace, kubeconfig, tmp_path / "operator.log").start()
+    try:
+        resource, one = relay_miner(namespace), supplier(namespace)
+        if change is newer:
+            resource, one = changed(resource, "spec.relayer.turbo", True), changed(one, "spec.colour", "red")
+        await create(api, key_secret(namespace), resource, one)
+        await reason(api, RELAY_MINERS, namespace, "main", told, of="SchemaCurrent", seconds=60)
+        await reason(api, SUPPLIERS, namespace, "alice", told, of="SchemaCurrent", seconds=60)
+
+        async def brought_about():
+            return await api.find(BY_KIND["Deployment"], namespace, "main-relayer")
+
+        await eventually(brought_about, 60)
+        family = "pocket_operator_schema_fields{"
+        different = [row for row in metrics_of(operator).splitlines() if row.startswith(family)]
+        assert any(float(row.split()[-1]) > 0 for row in different) == (change is not current), different
+
+        async def event():
+            reasons = {row["reason"] for row in await api.list(EVENTS, namespace)}
+            return told in reasons or change is current
+
+        await eventually(event, 30)
+        await api.delete(SUPPLIERS, namespace, "alice")
+        await reason(api, SUPPLIERS, namespace, "alice", "Draining", seconds=30)
+        assert "a defect" not in operator.text()
+        assert " 500 " not in operator.text()
+    finally:
+        operator.stop(kill=True)
