@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from ledger.connection import connect
@@ -106,7 +107,8 @@ _here: dict[str, object] = {}
 
 def _begin() -> None:
     stack = contextlib.ExitStack()
-    _here.update(redis=stack.enter_context(running_redis()), script=Script(), stack=stack)
+    _here.update(redis=stack.enter_context(running_redis()), script=Script())
+    Finalize(None, stack.close, exitpriority=1)  # a process of a pool runs no atexit
 
 
 def _live_here(work: Work, item: object) -> list[str]:
