@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import _ErrInfo
 
 from relayer import metrics
 from relayer.letting_go import let_go
@@ -13,13 +15,19 @@ from relayer.transports.connections import Connection
 from relayer.transports.patience import Patience
 from relayer.transports.websocket_frames import IncomingMessages
 
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Of a request's line and header fields."""
+_HEAD_TOO_LARGE: Final = "Request Header Fields Too Large"
 _LOOK_SECONDS: Final = 1.0  # between two looks whether a half-closed client has got all its answers
 
 
 class Http1Connection(web.RequestHandler):
     """One HTTP/1.1 connection."""
 
-    __slots__ = ("_late", "_patience", "_unreadable", "connection", "half_closed", "incoming", "refuse")
+    __slots__ = (
+        "_late", "_patience", "_payload", "_reading_ended", "_unparsed",
+        "connection", "half_closed", "incoming", "refuse",
+    )  # fmt: skip
 
     def __init__(self, server: web.Server, connection: Connection, patience: Patience) -> None:
         loop = asyncio.get_running_loop()
@@ -30,7 +38,9 @@ class Http1Connection(web.RequestHandler):
         self.connection = connection
         self._patience = patience
         self._late: asyncio.TimerHandle | None = None
-        self._unreadable = False
+        self._reading_ended = False
+        self._payload: StreamReader | None = None  # of the last request
+        self._unparsed = connection.memory.hold()
         self.half_closed = False
         self.incoming: IncomingMessages | None = None
         self.refuse: Callable[[], None] = connection.abort
@@ -45,28 +55,70 @@ class Http1Connection(web.RequestHandler):
         """Called by the event loop."""
         self._in_time()
         self.connection.lost()
+        self._stop_reading()
         if self.incoming is not None:
             self.incoming.close()
         super().connection_lost(exc)
-        self._messages.clear()  # an unreadable one holds what was read, and the connection is part of a cycle
-        self._message_tail = b""
+        self._messages.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop. What follows an unreadable head is not read: aiohttp keeps it with each error."""
-        if self._unreadable:
+        """Feed the parser, unless an earlier request ended the reading of this connection."""
+        if self._reading_ended:
             return
+        in_body = self._payload is not None and not self._payload.is_eof()
+        waiting = len(self._messages)
         super().data_received(data)
-        if not self._messages:
+        if len(self._messages) > waiting:
+            self._unparsed.close()
+            self._payload = self._messages[-1][1]
+            self._forget_parser_error()
+        elif not in_body and not self._upgraded and waiting < self._max_msg_queue_size:
+            self._count_unparsed(len(data))
+        if self._upgraded and self._payload_parser is None:
+            self._count_unparsed(len(self._message_tail) - self._unparsed.size)
+
+    def _count_unparsed(self, size: int) -> None:
+        """Count bytes that belong to no request yet; end the connection where there is no room for them."""
+        try:
+            self._unparsed.take(size)
+        except Rejected:
+            self._stop_reading()
+            self.connection.abort()
             return
+        self._unparsed.drop = self.connection.abort
+        if not self._upgraded and self._unparsed.size > MAX_HEAD_BYTES:
+            self._stop_reading()
+            self._request_count += 1
+            self._messages.append((_ErrInfo(431, ValueError("head too large"), _HEAD_TOO_LARGE), EMPTY_PAYLOAD))
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_result(None)
+
+    def _forget_parser_error(self) -> None:
+        """Replace an error of the parser, whose text and frames hold all that was read, by a short one."""
         message, body = self._messages[-1]
-        error = getattr(message, "exc", None)
-        if error is not None:
-            self._unreadable = True
-            let_go(error)
-            # It holds all that was read, and so would whatever tells of it.
-            kind = cast("Any", type(message))
-            short = kind(status=400, exc=ValueError("unreadable"), message="Bad Request")
-            self._messages[-1] = (short, body)
+        if not isinstance(message, _ErrInfo):
+            return
+        let_go(message.exc)
+        self._messages[-1] = (_ErrInfo(400, ValueError("unreadable"), "Bad Request"), body)
+        self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        """Drop what is unparsed and all that comes: what follows cannot be a request."""
+        self._reading_ended = True
+        self._message_tail = b""
+        self._unparsed.close()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Answer a request; one that asked for an upgrade and did not get it is the last of its connection.
+
+        aiohttp would parse what follows it as further requests.
+        """
+        if self._upgraded and self._payload_parser is None and not self._messages:
+            self._stop_reading()
+            resp.force_close()
+        return await super().finish_response(request, resp, start_time)
 
     def pause_writing(self) -> None:
         """Called by the event loop when the client does not take what is sent."""
@@ -113,6 +165,7 @@ class Http1Connection(web.RequestHandler):
 
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """Called by aiohttp when a connection becomes a WebSocket: its frames are counted."""
+        self._unparsed.close()
         self.incoming = IncomingMessages(self.connection.memory.hold(), self._loop.time)
         super().set_parser(_CountedReader(parser, self.incoming, self), data_received_cb)  # type: ignore[arg-type]
 
