@@ -18,31 +18,16 @@ from h2.events import ConnectionTerminated, ResponseReceived, StreamReset
 from h2.settings import SettingCodes
 
 from callers import METHOD, http1
+from hostile_clients import MIB, dial, post, until
 from pocket_api.relayminer import ConnectionLimits
-from relayer.transports.patience import Patience
+from relayer.transports.client_timeouts import ClientTimeouts
 from relays import relaying
 from transports import all_transports, connected, frame
 
 pytestmark = pytest.mark.redis
 
-MIB = 1024 * 1024
 LARGE = {"maxBodyBytes": 10 * MIB}
-HURRIED = Patience(idle_seconds=30.0, read_seconds=0.3, write_seconds=0.3, bytes_per_second=1e9)
-
-
-async def dial(relayer, **options):
-    parts = urlsplit(relayer.url)
-    return await asyncio.open_connection(parts.hostname, parts.port, **options)
-
-
-async def until(condition):
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - nothing tells what a server forgot
-            await asyncio.sleep(0.01)
-
-
-def post(length, headers=b""):
-    return b"POST / HTTP/1.1\r\nHost: relayer\r\nContent-Length: %d\r\n%s\r\n" % (length, headers)
+SHORT_TIMEOUTS = ClientTimeouts(idle_seconds=30.0, read_seconds=0.3, write_seconds=0.3, bytes_per_second=1e9)
 
 
 async def served(relayer, **changes):
@@ -86,83 +71,6 @@ async def test_aborted_uploads_leave_nothing_behind_though_no_garbage_is_collect
             gc.enable()
 
 
-UPGRADE = (
-    b"GET / HTTP/1.1\r\nHost: relayer\r\nTarget-Service-Id: none\r\nConnection: Upgrade\r\nUpgrade: %s\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-)
-CONNECT = b"CONNECT relayer:80 HTTP/1.1\r\nHost: relayer:80\r\n\r\n"
-UNREADABLE = {
-    "garbage": (b"", b"\0" * 200_000),
-    "frames after a refused WebSocket": (UPGRADE % b"websocket", (bytes([0x02, 0xFE, 0xFF, 0xFF]) + bytes(65_539)) * 3),
-    "garbage after an unknown upgrade": (UPGRADE % b"tcp", b"\0" * 200_000),
-    "bytes after CONNECT": (CONNECT, b"\0" * 200_000),
-    "garbage after a relay": (b"GET /health HTTP/1.1\r\nHost: relayer\r\n\r\n", b"\0" * 200_000),
-}
-
-
-@pytest.mark.parametrize(("head", "rest"), UNREADABLE.values(), ids=UNREADABLE)
-async def test_unreadable_data_leaves_nothing_behind_though_no_garbage_is_collected(redis, tmp_path, head, rest):
-    async with relaying(redis, tmp_path) as relayer:
-
-        async def send_unreadable():
-            reader, writer = await dial(relayer)
-            writer.write(head + rest)
-            writer.write(rest)
-            with contextlib.suppress(ConnectionError):
-                await asyncio.wait_for(reader.read(), 10)
-            writer.transport.abort()
-            await until(lambda: relayer.connections.open == 0)
-
-        await send_unreadable()
-        gc.collect()
-        gc.disable()
-        tracemalloc.start()
-        try:
-            before = tracemalloc.get_traced_memory()[0]
-            for _ in range(40):
-                await send_unreadable()
-            assert tracemalloc.get_traced_memory()[0] - before < 4 * MIB
-        finally:
-            tracemalloc.stop()
-            gc.enable()
-        assert relayer.memory.used == 0
-
-
-@pytest.mark.parametrize("head", [UPGRADE % b"websocket", CONNECT], ids=["WebSocket", "CONNECT"])
-async def test_what_follows_a_refused_upgrade_is_no_request(redis, tmp_path, head):
-    async with relaying(redis, tmp_path) as relayer:
-        reader, writer = await dial(relayer)
-        body = relayer.request().encode()
-        writer.write(head + post(len(body)) + body)
-        answers = await asyncio.wait_for(reader.read(), 10)
-        writer.close()
-        assert answers.count(b"HTTP/1.1 ") == 1
-        assert b"Connection: close" in answers
-        assert not relayer.backend.requests
-
-
-async def test_bytes_before_a_whole_head_are_counted_and_given_back(redis, tmp_path):
-    async with relaying(redis, tmp_path) as relayer:
-        reader, writer = await dial(relayer)
-        writer.write(b"GET /health HTTP/1.1\r\nHost: relayer\r\nX: " + b"x" * 5000)
-        await until(lambda: relayer.memory.used > 5000)
-        writer.write(b"\r\n\r\n")
-        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 200")
-        assert relayer.memory.used == 0
-        writer.close()
-
-
-async def test_a_head_beyond_its_limit_is_refused(redis, tmp_path):
-    async with relaying(redis, tmp_path) as relayer:
-        reader, writer = await dial(relayer)
-        writer.write(b"GET /health HTTP/1.1\r\nHost: relayer\r\n")
-        for number in range(20):
-            writer.write(b"X-%d: %s\r\n" % (number, b"x" * 5000))
-        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.0 431")
-        writer.close()
-        await until(lambda: relayer.memory.used == 0)
-
-
 async def test_unfinished_bodies_make_room_for_a_relay_of_the_same_address(redis, tmp_path):
     async with relaying(redis, tmp_path, service=LARGE, memory_bytes=32 * MIB) as relayer:
         async with unfinished(relayer, 12, 4 * MIB):
@@ -174,7 +82,7 @@ async def test_unfinished_bodies_make_room_for_a_relay_of_the_same_address(redis
 
 
 async def test_a_body_that_stands_still_is_refused_in_time(redis, tmp_path):
-    async with relaying(redis, tmp_path, patience=HURRIED) as relayer:
+    async with relaying(redis, tmp_path, timeouts=SHORT_TIMEOUTS) as relayer:
         reader, writer = await dial(relayer)
         writer.write(post(5000) + bytes(100))
         assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 408")
@@ -237,7 +145,7 @@ async def test_a_packed_body_that_goes_on_after_its_refusal_is_not_unpacked(redi
 
 
 async def test_answers_that_nobody_reads_are_held_once_and_dropped(redis, tmp_path):
-    async with relaying(redis, tmp_path, service=LARGE, patience=HURRIED, memory_bytes=64 * MIB) as relayer:
+    async with relaying(redis, tmp_path, service=LARGE, timeouts=SHORT_TIMEOUTS, memory_bytes=64 * MIB) as relayer:
         relayer.backend.answer = (200, {"Content-Type": "application/json"}, bytes(6 * MIB))
         dropped = []
         for number in range(6):
@@ -253,7 +161,7 @@ async def test_answers_that_nobody_reads_are_held_once_and_dropped(redis, tmp_pa
 
 
 async def test_pipelined_relays_of_a_client_that_reads_nothing_end_its_connection(redis, tmp_path):
-    async with relaying(redis, tmp_path, patience=HURRIED) as relayer:
+    async with relaying(redis, tmp_path, timeouts=SHORT_TIMEOUTS) as relayer:
         relayer.backend.answer = (200, {"Content-Type": "application/json"}, bytes(60_000))
         _, writer = await dial(relayer, limit=1024)
         for number in range(300):
@@ -425,7 +333,7 @@ async def test_calls_of_a_grpc_client_go_on_beside_one_with_oversized_metadata(r
 
 
 async def test_an_http2_client_that_takes_no_answers_is_not_read_on_and_dropped(redis, tmp_path):
-    async with relaying(redis, tmp_path, patience=HURRIED) as relayer:
+    async with relaying(redis, tmp_path, timeouts=SHORT_TIMEOUTS) as relayer:
         client = await Http2Client.dial(relayer)
         client.send()
         with contextlib.suppress(ConnectionError):
@@ -453,7 +361,7 @@ async def test_websocket_messages_without_an_end_make_room_for_relays(redis, tmp
 
 
 async def test_a_websocket_message_that_does_not_come_in_time_ends_its_connection(redis, tmp_path):
-    async with all_transports(redis, tmp_path, patience=HURRIED) as (relayer, _):
+    async with all_transports(redis, tmp_path, timeouts=SHORT_TIMEOUTS) as (relayer, _):
         async with connected(relayer) as socket:
             socket._response.connection.transport.write(bytes([0x02, 0xFE, 0xFF, 0xFF]) + b"mask" + bytes(100))
             assert (await socket.receive(10)).type is aiohttp.WSMsgType.CLOSE
@@ -462,7 +370,7 @@ async def test_a_websocket_message_that_does_not_come_in_time_ends_its_connectio
 
 
 async def test_a_websocket_without_a_relay_is_closed_when_it_is_idle(redis, tmp_path):
-    hurried = all_transports(redis, tmp_path, patience=Patience(idle_seconds=0.3))
+    hurried = all_transports(redis, tmp_path, timeouts=ClientTimeouts(idle_seconds=0.3))
     async with hurried as (relayer, _), connected(relayer) as socket:
         await socket.receive(10)
         assert socket.close_code == 1008

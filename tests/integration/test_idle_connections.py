@@ -10,8 +10,8 @@ from h2.connection import H2Connection
 from h2.events import ConnectionTerminated
 
 from callers import http1, http2
+from relayer.transports.client_timeouts import ClientTimeouts
 from relayer.transports.listener import PREFACE
-from relayer.transports.patience import Patience
 from relays import relaying
 
 pytestmark = pytest.mark.redis
@@ -33,7 +33,7 @@ SENT = {
 
 @pytest.mark.parametrize("sent", SENT.values(), ids=SENT)
 async def test_a_connection_without_a_whole_head_is_closed(redis, tmp_path, sent):
-    async with relaying(redis, tmp_path, patience=Patience(idle_seconds=0.2)) as relayer:
+    async with relaying(redis, tmp_path, timeouts=ClientTimeouts(idle_seconds=0.2)) as relayer:
         reader, writer = await dialled(relayer)
         writer.write(sent)
         with contextlib.suppress(ConnectionResetError):
@@ -42,7 +42,7 @@ async def test_a_connection_without_a_whole_head_is_closed(redis, tmp_path, sent
 
 
 async def test_a_kept_connection_is_closed_when_no_other_request_comes(redis, tmp_path):
-    async with relaying(redis, tmp_path, patience=Patience(idle_seconds=1.5)) as relayer:
+    async with relaying(redis, tmp_path, timeouts=ClientTimeouts(idle_seconds=1.5)) as relayer:
         reader, writer = await dialled(relayer)
         writer.write(b"GET /health HTTP/1.1\r\nHost: relayer\r\n\r\n")
         answer = await asyncio.wait_for(reader.read(), 10)
@@ -51,7 +51,7 @@ async def test_a_kept_connection_is_closed_when_no_other_request_comes(redis, tm
 
 
 async def test_an_http2_connection_without_streams_is_told_to_go_and_closed(redis, tmp_path):
-    async with relaying(redis, tmp_path, patience=Patience(idle_seconds=0.2)) as relayer:
+    async with relaying(redis, tmp_path, timeouts=ClientTimeouts(idle_seconds=0.2)) as relayer:
         reader, writer = await dialled(relayer)
         h2 = H2Connection(H2Configuration(client_side=True))
         h2.initiate_connection()
@@ -63,7 +63,7 @@ async def test_an_http2_connection_without_streams_is_told_to_go_and_closed(redi
 
 @pytest.mark.parametrize("send", [http1, http2])
 async def test_a_relay_that_takes_longer_than_that_is_served(redis, tmp_path, send):
-    async with relaying(redis, tmp_path, patience=Patience(idle_seconds=1.5)) as relayer:
+    async with relaying(redis, tmp_path, timeouts=ClientTimeouts(idle_seconds=1.5)) as relayer:
         relayer.backend.gate = asyncio.Event()
         asked = asyncio.create_task(send(relayer.url, relayer.request().encode()))
         await relayer.backend.asked.wait()

@@ -23,17 +23,17 @@ from pocket_api.services import Service
 from pocket_api.simulation import Simulation
 from relayer.admission import Admission
 from relayer.catalog import Catalog
-from relayer.memory import Memory
+from relayer.memory_budget import MemoryBudget
 from relayer.metering import Meter
 from relayer.pipeline import RelayPipeline
 from relayer.simulation import Simulations
 from relayer.tracing import NO_TRACING
+from relayer.transports.client_timeouts import ClientTimeouts
 from relayer.transports.connections import Connections
 from relayer.transports.endpoints import Endpoints, Probes
 from relayer.transports.http1 import Http1
 from relayer.transports.http2 import Http2Server
 from relayer.transports.listener import Sniffer
-from relayer.transports.patience import Patience
 from relayer.transports.websocket import WebSockets
 from relayer.worker import service_state
 from shannon.chain.nodes import NodeAddress
@@ -42,7 +42,7 @@ from world import World, address, key
 KEYS = Keys("relayer-test")
 NOW = 1_800_000_000.0
 NO_COMPRESSION = ResponseCompression()
-LONG = Patience(idle_seconds=60.0)
+LONG = ClientTimeouts(idle_seconds=60.0)
 MANY = ConnectionLimits()
 
 
@@ -102,7 +102,7 @@ class Relaying:
     budgets: Budgets
     sockets: WebSockets
     connections: Connections
-    memory: Memory
+    memory: MemoryBudget
     simulation: list
     cache: CachedChain
     pipeline: RelayPipeline
@@ -135,7 +135,7 @@ async def relaying(
     redis, folder, *, recording=Recording.STRICT, service=None, backends=None, metering=True,
     open_when_unavailable=True, enforce_handshake=False, budget_patience=30.0, record_patience=30.0,
     timeout_seconds=30.0, memory_bytes=64_000_000, simulation=None, wall_clock=lambda: NOW, tracing=NO_TRACING,
-    compression=NO_COMPRESSION, patience=LONG, limits=MANY, **genesis,
+    compression=NO_COMPRESSION, timeouts=LONG, limits=MANY, **genesis,
 ) -> AsyncIterator[Relaying]:  # fmt: skip
     world, backend = World(), Backend()
     chain = Chain(world.genesis(**genesis))
@@ -186,17 +186,17 @@ async def relaying(
         )
         endpoints = Endpoints(pipeline, probes, lambda: compression)
         sockets = WebSockets(
-            pipeline, lambda: False, enforce_handshake=enforce_handshake, look_seconds=0.05, patience=patience
+            pipeline, lambda: False, enforce_handshake=enforce_handshake, look_seconds=0.05, timeouts=timeouts
         )
-        memory = Memory(time.monotonic, memory_bytes)
+        memory = MemoryBudget(time.monotonic, memory_bytes)
         connections = Connections(limits, memory)
-        http1 = Http1(endpoints, sockets, lambda: catalog.max_body_bytes, patience)
+        http1 = Http1(endpoints, sockets, lambda: catalog.max_body_bytes, timeouts)
         runner = await http1.set_up(1)
         stack.push_async_callback(runner.cleanup)
-        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, patience)
+        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, timeouts)
         stack.push_async_callback(http2.drain, 1.0)
         server = await asyncio.get_running_loop().create_server(
-            lambda: Sniffer(http1, http2, connections, patience), "127.0.0.1", 0
+            lambda: Sniffer(http1, http2, connections, timeouts), "127.0.0.1", 0
         )
         stack.callback(server.close)
         url = "http://{}:{}".format(*server.sockets[0].getsockname())

@@ -3,7 +3,7 @@
 import pytest
 
 from pocket_api.relayminer import ConnectionLimits
-from relayer.memory import Memory
+from relayer.memory_budget import MemoryBudget
 from relayer.transports.connections import Connections, address_of
 
 
@@ -21,7 +21,7 @@ class Transport:
 
 
 def connections(**limits):
-    return Connections(ConnectionLimits(**limits), Memory(lambda: 0.0))
+    return Connections(ConnectionLimits(**limits), MemoryBudget(lambda: 0.0))
 
 
 def test_a_newcomer_takes_the_place_of_the_oldest_connection_without_a_proven_relay():

@@ -8,7 +8,7 @@ from h2.connection import H2Connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayer.memory import Memory
+from relayer.memory_budget import MemoryBudget
 from relayer.rejection import Rejected
 from relayer.transports.http2_frames import FrameBudget
 from relayer.transports.websocket_frames import FrameFollower, IncomingMessages
@@ -61,7 +61,7 @@ def test_messages_are_followed_whatever_their_fragments_and_cuts(messages, rest,
 
 def incoming():
     now = [0.0]
-    memory = Memory(lambda: now[0], 1_000_000)
+    memory = MemoryBudget(lambda: now[0], 1_000_000)
     return IncomingMessages(memory.connection("one").hold(), lambda: now[0]), memory, now
 
 

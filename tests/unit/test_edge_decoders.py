@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from relayer.backends.bodies import Unpacker
-from relayer.backends.heads import request_headers
+from relayer.backends.header_fields import request_headers
+from relayer.backends.response_bodies import ResponseBodyDecoder
 from relayer.framing import Framing, frame
 from relayer.paths import backend_url, grpc_method
 from relayer.rejection import Rejected
@@ -54,7 +54,7 @@ def envelope(data: bytes) -> None:
 
 def unpack(data: bytes) -> None:
     """A packed answer."""
-    assert len(Unpacker(10_000).feed(data)) <= 10_000
+    assert len(ResponseBodyDecoder(10_000).feed(data)) <= 10_000
 
 
 DECODERS: list[tuple[Callable[[bytes], object], bytes]] = [

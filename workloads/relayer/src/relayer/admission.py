@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypeVar
 from ledger.once import Once
 from pocket_api.services import RPC_NUMBERS
 from relayer import metrics
+from relayer.cold_queries import ColdQueryBudget, NegativeCache
 from relayer.rejection import Reason, Rejected
-from relayer.strangers import Budget, Refusals
 from shannon.chain.model import Account, Application, Difficulty, Session, Supplier
 from shannon.crypto.ring import ExpectedRing, verify_request_signature
 from shannon.errors import ChainError, ChainRefusal, DecodingError, InvalidSignature, NotFound
@@ -115,8 +115,8 @@ class Admission:
         self._rings: OrderedDict[_RingKey, tuple[float, int, ExpectedRing]] = OrderedDict()
         self._sessions: OrderedDict[_SessionKey, _SessionRow] = OrderedDict()
         self._grid: tuple[int, SharedParams] | None = None
-        self._denied: Refusals[_SessionKey] = Refusals(height)
-        self._budget = Budget(clock)
+        self._denied: NegativeCache[_SessionKey] = NegativeCache(height)
+        self._budget = ColdQueryBudget(clock)
 
     async def check_supplier(self, request: RelayRequest, header: SessionHeader, rpc_type: str = "") -> None:
         """Whether the supplier may serve this session; an unknown chain state never drains it. Raises Rejected."""

@@ -9,7 +9,7 @@ from pocket_api.services import Service, Validation
 from relayer.admission import plausible_problem
 from relayer.backends.service import ServiceBackends
 from relayer.catalog import Catalog
-from relayer.memory import Hold
+from relayer.memory_budget import MemoryReservation
 from relayer.rejection import Reason, Rejected
 from shannon.crypto.ecdsa import PrivateKey
 from shannon.errors import DecodingError
@@ -42,7 +42,7 @@ class Caller:
     headers: Mapping[str, str]
     address: str = ""
     """Of the connection's other end; empty where it is not known."""
-    hold: Hold | None = None
+    hold: MemoryReservation | None = None
     """Counts what the relay's answer holds in memory."""
 
 

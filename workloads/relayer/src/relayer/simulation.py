@@ -8,7 +8,6 @@ before a backend sees it, on every transport and whatever a service's `validatio
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Final
 
 from redis.asyncio import Redis
@@ -20,6 +19,7 @@ from relayer.admission import Admitted
 from relayer.metering import Metered
 from relayer.rejection import Reason, Rejected
 from relayer.relay import Caller, Relay
+from relayer.token_bucket import TokenBucket
 from shannon.crypto.addresses import address_of
 from shannon.crypto.ring import ExpectedRing, verify_request_signature
 from shannon.errors import DecodingError, InvalidSignature
@@ -31,14 +31,6 @@ CONNECTION_SECONDS: Final = 60.0
 _NO_TARGET: Final = b"\xff" * 32
 _FREE: Final = nullcontext()
 _UNPAID: Final = Metered(None, paid=False)
-
-
-@dataclass(slots=True)
-class _Bucket:
-    """As many tokens as relays per second, all of them at once at most."""
-
-    tokens: float
-    at: float
 
 
 class Simulations:
@@ -59,7 +51,7 @@ class Simulations:
         self._wall_clock = wall_clock
         self._clock = clock
         self._running = 0
-        self._buckets: dict[str, _Bucket] = {}
+        self._buckets: dict[str, TokenBucket] = {}
 
     def wanted(self, caller: Caller) -> str:
         """The key id of a caller that asks for a simulated relay; empty while that is switched off."""
@@ -115,11 +107,9 @@ class Simulations:
             raise Rejected(Reason.SIMULATION_REPLAYED, "this simulated relay was served before: sign each anew")
 
     def _charge(self, identity: SimulationIdentity) -> None:
-        """After the proof: strangers cannot use up an identity's rate."""
-        now, most = self._clock(), float(identity.max_per_second)
-        bucket = self._buckets.setdefault(identity.key_id, _Bucket(most, now))
-        bucket.tokens = min(most, bucket.tokens + (now - bucket.at) * most)
-        bucket.at = now
-        if bucket.tokens < 1:
+        """Take from an identity's rate, after the proof: nobody else can use it up. Raises Rejected."""
+        most = float(identity.max_per_second)
+        bucket = self._buckets.setdefault(identity.key_id, TokenBucket(most, most))
+        bucket.rate = bucket.burst = most  # as it is configured now
+        if not bucket.try_take(1, self._clock()):
             raise Rejected(Reason.SIMULATION_LIMITED, f"more than {identity.max_per_second} simulated relays a second")
-        bucket.tokens -= 1

@@ -32,20 +32,20 @@ from relayer.admission import Admission
 from relayer.backends.credentials import Credentials
 from relayer.catalog import Catalog
 from relayer.liveness import REPORT_SECONDS
-from relayer.memory import Memory
+from relayer.memory_budget import MemoryBudget
 from relayer.metering import Meter
 from relayer.pipeline import RelayPipeline
 from relayer.platform import RelayerPlatform
 from relayer.reports import ReportWriter, WorkerReport
 from relayer.simulation import Simulations
 from relayer.tracing import tracing_from
+from relayer.transports.client_timeouts import ClientTimeouts
 from relayer.transports.connections import Connections
 from relayer.transports.endpoints import Endpoints, Probes
 from relayer.transports.http1 import Http1
 from relayer.transports.http2 import Http2Server
 from relayer.transports.listener import Sniffer
-from relayer.transports.patience import Patience
-from relayer.transports.unpacking import Unpacker
+from relayer.transports.request_bodies import GzipRequestDecoder
 from relayer.transports.websocket import WebSockets
 from relayer.trimming import Trimming, system_trim
 from shannon.chain.comet import CometClient
@@ -295,20 +295,20 @@ class Worker:
             draining=lambda: self._draining,
         )  # fmt: skip
         endpoints = Endpoints(pipeline, probes, lambda: hot.current.response_compression)
-        patience = Patience(idle_seconds=config.connections.idle_seconds)
-        connections = Connections(config.connections, Memory(clock, config.connections.memory_bytes))
+        timeouts = ClientTimeouts(idle_seconds=config.connections.idle_seconds)
+        connections = Connections(config.connections, MemoryBudget(clock, config.connections.memory_bytes))
         sockets = WebSockets(
             pipeline,
             lambda: self._draining,
             enforce_handshake=config.web_socket_handshake == "enforce",
             look_seconds=min(2.0, config.chain.block_seconds / 2),
-            patience=patience,
+            timeouts=timeouts,
         )
-        unpacker = Unpacker()
-        http1 = Http1(endpoints, sockets, lambda: catalog.max_body_bytes, patience, unpacker)
+        decoder = GzipRequestDecoder()
+        http1 = Http1(endpoints, sockets, lambda: catalog.max_body_bytes, timeouts, decoder)
         runner = await http1.set_up(config.drain_seconds)
         debug = None if config.debug_port is None else await Debug().serve(config.debug_port + self._number)
-        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, patience, unpacker)
+        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, timeouts, decoder)
 
         def reload() -> None:
             nonlocal limits
@@ -339,7 +339,7 @@ class Worker:
                     self._serving_report, supplier_keys, follower, publisher, pipeline, problem
                 )
                 server = await loop.create_server(
-                    lambda: Sniffer(http1, http2, connections, patience),
+                    lambda: Sniffer(http1, http2, connections, timeouts),
                     config.host, config.port, reuse_port=True, backlog=1024,
                 )  # fmt: skip
                 _LOG.info("serving", extra={"fields": {"port": config.port, "worker": self._number}})

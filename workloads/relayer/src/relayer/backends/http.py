@@ -14,10 +14,10 @@ from yarl import URL
 
 from pocket_api.services import Backend
 from relayer.backends.answers import Retryable, ServedStream
-from relayer.backends.bodies import plain_body, plain_chunks
-from relayer.backends.heads import answer_headers, check_method
+from relayer.backends.header_fields import answer_headers, check_method
 from relayer.backends.redirects import without_endpoint
-from relayer.memory import Hold
+from relayer.backends.response_bodies import plain_body, plain_chunks
+from relayer.memory_budget import MemoryReservation
 from relayer.paths import backend_url
 from relayer.rejection import Reason, Rejected
 from shannon.relays.envelope import HttpRequest, HttpResponse
@@ -128,7 +128,7 @@ async def ask_http(
     headers: CIMultiDict[str],
     limit: int,
     deadline: float,
-    hold: Hold | None = None,
+    hold: MemoryReservation | None = None,
 ) -> HttpResponse | ServedStream:
     """One attempt at one endpoint; raises Rejected or Retryable. Only final answers below 500 come back."""
     check_method(request.method)
@@ -176,7 +176,7 @@ def _too_long(error: BaseException | None) -> bool:
     return error is not None
 
 
-async def _body(answer: aiohttp.ClientResponse, limit: int, hold: Hold | None) -> bytes:
+async def _body(answer: aiohttp.ClientResponse, limit: int, hold: MemoryReservation | None) -> bytes:
     """Read the whole body; raises Rejected beyond the limit, or where `hold` finds no room."""
     chunks, size = [], 0
     while chunk := await answer.content.readany():

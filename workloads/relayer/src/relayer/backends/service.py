@@ -11,13 +11,13 @@ import grpc
 
 from pocket_api.services import Backend, RequestBackend, Service
 from relayer.backends.answers import Retryable, Served, ServedStream
+from relayer.backends.connection_slots import ConnectionSlots
 from relayer.backends.credentials import Credentials
 from relayer.backends.grpc_calls import call_grpc, channel_to
-from relayer.backends.heads import request_headers
+from relayer.backends.header_fields import request_headers
 from relayer.backends.http import Clients, ask_http
 from relayer.backends.pools import Endpoint, Pool
-from relayer.backends.slots import Slots
-from relayer.memory import Hold
+from relayer.memory_budget import MemoryReservation
 from relayer.paths import grpc_method, public_place
 from relayer.rejection import Reason, Rejected
 from shannon.errors import ConfigurationError
@@ -41,7 +41,7 @@ class ServiceBackends:
         limits = [b.max_connections for b in service.backends.by_type().values() if isinstance(b, Backend)]
         self.http = http(max(limits, default=500))
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._slots: dict[str, Slots] = {}
+        self._slots: dict[str, ConnectionSlots] = {}
         self.in_flight = 0
 
     @contextmanager
@@ -75,12 +75,12 @@ class ServiceBackends:
         except ConfigurationError as error:
             raise Rejected(Reason.BACKEND_UNHEALTHY, str(error)) from error
 
-    def slots(self, backend: RequestBackend, url: str) -> Slots:
+    def slots(self, backend: RequestBackend, url: str) -> ConnectionSlots:
         """What is shared of an endpoint's connections."""
         found = self._slots.get(url)
         if found is None:
             size = backend.max_connections if isinstance(backend, Backend) else _CALLS_AT_ONCE
-            found = self._slots[url] = Slots(size)
+            found = self._slots[url] = ConnectionSlots(size)
         return found
 
     async def forward(
@@ -90,7 +90,7 @@ class ServiceBackends:
         outer: Mapping[str, str],
         extra: Mapping[str, str],
         share: str = "",
-        hold: Hold | None = None,
+        hold: MemoryReservation | None = None,
     ) -> Served | ServedStream:
         """The backend's answer below 500; raises Rejected. Retries share one deadline.
 
@@ -141,7 +141,7 @@ class ServiceBackends:
         extra: Mapping[str, str],
         configured: Mapping[str, str],
         deadline: float,
-        hold: Hold | None,
+        hold: MemoryReservation | None,
     ) -> HttpResponse | ServedStream:
         limit = self.service.max_body_bytes
         if isinstance(backend, Backend):

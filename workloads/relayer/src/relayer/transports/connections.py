@@ -7,7 +7,7 @@ from typing import cast
 
 from pocket_api.relayminer import ConnectionLimits
 from relayer import metrics
-from relayer.memory import ConnectionMemory, Memory
+from relayer.memory_budget import ConnectionMemoryBudget, MemoryBudget
 
 _Unproven = OrderedDict["Connection", None]
 
@@ -17,7 +17,7 @@ class Connection:
 
     __slots__ = ("_connections", "abort", "memory", "proven")
 
-    def __init__(self, connections: "Connections", memory: ConnectionMemory, abort: Callable[[], None]) -> None:
+    def __init__(self, connections: "Connections", memory: ConnectionMemoryBudget, abort: Callable[[], None]) -> None:
         self._connections = connections
         self.memory = memory
         self.abort = abort
@@ -40,7 +40,7 @@ class Connections:
     So strangers who open connections and keep them push each other out, and never whoever sends relays.
     """
 
-    def __init__(self, limits: ConnectionLimits, memory: Memory) -> None:
+    def __init__(self, limits: ConnectionLimits, memory: MemoryBudget) -> None:
         self._limits = limits
         self.memory = memory
         self._open: dict[str, int] = {}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pocket_api.relayminer import ResponseCompression
-from relayer.backends.heads import METHODS, check_method, stream_headers
+from relayer.backends.header_fields import METHODS, check_method, stream_headers
 from relayer.pipeline import RelayPipeline, StreamedAnswer
 from relayer.rejection import Reason, Rejected
 from relayer.relay import Caller, Transport

@@ -91,7 +91,7 @@ async def _message(asked: Asked, limit: int, *, text: bool) -> bytes:
         plain = base64.b64decode(body, validate=True) if text else body
         if plain[:1] == b"\x01" and asked.headers.get("grpc-encoding") == "gzip":
             packed = Framing(limit).one(b"\0" + plain[1:])
-            return await asked.unpacker.gzip(packed, limit, asked.hold)
+            return await asked.decoder.decode(packed, limit, asked.hold)
         return Framing(limit).one(plain)
     except (DecodingError, binascii.Error) as error:
         raise Rejected(Reason.INVALID_REQUEST, f"invalid gRPC message: {error}") from error

@@ -7,15 +7,15 @@ from typing import Final
 
 from aiohttp import web, web_response
 
-from relayer.letting_go import let_go
-from relayer.memory import Hold
+from relayer.memory_budget import MemoryReservation
 from relayer.rejection import Reason, Rejected
+from relayer.traceback_frames import clear_frames_of
+from relayer.transports.client_timeouts import ClientTimeouts
 from relayer.transports.connections import Connection
 from relayer.transports.endpoints import Endpoints, error_reply
 from relayer.transports.http1_connection import Http1Connection
-from relayer.transports.patience import Patience
 from relayer.transports.replies import Asked, Reply, too_large, too_late
-from relayer.transports.unpacking import Unpacker, is_packed
+from relayer.transports.request_bodies import GzipRequestDecoder, is_packed
 from relayer.transports.websocket import WebSockets
 
 _LOG = logging.getLogger("relayer.http")
@@ -27,12 +27,19 @@ _PIECE: Final = 64 * 1024
 class _Body:
     """A body that is read once, within its limit, its time and the memory for it."""
 
-    def __init__(self, request: web.Request, limit: int, hold: Hold, patience: Patience, unpacker: Unpacker) -> None:
+    def __init__(
+        self,
+        request: web.Request,
+        limit: int,
+        hold: MemoryReservation,
+        timeouts: ClientTimeouts,
+        decoder: GzipRequestDecoder,
+    ) -> None:
         self._request = request
         self._limit = limit
         self._hold = hold
-        self._patience = patience
-        self._unpacker = unpacker
+        self._timeouts = timeouts
+        self._decoder = decoder
 
     async def read(self) -> bytes:
         """The body, unpacked; raises Rejected."""
@@ -48,7 +55,7 @@ class _Body:
         else:
             body = await self._rest()
         if packed:
-            return await self._unpacker.gzip(body, self._limit, self._hold)
+            return await self._decoder.decode(body, self._limit, self._hold)
         return body
 
     async def _rest(self) -> bytes:
@@ -56,7 +63,7 @@ class _Body:
         chunks: list[bytes] = []
         began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self._patience.to_read(0)) as waiting:
+            async with asyncio.timeout(self._timeouts.to_read(0)) as waiting:
                 hold.drop = lambda: waiting.reschedule(began)
                 while chunk := await content.readany():
                     size += len(chunk)
@@ -64,7 +71,7 @@ class _Body:
                         raise too_large(self._limit)
                     hold.take(len(chunk))
                     chunks.append(chunk)
-                    waiting.reschedule(began + self._patience.to_read(size))
+                    waiting.reschedule(began + self._timeouts.to_read(size))
             hold.drop = None
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         except TimeoutError:
@@ -85,14 +92,14 @@ class Http1:
         endpoints: Endpoints,
         sockets: WebSockets,
         max_body_bytes: Callable[[], int],
-        patience: Patience | None = None,
-        unpacker: Unpacker | None = None,
+        timeouts: ClientTimeouts | None = None,
+        decoder: GzipRequestDecoder | None = None,
     ) -> None:
         self._endpoints = endpoints
         self._sockets = sockets
         self._max_body_bytes = max_body_bytes
-        self._patience = patience or Patience()
-        self._unpacker = unpacker or Unpacker()
+        self._timeouts = timeouts or ClientTimeouts()
+        self._decoder = decoder or GzipRequestDecoder()
         self._server: web.Server | None = None
 
     def application(self) -> web.Application:
@@ -115,7 +122,7 @@ class Http1:
         """A protocol for a new connection."""
         if self._server is None:
             raise RuntimeError("the HTTP server is not set up")
-        return Http1Connection(self._server, connection, self._patience)
+        return Http1Connection(self._server, connection, self._timeouts)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         protocol = request.protocol
@@ -135,14 +142,16 @@ class Http1:
         try:
             return await self._replied(request, protocol, hold)
         except BaseException as error:
-            let_go(error)
+            clear_frames_of(error)
             raise
         finally:
             hold.close()
-            let_go(request.content.exception())
+            clear_frames_of(request.content.exception())
 
-    async def _replied(self, request: web.Request, protocol: Http1Connection, hold: Hold) -> web.StreamResponse:
-        body = _Body(request, self._max_body_bytes(), hold, self._patience, self._unpacker)
+    async def _replied(
+        self, request: web.Request, protocol: Http1Connection, hold: MemoryReservation
+    ) -> web.StreamResponse:
+        body = _Body(request, self._max_body_bytes(), hold, self._timeouts, self._decoder)
         asked = Asked(
             request.method,
             request.raw_path,
@@ -150,7 +159,7 @@ class Http1:
             body.read,
             hold,
             protocol.connection.prove,
-            self._unpacker,
+            self._decoder,
         )
         reply = await self._endpoints.answer(asked)
         last = protocol.last_request or not request.content.at_eof()  # what is left of a body is not read
@@ -163,15 +172,17 @@ class Http1:
             response.force_close()
         return response
 
-    async def _in_pieces(self, request: web.Request, reply: Reply, hold: Hold, *, last: bool) -> web.StreamResponse:
-        """A large answer: only its own bytes are held while the client takes them, and it must go on taking them."""
+    async def _in_pieces(
+        self, request: web.Request, reply: Reply, hold: MemoryReservation, *, last: bool
+    ) -> web.StreamResponse:
+        """Send a large answer within its time; only its own bytes are held while the client takes them."""
         response = web.StreamResponse(status=reply.status, headers=_headers(reply))
         response.content_length = len(reply.body)
         if last:
             response.force_close()
         hold.drop = request.transport.abort if request.transport is not None else None
         try:
-            async with asyncio.timeout(self._patience.to_write(len(reply.body))):
+            async with asyncio.timeout(self._timeouts.to_write(len(reply.body))):
                 await response.prepare(request)
                 view = memoryview(reply.body)
                 for at in range(0, len(view), _PIECE):
@@ -191,7 +202,7 @@ class Http1:
             await response.prepare(request)
             if reply.pieces is not None:
                 async for piece in reply.pieces:
-                    async with asyncio.timeout(self._patience.to_write(len(piece))):
+                    async with asyncio.timeout(self._timeouts.to_write(len(piece))):
                         await response.write(piece)
             await response.write_eof()
         except (Rejected, TimeoutError, OSError) as error:

@@ -9,10 +9,10 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
 from relayer import metrics
-from relayer.letting_go import let_go
 from relayer.rejection import Rejected
+from relayer.traceback_frames import clear_frames_of
+from relayer.transports.client_timeouts import ClientTimeouts
 from relayer.transports.connections import Connection
-from relayer.transports.patience import Patience
 from relayer.transports.websocket_frames import IncomingMessages
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -25,18 +25,25 @@ class Http1Connection(web.RequestHandler):
     """One HTTP/1.1 connection."""
 
     __slots__ = (
-        "_late", "_patience", "_payload", "_reading_ended", "_unparsed",
-        "connection", "half_closed", "incoming", "refuse",
+        "_late",
+        "_payload",
+        "_reading_ended",
+        "_timeouts",
+        "_unparsed",
+        "connection",
+        "half_closed",
+        "incoming",
+        "refuse",
     )  # fmt: skip
 
-    def __init__(self, server: web.Server, connection: Connection, patience: Patience) -> None:
+    def __init__(self, server: web.Server, connection: Connection, timeouts: ClientTimeouts) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(
-            server, loop=loop, keepalive_timeout=patience.idle_seconds, auto_decompress=False,
+            server, loop=loop, keepalive_timeout=timeouts.idle_seconds, auto_decompress=False,
             access_log=None,  # type: ignore[arg-type]
         )  # fmt: skip
         self.connection = connection
-        self._patience = patience
+        self._timeouts = timeouts
         self._late: asyncio.TimerHandle | None = None
         self._reading_ended = False
         self._payload: StreamReader | None = None  # of the last request
@@ -98,7 +105,7 @@ class Http1Connection(web.RequestHandler):
         message, body = self._messages[-1]
         if not isinstance(message, _ErrInfo):
             return
-        let_go(message.exc)
+        clear_frames_of(message.exc)
         self._messages[-1] = (_ErrInfo(400, ValueError("unreadable"), "Bad Request"), body)
         self._stop_reading()
 
@@ -123,7 +130,7 @@ class Http1Connection(web.RequestHandler):
     def pause_writing(self) -> None:
         """Called by the event loop when the client does not take what is sent."""
         super().pause_writing()
-        self._late = self._loop.call_later(self._patience.write_seconds, self._not_read)
+        self._late = self._loop.call_later(self._timeouts.write_seconds, self._not_read)
 
     def resume_writing(self) -> None:
         """Called by the event loop."""

@@ -26,15 +26,15 @@ from hpack import Decoder
 from multidict import CIMultiDict
 
 from relayer import metrics
-from relayer.letting_go import let_go
-from relayer.memory import Hold, overloaded
+from relayer.memory_budget import MemoryReservation, overloaded
 from relayer.rejection import Rejected
+from relayer.traceback_frames import clear_frames_of
+from relayer.transports.client_timeouts import ClientTimeouts
 from relayer.transports.connections import Connection
 from relayer.transports.endpoints import Endpoints
 from relayer.transports.http2_frames import FrameBudget
-from relayer.transports.patience import Patience
 from relayer.transports.replies import Asked, Reply, too_large, too_late
-from relayer.transports.unpacking import Unpacker, is_packed
+from relayer.transports.request_bodies import GzipRequestDecoder, is_packed
 
 _LOG = logging.getLogger("relayer.http2")
 _STREAMS: Final = 250
@@ -48,7 +48,7 @@ _NOT_IN_HTTP2 = {"connection", "keep-alive", "transfer-encoding", "upgrade", "pr
 @dataclass(slots=True)
 class _Stream:
     headers: CIMultiDict[str]
-    hold: Hold
+    hold: MemoryReservation
     began: float
     body: bytearray = field(default_factory=bytearray)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -100,11 +100,11 @@ class Http2Server:
         self,
         endpoints: Endpoints,
         max_body_bytes: Callable[[], int],
-        patience: Patience | None = None,
-        unpacker: Unpacker | None = None,
+        timeouts: ClientTimeouts | None = None,
+        decoder: GzipRequestDecoder | None = None,
     ) -> None:
-        self.unpacker = unpacker or Unpacker()
-        self.patience = patience or Patience()
+        self.decoder = decoder or GzipRequestDecoder()
+        self.timeouts = timeouts or ClientTimeouts()
         self.endpoints = endpoints
         self.max_body_bytes = max_body_bytes
         self.connections: set[Http2Connection] = set()
@@ -162,7 +162,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _look(self) -> None:
         """Closes the connection when it carried nothing for long."""
-        loop, seconds = asyncio.get_running_loop(), self._server.patience.idle_seconds
+        loop, seconds = asyncio.get_running_loop(), self._server.timeouts.idle_seconds
         left = seconds if self.tasks else self._active_at + seconds - loop.time()
         if left <= 0:
             self.leave()
@@ -190,7 +190,7 @@ class Http2Connection(asyncio.Protocol):
         self._writable.clear()
         if self._transport is not None:
             self._transport.pause_reading()
-        self._late = asyncio.get_running_loop().call_later(self._server.patience.write_seconds, self._not_read)
+        self._late = asyncio.get_running_loop().call_later(self._server.timeouts.write_seconds, self._not_read)
 
     def resume_writing(self) -> None:
         """Called by the event loop."""
@@ -331,7 +331,7 @@ class Http2Connection(asyncio.Protocol):
         try:
             asked = Asked(
                 headers.get(":method", ""), headers.get(":path", ""), headers, read, stream.hold,
-                self._connection.prove, self._server.unpacker,
+                self._connection.prove, self._server.decoder,
             )  # fmt: skip
             reply = await self._server.endpoints.answer(asked)
             stream.hold.drop = lambda: self._give_up(number, stream)
@@ -346,9 +346,9 @@ class Http2Connection(asyncio.Protocol):
                 with suppress(H2Error):
                     self._h2.reset_stream(number, ErrorCodes.CANCEL)
                 self._flush()
-            let_go(error)
+            clear_frames_of(error)
         except asyncio.CancelledError as error:
-            let_go(error)
+            clear_frames_of(error)
             raise
         finally:
             if reply is not None and reply.pieces is not None:
@@ -359,10 +359,10 @@ class Http2Connection(asyncio.Protocol):
 
     async def _whole(self, stream: _Stream) -> bytes:
         """The body of a stream once it is whole; raises Rejected. It must go on coming."""
-        loop, patience = asyncio.get_running_loop(), self._server.patience
+        loop, timeouts = asyncio.get_running_loop(), self._server.timeouts
         stream.hold.drop = lambda: stream.refuse(overloaded())
         while not stream.ended.is_set():
-            left = stream.began + patience.to_read(len(stream.body)) - loop.time()
+            left = stream.began + timeouts.to_read(len(stream.body)) - loop.time()
             if left <= 0:
                 raise too_late()
             with suppress(TimeoutError):
@@ -374,7 +374,7 @@ class Http2Connection(asyncio.Protocol):
         body = bytes(stream.body)
         stream.body.clear()
         if is_packed(stream.headers):
-            return await self._server.unpacker.gzip(body, self._server.max_body_bytes(), stream.hold)
+            return await self._server.decoder.decode(body, self._server.max_body_bytes(), stream.hold)
         return body
 
     def _give_up(self, number: int, stream: _Stream) -> None:
@@ -409,7 +409,7 @@ class Http2Connection(asyncio.Protocol):
 
     async def _send_data(self, number: int, stream: _Stream, data: bytes) -> None:
         view = memoryview(data)
-        async with asyncio.timeout(self._server.patience.to_write(len(data))):
+        async with asyncio.timeout(self._server.timeouts.to_write(len(data))):
             while view and not stream.gone:
                 await self._writable.wait()
                 while not stream.gone and self._h2.local_flow_control_window(number) <= 0:

@@ -6,7 +6,7 @@ to 9518: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty frames; CVE-2023-44487: 
 
 from typing import Final
 
-from relayer.transports.tokens import Tokens
+from relayer.token_bucket import TokenBucket
 
 _PREFACE_BYTES: Final = 24
 _HEAD_BYTES: Final = 9
@@ -25,10 +25,10 @@ class FrameBudget:
     def __init__(self) -> None:
         self._skip = _PREFACE_BYTES
         self._head = b""
-        self._cheap = Tokens(CHEAP_PER_SECOND, CHEAP_AT_ONCE)
-        self._streams = Tokens(STREAMS_PER_SECOND, STREAMS_AT_ONCE)
-        self._header_bytes = Tokens(HEADER_BYTES_PER_SECOND, HEADER_BYTES_AT_ONCE)
-        self._resets = Tokens(RESETS_PER_SECOND, RESETS_AT_ONCE)
+        self._cheap = TokenBucket(CHEAP_PER_SECOND, CHEAP_AT_ONCE)
+        self._streams = TokenBucket(STREAMS_PER_SECOND, STREAMS_AT_ONCE)
+        self._header_bytes = TokenBucket(HEADER_BYTES_PER_SECOND, HEADER_BYTES_AT_ONCE)
+        self._resets = TokenBucket(RESETS_PER_SECOND, RESETS_AT_ONCE)
 
     def take(self, data: bytes, now: float) -> bool:
         """Whether the client stays within its budgets with these bytes; `now` in seconds."""

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
+from relayer.transports.client_timeouts import ClientTimeouts
 from relayer.transports.connections import Connection, Connections
-from relayer.transports.patience import Patience
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -18,12 +18,12 @@ class Sniffer(asyncio.Protocol):
         http1: Callable[[Connection], asyncio.Protocol],
         http2: Callable[[Connection], asyncio.Protocol],
         connections: Connections,
-        patience: Patience | None = None,
+        timeouts: ClientTimeouts | None = None,
     ) -> None:
         self._http1 = http1
         self._http2 = http2
         self._connections = connections
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or ClientTimeouts()
         self._late: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._connection: Connection | None = None
@@ -35,7 +35,7 @@ class Sniffer(asyncio.Protocol):
         if self._connection is not None:
             self._transport = cast("asyncio.Transport", transport)
             loop = asyncio.get_running_loop()
-            self._late = loop.call_later(self._patience.idle_seconds, self._transport.abort)
+            self._late = loop.call_later(self._timeouts.idle_seconds, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop, where nothing was handed over."""

@@ -3,9 +3,9 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from relayer.memory import Hold
+from relayer.memory_budget import MemoryReservation
 from relayer.rejection import Reason, Rejected
-from relayer.transports.unpacking import Unpacker
+from relayer.transports.request_bodies import GzipRequestDecoder
 
 
 def too_large(limit: int) -> Rejected:
@@ -29,9 +29,9 @@ class Asked:
     path: str
     headers: Mapping[str, str]
     read: Callable[[], Awaitable[bytes]]
-    hold: Hold
+    hold: MemoryReservation
     proved: Callable[[], None]
-    unpacker: Unpacker
+    decoder: GzipRequestDecoder
 
     @property
     def address(self) -> str:

@@ -17,16 +17,16 @@ from aiohttp import WSMsgType, web
 from relayer import metrics
 from relayer.admission import Admitted, plausible_problem
 from relayer.backends.service import WEB_SOCKET_MESSAGE_BYTES, ServiceBackends
-from relayer.letting_go import let_go
 from relayer.metering import Metered
 from relayer.pipeline import RelayPipeline
 from relayer.rejection import Reason, Rejected
 from relayer.relay import Caller, Relay, Transport, pocket_headers
 from relayer.signing import signed_payload
 from relayer.simulation import CONNECTION_SECONDS
+from relayer.traceback_frames import clear_frames_of
+from relayer.transports.client_timeouts import ClientTimeouts
 from relayer.transports.connections import Connection
 from relayer.transports.http1_connection import Http1Connection
-from relayer.transports.patience import Patience
 from relayer.transports.websocket_frames import IncomingMessages
 from shannon.relays.envelope import HttpResponse
 from shannon.relays.messages import RelayMinerError, RelayRequest, RelayResponse, SessionHeader
@@ -114,13 +114,13 @@ class WebSockets:
         *,
         enforce_handshake: bool = False,
         look_seconds: float = 2.0,
-        patience: Patience | None = None,
+        timeouts: ClientTimeouts | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._draining = draining
         self._enforce = enforce_handshake
         self._look_seconds = look_seconds
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or ClientTimeouts()
         self._bridges: set[Bridge] = set()
 
     async def bridge(self, request: web.Request, connection: Http1Connection) -> web.StreamResponse:
@@ -153,7 +153,7 @@ class WebSockets:
                 self._look_seconds,
                 connection.connection,
                 incoming,
-                self._patience,
+                self._timeouts,
             )
             connection.refuse = incoming.hold.drop = bridge.crowded_out
             self._bridges.add(bridge)
@@ -161,7 +161,7 @@ class WebSockets:
             try:
                 await bridge.run()
             except BaseException as error:
-                let_go(error)
+                clear_frames_of(error)
                 raise
             finally:
                 incoming.close()
@@ -207,7 +207,7 @@ class Bridge:
     look_seconds: float
     connection: Connection
     incoming: IncomingMessages
-    patience: Patience
+    timeouts: ClientTimeouts
     backend: aiohttp.ClientWebSocketResponse | None = None
     current: _Current | None = None
     charges: "deque[Metered]" = field(default_factory=deque)
@@ -330,10 +330,10 @@ class Bridge:
             if looked > CONNECTION_SECONDS and self.pipeline.simulations.wanted(self.caller):
                 raise _Closed(1000, "a simulated connection is a probe: it ends now")
             unfinished = self.incoming.unfinished
-            if unfinished is not None and unfinished[1] > self.patience.to_read(unfinished[0]):
+            if unfinished is not None and unfinished[1] > self.timeouts.to_read(unfinished[0]):
                 raise _Closed(1008, "the message did not come in time")
             if self.current is None:
-                if looked > self.patience.idle_seconds:
+                if looked > self.timeouts.idle_seconds:
                     raise _Closed(1008, "no relay came in time")
                 continue
             if self.current.admitted.over(self.pipeline.height()):

@@ -4,9 +4,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from relayer.memory import Hold
+from relayer.memory_budget import MemoryReservation
 from relayer.rejection import Reason, Rejected
-from relayer.transports.tokens import Tokens
+from relayer.token_bucket import TokenBucket
 
 _CONTROL: Final = 0x08
 _LONGEST_HEAD: Final = 14
@@ -80,12 +80,12 @@ def _head_length(head: bytes) -> int | None:
 class IncomingMessages:
     """Counts what a WebSocket sends until it was served, and since when a message has no end."""
 
-    def __init__(self, hold: Hold, clock: Callable[[], float]) -> None:
+    def __init__(self, hold: MemoryReservation, clock: Callable[[], float]) -> None:
         self.hold = hold
         self._clock = clock
         self._frames = FrameFollower()
         self._waiting: deque[int] = deque()
-        self._cheap = Tokens(_CHEAP_PER_SECOND, _CHEAP_AT_ONCE)
+        self._cheap = TokenBucket(_CHEAP_PER_SECOND, _CHEAP_AT_ONCE)
         self._began: float | None = None
 
     def feed(self, data: bytes) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayer.backends.heads import check_method, request_headers
+from relayer.backends.header_fields import check_method, request_headers
 from relayer.rejection import Reason, Rejected
 from shannon.relays.envelope import HttpRequest
 

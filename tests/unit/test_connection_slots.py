@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from relayer.backends.slots import Slots
+from relayer.backends.connection_slots import ConnectionSlots
 from relayer.rejection import Reason, Rejected
 
 
@@ -15,7 +15,7 @@ async def settle():
 
 
 async def test_an_application_that_floods_leaves_connections_to_others():
-    slots = Slots(100, patience=60)
+    slots = ConnectionSlots(100, wait_seconds=60)
     flood = [asyncio.create_task(slots.take("flood")) for _ in range(250)]
     await settle()
     assert sum(task.done() for task in flood) == 75
@@ -27,7 +27,7 @@ async def test_an_application_that_floods_leaves_connections_to_others():
 
 
 async def test_who_would_wait_too_long_is_told_at_once_and_the_rest_in_time():
-    slots = Slots(10, patience=0.05)
+    slots = ConnectionSlots(10, wait_seconds=0.05)
     flood = [asyncio.create_task(slots.take("flood")) for _ in range(100)]
     await settle()
     told = [task for task in flood if task.done() and task.exception() is not None]
@@ -40,7 +40,7 @@ async def test_who_would_wait_too_long_is_told_at_once_and_the_rest_in_time():
 
 
 async def test_applications_take_turns_when_all_connections_are_taken():
-    slots = Slots(1, patience=60)
+    slots = ConnectionSlots(1, wait_seconds=60)
     await slots.take("flood")
     order = []
 
@@ -61,7 +61,7 @@ async def test_applications_take_turns_when_all_connections_are_taken():
 @pytest.mark.parametrize("seed", range(20))
 async def test_whatever_is_cancelled_or_refused_no_connection_is_lost_or_given_twice(seed):
     chance = random.Random(seed)
-    slots, used, most = Slots(5, patience=60), [0], [0]
+    slots, used, most = ConnectionSlots(5, wait_seconds=60), [0], [0]
 
     async def use(key):
         await slots.take(key)

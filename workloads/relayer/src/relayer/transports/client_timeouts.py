@@ -1,11 +1,11 @@
-"""How long clients may take."""
+"""Timeouts for clients."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """Times in seconds. A body or an answer has a time of its own that grows with its bytes: a minimum rate."""
+class ClientTimeouts:
+    """Hold the timeouts of clients in seconds; those of bodies and answers grow with their bytes (a minimum rate)."""
 
     idle_seconds: float = 120.0
     """A connection without request, with half of a head, or a WebSocket without a proven relay, is closed then."""

@@ -1,4 +1,4 @@
-"""Memory that connections make one worker hold: counted in one budget, taken from who holds it longest."""
+"""A budget for the memory that the connections of one worker hold."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -18,11 +18,12 @@ def overloaded() -> Rejected:
     return Rejected(Reason.OVERLOADED, "too much is being read and sent here, try another supplier")
 
 
-class Memory:
-    """The budget of one worker.
+class MemoryBudget:
+    """Count the memory that all connections of one worker hold, in bytes.
 
-    Where it is used up, holds that can be dropped make room, those with the largest product of size and age first: an
-    upload or a download that goes on outlives those that stand still, so nobody is locked out by whoever came before.
+    Where it is used up, reservations that can be dropped make room, those with the largest product of size and age
+    first: an upload or a download that goes on outlives those that stand still, so nobody is locked out by whoever came
+    before.
     """
 
     def __init__(self, clock: Callable[[], float], limit: int = WHOLE) -> None:
@@ -32,18 +33,18 @@ class Memory:
         self.connection_limit = int(limit * _CONNECTION_SHARE)
         self.used = 0
         self._by_address: Counter[str] = Counter()
-        self._holds: set[Hold] = set()
+        self._holds: set[MemoryReservation] = set()
 
-    def connection(self, address: str) -> "ConnectionMemory":
-        """The part of one connection."""
-        return ConnectionMemory(self, address)
+    def connection(self, address: str) -> "ConnectionMemoryBudget":
+        """Return the part of one connection."""
+        return ConnectionMemoryBudget(self, address)
 
     def held_by(self, address: str) -> int:
         """Return the bytes of all connections of an address."""
         return self._by_address[address]
 
-    def add(self, hold: "Hold", size: int) -> None:
-        """Count bytes of a hold, less where `size` is negative."""
+    def add(self, hold: "MemoryReservation", size: int) -> None:
+        """Count bytes of a reservation, less where `size` is negative."""
         connection = hold.connection
         if not hold.size:
             hold.began = self._clock()
@@ -57,7 +58,7 @@ class Memory:
             if not self._by_address[connection.address]:
                 del self._by_address[connection.address]
 
-    def make_room(self, hold: "Hold", size: int) -> None:
+    def make_room(self, hold: "MemoryReservation", size: int) -> None:
         """Drop what stands still until `size` more bytes fit; raises Rejected where they cannot."""
         connection = hold.connection
         self._drop(size, self.connection_limit, lambda: connection.used, lambda one: one.connection is connection)
@@ -69,7 +70,9 @@ class Memory:
         if hold.dropped:
             raise overloaded()
 
-    def _drop(self, size: int, limit: int, used: Callable[[], int], belongs: Callable[["Hold"], bool]) -> None:
+    def _drop(
+        self, size: int, limit: int, used: Callable[[], int], belongs: Callable[["MemoryReservation"], bool]
+    ) -> None:
         if used() + size <= limit:
             return
         now = self._clock()
@@ -83,30 +86,30 @@ class Memory:
             raise overloaded()
 
 
-class ConnectionMemory:
-    """What one connection makes us hold."""
+class ConnectionMemoryBudget:
+    """Count the memory that one connection holds."""
 
     __slots__ = ("address", "memory", "used")
 
-    def __init__(self, memory: Memory, address: str) -> None:
+    def __init__(self, memory: MemoryBudget, address: str) -> None:
         self.memory = memory
         self.address = address
         self.used = 0
 
-    def hold(self) -> "Hold":
-        """Count a request, a message or an answer; to be closed."""
-        return Hold(self)
+    def hold(self) -> "MemoryReservation":
+        """Return a reservation for a request, a message or an answer, which its user closes."""
+        return MemoryReservation(self)
 
 
-class Hold:
-    """Bytes of one request, message or answer.
+class MemoryReservation:
+    """Count the bytes of one request, message or answer.
 
     `drop` ends the waiting for its sender or reader; None while nobody is waited for.
     """
 
     __slots__ = ("began", "connection", "drop", "dropped", "size")
 
-    def __init__(self, connection: ConnectionMemory) -> None:
+    def __init__(self, connection: ConnectionMemoryBudget) -> None:
         self.connection = connection
         self.size = 0
         self.began = 0.0
@@ -114,7 +117,7 @@ class Hold:
         self.dropped = False
 
     def take(self, size: int) -> None:
-        """Count more bytes; raises Rejected where there is no room, or where this hold was dropped."""
+        """Count more bytes; raises Rejected where there is no room, or where this reservation was dropped."""
         if self.dropped:
             raise overloaded()
         connection = self.connection
@@ -128,12 +131,12 @@ class Hold:
         memory.add(self, size)
 
     def give(self, size: int) -> None:
-        """Count less bytes; what was dropped is counted already."""
+        """Give back bytes; those of a dropped reservation are given back already."""
         if not self.dropped:
             self.connection.memory.add(self, -size)
 
     def give_up(self) -> None:
-        """Drop it: whoever waits for its sender or reader is told."""
+        """Drop the reservation: whoever waits for its sender or reader is told."""
         drop, self.drop = self.drop, None
         self.give(self.size)
         self.dropped = True

@@ -1,11 +1,11 @@
-"""Packed requests: unpacked one at a time, in a thread, in portions that are counted and within a limit."""
+"""Request bodies with Content-Encoding gzip."""
 
 import asyncio
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from relayer.memory import Hold
+from relayer.memory_budget import MemoryReservation
 from relayer.rejection import Reason, Rejected
 
 _PORTION: Final = 1024 * 1024
@@ -13,22 +13,22 @@ _WAITING: Final = 64  # packed requests that wait for their turn
 
 
 def is_packed(headers: Mapping[str, str]) -> bool:
-    """Whether a body is packed with gzip; raises Rejected for any other packing."""
+    """Return whether a body is packed with gzip; raises Rejected for any other packing."""
     encoding = headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity", "gzip"):
         raise Rejected(Reason.BODY_UNREADABLE, "of packed requests only gzip is understood", 415)
     return encoding == "gzip"
 
 
-class Unpacker:
-    """Of one worker. What strangers pack tight costs others no time: at most one thread works at it."""
+class GzipRequestDecoder:
+    """Decode the gzip bodies of one worker, one at a time in a thread, so that packed bombs cost others no time."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Semaphore(1)
         self._waiting = 0
 
-    async def gzip(self, packed: bytes, limit: int, hold: Hold) -> bytes:
-        """Return the plain bytes of one whole gzip member; raises Rejected."""
+    async def decode(self, packed: bytes, limit: int, hold: MemoryReservation) -> bytes:
+        """Return the plain bytes of one whole gzip member, counted in `hold`; raises Rejected beyond `limit` bytes."""
         if self._waiting >= _WAITING:
             raise Rejected(Reason.OVERLOADED, "too many packed requests wait, send it unpacked")
         self._waiting += 1

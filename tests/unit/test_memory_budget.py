@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayer.memory import Memory
+from relayer.memory_budget import MemoryBudget
 from relayer.rejection import Reason, Rejected
 
 LIMIT = 1_000
@@ -30,7 +30,7 @@ def steps():
 @given(steps())
 def test_the_books_are_the_sum_of_the_holds_and_no_limit_is_exceeded(taken):
     clock = Clock()
-    memory = Memory(clock, LIMIT)
+    memory = MemoryBudget(clock, LIMIT)
     connections = [memory.connection(f"address {number % 2}") for number in range(3)]
     holds = [connections[number % 3].hold() for number in range(6)]
     for hold in holds:
@@ -67,7 +67,7 @@ def stalled(memory, address, size):
 
 def test_who_stands_still_makes_room_for_a_newcomer_of_the_same_address():
     clock = Clock()
-    memory = Memory(clock, LIMIT)
+    memory = MemoryBudget(clock, LIMIT)
     before = [stalled(memory, "one", 150) for _ in range(5)]
     clock.now = 5.0
     newcomer = memory.connection("one").hold()
@@ -79,7 +79,7 @@ def test_who_stands_still_makes_room_for_a_newcomer_of_the_same_address():
 
 def test_an_upload_that_goes_on_outlives_those_that_stand_still():
     clock = Clock()
-    memory = Memory(clock, LIMIT)
+    memory = MemoryBudget(clock, LIMIT)
     old = [stalled(memory, "strangers", 120) for _ in range(5)]
     clock.now = 60.0
     upload, told = stalled(memory, "gateway", 10)
@@ -94,7 +94,7 @@ def test_an_upload_that_goes_on_outlives_those_that_stand_still():
 
 
 def test_what_is_being_served_is_never_dropped():
-    memory = Memory(Clock(), LIMIT)
+    memory = MemoryBudget(Clock(), LIMIT)
     serving = [memory.connection(str(number)).hold() for number in range(5)]
     for hold in serving:
         hold.take(200)
@@ -105,7 +105,7 @@ def test_what_is_being_served_is_never_dropped():
 
 
 def test_one_connection_cannot_take_the_share_of_others():
-    memory = Memory(Clock(), LIMIT)
+    memory = MemoryBudget(Clock(), LIMIT)
     connection = memory.connection("one")
     for _ in range(2):
         connection.hold().take(125)
@@ -116,7 +116,7 @@ def test_one_connection_cannot_take_the_share_of_others():
 
 def test_a_hold_that_was_dropped_takes_nothing_more():
     clock = Clock()
-    memory = Memory(clock, LIMIT)
+    memory = MemoryBudget(clock, LIMIT)
     hold, _ = stalled(memory, "one", 100)
     hold.give_up()
     with pytest.raises(Rejected):

@@ -1,4 +1,4 @@
-"""Frees what a failed request read at once, instead of when the garbage collector comes by.
+"""Free what a failed request read at once, without a garbage collection.
 
 An exception keeps the frames that it passed, and they keep what they read. Where it is kept itself, by the stream that
 it broke or by the exception that follows it, that is a cycle of many megabytes.
@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 
 
-def let_go(error: BaseException | None) -> None:
+def clear_frames_of(error: BaseException | None) -> None:
     """Clear the local variables of all ended frames that an exception passed, and of those that led to it."""
     for one in _chain(error):
         traceback.clear_frames(one.__traceback__)

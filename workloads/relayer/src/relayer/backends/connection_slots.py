@@ -1,4 +1,4 @@
-"""Connections to one backend, shared fairly between applications: none can take all, and none waits behind another."""
+"""Connections to one backend, shared fairly between applications."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -9,7 +9,7 @@ from relayer.rejection import Reason, Rejected
 _SHARE: Final = 3  # an application may hold so many times what is free: some are always left for others
 _QUEUE: Final = 2  # times the connections may wait of one application ...
 _ALL_QUEUES: Final = 8  # ... and of all together
-PATIENCE_SECONDS: Final = 2.0
+WAIT_SECONDS: Final = 2.0
 
 
 def busy() -> Rejected:
@@ -17,16 +17,16 @@ def busy() -> Rejected:
     return Rejected(Reason.OVERLOADED, "too many relays wait for the backend, try another supplier")
 
 
-class Slots:
-    """Connections that may be used at once. A waiting relay is told to come again after `patience` seconds.
+class ConnectionSlots:
+    """Limit the connections that are used at once. A waiting relay is told to come again after `wait_seconds`.
 
     An application with few relays gets a connection at once: those with many leave a quarter of what they could have.
     When one is free, applications take turns, not relays.
     """
 
-    def __init__(self, size: int, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, size: int, wait_seconds: float = WAIT_SECONDS) -> None:
         self._size = size
-        self._patience = patience
+        self._wait_seconds = wait_seconds
         self._used = 0
         self._used_by: dict[str, int] = {}
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
@@ -58,7 +58,7 @@ class Slots:
         queue.append(turn)
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._wait_seconds):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():

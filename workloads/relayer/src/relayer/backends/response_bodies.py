@@ -25,8 +25,8 @@ def cut_off() -> Retryable:
     return Retryable(Rejected(Reason.BACKEND_FAILED, "backend failed: its compressed answer is cut off"))
 
 
-class Unpacker:
-    """Gzip of any number of members, fed piece by piece; more than `limit` bytes are refused."""
+class ResponseBodyDecoder:
+    """Decode gzip of any number of members, fed piece by piece; more than `limit` plain bytes are refused."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -35,7 +35,7 @@ class Unpacker:
         self._size = 0
 
     def feed(self, packed: bytes) -> bytes:
-        """Unpacked bytes; raises zlib.error, and Rejected beyond the limit."""
+        """Return plain bytes; raises zlib.error, and Rejected beyond the limit."""
         out = bytearray()
         view = memoryview(packed)
         while view:
@@ -62,7 +62,7 @@ class Unpacker:
 
     @property
     def complete(self) -> bool:
-        """Whether the last member that was begun has ended."""
+        """Return whether the last member that was begun has ended."""
         return self._member.eof or not self._begun
 
 
@@ -78,12 +78,12 @@ def _text(headers: Headers) -> bool:
 
 def _unpacked(body: bytes, limit: int, *, declared: bool) -> bytes | None:
     """Return the plain body, None for what is kept as it is; raises Rejected and Retryable."""
-    unpacker = Unpacker(limit)
+    decoder = ResponseBodyDecoder(limit)
     try:
-        plain = unpacker.feed(body)
+        plain = decoder.feed(body)
     except zlib.error:
         return None
-    if unpacker.complete:
+    if decoder.complete:
         return plain
     if declared:
         raise cut_off()
@@ -112,11 +112,11 @@ async def plain_body(headers: Headers, body: bytes, limit: int) -> tuple[Headers
 
 async def plain_chunks(headers: Headers, chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
     """A stream without gzip; raises Rejected where it cannot be decoded, is cut off or grows beyond the limit."""
-    unpacker = Unpacker(limit) if _declared(headers) else None
+    decoder = ResponseBodyDecoder(limit) if _declared(headers) else None
     async for chunk in chunks:
         try:
-            yield unpacker.feed(chunk) if unpacker is not None else chunk
+            yield decoder.feed(chunk) if decoder is not None else chunk
         except zlib.error as error:
             raise Rejected(Reason.BACKEND_FAILED, "backend failed: its compressed stream is damaged") from error
-    if unpacker is not None and not unpacker.complete:
+    if decoder is not None and not decoder.complete:
         raise cut_off().rejected

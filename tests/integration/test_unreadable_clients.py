@@ -1,0 +1,89 @@
+"""Clients that send what is no HTTP, or more after a refused upgrade."""
+
+import asyncio
+import contextlib
+import gc
+import tracemalloc
+
+import pytest
+
+from hostile_clients import MIB, dial, post, until
+from relays import relaying
+
+pytestmark = pytest.mark.redis
+
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: relayer\r\nTarget-Service-Id: none\r\nConnection: Upgrade\r\nUpgrade: %s\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+CONNECT = b"CONNECT relayer:80 HTTP/1.1\r\nHost: relayer:80\r\n\r\n"
+UNREADABLE = {
+    "garbage": (b"", b"\0" * 200_000),
+    "frames after a refused WebSocket": (UPGRADE % b"websocket", (bytes([0x02, 0xFE, 0xFF, 0xFF]) + bytes(65_539)) * 3),
+    "garbage after an unknown upgrade": (UPGRADE % b"tcp", b"\0" * 200_000),
+    "bytes after CONNECT": (CONNECT, b"\0" * 200_000),
+    "garbage after a relay": (b"GET /health HTTP/1.1\r\nHost: relayer\r\n\r\n", b"\0" * 200_000),
+}
+
+
+@pytest.mark.parametrize(("head", "rest"), UNREADABLE.values(), ids=UNREADABLE)
+async def test_unreadable_data_leaves_nothing_behind_though_no_garbage_is_collected(redis, tmp_path, head, rest):
+    async with relaying(redis, tmp_path) as relayer:
+
+        async def send_unreadable():
+            reader, writer = await dial(relayer)
+            writer.write(head + rest)
+            writer.write(rest)
+            with contextlib.suppress(ConnectionError):
+                await asyncio.wait_for(reader.read(), 10)
+            writer.transport.abort()
+            await until(lambda: relayer.connections.open == 0)
+
+        await send_unreadable()
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(40):
+                await send_unreadable()
+            assert tracemalloc.get_traced_memory()[0] - before < 4 * MIB
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+        assert relayer.memory.used == 0
+
+
+@pytest.mark.parametrize("head", [UPGRADE % b"websocket", CONNECT], ids=["WebSocket", "CONNECT"])
+async def test_what_follows_a_refused_upgrade_is_no_request(redis, tmp_path, head):
+    async with relaying(redis, tmp_path) as relayer:
+        reader, writer = await dial(relayer)
+        body = relayer.request().encode()
+        writer.write(head + post(len(body)) + body)
+        answers = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        assert answers.count(b"HTTP/1.1 ") == 1
+        assert b"Connection: close" in answers
+        assert not relayer.backend.requests
+
+
+async def test_bytes_before_a_whole_head_are_counted_and_given_back(redis, tmp_path):
+    async with relaying(redis, tmp_path) as relayer:
+        reader, writer = await dial(relayer)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: relayer\r\nX: " + b"x" * 5000)
+        await until(lambda: relayer.memory.used > 5000)
+        writer.write(b"\r\n\r\n")
+        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 200")
+        assert relayer.memory.used == 0
+        writer.close()
+
+
+async def test_a_head_beyond_its_limit_is_refused(redis, tmp_path):
+    async with relaying(redis, tmp_path) as relayer:
+        reader, writer = await dial(relayer)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: relayer\r\n")
+        for number in range(20):
+            writer.write(b"X-%d: %s\r\n" % (number, b"x" * 5000))
+        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.0 431")
+        writer.close()
+        await until(lambda: relayer.memory.used == 0)
