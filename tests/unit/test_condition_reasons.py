@@ -97,7 +97,7 @@ SITUATIONS = [
     ("rm", {"reports": (note(Reason.NODES_DIFFER),)}, "ChainReachable", "True", Reason.NODES_DIFFER),
     ("rm", {"reports": LOADED}, "VolumesHealthy", "True", Reason.VOLUMES_FINE),
     ("rm", {"reports": LOADED}, "SchemaCurrent", "True", Reason.SCHEMA_MATCHES),
-    ("rm", {"reports": (told(miner_report(), volume="nearly full"),)}, "VolumesHealthy", "False", Reason.VOLUME_FILLING),
+    ("rm", {"reports": (told(miner_report(), volume="full"),)}, "VolumesHealthy", "False", Reason.VOLUME_FILLING),
     (
         "rm", {"reports": (told(miner_report(), problems=[{"code": ProblemCode.VOLUME_READ_ONLY, "message": "m"}]),)},
         "VolumesHealthy", "False", Reason.VOLUME_READ_ONLY,

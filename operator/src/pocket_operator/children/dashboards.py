@@ -201,7 +201,7 @@ ROWS: Final = (
             Panel("Connections of clients", (("sum by (pod) (pocket_relayer_open_connections{$pods})", "{{pod}}"),)),
             Panel("Connections that were closed",
                   (("sum by (reason) (increase(pocket_relayer_closed_connections_total{$pods}[5m]))", "{{reason}}"),)),
-            Panel("Memory that clients hold", (("sum by (pod) (pocket_relayer_held_bytes{$pods})", "{{pod}}"),), "bytes"),
+            Panel("Memory held by clients", (("sum by (pod) (pocket_relayer_held_bytes{$pods})", "{{pod}}"),), "bytes"),
             Panel("Dropped for want of memory",
                   (("sum by (pod) (increase(pocket_relayer_dropped_total{$pods}[5m]))", "{{pod}}"),)),
             Panel("Event loops, worst delay",
