@@ -29,6 +29,7 @@ test-all: ## everything: test, cluster, e2e, failovers, simulate, mutants and a 
 
 lint: setup ## style, types, layers, file sizes
 	@.venv/bin/ruff check $(SOURCES)
+	@.venv/bin/ruff format --check --quiet $(SOURCES)
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
 	@$(PY) scripts/check_sizes.py

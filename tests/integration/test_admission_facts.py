@@ -41,9 +41,7 @@ async def refusal(relayer, request):
 async def test_only_the_suppliers_of_the_session_serve_it(redis, tmp_path):
     async with relaying(redis, tmp_path, num_suppliers_per_session=1) as relayer:
         relayer.keys[address("bob")] = key("bob")
-        session = hydrate(
-            relayer.chain.state, relayer.chain.block_hash, relayer.world.application("eth"), "eth", 0
-        )
+        session = hydrate(relayer.chain.state, relayer.chain.block_hash, relayer.world.application("eth"), "eth", 0)
         (member,) = [s.operator_address for s in session.suppliers]
         (outsider,) = {address("alice"), address("bob")} - {member}
         assert await refusal(relayer, relayer.request(supplier=outsider)) is Reason.SUPPLIER_NOT_IN_SESSION
@@ -64,9 +62,7 @@ async def test_a_supplier_serves_no_service_that_it_did_not_stake_for(redis, tmp
 async def test_a_supplier_that_is_limited_to_services_serves_no_other(redis, tmp_path, limit, reason):
     async with relaying(redis, tmp_path) as relayer:
         limits = {address("alice"): frozenset(limit)}
-        relayer.pipeline.admission = Admission(
-            relayer.cache, lambda: relayer.height[0], lambda: 0.0, lambda: limits
-        )
+        relayer.pipeline.admission = Admission(relayer.cache, lambda: relayer.height[0], lambda: 0.0, lambda: limits)
         if reason is None:
             assert (await relayer.send(relayer.request()))[0] == 200
         else:

@@ -33,9 +33,7 @@ def stack(tmp_path_factory, real_keys):
 @pytest.fixture(scope="session")
 def node(tmp_path_factory, stack):
     """The chain's only validator."""
-    made = RealNode.start(
-        tmp_path_factory.mktemp("node"), block_seconds=BLOCK_SECONDS, relayer_url=stack.relayer_url
-    )
+    made = RealNode.start(tmp_path_factory.mktemp("node"), block_seconds=BLOCK_SECONDS, relayer_url=stack.relayer_url)
     try:
         stack.start(made.address)
         yield made

@@ -69,6 +69,7 @@ def install() -> None:
         return connect(*arguments, **{"factory": Guarded, **options})
 
     sqlite3.connect = guarded  # type: ignore[assignment]
+
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _FILE_EVENTS and _is_on_disk(arguments[0]):
             _look(f"{event} {arguments[0]}", _FILES_OF)

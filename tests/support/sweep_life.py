@@ -81,9 +81,7 @@ class Script:
         world = World(suppliers=SUPPLIERS, services=SERVICES)
         self.genesis = world.genesis()
         chain = Chain(self.genesis)
-        self.headers = [
-            hydrate(chain.state, chain.block_hash, world.application(s), s, 1).header for s in SERVICES
-        ]
+        self.headers = [hydrate(chain.state, chain.block_hash, world.application(s), s, 1).header for s in SERVICES]
         self.rows: dict[int, list[Record]] = {
             height: [
                 Record(address(name), h.session_id, h.encode(), world.relay(h, name, 10 * height + n),

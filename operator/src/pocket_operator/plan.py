@@ -185,9 +185,7 @@ def drifted_children(plan_: Plan, children: Mapping[ChildKey, Object]) -> list[O
     return [w for w in plan_.wanted if drifted(w, children.get((w["kind"], w["metadata"]["name"])))]
 
 
-def _drains(
-    snapshot: Snapshot, findings: tuple[Finding, ...], *, deleting: bool
-) -> dict[str, Drain]:
+def _drains(snapshot: Snapshot, findings: tuple[Finding, ...], *, deleting: bool) -> dict[str, Drain]:
     """By address, of the suppliers that should go.
 
     A Supplier that may not use its address has nothing to drain, unless its key was published before an older one came.

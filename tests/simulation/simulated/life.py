@@ -347,4 +347,3 @@ def live(seed: int, faults: Sequence[Fault] | None = None, *, hasty: bool = Fals
 def quiet() -> None:
     """Nobody reads what hundreds of processes log."""
     logging.disable(logging.CRITICAL)
-

@@ -123,7 +123,9 @@ class ProofDesk:
         built = [(session, message) for session in missing if (message := await self._built(session, block))]
         try:
             await in_packs(
-                built, lambda row: row[1], self.max_transaction_bytes,
+                built,
+                lambda row: row[1],
+                self.max_transaction_bytes,
                 lambda pack: self._send(pack, block, params, attempts),
                 lambda row: attempts[row[0].session_id].alone,
             )

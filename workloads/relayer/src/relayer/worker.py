@@ -204,7 +204,13 @@ class Worker:
             self._waits[ProblemCode.CHAIN_UNAVAILABLE] = f"waiting for a chain node: {reason}" if reason else ""
 
         await await_dependencies(
-            redis, self._config.redis_url, chain, self._config.chain.id, self._stop, redis_waits, chain_waits,
+            redis,
+            self._config.redis_url,
+            chain,
+            self._config.chain.id,
+            self._stop,
+            redis_waits,
+            chain_waits,
             self._platform.chance,
         )
         return not self._stop.is_set()
@@ -257,9 +263,7 @@ class Worker:
         tracing, pulse = tracing_from(os.environ, self._number), Pulse(clock)
         self.pipeline = pipeline = RelayPipeline(
             catalog=catalog,
-            admission=Admission(
-                chain, lambda: follower.height, clock, lambda: limits, lambda: chain.generation
-            ),
+            admission=Admission(chain, lambda: follower.height, clock, lambda: limits, lambda: chain.generation),
             meter=meter,
             publisher=publisher,
             simulations=Simulations(
