@@ -173,7 +173,7 @@ MUTANTS = [
            DRAIN),
     Mutant(f"{OPERATOR}/pod_report.py", "return not told.complete or address", "return address",
            DRAIN),
-    Mutant(f"{OPERATOR}/plan.py", "paused=True, release=_forced_away(snapshot, findings))", "paused=True)",
+    Mutant(f"{OPERATOR}/plan.py", "drains, paused=True, release=release, ", "drains, paused=True, ",
            "tests/unit/test_deletion.py::test_the_annotation_ends_a_drain_also_where_the_relay_miner_is_paused_or_not_valid"),
     Mutant(f"{OPERATOR}/draining.py", "(pod.ready or pod.restarts)", "pod.ready",
            DRAIN),

@@ -90,7 +90,7 @@ def test_an_interrupt_ends_every_process_and_removes_every_file(interruptible, f
 @pytest.mark.parametrize(
     ("program", "content", "said"),
     [
-        ("relayer", "{", "Invalid JSON"),
+        ("relayer", "{", "not JSON"),
         ("miner", "{}", "Field required"),
         ("relayer", None, "No such file"),
     ],

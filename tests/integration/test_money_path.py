@@ -262,9 +262,7 @@ async def test_an_unprofitable_session_is_skipped_with_its_amounts(redis, tmp_pa
 
 
 @pytest.mark.parametrize("shares", [{"supplier": 0.9, "dao": 0.0, "proposer": 0.0, "source_owner": 0.1}, {"dao": 0.5}])
-async def test_a_session_is_claimed_where_the_suppliers_share_covers_the_costs_or_is_not_known(
-    redis, tmp_path, shares
-):
+async def test_a_session_is_claimed_where_the_suppliers_share_covers_the_costs_or_is_not_known(redis, tmp_path, shares):
     proof = {"proof_request_probability": 0.5, "proof_submission_fee": 600}
     async with mine(redis, tmp_path, proof_params=proof, tokenomics={"distribution": shares}) as alice:
         header = alice.header()

@@ -26,7 +26,7 @@ def test_at_least_sixty_faults_are_planted_each_under_a_name_of_its_own():
 
 def test_a_fault_whose_line_is_gone_is_told():
     with pytest.raises(ValueError, match="does not hold"):
-        plant(Plant("gone", "workloads/miner/src/miner/console/__main__.py", "no such line", ""))
+        plant(Plant("gone", "scripts/find-python", "no such line", ""))
 
 
 def test_a_fault_is_not_planted_into_a_module_that_is_imported_already():

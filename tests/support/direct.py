@@ -94,7 +94,6 @@ class DirectComet:
             raise not_there(height, self._chain.height)
         return tuple(filter(wanted, block.end_events))
 
-
     async def hashes_by_node(self, height: int) -> dict[str, bytes | ChainError]:
         try:
             return {"direct": (await self.block(height)).hash}

@@ -152,9 +152,7 @@ def test_a_start_reads_the_outcomes_after_the_kept_figures_only(audit):
 def test_an_altered_trail_is_said_and_keeps_no_miner_from_its_work(audit, caplog):
     for number in range(1, 4):
         audit.record(paid(number, 1))
-    audit._database.execute(
-        "UPDATE outcome SET body=replace(body, '\"owner\":1', '\"owner\":9') WHERE number=2"
-    )
+    audit._database.execute("UPDATE outcome SET body=replace(body, '\"owner\":1', '\"owner\":9') WHERE number=2")
     assert reported(audit)["pokt1a"][0] == 11
     assert "audit entry 2 was altered" in caplog.text
     audit._database.execute("INSERT OR REPLACE INTO meta VALUES ('summary', 'no JSON')")

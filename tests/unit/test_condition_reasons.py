@@ -113,6 +113,13 @@ SITUATIONS = [
     ("rm", {"reports": (note(Reason.GAS_PRICE_TOO_LOW),)}, "ChainReachable", "False", Reason.GAS_PRICE_TOO_LOW),
     ("rm", {"reports": (note(Reason.CLOCK_SKEWED),)}, "ChainReachable", "True", Reason.CLOCK_SKEWED),
     ("rm", {"reports": (note(Reason.NODES_DIFFER),)}, "ChainReachable", "True", Reason.NODES_DIFFER),
+    ("rm", {"reports": LOADED}, "VolumesHealthy", "True", Reason.VOLUMES_FINE),
+    ("rm", {"reports": LOADED}, "SchemaCurrent", "True", Reason.SCHEMA_MATCHES),
+    ("rm", {"reports": (told(miner_report(), volume="full"),)}, "VolumesHealthy", "False", Reason.VOLUME_FILLING),
+    (
+        "rm", {"reports": (told(miner_report(), problems=[{"code": ProblemCode.VOLUME_READ_ONLY, "message": "m"}]),)},
+        "VolumesHealthy", "False", Reason.VOLUME_READ_ONLY,
+    ),
     ("rm", {"reports": (LOST,)}, "ClaimsHealthy", "False", Reason.SESSION_LOST),
     (
         "rm", {"pods": (replace(POD, ready=False, problem="OOMKilled"), MINER_POD)},
@@ -176,6 +183,7 @@ SITUATIONS = [
     ("rm", {"relay_miner": REDIS_IN_A_SECRET}, "Ready", "False", Reason.REDIS_SECRET_MISSING),
 ]  # fmt: skip
 ELSEWHERE = {
+    "test_releases.py": {Reason.CRD_OLDER, Reason.CRD_NEWER},
     "test_rollout.py": {Reason.OBSERVING_CANARY, Reason.CANARY_FAILED},
 }
 """Reasons whose situations take more than a changed snapshot."""

@@ -119,8 +119,13 @@ _SUPPLIER_COLUMNS = [
     _column("Last claim", ".status.last.claim", wide=True),
     _column("Last proof", ".status.last.proof", wide=True),
     _column("Last settlement", ".status.last.settlement", wide=True),
-    _column("Earned", ".status.earnedUpokt", kind="integer", wide=True,
-            help_text="What reached operator, owner and shareholders, upokt."),
+    _column(
+        "Earned",
+        ".status.earnedUpokt",
+        kind="integer",
+        wide=True,
+        help_text="What reached operator, owner and shareholders, upokt.",
+    ),
 ]
 _SCALE = {
     "specReplicasPath": ".spec.relayer.replicas",

@@ -226,7 +226,7 @@ PLANTS = [
           "        if self._chain_id and network != self._chain_id:\n", "        if False:\n",
           (Kind.NODE_OTHER_CHAIN,)),
     Plant("the block feed does not poll", f"{SHANNON}/chain/feed.py",
-          "                    before = self.height\n                    await self.refresh()\n", "                    before = self.height\n"),
+          "            await self.refresh()\n            if self.height > before:\n", "            if self.height > before:\n"),
     Plant("only one node gets a transaction, and its refusal counts", f"{MINER}/sender.py",
           "        if refusal is Refusal.ACCEPTED_BEFORE:\n", "        if False:\n"),
     Plant("gas is not adjusted", f"{MINER}/sender.py",

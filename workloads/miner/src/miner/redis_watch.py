@@ -13,9 +13,7 @@ from miner import metrics
 class RedisWatch:
     """Notices restarts and fail-overs of Redis; `settled` once relayers had time to append their logs again."""
 
-    def __init__(
-        self, redis: "Redis", settle_seconds: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, redis: "Redis", settle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis = redis
         self._settle = settle_seconds
         self._clock = clock
