@@ -10,7 +10,6 @@ from pocket_operator.plan import plan
 from pocket_operator.pod_report import Report
 from pocket_operator.reasons import Reason
 from pocket_operator.relay_miner_status import relay_miner_status
-from pocket_operator.schemas import Schemas
 from pocket_operator.sealing import Controller, Subject, seal
 from pocket_operator.snapshot import SecretView
 from pocket_operator.supplier_status import supplier_status
@@ -83,16 +82,6 @@ SITUATIONS = [
      "SuppliersServed", "False", Reason.SUPPLIERS_NOT_SERVED),
     ("rm", NONE, "SuppliersServed", "False", Reason.NO_SUPPLIERS),
     ("rm", {"relay_miner": gone(RM)}, "SuppliersServed", "False", Reason.DRAINING),
-    ("rm", {"reports": LOADED}, "VolumesHealthy", "True", Reason.VOLUMES_FINE),
-    ("rm", {"reports": (told(miner_report(), volume="1 of 20 MiB free"),)}, "VolumesHealthy", "False",
-     Reason.VOLUME_FILLING),
-    (
-        "rm", {"reports": (told(miner_report(), problems=[{"code": ProblemCode.VOLUME_READ_ONLY, "message": "m"}]),)},
-        "VolumesHealthy", "False", Reason.VOLUME_READ_ONLY,
-    ),
-    ("rm", {"reports": LOADED}, "SchemaCurrent", "True", Reason.SCHEMA_MATCHES),
-    ("rm", {"relay_miner": changed(RM, "spec.shiny", 1)}, "SchemaCurrent", "False", Reason.CRD_NEWER),
-    ("supplier", {"schemas": Schemas({"Supplier": {"properties": {}}})}, "SchemaCurrent", "False", Reason.CRD_OLDER),
     ("rm", {"reports": ()}, "RedisReachable", "Unknown", Reason.NO_REPORT),
     ("rm", {"reports": ()}, "ChainReachable", "Unknown", Reason.NO_REPORT),
     ("rm", {"reports": ()}, "ClaimsHealthy", "Unknown", Reason.NO_REPORT),
