@@ -3,7 +3,7 @@
 import pytest
 import yaml
 from rest import at_rest, metrics_of, reached, rounds, versions
-from waits import create
+from waits import create, reason
 
 from coordination.kube_api import KubeApi
 from kube import condition, eventually
@@ -352,8 +352,8 @@ async def test_metrics_count_who_is_served_until_the_relayminer_is_gone(api, run
         return figures() == {"declared": 2, "served": 1}
 
     await eventually(counted, 30, "bob, whose Secret is missing, is declared and not served")
-    whole = await api.get(RELAY_MINERS, running, "main")
-    assert (whole["status"]["served"], condition(whole, "Ready")["reason"]) == ("1/2", "SuppliersWait")
+    await reason(api, RELAY_MINERS, running, "main", "SuppliersWait")
+    assert (await api.get(RELAY_MINERS, running, "main"))["status"]["served"] == "1/2"
     escape = {"metadata": {"annotations": {names.ANNOTATION_FORCE_DELETE: "true"}}}
     await api.merge(RELAY_MINERS, running, "main", escape)
     await api.delete(RELAY_MINERS, running, "main")
