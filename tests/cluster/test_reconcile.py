@@ -3,7 +3,7 @@
 import pytest
 import yaml
 from rest import at_rest, metrics_of, reached, rounds, versions
-from waits import create
+from waits import create, reason
 
 from coordination.kube_api import KubeApi
 from kube import condition, eventually
@@ -48,8 +48,10 @@ async def test_applying_a_relay_miner_and_a_supplier_makes_everything_they_need(
     assert {c["type"]: c["status"] for c in whole["status"]["conditions"]} == {
         "Ready": "True", "Reconciling": "False", "Stalled": "False", "Paused": "False", "KeysLoaded": "True",
         "RedisReachable": "True", "VolumesHealthy": "True", "ChainReachable": "True", "ClaimsHealthy": "True",
+        "SchemaCurrent": "True", "SuppliersServed": "True",
     }  # fmt: skip
     assert (whole["status"]["relayers"]["summary"], whole["status"]["miners"]["summary"]) == ("1/1", "1/1")
+    assert whole["status"]["served"] == "1/1"
     one = await api.get(SUPPLIERS, running, "alice")
     assert one["status"]["loadedBy"] == "2/2"
     assert one["status"]["address"] == address("alice")
@@ -336,6 +338,32 @@ async def test_no_output_shows_a_key(api, cluster, running, operator):
     assert not [text for text in secret_texts if text in shown]
 
 
+async def test_metrics_count_who_is_served_until_the_relayminer_is_gone(api, running, operator):
+    await create(api, supplier(running, "bob"))
+    about = f'{{relay_miner="main",relay_miner_namespace="{running}"}}'
+
+    def figures():
+        rows = (row.rsplit(" ", 1) for row in metrics_of(operator).splitlines() if about in row)
+        return {
+            name.removesuffix(about).removeprefix("pocket_operator_suppliers_"): float(value) for name, value in rows
+        }
+
+    async def counted():
+        return figures() == {"declared": 2, "served": 1}
+
+    await eventually(counted, 30, "bob, whose Secret is missing, is declared and not served")
+    await reason(api, RELAY_MINERS, running, "main", "SuppliersWait")
+    assert (await api.get(RELAY_MINERS, running, "main"))["status"]["served"] == "1/2"
+    escape = {"metadata": {"annotations": {names.ANNOTATION_FORCE_DELETE: "true"}}}
+    await api.merge(RELAY_MINERS, running, "main", escape)
+    await api.delete(RELAY_MINERS, running, "main")
+
+    async def forgotten():
+        return metrics_of(operator) and not figures()
+
+    await eventually(forgotten, 30, "its figures gone")
+
+
 async def test_events_tell_each_change_once(api, cluster, running):
     await api.merge(RELAY_MINERS, running, "main", {"spec": {"relayer": {"replicas": 2}}})
     await ready(api, RELAY_MINERS, running, "main")
@@ -348,6 +376,8 @@ async def test_events_tell_each_change_once(api, cluster, running):
     ours = await eventually(told)
     assert len({(e["involvedObject"]["name"], e["reason"]) for e in ours}) == len(ours)
     assert all(e["type"] == "Normal" for e in ours if e["reason"] in {"AllWell", "LoadingKeys", "RollingOut"})
+    well = {"Loaded", "Reachable", "ClaimsSettle", "AllServed", "SchemaMatches", "NotStalled", "NotReconciling"}
+    assert not {e["reason"] for e in ours} & well, "only changes of Ready and warnings are Events"
 
 
 async def test_two_appliers_of_the_same_resources_see_no_difference(cluster, running, tmp_path):

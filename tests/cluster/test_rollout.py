@@ -77,7 +77,7 @@ async def test_an_image_that_cannot_be_pulled_stays_with_its_canary_until_it_is_
     assert "CanaryFailed" in cluster.kubectl("-n", careful, "describe", "rm", "main").stdout
     await wish(api, careful, "r:1")
     await gone(api, DEPLOYMENT, careful, "main-relayer-canary")
-    await reason(api, RELAY_MINERS, careful, "main", "AllWell", "Stalled")
+    await reason(api, RELAY_MINERS, careful, "main", "NotStalled", "Stalled")
     assert (await api.get(DEPLOYMENT, careful, "main-relayer"))["metadata"]["generation"] == 1
 
 

@@ -13,6 +13,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from miner import metrics as miner_metrics
 from pocket_api.relayminer import RelayMiner
+from pocket_operator import metrics as operator_metrics
 from pocket_operator.children.context import Context, Images
 from pocket_operator.children.dashboards import ROWS, dashboard, dashboards
 from pocket_operator.children.monitoring import ALERTS, rules
@@ -20,12 +21,24 @@ from relayer import metrics as relayer_metrics
 from resources import relay_miner
 
 RUNBOOK = Path(__file__).parents[2] / "docs/runbook.md"
-PODS = 'namespace="pocket",pocket_network_relayminer="main"'
-OTHER = 'namespace="pocket",pocket_network_relayminer="other"'
+OF_PODS = 'namespace="pocket",pocket_network_relayminer="{name}"'
+PODS = OF_PODS.format(name="main")
+OF_OPERATOR = 'namespace="pocket-system",relay_miner_namespace="pocket",relay_miner="{name}"'
 
 # Alert → series (name with further labels → values a minute) that make it fire, and series that do not.
 CASES = {
     "PocketMinerAbsent": ({}, {"pocket_miner_block_height": "1+1x60"}),
+    "PocketRelayerAbsent": ({}, {"pocket_relayer_supplier_keys": "2x60"}),
+    "PocketSuppliersNotServed": (
+        {
+            'pocket_operator_suppliers_declared{instance="a"}': "3x60",
+            'pocket_operator_suppliers_served{instance="a"}': "1x60",
+        },
+        {
+            'pocket_operator_suppliers_declared{instance="a"}': "2x60",
+            'pocket_operator_suppliers_served{instance="a"}': "2x60",
+        },
+    ),
     "PocketBlocksStale": ({"pocket_miner_block_height": "7x60"}, {"pocket_miner_block_height": "1+1x60"}),
     "PocketSessionLost": (
         {'pocket_miner_session_outcomes_total{outcome="claim_missed"}': "0x30 1x30"},
@@ -151,10 +164,10 @@ CASES = {
 }  # fmt: skip
 
 
-def families():
+def families(*modules):
     """Names as Prometheus stores them, with their labels."""
     found = {}
-    for module in (relayer_metrics, miner_metrics):
+    for module in modules:
         for value in vars(module).values():
             if isinstance(value, MetricWrapperBase):
                 name, labels = value._name, set(value._labelnames)
@@ -180,21 +193,22 @@ def promtool(*arguments):
     return subprocess.run([tool or "promtool", *arguments], capture_output=True, text=True, check=False)
 
 
-def series(rows, pods):
+def series(rows, relay_miner_name):
     for name, values in rows.items():
         family, _, more = name.rstrip("}").partition("{")
-        yield {"series": f"{family}{{{pods}{',' + more if more else ''}}}", "values": values}
+        labels = (OF_OPERATOR if family.startswith("pocket_operator_") else OF_PODS).format(name=relay_miner_name)
+        yield {"series": f"{family}{{{labels}{',' + more if more else ''}}}", "values": values}
 
 
 def test_every_alert_has_a_case_a_runbook_entry_and_asks_for_what_there_is():
     assert {alert.name for alert in ALERTS} == set(CASES)
     entries = set(re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.MULTILINE))
     assert {alert.name for alert in ALERTS} <= entries
-    known = families()
+    known = families(relayer_metrics, miner_metrics, operator_metrics)
     for fires, _ in CASES.values():
         for name in fires:
             family, _, labels = name.partition("{")
-            assert set(re.findall(r"(\w+)=", labels)) <= known[family] | {"pod"}, name
+            assert set(re.findall(r"(\w+)=", labels)) <= known[family] | {"pod", "instance"}, name
 
 
 @pytest.mark.processes
@@ -205,9 +219,9 @@ def test_an_alert_fires_for_its_own_relayminer_and_not_for_a_sound_one(tmp_path,
     alert = next(row for group in rule["spec"]["groups"] for row in group["rules"] if row["alert"] == name)
     fires, quiet = CASES[name]
     # Another RelayMiner's trouble, beside our sound series, must not fire ours.
-    sound = [*series(quiet, PODS), *series(fires, OTHER)]
+    sound = [*series(quiet, "main"), *series(fires, "other")]
     tests = []
-    for rows, expected in ((list(series(fires, PODS)), True), (sound, False)):
+    for rows, expected in ((list(series(fires, "main")), True), (sound, False)):
         tests.append({"interval": "1m", "input_series": rows, "alert_rule_test": [_expected(alert, expected)]})
     wanted = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
     (tmp_path / "test.yaml").write_text(yaml.safe_dump(wanted))
@@ -224,17 +238,15 @@ def _expected(alert, fires):
         "PocketRelaysUnprovable": {"service": "eth"},
         "PocketChainDiverges": {"source": "divergent"}, "PocketChainNodesDiffer": {"standing": "behind"},
     }.get(alert["alert"], {})  # fmt: skip
-    if alert["alert"] in ("PocketMinerAbsent", "PocketBlocksStale", "PocketSessionLost", "PocketForeignClaim",
-                          "PocketRelaysNotRecorded", "PocketRelaysUnprovable", "PocketChainDiverges"):  # fmt: skip
-        labels = {**labels, "namespace": "pocket", "pocket_network_relayminer": "main"}
-    shown = {**labels, **alert["labels"]}
+    apart = {"namespace": "pocket", "pocket_network_relayminer": "main"}
+    shown = {**labels, **apart, "severity": alert["labels"]["severity"]}
     told = [{"exp_labels": shown, "exp_annotations": alert["annotations"]}] if fires else []
     return {"eval_time": "59m", "alertname": alert["alert"], "exp_alerts": told}
 
 
 @pytest.mark.processes
 def test_every_panel_of_the_dashboard_is_a_query_that_prometheus_takes_over_families_that_exist(tmp_path):
-    known, shown = families(), set()
+    known, shown = families(relayer_metrics, miner_metrics), set()
     model = dashboard("main", "pocket")
     queries = [target["expr"] for panel in model["panels"] for target in panel.get("targets", ())]
     for query in queries:

@@ -10,6 +10,7 @@ import yaml
 import generate_manifests
 import generate_reference
 import miner.metrics
+import pocket_operator.metrics
 import relayer.metrics
 from generated import differing
 from pocket_api.crd import definitions
@@ -109,7 +110,7 @@ def test_every_file_that_the_docs_link_to_exists():
 
 def test_every_metric_that_an_alert_names_exists():
     known = set()
-    for module in (relayer.metrics, miner.metrics):
+    for module in (relayer.metrics, miner.metrics, pocket_operator.metrics):
         known |= {m._name for m in vars(module).values() if hasattr(m, "_name")}
     named = {name for alert in ALERTS for name in re.findall(r"pocket_\w+", alert.expression)}
     assert {name.removesuffix("_total").removesuffix("_bucket") for name in named} <= known

@@ -98,6 +98,7 @@ _RELAY_MINER_COLUMNS = [
     _column("Relayers", ".status.relayers.summary", help_text="Ready and wanted pods."),
     _column("Miners", ".status.miners.summary", help_text="Ready and wanted pods."),
     _column("Suppliers", ".status.suppliers", kind="integer"),
+    _column("Served", ".status.served", help_text="Suppliers that are served and mined, of those that stay."),
     _column("Height", ".status.height", kind="integer"),
     _AGE,
     _column("Keys", ".status.keys.loadedBy", wide=True, help_text="Pods that have the published key set."),

@@ -24,6 +24,7 @@ class ConditionType(StrEnum):
     CLAIMS_HEALTHY = "ClaimsHealthy"
     PAUSED = "Paused"
     SCHEMA_CURRENT = "SchemaCurrent"
+    SUPPLIERS_SERVED = "SuppliersServed"
 
 
 class Condition(Model):
@@ -70,6 +71,7 @@ class RelayMinerStatus(Model):
     miners: Workload = Workload()
     rollout: RolloutStatus = RolloutStatus()
     suppliers: int = Field(default=0, description="Suppliers that name this RelayMiner.")
+    served: str = Field(default="", description="Suppliers that are served and mined, of those that stay, as in 6/7.")
     keys: KeySetStatus = KeySetStatus()
     height: int = Field(default=0, description="Latest block that a miner reports.")
     version: str = Field(default="", description="Image of the relayers.")

@@ -93,7 +93,7 @@ _ABNORMAL = frozenset({ConditionType.RECONCILING.value, ConditionType.STALLED.va
 
 
 def notices(after: Iterable[Condition], before: Iterable[Mapping[str, Any]]) -> list[Notice]:
-    """One per reason that is new; Ready speaks for what it summarises."""
+    """Return one per reason that is new: what changes Ready, and warnings; Ready speaks for what it summarises."""
     known = {row.get("type"): (row.get("status"), row.get("reason")) for row in before}
     found: dict[str, Notice] = {}
     for condition in after:
@@ -105,5 +105,7 @@ def notices(after: Iterable[Condition], before: Iterable[Mapping[str, Any]]) -> 
             continue
         good = condition.status == "True" and condition.type != ConditionType.STALLED.value
         warning = not good and condition.reason not in PASSING
+        if not warning and condition.type != ConditionType.READY.value:
+            continue
         found.setdefault(condition.reason, Notice(warning, condition.reason, condition.message))
     return list(found.values())

@@ -15,6 +15,9 @@ class Reason(StrEnum):
     ENDPOINTS_BROKEN = "EndpointsBroken"
     CLAIMS_SETTLE = "ClaimsSettle"
     NOT_PAUSED = "NotPaused"
+    NOT_RECONCILING = "NotReconciling"
+    NOT_STALLED = "NotStalled"
+    ALL_SERVED = "AllServed"
     SCHEMA_MATCHES = "SchemaMatches"
     # going on
     ROLLING_OUT = "RollingOut"
@@ -26,6 +29,7 @@ class Reason(StrEnum):
     # waits for somebody
     NO_SUPPLIERS = "NoSuppliers"
     SUPPLIERS_WAIT = "SuppliersWait"
+    SUPPLIERS_NOT_SERVED = "SuppliersNotServed"
     RELAY_MINER_MISSING = "RelayMinerMissing"
     RELAY_MINER_NOT_READY = "RelayMinerNotReady"
     SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason

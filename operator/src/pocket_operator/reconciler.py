@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from http import HTTPStatus
@@ -22,6 +22,7 @@ from pocket_operator.reports import ReportBook
 from pocket_operator.schemas import Schemas
 from pocket_operator.sealing import SECRET_OF_NAMESPACE, Controller
 from pocket_operator.secrets import SealingKeys, SecretReader
+from pocket_operator.served import served_suppliers
 from pocket_operator.snapshot import ChildKey, Pod, SecretView, Settings, Snapshot
 from pocket_operator.store import Key, Store, operator_address
 from pocket_operator.supplier_keys import Finding
@@ -85,6 +86,7 @@ class Reconciler:
         memory = self._memory.setdefault(key, Memory())
         snapshot = await self._snapshot(key, memory)
         if snapshot.relay_miner is None:
+            _forget_figures(key)
             # The RelayMiner is gone, so its claims and proofs are done: the garbage collector takes the rest.
             keeper = self._store.get("ConfigMap", key.namespace, names.keeper(key.name))
             if keeper is not None:
@@ -318,6 +320,9 @@ class Reconciler:
     async def _write_statuses(self, key: Key, snapshot: Snapshot, planned: Plan, memory: Memory) -> None:
         if snapshot.relay_miner is not None:
             status = as_status(relay_miner_status(snapshot, planned))
+            found = served_suppliers(snapshot, planned)
+            metrics.SUPPLIERS_SERVED.labels(*key).set(len(found.served))
+            metrics.SUPPLIERS_DECLARED.labels(*key).set(found.declared)
             await self._write_status(snapshot.relay_miner, status, passing=frozenset({"height"}), memory=memory)
 
         async def of_supplier(finding: Finding) -> None:
@@ -364,6 +369,13 @@ class Reconciler:
         self._store.put(kind.name, patched)
         for notice in notices(relevant(status), before_rows):
             await self._events.post(subject, notice)
+
+
+def _forget_figures(key: Key) -> None:
+    """Take a RelayMiner that is gone out of the metrics."""
+    for family in (metrics.SUPPLIERS_SERVED, metrics.SUPPLIERS_DECLARED):
+        with suppress(KeyError):
+            family.remove(*key)
 
 
 def relevant(status: Object) -> list[Condition]:

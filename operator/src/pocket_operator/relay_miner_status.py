@@ -9,6 +9,7 @@ from pocket_operator.conditions import Fact, conditions, schema_fact, true_if
 from pocket_operator.plan import Plan
 from pocket_operator.pod_report import Report
 from pocket_operator.reasons import STALLING, Reason
+from pocket_operator.served import served_fact, served_suppliers
 from pocket_operator.snapshot import Snapshot
 
 Object = dict[str, Any]
@@ -24,13 +25,21 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     relayers = _workload(deployment, names.selector(snapshot.name, names.RELAYER))
     miners = _workload(stateful, names.selector(snapshot.name, names.MINER))
     reports = list(snapshot.steady_reports)
-    keys, loaded = _keys(snapshot, plan, reports)
+    expected = snapshot.expected_pods
+    loaded = sum(r.answer.keys == plan.digests.get(r.component, "") for r in reports)
+    keys = _keys(snapshot, plan, loading=loaded < expected)
     redis, chain = _redis(reports), _chain(reports)
     claims = _claims(reports)
-    problem = _problem(snapshot, plan, keys, redis, chain, (deployment, stateful))
+    pods = _pod_problem(snapshot, (deployment, stateful), loading=loaded < expected)
+    problem = _problem(snapshot, plan, keys, redis, chain, pods)
     rolling = problem is None and (_rolls(deployment) or _rolls(stateful))
-    facts = [*_summary(snapshot, plan, problem, rolling=rolling), keys, redis, _volumes(reports), chain, claims]
-    facts.append(schema_fact("RelayMiner", snapshot.schemas, plan.unknown))
+    serving = _all_ready(deployment) and _all_ready(stateful)
+    served = served_suppliers(snapshot, plan)
+    facts = [
+        *_summary(snapshot, plan, problem, rolling=rolling, serving=serving),
+        keys, served_fact(snapshot, served, keys), redis, _volumes(reports), chain, claims,
+        schema_fact("RelayMiner", snapshot.schemas, plan.unknown),
+    ]  # fmt: skip
     generation = int(whole["metadata"].get("generation") or 0)
     before = (whole.get("status") or {}).get("conditions") or ()
     container = _container(deployment)
@@ -42,10 +51,11 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
         miners=miners,
         rollout=_rollout(plan),
         suppliers=len(snapshot.suppliers),
+        served=f"{len(served.served)}/{served.declared}",
         keys=KeySetStatus(
             published=len([s for s in plan.context.suppliers if not s.draining]) if plan.context else 0,
             digest=plan.digests.get(names.RELAYER, ""),
-            loaded_by=loaded,
+            loaded_by=f"{loaded}/{expected}",
         ),
         height=max((r.answer.height for r in reports), default=0),
         version=str(container.get("image", "")),
@@ -88,23 +98,26 @@ def _rolls(observed: Object | None) -> bool:
     )
 
 
-def _keys(snapshot: Snapshot, plan: Plan, reports: list[Report]) -> tuple[Fact, str]:
+def _all_ready(observed: Object | None) -> bool:
+    """Return whether as many pods are ready as are wanted, of whichever revision."""
+    wanted = int(((observed or {}).get("spec") or {}).get("replicas") or 0)
+    return int(((observed or {}).get("status") or {}).get("readyReplicas") or 0) >= max(1, wanted)
+
+
+def _keys(snapshot: Snapshot, plan: Plan, *, loading: bool) -> Fact:
     kind = ConditionType.KEYS_LOADED
-    expected = snapshot.expected_pods
-    loaded = sum(r.answer.keys == plan.digests.get(r.component, "") for r in reports)
-    text = f"{loaded}/{expected}"
     waiting = [f for f in plan.findings if not f.good and not f.deleting]
     if not snapshot.suppliers:
-        return Fact(kind, "False", Reason.NO_SUPPLIERS, "No Supplier names this RelayMiner. Create one."), text
+        return Fact(kind, "False", Reason.NO_SUPPLIERS, "No Supplier names this RelayMiner. Create one.")
     if plan.context is None:
-        return Fact(kind, "Unknown", Reason.NO_REPORT, "Keys are not published at the moment."), text
-    if loaded < expected:
-        message = "The key set is published; not every pod has loaded it yet."
-        return Fact(kind, "False", Reason.LOADING_KEYS, message), text
+        return Fact(kind, "Unknown", Reason.NO_REPORT, "Keys are not published at the moment.")
     if waiting:
         named = ", ".join(f"{f.name} ({f.reason})" for f in waiting[:5]) + (" ..." if len(waiting) > 5 else "")
-        return Fact(kind, "False", Reason.SUPPLIERS_WAIT, f"Not all Suppliers have a usable key: {named}."), text
-    return Fact(kind, "True", Reason.LOADED, "All relayers and miners have the published keys."), text
+        return Fact(kind, "False", Reason.SUPPLIERS_WAIT, f"Not all Suppliers have a usable key: {named}.")
+    if loading:
+        message = "The key set is published; not every pod has loaded it yet."
+        return Fact(kind, "False", Reason.LOADING_KEYS, message)
+    return Fact(kind, "True", Reason.LOADED, "All relayers and miners have the published keys.")
 
 
 def _redis(reports: list[Report]) -> Fact:
@@ -166,7 +179,7 @@ def _claims(reports: list[Report]) -> Fact:
 
 
 def _problem(
-    snapshot: Snapshot, plan: Plan, keys: Fact, redis: Fact, chain: Fact, workloads: tuple[Object | None, ...]
+    snapshot: Snapshot, plan: Plan, keys: Fact, redis: Fact, chain: Fact, pods: str
 ) -> tuple[Reason, str] | None:
     """What keeps it from being ready, the cause before its consequences; None while it is only on its way."""
     if plan.trouble is not None:
@@ -180,9 +193,9 @@ def _problem(
             return fact.reason, fact.message
     if keys.reason is Reason.NO_SUPPLIERS:
         return keys.reason, keys.message
-    if found := _pod_problem(snapshot, keys, workloads):
-        return Reason.PODS_NOT_READY, found
-    if keys.reason is Reason.SUPPLIERS_WAIT and plan.context is not None and not plan.context.suppliers:
+    if pods:
+        return Reason.PODS_NOT_READY, pods
+    if keys.reason is Reason.SUPPLIERS_WAIT and not (plan.context is not None and plan.context.deleting):
         return keys.reason, keys.message
     return _canary_problem(snapshot.name, plan)
 
@@ -199,7 +212,7 @@ def _canary_problem(name: str, plan: Plan) -> tuple[Reason, str] | None:
     )
 
 
-def _pod_problem(snapshot: Snapshot, keys: Fact, workloads: tuple[Object | None, ...]) -> str:
+def _pod_problem(snapshot: Snapshot, workloads: tuple[Object | None, ...], *, loading: bool) -> str:
     """Why pods cannot be made, cannot start or say that they are not ready.
 
     A pod whose worker hangs counts although it may be ready: its workers share a port, so probes meet another one.
@@ -216,7 +229,7 @@ def _pod_problem(snapshot: Snapshot, keys: Fact, workloads: tuple[Object | None,
         for problem in report.answer.problems:
             if problem.code == ProblemCode.WORKER_HUNG:
                 return f"Pod {report.pod}: {problem}"
-    if keys.reason is Reason.LOADING_KEYS:
+    if loading:
         return ""
     for report in snapshot.steady_reports:
         said = [problem for problem in report.answer.problems if problem.code not in _ON_ITS_WAY]
@@ -235,7 +248,9 @@ def _deletion_waits(whole: Object, until: str) -> str:
     )
 
 
-def _summary(snapshot: Snapshot, plan: Plan, problem: tuple[Reason, str] | None, *, rolling: bool) -> list[Fact]:
+def _summary(
+    snapshot: Snapshot, plan: Plan, problem: tuple[Reason, str] | None, *, rolling: bool, serving: bool
+) -> list[Fact]:
     whole = snapshot.relay_miner or {}
     deleting = bool(whole["metadata"].get("deletionTimestamp"))
     stalled = problem is not None and problem[0] in STALLING
@@ -256,14 +271,16 @@ def _summary(snapshot: Snapshot, plan: Plan, problem: tuple[Reason, str] | None,
         ready = Fact(ConditionType.READY, "False", *problem)
     elif going_on is not None and going_on[0] is Reason.OBSERVING_CANARY:
         pass  # the others serve as before
+    elif going_on is not None and going_on[0] is Reason.ROLLING_OUT and serving:
+        pass  # as many pods serve as should, some of them of another revision
     elif going_on is not None:
         ready = Fact(ConditionType.READY, "False", *going_on)
     return [
         ready,
-        Fact(ConditionType.RECONCILING, true_if(going_on is not None), *(going_on or (Reason.ALL_WELL, ""))),
+        Fact(ConditionType.RECONCILING, true_if(going_on is not None), *(going_on or (Reason.NOT_RECONCILING, ""))),
         Fact(
             ConditionType.STALLED, true_if(stalled),
-            *((problem[0], problem[1]) if stalled and problem else (Reason.ALL_WELL, "")),
+            *((problem[0], problem[1]) if stalled and problem else (Reason.NOT_STALLED, "")),
         ),
         Fact(
             ConditionType.PAUSED, true_if(plan.paused), Reason.PAUSED if plan.paused else Reason.NOT_PAUSED,

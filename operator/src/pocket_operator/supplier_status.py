@@ -212,11 +212,11 @@ def _summary(keys: Fact, staked: Fact, finding: Finding) -> list[Fact]:
     return [
         ready,
         Fact(
-            ConditionType.RECONCILING, true_if(going_on), keys.reason if going_on else Reason.ALL_WELL,
+            ConditionType.RECONCILING, true_if(going_on), keys.reason if going_on else Reason.NOT_RECONCILING,
             keys.message if going_on else "",
         ),
         Fact(
-            ConditionType.STALLED, true_if(stalled), finding.reason if stalled else Reason.ALL_WELL,
+            ConditionType.STALLED, true_if(stalled), finding.reason if stalled else Reason.NOT_STALLED,
             finding.message if stalled else "",
         ),
     ]  # fmt: skip

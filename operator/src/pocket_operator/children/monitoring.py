@@ -10,7 +10,11 @@ RUNBOOK = "https://github.com/pocket-relay-mining/pocket-relay-mining/blob/main/
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An alerting rule; `{pods}` stands for the label matcher of the RelayMiner's pods, `{shards}` for their number."""
+    """An alerting rule.
+
+    `{pods}` stands for the label matcher of the RelayMiner's pods, `{whole}` for that of the operator's series of it,
+    `{shards}` for the number of shards.
+    """
 
     name: str
     expression: str
@@ -23,6 +27,15 @@ ALERTS = (
     Alert(
         "PocketMinerAbsent", 'absent(pocket_miner_block_height{{{pods}}})', 5, "critical",
         "No miner reports: claims and proofs are not sent",
+    ),
+    Alert(
+        "PocketRelayerAbsent", 'absent(pocket_relayer_supplier_keys{{{pods}}})', 5, "critical",
+        "No relayer reports: relays are not served",
+    ),
+    Alert(
+        "PocketSuppliersNotServed",
+        'max(pocket_operator_suppliers_declared{{{whole}}}) > max(pocket_operator_suppliers_served{{{whole}}})', 10,
+        "warning", "A Supplier is served by no relayer or mined by no miner",
     ),
     Alert(
         "PocketBlocksStale", 'changes(pocket_miner_block_height{{{pods}}}[10m]) == 0', 5, "critical",
@@ -148,12 +161,15 @@ def rules(context: Context) -> list[Object]:
     if not chosen.rules or "PrometheusRule" not in context.capabilities:
         return []
     pods = f'namespace="{context.namespace}",pocket_network_relayminer="{context.name}"'
+    whole = f'relay_miner_namespace="{context.namespace}",relay_miner="{context.name}"'
+    shards = context.relay_miner.spec.miner.shards
+    apart = {"namespace": context.namespace, "pocket_network_relayminer": context.name}
     alerts: list[Object] = []
     for alert in ALERTS:
         row: Object = {
             "alert": alert.name,
-            "expr": alert.expression.format(pods=pods, shards=context.relay_miner.spec.miner.shards),
-            "labels": {"severity": alert.severity},
+            "expr": alert.expression.format(pods=pods, whole=whole, shards=shards),
+            "labels": {"severity": alert.severity, **apart},
             "annotations": {"summary": alert.summary, "runbook_url": f"{RUNBOOK}#{alert.name.lower()}"},
         }
         if alert.minutes:

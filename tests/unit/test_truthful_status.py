@@ -1,0 +1,105 @@
+"""Status tells the truth: what is not served, what goes on, and what is nobody's fault."""
+
+from datetime import timedelta
+
+import pytest
+
+from pocket_operator import names
+from pocket_operator.conditions import notices
+from pocket_operator.plan import plan
+from pocket_operator.relay_miner_status import relay_miner_status
+from pocket_operator.supplier_status import supplier_status
+from resources import address, changed, supplier
+from snapshots import ALICE, NOW, RM, gone, miner_report, relayer_report, snapshot, with_uid
+
+BOB = with_uid(supplier("ns", "bob"), "bob")
+SERVED = (relayer_report(address("alice")), miner_report())
+
+
+def workload(kind, name, *, wanted, ready, updated, replicas):
+    return (kind, name), {
+        "metadata": {"name": name, "generation": 2, "annotations": {}, "labels": {}},
+        "spec": {"replicas": wanted, "template": {"spec": {"containers": [{"image": "i"}]}}},
+        "status": {"observedGeneration": 2, "readyReplicas": ready, "updatedReplicas": updated, "replicas": replicas},
+    }
+
+
+def pods_of(*, ready=4, updated=4, replicas=4, miners=1):
+    relayers = workload("Deployment", names.relayer("main"), wanted=4, ready=ready, updated=updated, replicas=replicas)
+    one_miner = workload("StatefulSet", names.miner("main"), wanted=1, ready=miners, updated=1, replicas=1)
+    return dict([relayers, one_miner])
+
+
+def whole(**more):
+    seen = snapshot(**{"children": pods_of(), "reports": SERVED, **more})
+    status = relay_miner_status(seen, plan(seen))
+    return status, {c.type: c for c in status.conditions}
+
+
+def one(**more):
+    seen = snapshot(**{"reports": SERVED, **more})
+    found = plan(seen)
+    return {c.type: c for c in supplier_status(found.findings[0], seen, found).conditions}
+
+
+def test_a_relay_miner_is_not_ready_while_one_of_its_suppliers_has_no_key():
+    status, found = whole(suppliers=(ALICE, BOB))
+    assert status.served == "1/2"
+    assert (found["Ready"].status, found["Ready"].reason) == ("False", "SuppliersWait")
+    assert (found["SuppliersServed"].status, found["SuppliersServed"].reason) == ("False", "SuppliersNotServed")
+    assert "bob" in found["SuppliersServed"].message
+    status, found = whole()
+    assert (status.served, found["SuppliersServed"].status, found["Ready"].status) == ("1/1", "True", "True")
+
+
+def test_a_relay_miner_that_goes_says_draining_whatever_its_suppliers_lack():
+    status, found = whole(suppliers=(ALICE, BOB), relay_miner=gone(RM))
+    assert status.served == "0/0"
+    assert {found[kind].reason for kind in ("Ready", "Reconciling", "SuppliersServed")} == {"Draining"}
+
+
+@pytest.mark.parametrize("reports", [(), (relayer_report(address("alice")),), (miner_report(),)])
+def test_a_supplier_is_served_only_while_a_relayer_has_its_key_and_a_miner_mines_for_it(reports):
+    status, found = whole(reports=reports)
+    assert (status.served, found["SuppliersServed"].status) == ("0/1", "False")
+
+
+@pytest.mark.parametrize(
+    ("change", "served"),
+    [
+        ({"suppliers": (gone(ALICE),)}, "0/0"),
+        ({"owners": {address("alice"): "another"}}, "0/1"),
+        ({"relay_miner": changed(RM, "spec.paused", True)}, "1/1"),
+        ({"relay_miner": changed(RM, "spec.chain.nodes", [])}, "1/1"),
+    ],
+)
+def test_who_leaves_is_not_counted_nor_one_whose_address_is_anothers_and_trouble_changes_nothing(change, served):
+    assert whole(**change)[0].served == served
+
+
+def test_a_relay_miner_with_all_pods_ready_is_ready_while_it_rolls_out():
+    _, found = whole(children=pods_of(updated=1, replicas=5))
+    assert (found["Ready"].status, found["Reconciling"].status) == ("True", "True")
+    for short in (pods_of(ready=3, updated=1), pods_of(updated=1, miners=0), {}):
+        _, found = whole(children=short)
+        assert (found["Ready"].status, found["Ready"].reason) == ("False", "RollingOut")
+
+
+def test_only_ready_says_that_all_is_well():
+    for found in (whole()[1], one(), one(secrets={"alice-key": None})):
+        assert not [c.type for c in found.values() if c.reason == "AllWell" and c.type != "Ready"]
+
+
+def test_events_are_for_changes_of_ready_and_for_warnings():
+    _, found = whole()
+    rows = tuple(found.values())
+    assert [(n.reason, n.warning) for n in notices(rows, [])] == [("AllWell", False)]
+    _, later = whole(suppliers=(ALICE, BOB), now=NOW + timedelta(seconds=9))
+    before = [row.model_dump(by_alias=True) for row in rows]
+    told = {(n.reason, n.warning) for n in notices(later.values(), before)}
+    assert told == {("SuppliersWait", True), ("SuppliersNotServed", True)}
+
+
+def test_a_relay_miner_that_starts_warns_of_nothing():
+    _, found = whole(children={}, reports=())
+    assert [(n.reason, n.warning) for n in notices(found.values(), [])] == [("RollingOut", False)]
