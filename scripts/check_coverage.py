@@ -21,6 +21,8 @@ PARTS = {
     "operator decisions": "operator/src",
 }
 LEAST = 95.0
+GATE = 90.0
+"""A required part below this fails; the aim is LEAST."""
 REQUIRED = ("protocol", "ledger")
 # What reads and writes around the operator's decisions runs against an API server: `make cluster`.
 SHELL = ("__main__", "app", "events", "install", "queue", "reconciler", "secrets", "store", "watches")
@@ -50,7 +52,7 @@ def main(required: Collection[str]) -> int:
             found = percent(coverage, files_of(part, measured))
         except NoDataError:
             found = 0.0
-        low += found < LEAST and part in required
+        low += found < (LEAST if len(required) == len(PARTS) else GATE) and part in required
         print(f"{found:6.1f} %  {part}" + (f"  (below {LEAST:g} %)" if found < LEAST else ""))
     return 1 if low else 0
 
