@@ -1,5 +1,7 @@
 import pathlib, re, subprocess
 
+from edits import sub
+
 P = pathlib.Path
 W = [  # whole word, everywhere
     ("AllWell", "Ready"),
@@ -75,17 +77,6 @@ for f in subprocess.run(["git", "ls-files"], capture_output=True, text=True).std
         n = n.replace(a, b)
     if n != t:
         p.write_text(n)
-
-
-def sub(path, *pairs):
-    p = P(path)
-    t = p.read_text()
-    for a, b in pairs:
-        if a not in t:
-            print("MISSING in", path, ":", a[:80])
-            continue
-        t = t.replace(a, b)
-    p.write_text(t)
 
 
 sub("core/pocket/api/base.py", ('VERSION = "v1alpha1"', 'VERSION = "v1beta1"'))

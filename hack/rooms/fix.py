@@ -1,18 +1,8 @@
 import pathlib, re, subprocess
 
+from edits import sub
+
 P = pathlib.Path
-
-
-def sub(path, *pairs, must=True):
-    p = P(path)
-    t = p.read_text()
-    for a, b in pairs:
-        if a not in t:
-            if must:
-                print("MISSING in", path, ":", a[:80])
-            continue
-        t = t.replace(a, b)
-    p.write_text(t)
 
 
 ROOMS = {

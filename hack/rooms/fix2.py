@@ -1,5 +1,7 @@
 import pathlib, re
 
+from edits import sub
+
 P = pathlib.Path
 p = P("pyproject.toml")
 t = p.read_text()
@@ -78,17 +80,6 @@ layers = [
 """
 )
 p.write_text(t)
-
-
-def sub(path, *pairs):
-    p = P(path)
-    t = p.read_text()
-    for a, b in pairs:
-        if a not in t:
-            print("MISSING in", path, ":", a[:80])
-            continue
-        t = t.replace(a, b)
-    p.write_text(t)
 
 
 sub(

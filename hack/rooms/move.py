@@ -289,7 +289,5 @@ for d in sorted({x.parent for x in newpath.values()}):
     while str(top) not in NEW_ROOTS.values() and str(top) != ".":
         i = top / "__init__.py"
         if not i.exists():
-            i.write_text(f'"""{ROOMS.get(str(top).split("/", 1)[-1], "TODO")}"""\n') if False else i.write_text(
-                '"""TODO: one line."""\n'
-            )
+            i.write_text('"""TODO: one line."""\n')
         top = top.parent
