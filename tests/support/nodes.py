@@ -1,6 +1,7 @@
 """A cluster with real pods for the e2e tier: the nodes of this machine, or one that the user names."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import yaml
 from kube import ROOT, SCRIPTS, Cluster
 
 _VOLUMES = 8
+_LOCK = Path("/run/lock/k8s-test-nodes")
 _LOCAL = {
     "ghcr.io/pocket-relay-mining/operator:0.1.0": "local/pocket-operator:1",
     "ghcr.io/pocket-relay-mining/relayer:0.1.0": "local/pocket-relayer:1",
@@ -38,7 +40,24 @@ def render(cluster: Cluster, folder: Path) -> str:
 
 @contextlib.contextmanager
 def node_cluster(state: Path) -> Iterator[Cluster]:
-    """Two nodes with containerd and kubelet, DNS, volumes; the images of this checkout are loaded."""
+    """Start two nodes with containerd and kubelet, DNS and volumes; the images of this checkout are loaded."""
+    with _only_run():
+        yield from _node_cluster(state)
+
+
+@contextlib.contextmanager
+def _only_run() -> Iterator[None]:
+    """Hold the machine's nodes: their names and addresses are the machine's, and what a dead run left is removed."""
+    _LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with _LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AssertionError(f"another test run has the nodes of this machine ({_LOCK}): wait for it") from None
+        yield
+
+
+def _node_cluster(state: Path) -> Iterator[Cluster]:
     programs = subprocess.run([SCRIPTS / "prepare"], capture_output=True, text=True, check=True).stdout.strip()
     archives = state / "images"
     _run([ROOT / "scripts/images", "archives", str(archives)], {}, 900)
