@@ -5,7 +5,7 @@ H=$(mktemp -d)  # a copy: the scripts rewrite every file of the tree
 cp -r "$(dirname "$0")"/. "$H"
 git rm -rqf hack/rooms
 python3 $H/move.py
-git add -A; git commit -qm "refactor: move every module into its room" --no-verify
+git add -A; git commit -qm "refactor: move every module into its package" --no-verify
 python3 $H/fix.py
 rm -rf workloads/coordination workloads/ledger workloads/shannon api
 find . -name src -type d -not -path './.venv/*' -prune -exec rm -rf {} +
@@ -37,4 +37,4 @@ git add -A; git commit -qm "feat(api)!: name reasons, metrics and kinds by the f
 for f in $(.venv/bin/ruff check --output-format concise --select E501 core operator workloads cli scripts tests benchmarks | grep -v "mutants.py\|dashboards.py" | cut -d: -f1 | sort -u | grep py$); do sed -i -E 's/ *# fmt: skip$//' $f; done
 .venv/bin/ruff format -q core operator workloads cli scripts tests benchmarks
 python3 $H/docs.py
-git add -A; git commit -qm "docs: describe the rooms and the new names" --no-verify
+git add -A; git commit -qm "docs: describe the packages and the new names" --no-verify
