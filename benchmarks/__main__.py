@@ -9,8 +9,8 @@ from rich.table import Table
 
 from benchmarks import operator_cost, parts, redis_cost, relayer_cost
 from benchmarks.relayer_cost import CALM
-from shannon.crypto.combine import accelerator
-from shannon.smst.bulk import native
+from pocket.protocol.crypto.linear_combination import accelerator
+from pocket.protocol.smst.bulk import native
 
 # (what, figure, unit, target of the wheel-only column of the design)
 Row = tuple[str, float, str, float | None]

@@ -17,9 +17,9 @@ import uvloop
 from aiohttp import web
 
 from benchmarks.load import RPC_TYPE, SAMPLES, signing_for
-from pocket_api.manifests import Manifests, load_manifests
-from pocket_api.services import Service
-from relayctl.embedded import Stack
+from pocket.api.manifests import Manifests, load_manifests
+from pocket.api.services import Service
+from relayctl.local_stack import Stack
 
 _ROUNDS = 60
 

@@ -16,7 +16,7 @@ from benchmarks.hostile import ATTACKS
 from benchmarks.load import Measured, Sender, signing_for
 from benchmarks.machine import cpu_seconds, resident_mib
 from benchmarks.relayer_cost import relayer_pid
-from relayctl.embedded import Stack
+from relayctl.local_stack import Stack
 
 _NOISE_MS = 20.0
 _GROWTH_MIB = 48.0

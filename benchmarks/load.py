@@ -9,12 +9,12 @@ import aiohttp
 import yaml
 
 from benchmarks.pulse import Exchanges, encode_post, flood, pulse
-from relayctl.embedded import Stack
+from relayctl.local_stack import Stack
 from relayctl.gateway import Gateway, json_rpc_envelope
 from relayctl.load import percentile
-from shannon.chain.client import ChainClient
-from shannon.chain.nodes import NodeAddress
-from shannon.crypto.ecdsa import PrivateKey
+from pocket.chain.client import ChainClient
+from pocket.chain.failover import NodeAddress
+from pocket.protocol.crypto.ecdsa import PrivateKey
 
 SAMPLES = Path(__file__).resolve().parent.parent / "manifests/samples/trial"
 RPC_TYPE = {"Rpc-Type": "3"}

@@ -4,14 +4,14 @@ import time
 from datetime import UTC, datetime
 
 from benchmarks.parts import key
-from pocket_api.status import as_status
-from pocket_operator import names
-from pocket_operator.plan import drifted_children, key_digest, plan
-from pocket_operator.pod_report import Report
-from pocket_operator.relay_miner_status import relay_miner_status
-from pocket_operator.snapshot import Pod, SecretView, Snapshot
-from pocket_operator.supplier_status import supplier_status
-from shannon.crypto.addresses import address_of
+from pocket.api.status import as_status
+from pocket_operator.resources import names
+from pocket_operator.decide.plan import drifted_children, key_digest, plan
+from pocket_operator.decide.pod_report import Report
+from pocket_operator.decide.relay_miner_status import relay_miner_status
+from pocket_operator.decide.snapshot import Pod, SecretView, Snapshot
+from pocket_operator.decide.supplier_status import supplier_status
+from pocket.protocol.crypto.addresses import address_of
 
 _API = "pocket.network/v1alpha1"
 _NAMESPACE = "bench"

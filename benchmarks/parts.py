@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from miner.gate import Terms, leaf_of
-from miner.mirror import SessionEndFile
-from shannon.crypto.addresses import address_of
-from shannon.crypto.ecdsa import PrivateKey
-from shannon.crypto.ring import sign_ring, verify_ring_signature
-from shannon.relays.difficulty import BASE_TARGET
-from shannon.relays.envelope import HttpRequest
-from shannon.relays.messages import Relay, RelayRequest, RelayResponse, SessionHeader
-from shannon.smst.bulk import LeafContent, LeafSet
-from shannon.smst.digest import leaf_digest
+from pocket_miner.sessions.leaf_validation import Terms, leaf_of
+from pocket_miner.storage.relay_store import SessionEndFile
+from pocket.protocol.crypto.addresses import address_of
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.protocol.crypto.ring import sign_ring, verify_ring_signature
+from pocket.protocol.relays.difficulty import BASE_TARGET
+from pocket.protocol.relays.envelope import HttpRequest
+from pocket.protocol.relays.messages import Relay, RelayRequest, RelayResponse, SessionHeader
+from pocket.protocol.smst.bulk import LeafContent, LeafSet
+from pocket.protocol.smst.digest import leaf_digest
 
 
 def key(name: str) -> PrivateKey:

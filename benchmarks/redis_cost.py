@@ -5,12 +5,12 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.parts import mined_relays
-from ledger.connection import connect
-from ledger.keys import Keys
-from ledger.local_log import LocalLog, Record
-from ledger.publisher import Publisher
-from ledger.tail import Tail
-from relayctl.embedded import REDIS_OPTIONS, Process, free_port, redis_server
+from pocket.redis_store.connection import connect
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.write_ahead_log import LocalLog, Record
+from pocket.redis_store.relay_recorder import Publisher
+from pocket.redis_store.stream_reader import Tail
+from relayctl.local_stack import REDIS_OPTIONS, Process, free_port, redis_server
 
 
 async def _measure(url: str, folder: Path, count: int) -> dict[str, float]:

@@ -13,8 +13,8 @@ import yaml
 
 from benchmarks.load import SAMPLES, Sender, signing_for
 from benchmarks.machine import cpu_seconds, resident_mib
-from pocket_api.manifests import Manifests, load_manifests
-from relayctl.embedded import Stack
+from pocket.api.manifests import Manifests, load_manifests
+from relayctl.local_stack import Stack
 
 CALM = 650.0
 """Half of the rate that the design asks of one worker."""

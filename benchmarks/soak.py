@@ -16,7 +16,7 @@ from benchmarks.hostile_soak import hostile
 from benchmarks.load import Sender, signing_for
 from benchmarks.machine import descriptors, resident_mib
 from benchmarks.relayer_cost import stack_with
-from relayctl.embedded import Stack
+from relayctl.local_stack import Stack
 
 _PARTS = ("relayer", "miner", "redis")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from generated import write_or_check
-from pocket_api.crd import definitions
+from pocket.api.crd import definitions
 from pocket_operator import install
 from pocket_operator.install import Values
 

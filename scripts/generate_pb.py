@@ -1,4 +1,4 @@
-"""Compiles the .proto files of shannon.pb; `--check` fails when the checked-in modules differ."""
+"""Compiles the .proto files of pocket.protocol.pb; `--check` fails when the checked-in modules differ."""
 
 import sys
 import tempfile

@@ -17,7 +17,7 @@ for folder in (HERE / "vectors", HERE / "support", HERE / "simulation", HERE / "
         sys.path.insert(0, str(folder))
 
 import loop_guard  # noqa: E402 - after the path is set
-from ledger.connection import connect  # noqa: E402 - after the path is set - the helpers' folders come first
+from pocket.redis_store.connection import connect  # noqa: E402 - after the path is set - the helpers' folders come first
 from servers import RedisServer, running_redis  # noqa: E402 - after the path is set
 
 # In asyncio's debug mode, which every test runs in, each future, task and callback keeps the stack that made it. The

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from coordination.kube_api import KubeApi, Missing
+from pocket.kube.api_client import KubeApi, Missing
 from kube import CHOICES, NAMESPACES, ROOT, Cluster, FakeKubelet, assets, kubeconfig_of, kubelet, started
 from nodes import await_that
 from pocket_operator import install
-from relayctl.embedded import free_port
+from relayctl.local_stack import free_port
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,9 @@
 import re
 import urllib.request
 
-from coordination.kube_api import KubeApi
+from pocket.kube.api_client import KubeApi
 from kube import eventually
-from pocket_operator.kinds import RELAY_MINERS, SECRETS, SUPPLIERS, WATCHED_CHILDREN
+from pocket_operator.resources.kinds import RELAY_MINERS, SECRETS, SUPPLIERS, WATCHED_CHILDREN
 
 
 async def versions(api: KubeApi, namespace: str) -> dict:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from coordination.kube_api import KubeApi, KubeError
-from pocket_operator.kinds import RELAY_MINERS, SUPPLIERS
+from pocket.kube.api_client import KubeApi, KubeError
+from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
 from resources import address, changed, relay_miner, supplier
 
 GOOD_MINER = relay_miner("ns")

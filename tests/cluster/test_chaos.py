@@ -11,9 +11,9 @@ import pytest
 from rest import at_rest
 from waits import all_well, create, leading, published
 
-from coordination.kube_api import KubeError, Missing
+from pocket.kube.api_client import KubeError, Missing
 from kube import eventually
-from pocket_operator.kinds import BY_KIND, PODS, RELAY_MINERS, SECRETS, SUPPLIERS, WATCHED_CHILDREN
+from pocket_operator.resources.kinds import BY_KIND, PODS, RELAY_MINERS, SECRETS, SUPPLIERS, WATCHED_CHILDREN
 from resources import address, changed, key_secret, relay_miner, supplier
 
 SEEDS = [int(text) for text in os.environ.get("CHAOS_SEEDS", "3,8").split(",")]

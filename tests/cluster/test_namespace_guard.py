@@ -6,7 +6,7 @@ from waits import all_well, create, gone
 
 from kube import eventually
 from pocket_operator import install
-from pocket_operator.kinds import RELAY_MINERS, SUPPLIERS
+from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
 from resources import address, key_secret, relay_miner, supplier
 
 POLICIES = "validatingadmissionpolicy,validatingadmissionpolicybinding"

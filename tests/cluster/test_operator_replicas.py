@@ -9,9 +9,9 @@ import time
 import pytest
 from waits import all_well, create, leading
 
-from coordination.kube_api import Kind
+from pocket.kube.api_client import Kind
 from kube import eventually, fetch
-from pocket_operator.kinds import BY_KIND, SUPPLIERS
+from pocket_operator.resources.kinds import BY_KIND, SUPPLIERS
 from resources import address, key_of, key_secret, relay_miner, secret, supplier
 
 LEASES = Kind("coordination.k8s.io/v1", "leases", "Lease")

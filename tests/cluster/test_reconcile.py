@@ -5,10 +5,10 @@ import yaml
 from rest import at_rest, metrics_of, reached, rounds, versions
 from waits import create, reason
 
-from coordination.kube_api import KubeApi
+from pocket.kube.api_client import KubeApi
 from kube import condition, eventually
-from pocket_operator import names
-from pocket_operator.kinds import BY_KIND, RELAY_MINERS, SECRETS, SUPPLIERS
+from pocket_operator.resources import names
+from pocket_operator.resources.kinds import BY_KIND, RELAY_MINERS, SECRETS, SUPPLIERS
 from resources import address, changed, key_of, key_secret, relay_miner, supplier
 
 DEPLOYMENT, STATEFUL_SET = BY_KIND["Deployment"], BY_KIND["StatefulSet"]

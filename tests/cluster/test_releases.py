@@ -13,9 +13,9 @@ from waits import create, reason
 
 from kube import NAMESPACES, Cluster, assets, eventually, kubeconfig_of, started
 from nodes import await_that
-from pocket_api.crd import definitions
+from pocket.api.crd import definitions
 from pocket_operator import install
-from pocket_operator.kinds import BY_KIND, EVENTS, RELAY_MINERS, SUPPLIERS
+from pocket_operator.resources.kinds import BY_KIND, EVENTS, RELAY_MINERS, SUPPLIERS
 from resources import changed, key_secret, relay_miner, supplier
 
 

@@ -4,8 +4,8 @@ import pytest
 from waits import all_well, create, gone, reason
 
 from kube import eventually
-from pocket_operator import names
-from pocket_operator.kinds import BY_KIND, RELAY_MINERS
+from pocket_operator.resources import names
+from pocket_operator.resources.kinds import BY_KIND, RELAY_MINERS
 from resources import changed, key_secret, relay_miner, supplier
 
 DEPLOYMENT = BY_KIND["Deployment"]

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from coordination.elector import timing_for_blocks
-from coordination.kube_api import Kind
-from coordination.kube_leases import GROUP_LABEL, KubeLeaseStore
-from coordination.lease_store import LeaseConflict, LeaseUnavailable
-from coordination.sharding import LeaseNames, ShardKeeper
+from pocket.coordination.elector import timing_for_blocks
+from pocket.kube.api_client import Kind
+from pocket.coordination.stores.kubernetes_leases import GROUP_LABEL, KubeLeaseStore
+from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable
+from pocket.coordination.shard_leases import LeaseNames, ShardKeeper
 from kube import eventually
 
 LEASES = Kind("coordination.k8s.io/v1", "leases", "Lease")

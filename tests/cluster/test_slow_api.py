@@ -9,9 +9,9 @@ from pathlib import Path
 import yaml
 from waits import create, leading
 
-from coordination.kube_api import Kind
+from pocket.kube.api_client import Kind
 from kube import eventually
-from pocket_operator.kinds import BY_KIND
+from pocket_operator.resources.kinds import BY_KIND
 from resources import key_secret, relay_miner, supplier
 
 LEASES = Kind("coordination.k8s.io/v1", "leases", "Lease")

@@ -3,9 +3,9 @@
 import asyncio
 from typing import Any
 
-from coordination.kube_api import Kind, KubeApi
+from pocket.kube.api_client import Kind, KubeApi
 from kube import condition, eventually, fetch
-from pocket_operator.kinds import BY_KIND, RELAY_MINERS, SECRETS, SUPPLIERS
+from pocket_operator.resources.kinds import BY_KIND, RELAY_MINERS, SECRETS, SUPPLIERS
 
 
 async def create(api: KubeApi, *objects: dict[str, Any]) -> None:

@@ -223,7 +223,7 @@ async def test_a_miners_pod_tells_what_became_of_the_relays(trial):
 
     def ask(*arguments: str) -> str:
         return trial.cluster.kubectl(
-            "-n", NAMESPACE, "exec", "trial-miner-0", "--", "python", "-m", "miner.console", *arguments
+            "-n", NAMESPACE, "exec", "trial-miner-0", "--", "python", "-m", "pocket_miner.console", *arguments
         ).stdout
 
     assert "none altered" in await on(ask, "ledger", "verify")

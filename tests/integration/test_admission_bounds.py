@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from direct import DirectChain
-from localnet.chain import Chain
-from localnet.hydration import hydrate
-from relayer.admission import Admission
-from relayer.rejection import Reason, Rejected
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.hydration import hydrate
+from pocket_relayer.pipeline.admission import Admission
+from pocket_relayer.rejection import Reason, Rejected
 from world import World, address
 
 

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from ledger.keys import Keys
-from ledger.local_log import LocalLog, Record
-from ledger.publisher import Publisher, PublisherLimits
-from localnet.hydration import hydrate
-from pocket_api.relayminer import Recording
-from relayer import metrics
-from relayer.admission import Admission
-from relayer.rejection import Reason, Rejected
-from relayer.relay import Caller, Transport
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.write_ahead_log import LocalLog, Record
+from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
+from pocket_localnet.hydration import hydrate
+from pocket.api.relayminer import Recording
+from pocket_relayer import relayer_metrics
+from pocket_relayer.pipeline.admission import Admission
+from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.pipeline.relay import Caller, Transport
 from relays import relaying
 from transports import consumed
 from world import World, address, key
@@ -116,7 +116,7 @@ async def waiting_to_be_recorded(relayer):
 
 async def test_a_relay_is_recorded_though_its_client_leaves_while_it_is(redis, tmp_path, writable):
     async with relaying(redis, tmp_path, recording=Recording.STRICT) as relayer:
-        mined = metrics.MINED.labels("eth")._value.get()
+        mined = relayer_metrics.MINED.labels("eth")._value.get()
         task = await waiting_to_be_recorded(relayer)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -126,7 +126,7 @@ async def test_a_relay_is_recorded_though_its_client_leaves_while_it_is(redis, t
         await relayer.publisher._queue.join()
         await asyncio.sleep(0)
         assert len(await relayer.leaves()) == 1
-        assert metrics.MINED.labels("eth")._value.get() == mined + 1
+        assert relayer_metrics.MINED.labels("eth")._value.get() == mined + 1
         assert await consumed(relayer) == 100, "what is mined stays charged"
 
 

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 import slow_curve as slow
 from mine import PREFIX, slow_root
-from miner.console import backup
-from miner.console.__main__ import main
-from miner.console.backup import BackupError, back_up
-from miner.console.places import VARIABLE
+from pocket_miner.console import backup
+from pocket_miner.console.__main__ import main
+from pocket_miner.console.backup import BackupError, back_up
+from pocket_miner.console.places import VARIABLE
 
 pytestmark = pytest.mark.redis
 

@@ -6,8 +6,8 @@ import aiohttp
 import pytest
 
 from servers import free_port
-from shannon.debug import HOST, Debug
-from shannon.errors import ConfigurationError
+from pocket.runtime.debug_server import HOST, Debug
+from pocket.errors import ConfigurationError
 
 SECRET = "5e" * 32
 

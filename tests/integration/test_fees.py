@@ -5,14 +5,14 @@ import sqlite3
 import pytest
 from prometheus_client import REGISTRY
 
-from ledger.keys import Keys
-from ledger.seals import SealStore
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.seals import SealStore
 from mine import mine
-from miner.audit import Audit, Outcome
-from miner.fees import FeeBook, shares
-from shannon.errors import ChainUnavailable, DecodingError, NotFound
-from shannon.relays.messages import SessionHeader
-from shannon.transactions.build import (
+from pocket_miner.storage.audit import Audit, Outcome
+from pocket_miner.submission.fees import FeeBook, shares
+from pocket.errors import ChainUnavailable, DecodingError, NotFound
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.transactions.build import (
     GasPrice,
     Message,
     Timestamp,
@@ -21,7 +21,7 @@ from shannon.transactions.build import (
     sign_transaction,
     submit_proof_message,
 )
-from shannon.transactions.contents import Contents, contents
+from pocket.protocol.transactions.decode import Contents, contents
 from world import address, key
 
 pytestmark = pytest.mark.redis

@@ -11,8 +11,8 @@ from h2.connection import H2Connection
 from h2.events import RequestReceived
 
 from callers import grpc_call, grpc_web, http1, http2_raw
-from shannon.relays.envelope import HttpRequest, decode_http_response
-from shannon.relays.messages import decode_relay_response
+from pocket.protocol.relays.envelope import HttpRequest, decode_http_response
+from pocket.protocol.relays.messages import decode_relay_response
 from transports import all_transports
 from world import address
 

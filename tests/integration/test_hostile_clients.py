@@ -19,8 +19,8 @@ from h2.settings import SettingCodes
 
 from callers import METHOD, http1
 from hostile_clients import MIB, dial, post, until
-from pocket_api.relayminer import ConnectionLimits
-from relayer.transports.client_timeouts import ClientTimeouts
+from pocket.api.relayminer import ConnectionLimits
+from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from relays import relaying
 from transports import all_transports, connected, frame
 

@@ -10,8 +10,8 @@ from h2.connection import H2Connection
 from h2.events import ConnectionTerminated
 
 from callers import http1, http2
-from relayer.transports.client_timeouts import ClientTimeouts
-from relayer.transports.listener import PREFACE
+from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.listener import PREFACE
 from relays import relaying
 
 pytestmark = pytest.mark.redis

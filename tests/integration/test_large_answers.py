@@ -7,11 +7,11 @@ import aiohttp
 import pytest
 
 from answers import everything, node, results_text, settled_row
-from pocket_api.manifests import load_manifests
+from pocket.api.manifests import load_manifests
 from relayctl.config_checks import check_keeping
-from shannon.chain.comet import CometClient
-from shannon.chain.model import Keeping
-from shannon.errors import ChainUnavailable, FailureClass
+from pocket.chain.comet import CometClient
+from pocket.chain.model import Keeping
+from pocket.errors import ChainUnavailable, FailureClass
 
 TRIAL = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 

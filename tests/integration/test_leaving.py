@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from relayer.reports import WorkerReport, summary
+from pocket_relayer.process.reports import WorkerReport, summary
 from relays import listening, relaying
 from transports import Stream, all_transports, connected, frame
 from world import address

@@ -7,18 +7,18 @@ import aiohttp
 import pytest
 
 from direct import latest_over_grpc
-from ledger.chain_cache import CachedChain
-from ledger.connection import connect
-from ledger.keys import Keys
-from localnet.chain import Chain
-from localnet.grpc_service import METHODS
-from localnet.server import serve
-from shannon.chain.client import ChainClient
-from shannon.chain.comet import CometClient
-from shannon.chain.nodes import NodeAddress
-from shannon.claims.requirement import Claim
-from shannon.errors import ChainUnavailable, ConfigurationError, NotFound
-from shannon.relays.messages import SessionHeader
+from pocket.chain_cache.cached_client import CachedChain
+from pocket.redis_store.connection import connect
+from pocket.redis_store.redis_keys import Keys
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.grpc_service import METHODS
+from pocket_localnet.server import serve
+from pocket.chain.client import ChainClient
+from pocket.chain.comet import CometClient
+from pocket.chain.failover import NodeAddress
+from pocket.protocol.claims.proof_requirement import Claim
+from pocket.errors import ChainUnavailable, ConfigurationError, NotFound
+from pocket.protocol.relays.messages import SessionHeader
 from world import World, address
 
 

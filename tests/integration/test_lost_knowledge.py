@@ -4,21 +4,27 @@ import asyncio
 
 import pytest
 
-from ledger.budgets import BudgetLimits, Budgets, Charge, Verdict
-from ledger.errors import Fenced
-from ledger.keys import Keys
-from ledger.seals import SealStore
-from miner.claims import claim_problem
-from miner.fleet import Fleet
-from miner.sessions import Skip
-from shannon.chain.client import ChainClient
-from shannon.chain.nodes import NodeAddress
-from shannon.claims.requirement import Claim
-from shannon.pb import cosmos_bank_v1beta1_pb2 as bank_pb
-from shannon.pb import cosmos_tx_v1beta1_pb2 as tx_pb
-from shannon.relays.messages import SessionHeader
-from shannon.smst.digest import Root
-from shannon.transactions.build import Message, Timestamp, TransactionPlan, create_claim_message, sign_transaction
+from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, Verdict
+from pocket.redis_store.store_errors import Fenced
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.seals import SealStore
+from pocket_miner.submission.claims import claim_problem
+from pocket_miner.suppliers.fleet import Fleet
+from pocket_miner.sessions.tracked_session import Skip
+from pocket.chain.client import ChainClient
+from pocket.chain.failover import NodeAddress
+from pocket.protocol.claims.proof_requirement import Claim
+from pocket.protocol.pb import cosmos_bank_v1beta1_pb2 as bank_pb
+from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.smst.digest import Root
+from pocket.protocol.transactions.build import (
+    Message,
+    Timestamp,
+    TransactionPlan,
+    create_claim_message,
+    sign_transaction,
+)
 from world import address, key
 
 pytestmark = pytest.mark.redis

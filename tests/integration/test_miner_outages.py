@@ -12,15 +12,15 @@ import time
 
 import pytest
 
-from ledger.connection import connect
-from ledger.keys import Keys
-from localnet.server import serve
+from pocket.redis_store.connection import connect
+from pocket.redis_store.redis_keys import Keys
+from pocket_localnet.server import serve
 from mine import mine, slow_root, waits_as_a_large_session
-from miner.trie_pool import TriePool, TrieWorkFailed
-from shannon.chain.client import ChainClient
-from shannon.chain.nodes import NodeAddress
-from shannon.errors import ChainUnavailable
-from shannon.smst.digest import Root
+from pocket_miner.storage.trie_pool import TriePool, TrieWorkFailed
+from pocket.chain.client import ChainClient
+from pocket.chain.failover import NodeAddress
+from pocket.errors import ChainUnavailable
+from pocket.protocol.smst.digest import Root
 
 pytestmark = pytest.mark.redis
 

@@ -5,9 +5,9 @@ import contextlib
 
 import pytest
 
-from ledger.errors import LedgerUnavailable
-from ledger.local_log import LocalLog
-from ledger.tail import Tail
+from pocket.redis_store.store_errors import LedgerUnavailable
+from pocket.redis_store.write_ahead_log import LocalLog
+from pocket.redis_store.stream_reader import Tail
 from recording import KEYS, entries, publishing, record
 
 pytestmark = pytest.mark.redis

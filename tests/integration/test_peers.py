@@ -11,12 +11,12 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from ledger.keys import Keys
-from ledger.tail import Tail
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.stream_reader import Tail
 from mine import slow_root
-from miner import peers
-from miner.standby import Standby, drop_leftovers
-from miner.tailing import Tailer
+from pocket_miner.ingest import peers
+from pocket_miner.suppliers.standby import Standby, drop_leftovers
+from pocket_miner.ingest.relay_consumer import Tailer
 
 pytestmark = pytest.mark.redis
 KEYS = Keys("test")

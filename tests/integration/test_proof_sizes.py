@@ -6,7 +6,7 @@ Windows of these worlds: sessions of 10 blocks, claims in 12â€¦16, proofs in 16â
 import pytest
 
 from mine import mine
-from shannon.transactions.refusals import Refusal
+from pocket.protocol.transactions.broadcast_errors import Refusal
 from world import World
 
 pytestmark = pytest.mark.redis

@@ -3,12 +3,12 @@
 import pytest
 from prometheus_client import REGISTRY
 
-from ledger.connection import RedisInfo, connect
-from ledger.errors import LedgerUnavailable
-from ledger.keys import Keys
-from ledger.tail import Tail
-from miner.redis_watch import RedisWatch
-from miner.tailing import Tailer
+from pocket.redis_store.connection import RedisInfo, connect
+from pocket.redis_store.store_errors import LedgerUnavailable
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.stream_reader import Tail
+from pocket_miner.ownership.redis_watch import RedisWatch
+from pocket_miner.ingest.relay_consumer import Tailer
 from servers import running_redis
 
 pytestmark = pytest.mark.redis

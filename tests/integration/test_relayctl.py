@@ -13,17 +13,17 @@ from urllib.request import Request, urlopen
 import pytest
 from click.testing import CliRunner
 
-from coordination.elector import Timing
-from coordination.sharding import LeaseNames, ShardKeeper
-from ledger.keys import Keys
+from pocket.coordination.elector import Timing
+from pocket.coordination.shard_leases import LeaseNames, ShardKeeper
+from pocket.redis_store.redis_keys import Keys
 from mine import mine
-from miner.redis_leases import RedisLeaseStore
+from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from relayctl.load import LoadOptions, run_load
 from relayctl.main import main
 from relays import relaying
-from shannon.errors import ConfigurationError, InvalidRelay
-from shannon.relays.messages import relay_hash
-from shannon.smst.digest import path_of
+from pocket.errors import ConfigurationError, InvalidRelay
+from pocket.protocol.relays.messages import relay_hash
+from pocket.protocol.smst.digest import path_of
 from transports import all_transports
 from world import address, key
 

@@ -10,17 +10,17 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from ledger.connection import connect
-from ledger.seals import SealStore
-from pocket_api.relayminer import Recording, ResponseCompression
-from relayer import metrics
-from relayer.pipeline import LARGEST_LEAF
+from pocket.redis_store.connection import connect
+from pocket.redis_store.seals import SealStore
+from pocket.api.relayminer import Recording, ResponseCompression
+from pocket_relayer import relayer_metrics
+from pocket_relayer.pipeline.pipeline import LARGEST_LEAF
 from relays import KEYS, Backend, listening, relaying
 from servers import running_redis
-from shannon.crypto.ecdsa import signature_holds
-from shannon.crypto.ring import sign_ring
-from shannon.relays.envelope import HttpRequest, decode_http_response
-from shannon.relays.messages import RelayRequest, decode_mined_relay, decode_relay_response
+from pocket.protocol.crypto.ecdsa import signature_holds
+from pocket.protocol.crypto.ring import sign_ring
+from pocket.protocol.relays.envelope import HttpRequest, decode_http_response
+from pocket.protocol.relays.messages import RelayRequest, decode_mined_relay, decode_relay_response
 from transports import consumed
 from world import address, key
 
@@ -327,8 +327,8 @@ async def test_the_chain_being_away_refuses_new_sessions_but_not_known_ones(redi
 
 async def test_fast_recording_counts_exactly_what_was_recorded_and_what_was_not(tmp_path):
     def counted():
-        lost = metrics.NOT_RECORDED.labels("unavailable")._value.get()
-        return metrics.MINED.labels("eth")._value.get(), lost
+        lost = relayer_metrics.NOT_RECORDED.labels("unavailable")._value.get()
+        return relayer_metrics.MINED.labels("eth")._value.get(), lost
 
     with running_redis() as server:
         redis = connect(server.url)

@@ -8,8 +8,8 @@ import sys
 import aiohttp
 import pytest
 
-from localnet.chain import Chain
-from localnet.server import serve
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.server import serve
 from servers import RedisServer, free_port
 from world import World, key
 

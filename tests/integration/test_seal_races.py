@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from ledger.keys import Keys
+from pocket.redis_store.redis_keys import Keys
 from mine import HereTriePool
-from miner.sender import SendError
-from shannon.claims.requirement import ProofRequirement
-from shannon.smst.digest import Root
-from shannon.transactions.refusals import Refusal
+from pocket_miner.submission.sender import SendError
+from pocket.protocol.claims.proof_requirement import ProofRequirement
+from pocket.protocol.smst.digest import Root
+from pocket.protocol.transactions.broadcast_errors import Refusal
 
 pytestmark = pytest.mark.redis
 

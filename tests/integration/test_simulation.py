@@ -13,17 +13,17 @@ from click.testing import CliRunner
 from prometheus_client import REGISTRY
 
 from callers import TRANSPORTS
-from ledger.connection import connect
-from pocket_api.simulation import Simulation
+from pocket.redis_store.connection import connect
+from pocket.api.simulation import Simulation
 from relayctl.main import main
 from relays import NOW
 from resources import changed, relay_miner, supplier
 from servers import running_redis
-from shannon.crypto.ecdsa import signature_holds, signed_by
-from shannon.crypto.ring import sign_ring
-from shannon.relays.envelope import HttpRequest
-from shannon.relays.messages import RelayRequest, decode_relay_response
-from shannon.relays.simulated import simulated_header
+from pocket.protocol.crypto.ecdsa import signature_holds, signed_by
+from pocket.protocol.crypto.ring import sign_ring
+from pocket.protocol.relays.envelope import HttpRequest
+from pocket.protocol.relays.messages import RelayRequest, decode_relay_response
+from pocket.protocol.relays.simulated import simulated_header
 from transports import all_transports, consumed
 from world import address, key
 
@@ -265,7 +265,7 @@ def test_a_signature_is_recognised_by_the_signers_address():
 
 
 async def test_a_simulated_connection_ends_by_itself(redis, tmp_path, monkeypatch):
-    monkeypatch.setattr("relayer.transports.websocket.CONNECTION_SECONDS", 0.1)
+    monkeypatch.setattr("pocket_relayer.transports.websocket.CONNECTION_SECONDS", 0.1)
     async with (
         all_transports(redis, tmp_path, simulation=simulation()) as (relayer, _),
         aiohttp.ClientSession() as http,

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from relayer.transports.endpoints import Endpoints
+from pocket_relayer.transports.request_router import Endpoints
 from relays import relaying
 from servers import free_port, wait_for_port
 

@@ -8,9 +8,9 @@ from aiohttp import web
 
 from callers import grpc_call
 from relays import listening, relaying
-from shannon.crypto.ecdsa import signature_holds
-from shannon.relays.envelope import decode_http_response
-from shannon.relays.messages import decode_mined_relay, decode_relay_response
+from pocket.protocol.crypto.ecdsa import signature_holds
+from pocket.protocol.relays.envelope import decode_http_response
+from pocket.protocol.relays.messages import decode_mined_relay, decode_relay_response
 from transports import Stream, consumed
 from world import key
 

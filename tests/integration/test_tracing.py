@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from relayer.tracing import NO_TRACING, OpenTelemetry, tracing_from
+from pocket_relayer.pipeline.tracing import NO_TRACING, OpenTelemetry, tracing_from
 from relays import listening, relaying
 from world import address
 

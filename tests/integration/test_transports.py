@@ -12,11 +12,11 @@ from redis.asyncio import Redis
 
 from callers import TRANSPORTS, http1
 from forms import other_forms
-from relayer import metrics
-from relayer.rejection import Reason
+from pocket_relayer import relayer_metrics
+from pocket_relayer.rejection import Reason
 from relays import KEYS
-from shannon.crypto.ecdsa import signature_holds
-from shannon.relays.messages import decode_mined_relay, decode_relay_response
+from pocket.protocol.crypto.ecdsa import signature_holds
+from pocket.protocol.relays.messages import decode_mined_relay, decode_relay_response
 from transports import all_transports, consumed
 from world import address, key
 
@@ -25,7 +25,7 @@ LABEL = {"http1": "http", "http2": "http", "grpc": "grpc", "grpc_web": "grpc_web
 
 
 def count(transport, reason, service="eth"):
-    return metrics.REJECTED.labels(service, LABEL[transport], reason)._value.get()
+    return relayer_metrics.REJECTED.labels(service, LABEL[transport], reason)._value.get()
 
 
 def framed(relayer, transport, **changes):

@@ -10,8 +10,8 @@ import sqlite3
 import pytest
 
 from mine import HereTriePool, slow_root
-from miner.damage import VolumeDamaged, damage_of, set_aside, set_damaged_aside, sound
-from miner.trie_pool import TriePool
+from pocket_miner.storage.corruption import VolumeDamaged, damage_of, set_aside, set_damaged_aside, sound
+from pocket_miner.storage.trie_pool import TriePool
 
 pytestmark = pytest.mark.redis
 
@@ -63,7 +63,7 @@ def test_a_locked_an_empty_and_a_very_large_file_are_not_damaged(tmp_path, monke
     (tmp_path / "empty.sqlite").touch()
     assert sound(tmp_path / "empty.sqlite")
     overwritten(path)
-    monkeypatch.setattr("miner.damage._CHECKED_BYTES", 1000)
+    monkeypatch.setattr("pocket_miner.storage.corruption._CHECKED_BYTES", 1000)
     assert sound(path), "only its beginning is read"
     overwritten(path, 0)
     assert not sound(path)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from ledger.connection import connect
-from ledger.keys import Keys
-from ledger.shards import shard_of
-from ledger.wakes import Waker, WakeReader
+from pocket.redis_store.connection import connect
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.rendezvous import shard_of
+from pocket.redis_store.notifications import Waker, WakeReader
 
 pytestmark = pytest.mark.redis
 KEYS = Keys("wakes")
@@ -32,7 +32,7 @@ async def test_a_busy_supplier_is_woken_at_most_once_a_second(redis):
 
 
 async def test_the_stream_of_wakes_stays_short_and_the_waker_forgets(redis, monkeypatch):
-    monkeypatch.setattr("ledger.wakes._REMEMBERED", 10)
+    monkeypatch.setattr("pocket.redis_store.notifications._REMEMBERED", 10)
     now = [0.0]
     waker = Waker(redis, KEYS, lambda _: 0, clock=lambda: now[0])
     for number in range(1200):

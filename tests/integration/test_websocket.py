@@ -10,8 +10,8 @@ from aiohttp import web
 
 from callers import web_socket
 from relays import listening, relaying
-from shannon.crypto.ecdsa import signature_holds
-from shannon.relays.messages import decode_relay_response
+from pocket.protocol.crypto.ecdsa import signature_holds
+from pocket.protocol.relays.messages import decode_relay_response
 from transports import all_transports, connected, consumed, frame
 from world import address, key
 

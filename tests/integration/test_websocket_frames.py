@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from shannon.relays.messages import decode_relay_response
+from pocket.protocol.relays.messages import decode_relay_response
 from transports import all_transports
 
 pytestmark = pytest.mark.redis

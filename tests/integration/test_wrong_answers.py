@@ -8,19 +8,19 @@ from types import SimpleNamespace
 import grpc
 import pytest
 
-import localnet.chain
-from ledger.connection import connect
-from ledger.keys import Keys
-from localnet import grpc_service
-from localnet.grpc_service import Abort
-from localnet.refusal import handler_refusal
+import pocket_localnet.local_chain
+from pocket.redis_store.connection import connect
+from pocket.redis_store.redis_keys import Keys
+from pocket_localnet import grpc_service
+from pocket_localnet.grpc_service import Abort
+from pocket_localnet.tx_rejected import handler_refusal
 from mine import PREFIX, mine
-from miner.board import BlockBoard
-from miner.proof_params import ProofParamsByHeight
-from miner.running import TROUBLE
-from miner.sealed_work import SealedWork
+from pocket_miner.suppliers.latest_block import BlockBoard
+from pocket_miner.suppliers.proof_params import ProofParamsByHeight
+from pocket_miner.suppliers.running import TROUBLE
+from pocket_miner.suppliers.sealed_work import SealedWork
 from servers import running_redis
-from shannon.chain.model import Block
+from pocket.chain.model import Block
 from world import World
 
 pytestmark = pytest.mark.redis
@@ -157,7 +157,7 @@ async def test_a_claim_that_fails_only_when_it_is_delivered_takes_no_other_with_
         good, bad = alice.header(service="eth"), alice.header(service="base")
         for header in (good, bad):
             await alice.record(alice.relays(header, 3))
-        real, simulate, trying = localnet.chain.handle, alice.chain.simulate, []
+        real, simulate, trying = pocket_localnet.local_chain.handle, alice.chain.simulate, []
 
         def handle(state, block_hash, message, index):
             if not trying and message.session_header.session_id == bad.session_id:
@@ -171,7 +171,7 @@ async def test_a_claim_that_fails_only_when_it_is_delivered_takes_no_other_with_
             finally:
                 trying.clear()
 
-        monkeypatch.setattr(localnet.chain, "handle", handle)
+        monkeypatch.setattr(pocket_localnet.local_chain, "handle", handle)
         monkeypatch.setattr(alice.chain, "simulate", simulated)
         await alice.to(22)
         assert ended(alice, good) == "settled"

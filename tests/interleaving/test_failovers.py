@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from failovers import FROZEN, HASTY, KINDS, LOST_LATE, Life, prepared, slow_root_of
-from ledger import scripts
-from ledger.scripts import Script
+from pocket.redis_store import lua_scripts
+from pocket.redis_store.lua_scripts import Script
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(3000)]
 SCHEDULES = int(os.environ.get("SCHEDULES", "60"))
@@ -75,25 +75,25 @@ def of_kind(kind, noticing=0):
 
 CLOSING = "redis.call('HSETNX', KEYS[2], ARGV[at], ARGV[at + 1])"
 ANY = range(400)
-APPEND = scripts.APPEND.source
+APPEND = lua_scripts.APPEND.source
 BREAKS = {
     "a relay is taken though its session is closed": (
-        {"ledger.publisher.APPEND": Script(APPEND.replace("session) == 1", "session) == 7"))}, "I1", of_kind(HASTY)
+        {"pocket.redis_store.relay_recorder.APPEND": Script(APPEND.replace("session) == 1", "session) == 7"))}, "I1", of_kind(HASTY)
     ),
     "the first relay of a session is taken however late it comes": (
-        {"ledger.publisher.APPEND": Script(APPEND.replace("ends <= horizon", "ends < 0"))}, "settled", of_kind(FROZEN)
+        {"pocket.redis_store.relay_recorder.APPEND": Script(APPEND.replace("ends <= horizon", "ends < 0"))}, "settled", of_kind(FROZEN)
     ),
     "a log that is appended again is held to the horizon": (
         {"failovers.replace": lambda row, **_: row}, "settled", of_kind(LOST_LATE, noticing=1095)
     ),
     "whoever likes claims what it has read so far": (
         {
-            "ledger.seals.CLOSE": without(without(scripts.CLOSE, scripts._FENCE), CLOSING),
-            "miner.claims.ClaimDesk._store": _sealed_without_asking,
+            "pocket.redis_store.seals.CLOSE": without(without(lua_scripts.CLOSE, lua_scripts._FENCE), CLOSING),
+            "pocket_miner.submission.claims.ClaimDesk._store": _sealed_without_asking,
         }, "I3", of_kind(HASTY)
     ),
     "claims are looked up later than the block that is decided": (
-        {"miner.supplier_miner.SupplierMiner._claims": _no_look_at_the_chain}, "settled", ANY
+        {"pocket_miner.suppliers.supplier_miner.SupplierMiner._claims": _no_look_at_the_chain}, "settled", ANY
     ),
 }  # fmt: skip
 

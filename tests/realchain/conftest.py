@@ -7,8 +7,8 @@ import realchain
 from journey import Journey
 from realchain import RealNode
 from realstack import prepared
-from shannon.chain.client import ChainClient
-from shannon.chain.comet import CometClient
+from pocket.chain.client import ChainClient
+from pocket.chain.comet import CometClient
 
 BLOCK_SECONDS = 1.0
 

@@ -10,19 +10,19 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-import localnet.ante
-import localnet.chain
-import localnet.handlers
-from localnet.refusal import Refused
+import pocket_localnet.ante
+import pocket_localnet.local_chain
+import pocket_localnet.handlers
+from pocket_localnet.tx_rejected import Refused
 from realchain import SPARE, UNITS
-from shannon.crypto.addresses import address_of
-from shannon.crypto.ecdsa import PrivateKey
-from shannon.pb import cosmos_bank_v1beta1_pb2 as bank_pb
-from shannon.pb import cosmos_tx_v1beta1_pb2 as tx_pb
-from shannon.relays.messages import Relay, RelayRequest, RelayResponse, SessionHeader, relay_hash
-from shannon.smst.bulk import LeafContent, LeafSet
-from shannon.smst.digest import leaf_digest, path_of
-from shannon.transactions.build import (
+from pocket.protocol.crypto.addresses import address_of
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.protocol.pb import cosmos_bank_v1beta1_pb2 as bank_pb
+from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+from pocket.protocol.relays.messages import Relay, RelayRequest, RelayResponse, SessionHeader, relay_hash
+from pocket.protocol.smst.bulk import LeafContent, LeafSet
+from pocket.protocol.smst.digest import leaf_digest, path_of
+from pocket.protocol.transactions.build import (
     Message,
     Timestamp,
     TransactionPlan,
@@ -30,13 +30,13 @@ from shannon.transactions.build import (
     sign_transaction,
     submit_proof_message,
 )
-from shannon.transactions.sizes import MAX_TRANSACTION_BYTES
+from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
 from twin import twin_of
 
 pytestmark = [pytest.mark.realchain, pytest.mark.timeout(240)]
 
 CHEAP = 9 * UNITS
-MODULES = (localnet.ante, localnet.handlers, localnet.chain)
+MODULES = (pocket_localnet.ante, pocket_localnet.handlers, pocket_localnet.local_chain)
 UNREACHABLE = {
     # The basic validation at broadcast refuses such a message first.
     "session header is nil",

@@ -8,9 +8,9 @@ import pytest
 
 from balancer import balanced
 from realchain import Cable, peer_of
-from shannon.chain.client import ChainClient
-from shannon.chain.comet import CometClient
-from shannon.errors import ChainUnavailable, PocketError
+from pocket.chain.client import ChainClient
+from pocket.chain.comet import CometClient
+from pocket.errors import ChainUnavailable, PocketError
 
 pytestmark = [pytest.mark.realchain, pytest.mark.timeout(240)]
 

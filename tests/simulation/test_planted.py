@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import miner.stages  # noqa: F401 - so that it is imported
+import pocket_miner.sessions.stages  # noqa: F401 - so that it is imported
 from simulated.planted import plant, table
 from simulated.plants import PLANTS, Plant
 
@@ -31,7 +31,7 @@ def test_a_fault_whose_line_is_gone_is_told():
 
 def test_a_fault_is_not_planted_into_a_module_that_is_imported_already():
     with pytest.raises(RuntimeError, match="imported already"):
-        plant(Plant("late", "workloads/miner/src/miner/stages.py", "decide", ""))
+        plant(Plant("late", "workloads/miner/pocket_miner/sessions/stages.py", "decide", ""))
 
 
 def test_the_table_says_how_many_lives_each_took_and_what_was_not_found():

@@ -6,7 +6,7 @@ import re
 import pytest
 from redis.exceptions import NoScriptError, ResponseError
 
-from ledger import budgets, scripts
+from pocket.redis_store import budgets, lua_scripts
 from simulated.redis_model import Model
 
 pytestmark = pytest.mark.redis
@@ -75,21 +75,21 @@ async def test_the_model_answers_as_a_redis_server_does(redis, seed):
 
 
 SOURCES = [
-    (scripts.APPEND_SOURCE, [b"closed", b"sessions", b"life", b"horizon", b"xone", b"xtwo"],
+    (lua_scripts.APPEND_SOURCE, [b"closed", b"sessions", b"life", b"horizon", b"xone", b"xtwo"],
      [b"fresh", b"one", b"header", b"10", b"2", b"relay1", b"relay2", b"two", b"header", b"5", b"1", b"relay3"]),
-    (scripts.APPEND_SOURCE, [b"closed", b"sessions", b"life", b"horizon", b"xthree"],
+    (lua_scripts.APPEND_SOURCE, [b"closed", b"sessions", b"life", b"horizon", b"xthree"],
      [b"fresh", b"three", b"header", b"10", b"1", b"relay1"]),
-    (scripts.LIFE_SOURCE, [b"life"], [b"fresh"]),
-    (scripts.FENCE_SOURCE, [b"fence", b"life"], [b"3", b"fresh"]),
-    (scripts.FENCE_SOURCE, [b"fence", b"life"], [b"2", b"fresh"]),
-    (scripts.FENCE_SOURCE, [b"fence", b"life"], [b"4", b"other"]),
-    (scripts.HORIZON_SOURCE, [b"fence", b"horizon"], [b"3", b"8", b"20"]),
-    (scripts.CLOSE_SOURCE, [b"fence", b"closed", b"xone", b"xtwo"], [b"3", b"one", b"sealed", b"two", b"sealed"]),
-    (scripts.CLOSE_SOURCE, [b"fence", b"closed", b"xone"], [b"4", b"one", b"sealed"]),
-    (scripts.SEAL_SOURCE, [b"fence", b"closed", b"seals", b"tx", b"xone"], [b"3", b"g", b"t", b"one", b"0-0", b"seal"]),
-    (scripts.SEAL_SOURCE, [b"fence", b"closed", b"seals", b"tx", b"xnone"],
+    (lua_scripts.LIFE_SOURCE, [b"life"], [b"fresh"]),
+    (lua_scripts.FENCE_SOURCE, [b"fence", b"life"], [b"3", b"fresh"]),
+    (lua_scripts.FENCE_SOURCE, [b"fence", b"life"], [b"2", b"fresh"]),
+    (lua_scripts.FENCE_SOURCE, [b"fence", b"life"], [b"4", b"other"]),
+    (lua_scripts.HORIZON_SOURCE, [b"fence", b"horizon"], [b"3", b"8", b"20"]),
+    (lua_scripts.CLOSE_SOURCE, [b"fence", b"closed", b"xone", b"xtwo"], [b"3", b"one", b"sealed", b"two", b"sealed"]),
+    (lua_scripts.CLOSE_SOURCE, [b"fence", b"closed", b"xone"], [b"4", b"one", b"sealed"]),
+    (lua_scripts.SEAL_SOURCE, [b"fence", b"closed", b"seals", b"tx", b"xone"], [b"3", b"g", b"t", b"one", b"0-0", b"seal"]),
+    (lua_scripts.SEAL_SOURCE, [b"fence", b"closed", b"seals", b"tx", b"xnone"],
      [b"3", b"g", b"t", b"one", b"0-0", b"seal"]),
-    (scripts.FINISH_SOURCE, [b"fence", b"closed", b"sessions", b"seals", b"mirrored", b"xone"],
+    (lua_scripts.FINISH_SOURCE, [b"fence", b"closed", b"sessions", b"seals", b"mirrored", b"xone"],
      [b"3", b"one", b"done/1"]),
     (budgets._CHARGE.source, [b"used", b"bucket"], [b"60", b"100", b"1000", b"id1"]),
     (budgets._CHARGE.source, [b"used", b"bucket"], [b"60", b"100", b"1000", b"id2"]),
@@ -109,7 +109,7 @@ async def test_the_model_runs_our_scripts_as_a_redis_server_does(redis):
 def test_a_script_that_the_model_forgot_is_asked_for():
     model = Model(lambda: 0.0)
     model.execute((b"EVAL", b"return 1", b"0"))
-    digest = scripts._digest("return 1").encode()
+    digest = lua_scripts._digest("return 1").encode()
     assert model.execute((b"EVALSHA", digest, b"0")) == 1
     model.forget_scripts()
     with pytest.raises(NoScriptError):

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import aiohttp
 import pytest
 
-from localnet.chain import Chain
-from localnet.server import serve
-from shannon.chain.client import ChainClient
-from shannon.chain.comet import CometClient
-from shannon.chain.nodes import NodeAddress
-from shannon.errors import ChainError
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.server import serve
+from pocket.chain.client import ChainClient
+from pocket.chain.comet import CometClient
+from pocket.chain.failover import NodeAddress
+from pocket.errors import ChainError
 from simulated.http import Http, Ports
 from simulated.loop import PROCESS
 from simulated.network import Network

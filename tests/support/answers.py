@@ -8,9 +8,9 @@ from typing import Any
 
 from aiohttp import web
 
-from shannon.chain.end_events import EndEvents
-from shannon.chain.model import Event
-from shannon.chain.nodes import NodeAddress
+from pocket.chain.end_block_events import EndEvents
+from pocket.chain.model import Event
+from pocket.chain.failover import NodeAddress
 
 
 def everything(_: Event) -> bool:

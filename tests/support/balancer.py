@@ -9,8 +9,8 @@ import aiohttp
 import grpc
 from aiohttp import web
 
-from shannon.chain.client import channel_of
-from shannon.chain.nodes import NodeAddress
+from pocket.chain.client import channel_of
+from pocket.chain.failover import NodeAddress
 
 _SECONDS = 5.0
 _HOP = frozenset({"user-agent", "te", "content-type", "grpc-timeout", "grpc-accept-encoding"})

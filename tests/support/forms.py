@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from shannon.crypto import curve
-from shannon.crypto.hashing import challenge, hash_to_point
-from shannon.relays.messages import RelayRequest
-from shannon.relays.wire import bytes_field
+from pocket.protocol.crypto import curve
+from pocket.protocol.crypto.hashing import challenge, hash_to_point
+from pocket.protocol.relays.messages import RelayRequest
+from pocket.protocol.relays.wire import bytes_field
 
 HEAD, MEMBER = 69, 65
 

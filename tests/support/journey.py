@@ -13,20 +13,20 @@ import aiohttp
 
 from realchain import APPLICATIONS, SUBMISSION_FEE_UPOKT, THRESHOLD_UPOKT, UNITS, RealNode
 from realstack import RealStack
-from relayctl.carriers import RelayFailed
+from relayctl.client_transports import RelayFailed
 from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
-from shannon.chain.client import ChainClient
-from shannon.chain.comet import CometClient
-from shannon.chain.model import Event
-from shannon.chain.settlement_event import ClaimEnd, ClaimOutcome, claim_end
-from shannon.claims.rewards import TokenomicsParams, supplier_reward_upokt
-from shannon.crypto.addresses import address_of
-from shannon.crypto.ecdsa import PrivateKey
-from shannon.errors import PocketError
-from shannon.pb import cosmos_tx_v1beta1_pb2 as tx_pb
-from shannon.pb import pocket_proof_pb2 as proof_pb
-from shannon.relays.messages import SessionHeader
-from shannon.transactions.build import CREATE_CLAIM, SUBMIT_PROOF
+from pocket.chain.client import ChainClient
+from pocket.chain.comet import CometClient
+from pocket.chain.model import Event
+from pocket.chain.settlement_event import ClaimEnd, ClaimOutcome, claim_end
+from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
+from pocket.protocol.crypto.addresses import address_of
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.errors import PocketError
+from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.transactions.build import CREATE_CLAIM, SUBMIT_PROOF
 
 RELAYS = {"supplier1": 12, "supplier2": 6, "supplier3": 11}
 """Of each session and service: the first and the last are worth a proof, the second is not."""

@@ -9,32 +9,32 @@ from pathlib import Path
 import aiohttp
 
 import slow_curve as slow
-from ledger.keys import Keys
-from ledger.local_log import LocalLog, Record
-from ledger.publisher import Publisher, PublisherLimits
-from ledger.seals import SealStore
-from ledger.tail import Tail
-from localnet.chain import Chain
-from localnet.hydration import hydrate
-from localnet.server import Localnet, serve
-from miner.audit import Audit
-from miner.claims import ClaimDesk
-from miner.dead_letters import DeadLetters
-from miner.fees import FeeBook
-from miner.mirror import Mirror
-from miner.proofs import ProofDesk
-from miner.sender import Sender
-from miner.settlements import Settlements
-from miner.supplier_miner import SupplierMiner
-from miner.tailing import Tailer
-from miner.trie_pool import SealedSet, TooLarge, compute_proof, compute_root
-from shannon.chain.client import ChainClient
-from shannon.chain.comet import CometClient
-from shannon.chain.nodes import NodeAddress
-from shannon.relays.messages import SessionHeader, relay_hash
-from shannon.smst.digest import path_of
-from shannon.transactions.build import GasPrice
-from shannon.transactions.timeouts import NonceClock
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.write_ahead_log import LocalLog, Record
+from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
+from pocket.redis_store.seals import SealStore
+from pocket.redis_store.stream_reader import Tail
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.hydration import hydrate
+from pocket_localnet.server import Localnet, serve
+from pocket_miner.storage.audit import Audit
+from pocket_miner.submission.claims import ClaimDesk
+from pocket_miner.storage.dead_letters import DeadLetters
+from pocket_miner.submission.fees import FeeBook
+from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.submission.proofs import ProofDesk
+from pocket_miner.submission.sender import Sender
+from pocket_miner.settlement.event_reader import Settlements
+from pocket_miner.suppliers.supplier_miner import SupplierMiner
+from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.storage.trie_pool import SealedSet, TooLarge, compute_proof, compute_root
+from pocket.chain.client import ChainClient
+from pocket.chain.comet import CometClient
+from pocket.chain.failover import NodeAddress
+from pocket.protocol.relays.messages import SessionHeader, relay_hash
+from pocket.protocol.smst.digest import path_of
+from pocket.protocol.transactions.build import GasPrice
+from pocket.protocol.transactions.timeouts import NonceClock
 from world import World, address, key
 
 PREFIX = "test"

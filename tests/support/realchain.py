@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shannon.chain.nodes import NodeAddress
-from shannon.crypto.ecdsa import PrivateKey
-from shannon.transactions.sizes import MAX_TRANSACTION_BYTES
+from pocket.chain.failover import NodeAddress
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
 
 REALCHAIN = os.environ.get("REALCHAIN", "")
 SUPPLIERS = ("supplier1", "supplier2", "supplier3")

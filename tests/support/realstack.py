@@ -6,14 +6,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pocket_api.relayminer import RelayMiner
-from pocket_operator.children.redis import REDIS_OPTIONS
-from pocket_operator.workload_config import Placement, hot_config, miner_config, relayer_config
+from pocket.api.relayminer import RelayMiner
+from pocket_operator.resources.trial_redis import REDIS_OPTIONS
+from pocket_operator.resources.workload_config import Placement, hot_config, miner_config, relayer_config
 from realchain import SUPPLIERS
-from relayctl.embedded import Process, await_http, await_port, free_port, redis_server
-from shannon.chain.nodes import NodeAddress
-from shannon.crypto.addresses import address_of
-from shannon.crypto.ecdsa import PrivateKey
+from relayctl.local_stack import Process, await_http, await_port, free_port, redis_server
+from pocket.chain.failover import NodeAddress
+from pocket.protocol.crypto.addresses import address_of
+from pocket.protocol.crypto.ecdsa import PrivateKey
 
 PARTS = ("redis", "backend", "relayer", "relayer-admin", "miner-admin")
 

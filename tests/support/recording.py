@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 
-from ledger.keys import Keys
-from ledger.local_log import LocalLog, Record
-from ledger.publisher import Publisher, PublisherLimits
-from ledger.seals import SealStore
-from ledger.tail import Tail
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.write_ahead_log import LocalLog, Record
+from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
+from pocket.redis_store.seals import SealStore
+from pocket.redis_store.stream_reader import Tail
 
 KEYS = Keys("unit")
 FAST = PublisherLimits(linger_seconds=0, patience_seconds=0.3, retry_seconds=0.02)

@@ -5,8 +5,8 @@ import copy
 import hashlib
 from typing import Any
 
-from shannon.crypto.addresses import address_of
-from shannon.crypto.ecdsa import PrivateKey
+from pocket.protocol.crypto.addresses import address_of
+from pocket.protocol.crypto.ecdsa import PrivateKey
 
 Object = dict[str, Any]
 API = "pocket.network/v1alpha1"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from relayctl.embedded import redis_server
+from relayctl.local_stack import redis_server
 
 
 def free_port() -> int:

@@ -22,16 +22,16 @@ import grpc
 from redis.exceptions import ConnectionError as RedisDown
 from redis.exceptions import ReadOnlyError, ResponseError
 
-from coordination.elector import Record as LeaseRecord
-from coordination.lease_store import LeaseConflict, LeaseUnavailable, Stored
+from pocket.coordination.elector import Record as LeaseRecord
+from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, Stored
 from direct import DirectChain, DirectComet
-from ledger import local_log
-from localnet.chain import Chain
+from pocket.redis_store import write_ahead_log
+from pocket_localnet.local_chain import Chain
 from loop_guard import Guarded
-from miner import database
-from miner.peers import routes
-from shannon.chain.failures import error_from_status
-from shannon.errors import ChainUnavailable
+from pocket_miner.storage import database
+from pocket_miner.ingest.peers import routes
+from pocket.chain.failures import error_from_status
+from pocket.errors import ChainUnavailable
 
 LAG = 5
 KINDS = {
@@ -246,7 +246,7 @@ def faulty_files(fault: Fault, folder: Path) -> Iterator[None]:
             raise OSError(28 if kind == "full" else 5, kind)
         return kind
 
-    real_os = local_log.os
+    real_os = write_ahead_log.os
 
     class Os:
         def __getattr__(self, name):
@@ -267,13 +267,13 @@ def faulty_files(fault: Fault, folder: Path) -> Iterator[None]:
 
         return call
 
-    local_log.os = Os()
+    write_ahead_log.os = Os()
     for name in kept:
         setattr(pathlib.Path, name, wrapped(name))
     try:
         yield
     finally:
-        local_log.os = real_os
+        write_ahead_log.os = real_os
         for name, method in kept.items():
             setattr(pathlib.Path, name, method)
 

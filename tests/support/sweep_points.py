@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from multiprocessing.util import Finalize
 from pathlib import Path
 
-from ledger.connection import connect
+from pocket.redis_store.connection import connect
 from servers import running_redis
 from sweep_faults import KINDS, Call, Fault, writes
 from sweep_life import FIRST, STAGES, Life, Script

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from relayctl.carriers import RelayFailed
+from relayctl.client_transports import RelayFailed
 from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope
-from shannon.chain.client import ChainClient
-from shannon.chain.nodes import NodeAddress
-from shannon.crypto.ecdsa import PrivateKey
-from shannon.errors import PocketError
+from pocket.chain.client import ChainClient
+from pocket.chain.failover import NodeAddress
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.errors import PocketError
 
 _OVER = "the session and its grace period are over"
 

@@ -13,11 +13,11 @@ import yaml
 
 from kube import ROOT, Cluster
 from nodes import await_that, render
-from pocket_api.manifests import load_manifests
-from pocket_operator.sealing import SECRET_OF_NAMESPACE, Controller
-from relayctl.embedded import key_of
-from shannon.chain.nodes import NodeAddress
-from shannon.crypto.ecdsa import PrivateKey
+from pocket.api.manifests import load_manifests
+from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
+from relayctl.local_stack import key_of
+from pocket.chain.failover import NodeAddress
+from pocket.protocol.crypto.ecdsa import PrivateKey
 from traffic import Traffic
 
 TRIAL = ROOT / "manifests/samples/trial"

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 import slow_curve as slow
 from corpus import load as corpus
 from corpus import unhex
-from shannon.crypto import combine, curve
-from shannon.crypto.combine import BASE, Accelerator, load, plain
-from shannon.crypto.hashing import hash_to_point
-from shannon.crypto.ring import decode_ring_signature, ring_signature_holds, sign_ring, verify_ring_signature
-from shannon.errors import InvalidPoint, InvalidSignature, PocketError
+from pocket.protocol.crypto import linear_combination, curve
+from pocket.protocol.crypto.linear_combination import BASE, Accelerator, load, plain
+from pocket.protocol.crypto.hashing import hash_to_point
+from pocket.protocol.crypto.ring import decode_ring_signature, ring_signature_holds, sign_ring, verify_ring_signature
+from pocket.errors import InvalidPoint, InvalidSignature, PocketError
 from world import key
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +105,7 @@ def test_what_adds_up_to_infinity_is_encoded_as_the_reference_has_it(sums):
 def test_every_ring_signature_of_the_reference_is_judged_alike_with_tables_for_all_its_points(
     library, monkeypatch, case
 ):
-    monkeypatch.setattr(combine, "accelerator", None)
+    monkeypatch.setattr(linear_combination, "accelerator", None)
 
     def judged():
         try:
@@ -114,7 +114,7 @@ def test_every_ring_signature_of_the_reference_is_judged_alike_with_tables_for_a
             return type(error)
 
     without = judged()
-    monkeypatch.setattr(combine, "accelerator", accelerator := Accelerator(library))
+    monkeypatch.setattr(linear_combination, "accelerator", accelerator := Accelerator(library))
     if without in (True, False):
         signature = decode_ring_signature(unhex(case["signature"]))
         members = [curve.decode_point(member) for member in signature.members]
@@ -129,7 +129,7 @@ def signed(message, size=2):
 
 
 def test_points_earn_a_table_by_signatures_that_held_and_no_stranger_gets_one(accelerator, monkeypatch):
-    monkeypatch.setattr(combine, "accelerator", accelerator)
+    monkeypatch.setattr(linear_combination, "accelerator", accelerator)
     encoded, members = signed(b"m" * 32)
     for _ in range(20):
         with pytest.raises(InvalidSignature):

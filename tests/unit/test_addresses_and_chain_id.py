@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shannon.chain.identity import require_chain_id
-from shannon.crypto.addresses import encode_address, is_address, parse_address
-from shannon.errors import ChainUnavailable, ConfigurationError, InvalidAddress
+from pocket.chain.chain_id import require_chain_id
+from pocket.protocol.crypto.addresses import encode_address, is_address, parse_address
+from pocket.errors import ChainUnavailable, ConfigurationError, InvalidAddress
 
 
 @given(st.binary(min_size=1, max_size=255))

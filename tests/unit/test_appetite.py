@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miner.appetite import Appetite
+from pocket_miner.ingest.batch_size import Appetite
 
 
 @given(st.integers(1, 2000), st.integers(300, 500_000), st.integers(0, 20))

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ledger.seals import Seal
-from miner.audit import Audit, AuditError, Outcome
-from miner.report import Reports
+from pocket.redis_store.seals import Seal
+from pocket_miner.storage.audit import Audit, AuditError, Outcome
+from pocket_miner.status.report import Reports
 
 
 @pytest.fixture

@@ -4,15 +4,15 @@ import os
 
 import pytest
 
-from pocket_api.services import Backend, HealthCheck, Service
-from relayer.backends.credentials import Credentials
-from relayer.backends.health import behind, checkers, height_in, problem_with
-from relayer.backends.pools import Pool
-from relayer.backends.service import ServiceBackends
-from relayer.catalog import Catalog
+from pocket.api.services import Backend, HealthCheck, Service
+from pocket_relayer.backends.credentials import Credentials
+from pocket_relayer.backends.health import behind, checkers, height_in, problem_with
+from pocket_relayer.backends.pools import Pool
+from pocket_relayer.backends.service import ServiceBackends
+from pocket_relayer.backends.catalog import Catalog
 from relays import Backend as Scripted
 from relays import listening
-from shannon.errors import ConfigurationError
+from pocket.errors import ConfigurationError
 
 
 def pool(**fields):

@@ -3,15 +3,15 @@ import random
 
 import pytest
 
-from shannon.chain import convert
-from shannon.chain.feed import Backoff, BlockFeed
-from shannon.chain.model import Block, ServiceConfig, Supplier
-from shannon.chain.nodes import Failover, NodeAddress
-from shannon.errors import ChainRefusal, ChainUnavailable, ConfigurationError, DecodingError, FailureClass
-from shannon.pb import cosmos_base_v1beta1_pb2 as base_pb
-from shannon.pb import pocket_shared_pb2 as shared_pb
-from shannon.transactions.build import GasPrice, Timestamp
-from shannon.transactions.timeouts import NonceClock, timeout_duration_seconds
+from pocket.chain import convert
+from pocket.chain.block_feed import Backoff, BlockFeed
+from pocket.chain.model import Block, ServiceConfig, Supplier
+from pocket.chain.failover import Failover, NodeAddress
+from pocket.errors import ChainRefusal, ChainUnavailable, ConfigurationError, DecodingError, FailureClass
+from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as base_pb
+from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
+from pocket.protocol.transactions.build import GasPrice, Timestamp
+from pocket.protocol.transactions.timeouts import NonceClock, timeout_duration_seconds
 
 
 @pytest.mark.parametrize(

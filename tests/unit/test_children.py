@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pocket_api.relayminer import RelayMiner
-from pocket_operator import names
-from pocket_operator.children import desired
-from pocket_operator.children.context import Context, Images, PublishedSupplier
+from pocket.api.relayminer import RelayMiner
+from pocket_operator.resources import names
+from pocket_operator.resources import desired
+from pocket_operator.resources.context import Context, Images, PublishedSupplier
 from resources import address, changed, key_of, relay_miner
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pocket_api.relayminer import ConnectionLimits
-from relayer.memory_budget import MemoryBudget
-from relayer.transports.connections import Connections, address_of
+from pocket.api.relayminer import ConnectionLimits
+from pocket_relayer.memory_budget import MemoryBudget
+from pocket_relayer.transports.client_connections import Connections, address_of
 
 
 class Transport:

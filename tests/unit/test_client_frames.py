@@ -8,10 +8,10 @@ from h2.connection import H2Connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayer.memory_budget import MemoryBudget
-from relayer.rejection import Rejected
-from relayer.transports.http2_frames import FrameBudget
-from relayer.transports.websocket_frames import FrameFollower, IncomingMessages
+from pocket_relayer.memory_budget import MemoryBudget
+from pocket_relayer.rejection import Rejected
+from pocket_relayer.transports.http2_frames import FrameBudget
+from pocket_relayer.transports.websocket_frames import FrameFollower, IncomingMessages
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from pocket_api.report import ProblemCode
-from pocket_operator.plan import plan
-from pocket_operator.pod_report import Report
-from pocket_operator.reasons import Reason
-from pocket_operator.relay_miner_status import relay_miner_status
-from pocket_operator.sealing import Controller, Subject, seal
-from pocket_operator.snapshot import SecretView
-from pocket_operator.supplier_status import supplier_status
+from pocket.api.problems import ProblemCode
+from pocket_operator.decide.plan import plan
+from pocket_operator.decide.pod_report import Report
+from pocket_operator.decide.reasons import Reason
+from pocket_operator.decide.relay_miner_status import relay_miner_status
+from pocket.keys.sealed_box import Controller, Subject, seal
+from pocket_operator.decide.snapshot import SecretView
+from pocket_operator.decide.supplier_status import supplier_status
 from resources import address, changed, key_of
 from snapshots import ALICE, MINER_POD, POD, RM, gone, miner_report, relayer_report, snapshot, with_uid
 

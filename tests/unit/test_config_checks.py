@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pocket_api.manifests import load_manifests
+from pocket.api.manifests import load_manifests
 from relayctl.config_checks import Level, check_account, check_references, check_stake
 from relayctl.main import main
-from shannon.chain.model import ServiceConfig
-from shannon.chain.model import Supplier as Staked
+from pocket.chain.model import ServiceConfig
+from pocket.chain.model import Supplier as Staked
 
 TRIAL = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 

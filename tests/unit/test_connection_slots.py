@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from relayer.backends.connection_slots import ConnectionSlots
-from relayer.rejection import Reason, Rejected
+from pocket_relayer.backends.connection_slots import ConnectionSlots
+from pocket_relayer.rejection import Reason, Rejected
 
 
 async def settle():

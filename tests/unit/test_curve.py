@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import slow_curve as slow
-from shannon.crypto import curve
+from pocket.protocol.crypto import curve
 
 EDGES = [0, 1, 2, slow.N - 1, slow.N, slow.N + 1, slow.N + 5, 2**256 - 1, curve.P - slow.N]
 SCALARS = st.one_of(st.sampled_from(EDGES), st.integers(0, 2**256 - 1))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from miner.dead_letters import CONTENT_BYTES, DeadLetter, DeadLetters
+from pocket_miner.storage.dead_letters import CONTENT_BYTES, DeadLetter, DeadLetters
 
 
 @pytest.fixture

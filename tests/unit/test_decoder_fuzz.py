@@ -7,21 +7,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from answers import end_events
-from ledger.heights import decode_block
-from ledger.seals import Seal, SignedGroup
-from localnet import ante
-from localnet.refusal import Refused
-from miner.gate import Refused as GateRefused
-from miner.gate import Terms, leaf_of
-from miner.sessions import header_of
-from shannon.chain import comet, convert
-from shannon.claims.seeded_float import varint_seed
-from shannon.errors import ChainRefusal, DecodingError, InvalidProof
-from shannon.relays.difficulty import BASE_TARGET
-from shannon.relays.messages import SessionHeader
-from shannon.smst.verify import unmarshal
-from shannon.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
-from shannon.transactions.refusals import classify, failed_message_index
+from pocket.chain_cache.shared_heights import decode_block
+from pocket.redis_store.seals import Seal, SignedGroup
+from pocket_localnet import ante
+from pocket_localnet.tx_rejected import Refused
+from pocket_miner.sessions.leaf_validation import Refused as GateRefused
+from pocket_miner.sessions.leaf_validation import Terms, leaf_of
+from pocket_miner.sessions.tracked_session import header_of
+from pocket.chain import comet, convert
+from pocket.protocol.claims.go_rand import varint_seed
+from pocket.errors import ChainRefusal, DecodingError, InvalidProof
+from pocket.protocol.relays.difficulty import BASE_TARGET
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.smst.verify import unmarshal
+from pocket.protocol.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
+from pocket.protocol.transactions.broadcast_errors import classify, failed_message_index
 from world import World, address, key
 
 BYTES = st.binary(max_size=200)

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 import pytest
 
-from ledger.keys import Keys
-from miner.console.__main__ import main as console
+from pocket.redis_store.redis_keys import Keys
+from pocket_miner.console.__main__ import main as console
 from relayctl.main import main as relayctl
 from sweep_outages import UNAVOIDABLE, outage_table
 from sweep_points import HARDENING, between_markers, sweep_columns, sweep_rows

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from coordination.elector import (
+from pocket.coordination.elector import (
     Record,
     Step,
     Timing,
@@ -21,8 +21,8 @@ from coordination.elector import (
     timing_for_blocks,
     written,
 )
-from coordination.kube_api import Conflict, Missing
-from coordination.lease import LeaseElector, record_of, spec_of
+from pocket.kube.api_client import Conflict, Missing
+from pocket.coordination.leader_lease import LeaseElector, record_of, spec_of
 
 WALL = datetime(2026, 1, 1, tzinfo=UTC)
 TIMING = Timing()

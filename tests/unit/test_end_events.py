@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from answers import end_events, everything, results_text, settled_row
-from shannon.chain.end_events import LARGEST_EVENT, EndEvents
-from shannon.errors import DecodingError
+from pocket.chain.end_block_events import LARGEST_EVENT, EndEvents
+from pocket.errors import DecodingError
 
 TEXTS = st.text(max_size=12)
 ROWS = st.lists(

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from miner.console.exports import COLUMNS, Wanted, csv_lines
+from pocket_miner.console.exports import COLUMNS, Wanted, csv_lines
 
 
 def test_what_is_not_known_is_empty_and_what_came_from_outside_is_never_a_formula():

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus import load
-from shannon.chain.answers import check_answer
-from shannon.chain.failures import classify_rpc, classify_status, error_from_status
-from shannon.chain.nodes import Failover
-from shannon.errors import (
+from pocket.chain.response_checks import check_answer
+from pocket.chain.failures import classify_rpc, classify_status, error_from_status
+from pocket.chain.failover import Failover
+from pocket.errors import (
     STATED,
     ChainError,
     ChainRefusal,

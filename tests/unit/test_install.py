@@ -9,15 +9,15 @@ import yaml
 
 import generate_manifests
 import generate_reference
-import miner.metrics
-import pocket_operator.metrics
-import relayer.metrics
+import pocket_miner.miner_metrics
+import pocket_operator.controller.operator_metrics
+import pocket_relayer.relayer_metrics
 from generated import differing
-from pocket_api.crd import definitions
-from pocket_api.manifests import load_manifests
-from pocket_operator.children.monitoring import ALERTS
+from pocket.api.crd import definitions
+from pocket.api.manifests import load_manifests
+from pocket_operator.resources.monitoring import ALERTS
 from pocket_operator.install import Values, objects
-from pocket_operator.reasons import Reason
+from pocket_operator.decide.reasons import Reason
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -110,7 +110,7 @@ def test_every_file_that_the_docs_link_to_exists():
 
 def test_every_metric_that_an_alert_names_exists():
     known = set()
-    for module in (relayer.metrics, miner.metrics, pocket_operator.metrics):
+    for module in (pocket_relayer.relayer_metrics, pocket_miner.miner_metrics, pocket_operator.controller.operator_metrics):
         known |= {m._name for m in vars(module).values() if hasattr(m, "_name")}
     named = {name for alert in ALERTS for name in re.findall(r"pocket_\w+", alert.expression)}
     assert {name.removesuffix("_total").removesuffix("_bucket") for name in named} <= known

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from shannon.errors import ConfigurationError
-from shannon.keys.folder import KeyFolder
+from pocket.errors import ConfigurationError
+from pocket.keys.key_folder import KeyFolder
 from world import address, key
 
 THEN = 1_800_000_000_000_000_000

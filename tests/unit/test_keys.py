@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from shannon.errors import ConfigurationError
-from shannon.keys.loading import load_keys_directory, load_keys_environment, load_keys_file, load_supplier_keys, merge
+from pocket.errors import ConfigurationError
+from pocket.keys.loading import load_keys_directory, load_keys_environment, load_keys_file, load_supplier_keys, merge
 from world import address, key
 
 

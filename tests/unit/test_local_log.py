@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.local_log import LocalLog, Record, decode_records, encode_record
+from pocket.redis_store.write_ahead_log import LocalLog, Record, decode_records, encode_record
 
 RECORDS = st.builds(
     Record, st.text("pokt1abc", max_size=20), st.text(max_size=20), st.binary(max_size=40), st.binary(max_size=60)

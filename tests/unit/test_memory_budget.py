@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayer.memory_budget import MemoryBudget
-from relayer.rejection import Reason, Rejected
+from pocket_relayer.memory_budget import MemoryBudget
+from pocket_relayer.rejection import Reason, Rejected
 
 LIMIT = 1_000
 

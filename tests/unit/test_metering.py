@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.budgets import BudgetLimits, Budgets, Charge, Verdict
-from ledger.errors import LedgerFull, LedgerUnavailable
-from ledger.keys import Keys
-from pocket_api.services import Service
-from relayer.metering import Meter, relay_cost, session_budget
-from shannon.chain.model import Application
-from shannon.relays.messages import SessionHeader
-from shannon.sessions.grid import SharedParams
+from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, Verdict
+from pocket.redis_store.store_errors import LedgerFull, LedgerUnavailable
+from pocket.redis_store.redis_keys import Keys
+from pocket.api.services import Service
+from pocket_relayer.pipeline.metering import Meter, relay_cost, session_budget
+from pocket.chain.model import Application
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.sessions.windows import SharedParams
 
 KEYS = Keys("budgets")
 

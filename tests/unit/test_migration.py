@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.public import PrivateKey as SealingKey
 
-from pocket_api.base import ManifestError
-from pocket_api.manifests import load_manifests
-from pocket_api.relayminer import RelayMiner
+from pocket.api.base import ManifestError
+from pocket.api.manifests import load_manifests
+from pocket.api.relayminer import RelayMiner
 from relayctl.main import main
 from relayctl.migration import convert, supplier_name
 from world import address, key

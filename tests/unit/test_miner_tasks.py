@@ -8,21 +8,21 @@ import pytest
 from prometheus_client import REGISTRY
 
 from direct import DirectChain
-from ledger.errors import Fenced, LedgerUnavailable
-from localnet.chain import Chain
-from miner import metrics
-from miner.audit import Audit
-from miner.beside import kept_up
-from miner.board import BlockBoard
-from miner.damage import VolumeDamaged
-from miner.fleet import Fleet
-from miner.proof_params import ProofParamsByHeight
-from miner.report import Reports
-from miner.running import LAST_SECONDS, Running
-from miner.suppliers import Suppliers
-from shannon.chain.model import Block
-from shannon.claims.requirement import ProofParams
-from shannon.transactions.build import Timestamp
+from pocket.redis_store.store_errors import Fenced, LedgerUnavailable
+from pocket_localnet.local_chain import Chain
+from pocket_miner import miner_metrics
+from pocket_miner.storage.audit import Audit
+from pocket_miner.supervise import kept_up
+from pocket_miner.suppliers.latest_block import BlockBoard
+from pocket_miner.storage.corruption import VolumeDamaged
+from pocket_miner.suppliers.fleet import Fleet
+from pocket_miner.suppliers.proof_params import ProofParamsByHeight
+from pocket_miner.status.report import Reports
+from pocket_miner.suppliers.running import LAST_SECONDS, Running
+from pocket_miner.suppliers.factory import Suppliers
+from pocket.chain.model import Block
+from pocket.protocol.claims.proof_requirement import ProofParams
+from pocket.protocol.transactions.build import Timestamp
 from world import World, address
 
 
@@ -237,7 +237,7 @@ async def test_a_volume_knows_an_epoch_though_redis_is_away():
 
 
 async def test_what_nobody_foresaw_ends_neither_the_supplier_nor_the_others(monkeypatch):
-    monkeypatch.setattr("miner.fleet._AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("pocket_miner.suppliers.fleet._AGAIN_SECONDS", 0.0)
     made, suppliers = fleet("a", "b")
     failing = []
 
@@ -327,13 +327,13 @@ async def test_balances_and_the_runway_of_stakes_are_told_and_forgotten_with_the
     assert told("pocket_miner_stake_runway_penalties") == 2, "2.5 penalties of 1 POKT"
     row = suppliers.reports.rows()[address("alice")]
     assert (row["balance_upokt"], row["public_key_on_chain"]) == (10_000_000_000, True)
-    metrics.forget_funds(address("alice"))
-    metrics.forget_funds(address("alice"))
+    miner_metrics.forget_funds(address("alice"))
+    miner_metrics.forget_funds(address("alice"))
     assert told("pocket_miner_balance_upokt") is None
     chain.state.proof_params = replace(chain.state.proof_params, proof_missing_penalty_upokt=0)
     await suppliers.look_at_funds([address("alice")])
     assert told("pocket_miner_stake_runway_penalties") is None, "nothing is taken, so there is no end"
-    metrics.forget_funds(address("alice"))
+    miner_metrics.forget_funds(address("alice"))
 
 
 @pytest.mark.parametrize("seen", [0, 3])

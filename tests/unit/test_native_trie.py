@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import slow_curve as slow
-from shannon.smst import bulk
-from shannon.smst.bulk import LeafContent, LeafSet, build_plain
-from shannon.smst.digest import leaf_digest
-from shannon.smst.native import Subtree, TrieLibrary
+from pocket.protocol.smst import bulk
+from pocket.protocol.smst.bulk import LeafContent, LeafSet, build_plain
+from pocket.protocol.smst.digest import leaf_digest
+from pocket.protocol.smst.native_trie import Subtree, TrieLibrary
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "workloads/shannon/accelerator"

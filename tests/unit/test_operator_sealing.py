@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.public import PublicKey, SealedBox
 
-from pocket_operator.sealing import (
+from pocket.keys.sealed_box import (
     SECRET_OF_NAMESPACE,
     Controller,
     SealedForAnother,
@@ -19,8 +19,8 @@ from pocket_operator.sealing import (
     seal,
 )
 from relayctl.main import main
-from shannon.crypto.addresses import address_of
-from shannon.crypto.ecdsa import PrivateKey
+from pocket.protocol.crypto.addresses import address_of
+from pocket.protocol.crypto.ecdsa import PrivateKey
 
 KEY = "ab" * 32
 

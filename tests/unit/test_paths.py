@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayer.paths import backend_url, grpc_method, merge_path, public_place
+from pocket_relayer.backends.paths import backend_url, grpc_method, merge_path, public_place
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from pocket_api.report import ProblemCode
-from pocket_operator.plan import plan
-from pocket_operator.pod_report import Report
-from pocket_operator.relay_miner_status import relay_miner_status
+from pocket.api.problems import ProblemCode
+from pocket_operator.decide.plan import plan
+from pocket_operator.decide.pod_report import Report
+from pocket_operator.decide.relay_miner_status import relay_miner_status
 from resources import address
 from snapshots import MINER_POD, POD, miner_report, relayer_report, snapshot
 

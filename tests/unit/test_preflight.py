@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from miner.chain_notes import ChainNotes
-from shannon.chain.model import Block
-from shannon.chain.preflight import capacity_advice, clock_problem, gas_price_problem, params_advice
-from shannon.chain.standing import Standing, Verdict
-from shannon.errors import ChainUnavailable
-from shannon.sessions.grid import SharedParams
-from shannon.transactions.build import GasPrice, Timestamp
+from pocket_miner.status.chain_diagnostics import ChainNotes
+from pocket.chain.model import Block
+from pocket.chain.preflight import capacity_advice, clock_problem, gas_price_problem, params_advice
+from pocket.chain.node_health import Standing, Verdict
+from pocket.errors import ChainUnavailable
+from pocket.protocol.sessions.windows import SharedParams
+from pocket.protocol.transactions.build import GasPrice, Timestamp
 
 SECOND = 1_000_000_000
 NOW = 1_800_000_000 * SECOND

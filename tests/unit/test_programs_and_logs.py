@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from coordination.file_lock import FileLock, OwnedElsewhere
-from miner.audit import Audit, AuditError, Outcome
-from shannon.errors import ConfigurationError
-from shannon.logs import JsonFormatter, configure
-from shannon.program import require_writable, run_program
+from pocket.coordination.file_lock import FileLock, OwnedElsewhere
+from pocket_miner.storage.audit import Audit, AuditError, Outcome
+from pocket.errors import ConfigurationError
+from pocket.runtime.logs import JsonFormatter, configure
+from pocket.runtime.program import require_writable, run_program
 
 
 async def ends(error=None):
@@ -34,7 +34,7 @@ def test_known_errors_become_one_sentence_and_exit_78(capsys):
 def test_a_program_and_its_children_leave_no_core_dump_with_keys_in_it():
     script = """
 import os, resource, subprocess, sys
-from shannon.program import require_writable, run_program
+from pocket.runtime.program import require_writable, run_program
 async def main():
     child = subprocess.check_output(["sh", "-c", "ulimit -c"], text=True).strip()
     print(child, resource.getrlimit(resource.RLIMIT_CORE))

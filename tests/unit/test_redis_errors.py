@@ -4,9 +4,9 @@ import pytest
 from redis._parsers.base import BaseParser
 from redis.asyncio.connection import Connection
 
-from ledger.connection import Generation, connect, read_info
-from ledger.errors import LedgerUnavailable, RedisTrouble
-from ledger.redis_errors import code_of, translate, trouble_of
+from pocket.redis_store.connection import Generation, connect, read_info
+from pocket.redis_store.store_errors import LedgerUnavailable, RedisTrouble
+from pocket.redis_store.redis_errors import code_of, translate, trouble_of
 
 GOOD = {
     "run_id": "r", "master_replid": "m", "aof_enabled": 1, "maxmemory_policy": "noeviction", "role": "master",

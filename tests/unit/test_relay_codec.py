@@ -5,10 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shannon.errors import DecodingError, InvalidRelay
-from shannon.relays import messages, wire
-from shannon.relays.envelope import HttpRequest, canonical_header_name, decode_http_request, decode_http_response
-from shannon.relays.messages import (
+from pocket.errors import DecodingError, InvalidRelay
+from pocket.protocol.relays import messages, wire
+from pocket.protocol.relays.envelope import (
+    HttpRequest,
+    canonical_header_name,
+    decode_http_request,
+    decode_http_response,
+)
+from pocket.protocol.relays.messages import (
     Relay,
     RelayMinerError,
     RelayRequest,

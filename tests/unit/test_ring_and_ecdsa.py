@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 import slow_curve as slow
 from forms import HEAD, MEMBER, rotated
-from shannon.crypto.curve import decode_scalar, encode_scalar
-from shannon.crypto.ecdsa import PrivateKey, signature_holds
-from shannon.crypto.ring import (
+from pocket.protocol.crypto.curve import decode_scalar, encode_scalar
+from pocket.protocol.crypto.ecdsa import PrivateKey, signature_holds
+from pocket.protocol.crypto.ring import (
     ExpectedRing,
     decode_ring_signature,
     ring_signature_holds,
@@ -18,7 +18,7 @@ from shannon.crypto.ring import (
     verify_request_signature,
     verify_ring_signature,
 )
-from shannon.errors import DecodingError, InvalidSignature
+from pocket.errors import DecodingError, InvalidSignature
 from world import key
 
 KEYS = [key(f"ring {i}") for i in range(5)]

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket_api.relayminer import Rollout
-from pocket_operator import names
-from pocket_operator.plan import plan
-from pocket_operator.pod_report import Report
-from pocket_operator.relay_miner_status import relay_miner_status
-from pocket_operator.revision import Revision
-from pocket_operator.rollout import Sight, plan_rollout
-from pocket_operator.snapshot import Pod
+from pocket.api.relayminer import Rollout
+from pocket_operator.resources import names
+from pocket_operator.decide.plan import plan
+from pocket_operator.decide.pod_report import Report
+from pocket_operator.decide.relay_miner_status import relay_miner_status
+from pocket_operator.resources.revision import Revision
+from pocket_operator.decide.rollout import Sight, plan_rollout
+from pocket_operator.decide.snapshot import Pod
 from resources import address, changed
 from snapshots import POD, RM, miner_report, relayer_report, snapshot
 

@@ -9,10 +9,10 @@ import pytest
 
 from check_fragile import hardening_problems, losses, problems
 from generate_pb import drifted
-from miner.console.explanations import MEANINGS
+from pocket_miner.console.explanations import MEANINGS
 from mutants import MUTANTS, ROOT
 
-PIPELINE = "workloads/relayer/src/relayer/pipeline.py"
+PIPELINE = "workloads/relayer/pocket_relayer/pipeline/pipeline.py"
 FIND = ROOT / "scripts/find-python"
 
 

@@ -4,16 +4,16 @@ from itertools import permutations
 
 import pytest
 
-from ledger.seals import Seal
-from miner.evidence import Evidence, Finding, Statement
-from miner.recipients import added, bounded
-from miner.report import SupplierReport
-from miner.sessions import TrackedSession
-from miner.settlement import settled_as
-from pocket_api.status import OTHERS
-from shannon.chain.model import Event, ServiceConfig, Supplier
-from shannon.claims.requirement import Claim
-from shannon.relays.messages import SessionHeader
+from pocket.redis_store.seals import Seal
+from pocket_miner.sessions.evidence import Evidence, Finding, Statement
+from pocket_miner.sessions.recipients import added, bounded
+from pocket_miner.status.report import SupplierReport
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.settlement.verdict import settled_as
+from pocket.api.status import OTHERS
+from pocket.chain.model import Event, ServiceConfig, Supplier
+from pocket.protocol.claims.proof_requirement import Claim
+from pocket.protocol.relays.messages import SessionHeader
 
 SETTLED, EXPIRED = (f"pocket.tokenomics.EventClaim{kind}" for kind in ("Settled", "Expired"))
 

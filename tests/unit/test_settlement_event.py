@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shannon.chain.model import Event
-from shannon.chain.settlement_event import CLAIM_SETTLED, ClaimOutcome, claim_end
-from shannon.relays.messages import SessionHeader
-from shannon.smst.digest import Root
+from pocket.chain.model import Event
+from pocket.chain.settlement_event import CLAIM_SETTLED, ClaimOutcome, claim_end
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.smst.digest import Root
 
 HEADER = SessionHeader("app", "eth", "session", 1, 10)
 SHAREHOLDER = "TLM_RELAY_BURN_EQUALS_MINT_SUPPLIER_SHAREHOLDER_REWARD_DISTRIBUTION"

@@ -5,9 +5,9 @@ import contextlib
 
 import pytest
 
-from miner.settlements import NotReadYet, Settlements
-from shannon.chain.model import Event
-from shannon.errors import ChainRefusal, ChainUnavailable
+from pocket_miner.settlement.event_reader import NotReadYet, Settlements
+from pocket.chain.model import Event
+from pocket.errors import ChainRefusal, ChainUnavailable
 
 
 def settled(supplier, number=0):

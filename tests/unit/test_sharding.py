@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from coordination.elector import Timing
-from coordination.lease_store import LeaseConflict, LeaseUnavailable, Stored
-from coordination.sharding import LeaseNames, ShardKeeper
+from pocket.coordination.elector import Timing
+from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, Stored
+from pocket.coordination.shard_leases import LeaseNames, ShardKeeper
 
 WALL = datetime(2026, 1, 1, tzinfo=UTC)
 TIMING = Timing()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordination.shards import moves, ranked, standby_of, targets
-from ledger.shards import shard_of
+from pocket.coordination.rebalancing import moves, ranked, standby_of, targets
+from pocket.redis_store.rendezvous import shard_of
 
 MEMBERS = [f"main-miner-{number}" for number in range(9)]
 

@@ -3,12 +3,12 @@
 import pytest
 from pydantic import ValidationError
 
-from pocket_api.manifests import Manifests
-from pocket_api.relayminer import RelayMiner
-from pocket_api.simulation import Simulation
+from pocket.api.manifests import Manifests
+from pocket.api.relayminer import RelayMiner
+from pocket.api.simulation import Simulation
 from relayctl.config_checks import check_references
 from resources import changed, relay_miner
-from shannon.rings import PLACEHOLDER_PUBLIC_KEY
+from pocket.protocol.rings import PLACEHOLDER_PUBLIC_KEY
 from world import key
 
 APP, GATEWAY = key("app").public_key.hex(), key("gateway").public_key.hex()

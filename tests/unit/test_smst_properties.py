@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import slow_curve as slow
-from shannon.errors import InvalidProof
-from shannon.smst.bulk import LeafContent, LeafSet
-from shannon.smst.digest import leaf_digest, path_of
-from shannon.smst.incremental import Trie
-from shannon.smst.verify import leaf_value, verify_closest
+from pocket.errors import InvalidProof
+from pocket.protocol.smst.bulk import LeafContent, LeafSet
+from pocket.protocol.smst.digest import leaf_digest, path_of
+from pocket.protocol.smst.incremental import Trie
+from pocket.protocol.smst.verify import leaf_value, verify_closest
 
 # Paths that share long prefixes make extensions; hypothesis' own binaries rarely do.
 CLUSTERED = st.builds(

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shannon.chain.nodes import Failover, NodeAddress
-from shannon.chain.standing import Sight, Standing, Standings, Verdict, compared_height, judge
-from shannon.errors import ChainUnavailable
+from pocket.chain.failover import Failover, NodeAddress
+from pocket.chain.node_health import Sight, Standing, Standings, Verdict, compared_height, judge
+from pocket.errors import ChainUnavailable
 
 GOOD, DISPUTED, BEHIND = Standing.GOOD, Standing.DISPUTED, Standing.BEHIND
 SILENT, FORKED, FOREIGN = Standing.SILENT, Standing.FORKED, Standing.FOREIGN

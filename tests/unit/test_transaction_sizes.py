@@ -4,12 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shannon.relays.messages import SessionHeader
-from shannon.smst import digest as d
-from shannon.smst.bulk import LeafContent, LeafSet
-from shannon.transactions.build import Message, Timestamp, TransactionPlan, sign_transaction, submit_proof_message
-from shannon.transactions.refusals import Refusal, classify
-from shannon.transactions.sizes import MAX_TRANSACTION_BYTES, largest_leaf, packs
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.smst import digest as d
+from pocket.protocol.smst.bulk import LeafContent, LeafSet
+from pocket.protocol.transactions.build import (
+    Message,
+    Timestamp,
+    TransactionPlan,
+    sign_transaction,
+    submit_proof_message,
+)
+from pocket.protocol.transactions.broadcast_errors import Refusal, classify
+from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES, largest_leaf, packs
 from world import address, key
 
 URL = "/pocket.proof.MsgSubmitProof"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relayer.trimming import Trimming, keep_large_pieces_apart, system_trim
+from pocket_relayer.memory_trimming import Trimming, keep_large_pieces_apart, system_trim
 
 MIB = 1024 * 1024
 

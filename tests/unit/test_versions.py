@@ -6,12 +6,12 @@ import logging
 import pytest
 from pydantic import ValidationError
 
-from pocket_api.base import ManifestError
-from pocket_api.lenient import read_known
-from pocket_api.relayminer import RelayMiner
-from pocket_api.workload import HotConfig, MinerConfig, RelayerConfig, parse_hot_config, read_config
-from pocket_operator.children.config import configurations, hot_text
-from pocket_operator.plan import plan
+from pocket.api.base import ManifestError
+from pocket.api.lenient import read_known
+from pocket.api.relayminer import RelayMiner
+from pocket.api.workload import HotConfig, MinerConfig, RelayerConfig, parse_hot_config, read_config
+from pocket_operator.resources.config import configurations, hot_text
+from pocket_operator.decide.plan import plan
 from resources import changed
 from snapshots import RM, snapshot
 

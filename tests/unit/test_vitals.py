@@ -2,7 +2,7 @@
 
 import asyncio
 
-from shannon.vitals import Pulse
+from pocket.runtime.process_stats import Pulse
 
 
 async def test_whatever_keeps_the_event_loop_busy_shows_once():

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayer.worker import patience_with_redis
+from pocket_relayer.process.worker import patience_with_redis
 
 SECONDS = st.floats(0, 3600)
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket_api.report import Problem, ProblemCode
-from relayer.liveness import LOOK_SECONDS, REPORT_SECONDS, Patience, Silence, WorkerState, judge
-from relayer.reports import (
+from pocket.api.problems import Problem, ProblemCode
+from pocket_relayer.process.liveness import LOOK_SECONDS, REPORT_SECONDS, Patience, Silence, WorkerState, judge
+from pocket_relayer.process.reports import (
     ReportWriter,
     WorkerReport,
     decode_report,

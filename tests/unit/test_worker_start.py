@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from pocket_api.relayminer import RelayMiner
-from pocket_operator.workload_config import Placement, relayer_config
+from pocket.api.relayminer import RelayMiner
+from pocket_operator.resources.workload_config import Placement, relayer_config
 from resources import relay_miner
 
 STARTED = """
 import gc, sys
-from shannon import program
+from pocket.runtime import program
 
 def end_here(name, main, runner):
     main.close()
-    from relayer.worker import Worker
+    from pocket_relayer.process.worker import Worker
     print(any(row is Worker for row in gc.get_objects()))
     return 0
 
 program.run_program = end_here
-from relayer.__main__ import main
+from pocket_relayer.__main__ import main
 sys.exit(main())
 """
 

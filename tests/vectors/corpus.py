@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from shannon.relays.messages import SessionHeader
+from pocket.protocol.relays.messages import SessionHeader
 
 FOLDER = Path(os.environ.get("VECTORS_DIR") or Path(__file__).parent / "data")
 

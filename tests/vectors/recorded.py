@@ -1,18 +1,18 @@
 """The recorded sessions as model values, and a localnet that stands where the recorded chain stood."""
 
 from corpus import load, unhex
-from localnet.chain import Chain
-from localnet.genesis import Genesis
-from shannon.chain import convert
-from shannon.chain.comet import parse_time
-from shannon.chain.settlement_event import CLAIM_SETTLED
-from shannon.pb import cosmos_auth_v1beta1_pb2 as auth_pb
-from shannon.pb import pocket_application_pb2 as application_pb
-from shannon.pb import pocket_proof_pb2 as proof_pb
-from shannon.pb import pocket_service_pb2 as service_pb
-from shannon.pb import pocket_session_pb2 as session_pb
-from shannon.pb import pocket_shared_pb2 as shared_pb
-from shannon.pb import pocket_tokenomics_pb2 as tokenomics_pb
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.genesis import Genesis
+from pocket.chain import convert
+from pocket.chain.comet import parse_time
+from pocket.chain.settlement_event import CLAIM_SETTLED
+from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
+from pocket.protocol.pb import pocket_application_pb2 as application_pb
+from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
+from pocket.protocol.pb import pocket_service_pb2 as service_pb
+from pocket.protocol.pb import pocket_session_pb2 as session_pb
+from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
+from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 
 
 def answer(query, message_type):

@@ -3,10 +3,10 @@ import hashlib
 import pytest
 
 from corpus import load, numbered, unhex
-from shannon.crypto.addresses import address_of, encode_address, is_address, parse_address
-from shannon.crypto.curve import N
-from shannon.crypto.ecdsa import PrivateKey
-from shannon.rings import PLACEHOLDER_ADDRESS, PLACEHOLDER_PRIVATE_KEY, PLACEHOLDER_PUBLIC_KEY
+from pocket.protocol.crypto.addresses import address_of, encode_address, is_address, parse_address
+from pocket.protocol.crypto.curve import N
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.protocol.rings import PLACEHOLDER_ADDRESS, PLACEHOLDER_PRIVATE_KEY, PLACEHOLDER_PUBLIC_KEY
 
 DATA = load("address")
 

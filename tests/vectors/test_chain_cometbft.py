@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 import pytest
 
 from corpus import load
-from shannon.chain.comet import announced_height, block_of, keeping_of, latest_block_of, parse_time, result_of
-from shannon.chain.end_events import EndEvents
-from shannon.chain.model import Keeping
-from shannon.errors import ChainError, DecodingError
+from pocket.chain.comet import announced_height, block_of, keeping_of, latest_block_of, parse_time, result_of
+from pocket.chain.end_block_events import EndEvents
+from pocket.chain.model import Keeping
+from pocket.errors import ChainError, DecodingError
 
 DATA = load("chain/cometbft")
 CALLS = {call["id"]: call for call in DATA["calls"]}

@@ -7,14 +7,14 @@ import grpc.aio
 import pytest
 
 from corpus import load, unhex
-from shannon.chain.client import HEIGHT_HEADER, ChainClient
-from shannon.chain.nodes import NodeAddress
-from shannon.errors import ChainRefusal, ChainUnavailable, NotFound, Unsupported
-from shannon.pb import cosmos_tx_v1beta1_pb2 as tx_pb
-from shannon.pb import pocket_application_pb2 as application_pb
-from shannon.pb import pocket_proof_pb2 as proof_pb
-from shannon.pb import pocket_service_pb2 as service_pb
-from shannon.pb import pocket_session_pb2 as session_pb
+from pocket.chain.client import HEIGHT_HEADER, ChainClient
+from pocket.chain.failover import NodeAddress
+from pocket.errors import ChainRefusal, ChainUnavailable, NotFound, Unsupported
+from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+from pocket.protocol.pb import pocket_application_pb2 as application_pb
+from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
+from pocket.protocol.pb import pocket_service_pb2 as service_pb
+from pocket.protocol.pb import pocket_session_pb2 as session_pb
 
 DATA = load("chain/grpc")
 CALLS = {call["id"]: call for call in DATA["calls"]}

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 import pytest
 
 from corpus import load, unhex
-from localnet.chain import Chain
-from localnet.genesis import Genesis
-from localnet.grpc_service import METHODS, Abort, answer
-from shannon.crypto.addresses import address_of
-from shannon.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.genesis import Genesis
+from pocket_localnet.grpc_service import METHODS, Abort, answer
+from pocket.protocol.crypto.addresses import address_of
+from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from world import World
 
 CALLS = [

@@ -3,18 +3,18 @@
 import pytest
 
 from corpus import load, unhex
-from localnet.genesis import Genesis
-from localnet.settlement import settle
-from localnet.state import from_genesis
+from pocket_localnet.genesis import Genesis
+from pocket_localnet.settlement import settle
+from pocket_localnet.state import from_genesis
 from recorded import answer
-from shannon.chain import convert
-from shannon.chain.settlement_event import claim_end
-from shannon.claims.requirement import Claim
-from shannon.claims.rewards import supplier_reward_upokt
-from shannon.pb import pocket_application_pb2 as application_pb
-from shannon.pb import pocket_shared_pb2 as shared_pb
-from shannon.pb import pocket_tokenomics_pb2 as tokenomics_pb
-from shannon.relays.messages import SessionHeader
+from pocket.chain import convert
+from pocket.chain.settlement_event import claim_end
+from pocket.protocol.claims.proof_requirement import Claim
+from pocket.protocol.claims.rewards import supplier_reward_upokt
+from pocket.protocol.pb import pocket_application_pb2 as application_pb
+from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
+from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
+from pocket.protocol.relays.messages import SessionHeader
 
 DATA = load("chain/overservicing")
 SETTLED = "pocket.tokenomics.EventClaimSettled"

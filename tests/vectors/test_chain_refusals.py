@@ -3,7 +3,7 @@
 import pytest
 
 from corpus import FOLDER, load
-from shannon.transactions.refusals import Refusal, classify, failed_message_index
+from pocket.protocol.transactions.broadcast_errors import Refusal, classify, failed_message_index
 
 CASES = [case for chain in load("chain/refusals")["chains"] for case in chain["cases"]]
 REFUSED = [c for c in CASES if c["broadcast"].get("tx_code")]

@@ -6,20 +6,20 @@ from dataclasses import replace
 import pytest
 
 from corpus import unhex
-from localnet.chain import Chain
+from pocket_localnet.local_chain import Chain
 from recorded import claim_key, recorded_chain, session_records, sessions, settlements_of, times
-from shannon.chain.settlement_event import CLAIM_SETTLED, claim_end
-from shannon.claims.requirement import proof_path
-from shannon.claims.rewards import supplier_reward_upokt
-from shannon.crypto.ecdsa import PrivateKey, signature_holds
-from shannon.crypto.ring import verify_ring_signature
-from shannon.relays.difficulty import is_applicable
-from shannon.relays.messages import Relay, decode_relay_request, decode_relay_response, relay_hash
-from shannon.rings import ring_addresses, ring_keys
-from shannon.smst.bulk import LeafContent, LeafSet
-from shannon.smst.digest import leaf_digest, path_of
-from shannon.smst.verify import verify_closest
-from shannon.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
+from pocket.chain.settlement_event import CLAIM_SETTLED, claim_end
+from pocket.protocol.claims.proof_requirement import proof_path
+from pocket.protocol.claims.rewards import supplier_reward_upokt
+from pocket.protocol.crypto.ecdsa import PrivateKey, signature_holds
+from pocket.protocol.crypto.ring import verify_ring_signature
+from pocket.protocol.relays.difficulty import is_applicable
+from pocket.protocol.relays.messages import Relay, decode_relay_request, decode_relay_response, relay_hash
+from pocket.protocol.rings import ring_addresses, ring_keys
+from pocket.protocol.smst.bulk import LeafContent, LeafSet
+from pocket.protocol.smst.digest import leaf_digest, path_of
+from pocket.protocol.smst.verify import verify_closest
+from pocket.protocol.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
 
 RECORDS = sessions()
 SUPPLIERS = [(record, supplier) for record in RECORDS for supplier in record["suppliers"]]

@@ -1,5 +1,5 @@
 from corpus import load
-from shannon.claims.seeded_float import first_int63
+from pocket.protocol.claims.go_rand import first_int63
 
 TABLE = load("go_rand_table")
 

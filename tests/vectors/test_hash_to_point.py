@@ -1,7 +1,7 @@
 import pytest
 
 from corpus import load, numbered, unhex
-from shannon.crypto.hashing import hash_to_point, hash_to_scalar
+from pocket.protocol.crypto.hashing import hash_to_point, hash_to_scalar
 
 
 @pytest.mark.parametrize(("index", "case"), numbered(load("hash_to_point")["hash_to_point"]))

@@ -1,7 +1,7 @@
 import pytest
 
 from corpus import load, numbered, unhex
-from shannon.relays.envelope import (
+from pocket.protocol.relays.envelope import (
     HttpRequest,
     HttpResponse,
     canonical_headers,

@@ -4,10 +4,16 @@ import struct
 import pytest
 
 from corpus import header, load, numbered, unhex
-from shannon.claims.amounts import Price, claimed_upokt
-from shannon.claims.requirement import Claim, ProofParams, proof_path, proof_requirement, requirement_sample
-from shannon.claims.seeded_float import first_float64, first_int63, varint_seed
-from shannon.smst.digest import Root
+from pocket.protocol.claims.amounts import Price, claimed_upokt
+from pocket.protocol.claims.proof_requirement import (
+    Claim,
+    ProofParams,
+    proof_path,
+    proof_requirement,
+    requirement_sample,
+)
+from pocket.protocol.claims.go_rand import first_float64, first_int63, varint_seed
+from pocket.protocol.smst.digest import Root
 
 DATA = load("proof_requirement_decision")
 

@@ -3,11 +3,17 @@ from fractions import Fraction
 import pytest
 
 from corpus import header, load, numbered, unhex
-from shannon.claims.requirement import proof_path
-from shannon.errors import DecodingError
-from shannon.relays.difficulty import is_applicable, multiplier
-from shannon.relays.messages import RelayRequest, decode_relay, decode_relay_request, decode_relay_response, relay_hash
-from shannon.smst.digest import path_of
+from pocket.protocol.claims.proof_requirement import proof_path
+from pocket.errors import DecodingError
+from pocket.protocol.relays.difficulty import is_applicable, multiplier
+from pocket.protocol.relays.messages import (
+    RelayRequest,
+    decode_relay,
+    decode_relay_request,
+    decode_relay_response,
+    relay_hash,
+)
+from pocket.protocol.smst.digest import path_of
 
 DATA = load("relay_hashes")
 

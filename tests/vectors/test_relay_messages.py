@@ -3,9 +3,9 @@ import hashlib
 import pytest
 
 from corpus import header, load, numbered, unhex
-from shannon.crypto.ecdsa import PrivateKey
-from shannon.relays.difficulty import is_applicable
-from shannon.relays.messages import Relay, RelayMinerError, RelayRequest, RelayResponse, relay_hash
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.protocol.relays.difficulty import is_applicable
+from pocket.protocol.relays.messages import Relay, RelayMinerError, RelayRequest, RelayResponse, relay_hash
 
 
 @pytest.mark.parametrize(("index", "case"), numbered(load("relay_messages")["relays"]))

@@ -1,9 +1,9 @@
 import pytest
 
 from corpus import load, numbered, unhex
-from shannon.crypto.addresses import address_of
-from shannon.crypto.ecdsa import PrivateKey, signature_holds
-from shannon.relays.messages import decode_relay_response
+from pocket.protocol.crypto.addresses import address_of
+from pocket.protocol.crypto.ecdsa import PrivateKey, signature_holds
+from pocket.protocol.relays.messages import decode_relay_response
 
 CASES = load("response_signatures")["responses"]
 

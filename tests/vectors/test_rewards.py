@@ -1,7 +1,7 @@
 import pytest
 
 from corpus import load, numbered, unhex
-from shannon.claims.amounts import (
+from pocket.protocol.claims.amounts import (
     Price,
     base_meter_limit_upokt,
     claimed_upokt,
@@ -10,9 +10,9 @@ from shannon.claims.amounts import (
     meter_limit_upokt,
     relay_cost_upokt,
 )
-from shannon.relays.difficulty import multiplier, target_for
-from shannon.sessions.grid import SharedParams
-from shannon.smst.digest import Root
+from pocket.protocol.relays.difficulty import multiplier, target_for
+from pocket.protocol.sessions.windows import SharedParams
+from pocket.protocol.smst.digest import Root
 
 DATA = load("rewards")
 

@@ -1,11 +1,11 @@
 import pytest
 
 from corpus import load, numbered, unhex
-from shannon.crypto.ring import verify_ring_signature
-from shannon.errors import PocketError
-from shannon.relays.messages import decode_relay_request
-from shannon.rings import Delegations, ring_addresses, ring_keys
-from shannon.sessions.grid import SharedParams
+from pocket.protocol.crypto.ring import verify_ring_signature
+from pocket.errors import PocketError
+from pocket.protocol.relays.messages import decode_relay_request
+from pocket.protocol.rings import Delegations, ring_addresses, ring_keys
+from pocket.protocol.sessions.windows import SharedParams
 
 SCENARIOS = load("ring_construction")["scenarios"]
 

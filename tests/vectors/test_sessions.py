@@ -1,8 +1,8 @@
 import pytest
 
 from corpus import load, numbered, unhex
-from shannon.sessions.grid import SharedParams, Windows
-from shannon.sessions.identity import (
+from pocket.protocol.sessions.windows import SharedParams, Windows
+from pocket.protocol.sessions.session_id import (
     Candidate,
     application_active,
     config_active,

@@ -1,11 +1,11 @@
 import pytest
 
 from corpus import load, unhex
-from shannon.errors import InvalidProof
-from shannon.smst.bulk import LeafContent, LeafSet, native
-from shannon.smst.digest import Root, leaf_digest, path_of
-from shannon.smst.incremental import Trie
-from shannon.smst.verify import unmarshal, verify_closest
+from pocket.errors import InvalidProof
+from pocket.protocol.smst.bulk import LeafContent, LeafSet, native
+from pocket.protocol.smst.digest import Root, leaf_digest, path_of
+from pocket.protocol.smst.incremental import Trie
+from pocket.protocol.smst.verify import unmarshal, verify_closest
 
 DATA = load("smst")
 TREES = DATA["trees"]

@@ -1,8 +1,8 @@
 import pytest
 
 from corpus import header, load, numbered, unhex
-from shannon.crypto.ecdsa import PrivateKey
-from shannon.transactions.build import (
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.protocol.transactions.build import (
     GasPrice,
     Timestamp,
     TransactionPlan,

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from coordination.kube_api import Conflict, KubeApi, KubeError, Missing
+from pocket.kube.api_client import Conflict, KubeApi, KubeError, Missing
 from simulated.loop import PROCESS
 from simulated.network import Network
 from simulated.plan import Kind

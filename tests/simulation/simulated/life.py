@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from shannon.claims.requirement import ProofParams
+from pocket.protocol.claims.proof_requirement import ProofParams
 from simulated.draw import draw
 from simulated.judges import Judges
 from simulated.loop import Loop, Stuck

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from ledger import local_log
+from pocket.redis_store import write_ahead_log
 from simulated.loop import PROCESS, Process
 
 Usage = namedtuple("Usage", "total used free")
@@ -77,11 +77,11 @@ class Machine:
         sqlite3.connect = opened
         fcntl.flock = self._flock
         shutil.disk_usage = self._usage
-        local_log.os = SimpleNamespace(write=self._write, ftruncate=os.ftruncate)
+        write_ahead_log.os = SimpleNamespace(write=self._write, ftruncate=os.ftruncate)
         try:
             yield
         finally:
             sqlite3.connect, fcntl.flock, shutil.disk_usage = connect, flock, usage
-            local_log.os = os
+            write_ahead_log.os = os
             for process in list(self._files):
                 self.died(process)

@@ -16,7 +16,7 @@ from redis.exceptions import BusyLoadingError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisDown
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from ledger.connection import _Robust, connect
+from pocket.redis_store.connection import _Robust, connect
 from simulated.loop import Loop
 from simulated.redis_model import _WRITES, Data, Model
 

@@ -1,4 +1,4 @@
-/* Digests of subtrees of a sparse Merkle sum trie over sorted leaves (shannon.smst.bulk has the same in Python).
+/* Digests of subtrees of a sparse Merkle sum trie over sorted leaves (pocket.protocol.smst.bulk has the same in Python).
  *
  * A digest is 32 bytes of SHA-256, 8 of sum and 8 of count. A leaf is its digest and its 32-byte path.
  */

@@ -1,0 +1,94 @@
+"""How a signed relay gets to a relayer: HTTP, gRPC or WebSocket."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import grpc
+
+from pocket.protocol.relays.envelope import STREAM_DELIMITER
+from pocket.protocol.relays.messages import RelayRequest
+
+METHOD: Final = "/pocket.service.RelayService/SendRelay"
+
+
+class Over(StrEnum):
+    """Transports of a gateway."""
+
+    HTTP = "http"
+    GRPC = "grpc"
+    WEB_SOCKET = "websocket"
+
+
+class RelayFailed(Exception):
+    """The relay was not answered with a valid signed response; the text says why."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+Carrier = Callable[[aiohttp.ClientSession, str, RelayRequest, int, float, Mapping[str, str]], Awaitable[list[bytes]]]
+"""Session, URL, request, RPC type, seconds, more headers → encoded responses, several of a stream; or RelayFailed."""
+
+
+async def over_http(
+    http: aiohttp.ClientSession,
+    url: str,
+    request: RelayRequest,
+    rpc_type: int,
+    seconds: float,
+    extra: Mapping[str, str],
+) -> list[bytes]:
+    """A stream is taken apart at its delimiters."""
+    headers = {"Rpc-Type": str(rpc_type), "Content-Type": "application/json", **extra}
+    timeout = aiohttp.ClientTimeout(total=seconds)
+    async with http.post(url, data=request.encode(), headers=headers, timeout=timeout) as answer:
+        body = await answer.read()
+        if answer.status != 200:
+            raise RelayFailed(f"status {answer.status}: {body[:300].decode('utf-8', 'replace')}", answer.status)
+        streamed = answer.content_type in ("text/event-stream", "application/x-ndjson")
+    return [part for part in body.split(STREAM_DELIMITER) if part] if streamed else [body]
+
+
+async def over_grpc(
+    _: aiohttp.ClientSession, url: str, request: RelayRequest, rpc_type: int, seconds: float, extra: Mapping[str, str]
+) -> list[bytes]:
+    """One unary call on a channel of its own."""
+    parts = urlsplit(url)
+    if parts.scheme == "https":
+        channel = grpc.aio.secure_channel(parts.netloc, grpc.ssl_channel_credentials())
+    else:
+        channel = grpc.aio.insecure_channel(parts.netloc)
+    async with channel:
+        try:
+            call = channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
+            metadata = (("rpc-type", str(rpc_type)), *((name.lower(), value) for name, value in extra.items()))
+            return [await call(request.encode(), metadata=metadata, timeout=seconds)]
+        except grpc.aio.AioRpcError as error:
+            raise RelayFailed(f"{error.code().name}: {error.details()}", error.code().value[0]) from error
+
+
+async def over_web_socket(
+    http: aiohttp.ClientSession, url: str, request: RelayRequest, _: int, seconds: float, extra: Mapping[str, str]
+) -> list[bytes]:
+    """One frame on a connection of its own, and the first frame that comes back."""
+    service = request.header.service_id if request.header else ""
+    try:
+        async with http.ws_connect(url, headers={"Target-Service-Id": service, **extra}, decode_text=False) as socket:
+            await socket.send_bytes(request.encode())
+            message = await socket.receive(seconds)
+            if message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT):
+                return [message.data]
+            raise RelayFailed(f"closed with {socket.close_code}: {message.extra or ''}", socket.close_code or 0)
+    except aiohttp.WSServerHandshakeError as error:
+        raise RelayFailed(f"status {error.status}: the upgrade was refused", error.status) from error
+
+
+CARRIERS: Final[Mapping[Over, Carrier]] = {
+    Over.HTTP: over_http,
+    Over.GRPC: over_grpc,
+    Over.WEB_SOCKET: over_web_socket,
+}

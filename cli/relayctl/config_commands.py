@@ -1,0 +1,134 @@
+"""`relayctl config`: looking at resources before they are applied."""
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import click
+
+from pocket.runtime.public_urls import PORTS
+from pocket.api.base import ManifestError
+from pocket.api.manifests import Manifests, load_manifests
+from pocket.api.relayminer import RelayMiner
+from pocket.api.supplier import Supplier
+from relayctl.config_checks import (
+    Finding,
+    Level,
+    check_account,
+    check_keeping,
+    check_nodes,
+    check_references,
+    check_stake,
+    check_terms,
+)
+from pocket.chain.client import ChainClient
+from pocket.chain.comet import CometClient
+from pocket.chain.failover import NodeAddress
+from pocket.chain.node_health import Standings, Verdict
+from pocket.chain.node_monitor import NodeWatch
+from pocket.errors import ChainError, NotFound
+
+
+@click.group()
+def config() -> None:
+    """Look at RelayMiners and Suppliers before they are applied."""
+
+
+@config.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--check-chain", is_flag=True, help="Ask the chain for stakes, and connect to every backend.")
+@click.option("--timeout", type=click.FloatRange(0.1, 300), default=5.0, show_default=True, help="Seconds a question.")
+def validate(files: tuple[Path, ...], check_chain: bool, timeout: float) -> None:
+    """Check FILES (or folders) as the API server and the workloads would; exit code 1 when something is wrong."""
+    try:
+        manifests = load_manifests(files)
+    except ManifestError as error:
+        raise click.ClickException(str(error)) from None
+    if not manifests.relay_miners and not manifests.suppliers:
+        raise click.ClickException("there is no RelayMiner and no Supplier in these files")
+    findings = check_references(manifests)
+    if check_chain:
+        findings += asyncio.run(_ask(manifests, timeout))
+    for finding in findings:
+        click.echo(str(finding))
+    wrong = sum(finding.level is Level.ERROR for finding in findings)
+    counted = f"{len(manifests.relay_miners)} RelayMiners and {len(manifests.suppliers)} Suppliers"
+    click.echo(f"{counted}: {wrong} errors, {len(findings) - wrong} notes.")
+    sys.exit(1 if wrong else 0)
+
+
+async def _ask(manifests: Manifests, seconds: float) -> list[Finding]:
+    found: list[Finding] = []
+    for miner in manifests.relay_miners:
+        found += await _ask_chain(miner, manifests, seconds)
+        endpoints = [
+            (f"RelayMiner {miner.metadata.name}, service {service.id}, {kind}", url)
+            for service in miner.spec.services
+            for kind, backend in service.backends.by_type().items()
+            for url in backend.endpoints
+        ]
+        answers = await asyncio.gather(*(_reach(where, url, seconds) for where, url in endpoints))
+        found += [finding for finding in answers if finding is not None]
+    return found
+
+
+async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) -> Iterable[Finding]:
+    where = f"RelayMiner {miner.metadata.name}"
+    found: list[Finding] = []
+    nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in miner.spec.chain.nodes]
+    standings = Standings(len(nodes))
+    verdicts: dict[str, Verdict] = {}
+    async with (
+        aiohttp.ClientSession() as http,
+        ChainClient(nodes, seconds, standings) as chain,
+        NodeWatch(
+            nodes, http, miner.spec.chain.id, standings, timeout_seconds=seconds, told=verdicts.__setitem__
+        ) as watch,
+    ):
+        try:
+            await watch.look()
+            found += check_nodes(miner, verdicts)
+            present = await chain.chain_id()
+            if present != miner.spec.chain.id:
+                return [Finding(Level.ERROR, where, f"the nodes are of chain {present}, not {miner.spec.chain.id}")]
+            block = await CometClient(nodes, http, seconds, standings=standings).block()
+            found += check_terms(miner, await chain.minimum_gas_price(), block.time.nanoseconds, time.time_ns())
+            for node in nodes:
+                with contextlib.suppress(ChainError):  # the comparison of the nodes tells of those that do not answer
+                    keeping = await CometClient([node], http, seconds).keeping()
+                    found += check_keeping(miner, node.name, keeping)
+            for supplier in manifests.suppliers:
+                if supplier.spec.relay_miner_ref.name == miner.metadata.name:
+                    found += await _ask_supplier(chain, miner, supplier)
+        except ChainError as error:
+            found.append(Finding(Level.ERROR, where, f"no chain node answers: {error}"))
+    return found
+
+
+async def _ask_supplier(chain: ChainClient, miner: RelayMiner, supplier: Supplier) -> list[Finding]:
+    address = supplier.spec.operator_address
+    try:
+        staked = await chain.supplier(address)
+    except NotFound:
+        return check_stake(supplier, miner, None)
+    account = await chain.account(address)
+    return check_stake(supplier, miner, staked) + check_account(
+        supplier, await chain.balance_upokt(address), await chain.supplier_min_stake_upokt(), staked,
+        public_key=account.public_key is not None,
+    )  # fmt: skip
+
+
+async def _reach(where: str, url: str, seconds: float) -> Finding | None:
+    parts = urlsplit(url)
+    try:
+        async with asyncio.timeout(seconds):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or PORTS[parts.scheme])
+    except (OSError, TimeoutError) as error:
+        return Finding(Level.ERROR, where, f"{url} cannot be reached: {type(error).__name__}")
+    writer.close()
+    return None

@@ -1,0 +1,390 @@
+"""The demo: every part as a process of this machine, real relays, real claims, exact earnings."""
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import yaml
+from rich.console import Console
+
+from pocket.api.base import ManifestError
+from pocket.api.manifests import load_manifests
+from relayctl.client_transports import RelayFailed
+from relayctl.local_stack import Stack
+from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
+from relayctl.demo_view import View
+from pocket.chain.client import ChainClient
+from pocket.chain.comet import CometClient
+from pocket.chain.model import Event
+from pocket.chain.failover import NodeAddress
+from pocket.chain.settlement_event import ClaimEnd, ClaimOutcome, claim_end
+from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.errors import ConfigurationError, PocketError
+from pocket.protocol.relays.messages import Relay, SessionHeader, relay_hash
+
+_JSON_RPC, _REST = 3, 4
+_FREEZES = 0.4
+_NOTHING = TokenomicsParams(mint_ratio=0.0, supplier_share=0.0)
+"""Until a lane has a session."""
+Pair = tuple[str, str]  # session id, supplier operator address
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the user may choose; `chaos` is a seed, `rate` relays per second, `corrupt` a deliberate fault.
+
+    `lose_redis`: every killed Redis comes back empty. With several `miners` chaos freezes them for a while, too.
+    """
+
+    samples: Path
+    folder: Path
+    sessions: int = 2
+    rate: float = 40.0
+    keep: bool = False
+    chaos: int | None = None
+    corrupt: str = ""
+    lose_redis: bool = False
+    miners: int = 1
+
+
+@dataclass(slots=True)
+class Expectation:
+    """What must be paid for one (session, supplier); `split` is how the chain splits what a claim mints."""
+
+    header: SessionHeader
+    price_upokt: int
+    split: TokenomicsParams
+    acknowledged: set[bytes] = field(default_factory=set)
+    attempted: int = 0
+    refused: int = 0
+    settled_upokt: int | None = None
+    settled_relays: int = 0
+    earned_upokt: int = 0
+    outcome: str = ""
+
+    @property
+    def end(self) -> int:
+        """Session end height."""
+        return self.header.session_end_block_height
+
+    @property
+    def expected_upokt(self) -> int:
+        """What must reach the supplier's side: its share of the acknowledged relays at the session's price."""
+        return supplier_reward_upokt(len(self.acknowledged) * self.price_upokt, self.split)
+
+
+@dataclass(slots=True)
+class Book:
+    """The conductor's own account of the run, independent of relayer and miner."""
+
+    pairs: dict[Pair, Expectation] = field(default_factory=dict)
+    height: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    invalid_answers: list[str] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def settled(self) -> list[Expectation]:
+        """Pairs with an outcome."""
+        return [row for row in self.pairs.values() if row.outcome]
+
+    def with_acknowledged(self) -> list[Expectation]:
+        """Pairs that must be paid."""
+        return [row for row in self.pairs.values() if row.acknowledged]
+
+    def complete(self) -> bool:
+        """Whether every pair that must be paid has an outcome."""
+        return all(row.outcome for row in self.with_acknowledged())
+
+    def take(self, event: Event) -> None:
+        """Learns from a settlement event of the chain."""
+        end = claim_end(event)
+        row = None if end is None else self._row_of(end)
+        if end is None or row is None:
+            return
+        row.outcome = "settled" if end.outcome is ClaimOutcome.SETTLED else f"expired ({end.reason})"
+        row.settled_relays, row.settled_upokt = end.relays or 0, end.settled_upokt or 0
+        row.earned_upokt = end.earned_upokt
+        if row.outcome != "settled":
+            row.settled_relays = row.settled_upokt = 0
+
+    def _row_of(self, end: ClaimEnd) -> Expectation | None:
+        rows = (row for (_, supplier), row in self.pairs.items() if end.concerns(supplier, row.header))
+        return next(rows, None)
+
+    def problems(self, *, exact: bool) -> list[str]:
+        """Why the run failed; `exact`: nothing was killed, so not one relay may differ."""
+        found = list(self.invalid_answers)
+        if not self.with_acknowledged():
+            found.append("no relay was acknowledged")
+        for (session_id, supplier), row in self.pairs.items():
+            name = f"session {session_id[:8]} of {supplier}"
+            if row.acknowledged and row.outcome != "settled":
+                found.append(f"{name}: {row.outcome or 'not settled'}, {len(row.acknowledged)} relays unpaid")
+                continue
+            if row.settled_upokt is None:
+                continue
+            if row.settled_upokt != row.settled_relays * row.price_upokt:
+                found.append(f"{name}: {row.settled_relays} relays were paid {row.settled_upokt} upokt")
+            if row.earned_upokt != (due := supplier_reward_upokt(row.settled_upokt, row.split)):
+                found.append(f"{name}: {row.earned_upokt} upokt reached the supplier's side, {due} are its share")
+            if row.settled_relays < len(row.acknowledged):
+                found.append(f"{name}: {len(row.acknowledged)} relays acknowledged, {row.settled_relays} paid")
+            if row.settled_relays > (len(row.acknowledged) if exact else row.attempted):
+                found.append(f"{name}: {row.settled_relays} relays paid, {len(row.acknowledged)} acknowledged")
+        return found
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One service's traffic."""
+
+    service: str
+    application: str
+    rpc_type: int
+    signer: SessionSigner | None = None
+    price_upokt: int = 0
+    split: TokenomicsParams = _NOTHING
+    number: int = 0
+
+
+class Conductor:
+    """Runs one demo."""
+
+    def __init__(self, options: DemoOptions, console: Console) -> None:
+        self._options = options
+        self._console = console
+        seed = options.chaos if options.chaos is not None else 1
+        # One for the traffic, one for chaos: how fast the traffic is must not decide what is killed.
+        self._chance, self._fate = random.Random(seed), random.Random(seed)  # noqa: S311 - a demo's choices
+        self.book = Book()
+        self._sessions_seen: set[int] = set()
+        self._traffic_done = asyncio.Event()
+
+    async def run(self, stack: Stack) -> list[str]:
+        """Problems of the run; empty when every acknowledged relay was paid."""
+        gateway_file = yaml.safe_load((self._options.samples / "gateway.yaml").read_text(encoding="utf-8"))
+        node = NodeAddress.parse(f"grpc://127.0.0.1:{stack.ports['grpc']}", stack.url("rpc"))
+        async with aiohttp.ClientSession() as http, ChainClient([node]) as chain:
+            comet = CometClient([node], http)
+            gateway = Gateway(chain, http, PrivateKey.from_hex(gateway_file["key"]))
+            lanes = [
+                _Lane("eth", gateway_file["applications"]["eth"], _JSON_RPC),
+                _Lane("weather", gateway_file["applications"]["weather"], _REST),
+            ]
+            view = View(self._console, self.book, stack)
+            async with asyncio.TaskGroup() as group:
+                traffic = group.create_task(self._traffic(stack, gateway, chain, lanes))
+                tasks = [group.create_task(view.run(http))]
+                if self._options.chaos is not None:
+                    tasks.append(group.create_task(self._chaos(stack)))
+                await self._follow(comet)
+                traffic.cancel()
+                for task in tasks:
+                    task.cancel()
+            view.finish()
+        return self.book.problems(exact=self._options.chaos is None)
+
+    async def _follow(self, comet: CometClient) -> None:
+        """Reads every block's events until all is settled, or nothing can settle any more."""
+        seen = 0
+        while True:
+            try:
+                latest = (await comet.block()).height
+                for height in range(seen + 1, latest + 1):
+                    for event in await comet.end_events(height, lambda event: True):
+                        self.book.take(event)
+                    self.book.height = seen = height
+            except PocketError as error:
+                self.book.failures[str(error)[:60]] += 1
+            last_end = max((row.end for row in self.book.pairs.values()), default=0)
+            if self._traffic_done.is_set() and (self.book.complete() or self.book.height > last_end + 24):
+                return
+            await asyncio.sleep(0.2)
+
+    async def _traffic(self, stack: Stack, gateway: Gateway, chain: ChainClient, lanes: list[_Lane]) -> None:
+        """Steady traffic over all services and suppliers for the wanted number of sessions."""
+        inflight: set[asyncio.Task[None]] = set()
+        pause = 1.0 / self._options.rate
+        async with asyncio.TaskGroup() as group:
+            while True:
+                lane = lanes[self._chance.randrange(len(lanes))]
+                with contextlib.suppress(PocketError):
+                    await self._renew(lane, gateway, chain)
+                if len(self._sessions_seen) > self._options.sessions:
+                    break
+                if lane.signer is not None and len(inflight) < 200:
+                    supplier = self._chance.choice(sorted(lane.signer.session.supplier_addresses))
+                    lane.number += 1
+                    task = group.create_task(self._send(stack, gateway, lane, lane.signer, supplier, lane.number))
+                    inflight.add(task)
+                    task.add_done_callback(inflight.discard)
+                await asyncio.sleep(pause)
+        self._traffic_done.set()
+
+    async def _renew(self, lane: _Lane, gateway: Gateway, chain: ChainClient) -> None:
+        height = self.book.height
+        if lane.signer is not None and height <= lane.signer.session.header.session_end_block_height:
+            return
+        signer = await gateway.signer(lane.application, lane.service)
+        start = signer.session.header.session_start_block_height
+        params = await chain.shared_params(start)
+        units = await chain.compute_units_per_relay(lane.service, start)
+        lane.split = await chain.tokenomics_params()
+        lane.price_upokt = units * params.compute_units_to_tokens_multiplier // params.compute_unit_cost_granularity
+        lane.signer = signer
+        self._sessions_seen.add(start)
+
+    async def _send(
+        self, stack: Stack, gateway: Gateway, lane: _Lane, signer: SessionSigner, supplier: str, number: int
+    ) -> None:
+        header = signer.session.header
+        row = self.book.pairs.setdefault(
+            (header.session_id, supplier), Expectation(header, lane.price_upokt, lane.split)
+        )
+        if lane.rpc_type == _JSON_RPC:
+            body = json.dumps({"jsonrpc": "2.0", "id": number, "method": "eth_getBalance", "params": [number]})
+            envelope = json_rpc_envelope(stack.url("relayer") + "/", body.encode())
+        else:
+            envelope = rest_envelope(f"{stack.url('relayer')}/weather/{number}?units=metric")
+        request = signer.sign(supplier, envelope)
+        if self._options.corrupt == "gateway-signature":
+            damaged = bytearray(request.signature)
+            damaged[40] ^= 1
+            request = type(request)(request.header, bytes(damaged), request.supplier_operator_address, request.payload)
+        row.attempted += 1
+        try:
+            answer = await gateway.send(stack.url("relayer"), request, lane.rpc_type, timeout_seconds=10)
+        except RelayFailed as error:
+            row.refused += 1
+            self.book.failures[str(error)[:80]] += 1
+            return
+        if answer.http.status != 200:
+            self.book.invalid_answers.append(f"the backend answered {answer.http.status}")
+        row.acknowledged.add(relay_hash(Relay(request, answer.response.without_payload()).encode()))
+
+    async def _chaos(self, stack: Stack) -> None:
+        """Kills with SIGKILL and starts again, at moments that the seed decides.
+
+        What was killed gets up before the next is: no miner earns what is never up for a whole claim window.
+        """
+        while True:
+            await asyncio.sleep(self._fate.uniform(1.5, 5.0))
+            name = self._fate.choice(["relayer", *stack.miner_names, "redis"])
+            process = stack.processes[name]
+            if name in stack.miner_names and len(stack.miner_names) > 1 and self._fate.random() < _FREEZES:
+                # Longer than a lease: it wakes up and believes that it still owns what others took over.
+                process.freeze(frozen=True)
+                self.book.kills[f"{name} frozen"] += 1
+                try:
+                    await asyncio.sleep(self._fate.uniform(1.0, 7.0))
+                finally:
+                    process.freeze(frozen=False)
+                continue
+            await asyncio.to_thread(process.kill)
+            self.book.kills[name] += 1
+            if name == "redis" and self._options.lose_redis:
+                await asyncio.to_thread(stack.lose_redis_data)
+            await asyncio.sleep(self._fate.uniform(0.0, 0.8))
+            process.start()
+            await asyncio.to_thread(stack.await_part, name)
+
+
+@contextlib.asynccontextmanager
+async def interruptible() -> AsyncIterator[asyncio.Event]:
+    """An event that Ctrl-C and SIGTERM set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    try:
+        yield stop
+    finally:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(name)
+
+
+async def _run(options: DemoOptions, stack: Stack, console: Console) -> int:
+    conductor = Conductor(options, console)
+    async with interruptible() as stop:
+        run = asyncio.ensure_future(conductor.run(stack))
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({run, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not run.done():
+            run.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await run
+            console.print("interrupted")
+            return 130
+        stopping.cancel()
+        problems = run.result()
+        summary(conductor.book, problems, console, options)
+        if options.keep:
+            console.print(f"kept running below {stack.folder}:")
+            for name in ("relayer", "rpc", "backend", "relayer-admin", *(f"{m}-admin" for m in stack.miner_names)):
+                console.print(f"  {name:14} {stack.url(name)}")
+            console.print(f"  {'gRPC':14} 127.0.0.1:{stack.ports['grpc']}\nCtrl-C ends it.")
+            await stop.wait()
+        return 1 if problems else 0
+
+
+def summary(book: Book, problems: list[str], console: Console, options: DemoOptions) -> None:
+    """What the run came to."""
+    paid = book.with_acknowledged()
+    acknowledged = sum(len(row.acknowledged) for row in paid)
+    console.print(
+        f"\n{len(book.settled)} settlements of {len(paid)} expected, {acknowledged} relays acknowledged, "
+        f"{sum(row.settled_relays for row in book.settled)} paid: "
+        f"{sum(row.earned_upokt for row in book.settled)} upokt earned, "
+        f"{sum(row.expected_upokt for row in paid)} upokt expected."
+    )
+    if options.chaos is not None:
+        kills = ", ".join(f"{name} {number}" for name, number in sorted(book.kills.items()))
+        refused = sum(row.refused for row in book.pairs.values())
+        console.print(f"chaos seed {options.chaos}: killed {kills}; {refused} relays were refused, none lost.")
+    for problem in problems[:20]:
+        console.print(f"FAILED: {problem}", style="red")
+    if not problems:
+        console.print("Every acknowledged relay was claimed, proven where required, and paid.", style="green")
+    elif book.failures:
+        for text, number in book.failures.most_common(5):
+            console.print(f"  {number} × {text}")
+
+
+def run_demo(options: DemoOptions, remove: Callable[[Path], None]) -> int:
+    """Exit code 0 only if every acknowledged relay was paid to the upokt."""
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    try:
+        manifests = load_manifests([options.samples / "relayminer.yaml", options.samples / "suppliers.yaml"])
+    except ManifestError as error:
+        console.print(str(error), style="red")
+        return 78
+    stack = Stack(options.folder, manifests, options.samples / "genesis.yaml", options.miners)
+    try:
+        begun = time.monotonic()
+        stack.start()
+        miners = "miner" if options.miners == 1 else f"{options.miners} miners"
+        console.print(
+            f"Redis, localnet, backend, relayer (2 workers) and {miners} run after {time.monotonic() - begun:.1f} s"
+        )
+        code = asyncio.run(_run(options, stack, console))
+    except (ConfigurationError, KeyboardInterrupt) as error:
+        console.print(str(error) or "interrupted", style="red")
+        code = 78 if isinstance(error, ConfigurationError) else 130
+    finally:
+        stack.stop()
+    if code == 1:
+        console.print(f"logs are kept in {options.folder}")
+    else:
+        remove(options.folder)
+    return code

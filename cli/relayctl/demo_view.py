@@ -1,0 +1,112 @@
+"""The demo's live view: a table on a terminal, plain lines elsewhere."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from relayctl.local_stack import Stack
+
+if TYPE_CHECKING:
+    from relayctl.demo import Book
+
+
+_TOTALS = {
+    "mined": "pocket_miner_relays_mirrored_total{",
+    "claims": 'pocket_miner_claims_total{result="sent"',
+    "proofs": 'pocket_miner_proofs_total{result="sent"',
+}
+
+
+class View:
+    """Shows blocks, relays, sessions by stage, settlements and earnings."""
+
+    def __init__(self, console: Console, book: "Book", stack: Stack) -> None:
+        self._console = console
+        self._book = book
+        self._stack = stack
+        self._stages: Counter[str] = Counter()
+        self._seen: dict[tuple[str, str], int] = {}
+        self._before: Counter[str] = Counter()
+        self._live: Live | None = None
+        self._last = ""
+
+    async def run(self, http: aiohttp.ClientSession) -> None:
+        """Refreshes until cancelled."""
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=4)
+            self._live.start()
+        try:
+            while True:
+                self._stages.clear()
+                for name in self._stack.miner_names:
+                    with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
+                        await self._ask_miner(http, name)
+                self._show()
+                await asyncio.sleep(0.5 if self._live else 2.0)
+        finally:
+            self.finish()
+
+    async def _ask_miner(self, http: aiohttp.ClientSession, miner: str) -> None:
+        url = self._stack.url(f"{miner}-admin") + "/metrics"
+        async with http.get(url, timeout=aiohttp.ClientTimeout(total=1)) as answer:
+            text = await answer.text()
+        totals: Counter[str] = Counter()
+        for line in text.splitlines():
+            name, _, value = line.rpartition(" ")
+            if name.startswith("pocket_miner_sessions{"):
+                self._stages[name.split('"')[1]] += int(float(value))
+            for what, prefix in _TOTALS.items():
+                if name.startswith(prefix):
+                    totals[what] += int(float(value))
+        for what in _TOTALS:
+            before = self._seen.get((miner, what), 0)
+            if totals[what] < before:  # it was killed and counts from zero again
+                self._before[what] += before
+            self._seen[miner, what] = totals[what]
+
+    def _total(self, what: str) -> int:
+        return self._before[what] + sum(number for (_, name), number in self._seen.items() if name == what)
+
+    def finish(self) -> None:
+        """Ends the live table."""
+        if self._live is not None:
+            self._live.update(self._table())
+            self._live.stop()
+            self._live = None
+
+    def _numbers(self) -> dict[str, Any]:
+        book = self._book
+        paid = book.with_acknowledged()
+        return {
+            "block": book.height,
+            "relays acknowledged": sum(len(row.acknowledged) for row in paid),
+            "relays refused": sum(row.refused for row in book.pairs.values()),
+            **{what: self._total(what) for what in _TOTALS},
+            "sessions": ", ".join(f"{n} {stage}" for stage, n in self._stages.items() if n) or "-",
+            "settled": f"{len(book.settled)} of {len(paid)}",
+            "earned": f"{sum(row.earned_upokt for row in book.settled)} of "
+            f"{sum(row.expected_upokt for row in paid)} upokt",
+        }
+
+    def _table(self) -> Table:
+        table = Table(title="Pocket relay mining", show_header=False, min_width=60)
+        for name, value in self._numbers().items():
+            table.add_row(name, str(value))
+        if self._book.kills:
+            table.add_row("killed", ", ".join(f"{name} {n}" for name, n in self._book.kills.items()))
+        return table
+
+    def _show(self) -> None:
+        if self._live is not None:
+            self._live.update(self._table())
+            return
+        line = " | ".join(f"{name}: {value}" for name, value in self._numbers().items())
+        if line != self._last:
+            self._console.print(line, soft_wrap=True)
+            self._last = line

@@ -1,0 +1,119 @@
+"""A gateway: signs relays for an application, sends them, verifies the supplier's answer."""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiohttp
+
+from relayctl.client_transports import CARRIERS, Over, RelayFailed
+from pocket.chain.client import ChainClient
+from pocket.chain.model import Session
+from pocket.protocol.crypto.ecdsa import PrivateKey, signature_holds
+from pocket.protocol.crypto.ring import sign_ring
+from pocket.errors import ChainError, InvalidRelay, NotFound
+from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, decode_http_response, url_text
+from pocket.protocol.relays.messages import RelayRequest, RelayResponse, decode_relay_response
+from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
+
+
+@dataclass(frozen=True, slots=True)
+class RelayAnswer:
+    """A verified answer."""
+
+    response: RelayResponse
+    http: HttpResponse
+    seconds: float
+
+
+@dataclass(slots=True)
+class SessionSigner:
+    """Everything needed to sign for one session."""
+
+    session: Session
+    ring: tuple[bytes, ...]
+    key: PrivateKey
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes
+
+    def sign(self, supplier: str, envelope: HttpRequest) -> RelayRequest:
+        """A request with a fresh ring signature."""
+        return self.sign_payload(supplier, envelope.encode())
+
+    def sign_payload(self, supplier: str, payload: bytes) -> RelayRequest:
+        """As `sign`, for payloads without envelope: WebSocket frames."""
+        unsigned = RelayRequest(self.session.header, b"", supplier, payload)
+        signature = sign_ring(unsigned.signable_hash(), self.ring, self.key.scalar, self.random_bytes)
+        return RelayRequest(self.session.header, signature.encode(), supplier, unsigned.payload)
+
+
+class Gateway:
+    """Signs with one key for any application that is, or delegates to, its owner."""
+
+    def __init__(self, chain: ChainClient, http: aiohttp.ClientSession, key: PrivateKey) -> None:
+        self._chain = chain
+        self._http = http
+        self._key = key
+        self._supplier_keys: dict[str, bytes] = {}
+
+    async def signer(self, application: str, service: str, height: int = 0) -> SessionSigner:
+        """The signer for the session that holds `height` (0 = now); raises ChainError."""
+        session = await self._chain.session(application, service, height)
+        record = await self._chain.application(application)
+        addresses = ring_addresses(record.delegations, session.header.session_end_block_height)
+        keys: dict[str, bytes] = {}
+        for address in set(addresses) - {PLACEHOLDER_ADDRESS}:
+            account = await self._chain.account(address)
+            if account.public_key is None:
+                raise NotFound(f"{address} has no public key on chain: it must sign a transaction once")
+            keys[address] = account.public_key
+        ring = ring_keys(addresses, keys)
+        if self._key.public_key not in ring:
+            raise InvalidRelay(f"the key is neither application {application}'s nor a delegated gateway's")
+        return SessionSigner(session, ring, self._key)
+
+    async def supplier_key(self, address: str) -> bytes:
+        """Public key of a supplier; raises ChainError."""
+        if address not in self._supplier_keys:
+            account = await self._chain.account(address)
+            if account.public_key is None:
+                raise NotFound(f"supplier {address} has no public key on chain")
+            self._supplier_keys[address] = account.public_key
+        return self._supplier_keys[address]
+
+    async def send(
+        self, url: str, request: RelayRequest, rpc_type: int, timeout_seconds: float = 30.0, over: Over = Over.HTTP
+    ) -> RelayAnswer:
+        """The verified answer; raises RelayFailed. A stream's pieces are verified one by one and shown as one body."""
+        begun = time.perf_counter()
+        try:
+            supplier_key = await self.supplier_key(request.supplier_operator_address)
+            bodies = await CARRIERS[over](self._http, url, request, rpc_type, timeout_seconds, {})
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise RelayFailed(f"{url}: {type(error).__name__}: {error}") from error
+        except ChainError as error:
+            raise RelayFailed(str(error)) from error
+        responses = [decode_relay_response(body) for body in bodies]
+        for response in responses:
+            if response.header != request.header:
+                raise RelayFailed("the response carries another session header")
+            if not signature_holds(supplier_key, response.signable_hash(), response.supplier_operator_signature):
+                raise RelayFailed("the supplier's signature does not hold")
+        if not responses:
+            raise RelayFailed("the stream was empty")
+        if over is Over.WEB_SOCKET:
+            shown = HttpResponse(200, {}, responses[0].payload)
+        else:
+            parts = [decode_http_response(response.payload) for response in responses]
+            shown = HttpResponse(parts[0].status, parts[0].headers, b"".join(part.body for part in parts))
+        return RelayAnswer(responses[-1], shown, time.perf_counter() - begun)
+
+
+def json_rpc_envelope(url: str, body: bytes) -> HttpRequest:
+    """A JSON-RPC call."""
+    return HttpRequest("POST", url_text(url), {"Content-Type": ("application/json",)}, body)
+
+
+def rest_envelope(url: str) -> HttpRequest:
+    """A REST read."""
+    return HttpRequest("GET", url_text(url), {"Accept": ("application/json",)}, b"")

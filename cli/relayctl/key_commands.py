@@ -1,0 +1,128 @@
+"""`relayctl keys`: addresses of keys, and sealing them for Git."""
+
+import base64
+import binascii
+import os
+import secrets
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import yaml
+
+from pocket.api.base import API_VERSION
+from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, SealError, Subject, key_id, seal
+from pocket.protocol.crypto.addresses import address_of
+from pocket.protocol.crypto.curve import N
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.errors import DecodingError
+
+
+def _key(file: Path | None) -> tuple[str, str]:
+    """Hex key and address, from a file or standard input; a key is never taken as an argument, which others can see."""
+    text = (sys.stdin.read() if file is None else file.read_text(encoding="utf-8")).strip().removeprefix("0x")
+    try:
+        return text, address_of(PrivateKey.from_hex(text).public_key)
+    except DecodingError as error:
+        raise click.ClickException(f"the key {error}".replace("the key the key", "the key")) from None
+
+
+def sealing_key(text: str) -> bytes:
+    """A public key to seal with: base64, or a file that holds it."""
+    file = Path(text)
+    if file.is_file():
+        text = file.read_text(encoding="utf-8").strip()
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != 32:
+        raise click.ClickException(
+            "--public-key must be the base64 text of ConfigMap pocket-operator-sealing-public, entry public-key, "
+            "or what `relayctl keys sealing-secret` printed"
+        )
+    return raw
+
+
+def _write_for_owner(file: Path, text: str) -> None:
+    """A new file that its owner alone reads; never replaces one."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror}") from None
+    with os.fdopen(descriptor, "w") as out:
+        out.write(text)
+
+
+_KEY_FILE = click.option(
+    "--key-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Hex key; standard input without."
+)
+
+
+@click.group()
+def keys() -> None:
+    """Supplier keys."""
+
+
+@keys.command()
+@_KEY_FILE
+def address(key_file: Path | None) -> None:
+    """Print the operator address of a key."""
+    click.echo(_key(key_file)[1])
+
+
+@keys.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def generate(file: Path) -> None:
+    """Write a new key to FILE, readable by you alone; print its address and public key."""
+    key = PrivateKey((secrets.randbelow(N - 1) + 1).to_bytes(32, "big"))
+    _write_for_owner(file, f"{key.scalar:064x}\n")
+    click.echo(f"address: {address_of(key.public_key)}\npublicKey: {key.public_key.hex()}")
+
+
+@keys.command("sealing-secret")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--namespace", required=True, help="Namespace of the Suppliers")
+def sealing_secret(file: Path, namespace: str) -> None:
+    """Write a Secret with a sealing key of the namespace to FILE, readable by you alone; print its public key."""
+    private = Controller.fresh()
+    resource = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": SECRET_OF_NAMESPACE, "namespace": namespace},
+        "stringData": {datetime.now(UTC).strftime("%Y%m%dT%H%M%S"): base64.b64encode(private).decode()},
+    }
+    _write_for_owner(file, yaml.safe_dump(resource, sort_keys=False))
+    click.echo(base64.b64encode(Controller.of([private]).newest).decode())
+
+
+@keys.command("seal")
+@_KEY_FILE
+@click.option("--public-key", required=True, help="The operator's or the namespace's, base64 or a file with it")
+@click.option("--namespace", required=True, help="Namespace of the Supplier")
+@click.option("--name", required=True, help="Name of the Supplier")
+@click.option("--relay-miner", help="Print a whole Supplier that names this RelayMiner, instead of the sealed text")
+def seal_key(key_file: Path | None, public_key: str, namespace: str, name: str, relay_miner: str | None) -> None:
+    """Seal a key for one Supplier, so that the operator alone opens it: the text may lie in Git."""
+    public = sealing_key(public_key)
+    text, operator_address = _key(key_file)
+    try:
+        sealed = seal(public, Subject(namespace, name, operator_address), text)
+    except SealError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"sealed for {namespace}/{name} ({operator_address}), sealing key {key_id(public)}", err=True)
+    if relay_miner is None:
+        click.echo(sealed)
+        return
+    resource = {
+        "apiVersion": API_VERSION,
+        "kind": "Supplier",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "relayMinerRef": {"name": relay_miner},
+            "operatorAddress": operator_address,
+            "key": {"sealed": sealed},
+        },
+    }
+    click.echo(yaml.safe_dump(resource, sort_keys=False, width=1000).rstrip())

@@ -1,0 +1,130 @@
+"""Sending one or many relays, with progress and a latency summary."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import click
+
+from relayctl.client_transports import Over, RelayFailed
+from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
+from pocket.chain.client import ChainClient
+from pocket.chain.failover import NodeAddress
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.errors import ConfigurationError, InvalidRelay
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """Where to send and with whose key."""
+
+    url: str
+    node_grpc: str
+    node_rpc: str
+    app: str
+    service: str
+    supplier: str | None
+    key_file: Path
+    method: str
+    rest_path: str | None
+    timeout: float
+    over: Over = Over.HTTP
+
+    @classmethod
+    def of(cls, options: Mapping[str, object]) -> "LoadOptions":
+        """From the command line; raises ConfigurationError."""
+        found = cls(**{**options, "over": Over(options.get("over", Over.HTTP))})  # type: ignore[arg-type]  # by click
+        if not found.url.startswith(("http://", "https://")) or "@" in found.url:
+            raise ConfigurationError(f"--url {found.url!r}: write http://host:port, without credentials")
+        return found
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which `share` of the sorted values lie."""
+    return values[min(len(values) - 1, int(len(values) * share))]
+
+
+async def run_load(options: LoadOptions, count: int, concurrency: int, rate: float, *, show: bool) -> int:
+    """Exit code: 0 when every relay was answered and verified."""
+    key = PrivateKey.from_hex(options.key_file.read_text(encoding="utf-8").strip())
+    node = NodeAddress.parse(options.node_grpc, options.node_rpc)
+    connector = aiohttp.TCPConnector(limit=concurrency)
+    async with aiohttp.ClientSession(connector=connector) as http, ChainClient([node]) as chain:
+        gateway = Gateway(chain, http, key)
+        signer = await gateway.signer(options.app, options.service)
+        suppliers = sorted(signer.session.supplier_addresses)
+        if options.supplier:
+            if options.supplier not in suppliers:
+                raise InvalidRelay(f"{options.supplier} is not in the session; its suppliers: {', '.join(suppliers)}")
+            suppliers = [options.supplier]
+        run = _Run(options, gateway, signer, suppliers, show)
+        begun = time.perf_counter()
+        await run.all(count, concurrency, rate)
+        run.report(time.perf_counter() - begun)
+        return 0 if not run.failures else 1
+
+
+class _Run:
+    def __init__(
+        self, options: LoadOptions, gateway: Gateway, signer: SessionSigner, suppliers: list[str], show: bool
+    ) -> None:
+        self._options = options
+        self._gateway = gateway
+        self._signer = signer
+        self._suppliers = suppliers
+        self._show = show
+        self._next = 0
+        self.latencies: list[float] = []
+        self.failures: Counter[str] = Counter()
+
+    async def all(self, count: int, concurrency: int, rate: float) -> None:
+        begun = time.perf_counter()
+
+        async def sender() -> None:
+            while self._next < count:
+                number = self._next
+                self._next += 1
+                if rate:
+                    await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+                await self._one(number)
+                if not self._show and number and number % 1000 == 0:
+                    click.echo(f"{number} of {count} sent, {sum(self.failures.values())} failed", err=True)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(sender())
+
+    async def _one(self, number: int) -> None:
+        options = self._options
+        supplier = self._suppliers[number % len(self._suppliers)]
+        if options.rest_path is not None:
+            envelope, rpc_type = rest_envelope(options.url + options.rest_path), 4
+        else:
+            call = {"jsonrpc": "2.0", "id": number + 1, "method": options.method, "params": []}
+            envelope, rpc_type = json_rpc_envelope(options.url + "/", json.dumps(call).encode()), 3
+        if options.over is Over.WEB_SOCKET:
+            request = self._signer.sign_payload(supplier, envelope.body)
+        else:
+            request = self._signer.sign(supplier, envelope)
+        try:
+            answer = await self._gateway.send(options.url, request, rpc_type, options.timeout, options.over)
+        except RelayFailed as error:
+            self.failures[str(error)[:160]] += 1
+            return
+        self.latencies.append(answer.seconds)
+        if self._show:
+            click.echo(f"backend status {answer.http.status}, signature of {supplier} holds")
+            click.echo(answer.http.body.decode("utf-8", "replace"))
+
+    def report(self, seconds: float) -> None:
+        done = sorted(self.latencies)
+        if done:
+            line = ", ".join(f"p{int(p * 100)} {percentile(done, p) * 1000:.1f} ms" for p in (0.5, 0.95, 0.99))
+            click.echo(f"{len(done)} relays in {seconds:.1f} s ({len(done) / seconds:.0f}/s), {line}")
+        for text, number in self.failures.most_common(5):
+            click.echo(f"{number} failed: {text}", err=True)

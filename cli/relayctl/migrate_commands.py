@@ -1,0 +1,129 @@
+"""`relayctl migrate`: from the Go relay miner's files to resources, with a report of what has no counterpart."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from pydantic import ValidationError
+
+from pocket.api.base import ManifestError, problem_of
+from pocket.api.relayminer import RelayMiner
+from pocket.keys.sealed_box import Subject, seal
+from relayctl.key_commands import sealing_key
+from relayctl.migration import Migration, convert, supplier, supplier_name
+from pocket.errors import ConfigurationError
+from pocket.keys.loading import KeySet, load_keys_directory, load_keys_file, merge
+
+_KINDS = {
+    "changed": "Changed: look at these",
+    "unknown": "Not known, not taken",
+    "left": "Without counterpart, and why none is needed",
+}
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+def _tree(path: Path | None) -> Mapping[str, Any]:
+    if path is None:
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise click.ClickException(f"{path}: not YAML ({type(error).__name__})") from None
+    if not isinstance(found, dict):
+        raise click.ClickException(f"{path}: expected the configuration of the Go relayer or miner")
+    return found
+
+
+def _keys(trees: list[Mapping[str, Any]], files: tuple[Path, ...], folders: tuple[Path, ...]) -> KeySet:
+    """Keys that are named on the command line, or by the configurations."""
+    if not files and not folders:
+        named = [tree.get("keys") or {} for tree in trees]
+        files = tuple({Path(row["keys_file"]) for row in named if row.get("keys_file")})
+        folders = tuple({Path(row["keys_dir"]) for row in named if row.get("keys_dir")})
+    try:
+        return merge([*(load_keys_file(file) for file in files), *(load_keys_directory(folder) for folder in folders)])
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _secret(name: str, namespace: str, entries: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace},
+        "stringData": dict(entries),
+    }  # fmt: skip
+
+
+def _write(path: Path, documents: list[dict[str, Any]], mode: int) -> None:
+    if not documents:
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        yaml.safe_dump_all(documents, file, sort_keys=False, width=120)
+
+
+def report(migration: Migration) -> str:
+    """What a person has to know."""
+    parts = []
+    for kind, title in _KINDS.items():
+        rows = [note for note in migration.notes if note.kind == kind]
+        if rows:
+            parts.append("\n".join([f"{title}:", *(f"  {note.path}: {note.text}" for note in rows)]))
+    return "\n\n".join(parts) or "Everything was taken as it is."
+
+
+@click.command()
+@click.option("--relayer", type=_FILE, required=True, help="The Go relayer's YAML")
+@click.option("--miner", type=_FILE, help="The Go miner's YAML")
+@click.option("--keys-file", "files", type=_FILE, multiple=True, help="Default: what the configurations name")
+@click.option("--keys-dir", "folders", type=click.Path(path_type=Path, exists=True, file_okay=False), multiple=True)
+@click.option("--name", default="main", show_default=True, help="Name of the RelayMiner")
+@click.option("--namespace", default="pocket", show_default=True)
+@click.option("--public-key", help="The operator's sealing key, base64 or a file: keys are sealed, for Git")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to")
+def migrate(
+    relayer: Path,
+    miner: Path | None,
+    files: tuple[Path, ...],
+    folders: tuple[Path, ...],
+    name: str,
+    namespace: str,
+    public_key: str | None,
+    output: Path,
+) -> None:
+    """Turn the Go relay miner's configuration and keys into a RelayMiner and Suppliers."""
+    trees = [_tree(relayer), _tree(miner)]
+    try:
+        migration = convert(trees[0], trees[1], name, namespace)
+        RelayMiner.model_validate(migration.relay_miner)
+    except ManifestError as error:
+        raise click.ClickException(str(error)) from None
+    except ValidationError as error:
+        raise click.ClickException(f"what came out cannot be used: {problem_of(error)}") from None
+    loaded = _keys(trees, files, folders)
+    sealing = sealing_key(public_key) if public_key else None
+    suppliers, secrets = [], [_secret(n, namespace, entries) for n, entries in migration.secrets.items()]
+    for address, key in sorted(loaded.keys.items()):
+        hexadecimal = f"{key.scalar:064x}"
+        if sealing is not None:
+            subject = Subject(namespace, supplier_name(address), address)
+            reference: dict[str, Any] = {"sealed": seal(sealing, subject, hexadecimal)}
+        else:
+            secret = f"{supplier_name(address)}-key"
+            secrets.append(_secret(secret, namespace, {"hex": hexadecimal}))
+            reference = {"secretRef": {"name": secret, "key": "hex"}}
+        suppliers.append(supplier(address, name, namespace, reference))
+    output.mkdir(parents=True, exist_ok=True)
+    _write(output / "relayminer.yaml", [migration.relay_miner], 0o644)
+    _write(output / "suppliers.yaml", suppliers, 0o644)
+    _write(output / "secrets.yaml", secrets, 0o600)
+    click.echo(report(migration))
+    for problem in loaded.problems:
+        click.echo(f"\nA key was not taken: {problem}")
+    click.echo(f"\nWritten to {output}: relayminer.yaml, suppliers.yaml ({len(suppliers)} suppliers)", nl=False)
+    click.echo(", secrets.yaml (keep it out of Git)." if secrets else ".")
+    if not suppliers:
+        click.echo("No key was found: name --keys-file or --keys-dir, or write the Suppliers yourself.")
+    click.echo(f"Check it with: relayctl config validate {output}")

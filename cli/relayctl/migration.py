@@ -1,0 +1,385 @@
+"""From the Go relay miner's YAML to a RelayMiner and Suppliers: pure, with a report of what has no counterpart."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from pocket.api.base import ManifestError
+
+Tree = dict[str, Any]
+_TYPES = {
+    "jsonrpc": "jsonRpc", "json_rpc": "jsonRpc", "rest": "rest", "cometbft": "cometBft", "comet_bft": "cometBft",
+    "websocket": "webSocket", "grpc": "grpc",
+}  # fmt: skip
+_PROFILE_SECONDS = {"fast": 30.0, "streaming": 600.0}
+_STRATEGIES = {"first_healthy": "first_healthy", "round_robin": "round_robin", "": None}
+
+# What the Go miner needs and this one does not; the longest matching path gives the reason.
+_NO_COUNTERPART = {
+    "redis.namespace": "keys have one prefix, <namespace>-<name>; let the Go miner finish its sessions before it stops",
+    "redis.consumer_name": "there are no consumer groups: streams are tailed (docs/architecture.md)",
+    "redis.claim_idle_timeout_ms": "there is nothing to reclaim: streams are tailed (docs/architecture.md)",
+    "redis": "connections are bounded and have deadlines by themselves",
+    "metrics": "metrics are on the admin port 9090 of every pod",
+    "health_check": "health and readiness are on the admin port 9090 of every pod",
+    "pprof": "there is no profiling port",
+    "logging": "logs are JSON on standard output; spec.relayer.logLevel is the level",
+    "simulation": "simulated relays are not there yet",
+    "cache_warmup": "caches fill by themselves; a question is asked once at a time",
+    "http_transport": "each backend has dialTimeoutSeconds, timeoutSeconds and maxConnections",
+    "timeout_profiles": "taken into the backends that name them, as timeoutSeconds",
+    "pool_profiles": "taken into the backends that name them, as maxConnections",
+    "response_compression": "answers are signed as they are; a proxy in front may compress",
+    "relay_meter": "the meter shares the ledger's keys; entries leave by themselves",
+    "transaction": "timeouts follow block time; batching and checks before proofs are always on",
+    "inclusion_reconciler": "inclusion is read from the chain at every block, missing claims are sent again",
+    "leader_election": "Leases, with durations that fit spec.chain.blockSeconds",
+    "supplier_claiming": "shards (spec.miner.shards), one Lease each",
+    "session_lifecycle": "sessions are decided at every block, without a queue",
+    "worker_pools": "sized by themselves",
+    "smst_live_root_checkpoint_interval": "no trie node is stored, so there is no checkpoint",
+    "submission_tracking_ttl": "the audit trail keeps every outcome",
+    "dedup_ttl_blocks": "a relay read twice is one leaf: nothing is deduplicated",
+    "supplier_reconcile_interval": "stakes are looked at all the time",
+    "balance_monitor": "balances are metrics; the alerts have thresholds",
+    "settlement_monitor": "settlements are always followed",
+    "block_health_monitor": "the age of the last block is part of readiness and has an alert",
+    "hot_reload": "keys, services and backends are always hot",
+    "session_ttl": "a session's data lives until it is settled",
+    "cache_ttl": "a session's data lives until it is settled",
+    "batch_size": "sized by itself",
+    "ack_batch_size": "nothing is acknowledged",
+    "suppliers": "the Go relayer ignores it, too",
+    "keys": "keys are Secrets that Suppliers name",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One line of the report; `kind` is taken, changed, left or unknown."""
+
+    kind: str
+    path: str
+    text: str
+
+
+@dataclass(slots=True)
+class Migration:
+    """What was made of the configuration. `secrets` holds name → entries and is written to a file of its own."""
+
+    relay_miner: Tree
+    notes: list[Note] = field(default_factory=list)
+    secrets: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
+
+
+class _Source:
+    """A YAML tree that remembers which leaves were used."""
+
+    def __init__(self, name: str, tree: Mapping[str, Any]) -> None:
+        self.name = name
+        self._tree = tree
+        self._used: set[str] = set()
+
+    def take(self, path: str, default: Any = None) -> Any:
+        found: Any = self._tree
+        for part in path.split("."):
+            if not isinstance(found, Mapping) or part not in found:
+                return default
+            found = found[part]
+        self._used.add(path)
+        return found
+
+    def names(self, path: str) -> list[str]:
+        found: Any = self._tree
+        for part in path.split(".") if path else []:
+            found = found.get(part) if isinstance(found, Mapping) else None
+        return [str(name) for name in found] if isinstance(found, Mapping) else []
+
+    def left(self) -> list[str]:
+        return [path for path in _leaves(self._tree) if not any(_covers(used, path) for used in self._used)]
+
+
+def _leaves(tree: Any, path: str = "") -> Iterable[str]:
+    if not isinstance(tree, Mapping) or not tree:
+        yield path
+        return
+    for name, value in tree.items():
+        yield from _leaves(value, f"{path}.{name}" if path else str(name))
+
+
+def _covers(used: str, path: str) -> bool:
+    return path == used or path.startswith(f"{used}.")
+
+
+class _Converter:
+    def __init__(self, relayer: _Source, miner: _Source, name: str, namespace: str) -> None:
+        self.relayer, self.miner = relayer, miner
+        self.name, self.namespace = name, namespace
+        self.notes: list[Note] = []
+        self.secrets: dict[str, dict[str, str]] = {}
+
+    def note(self, kind: str, path: str, text: str) -> None:
+        self.notes.append(Note(kind, path, text))
+
+    def either(self, path: str, default: Any = None) -> Any:
+        """A setting that both files have; the relayer's counts, and a difference is said."""
+        first, second = self.relayer.take(path), self.miner.take(path)
+        if first is not None and second is not None and first != second:
+            self.note("changed", path, f"relayer and miner differ; the relayer's {first!r} is taken")
+        found = first if first is not None else second
+        return default if found is None else found
+
+    def chain(self) -> Tree:
+        grpc, rpc = self.either("pocket_node.query_node_grpc_url"), self.either("pocket_node.query_node_rpc_url")
+        if not grpc or not rpc:
+            raise ManifestError("pocket_node: query_node_grpc_url and query_node_rpc_url are needed")
+        insecure = bool(self.either("pocket_node.grpc_insecure", False))
+        chain: Tree = {
+            "id": self.either("pocket_node.chain_id", "pocket"),
+            "nodes": [{"grpc": _grpc_url(str(grpc), insecure=insecure), "rpc": _rpc_url(str(rpc))}],
+        }
+        for path, name, convert in (
+            ("pocket_node.query_timeout_seconds", "queryTimeoutSeconds", _seconds),
+            ("pocket_node.query_timeout", "queryTimeoutSeconds", _seconds),
+        ):
+            if (found := self.either(path)) is not None:
+                chain[name] = convert(found)
+        for path, name in (("transaction.gas_price", "gasPrice"), ("transaction.gas_adjustment", "gasAdjustment")):
+            if (found := self.miner.take(path)) is not None:
+                chain[name] = found
+        for path in ("block_time_seconds", "block_time"):
+            if (found := self.miner.take(path)) is not None:
+                chain["blockSeconds"] = _seconds(found)
+        return chain
+
+    def redis(self) -> Tree:
+        url = str(self.either("redis.url", "redis://localhost:6379"))
+        parts = urlsplit(url)
+        if parts.scheme not in ("redis", "rediss"):
+            raise ManifestError(
+                f"redis.url: {parts.scheme}:// is not supported; name one server, redis:// or rediss://"
+            )
+        if parts.hostname in ("localhost", "127.0.0.1"):
+            self.note("changed", "redis.url", "names this machine: write the address that pods can reach")
+        if parts.username or parts.password:
+            name = f"{self.name}-redis"
+            self.secrets[name] = {"url": url}
+            self.note("changed", "redis.url", f"holds credentials: moved to Secret {name}")
+            return {"urlSecretRef": {"name": name, "key": "url"}}
+        return {"url": url}
+
+    def services(self) -> list[Tree]:
+        return [self._service(service_id) for service_id in self.relayer.names("services")]
+
+    def _service(self, service_id: str) -> Tree:
+        take, path = self.relayer.take, f"services.{service_id}"
+        mode = take(f"{path}.validation_mode") or take("default_validation_mode") or "optimistic"
+        self.relayer.take("default_validation_mode")
+        service: Tree = {"id": service_id, "validation": mode}
+        if mode == "optimistic":
+            text = "validated beside the backend and before the answer; the Go relayer answers first"
+            self.note("changed", f"{path}.validation_mode", text)
+        limit = take(f"{path}.max_body_size_bytes") or take("default_max_body_size_bytes")
+        if limit:
+            service["maxBodyBytes"] = int(limit)
+        if default := take(f"{path}.default_backend"):
+            service["defaultBackend"] = _TYPES.get(str(default).lower(), default)
+        factor = self.miner.take(f"service_factors.{service_id}")
+        factor = factor if factor is not None else self.miner.take("default_service_factor")
+        if factor:
+            service["serviceFactor"] = float(factor)
+        shared = {
+            "timeout": self._timeout(take(f"{path}.timeout_profile")), "pool": self._pool(take(f"{path}.pool_profile"))
+        }  # fmt: skip
+        backends: Tree = {}
+        for kind in self.relayer.names(f"{path}.backends"):
+            name = _TYPES.get(kind.lower())
+            if name is None:
+                self.note("unknown", f"{path}.backends.{kind}", f"known transports: {', '.join(sorted(_TYPES))}")
+                continue
+            backends[name] = self._backend(service_id, kind, name, shared)
+        if not backends:
+            raise ManifestError(f"{path}: no backend; it has to name at least one")
+        service["backends"] = backends
+        return service
+
+    def _timeout(self, profile: Any) -> float:
+        default = _seconds(self.relayer.take("default_request_timeout_seconds", 30))
+        if not profile:
+            return default
+        own = self.relayer.take(f"timeout_profiles.{profile}.request_timeout_seconds")
+        if own is not None:
+            return _seconds(own)
+        if profile not in _PROFILE_SECONDS:
+            self.note("unknown", f"timeout_profiles.{profile}", f"not defined; {default:g} s are taken")
+        return _PROFILE_SECONDS.get(str(profile), default)
+
+    def _pool(self, profile: Any) -> int | None:
+        found = self.relayer.take(f"pool_profiles.{profile}.max_conns_per_host") if profile else None
+        return int(found) if found else None
+
+    def _backend(self, service_id: str, kind: str, name: str, shared: Mapping[str, Any]) -> Tree:
+        path = f"services.{service_id}.backends.{kind}"
+        take = self.relayer.take
+        urls = [str(url) for url in (take(f"{path}.urls") or [])] or [str(take(f"{path}.url") or "")]
+        backend: Tree = {"urls": [_backend_url(url, name) for url in urls]}
+        strategy = take(f"{path}.load_balancing")
+        if strategy:
+            backend["strategy"] = _STRATEGIES.get(str(strategy))
+            if str(strategy) not in _STRATEGIES:
+                self.note("changed", f"{path}.load_balancing", f"{strategy}: the default is taken")
+                del backend["strategy"]
+        if headers := take(f"{path}.headers"):
+            backend["headers"] = {str(key): str(value) for key, value in headers.items()}
+        if (recovery := take(f"{path}.recovery_timeout_seconds", take(f"{path}.recovery_timeout"))) is not None:
+            backend["recoverySeconds"] = _seconds(recovery)
+        if auth := self._auth(service_id, path, name):
+            backend["auth"] = auth
+        if name != "webSocket":
+            backend["timeoutSeconds"] = shared["timeout"]
+            if (retries := take(f"{path}.max_retries")) is not None:
+                backend["maxRetries"] = int(retries)
+        if name in ("jsonRpc", "rest", "cometBft"):
+            if base := take(f"{path}.base_path"):
+                backend["basePath"] = str(base)
+            if shared["pool"]:
+                backend["maxConnections"] = shared["pool"]
+            if check := self._health_check(path):
+                backend["healthCheck"] = check
+        return backend
+
+    def _auth(self, service_id: str, path: str, kind: str) -> Tree | None:
+        take = self.relayer.take
+        user, password = take(f"{path}.authentication.username"), take(f"{path}.authentication.password")
+        bearer, plain = take(f"{path}.authentication.bearer_token"), take(f"{path}.authentication.plain_token")
+        chosen: tuple[str, dict[str, str]] | None = None
+        if user or password:
+            chosen = ("basic", {"username": str(user or ""), "password": str(password or "")})
+        elif bearer:
+            chosen = ("bearer", {"token": str(bearer)})
+        elif plain:
+            chosen = ("header", {"value": str(plain)})
+        if chosen is None:
+            return None
+        name = _object_name(f"{self.name}-{service_id}-{kind}")
+        self.secrets[name] = chosen[1]
+        self.note("changed", f"{path}.authentication", f"moved to Secret {name}")
+        return {"type": chosen[0], "secretRef": {"name": name}}
+
+    def _health_check(self, path: str) -> Tree | None:
+        take = self.relayer.take
+        if not take(f"{path}.health_check.enabled", False):
+            return None
+        check: Tree = {}
+        for theirs, ours, convert in (
+            ("method", "method", str), ("endpoint", "path", str), ("request_body", "body", str),
+            ("expected_body", "expectBody", str), ("interval_seconds", "intervalSeconds", _seconds),
+            ("timeout_seconds", "timeoutSeconds", _seconds), ("unhealthy_threshold", "unhealthyThreshold", int),
+            ("healthy_threshold", "healthyThreshold", int),
+        ):  # fmt: skip
+            if (found := take(f"{path}.health_check.{theirs}")) is not None:
+                check[ours] = convert(found)
+        if status := take(f"{path}.health_check.expected_status"):
+            check["expectStatus"] = [int(code) for code in (status if isinstance(status, list) else [status])]
+        return check
+
+    def relayer_spec(self) -> Tree:
+        take, spec = self.relayer.take, Tree()
+        if listen := take("listen_addr"):
+            host, _, port = str(listen).rpartition(":")
+            spec["port"] = int(port)
+            if host not in ("", "0.0.0.0", "[::]"):
+                self.note("left", "listen_addr", f"pods listen on every address, not on {host}")
+        if level := take("logging.level"):
+            spec["logLevel"] = {"warn": "warning"}.get(str(level), str(level))
+        meter = {"enabled": take("relay_meter.enabled"), "whenUnavailable": take("relay_meter.fail_behavior")}
+        if any(value is not None for value in meter.values()):
+            spec["metering"] = {key: value for key, value in meter.items() if value is not None}
+        return spec
+
+    def convert(self) -> Migration:
+        if not self.relayer.names("services"):
+            raise ManifestError("services: the relayer's configuration names none")
+        spec: Tree = {"chain": self.chain(), "redis": self.redis(), "services": self.services()}
+        if relayer := self.relayer_spec():
+            spec["relayer"] = relayer
+        for source in (self.relayer, self.miner):
+            for path in source.left():
+                reason = _reason(path)
+                kind = "left" if reason else "unknown"
+                self.note(kind, f"{source.name}: {path}", reason or "not known; it was not taken")
+        tree = {
+            "apiVersion": "pocket.network/v1alpha1", "kind": "RelayMiner",
+            "metadata": {"name": self.name, "namespace": self.namespace}, "spec": spec,
+        }  # fmt: skip
+        return Migration(tree, self.notes, self.secrets)
+
+
+def convert(relayer: Mapping[str, Any], miner: Mapping[str, Any], name: str, namespace: str) -> Migration:
+    """The RelayMiner of a Go relayer's and miner's configuration; raises ManifestError where it makes none."""
+    return _Converter(_Source("relayer", relayer), _Source("miner", miner), name, namespace).convert()
+
+
+def supplier(address: str, relay_miner: str, namespace: str, key: Tree) -> Tree:
+    """A Supplier named by the end of its address."""
+    return {
+        "apiVersion": "pocket.network/v1alpha1", "kind": "Supplier",
+        "metadata": {"name": supplier_name(address), "namespace": namespace},
+        "spec": {"relayMinerRef": {"name": relay_miner}, "operatorAddress": address, "key": key},
+    }  # fmt: skip
+
+
+def supplier_name(address: str) -> str:
+    """A name that is valid, short and the same at every run."""
+    return f"supplier-{address[-8:]}"
+
+
+def _reason(path: str) -> str:
+    parts = path.split(".")
+    for length in range(len(parts), 0, -1):
+        if reason := _NO_COUNTERPART.get(".".join(parts[:length])):
+            return reason
+    return ""
+
+
+def _object_name(text: str) -> str:
+    return re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-")[:60]
+
+
+def _seconds(value: Any) -> float:
+    """Seconds of a number, or of a Go duration such as 1m30s."""
+    if isinstance(value, int | float):
+        return float(value)
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    parts = re.findall(r"([0-9.]+)(ms|s|m|h)", str(value))
+    if not parts:
+        raise ManifestError(f"{value!r} is no duration; write seconds, or for example 30s")
+    return float(sum(float(number) * units[unit] for number, unit in parts))
+
+
+def _grpc_url(text: str, *, insecure: bool) -> str:
+    parts = urlsplit(text if "//" in text else f"//{text}")
+    plain = parts.scheme in ("grpc", "http") or (insecure and parts.scheme not in ("grpcs", "https"))
+    return f"{'grpc' if plain else 'grpcs'}://{parts.netloc}"
+
+
+def _rpc_url(text: str) -> str:
+    parts = urlsplit(text if "//" in text else f"//{text}")
+    scheme = {"": "http", "tcp": "http"}.get(parts.scheme, parts.scheme)
+    return f"{scheme}://{parts.netloc}{parts.path}".rstrip("/")
+
+
+def _backend_url(text: str, kind: str) -> str:
+    if not text:
+        raise ManifestError(f"a {kind} backend has neither url nor urls")
+    if kind == "grpc":
+        return _grpc_url(text, insecure=True)
+    default = "ws" if kind == "webSocket" else "http"
+    if "//" not in text:
+        return f"{default}://{text}"
+    scheme, _, rest = text.partition("://")
+    if kind == "webSocket":
+        scheme = {"http": "ws", "https": "wss"}.get(scheme, scheme)
+    return f"{scheme}://{rest}"

@@ -1,0 +1,100 @@
+"""The parts of Kubernetes objects that a RelayMiner passes on to its pods, Services and routes."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pocket.api.base import Model
+from pocket.api.schema import FREE_FORM, rule, rules, text
+
+FreeObject = Annotated[dict[str, Any], Field(json_schema_extra=FREE_FORM)]
+Quantity = Annotated[
+    str,
+    *text(
+        r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?",
+        "must be a quantity such as 500m, 2 or 1Gi, quoted when it is a bare number",
+        longest=32,
+    ),
+]
+Name = Annotated[
+    str,
+    *text(
+        r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", "must be a Kubernetes name: lower case letters, digits, - and .", longest=253
+    ),
+]
+
+
+class Resources(Model):
+    """Requests and limits of a container, by resource name."""
+
+    requests: dict[str, Quantity] = Field(default={}, max_length=16)
+    limits: dict[str, Quantity] = Field(default={}, max_length=16)
+
+
+class PodTemplate(Model):
+    """What a pod gets besides what the operator decides. Rolling."""
+
+    labels: dict[str, str] = Field(default={}, max_length=32, description="Further labels of the pods.")
+    annotations: dict[str, str] = Field(default={}, max_length=32, description="Further annotations of the pods.")
+    node_selector: dict[str, str] = Field(default={}, max_length=32)
+    tolerations: tuple[FreeObject, ...] = Field(default=(), max_length=32)
+    affinity: FreeObject | None = Field(default=None, description="Replaces nothing: merged into the pod's spec.")
+    topology_spread_constraints: tuple[FreeObject, ...] | None = Field(
+        default=None, max_length=16, description="Default: spread over nodes and zones, ScheduleAnyway."
+    )
+    priority_class_name: str | None = Field(default=None, max_length=253)
+    image_pull_secrets: tuple[FreeObject, ...] = Field(default=(), max_length=8)
+    termination_grace_seconds: int | None = Field(
+        default=None, ge=1, le=3600, description="Default: drainSeconds and a margin."
+    )
+
+
+class ServicePort(Model):
+    """How the relayers are offered inside the cluster or by a load balancer."""
+
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    port: int = Field(default=80, ge=1, le=65535, description="Port of the Service; it leads to the relayers' port.")
+    annotations: dict[str, str] = Field(default={}, max_length=32)
+
+
+class Autoscaling(Model):
+    """A HorizontalPodAutoscaler; the operator then leaves replicas alone. Whatever asks for most pods wins."""
+
+    model_config = Model.model_config | {
+        "json_schema_extra": rules(
+            rule("self.minReplicas <= self.maxReplicas", "minReplicas must not be above maxReplicas")
+        )
+    }
+
+    min_replicas: int = Field(default=2, ge=1, le=1000)
+    max_replicas: int = Field(ge=1, le=1000)
+    target_cpu_percent: int = Field(default=70, ge=1, le=100, description="Of the pods' CPU requests.")
+    metrics: tuple[FreeObject, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Further MetricSpecs of autoscaling/v2: what a metrics adapter offers of the pods' own figures.",
+    )
+    scale_down_seconds: int = Field(
+        default=300, ge=0, le=3600, description="Seconds for which fewer pods must have been enough."
+    )
+
+    def model_post_init(self, _: Any, /) -> None:
+        """The same rule for files that no API server has seen."""
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("minReplicas must not be above maxReplicas")
+
+
+class Ingress(Model):
+    """An Ingress to the relayers."""
+
+    host: Name
+    class_name: Name | None = None
+    tls_secret_name: Name | None = Field(default=None, description="A Secret with the host's certificate.")
+    annotations: dict[str, str] = Field(default={}, max_length=32)
+
+
+class GatewayRoute(Model):
+    """An HTTPRoute of the Gateway API to the relayers."""
+
+    parent_refs: tuple[FreeObject, ...] = Field(min_length=1, max_length=8, description="The Gateways to attach to.")
+    hostnames: tuple[Name, ...] = Field(default=(), max_length=16)

@@ -1,0 +1,49 @@
+"""Reading resources from YAML files, as `kubectl apply -f` would."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pocket.api.base import API_VERSION, ManifestError, problem_of, read_documents
+from pocket.api.relayminer import RelayMiner
+from pocket.api.supplier import Supplier
+
+
+@dataclass(frozen=True, slots=True)
+class Manifests:
+    """The resources of some files; Secrets as name → key → text, never shown."""
+
+    relay_miners: tuple[RelayMiner, ...]
+    suppliers: tuple[Supplier, ...]
+    secrets: dict[str, dict[str, str]]
+
+    def __repr__(self) -> str:
+        names = [m.metadata.name for m in self.relay_miners], [s.metadata.name for s in self.suppliers]
+        return f"Manifests(relay_miners={names[0]}, suppliers={names[1]}, secrets={len(self.secrets)})"
+
+
+def load_manifests(paths: Iterable[Path]) -> Manifests:
+    """RelayMiners, Suppliers and Secrets (stringData) of files and folders; raises ManifestError."""
+    miners: list[RelayMiner] = []
+    suppliers: list[Supplier] = []
+    secrets: dict[str, dict[str, str]] = {}
+    for file, document in read_documents(paths):
+        kind, name = document.get("kind"), (document.get("metadata") or {}).get("name", "?")
+        try:
+            if document.get("apiVersion") == API_VERSION and kind == "RelayMiner":
+                miners.append(RelayMiner.model_validate(document))
+            elif document.get("apiVersion") == API_VERSION and kind == "Supplier":
+                suppliers.append(Supplier.model_validate(document))
+            elif document.get("apiVersion") == "v1" and kind == "Secret":
+                secrets[str(name)] = _string_data(document)
+        except ValidationError as error:
+            raise ManifestError(f"{file}: {kind} {name}: {problem_of(error)}") from error
+    return Manifests(tuple(miners), tuple(suppliers), secrets)
+
+
+def _string_data(document: dict[str, Any]) -> dict[str, str]:
+    data = document.get("stringData") or {}
+    return {str(key): str(value) for key, value in data.items()}

@@ -1,0 +1,153 @@
+"""What the operator reports in `status`: conditions as kstatus reads them, and the figures behind them."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from pocket.api.base import Model
+from pocket.api.schema import list_map
+
+
+class ConditionType(StrEnum):
+    """Reconciling and Stalled are true when something is going on or wrong; the others are true when all is well."""
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    KEYS_LOADED = "KeysLoaded"
+    CHAIN_REACHABLE = "ChainReachable"
+    REDIS_REACHABLE = "RedisReachable"
+    VOLUMES_HEALTHY = "VolumesHealthy"
+    STAKED = "Staked"
+    CLAIMS_HEALTHY = "ClaimsHealthy"
+    PAUSED = "Paused"
+    SCHEMA_CURRENT = "SchemaCurrent"
+    SUPPLIERS_SERVED = "SuppliersServed"
+
+
+class Condition(Model):
+    """A condition; its message says what is the case and, where something is wrong, what to do."""
+
+    type: Annotated[str, Field(max_length=64)]
+    status: Literal["True", "False", "Unknown"]
+    observed_generation: int = Field(default=0, ge=0)
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    reason: Annotated[str, Field(max_length=64)]
+    message: Annotated[str, Field(max_length=32768)] = ""
+
+
+class Workload(Model):
+    """The pods of one workload."""
+
+    replicas: int = Field(default=0, description="Pods that exist.")
+    ready: int = Field(default=0, description="Pods that are ready.")
+    summary: str = Field(default="", description="Ready and wanted pods, as in 2/3.")
+    selector: str = Field(default="", description="Label selector of the pods, for the scale subresource.")
+
+
+class KeySetStatus(Model):
+    """The published key set."""
+
+    published: int = Field(default=0, description="Suppliers whose keys are published.")
+    digest: str = Field(default="", description="SHA-256 over the sorted public keys that relayers should have.")
+    loaded_by: str = Field(default="", description="Pods that report the published set, as in 3/3.")
+
+
+class RolloutStatus(Model):
+    """Where a new revision of the relayers stands."""
+
+    phase: str = Field(default="", description="Empty, Observing while a canary runs, or Failed.")
+    revision: str = Field(default="", description="Digest of the pod template that is wanted.")
+
+
+class RelayMinerStatus(Model):
+    """Status of a RelayMiner."""
+
+    observed_generation: int = 0
+    conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=list_map("type"))] = ()
+    relayers: Workload = Workload()
+    miners: Workload = Workload()
+    rollout: RolloutStatus = RolloutStatus()
+    suppliers: int = Field(default=0, description="Suppliers that name this RelayMiner.")
+    served: str = Field(default="", description="Suppliers that are served and mined, of those that stay, as in 6/7.")
+    keys: KeySetStatus = KeySetStatus()
+    height: int = Field(default=0, description="Latest block that a miner reports.")
+    version: str = Field(default="", description="Image of the relayers.")
+    endpoint: str = Field(default="", description="Where gateways reach the relayers inside the cluster.")
+
+
+class SupplierSessions(Model):
+    """Sessions by where they are on their way to settlement."""
+
+    active: int = 0
+    claimable: int = 0
+    claimed: int = 0
+    proved: int = 0
+
+
+class LastEvents(Model):
+    """The last session of each kind, as `session id at height`."""
+
+    claim: str = ""
+    proof: str = ""
+    settlement: str = ""
+    loss: str = Field(default="", description="The last session that was lost, with the reason.")
+
+
+class Stake(Model):
+    """What the chain says of the supplier."""
+
+    amount_upokt: int | None = Field(default=None, description="Stake, upokt.")
+    services: tuple[str, ...] = ()
+    unstake_session_end_height: int = Field(default=0, description="Not 0 while it is unstaking, blocks.")
+
+
+OTHERS: Final = "others"
+MOST_RECIPIENTS: Final = 16
+
+
+class Earning(Model):
+    """What one of the supplier's side got."""
+
+    recipient: str = Field(max_length=128, description="Address, or `others` for those that are not listed.")
+    upokt: int = Field(default=0, description="Amount, upokt.")
+
+
+class SupplierStatus(Model):
+    """Status of a Supplier."""
+
+    observed_generation: int = 0
+    conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=list_map("type"))] = ()
+    address: str = Field(default="", description="Address that the key was proven to have.")
+    loaded_by: str = Field(default="", description="Pods that have the key, as in 3/3.")
+    published_generation: int = Field(
+        default=0,
+        description="Generation of the Supplier with which its key was last handed to pods; 0 where it never was.",
+    )
+    miner: str = Field(default="", description="Pod that mines for this supplier.")
+    stake: Stake = Stake()
+    sessions: SupplierSessions = SupplierSessions()
+    open_sessions: int = Field(default=0, description="Sessions that are not settled or lost yet, as last reported.")
+    last: LastEvents = LastEvents()
+    earned_upokt: int = Field(
+        default=0,
+        description="What settled sessions paid the supplier's operator, owner and shareholders together, upokt.",
+    )
+    earned: Annotated[
+        tuple[Earning, ...], Field(max_length=MOST_RECIPIENTS, json_schema_extra=list_map("recipient"))
+    ] = ()
+    resealed: str = Field(
+        default="", description="The sealed key, sealed to the newest controller key: replace spec.key.sealed with it."
+    )
+
+
+def as_status(status: Model) -> dict[str, Any]:
+    """The status as the API server stores it."""
+    return status.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+def timestamp(now: datetime) -> str:
+    """Kubernetes' form of a UTC time."""
+    return now.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,91 @@
+"""The Supplier resource: one operator address, its key, the RelayMiner that serves it."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pocket.api.base import Metadata, Model
+from pocket.api.kubernetes import Name
+from pocket.api.relayminer import SecretKeyRef
+from pocket.api.schema import LIST_SET, immutable, rule, rules, text
+from pocket.api.services import ServiceId
+
+
+class RelayMinerRef(Model):
+    """The RelayMiner in the same namespace."""
+
+    name: Name = Field(min_length=1)
+
+
+_ONE_KEY = "name exactly one of secretRef and sealed"
+
+
+class SupplierKey(Model):
+    """Where the private key is; exactly one source. Hot."""
+
+    model_config = Model.model_config | {
+        "json_schema_extra": rules(rule("has(self.secretRef) != has(self.sealed)", _ONE_KEY))
+    }
+
+    secret_ref: SecretKeyRef | None = Field(
+        default=None, description="64 hex digits under a key of a Secret in this namespace."
+    )
+    sealed: (
+        Annotated[
+            str,
+            *text(
+                "[A-Za-z0-9+/]{40,}={0,2}",
+                "must be the base64 text that `relayctl keys seal` prints",
+                longest=2000,
+            ),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="Key sealed by `relayctl keys seal` to the operator's public key, or to a key of the namespace.",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.secret_ref is None) == (self.sealed is None):
+            raise ValueError(_ONE_KEY)
+        return self
+
+
+OperatorAddress = Annotated[
+    str,
+    *text(
+        "pokt1[02-9ac-hj-np-z]{38}",
+        "must be an operator address: pokt1 and 38 lower case letters or digits",
+        longest=43,
+        description="Operator address on chain; proven against the key; immutable.",
+    ),
+]
+
+
+class SupplierSpec(Model):
+    """What a Supplier declares."""
+
+    relay_miner_ref: Annotated[
+        RelayMinerRef, immutable("delete this Supplier, wait for its claims and proofs, and create it anew")
+    ]
+    operator_address: Annotated[
+        OperatorAddress,
+        immutable("make another Supplier for another address and delete this one; it drains first"),
+    ]
+    key: SupplierKey
+    services: tuple[ServiceId, ...] = Field(
+        default=(),
+        max_length=256,
+        description="Services that are served here; default: all services staked on chain. Hot.",
+        json_schema_extra=LIST_SET,
+    )
+
+
+class Supplier(Model):
+    """The custom resource."""
+
+    api_version: Literal["pocket.network/v1alpha1"] = "pocket.network/v1alpha1"
+    kind: Literal["Supplier"] = "Supplier"
+    metadata: Metadata
+    spec: SupplierSpec

@@ -1,0 +1,145 @@
+"""Configuration of the workloads, rendered from the resources; the same in a cluster and embedded.
+
+What has its default value is not written, so that an operator with more fields writes the same text.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from pocket.api.base import ManifestError, Model, problem_of
+from pocket.api.lenient import read_known
+from pocket.api.relayminer import Chain, ConnectionLimits, Metering, Recording, ResponseCompression
+from pocket.api.services import Service
+from pocket.api.simulation import Simulation
+
+
+class SupplierEntry(Model):
+    """A supplier of the RelayMiner; its key lies in the keys folder."""
+
+    operator_address: str
+    services: tuple[str, ...] = Field(default=(), description="What it is limited to; empty: all it is staked for.")
+
+
+class HotConfig(Model):
+    """The part of a relayer's configuration that is taken up while it runs: a file of its own."""
+
+    suppliers: tuple[SupplierEntry, ...] = ()
+    services: tuple[Service, ...] = ()
+    simulation: Simulation = Simulation()
+    response_compression: ResponseCompression = ResponseCompression()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    def limits(self) -> Mapping[str, frozenset[str]]:
+        """Services by supplier address, of the suppliers that are limited."""
+        return {entry.operator_address: frozenset(entry.services) for entry in self.suppliers if entry.services}
+
+
+class WorkloadConfig(Model):
+    """What relayer and miner have in common."""
+
+    name: str
+    namespace: str
+    prefix: str
+    chain: Chain
+    redis_url: str = Field(repr=False, description="A URL, or env:NAME for the variable that holds it.")
+    keys_dir: Path
+    data_dir: Path
+    admin_host: str = "0.0.0.0"
+    admin_port: int = Field(default=9090, ge=0, le=65535)
+    debug_port: int | None = Field(default=None, ge=1, le=65000, description="First port of /debug on localhost.")
+
+
+class RelayerConfig(WorkloadConfig):
+    """One relayer pod."""
+
+    hot_file: Path = Field(description="A HotConfig.")
+    secrets_dir: Path | None = Field(default=None, description="Folder of the Secrets that backends' auth names.")
+    metering: Metering = Metering()
+    web_socket_handshake: Literal["log", "enforce"] = "log"
+    host: str = "0.0.0.0"
+    port: int = Field(default=8080, ge=0, le=65535)
+    workers: int = Field(default=2, ge=1, le=64)
+    recording: Recording = Recording.STRICT
+    shards: int = Field(default=16, ge=1, description="Of the miners: whoever has news wakes the owner of a shard.")
+    connections: ConnectionLimits = ConnectionLimits()
+    drain_seconds: float = Field(default=30.0, ge=0)
+    hung_worker_seconds: float = Field(default=10.0, ge=3, description="Silence after which a worker is killed.")
+
+
+class LeaseOwner(Model):
+    """An owner reference."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+
+
+class MinerConfig(WorkloadConfig):
+    """One miner pod."""
+
+    seal_after_blocks: int = Field(default=1, ge=0)
+    retention_days: int = Field(default=400, ge=1)
+    check_endpoints: bool = True
+    shards: int = Field(default=16, ge=1)
+    lease: str | None = Field(
+        default=None, description="Group of the Kubernetes Leases by which miners share shards; None: kept in Redis."
+    )
+    lease_owner: LeaseOwner | None = Field(default=None, description="What the Leases are deleted with.")
+    peer_domain: str = Field(default="", description="Domain below which pods of the group have their names.")
+    keys_required: bool = Field(default=True, description="Whether to end when there is no key, instead of waiting.")
+
+
+C = TypeVar("C", bound=WorkloadConfig)
+M = TypeVar("M", bound=Model)
+_LOG = logging.getLogger("configuration")
+
+
+def config_text(config: Model) -> str:
+    """Return the text that a workload reads: what differs from the defaults, and nothing else."""
+    return config.model_dump_json(by_alias=True, exclude_defaults=True, indent=2) + "\n"
+
+
+def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.environ) -> C:
+    """Read a workload's configuration from its JSON file and fill in the Redis URL; raises ManifestError.
+
+    Fields that this version does not know come from a newer operator: they are warned about and ignored.
+    """
+    try:
+        config = _parse(model, path.read_bytes(), path)
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}") from error
+    if not config.redis_url.startswith("env:"):
+        return config
+    variable = config.redis_url.removeprefix("env:")
+    if not environment.get(variable):
+        raise ManifestError(f"{path}: redisUrl names the environment variable {variable}, which is not set")
+    return config.model_copy(update={"redis_url": environment[variable].strip()})
+
+
+def parse_hot_config(content: bytes, path: Path) -> HotConfig:
+    """Read the hot part as it stands in a file, with unknown fields as in `read_config`; raises ManifestError."""
+    return _parse(HotConfig, content, path)
+
+
+def _parse(model: type[M], content: bytes, path: Path) -> M:
+    try:
+        found: Any = json.loads(content)
+    except ValueError as error:
+        raise ManifestError(f"{path}: not JSON: {error}") from error
+    try:
+        config, ignored = read_known(model, found)
+    except ValidationError as error:
+        raise ManifestError(f"{path}: {problem_of(error)}") from error
+    if ignored:
+        _LOG.warning(
+            "%s: fields that this version does not know are ignored: %s. Update the image, or take them out",
+            path, ", ".join(ignored),
+        )  # fmt: skip
+    return config

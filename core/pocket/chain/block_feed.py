@@ -1,0 +1,166 @@
+"""The block feed: monotonic, gap-filling, alive through every outage of a node."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pocket.chain.model import Block
+from pocket.chain.plausible_heights import Belief, HeightGuard
+from pocket.errors import ChainUnavailable, PocketError
+
+_LOG = logging.getLogger("pocket.chain.block_feed")
+_ANNOUNCEMENTS = 16
+_LOOKS = 4
+_PATIENCE = 1.5  # times the measured time between blocks
+
+
+class BlockSource(Protocol):
+    """Where blocks come from."""
+
+    async def block(self, height: int | None = None) -> Block:
+        """A block, the latest without height."""
+
+    def heights(self) -> AsyncIterator[int]:
+        """Heights as they are announced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Growing pauses with jitter, in seconds."""
+
+    first: float = 0.2
+    longest: float = 5.0
+
+    def pause(self, attempt: int, chance: random.Random) -> float:
+        """Pause before the attempt after `attempt` failures."""
+        return float(min(self.longest, self.first * 2 ** min(attempt, 16)) * chance.uniform(0.5, 1.0))
+
+
+class BlockFeed:
+    """Calls `on_block` with the latest block; never ends by itself.
+
+    Announcements only say that something happened: what is delivered is always the node's latest block, so a burst
+    collapses to its newest height (stages are level-triggered). While nothing is announced for longer than a block
+    takes, the feed polls; a subscription that announced nothing of a block which a poll found is made anew.
+    Heights only grow, but where one that was believed turns out to be wrong (`pocket.chain.plausible_heights`).
+    """
+
+    def __init__(
+        self,
+        source: BlockSource,
+        on_block: Callable[[Block], Awaitable[None]],
+        *,
+        poll_seconds: float = 1.0,
+        chance: random.Random | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_error: Callable[[PocketError], None] = lambda error: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """poll_seconds: how long a block is expected to take at first, and the longest pause while nodes are away."""
+        self._source = source
+        self._on_block = on_block
+        self._poll = poll_seconds
+        self._chance = chance or random.Random()  # noqa: S311 - jitter, not cryptography
+        self._sleep = sleep
+        self._on_error = on_error
+        self._clock = clock
+        self._guard = HeightGuard(poll_seconds)
+
+    @property
+    def height(self) -> int:
+        """Height of the latest block that is believed."""
+        return self._guard.height
+
+    @property
+    def block_seconds(self) -> float:
+        """The measured time between blocks."""
+        return self._guard.block_seconds
+
+    async def refresh(self) -> bool:
+        """Deliver the latest block if it is new; return whether the node answered."""
+        try:
+            block = await self._source.block()
+        except PocketError as error:
+            self._on_error(error)
+            return False
+        belief = self._guard.look(block, self._clock())
+        if belief in (Belief.NEWER, Belief.LET_GO):
+            if belief is Belief.LET_GO:
+                _LOG.error("nodes contradict the height that was believed: going back", extra={"fields": {
+                    "height": block.height}})  # fmt: skip
+            await self._on_block(block)
+        elif belief is Belief.IMPLAUSIBLE:
+            _LOG.warning("a node tells of a height that the elapsed time does not allow", extra={"fields": {
+                "height": block.height, "known_height": self.height}})  # fmt: skip
+        return True
+
+    async def run(self) -> None:
+        """Follow announcements, poll while there are none."""
+        attempt = 0
+        while True:
+            try:
+                if await self._follow():
+                    attempt = 0
+            except PocketError as error:
+                self._on_error(error)
+            await self.refresh()
+            await self._sleep(min(self._poll, Backoff().pause(attempt, self._chance)))
+            attempt += 1
+
+    async def _follow(self) -> bool:
+        """Follow one subscription until it ends or is silent; return whether it announced anything."""
+        queue: asyncio.Queue[int | PocketError | None] = asyncio.Queue(_ANNOUNCEMENTS)
+        listener = asyncio.create_task(self._listen(queue))
+        announced = False
+        try:
+            await self.refresh()
+            while True:
+                try:
+                    async with asyncio.timeout(_PATIENCE * self.block_seconds):
+                        news = await queue.get()
+                except TimeoutError:
+                    if await self._overdue():
+                        raise ChainUnavailable("the subscription announces no blocks any more") from None
+                    continue
+                if not isinstance(news, int):
+                    if news is not None:
+                        raise news
+                    return announced
+                announced = True
+                if news > self.height:
+                    await self.refresh()
+        finally:
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
+
+    async def _overdue(self) -> bool:
+        """Look for a block that was not announced; behind one address several nodes may answer in turn."""
+        before = self.height
+        for _ in range(_LOOKS):
+            await self.refresh()
+            if self.height > before:
+                return True
+            await self._sleep(self.block_seconds * self._chance.uniform(0.02, 0.1))
+        return False
+
+    async def _listen(self, queue: "asyncio.Queue[int | PocketError | None]") -> None:
+        """Put announced heights into the queue, the newest where it is full; at last what ended the subscription."""
+        ended: PocketError | None = None
+        try:
+            async with contextlib.aclosing(self._source.heights()) as heights:  # type: ignore[type-var]  # a generator
+                async for height in heights:
+                    _put(queue, height)
+        except PocketError as error:
+            ended = error
+        _put(queue, ended)
+
+
+def _put(queue: "asyncio.Queue[int | PocketError | None]", row: int | PocketError | None) -> None:
+    if queue.full():
+        queue.get_nowait()  # heights only say that something happened
+    queue.put_nowait(row)

@@ -1,0 +1,389 @@
+"""The chain's gRPC queries with failover over several nodes (messages.md, sections 3 to 10)."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+
+from pocket.chain import convert
+from pocket.chain.response_checks import check_answer, required_height
+from pocket.chain.failures import error_from_status
+from pocket.chain.model import Account, Application, Block, Difficulty, Session, Supplier, TransactionResult
+from pocket.chain.failover import Failover, NodeAddress
+from pocket.chain.node_health import Standings
+from pocket.protocol.claims.proof_requirement import Claim, ProofParams
+from pocket.protocol.claims.rewards import TokenomicsParams
+from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureClass, Unsupported
+from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
+from pocket.protocol.pb import cosmos_bank_v1beta1_pb2 as bank_pb
+from pocket.protocol.pb import cosmos_base_node_v1beta1_pb2 as node_pb
+from pocket.protocol.pb import cosmos_base_tendermint_v1beta1_pb2 as comet_pb
+from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+from pocket.protocol.pb import pocket_application_pb2 as application_pb
+from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
+from pocket.protocol.pb import pocket_service_pb2 as service_pb
+from pocket.protocol.pb import pocket_session_pb2 as session_pb
+from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
+from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
+from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
+from pocket.protocol.sessions.windows import SharedParams
+from pocket.protocol.transactions.build import DENOMINATION, transaction_hash
+
+M = TypeVar("M", bound=Message)
+HEIGHT_HEADER: Final = "x-cosmos-block-height"
+_RECEIVE_LIMIT: Final = 128 * 1024 * 1024  # a whole block, which CometBFT bounds at 100 MiB
+_PAGE: Final = 100
+_ALL_CLAIMS: Final = "/pocket.proof.Query/AllClaims"
+_BROADCAST: Final = "/cosmos.tx.v1beta1.Service/BroadcastTx"
+_BROADCAST_ORDER: Final = {("", 0): 0, ("sdk", 0): 0, ("sdk", 19): 1}
+"""Accepted, then known before; any rejection comes after."""
+_CONNECT_MILLISECONDS: Final = 3000
+# A transaction response whose log is not UTF-8 (an unknown fee payer's raw address) cannot be parsed by the
+# runtime; the node gives it code 9 (claims-and-proofs.md, section 6).
+_UNREADABLE_LOG_CODE: Final = 9
+
+
+def channel_of(address: NodeAddress) -> grpc.aio.Channel:
+    """A channel with keep-alive and a bounded receive size."""
+    target, secure = address.grpc_target
+    options = [
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.max_receive_message_length", _RECEIVE_LIMIT),
+        # A node that is back is asked within seconds; gRPC's own pause grows to two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 500),
+        ("grpc.min_reconnect_backoff_ms", _CONNECT_MILLISECONDS),  # how long one attempt to connect may take
+        ("grpc.max_reconnect_backoff_ms", _CONNECT_MILLISECONDS),
+    ]
+    if secure:
+        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=options)
+    return grpc.aio.insecure_channel(target, options=options)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAnswer:
+    """What one node answered, as of a height of its own (0: it did not tell)."""
+
+    raw: bytes = b""
+    height: int = 0
+    error: ChainError | None = None
+
+
+def _height_of(metadata: Any) -> int:
+    """Height of the state that answered, from a call's metadata; 0 where it is missing or no number."""
+    value = next((value for key, value in metadata or () if key.lower() == HEIGHT_HEADER), "")
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    return int(text) if text.isdecimal() else 0
+
+
+async def _all_claims(supplier: str, page: Callable[[Message], Awaitable[bytes]]) -> list[Claim]:
+    """Read all pages of a supplier's claims; raises DecodingError where a node turns in a circle."""
+    found: list[Claim] = []
+    keys = [b""]
+    while True:
+        request = proof_pb.QueryAllClaimsRequest(supplier_operator_address=supplier)
+        request.pagination.limit = _PAGE
+        request.pagination.key = keys[-1]
+        answer = proof_pb.QueryAllClaimsResponse.FromString(await page(request))
+        # A node that ignores the filter must not show us other suppliers' claims as ours.
+        found += [convert.claim(row) for row in answer.claims if row.supplier_operator_address == supplier]
+        key = answer.pagination.next_key
+        if not key:
+            return found
+        if key in keys:
+            raise DecodingError(f"{_ALL_CLAIMS}: the node gives the same page again")
+        keys.append(key)
+
+
+def _broadcast_result(raw: bytes, answer: bytes) -> TransactionResult:
+    try:
+        return convert.transaction_result(tx_pb.BroadcastTxResponse.FromString(answer).tx_response)
+    except DecodeError:
+        log = "the node refused the transaction with a log that is not UTF-8: unknown fee payer address"
+        return TransactionResult(transaction_hash(raw), _UNREADABLE_LOG_CODE, "sdk", log)
+
+
+class ChainClient:
+    """Typed queries; every call has a deadline and tries the nodes in turn.
+
+    Errors: NotFound and ChainRefusal, which the chain states; Unsupported; ChainUnavailable for everything else.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[NodeAddress],
+        timeout_seconds: float = 5.0,
+        standings: Standings | None = None,
+        *,
+        channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._channels = [channel(address) for address in addresses]
+        names = [address.name for address in addresses]
+        self._nodes = Failover(self._channels, clock, standings=standings, names=names)
+        self._timeout = timeout_seconds
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes every channel."""
+        for channel in self._channels:
+            await channel.close(None)
+
+    async def _call(self, method: str, request: Message, response: type[M], height: int = 0) -> M:
+        raw = await self._call_raw(method, request, height)
+        try:
+            return response.FromString(raw)
+        except DecodeError as error:
+            raise DecodingError(f"{method}: the node's answer cannot be read") from error
+
+    async def _call_raw(self, method: str, request: Message, height: int = 0) -> bytes:
+        """Return a checked answer. height: of the state that is asked, 0 for the latest."""
+
+        async def ask(channel: grpc.aio.Channel) -> bytes:
+            return (await self._ask_node(channel, method, request, height))[0]
+
+        return await self._nodes.call(method, ask, self._timeout)
+
+    async def _ask_node(
+        self, channel: grpc.aio.Channel, method: str, request: Message, height: int = 0
+    ) -> tuple[bytes, int]:
+        """Ask one node; return its checked answer and the height of its state, 0 where it does not tell."""
+        metadata = ((HEIGHT_HEADER, str(height)),) if height else ()
+        call = channel.unary_unary(method, None, None)(
+            request.SerializeToString(), timeout=self._timeout, metadata=metadata
+        )
+        try:
+            answer: bytes = await call
+            committed = _height_of(await call.initial_metadata())
+        except grpc.aio.AioRpcError as error:
+            at = _height_of(error.initial_metadata()) or _height_of(error.trailing_metadata())
+            raise error_from_status(method, error.code(), error.details() or "", at) from error
+        needed = required_height(method, request)
+        if committed and committed < needed:
+            text = f"{method}: the node is at height {committed} and has not committed {needed} yet"
+            raise ChainUnavailable(text, failure=FailureClass.LAGGING_NODE, height=committed)
+        check_answer(method, answer)
+        return answer, committed
+
+    async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, "NodeAnswer"]:
+        """Ask every usable node the same, past all caches; return what each answered, by name."""
+
+        async def ask(channel: grpc.aio.Channel) -> tuple[bytes, int]:
+            return await self._ask_node(channel, method, request, height)
+
+        found = await self._nodes.ask_all(ask, self._timeout)
+        return {
+            name: NodeAnswer(error=row, height=row.height) if isinstance(row, ChainError) else NodeAnswer(*row)
+            for name, row in found.items()
+        }
+
+    async def chain_id(self) -> str:
+        """Network name of the node."""
+        answer = await self._call(
+            "/cosmos.base.tendermint.v1beta1.Service/GetNodeInfo",
+            comet_pb.GetNodeInfoRequest(),
+            comet_pb.GetNodeInfoResponse,
+        )
+        return answer.default_node_info.network
+
+    async def minimum_gas_price(self) -> str:
+        """The node's minimum gas price; empty where none is required."""
+        answer = await self._call(
+            "/cosmos.base.node.v1beta1.Service/Config", node_pb.ConfigRequest(), node_pb.ConfigResponse
+        )
+        return answer.minimum_gas_price
+
+    async def block(self, height: int) -> Block:
+        """A committed block; raises ChainUnavailable where no node has it yet.
+
+        The node sends all of its transactions along: `CometClient.block` costs a thousandth of that.
+        """
+        answer = await self._call(
+            "/cosmos.base.tendermint.v1beta1.Service/GetBlockByHeight",
+            comet_pb.GetBlockByHeightRequest(height=height),
+            comet_pb.GetBlockByHeightResponse,
+        )
+        return convert.block(answer.block_id, answer.block.header)
+
+    async def shared_params(self, height: int = 0) -> SharedParams:
+        """Params effective at `height`; the live ones for 0."""
+        if height <= 0:
+            live = await self._call(
+                "/pocket.shared.Query/Params", shared_pb.QueryParamsRequest(), shared_pb.QueryParamsResponse
+            )
+            return convert.shared_params(live.params)
+        answer = await self._call(
+            "/pocket.shared.Query/ParamsAtHeight",
+            shared_pb.QueryParamsAtHeightRequest(height=height),
+            shared_pb.QueryParamsAtHeightResponse,
+        )
+        return convert.shared_params(answer.params)
+
+    async def proof_params(self, height: int = 0) -> ProofParams:
+        """Return the proof params as of a height; the live ones for 0."""
+        answer = await self._call(
+            "/pocket.proof.Query/Params", proof_pb.QueryParamsRequest(), proof_pb.QueryParamsResponse, height
+        )
+        return convert.proof_params(answer.params)
+
+    async def tokenomics_params(self) -> TokenomicsParams:
+        """Live tokenomics params; DecodingError where an older chain does not say the supplier's share."""
+        answer = await self._call(
+            "/pocket.tokenomics.Query/Params", tokenomics_pb.QueryParamsRequest(), tokenomics_pb.QueryParamsResponse
+        )
+        return convert.tokenomics_params(answer.params)
+
+    async def num_suppliers_per_session(self) -> int:
+        """Places in a session, live."""
+        answer = await self._call(
+            "/pocket.session.Query/Params", session_pb.QueryParamsRequest(), session_pb.QueryParamsResponse
+        )
+        return answer.params.num_suppliers_per_session
+
+    async def session(self, application_address: str, service_id: str, height: int) -> Session:
+        """The hydrated session that holds `height`; ChainRefusal names why there is none."""
+        answer = await self._call(
+            "/pocket.session.Query/GetSession",
+            session_pb.QueryGetSessionRequest(
+                application_address=application_address, service_id=service_id, block_height=height
+            ),
+            session_pb.QueryGetSessionResponse,
+        )
+        return convert.session(answer.session)
+
+    async def application(self, address: str) -> Application:
+        """Current record; NotFound."""
+        answer = await self._call(
+            "/pocket.application.Query/Application",
+            application_pb.QueryGetApplicationRequest(address=address),
+            application_pb.QueryGetApplicationResponse,
+        )
+        return convert.application(answer.application)
+
+    async def supplier(self, operator_address: str) -> Supplier:
+        """Current record with its service history; NotFound."""
+        answer = await self._call(
+            "/pocket.supplier.Query/Supplier",
+            supplier_pb.QueryGetSupplierRequest(operator_address=operator_address),
+            supplier_pb.QueryGetSupplierResponse,
+        )
+        return convert.supplier(answer.supplier)
+
+    async def supplier_min_stake_upokt(self) -> int:
+        """Least stake of a supplier."""
+        answer = await self._call(
+            "/pocket.supplier.Query/Params", supplier_pb.QueryParamsRequest(), supplier_pb.QueryParamsResponse
+        )
+        return convert.amount(answer.params.min_stake)
+
+    async def compute_units_per_relay(self, service_id: str, height: int) -> int:
+        """Units per relay effective at `height`; a node without that query answers with the live value."""
+        try:
+            answer = await self._call(
+                "/pocket.service.Query/ComputeUnitsPerRelayAtHeight",
+                service_pb.QueryComputeUnitsPerRelayAtHeightRequest(serviceId=service_id, blockHeight=height),
+                service_pb.QueryComputeUnitsPerRelayAtHeightResponse,
+            )
+        except Unsupported:
+            live = await self._call(
+                "/pocket.service.Query/Service",
+                service_pb.QueryGetServiceRequest(id=service_id),
+                service_pb.QueryGetServiceResponse,
+            )
+            return live.service.compute_units_per_relay
+        return answer.computeUnitsPerRelay
+
+    async def difficulty(self, service_id: str, height: int) -> Difficulty:
+        """Difficulty effective at `height`; the base target where the service has no entry."""
+        answer = await self._call(
+            "/pocket.service.Query/RelayMiningDifficultyAtHeight",
+            service_pb.QueryGetRelayMiningDifficultyAtHeightRequest(serviceId=service_id, blockHeight=height),
+            service_pb.QueryGetRelayMiningDifficultyAtHeightResponse,
+        )
+        return convert.difficulty(answer.relayMiningDifficulty)
+
+    async def account(self, address: str) -> Account:
+        """Account with number and public key; NotFound."""
+        answer = await self._call(
+            "/cosmos.auth.v1beta1.Query/Account",
+            auth_pb.QueryAccountRequest(address=address),
+            auth_pb.QueryAccountResponse,
+        )
+        return convert.account(answer.account.type_url, answer.account.value)
+
+    async def balance_upokt(self, address: str) -> int:
+        """Balance; 0 for an unknown account."""
+        answer = await self._call(
+            "/cosmos.bank.v1beta1.Query/Balance",
+            bank_pb.QueryBalanceRequest(address=address, denom=DENOMINATION),
+            bank_pb.QueryBalanceResponse,
+        )
+        return convert.amount(answer.balance)
+
+    async def claim(self, session_id: str, supplier: str) -> Claim:
+        """The claim in module state; NotFound before inclusion and after settlement."""
+        answer = await self._call(
+            "/pocket.proof.Query/Claim",
+            proof_pb.QueryGetClaimRequest(session_id=session_id, supplier_operator_address=supplier),
+            proof_pb.QueryGetClaimResponse,
+        )
+        return convert.claim(answer.claim)
+
+    async def claims_of(self, supplier: str, height: int = 0) -> list[Claim]:
+        """Return all claims of a supplier, page by page, as of a height (0: the latest)."""
+
+        async def page(request: Message) -> bytes:
+            return await self._call_raw(_ALL_CLAIMS, request, height)
+
+        return await _all_claims(supplier, page)
+
+    async def claims_by_node(self, supplier: str, height: int) -> dict[str, list[Claim] | ChainError]:
+        """Return what every usable node says of a supplier's claims as of a height, by node name."""
+
+        async def all_of(channel: grpc.aio.Channel) -> list[Claim]:
+            async def page(request: Message) -> bytes:
+                return (await self._ask_node(channel, _ALL_CLAIMS, request, height))[0]
+
+            return await _all_claims(supplier, page)
+
+        return await self._nodes.ask_all(all_of, self._timeout)
+
+    async def simulate(self, raw: bytes) -> int:
+        """Gas used by a transaction on the last committed state; ChainRefusal with the chain's text."""
+        answer = await self._call(
+            "/cosmos.tx.v1beta1.Service/Simulate", tx_pb.SimulateRequest(tx_bytes=raw), tx_pb.SimulateResponse
+        )
+        return answer.gas_info.gas_used
+
+    async def broadcast(self, raw: bytes) -> TransactionResult:
+        """Hand a transaction to the mempools of all nodes (mode SYNC); code 0 is not inclusion.
+
+        Returns the best answer: one node that accepts the bytes is enough. Raises ChainUnavailable where no node gave
+        an answer; some may have taken it all the same.
+        """
+        request = tx_pb.BroadcastTxRequest(tx_bytes=raw, mode=tx_pb.BROADCAST_MODE_SYNC)
+        answers = await self.ask_every_node(_BROADCAST, request)
+        told = [_broadcast_result(raw, answer.raw) for answer in answers.values() if answer.error is None]
+        results = [result for result in told if result.tx_hash]  # an answer that names no transaction says nothing
+        if results:
+            return min(results, key=lambda result: _BROADCAST_ORDER.get((result.codespace, result.code), 2))
+        causes = "; ".join(str(answer.error) for answer in answers.values())
+        raise ChainUnavailable(f"{_BROADCAST}: no chain node answered ({causes or 'none may be asked'})")
+
+    async def transaction(self, tx_hash: str) -> TransactionResult:
+        """Result of an included transaction; NotFound until it is indexed, and on nodes without index."""
+        answer = await self._call(
+            "/cosmos.tx.v1beta1.Service/GetTx", tx_pb.GetTxRequest(hash=tx_hash), tx_pb.GetTxResponse
+        )
+        return convert.transaction_result(answer.tx_response)

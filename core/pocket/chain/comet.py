@@ -1,0 +1,302 @@
+"""CometBFT JSON-RPC over HTTP and WebSocket (messages.md, section 11)."""
+
+import functools
+import json
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol, TypeVar
+
+import aiohttp
+
+from pocket.chain.end_block_events import EndEvents, Wanted
+from pocket.chain.failures import classify_rpc, error_of
+from pocket.chain.model import Block, Event, Keeping
+from pocket.chain.failover import Failover, NodeAddress
+from pocket.chain.node_health import Standings
+from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureClass
+from pocket.protocol.transactions.build import Timestamp
+
+HEADER_QUERY: Final = "tm.event='NewBlockHeader'"
+_SILENCE_SECONDS: Final = 30.0
+_LARGEST_ANSWER: Final = 1024 * 1024
+_LARGEST_RESULTS: Final = 1024 * 1024 * 1024
+_RESULTS_SECONDS: Final = 60.0
+_PIECE: Final = 64 * 1024
+_BLOCKS: Final = 1000
+T = TypeVar("T")
+U = TypeVar("U")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Answer(Protocol[T_co]):
+    """Takes an answer in pieces."""
+
+    def feed(self, piece: bytes) -> None:
+        """The next bytes; raises DecodingError."""
+
+    def close(self) -> T_co:
+        """What the whole answer says; raises PocketError."""
+
+
+def parse_time(text: str) -> Timestamp:
+    """RFC 3339 with up to nanoseconds, UTC; raises DecodingError."""
+    try:
+        whole, _, fraction = text.removesuffix("Z").partition(".")
+        seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
+        return Timestamp(seconds, int(fraction.ljust(9, "0")[:9]) if fraction else 0)
+    except ValueError as error:
+        raise DecodingError(f"{text[:40]!r} is not a UTC time") from error
+
+
+def result_of(body: Any) -> Any:
+    """Return the result of a JSON-RPC answer; raises the ChainError that its error means."""
+    if not isinstance(body, dict):
+        raise DecodingError("the node's answer is not a JSON-RPC object")
+    if error := body.get("error"):
+        text = str(error.get("data") or error.get("message")) if isinstance(error, dict) else str(error)
+        raise error_of(classify_rpc(text), text)
+    return body.get("result")
+
+
+def _block(height: Any, block_hash: Any, time: Any) -> Block:
+    return Block(int(height), bytes.fromhex(block_hash), parse_time(time))
+
+
+def latest_block_of(result: Any) -> Block:
+    """The latest block from a `status` result; raises DecodingError."""
+    try:
+        sync = result["sync_info"]
+        return _block(sync["latest_block_height"], sync["latest_block_hash"], sync["latest_block_time"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DecodingError("the node's status cannot be read") from error
+
+
+def network_of(result: Any) -> str:
+    """Return the network name of a `status` result; raises DecodingError."""
+    try:
+        return str(result["node_info"]["network"])
+    except (KeyError, TypeError) as error:
+        raise DecodingError("the node's status cannot be read") from error
+
+
+def keeping_of(result: Any) -> Keeping:
+    """What a node says in its `status` that it keeps; raises DecodingError."""
+    try:
+        sync, other = result["sync_info"], result["node_info"].get("other") or {}
+        earliest, height = int(sync.get("earliest_block_height") or 1), int(sync["latest_block_height"])
+        return Keeping(earliest, height, other.get("tx_index", "on") == "on")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DecodingError("the node's status cannot be read") from error
+
+
+def block_of(result: Any) -> Block:
+    """Block from a `commit` result; raises DecodingError."""
+    try:
+        signed = result["signed_header"]
+        return _block(signed["header"]["height"], signed["commit"]["block_id"]["hash"], signed["header"]["time"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DecodingError("the node's commit cannot be read") from error
+
+
+class _Result:
+    """The result of a small answer."""
+
+    def __init__(self) -> None:
+        self._body = bytearray()
+
+    def feed(self, piece: bytes) -> None:
+        self._body += piece
+        if len(self._body) > _LARGEST_ANSWER:
+            raise DecodingError("the node's answer is too large")
+
+    def close(self) -> Any:
+        try:
+            return result_of(json.loads(self._body))
+        except (ValueError, RecursionError) as error:
+            raise DecodingError("the node's answer is not JSON") from error
+
+
+class _Results:
+    """Events of an answer of any size; a small one may be an error."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._events = EndEvents(wanted)
+        self._size = 0
+        self._start = _Result()
+
+    def feed(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size <= _PIECE:
+            self._start.feed(piece)
+        if self._size > _LARGEST_RESULTS:
+            raise DecodingError("the node's block results are too large")
+        self._events.feed(piece)
+
+    def close(self) -> tuple[Event, ...]:
+        if self._size <= _PIECE:
+            self._start.close()
+        return self._events.close()
+
+
+class CometClient:
+    """Blocks and their events. Every node is asked before an error goes up.
+
+    chain_id: what nodes must belong to; empty: any. Nodes of another network are treated as not usable.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[NodeAddress],
+        http: aiohttp.ClientSession,
+        timeout_seconds: float = 5.0,
+        block_seconds: float = 10.0,
+        standings: Standings | None = None,
+        chain_id: str = "",
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        names = [address.name for address in addresses]
+        self._nodes = Failover(list(addresses), clock, standings=standings, names=names)
+        self._http = http
+        self._timeout = timeout_seconds
+        self._chain_id = chain_id
+        self._blocks: OrderedDict[int, Block] = OrderedDict()
+        # Pings show a dead connection; a living one that announces no block for so long is useless as well.
+        self._silence = max(_SILENCE_SECONDS, 3 * block_seconds)
+        self._look = min(self._silence, max(1.0, block_seconds))
+
+    def _asking(
+        self, answer: Callable[[], Answer[T]], method: str, params: Mapping[str, str], check: Callable[[T], U]
+    ) -> Callable[[NodeAddress], Awaitable[U]]:
+        """Make the question for one node; `check` turns the result into what is wanted and raises PocketError."""
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+
+        async def ask(node: NodeAddress) -> U:
+            taken = answer()
+            try:
+                async with self._http.post(node.rpc, json=body) as response:
+                    async for piece in response.content.iter_chunked(_PIECE):
+                        taken.feed(piece)
+                return check(taken.close())
+            except ChainError as error:
+                raise error_of(error.failure, f"{node.rpc}: {error}", error.height) from error
+            except (aiohttp.ClientError, OSError, DecodingError) as error:
+                raise ChainUnavailable(f"{node.rpc}: {error}") from error
+
+        return ask
+
+    async def _call(self, method: str, check: Callable[[Any], U], **params: str) -> U:
+        return await self._nodes.call(method, self._asking(_Result, method, params, check), self._timeout)
+
+    def _of_this_chain(self, network: object) -> None:
+        """Raise ChainUnavailable for a node that belongs to another network."""
+        if self._chain_id and network != self._chain_id:
+            text = f"the node is on chain {network!r}, not on {self._chain_id!r}"
+            raise ChainUnavailable(text, failure=FailureClass.WRONG_NODE)
+
+    def _latest(self, result: Any) -> Block:
+        block = latest_block_of(result)
+        self._of_this_chain(network_of(result))
+        return block
+
+    def _commit(self, height: int, result: Any) -> Block:
+        block = block_of(result)
+        if block.height != height:
+            raise DecodingError(f"the node was asked for block {height} and answered with {block.height}")
+        self._of_this_chain(result["signed_header"]["header"].get("chain_id"))
+        return block
+
+    async def chain_id(self) -> str:
+        """Return the network name of the node."""
+        return await self._call("status", network_of)
+
+    async def block(self, height: int | None = None) -> Block:
+        """Return a block, the latest without height; raises ChainUnavailable where no node has it.
+
+        Neither question makes the node send the block's transactions, which are megabytes where claims are due.
+        """
+        if height is None:
+            return await self._call("status", self._latest)
+        if height not in self._blocks:
+            check = functools.partial(self._commit, height)
+            self._blocks[height] = await self._call("commit", check, height=str(height))
+            while len(self._blocks) > _BLOCKS:
+                self._blocks.popitem(last=False)
+        return self._blocks[height]
+
+    async def hashes_by_node(self, height: int) -> dict[str, bytes | ChainError]:
+        """Return the hash of a block as every usable node tells it, past all caches, by node name."""
+        ask = self._asking(_Result, "commit", {"height": str(height)}, functools.partial(self._commit, height))
+        found = await self._nodes.ask_all(ask, self._timeout)
+        return {name: row if isinstance(row, ChainError) else row.hash for name, row in found.items()}
+
+    async def end_events(self, height: int, wanted: Wanted) -> tuple[Event, ...]:
+        """Return the wanted events of a block's end; raises ChainUnavailable.
+
+        Its failure is PRUNED_NODE where every node says that it does not keep them.
+        """
+        return await self._nodes.call("block_results", self._results(height, wanted), _RESULTS_SECONDS)
+
+    async def end_events_by_node(self, height: int, wanted: Wanted) -> dict[str, tuple[Event, ...] | ChainError]:
+        """Return the wanted events of a block's end as every usable node tells them, by node name."""
+        return await self._nodes.ask_all(self._results(height, wanted), _RESULTS_SECONDS)
+
+    def _results(self, height: int, wanted: Wanted) -> Callable[[NodeAddress], Awaitable[tuple[Event, ...]]]:
+        return self._asking(lambda: _Results(wanted), "block_results", {"height": str(height)}, lambda events: events)
+
+    async def keeping(self) -> Keeping:
+        """What the node keeps; for the events of past blocks it is asked for those of one."""
+        found = await self._call("status", keeping_of)
+        try:
+            await self.end_events(max(found.earliest, found.height - 1), lambda event: False)
+        except ChainUnavailable as error:
+            if error.failure is not FailureClass.PRUNED_NODE:
+                raise
+            return replace(found, events=False)
+        return found
+
+    async def heights(self) -> AsyncIterator[int]:
+        """Heights as a node's WebSocket announces them; raises ChainUnavailable when the connection ends.
+
+        A connection without an announcement for three blocks' time counts as lost, and so does one to a node that
+        another is to be preferred to by now.
+        """
+        order = self._nodes.order()
+        if not order:
+            raise ChainUnavailable("every chain node is on another fork or chain")
+        node = self._nodes.nodes[order[0]]
+        try:
+            async with self._http.ws_connect(node.websocket_url, heartbeat=20, max_msg_size=_LARGEST_ANSWER) as socket:
+                await socket.send_json(
+                    {"jsonrpc": "2.0", "id": 1, "method": "subscribe", "params": {"query": HEADER_QUERY}}
+                )
+                silent = 0.0
+                while True:
+                    if self._nodes.outranked(order[0]):
+                        raise ChainUnavailable(f"{node.websocket_url}: another node is better now")
+                    try:
+                        frame = await socket.receive(self._look)
+                    except TimeoutError:
+                        silent += self._look
+                        if silent >= self._silence:
+                            raise
+                        continue
+                    silent = 0.0
+                    if frame.type is not aiohttp.WSMsgType.TEXT:
+                        raise ChainUnavailable(f"{node.websocket_url}: closed")
+                    if (height := announced_height(frame.data)) is not None:
+                        yield height
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ChainUnavailable(f"{node.websocket_url}: {error or 'silent'}") from error
+
+
+def announced_height(text: str) -> int | None:
+    """Height of a NewBlockHeader event; None for the empty answer to the subscription. Raises ChainError."""
+    try:
+        result = result_of(json.loads(text))
+        return int(result["data"]["value"]["header"]["height"]) if result else None
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise DecodingError("the node's event cannot be read") from error

@@ -1,0 +1,95 @@
+"""Events of a block's end, read from a node's `block_results` answer as it arrives (messages.md, section 11).
+
+A settlement block of a busy chain has tens of thousands of events: as one JSON document they take hundreds of
+megabytes, and hold up everything else while they are parsed. Read piece by piece, only what is wanted is kept.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Any, Final
+
+from pocket.chain import convert
+from pocket.chain.model import Event
+from pocket.errors import DecodingError
+
+Wanted = Callable[[Event], bool]
+LARGEST_EVENT: Final = 1024 * 1024
+# Cannot be inside a string: its quotes would be escaped there.
+_START: Final = re.compile(r'"finalize_block_events"\s*:\s*(\[|null)')
+_START_LENGTH: Final = 200  # of what may be the first part of it
+_BETWEEN: Final = re.compile(r"[\s,]*")
+_UNREADABLE: Final = "the node's block results cannot be read"
+
+
+class _Place(Enum):
+    BEFORE = auto()
+    INSIDE = auto()
+    AFTER = auto()
+
+
+class EndEvents:
+    """Takes an answer in pieces; of its events the wanted ones stay."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._characters = codecs.getincrementaldecoder("utf-8")()
+        self._decoder = json.JSONDecoder()
+        self._place = _Place.BEFORE
+        self._text = ""  # what is not decoded yet
+        self._found: list[Event] = []
+
+    def feed(self, piece: bytes) -> None:
+        """The next bytes; raises DecodingError."""
+        if self._place is _Place.AFTER:
+            return
+        try:
+            self._text += self._characters.decode(piece)
+        except UnicodeDecodeError as error:
+            raise DecodingError(_UNREADABLE) from error
+        if self._place is _Place.BEFORE:
+            self._look_for_start()
+        if self._place is _Place.INSIDE:
+            self._text = self._text[self._take() :]
+            if len(self._text) > LARGEST_EVENT:
+                raise DecodingError(_UNREADABLE)
+
+    def close(self) -> tuple[Event, ...]:
+        """The wanted events in the order of the block; raises DecodingError where the answer is not whole."""
+        if self._place is not _Place.AFTER:
+            raise DecodingError("the node's block results end too early")
+        return tuple(self._found)
+
+    def _look_for_start(self) -> None:
+        start = _START.search(self._text)
+        if start is None:
+            self._text = self._text[-_START_LENGTH:]
+        elif start[1] == "null":
+            self._place = _Place.AFTER
+        else:
+            self._place, self._text = _Place.INSIDE, self._text[start.end() :]
+
+    def _take(self) -> int:
+        """Decodes the whole events; where the first one begins that is not."""
+        rows: list[Any] = []
+        at = 0
+        while True:
+            between = _BETWEEN.match(self._text, at)
+            at = between.end() if between else at
+            if self._text.startswith("]", at):
+                self._place = _Place.AFTER
+                break
+            try:
+                row, at = self._decoder.raw_decode(self._text, at)
+            except ValueError:
+                break  # there is more to come; what is no JSON grows too large
+            except RecursionError as error:
+                raise DecodingError(_UNREADABLE) from error
+            rows.append(row)
+        try:
+            self._found += filter(self._wanted, convert.events(rows))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise DecodingError(_UNREADABLE) from error
+        return at

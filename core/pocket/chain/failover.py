@@ -1,0 +1,173 @@
+"""Node addresses and the choice among several nodes."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+from urllib.parse import urlsplit
+
+from pocket.chain.failures import error_of
+from pocket.chain.node_health import Standings
+from pocket.errors import STATED, ChainError, ChainUnavailable, ConfigurationError, DecodingError, FailureClass
+
+T = TypeVar("T")
+N = TypeVar("N")
+
+_COOLDOWN_SECONDS = 5.0
+_AGAIN_SECONDS = (0.05, 0.1, 0.15)
+"""Pauses before nodes that all lag are asked again."""
+_RESTS = frozenset({FailureClass.TRANSIENT, FailureClass.LAGGING_NODE, FailureClass.WRONG_NODE})
+"""Failures after which a node is asked after the others for a while."""
+
+
+def _is_address(text: str, schemes: Collection[str]) -> bool:
+    """Whether it is a URL with one of the schemes, a host, and a port that can be one or none."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAddress:
+    """One node: `grpc://` or `grpcs://` host and port, and the CometBFT RPC as `http(s)://`."""
+
+    grpc: str
+    rpc: str
+
+    @classmethod
+    def parse(cls, grpc: str, rpc: str) -> "NodeAddress":
+        """Normalised address: `tcp://` counts as `http://`, trailing slashes go; raises ConfigurationError."""
+        if "://" not in grpc:
+            grpc = "grpc://" + grpc
+        if not _is_address(grpc, ("grpc", "grpcs", "http", "https")):
+            raise ConfigurationError(f"chain node gRPC address {grpc!r}: write grpc://host:port, or grpcs:// with TLS")
+        rpc = rpc.rstrip("/").replace("tcp://", "http://", 1)
+        if not _is_address(rpc, ("http", "https")):
+            raise ConfigurationError(f"chain node RPC address {rpc!r}: write http://host:port or https://host:port")
+        return cls(grpc.rstrip("/"), rpc)
+
+    @property
+    def grpc_target(self) -> tuple[str, bool]:
+        """(host:port, TLS)."""
+        parts = urlsplit(self.grpc)
+        secure = parts.scheme in ("grpcs", "https")
+        host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+        return f"{host}:{parts.port or (443 if secure else 9090)}", secure
+
+    @property
+    def name(self) -> str:
+        """host:port of the gRPC address, for logs and metrics: never a password."""
+        return self.grpc_target[0]
+
+    @property
+    def websocket_url(self) -> str:
+        """The CometBFT WebSocket."""
+        return self.rpc.replace("http", "ws", 1) + "/websocket"
+
+
+@dataclass(slots=True)
+class Failover(Generic[N]):
+    """Asks nodes in order, preferring those that stand well (`standings`) and did not fail lately."""
+
+    nodes: Sequence[N]
+    clock: Callable[[], float] = time.monotonic
+    standings: Standings | None = None
+    names: Sequence[str] = ()
+    _failed_until: dict[int, float] = field(default_factory=dict)
+
+    def order(self) -> list[int]:
+        """Indices of nodes, the resting ones last; those on another fork or chain are not among them."""
+        now = self.clock()
+        standings = self.standings or Standings(len(self.nodes))
+        ranked = [(rank, i) for i in range(len(self.nodes)) if (rank := standings.rank(i)) is not None]
+        return [i for _, i in sorted(ranked, key=lambda row: (self._failed_until.get(row[1], 0.0) > now, row))]
+
+    def outranked(self, index: int) -> bool:
+        """Whether another node stands better; one that only failed lately is not outranked."""
+        if self.standings is None:
+            return False
+        ranks = [self.standings.rank(i) for i in range(len(self.nodes))]
+        own = ranks[index]
+        return any(rank is not None and (own is None or rank < own) for rank in ranks)
+
+    def name(self, index: int) -> str:
+        """Return how a node is called in messages."""
+        return self.names[index] if index < len(self.names) else f"node {index + 1}"
+
+    async def call(self, what: str, ask: Callable[[N], Awaitable[T]], deadline_seconds: float) -> T:
+        """Return the first usable answer; every node is asked before an error goes up.
+
+        Where all of them lag they are asked again, a few times within a third of a second. Raises ChainUnavailable
+        where no node gave an answer in time. Raises what the nodes state of the chain (NotFound, ChainRefusal) as of
+        the greatest height, with the names of all that state it; Unsupported where no node knows the method.
+        """
+        errors: list[ChainError] = []
+        end = self.clock() + deadline_seconds
+        order = self.order()
+        if not order:
+            raise ChainUnavailable(
+                f"{what}: every chain node is on another fork or chain. Check spec.chain.nodes.",
+                failure=FailureClass.WRONG_NODE,
+            )
+        for pause in (0.0, *_AGAIN_SECONDS):
+            # Behind one address there may be several nodes: where this one lags, the next call may reach another.
+            if pause:
+                if {error.failure for error in errors} != {FailureClass.LAGGING_NODE} or end - self.clock() <= pause:
+                    break
+                await asyncio.sleep(pause)
+                errors.clear()
+            for place, index in enumerate(order):
+                left = end - self.clock()
+                if left <= 0:
+                    break
+                # Every node but the last leaves time for the next one.
+                share = left if place == len(order) - 1 else left * 0.6
+                outcome = await self._ask(index, ask, share)
+                if not isinstance(outcome, ChainError):
+                    return outcome
+                errors.append(outcome)
+        raise _merged(what, errors)
+
+    async def ask_all(self, ask: Callable[[N], Awaitable[T]], deadline_seconds: float) -> dict[str, T | ChainError]:
+        """Ask every usable node at the same time; return what each answered, by name."""
+        order = self.order()
+        answers = await asyncio.gather(*(self._ask(index, ask, deadline_seconds) for index in order))
+        return {self.name(index): answer for index, answer in zip(order, answers, strict=True)}
+
+    async def _ask(self, index: int, ask: Callable[[N], Awaitable[T]], seconds: float) -> T | ChainError:
+        name = self.name(index)
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await ask(self.nodes[index])
+        except ChainError as error:
+            error.nodes = error.nodes or (name,)
+            failed: ChainError = error
+        except DecodingError as error:
+            failed = ChainUnavailable(str(error), nodes=(name,))
+        except TimeoutError:
+            failed = ChainUnavailable(f"{name}: no answer within {seconds:.1f} s", nodes=(name,))
+        else:
+            self._failed_until.pop(index, None)
+            return answer
+        if failed.failure in _RESTS:
+            self._failed_until[index] = self.clock() + _COOLDOWN_SECONDS
+        return failed
+
+
+def _merged(what: str, errors: Sequence[ChainError]) -> ChainError:
+    """Merge what the nodes answered: a statement of the chain counts for more than a node that cannot tell."""
+    for wanted in (STATED, frozenset({FailureClass.UNSUPPORTED})):
+        found = [error for error in errors if error.failure in wanted]
+        if found:
+            best = max(found, key=lambda error: error.height)
+            same = dict.fromkeys(name for error in found if error.failure is best.failure for name in error.nodes)
+            return error_of(best.failure, str(best), best.height, tuple(same))
+    kinds = {error.failure for error in errors}
+    causes = "; ".join(map(str, errors)) or "deadline passed"
+    return error_of(
+        kinds.pop() if len(kinds) == 1 else FailureClass.TRANSIENT, f"{what}: no chain node answered ({causes})",
+        nodes=tuple(name for error in errors for name in error.nodes),
+    )  # fmt: skip

@@ -1,0 +1,132 @@
+"""Immutable values that the chain answers with; amounts in upokt, heights in blocks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.rings import Delegations
+from pocket.protocol.sessions.session_id import config_active
+from pocket.protocol.transactions.build import Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A committed block; `hash` is the 32-byte block id hash that seeds sessions and proofs."""
+
+    height: int
+    hash: bytes
+    time: Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """An application's current record."""
+
+    address: str
+    stake_upokt: int
+    service_ids: tuple[str, ...]
+    gateway_addresses: tuple[str, ...]
+    pending_undelegations: Mapping[int, tuple[str, ...]]
+    unstake_session_end_height: int
+
+    @property
+    def delegations(self) -> Delegations:
+        """What decides the ring."""
+        return Delegations(self.address, self.gateway_addresses, self.pending_undelegations)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A hydrated session."""
+
+    header: SessionHeader
+    session_number: int
+    num_blocks_per_session: int
+    application_stake_upokt: int
+    supplier_addresses: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """One service of a supplier with its bounds; deactivation 0 means none."""
+
+    service_id: str
+    activation_height: int
+    deactivation_height: int
+    revenue_share: tuple[tuple[str, int], ...] = ()
+    endpoints: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Supplier:
+    """A supplier's current record."""
+
+    operator_address: str
+    owner_address: str
+    stake_upokt: int
+    service_ids: frozenset[str]
+    unstake_session_end_height: int
+    history: tuple[ServiceConfig, ...] = field(default=())
+
+    def serves(self, service_id: str, height: int, session_end_height: int) -> bool:
+        """Whether it may serve the session ending at `session_end_height` (sessions.md, section 5).
+
+        Without history (older or dehydrated answers) the plain services count; height 0 means unknown.
+        """
+        if self.unstake_session_end_height and session_end_height > self.unstake_session_end_height:
+            return False
+        if not self.history or height <= 0:
+            return service_id in self.service_ids
+        return any(
+            c.service_id == service_id and config_active(c.activation_height, c.deactivation_height, height)
+            for c in self.history
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account; without public key until it has signed once."""
+
+    address: str
+    number: int
+    sequence: int
+    public_key: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """Target of a service at a height."""
+
+    service_id: str
+    target_hash: bytes
+    num_relays_ema: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionResult:
+    """What a node said of a broadcast or an included transaction; code 0 is acceptance."""
+
+    tx_hash: str
+    code: int
+    codespace: str
+    log: str
+    height: int = 0
+    gas_used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What a node keeps: blocks from `earliest` to `height`, transactions by hash, events of past blocks."""
+
+    earliest: int
+    height: int
+    transactions: bool
+    events: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A chain event; JSON quotes are stripped from the values."""
+
+    type: str
+    attributes: Mapping[str, str]

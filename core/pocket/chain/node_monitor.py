@@ -1,0 +1,102 @@
+"""Looking at all nodes side by side, so that one that lags or strayed is not asked (`pocket.chain.node_health`)."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+import grpc.aio
+
+from pocket.chain.client import ChainClient, channel_of
+from pocket.chain.comet import CometClient
+from pocket.chain.failover import NodeAddress
+from pocket.chain.node_health import Sight, Standing, Standings, Verdict, compared_height, judge
+from pocket.errors import PocketError
+
+_LOG = logging.getLogger("pocket.chain.node_monitor")
+Told = Callable[[str, Verdict], None]
+
+
+class NodeWatch:
+    """Asks every node for its height and hash, and keeps `standings` up to date. With one node it does nothing."""
+
+    def __init__(
+        self,
+        addresses: Sequence[NodeAddress],
+        http: aiohttp.ClientSession,
+        chain_id: str,
+        standings: Standings,
+        *,
+        timeout_seconds: float = 5.0,
+        told: Told = lambda name, verdict: None,
+        channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`told` gets every node's name (host:port) and verdict after each look."""
+        self._names = [address.name for address in addresses]
+        self._clients = [ChainClient([address], timeout_seconds, channel=channel, clock=clock) for address in addresses]
+        self._blocks = [CometClient([address], http, timeout_seconds, clock=clock) for address in addresses]
+        self._chain_id = chain_id
+        self._standings = standings
+        self._told = told
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for client in self._clients:
+            await client.close()
+
+    async def look(self) -> None:
+        """One look at all of them; never raises for a node's sake."""
+        if len(self._clients) < 2:
+            return
+        sights = await asyncio.gather(*map(self._sight, self._clients, self._blocks))
+        height = compared_height(sights, self._chain_id)
+        if height:
+            sights = await asyncio.gather(*map(self._with_hash, self._blocks, sights, [height] * len(sights)))
+        before, self._standings.verdicts = self._standings.verdicts, judge(sights, self._chain_id)
+        for name, old, new in zip(self._names, before, self._standings.verdicts, strict=True):
+            self._told(name, new)
+            if old.standing is not new.standing:
+                _say(name, new)
+
+    async def _sight(self, client: ChainClient, blocks: CometClient) -> Sight:
+        """A node that answers on one of its two interfaces only is of no use."""
+        try:
+            block = await blocks.block()
+            return Sight(block.height, await client.chain_id(), block.hash)
+        except PocketError as error:
+            return Sight(problem=str(error))
+
+    async def _with_hash(self, blocks: CometClient, sight: Sight, height: int) -> Sight:
+        if not sight.answered or sight.height == height:
+            return sight
+        try:
+            found = (await blocks.block(height)).hash if sight.height > height else None
+        except PocketError:
+            found = None  # pruned, or it just went away: nothing to compare
+        return replace(sight, hash=found)
+
+    async def run(self, seconds: float, chance: random.Random | None = None) -> None:
+        """For ever, every so many seconds."""
+        chance = chance or random.Random()  # noqa: S311 - jitter
+        while len(self._clients) > 1:
+            await self.look()
+            await asyncio.sleep(seconds * chance.uniform(0.8, 1.2))
+
+
+def _say(name: str, verdict: Verdict) -> None:
+    if verdict.standing is Standing.GOOD:
+        _LOG.info("chain node %s is as good as the others again", name)
+    elif verdict.rank is None:
+        _LOG.error("chain node %s is not asked any more: %s. See spec.chain.nodes.", name, verdict.reason)
+    else:
+        _LOG.warning("chain node %s: %s", name, verdict.reason)

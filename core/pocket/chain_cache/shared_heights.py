@@ -1,0 +1,102 @@
+"""The chain's height, shared through Redis: a miner's leader publishes blocks, relayers follow.
+
+A follower that sees nothing new for longer than two blocks asks a node itself.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from pocket.redis_store.redis_keys import Keys
+from pocket.chain.model import Block
+from pocket.chain.plausible_heights import Belief, HeightGuard
+from pocket.errors import PocketError
+from pocket.protocol.transactions.build import Timestamp
+
+
+def encode_block(block: Block) -> str:
+    """JSON of a block."""
+    return json.dumps({"height": block.height, "hash": block.hash.hex(), "time_ns": block.time.nanoseconds})
+
+
+def decode_block(text: str | bytes) -> Block | None:
+    """Block from JSON; None where it cannot be read (a foreign or damaged message never stops the follower)."""
+    try:
+        row = json.loads(text)
+        return Block(int(row["height"]), bytes.fromhex(row["hash"]), Timestamp.of_nanoseconds(int(row["time_ns"])))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+class BlockPublisher:
+    """Writes each new block where followers look."""
+
+    def __init__(self, redis: "Redis", keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def publish(self, block: Block) -> None:
+        """Best effort: a follower that misses it asks a node."""
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await self._redis.set(self._keys.block, encode_block(block))
+
+
+class HeightFollower:
+    """The latest height; `seen_at` is the clock's time of the last growth.
+
+    A height that the elapsed time does not allow is not believed, and one that others contradict is let go
+    (`pocket.chain.plausible_heights`).
+    """
+
+    def __init__(
+        self,
+        redis: "Redis",
+        keys: Keys,
+        ask_node: Callable[[], Awaitable[Block]],
+        block_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._ask_node = ask_node
+        self._patience = 2 * block_seconds + 1.0
+        self._clock = clock
+        self._guard = HeightGuard(block_seconds)
+        self._published: Block | None = None
+        self.seen_at = clock()
+
+    @property
+    def height(self) -> int:
+        """The latest height; 0 before the first."""
+        return self._guard.height
+
+    def _learn(self, block: Block | None) -> None:
+        if block is not None and self._guard.look(block, self._clock()) in (Belief.NEWER, Belief.LET_GO):
+            self.seen_at = self._clock()
+
+    @property
+    def stale(self) -> bool:
+        """Whether neither Redis nor a node told of a new block for more than two blocks' time."""
+        return self.height == 0 or self._clock() - self.seen_at > 2 * self._patience
+
+    async def look(self) -> None:
+        """One look: Redis, and a node when Redis has nothing new for too long."""
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            raw = await self._redis.get(self._keys.block)
+            published = decode_block(raw) if raw else None
+            if published != self._published:  # the same again is no second answer
+                self._published = published
+                self._learn(published)
+        if self.height == 0 or self._clock() - self.seen_at > self._patience:
+            with contextlib.suppress(PocketError, TimeoutError):
+                self._learn(await self._ask_node())
+
+    async def run(self, seconds: float) -> None:
+        """Looks for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(seconds)

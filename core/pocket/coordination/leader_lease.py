@@ -1,0 +1,215 @@
+"""Holding a Kubernetes Lease: the elector's steps as calls, each with a deadline."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from pocket.coordination.elector import (
+    Record,
+    Step,
+    Timing,
+    View,
+    draft,
+    next_step,
+    observe,
+    released,
+    takeable_at,
+    written,
+)
+from pocket.kube.api_client import Conflict, Kind, KubeApi, KubeError, Missing
+
+_RELEASES = 5
+_RELEASE_PAUSE_SECONDS = 0.1
+_LOG = logging.getLogger("pocket.coordination.leader_lease")
+LEASES = Kind("coordination.k8s.io/v1", "leases", "Lease")
+_MICROS = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+def _instant(text: Any) -> datetime:
+    try:
+        return datetime.fromisoformat(str(text))
+    except ValueError:
+        return datetime.fromtimestamp(0, UTC)
+
+
+def record_of(lease: dict[str, Any]) -> Record:
+    """A Lease as any client writes it; absent fields count as released."""
+    spec = lease.get("spec") or {}
+    return Record(
+        holder=spec.get("holderIdentity") or "",
+        lease_seconds=int(spec.get("leaseDurationSeconds") or 1),
+        acquired=_instant(spec.get("acquireTime")),
+        renewed=_instant(spec.get("renewTime")),
+        transitions=int(spec.get("leaseTransitions") or 0),
+    )
+
+
+def spec_of(record: Record) -> dict[str, Any]:
+    """The Lease's spec."""
+    return {
+        "holderIdentity": record.holder,
+        "leaseDurationSeconds": record.lease_seconds,
+        "acquireTime": record.acquired.strftime(_MICROS),
+        "renewTime": record.renewed.strftime(_MICROS),
+        "leaseTransitions": record.transitions,
+    }
+
+
+class LeaseElector:
+    """One candidate for one Lease."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        namespace: str,
+        name: str,
+        identity: str,
+        *,
+        timing: Timing | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+        chance: random.Random | None = None,
+        known_epoch: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._name = name
+        self._timing = timing or Timing()
+        self._clock = clock
+        self._wall = wall
+        self._chance = chance or random.Random()  # noqa: S311 - jitter
+        self._known_epoch = known_epoch
+        self._lease: dict[str, Any] | None = None
+        self._view = View(identity)
+        self._complained = ""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this candidate may act as leader now."""
+        return self._view.leads(self._clock())
+
+    @property
+    def epoch(self) -> int:
+        """Fencing token: grows with every change of holder."""
+        return self._view.epoch
+
+    @property
+    def holder(self) -> str:
+        """Who holds the Lease, as last seen."""
+        return self._view.record.holder if self._view.record else ""
+
+    @property
+    def identity(self) -> str:
+        """This candidate."""
+        return self._view.identity
+
+    async def attempt(self) -> bool:
+        """One look and at most one write; whether this candidate leads afterwards. Raises KubeError."""
+        try:
+            self._lease = await self._call("GET", name=self._name)
+            record, version = record_of(self._lease), str(self._lease["metadata"]["resourceVersion"])
+        except Missing:
+            self._lease, record, version = None, None, None
+        self._view = observe(self._view, record, version, self._clock())
+        step = next_step(self._view, self._clock(), self._timing)
+        if step is Step.WAIT:
+            return False
+        drafted = draft(self._view, step, self._wall(), self._timing, self._known_epoch())
+        sent_at = self._clock()
+        try:
+            stored = await self._write(drafted)
+        except Conflict:
+            # Somebody was faster; the next look tells who. A reply that was lost shows up as our own record.
+            return self.leads
+        self._view = written(
+            self._view, drafted, str(stored["metadata"]["resourceVersion"]), sent_at, self._clock(), self._timing
+        )
+        return self.leads
+
+    async def _call(self, method: str, *, name: str = "", body: Any = None) -> dict[str, Any]:
+        path = LEASES.path(self._namespace, name)
+        answer: dict[str, Any] = await self._api.call(method, path, body=body, timeout_seconds=self._timing.call)
+        return answer
+
+    async def _write(self, record: Record) -> dict[str, Any]:
+        if self._lease is None:
+            metadata = {"name": self._name, "namespace": self._namespace}
+            body = {"apiVersion": LEASES.api_version, "kind": "Lease", "metadata": metadata, "spec": spec_of(record)}
+            return await self._call("POST", body=body)
+        spec = {**(self._lease.get("spec") or {}), **spec_of(record)}
+        return await self._call("PUT", name=self._name, body={**self._lease, "spec": spec})
+
+    def _pause(self) -> float:
+        return self._timing.retry * self._chance.uniform(0.8, 1.2)
+
+    async def acquire(self, stop: asyncio.Event) -> bool:
+        """Waits until this candidate leads; False when `stop` was set first. Outages are waited out."""
+        while not stop.is_set():
+            try:
+                if await self.attempt():
+                    _LOG.info("leading", extra={"fields": {"lease": self._name, "epoch": self.epoch}})
+                    return True
+                self._complained = ""
+            except KubeError as error:
+                self._complain(error)
+            # Followers look twice as often as a holder renews: a released Lease is to be taken within seconds.
+            pause = self._pause() / 2
+            if self.holder not in ("", self.identity):
+                # Not a whole pause later than need be: takeover is promised within a bound.
+                pause = min(pause, max(0.05, takeable_at(self._view, self._timing) - self._clock()))
+            await _sleep(stop, pause)
+        return False
+
+    async def hold(self, stop: asyncio.Event) -> str:
+        """Renews until `stop` is set or leadership ends; the reason, empty when stopped."""
+        while not stop.is_set():
+            await _sleep(stop, self._pause())
+            if stop.is_set():
+                break
+            try:
+                async with asyncio.timeout(max(0.05, (self._view.held_until or 0.0) - self._clock())):
+                    await self.attempt()
+                self._complained = ""
+            except TimeoutError:
+                pass
+            except KubeError as error:
+                self._complain(error)
+            if self.leads:
+                continue
+            if self.holder not in ("", self.identity):
+                return f"the Lease {self._name} is held by {self.holder}"
+            if self._view.held_until is None or self._clock() >= self._view.held_until:
+                return f"the Lease {self._name} could not be renewed for {self._timing.renew:g} s"
+        return ""
+
+    async def release(self) -> None:
+        """Gives the Lease up, so that the next candidate need not wait; a failure only costs time."""
+        record = self._view.record
+        if record is None or record.holder != self.identity:
+            return
+        for _ in range(_RELEASES):
+            # A renewal that was cancelled half way may still arrive between our look and our write: look again.
+            with contextlib.suppress(KubeError):
+                fresh = await self._call("GET", name=self._name)
+                if record_of(fresh).holder == self.identity:
+                    body = {**fresh, "spec": {**fresh["spec"], **spec_of(released(record_of(fresh), self._wall()))}}
+                    await self._call("PUT", name=self._name, body=body)
+                break
+            await asyncio.sleep(_RELEASE_PAUSE_SECONDS)
+        self._view = View(self.identity)
+
+    def _complain(self, error: KubeError) -> None:
+        if str(error) != self._complained:
+            _LOG.warning("lease %s: %s", self._name, error)
+        self._complained = str(error)
+
+
+async def _sleep(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()

@@ -1,0 +1,343 @@
+"""Holding shards: one Lease a shard, one for each member, one for the leader (docs/fragile/ownership.md).
+
+A tick is one read of the group, and a write for every Lease that is renewed, taken or given up. Decisions are pure
+(`pocket.coordination.elector`, `pocket.coordination.rebalancing`); this is their shell.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Protocol
+
+from pocket.coordination.elector import (
+    Step,
+    Timing,
+    View,
+    draft,
+    next_step,
+    observe,
+    released,
+    seat,
+    takeable_at,
+    written,
+)
+from pocket.coordination.stores.lease_store import LeaseConflict, LeaseStore, LeaseUnavailable, Stored
+from pocket.coordination.rebalancing import Moves, moves, standby_of
+
+_LOG = logging.getLogger("pocket.coordination.shard_leases")
+_WRITERS = 8
+_RENEW_AFTER = 0.2  # of the lease's duration
+
+
+class Owner(Protocol):
+    """Who acts on shards. `gained` and `lost` are called in turn, never at once for one shard."""
+
+    async def known_epoch(self, shard: int) -> int:
+        """The highest epoch that anything but the Lease knows for a shard; raises LeaseUnavailable."""
+        ...
+
+    async def gained(self, shard: int, epoch: int) -> None:
+        """Begins to act. Must not raise."""
+        ...
+
+    async def lost(self, shard: int) -> None:
+        """Has stopped acting when it returns. Must not raise."""
+        ...
+
+
+class LeaseNames:
+    """Names of a group's Leases."""
+
+    def __init__(self, group: str, shards: int) -> None:
+        self.leader = f"{group}-leader"
+        self._group = group
+        self._member = f"{group}-member-"
+        self.shards = [f"{group}-shard-{number}" for number in range(shards)]
+
+    def member(self, name: str) -> str:
+        """The Lease that says a member lives."""
+        return self._member + name.removeprefix(f"{self._group}-")
+
+    def is_member(self, name: str) -> bool:
+        """Whether a Lease is a member's."""
+        return name.startswith(self._member)
+
+
+class ShardKeeper:
+    """One member of a group that shares shards."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        names: LeaseNames,
+        identity: str,
+        owner: Owner,
+        timing: Timing,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+        chance: random.Random | None = None,
+    ) -> None:
+        self._store = store
+        self._names = names
+        self.identity = identity
+        self._owner = owner
+        self._timing = timing
+        self._clock = clock
+        self._wall = wall
+        self._chance = chance or random.Random()  # noqa: S311 - jitter
+        self._views: dict[str, View] = {}
+        self._stored: Mapping[str, Stored] = {}
+        self._renewed: dict[str, float] = {}
+        self._held: dict[int, int] = {}
+        self._fenced: dict[int, int] = {}
+        self._wake = asyncio.Event()
+        self._complained = ""
+        self._looked = False
+        self._looking = asyncio.Lock()
+        self._look: Mapping[str, Stored] = {}
+        self._look_begun = float("-inf")
+        self._read_at = float("-inf")
+        self.writes = 0
+
+    # What others ask.
+
+    @property
+    def held(self) -> Mapping[int, int]:
+        """Shard → epoch of the shards that this member acts on, oldest first."""
+        return self._held
+
+    @property
+    def informed(self) -> bool:
+        """Whether the Leases were read so lately that what they say of owners still holds."""
+        return self._clock() - self._read_at < self._timing.lease
+
+    async def look_around(self) -> None:
+        """Read the Leases and take none; raises LeaseUnavailable."""
+        await self._read()
+
+    @property
+    def taken_elsewhere(self) -> bool:
+        """Whether another member that lives holds a shard, as last seen."""
+        me = seat(self.identity)
+        return any(holder and holder != me for holder in self._holders())
+
+    @property
+    def leads(self) -> bool:
+        """Whether this member does the jobs that one alone should do."""
+        return self._view(self._names.leader).leads(self._clock())
+
+    async def look(self, shard: int) -> int:
+        """The epoch under which this member holds a shard, 0 where it does not; raises LeaseUnavailable.
+
+        The read begins after the call; many that ask at once share one.
+        """
+        called = self._clock()
+        async with self._looking:
+            if self._look_begun < called:
+                begun = self._clock()
+                self._look = await self._store.read()
+                self._look_begun = begun
+            found = self._look.get(self._names.shards[shard])
+        if found is None or found.record.holder != self.identity:
+            return 0
+        return found.record.transitions
+
+    @property
+    def members(self) -> frozenset[str]:
+        """Identities of the members that live, as last seen."""
+        now = self._clock()
+        found = set()
+        for name, view in self._views.items():
+            if not self._names.is_member(name) or view.record is None or not view.record.holder:
+                continue
+            if view.record.holder == self.identity or now < takeable_at(view, self._timing):
+                found.add(view.record.holder)
+        return frozenset(found)
+
+    def standby_for(self) -> frozenset[int]:
+        """Shards that this member follows so that it can take over warm."""
+        seats = {seat(identity) for identity in self.members}
+        me = seat(self.identity)
+        return frozenset(
+            number
+            for number, holder in enumerate(self._holders())
+            if holder and holder != me and standby_of(number, holder, seats) == me
+        )
+
+    def fenced(self, shard: int, epoch: int) -> None:
+        """A higher epoch than ours was met: a Lease that is ours is written again above it."""
+        self._fenced[shard] = max(self._fenced.get(shard, 0), epoch)
+        self._wake.set()
+
+    # The loop.
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`; then everything is given up. An outage of the store ends nothing: the fence decides."""
+        try:
+            while not stop.is_set():
+                try:
+                    await self.tick()
+                    self._complained = ""
+                except LeaseUnavailable as error:
+                    if str(error) != self._complained:
+                        _LOG.warning("leases: %s", error)
+                    self._complained = str(error)
+                await self._pause(stop)
+        finally:
+            await asyncio.shield(self.release_all())
+
+    async def _pause(self, stop: asyncio.Event) -> None:
+        seconds = self._timing.retry * self._chance.uniform(0.4, 0.6)
+        now = self._clock()
+        for name, view in self._views.items():
+            if view.record is not None and view.record.holder and seat(view.record.holder) != seat(self.identity):
+                # Not a whole pause later than need be: takeover is promised within a bound.
+                left = takeable_at(self._views[name], self._timing) - now
+                seconds = min(seconds, max(0.05, left)) if left > 0 else seconds
+        waiting = [asyncio.ensure_future(event.wait()) for event in (stop, self._wake)]
+        try:
+            await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+        self._wake.clear()
+
+    async def tick(self) -> None:
+        """One look at all Leases and what follows from it; raises LeaseUnavailable."""
+        await self._read()
+        await self._drop_lost()
+        await self._raise_fenced()
+        await self._renew()
+        if not self._looked:
+            # Everybody who starts at the same time should have said so before shares are computed.
+            self._looked = True
+            return
+        await self._follow(self._planned())
+
+    async def _read(self) -> None:
+        self._stored = await self._store.read()
+        now = self._read_at = self._clock()
+        for name in {*self._stored, *self._names.shards, self._names.leader, *self._views}:
+            found = self._stored.get(name)
+            record, version = (found.record, found.version) if found else (None, None)
+            self._views[name] = observe(self._view(name), record, version, now)
+
+    def _view(self, name: str) -> View:
+        return self._views.get(name) or View(self.identity)
+
+    def _holders(self) -> list[str]:
+        """Seat of each shard's holder; empty where the shard can be taken."""
+        now, me = self._clock(), seat(self.identity)
+        holders = []
+        for number, name in enumerate(self._names.shards):
+            view = self._view(name)
+            holder = view.record.holder if view.record is not None else ""
+            if number in self._held:
+                holders.append(me)
+            elif not holder or seat(holder) == me or now >= takeable_at(view, self._timing):
+                holders.append("")
+            else:
+                holders.append(seat(holder))
+        return holders
+
+    def _planned(self) -> Moves:
+        return moves(seat(self.identity), {seat(m) for m in self.members}, self._holders(), list(self._held))
+
+    async def _drop_lost(self) -> None:
+        for shard in list(self._held):
+            record = self._view(self._names.shards[shard]).record
+            if record is None or record.holder != self.identity:
+                _LOG.warning("shard %d is held by %s", shard, record.holder if record else "nobody")
+                await self._lose(shard)
+
+    async def _raise_fenced(self) -> None:
+        fenced, self._fenced = self._fenced, {}
+        for shard, epoch in fenced.items():
+            if shard in self._held and self._held[shard] < epoch:
+                await self._lose(shard)
+                await self._attempt(self._names.shards[shard], above=epoch)
+                await self._gain_if_written(shard)
+
+    async def _renew(self) -> None:
+        now, due = self._clock(), self._timing.lease * _RENEW_AFTER
+        mine = [self._names.member(seat(self.identity)), self._names.leader]
+        names = [*mine, *(self._names.shards[shard] for shard in self._held)]
+        names = [name for name in names if now - self._renewed.get(name, -due) >= due]
+        gate = asyncio.Semaphore(_WRITERS)
+
+        async def renew(name: str) -> None:
+            async with gate:
+                await self._attempt(name)
+
+        await asyncio.gather(*(renew(name) for name in names))
+
+    async def _attempt(self, name: str, *, above: int | None = None) -> bool:
+        """At most one write; whether the Lease is ours afterwards. `above` writes a new epoch, past it.
+
+        Raises LeaseUnavailable.
+        """
+        view = self._view(name)
+        step = next_step(view, self._clock(), self._timing)
+        if step is Step.WAIT:
+            return False
+        if above is not None and step is Step.RENEW:
+            step = Step.TAKE
+        record = draft(view, step, self._wall(), self._timing, above or 0)
+        sent_at = self._clock()
+        try:
+            self.writes += 1
+            stored = await self._store.write(name, record, self._stored.get(name))
+        except LeaseConflict:
+            return False
+        self._stored = {**self._stored, name: stored}
+        self._views[name] = written(view, stored.record, stored.version, sent_at, self._clock(), self._timing)
+        self._renewed[name] = sent_at
+        return True
+
+    async def _follow(self, planned: Moves) -> None:
+        for shard in planned.release:
+            await self._lose(shard)
+            await self._give_up(self._names.shards[shard])
+        for shard in planned.take:
+            if await self._attempt(self._names.shards[shard], above=await self._owner.known_epoch(shard)):
+                await self._gain_if_written(shard)
+
+    async def _gain_if_written(self, shard: int) -> None:
+        view = self._view(self._names.shards[shard])
+        if view.record is not None and view.record.holder == self.identity and view.leads(self._clock()):
+            self._held[shard] = view.epoch
+            _LOG.info("shard taken", extra={"fields": {"shard": shard, "epoch": view.epoch}})
+            await self._owner.gained(shard, view.epoch)
+
+    async def _lose(self, shard: int) -> None:
+        self._held.pop(shard, None)
+        await self._owner.lost(shard)
+
+    async def _give_up(self, name: str) -> None:
+        view, stored = self._view(name), self._stored.get(name)
+        if view.record is None or view.record.holder != self.identity or stored is None:
+            return
+        record = released(view.record, self._wall())
+        with contextlib.suppress(LeaseConflict):
+            self.writes += 1
+            after = await self._store.write(name, record, stored)
+            self._stored = {**self._stored, name: after}
+            self._views[name] = observe(view, after.record, after.version, self._clock())
+            _LOG.info("lease given up", extra={"fields": {"lease": name}})
+
+    async def release_all(self) -> None:
+        """Stops acting, then gives everything up; what cannot be written runs out by itself."""
+        for shard in list(self._held):
+            await self._lose(shard)
+        with contextlib.suppress(LeaseUnavailable):
+            # A renewal that was cut off half way may have arrived: look again before writing.
+            await self._read()
+            ours = [name for name, found in self._stored.items() if found.record.holder == self.identity]
+            # The member first: the others should not count on us when they see the shards free.
+            for name in sorted(ours, key=lambda name: not self._names.is_member(name)):
+                await self._give_up(name)

@@ -1,0 +1,82 @@
+"""A group of Leases in Kubernetes: `kubectl get leases -l pocket.network/lease-group=NAME` shows it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pocket.coordination.elector import Record
+from pocket.kube.api_client import Conflict, KubeApi, KubeError, Missing
+from pocket.coordination.leader_lease import LEASES, record_of, spec_of
+from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, Stored
+
+GROUP_LABEL = "pocket.network/lease-group"
+
+
+class KubeLeaseStore:
+    """Leases of one namespace that carry the group's label; `owner` is the object they are deleted with."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        namespace: str,
+        group: str,
+        *,
+        call_seconds: float,
+        owner: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._group = group
+        self._seconds = call_seconds
+        self._owner = owner
+        self._objects: dict[str, dict[str, Any]] = {}
+
+    async def read(self) -> dict[str, Stored]:
+        """One list; objects of other groups are never seen."""
+        query = {"labelSelector": f"{GROUP_LABEL}={self._group}"}
+        try:
+            found = await self._api.call(
+                "GET", LEASES.path(self._namespace), query=query, timeout_seconds=self._seconds
+            )
+        except KubeError as error:
+            raise LeaseUnavailable(str(error)) from error
+        # What the Leases hold beside an election is kept when they are written.
+        self._objects = {str(row["metadata"]["name"]): row for row in found.get("items") or ()}
+        return {name: _stored(row) for name, row in self._objects.items()}
+
+    async def write(self, name: str, record: Record, known: Stored | None) -> Stored:
+        """A conflict also where a Lease of this name exists outside the group: it is never taken over."""
+        try:
+            if known is None:
+                answer = await self._api.call(
+                    "POST", LEASES.path(self._namespace), body=self._new(name, record), timeout_seconds=self._seconds
+                )
+            else:
+                answer = await self._api.call(
+                    "PUT", LEASES.path(self._namespace, name), body=self._changed(name, record, known),
+                    timeout_seconds=self._seconds,
+                )  # fmt: skip
+        except (Conflict, Missing) as error:
+            raise LeaseConflict(str(error)) from error
+        except KubeError as error:
+            raise LeaseUnavailable(str(error)) from error
+        self._objects[name] = answer
+        return _stored(answer)
+
+    def _new(self, name: str, record: Record) -> dict[str, Any]:
+        metadata: dict[str, Any] = {"name": name, "namespace": self._namespace, "labels": {GROUP_LABEL: self._group}}
+        if self._owner is not None:
+            metadata["ownerReferences"] = [dict(self._owner)]
+        return {"apiVersion": LEASES.api_version, "kind": LEASES.name, "metadata": metadata, "spec": spec_of(record)}
+
+    def _changed(self, name: str, record: Record, known: Stored) -> dict[str, Any]:
+        """What others wrote beside the fields of an election stays as it is."""
+        whole = self._objects.get(name) or self._new(name, record)
+        metadata = {**whole["metadata"], "resourceVersion": known.version}
+        return {
+            **whole, "apiVersion": LEASES.api_version, "kind": LEASES.name, "metadata": metadata,
+            "spec": {**(whole.get("spec") or {}), **spec_of(record)},
+        }  # fmt: skip
+
+
+def _stored(row: dict[str, Any]) -> Stored:
+    return Stored(record_of(row), str(row["metadata"]["resourceVersion"]))

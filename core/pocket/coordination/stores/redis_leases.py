@@ -1,0 +1,76 @@
+"""A group of Leases in Redis, for miners without Kubernetes: one hash, compare and set by script."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from pocket.coordination.elector import Record
+from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, Stored
+
+# KEYS: hash   ARGV: name, text that it was decided on ('' = none), new text
+_WRITE: Final = """
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
+"""
+
+
+def _encode(record: Record) -> str:
+    return json.dumps(
+        {
+            "holder": record.holder,
+            "seconds": record.lease_seconds,
+            "acquired": record.acquired.isoformat(),
+            "renewed": record.renewed.isoformat(),
+            "transitions": record.transitions,
+        }
+    )
+
+
+def _decode(text: str) -> Stored:
+    """The text is its own version; what cannot be read counts as released."""
+    try:
+        row = json.loads(text)
+        record = Record(
+            str(row["holder"]), int(row["seconds"]), datetime.fromisoformat(row["acquired"]),
+            datetime.fromisoformat(row["renewed"]), int(row["transitions"]),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError):
+        never = datetime.fromtimestamp(0, UTC)
+        record = Record("", 1, never, never, 0)
+    return Stored(record, text)
+
+
+class RedisLeaseStore:
+    """The hash `key`."""
+
+    def __init__(self, redis: "Redis", key: str, *, call_seconds: float) -> None:
+        self._redis = redis
+        self._key = key
+        self._seconds = call_seconds
+
+    async def read(self) -> dict[str, Stored]:
+        """One command."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                rows: Any = await self._redis.hgetall(self._key)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise LeaseUnavailable(f"Redis: {error or type(error).__name__}") from error
+        return {name.decode(): _decode(text.decode("utf-8", "surrogateescape")) for name, text in rows.items()}
+
+    async def write(self, name: str, record: Record, known: Stored | None) -> Stored:
+        """One script."""
+        text = _encode(record)
+        arguments: list[Any] = [name, "" if known is None else known.version, text]
+        try:
+            async with asyncio.timeout(self._seconds):
+                taken = await self._redis.eval(_WRITE, 1, self._key, *arguments)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise LeaseUnavailable(f"Redis: {error or type(error).__name__}") from error
+        if not taken:
+            raise LeaseConflict(f"{name} was written by somebody else")
+        return Stored(record, text)

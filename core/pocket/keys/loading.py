@@ -1,0 +1,166 @@
+"""Loading supplier keys. Good entries load though bad ones are reported; no report repeats key material."""
+
+import hashlib
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pocket.protocol.crypto.addresses import Address, address_of
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.errors import ConfigurationError, DecodingError
+
+_SUFFIXES = {".yaml", ".yml", ".json"}
+_LARGEST_FILE = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class KeyProblem:
+    """What is wrong with one entry, and where; never the key."""
+
+    place: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """Keys by operator address."""
+
+    keys: Mapping[Address, PrivateKey] = field(repr=False)
+    problems: tuple[KeyProblem, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the sorted public keys: tells which set is loaded without revealing any."""
+        joined = b"".join(sorted(key.public_key for key in self.keys.values()))
+        return hashlib.sha256(joined).hexdigest()
+
+
+def merge(sets: Iterable[KeySet]) -> KeySet:
+    """All keys; the later set wins, a repetition is reported."""
+    keys: dict[Address, PrivateKey] = {}
+    problems: list[KeyProblem] = []
+    for one in sets:
+        problems += one.problems
+        problems += [
+            KeyProblem(address, "loaded from two sources, the later one is used")
+            for address in one.keys
+            if address in keys
+        ]
+        keys.update(one.keys)
+    return KeySet(keys, tuple(problems))
+
+
+def _entry(place: str, text: Any, claimed: Any = None) -> tuple[Address, PrivateKey] | KeyProblem:
+    if not isinstance(text, str):
+        return KeyProblem(place, "the key must be a text of 64 hex digits; quote it in YAML")
+    try:
+        key = PrivateKey.from_hex(text)
+    except DecodingError as error:
+        return KeyProblem(place, str(error))
+    address = address_of(key.public_key)
+    if claimed is not None and claimed != address:
+        return KeyProblem(
+            place, f"operator_address {str(claimed)[:64]} does not belong to the key, which is {address}'s"
+        )
+    return address, key
+
+
+def _collect(entries: Iterable[tuple[Address, PrivateKey] | KeyProblem]) -> KeySet:
+    keys: dict[Address, PrivateKey] = {}
+    problems = []
+    for entry in entries:
+        if isinstance(entry, KeyProblem):
+            problems.append(entry)
+        else:
+            keys[entry[0]] = entry[1]
+    return KeySet(keys, tuple(problems))
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise ConfigurationError(f"keys {path}: larger than 4 MiB; is this a keys file?")
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"keys {path}: {error.strerror}. Check the path and its permissions.") from error
+    except (yaml.YAMLError, UnicodeDecodeError):
+        # The parser's message quotes the line, which may be a key.
+        raise ConfigurationError(f"keys {path}: not YAML. Expected `keys:` and a list of hex keys.") from None
+
+
+def load_keys_file(path: Path) -> KeySet:
+    """The reference's keys file: `keys:` and a list of 64-digit hex; raises ConfigurationError."""
+    content = _read_yaml(path)
+    rows = content.get("keys") if isinstance(content, dict) else None
+    if not isinstance(rows, list):
+        raise ConfigurationError(f"keys {path}: expected `keys:` and a list of hex keys")
+    return _collect(_entry(f"{path} entry {number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _directory_entries(path: Path) -> Iterable[tuple[Address, PrivateKey] | KeyProblem]:
+    # Mounted Secrets hold their data behind ..data links; names with a leading dot are not keys.
+    for file in sorted(p for p in path.iterdir() if not p.name.startswith(".") and p.is_file()):
+        if file.suffix not in _SUFFIXES:
+            try:
+                text = file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError):
+                yield KeyProblem(str(file), "cannot be read")
+                continue
+            # A file without suffix holds one hex key; its name is the operator address where it looks like one.
+            yield _entry(str(file), text, file.name if file.name.startswith("pokt1") else None)
+            continue
+        try:
+            content = _read_yaml(file)
+        except ConfigurationError as error:
+            yield KeyProblem(str(file), str(error))
+            continue
+        if isinstance(content, dict) and isinstance(content.get("keys"), list):
+            yield from (_entry(f"{file} entry {n}", row) for n, row in enumerate(content["keys"], start=1))
+        elif isinstance(content, dict) and "private_key_hex" in content:
+            yield _entry(str(file), content["private_key_hex"], content.get("operator_address"))
+        else:
+            yield KeyProblem(str(file), "expected operator_address and private_key_hex, or a list of keys")
+
+
+def load_keys_directory(path: Path) -> KeySet:
+    """Every key of a folder; raises ConfigurationError.
+
+    A file is YAML/JSON with operator_address and private_key_hex, a keys file of the reference, or bare hex.
+    """
+    if not path.is_dir():
+        raise ConfigurationError(f"keys {path}: not a folder")
+    return _collect(_directory_entries(path))
+
+
+def load_keys_environment(environment: Mapping[str, str], prefix: str = "POCKET_SUPPLIER_KEY") -> KeySet:
+    """Keys from variables whose names start with the prefix."""
+    return _collect(
+        _entry(f"environment variable {name}", value)
+        for name, value in sorted(environment.items())
+        if name.startswith(prefix)
+    )
+
+
+def _exposed(folder: Path) -> KeySet:
+    """No keys; a problem for each file that any user of the machine may read."""
+    problems = []
+    for path in sorted(folder.iterdir()):
+        try:
+            mode = path.stat().st_mode
+        except OSError:
+            continue  # replaced meanwhile
+        if not path.name.startswith(".") and stat.S_ISREG(mode) and mode & stat.S_IROTH:
+            problems.append(KeyProblem(str(path), "any user of this machine may read this file: chmod 600"))
+    return KeySet({}, tuple(problems))
+
+
+def load_supplier_keys(folder: Path, environment: Mapping[str, str]) -> KeySet:
+    """What a workload uses: the folder, and variables for small set-ups; raises ConfigurationError."""
+    return merge([load_keys_directory(folder), load_keys_environment(environment), _exposed(folder)])

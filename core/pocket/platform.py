@@ -1,0 +1,49 @@
+"""What a process runs on: its clocks, its randomness, and the ways in which it reaches Redis and chain nodes.
+
+Everything that differs between a process of an operating system and one of the simulation is here, so that both put
+the same parts together.
+"""
+
+import os
+import random
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import aiohttp
+import grpc.aio
+from redis.asyncio import Redis
+
+from pocket.redis_store.connection import connect
+from pocket.chain.client import channel_of
+from pocket.chain.failover import NodeAddress
+
+_NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """What relayer and miner have in common; the defaults are the machine's own.
+
+    `clock` gives monotonic seconds, `chance` is for jitter, `unique` makes names that nobody has used.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    cpu_seconds: Callable[[], float] = time.process_time
+    wall_nanoseconds: Callable[[], int] = time.time_ns
+    chance: random.Random = field(default_factory=random.Random)
+    unique: Callable[[], str] = lambda: uuid.uuid4().hex
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    connect_redis: Callable[[str], "Redis"] = connect
+    channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of
+    http: Callable[[], aiohttp.ClientSession] = aiohttp.ClientSession
+
+    def wall_seconds(self) -> float:
+        """Seconds since 1970."""
+        return self.wall_nanoseconds() / _NANOSECONDS
+
+    def now(self) -> datetime:
+        """UTC."""
+        return datetime.fromtimestamp(self.wall_seconds(), UTC)

@@ -1,0 +1,95 @@
+"""Addresses: RIPEMD-160(SHA-256(public key)) in bech32 with prefix `pokt` (ring-signatures.md, section 8)."""
+
+import hashlib
+from functools import lru_cache
+from typing import Final, NewType
+
+from Crypto.Hash import RIPEMD160
+
+from pocket.errors import InvalidAddress
+
+Address = NewType("Address", str)
+
+PREFIX: Final = "pokt"
+_CHARSET: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+_GENERATOR: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
+_LONGEST: Final = 1023  # as the reference's decoder accepts it; a payload of 255 bytes needs 419 characters
+
+
+def _polymod(values: list[int]) -> int:
+    check = 1
+    for value in values:
+        top = check >> 25
+        check = (check & 0x1FFFFFF) << 5 ^ value
+        for bit, generator in enumerate(_GENERATOR):
+            if top >> bit & 1:
+                check ^= generator
+    return check
+
+
+def _expand(prefix: str) -> list[int]:
+    return [ord(c) >> 5 for c in prefix] + [0] + [ord(c) & 31 for c in prefix]
+
+
+def _regroup(data: bytes | list[int], source: int, target: int, *, pad: bool) -> list[int]:
+    accumulator = bits = 0
+    out = []
+    for value in data:
+        accumulator = accumulator << source | value
+        bits += source
+        while bits >= target:
+            bits -= target
+            out.append(accumulator >> bits & ((1 << target) - 1))
+        accumulator &= (1 << bits) - 1
+    if pad and bits:
+        out.append(accumulator << (target - bits) & ((1 << target) - 1))
+    elif not pad and (bits >= source or accumulator):
+        raise InvalidAddress("address: non-zero padding")
+    return out
+
+
+def encode_address(payload: bytes, prefix: str = PREFIX) -> Address:
+    """Bech32 text of address bytes."""
+    values = _regroup(payload, 8, 5, pad=True)
+    check = _polymod([*_expand(prefix), *values, 0, 0, 0, 0, 0, 0]) ^ 1
+    values += [check >> 5 * (5 - i) & 31 for i in range(6)]
+    return Address(prefix + "1" + "".join(_CHARSET[v] for v in values))
+
+
+def parse_address(text: str, prefix: str = PREFIX) -> bytes:
+    """Address bytes (1 to 255) from bech32 text; raises InvalidAddress."""
+    if len(text) > _LONGEST or not text.isascii() or any(not 33 <= ord(c) <= 126 for c in text):
+        raise InvalidAddress("address: not printable ASCII without blanks")
+    if text.lower() != text and text.upper() != text:
+        raise InvalidAddress("address: upper and lower case mixed")
+    text = text.lower()
+    split = text.rfind("1")
+    if split < 1 or len(text) - split < 7:
+        raise InvalidAddress("address: no separator '1', or too short")
+    if text[:split] != prefix:
+        raise InvalidAddress(f"address: starts with {text[:split][:16]!r}, expected {prefix!r}")
+    values = [_CHARSET.find(c) for c in text[split + 1 :]]
+    if min(values) < 0:
+        raise InvalidAddress("address: a character that bech32 does not use")
+    if _polymod(_expand(prefix) + values) != 1:
+        raise InvalidAddress("address: checksum wrong, a character was mistyped or lost")
+    payload = bytes(_regroup(values[:-6], 5, 8, pad=False))
+    if not 1 <= len(payload) <= 255:
+        raise InvalidAddress("address: holds no or too many bytes")
+    return payload
+
+
+def is_address(text: str) -> bool:
+    """Whether `parse_address` accepts the text."""
+    try:
+        parse_address(text)
+    except InvalidAddress:
+        return False
+    return True
+
+
+@lru_cache(maxsize=4096)
+def address_of(public_key: bytes) -> Address:
+    """Address of a 33-byte compressed public key."""
+    digest = hashlib.sha256(public_key).digest()
+    return encode_address(RIPEMD160.new(digest).digest())

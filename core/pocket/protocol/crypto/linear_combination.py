@@ -1,0 +1,154 @@
+"""a·A + b·B for ring signatures: by the optional accelerator where both points have tables, else by libsecp256k1.
+
+The accelerator (workloads/shannon/accelerator) is loaded at import unless RELAY_ACCELERATOR is `off`, and only if it
+agrees with the plain way on a few sums. Both ways give the same bytes for all inputs: tests/unit/test_accelerator.py.
+
+A table takes 131 KiB and about a millisecond to build, so only points that came back in signatures that *held* get one:
+a stranger's key image never does. RELAY_ACCELERATOR_TABLES bounds their number (default 256, 33 MiB a process); the
+least recently used go first.
+"""
+
+import ctypes
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pocket.protocol.acceleration import take_up
+from pocket.protocol.crypto import curve
+from pocket.protocol.crypto.curve import POINT_BYTES, Point, decode_long_lived_point, encode_point, multiply_base
+from pocket.errors import InvalidPoint
+
+_LIBRARY: Final = Path(__file__).with_name("_accelerator.so")
+_EARNED_BY: Final = 4  # signatures
+_CANDIDATES: Final = 4096
+BASE: Final = decode_long_lived_point(encode_point(multiply_base(1)))
+"""The generator."""
+
+
+def plain(first: Point, a: int, second: Point, b: int) -> bytes:
+    """The compressed form of a·first + b·second, by libsecp256k1's public functions."""
+    if first is BASE:
+        return encode_point(curve.multiply_base_and_point(a, b, second))
+    return encode_point(curve.add(curve.multiply(a, first), curve.multiply(b, second)))
+
+
+class _Table:
+    """A table of the library's, freed with its last reference."""
+
+    __slots__ = ("_library", "address")
+
+    def __init__(self, library: Any, address: int) -> None:
+        self._library = library
+        self.address: Final = address
+
+    def __del__(self) -> None:
+        self._library.ra_table_free(self.address)
+
+
+def _open(library: Path) -> Any:
+    """The library with its declarations (combine.c); raises OSError or AttributeError."""
+    found = ctypes.CDLL(str(library))
+    found.ra_table_new.argtypes = [ctypes.c_char_p]
+    found.ra_table_new.restype = ctypes.c_void_p
+    found.ra_table_free.argtypes = [ctypes.c_void_p]
+    found.ra_table_free.restype = None
+    found.ra_combine.argtypes = [
+        ctypes.c_char_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_char_p
+    ]  # fmt: skip
+    found.ra_combine.restype = ctypes.c_int
+    return found
+
+
+class Accelerator:
+    """The compiled library with its tables; one for each process."""
+
+    def __init__(self, library: Path = _LIBRARY, tables: int = 256) -> None:
+        """Raises OSError where the library cannot be loaded."""
+        self._lib = _open(library)
+        self._tables: OrderedDict[bytes, _Table] = OrderedDict()
+        self._earned: OrderedDict[bytes, int] = OrderedDict()
+        self._most = tables
+        self._base = self._table(BASE.encoded)
+
+    def __len__(self) -> int:
+        """Points with a table, the generator aside."""
+        return len(self._tables)
+
+    def _table(self, encoded: bytes) -> _Table:
+        made = self._lib.ra_table_new(encoded) if len(encoded) == POINT_BYTES else None
+        if made is None:
+            raise InvalidPoint("no table can be made of what is no point")
+        return _Table(self._lib, made)
+
+    def _found(self, point: Point) -> _Table | None:
+        if point is BASE:
+            return self._base
+        table = self._tables.get(point.encoded)
+        if table is not None:
+            self._tables.move_to_end(point.encoded)
+        return table
+
+    def combine(self, first: Point, a: int, second: Point, b: int) -> bytes | None:
+        """As `plain`; None where a point has no table. Scalars below 2^256."""
+        one, other = self._found(first), self._found(second)
+        if one is None or other is None:
+            return None
+        out = ctypes.create_string_buffer(POINT_BYTES)
+        first_scalar, second_scalar = a.to_bytes(32, "big"), b.to_bytes(32, "big")
+        if not self._lib.ra_combine(out, one.address, first_scalar, other.address, second_scalar):
+            return None
+        return out.raw
+
+    def earn(self, points: Iterable[bytes]) -> None:
+        """Points of a signature that held; each gets a table once it came back often enough."""
+        for encoded in points:
+            if encoded in self._tables:
+                continue
+            number = self._earned.pop(encoded, 0) + 1
+            if number < _EARNED_BY:
+                self._earned[encoded] = number
+                if len(self._earned) > _CANDIDATES:
+                    self._earned.popitem(last=False)
+                continue
+            self._tables[encoded] = self._table(encoded)
+            if len(self._tables) > self._most:
+                self._tables.popitem(last=False)
+
+    def agrees(self) -> bool:
+        """Whether some sums are those of the plain way, edges included."""
+        other = decode_long_lived_point(encode_point(multiply_base(7)))
+        self._tables[other.encoded] = self._table(other.encoded)
+        scalars = (0, 1, curve.N - 1, curve.N, curve.N - 7, 2**256 - 1, curve.N // 3)
+        good = all(
+            self.combine(BASE, a, other, b) == plain(BASE, a, other, b) for a in scalars for b in (*scalars, 0x1234567)
+        )
+        del self._tables[other.encoded]
+        return good
+
+
+def load(environment: Mapping[str, str] = os.environ, library: Path = _LIBRARY) -> Accelerator | None:
+    """The accelerator, or None; see `take_up`."""
+
+    def make() -> Accelerator:
+        return Accelerator(library, max(8, int(environment.get("RELAY_ACCELERATOR_TABLES", "256"))))
+
+    return take_up("ring signatures", library, make, Accelerator.agrees, environment)
+
+
+accelerator: Accelerator | None = load()
+"""None: everything is computed the plain way."""
+
+
+def combine(first: Point, a: int, second: Point, b: int) -> bytes:
+    """The compressed form of a·first + b·second; infinity as `encode_point` has it. Scalars below 2^256."""
+    if accelerator is not None and (found := accelerator.combine(first, a, second, b)) is not None:
+        return found
+    return plain(first, a, second, b)
+
+
+def held(points: Iterable[bytes]) -> None:
+    """Says which points a signature that held was made of."""
+    if accelerator is not None:
+        accelerator.earn(points)

@@ -1,0 +1,182 @@
+"""bLSAG ring signatures: decode, verify, sign (protocol/ring-signatures.md, sections 3 and 4)."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pocket.protocol.crypto import curve
+from pocket.protocol.crypto.linear_combination import BASE, combine, held
+from pocket.protocol.crypto.curve import N, Point
+from pocket.protocol.crypto.hashing import challenge, hash_to_point, hash_to_scalar
+from pocket.errors import DecodingError, InvalidPoint, InvalidSignature
+
+_HEAD_BYTES = 69
+_MEMBER_BYTES = 65
+_ORDER = curve.N.to_bytes(curve.SCALAR_BYTES, "big")
+_FOREIGN_KEY = "the ring signature names a key that is neither the application's nor a delegated gateway's"
+
+
+@dataclass(frozen=True, slots=True)
+class RingSignature:
+    """A decoded signature; `members` are compressed keys in signing order, scalars are reduced mod N."""
+
+    start: int
+    key_image: Point
+    scalars: tuple[int, ...]
+    members: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        """The wire form of section 4."""
+        parts = [len(self.members).to_bytes(4, "big"), curve.encode_scalar(self.start), self.key_image.encoded]
+        for scalar, member in zip(self.scalars, self.members, strict=True):
+            parts += [curve.encode_scalar(scalar), member]
+        return b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedRing:
+    """The keys of a ring and how many members it has: a key may stand twice (section 5.1)."""
+
+    keys: frozenset[bytes]
+    size: int
+
+    @classmethod
+    def of(cls, members: Sequence[bytes]) -> "ExpectedRing":
+        """Return the ring of these member keys."""
+        return cls(frozenset(members), len(members))
+
+
+@lru_cache(maxsize=4096)
+def _seen_key_image(encoded: bytes) -> Point:
+    """Decoded key images; they repeat per gateway. Attacker-chosen, hence the bound."""
+    return curve.decode_point(encoded)
+
+
+def decode_ring_signature(data: bytes) -> RingSignature:
+    """Signature from its wire form; bytes after the last member are ignored (section 4).
+
+    Raises DecodingError. The work is linear in `len(data)`: a stated member count that the data
+    cannot hold is refused before any point is decoded.
+    """
+    if len(data) < 4:
+        raise DecodingError("ring signature: shorter than its member count")
+    count = int.from_bytes(data[:4], "big")
+    if count == 0:
+        raise DecodingError("ring signature: no members")
+    if len(data) < _HEAD_BYTES + _MEMBER_BYTES * count:
+        raise DecodingError(f"ring signature: {len(data)} bytes cannot hold {count} members")
+    try:
+        key_image = _seen_key_image(data[36:69])
+        scalars = []
+        members = []
+        for offset in range(_HEAD_BYTES, _HEAD_BYTES + _MEMBER_BYTES * count, _MEMBER_BYTES):
+            scalars.append(curve.decode_scalar(data[offset : offset + 32]))
+            member = data[offset + 32 : offset + 65]
+            curve.decode_long_lived_point(member)
+            members.append(member)
+    except InvalidPoint as error:
+        raise DecodingError(f"ring signature: {error}") from error
+    return RingSignature(curve.decode_scalar(data[4:36]), key_image, tuple(scalars), tuple(members))
+
+
+def ring_signature_holds(message_hash: bytes, signature: RingSignature) -> bool:
+    """Whether the ring equation closes for the 32-byte message hash (section 3)."""
+    image = signature.key_image
+    current = signature.start
+    for scalar, member in zip(signature.scalars, signature.members, strict=True):
+        left = combine(BASE, scalar, curve.decode_long_lived_point(member), current)
+        right = combine(hash_to_point(member), scalar, image, current)
+        current = hash_to_scalar(message_hash + left + right)
+    return current % N == signature.start
+
+
+def verify_ring_signature(message_hash: bytes, data: bytes, expected_members: frozenset[bytes]) -> RingSignature:
+    """Decodes, checks membership of every key, then the equation; raises DecodingError or InvalidSignature.
+
+    Order as in section 5.2: no curve arithmetic beyond decoding before the set check.
+    """
+    signature = decode_ring_signature(data)
+    if not expected_members.issuperset(signature.members):
+        raise InvalidSignature(_FOREIGN_KEY)
+    if not ring_signature_holds(message_hash, signature):
+        raise InvalidSignature("the ring signature does not match the request")
+    held(_points(signature))
+    return signature
+
+
+def verify_request_signature(message_hash: bytes, data: bytes, ring: ExpectedRing) -> bytes:
+    """Verify a relay request's signature and return its identity; raises DecodingError or InvalidSignature.
+
+    Stricter than the chain, so that a signature has one form and refusing one costs no more than its ring: bytes after
+    the last member, more members than the ring has, and scalars that are not reduced are refused. Everything that needs
+    no curve is checked first.
+    """
+    count = int.from_bytes(data[:4], "big")
+    if not 1 <= count <= ring.size:
+        raise InvalidSignature(f"the ring signature has {count} members, the ring has {ring.size}")
+    if len(data) != _HEAD_BYTES + _MEMBER_BYTES * count:
+        raise DecodingError(f"ring signature: {len(data)} bytes are not those of {count} members")
+    pairs = [data[at : at + _MEMBER_BYTES] for at in range(_HEAD_BYTES, len(data), _MEMBER_BYTES)]
+    if not ring.keys.issuperset(pair[curve.SCALAR_BYTES :] for pair in pairs):
+        raise InvalidSignature(_FOREIGN_KEY)
+    if any(scalar >= _ORDER for scalar in (data[4:36], *(pair[: curve.SCALAR_BYTES] for pair in pairs))):
+        raise DecodingError("ring signature: a scalar is not below the order of the curve")
+    verify_ring_signature(message_hash, data, ring.keys)
+    return _identity(pairs)
+
+
+def _identity(pairs: list[bytes]) -> bytes:
+    """Name a signature, 16 bytes: the same for every form in which anybody can write it without the signer's key.
+
+    Members may be rotated together with the start challenge, so neither their order nor that challenge counts. Scalars
+    are random for each signature: two signatures of one request differ, though their signable bytes are equal.
+    """
+    return hashlib.sha256(b"".join(sorted(pairs))).digest()[:16]
+
+
+def _points(signature: RingSignature) -> Iterator[bytes]:
+    """What the equation was made of, the generator aside."""
+    yield signature.key_image.encoded
+    for member in signature.members:
+        yield member
+        yield hash_to_point(member).encoded
+
+
+def sign_ring(
+    message_hash: bytes, ring: Sequence[bytes], private_key: int, random_bytes: Callable[[int], bytes]
+) -> RingSignature:
+    """Signs for the first index at which the signer's key stands (section 3).
+
+    `random_bytes(n)` must be a cryptographic source outside tests. Raises InvalidSignature when the ring
+    has fewer than two members or lacks the signer's key.
+    """
+    own = curve.encode_point(curve.multiply_base(private_key))
+    members = tuple(ring)
+    if len(members) < 2 or own not in members:
+        raise InvalidSignature("a ring needs at least two members, the signer's key among them")
+    count, signer = len(members), members.index(own)
+    base = hash_to_point(own)
+    image = curve.multiply(private_key, base)
+    if image is None:
+        raise InvalidSignature("the private key is zero")
+
+    def random_scalar() -> int:
+        return int.from_bytes(random_bytes(40), "big") % (N - 1) + 1
+
+    nonce = random_scalar()
+    challenges = [0] * count
+    scalars = [0] * count
+    challenges[(signer + 1) % count] = challenge(message_hash, curve.multiply_base(nonce), curve.multiply(nonce, base))
+    for step in range(1, count):
+        index = (signer + step) % count
+        scalars[index] = random_scalar()
+        left = curve.multiply_base_and_point(
+            scalars[index], challenges[index], curve.decode_long_lived_point(members[index])
+        )
+        right = curve.add(
+            curve.multiply(scalars[index], hash_to_point(members[index])), curve.multiply(challenges[index], image)
+        )
+        challenges[(index + 1) % count] = challenge(message_hash, left, right)
+    scalars[signer] = (nonce - challenges[signer] * private_key) % N
+    return RingSignature(challenges[0] % N, image, tuple(scalars), members)

@@ -1,0 +1,130 @@
+"""The HTTP payload envelope, POKTHTTPRequest and POKTHTTPResponse (messages.md, section 2)."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+from google.protobuf.message import DecodeError
+
+from pocket.errors import DecodingError
+from pocket.protocol.pb import sdk_types_pb2 as pb
+from pocket.protocol.relays import wire
+
+JSON_RPC: Final = 3
+REST: Final = 4
+UNKNOWN_RPC: Final = 0
+MOST_HEADER_BYTES: Final = 128 * 1024
+"""Of a request's envelope, names and values: what is proven only later must cost little before."""
+_SMALL: Final = 16 * 1024
+_URL_AND_BODY: Final = frozenset({3, 4})
+STREAM_DELIMITER: Final = b"||POKT_STREAM||"
+"""Follows each signed response of a streamed answer (relay-lifecycle.md, section 9)."""
+
+
+def canonical_header_name(name: str) -> str:
+    """First letter and letters after '-' upper case, the rest lower; unchanged if it is no HTTP token."""
+    if not name or any(not (c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~")) for c in name):
+        return name
+    return "-".join(part[:1].upper() + part[1:].lower() for part in name.split("-"))
+
+
+def url_text(url: str) -> str:
+    """A URL as gateways write it: what is not printable ASCII is percent-encoded as UTF-8, the rest untouched."""
+    return quote(url, safe="".join(chr(c) for c in range(33, 127)))
+
+
+Headers = Mapping[str, tuple[str, ...]]
+
+
+def canonical_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Canonical name → values in their order."""
+    out: dict[str, tuple[str, ...]] = {}
+    for name, value in pairs:
+        key = canonical_header_name(name)
+        out[key] = (*out.get(key, ()), value)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """What the gateway wants sent to the backend; `url` is whole, only its path and query are used."""
+
+    method: str
+    url: str
+    headers: Headers
+    body: bytes
+
+    def encode(self) -> bytes:
+        """Deterministic bytes, header map by ascending key."""
+        message = pb.POKTHTTPRequest(method=self.method, url=self.url, body_bz=self.body)
+        for name, values in self.headers.items():
+            message.header[name].key = name
+            message.header[name].values.extend(values)
+        return message.SerializeToString(deterministic=True)
+
+    def rpc_type(self) -> int:
+        """RPC type for error formatting: JSON_RPC, REST or UNKNOWN_RPC."""
+        if "application/json" in self.headers.get("Content-Type", ()) and self._is_json_rpc():
+            return JSON_RPC
+        return REST if self.url else UNKNOWN_RPC
+
+    def _is_json_rpc(self) -> bool:
+        try:
+            body = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return False
+        if not isinstance(body, dict):
+            return False
+        number, version, method = body.get("id"), body.get("jsonrpc"), body.get("method")
+        return (
+            isinstance(number, int)
+            and not isinstance(number, bool)
+            and number > 0
+            and isinstance(version, str)
+            and version != ""
+            and isinstance(method, str)
+            and method != ""
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """What the backend answered, its body decompressed."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def encode(self) -> bytes:
+        """Deterministic bytes, header map by ascending key."""
+        message = pb.POKTHTTPResponse(status_code=self.status, body_bz=self.body)
+        for name, values in self.headers.items():
+            message.header[name].key = name
+            message.header[name].values.extend(values)
+        return message.SerializeToString(deterministic=True)
+
+
+def decode_http_request(data: bytes) -> HttpRequest:
+    """Request envelope from a payload; raises DecodingError."""
+    if len(data) > _SMALL and wire.other_bytes(data, _URL_AND_BODY) > MOST_HEADER_BYTES:
+        raise DecodingError(f"the payload's headers take more than {MOST_HEADER_BYTES} bytes")
+    message = pb.POKTHTTPRequest()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise DecodingError("the payload is not a POKTHTTPRequest") from error
+    headers = {name: tuple(header.values) for name, header in message.header.items()}
+    return HttpRequest(message.method, message.url, headers, message.body_bz)
+
+
+def decode_http_response(data: bytes) -> HttpResponse:
+    """Response envelope from a payload; raises DecodingError."""
+    message = pb.POKTHTTPResponse()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise DecodingError("the payload is not a POKTHTTPResponse") from error
+    headers = {name: tuple(header.values) for name, header in message.header.items()}
+    return HttpResponse(message.status_code, headers, message.body_bz)

@@ -1,0 +1,38 @@
+"""How large what goes on chain may be.
+
+A CometBFT node takes no transaction above its `mempool.max_tx_bytes`, 1 MiB as shipped. A proof holds its leaf as it
+is, and a leaf that is its sibling as well (smst.md, section 4): a relay with a larger request can be mined, claimed and
+never proven, and the supplier is penalised.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from pocket.protocol.transactions.build import Message
+
+T = TypeVar("T")
+MAX_TRANSACTION_BYTES: Final = 1024 * 1024
+# Signature, key, fee and memo; type URL and lengths of a message.
+_AROUND_MESSAGES: Final = 2048
+_AROUND_MESSAGE: Final = 128
+# Side nodes of a proof as deep as a trie can be (256 of 48 bytes and their encoding), and the session header.
+_AROUND_LEAF: Final = 32 * 1024
+
+
+def largest_leaf(max_transaction_bytes: int) -> int:
+    """Bytes of the largest mined relay that a proof can hold, beside a sibling of the same size."""
+    return (max_transaction_bytes - _AROUND_LEAF) // 2
+
+
+def packs(rows: Sequence[T], message_of: Callable[[T], Message], max_transaction_bytes: int) -> list[list[T]]:
+    """The rows in their order, by transactions that a node takes; a message that is too large alone is alone."""
+    found: list[list[T]] = []
+    room = 0
+    for row in rows:
+        size = len(message_of(row).value) + _AROUND_MESSAGE
+        if not found or size > room:
+            found.append([])
+            room = max_transaction_bytes - _AROUND_MESSAGES
+        found[-1].append(row)
+        room -= size
+    return found

@@ -1,0 +1,39 @@
+"""Timeout timestamps of unordered transactions: anchored on block time, unique per supplier."""
+
+from dataclasses import dataclass, field
+
+from pocket.protocol.transactions.build import Timestamp
+
+MINIMUM_SECONDS = 120
+MAXIMUM_SECONDS = 590  # the chain refuses more than ten minutes after the block time
+CLOCK_SKEW_SECONDS = 60
+
+
+def timeout_duration_seconds(remaining_blocks: int | None, block_seconds: float) -> float:
+    """Seconds from the last block time: the rest of the window less a skew buffer, within 2 to 9:50 minutes."""
+    if remaining_blocks is None:
+        return MINIMUM_SECONDS
+    wanted = remaining_blocks * block_seconds - CLOCK_SKEW_SECONDS
+    return min(max(wanted, MINIMUM_SECONDS), MAXIMUM_SECONDS)
+
+
+@dataclass(slots=True)
+class NonceClock:
+    """Hands out timestamps such that no supplier gets one twice: the pair (signer, timestamp) is the nonce.
+
+    `lane` separates processes that may sign for one supplier (an old and a new owner): it fills the
+    nanosecond digits below one microsecond, so that two lanes never meet.
+    """
+
+    lane: int = 0
+    _last: dict[str, int] = field(default_factory=dict)
+
+    def next_timeout(self, supplier: str, block_time: Timestamp, duration_seconds: float) -> Timestamp:
+        """A timestamp about `duration_seconds` after the block time that this supplier never had from this clock."""
+        wanted = block_time.nanoseconds + int(duration_seconds * 1_000_000_000)
+        value = wanted // 1000 * 1000 + self.lane % 1000
+        last = self._last.get(supplier)
+        if last is not None and value <= last:
+            value = last + 1000
+        self._last[supplier] = value
+        return Timestamp.of_nanoseconds(value)

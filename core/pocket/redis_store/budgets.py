@@ -1,0 +1,227 @@
+"""What a session may still be served: budget, replays and rates, decided in Redis for all workers and replicas.
+
+Invariant: of all charges of one (supplier, session), exactly those fit the budget that were answered CHARGED and not
+taken back; of identical signed requests at most one is CHARGED while Redis keeps its data.
+"""
+
+import asyncio
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from pocket.redis_store.store_errors import LedgerFull, LedgerUnavailable
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_errors import translate
+from pocket.redis_store.lua_scripts import Script
+
+# KEYS: per charge: consumed, bucket of replays.   ARGV: per charge: cost, budget (-1 = none), seconds to keep, request
+# id ('' = replays are not looked at).   Returns a number per charge, see Verdict.
+# Buckets stay small enough for the compact encoding of hashes (512 fields), about 20 bytes a relay.
+_CHARGE: Final = Script("""
+local out = {}
+for i = 0, #KEYS / 2 - 1 do
+  local consumed, bucket = KEYS[2 * i + 1], KEYS[2 * i + 2]
+  local cost, budget, keep, id = ARGV[4 * i + 1], tonumber(ARGV[4 * i + 2]), ARGV[4 * i + 3], ARGV[4 * i + 4]
+  if id ~= '' and redis.call('HEXISTS', bucket, id) == 1 then
+    out[#out + 1] = 1
+  else
+    local total = redis.call('INCRBY', consumed, cost)
+    if total == tonumber(cost) then redis.call('EXPIRE', consumed, keep) end
+    if budget >= 0 and total > budget then
+      redis.call('DECRBY', consumed, cost)
+      out[#out + 1] = 2
+    else
+      if id ~= '' and redis.call('HSET', bucket, id, '') == 1 and redis.call('HLEN', bucket) == 1 then
+        redis.call('EXPIRE', bucket, keep)
+      end
+      out[#out + 1] = 0
+    end
+  end
+end
+return out
+""")
+
+# KEYS: per charge: consumed, bucket   ARGV: per charge: cost, request id.   What was never charged is not taken back.
+_REFUND: Final = Script("""
+for i = 0, #KEYS / 2 - 1 do
+  if redis.call('EXISTS', KEYS[2 * i + 1]) == 1 then redis.call('DECRBY', KEYS[2 * i + 1], ARGV[2 * i + 1]) end
+  if ARGV[2 * i + 2] ~= '' then redis.call('HDEL', KEYS[2 * i + 2], ARGV[2 * i + 2]) end
+end
+""")
+
+
+class Verdict(Enum):
+    """What became of a charge."""
+
+    CHARGED = 0
+    REPLAYED = 1
+    OVER_BUDGET = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One relay's claim on the budget of its session.
+
+    cost and budget in upokt, budget None: unlimited; keep: seconds until nobody can ask again; request_id: 16 bytes
+    that name the signed request, empty where replays do not matter.
+    """
+
+    supplier: str
+    session_id: str
+    cost: int
+    budget: int | None
+    keep_seconds: int
+    request_id: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLimits:
+    """Bounds; seconds."""
+
+    queue: int = 20_000
+    batch: int = 512
+    patience_seconds: float = 1.0
+    remembered: int = 100_000
+
+
+class Budgets:
+    """Owned by one worker; `run` must be running. Charges that come while Redis is asked go together next time."""
+
+    def __init__(self, redis: "Redis", keys: Keys, limits: BudgetLimits | None = None) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._limits = limits or BudgetLimits()
+        self._waiting: list[tuple[Charge, asyncio.Future[Verdict]]] = []
+        self._refunds: list[Charge] = []
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._local: OrderedDict[bytes, None] = OrderedDict()
+
+    async def charge(self, charge: Charge) -> Verdict:
+        """Raises LedgerUnavailable when Redis does not answer, LedgerFull when too many wait."""
+        if len(self._waiting) >= self._limits.queue:
+            raise LedgerFull("too many relays wait for their budget")
+        done: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._waiting.append((charge, done))
+        self._stir()
+        return await done
+
+    def refund(self, charge: Charge) -> None:
+        """Takes a charge back, soon; its request may come again."""
+        if len(self._refunds) < self._limits.queue:
+            self._refunds.append(charge)
+            self._stir()
+
+    def charge_locally(self, charge: Charge) -> Verdict:
+        """What this worker alone knows, for the time without Redis: budgets are not kept, replays are refused."""
+        if charge.request_id:
+            if charge.request_id in self._local:
+                return Verdict.REPLAYED
+            self._local[charge.request_id] = None
+            while len(self._local) > self._limits.remembered:
+                self._local.popitem(last=False)
+        return Verdict.CHARGED
+
+    async def drain(self) -> None:
+        """Waits until nothing is owed."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Asks Redis for everything that waits; a failure is the waiting charges', never the loop's."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting or self._refunds:
+                rows, self._waiting = self._waiting[: self._limits.batch], self._waiting[self._limits.batch :]
+                refunds, self._refunds = self._refunds, []
+                try:
+                    await asyncio.gather(self._charge_all(rows), self._refund_all(refunds))
+                finally:
+                    for _, done in rows:
+                        if not done.done():
+                            done.set_exception(LedgerUnavailable("the budget was not asked"))
+                            done.exception()
+            self._idle.set()
+
+    def _stir(self) -> None:
+        self._idle.clear()
+        self._wake.set()
+
+    def _bucket(self, charge: Charge) -> str:
+        return self._keys.replays(charge.supplier, charge.session_id, charge.request_id[0] if charge.request_id else 0)
+
+    async def _charge_all(self, rows: list[tuple[Charge, "asyncio.Future[Verdict]"]]) -> None:
+        groups: dict[str, list[tuple[Charge, asyncio.Future[Verdict]]]] = defaultdict(list)
+        for charge, done in rows:
+            groups[charge.supplier].append((charge, done))
+        await asyncio.gather(*(self._charge_group(group) for group in groups.values()))
+
+    async def _charge_group(self, group: list[tuple[Charge, "asyncio.Future[Verdict]"]]) -> None:
+        keys: list[str] = []
+        arguments: list[str | bytes | int] = []
+        for charge, _ in group:
+            keys += [self._keys.consumed(charge.supplier, charge.session_id), self._bucket(charge)]
+            budget = -1 if charge.budget is None else charge.budget
+            arguments += [charge.cost, budget, charge.keep_seconds, charge.request_id]
+        try:
+            async with asyncio.timeout(self._limits.patience_seconds):
+                numbers = await _CHARGE.run(self._redis, keys, arguments)
+        except (RedisError, OSError, TimeoutError) as error:
+            told = translate(error)
+            for _, done in group:
+                if not done.done():
+                    done.set_exception(LedgerUnavailable(f"the budget is unknown: {told}", told.trouble))
+                    done.exception()
+            return
+        for (charge, done), number in zip(group, numbers, strict=True):
+            verdict = Verdict(number)
+            if not done.done():
+                done.set_result(verdict)
+            elif verdict is Verdict.CHARGED:
+                self.refund(charge)  # whoever asked is gone
+
+    async def _refund_all(self, refunds: list[Charge]) -> None:
+        for charge in refunds:
+            self._local.pop(charge.request_id, None)
+        groups: dict[str, list[Charge]] = defaultdict(list)
+        for charge in refunds:
+            groups[charge.supplier].append(charge)
+        for group in groups.values():
+            keys: list[str] = []
+            arguments: list[str | bytes | int] = []
+            for charge in group:
+                keys += [self._keys.consumed(charge.supplier, charge.session_id), self._bucket(charge)]
+                arguments += [charge.cost, charge.request_id]
+            try:
+                async with asyncio.timeout(self._limits.patience_seconds):
+                    await _REFUND.run(self._redis, keys, arguments)
+            except (RedisError, OSError, TimeoutError):
+                continue  # the budget stays a little smaller than it could be: never too large
+
+
+class Rates:
+    """Relays per second of an application, over all replicas: counted in Redis, one window per second."""
+
+    def __init__(self, redis: "Redis", keys: Keys, now: Callable[[], float]) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._now = now
+
+    async def within(self, service_id: str, application: str, per_second: int) -> bool:
+        """Whether one more fits; while Redis is away everything does."""
+        key = self._keys.rate(service_id, application, int(self._now()))
+        try:
+            async with asyncio.timeout(1.0):
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    pipe.incr(key)
+                    pipe.expire(key, 5)
+                    counted, _ = await pipe.execute()
+        except (RedisError, OSError, TimeoutError):
+            return True
+        return int(counted) <= per_second

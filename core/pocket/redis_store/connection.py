@@ -1,0 +1,279 @@
+"""Connecting to Redis, and refusing one that can lose relays."""
+
+import asyncio
+import logging
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import Connection, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from pocket.redis_store.store_errors import LedgerUnavailable, RedisTrouble, UnsafeRedis
+from pocket.redis_store.redis_errors import code_of, translate
+from pocket.errors import ConfigurationError
+
+_LOG = logging.getLogger("pocket.redis_store.connection")
+_NO_URL = (
+    "the Redis URL cannot be read. Write redis://user:password@host:port/0 (rediss:// with TLS), and percent-encode "
+    "what is special in the password: %2F for /, %23 for #, %3F for ?, %40 for @."
+)
+_RENEWAL_SECONDS = 1.0
+
+
+class _Demoted(ReadOnlyError):
+    """A replica refused a write on a connection that was made before others are: a new one may lead to the primary."""
+
+
+class Generation:
+    """The generation of a pool's connections, raised when they turn out to lead to a demoted instance.
+
+    A Service that follows a fail-over leads new connections to the new primary, while connections that were open stay
+    with the former one. It answers reads, perhaps old ones for ever, and refuses writes. So one such answer condemns
+    all connections of the pool, at most once a second: where the address itself is a replica's, new ones do not help.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.number = 0
+        self._clock = clock
+        self._raised_at = float("-inf")
+
+    def condemn(self, number: int) -> bool:
+        """Condemn the connections of a generation; return whether the next connection is of a newer one."""
+        if number < self.number:
+            return True
+        now = self._clock()
+        if now - self._raised_at < _RENEWAL_SECONDS:
+            return False
+        self.number, self._raised_at = self.number + 1, now
+        return True
+
+
+class _RetryDemoted(Retry):
+    """Never retries, except for a write that a demoted instance refused: that once, on a new connection."""
+
+    async def call_with_retry(self, *args: Any, **options: Any) -> Any:
+        """Call as redis-py does."""
+        try:
+            return await super().call_with_retry(*args, **options)
+        except _Demoted:
+            return await super().call_with_retry(*args, **options)
+
+
+class _Robust:
+    """A connection that never swallows a cancellation and leaves a demoted instance.
+
+    redis-py sends within `asyncio.wait_for`, which on CPython 3.11 returns its result although its task was cancelled,
+    when both meet. Then a supplier that is handed over, or a process that ends, would go on for ever.
+    """
+
+    def __init__(self, *, generation: Generation, **options: Any) -> None:
+        self._generations = generation
+        self._generation = generation.number
+        super().__init__(**options)
+
+    async def _connect(self) -> None:
+        self._generation = self._generations.number
+        parent: Any = super()
+        await parent._connect()  # noqa: SLF001 - the one hook of redis-py before anything is sent
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Send as redis-py does; raises CancelledError where the task was cancelled meanwhile."""
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        parent: Any = super()
+        connection: Any = self
+        if connection.is_connected and self._generation != self._generations.number:
+            await connection.disconnect(nowait=True)  # sending connects again
+        await parent.send_packed_command(command, check_health)
+        if task and task.cancelling() > before:
+            await connection.disconnect(nowait=True)  # a reply comes that nobody reads
+            raise asyncio.CancelledError
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        """Read as redis-py does; a refusal that a new connection may not meet is told apart."""
+        parent: Any = super()
+        try:
+            return await parent.read_response(*args, **options)
+        except ResponseError as error:
+            if code_of(error) == "READONLY" and self._generations.condemn(self._generation):
+                raise _Demoted(*error.args, status_code="READONLY") from None
+            raise
+
+
+class _Plain(_Robust, Connection):
+    """Over TCP."""
+
+
+class _Secure(_Robust, SSLConnection):
+    """Over TLS."""
+
+
+class _Pool(BlockingConnectionPool):
+    """A pool whose connections share a generation."""
+
+    def __init__(
+        self, *, transport: type[Connection] | None, clock: Callable[[], float], connection_class: type = Connection,
+        **options: Any,
+    ) -> None:  # fmt: skip
+        self.generation = Generation(clock)
+        kind = transport or (_Secure if issubclass(connection_class, SSLConnection) else _Plain)
+        super().__init__(connection_class=kind, generation=self.generation, **options)
+
+
+def connect(
+    url: str, *, timeout_seconds: float = 2.0, connections: int = 32, transport: type[Connection] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> "Redis":  # fmt: skip
+    """A client whose every command has a deadline; retries are the caller's decision.
+
+    At most `connections` are open, however many tasks there are: a command waits for a free one. `transport` is a
+    class of connections to use instead of TCP and TLS. Raises
+    ConfigurationError for what is no URL of a Redis; it quotes nothing of it, as there may be a password in any part.
+    """
+    try:
+        parts = urlsplit(url)
+        if parts.scheme != "unix" and not re.fullmatch("/?|/[0-9]+", parts.path):
+            raise ValueError("redis-py would take database 0")
+        pool = _Pool.from_url(
+            url,
+            max_connections=connections,
+            transport=transport,
+            clock=clock,
+            timeout=timeout_seconds,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=_RetryDemoted(NoBackoff(), 0, (RedisConnectionError, RedisTimeoutError, _Demoted)),
+            protocol=2,
+            health_check_interval=0,
+        )
+    except ValueError:
+        raise ConfigurationError(_NO_URL) from None
+    return Redis.from_pool(pool)
+
+
+def shown(url: str) -> str:
+    """The URL without credentials, for messages."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class RedisInfo:
+    """What decides whether a Redis can be trusted; memory in bytes, limit 0 = none.
+
+    history_id: changes whenever the data may be another's or older: restart, fail-over, promotion of a replica.
+    """
+
+    history_id: str
+    append_only: bool
+    eviction_policy: str
+    used_memory: int
+    max_memory: int
+    uptime_seconds: int = 0
+    server_time_microseconds: int = 0
+    """By the server's own clock, by which entries of streams are named; 0 where it does not tell."""
+
+    def problem(self) -> str | None:
+        """What must be changed before money is entrusted to it."""
+        if self.eviction_policy != "noeviction":
+            return (
+                f"Redis evicts keys (maxmemory-policy {self.eviction_policy}): relays would vanish unseen. "
+                "Set maxmemory-policy noeviction."
+            )
+        if not self.append_only:
+            return "Redis has no append-only file: a restart loses every relay. Set appendonly yes."
+        return None
+
+    def pressure(self) -> float:
+        """Share of the memory limit in use; 0 without limit."""
+        return self.used_memory / self.max_memory if self.max_memory else 0.0
+
+
+def read_info(info: Mapping[str, Any]) -> RedisInfo:
+    """Read an answer to INFO; raises LedgerUnavailable where it says nothing that can be relied on yet.
+
+    A server that loads its data file reports `aof_enabled:0` whatever its configuration is, and a replica reports its
+    own settings, not those of its primary.
+    """
+    if int(info.get("loading", 0)):
+        raise LedgerUnavailable("Redis is loading its data file; it is waited for", RedisTrouble.LOADING)
+    if info.get("role") == "slave":
+        primary = f"{info.get('master_host', 'unknown')}:{info.get('master_port', '?')}"
+        raise LedgerUnavailable(
+            f"this Redis is a replica (role:slave) of {primary}: point spec.redis at the primary", RedisTrouble.REPLICA
+        )
+    if "aof_enabled" not in info or "run_id" not in info:
+        raise LedgerUnavailable(
+            "Redis does not say in INFO whether it keeps an append-only file: allow its user INFO", RedisTrouble.REFUSED
+        )
+    return RedisInfo(
+        f"{info['run_id']}/{info.get('master_replid', '')}",
+        bool(int(info["aof_enabled"])),
+        str(info.get("maxmemory_policy", "")) or "noeviction",
+        int(info.get("used_memory", 0)),
+        int(info.get("maxmemory", 0)),
+        int(info.get("uptime_in_seconds", 0)),
+        int(info.get("server_time_usec", 0)),
+    )
+
+
+async def inspect(redis: "Redis") -> RedisInfo:
+    """Read the state of a Redis that is ready; raises LedgerUnavailable with what is the matter.
+
+    Connections to a replica are made anew once: they may be left over from before a fail-over.
+    """
+    generation = getattr(redis.connection_pool, "generation", None)
+    number = generation.number if generation is not None else 0
+    try:
+        try:
+            return read_info(await redis.info())
+        except LedgerUnavailable as error:
+            if error.trouble is not RedisTrouble.REPLICA or generation is None or not generation.condemn(number):
+                raise
+        return read_info(await redis.info())
+    except (RedisError, OSError, ValueError) as error:
+        raise translate(error) from error
+
+
+async def require_safe(redis: "Redis", url: str) -> RedisInfo:
+    """The Redis's state; raises UnsafeRedis or LedgerUnavailable with what to do."""
+    try:
+        info = await inspect(redis)
+    except LedgerUnavailable as error:
+        raise LedgerUnavailable(f"{shown(url)}: {error}", error.trouble) from error
+    if problem := info.problem():
+        raise UnsafeRedis(f"{shown(url)}: {problem}")
+    return info
+
+
+async def await_safe_redis(
+    redis: "Redis", url: str, stop: asyncio.Event, on_wait: Callable[[LedgerUnavailable], None] = lambda error: None,
+    chance: random.Random | None = None,
+) -> None:  # fmt: skip
+    """Wait for a Redis that cannot be used yet, until `stop`; raises UnsafeRedis for one that can lose relays.
+
+    Each reason is logged once, and `on_wait` is called with it at every attempt.
+    """
+    chance = chance or random.Random()  # noqa: S311 - jitter
+    logged = ""
+    while not stop.is_set():
+        try:
+            await require_safe(redis, url)
+        except LedgerUnavailable as error:
+            on_wait(error)
+            if str(error) != logged:
+                _LOG.warning("waiting for Redis: %s", error)
+            logged = str(error)
+            await asyncio.sleep(chance.uniform(0.2, 0.5))
+        else:
+            return

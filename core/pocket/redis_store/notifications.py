@@ -1,0 +1,84 @@
+"""Telling the owner of a supplier that relays came: a short stream per shard.
+
+A wake only saves waiting: owners look at all their suppliers every few seconds anyway, so a lost one costs that.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from pocket.redis_store.redis_keys import Keys
+
+_LENGTH: Final = 1000
+_AGAIN_SECONDS: Final = 1.0
+_REMEMBERED: Final = 10_000
+
+
+class Waker:
+    """The relayer's side: at most one wake a second for a supplier; whoever is awake looks often."""
+
+    def __init__(
+        self, redis: "Redis", keys: Keys, shard_of: Callable[[str], int], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._shard_of = shard_of
+        self._clock = clock
+        self._told: dict[str, float] = {}
+
+    async def wake(self, suppliers: Iterable[str]) -> None:
+        """Best effort: errors are swallowed, since owners look by themselves."""
+        now = self._clock()
+        due = [s for s in suppliers if now - self._told.get(s, -_AGAIN_SECONDS) >= _AGAIN_SECONDS]
+        if not due:
+            return
+        if len(self._told) > _REMEMBERED:
+            self._told.clear()
+        self._told.update(dict.fromkeys(due, now))
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for supplier in due:
+                    pipe.xadd(self._keys.wake(self._shard_of(supplier)), {"s": supplier}, maxlen=_LENGTH)
+                await pipe.execute()
+        except (RedisError, OSError, TimeoutError):
+            return
+
+
+class WakeReader:
+    """The miner's side: one blocking read over the wake streams of the shards that it follows."""
+
+    def __init__(self, redis: "Redis", keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._positions: dict[int, str] = {}
+
+    async def read(self, shards: Iterable[int], milliseconds: int = 1000) -> set[str]:
+        """Suppliers that have news; empty after the time is over. Raises what Redis raises.
+
+        A shard that is new is read from now on: whoever begins to follow it looks at all its suppliers first.
+        """
+        wanted = set(shards)
+        for gone in set(self._positions) - wanted:
+            del self._positions[gone]
+        for shard in wanted - set(self._positions):
+            last: Any = await self._redis.xrevrange(self._keys.wake(shard), count=1)
+            self._positions[shard] = _text(last[0][0]) if last else "0-0"
+        if not wanted:
+            return set()
+        streams: dict[Any, Any] = {self._keys.wake(shard): at for shard, at in self._positions.items()}
+        reply: Any = await self._redis.xread(streams, count=_LENGTH, block=milliseconds)
+        rows: Mapping[Any, Any] = dict(reply.items() if isinstance(reply, dict) else reply or [])
+        by_key = {self._keys.wake(shard): shard for shard in self._positions}
+        found = set()
+        for name, entries in rows.items():
+            for entry_id, fields in entries:
+                self._positions[by_key[_text(name)]] = _text(entry_id)
+                found.add(_text(fields.get(b"s", b"")))
+        return found
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,73 @@
+"""Classify what Redis answers, so that nothing above decides by the words of an error.
+
+A table, not a guess: the code that the server puts first in its answer says what kind of trouble it is.
+"""
+
+import re
+from typing import Final
+
+from redis.exceptions import AuthenticationError, ResponseError
+
+from pocket.redis_store.store_errors import LedgerUnavailable, RedisTrouble
+
+_BY_CODE: Final = {
+    "LOADING": RedisTrouble.LOADING,
+    "READONLY": RedisTrouble.REPLICA,
+    "MASTERDOWN": RedisTrouble.REPLICA,
+    "BUSY": RedisTrouble.BUSY,
+    "TRYAGAIN": RedisTrouble.BUSY,
+    "CLUSTERDOWN": RedisTrouble.BUSY,
+    "NOREPLICAS": RedisTrouble.BUSY,
+    "NOAUTH": RedisTrouble.LOGIN,
+    "WRONGPASS": RedisTrouble.LOGIN,
+    "NOPERM": RedisTrouble.REFUSED,
+    "OOM": RedisTrouble.OUT_OF_MEMORY,
+    "MISCONF": RedisTrouble.DISK,
+}
+_SAID: Final = {
+    RedisTrouble.LOADING: "Redis is loading its data file; it is waited for",
+    RedisTrouble.REPLICA: "this Redis is a replica and takes no writes: point spec.redis at the primary",
+    RedisTrouble.BUSY: "Redis is busy; it is waited for",
+    RedisTrouble.LOGIN: "Redis refused the login: check user and password of spec.redis",
+    RedisTrouble.OUT_OF_MEMORY: "Redis is full: raise its maxmemory",
+    RedisTrouble.DISK: "Redis cannot write its data file: check its volume",
+    RedisTrouble.REFUSED: "Redis refused the command",
+    RedisTrouble.UNREACHABLE: "Redis does not answer: check spec.redis and that the server runs",
+}
+_LEADING = re.compile(r"([A-Z]{2,})(?: |$)")
+_IN_SCRIPT = re.compile(r"(?:^|\s)-([A-Z]{2,}) ")
+
+
+def code_of(error: BaseException) -> str:
+    """Return the server's error code, such as `READONLY`; empty where the error is not an answer of Redis.
+
+    Servers before version 7 wrap the code of a command that fails within a script: `ERR Error running script … -OOM …`.
+    """
+    known = getattr(error, "status_code", None)
+    if known and known != "ERR":
+        return str(known)
+    text = str(error)
+    if isinstance(error, ResponseError):
+        if inner := _IN_SCRIPT.search(text):
+            return inner[1]
+        if (leading := _LEADING.match(text)) and leading[1] in _BY_CODE:
+            return leading[1]
+        return "ERR"
+    return ""
+
+
+def trouble_of(error: BaseException) -> RedisTrouble:
+    """Return the kind of an error of redis-py or of the network."""
+    found = _BY_CODE.get(code_of(error))
+    if found is not None:
+        return found
+    if isinstance(error, AuthenticationError):
+        return RedisTrouble.LOGIN
+    return RedisTrouble.REFUSED if isinstance(error, ResponseError) else RedisTrouble.UNREACHABLE
+
+
+def translate(error: BaseException) -> LedgerUnavailable:
+    """Return the ledger's error for an error of redis-py or of the network."""
+    trouble = trouble_of(error)
+    detail = str(error) or type(error).__name__
+    return LedgerUnavailable(f"{_SAID[trouble]} ({detail})", trouble)

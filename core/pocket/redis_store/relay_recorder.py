@@ -1,0 +1,395 @@
+"""Recording relays: micro-batches through one script per supplier, each relay in the local log as well.
+
+Invariant: `record` returns only when the relay is in its stream and in the local log (strict), or it raises
+and the relay must not be acknowledged.
+"""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from pocket.redis_store.connection import inspect
+from pocket.redis_store.store_errors import LedgerError, LedgerFull, LedgerUnavailable, SessionClosed
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.write_ahead_log import LocalLog, Record, Segment
+from pocket.redis_store.redis_errors import translate
+from pocket.redis_store.lua_scripts import APPEND
+from pocket.redis_store.notifications import Waker
+
+_REPLAY_BATCH = 256
+_BATCH_BYTES = 4 * 1024 * 1024
+"""Relays with requests of half a megabyte are few for one command, small ones are many."""
+_BEATS_PER_SEGMENT = 30
+_BUSY_SECONDS = 0.1
+
+
+class _Busyness:
+    """Share of the last tenth of a second in which this process had the CPU."""
+
+    def __init__(self, cpu: Callable[[], float]) -> None:
+        self._cpu = cpu
+        self._since = 0.0
+        self._used = 0.0
+        self._last = 0.0
+
+    def read(self, now: float) -> float:
+        elapsed = now - self._since
+        if elapsed >= _BUSY_SECONDS:
+            used = self._cpu()
+            self._last, self._used, self._since = (used - self._used) / elapsed, used, now
+        return self._last
+
+
+@dataclass(slots=True)
+class PublisherCounters:
+    """Exact counts of what became of relays."""
+
+    appended: int = 0
+    refused_closed: int = 0
+    failed: int = 0
+    replayed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherLimits:
+    """Bounds; times in seconds.
+
+    linger_seconds: a pause that collects relays into larger batches, which saves CPU, while the process uses more than
+    the share linger_above of one: else a pause only costs time.
+    """
+
+    queue: int = 20_000
+    queue_bytes: int = 256 * 1024 * 1024
+    batch: int = 512
+    linger_seconds: float = 0.002
+    linger_above: float = 0.85
+    patience_seconds: float = 3.0
+    retry_seconds: float = 0.05
+    memory_mark: float = 0.9
+
+
+@dataclass(slots=True)
+class _Waiting:
+    record: Record
+    done: "asyncio.Future[None]"
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+class Publisher:
+    """Owned by one worker; `run` must be running while relays are recorded."""
+
+    def __init__(
+        self,
+        redis: "Redis",
+        keys: Keys,
+        log: LocalLog,
+        limits: PublisherLimits | None = None,
+        on_replay: Callable[[str], None] = lambda reason: None,
+        waker: Waker | None = None,
+        cpu: Callable[[], float] = time.process_time,
+        unique: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._log = log
+        self._limits = limits or PublisherLimits()
+        self._on_replay = on_replay
+        self._waker = waker
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(self._limits.queue)
+        self._queued_bytes = 0
+        self._queued: Counter[str] = Counter()
+        self._flushing = asyncio.Lock()
+        self._incarnations: dict[str, str] = {}
+        self._history = ""
+        self._pressure = 0.0
+        self._beats = 0
+        self._stopping = False
+        self._busyness = _Busyness(cpu)
+        self._unique = unique
+        self.counters = PublisherCounters()
+
+    @property
+    def waiting(self) -> int:
+        """Relays not yet recorded."""
+        return self._queue.qsize()
+
+    @property
+    def owing(self) -> set[str]:
+        """Suppliers of whose relays some are not in Redis, or may not be since it changed."""
+        found = {supplier for supplier, number in self._queued.items() if number}
+        for segment in self._log.segments:
+            pairs = segment.owed | segment.replaying if self._history else segment.sessions
+            found.update(supplier for supplier, _ in pairs)
+        return found
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether new relays should be refused before any work is done for them."""
+        return self._full or self._pressure >= self._limits.memory_mark
+
+    @property
+    def _full(self) -> bool:
+        return self._queue.full() or self._queued_bytes >= self._limits.queue_bytes
+
+    async def record(self, record: Record) -> None:
+        """Records one relay; raises SessionClosed, LedgerUnavailable or LedgerFull."""
+        await self.submit(record)
+
+    def submit(self, record: Record) -> "asyncio.Future[None]":
+        """Queues one relay; the future ends as `record` does. Raises LedgerFull."""
+        waiting = _Waiting(record, asyncio.get_running_loop().create_future())
+        if self._full:
+            raise LedgerFull("too many relays wait to be recorded")
+        self._queue.put_nowait(waiting)
+        self._queued_bytes += len(record.relay)
+        self._queued[record.supplier] += 1
+        return waiting.done
+
+    async def run(self) -> None:
+        """Flushes until `drain`; every failure is the waiting relays', never the loop's."""
+        while True:
+            first = await self._queue.get()
+            busy = self._busyness.read(asyncio.get_running_loop().time()) >= self._limits.linger_above
+            if busy and self._limits.linger_seconds and not self._stopping:
+                await asyncio.sleep(self._limits.linger_seconds)
+            batch, size = [first], len(first.record.relay)
+            while len(batch) < self._limits.batch and size < _BATCH_BYTES:
+                try:
+                    waiting = self._queue.get_nowait()
+                except asyncio.QueueEmpty:
+                    break
+                batch.append(waiting)
+                size += len(waiting.record.relay)
+            try:
+                await self._flush(batch)
+            finally:
+                for waiting in batch:
+                    if not waiting.done.done():
+                        waiting.done.set_exception(LedgerUnavailable("the recorder was stopped"))
+                        waiting.done.exception()
+                    self._queued_bytes -= len(waiting.record.relay)
+                    self._taken(waiting.record.supplier)
+                    self._queue.task_done()
+
+    def _taken(self, supplier: str) -> None:
+        self._queued[supplier] -= 1
+        if not self._queued[supplier]:
+            del self._queued[supplier]
+
+    async def drain(self, patience_seconds: float = 0.0) -> None:
+        """Waits until everything queued is recorded or refused, and a while for Redis to take what it is owed."""
+        self._stopping = True
+        await self._queue.join()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_seconds):
+                while self.owing:  # noqa: ASYNC110 - the heartbeat appends it
+                    await asyncio.sleep(self._limits.retry_seconds)
+
+    async def _flush(self, batch: list[_Waiting]) -> None:
+        try:
+            segment = self._log.append([waiting.record for waiting in batch])
+        except OSError as error:
+            self._fail(batch, LedgerUnavailable(f"local log: {error}"))
+            return
+        by_supplier: dict[str, list[_Waiting]] = defaultdict(list)
+        for waiting in batch:
+            by_supplier[waiting.record.supplier].append(waiting)
+        segment.pending += 1
+        try:
+            async with self._flushing:
+                await asyncio.gather(
+                    *(self._append_waiting(supplier, group, segment) for supplier, group in by_supplier.items())
+                )
+        finally:
+            segment.pending -= 1
+        if self._waker is not None:
+            await self._waker.wake(by_supplier)
+
+    async def _append_waiting(self, supplier: str, group: list[_Waiting], segment: Segment) -> None:
+        end = asyncio.get_running_loop().time() + self._limits.patience_seconds
+        while True:
+            try:
+                closed = await self._append(supplier, [waiting.record for waiting in group], segment)
+                break
+            except (RedisError, OSError, TimeoutError) as error:
+                told = translate(error)
+                if not told.trouble.passes or asyncio.get_running_loop().time() >= end:
+                    segment.owed.update((supplier, waiting.record.session_id) for waiting in group)
+                    self._fail(group, LedgerUnavailable(f"the relay was not recorded: {told}", told.trouble))
+                    return
+                await asyncio.sleep(self._limits.retry_seconds)
+        for waiting in group:
+            if waiting.done.done():
+                continue
+            if waiting.record.session_id in closed:
+                self.counters.refused_closed += 1
+                waiting.done.set_exception(SessionClosed(f"session {waiting.record.session_id} is closed"))
+                waiting.done.exception()
+            else:
+                self.counters.appended += 1
+                waiting.done.set_result(None)
+
+    def _fail(self, group: Iterable[_Waiting], error: LedgerError) -> None:
+        for waiting in group:
+            if not waiting.done.done():
+                self.counters.failed += 1
+                waiting.done.set_exception(error)
+                waiting.done.exception()
+
+    async def _append(self, supplier: str, records: list[Record], segment: Segment) -> set[str]:
+        """Appends records of one supplier; returns the sessions that are closed."""
+        by_session: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            by_session[record.session_id].append(record)
+        keys = [
+            self._keys.closed(supplier),
+            self._keys.sessions(supplier),
+            self._keys.incarnation(supplier),
+            self._keys.horizon(supplier),
+        ]
+        arguments: list[Any] = [self._unique()]
+        for session_id, rows in by_session.items():
+            keys.append(self._keys.stream(supplier, session_id))
+            arguments += [session_id, rows[0].header, rows[0].session_end, len(rows), *(row.relay for row in rows)]
+        reply = await APPEND.run(self._redis, keys, arguments)
+        incarnation = _text(reply[0])
+        before = self._incarnations.setdefault(supplier, incarnation)
+        if before != incarnation:
+            self._incarnations[supplier] = incarnation
+            self._history = ""  # the heartbeat replays the log
+        closed = set()
+        for session_id, last in zip(by_session, reply[1:], strict=True):
+            if not last:
+                closed.add(session_id)
+                if last is not None:
+                    segment.late.add((supplier, session_id))
+            else:
+                segment.appended[supplier, session_id] = f"{incarnation}/{_text(last)}"
+        return closed
+
+    async def heartbeat(self, seconds: float = 1.0) -> None:
+        """Watches Redis for restarts and memory, replays the log after a loss, releases mirrored segments."""
+        while True:
+            with contextlib.suppress(LedgerError, RedisError, OSError, TimeoutError):
+                await self.beat()
+            await asyncio.sleep(seconds)
+
+    async def beat(self) -> None:
+        """One heartbeat; raises what Redis raises."""
+        info = await inspect(self._redis)
+        self._pressure = info.pressure()
+        if info.history_id != self._history:
+            if self._log.segments:
+                await self.replay("first look at Redis" if not self._history else "Redis was restarted")
+            self._history = info.history_id
+        await self._release()
+        if any(segment.owed for segment in self._log.segments):
+            await self.replay("Redis did not take all relays", owed_only=True)
+
+    async def replay(self, reason: str, *, owed_only: bool = False) -> None:
+        """Appends what is in the log again; a relay that is already there makes no second leaf.
+
+        New relays are recorded between the batches: a long log does not hold them up.
+        """
+        self._on_replay(reason)
+        for segment in list(self._log.segments):
+            if owed_only and not segment.owed:
+                continue
+            segment.replaying, segment.owed = segment.owed, set()  # what is refused from now on is owed again
+            try:
+                await self._replay(segment, segment.replaying if owed_only else segment.sessions)
+            except BaseException:
+                segment.owed |= segment.replaying
+                raise
+            finally:
+                segment.replaying = set()
+
+    async def _replay(self, segment: Segment, wanted: Collection[tuple[str, str]]) -> None:
+        batches: dict[str, list[Record]] = defaultdict(list)
+        for record in segment.read():
+            pair = record.supplier, record.session_id
+            if pair in wanted and not segment.refused(pair):
+                batches[record.supplier].append(record)
+        for supplier, records in batches.items():
+            for chunk in _chunks(records):
+                async with self._flushing:
+                    closed = await self._append(supplier, chunk, segment)
+                self.counters.replayed += sum(r.session_id not in closed for r in chunk)
+        if self._waker is not None:
+            await self._waker.wake(batches)
+
+    async def _release(self) -> None:
+        """Releases ended segments whose sessions are all settled or mirrored beyond what the segment holds."""
+        self._beats += 1
+        if self._beats % _BEATS_PER_SEGMENT == 0 and self._log.active is not None and self._log.active.size:
+            self._log.roll()
+        ended = [s for s in self._log.segments if s is not self._log.active and not s.pending]
+        marks = await self._marks({pair for segment in ended for pair in segment.sessions})
+        for segment in ended:
+            if not segment.pending and all(_is_safe(pair, segment, marks[pair]) for pair in segment.sessions):
+                self._log.release(segment)
+
+    async def _marks(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
+        """Of each (supplier, session): up to where it is mirrored, and why it is closed; empty where it is not."""
+        by_supplier: dict[str, list[str]] = defaultdict(list)
+        for supplier, session_id in pairs:
+            by_supplier[supplier].append(session_id)
+        if not by_supplier:
+            return {}
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for supplier, names in by_supplier.items():
+                pipe.hmget(self._keys.mirrored(supplier), names)
+                pipe.hmget(self._keys.closed(supplier), names)
+            rows: list[Any] = await pipe.execute()
+        found = {}
+        for (supplier, names), mirrored, closed in zip(by_supplier.items(), rows[::2], rows[1::2], strict=True):
+            for name, mark, reason in zip(names, mirrored, closed, strict=True):
+                found[supplier, name] = (_text(mark or b""), _text(reason or b""))
+        return found
+
+
+def _is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str]) -> bool:
+    """Whether what a segment holds of a session is on a volume, or does not matter any more."""
+    mirrored, closed = marks
+    ours = segment.appended.get(pair)
+    if closed.startswith("done") or segment.refused(pair):
+        return True
+    return pair not in segment.owed and bool(ours and mirrored and _reached(mirrored, ours))
+
+
+def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """The records in their order, by what one command takes."""
+    chunk: list[Record] = []
+    size = 0
+    for record in records:
+        if chunk and (len(chunk) == _REPLAY_BATCH or size >= _BATCH_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(record)
+        size += len(record.relay)
+    if chunk:
+        yield chunk
+
+
+def _reached(theirs: str, ours: str) -> bool:
+    """Whether a mirrored mark `incarnation/id` covers ours; marks of different incarnations never do."""
+    their_incarnation, _, their_id = theirs.partition("/")
+    our_incarnation, _, our_id = ours.partition("/")
+    return their_incarnation == our_incarnation and stream_id(their_id) >= stream_id(our_id)
+
+
+def stream_id(text: str) -> tuple[int, int]:
+    """A stream id as a comparable pair."""
+    milliseconds, _, sequence = text.partition("-")
+    return int(milliseconds), int(sequence or 0)

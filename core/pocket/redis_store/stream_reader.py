@@ -1,0 +1,78 @@
+"""Reading the streams of a supplier's sessions."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from pocket.redis_store.redis_keys import Keys
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One recorded relay with its place in the stream."""
+
+    id: str
+    relay: bytes
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+class Tail:
+    """Reads of one supplier; the caller keeps the positions."""
+
+    def __init__(self, redis: "Redis", keys: Keys, supplier: str) -> None:
+        self._redis = redis
+        self._keys = keys
+        self.supplier = supplier
+
+    async def sessions(self) -> dict[str, bytes]:
+        """Open and unsettled sessions: id → canonical header bytes."""
+        rows = await self._redis.hgetall(self._keys.sessions(self.supplier))
+        return {_text(key): bytes(value) for key, value in rows.items() if isinstance(value, bytes)}
+
+    async def incarnation(self) -> str:
+        """The marker of the supplier's streams; empty where there are none."""
+        return _text(await self._redis.get(self._keys.incarnation(self.supplier)) or b"")
+
+    async def read(self, positions: Mapping[str, str], count: int = 500) -> dict[str, list[Entry]]:
+        """Entries after each session's position ('0-0' = from the start), at most `count` each, in one command."""
+        if not positions:
+            return {}
+        streams = {self._keys.stream(self.supplier, session_id): at for session_id, at in positions.items()}
+        execute: Any = self._redis.execute_command
+        reply = await execute("XREAD", "COUNT", count, "STREAMS", *streams.keys(), *streams.values())
+        rows = reply.items() if isinstance(reply, dict) else reply or []
+        sessions = {self._keys.stream(self.supplier, session_id): session_id for session_id in positions}
+        return {
+            sessions[_text(name)]: [Entry(_text(i), fields[b"r"] if isinstance(fields, dict) else fields[1])
+                                    for i, fields in entries if fields]
+            for name, entries in rows
+        }  # fmt: skip
+
+    async def last_ids(self, session_ids: Iterable[str]) -> dict[str, str]:
+        """The last entry of each stream; '0-0' of an empty one."""
+        names = list(session_ids)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for session_id in names:
+                pipe.xrevrange(self._keys.stream(self.supplier, session_id), count=1)
+            rows: list[Any] = await pipe.execute()
+        return {name: _text(row[0][0]) if row else "0-0" for name, row in zip(names, rows, strict=True)}
+
+    async def finished(self, session_ids: Iterable[str]) -> set[str]:
+        """Which of the sessions their owner has ended."""
+        names = list(session_ids)
+        if not names:
+            return set()
+        rows: Any = await self._redis.hmget(self._keys.closed(self.supplier), names)
+        return {name for name, row in zip(names, rows, strict=True) if row and _text(row).startswith("done/")}
+
+    async def mark_mirrored(self, marks: Mapping[str, str]) -> None:
+        """Publishes up to where a volume holds the relays, durably: session id → `incarnation/id`."""
+        if marks:
+            await self._redis.hset(
+                self._keys.mirrored(self.supplier), items=[x for pair in marks.items() for x in pair]
+            )

@@ -1,0 +1,64 @@
+"""`python -m pocket_operator`: one replica of the operator."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+from pocket_operator.app import LostLeadership, Operator, Options
+from pocket_operator.resources.context import Images
+from pocket_operator.decide.snapshot import Settings
+from pocket.runtime import logs
+from pocket.runtime.program import run_program
+
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def _own_namespace() -> str:
+    if "POD_NAMESPACE" in os.environ:
+        return os.environ["POD_NAMESPACE"]
+    try:
+        return _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
+    except OSError:
+        return "pocket-system"
+
+
+def _options() -> Options:
+    defaults, environment = Images(), os.environ
+    parser = argparse.ArgumentParser(prog="pocket-operator", description=__doc__)
+    parser.add_argument(
+        "--namespace", action="append", default=[], help="watch this namespace only (repeatable); default: all"
+    )
+    parser.add_argument("--own-namespace", default=_own_namespace(), help="where Lease and sealing keys are")
+    parser.add_argument("--health-host", default="0.0.0.0")
+    parser.add_argument("--health-port", type=int, default=8080)
+    parser.add_argument("--relayer-image", default=environment.get("RELAYER_IMAGE", defaults.relayer))
+    parser.add_argument("--miner-image", default=environment.get("MINER_IMAGE", defaults.miner))
+    parser.add_argument("--redis-image", default=environment.get("REDIS_IMAGE", defaults.redis))
+    parser.add_argument("--image-pull-policy", default=environment.get("IMAGE_PULL_POLICY", defaults.pull_policy))
+    chosen = parser.parse_args()
+    images = Images(chosen.relayer_image, chosen.miner_image, chosen.redis_image, chosen.image_pull_policy)
+    return Options(
+        settings=Settings(chosen.own_namespace, images),
+        namespaces=tuple(chosen.namespace),
+        health_host=chosen.health_host,
+        health_port=chosen.health_port,
+    )
+
+
+def main() -> int:
+    """Exit code: 0 after a clean stop, 1 when leadership was lost, 78 when nothing can work as it was started."""
+    options = _options()
+    logs.configure("operator", os.environ.get("LOG_LEVEL", "INFO"))
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    try:
+        return run_program("operator", Operator(options).run(), asyncio.run)
+    except* LostLeadership as lost:
+        logging.getLogger("operator").error("%s: this replica ends", lost.exceptions[0])  # noqa: TRY400 - no defect
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

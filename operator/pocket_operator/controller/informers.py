@@ -1,0 +1,85 @@
+"""The kopf shell: every event only updates the store and names whom it concerns. Nothing is decided here."""
+
+import os
+from collections.abc import Callable, Collection
+from typing import Any, cast
+
+import kopf
+
+from pocket.api.base import GROUP, VERSION
+from pocket_operator.resources import names
+from pocket_operator.resources.kinds import PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
+from pocket_operator.decide.object_cache import Key, Store
+
+Object = dict[str, Any]
+CHILD_SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
+
+
+def settings() -> kopf.OperatorSettings:
+    """How kopf runs here, each with its reason."""
+    chosen = kopf.OperatorSettings()
+    chosen.peering.standalone = True  # leadership is our own Lease
+    chosen.posting.enabled = False  # Events are ours: one per reason, counted up
+    chosen.scanning.disabled = True  # no right to list namespaces and CRDs is needed
+    chosen.watching.server_timeout = 300
+    chosen.watching.client_timeout = 310
+    chosen.watching.connect_timeout = 10
+    chosen.watching.reconnect_backoff = 1.0
+    chosen.watching.inactivity_timeout = 70  # bookmarks come every minute: a silent watch is a dead one
+    chosen.watching.chunk_size = 500  # 1000 Suppliers are not held twice in memory
+    chosen.networking.request_timeout = 30
+    chosen.networking.connect_timeout = 5
+    chosen.queueing.worker_limit = 100
+    chosen.execution.max_workers = 1  # there is no synchronous handler
+    # Nothing below is used, as there are no such handlers; a stray one must not write kopf's own names.
+    chosen.persistence.finalizer = f"{GROUP}/kopf"
+    chosen.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"kopf.{GROUP}", v1=False)
+    chosen.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=f"kopf.{GROUP}", key="last", v1=False)
+    for kind in (*WATCHED_CHILDREN, PODS):
+        group, _, version = kind.api_version.rpartition("/")
+        chosen.watching.label_selectors[group, version, kind.plural] = CHILD_SELECTOR
+    return chosen
+
+
+def registry(store: Store, changed: Callable[[Key], None], canary: Callable[[Object], None]) -> kopf.OperatorRegistry:
+    """Raw event handlers only: they keep no state in the objects and add no finalizers."""
+    found = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=found)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        if os.environ.get("KUBECONFIG"):
+            return kopf.login_with_kubeconfig(**kwargs)
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    def watch(kind: str, group: str, version: str, plural: str) -> None:
+        @kopf.on.event(group, version, plural, registry=found, id=f"see-{plural}")
+        async def see(event: Any, **_: Any) -> None:
+            observed: Object = {**event["object"], "kind": kind}
+            if event.get("type") == "DELETED":
+                keys = store.drop(kind, observed)
+            else:
+                canary(observed)
+                keys = store.put(kind, observed)
+            for key in keys:
+                changed(key)
+
+    watch(RELAY_MINERS.name, GROUP, VERSION, RELAY_MINERS.plural)
+    watch(SUPPLIERS.name, GROUP, VERSION, SUPPLIERS.plural)
+    for kind in (*WATCHED_CHILDREN, PODS):
+        group, _, version = kind.api_version.rpartition("/")
+        watch(kind.name, group, version, kind.plural)
+    return found
+
+
+async def run_watches(found: kopf.OperatorRegistry, namespaces: Collection[str], stop: Any, ready: Any = None) -> None:
+    """Watches until stopped. kopf re-raises what ends a watcher, so that a dead one ends the process."""
+    await kopf.operator(
+        registry=found,
+        settings=settings(),
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=list(namespaces),
+        stop_flag=stop,
+        ready_flag=ready,
+        identity=cast(Any, names.MANAGED_BY),  # kopf would ask for a user name, which a pod's user does not have
+    )

@@ -1,0 +1,124 @@
+"""Pulling /report from the pods: they hold no API token for this."""
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import aiohttp
+from pydantic import ValidationError
+
+from pocket.api.base import problem_of
+from pocket_operator.resources import names
+from pocket_operator.resources.config import ADMIN_PORT
+from pocket_operator.decide.pod_report import Report
+from pocket_operator.decide.object_cache import Key, Store
+
+_LOG = logging.getLogger("operator.reports")
+_CONCURRENCY = 16
+_SECONDS = 2.0
+_LARGEST = 16 * 1024 * 1024
+_STALE_SECONDS = 10.0
+_PASSING = frozenset({"height", "waiting", "recent", "looked"})
+
+
+class ReportBook:
+    """The latest report of every pod; one that stopped answering is forgotten after a while."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._reports: dict[tuple[str, str], Report] = {}
+        self._digests: dict[tuple[str, str], str] = {}
+        self._unreadable: set[tuple[str, str]] = set()
+
+    def of(self, namespace: str, pods: Iterable[str]) -> tuple[Report, ...]:
+        """Reports of some pods."""
+        found = (self._reports.get((namespace, pod)) for pod in pods)
+        return tuple(report for report in found if report is not None)
+
+    def take(self, namespace: str, pod: str, body: dict[str, Any] | None) -> bool:
+        """Takes in an answer, None for a failed question; whether anything of weight changed."""
+        place = (namespace, pod)
+        report = None if body is None else self._read(place, body)
+        if body is None or report is None:
+            known = self._reports.get(place)
+            if known is None or self._clock() - known.at < _STALE_SECONDS:
+                return False
+            del self._reports[place]
+            self._digests.pop(place, None)
+            return True
+        self._reports[place] = report
+        weighty = {key: value for key, value in body.items() if key not in _PASSING}
+        digest = hashlib.sha256(json.dumps(weighty, sort_keys=True).encode()).hexdigest()
+        changed = self._digests.get(place) != digest
+        self._digests[place] = digest
+        return changed
+
+    def _read(self, place: tuple[str, str], body: Mapping[str, Any]) -> Report | None:
+        """None for an answer that cannot be read: nothing is guessed, it is as if the pod did not answer."""
+        try:
+            report = Report.of(place[1], body, self._clock())
+        except ValidationError as error:
+            if place not in self._unreadable:
+                _LOG.warning("pod %s/%s: its report cannot be read: %s", *place, problem_of(error))
+            self._unreadable.add(place)
+            return None
+        self._unreadable.discard(place)
+        return report
+
+    def forget_except(self, kept: set[tuple[str, str]]) -> None:
+        """Drops pods that are gone."""
+        for place in [place for place in self._reports if place not in kept]:
+            del self._reports[place]
+            self._digests.pop(place, None)
+        self._unreadable &= kept
+
+
+class Poller:
+    """Asks all pods every few seconds; `changed` is told whose report changed."""
+
+    def __init__(
+        self, store: Store, book: ReportBook, changed: Callable[[Key], None], *, seconds: float = _SECONDS
+    ) -> None:
+        self._store = store
+        self._book = book
+        self._changed = changed
+        self._seconds = seconds
+        self._gate = asyncio.Semaphore(_CONCURRENCY)
+
+    async def run(self) -> None:
+        """For ever; a pod that does not answer stops nobody."""
+        timeout = aiohttp.ClientTimeout(total=self._seconds)
+        async with aiohttp.ClientSession(timeout=timeout) as http:
+            while True:
+                await self.once(http)
+                await asyncio.sleep(self._seconds)
+
+    async def once(self, http: aiohttp.ClientSession) -> None:
+        """One round."""
+        asked: set[tuple[str, str]] = set()
+        async with asyncio.TaskGroup() as group:
+            for pod in self._store.pods():
+                labels, status = pod["metadata"].get("labels") or {}, pod.get("status") or {}
+                if labels.get(names.LABEL_COMPONENT) not in (names.RELAYER, names.MINER) or not status.get("podIP"):
+                    continue
+                namespace, name = str(pod["metadata"]["namespace"]), str(pod["metadata"]["name"])
+                asked.add((namespace, name))
+                key = Key(namespace, str(labels[names.LABEL_RELAY_MINER]))
+                group.create_task(self._ask(http, key, name, str(status["podIP"])))
+        self._book.forget_except(asked)
+
+    async def _ask(self, http: aiohttp.ClientSession, key: Key, pod: str, address: str) -> None:
+        host = f"[{address}]" if ":" in address else address
+        body: dict[str, Any] | None = None
+        try:
+            async with self._gate, http.get(f"http://{host}:{ADMIN_PORT}/report") as answer:
+                if answer.status == 200 and 0 < (answer.content_length or 0) <= _LARGEST:
+                    found = await answer.json()
+                    body = found if isinstance(found, dict) else None
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
+            body = None
+        if self._book.take(key.namespace, pod, body):
+            self._changed(key)

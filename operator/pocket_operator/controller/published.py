@@ -1,0 +1,26 @@
+"""What the operator itself tells the cluster, in objects beside it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pocket.kube.api_client import Kind, KubeApi
+from pocket_operator.resources import names
+
+
+async def publish(api: KubeApi, kind: Kind, place: tuple[str, str], content: Mapping[str, Any], manager: str) -> None:
+    """Makes `content` all that it holds, with a write only where it differs; raises KubeError.
+
+    place: namespace and name. content: fields beside the metadata, like `data` of a ConfigMap.
+    manager: the field manager, as the API server shows it in `managedFields`.
+    """
+    namespace, name = place
+    observed = await api.find(kind, namespace, name)
+    if observed is not None and all((observed.get(part) or {}) == wanted for part, wanted in content.items()):
+        return
+    body: dict[str, Any] = {
+        "apiVersion": kind.api_version,
+        "kind": kind.name,
+        "metadata": {"name": name, "namespace": namespace, "labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}},
+        **content,
+    }
+    await api.apply(kind, body, manager)

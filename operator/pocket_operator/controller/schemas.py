@@ -1,0 +1,101 @@
+"""The installed definitions of our kinds beside those of this release: pure.
+
+`helm upgrade` never updates CRDs, so an operator meets older ones, and after a rollback newer ones. What both know goes
+on; the difference is told.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from pocket.api.base import GROUP, VERSION
+from pocket.api.crd import definitions
+
+Object = dict[str, Any]
+PATH = f"/openapi/v3/apis/{GROUP}/{VERSION}"
+"""Where the API server tells the schemas of our kinds; every account may read it (system:discovery)."""
+_COMPARED = ("spec", "status")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Paths of fields, the topmost of each branch."""
+
+    missing: tuple[str, ...] = ()
+    """Of this release, unknown to the installed definition: it is older."""
+    unknown: tuple[str, ...] = ()
+    """Of the installed definition, unknown to this release: it is newer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schemas:
+    """Schemas by kind as the API server has them; none where it did not tell: then nothing is concluded."""
+
+    installed: Mapping[str, Object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, document: Object) -> "Schemas":
+        """From the API server's OpenAPI document of our group."""
+        found: dict[str, Object] = {}
+        for schema in ((document.get("components") or {}).get("schemas") or {}).values():
+            for row in schema.get("x-kubernetes-group-version-kind") or ():
+                if row.get("group") == GROUP and row.get("version") == VERSION and "spec" in _fields(schema):
+                    found[str(row.get("kind"))] = schema
+        return cls(found)
+
+    def difference(self, kind: str) -> Difference:
+        """Return how the installed definition differs from that of this release."""
+        installed, ours = self.installed.get(kind), _ours().get(kind)
+        if installed is None or ours is None:
+            return Difference()
+        return Difference(tuple(_lacking(ours, installed)), tuple(_lacking(installed, ours)))
+
+    def pruned_status(self, kind: str, status: Object) -> Object:
+        """Return the status without fields that the installed definition lacks: a server-side apply refuses them."""
+        schema = _fields(self.installed.get(kind) or {}).get("status")
+        found: Object = status if schema is None else _pruned(schema, status)
+        return found
+
+
+@lru_cache(maxsize=1)
+def _ours() -> Mapping[str, Object]:
+    rows = (definition["spec"] for definition in definitions().values())
+    return {str(row["names"]["kind"]): row["versions"][0]["schema"]["openAPIV3Schema"] for row in rows}
+
+
+def _fields(schema: Object) -> Object:
+    found: Object = schema.get("properties") or {}
+    return found
+
+
+def _lacking(whole: Object, other: Object) -> Iterator[str]:
+    """Paths of `whole` that `other` lacks, below spec and status."""
+    for part in _COMPARED:
+        if part in _fields(whole):
+            yield from _missing(_fields(whole)[part], _fields(other).get(part), part)
+
+
+def _missing(whole: Object, other: Object | None, path: str) -> Iterator[str]:
+    if other is None:
+        yield path
+        return
+    for name, child in sorted(_fields(whole).items()):
+        if not other.get("x-kubernetes-preserve-unknown-fields"):
+            yield from _missing(child, _fields(other).get(name), f"{path}.{name}")
+    for inner in ("items", "additionalProperties"):
+        if isinstance(whole.get(inner), dict) and isinstance(other.get(inner), dict):
+            yield from _missing(whole[inner], other[inner], f"{path}[]")
+
+
+def _pruned(schema: Object, value: Any) -> Any:
+    if schema.get("x-kubernetes-preserve-unknown-fields"):
+        return value
+    if isinstance(value, list):
+        return [_pruned(schema.get("items") or {}, row) for row in value]
+    if not isinstance(value, dict):
+        return value
+    fields, extra = _fields(schema), schema.get("additionalProperties")
+    if isinstance(extra, dict):
+        return {key: _pruned(extra, child) for key, child in value.items()}
+    return {key: _pruned(fields[key], child) for key, child in value.items() if key in fields} if fields else value

@@ -1,0 +1,144 @@
+"""Reading Secrets by name: never listed, never watched, so no right to do so is needed."""
+
+import base64
+import binascii
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pocket.kube.api_client import Conflict, KubeApi
+from pocket_operator.resources import names
+from pocket_operator.resources.kinds import CONFIG_MAPS, SECRETS
+from pocket_operator.controller.published import publish
+from pocket.keys.sealed_box import Controller, SealError, key_id
+from pocket_operator.decide.snapshot import SecretView
+from pocket_operator.decide.object_cache import Key
+from pocket_operator.controller.concurrency import for_each
+
+_LOG = logging.getLogger("operator.secrets")
+Object = dict[str, Any]
+_CONCURRENCY = 16
+_PER_SECOND = 5.0
+"""Reads of Secrets at rest. The rest is what a change of a Secret may take to be seen: 100 s with 500 of them."""
+_JITTER = 0.2
+SEALING_SECRET = "pocket-operator-sealing"  # noqa: S105 - a name
+SEALING_PUBLIC = "pocket-operator-sealing-public"
+ROTATE = "pocket.network/rotate"
+
+
+class SecretReader:
+    """Reads the Secrets that a RelayMiner and its Suppliers refer to, each again once it is old.
+
+    The more there are, the slower, also of those that do not exist: the load is bounded. Ages are spread, so that what
+    was read together is not read again together. What nobody refers to any more is forgotten.
+    """
+
+    def __init__(
+        self,
+        api: KubeApi,
+        clock: Callable[[], float],
+        youngest_seconds: float = 3.0,
+        chance: random.Random | None = None,
+    ) -> None:
+        self._chance = chance or random.Random()  # noqa: S311 - jitter
+        self._api = api
+        self._clock = clock
+        self._youngest = youngest_seconds
+        self._known: dict[Key, dict[str, tuple[float, SecretView | None]]] = {}
+
+    async def read(self, key: Key, wanted: Iterable[str]) -> Mapping[str, SecretView | None]:
+        """Secrets by name, None where there is none; raises KubeError when the API server cannot be asked."""
+        before = self._known.get(key, {})
+        known = {name: before.get(name, (float("-inf"), None)) for name in sorted(set(wanted))}
+        self._known[key] = known
+        views = [view for rows in self._known.values() for _, view in rows.values()]
+        missing = sum(view is None for view in views)
+        if not known:
+            del self._known[key]
+
+        def next_look(view: SecretView | None) -> float:
+            number, youngest = (missing, 0.0) if view is None else (len(views), self._youngest)
+            spread = self._chance.uniform(1 - _JITTER, 1 + _JITTER)
+            return self._clock() + max(youngest, spread * number / _PER_SECOND)
+
+        async def look(name: str) -> None:
+            found = await self._api.find(SECRETS, key.namespace, name)
+            view = None if found is None else SecretView.of(found)
+            known[name] = (next_look(view), view)
+
+        await for_each(look, [name for name, (due, _) in known.items() if self._clock() >= due], _CONCURRENCY)
+        return {name: view for name, (_, view) in known.items()}
+
+
+class SealingKeys:
+    """The operator's sealing keys: a Secret in its own namespace, public halves in a ConfigMap beside it.
+
+    The annotation `pocket.network/rotate: requested` on the Secret adds a key; older ones still open what they sealed.
+    """
+
+    def __init__(self, api: KubeApi, namespace: str) -> None:
+        self._api = api
+        self._namespace = namespace
+        self.controller = Controller(())
+
+    async def refresh(self) -> None:
+        """Reads the keys, makes the first one, rotates on request; raises KubeError."""
+        secret = await self._api.find(SECRETS, self._namespace, SEALING_SECRET)
+        if secret is None:
+            secret = await self._create()
+        annotations = secret["metadata"].get("annotations") or {}
+        if annotations.get(ROTATE) == "requested":
+            secret = await self._rotate(secret)
+        keys = _decoded(secret)
+        if keys != self.controller.keys:
+            self.controller = Controller.of(keys)
+            _LOG.info("sealing keys: %d, newest %s", len(keys), key_id(self.controller.newest))
+        await self._publish()
+
+    async def _create(self) -> Object:
+        body: Object = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "Opaque",
+            "metadata": {"name": SEALING_SECRET, "labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}},
+            "data": _entry(),
+        }
+        try:
+            return await self._api.create(SECRETS, self._namespace, body)
+        except Conflict:
+            return await self._api.get(SECRETS, self._namespace, SEALING_SECRET)
+
+    async def _rotate(self, secret: Object) -> Object:
+        metadata = dict(secret["metadata"])
+        metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != ROTATE}
+        data = {**(secret.get("data") or {}), **_entry()}
+        _LOG.info("sealing keys: adding one, as requested")
+        return await self._api.replace(SECRETS, self._namespace, {**secret, "metadata": metadata, "data": data})
+
+    async def _publish(self) -> None:
+        public = base64.b64encode(self.controller.newest).decode()
+        wanted = {"public-key": public, "key-id": key_id(self.controller.newest)}
+        place = (self._namespace, SEALING_PUBLIC)
+        await publish(self._api, CONFIG_MAPS, place, {"data": wanted}, names.FIELD_MANAGER)
+
+
+def _entry() -> dict[str, str]:
+    """A new key under a name that sorts by time."""
+    name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    return {name: base64.b64encode(Controller.fresh()).decode()}
+
+
+def _decoded(secret: Object) -> tuple[bytes, ...]:
+    data = secret.get("data") or {}
+    keys = []
+    for name in sorted(data):
+        try:
+            raw = base64.b64decode(data[name], validate=True)
+            Controller.of([raw])
+        except (binascii.Error, SealError, ValueError):
+            _LOG.error("sealing keys: entry %s of Secret %s is not a key and is left out", name, SEALING_SECRET)
+            continue
+        keys.append(raw)
+    return tuple(keys)

@@ -1,0 +1,176 @@
+"""What the watches have shown so far, and whom a change concerns."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from pocket_operator.resources import names
+from pocket_operator.resources.kinds import CONFIG_MAPS, PODS, RELAY_MINERS, SUPPLIERS
+
+Object = dict[str, Any]
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Key(NamedTuple):
+    """A RelayMiner, existing or only named by a Supplier: the unit of reconciliation."""
+
+    namespace: str
+    name: str
+
+
+def _version(observed: Mapping[str, Any]) -> int:
+    text = str(observed["metadata"].get("resourceVersion", ""))
+    return int(text) if text.isdecimal() else 0
+
+
+def relay_miner_of(supplier: Mapping[str, Any]) -> Key:
+    """The RelayMiner that a Supplier names."""
+    reference = (supplier.get("spec") or {}).get("relayMinerRef") or {}
+    return Key(str(supplier["metadata"]["namespace"]), str(reference.get("name", "")))
+
+
+class Store:
+    """Objects by kind, namespace and name; a late event never replaces a newer state."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
+        self._suppliers_of: dict[Key, set[tuple[str, str]]] = defaultdict(set)
+        self._by_address: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self._labelled: dict[Key, set[tuple[str, tuple[str, str]]]] = defaultdict(set)
+
+    def put(self, kind: str, observed: Object) -> set[Key]:
+        """Takes in a state; the keys that it concerns."""
+        metadata = observed["metadata"]
+        place = (str(metadata.get("namespace", "")), str(metadata["name"]))
+        old = self._objects[kind].get(place)
+        if old is not None and old["metadata"].get("uid") == metadata.get("uid") and _version(old) > _version(observed):
+            return set()
+        concerned = self._concerned(kind, old) | self._concerned(kind, observed)
+        self._unindex(kind, place, old)
+        if kind == SUPPLIERS.name:
+            self._suppliers_of[relay_miner_of(observed)].add(place)
+            self._by_address[operator_address(observed)].add(place)
+        elif (key := _labelled(observed)) is not None:
+            self._labelled[key].add((kind, place))
+        self._objects[kind][place] = observed
+        return concerned
+
+    def drop(self, kind: str, observed: Object) -> set[Key]:
+        """Forgets a deleted object; the keys that it concerned."""
+        metadata = observed["metadata"]
+        place = (str(metadata.get("namespace", "")), str(metadata["name"]))
+        concerned = self._concerned(kind, observed)
+        old = self._objects[kind].get(place)
+        if old is not None and old["metadata"].get("uid") != metadata.get("uid"):
+            return concerned
+        self._objects[kind].pop(place, None)
+        self._unindex(kind, place, old)
+        return concerned
+
+    def places(self, kind: str, namespace: str) -> dict[tuple[str, str], str]:
+        """Known objects with their uids, of one namespace or of all."""
+        return {
+            place: str(observed["metadata"].get("uid"))
+            for place, observed in self._objects[kind].items()
+            if namespace in ("", place[0])
+        }
+
+    def replace(self, kind: str, listed: list[Object], known: Mapping[tuple[str, str], str]) -> set[Key]:
+        """Takes in a whole listing; what was known before it began and is not listed is gone."""
+        concerned: set[Key] = set()
+        seen = set()
+        for observed in listed:
+            metadata = observed["metadata"]
+            seen.add((str(metadata.get("namespace", "")), str(metadata["name"])))
+            concerned |= self.put(kind, observed)
+        for place, uid in known.items():
+            observed_now = self._objects[kind].get(place)
+            if place not in seen and observed_now is not None and observed_now["metadata"].get("uid") == uid:
+                concerned |= self.drop(kind, observed_now)
+        return concerned
+
+    def _unindex(self, kind: str, place: tuple[str, str], old: Object | None) -> None:
+        if old is None:
+            return
+        if kind == SUPPLIERS.name:
+            _discard(self._suppliers_of, relay_miner_of(old), place)
+            _discard(self._by_address, operator_address(old), place)
+        elif (key := _labelled(old)) is not None:
+            _discard(self._labelled, key, (kind, place))
+
+    def _concerned(self, kind: str, observed: Object | None) -> set[Key]:
+        if observed is None:
+            return set()
+        metadata = observed["metadata"]
+        namespace = str(metadata.get("namespace", ""))
+        if kind == RELAY_MINERS.name:
+            return {Key(namespace, str(metadata["name"]))}
+        if kind == SUPPLIERS.name:
+            rivals = (self._objects[kind].get(place) for place in self._by_address.get(operator_address(observed), ()))
+            return {relay_miner_of(observed), *(relay_miner_of(rival) for rival in rivals if rival is not None)}
+        key = _labelled(observed)
+        return set() if key is None else {key}
+
+    def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """One object."""
+        return self._objects[kind].get((namespace, name))
+
+    def all(self, kind: str) -> tuple[Object, ...]:
+        """Every known object of a kind."""
+        return tuple(self._objects[kind].values())
+
+    def suppliers(self, key: Key) -> tuple[Object, ...]:
+        """Suppliers that name a RelayMiner, by name."""
+        found = (self._objects[SUPPLIERS.name].get(place) for place in sorted(self._suppliers_of.get(key, ())))
+        return tuple(supplier for supplier in found if supplier is not None)
+
+    def owner(self, address: str) -> Object | None:
+        """The Supplier that may use an address: the oldest one that names it."""
+        found = [self._objects[SUPPLIERS.name].get(place) for place in self._by_address.get(address, ())]
+        known = [supplier for supplier in found if supplier is not None]
+        if not known:
+            return None
+        return min(known, key=lambda s: (s["metadata"].get("creationTimestamp", ""), s["metadata"]["uid"]))
+
+    def children(self, kinds: tuple[str, ...], key: Key) -> dict[tuple[str, str], Object]:
+        """Watched children of a RelayMiner."""
+        return {
+            (kind, place[1]): self._objects[kind][place]
+            for kind, place in sorted(self._labelled.get(key, ()))
+            if kind in kinds
+        }
+
+    def pods(self, key: Key | None = None) -> Iterator[Object]:
+        """Pods of a RelayMiner, or of all, by name."""
+        for one in sorted(self._labelled) if key is None else (key,):
+            for kind, place in sorted(self._labelled.get(one, ())):
+                if kind == PODS.name:
+                    yield self._objects[kind][place]
+
+    def everything(self) -> set[Key]:
+        """Everything there is to reconcile."""
+        found = {Key(*place) for place in self._objects[RELAY_MINERS.name]}
+        for observed in self._objects[CONFIG_MAPS.name].values():
+            component = (observed["metadata"].get("labels") or {}).get(names.LABEL_COMPONENT)
+            if component == names.KEEPER and (key := _labelled(observed)) is not None:
+                found.add(key)
+        return found | set(self._suppliers_of)
+
+
+def _labelled(observed: Mapping[str, Any]) -> Key | None:
+    """The RelayMiner to which a child's label says that it belongs."""
+    metadata = observed["metadata"]
+    name = (metadata.get("labels") or {}).get(names.LABEL_RELAY_MINER)
+    return Key(str(metadata.get("namespace", "")), str(name)) if name else None
+
+
+def _discard(index: dict[K, set[V]], key: K, value: V) -> None:
+    index[key].discard(value)
+    if not index[key]:
+        del index[key]
+
+
+def operator_address(supplier: Mapping[str, Any]) -> str:
+    """The address that a Supplier names."""
+    return str((supplier.get("spec") or {}).get("operatorAddress", ""))

@@ -1,0 +1,289 @@
+"""Status of a RelayMiner: pure."""
+
+from typing import Any
+
+from pocket.api.problems import ProblemCode
+from pocket.api.status import ConditionType, KeySetStatus, RelayMinerStatus, RolloutStatus, Workload
+from pocket_operator.resources import names
+from pocket_operator.decide.conditions import Fact, conditions, schema_fact, true_if
+from pocket_operator.decide.plan import Plan
+from pocket_operator.decide.pod_report import Report
+from pocket_operator.decide.reasons import STALLING, Reason
+from pocket_operator.decide.served import served_fact, served_suppliers
+from pocket_operator.decide.snapshot import Snapshot
+
+Object = dict[str, Any]
+_NO_CHAIN = frozenset({ProblemCode.NO_NEW_BLOCK, ProblemCode.CHAIN_UNAVAILABLE})
+_ON_ITS_WAY = frozenset({ProblemCode.STARTING, ProblemCode.DRAINING, ProblemCode.WORKER_MISSING})
+
+
+def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
+    """What is the case with the RelayMiner, and what to do. It must exist."""
+    whole = snapshot.relay_miner or {}
+    deployment = snapshot.children.get(("Deployment", names.relayer(snapshot.name)))
+    stateful = snapshot.children.get(("StatefulSet", names.miner(snapshot.name)))
+    relayers = _workload(deployment, names.selector(snapshot.name, names.RELAYER))
+    miners = _workload(stateful, names.selector(snapshot.name, names.MINER))
+    reports = list(snapshot.steady_reports)
+    expected = snapshot.expected_pods
+    loaded = sum(r.answer.keys == plan.digests.get(r.component, "") for r in reports)
+    keys = _keys(snapshot, plan, loading=loaded < expected)
+    redis, chain = _redis(reports), _chain(reports)
+    claims = _claims(reports)
+    pods = _pod_problem(snapshot, (deployment, stateful), loading=loaded < expected)
+    problem = _problem(snapshot, plan, keys, redis, chain, pods)
+    rolling = problem is None and (_rolls(deployment) or _rolls(stateful))
+    serving = _all_ready(deployment) and _all_ready(stateful)
+    served = served_suppliers(snapshot, plan)
+    facts = [
+        *_summary(snapshot, plan, problem, rolling=rolling, serving=serving),
+        keys, served_fact(snapshot, served, keys), redis, _volumes(reports), chain, claims,
+        schema_fact("RelayMiner", snapshot.schemas, plan.unknown),
+    ]  # fmt: skip
+    generation = int(whole["metadata"].get("generation") or 0)
+    before = (whole.get("status") or {}).get("conditions") or ()
+    container = _container(deployment)
+    port = ((whole.get("spec") or {}).get("relayer") or {}).get("service", {}).get("port", 80)
+    return RelayMinerStatus(
+        observed_generation=generation,
+        conditions=conditions(facts, before, generation, snapshot.now),
+        relayers=relayers,
+        miners=miners,
+        rollout=_rollout(plan),
+        suppliers=len(snapshot.suppliers),
+        served=f"{len(served.served)}/{served.declared}",
+        keys=KeySetStatus(
+            published=len([s for s in plan.context.suppliers if not s.draining]) if plan.context else 0,
+            digest=plan.digests.get(names.RELAYER, ""),
+            loaded_by=f"{loaded}/{expected}",
+        ),
+        height=max((r.answer.height for r in reports), default=0),
+        version=str(container.get("image", "")),
+        endpoint=f"http://{names.relayer(snapshot.name)}.{snapshot.namespace}.svc:{port}",
+    )
+
+
+def _rollout(plan: Plan) -> RolloutStatus:
+    found = plan.rollout
+    if found is None or found.canary is None:
+        return RolloutStatus(revision=found.steady.name if found is not None and found.keeps else "")
+    return RolloutStatus(phase="Failed" if found.failed else "Observing", revision=found.canary.name)
+
+
+def _container(deployment: Object | None) -> Object:
+    if deployment is None:
+        return {}
+    found: Object = deployment["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+def _workload(observed: Object | None, selector: dict[str, str]) -> Workload:
+    text = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
+    if observed is None:
+        return Workload(selector=text)
+    status = observed.get("status") or {}
+    ready, wanted = int(status.get("readyReplicas") or 0), int((observed.get("spec") or {}).get("replicas") or 0)
+    return Workload(replicas=int(status.get("replicas") or 0), ready=ready, summary=f"{ready}/{wanted}", selector=text)
+
+
+def _rolls(observed: Object | None) -> bool:
+    if observed is None:
+        return True
+    status, wanted = observed.get("status") or {}, int((observed.get("spec") or {}).get("replicas") or 0)
+    return (
+        int(status.get("observedGeneration") or 0) < int(observed["metadata"].get("generation") or 0)
+        or int(status.get("updatedReplicas") or 0) < wanted
+        or int(status.get("replicas") or 0) > wanted
+        or int(status.get("readyReplicas") or 0) < wanted
+    )
+
+
+def _all_ready(observed: Object | None) -> bool:
+    """Return whether as many pods are ready as are wanted, of whichever revision."""
+    wanted = int(((observed or {}).get("spec") or {}).get("replicas") or 0)
+    return int(((observed or {}).get("status") or {}).get("readyReplicas") or 0) >= max(1, wanted)
+
+
+def _keys(snapshot: Snapshot, plan: Plan, *, loading: bool) -> Fact:
+    kind = ConditionType.KEYS_LOADED
+    waiting = [f for f in plan.findings if not f.good and not f.deleting]
+    if not snapshot.suppliers:
+        return Fact(kind, "False", Reason.NO_SUPPLIERS, "No Supplier names this RelayMiner. Create one.")
+    if plan.context is None:
+        return Fact(kind, "Unknown", Reason.NO_REPORT, "Keys are not published at the moment.")
+    if waiting:
+        named = ", ".join(f"{f.name} ({f.reason})" for f in waiting[:5]) + (" ..." if len(waiting) > 5 else "")
+        return Fact(kind, "False", Reason.SUPPLIERS_WAIT, f"Not all Suppliers have a usable key: {named}.")
+    if loading:
+        message = "The key set is published; not every pod has loaded it yet."
+        return Fact(kind, "False", Reason.LOADING_KEYS, message)
+    return Fact(kind, "True", Reason.LOADED, "All relayers and miners have the published keys.")
+
+
+def _redis(reports: list[Report]) -> Fact:
+    kind = ConditionType.REDIS_REACHABLE
+    miners = [r for r in reports if r.component == names.MINER]
+    if not miners:
+        return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported.")
+    cut_off = [(r.pod, r.answer.redis) for r in miners if r.answer.redis]
+    if cut_off:
+        pod, problem = cut_off[0]
+        return Fact(kind, "False", Reason.REDIS_UNREACHABLE, f"{pod}: {problem} Check spec.redis and the server.")
+    return Fact(kind, "True", Reason.REACHABLE, "The miners reach Redis.")
+
+
+def _volumes(reports: list[Report]) -> Fact:
+    kind = ConditionType.VOLUMES_HEALTHY
+    miners = [r for r in reports if r.component == names.MINER]
+    if not miners:
+        return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported.")
+    for report in miners:
+        for problem in report.answer.problems:
+            if problem.code == ProblemCode.VOLUME_READ_ONLY:
+                return Fact(kind, "False", Reason.VOLUME_READ_ONLY, f"{report.pod}: {problem}")
+    filling = [f"{r.pod}: {r.answer.volume}." for r in miners if r.answer.volume]
+    if filling:
+        return Fact(kind, "False", Reason.VOLUME_FILLING, " ".join(sorted(filling)[:3]))
+    return Fact(kind, "True", Reason.VOLUMES_FINE, "The miners' volumes take writes and have space.")
+
+
+def _chain(reports: list[Report]) -> Fact:
+    kind = ConditionType.CHAIN_REACHABLE
+    if not reports:
+        return Fact(kind, "Unknown", Reason.NO_REPORT, "No pod has reported.")
+    stale = [r.pod for r in reports if any(problem.code in _NO_CHAIN for problem in r.answer.problems)]
+    if stale:
+        return Fact(
+            kind, "False", Reason.CHAIN_UNREACHABLE,
+            f"{', '.join(sorted(stale)[:3])}: no new block for too long. Check spec.chain.nodes and the nodes.",
+        )  # fmt: skip
+    for told in (Reason.GAS_PRICE_TOO_LOW, Reason.CLOCK_SKEWED, Reason.NODES_DIFFER):
+        texts = sorted({row.text for r in reports for row in r.answer.chain if row.reason == told.value})
+        if texts:
+            # Without a sufficient gas price every claim is refused; the others are worth knowing.
+            fine = true_if(told is not Reason.GAS_PRICE_TOO_LOW)
+            return Fact(kind, fine, told, f"Blocks arrive. {' '.join(texts[:3])}")
+    return Fact(kind, "True", Reason.REACHABLE, "Blocks arrive.")
+
+
+def _claims(reports: list[Report]) -> Fact:
+    kind = ConditionType.CLAIMS_HEALTHY
+    owners = [r for r in reports if r.component == names.MINER and r.answer.owned]
+    if not owners:
+        return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported that it mines.")
+    losing = sorted(a for r in owners for a, row in r.answer.suppliers.items() if r.owns(a) and row.lost_recently)
+    if losing:
+        named = ", ".join(losing[:3])
+        return Fact(kind, "False", Reason.SESSION_LOST, f"Suppliers lost their last session: {named}. See theirs.")
+    return Fact(kind, "True", Reason.CLAIMS_SETTLE, "No supplier lost its last session.")
+
+
+def _problem(
+    snapshot: Snapshot, plan: Plan, keys: Fact, redis: Fact, chain: Fact, pods: str
+) -> tuple[Reason, str] | None:
+    """What keeps it from being ready, the cause before its consequences; None while it is only on its way."""
+    if plan.trouble is not None:
+        return plan.trouble.reason, plan.trouble.message + _deletion_waits(snapshot.relay_miner or {}, "valid again")
+    for (kind, name), message in sorted(snapshot.refusals.items()):
+        foreign = message.startswith("foreign:")
+        reason = Reason.FOREIGN_OBJECT if foreign else Reason.REFUSED_BY_API
+        return reason, f"{kind} {name}: {message.removeprefix('foreign:').strip()}"
+    for fact in (redis, chain):
+        if fact.state == "False":
+            return fact.reason, fact.message
+    if keys.reason is Reason.NO_SUPPLIERS:
+        return keys.reason, keys.message
+    if pods:
+        return Reason.PODS_NOT_READY, pods
+    if keys.reason is Reason.SUPPLIERS_WAIT and not (plan.context is not None and plan.context.deleting):
+        return keys.reason, keys.message
+    return _canary_problem(snapshot.name, plan)
+
+
+def _canary_problem(name: str, plan: Plan) -> tuple[Reason, str] | None:
+    tried = plan.rollout
+    if tried is None or tried.canary is None or not tried.failed:
+        return None
+    revision = tried.canary.name
+    return Reason.CANARY_FAILED, (
+        f"The canary of revision {revision} failed: {tried.failed}. The other relayers stay as they are. "
+        "Correct or revert the change, or let it through: "
+        f"kubectl annotate rm {name} {names.ANNOTATION_PROMOTE}={revision}"
+    )
+
+
+def _pod_problem(snapshot: Snapshot, workloads: tuple[Object | None, ...], *, loading: bool) -> str:
+    """Why pods cannot be made, cannot start or say that they are not ready.
+
+    A pod whose worker hangs counts although it may be ready: its workers share a port, so probes meet another one.
+    """
+    for workload in workloads:
+        for row in ((workload or {}).get("status") or {}).get("conditions") or ():
+            if row.get("type") == "ReplicaFailure" and row.get("status") == "True":
+                return str(row.get("message", ""))[:500]
+    unready = {pod.name: pod for pod in snapshot.steady_pods if not pod.ready and not pod.deleting}
+    for pod in unready.values():
+        if pod.problem:
+            return f"Pod {pod.name}: {pod.problem}"
+    for report in snapshot.steady_reports:
+        for problem in report.answer.problems:
+            if problem.code == ProblemCode.WORKER_HUNG:
+                return f"Pod {report.pod}: {problem}"
+    if loading:
+        return ""
+    for report in snapshot.steady_reports:
+        said = [problem for problem in report.answer.problems if problem.code not in _ON_ITS_WAY]
+        if report.pod in unready and said:
+            return f"Pod {report.pod}: {said[0]}"
+    return ""
+
+
+def _deletion_waits(whole: Object, until: str) -> str:
+    """What a RelayMiner that is being deleted waits for, and the way out; empty for one that stays."""
+    if not whole.get("metadata", {}).get("deletionTimestamp"):
+        return ""
+    return (
+        f" It is being deleted, which goes on once it is {until}. {names.ANNOTATION_FORCE_DELETE}=true deletes it at "
+        "once, with all claims and proofs that are open."
+    )
+
+
+def _summary(
+    snapshot: Snapshot, plan: Plan, problem: tuple[Reason, str] | None, *, rolling: bool, serving: bool
+) -> list[Fact]:
+    whole = snapshot.relay_miner or {}
+    deleting = bool(whole["metadata"].get("deletionTimestamp"))
+    stalled = problem is not None and problem[0] in STALLING
+    ready = Fact(ConditionType.READY, "True", Reason.ALL_WELL, "Relays are served and mined.")
+    going_on: tuple[Reason, str] | None = None
+    if deleting:
+        left = sum(not drain.done for drain in plan.drains.values())
+        going_on = (Reason.DRAINING, f"Being deleted: {left} suppliers still have claims or proofs to finish.")
+    elif (tried := plan.rollout) is not None and tried.canary is not None and tried.message:
+        going_on = (Reason.OBSERVING_CANARY, f"A canary tries revision {tried.canary.name}: {tried.message}.")
+    elif rolling:
+        going_on = (Reason.ROLLING_OUT, "Pods are being started or replaced.")
+    if plan.paused:
+        said = "Paused: the operator leaves everything as it is." + _deletion_waits(whole, "paused no more")
+        ready = Fact(ConditionType.READY, "Unknown", Reason.PAUSED, said)
+        going_on = None
+    elif problem is not None and problem[0] is not Reason.CANARY_FAILED:
+        ready = Fact(ConditionType.READY, "False", *problem)
+    elif going_on is not None and going_on[0] is Reason.OBSERVING_CANARY:
+        pass  # the others serve as before
+    elif going_on is not None and going_on[0] is Reason.ROLLING_OUT and serving:
+        pass  # as many pods serve as should, some of them of another revision
+    elif going_on is not None:
+        ready = Fact(ConditionType.READY, "False", *going_on)
+    return [
+        ready,
+        Fact(ConditionType.RECONCILING, true_if(going_on is not None), *(going_on or (Reason.NOT_RECONCILING, ""))),
+        Fact(
+            ConditionType.STALLED, true_if(stalled),
+            *((problem[0], problem[1]) if stalled and problem else (Reason.NOT_STALLED, "")),
+        ),
+        Fact(
+            ConditionType.PAUSED, true_if(plan.paused), Reason.PAUSED if plan.paused else Reason.NOT_PAUSED,
+            "spec.paused or the annotation pocket.network/reconcile=disabled is set." if plan.paused else "",
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,155 @@
+"""Whether a Supplier's key may be published: pure, and silent about the key itself."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from pocket.api.base import problem_of
+from pocket.api.lenient import read_known
+from pocket.api.supplier import Supplier
+from pocket_operator.decide.draining import is_held
+from pocket_operator.decide.reasons import Reason
+from pocket.keys.sealed_box import SealedForAnother, SealError, Subject, UnknownController
+from pocket_operator.decide.snapshot import SecretView, Snapshot
+from pocket_operator.decide.object_cache import operator_address
+from pocket.protocol.crypto.addresses import address_of
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.errors import DecodingError
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found out about one Supplier's key.
+
+    `key_hex` is the key to publish, None when there is none; with a problem it is the last good one.
+    """
+
+    supplier: Object
+    key_hex: str | None = field(repr=False)
+    reason: Reason = Reason.LOADED
+    message: str = ""
+    resealed: str = ""
+    unknown: tuple[str, ...] = ()
+    """Fields that this release does not know."""
+
+    @property
+    def name(self) -> str:
+        """Name of the Supplier."""
+        return str(self.supplier["metadata"]["name"])
+
+    @property
+    def address(self) -> str:
+        """Its operator address."""
+        return operator_address(self.supplier)
+
+    @property
+    def deleting(self) -> bool:
+        """Whether it is being deleted."""
+        return bool(self.supplier["metadata"].get("deletionTimestamp"))
+
+    @property
+    def held(self) -> bool:
+        """Whether our finalizer is on it."""
+        return is_held(self.supplier)
+
+    @property
+    def services(self) -> tuple[str, ...] | None:
+        """Services that it is limited to, none for all; None where the resource does not tell."""
+        told = (self.supplier.get("spec") or {}).get("services") or []
+        return tuple(told) if isinstance(told, list) and all(isinstance(name, str) for name in told) else None
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is wrong with the key."""
+        return self.reason is Reason.LOADED
+
+
+class _Broken(Exception):
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def examine(supplier: Object, snapshot: Snapshot) -> Finding:
+    """The key of one Supplier, proven against its address; the last good key stays when its source breaks."""
+    address = operator_address(supplier)
+    owner = snapshot.owners.get(address)
+    if owner not in (None, supplier["metadata"]["uid"]):
+        other = snapshot.owner_names.get(address, "")
+        # What it was published for before is mined to its end, as for one that is deleted.
+        last = _last_good(address, snapshot.published) if is_held(supplier) else None
+        return Finding(
+            supplier, last, Reason.KEY_IN_USE,
+            f"{address} is used by the older Supplier {other}. One address is served by one RelayMiner: delete one of "
+            "the two.",
+        )  # fmt: skip
+    try:
+        parsed, unknown = read_known(Supplier, {k: v for k, v in supplier.items() if k != "status"})
+    except ValidationError as error:
+        # Let in by the schema of another version: what is served goes on, and so does what is open.
+        return Finding(supplier, _last_good(address, snapshot.published), Reason.INVALID_SPEC, problem_of(error))
+    try:
+        key_hex, resealed = _key_of(parsed, snapshot)
+        _prove(key_hex, address)
+    except _Broken as broken:
+        last = _last_good(address, snapshot.published)
+        kept = " The last good key stays in use." if last is not None else ""
+        return Finding(supplier, last, broken.reason, str(broken) + kept, unknown=unknown)
+    return Finding(supplier, key_hex, resealed=resealed or "", unknown=unknown)
+
+
+def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
+    reference = parsed.spec.key.secret_ref
+    if reference is not None:
+        secret = snapshot.secrets.get(reference.name)
+        if secret is None:
+            raise _Broken(
+                Reason.SECRET_MISSING,
+                f"Secret {reference.name} does not exist in namespace {parsed.metadata.namespace}. Create it.",
+            )
+        text = secret.entries.get(reference.key)
+        if text is None:
+            raise _Broken(
+                Reason.SECRET_KEY_MISSING,
+                f"Secret {reference.name} has no entry {reference.key}. Correct spec.key.secretRef.key or the Secret.",
+            )
+        return text.strip().removeprefix("0x"), None
+    subject = Subject(parsed.metadata.namespace, parsed.metadata.name, parsed.spec.operator_address)
+    sealed = parsed.spec.key.sealed or ""
+    controller = snapshot.own_sealing if snapshot.own_sealing.knows(sealed) else snapshot.controller
+    try:
+        return controller.open(sealed, subject), controller.resealed(sealed, subject)
+    except UnknownController as error:
+        raise _Broken(Reason.SEAL_KEY_UNKNOWN, f"spec.key.sealed: {error}.") from None
+    except SealedForAnother as error:
+        raise _Broken(Reason.SEAL_FOR_ANOTHER, f"spec.key.sealed: {error}.") from None
+    except SealError as error:
+        raise _Broken(Reason.SEAL_BROKEN, f"spec.key.sealed: {error}.") from None
+
+
+def _prove(key_hex: str, address: str) -> None:
+    try:
+        derived = address_of(PrivateKey.from_hex(key_hex).public_key)
+    except DecodingError:
+        raise _Broken(
+            Reason.KEY_MALFORMED, "The key is not a private key of 64 hex digits. Put the hex key into its source."
+        ) from None
+    if derived != address:
+        raise _Broken(
+            Reason.ADDRESS_MISMATCH,
+            f"The key belongs to {derived}, not to spec.operatorAddress {address}. Name the right Secret or address.",
+        )
+
+
+def _last_good(address: str, published: SecretView | None) -> str | None:
+    text = None if published is None else published.entries.get(address)
+    if text is None:
+        return None
+    try:
+        _prove(text, address)
+    except _Broken:
+        return None
+    return text

@@ -1,0 +1,259 @@
+"""What installs the operator: the one source of the kustomize folders and of the Helm chart."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pocket.api.base import API_VERSION, GROUP
+from pocket_operator.resources import names
+from pocket_operator.controller.watch_heartbeat import NAME as CANARY
+from pocket_operator.resources.pods import CONTAINER_SECURITY, USER
+from pocket_operator.resources.kinds import HELD_NAMESPACES, OPTIONAL_CHILDREN, WATCHED_CHILDREN
+from pocket_operator.controller.namespace_guard import HELD
+from pocket_operator.controller.secrets import SEALING_PUBLIC, SEALING_SECRET
+
+Object = dict[str, Any]
+NAME = "pocket-operator"
+NAMESPACE = "pocket-system"
+LABELS = {names.LABEL_NAME: NAME, names.LABEL_PART_OF: "pocket-relay-mining"}
+READ = ["get", "list", "watch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What an installation chooses; the chart puts its placeholders here."""
+
+    namespace: str = NAMESPACE
+    operator_image: str = "ghcr.io/pocket-relay-mining/operator:0.1.0"
+    relayer_image: str = "ghcr.io/pocket-relay-mining/relayer:0.1.0"
+    miner_image: str = "ghcr.io/pocket-relay-mining/miner:0.1.0"
+    redis_image: str = "docker.io/library/redis:8.2-alpine"
+    pull_policy: str = "IfNotPresent"
+    replicas: Any = 2
+    log_level: str = "INFO"
+
+
+def _rule(group: str, resources: list[str], verbs: list[str], names_: list[str] | None = None) -> Object:
+    found: Object = {"apiGroups": [group], "resources": resources, "verbs": verbs}
+    if names_:
+        found["resourceNames"] = names_
+    return found
+
+
+def watching_rules() -> list[Object]:
+    """What the operator may do where Suppliers and RelayMiners are. Secrets: by name only, never list or watch."""
+    rules = [
+        _rule(GROUP, ["relayminers", "suppliers"], [*READ, "patch"]),
+        _rule(GROUP, ["relayminers/status", "suppliers/status"], ["patch"]),
+        _rule("", ["secrets"], ["get", "create", "patch", "delete"]),
+        _rule("", ["pods"], [*READ, "patch"]),
+        _rule("", ["events"], ["get", "create", "patch"]),
+        # What a miner may do with its Lease the operator must be allowed itself, to be able to grant it.
+        _rule("coordination.k8s.io", ["leases"], ["get", "list", "create", "update"]),
+    ]
+    groups: dict[str, list[str]] = {}
+    for kind in WATCHED_CHILDREN:
+        groups.setdefault(kind.api_version.rpartition("/")[0], []).append(kind.plural)
+    rules += [_rule(group, plurals, [*READ, "create", "patch", "delete"]) for group, plurals in groups.items()]
+    optional: dict[str, list[str]] = {}
+    for kind in OPTIONAL_CHILDREN:
+        optional.setdefault(kind.api_version.rpartition("/")[0], []).append(kind.plural)
+    rules += [
+        _rule(group, plurals, ["get", "create", "patch", "delete"]) for group, plurals in sorted(optional.items())
+    ]
+    return rules
+
+
+def own_rules() -> list[Object]:
+    """What it may do in its own namespace: its Lease, its sealing keys, its canary, what it holds."""
+    return [
+        _rule("coordination.k8s.io", ["leases"], ["create"]),
+        _rule("coordination.k8s.io", ["leases"], ["get", "update"], [NAME]),
+        _rule("", ["secrets"], ["create"]),
+        _rule("", ["secrets"], ["get", "update"], [SEALING_SECRET]),
+        _rule("", ["configmaps"], ["create"]),
+        _rule("", ["configmaps"], ["get", "patch"], [SEALING_PUBLIC, CANARY]),
+        _rule(GROUP, [HELD_NAMESPACES.plural], ["create"]),
+        _rule(GROUP, [HELD_NAMESPACES.plural], ["get", "patch"], [HELD]),
+    ]
+
+
+def _named(api_version: str, kind: str, name: str, values: Values, **body: Any) -> Object:
+    metadata: Object = {"name": name, "namespace": values.namespace, "labels": dict(LABELS)}
+    if kind.startswith(("Cluster", "Validating")):
+        del metadata["namespace"]
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **body}
+
+
+def namespace_object(values: Values) -> Object:
+    """The operator's namespace, which admits only restricted pods."""
+    pod_security = "pod-security.kubernetes.io"
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": values.namespace,
+            "labels": {**LABELS, f"{pod_security}/enforce": "restricted", f"{pod_security}/warn": "restricted"},
+        },
+    }
+
+
+_RBAC = "rbac.authorization.k8s.io"
+
+
+def rights(values: Values, *, cluster_wide: bool) -> list[Object]:
+    """ServiceAccount, roles and bindings of one flavour."""
+    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": values.namespace}
+    kind = "ClusterRole" if cluster_wide else "Role"
+    watching = f"{NAME}-watching"
+    return [
+        _named("v1", "ServiceAccount", NAME, values),
+        _named(f"{_RBAC}/v1", kind, watching, values, rules=watching_rules()),
+        _named(
+            f"{_RBAC}/v1", f"{kind}Binding", watching, values,
+            roleRef={"apiGroup": _RBAC, "kind": kind, "name": watching}, subjects=[subject],
+        ),
+        _named(f"{_RBAC}/v1", "Role", NAME, values, rules=own_rules()),
+        _named(
+            f"{_RBAC}/v1", "RoleBinding", NAME, values,
+            roleRef={"apiGroup": _RBAC, "kind": "Role", "name": NAME}, subjects=[subject],
+        ),
+    ]  # fmt: skip
+
+
+def aggregated_roles(values: Values) -> list[Object]:
+    """People with view, edit or admin rights in a namespace get the same for the custom resources."""
+    resources = ["relayminers", "suppliers"]
+    found = []
+    for level, verbs, targets in (
+        ("view", READ, ("view", "edit", "admin")),
+        ("edit", ["create", "update", "patch", "delete", "deletecollection"], ("edit", "admin")),
+    ):
+        role = _named(
+            f"{_RBAC}/v1", "ClusterRole", f"pocket-{level}", values, rules=[_rule(GROUP, resources, list(verbs))]
+        )
+        role["metadata"]["labels"] |= {f"rbac.authorization.k8s.io/aggregate-to-{t}": "true" for t in targets}
+        if level == "edit":
+            role["rules"].append(_rule(GROUP, ["relayminers/scale"], ["get", "update", "patch"]))
+        found.append(role)
+    return found
+
+
+def namespace_policy(values: Values) -> list[Object]:
+    """A namespace is not deleted while the operator holds something in it: its miners would end at once.
+
+    It never stands in the way of anything else: without the operator's list, or by mistake, deletions pass.
+    The list is of a kind of its own: of a ConfigMap the API server (1.34) keeps the copy that it had when the policy
+    was deleted, and looks at no newer one once the policy is made again.
+    """
+    group, name = "admissionregistration.k8s.io/v1", f"{NAME}-namespaces"
+    escape = names.ANNOTATION_FORCE_DELETE
+    forced = f"oldObject.metadata.?annotations[?'{escape}'].orValue('') == 'true'"
+    said = (
+        "'namespace ' + request.name + ' has ' + params.spec.namespaces[request.name] + "
+        "' whose sessions may not be settled yet, and its miners would end with it: "
+        "delete those first and wait until they are gone. To lose what is open, "
+        f"annotate the namespace with {escape}=true'"
+    )
+    policy = _named(
+        group, "ValidatingAdmissionPolicy", name, values,
+        spec={
+            "failurePolicy": "Ignore",
+            "paramKind": {"apiVersion": API_VERSION, "kind": HELD_NAMESPACES.name},
+            "matchConstraints": {
+                "resourceRules": [
+                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["namespaces"]}
+                ]
+            },
+            "matchConditions": [{"name": "not-forced", "expression": f"!({forced})"}],
+            "validations": [
+                {
+                    "expression": "!(request.name in params.spec.?namespaces.orValue({}))",
+                    "message": "RelayMiners and Suppliers of the namespace come first",
+                    "messageExpression": said,
+                }
+            ],
+        },
+    )  # fmt: skip
+    binding = _named(
+        group, "ValidatingAdmissionPolicyBinding", name, values,
+        spec={
+            "policyName": name,
+            "validationActions": ["Deny"],
+            "paramRef": {"name": HELD, "namespace": values.namespace, "parameterNotFoundAction": "Allow"},
+        },
+    )  # fmt: skip
+    return [policy, binding]
+
+
+def deployment(values: Values, *, cluster_wide: bool) -> Object:
+    """Two replicas, one of which leads."""
+    selector = {names.LABEL_NAME: NAME}
+    arguments = ["python", "-m", "pocket_operator"]
+    if not cluster_wide:
+        arguments.append("--namespace=$(POD_NAMESPACE)")
+    container: Object = {
+        "name": "operator",
+        "image": values.operator_image,
+        "imagePullPolicy": values.pull_policy,
+        "command": arguments,
+        "env": [
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+            {"name": "RELAYER_IMAGE", "value": values.relayer_image},
+            {"name": "MINER_IMAGE", "value": values.miner_image},
+            {"name": "REDIS_IMAGE", "value": values.redis_image},
+            {"name": "IMAGE_PULL_POLICY", "value": values.pull_policy},
+            {"name": "LOG_LEVEL", "value": values.log_level},
+            {"name": "TMPDIR", "value": "/tmp"},  # noqa: S108 - an emptyDir of the pod
+        ],
+        "ports": [{"name": "health", "containerPort": 8080, "protocol": "TCP"}],
+        "livenessProbe": {
+            "httpGet": {"path": "/healthz", "port": "health"}, "periodSeconds": 10, "failureThreshold": 3,
+            "timeoutSeconds": 3,
+        },
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}, "periodSeconds": 5, "timeoutSeconds": 3},
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "400Mi"}},
+        "securityContext": dict(CONTAINER_SECURITY),
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - an emptyDir of the pod
+    }  # fmt: skip
+    spread = {
+        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": selector},
+    }  # fmt: skip
+    return _named(
+        "apps/v1", "Deployment", NAME, values,
+        spec={
+            "replicas": values.replicas,
+            "selector": {"matchLabels": selector},
+            "template": {
+                "metadata": {"labels": dict(LABELS)},
+                "spec": {
+                    "serviceAccountName": NAME,
+                    "securityContext": {
+                        "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "terminationGracePeriodSeconds": 15,
+                    "topologySpreadConstraints": [spread],
+                    "containers": [container],
+                    "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}],
+                },
+            },
+        },
+    )  # fmt: skip
+
+
+def disruption_budget(values: Values) -> Object:
+    """One replica at a time leaves voluntarily."""
+    return _named(
+        "policy/v1", "PodDisruptionBudget", NAME, values,
+        spec={"maxUnavailable": 1, "selector": {"matchLabels": {names.LABEL_NAME: NAME}}},
+    )  # fmt: skip
+
+
+def objects(values: Values, *, cluster_wide: bool) -> list[Object]:
+    """Everything of one flavour, besides CRDs and namespace."""
+    found = rights(values, cluster_wide=cluster_wide)
+    if cluster_wide:
+        found += [*aggregated_roles(values), *namespace_policy(values)]
+    return [*found, deployment(values, cluster_wide=cluster_wide), disruption_budget(values)]

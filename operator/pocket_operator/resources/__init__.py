@@ -1,0 +1,38 @@
+"""Pure builders of everything a RelayMiner owns."""
+
+from pocket_operator.resources import names
+from pocket_operator.resources import config, dashboards, miner, monitoring, network, trial_redis, relayer, scaling
+from pocket_operator.resources.context import Context, Object
+from pocket_operator.resources.pods import disruption_budget
+
+
+def desired(context: Context) -> list[Object]:
+    """All children, in the order in which they are applied: what others mount or name comes first.
+
+    While the RelayMiner is deleted only what finishes open claims and proofs stays wanted.
+    """
+    mining = [
+        *config.config_maps(context),
+        *config.key_secrets(context),
+        *miner.identity(context),
+        *trial_redis.trial_redis(context),
+        miner.service(context),
+        miner.stateful_set(context),
+    ]
+    if context.deleting:
+        return mining
+    return [
+        *mining,
+        relayer.service_account(context),
+        relayer.service(context),
+        relayer.deployment(context),
+        *relayer.canary(context),
+        disruption_budget(context, names.RELAYER),
+        disruption_budget(context, names.MINER),
+        *scaling.autoscalers(context),
+        *relayer.routes(context),
+        *network.policies(context),
+        *monitoring.monitors(context),
+        *monitoring.rules(context),
+        *dashboards.dashboards(context),
+    ]

@@ -1,0 +1,102 @@
+"""ConfigMaps and key Secrets."""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pocket.api.workload import LeaseOwner, MinerConfig, RelayerConfig, config_text
+from pocket_operator.resources import names
+from pocket_operator.resources.context import Context, Object
+from pocket_operator.resources.workload_config import Placement, hot_config, miner_config, relayer_config
+
+CONFIG_DIR, KEYS_DIR, HOT_DIR, SECRETS_DIR, DATA_DIR = (
+    Path(p) for p in ("/config", "/keys", "/hot", "/secrets", "/data")
+)
+HOT_FILE = "hot.json"
+ADMIN_PORT = 9090
+REDIS_URL_VARIABLE = "POCKET_REDIS_URL"
+
+
+def _placement(context: Context) -> Placement:
+    return Placement(
+        redis_url=f"env:{REDIS_URL_VARIABLE}",
+        keys_dir=KEYS_DIR,
+        data_dir=DATA_DIR,
+        hot_file=HOT_DIR / HOT_FILE,
+        secrets_dir=SECRETS_DIR,
+        admin_port=ADMIN_PORT,
+        lease=names.miner(context.name),
+        lease_owner=LeaseOwner(
+            api_version="pocket.network/v1alpha1", kind="RelayMiner", name=context.name, uid=context.uid
+        ),
+        peer_domain=f"{names.miner(context.name)}.{context.namespace}.svc",
+        keys_required=False,
+    )
+
+
+def configurations(context: Context) -> tuple[RelayerConfig, MinerConfig]:
+    """What the pods read; both are rolling, so neither holds suppliers or services."""
+    placement = _placement(context)
+    return relayer_config(context.relay_miner, placement), miner_config(context.relay_miner, placement)
+
+
+def digest(value: Any) -> str:
+    """A short digest of anything JSON can hold."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def config_digests(context: Context) -> tuple[str, str]:
+    """Of the relayers' and the miners' configuration: a change of it rolls the pods."""
+    relayer, miner = configurations(context)
+    return digest(config_text(relayer)), digest(config_text(miner))
+
+
+def config_maps(context: Context) -> list[Object]:
+    """What rolls, and what is hot."""
+    _, miner = configurations(context)
+    rolling = {
+        "relayer.json": relayer_text(context) if context.rollout is None else context.rollout.steady.config,
+        "miner.json": config_text(miner),
+    }
+    return [
+        context.object("v1", "ConfigMap", names.config(context.name), "config", data=rolling),
+        context.object(
+            "v1", "ConfigMap", names.hot(context.name), "config",
+            data={HOT_FILE: hot_text(context)},
+        ),
+    ]  # fmt: skip
+
+
+def relayer_text(context: Context) -> str:
+    """What relayers read when they start."""
+    return config_text(configurations(context)[0])
+
+
+def hot_text(context: Context) -> str:
+    """What relayers take up while they run."""
+    serving = [(s.address, s.services) for s in context.suppliers if not s.draining]
+    return config_text(hot_config(context.relay_miner, serving))
+
+
+def auth_secrets(context: Context) -> list[str]:
+    """Names of the Secrets that backends' auth needs, mounted into relayers."""
+    backends = [b for service in context.relay_miner.spec.services for b in service.backends.by_type().values()]
+    return sorted({backend.auth.secret_ref.name for backend in backends if backend.auth})
+
+
+def key_secrets(context: Context) -> list[Object]:
+    """The merged key set of each workload: a draining supplier stays with the miners until its sessions are over."""
+    secrets = []
+    for component in (names.MINER,) if context.deleting else (names.RELAYER, names.MINER):
+        keys = {
+            s.address: base64.b64encode(s.key_hex.encode()).decode()
+            for s in context.suppliers
+            if component == names.MINER or not s.draining
+        }
+        secrets.append(
+            context.object("v1", "Secret", names.keys(context.name, component), component, type="Opaque", data=keys)
+        )
+    return secrets

@@ -1,0 +1,44 @@
+"""NetworkPolicies: gateways reach relayers, miners each other, operator and Prometheus the figures; nothing else."""
+
+from pocket_operator.resources import names
+from pocket_operator.resources.config import ADMIN_PORT
+from pocket_operator.resources.context import Context, Object
+
+
+def policies(context: Context) -> list[Object]:
+    """One policy per workload; egress stays open, as backends and chain nodes are anywhere."""
+    chosen = context.relay_miner.spec.network_policy
+    if not chosen.enabled:
+        return []
+    operator = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": context.operator_namespace}},
+        "podSelector": {"matchLabels": {names.LABEL_NAME: "pocket-operator"}},
+    }
+    admin = {"from": [operator, *(dict(p) for p in chosen.metrics_from)], "ports": [{"port": ADMIN_PORT}]}
+    miners = {"podSelector": {"matchLabels": names.selector(context.name, names.MINER)}}
+    relays: Object = {"ports": [{"port": context.relay_miner.spec.relayer.port}]}
+    if chosen.relays_from:
+        relays["from"] = [dict(p) for p in chosen.relays_from]
+    found = [
+        _policy(context, names.RELAYER, names.relayer(context.name), [relays, admin]),
+        _policy(context, names.MINER, names.miner(context.name), [{**admin, "from": [*admin["from"], miners]}]),
+    ]
+    if context.relay_miner.spec.redis.trial is not None:
+        peers = [
+            {"podSelector": {"matchLabels": names.selector(context.name, component)}}
+            for component in (names.RELAYER, names.MINER)
+        ]
+        rule = {"from": peers, "ports": [{"port": 6379}]}
+        found.append(_policy(context, names.REDIS, names.redis(context.name), [rule]))
+    return found
+
+
+def _policy(context: Context, component: str, name: str, ingress: list[Object]) -> Object:
+    return context.object(
+        "networking.k8s.io/v1", "NetworkPolicy", name, component,
+        spec={
+            "podSelector": {"matchLabels": names.selector(context.name, component)},
+            "policyTypes": ["Ingress"],
+            "ingress": ingress,
+        },
+    )  # fmt: skip

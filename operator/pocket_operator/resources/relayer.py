@@ -1,0 +1,150 @@
+"""The relayers: Deployment, Service, ServiceAccount, disruption budget, autoscaling, routes."""
+
+import copy
+import math
+
+from pocket_operator.resources import names
+from pocket_operator.resources.config import CONFIG_DIR, config_digests, relayer_text
+from pocket_operator.resources.context import Context, Object
+from pocket_operator.resources.pods import admin_port, probe, resources, template
+from pocket_operator.resources.revision import Revision
+
+_PROPAGATION_SECONDS = 5
+_MARGIN_SECONDS = 10
+
+
+def revision(context: Context) -> Revision:
+    """What the resource wants the relayers to run."""
+    spec = context.relay_miner.spec.relayer
+    container: Object = {
+        "image": spec.image or context.images.relayer,
+        "command": ["python", "-m", "relayer", "--config", str(CONFIG_DIR / "relayer.json")],
+        "ports": [{"name": "relays", "containerPort": spec.port, "protocol": "TCP"}, admin_port()],
+        "resources": resources(spec.resources, {"cpu": "500m", "memory": "256Mi"}),
+        "livenessProbe": probe("/health", "admin", periodSeconds=10, failureThreshold=3, timeoutSeconds=3),
+        "readinessProbe": probe("/ready", "admin", periodSeconds=3, failureThreshold=2, timeoutSeconds=3),
+        "startupProbe": probe("/health", "admin", periodSeconds=1, failureThreshold=60, timeoutSeconds=3),
+        # Balancers go on sending for a while after a pod is told to end.
+        "lifecycle": {"preStop": {"sleep": {"seconds": _PROPAGATION_SECONDS}}},
+    }
+    grace = _PROPAGATION_SECONDS + math.ceil(spec.drain_seconds) + _MARGIN_SECONDS
+    return Revision(
+        template(
+            context,
+            names.RELAYER,
+            spec.pod_template,
+            config_digest=config_digests(context)[0],
+            container=container,
+            grace_seconds=grace,
+            volumes=[{"name": "data", "emptyDir": {}}],
+        ),
+        relayer_text(context),
+    )
+
+
+def deployment(context: Context) -> Object:
+    """The pods. Under an autoscaler `replicas` is not ours, so it is left out."""
+    spec = context.relay_miner.spec.relayer
+    body: Object = {
+        "selector": {"matchLabels": names.selector(context.name, names.RELAYER)},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "revisionHistoryLimit": 5,
+        "paused": False,  # ours, so that a rollout that somebody paused goes on
+        "template": (revision(context) if context.rollout is None else context.rollout.steady).template,
+    }
+    if spec.autoscaling is None:
+        body["replicas"] = 1 if spec.replicas is None else spec.replicas
+    return context.object("apps/v1", "Deployment", names.relayer(context.name), names.RELAYER, spec=body)
+
+
+def canary(context: Context) -> list[Object]:
+    """What a canary needs: the revision that the others run, its own configuration, its pod."""
+    rollout = context.rollout
+    if rollout is None or not rollout.keeps:
+        return []
+    kept = context.object("v1", "ConfigMap", names.revision(context.name), names.RELAYER, data=rollout.steady.data())
+    if rollout.canary is None:
+        return [kept]
+    track = {names.LABEL_TRACK: names.CANARY}
+    found: Object = copy.deepcopy(rollout.canary.template)
+    found["metadata"]["labels"] |= track
+    found["metadata"]["annotations"][names.ANNOTATION_REVISION] = rollout.canary.name
+    for volume in found["spec"]["volumes"]:
+        if volume["name"] == "config":
+            volume["configMap"]["name"] = names.canary_config(context.name)
+    marks = {names.ANNOTATION_REVISION: rollout.canary.name}
+    if rollout.since is not None:
+        marks[names.ANNOTATION_TRIED] = rollout.since.isoformat(timespec="seconds")
+    if rollout.failed:
+        marks[names.ANNOTATION_FAILED] = rollout.failed
+    made = context.object(
+        "apps/v1", "Deployment", names.canary(context.name), names.RELAYER, annotations=marks,
+        spec={
+            "replicas": 0 if rollout.failed else 1,
+            "revisionHistoryLimit": 1,
+            # The old try ends before the new one begins: there is one canary, and the others serve meanwhile.
+            "strategy": {"type": "Recreate"},
+            "selector": {"matchLabels": {**names.selector(context.name, names.RELAYER), **track}},
+            "template": found,
+        },
+    )  # fmt: skip
+    made["metadata"]["labels"] |= track
+    config = context.object(
+        "v1", "ConfigMap", names.canary_config(context.name), names.RELAYER,
+        data={"relayer.json": rollout.canary.config},
+    )  # fmt: skip
+    return [kept, config, made]
+
+
+def service(context: Context) -> Object:
+    """Where gateways send relays."""
+    chosen = context.relay_miner.spec.relayer.service
+    return context.object(
+        "v1", "Service", names.relayer(context.name), names.RELAYER, annotations=chosen.annotations,
+        spec={
+            "type": chosen.type,
+            "selector": names.selector(context.name, names.RELAYER),
+            "ports": [{"name": "relays", "port": chosen.port, "targetPort": "relays", "protocol": "TCP"}],
+        },
+    )  # fmt: skip
+
+
+def service_account(context: Context) -> Object:
+    """An identity without any right."""
+    return context.object(
+        "v1", "ServiceAccount", names.relayer(context.name), names.RELAYER, automountServiceAccountToken=False
+    )
+
+
+def routes(context: Context) -> list[Object]:
+    """An Ingress and an HTTPRoute, where wanted and known."""
+    spec = context.relay_miner.spec.relayer
+    name = names.relayer(context.name)
+    found: list[Object] = []
+    if spec.ingress is not None:
+        backend = {"service": {"name": name, "port": {"name": "relays"}}}
+        body: Object = {
+            "rules": [
+                {
+                    "host": spec.ingress.host,
+                    "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]},
+                }
+            ]
+        }
+        if spec.ingress.class_name is not None:
+            body["ingressClassName"] = spec.ingress.class_name
+        if spec.ingress.tls_secret_name is not None:
+            body["tls"] = [{"hosts": [spec.ingress.host], "secretName": spec.ingress.tls_secret_name}]
+        found.append(
+            context.object(
+                "networking.k8s.io/v1", "Ingress", name, names.RELAYER,
+                annotations=spec.ingress.annotations, spec=body,
+            )
+        )  # fmt: skip
+    if spec.gateway is not None and "HTTPRoute" in context.capabilities:
+        rule = {"backendRefs": [{"name": name, "port": spec.service.port}]}
+        body = {"parentRefs": [dict(p) for p in spec.gateway.parent_refs], "rules": [rule]}
+        if spec.gateway.hostnames:
+            body["hostnames"] = list(spec.gateway.hostnames)
+        found.append(context.object("gateway.networking.k8s.io/v1", "HTTPRoute", name, names.RELAYER, spec=body))
+    return found

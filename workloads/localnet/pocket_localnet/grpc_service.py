@@ -1,0 +1,424 @@
+"""The chain's gRPC services over the localnet (messages.md, sections 3 to 10)."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from pocket_localnet import encode
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.hydration import HydrationError, hydrate
+from pocket_localnet.tx_rejected import Refused
+from pocket_localnet.state import State
+from pocket.protocol.crypto.addresses import is_address
+from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
+from pocket.protocol.pb import cosmos_bank_v1beta1_pb2 as bank_pb
+from pocket.protocol.pb import cosmos_base_node_v1beta1_pb2 as node_pb
+from pocket.protocol.pb import cosmos_base_tendermint_v1beta1_pb2 as block_pb
+from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+from pocket.protocol.pb import pocket_application_pb2 as application_pb
+from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
+from pocket.protocol.pb import pocket_service_pb2 as service_pb
+from pocket.protocol.pb import pocket_session_pb2 as session_pb
+from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
+from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
+from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
+from pocket.protocol.pb import tendermint_types_pb2 as types_pb
+from pocket.protocol.relays.messages import is_service_id
+
+Code = grpc.StatusCode
+_HEIGHT = "x-cosmos-block-height"
+_DENOMINATION = re.compile(r"[a-zA-Z][a-zA-Z0-9/:._-]{2,127}")
+
+
+class Abort(Exception):
+    """A gRPC status with its text."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A query on the state it is answered from."""
+
+    chain: Chain
+    state: State
+
+
+Handler = Callable[[Asked, Any], Message]
+
+
+def _address(text: str, what: str) -> None:
+    if not text:
+        raise Abort(Code.INVALID_ARGUMENT, f"empty address string is not allowed: {what}")
+    if not is_address(text):
+        raise Abort(Code.INVALID_ARGUMENT, f"decoding bech32 failed: {what}")
+
+
+def _shared_params_at(asked: Asked, request: shared_pb.QueryParamsAtHeightRequest) -> Message:
+    if request.height < 0:
+        raise Abort(Code.INVALID_ARGUMENT, "height must be non-negative")
+    params = asked.state.shared_params_at(request.height or asked.state.height)
+    return shared_pb.QueryParamsAtHeightResponse(params=encode.shared_params(params))
+
+
+def _get_session(asked: Asked, request: session_pb.QueryGetSessionRequest) -> Message:
+    _address(request.application_address, "invalid application address for session")
+    if not is_service_id(request.service_id):
+        problem = "contains invalid characters" if request.service_id else "is empty"
+        raise Abort(Code.INVALID_ARGUMENT, f"service ID '{request.service_id}' {problem}: invalid service ID")
+    if request.block_height < 0:
+        raise Abort(Code.INVALID_ARGUMENT, f"invalid block height for session being retrieved {request.block_height};")
+    try:
+        session = hydrate(
+            asked.state, asked.chain.block_hash, request.application_address, request.service_id, request.block_height
+        )
+    except HydrationError as error:
+        raise Abort(Code.INTERNAL, str(error)) from error
+    height = request.block_height or asked.state.height
+    return session_pb.QueryGetSessionResponse(session=encode.session(session, height))
+
+
+def _application(asked: Asked, request: application_pb.QueryGetApplicationRequest) -> Message:
+    record = asked.state.applications.get(request.address)
+    if record is None:
+        raise Abort(Code.NOT_FOUND, f"app address: {request.address}: application not found")
+    return application_pb.QueryGetApplicationResponse(application=encode.application(record))
+
+
+def _supplier(asked: Asked, request: supplier_pb.QueryGetSupplierRequest) -> Message:
+    record = asked.state.suppliers.get(request.operator_address)
+    if record is None:
+        raise Abort(Code.NOT_FOUND, f'supplier with operator address: "{request.operator_address}": supplier not found')
+    message = encode.supplier(record, asked.state.height, history=not request.dehydrated)
+    return supplier_pb.QueryGetSupplierResponse(supplier=message)
+
+
+def _service(asked: Asked, request: service_pb.QueryGetServiceRequest) -> Message:
+    record = asked.state.services.get(request.id)
+    if record is None:
+        raise Abort(Code.NOT_FOUND, f'service ID not found: "{request.id}"')
+    answer = service_pb.QueryGetServiceResponse()
+    answer.service.id, answer.service.name = record.id, record.name
+    answer.service.compute_units_per_relay = record.compute_units_at(asked.state.height)
+    answer.service.owner_address = record.owner_address
+    return answer
+
+
+def _known_service(asked: Asked, service_id: str, height: int) -> None:
+    if height < 0:
+        raise Abort(Code.INVALID_ARGUMENT, "block height must be non-negative")
+    if not service_id:
+        raise Abort(Code.INVALID_ARGUMENT, "service ID is required")
+    if service_id not in asked.state.services:
+        raise Abort(Code.NOT_FOUND, f"serviceID: {service_id}: service not found")
+
+
+def _units_at(asked: Asked, request: service_pb.QueryComputeUnitsPerRelayAtHeightRequest) -> Message:
+    _known_service(asked, request.serviceId, request.blockHeight)
+    units = asked.state.services[request.serviceId].compute_units_at(request.blockHeight)
+    return service_pb.QueryComputeUnitsPerRelayAtHeightResponse(computeUnitsPerRelay=units)
+
+
+def _difficulty_at(asked: Asked, request: service_pb.QueryGetRelayMiningDifficultyAtHeightRequest) -> Message:
+    _known_service(asked, request.serviceId, request.blockHeight)
+    entry = asked.state.difficulty_at(request.serviceId, request.blockHeight)
+    return service_pb.QueryGetRelayMiningDifficultyAtHeightResponse(
+        relayMiningDifficulty=service_pb.RelayMiningDifficulty(
+            service_id=request.serviceId,
+            block_height=entry.effective_height,
+            num_relays_ema=entry.num_relays_ema,
+            target_hash=entry.target_hash,
+        )
+    )
+
+
+def _account(asked: Asked, request: auth_pb.QueryAccountRequest) -> Message:
+    if not request.address:
+        raise Abort(Code.INVALID_ARGUMENT, "Address cannot be empty")
+    if not is_address(request.address):
+        raise Abort(Code.UNKNOWN, "decoding bech32 failed: invalid separator index")
+    record = asked.state.accounts.get(request.address)
+    if record is None:
+        raise Abort(Code.NOT_FOUND, f"account {request.address} not found")
+    value = encode.account(record).SerializeToString(deterministic=True)
+    return auth_pb.QueryAccountResponse(account=AnyMessage(type_url="/cosmos.auth.v1beta1.BaseAccount", value=value))
+
+
+def _balance(asked: Asked, request: bank_pb.QueryBalanceRequest) -> Message:
+    _address(request.address, "invalid address")
+    if not _DENOMINATION.fullmatch(request.denom):
+        raise Abort(Code.INVALID_ARGUMENT, f"invalid denom: {request.denom}")
+    upokt = asked.state.balances.get(request.address, 0) if request.denom == "upokt" else 0
+    answer = bank_pb.QueryBalanceResponse()
+    answer.balance.denom, answer.balance.amount = request.denom, str(upokt)
+    return answer
+
+
+def _claim(asked: Asked, request: proof_pb.QueryGetClaimRequest) -> Message:
+    _address(request.supplier_operator_address, "invalid supplier operator address for claim being retrieved")
+    if not request.session_id:
+        raise Abort(Code.INVALID_ARGUMENT, "invalid empty session ID for claim being retrieved: invalid session ID")
+    found = asked.state.claims.get((request.session_id, request.supplier_operator_address))
+    if found is None:
+        text = f'session ID "{request.session_id}" and supplier "{request.supplier_operator_address}"'
+        raise Abort(Code.NOT_FOUND, f"{text}: claim not found")
+    return proof_pb.QueryGetClaimResponse(claim=encode.claim(found))
+
+
+def _all_claims(asked: Asked, request: proof_pb.QueryAllClaimsRequest) -> Message:
+    kind = request.WhichOneof("filter")
+    rows = [
+        claim
+        for _, claim in sorted(asked.state.claims.items())
+        if (kind != "supplier_operator_address" or claim.supplier_operator_address == request.supplier_operator_address)
+        and (kind != "session_id" or not request.session_id or claim.header.session_id == request.session_id)
+        and (kind != "session_end_height" or claim.header.session_end_block_height == request.session_end_height)
+    ]
+    start = int.from_bytes(request.pagination.key, "big") if request.pagination.key else request.pagination.offset
+    limit = request.pagination.limit or 100
+    answer = proof_pb.QueryAllClaimsResponse(claims=[encode.claim(c) for c in rows[start : start + limit]])
+    if start + limit < len(rows):
+        answer.pagination.next_key = (start + limit).to_bytes(8, "big")
+    answer.pagination.SetInParent()  # also where nothing is in it
+    if not request.pagination.key:
+        answer.pagination.total = len(rows)
+    return answer
+
+
+def _block_id(chain: Chain, height: int) -> tuple[types_pb.BlockID, types_pb.Block]:
+    block = chain.blocks[height]
+    header = types_pb.Header(chain_id=chain.state.chain_id, height=height)
+    header.time.seconds, header.time.nanos = divmod(block.time_ns, 1_000_000_000)
+    header.last_block_id.hash = chain.block_hash(height - 1)
+    body = types_pb.Block(header=header, data=types_pb.Data(txs=[t.raw for t in block.transactions]))
+    return types_pb.BlockID(hash=block.hash), body
+
+
+def _latest_block(asked: Asked, _: block_pb.GetLatestBlockRequest) -> Message:
+    block_id, block = _block_id(asked.chain, asked.chain.served_height)
+    return block_pb.GetLatestBlockResponse(block_id=block_id, block=block)
+
+
+def _block_by_height(asked: Asked, request: block_pb.GetBlockByHeightRequest) -> Message:
+    if request.height <= 0:
+        raise Abort(Code.UNKNOWN, f"height must be greater than 0, but got {request.height}")
+    if request.height > asked.chain.served_height or request.height not in asked.chain.blocks:
+        raise Abort(Code.INVALID_ARGUMENT, "requested block height is bigger then the chain length")
+    block_id, block = _block_id(asked.chain, request.height)
+    return block_pb.GetBlockByHeightResponse(block_id=block_id, block=block)
+
+
+def _simulate(asked: Asked, request: tx_pb.SimulateRequest) -> Message:
+    if not request.tx_bytes:
+        raise Abort(Code.INVALID_ARGUMENT, "empty txBytes is not allowed")
+    try:
+        gas = asked.chain.simulate(request.tx_bytes)
+    except Refused as refused:
+        raise Abort(Code.UNKNOWN, f"{refused.log} [localnet] with gas used: '0'") from refused
+    answer = tx_pb.SimulateResponse()
+    answer.gas_info.gas_used, answer.gas_info.gas_wanted = gas, (1 << 64) - 1
+    return answer
+
+
+def _broadcast(asked: Asked, request: tx_pb.BroadcastTxRequest) -> Message:
+    if not request.tx_bytes:
+        raise Abort(Code.INVALID_ARGUMENT, "invalid empty tx")
+    if request.mode not in (tx_pb.BROADCAST_MODE_SYNC, tx_pb.BROADCAST_MODE_ASYNC):
+        raise Abort(Code.UNKNOWN, "unsupported return type unspecified; supported types: sync, async")
+    result = asked.chain.broadcast(request.tx_bytes)
+    return tx_pb.BroadcastTxResponse(tx_response=encode.tx_response(result))
+
+
+def _get_tx(asked: Asked, request: tx_pb.GetTxRequest) -> Message:
+    if not request.hash:
+        raise Abort(Code.INVALID_ARGUMENT, "tx hash cannot be empty")
+    try:
+        bytes.fromhex(request.hash)
+    except ValueError as error:
+        raise Abort(Code.UNKNOWN, f"encoding/hex: {error}") from error
+    found = asked.chain.transactions.get(request.hash.upper())
+    if found is None:
+        raise Abort(Code.NOT_FOUND, f"tx not found: {request.hash}")
+    raw = tx_pb.TxRaw.FromString(found.raw)
+    answer = tx_pb.GetTxResponse(tx_response=encode.tx_response(found.result, found.gas_wanted))
+    answer.tx.body.ParseFromString(raw.body_bytes)
+    answer.tx.auth_info.ParseFromString(raw.auth_info_bytes)
+    answer.tx.signatures.extend(raw.signatures)
+    return answer
+
+
+def _txs_event(asked: Asked, request: tx_pb.GetTxsEventRequest) -> Message:
+    if not request.query:
+        raise Abort(Code.INTERNAL, "query cannot be empty")
+    name, _, value = request.query.partition("=")
+    if name != "message.action":
+        raise Abort(Code.INTERNAL, "failed to search for txs: this localnet searches message.action only")
+    wanted = value.strip("'")
+    found = [t for t in asked.chain.transactions.values() if wanted in t.actions]
+    if request.order_by == tx_pb.ORDER_BY_DESC:
+        found.reverse()
+    answer = tx_pb.GetTxsEventResponse(total=len(found))
+    for row in found[: request.limit or 100]:
+        raw = tx_pb.TxRaw.FromString(row.raw)
+        tx = answer.txs.add(signatures=raw.signatures)
+        tx.body.ParseFromString(raw.body_bytes)
+        tx.auth_info.ParseFromString(raw.auth_info_bytes)
+        answer.tx_responses.append(encode.tx_response(row.result, row.gas_wanted))
+    return answer
+
+
+def _supplier_params(asked: Asked, _: Message) -> Message:
+    answer = supplier_pb.QueryParamsResponse()
+    answer.params.min_stake.CopyFrom(encode.coin(asked.state.supplier_min_stake))
+    answer.params.staking_fee.CopyFrom(encode.coin(0))
+    return answer
+
+
+def _session_params(asked: Asked, _: Message) -> Message:
+    places = asked.state.num_suppliers_per_session
+    return session_pb.QueryParamsResponse(params=session_pb.Params(num_suppliers_per_session=places))
+
+
+def _node_info(asked: Asked, _: Message) -> Message:
+    info = block_pb.NodeInfo(network=asked.state.chain_id, version="0.38.0", moniker="localnet")
+    return block_pb.GetNodeInfoResponse(default_node_info=info)
+
+
+_TX = "/cosmos.tx.v1beta1.Service/"
+_BLOCKS = "/cosmos.base.tendermint.v1beta1.Service/"
+METHODS: dict[str, tuple[type[Message], Handler]] = {
+    "/pocket.shared.Query/Params": (
+        shared_pb.QueryParamsRequest,
+        lambda asked, _: shared_pb.QueryParamsResponse(params=encode.shared_params(asked.state.live_shared_params)),
+    ),
+    "/pocket.shared.Query/ParamsAtHeight": (shared_pb.QueryParamsAtHeightRequest, _shared_params_at),
+    "/pocket.session.Query/Params": (session_pb.QueryParamsRequest, _session_params),
+    "/pocket.session.Query/GetSession": (session_pb.QueryGetSessionRequest, _get_session),
+    "/pocket.application.Query/Application": (application_pb.QueryGetApplicationRequest, _application),
+    "/pocket.supplier.Query/Supplier": (supplier_pb.QueryGetSupplierRequest, _supplier),
+    "/pocket.supplier.Query/Params": (supplier_pb.QueryParamsRequest, _supplier_params),
+    "/pocket.service.Query/Service": (service_pb.QueryGetServiceRequest, _service),
+    "/pocket.service.Query/ComputeUnitsPerRelayAtHeight": (
+        service_pb.QueryComputeUnitsPerRelayAtHeightRequest,
+        _units_at,
+    ),
+    "/pocket.service.Query/RelayMiningDifficultyAtHeight": (
+        service_pb.QueryGetRelayMiningDifficultyAtHeightRequest,
+        _difficulty_at,
+    ),
+    "/pocket.proof.Query/Params": (
+        proof_pb.QueryParamsRequest,
+        lambda asked, _: proof_pb.QueryParamsResponse(params=encode.proof_params(asked.state)),
+    ),
+    "/pocket.tokenomics.Query/Params": (
+        tokenomics_pb.QueryParamsRequest,
+        lambda asked, _: tokenomics_pb.QueryParamsResponse(params=encode.tokenomics_params(asked.state)),
+    ),
+    "/pocket.proof.Query/Claim": (proof_pb.QueryGetClaimRequest, _claim),
+    "/pocket.proof.Query/AllClaims": (proof_pb.QueryAllClaimsRequest, _all_claims),
+    "/cosmos.auth.v1beta1.Query/Account": (auth_pb.QueryAccountRequest, _account),
+    "/cosmos.bank.v1beta1.Query/Balance": (bank_pb.QueryBalanceRequest, _balance),
+    _TX + "Simulate": (tx_pb.SimulateRequest, _simulate),
+    _TX + "BroadcastTx": (tx_pb.BroadcastTxRequest, _broadcast),
+    _TX + "GetTx": (tx_pb.GetTxRequest, _get_tx),
+    _TX + "GetTxsEvent": (tx_pb.GetTxsEventRequest, _txs_event),
+    _BLOCKS + "GetLatestBlock": (block_pb.GetLatestBlockRequest, _latest_block),
+    _BLOCKS + "GetBlockByHeight": (block_pb.GetBlockByHeightRequest, _block_by_height),
+    _BLOCKS + "GetNodeInfo": (block_pb.GetNodeInfoRequest, _node_info),
+    "/cosmos.base.node.v1beta1.Service/Config": (
+        node_pb.ConfigRequest,
+        lambda asked, _: node_pb.ConfigResponse(minimum_gas_price=asked.state.minimum_gas_price),
+    ),
+}
+
+
+def _asked(chain: Chain, height_text: str) -> Asked:
+    served = chain.served_height
+    try:
+        height = int(height_text)
+    except ValueError as error:
+        raise Abort(Code.UNKNOWN, "codespace sdk code 18: invalid request: invalid height header") from error
+    if height < 0:
+        raise Abort(Code.UNKNOWN, "codespace sdk code 18: invalid request: cannot query with height < 0")
+    if height > served:
+        text = "invalid height: cannot query with height in the future; please provide a valid height"
+        raise Abort(Code.UNKNOWN, f"codespace sdk code 26: {text}")
+    state = chain.state if served == chain.height and not height else chain.state_at(height or served)
+    if state is None:
+        raise Abort(Code.UNKNOWN, f"codespace sdk code 26: invalid height: height {height} is not available, pruned")
+    return Asked(chain, state)
+
+
+def _refuse_wrong_wire_types(message: Message) -> None:
+    """The runtime keeps a known field of another wire type as an unknown one; the chain refuses it."""
+    unknown: Any = UnknownFieldSet(message)  # iterable, which its stub does not say
+    for field in unknown:
+        known = message.DESCRIPTOR.fields_by_number.get(field.field_number)
+        if known is not None:
+            text = f"proto: wrong wireType = {field.wire_type} for field {known.name}"
+            raise Abort(Code.INTERNAL, f"grpc: error unmarshalling request: {text}")
+
+
+def answer(chain: Chain, method: str, request: bytes, height_text: str = "0") -> tuple[bytes, int]:
+    """(response bytes, height that answered); raises Abort."""
+    kind, handler = METHODS[method]
+    asked = _asked(chain, height_text)
+    try:
+        message = kind.FromString(request)
+    except DecodeError as error:
+        raise Abort(Code.INTERNAL, "grpc: error unmarshalling request: unexpected EOF") from error
+    _refuse_wrong_wire_types(message)
+    return handler(asked, message).SerializeToString(deterministic=True), asked.state.height
+
+
+def _is_about_the_state(abort: Abort) -> bool:
+    """Whether a query failed before there was a state to answer from: then no height is told."""
+    return "codespace sdk code" in abort.text or "unmarshalling" in abort.text
+
+
+class ChainService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
+    """All methods of METHODS; anything else is UNIMPLEMENTED."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of a method."""
+        method = handler_call_details.method
+        if method not in METHODS:
+            return None
+
+        async def respond(request: bytes, context: Any) -> bytes:
+            metadata = {key.lower(): value for key, value in context.invocation_metadata()}
+            asked_height = str(metadata.get(_HEIGHT, "0"))
+            try:
+                body, height = answer(self._chain, method, request, asked_height)
+            except Abort as abort:
+                if not _is_about_the_state(abort):
+                    answered = int(asked_height) or self._chain.served_height
+                    await context.send_initial_metadata(((_HEIGHT, str(answered)),))
+                await context.abort(abort.code, abort.text)
+                raise
+            await context.send_initial_metadata(((_HEIGHT, str(height)),))
+            return body
+
+        return grpc.unary_unary_rpc_method_handler(respond)
+
+
+async def start_grpc(chain: Chain, address: str) -> tuple[grpc.aio.Server, int]:
+    """A running server and its port; raises RuntimeError when the port is taken."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((ChainService(chain),))
+    port = server.add_insecure_port(address)
+    await server.start()
+    return server, port

@@ -1,0 +1,74 @@
+"""What became of a session, in words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pocket.redis_store.seals import Seal
+from pocket.chain.model import Event
+from pocket.chain.settlement_event import CLAIM_SETTLED, claim_end
+from pocket.protocol.smst.digest import Root
+
+# What each outcome means and what a person does about it: docs/runbook.md has the long form.
+MEANINGS: Mapping[str, str] = {
+    "settled": "The claim was paid.",
+    "unprofitable": "Not claimed: fees and the proof's cost exceed what it would have earned.",
+    "empty": "Not claimed: no relay of it was recorded.",
+    "claim_missed": "No claim was on chain when the window closed. Were nodes, Redis or the miner away, or funds gone?",
+    "claim_lost": "The claim on chain has another root: another miner used this key.",
+    "proof_missed": "A proof was required and not on chain in time: the supplier was penalised.",
+    "proof_invalid": "The chain found the proof invalid: the supplier was penalised. Please report it.",
+    "unseen": "Claimed and proven, but no chain node shows how it was settled any more: see the reason.",
+    "expired": "The claim expired on chain.",
+    "forfeited": "Not claimed, since the claim would have been refused or punished.",
+}
+
+
+def explained(outcome: Mapping[str, Any]) -> list[str]:
+    """An ended session."""
+    details = outcome.get("details") or {}
+    lines = [
+        f"session {outcome['session_id']}",
+        f"  supplier     {outcome['supplier']}",
+        f"  service      {details.get('service_id', '?')}, application {details.get('application_address', '?')}",
+        f"  ended as     {outcome['outcome']} at stage {outcome['stage']}, height {outcome['height']}",
+        f"  meaning      {MEANINGS.get(str(outcome['outcome']), '')}",
+    ]
+    if outcome.get("reason"):
+        lines.append(f"  reason       {outcome['reason']}")
+    for name, label in (
+        ("relays", "relays"), ("claimed_upokt", "claimed"), ("settled_upokt", "paid"), ("earned_upokt", "earned"),
+        ("fees_upokt", "fees"), ("expected_earnings_upokt", "would earn"), ("expected_fees_upokt", "fees"),
+        ("proof_cost_upokt", "proof cost"), ("refusal", "refusal"), ("proof_refusal", "refusal"),
+        ("proof_problem", "problem"), ("root", "root"), ("foreign_root", "their root"),
+        ("claim_transactions", "claimed in"), ("proof_transactions", "proven in"),
+    ):  # fmt: skip
+        if details.get(name) not in (None, ""):
+            unit = " upokt" if name.endswith("_upokt") else ""
+            lines.append(f"  {label:12} {flat(details[name])}{unit}")
+    for row in details.get("evidence") or []:
+        text = f": {row['text']}" if row.get("text") else ""
+        lines.append(f"  evidence     {row.get('finding')} by {row.get('source')} at height {row.get('height')}{text}")
+    lines += [f"  to           {address}: {upokt} upokt" for address, upokt in sorted(paid_to(details).items())]
+    return lines
+
+
+def flat(value: Any) -> Any:
+    """A list as one text."""
+    return " ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def paid_to(details: Mapping[str, Any]) -> dict[str, int]:
+    """Return who was paid what by a settled claim, upokt; empty where the chain did not say."""
+    event = Event(CLAIM_SETTLED, {"reward_distribution": str(details.get("reward_distribution") or "")})
+    end = claim_end(event)
+    return dict(end.by_recipient) if end is not None else {}
+
+
+def explained_open(supplier: str, session_id: str, end: int, count: int, seal: tuple[int, Seal] | None) -> list[str]:
+    """A session that goes on."""
+    lines = [f"session {session_id}", f"  supplier     {supplier}"]
+    lines.append(f"  open         ends at {end}, {count} relays here")
+    if seal is not None:
+        root = Root(seal[1].root)
+        lines.append(f"  sealed       at height {seal[1].height}: {root.count} relays, root {seal[1].root.hex()}")
+    return lines

@@ -1,0 +1,69 @@
+"""Outcomes as rows of a table; amounts in upokt, heights in blocks."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pocket_miner.console.explanations import flat, paid_to
+
+COLUMNS = (
+    "height", "session_end_height", "supplier", "service_id", "application_address", "session_id", "outcome", "stage",
+    "reason", "relays", "compute_units", "claimed_upokt", "settled_upokt", "minted_upokt", "earned_upokt",
+    "fees_upokt", "earned_by", "paid_to", "root", "claim_transactions", "proof_transactions",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which outcomes: those that have everything that is not empty; `lost` False leaves only settled ones."""
+
+    supplier: str = ""
+    service: str = ""
+    application: str = ""
+    session: str = ""
+    lost: bool | None = None
+    limit: int = 0
+    """The newest ones; 0: all."""
+
+    def select(self, outcomes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """In their order."""
+        found = [row for row in outcomes if self._fits(row)]
+        return found[-self.limit :] if self.limit else found
+
+    def _fits(self, outcome: Mapping[str, Any]) -> bool:
+        details = outcome.get("details") or {}
+        return (
+            self.supplier in ("", outcome.get("supplier"))
+            and self.service in ("", details.get("service_id"))
+            and self.application in ("", details.get("application_address"))
+            and str(outcome.get("session_id", "")).startswith(self.session)
+            and self.lost in (None, outcome.get("outcome") != "settled")
+        )
+
+
+def csv_lines(outcomes: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """A header and one line for each outcome. What the chain did not say stays empty."""
+    for row in (dict(zip(COLUMNS, COLUMNS, strict=True)), *map(_row, outcomes)):
+        text = io.StringIO()
+        csv.DictWriter(text, COLUMNS, restval="", lineterminator="").writerow(row)
+        yield text.getvalue()
+
+
+def _row(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    details = outcome.get("details") or {}
+    known = {**details, **{key: value for key, value in outcome.items() if key != "details"}}
+    row = {name: _safe(flat(known[name])) for name in COLUMNS if name in known}
+    row["paid_to"] = _amounts(paid_to(details))
+    row["earned_by"] = _amounts(details.get("earned_by") or {})
+    return row
+
+
+def _amounts(amounts: Mapping[str, int]) -> str:
+    return " ".join(f"{address}={upokt}" for address, upokt in sorted(amounts.items()))
+
+
+def _safe(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula is marked as text: reasons come from outside."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value

@@ -1,0 +1,285 @@
+"""`relayctl inspect`: what lies in Redis and who holds which Lease; nothing is ever changed."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from pocket.kube.api_client import KubeError
+from pocket.kube.api_client import connect as connect_kubernetes
+from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
+from pocket.coordination.stores.lease_store import LeaseStore, LeaseUnavailable
+from pocket.chain_cache.invalidation import tell
+from pocket.redis_store.connection import connect, shown
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.seals import Seal
+from pocket_miner.console.places import configuration
+from pocket.coordination.stores.redis_leases import RedisLeaseStore
+from pocket_miner.sessions.tracked_session import header_of
+from pocket.errors import ConfigurationError, DecodingError
+from pocket.protocol.smst.digest import Root
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the ledger is."""
+
+    url: str
+    keys: Keys
+    as_json: bool
+
+
+def _place(url: str | None, prefix: str | None, config: Path | None, *, as_json: bool) -> Place:
+    found = None if url and prefix else configuration(config)
+    if found is not None:
+        url, prefix = url or found.redis_url, prefix or found.prefix
+    if not url or not prefix:
+        raise click.ClickException("name --redis and --prefix, or --config with a miner's configuration")
+    try:
+        return Place(url, Keys(prefix), as_json)
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _show(place: Place, rows: Iterable[Row]) -> None:
+    """A table, or one JSON object a line."""
+    found = list(rows)
+    if place.as_json:
+        for row in found:
+            click.echo(json.dumps(row, sort_keys=True))
+        return
+    if not found:
+        click.echo("nothing")
+        return
+    names = list(found[0])
+    widths = [max(len(name), *(len(str(row[name])) for row in found)) for name in names]
+    click.echo("  ".join(name.upper().ljust(width) for name, width in zip(names, widths, strict=True)).rstrip())
+    for row in found:
+        click.echo("  ".join(str(row[n]).ljust(width) for n, width in zip(names, widths, strict=True)).rstrip())
+
+
+def _read(place: Place, work: "Callable[[Redis], Awaitable[list[Row]]]") -> None:
+    async def run() -> list[Row]:
+        redis = connect(place.url)
+        try:
+            return await work(redis)
+        finally:
+            await redis.aclose()
+
+    try:
+        _show(place, asyncio.run(run()))
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from None
+    except (RedisError, OSError, TimeoutError) as error:
+        raise click.ClickException(f"Redis {shown(place.url)}: {error}") from None
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+async def _suppliers(redis: "Redis", keys: Keys, kind: str) -> list[str]:
+    """Addresses that have a key of this kind."""
+    start = f"{keys.prefix}:{kind}:{{"
+    names = [_text(name) async for name in redis.scan_iter(f"{start}*", count=1000)]
+    return sorted({name.removeprefix(start).partition("}")[0] for name in names})
+
+
+def _where(command: click.decorators.FC) -> click.decorators.FC:
+    for option in (
+        click.option("--redis", "url", help="redis://host:6379/0; port-forward it where it is in a cluster"),
+        click.option("--prefix", help="Prefix of the RelayMiner: <namespace>-<name> unless spec.prefix says otherwise"),
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            help="A miner's JSON; in its pod it is found",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object a line"),
+    ):
+        command = option(command)
+    return command
+
+
+Work = Callable[..., Awaitable[list[Row]]]
+
+
+def _command(group: click.Group, name: str) -> Callable[[Work], Work]:
+    """A command whose function gets a client, the keys and its own options, and returns the rows to show."""
+
+    def made(work: Work) -> Work:
+        @group.command(name, help=work.__doc__)
+        @_where
+        @click.pass_context
+        def command(
+            context: click.Context, /, url: str | None, prefix: str | None, config: Path | None, as_json: bool, **_: Any
+        ) -> None:
+            place = _place(url, prefix, config, as_json=as_json)
+            own = {key: value for key, value in context.params.items() if key not in _COMMON}
+            _read(place, lambda redis: work(redis, place.keys, **own))
+
+        command.params += getattr(work, "__click_params__", [])
+        return work
+
+    return made
+
+
+_COMMON = ("url", "prefix", "config", "as_json")
+
+
+@click.group("inspect")
+def inspect_group() -> None:
+    """Look at sessions, streams, seals, budgets and Leases."""
+
+
+@click.group("cache")
+def cache_group() -> None:
+    """The chain answers that relayers and miners share."""
+
+
+@_command(inspect_group, "sessions")
+@click.option("--supplier", help="Only this operator address")
+async def sessions(redis: "Redis", keys: Keys, supplier: str | None) -> list[Row]:
+    """Sessions that are not settled, with their relays in Redis and what holds them up."""
+    rows = []
+    for address in [supplier] if supplier else await _suppliers(redis, keys, "sessions"):
+        closed = await redis.hgetall(keys.closed(address))
+        sealed = await redis.hkeys(keys.seals(address))
+        for session_id, raw in (await redis.hgetall(keys.sessions(address))).items():
+            header: Any = None
+            try:
+                header = header_of(raw if isinstance(raw, bytes) else raw.encode())
+            except DecodingError:
+                header = None
+            state = "sealed" if session_id in sealed else "closed" if session_id in closed else "open"
+            rows.append(
+                {
+                    "supplier": address, "session": _text(session_id),
+                    "service": header.service_id if header else "?",
+                    "end": header.session_end_block_height if header else "?", "state": state,
+                    "relays": await redis.xlen(keys.stream(address, _text(session_id))),
+                }
+            )  # fmt: skip
+    return rows
+
+
+@_command(inspect_group, "streams")
+async def streams(redis: "Redis", keys: Keys) -> list[Row]:
+    """Every stream with its length, its last entry, and up to where a miner's volume has it."""
+    rows = []
+    for address in await _suppliers(redis, keys, "relays"):
+        mirrored: Mapping[Any, Any] = await redis.hgetall(keys.mirrored(address))
+        start = keys.stream(address, "")
+        async for name in redis.scan_iter(f"{start}*", count=1000):
+            session_id = _text(name).removeprefix(start)
+            last: Any = await redis.xrevrange(name, count=1)
+            rows.append(
+                {
+                    "supplier": address, "session": session_id, "relays": await redis.xlen(name),
+                    "last": _text(last[0][0]) if last else "-",
+                    "mirrored": _text(mirrored.get(session_id.encode(), b"-")).partition("/")[2] or "-",
+                    "bytes": await redis.memory_usage(name) or 0,
+                }
+            )  # fmt: skip
+    return sorted(rows, key=lambda row: (row["supplier"], row["session"]))
+
+
+@_command(inspect_group, "seals")
+async def show_seals(redis: "Redis", keys: Keys) -> list[Row]:
+    """Seals in Redis: what is claimed, and under which epoch it was sealed."""
+    rows = []
+    for address in await _suppliers(redis, keys, "seals"):
+        for text in (await redis.hgetall(keys.seals(address))).values():
+            seal = Seal.decode(text)
+            root = Root(seal.root)
+            rows.append(
+                {
+                    "supplier": address, "session": seal.session_id, "relays": root.count, "units": root.total,
+                    "height": seal.height, "epoch": seal.epoch, "root": seal.root.hex(),
+                }
+            )  # fmt: skip
+    return rows
+
+
+@_command(inspect_group, "meters")
+async def meters(redis: "Redis", keys: Keys) -> list[Row]:
+    """Upokt of each session's budget that served relays took."""
+    rows = []
+    for address in await _suppliers(redis, keys, "meter"):
+        start = keys.consumed(address, "")
+        async for name in redis.scan_iter(f"{start}*", count=1000):
+            rows.append(
+                {
+                    "supplier": address, "session": _text(name).removeprefix(start),
+                    "consumed_upokt": _text(await redis.get(name) or 0), "expires_seconds": await redis.ttl(name),
+                }
+            )  # fmt: skip
+    return rows
+
+
+@_command(inspect_group, "cache")
+async def cached(redis: "Redis", keys: Keys) -> list[Row]:
+    """Chain answers that all processes share, and how long each still serves."""
+    rows = []
+    async for name in redis.scan_iter(f"{keys.cached}*", count=1000):
+        kind, _, digest = _text(name).removeprefix(keys.cached).partition(":")
+        rows.append({"answer": kind, "question": digest[:16], "bytes": await redis.strlen(name),
+                     "seconds": await redis.ttl(name)})  # fmt: skip
+    return sorted(rows, key=lambda row: (row["answer"], row["question"]))
+
+
+@_command(cache_group, "clear")
+async def clear(redis: "Redis", keys: Keys) -> list[Row]:
+    """Forget every chain answer, in Redis and in all processes that run; relays are served meanwhile."""
+    gone = 0
+    async for name in redis.scan_iter(f"{keys.cached}*", count=1000):
+        if not _text(name).startswith(keys.cache("witness", "")):  # what nodes told of sessions is evidence
+            gone += await redis.delete(name)
+    return [{"answers forgotten": gone, "told as version": await tell(redis, keys, None)}]
+
+
+@inspect_group.command()
+@_where
+@click.option("--namespace", help="Kubernetes: the RelayMiner's namespace")
+@click.option("--name", help="Kubernetes: the RelayMiner's name")
+def leases(
+    url: str | None, prefix: str | None, config: Path | None, as_json: bool, namespace: str | None, name: str | None
+) -> None:
+    """Who holds which shard, who leads, which miners live; from Kubernetes, or from Redis without it."""
+    found = None if (namespace and name) or url else configuration(config)
+    group = f"{name}-miner" if name else found.lease if found else None
+    namespace = namespace or (found.namespace if found else None)
+    if namespace and group:
+        place, where = Place("", Keys("kubernetes"), as_json), namespace
+
+        async def kubernetes() -> list[Row]:
+            async with connect_kubernetes() as api:
+                return await _leases(KubeLeaseStore(api, where, group, call_seconds=10))
+
+        try:
+            _show(place, asyncio.run(kubernetes()))
+        except (KubeError, LeaseUnavailable) as error:
+            raise click.ClickException(str(error)) from None
+        return
+    place = _place(url, prefix, config, as_json=as_json)
+    try:
+        _read(place, lambda redis: _leases(RedisLeaseStore(redis, place.keys.leases, call_seconds=5)))
+    except LeaseUnavailable as error:
+        raise click.ClickException(str(error)) from None
+
+
+async def _leases(store: LeaseStore) -> list[Row]:
+    return [
+        {
+            "lease": name, "holder": stored.record.holder or "-", "epoch": stored.record.transitions,
+            "renewed": stored.record.renewed.isoformat(timespec="seconds"), "seconds": stored.record.lease_seconds,
+        }
+        for name, stored in sorted((await store.read()).items())
+    ]  # fmt: skip

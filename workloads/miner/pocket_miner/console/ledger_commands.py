@@ -1,0 +1,273 @@
+"""`ledger`: looking at a miner's volume, with the miner running or not."""
+
+import base64
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from pocket.redis_store.seals import Seal
+from pocket_miner.storage.audit import Audit, AuditError
+from pocket_miner.console.backup import BackupError, back_up
+from pocket_miner.console.explanations import explained, explained_open
+from pocket_miner.console.exports import Wanted, csv_lines
+from pocket_miner.console.places import data_folder
+from pocket_miner.storage.dead_letters import DeadLetters
+from pocket_miner.storage.relay_store import Mirror, SessionEndFile
+from pocket.errors import DecodingError
+from pocket.protocol.relays.messages import relay_hash
+from pocket.protocol.smst.bulk import LeafSet
+from pocket.protocol.smst.digest import Root, leaf_digest, path_of
+from pocket.protocol.smst.incremental import Trie
+
+_DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    callback=lambda _context, _option, given: data_folder(given),
+    help="The miner's data folder; in its pod it is found.",
+)
+
+
+@click.group()
+def ledger() -> None:
+    """Look at a miner's volume: outcomes, seals, tries."""
+
+
+def _audit(data: Path) -> Audit:
+    path = data / "audit.sqlite"
+    if not path.exists():
+        raise click.ClickException(f"{path} does not exist: is {data} the data folder of a miner?")
+    return Audit(path)
+
+
+@ledger.command()
+@_DATA
+def verify(data: Path) -> None:
+    """Check the hash chain of all outcomes."""
+    audit = _audit(data)
+    try:
+        rows = audit.outcomes()
+    except AuditError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        audit.close()
+    click.echo(f"{len(rows)} outcomes, none altered")
+
+
+@ledger.command()
+@_DATA
+@click.option("--format", "form", type=click.Choice(["json", "csv"]), default="json", show_default=True)
+@click.option("--supplier", default="", help="Only of this operator address.")
+@click.option("--service", default="", help="Only of this service.")
+@click.option("--application", default="", help="Only of this application.")
+@click.option("--session", default="", help="Only of sessions whose id begins so.")
+@click.option("--lost/--settled", default=None, help="Only what was not paid, or what was.")
+@click.option("--limit", type=click.IntRange(0), default=0, help="Only the newest ones; 0: all.")
+def export(data: Path, form: str, **wanted: Any) -> None:
+    """Print outcomes: as one JSON object a line, or as a table for spreadsheets."""
+    audit = _audit(data)
+    try:
+        rows = Wanted(**wanted).select(audit.outcomes())
+        for line in csv_lines(rows) if form == "csv" else (json.dumps(row, sort_keys=True) for row in rows):
+            click.echo(line)
+    except AuditError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        audit.close()
+
+
+@ledger.command()
+@_DATA
+@click.argument("session_id")
+def explain(data: Path, session_id: str) -> None:
+    """Tell what became of a session, by its id or the beginning of it, for every supplier."""
+    audit = _audit(data)
+    try:
+        ended = [row for row in audit.outcomes() if str(row["session_id"]).startswith(session_id)]
+        with Mirror(data / "mirror") as mirror:
+            opened = [(end, row) for end, row in mirror.sessions() if row.session_id.startswith(session_id)]
+            for end, row in opened:
+                count = mirror.file(end).count(row.supplier, row.session_id)
+                seal = audit.seals(row.supplier).get(row.session_id)
+                click.echo("\n".join(explained_open(row.supplier, row.session_id, end, count, seal)))
+    except (AuditError, sqlite3.Error) as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        audit.close()
+    for outcome in ended:
+        click.echo("\n".join(explained(outcome)))
+    if not ended and not opened:
+        raise click.ClickException(f"this volume knows no session that begins with {session_id}")
+
+
+@ledger.command()
+@_DATA
+@click.argument("session_id")
+def relays(data: Path, session_id: str) -> None:
+    """Print the relays of an open session, by its id or the beginning of it: one JSON object each.
+
+    With their weights they give the root that is claimed, to whoever wants to compute it by other means. Ended sessions
+    have only their outcome left, which names the root.
+    """
+    found = 0
+    try:
+        with Mirror(data / "mirror") as mirror:
+            for end, row in mirror.sessions():
+                if row.session_id.startswith(session_id):
+                    found += 1
+                    for line in _relays(mirror.file(end), row.supplier, row.session_id):
+                        click.echo(line)
+    except sqlite3.Error as error:
+        raise click.ClickException(f"the volume cannot be read: {error}") from error
+    if not found:
+        raise click.ClickException(f"no open session on this volume begins with {session_id}")
+
+
+def _relays(file: SessionEndFile, supplier: str, session_id: str) -> Iterator[str]:
+    for path, _ in file.leaves(supplier, session_id):
+        content = file.content(supplier, session_id, path)
+        yield json.dumps(
+            {
+                "supplier": supplier, "session_id": session_id, "relay_hash": relay_hash(content.value).hex(),
+                "compute_units": content.weight, "relay": base64.b64encode(content.value).decode(),
+            }
+        )  # fmt: skip
+
+
+@ledger.command()
+@_DATA
+@click.argument("folder", type=click.Path(path_type=Path))
+def backup(data: Path, folder: Path) -> None:
+    """Copy seals, outcomes and relays of open sessions into a new FOLDER, while the miner runs.
+
+    A miner that starts on the copy, with whatever Redis, claims and proves what is open.
+    """
+    _audit(data).close()
+    try:
+        copied = back_up(data, folder)
+    except BackupError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{len(copied)} files in {folder}")
+
+
+@ledger.command()
+@_DATA
+@click.option("--content/--no-content", default=False, help="With the first 16 KiB of each entry, as base64.")
+def refused(data: Path, content: bool) -> None:
+    """Print the ledger entries that were not made leaves, and why: one JSON object each, the oldest first."""
+    try:
+        letters = DeadLetters(data / "refused.sqlite").read()
+    except sqlite3.Error as error:
+        raise click.ClickException(f"the volume cannot be read: {error}") from error
+    for letter in letters:
+        row = asdict(letter)
+        kept = base64.b64encode(row.pop("content")).decode()
+        click.echo(json.dumps({**row, "content": kept} if content else row, sort_keys=True))
+
+
+@ledger.group()
+def seals() -> None:
+    """The protection against claiming a session twice, to take along to another volume."""
+
+
+@seals.command("export")
+@_DATA
+def export_seals(data: Path) -> None:
+    """Print the seals of unfinished sessions as JSON."""
+    audit = _audit(data)
+    try:
+        rows = audit.all_seals()
+    finally:
+        audit.close()
+    document = {
+        "version": 1,
+        "seals": [
+            {"supplier": supplier, "session_end_height": end, "seal": json.loads(seal.encode()), "signed": signed}
+            for supplier, end, seal, signed in rows
+        ],
+    }
+    click.echo(json.dumps(document, indent=2, sort_keys=True))
+
+
+@seals.command("import")
+@_DATA
+@click.argument("file", type=click.File())
+def import_seals(data: Path, file: TextIO) -> None:
+    """Take seals from a file (- for standard input); stop the miner first. Another root than a known one is refused."""
+    try:
+        document = json.load(file)
+        if document["version"] != 1:
+            raise click.ClickException(f"version {document['version']} is not known; this relayctl reads version 1")
+        rows = [
+            (str(row["supplier"]), int(row["session_end_height"]), Seal.decode(json.dumps(row["seal"])),
+             str(row.get("signed") or ""))
+            for row in document["seals"]
+        ]  # fmt: skip
+    except (ValueError, KeyError, TypeError, DecodingError) as error:
+        raise click.ClickException(f"not an export of seals: {error}") from None
+    data.mkdir(parents=True, exist_ok=True)
+    audit = Audit(data / "audit.sqlite")
+    try:
+        added = 0
+        for supplier, end, seal, signed in rows:
+            known = audit.seals(supplier).get(seal.session_id)
+            if known is not None and known[1].root != seal.root:
+                raise click.ClickException(
+                    f"session {seal.session_id} of {supplier} is sealed here with another root: two volumes claimed "
+                    "it. Nothing more was imported."
+                )
+            if known is None and audit.outcome(supplier, seal.session_id) is None:
+                audit.keep_seals(supplier, end, [seal], signed)
+                added += 1
+    finally:
+        audit.close()
+    click.echo(f"{added} of {len(rows)} seals were new")
+
+
+@ledger.command()
+@_DATA
+@click.option("--session", "session_id", help="Only this session id (or its beginning).")
+def rebuild(data: Path, session_id: str | None) -> None:
+    """Rebuild the tries of mirrored sessions from their relays, twice, and compare them with the seals."""
+    audit = _audit(data)
+    wrong = seen = 0
+    try:
+        with Mirror(data / "mirror") as mirror:
+            for end, row in mirror.sessions():
+                if session_id and not row.session_id.startswith(session_id):
+                    continue
+                seen += 1
+                seal = audit.seals(row.supplier).get(row.session_id)
+                wrong += _compare(mirror, end, row.supplier, row.session_id, seal[1].root if seal else None)
+    except sqlite3.Error as error:
+        raise click.ClickException(f"the volume cannot be read: {error}") from error
+    finally:
+        audit.close()
+    if session_id and not seen:
+        raise click.ClickException(f"no mirrored session begins with {session_id}; finished ones are deleted")
+    if wrong:
+        raise click.ClickException(f"{wrong} of {seen} sessions have another root than they should")
+
+
+def _compare(mirror: Mirror, end: int, supplier: str, session_id: str, sealed: bytes | None) -> int:
+    file = mirror.file(end)
+    trie, leaves = Trie(), []
+    for path, stored in file.leaves(supplier, session_id):
+        content = file.content(supplier, session_id, path)
+        key = relay_hash(content.value)
+        digest = leaf_digest(path_of(key), content.value, content.weight)
+        if path_of(key) != path or digest != stored:
+            click.echo(f"{session_id} {supplier}: leaf {path.hex()[:16]} does not match its relay")
+            return 1
+        trie.insert(key, content.value, content.weight)
+        leaves.append((path, digest))
+    root = LeafSet(leaves).root()
+    verdict = "open" if sealed is None else "equals the seal" if sealed == root else "DIFFERS FROM THE SEAL"
+    if root != trie.root():
+        verdict = "BULK AND INCREMENTAL ROOT DIFFER"
+    click.echo(f"{session_id} {supplier}: {Root(root).count} relays, root {root[:32].hex()[:16]}…, {verdict}")
+    return int(verdict.isupper() or "DIFFERS" in verdict)

@@ -1,0 +1,178 @@
+"""What miners of one RelayMiner tell each other: seals, and mirrored relays that Redis no longer has.
+
+A peer's word is not trusted: every relay goes through the gate, and a seal counts only where Redis and the own volume
+know none.
+"""
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from pocket.redis_store.relay_recorder import stream_id
+from pocket.redis_store.seals import Seal
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.relay_store import Mirror
+from pocket.errors import DecodingError
+
+_LOG = logging.getLogger("pocket_miner.ingest.peers")
+_PAGE_BYTES = 4 * 1024 * 1024
+_SECONDS = 5.0
+_TROUBLE = (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSession:
+    """A session in a peer's mirror with the place up to which it read the stream."""
+
+    url: str
+    session_id: str
+    header: bytes
+    position: str
+    incarnation: str
+    count: int
+
+    def may_have_more(self, incarnation: str, last_id: str) -> bool:
+        """Whether it can hold relays that the stream has not: read in another life of Redis, or further."""
+        if not self.count:
+            return False
+        return self.incarnation != incarnation or stream_id(self.position) > stream_id(last_id)
+
+
+def _sessions(mirror: Mirror, supplier: str) -> list[dict[str, Any]]:
+    """Return a supplier's mirrored sessions as JSON."""
+    return [
+        {
+            "session_id": row.session_id, "header": row.header.hex(), "position": row.position,
+            "incarnation": row.incarnation, "count": file.count(supplier, row.session_id),
+        }
+        for end, row in mirror.sessions()
+        if row.supplier == supplier and (file := mirror.known(end)) is not None
+    ]  # fmt: skip
+
+
+def routes(opened: Callable[[], tuple[Mirror, Audit] | None]) -> list[web.RouteDef]:
+    """The serving side, on the miner's own port. While the volume is not opened, peers get no answer instead of none.
+
+    `opened` returns what is on the volume, None before it is opened.
+    """
+
+    def volume() -> tuple[Mirror, Audit]:
+        found = opened()
+        if found is None:
+            raise web.HTTPServiceUnavailable(text="the volume is not opened yet")
+        return found
+
+    async def sessions(request: web.Request) -> web.Response:
+        mirror, _ = volume()
+        return web.json_response(await asyncio.to_thread(_sessions, mirror, request.query.get("supplier", "")))
+
+    async def seals(request: web.Request) -> web.Response:
+        _, audit = volume()
+        found = await asyncio.to_thread(audit.seals, request.query.get("supplier", ""))
+        return web.json_response([{"end": end, "seal": seal.encode()} for end, seal in found.values()])
+
+    async def relays(request: web.Request) -> web.Response:
+        mirror, _ = volume()
+        try:
+            end, after = int(request.query["end"]), bytes.fromhex(request.query.get("after", ""))
+            supplier, session_id = request.query["supplier"], request.query["session"]
+        except (ValueError, KeyError):
+            return web.json_response({"error": "name supplier, session, end and after"}, status=400)
+        file = mirror.known(end)
+        if file is None:
+            return web.json_response({"relays": [], "next": None})
+        values, last = await asyncio.to_thread(file.page, supplier, session_id, after, _PAGE_BYTES)
+        texts = [base64.b64encode(value).decode() for value in values]
+        return web.json_response({"relays": texts, "next": last.hex() if values else None})
+
+    async def outcome(request: web.Request) -> web.Response:
+        _, audit = volume()
+        query = request.query
+        found = await asyncio.to_thread(audit.outcome, query.get("supplier", ""), query.get("session", ""))
+        return web.json_response({"outcome": found["outcome"] if found else None})
+
+    return [
+        web.get("/peer/sessions", sessions), web.get("/peer/seals", seals), web.get("/peer/relays", relays),
+        web.get("/peer/outcome", outcome),
+    ]  # fmt: skip
+
+
+class Peers:
+    """The asking side; a peer that does not answer is left out."""
+
+    def __init__(self, http: aiohttp.ClientSession, urls: Callable[[], Sequence[str]]) -> None:
+        self._http = http
+        self._urls = urls
+
+    async def _get(self, url: str, query: Mapping[str, str]) -> Any:
+        timeout = aiohttp.ClientTimeout(total=_SECONDS)
+        async with self._http.get(url, params=query, timeout=timeout) as answer:
+            answer.raise_for_status()
+            return await answer.json()
+
+    async def sessions(self, supplier: str) -> tuple[bool, list[PeerSession]]:
+        """Whether all peers answered, and what they have mirrored of a supplier."""
+        found: list[PeerSession] = []
+        whole = True
+        for url in self._urls():
+            try:
+                rows = await self._get(f"{url}/peer/sessions", {"supplier": supplier})
+                found += [
+                    PeerSession(
+                        url, str(row["session_id"]), bytes.fromhex(row["header"]), str(row["position"]),
+                        str(row["incarnation"]), int(row["count"]),
+                    )
+                    for row in rows
+                ]  # fmt: skip
+            except _TROUBLE as error:
+                _LOG.info("peer %s was not asked: %s", url, error or type(error).__name__)
+                whole = False
+        return whole, found
+
+    async def seals(self, supplier: str) -> dict[str, tuple[int, Seal]]:
+        """Seals of unfinished sessions that peers keep: session id → (session end, seal)."""
+        found: dict[str, tuple[int, Seal]] = {}
+        for url in self._urls():
+            try:
+                for row in await self._get(f"{url}/peer/seals", {"supplier": supplier}):
+                    seal = Seal.decode(row["seal"])
+                    found.setdefault(seal.session_id, (int(row["end"]), seal))
+            except (*_TROUBLE, DecodingError) as error:
+                _LOG.info("peer %s was not asked for seals: %s", url, error or type(error).__name__)
+        return found
+
+    async def ended(self, supplier: str, session_id: str) -> bool:
+        """Whether a peer's audit trail has an outcome of the session."""
+        for url in self._urls():
+            try:
+                query = {"supplier": supplier, "session": session_id}
+                if (await self._get(f"{url}/peer/outcome", query))["outcome"]:
+                    return True
+            except _TROUBLE as error:
+                _LOG.info("peer %s was not asked for an outcome: %s", url, error or type(error).__name__)
+        return False
+
+    async def relays(
+        self, session: PeerSession, supplier: str, end: int, take: Callable[[list[bytes]], Awaitable[None]]
+    ) -> bool:
+        """Hands all relays of a peer's session to `take`, page by page; False where the peer failed on the way."""
+        after = ""
+        query = {"supplier": supplier, "session": session.session_id, "end": str(end)}
+        while True:
+            try:
+                page = await self._get(f"{session.url}/peer/relays", {**query, "after": after})
+                values = [base64.b64decode(text, validate=True) for text in page["relays"]]
+                after = str(page["next"] or "")
+            except (*_TROUBLE, binascii.Error) as error:
+                _LOG.warning("peer %s: its relays were not read: %s", session.url, error or type(error).__name__)
+                return False
+            if not values or not after:
+                return True
+            await take(values)

@@ -1,0 +1,22 @@
+"""What a miner runs on, beside what every process does: its own port, processes for tries, the API server."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from pocket.kube.api_client import KubeApi
+from pocket.kube.api_client import connect as connect_kube
+from pocket.platform import Platform
+from pocket_miner.status.admin import serve_admin
+from pocket_miner.storage.trie_pool import TriePool, Tries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinerPlatform(Platform):
+    """The defaults are the machine's own."""
+
+    tries: Callable[[], Tries] = TriePool
+    serve_admin: Callable[..., Awaitable[web.AppRunner]] = serve_admin
+    connect_kube: Callable[[], AbstractAsyncContextManager[KubeApi]] = connect_kube

@@ -1,0 +1,81 @@
+"""How miners of a RelayMiner share its suppliers: by Leases in Kubernetes, by the same records in Redis without it.
+
+A Lease gives liveness only. Safety is the fence of each supplier in Redis and the seal: a former owner's writes are
+refused, and nothing but sealed roots is ever broadcast (docs/fragile/ownership.md).
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from redis.asyncio import Redis
+
+from pocket.coordination.elector import place, seat, timing_for_blocks
+from pocket.kube.api_client import KubeError
+from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
+from pocket.coordination.stores.lease_store import LeaseStore
+from pocket.coordination.shard_leases import LeaseNames, Owner, ShardKeeper
+from pocket.redis_store.redis_keys import Keys
+from pocket.platform import Platform
+from pocket_miner.miner_platform import MinerPlatform
+from pocket.coordination.stores.redis_leases import RedisLeaseStore
+from pocket.api.workload import MinerConfig
+from pocket.errors import ConfigurationError
+
+_EMBEDDED_GROUP = "miners"
+
+
+def identity_of(config: MinerConfig, member: str, platform: Platform) -> str:
+    """Return `name_place_incarnation`, by which a miner holds Leases.
+
+    The name stays across restarts, and no two miners that run have the same: whoever finds a Lease of its own name
+    knows that the process which took it is gone. In Kubernetes it is the pod's of a StatefulSet, elsewhere it is
+    `member`, the name of the volume whose lock this process holds. The place is the pod's uid, or where peers find the
+    miner. The incarnation differs at each start, so that a former process of the name is fenced like any other owner.
+    """
+    incarnation, environment = platform.unique()[:8], platform.environment
+    pod = environment.get("POD_NAME") if config.lease else None
+    if pod:
+        return f"{pod}_{environment.get('POD_UID', '')}_{incarnation}"
+    return f"{member}_{config.admin_host}:{config.admin_port}_{incarnation}"
+
+
+def peer_urls(config: MinerConfig, keeper: ShardKeeper) -> list[str]:
+    """Where the other miners that live, as last seen, can be asked."""
+
+    def url(identity: str) -> str:
+        if config.lease is None:
+            return f"http://{place(identity)}"
+        return f"http://{seat(identity)}.{config.peer_domain}:{config.admin_port}"
+
+    me = seat(keeper.identity)
+    return sorted({url(member) for member in keeper.members if seat(member) != me})
+
+
+@asynccontextmanager
+async def shard_keeper(
+    config: MinerConfig, member: str, redis: "Redis", keys: Keys, owner: Owner, platform: MinerPlatform
+) -> AsyncIterator[ShardKeeper]:
+    """This miner's part in sharing; raises ConfigurationError where the API server cannot be used.
+
+    `member` is the name of the volume.
+    """
+    timing = timing_for_blocks(config.chain.block_seconds)
+
+    def keeper(store: LeaseStore, group: str) -> ShardKeeper:
+        return ShardKeeper(
+            store, LeaseNames(group, config.shards), identity_of(config, member, platform), owner, timing,
+            clock=platform.clock, wall=platform.now, chance=platform.chance,
+        )  # fmt: skip
+
+    if config.lease is None:
+        yield keeper(RedisLeaseStore(redis, keys.leases, call_seconds=timing.call), _EMBEDDED_GROUP)
+        return
+    try:
+        async with platform.connect_kube() as api:
+            store = KubeLeaseStore(
+                api, config.namespace, config.lease, call_seconds=timing.call,
+                owner=config.lease_owner.model_dump(by_alias=True) if config.lease_owner else None,
+            )  # fmt: skip
+            yield keeper(store, config.lease)
+    except KubeError as error:
+        raise ConfigurationError(f"miner: {error}") from error

@@ -1,0 +1,59 @@
+"""Watch Redis: restarts, fail-overs, its clock and its memory."""
+
+import time
+from collections.abc import Callable
+
+from redis.asyncio import Redis
+
+from pocket.redis_store.connection import RedisInfo, inspect
+from pocket.redis_store.store_errors import LedgerUnavailable
+from pocket_miner import miner_metrics
+
+
+class RedisWatch:
+    """Notices restarts and fail-overs of Redis; `settled` once relayers had time to append their logs again."""
+
+    def __init__(self, redis: "Redis", settle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._redis = redis
+        self._settle = settle_seconds
+        self._clock = clock
+        self._history = ""
+        self._usable_since: float | None = None
+        self._missed = False
+        self._ahead: float | None = None
+
+    def server_milliseconds(self) -> float | None:
+        """The time by Redis's clock; None before the first look."""
+        return None if self._ahead is None else self._clock() * 1000 + self._ahead
+
+    def settled(self) -> bool:
+        """Whether relayers have met this Redis for long enough; False before the first look."""
+        return self._usable_since is not None and self._clock() - self._usable_since > self._settle
+
+    def missed(self) -> None:
+        """Note that Redis could not be used: what comes next counts from then, not from the server's start."""
+        self._missed = True
+
+    async def look(self) -> bool:
+        """Whether Redis may hold other data than at the last look; raises LedgerUnavailable."""
+        try:
+            info = await inspect(self._redis)
+        except LedgerUnavailable:
+            self.missed()
+            raise
+        return self.take(info)
+
+    def take(self, info: RedisInfo) -> bool:
+        """Take in a state of Redis; return whether it may hold other data than the last one."""
+        now = self._clock()
+        if info.server_time_microseconds:
+            self._ahead = info.server_time_microseconds / 1000 - now * 1000
+        miner_metrics.REDIS_MEMORY.labels("used").set(info.used_memory)
+        miner_metrics.REDIS_MEMORY.labels("max").set(info.max_memory)
+        if info.history_id == self._history:
+            self._missed = False
+            return False
+        met_running = not self._history and not self._missed
+        self._usable_since = now - info.uptime_seconds if met_running else now
+        self._history, self._missed = info.history_id, False
+        return True

@@ -1,0 +1,440 @@
+"""One miner process: its phases, its loops, what it reports."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from pocket.chain_cache.invalidation import CacheFollower, CacheRefresher
+from pocket.chain_cache.cached_client import CachedChain
+from pocket.chain_cache.dependencies import await_dependencies
+from pocket.redis_store.store_errors import LedgerError, LedgerUnavailable
+from pocket.chain_cache.shared_heights import BlockPublisher
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.notifications import WakeReader
+from pocket_miner import miner_metrics
+from pocket_miner.ingest import peers
+from pocket_miner.storage.audit import Audit
+from pocket_miner.supervise import kept_up
+from pocket_miner.suppliers.latest_block import BlockBoard
+from pocket_miner.status.chain_diagnostics import ChainNotes
+from pocket_miner.storage.corruption import set_aside, set_damaged_aside
+from pocket.runtime.public_urls import Endpoints
+from pocket_miner.suppliers.fleet import Fleet
+from pocket_miner.ownership.ownership import peer_urls, shard_keeper
+from pocket_miner.miner_platform import MinerPlatform
+from pocket_miner.suppliers.read_only_volume import until_writable
+from pocket_miner.status.readiness import Phase, Readiness
+from pocket_miner.ownership.redis_watch import RedisWatch
+from pocket_miner.status.report import Reports
+from pocket_miner.suppliers.sealed_work import SealedWork
+from pocket_miner.settlement.event_reader import Settlements
+from pocket_miner.sessions.stages import Stage
+from pocket_miner.suppliers.factory import Suppliers
+from pocket_miner.storage.volume import Volume, opened, owned
+from pocket.api.problems import Problem
+from pocket.api.workload import MinerConfig
+from pocket.chain.comet import CometClient
+from pocket.chain.block_feed import BlockFeed
+from pocket.chain.model import Block
+from pocket.chain.failover import NodeAddress
+from pocket.chain.node_health import Standings
+from pocket.chain.node_monitor import NodeWatch
+from pocket.runtime.debug_server import Debug
+from pocket.errors import ConfigurationError
+from pocket.protocol.transactions.build import GasPrice
+from pocket.runtime.process_stats import VERSION, Pulse
+
+_LOG = logging.getLogger("miner")
+_REDIS_SETTLES_SECONDS = 5.0
+_STAKES_SECONDS = 5.0
+_STAKE_PAUSE_SECONDS = 0.1  # for each supplier: a thousand of them are ten questions a second, not hundreds
+_FUNDS_SECONDS = 300.0
+_BROKEN_SECONDS = 30.0
+_REFRESH_SECONDS = 30.0
+_SHOWN_OUTCOMES = 1000
+_RETENTION_SECONDS = 600.0
+_VOLUME_SECONDS = 5.0
+_DAY_SECONDS = 86_400.0
+_REFRESH_PAUSE_SECONDS = 1.0
+_SLOW = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a miner is made of; nothing of it waits for anything when it is made."""
+
+    redis: "Redis"
+    keys: Keys
+    chain: CachedChain
+    comet: CometClient
+    nodes: NodeWatch
+    settlements: Settlements
+    redis_watch: RedisWatch
+    suppliers: Suppliers
+    fleet: Fleet
+
+
+@contextlib.asynccontextmanager
+async def _running(loops: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run loops while the context is open."""
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Miner:
+    """The miner of one data folder.
+
+    It comes up in phases, so that it answers /health whatever it waits for: own the folder, serve, open the volume,
+    wait for what else is needed, mine.
+    """
+
+    def __init__(self, config: MinerConfig, platform: MinerPlatform | None = None) -> None:
+        self._config = config
+        self._platform = platform or MinerPlatform()
+        self._stop = asyncio.Event()
+        self._board = BlockBoard()
+        self._readiness = Readiness(config.chain.block_seconds, self._platform.clock)
+        self._volume: Volume | None = None
+        self._parts: _Parts | None = None
+        gas_price = GasPrice.parse(config.chain.gas_price)
+        self._notes = ChainNotes(gas_price, config.chain.block_seconds, self._platform.wall_nanoseconds)
+
+    async def run(self) -> None:
+        """Mines until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stop.set)
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(owned(self._config.data_dir))
+            await self._serve(stack)
+            self._volume = await stack.enter_async_context(opened(self._config.data_dir, self._platform.unique))
+            self._parts = parts = await self._assemble(stack, self._volume)
+            await self._first_keys(parts.suppliers)
+            async with _running(self._without_redis(parts)):
+                if self._volume.read_only:
+                    folder, keeper = self._config.data_dir, parts.fleet.keeper
+                    await until_writable(folder, keeper, self._readiness, self._stop)
+                    return
+                await self._await_dependencies(parts)
+                if not self._stop.is_set():
+                    await self._mine(parts)
+
+    async def _serve(self, stack: contextlib.AsyncExitStack) -> None:
+        """Serve the admin port, and the debug port where it is configured, until the stack is closed."""
+        admin = await self._platform.serve_admin(
+            self._config.admin_host, self._config.admin_port,
+            health=self._health, report=self._report, status=self._status, problems=self._problems,
+            routes=peers.routes(lambda: (self._volume.mirror, self._volume.audit) if self._volume else None),
+        )  # fmt: skip
+        stack.push_async_callback(admin.cleanup)
+        if self._config.debug_port is not None:
+            stack.push_async_callback((await Debug().serve(self._config.debug_port)).cleanup)
+
+    async def _assemble(self, stack: contextlib.AsyncExitStack, volume: Volume) -> _Parts:
+        """Put the parts together; raises ConfigurationError."""
+        config, platform = self._config, self._platform
+        redis = platform.connect_redis(config.redis_url)
+        stack.push_async_callback(redis.aclose)
+        addresses = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
+        keys = Keys(config.prefix)
+        standings, seconds = Standings(len(addresses)), config.chain.query_timeout_seconds
+        chain = CachedChain(
+            addresses, redis, keys, timeout_seconds=seconds, standings=standings, clock=platform.clock,
+            wall_clock=platform.wall_seconds, channel=platform.channel,
+        )  # fmt: skip
+        stack.push_async_callback(chain.close)
+        http = await stack.enter_async_context(platform.http())
+        comet = CometClient(
+            addresses, http, seconds, config.chain.block_seconds, standings, config.chain.id, clock=platform.clock
+        )
+        nodes = await stack.enter_async_context(
+            NodeWatch(
+                addresses, http, config.chain.id, standings, timeout_seconds=seconds, told=self._notes.tell,
+                channel=platform.channel, clock=platform.clock,
+            )
+        )  # fmt: skip
+        pool = platform.tries()
+        stack.callback(pool.close)
+        settlements = Settlements(comet, lambda: suppliers.addresses)
+        watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds), platform.clock)
+        reports = await asyncio.to_thread(Reports, volume.audit)
+        suppliers = Suppliers(
+            config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.settled,
+            reports, peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
+            Endpoints(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
+            lambda: self._board.height, lambda: volume.reserve.full, platform,
+        )  # fmt: skip
+        fleet = Fleet(suppliers, self._board, config.chain.block_seconds, platform.chance)
+        keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform)
+        fleet.keeper = await stack.enter_async_context(keeper)
+        return _Parts(redis, keys, chain, comet, nodes, settlements, watch, suppliers, fleet)
+
+    async def _await_dependencies(self, parts: _Parts) -> None:
+        """Wait until Redis can be used and a node of the right chain answers, or for the stop.
+
+        Raises UnsafeRedis and ConfigurationError for what only a change of the configuration cures.
+        """
+        self._readiness.enter(Phase.WAITING)
+
+        def redis_waits(error: LedgerUnavailable | None) -> None:
+            self._readiness.redis = str(error or "")
+            if error is not None:
+                parts.redis_watch.missed()
+
+        await await_dependencies(
+            parts.redis, self._config.redis_url, parts.chain, self._config.chain.id, self._stop, redis_waits,
+            self._readiness.chain_away, self._platform.chance,
+        )  # fmt: skip
+
+    async def _mine(self, parts: _Parts) -> None:
+        """Run all loops until the stop, then give up what is owned; raises VolumeDamaged."""
+        self._readiness.enter(Phase.MINING)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in (*self._aside(parts), *self._loops(parts))]
+            await parts.fleet.keeper.run(self._stop)
+            self._readiness.enter(Phase.STOPPING)
+            await parts.fleet.stop()
+            for task in tasks:
+                task.cancel()
+
+    def _without_redis(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
+        """Loops that need neither Redis nor a Lease, and wait for none of them."""
+        fleet = parts.fleet
+        feed = self._feed(parts.comet, BlockPublisher(parts.redis, parts.keys), fleet)
+        sealed = SealedWork(
+            parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
+            lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
+        )  # fmt: skip
+        return [kept_up("block feed", feed.run), kept_up("sealed sessions", sealed.run)]
+
+    def _owners_known(self, fleet: Fleet) -> bool:
+        """Whether somebody mines who can: this miner by its Leases, or another one where this one cannot write."""
+        keeper = fleet.keeper
+        if self._volume is not None and self._volume.read_only:
+            return keeper.informed and keeper.taken_elsewhere
+        return keeper.informed
+
+    def _loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
+        """Loops that mining needs."""
+        fleet = parts.fleet
+        return [
+            parts.settlements.run(),
+            self._watch_redis(parts.redis_watch, fleet),
+            self._end_of_damage(fleet),
+            fleet.watch_keys(),
+            fleet.listen(WakeReader(parts.redis, parts.keys)),
+            fleet.follow(),
+        ]
+
+    def _aside(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
+        """Loops that mining does not need: one that fails is started again."""
+        platform = self._platform
+        pulse = Pulse(platform.clock)
+        refresher = CacheRefresher(parts.redis, parts.keys, parts.chain, platform.wall_seconds, _refreshed)
+        loops: Mapping[str, Callable[[], Awaitable[None]]] = {
+            "comparing nodes": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2), platform.chance),
+            "looking at stakes": lambda: self._look_at_stakes(parts.suppliers, parts.fleet),
+            "looking at endpoints": lambda: self._look_at_endpoints(parts.suppliers, parts.fleet),
+            "figures": lambda: self._observe(parts.chain, parts.fleet, pulse),
+            "volume": lambda: self._watch_volume(self._volume),
+            "retention": lambda: self._retain(parts.suppliers.audit, parts.suppliers.reports),
+            "cache news": CacheFollower(parts.redis, parts.keys, parts.chain, chance=platform.chance.random).run,
+            "cache refresh": lambda: self._refresh(refresher, parts.fleet),
+            "pulse": pulse.run,
+        }
+        return [kept_up(name, loop) for name, loop in loops.items()]
+
+    async def _end_of_damage(self, fleet: Fleet) -> None:
+        """Ends the miner when a file of its volume turns out to be damaged: the next start finds it set aside."""
+        found = await fleet.damage
+        if found.path:
+            await asyncio.to_thread(set_aside, Path(found.path))
+        await asyncio.to_thread(set_damaged_aside, self._config.data_dir)
+        raise found
+
+    async def _first_keys(self, suppliers: Suppliers) -> None:
+        """Raises ConfigurationError where a key is required and none is there."""
+        await asyncio.to_thread(suppliers.reload)
+        if suppliers.addresses:
+            return
+        text = f"no supplier key is loaded from {self._config.keys_dir}"
+        if self._config.keys_required:
+            raise ConfigurationError(f"miner: {text}. Put one file per supplier there.")
+        _LOG.warning("%s: waiting for one", text)
+
+    def _feed(self, comet: CometClient, publisher: BlockPublisher, fleet: Fleet) -> BlockFeed:
+        async def on_block(block: Block) -> None:
+            if self._board.height and self._readiness.since_block > _SLOW * self._config.chain.block_seconds:
+                miner_metrics.SLOW_BLOCKS.inc()
+            self._readiness.block()
+            miner_metrics.HEIGHT.set(block.height)
+            self._notes.block(block)
+            self._board.post(block)
+            if fleet.keeper.leads:
+                await publisher.publish(block)
+
+        return BlockFeed(
+            comet, on_block, poll_seconds=min(1.0, self._config.chain.block_seconds / 2),
+            on_error=lambda error: _LOG.warning("block feed: %s", error), chance=self._platform.chance,
+            clock=self._platform.clock,
+        )  # fmt: skip
+
+    async def _look_at_stakes(self, suppliers: Suppliers, fleet: Fleet) -> None:
+        funds_at, clock = float("-inf"), self._platform.clock
+        while True:
+            mine = list(fleet.running)
+            await suppliers.look_at_stakes(mine)
+            if mine and clock() - funds_at > _FUNDS_SECONDS:
+                funds_at = clock()
+                await suppliers.look_at_funds(mine)
+                await self._notes.look(suppliers.chain, len(mine), os.cpu_count() or 1)
+            await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))
+
+    async def _look_at_endpoints(self, suppliers: Suppliers, fleet: Fleet) -> None:
+        """Of the suppliers that this miner mines for; sooner again while something is wrong."""
+        while self._config.check_endpoints:
+            mine = list(fleet.running)
+            broken = await suppliers.look_at_endpoints(mine)
+            await asyncio.sleep(_BROKEN_SECONDS if broken or not mine else _FUNDS_SECONDS)
+
+    async def _refresh(self, refresher: CacheRefresher, fleet: Fleet) -> None:
+        """The leader looks once a block whether what everybody caches has changed."""
+        seen = 0
+        while True:
+            await self._board.wait(seen, max(1.0, self._config.chain.block_seconds))
+            seen = self._board.height
+            if fleet.keeper.leads:
+                try:
+                    async with asyncio.timeout(_REFRESH_SECONDS):
+                        await refresher.refresh()
+                except (RedisError, OSError, TimeoutError, ExceptionGroup) as error:
+                    miner_metrics.ERRORS.labels("cache refresh").inc()
+                    _LOG.warning("cache refresh: %s", error)
+            await asyncio.sleep(_REFRESH_PAUSE_SECONDS)
+
+    async def _watch_redis(self, watch: RedisWatch, fleet: Fleet) -> None:
+        while True:
+            try:
+                restarted = await watch.look()
+                self._readiness.redis = ""
+                if restarted:
+                    fleet.reread()
+            except (LedgerError, RedisError, OSError, TimeoutError) as error:
+                self._readiness.redis = str(error) or type(error).__name__
+                miner_metrics.ERRORS.labels("redis").inc()
+                _LOG.warning("Redis: %s", error)
+            await asyncio.sleep(0.5)
+
+    async def _observe(self, chain: CachedChain, fleet: Fleet, pulse: Pulse) -> None:
+        """Figures of the whole process."""
+        miner_metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
+        seen = written = 0
+        while True:
+            await self._board.wait(seen, max(1.0, self._config.chain.block_seconds))
+            seen = self._board.height
+            stages = fleet.stages()
+            for stage in Stage:
+                miner_metrics.SESSIONS.labels(stage.value).set(stages.get(stage.value, 0))
+            sessions = [s for running in fleet.running.values() for s in running.supplier.sessions.values()]
+            miner_metrics.BEHIND.set(sum(session.behind for session in sessions))
+            vitals = pulse.take()
+            miner_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
+            miner_metrics.TASKS.set(vitals.tasks)
+            miner_metrics.LAG.set(len(sessions))
+            for source, number in chain.counters.taken():
+                miner_metrics.CACHE.labels(source).inc(number)
+            miner_metrics.LEASE_WRITES.inc(fleet.keeper.writes - written)
+            written = fleet.keeper.writes
+
+    async def _watch_volume(self, volume: Volume | None) -> None:
+        """Measure the volume; tell long before it is full, and keep what is left for seals and books."""
+        while volume is not None:
+            space = await asyncio.to_thread(volume.reserve.look)
+            if space is not None:
+                for kind, size in (("total", space.total), ("free", space.free), ("reserved", space.reserved)):
+                    miner_metrics.VOLUME.labels(kind).set(size)
+                if space.problem and space.problem != self._readiness.volume:
+                    _LOG.warning("%s", space.problem)
+                self._readiness.volume = space.problem
+            await asyncio.sleep(_VOLUME_SECONDS)
+
+    async def _retain(self, audit: Audit, reports: Reports) -> None:
+        """Forgets what is older than the policy says."""
+        days = self._config.retention_days
+        blocks = int(days * _DAY_SECONDS / self._config.chain.block_seconds)
+        while True:
+            try:
+                await asyncio.to_thread(reports.keep)
+                more = self._board.height > blocks
+                while more:  # a thousand at a time: others go on meanwhile
+                    more = bool(await asyncio.to_thread(audit.prune, self._board.height - blocks))
+                    await asyncio.sleep(0.1)
+            except sqlite3.Error as error:
+                miner_metrics.ERRORS.labels("retention").inc()
+                _LOG.warning("retention: %s", error)
+            await asyncio.sleep(_RETENTION_SECONDS)
+
+    def _health(self) -> Mapping[str, Any]:
+        return {"status": "ok", "phase": self._readiness.phase, "height": self._board.height, "role": self._role()}
+
+    async def _status(self) -> Mapping[str, Any]:
+        if self._parts is None:
+            return {"height": 0, "sessions": {}, "outcomes": [], "shards": {}, "leader": False, "members": []}
+        fleet, audit = self._parts.fleet, self._parts.suppliers.audit
+        sessions = {
+            address: [
+                {"session_id": i, "end": s.end, "sealed": s.seal is not None, "service": s.header.service_id}
+                for i, s in running.supplier.sessions.items()
+            ]
+            for address, running in fleet.running.items()
+        }
+        shards = {str(shard): epoch for shard, epoch in fleet.epochs.items()}
+        outcomes = await asyncio.to_thread(audit.recent, _SHOWN_OUTCOMES)
+        return {
+            "height": self._board.height, "sessions": sessions, "outcomes": outcomes,
+            "shards": shards, "leader": fleet.keeper.leads, "members": sorted(fleet.keeper.members),
+            "nodes": self._notes.nodes(),
+        }  # fmt: skip
+
+    def _report(self) -> Mapping[str, Any]:
+        told = {
+            "component": "miner", "role": self._role(), "height": self._board.height, "chain": self._notes.rows(),
+            "phase": self._readiness.phase, "redis": self._readiness.redis, "volume": self._readiness.volume,
+            "problems": [problem.model_dump() for problem in self._problems()],
+        }  # fmt: skip
+        if self._parts is None:
+            return told
+        suppliers, fleet = self._parts.suppliers, self._parts.fleet
+        return {
+            **told, "keys": suppliers.digest, "addresses": suppliers.addresses,
+            "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
+            "suppliers": suppliers.reports.rows(), "looked": fleet.looked(),
+        }  # fmt: skip
+
+    def _problems(self) -> list[Problem]:
+        """Why this miner is not ready."""
+        missing = self._parts is not None and self._config.keys_required and not self._parts.suppliers.addresses
+        return list(self._readiness.problems(keys_missing=missing))
+
+    def _role(self) -> str:
+        return "active" if self._parts is not None and self._parts.fleet.epochs else "standby"
+
+
+def _refreshed(result: str) -> None:
+    miner_metrics.REFRESHED.labels(result).inc()

@@ -1,0 +1,72 @@
+"""What the chain says of a session's claim, from answers that may be wrong: pure.
+
+A claim that was seen once stays until it settles: the chain removes none before. That none is there counts once a
+second answer says so. Another root than the sealed one counts at the block at which it was told, and no longer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pocket_miner.sessions.evidence import Finding, Statement
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.sessions.stages import ClaimState
+from pocket.protocol.claims.proof_requirement import INVALID, VALIDATED, Claim
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimsAnswer:
+    """The claims of a supplier as one source tells them, as of a height."""
+
+    source: str
+    height: int
+    claims: Mapping[str, Claim]
+
+
+def surprising(session: TrackedSession, answer: ClaimsAnswer) -> bool:
+    """Whether another node should be asked before this answer is acted on."""
+    claim = answer.claims.get(session.session_id)
+    if session.seal is None:
+        return False
+    if claim is None:
+        sent = session.claim is not None and session.claim.accepted and answer.height > session.claim.height + 1
+        closed = session.windows is not None and answer.height > session.windows.claim_close
+        return (session.claim_seen_at > 0 or sent or closed) and not session.evidence.confirmed(Finding.CLAIM_ABSENT)
+    return claim.root_hash != session.seal.root or claim.proof_validation_status == INVALID
+
+
+def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
+    """Take the answers of one block; return what they say together. No answers: nobody could be asked."""
+    found = [(answer, claim) for answer in answers if (claim := answer.claims.get(session.session_id)) is not None]
+    if found:
+        session.evidence.retract(Finding.CLAIM_ABSENT)
+        answer, claim = _best(session, found)
+        session.claim_on_chain, session.claim_seen_at = claim, answer.height
+        state = _state_of(session, claim)
+        if state is ClaimState.FOREIGN:
+            text = claim.root_hash.hex()
+            session.evidence.add(Statement(Finding.CLAIM_CONFLICTING, answer.source, answer.height, text))
+        else:
+            session.evidence.retract(Finding.CLAIM_CONFLICTING)
+        return state
+    if session.claim_on_chain is not None:
+        # Nothing but its settlement removes a claim: whoever does not see it lags, or is wrong.
+        return _state_of(session, session.claim_on_chain)
+    close = session.windows.claim_close if session.windows is not None else 0
+    for answer in answers:
+        if answer.height <= close:
+            return ClaimState.ABSENT  # it may still come
+        session.evidence.add(Statement(Finding.CLAIM_ABSENT, answer.source, answer.height))
+    return ClaimState.ABSENT if session.evidence.confirmed(Finding.CLAIM_ABSENT) else ClaimState.UNKNOWN
+
+
+def _best(session: TrackedSession, found: list[tuple[ClaimsAnswer, Claim]]) -> tuple[ClaimsAnswer, Claim]:
+    """Choose among answers: our own root before another, and the furthest status of it."""
+    root = session.seal.root if session.seal is not None else b""
+    return max(found, key=lambda row: (row[1].root_hash == root, row[1].proof_validation_status == VALIDATED))
+
+
+def _state_of(session: TrackedSession, claim: Claim) -> ClaimState:
+    if session.conflicting or (session.seal is not None and claim.root_hash != session.seal.root):
+        return ClaimState.FOREIGN
+    known = {VALIDATED: ClaimState.VALIDATED, INVALID: ClaimState.INVALID}
+    return known.get(claim.proof_validation_status, ClaimState.PENDING)

@@ -1,0 +1,112 @@
+"""The terms of a session as the chain states them: header, members, target, units and windows at its start.
+
+They decide over stake, so what one answer said is confirmed by a second one before anything is sealed.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pocket_miner.sessions.evidence import Finding
+from pocket_miner.sessions.leaf_validation import Terms
+from pocket.chain import convert
+from pocket.chain.client import ChainClient, NodeAnswer
+from pocket.chain.model import Session
+from pocket.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError, FailureClass
+from pocket.protocol.pb import pocket_service_pb2 as service_pb
+from pocket.protocol.pb import pocket_session_pb2 as session_pb
+from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.sessions.windows import SharedParams
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTerms:
+    """One answer. rejection: why the session cannot be claimed, None where it can; then there are terms."""
+
+    params: SharedParams | None
+    terms: Terms | None
+    rejection: Finding | None = None
+    text: str = ""
+
+
+def judge(supplier: str, header: SessionHeader, onchain: Session) -> tuple[Finding, str] | None:
+    """Return why the supplier cannot claim the session, as the chain knows it."""
+    if onchain.header != header:
+        return Finding.HEADER_DIFFERS, f"the chain's session is {onchain.header.session_id}"
+    if supplier not in onchain.supplier_addresses:
+        return Finding.NOT_IN_SESSION, f"the session has {len(onchain.supplier_addresses)} other suppliers"
+    return None
+
+
+async def ask_terms(chain: ChainClient, supplier: str, header: SessionHeader) -> SessionTerms:
+    """Ask through the caches; raises ChainError and DecodingError while it cannot be told."""
+    start = header.session_start_block_height
+    params = await chain.shared_params(start)
+    try:
+        onchain = await chain.session(header.application_address, header.service_id, start)
+    except ChainRefusal as error:
+        return SessionTerms(params, None, Finding.SESSION_REJECTED, str(error))
+    if found := judge(supplier, header, onchain):
+        return SessionTerms(params, None, *found)
+    units = await chain.compute_units_per_relay(header.service_id, start)
+    difficulty = await chain.difficulty(header.service_id, start)
+    if units <= 0:
+        raise ChainUnavailable(f"no compute units per relay are known of service {header.service_id}")
+    return SessionTerms(params, Terms(supplier, header, difficulty.target_hash, units))
+
+
+async def ask_terms_of_every_node(
+    chain: ChainClient, supplier: str, header: SessionHeader
+) -> Mapping[str, tuple[int, SessionTerms]]:
+    """Ask every node past all caches; return (height, terms) by node, without those that could not tell."""
+    start, service = header.session_start_block_height, header.service_id
+    questions = (
+        ("/pocket.shared.Query/ParamsAtHeight", shared_pb.QueryParamsAtHeightRequest(height=start)),
+        ("/pocket.session.Query/GetSession", session_pb.QueryGetSessionRequest(
+            application_address=header.application_address, service_id=service, block_height=start)),
+        ("/pocket.service.Query/ComputeUnitsPerRelayAtHeight", service_pb.QueryComputeUnitsPerRelayAtHeightRequest(
+            serviceId=service, blockHeight=start)),
+        ("/pocket.service.Query/RelayMiningDifficultyAtHeight",
+         service_pb.QueryGetRelayMiningDifficultyAtHeightRequest(serviceId=service, blockHeight=start)),
+    )  # fmt: skip
+    rows = await asyncio.gather(*(chain.ask_every_node(method, request) for method, request in questions))
+    found: dict[str, tuple[int, SessionTerms]] = {}
+    for node, first in rows[0].items():
+        answers = [row.get(node) for row in rows]
+        try:
+            height = max(answer.height for answer in answers if answer is not None)
+            found[node] = (height, await _terms_of(chain, supplier, header, first, *answers[1:]))
+        except (ChainError, DecodingError):
+            continue
+    return found
+
+
+async def _terms_of(
+    chain: ChainClient, supplier: str, header: SessionHeader, params: NodeAnswer, session: NodeAnswer | None,
+    units: NodeAnswer | None, difficulty: NodeAnswer | None,
+) -> SessionTerms:  # fmt: skip
+    """Read one node's answers; raises what it answered with."""
+    shared = convert.shared_params(shared_pb.QueryParamsAtHeightResponse.FromString(_raw(params)).params)
+    try:
+        onchain = convert.session(session_pb.QueryGetSessionResponse.FromString(_raw(session)).session)
+    except ChainRefusal as error:
+        return SessionTerms(shared, None, Finding.SESSION_REJECTED, str(error))
+    if found := judge(supplier, header, onchain):
+        return SessionTerms(shared, None, *found)
+    target = convert.difficulty(
+        service_pb.QueryGetRelayMiningDifficultyAtHeightResponse.FromString(_raw(difficulty)).relayMiningDifficulty
+    ).target_hash
+    if units is not None and units.error is not None and units.error.failure is FailureClass.UNSUPPORTED:
+        per_relay = await chain.compute_units_per_relay(header.service_id, header.session_start_block_height)
+    else:
+        per_relay = service_pb.QueryComputeUnitsPerRelayAtHeightResponse.FromString(_raw(units)).computeUnitsPerRelay
+    return SessionTerms(shared, Terms(supplier, header, target, per_relay))
+
+
+def _raw(answer: NodeAnswer | None) -> bytes:
+    if answer is None:
+        raise ChainUnavailable("the node did not answer all questions")
+    if answer.error is not None:
+        raise answer.error
+    return answer.raw

@@ -1,0 +1,106 @@
+"""The sessions of one supplier as the owner knows them."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from pocket.redis_store.seals import Seal
+from pocket_miner.sessions.evidence import REJECTIONS, Evidence
+from pocket_miner.sessions.leaf_validation import Terms
+from pocket_miner.sessions.submission import Attempts, Submission
+from pocket.protocol.claims.proof_requirement import VALIDATED, Claim, ProofRequirement
+from pocket.errors import DecodingError
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.relays.wire import HEADER, decode
+from pocket.protocol.sessions.windows import SharedParams, Windows
+from pocket.protocol.transactions.build import Message
+
+_FARTHEST_HEIGHT: Final = 2**53  # heights are JSON numbers on their way
+_LONGEST_SESSION: Final = 100_000  # blocks
+
+
+def header_of(raw: bytes) -> SessionHeader:
+    """Session header from its canonical bytes; raises DecodingError."""
+    fields = decode(HEADER, raw)
+
+    def text(name: str) -> str:
+        value: bytes = fields.get(name, b"")
+        return value.decode("utf-8", "surrogateescape")
+
+    header = SessionHeader(
+        text("application_address"), text("service_id"), text("session_id"),
+        fields.get("session_start_block_height", 0), fields.get("session_end_block_height", 0),
+    )  # fmt: skip
+    start, end = header.session_start_block_height, header.session_end_block_height
+    if not 0 < start <= end <= _FARTHEST_HEIGHT or end - start > _LONGEST_SESSION:
+        raise DecodingError(f"a session cannot reach from block {start} to {end}")
+    if not header.session_id.isprintable() or not header.session_id.isascii():
+        raise DecodingError("the session id is no text")
+    return header
+
+
+class Skip(StrEnum):
+    """Why a session is not claimed as things stand. It is decided anew at every block of the claim window."""
+
+    EMPTY = "empty"
+    UNPROFITABLE = "unprofitable"
+    UNITS_MISMATCH = "compute_units_mismatch"
+
+
+@dataclass(slots=True)
+class TrackedSession:
+    """One unfinished session; terms are None until the chain has confirmed the header."""
+
+    header: SessionHeader
+    position: str = "0-0"
+    incarnation: str = ""
+    terms: Terms | None = None
+    terms_confirmed: bool = False  # a second answer said the same
+    doubted_terms: Terms | None = None  # what a second answer said instead
+    params: SharedParams | None = None
+    evidence: Evidence = field(default_factory=Evidence)
+    seal: Seal | None = None
+    skip: Skip | None = None
+    requirement: ProofRequirement | None = None
+    claim_on_chain: Claim | None = None  # as last seen
+    claim_seen_at: int = 0  # height as of which it was seen; 0: never
+    measured: set[str] = field(default_factory=set)  # what was counted once for this session
+    behind: bool = False  # the last read did not reach the end
+    claim: Submission | None = None
+    claim_attempts: Attempts = field(default_factory=Attempts)
+    proof: Submission | None = None
+    proof_attempts: Attempts = field(default_factory=Attempts)
+    sample: tuple[bytes, float] | None = None  # seed hash, and what was drawn with it
+    proof_message: tuple[bytes, Message] | None = None  # seed hash, and what was built with it
+    conflicting: bool = False  # the claim on chain is of nobody that we know
+    details: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def session_id(self) -> str:
+        """The session's id."""
+        return self.header.session_id
+
+    @property
+    def windows(self) -> Windows | None:
+        """Windows by the params at the session's start; None while unknown."""
+        return None if self.params is None else self.params.windows(self.header.session_start_block_height)
+
+    @property
+    def end(self) -> int:
+        """Session end height."""
+        return self.header.session_end_block_height
+
+    @property
+    def rejected(self) -> bool:
+        """Whether somebody said that the session cannot be claimed, and nobody the contrary."""
+        return self.terms is None and any(self.evidence.of(finding) for finding in REJECTIONS)
+
+    @property
+    def claimed_root(self) -> bytes:
+        """Root of the claim on chain, as last seen; empty where none was."""
+        return self.claim_on_chain.root_hash if self.claim_on_chain is not None else b""
+
+    @property
+    def proven(self) -> bool:
+        """Whether the chain has a valid proof, as last seen."""
+        return self.claim_on_chain is not None and self.claim_on_chain.proof_validation_status == VALIDATED

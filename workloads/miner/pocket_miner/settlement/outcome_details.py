@@ -1,0 +1,63 @@
+"""What is told of a session at its end: its facts, which are pure, and the counters of its outcome."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from pocket_miner import miner_metrics
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket.api.status import OTHERS
+from pocket.protocol.claims.amounts import Price, claimed_upokt
+from pocket.protocol.claims.proof_requirement import ProofRequirement
+from pocket.protocol.smst.digest import Root
+
+_NO_HASH = bytes(32)
+
+
+def _unsealed(session: TrackedSession, leaves: int) -> Root | None:
+    """Sum and number of the leaves, without a hash that nobody computed."""
+    if session.terms is None or not leaves:
+        return None
+    units = leaves * session.terms.compute_units_per_relay
+    return Root(_NO_HASH + units.to_bytes(8, "big") + leaves.to_bytes(8, "big"))
+
+
+def facts_of(session: TrackedSession, leaves: int, payments: Sequence[tuple[str, str]]) -> dict[str, object]:
+    """Root, relays, compute units, upokt, and the transactions; what is not known is left out.
+
+    leaves: on the volume, for a session that was never sealed. payments: (claim or proof, transaction hash).
+    """
+    found: dict[str, object] = {}
+    sealed = session.seal.root if session.seal is not None else session.claimed_root
+    root = Root(sealed) if sealed else _unsealed(session, leaves)
+    if root is not None:
+        found |= {"relays": root.count, "compute_units": root.total}
+        if session.terms is not None and session.params is not None:
+            found["claimed_upokt"] = claimed_upokt(root, session.terms.target_hash, Price.of(session.params))
+    if sealed:
+        found["root"] = sealed.hex()
+    if session.seal is not None:
+        found["sealed_height"] = session.seal.height
+    if session.requirement is not None:
+        found["proof_required"] = session.requirement is not ProofRequirement.NOT_REQUIRED
+    for what in ("claim", "proof"):
+        if hashes := [tx_hash for paid_for, tx_hash in payments if paid_for == what]:
+            found[f"{what}_transactions"] = hashes
+    return found
+
+
+def count_outcome(outcome: Mapping[str, Any], recipients: Collection[str]) -> None:
+    """Count a recorded outcome in the metrics; only `recipients` are told apart there, which bounds the series."""
+    details, name = outcome["details"], outcome["outcome"]
+    whose = (outcome["supplier"], details["service_id"])
+    claimed, settled = _number(details.get("claimed_upokt")), _number(details.get("settled_upokt"))
+    miner_metrics.OUTCOMES.labels(name).inc()
+    miner_metrics.CLAIMED.labels(*whose).inc(claimed)
+    miner_metrics.SETTLED.labels(*whose).inc(settled)
+    for address, upokt in (details.get("earned_by") or {}).items():
+        miner_metrics.EARNED.labels(*whose, address if address in recipients else OTHERS).inc(_number(upokt))
+    if name != "unseen":
+        miner_metrics.LOST.labels(name).inc(max(0.0, claimed - settled))
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,80 @@
+"""How a session ended, from the events of its settlement block."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pocket_miner.sessions.evidence import Finding
+from pocket_miner.sessions.recipients import bounded
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket.chain.model import Event
+from pocket.chain.settlement_event import ClaimEnd, ClaimOutcome, claim_end
+
+_PROOF_OUTCOMES: Final = {
+    ClaimOutcome.PROOF_MISSING: "proof_missed",
+    ClaimOutcome.PROOF_INVALID: "proof_invalid",
+    ClaimOutcome.EXPIRED: "expired",
+    ClaimOutcome.DISCARDED: "expired",
+}
+_RECIPIENTS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Outcome name, reason and amounts."""
+
+    outcome: str
+    reason: str
+    details: Mapping[str, object]
+
+
+def _details(end: ClaimEnd) -> dict[str, object]:
+    """Return what an event says, without what it does not say. Amounts are upokt."""
+    told: dict[str, object] = {
+        "relays": end.relays,
+        "compute_units": end.compute_units,
+        "claimed_upokt": end.claimed_upokt,
+        "settled_upokt": end.settled_upokt,
+        "minted_upokt": end.minted_upokt,
+        "malformed": sorted(end.malformed) or None,
+    }
+    if end.outcome is ClaimOutcome.SETTLED:
+        paid = bounded(end.by_recipient, _RECIPIENTS)
+        told["reward_distribution"] = json.dumps({address: f"{upokt}upokt" for address, upokt in paid.items()})
+        told["earned_by"] = bounded(end.supplier_side, _RECIPIENTS)
+        told["earned_upokt"] = end.earned_upokt
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _is_of_another_root(session: TrackedSession, end: ClaimEnd) -> bool:
+    """Return whether the settled claim was another miner's.
+
+    The event decides by the number of relays and compute units. Only where these are those of both roots counts what
+    the chain showed of the claim before, more than once.
+    """
+    if session.conflicting:
+        return True
+    if session.seal is None:
+        return False
+    sealed, seen = session.seal.root, session.claimed_root
+    shown = session.evidence.confirmed(Finding.CLAIM_CONFLICTING) and seen != sealed
+    return not end.may_be_of(sealed) or (shown and end.may_be_of(seen))
+
+
+def settled_as(
+    supplier: str, session: TrackedSession, events: Iterable[Event], shareholders: Collection[str] = ()
+) -> Verdict | None:
+    """Return the outcome that the settlement block's events tell; None where none of them is of this session.
+
+    shareholders: addresses that share the supplier's revenue of this session, for events that do not name reasons.
+    """
+    ends = (claim_end(event, shareholders) for event in events)
+    end = next((end for end in ends if end is not None and end.concerns(supplier, session.header)), None)
+    if end is None:
+        return None
+    if _is_of_another_root(session, end):
+        return Verdict("claim_lost", "the claim on chain has another root than the seal", _details(end))
+    if end.outcome is ClaimOutcome.SETTLED:
+        return Verdict("settled", "paid", _details(end))
+    return Verdict(_PROOF_OUTCOMES[end.outcome], end.reason[:300], _details(end))

@@ -1,0 +1,326 @@
+"""What lasts: the owner's epoch, seals, and one hash-chained outcome per session."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pocket.redis_store.seals import Seal, SignedGroup
+from pocket_miner.storage.database import open_to_read, open_to_write
+from pocket.errors import DecodingError, PocketError
+
+_LOG = logging.getLogger("pocket_miner.storage.audit")
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS seal (
+  supplier TEXT NOT NULL, session_id TEXT NOT NULL, session_end INTEGER NOT NULL, seal TEXT NOT NULL,
+  signed TEXT NOT NULL, PRIMARY KEY (supplier, session_id));
+CREATE TABLE IF NOT EXISTS outcome (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, supplier TEXT NOT NULL, session_id TEXT NOT NULL, body TEXT NOT NULL,
+  previous TEXT NOT NULL, hash TEXT NOT NULL, UNIQUE (supplier, session_id));
+CREATE TABLE IF NOT EXISTS cost (
+  supplier TEXT NOT NULL, session_id TEXT NOT NULL, tx_hash TEXT NOT NULL, what TEXT NOT NULL,
+  upokt INTEGER NOT NULL,
+  PRIMARY KEY (supplier, session_id, tx_hash));
+CREATE INDEX IF NOT EXISTS outcome_end ON outcome (supplier, json_extract(body, '$.details.session_end_height'));
+"""
+_FIRST = "0" * 64
+_END = "json_extract(body, '$.details.session_end_height')"
+_PRUNED_AT_ONCE = 1000
+
+
+class AuditError(PocketError):
+    """The audit trail was altered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a session ended; the names are those of design.md, section 14."""
+
+    supplier: str
+    session_id: str
+    outcome: str
+    stage: str
+    reason: str
+    height: int
+    details: Mapping[str, Any]
+
+    def body(self) -> str:
+        """Canonical JSON."""
+        fields = {
+            "supplier": self.supplier, "session_id": self.session_id, "outcome": self.outcome, "stage": self.stage,
+            "reason": self.reason, "height": self.height, "details": dict(self.details),
+        }  # fmt: skip
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+
+
+def _link(previous: str, body: str) -> str:
+    return hashlib.sha256(f"{previous}\n{body}".encode()).hexdigest()
+
+
+class Audit:
+    """The file `audit.sqlite`."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = open_to_read(path) if read_only else open_to_write(path, _SCHEMA)
+        # One connection, used by the event loop and by threads: a transaction must not be interleaved.
+        self._lock = threading.RLock()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._database.close()
+
+    def epoch(self, shard: int) -> int:
+        """The highest epoch under which this volume's miner acted on a shard."""
+        with self._lock:
+            row = self._database.execute("SELECT value FROM meta WHERE name=?", (f"epoch/{shard}",)).fetchone()
+            return int(row[0]) if row else 0
+
+    def keep_epoch(self, shard: int, epoch: int) -> None:
+        """Keeps the epoch of a shard before it is acted on."""
+        with self._lock:
+            self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"epoch/{shard}", str(epoch)))
+
+    def keep_seals(self, supplier: str, session_end: int, seals: Iterable[Seal], signed: str) -> None:
+        """Keep seals before their claims are broadcast, in one step; existing ones are never replaced."""
+        rows = [(supplier, seal.session_id, session_end, seal.encode(), signed) for seal in seals]
+        with self._transaction():
+            self._database.executemany("INSERT OR IGNORE INTO seal VALUES (?,?,?,?,?)", rows)
+
+    def seals(self, supplier: str) -> dict[str, tuple[int, Seal]]:
+        """Return session id → (session end, seal) of sessions without outcome, without those that cannot be read."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT session_id, session_end, seal FROM seal WHERE supplier=? AND NOT EXISTS "
+                "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id)",
+                (supplier,),
+            ).fetchall()
+        found = {}
+        for session_id, end, text in rows:
+            try:
+                found[session_id] = (int(end), Seal.decode(text))
+            except (DecodingError, ValueError) as error:
+                fields = {"supplier": supplier, "session": session_id, "error": str(error)}
+                _LOG.error("a seal on the volume is damaged and left out", extra={"fields": fields})
+        return found
+
+    def suppliers_with_open_seals(self) -> set[str]:
+        """Return the suppliers of sealed sessions without outcome."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT DISTINCT supplier FROM seal WHERE NOT EXISTS "
+                "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id)"
+            ).fetchall()
+        return {str(supplier) for (supplier,) in rows}
+
+    def all_seals(self) -> list[tuple[str, int, Seal, str]]:
+        """(supplier, session end, seal, signed transaction) of every session without outcome."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT supplier, session_end, seal, signed FROM seal WHERE NOT EXISTS "
+                "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id) "
+                "ORDER BY session_end, supplier, session_id"
+            )
+            return [(supplier, int(end), Seal.decode(text), signed) for supplier, end, text, signed in rows]
+
+    def signed(self, supplier: str, session_end: int) -> list[SignedGroup]:
+        """Return the transactions signed for the seals of one session end, each once; none for seals taken over."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT DISTINCT signed FROM seal WHERE supplier=? AND session_end=? AND signed<>''",
+                (supplier, session_end),
+            ).fetchall()
+        found = []
+        for (text,) in rows:
+            with contextlib.suppress(DecodingError):  # the same roots are signed anew
+                found.append(SignedGroup.decode(text))
+        return found
+
+    def spend(self, supplier: str, tx_hash: str, what: str, upokt: Mapping[str, int]) -> int:
+        """Keep what a transaction cost each session; return how many upokt of it were not known before."""
+        new = 0
+        with self._transaction():
+            for session_id, amount in upokt.items():
+                row = (supplier, session_id, tx_hash, what, amount)
+                cursor = self._database.execute("INSERT OR IGNORE INTO cost VALUES (?,?,?,?,?)", row)
+                new += amount * cursor.rowcount
+        return new
+
+    def spent(self, supplier: str, session_id: str) -> int:
+        """What a session without outcome has cost, upokt."""
+        with self._lock:
+            row = self._database.execute(
+                "SELECT coalesce(sum(upokt), 0) FROM cost WHERE supplier=? AND session_id=?", (supplier, session_id)
+            ).fetchone()
+            return int(row[0])
+
+    def payments(self, supplier: str, session_id: str) -> list[tuple[str, str]]:
+        """(what, hash) of the transactions that cost a session something."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT what, tx_hash FROM cost WHERE supplier=? AND session_id=? ORDER BY what, tx_hash",
+                (supplier, session_id),
+            )
+            return [(str(what), str(tx_hash)) for what, tx_hash in rows]
+
+    def unspend(self, supplier: str, session_id: str, tx_hash: str) -> None:
+        """Forgets what a transaction would have cost a session: it was never included."""
+        with self._lock:
+            self._database.execute(
+                "DELETE FROM cost WHERE supplier=? AND session_id=? AND tx_hash=?", (supplier, session_id, tx_hash)
+            )
+
+    def with_outcome(self, supplier: str, session_ids: Sequence[str]) -> list[str]:
+        """Return those of a supplier's sessions that have an outcome."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT session_id FROM outcome WHERE supplier=? AND session_id IN (SELECT value FROM json_each(?))",
+                (supplier, json.dumps(list(session_ids))),
+            )
+            return [str(session_id) for (session_id,) in rows]
+
+    def record(self, outcome: Outcome) -> bool:
+        """Append an outcome; False when the session has one already."""
+        return bool(self.record_all([outcome]))
+
+    def record_all(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
+        """Append outcomes in one step, which takes their costs with it; return those of sessions that had none yet."""
+        added = []
+        with self._transaction():
+            for outcome in outcomes:
+                if self.outcome(outcome.supplier, outcome.session_id) is None:
+                    self._append(outcome)
+                    added.append(outcome)
+        return added
+
+    def _append(self, outcome: Outcome) -> None:
+        row = self._database.execute(
+            "SELECT hash FROM (SELECT hash, number FROM outcome ORDER BY number DESC LIMIT 1) "
+            "UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1"
+        ).fetchone()
+        previous = row[0] if row else _FIRST
+        body = outcome.body()
+        self._database.execute(
+            "INSERT INTO outcome (supplier, session_id, body, previous, hash) VALUES (?,?,?,?,?)",
+            (outcome.supplier, outcome.session_id, body, previous, _link(previous, body)),
+        )
+        self._database.execute(
+            "DELETE FROM cost WHERE supplier=? AND session_id=?", (outcome.supplier, outcome.session_id)
+        )
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """One step, also beside other threads."""
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+
+    def outcome(self, supplier: str, session_id: str) -> dict[str, Any] | None:
+        """The recorded outcome."""
+        with self._lock:
+            row = self._database.execute(
+                "SELECT body FROM outcome WHERE supplier=? AND session_id=?", (supplier, session_id)
+            ).fetchone()
+            return None if row is None else json.loads(row[0])
+
+    def ended(self, supplier: str, blocks: int) -> dict[str, int]:
+        """Sessions with an outcome that ended within so many blocks of the latest one → session end height."""
+        with self._lock:
+            rows = self._database.execute(
+                f"SELECT session_id, {_END} FROM outcome WHERE supplier=?1 AND {_END} >= "  # noqa: S608 - a constant
+                f"(SELECT max({_END}) FROM outcome WHERE supplier=?1) - ?2",
+                (supplier, blocks),
+            )
+            return {session_id: int(end) for session_id, end in rows}
+
+    def recent(self, number: int) -> list[dict[str, Any]]:
+        """The last outcomes in order, as they lie there."""
+        with self._lock:
+            rows = self._database.execute("SELECT body FROM outcome ORDER BY number DESC LIMIT ?", (number,)).fetchall()
+            return [json.loads(body) for (body,) in reversed(rows)]
+
+    def prune(self, below: int) -> int:
+        """Forgets outcomes recorded below a height, oldest first, and the seals of what ended there; how many outcomes.
+
+        The hash of the last one is kept, so that the rest still proves to follow it. At most a thousand a call.
+        """
+        database = self._database
+        gone = 0
+        with self._transaction():
+            database.execute(
+                "DELETE FROM seal WHERE session_end<? AND EXISTS "
+                "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id)",
+                (below,),
+            )
+            rows = database.execute(
+                "SELECT number, hash, json_extract(body, '$.height') FROM outcome ORDER BY number LIMIT ?",
+                (_PRUNED_AT_ONCE,),
+            ).fetchall()
+            for number, link, height in rows:
+                if height >= below:
+                    break
+                database.execute("DELETE FROM outcome WHERE number=?", (number,))
+                database.execute("INSERT OR REPLACE INTO meta VALUES ('pruned', ?)", (link,))
+                gone += 1
+        return gone
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """All outcomes in order; raises AuditError where the chain of hashes is broken."""
+        found = []
+        for outcome, problem, _ in self._rows(0):
+            if problem:
+                raise AuditError(problem)
+            found.append(outcome)
+        return found
+
+    def after(self, number: int) -> tuple[list[dict[str, Any]], str, int]:
+        """Outcomes after the numbered one, where their chain of hashes is broken first, and the last one's number."""
+        rows = list(self._rows(number))
+        last = rows[-1][2] if rows else number
+        return [outcome for outcome, _, _ in rows], next((problem for _, problem, _ in rows if problem), ""), last
+
+    def _rows(self, after: int) -> Iterator[tuple[dict[str, Any], str, int]]:
+        """Outcomes with, where the chain of hashes is broken there, how, and their numbers."""
+        with self._lock:
+            known = self._database.execute(
+                "SELECT hash FROM outcome WHERE number=? UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1",
+                (after,),
+            ).fetchone()
+            rows = self._database.execute(
+                "SELECT number, body, previous, hash FROM outcome WHERE number>? ORDER BY number", (after,)
+            ).fetchall()
+        previous = known[0] if known else _FIRST
+        for number, body, before, link in rows:
+            broken = before != previous or link != _link(previous, body)
+            previous = link
+            text = f"audit entry {number} was altered, or one before it is missing" if broken else ""
+            yield json.loads(body), text, int(number)
+
+    def summary(self) -> tuple[int, Mapping[str, Any]]:
+        """What was kept of outcomes up to a number; (0, nothing) at first."""
+        with self._lock:
+            row = self._database.execute("SELECT value FROM meta WHERE name='summary'").fetchone()
+            try:
+                kept = json.loads(row[0]) if row else {}
+                return int(kept.get("number", 0)), dict(kept.get("suppliers", {}))
+            except (ValueError, TypeError, AttributeError):
+                return 0, {}
+
+    def keep_summary(self, number: int, suppliers: Mapping[str, Any]) -> None:
+        """Keeps what outcomes up to a number come to: it outlives them, and a start reads the later ones only."""
+        with self._lock:
+            text = json.dumps({"number": number, "suppliers": dict(suppliers)})
+            self._database.execute("INSERT OR REPLACE INTO meta VALUES ('summary', ?)", (text,))

@@ -1,0 +1,280 @@
+"""The miner's own copy of recorded relays on its volume: SQLite, one file per session end.
+
+A file is the session's index as well: paths are unique per session, so a relay read twice is one leaf.
+Files are deleted when all their sessions are finished. Commits are durable (WAL, synchronous=FULL).
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pocket_miner.storage.corruption import files_of
+from pocket_miner.storage.database import open_to_read, open_to_write
+from pocket.protocol.smst.bulk import LeafContent
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS session (
+  id INTEGER PRIMARY KEY, supplier TEXT NOT NULL, session_id TEXT NOT NULL, header BLOB NOT NULL,
+  position TEXT NOT NULL DEFAULT '0-0', incarnation TEXT NOT NULL DEFAULT '', refused INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (supplier, session_id));
+CREATE TABLE IF NOT EXISTS leaf (
+  session INTEGER NOT NULL, path BLOB NOT NULL, digest BLOB NOT NULL, weight INTEGER NOT NULL, value BLOB NOT NULL,
+  PRIMARY KEY (session, path)) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A leaf that passed the gate."""
+
+    path: bytes
+    digest: bytes
+    weight: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredSession:
+    """A session in the mirror with the place up to which its stream was read."""
+
+    supplier: str
+    session_id: str
+    header: bytes
+    position: str
+    incarnation: str
+
+
+class SessionEndFile:
+    """All sessions that end at one height."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        self._database = open_to_read(path) if read_only else open_to_write(path, _SCHEMA)
+        # One connection, used by tail threads and the event loop: a transaction must not be interleaved.
+        self._lock = threading.RLock()
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._lock:
+            self._database.close()
+
+    def _number(self, supplier: str, session_id: str) -> int | None:
+        row = self._database.execute(
+            "SELECT id FROM session WHERE supplier=? AND session_id=?", (supplier, session_id)
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def add_session(self, supplier: str, session_id: str, header: bytes) -> None:
+        """Registers a session; one that is known stays as it is."""
+        self.add_sessions(supplier, [(session_id, header)])
+
+    def add_sessions(self, supplier: str, rows: Iterable[tuple[str, bytes]]) -> None:
+        """Register sessions (id, header) in one durable step; those that are known stay as they are."""
+        with self._lock:
+            database = self._database
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                for session_id, header in rows:
+                    # A number that was used before may still have leaves: those of a session that has ended.
+                    database.execute(
+                        "INSERT OR IGNORE INTO session (id, supplier, session_id, header) SELECT 1 + max("
+                        "coalesce((SELECT max(id) FROM session), 0), coalesce((SELECT max(session) FROM leaf), 0)), "
+                        "?, ?, ?",
+                        (supplier, session_id, header),
+                    )
+                database.execute("COMMIT")
+            except BaseException:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+
+    def sessions(self) -> list[MirroredSession]:
+        """All sessions in the file."""
+        with self._lock:
+            rows = self._database.execute("SELECT supplier, session_id, header, position, incarnation FROM session")
+            return [MirroredSession(*row) for row in rows]
+
+    def store(
+        self, supplier: str, session_id: str, leaves: Iterable[Leaf], refused: int, position: str, incarnation: str
+    ) -> int:
+        """Stores leaves and the new position in one durable step; the number of leaves that were new."""
+        with self._lock:
+            number = self._number(supplier, session_id)
+            if number is None:
+                return 0  # finished meanwhile: its relays are settled or lost
+            database = self._database
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                before = database.total_changes
+                database.executemany(
+                    "INSERT OR IGNORE INTO leaf (session, path, digest, weight, value) VALUES (?,?,?,?,?)",
+                    ((number, leaf.path, leaf.digest, leaf.weight, leaf.value) for leaf in leaves),
+                )
+                added = database.total_changes - before
+                database.execute(
+                    "UPDATE session SET position=?, incarnation=?, refused=refused+? WHERE id=?",
+                    (position, incarnation, refused, number),
+                )
+                database.execute("COMMIT")
+            except BaseException:
+                database.execute("ROLLBACK")
+                raise
+            return added
+
+    def check_again(self, supplier: str, session_id: str, check: Callable[[bytes], Leaf | None]) -> int:
+        """Make every leaf of a session anew from its relay, without those that `check` does not take; how many went."""
+        gone = 0
+        with self._lock:
+            number = self._number(supplier, session_id)
+            database = self._database
+            paths = [row[0] for row in database.execute("SELECT path FROM leaf WHERE session=?", (number,))]
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                for path in paths:
+                    key = (number, path)
+                    row = database.execute("SELECT value FROM leaf WHERE session=? AND path=?", key).fetchone()
+                    leaf = check(bytes(row[0]))
+                    if leaf is None:
+                        database.execute("DELETE FROM leaf WHERE session=? AND path=?", key)
+                        gone += 1
+                    else:
+                        values = (leaf.digest, leaf.weight, *key)
+                        database.execute("UPDATE leaf SET digest=?, weight=? WHERE session=? AND path=?", values)
+                database.execute("UPDATE session SET position='0-0' WHERE id=?", (number,))
+                database.execute("COMMIT")
+            except BaseException:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+        return gone
+
+    def leaves(self, supplier: str, session_id: str) -> list[tuple[bytes, bytes]]:
+        """(path, digest) sorted by path."""
+        with self._lock:
+            number = self._number(supplier, session_id)
+            rows = self._database.execute("SELECT path, digest FROM leaf WHERE session=? ORDER BY path", (number,))
+            return [(bytes(path), bytes(digest)) for path, digest in rows]
+
+    def count(self, supplier: str, session_id: str) -> int:
+        """Number of leaves."""
+        with self._lock:
+            number = self._number(supplier, session_id)
+            row = self._database.execute("SELECT count(*) FROM leaf WHERE session=?", (number,)).fetchone()
+            return int(row[0])
+
+    def exceeds(self, supplier: str, session_id: str, leaves: int) -> bool:
+        """Whether a session has more leaves than these; looks at no more of them."""
+        with self._lock:
+            number = self._number(supplier, session_id)
+            beyond = self._database.execute("SELECT 1 FROM leaf WHERE session=? LIMIT 1 OFFSET ?", (number, leaves))
+            return beyond.fetchone() is not None
+
+    def content(self, supplier: str, session_id: str, path: bytes) -> LeafContent:
+        """Value and weight of one leaf; KeyError when absent."""
+        with self._lock:
+            number = self._number(supplier, session_id)
+            row = self._database.execute(
+                "SELECT value, weight FROM leaf WHERE session=? AND path=?", (number, path)
+            ).fetchone()
+            if row is None:
+                raise KeyError(path.hex())
+            return LeafContent(bytes(row[0]), int(row[1]))
+
+    def page(self, supplier: str, session_id: str, after: bytes, most_bytes: int) -> tuple[list[bytes], bytes]:
+        """Relays by path after `after`, at least one and about `most_bytes` of them; and the last path."""
+        values: list[bytes] = []
+        last, size = after, 0
+        with self._lock:
+            number = self._number(supplier, session_id)
+            rows = self._database.execute(
+                "SELECT path, value FROM leaf WHERE session=? AND path>? ORDER BY path", (number, after)
+            )
+            for path, value in rows:
+                values.append(bytes(value))
+                last, size = bytes(path), size + len(value)
+                if size >= most_bytes:
+                    break
+        return values, last
+
+    def add(self, supplier: str, session_id: str, leaves: Iterable[Leaf]) -> int:
+        """Stores leaves that did not come from the stream; the position stays. The number that were new."""
+        with self._lock:
+            number = self._number(supplier, session_id)
+            if number is None:
+                return 0
+            row = self._database.execute("SELECT position, incarnation FROM session WHERE id=?", (number,)).fetchone()
+            return self.store(supplier, session_id, leaves, 0, row[0], row[1])
+
+    def remove(self, supplier: str, session_id: str) -> bool:
+        """Forget a session; return whether the file has none any more.
+
+        Its leaves stay until the file goes, with the last session of the same end: to delete hundreds of thousands of
+        rows takes seconds.
+        """
+        with self._lock:
+            self._database.execute("DELETE FROM session WHERE supplier=? AND session_id=?", (supplier, session_id))
+            row = self._database.execute("SELECT count(*) FROM session").fetchone()
+            return int(row[0]) == 0
+
+
+class Mirror:
+    """The folder of session-end files."""
+
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+        self._folder = folder
+        self._read_only = read_only
+        # Suppliers share files, and threads read and delete them.
+        self._lock = threading.RLock()
+        if not read_only:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._files: dict[int, SessionEndFile] = {}
+        for path in folder.glob("end-*.sqlite"):
+            self._files[int(path.stem.split("-")[1])] = SessionEndFile(path, read_only=read_only)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes all files."""
+        for file in self._files.values():
+            file.close()
+
+    def path(self, session_end: int) -> Path:
+        """File of a session end."""
+        return self._folder / f"end-{session_end}.sqlite"
+
+    def file(self, session_end: int) -> SessionEndFile:
+        """File of a session end, created when new."""
+        with self._lock:
+            if session_end not in self._files:
+                self._files[session_end] = SessionEndFile(self.path(session_end), read_only=self._read_only)
+            return self._files[session_end]
+
+    def known(self, session_end: int) -> SessionEndFile | None:
+        """File of a session end, None where there is none: reading makes no file."""
+        return self._files.get(session_end)
+
+    def ends(self) -> Sequence[int]:
+        """Session ends with a file."""
+        return sorted(self._files)
+
+    def sessions(self) -> list[tuple[int, MirroredSession]]:
+        """All sessions with their session ends, the earliest first."""
+        with self._lock:
+            return [(end, row) for end, file in sorted(self._files.items()) for row in file.sessions()]
+
+    def remove(self, session_end: int, supplier: str, session_id: str) -> None:
+        """Deletes a session, and the file with the last one."""
+        with self._lock:
+            file = self._files.get(session_end)
+            if file is None or not file.remove(supplier, session_id):
+                return
+            file.close()
+            del self._files[session_end]
+            for path in files_of(file.path):
+                path.unlink(missing_ok=True)

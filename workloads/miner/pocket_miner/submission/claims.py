@@ -1,0 +1,413 @@
+"""Claims of one supplier: seal, then broadcast nothing but the seal (docs/fragile/seal.md)."""
+
+import asyncio
+import enum
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
+
+from pocket.redis_store.store_errors import Fenced, LedgerError, LedgerUnavailable, StaleView
+from pocket.redis_store.seals import Seal, SealStore, SignedGroup
+from pocket_miner import miner_metrics
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.corruption import damage_of
+from pocket_miner.submission.fees import FeeBook
+from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.storage.disk_reserve import VolumeFull
+from pocket_miner.submission.sender import Prepared, Sender, SendError, in_packs, send_same_bytes
+from pocket_miner.sessions.tracked_session import Skip, TrackedSession
+from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
+from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.storage.trie_pool import SealedSet, Tries
+from pocket_miner.submission.viability import tokenomics_or_unknown, viability
+from pocket.chain.model import Block
+from pocket.protocol.claims.amounts import Price
+from pocket.protocol.claims.proof_requirement import ProofParams
+from pocket.protocol.claims.rewards import TokenomicsParams
+from pocket.errors import ChainError, DecodingError, PocketError
+from pocket.protocol.smst.digest import Root
+from pocket.protocol.transactions.build import Message, create_claim_message, transaction_hash
+from pocket.protocol.transactions.decode import contents
+from pocket.protocol.transactions.broadcast_errors import Refusal
+from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
+
+_LOG = logging.getLogger("pocket_miner.submission.claims")
+
+
+def claim_problem(root: Root, compute_units_per_relay: int) -> Skip | None:
+    """Why a root must not be claimed; one leaf of another weight kills the claim, an empty one is refused."""
+    if root.count == 0:
+        return Skip.EMPTY
+    if root.total != root.count * compute_units_per_relay:
+        return Skip.UNITS_MISMATCH
+    return None
+
+
+class SealSource(enum.Enum):
+    """From what a session is sealed."""
+
+    STREAM = "stream"  # all that Redis holds, read to its end
+    VOLUME_AND_STREAM = "volume and stream"  # as far as the volume took it; the seal is kept in Redis
+    VOLUME = "volume"  # what is on the volume; the seal is kept there
+
+
+@dataclass(slots=True)
+class ClaimDesk:
+    """Seals and sends the claims of one supplier."""
+
+    supplier: str
+    store: SealStore
+    audit: Audit
+    mirror: Mirror
+    pool: Tries
+    sender: Sender
+    tailer: Tailer
+    fees: FeeBook
+    max_transaction_bytes: int = MAX_TRANSACTION_BYTES
+    latest_height: Callable[[], int] = lambda: 0
+    """The latest height that is known; the block that is being decided may be older."""
+
+    async def seal_and_claim(
+        self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams, *,
+        source: SealSource = SealSource.STREAM,
+    ) -> None:  # fmt: skip
+        """Close, read to the end, seal and send the claims of sessions with one end height.
+
+        A session that fails keeps to itself and comes again at the next block. Raises what Redis and the chain raise
+        for all of them; every step can be repeated from the start.
+        """
+        end = sessions[0].end
+        by_id = {s.session_id: s for s in sessions}
+        last_ids: dict[str, str] = {}
+        if source is not SealSource.VOLUME:
+            last_ids = await self._close_and_read(by_id, end, to_the_end=source is SealSource.STREAM)
+            by_id = {i: session for i, session in by_id.items() if i in last_ids}
+        sets = await self._sets(by_id, end)
+        tokenomics = await tokenomics_or_unknown(self.sender.chain)
+        rows = [(by_id[i], sets[i]) for i in self._worthy(by_id, sets, proof, tokenomics)]
+        await in_packs(
+            rows, lambda row: self._message(row[0], row[1].root), self.max_transaction_bytes,
+            lambda pack: self._seal(pack, last_ids, block, source),
+        )  # fmt: skip
+
+    async def _sets(self, by_id: Mapping[str, TrackedSession], end: int) -> dict[str, SealedSet]:
+        """Compute the roots; a session whose trie cannot be built is left out, this time."""
+        sets = {}
+        for session_id in by_id:
+            try:
+                sets[session_id] = await self.pool.root(self.mirror.path(end), self.supplier, session_id)
+            except (PocketError, OSError, sqlite3.Error, ValueError) as error:
+                if damage_of(error) is not None:
+                    raise
+                miner_metrics.ERRORS.labels("trie").inc()
+                fields = {"supplier": self.supplier, "session": session_id, "error": str(error)}
+                _LOG.error("the trie of a session cannot be built, trying again", extra={"fields": fields})
+        return sets
+
+    async def _seal(
+        self, rows: Sequence[tuple[TrackedSession, SealedSet]], last_ids: Mapping[str, str], block: Block,
+        source: SealSource,
+    ) -> None:  # fmt: skip
+        """Seals and sends what goes into one transaction. Raises SendError and what Redis raises."""
+        prepared, sessions = await self._prepare([(session, found.root) for session, found in rows], block)
+        if prepared is None:
+            return
+        sets, end = {session.session_id: found for session, found in rows}, sessions[0].end
+        ids = [session.session_id for session in sessions]
+        seals = [Seal(i, sets[i].root, sets[i].leaf_digest, block.height, self.store.epoch) for i in ids]
+        signed = SignedGroup(prepared.signed.raw, prepared.timeout.nanoseconds, block.height)
+        on_volume = source is SealSource.VOLUME
+        if not on_volume and not await self._store(seals, last_ids, f"{end}/claim/{ids[0][:16]}", signed):
+            # Sealed before, by a predecessor: its seals count, not ours.
+            await self.load_seals({session.session_id: session for session, _ in rows})
+            return
+        await self._keep(seals, end, signed.encode(), needed=on_volume)
+        for session, seal in zip(sessions, seals, strict=True):
+            session.seal = seal
+        await self._broadcast(signed.tx_raw, sessions, block, signed.timeout_ns)
+
+    async def _keep(self, seals: Sequence[Seal], end: int, signed: str, *, needed: bool) -> None:
+        """Keeps seals on the volume. A full volume stops no claim whose seal is in Redis; raises where it is not."""
+        try:
+            await asyncio.to_thread(self.audit.keep_seals, self.supplier, end, seals, signed)
+        except sqlite3.Error as error:
+            if needed:
+                raise
+            miner_metrics.ERRORS.labels("volume").inc()
+            _LOG.error("cannot save the seals to disk: %s. Free up space on the miner's volume.", error)
+
+    async def _store(self, seals: list[Seal], last_ids: Mapping[str, str], group: str, signed: SignedGroup) -> bool:
+        """Whether the seals are ours; raises StaleView, Fenced and what Redis raises."""
+        try:
+            await self.store.seal(seals, last_ids, group, signed)
+        except (StaleView, Fenced, LedgerUnavailable):  # Unfenced among them
+            raise
+        except LedgerError:
+            return False
+        return True
+
+    async def _close_and_read(
+        self, by_id: Mapping[str, TrackedSession], end: int, *, to_the_end: bool = True
+    ) -> dict[str, str]:
+        """Close the sessions and copy their streams to the end; return the last entries of those that are whole.
+
+        Those that are behind come again at the next block. Raises StaleView where none is whole.
+        """
+        last_ids = await self.store.close(dict.fromkeys(by_id, end))
+
+        def behind() -> list[str]:
+            return [i for i, s in by_id.items() if last_ids[i] != "0-0" and s.position != last_ids[i]]
+
+        try:
+            while behind():
+                if not await self.tailer.tail_once():
+                    break
+        except (sqlite3.Error, VolumeFull) as error:
+            if to_the_end or damage_of(error) is not None:
+                raise
+            _LOG.error("sealing what the volume took of a session: %s. Free up space on the miner's volume.", error)
+        if not to_the_end:
+            return last_ids
+        late = behind()
+        if late and len(late) == len(by_id):
+            raise StaleView(f"{len(late)} sessions are not read to their end")
+        return {i: last for i, last in last_ids.items() if i not in late}
+
+    async def _prepare(
+        self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block, gas_factor: float = 1.0
+    ) -> tuple[Prepared | None, list[TrackedSession]]:
+        """The signed claims of roots with one session end, and whose they are. Raises SendError.
+
+        One that the chain refuses by name is left out, this time: it may have been wrong.
+        """
+        if not rows:
+            return None, []
+        windows = rows[0][0].windows
+        close = windows.claim_close if windows else block.height + 2
+        sessions = [session for session, _ in rows]
+        messages = [self._message(session, root) for session, root in rows]
+        sifted = await self.sender.sift(messages, block, close, gas_factor)
+        for position, error in sifted.refused.items():
+            sessions[position].details["refusal"] = str(error)[:300]
+            miner_metrics.CLAIMS.labels(error.refusal.name.lower()).inc()
+        good = [session for position, session in enumerate(sessions) if position not in sifted.refused]
+        for session in good:
+            session.details.pop("refusal", None)
+        return sifted.prepared, good
+
+    def _worthy(
+        self,
+        by_id: Mapping[str, TrackedSession],
+        sets: Mapping[str, SealedSet],
+        proof: ProofParams,
+        tokenomics: TokenomicsParams | None,
+    ) -> list[str]:
+        """Decide which are claimed; the others say why not, and are decided again at the next block."""
+        worthy = []
+        fees = self.fees.estimate_upokt()
+        for session_id, found in sets.items():
+            session = by_id[session_id]
+            if session.terms is None or session.params is None:
+                continue
+            session.skip = claim_problem(Root(found.root), session.terms.compute_units_per_relay)
+            if session.skip is not None:
+                session.details["reason"] = session.skip.value
+                continue
+            session.details.pop("reason", None)
+            price = Price.of(session.params)
+            expected = viability(found.root, session.terms.target_hash, price, proof, tokenomics, fees)
+            if not expected.viable:
+                session.skip = Skip.UNPROFITABLE
+                session.details.update(expected.details())
+                continue
+            worthy.append(session_id)
+        return worthy
+
+    def _message(self, session: TrackedSession, root: bytes) -> Message:
+        return create_claim_message(self.supplier, session.header, root)
+
+    async def learn_seals(self, seals: Mapping[str, tuple[int, Seal]]) -> None:
+        """Keeps what peers had sealed, so that nothing else is ever claimed for these sessions."""
+        known = await asyncio.to_thread(self.audit.seals, self.supplier)
+        for session_id, (end, seal) in seals.items():
+            ended = await asyncio.to_thread(self.audit.outcome, self.supplier, session_id)
+            if session_id in known or ended is not None:
+                continue
+            await self._keep([seal], end, "", needed=False)
+
+    async def adopt(self, session: TrackedSession, block: Block) -> None:
+        """A claim on chain that no seal is known of: ours if our leaves have its root, a stranger's otherwise.
+
+        A stranger's claim is neither replaced nor proven. Raises what Redis raises.
+        """
+        session_id, end = session.session_id, session.end
+        await self._close_and_read({session_id: session}, end)
+        found = await self.pool.root(self.mirror.path(end), self.supplier, session_id)
+        if found.root != session.claimed_root:
+            if not session.conflicting:
+                miner_metrics.FOREIGN.inc()
+                _LOG.error(
+                    "a claim on chain has a root that is not ours: does another miner use this supplier's key?",
+                    extra={"fields": {"supplier": self.supplier, "session": session_id, "height": block.height}},
+                )
+            session.details["foreign_root"] = session.claimed_root.hex()
+            session.conflicting = True
+            return
+        session.conflicting = False
+        session.details.pop("foreign_root", None)
+        seal = Seal(session_id, found.root, found.leaf_digest, block.height, self.store.epoch)
+        await self.store.restore({session_id: seal}, {session_id: end})
+        await self._keep([seal], end, "", needed=False)
+        session.seal = seal
+        _LOG.info("claim adopted", extra={"fields": {"supplier": self.supplier, "session": session_id}})
+
+    async def load_own_seals(self, sessions: Mapping[str, TrackedSession]) -> dict[str, tuple[int, Seal]]:
+        """Take over the seals that the volume holds; return them."""
+        kept = await asyncio.to_thread(self.audit.seals, self.supplier)
+        for session_id, (_, seal) in kept.items():
+            if session_id in sessions:
+                sessions[session_id].seal = seal
+        return kept
+
+    async def load_seals(self, sessions: Mapping[str, TrackedSession]) -> None:
+        """Takes over existing seals, from Redis and from the mirror; Redis gets back what it lost."""
+        kept = await self.load_own_seals(sessions)
+        seals = await self.store.load()
+        missing = {i: seal for i, (_, seal) in kept.items() if i not in seals and i in sessions}
+        if missing:
+            await self.store.restore(missing, {i: kept[i][0] for i in missing})
+        for session_id, seal in seals.items():
+            session = sessions.get(session_id)
+            if session is not None and session.seal is None:
+                session.seal = seal
+                await self._keep([seal], session.end, "", needed=False)
+
+    async def send_again(self, sessions: Sequence[TrackedSession], block: Block) -> None:
+        """Send sealed claims that the chain does not show: the same bytes first, then the same roots signed anew.
+
+        Raises the first error when all have been tried.
+        """
+        await self._take_over(sessions, block)
+        shared = len(sessions) > 1
+        results = await self.sender.results_of(session.claim for session in sessions)
+        same, signed_anew = divide(
+            ((s, s.claim, s.claim_attempts) for s in sessions), results, block.height, block.time.nanoseconds,
+            shared=shared,
+        )  # fmt: skip
+        attempts = {session.session_id: tried for session, tried in signed_anew}
+        anew = [session for session, _ in signed_anew]
+        failure = await send_same_bytes(
+            ((session, session.claim) for session in same), lambda raw, group: self._broadcast(raw, group, block)
+        )
+        for session in same:
+            # Bytes that nodes have had for long, and that no block took: where there is no block to wait for.
+            known = session.claim is not None and session.claim.known_at
+            last = session.windows is not None and session.windows.claim_close - block.height <= LAST_BLOCKS
+            if known and last:
+                anew.append(session)
+                attempts[session.session_id] = session.claim_attempts.next(shared=shared)
+        try:
+            anew = await self._still_missing(anew, block)
+            await in_packs(
+                [(session, session.seal.root) for session in anew if session.seal is not None],
+                lambda row: self._message(*row),
+                self.max_transaction_bytes,
+                lambda pack: self._resend(pack, block, attempts),
+                lambda row: attempts[row[0].session_id].alone,
+            )
+        except SendError as error:
+            failure = failure or error
+        if failure is not None:
+            raise failure
+
+    async def _still_missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
+        """Ask the chain as of now before a second fee is paid; return those whose claim is not there.
+
+        Where nobody answers, a claim that was sent before waits for the next block while there is one.
+        """
+        if all(session.claim is None for session in sessions):
+            return list(sessions)
+        windows = sessions[0].windows
+        now = max(self.latest_height(), block.height)
+        try:
+            claimed = {claim.header.session_id: claim.root_hash for claim in await self.sender.claims_at(now)}
+        except (ChainError, DecodingError, TimeoutError):
+            last = windows is not None and windows.claim_close - block.height <= LAST_BLOCKS
+            return [session for session in sessions if last or session.claim is None]
+        return [s for s in sessions if s.seal is None or claimed.get(s.session_id) != s.seal.root]
+
+    async def _take_over(self, sessions: Sequence[TrackedSession], block: Block) -> None:
+        """Take what was signed with the seals, by us before a restart or by a predecessor, as what is to be sent."""
+        waiting = {s.session_id: s for s in sessions if s.claim is None and not s.claim_attempts.number}
+        if not waiting:
+            return
+        groups = await asyncio.to_thread(self.audit.signed, self.supplier, sessions[0].end)
+        fresh = [group for group in groups if group.timeout_ns > block.time.nanoseconds]
+        if not fresh:
+            groups = await self._signed_in_redis(sessions[0].end)
+            fresh = [group for group in groups if group.timeout_ns > block.time.nanoseconds]
+        for group in fresh:
+            try:
+                found = contents(group.tx_raw)
+            except DecodingError as error:
+                _LOG.error("claims that were signed before are signed anew: %s", error)
+                continue
+            for session_id in found.claims:
+                if session_id in waiting:
+                    submission = Submission(group.tx_raw, found.tx_hash, group.height, group.timeout_ns)
+                    waiting.pop(session_id).claim = submission
+
+    async def _resend(
+        self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block, attempts: Mapping[str, Attempts]
+    ) -> None:
+        factor = highest_gas_factor([attempts[session.session_id] for session, _ in rows])
+        prepared, good = await self._prepare(rows, block, factor)
+        if prepared is None:
+            return
+        for session in good:
+            session.claim_attempts = attempts[session.session_id]
+            session.claim = None
+            if session.claim_attempts.failed:
+                session.details["refusal"] = session.claim_attempts.failed
+        miner_metrics.CLAIMS.labels("resent").inc(len(good))
+        await self._broadcast(prepared.signed.raw, good, block, prepared.timeout.nanoseconds)
+
+    async def _signed_in_redis(self, end: int) -> list[SignedGroup]:
+        """What a predecessor signed; nothing while Redis is away: the same roots are then signed anew."""
+        try:
+            return await self.store.signed(end)
+        except (RedisError, OSError, TimeoutError, LedgerError, DecodingError):
+            return []
+
+    async def _broadcast(
+        self, raw: bytes, sessions: Sequence[TrackedSession], block: Block, timeout_ns: int = 0
+    ) -> None:
+        """Hand a transaction to all nodes. Raises SendError; where nobody answered the same bytes are due again."""
+        height = max(self.latest_height(), block.height)
+        submission = sessions[0].claim
+        if submission is None or submission.raw != raw:
+            submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
+        for session in sessions:
+            session.claim = submission
+        await self.fees.begun(self.store, raw)
+        try:
+            answer = await self.sender.broadcast(raw)
+        except SendError as error:
+            miner_metrics.CLAIMS.labels(error.refusal.name.lower()).inc(len(sessions))
+            if error.refusal is not Refusal.UNREACHABLE:
+                # The nodes do not take these bytes: others may do.
+                for session in sessions:
+                    session.details["refusal"] = str(error)[:300]
+                    session.claim_attempts = session.claim_attempts.next(shared=len(sessions) > 1)
+                    session.claim = None
+                await self.fees.refused(self.store, raw)
+            raise
+        for session in sessions:
+            session.claim = submission.handed_over(height, known_before=answer.known_before)
+        miner_metrics.CLAIMS.labels("sent").inc(len(sessions))
+        await self.fees.sent(self.store, raw)
+        fields = {"supplier": self.supplier, "session_end": sessions[0].end, "claims": len(sessions)}
+        _LOG.info("claims sent", extra={"fields": {**fields, "tx": answer.tx_hash, "height": height}})

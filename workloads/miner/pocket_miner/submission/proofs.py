@@ -1,0 +1,254 @@
+"""Proofs of one supplier: which are required, built from the sealed set, sent in batches."""
+
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pocket.redis_store.seals import SealStore
+from pocket_miner import miner_metrics
+from pocket_miner.storage.corruption import damage_of
+from pocket_miner.submission.fees import FeeBook
+from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.submission.seeds import HashSource, SeedHashes
+from pocket_miner.submission.sender import Sender, SendError, in_packs, send_same_bytes
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
+from pocket_miner.storage.trie_pool import Tries
+from pocket.chain.client import ChainClient
+from pocket.chain.model import Block
+from pocket.protocol.claims.amounts import Price, claimed_upokt
+from pocket.protocol.claims.proof_requirement import (
+    INVALID,
+    VALIDATED,
+    Claim,
+    ProofParams,
+    ProofRequirement,
+    proof_path,
+    requirement_by,
+    requirement_sample,
+)
+from pocket.errors import ChainError, DecodingError, PocketError
+from pocket.protocol.smst.digest import Root
+from pocket.protocol.transactions.build import Message, submit_proof_message, transaction_hash
+from pocket.protocol.transactions.broadcast_errors import Refusal
+from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
+
+_LOG = logging.getLogger("pocket_miner.submission.proofs")
+_Built = tuple[TrackedSession, Message]
+
+
+def _invalid(session: TrackedSession) -> bool:
+    """Whether the chain found the proof that it has invalid."""
+    return session.claim_on_chain is not None and session.claim_on_chain.proof_validation_status == INVALID
+
+
+def requirement_of(
+    supplier: str, session: TrackedSession, seed_hash: bytes, params: ProofParams
+) -> ProofRequirement | None:
+    """The chain's decision, computed with claim status 0; None while a fact is missing."""
+    if session.seal is None or session.terms is None or session.params is None:
+        return None
+    amount = claimed_upokt(Root(session.seal.root), session.terms.target_hash, Price.of(session.params))
+    if session.sample is None or session.sample[0] != seed_hash:
+        claim = Claim(supplier, session.header, session.seal.root)
+        session.sample = (seed_hash, requirement_sample(claim, seed_hash))
+    return requirement_by(session.sample[1], amount, params)
+
+
+@dataclass(slots=True)
+class ProofDesk:
+    """Builds and sends the proofs of one supplier."""
+
+    supplier: str
+    chain: ChainClient
+    blocks: HashSource
+    mirror: Mirror
+    pool: Tries
+    sender: Sender
+    fees: FeeBook
+    store: SealStore
+    max_transaction_bytes: int = MAX_TRANSACTION_BYTES
+    latest_height: Callable[[], int] = lambda: 0
+    """The latest height that is known; the block that is being decided may be older."""
+    seeds: SeedHashes | None = None
+    """Shared by all suppliers of a process; made here where none is given."""
+
+    def _seeds(self) -> SeedHashes:
+        if self.seeds is None:
+            self.seeds = SeedHashes(self.blocks, self.chain)
+        return self.seeds
+
+    async def decide(self, session: TrackedSession, params: ProofParams, height: int) -> None:
+        """Decide anew whether a proof is required, by the params of this block; nothing is kept of earlier answers."""
+        windows = session.windows
+        if windows is None or session.seal is None:
+            return
+        try:
+            seed, confirmed = await self._seeds().hash_of(windows.proof_seed, height)
+        except ChainError:
+            session.requirement = None
+            return
+        found = requirement_of(self.supplier, session, seed, params)
+        if found is ProofRequirement.NOT_REQUIRED and not confirmed:
+            found = None  # one answer about the seed block does not decide over stake
+        session.requirement = found
+        if found is not None and "requirement" not in session.measured:
+            session.measured.add("requirement")
+            miner_metrics.REQUIREMENTS.labels("no" if found is ProofRequirement.NOT_REQUIRED else "yes").inc()
+
+    async def prove(self, sessions: Sequence[TrackedSession], block: Block, params: ProofParams) -> None:
+        """Send the proofs of sessions with one end height, in as many transactions as their size takes.
+
+        A bad one does not take the others with it. Raises the first error when all have been tried.
+        """
+        invalid = [session for session in sessions if session.proof is not None and _invalid(session)]
+        for session in invalid:
+            self._doubt(session)
+        repaired = {session.session_id for session in invalid}
+        others = [session for session in sessions if session.session_id not in repaired]
+        results = await self.sender.results_of(session.proof for session in others)
+        same, signed_anew = divide(
+            ((s, s.proof, s.proof_attempts) for s in others), results, block.height, block.time.nanoseconds,
+            shared=len(sessions) > 1,
+        )  # fmt: skip
+        attempts = {session.session_id: session.proof_attempts for session in invalid}
+        attempts |= {session.session_id: tried for session, tried in signed_anew}
+        anew = [session for session in sessions if session.session_id in attempts]
+        failure = await send_same_bytes(
+            ((session, session.proof) for session in same),
+            lambda raw, group: self._broadcast(raw, group, block, params),
+        )
+        missing = await self._still_missing(anew, block)
+        built = [(session, message) for session in missing if (message := await self._built(session, block))]
+        try:
+            await in_packs(
+                built,
+                lambda row: row[1],
+                self.max_transaction_bytes,
+                lambda pack: self._send(pack, block, params, attempts),
+                lambda row: attempts[row[0].session_id].alone,
+            )
+        except SendError as error:
+            failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def _doubt(self, session: TrackedSession) -> None:
+        """The chain found the proof invalid: ask again for the hash of the seed block."""
+        proof, windows = session.proof, session.windows
+        if windows is not None and proof is not None and f"doubted {proof.tx_hash}" not in session.measured:
+            session.measured.add(f"doubted {proof.tx_hash}")
+            self._seeds().doubt(windows.proof_seed)
+        session.details["proof_refusal"] = "the chain found the proof invalid"
+
+    async def _still_missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
+        """Ask the chain as of now before a fee is paid twice; return those that it shows no valid proof of.
+
+        A former owner, or this miner before a restart, may have sent one. Where nobody answers, what was sent before
+        waits for the next block while there is one.
+        """
+        if not sessions:
+            return []
+        windows = sessions[0].windows
+        now = max(self.latest_height(), block.height)
+        try:
+            claims = {claim.header.session_id: claim for claim in await self.sender.claims_at(now)}
+        except (ChainError, DecodingError, TimeoutError):
+            last = windows is not None and windows.proof_close - block.height <= LAST_BLOCKS
+            return [session for session in sessions if last or session.proof is None]
+        return [
+            session for session in sessions
+            if (claim := claims.get(session.session_id)) is None or claim.proof_validation_status != VALIDATED
+        ]  # fmt: skip
+
+    async def _send(
+        self, built: list[_Built], block: Block, params: ProofParams, attempts: Mapping[str, Attempts]
+    ) -> None:
+        """One transaction; what the chain says can never succeed is left out of it. Raises SendError."""
+        windows = built[0][0].windows
+        close = windows.proof_close if windows else block.height + 2
+        factor = highest_gas_factor([attempts[session.session_id] for session, _ in built])
+        sifted = await self.sender.sift([message for _, message in built], block, close, factor)
+        for position, error in sifted.refused.items():
+            session, _ = built[position]
+            # "Not required" counts for this block only: it may be asked for at the next.
+            session.details["proof_refusal"] = str(error)[:300]
+            miner_metrics.PROOFS.labels(error.refusal.name.lower()).inc()
+        if sifted.prepared is None:
+            return
+        good = [session for position, (session, _) in enumerate(built) if position not in sifted.refused]
+        for session in good:
+            session.proof_attempts, session.proof = attempts[session.session_id], None
+        raw, timeout = sifted.prepared.signed.raw, sifted.prepared.timeout.nanoseconds
+        await self._broadcast(raw, good, block, params, timeout)
+
+    async def _broadcast(
+        self, raw: bytes, sessions: Sequence[TrackedSession], block: Block, params: ProofParams, timeout_ns: int = 0
+    ) -> None:
+        """Hand a transaction to all nodes. Raises SendError; where nobody answered the same bytes are due again."""
+        height = max(self.latest_height(), block.height)
+        submission = sessions[0].proof
+        if submission is None or submission.raw != raw:
+            submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
+        for session in sessions:
+            session.proof = submission
+        await self.fees.begun(self.store, raw, params.proof_submission_fee_upokt)
+        try:
+            answer = await self.sender.broadcast(raw)
+        except SendError as error:
+            miner_metrics.PROOFS.labels(error.refusal.name.lower()).inc(len(sessions))
+            if error.refusal is not Refusal.UNREACHABLE:
+                for session in sessions:
+                    session.details["proof_refusal"] = str(error)[:300]
+                    session.proof_attempts = session.proof_attempts.next(shared=len(sessions) > 1)
+                    session.proof = None
+                await self.fees.refused(self.store, raw)
+            raise
+        for session in sessions:
+            session.proof = submission.handed_over(height, known_before=answer.known_before)
+            session.details.pop("proof_refusal", None)
+            if session.proof_attempts.failed:
+                session.details["proof_refusal"] = session.proof_attempts.failed
+        miner_metrics.PROOFS.labels("sent").inc(len(sessions))
+        await self.fees.sent(self.store, raw, params.proof_submission_fee_upokt)
+        fields = {"supplier": self.supplier, "session_end": sessions[0].end, "proofs": len(sessions)}
+        _LOG.info("proofs sent", extra={"fields": {**fields, "tx": answer.tx_hash, "height": height}})
+
+    async def _built(self, session: TrackedSession, block: Block) -> Message | None:
+        """Build the proof message; None where it cannot be sent now. What fails keeps to its session."""
+        try:
+            return await self._build(session, block)
+        except (PocketError, OSError, sqlite3.Error, KeyError, ValueError) as error:
+            if damage_of(error) is not None:
+                raise
+            session.details["proof_problem"] = str(error)[:300]
+            miner_metrics.ERRORS.labels("trie").inc()
+            fields = {"supplier": self.supplier, "session": session.session_id, "error": str(error)}
+            _LOG.error("the proof of a session cannot be built, trying again", extra={"fields": fields})
+            return None
+
+    async def _build(self, session: TrackedSession, block: Block) -> Message | None:
+        """The proof message; None when the mirror's root is not the sealed one (never a fabricated proof)."""
+        windows = session.windows
+        if windows is None or session.seal is None:
+            return None
+        # A proof for a hash that turns out to be wrong is found invalid, and repaired while the window is open.
+        seed, _ = await self._seeds().hash_of(windows.proof_seed, block.height)
+        before = session.proof_message
+        if before is not None and before[0] == seed:
+            # The chain found this very proof invalid: to send it again costs the submission fee and changes nothing.
+            return None if _invalid(session) and session.proof is not None else before[1]
+        path = proof_path(seed, session.session_id)
+        root, proof = await self.pool.proof(self.mirror.path(session.end), self.supplier, session.session_id, path)
+        if root != session.seal.root:
+            session.details["proof_problem"] = "the mirrored leaves have another root than the seal"
+            miner_metrics.PROOFS.labels("root_mismatch").inc()
+            _LOG.error(
+                "the mirrored leaves have another root than the seal",
+                extra={"fields": {"supplier": self.supplier, "session": session.session_id}},
+            )
+            return None
+        message = submit_proof_message(self.supplier, session.header, proof)
+        session.proof_message = (seed, message)
+        return message

@@ -1,0 +1,265 @@
+"""Signing and sending one supplier's transactions; every refusal is classified, none is fatal to others."""
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from pocket.redis_store.store_errors import Fenced
+from pocket_miner.storage.corruption import damage_of
+from pocket_miner.sessions.submission import Submission
+from pocket.chain.client import ChainClient
+from pocket.chain.model import Account, Block, TransactionResult
+from pocket.protocol.claims.proof_requirement import Claim
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.errors import ChainError, ChainRefusal, DecodingError, PocketError
+from pocket.protocol.transactions.build import (
+    GasPrice,
+    Message,
+    SignedTransaction,
+    Timestamp,
+    TransactionPlan,
+    adjusted_gas,
+    sign_transaction,
+)
+from pocket.protocol.transactions.broadcast_errors import Refusal, classify, failed_message_index
+from pocket.protocol.transactions.batches import packs
+from pocket.protocol.transactions.timeouts import NonceClock, timeout_duration_seconds
+
+T = TypeVar("T")
+
+
+class SendError(PocketError):
+    """A transaction was not accepted; `refusal` says what that means, `index` which message is to blame."""
+
+    def __init__(self, refusal: Refusal, message: str, index: int | None = None) -> None:
+        super().__init__(message)
+        self.refusal = refusal
+        self.index = index
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A signed transaction with its timeout."""
+
+    signed: SignedTransaction
+    timeout: Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastAnswer:
+    """What the nodes' mempools said: they took the bytes, or had them already."""
+
+    tx_hash: str
+    known_before: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sifted:
+    """A transaction of all messages that the chain takes, None where there are none, and the refusals of the others.
+
+    refused: by position among the messages that were given.
+    """
+
+    prepared: Prepared | None
+    refused: Mapping[int, SendError]
+
+
+_AGAIN = 3
+_KNOWN = Refusal.ACCEPTED_BEFORE
+_OF_ONE_MESSAGE = (Refusal.POISON, Refusal.NOT_REQUIRED, Refusal.RETRY)
+"""Where the chain names the message. What it says may be new: a later chain has other words."""
+
+
+_OF_FEWER_MESSAGES = frozenset({
+    Refusal.TOO_LARGE, Refusal.POISON, Refusal.RETRY, Refusal.PROGRAMMING, Refusal.MORE_GAS,
+})  # fmt: skip
+"""Where half of the messages may go through: the transaction is too large, or nobody says which message is to blame."""
+
+
+class Sender:
+    """Transactions of one supplier."""
+
+    def __init__(
+        self,
+        chain: ChainClient,
+        supplier: str,
+        key: PrivateKey,
+        *,
+        chain_id: str,
+        gas_price: GasPrice,
+        gas_adjustment: float,
+        block_seconds: float,
+        nonces: NonceClock,
+    ) -> None:
+        self._chain = chain
+        self._supplier = supplier
+        self._key = key
+        self._chain_id = chain_id
+        self._gas_price = gas_price
+        self._gas_adjustment = Decimal(str(gas_adjustment))
+        self._block_seconds = block_seconds
+        self._nonces = nonces
+        self._account: Account | None = None
+
+    @property
+    def chain(self) -> ChainClient:
+        """The chain that transactions are sent to."""
+        return self._chain
+
+    def forget_account(self) -> None:
+        """Asks for the account again: its number or key may have been wrong."""
+        self._account = None
+
+    async def prepare(
+        self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0
+    ) -> Prepared:
+        """Simulate and sign; raises SendError naming the message that can never succeed.
+
+        gas_factor: what the simulated gas is multiplied with besides the adjustment, after it was too little.
+        """
+        remaining = close_height - block.height
+        try:
+            if self._account is None:
+                self._account = await self._chain.account(self._supplier)
+            timeout = self._nonces.next_timeout(
+                self._supplier, block.time, timeout_duration_seconds(remaining, self._block_seconds)
+            )
+            trial = sign_transaction(self._plan(messages, timeout, close_height, 0, None), self._key)
+            used = await self._chain.simulate(trial.raw)
+        except ChainRefusal as refusal:
+            text = str(refusal)
+            raise SendError(classify(1, "undefined", text), text, failed_message_index(text)) from refusal
+        except (ChainError, DecodingError, TimeoutError) as error:
+            raise SendError(Refusal.UNREACHABLE, f"no node simulated the transaction: {error}") from error
+        gas = adjusted_gas(used, self._gas_adjustment * Decimal(str(gas_factor)))
+        fee = self._gas_price.fee_upokt(gas)
+        return Prepared(sign_transaction(self._plan(messages, timeout, close_height, gas, fee), self._key), timeout)
+
+    async def sift(
+        self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0
+    ) -> Sifted:
+        """As `prepare`; a message that the chain refuses by name does not take the others with it. Raises SendError."""
+        left, refused = list(range(len(messages))), {}
+        while left:
+            try:
+                prepared = await self.prepare([messages[i] for i in left], block, close_height, gas_factor)
+            except SendError as error:
+                if error.refusal not in _OF_ONE_MESSAGE or error.index is None or error.index >= len(left):
+                    raise
+                refused[left.pop(error.index)] = error
+                continue
+            return Sifted(prepared, refused)
+        return Sifted(None, refused)
+
+    def _plan(
+        self, messages: Sequence[Message], timeout: Timestamp, close_height: int, gas: int, fee: int | None
+    ) -> TransactionPlan:
+        """Plan a transaction that no block takes after its window: a node that was cut off may hand it on late.
+
+        It would fail and cost its fee.
+        """
+        number = self._account.number if self._account else 0
+        return TransactionPlan(
+            tuple(messages), self._chain_id, number, gas, fee, timeout, timeout_height=close_height
+        )  # fmt: skip
+
+    async def broadcast(self, raw: bytes) -> BroadcastAnswer:
+        """Hand the bytes to all nodes; raises SendError. Bytes that are known already count as accepted.
+
+        Behind one address there may be several nodes. Where one knows bytes that no block took, it may be cut off from
+        the others: the address gets them again, for another of its nodes.
+        """
+        try:
+            result = await self._chain.broadcast(raw)
+            for _ in range(_AGAIN):
+                if not result.code or classify(result.code, result.codespace, result.log) is not _KNOWN:
+                    break
+                other = await self._chain.broadcast(raw)
+                result = other if other.code == 0 else result
+        except (ChainError, DecodingError, TimeoutError) as error:
+            raise SendError(Refusal.UNREACHABLE, f"no node took the transaction: {error}") from error
+        if result.code == 0:
+            return BroadcastAnswer(result.tx_hash, known_before=False)
+        refusal = classify(result.code, result.codespace, result.log)
+        if refusal is Refusal.ACCEPTED_BEFORE:
+            return BroadcastAnswer(result.tx_hash, known_before=True)
+        if refusal is Refusal.ACCOUNT:
+            self.forget_account()
+        raise SendError(
+            refusal, f"code {result.code} ({result.codespace}): {result.log[:300]}", failed_message_index(result.log)
+        )
+
+    async def claims_at(self, height: int) -> list[Claim]:
+        """Return the supplier's claims as of the latest block that is known; raises ChainError.
+
+        A node that has not got it lags, and what it does not show says nothing.
+        """
+        return await self._chain.claims_of(self._supplier, height)
+
+    async def results_of(self, submissions: Iterable[Submission | None]) -> dict[str, TransactionResult]:
+        """Return by hash what became of the transactions that a node took and a block included."""
+        hashes = {last.tx_hash for last in submissions if last is not None and last.accepted}
+        rows = [(tx_hash, await self.result_of(tx_hash)) for tx_hash in sorted(hashes)]
+        return {tx_hash: result for tx_hash, result in rows if result is not None}
+
+    async def result_of(self, tx_hash: str) -> TransactionResult | None:
+        """Return the result of an included transaction; None where it is not included, or nobody can tell."""
+        try:
+            return await self._chain.transaction(tx_hash)
+        except (ChainError, DecodingError, TimeoutError):
+            return None
+
+
+async def send_same_bytes(
+    rows: Iterable[tuple[T, Submission | None]], broadcast: Callable[[bytes, list[T]], Awaitable[None]]
+) -> SendError | None:
+    """Hand over again what was signed before, each transaction once for all rows in it; return the first error."""
+    by_raw: dict[bytes, list[T]] = defaultdict(list)
+    for row, last in rows:
+        if last is not None:
+            by_raw[last.raw].append(row)
+    failure: SendError | None = None
+    for raw, group in by_raw.items():
+        try:
+            await broadcast(raw, group)
+        except SendError as error:
+            failure = failure or error
+    return failure
+
+
+async def in_packs(
+    rows: Sequence[T],
+    message_of: Callable[[T], Message],
+    max_transaction_bytes: int,
+    send: Callable[[list[T]], Awaitable[None]],
+    alone: Callable[[T], bool] = lambda row: False,
+) -> None:
+    """Send rows in as many transactions as their size takes; what is refused as a whole goes in halves.
+
+    alone: rows that share their transaction with no other. One transaction that fails does not keep the others: raises
+    the first error when all have been tried.
+    """
+    together = [row for row in rows if not alone(row)]
+    waiting = packs(together, message_of, max_transaction_bytes) + [[row] for row in rows if alone(row)]
+    failure: Exception | None = None
+    while waiting:
+        pack = waiting.pop(0)
+        try:
+            await send(pack)
+        except SendError as error:
+            if error.refusal in _OF_FEWER_MESSAGES and len(pack) > 1:
+                half = len(pack) // 2
+                waiting[:0] = [pack[:half], pack[half:]]
+                continue
+            failure = failure or error
+        except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
+            if isinstance(error, Fenced) or damage_of(error) is not None:
+                raise
+            failure = failure or error
+    if failure is not None:
+        raise failure

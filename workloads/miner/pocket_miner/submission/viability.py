@@ -1,0 +1,69 @@
+"""Whether a claim is worth its fees: what it would earn the supplier's side against what it costs."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from pocket.chain.client import ChainClient
+from pocket.protocol.claims.amounts import Price, claimed_upokt
+from pocket.protocol.claims.proof_requirement import ProofParams
+from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
+from pocket.errors import PocketError
+from pocket.protocol.smst.digest import Root
+
+_LOG = logging.getLogger("pocket_miner.submission.viability")
+_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Viability:
+    """Expected earnings of the supplier's side against costs, upokt; earnings are None where they are unknown."""
+
+    claimed_upokt: int
+    earned_upokt: int | None
+    fees_upokt: int
+    proof_cost_upokt: float
+
+    @property
+    def viable(self) -> bool:
+        """Return whether claiming is worth it; what is not known never keeps a session from being claimed."""
+        return self.earned_upokt is None or self.earned_upokt > self.fees_upokt + self.proof_cost_upokt
+
+    def details(self) -> dict[str, object]:
+        """Return the amounts for the session's outcome."""
+        return {
+            "expected_earnings_upokt": self.earned_upokt,
+            "expected_fees_upokt": self.fees_upokt,
+            "proof_cost_upokt": self.proof_cost_upokt,
+        }
+
+
+def viability(
+    root: bytes,
+    target_hash: bytes,
+    price: Price,
+    proof: ProofParams,
+    tokenomics: TokenomicsParams | None,
+    fees_upokt: int,
+) -> Viability:
+    """Return earnings and costs of a claim.
+
+    Earnings are the supplier side's part if the application pays all that is claimed. Costs are the fees of both
+    transactions, and the submission fee times the probability that a proof is asked for.
+    """
+    claimed = claimed_upokt(Root(root), target_hash, price)
+    certain = claimed >= proof.proof_requirement_threshold_upokt
+    probability = 1.0 if certain else proof.proof_request_probability
+    earned = None if tokenomics is None else supplier_reward_upokt(claimed, tokenomics)
+    return Viability(claimed, earned, fees_upokt, probability * proof.proof_submission_fee_upokt)
+
+
+async def tokenomics_or_unknown(chain: ChainClient) -> TokenomicsParams | None:
+    """Return how the chain splits what it mints, None where it cannot be told soon. Never raises."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return await chain.tokenomics_params()
+    except (PocketError, TimeoutError) as error:
+        _LOG.info("the supplier's share is not known, claims are sent whatever they earn: %s", error)
+        return None

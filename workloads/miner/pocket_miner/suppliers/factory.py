@@ -1,0 +1,202 @@
+"""What the miners of single suppliers are made of: the keys folder, the volume, the chain."""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+
+from pocket.chain_cache.cached_client import CachedChain
+from pocket.redis_store.store_errors import LedgerUnavailable
+from pocket.redis_store.redis_keys import Keys
+from pocket.platform import Platform
+from pocket.redis_store.seals import SealStore
+from pocket.redis_store.stream_reader import Tail
+from pocket_miner import miner_metrics
+from pocket_miner.storage.audit import Audit
+from pocket_miner.submission.claims import ClaimDesk
+from pocket_miner.storage.dead_letters import DeadLetters
+from pocket.runtime.public_urls import Endpoints
+from pocket_miner.submission.fees import FeeBook
+from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.ingest.peers import Peers
+from pocket_miner.submission.proofs import ProofDesk
+from pocket_miner.status.report import Reports
+from pocket_miner.submission.seeds import HashSource, SeedHashes
+from pocket_miner.submission.sender import Sender
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.settlement.event_reader import Settlements
+from pocket_miner.suppliers.standby import Standby
+from pocket_miner.suppliers.supplier_miner import SupplierMiner
+from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.storage.trie_pool import Tries
+from pocket.api.workload import MinerConfig
+from pocket.protocol.crypto.addresses import Address
+from pocket.errors import ConfigurationError, NotFound, PocketError
+from pocket.keys.key_folder import KeyFolder
+from pocket.keys.loading import KeySet
+from pocket.protocol.transactions.build import GasPrice
+from pocket.protocol.transactions.timeouts import NonceClock
+
+_LOG = logging.getLogger("pocket_miner.suppliers.factory")
+
+
+@dataclass(slots=True)
+class Suppliers:
+    """Loaded keys, and the parts that every supplier's miner shares."""
+
+    config: MinerConfig
+    redis: "Redis"
+    keys: Keys
+    chain: CachedChain
+    blocks: HashSource
+    settlements: Settlements
+    mirror: Mirror
+    audit: Audit
+    pool: Tries
+    redis_settled: Callable[[], bool]
+    reports: Reports
+    peers: Peers
+    endpoints: Endpoints
+    dead_letters: DeadLetters
+    redis_milliseconds: Callable[[], float | None] = lambda: None
+    latest_height: Callable[[], int] = lambda: 0
+    volume_full: Callable[[], bool] = lambda: False
+    platform: Platform = field(default_factory=Platform)
+    _loaded: KeySet = field(default_factory=lambda: KeySet({}))
+    _fees: FeeBook = field(init=False)
+    _seeds: SeedHashes = field(init=False)
+    _folder: KeyFolder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._folder = KeyFolder(self.config.keys_dir, self.platform.environment, self.platform.wall_nanoseconds)
+        self._seeds = SeedHashes(self.blocks, self.chain)
+        self._fees = FeeBook(GasPrice.parse(self.config.chain.gas_price), self.audit)
+
+    def reload(self) -> bool:
+        """Whether the set of keys changed. A folder that cannot be read changes nothing: the last good set stays."""
+        try:
+            loaded = self._folder.load()
+        except ConfigurationError as error:
+            _LOG.warning("keys: %s", error)
+            return False
+        if loaded is self._loaded:
+            return False
+        changed = loaded.digest != self._loaded.digest or not self._loaded.keys
+        if changed:
+            for problem in loaded.problems:
+                _LOG.warning("keys: %s", problem)
+        changed = loaded.digest != self._loaded.digest
+        self._loaded = loaded
+        return changed
+
+    @property
+    def digest(self) -> str:
+        """Of the public keys that are loaded; empty without any."""
+        return self._loaded.digest if self._loaded.keys else ""
+
+    @property
+    def addresses(self) -> list[str]:
+        """Addresses of the loaded keys."""
+        return sorted(str(address) for address in self._loaded.keys)
+
+    async def highest_fence(self, addresses: Iterable[str]) -> int:
+        """The highest epoch that Redis knows for any of these; raises what Redis raises."""
+        names = [self.keys.fence(address) for address in addresses]
+        if not names:
+            return 0
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.get(name)
+            return max(int(value or 0) for value in await pipe.execute())
+
+    async def look_at_stakes(self, addresses: Iterable[str]) -> None:
+        """Asks the chain, through the caches, what suppliers have staked; unanswered questions change nothing."""
+        for address in addresses:
+            try:
+                self.reports.of(address).knows(await self.chain.supplier(address))
+            except NotFound:
+                self.reports.of(address).knows(None)
+            except PocketError:
+                continue
+
+    async def look_at_funds(self, addresses: Iterable[str]) -> None:
+        """Balances, and how many penalties each stake takes; unanswered questions change nothing."""
+        try:
+            penalty = (await self.chain.proof_params()).proof_missing_penalty_upokt
+            least = await self.chain.supplier_min_stake_upokt()
+        except PocketError:
+            return
+        for address in addresses:
+            try:
+                balance = await self.chain.balance_upokt(address)
+                stake = (await self.chain.supplier(address)).stake_upokt
+                account = await self.chain.account(address)
+            except PocketError:
+                continue  # one that is not staked needs no funds
+            self.reports.of(address).funded(balance, public_key=account.public_key is not None)
+            miner_metrics.BALANCE.labels(address).set(balance)
+            if penalty:
+                miner_metrics.RUNWAY.labels(address).set(max(0, stake - least) // penalty)
+
+    async def look_at_endpoints(self, addresses: Iterable[str]) -> bool:
+        """The public URLs of these suppliers' stakes; whether something is wrong with any."""
+        reports = {address: self.reports.of(address) for address in addresses}
+        await self.endpoints.look(url for report in reports.values() for url in report.urls)
+        for address, report in reports.items():
+            report.endpoint_problems = self.endpoints.problems(report.urls)
+            miner_metrics.ENDPOINTS.labels(address).set(len(report.endpoint_problems))
+        return any(report.endpoint_problems for report in reports.values())
+
+    def _tailer(self, address: str, sessions: dict[str, TrackedSession], *, owner: bool) -> Tailer:
+        return Tailer(
+            Tail(self.redis, self.keys, address), self.mirror, self.chain, sessions,
+            owner=owner, server_milliseconds=self.redis_milliseconds,
+            dead_letters=self.dead_letters if owner else None, volume_full=self.volume_full,
+        )  # fmt: skip
+
+    def standby(self, address: str) -> Standby:
+        """Follows a supplier that another miner owns."""
+        sessions: dict[str, TrackedSession] = {}
+        tailer = self._tailer(address, sessions, owner=False)
+        return Standby(Tail(self.redis, self.keys, address), tailer, self.mirror, sessions)
+
+    def detached(self, address: str) -> SupplierMiner:
+        """Return a miner of a supplier whose key is loaded that needs neither Redis nor a Lease: it seals nothing."""
+
+        async def nobody_knows() -> None:
+            raise LedgerUnavailable("nobody has said who owns the supplier")
+
+        made = self.miner(address, 0, nobody_knows)
+        made.detached = True
+        return made
+
+    def miner(self, address: str, epoch: int, confirm: Callable[[], Awaitable[None]]) -> SupplierMiner:
+        """Mines for a supplier whose key is loaded, under an epoch; `confirm` raises where it is not ours any more."""
+        config = self.config
+        sessions: dict[str, TrackedSession] = {}
+        sender = Sender(
+            self.chain,
+            address,
+            self._loaded.keys[Address(address)],
+            chain_id=config.chain.id,
+            gas_price=self._fees.gas_price,
+            gas_adjustment=config.chain.gas_adjustment,
+            block_seconds=config.chain.block_seconds,
+            nonces=NonceClock(lane=epoch),
+        )
+        store = SealStore(self.redis, self.keys, address, epoch, self.platform.unique)
+        tailer = self._tailer(address, sessions, owner=True)
+        largest = config.chain.max_transaction_bytes
+        claims = ClaimDesk(
+            address, store, self.audit, self.mirror, self.pool, sender, tailer, self._fees, largest,
+            self.latest_height,
+        )  # fmt: skip
+        proofs = ProofDesk(
+            address, self.chain, self.blocks, self.mirror, self.pool, sender, self._fees, store, largest,
+            self.latest_height, self._seeds,
+        )  # fmt: skip
+        return SupplierMiner(
+            address, self.chain, self.settlements, store, self.audit, self.mirror, tailer, claims, proofs, sessions,
+            config.seal_after_blocks, self.redis_settled, self.reports.of(address), self.peers, confirm,
+        )  # fmt: skip

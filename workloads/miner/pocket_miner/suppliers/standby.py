@@ -1,0 +1,58 @@
+"""Following a supplier that another miner owns: its relays lie on a second volume, and a takeover is warm.
+
+A standby tells nobody of what it read, holds no fence and decides nothing.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.stream_reader import Tail
+from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.ingest.relay_consumer import Tailer
+
+_LOG = logging.getLogger("pocket_miner.suppliers.standby")
+
+
+@dataclass(slots=True)
+class Standby:
+    """One followed supplier."""
+
+    tail: Tail
+    tailer: Tailer
+    mirror: Mirror
+    sessions: dict[str, TrackedSession] = field(default_factory=dict)
+    _restored: bool = False
+
+    async def round(self) -> int:
+        """Mirrors what is new and drops what its owner has ended; the entries read. Raises what Redis raises."""
+        if not self._restored:
+            await self.tailer.restore()
+            self._restored = True
+        await self.tailer.discover({})
+        read = await self.tailer.tail_once()
+        for session_id in await self.tail.finished(self.sessions):
+            session = self.sessions.pop(session_id)
+            await asyncio.to_thread(self.mirror.remove, session.end, self.tail.supplier, session_id)
+        return read
+
+
+async def drop_leftovers(mirror: Mirror, redis: "Redis", keys: Keys, followed: set[str]) -> int:
+    """Removes mirrored sessions of suppliers that are no business of this miner and that their owner has ended.
+
+    The number removed; raises what Redis raises.
+    """
+    removed = 0
+    by_supplier: dict[str, dict[str, int]] = {}
+    for end, row in await asyncio.to_thread(mirror.sessions):
+        if row.supplier not in followed:
+            by_supplier.setdefault(row.supplier, {})[row.session_id] = end
+    for supplier, sessions in by_supplier.items():
+        for session_id in await Tail(redis, keys, supplier).finished(sessions):
+            await asyncio.to_thread(mirror.remove, sessions[session_id], supplier, session_id)
+            removed += 1
+    return removed

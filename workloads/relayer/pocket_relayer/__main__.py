@@ -1,0 +1,62 @@
+"""`python -m relayer --config FILE`: the relayer pod; with `--worker N` one of its workers."""
+
+import argparse
+import asyncio
+import gc
+import os
+import sys
+from pathlib import Path
+
+import uvloop
+from prometheus_client import values
+
+from pocket.api.base import ManifestError
+from pocket.api.workload import RelayerConfig, read_config
+from pocket_relayer.memory_trimming import keep_large_pieces_apart
+from pocket.runtime import logs
+from pocket.runtime.program import run_program
+
+
+def _name_metrics_once() -> None:
+    """A worker never forks: its metrics need not ask the kernel for its process id at every increment."""
+    pid = os.getpid()
+    # prometheus_client has no annotations there.
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: pid)  # type: ignore[no-untyped-call]
+
+
+def _collect_seldom() -> None:
+    """What is loaded lives for ever, and relays leave few cycles: looking at all of it often only stalls them."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+def main() -> int:
+    """Exit code: 0 after a clean stop, 78 for a configuration that cannot be used."""
+    parser = argparse.ArgumentParser(prog="relayer", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--worker", type=int)
+    parser.add_argument("--report-fd", type=int, help="the pipe by which a worker reports to its supervisor")
+    options = parser.parse_args()
+    component = "relayer" if options.worker is None else f"relayer-worker-{options.worker}"
+    logs.configure(component, os.environ.get("LOG_LEVEL", "INFO"))
+    try:
+        config = read_config(RelayerConfig, options.config)
+    except ManifestError as error:
+        sys.stderr.write(f"relayer: {error}\n")
+        return os.EX_CONFIG
+    if options.worker is None:
+        from pocket_relayer.process.supervisor import Supervisor  # noqa: PLC0415 - the parent loads no relay code
+
+        return run_program("relayer", Supervisor(config, options.config).run(), asyncio.run)
+    _name_metrics_once()
+    from pocket_relayer.process.reports import ReportWriter  # noqa: PLC0415 - the environment decides where metrics are kept first
+    from pocket_relayer.process.worker import Worker  # noqa: PLC0415 - as above
+
+    keep_large_pieces_apart()
+    _collect_seldom()
+    return run_program("relayer", Worker(config, options.worker, ReportWriter(options.report_fd)).run(), uvloop.run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Connections to one backend, shared fairly between applications."""
+
+import asyncio
+from collections import OrderedDict, deque
+from typing import Final
+
+from pocket_relayer.rejection import Reason, Rejected
+
+_SHARE: Final = 3  # an application may hold so many times what is free: some are always left for others
+_QUEUE: Final = 2  # times the connections may wait of one application ...
+_ALL_QUEUES: Final = 8  # ... and of all together
+WAIT_SECONDS: Final = 2.0
+
+
+def busy() -> Rejected:
+    """The refusal of who would wait too long for a connection; it may come again."""
+    return Rejected(Reason.OVERLOADED, "too many relays wait for the backend, try another supplier")
+
+
+class ConnectionSlots:
+    """Limit the connections that are used at once. A waiting relay is told to come again after `wait_seconds`.
+
+    An application with few relays gets a connection at once: those with many leave a quarter of what they could have.
+    When one is free, applications take turns, not relays.
+    """
+
+    def __init__(self, size: int, wait_seconds: float = WAIT_SECONDS) -> None:
+        self._size = size
+        self._wait_seconds = wait_seconds
+        self._used = 0
+        self._used_by: dict[str, int] = {}
+        self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiting = 0
+
+    def _may(self, key: str) -> bool:
+        free = self._size - self._used
+        mine = self._used_by.get(key, 0)
+        return free > 0 and (not mine or mine < _SHARE * free)
+
+    def _take(self, key: str) -> None:
+        self._used += 1
+        self._used_by[key] = self._used_by.get(key, 0) + 1
+
+    async def take(self, key: str) -> None:
+        """Wait for a connection for an application; raises Rejected at once where too many wait."""
+        queue = self._queues.get(key)
+        if queue is None and self._may(key):
+            self._take(key)
+            return
+        full = queue is not None and len(queue) >= _QUEUE * self._size
+        if full or self._waiting >= _ALL_QUEUES * self._size:
+            raise busy()
+        await self._wait(key)
+
+    async def _wait(self, key: str) -> None:
+        queue = self._queues.setdefault(key, deque())
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self.free(key)  # it was given just then
+            else:
+                self._forget(key, turn)
+            if isinstance(error, TimeoutError):
+                raise busy() from None
+            raise
+
+    def _forget(self, key: str, turn: "asyncio.Future[None]") -> None:
+        queue = self._queues.get(key)
+        if queue is not None and turn in queue:
+            queue.remove(turn)
+            self._waiting -= 1
+            if not queue:
+                del self._queues[key]
+
+    def free(self, key: str) -> None:
+        """Give a connection back; the next application in turn that may have it gets it."""
+        self._used -= 1
+        self._used_by[key] -= 1
+        if not self._used_by[key]:
+            del self._used_by[key]
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._used < self._size:
+            key = next((name for name in self._queues if self._may(name)), None)
+            if key is None:
+                return
+            queue = self._queues.pop(key)
+            turn = queue.popleft()
+            self._waiting -= 1
+            if queue:
+                self._queues[key] = queue  # behind the others
+            if not turn.done():
+                self._take(key)
+                turn.set_result(None)

@@ -1,0 +1,126 @@
+"""Calls of gRPC backends: the envelope's framed messages go out and come back as they are, metadata and trailers too.
+
+Source: relay-lifecycle.md, section 11. Unary calls are streams of one message: the same bytes on the wire.
+"""
+
+import base64
+import binascii
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit
+
+import grpc
+
+from pocket_relayer.backends.responses import Retryable
+from pocket_relayer.framing import Framing, frame
+from pocket_relayer.rejection import Reason, Rejected
+from pocket.errors import DecodingError
+from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, canonical_headers
+
+_OWN: Final = {
+    "te", "content-type", "user-agent", "host", "connection", "content-length", "accept-encoding", "transfer-encoding",
+    "keep-alive", "upgrade", "expect", "accept", "trailer", "proxy-connection",
+}  # fmt: skip
+
+
+def channel_to(url: str, dial_seconds: float, limit: int) -> grpc.aio.Channel:
+    """A channel to grpc://host:port or, with TLS, grpcs://host:port."""
+    parts = urlsplit(url)
+    options = [
+        ("grpc.max_receive_message_length", limit),
+        ("grpc.max_send_message_length", limit),
+        # How long one attempt to connect may take, TLS and HTTP/2 included, whatever its name says.
+        ("grpc.min_reconnect_backoff_ms", max(200, int(dial_seconds * 1000))),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", max(1000, int(dial_seconds * 1000))),
+        ("grpc.enable_retries", 0),
+    ]
+    if parts.scheme == "grpcs":
+        return grpc.aio.secure_channel(parts.netloc, grpc.ssl_channel_credentials(), options=options)
+    return grpc.aio.insecure_channel(parts.netloc, options=options)
+
+
+def metadata_of(headers: Mapping[str, tuple[str, ...]], extra: Mapping[str, str]) -> list[tuple[str, str | bytes]]:
+    """Metadata from the envelope's headers, with ours on top; names in lower case, binary values decoded."""
+    ours = {name.lower(): value for name, value in extra.items()}
+    rows: list[tuple[str, str | bytes]] = []
+    for name, values in headers.items():
+        key = name.lower()
+        if key in _OWN or key in ours or key.startswith(("grpc-", ":")):
+            continue
+        for value in values:
+            if key.endswith("-bin"):
+                try:
+                    rows.append((key, base64.b64decode(value + "=" * (-len(value) % 4), validate=True)))
+                except binascii.Error as error:
+                    raise Rejected(Reason.INVALID_REQUEST, f"header {name[:60]} is not base64") from error
+            else:
+                rows.append((key, value))
+    return rows + list(ours.items())
+
+
+def _shown(metadata: Any) -> list[tuple[str, str]]:
+    rows = []
+    for key, value in metadata or ():
+        text = base64.b64encode(value).decode().rstrip("=") if isinstance(value, bytes) else value
+        rows.append((key, text))
+    return rows
+
+
+def _begin(
+    channel: grpc.aio.Channel,
+    path: str,
+    messages: Sequence[bytes],
+    metadata: list[tuple[str, str | bytes]],
+    seconds: float,
+) -> Any:
+    """The call. One message goes out together with the headers and the end of the stream.
+
+    grpc.aio writes the messages of a stream after the headers; when the backend has ended the call by then (it needed
+    no more to refuse), the failed write hides the backend's status: INTERNAL, "Internal error from Core".
+    """
+    if len(messages) == 1:
+        return channel.unary_stream(path, None, None)(messages[0], metadata=metadata, timeout=seconds)
+
+    async def sent() -> AsyncIterator[bytes]:
+        for message in messages:
+            yield message
+
+    return channel.stream_stream(path, None, None)(sent(), metadata=metadata, timeout=seconds)
+
+
+async def call_grpc(
+    channel: grpc.aio.Channel, path: str, request: HttpRequest, extra: Mapping[str, str], seconds: float, limit: int
+) -> HttpResponse:
+    """The backend's messages, framed, with its trailers among the headers; raises Rejected or Retryable."""
+    try:
+        messages = Framing(limit).all(request.body, request.headers.get("Grpc-Encoding", ("identity",))[0])
+    except DecodingError as error:
+        raise Rejected(Reason.INVALID_REQUEST, f"the payload's body is not a gRPC message: {error}") from error
+
+    call = _begin(channel, path, messages, metadata_of(request.headers, extra), seconds)
+    out = bytearray()
+    try:
+        async for message in call:
+            out += frame(message)
+            if len(out) > limit:
+                raise Rejected(Reason.RESPONSE_TOO_LARGE, f"the backend's answer is larger than {limit} bytes")
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise Rejected(Reason.BACKEND_TIMEOUT, f"no answer within {seconds:g} s") from None
+        if error.code() is grpc.StatusCode.UNAVAILABLE and not out and not _shown(error.initial_metadata()):
+            raise Retryable(Rejected(Reason.BACKEND_FAILED, "backend failed: unavailable")) from error
+    except (ValueError, TypeError) as error:
+        raise Rejected(Reason.INVALID_REQUEST, f"the payload's headers cannot be sent: {error}") from error
+    finally:
+        call.cancel()
+    code = await call.code()
+    headers = [
+        ("Content-Type", "application/grpc"),
+        *_shown(await call.initial_metadata()),
+        *_shown(await call.trailing_metadata()),
+        ("Grpc-Status", str(code.value[0])),
+    ]
+    if details := await call.details():
+        headers.append(("Grpc-Message", quote(unquote(details), safe=" !#$&'()*+,/:;=?@[]~")))
+    return HttpResponse(200, canonical_headers(headers), bytes(out))

@@ -1,0 +1,196 @@
+"""Asking HTTP backends (relay-lifecycle.md, section 4)."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final
+from weakref import WeakSet
+
+import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.http_exceptions import LineTooLong
+from multidict import CIMultiDict
+from yarl import URL
+
+from pocket.api.services import Backend
+from pocket_relayer.backends.responses import Retryable, ServedStream
+from pocket_relayer.backends.header_fields import answer_headers, check_method
+from pocket_relayer.backends.redirects import without_endpoint
+from pocket_relayer.backends.response_bodies import plain_body, plain_chunks
+from pocket_relayer.memory_budget import MemoryReservation
+from pocket_relayer.backends.paths import backend_url
+from pocket_relayer.rejection import Reason, Rejected
+from pocket.protocol.relays.envelope import HttpRequest, HttpResponse
+
+STREAMED: Final = frozenset({"text/event-stream", "application/x-ndjson"})
+"""Media types of answers that are passed on while they come."""
+_FINAL: Final = range(200, 600)
+_LINE_BYTES: Final = 64 * 1024
+_HEADERS: Final = 512
+_reused: ContextVar[bool] = ContextVar("reused", default=False)
+"""Whether the connection of the latest request of this task had carried another one before."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Says of each request whether its connection is new."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._used: WeakSet[object] = WeakSet()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp calls it
+    ) -> Connection:
+        _reused.set(False)
+        connection = await super().connect(req, traces, timeout)
+        _reused.set(connection.protocol in self._used)
+        self._used.add(connection.protocol)
+        return connection
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """Connections of one service: a slow backend cannot starve another service.
+
+    `fresh` makes a connection for each request, for what a kept one that died meanwhile did not carry.
+    """
+
+    kept: aiohttp.ClientSession
+    fresh: aiohttp.ClientSession
+
+    @classmethod
+    def open(cls, max_connections: int) -> "Clients":
+        """Return clients without a connection yet."""
+        return cls(
+            _session(_Connector(limit=0, limit_per_host=max_connections, keepalive_timeout=90)),
+            _session(_Connector(limit=0, limit_per_host=max_connections, force_close=True)),
+        )
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self.kept.close()
+        await self.fresh.close()
+
+
+def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
+        max_line_size=_LINE_BYTES,
+        max_field_size=_LINE_BYTES,
+        max_headers=_HEADERS,
+    )
+
+
+async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    try:
+        while chunk := await answer.content.readany():
+            yield chunk
+    except (aiohttp.ClientError, OSError) as error:
+        raise Rejected(Reason.BACKEND_FAILED, f"backend failed: {type(error).__name__}") from error
+
+
+def _died_unused(error: Exception) -> bool:
+    """Whether a kept connection ended before the first byte of an answer: the backend had closed it meanwhile."""
+    if not _reused.get() or isinstance(error, aiohttp.ClientConnectorError):
+        return False
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return isinstance(error.message, str)  # else part of an answer came
+    return isinstance(error, aiohttp.ClientOSError)
+
+
+async def _answered(
+    clients: Clients, method: str, url: URL, headers: CIMultiDict[str], body: bytes, dial_seconds: float
+) -> aiohttp.ClientResponse:
+    """The head of an answer. What a dead connection did not carry is asked once more, on a new one."""
+    timeout = aiohttp.ClientTimeout(total=None, connect=dial_seconds)
+    options: dict[str, Any] = {
+        "data": body or None, "headers": headers, "allow_redirects": False, "timeout": timeout,
+    }  # fmt: skip
+    try:
+        return await clients.kept.request(method, url, **options)
+    except aiohttp.ClientError as error:
+        if not _died_unused(error):
+            raise
+    return await clients.fresh.request(method, url, **options)
+
+
+async def ask_http(
+    clients: Clients,
+    backend: Backend,
+    url: str,
+    request: HttpRequest,
+    headers: CIMultiDict[str],
+    limit: int,
+    deadline: float,
+    hold: MemoryReservation | None = None,
+) -> HttpResponse | ServedStream:
+    """One attempt at one endpoint; raises Rejected or Retryable. Only final answers below 500 come back."""
+    check_method(request.method)
+    answer: aiohttp.ClientResponse | None = None
+    kept = False
+    try:
+        target = URL(backend_url(url, backend.base_path, request.url), encoded=True)
+        answer = await _answered(
+            clients, request.method or "POST", target, headers, request.body, backend.dial_timeout_seconds
+        )
+        if answer.status not in _FINAL:
+            answer.close()
+            raise Retryable(Rejected(Reason.BACKEND_FAILED, f"backend failed: {answer.status} is no final status"))
+        if answer.status >= 500:
+            raise Retryable(Rejected(Reason.BACKEND_ERROR, "the backend answered with an error", answer.status))
+        named = answer_headers(answer.headers.items())
+        if answer.content_type in STREAMED:
+            kept = True
+            shown, _ = without_endpoint(answer.status, named, b"", url, backend.base_path)
+            chunks = plain_chunks(named, _chunks(answer), limit)
+            return ServedStream(answer.status, shown, chunks, _closing(answer), deadline)
+        body = await _body(answer, limit, hold)
+    except (aiohttp.ClientError, OSError) as error:
+        if _too_long(error):  # what was asked for, not the endpoint, is at fault
+            raise Rejected(
+                Reason.RESPONSE_TOO_LARGE, f"a header of the backend has over {_LINE_BYTES} bytes"
+            ) from error
+        raise Retryable(Rejected(Reason.BACKEND_FAILED, f"backend failed: {type(error).__name__}")) from error
+    except ValueError as error:
+        raise Rejected(
+            Reason.INVALID_REQUEST, f"the payload's method, URL or headers cannot be sent: {error}"
+        ) from error
+    finally:
+        if answer is not None and not kept:
+            answer.release() if answer.content.at_eof() else answer.close()
+    plain_headers, plain = await plain_body(named, body, limit)
+    plain_headers, plain = without_endpoint(answer.status, plain_headers, plain, url, backend.base_path)
+    return HttpResponse(answer.status, plain_headers, plain)
+
+
+def _too_long(error: BaseException | None) -> bool:
+    """Whether a line of the answer's head was beyond the limit."""
+    while error is not None and not isinstance(error, LineTooLong):
+        error = error.__cause__
+    return error is not None
+
+
+async def _body(answer: aiohttp.ClientResponse, limit: int, hold: MemoryReservation | None) -> bytes:
+    """Read the whole body; raises Rejected beyond the limit, or where `hold` finds no room."""
+    chunks, size = [], 0
+    while chunk := await answer.content.readany():
+        chunks.append(chunk)
+        size += len(chunk)
+        if hold is not None:
+            hold.take(len(chunk))
+        if size > limit:
+            raise Rejected(Reason.RESPONSE_TOO_LARGE, f"the backend's answer is larger than {limit} bytes")
+    return b"".join(chunks)
+
+
+def _closing(answer: aiohttp.ClientResponse) -> Callable[[], Awaitable[None]]:
+    async def close() -> None:
+        answer.close()
+
+    return close

@@ -1,0 +1,57 @@
+"""gRPC's length-prefixed messages, with or without gzip."""
+
+import zlib
+from typing import Final
+
+from pocket.errors import DecodingError
+
+_HEAD: Final = 5
+TRAILERS: Final = 0x80
+
+
+def frame(message: bytes, flag: int = 0) -> bytes:
+    """One message with its prefix."""
+    return bytes((flag,)) + len(message).to_bytes(4, "big") + message
+
+
+class Framing:
+    """Takes messages apart; none may be larger than `limit` bytes, unpacked."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+
+    def all(self, body: bytes, encoding: str = "identity") -> list[bytes]:
+        """All messages of a body; raises DecodingError."""
+        messages, at = [], 0
+        while at < len(body):
+            if len(body) - at < _HEAD:
+                raise DecodingError("a prefix of 5 bytes is cut short")
+            flag, length = body[at], int.from_bytes(body[at + 1 : at + _HEAD], "big")
+            at += _HEAD
+            if flag not in (0, 1):
+                raise DecodingError(f"flag {flag} is not known")
+            if length > self._limit or at + length > len(body):
+                raise DecodingError("the message is shorter than its prefix says, or too large")
+            part = body[at : at + length]
+            at += length
+            messages.append(self._unpacked(part, encoding) if flag else part)
+        return messages
+
+    def one(self, body: bytes, encoding: str = "identity") -> bytes:
+        """The only message; raises DecodingError."""
+        messages = self.all(body, encoding)
+        if len(messages) != 1:
+            raise DecodingError(f"{len(messages)} messages where one is expected")
+        return messages[0]
+
+    def _unpacked(self, part: bytes, encoding: str) -> bytes:
+        if encoding != "gzip":
+            raise DecodingError(f"compression {encoding[:20]!r} is not supported")
+        decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        try:
+            plain = decoder.decompress(part, self._limit + 1)
+        except zlib.error as error:
+            raise DecodingError("the message is not gzip") from error
+        if len(plain) > self._limit:
+            raise DecodingError("the message is too large when unpacked")
+        return plain

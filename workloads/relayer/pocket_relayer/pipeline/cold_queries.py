@@ -1,0 +1,66 @@
+"""Limits on the queries that sessions that do not exist cost the chain's nodes: by address, and once a block."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.token_bucket import TokenBucket
+
+K = TypeVar("K")
+_ADDRESSES: Final = 4096
+_REFUSALS: Final = 8192
+
+
+class ColdQueryBudget:
+    """Limit the queries in vain of each address: `burst` at once, `per_second` in the long run.
+
+    Only what turned out to be invented counts, so many gateways behind one address ask as much as they need.
+    """
+
+    def __init__(self, clock: Callable[[], float], *, burst: float = 64.0, per_second: float = 2.0) -> None:
+        self._clock = clock
+        self._burst = burst
+        self._per_second = per_second
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def check(self, address: str) -> None:
+        """Raise Rejected for an address that asked in vain too often; unknown addresses are never held back."""
+        if address in self._buckets and self._bucket(address).available(self._clock()) < 1:
+            raise Rejected(Reason.OVERLOADED, "too many sessions that do not exist were asked for from this address")
+
+    def strike(self, address: str) -> None:
+        """Count a query in vain."""
+        if address:
+            self._bucket(address).try_take(1, self._clock())
+
+    def _bucket(self, address: str) -> TokenBucket:
+        bucket = self._buckets.get(address)
+        if bucket is None:
+            bucket = self._buckets[address] = TokenBucket(self._per_second, self._burst)
+        self._buckets.move_to_end(address)
+        while len(self._buckets) > _ADDRESSES:
+            self._buckets.popitem(last=False)
+        return bucket
+
+
+class NegativeCache(Generic[K]):
+    """Keep what the chain denied for the block at which it was asked; the next block may know more."""
+
+    def __init__(self, height: Callable[[], int]) -> None:
+        self._height = height
+        self._known: OrderedDict[K, tuple[int, Rejected]] = OrderedDict()
+
+    def check(self, key: K) -> None:
+        """Raise Rejected as it was refused at this height."""
+        found = self._known.get(key)
+        if found is not None and found[0] == self._height():
+            raise Rejected(found[1].reason, found[1].message)
+
+    def remember(self, key: K, rejected: Rejected) -> Rejected:
+        """Keep a refusal and return it."""
+        self._known[key] = (self._height(), rejected)
+        self._known.move_to_end(key)
+        while len(self._known) > _REFUSALS:
+            self._known.popitem(last=False)
+        return rejected

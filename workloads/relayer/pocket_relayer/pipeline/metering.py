@@ -1,0 +1,144 @@
+"""What a session may cost: the price of a relay and the budget of a session (relay-lifecycle.md, section 7)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Protocol
+
+from pocket.redis_store.budgets import Budgets, Charge, Rates, Verdict
+from pocket.redis_store.store_errors import LedgerFull, LedgerUnavailable
+from pocket.api.services import Replays, Service
+from pocket_relayer import relayer_metrics
+from pocket_relayer.rejection import Reason, Rejected
+from pocket.chain.model import Application
+from pocket.errors import ChainError, DecodingError
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.sessions.windows import SharedParams, Windows
+
+LIMIT_REACHED = "session relay limit reached"
+"""Gateways look for this text and do not punish the supplier for it."""
+
+
+def relay_cost(compute_units: int, params: SharedParams) -> int:
+    """Upokt of one relay, by the prices of its session's start."""
+    return compute_units * params.compute_units_to_tokens_multiplier // params.compute_unit_cost_granularity
+
+
+def session_budget(
+    application_stake_upokt: int, suppliers_per_session: int, params: SharedParams, service_factor: float | None = None
+) -> int:
+    """Upokt that one supplier serves in one session: the share that the application's stake surely pays.
+
+    A service factor replaces it by that share of the whole stake, which the chain may cap when it settles.
+    """
+    if service_factor is not None:
+        return int(application_stake_upokt * Decimal(str(service_factor)))
+    pending = -(-max(params.window_blocks, 1) // params.num_blocks_per_session) + 1
+    return application_stake_upokt // max(suppliers_per_session, 1) // pending
+
+
+class MeterQueries(Protocol):
+    """What the meter asks the chain."""
+
+    async def shared_params(self, height: int = 0) -> SharedParams:
+        """As ChainClient does it."""
+
+    async def application(self, address: str) -> Application:
+        """As ChainClient does it."""
+
+    async def num_suppliers_per_session(self) -> int:
+        """As ChainClient does it."""
+
+    async def compute_units_per_relay(self, service_id: str, height: int) -> int:
+        """As ChainClient does it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """A relay that may be served. `charge` is None where nothing was charged; unpaid: it must not be mined."""
+
+    charge: Charge | None
+    paid: bool = True
+
+
+class Meter:
+    """Charges admitted relays, and takes back what was not served."""
+
+    def __init__(
+        self,
+        chain: MeterQueries,
+        budgets: Budgets,
+        rates: Rates,
+        height: Callable[[], int],
+        *,
+        enabled: bool = True,
+        open_when_unavailable: bool = True,
+        block_seconds: float = 30.0,
+    ) -> None:
+        self._chain = chain
+        self._budgets = budgets
+        self._rates = rates
+        self._height = height
+        self._enabled = enabled
+        self._open = open_when_unavailable
+        self._block_seconds = block_seconds
+
+    async def charge(self, service: Service, header: SessionHeader, supplier: str, signed: bytes) -> Metered:
+        """Charges one relay; raises Rejected. `signed` names its request; empty: an event of one charged before."""
+        application = header.application_address
+        if (
+            signed
+            and service.rate_limit is not None
+            and not await self._rates.within(service.id, application, service.rate_limit.relays_per_second)
+        ):
+            relayer_metrics.METERED.labels(service.id, "rate_limited").inc()
+            raise Rejected(
+                Reason.RATE_LIMITED,
+                f"more than {service.rate_limit.relays_per_second} relays per second of this application",
+            )
+        identity = signed if service.replays is not Replays.SERVE else b""
+        if not self._enabled and not identity:
+            return Metered(None)
+        charge, verdict = None, Verdict.CHARGED
+        try:
+            charge = await self._quote(service, header, supplier, identity)
+            verdict = await self._budgets.charge(charge)
+        except LedgerFull as error:
+            raise Rejected(Reason.OVERLOADED, str(error)) from error
+        except (LedgerUnavailable, ChainError, DecodingError) as error:
+            relayer_metrics.METERED.labels(service.id, "unavailable").inc()
+            if not self._open:
+                raise Rejected(Reason.METER_UNAVAILABLE, "the session's budget cannot be read") from error
+            if charge is None:
+                return Metered(None)
+            verdict = self._budgets.charge_locally(charge)
+            # Redis may not have counted it, and must not give back what it never took: the budget would grow.
+            charge = replace(charge, cost=0)
+        relayer_metrics.METERED.labels(service.id, verdict.name.lower()).inc()
+        if verdict is Verdict.OVER_BUDGET:
+            raise Rejected(Reason.OVER_BUDGET, LIMIT_REACHED)
+        if verdict is Verdict.REPLAYED:
+            if service.replays is Replays.SERVE_UNPAID:
+                return Metered(None, paid=False)
+            raise Rejected(Reason.REPLAYED, "this signed request was served before: sign each relay anew")
+        return Metered(charge)
+
+    def refund(self, metered: Metered) -> None:
+        """What was charged and not served."""
+        if metered.charge is not None:
+            self._budgets.refund(metered.charge)
+
+    async def _quote(self, service: Service, header: SessionHeader, supplier: str, identity: bytes) -> Charge:
+        """Prices and windows of the session's own heights; the application's stake of now."""
+        start = header.session_start_block_height
+        params = await self._chain.shared_params(start)
+        blocks = Windows.after(header.session_end_block_height, params).claim_close - self._height() + 10
+        keep = max(600, int(2 * blocks * self._block_seconds))
+        if not self._enabled:
+            return Charge(supplier, header.session_id, 0, None, keep, identity)
+        application = await self._chain.application(header.application_address)
+        budget = session_budget(
+            application.stake_upokt, await self._chain.num_suppliers_per_session(), params, service.service_factor
+        )
+        cost = relay_cost(await self._chain.compute_units_per_relay(header.service_id, start), params)
+        return Charge(supplier, header.session_id, cost, budget, keep, identity)

@@ -1,0 +1,21 @@
+"""Signing answers: once, over the payload that is served (relay-lifecycle.md, section 6)."""
+
+import hashlib
+from dataclasses import replace
+
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.protocol.relays.envelope import HttpResponse
+from pocket.protocol.relays.messages import RelayMinerError, RelayResponse, SessionHeader
+
+
+def signed_response(header: SessionHeader, answer: HttpResponse, key: PrivateKey) -> RelayResponse:
+    """The response a gateway gets; its copy without payload is what is mined."""
+    return signed_payload(header, answer.encode(), key)
+
+
+def signed_payload(
+    header: SessionHeader, payload: bytes, key: PrivateKey, error: RelayMinerError | None = None
+) -> RelayResponse:
+    """As `signed_response`, for payloads without envelope: WebSocket frames."""
+    unsigned = RelayResponse(header, b"", payload, hashlib.sha256(payload).digest(), error)
+    return replace(unsigned, supplier_operator_signature=key.sign(unsigned.signable_hash()))

@@ -1,0 +1,149 @@
+"""What the workers of a pod report through a pipe, and how the supervisor sums it up for `/report`.
+
+A line of JSON each second is report and heartbeat at once. It needs no file, so a full volume silences nobody.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import field
+from typing import Any, Final
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from pocket.api.problems import Problem, ProblemCode
+
+LARGEST_LINE: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="ignore"))
+class WorkerReport:
+    """One worker; `keys` is the digest of its public keys, empty without any.
+
+    `leaving` are suppliers without a key whose relays may still be recorded: on their way, or in the local log alone.
+    A worker that is `starting` has not looked at its keys and its log yet, so it says nothing of them.
+    """
+
+    worker: int
+    pid: int
+    keys: str
+    height: int
+    waiting: int
+    problems: tuple[Problem, ...] = ()
+    addresses: list[str] = field(default_factory=list)
+    leaving: list[str] = field(default_factory=list)
+    recent: dict[str, float] = field(default_factory=dict)
+    starting: bool = False
+    unhealthy: list[dict[str, Any]] = field(default_factory=list)
+    """Endpoints that are not asked at present, see `ServiceBackends.endpoints`."""
+
+
+_ADAPTER: Final = TypeAdapter(WorkerReport)
+
+
+def encode_report(report: WorkerReport) -> bytes:
+    """Return the line of a report."""
+    return _ADAPTER.dump_json(report) + b"\n"
+
+
+def decode_report(line: bytes) -> WorkerReport | None:
+    """Return the report of a line, None for one that cannot be read."""
+    try:
+        return _ADAPTER.validate_json(line)
+    except ValidationError:
+        return None
+
+
+class ReportWriter:
+    """The worker's end of the pipe. It never blocks: while the supervisor does not read, reports are left out."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        self._transport: asyncio.WriteTransport | None = None
+
+    async def open(self) -> None:
+        """Take the pipe over; without one, reports go nowhere."""
+        if self._descriptor is None:
+            return
+        pipe = os.fdopen(self._descriptor, "wb", buffering=0)
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, pipe)
+
+    def write(self, report: WorkerReport) -> None:
+        """Send a report, unless an earlier one has not left yet or the supervisor is gone."""
+        pipe = self._transport
+        if pipe is not None and not pipe.is_closing() and not pipe.get_write_buffer_size():
+            pipe.write(encode_report(report))
+
+    def close(self) -> None:
+        """Close the pipe."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def silent_problem(number: int, pid: int, hung_seconds: float) -> Problem:
+    """Return what is said of a worker that does not report; the text does not change while it lasts."""
+    return Problem(
+        code=ProblemCode.WORKER_HUNG,
+        message=f"worker {number} (process {pid}) does not respond: relays on its connections hang. It is killed and "
+        f"started again after {hung_seconds:g} s",
+    )
+
+
+def summary(
+    reports: Iterable[WorkerReport], workers: int, silent: Mapping[int, Problem] | None = None
+) -> dict[str, Any]:
+    """The pod's report: a key counts as loaded once every worker has it, and as gone once none may record for it.
+
+    `silent` holds what is to be said of workers that do not respond, by number: what they reported before counts no
+    more, so the report is incomplete.
+    """
+    silent = silent or {}
+    alive = [row for row in reports if row.worker not in silent]
+    rows = [row for row in alive if not row.starting]
+    complete = len(rows) == workers
+    digests = {row.keys for row in rows}
+    addresses = set.intersection(*(set(row.addresses) for row in rows)) if rows and complete else set()
+    leaving = {address for row in rows for address in (*row.addresses, *row.leaving)} - addresses
+    names = sorted({name for row in rows for name in row.recent})
+    recent = {name: sum(row.recent.get(name, 0) for row in rows) for name in names}
+    return {
+        "component": "relayer",
+        "workers": len(rows),
+        "keys": digests.pop() if complete and len(digests) == 1 else "",
+        "addresses": sorted(addresses),
+        "leaving": sorted(leaving),
+        "complete": complete,
+        "height": min((row.height for row in rows), default=0),
+        "waiting": sum(row.waiting for row in rows),
+        "problems": [problem.model_dump() for problem in _problems(alive, workers, silent)],
+        "recent": recent,
+        "unhealthy": sorted(
+            (dict(row) for row in {tuple(row.items()) for report in rows for row in report.unhealthy}),
+            key=lambda row: [str(value) for value in row.values()],
+        ),
+    }
+
+
+def _problems(rows: list[WorkerReport], workers: int, silent: Mapping[int, Problem]) -> list[Problem]:
+    """The gravest first; each once."""
+    found = {problem for row in rows for problem in row.problems}
+    missing = workers - len(rows) - len(silent)
+    if missing:
+        message = f"{missing} of {workers} workers have not reported yet"
+        found.add(Problem(code=ProblemCode.WORKER_MISSING, message=message))
+    told = sorted(found, key=lambda problem: (problem.code, problem.message))
+    return [*(silent[number] for number in sorted(silent)), *told]
+
+
+def not_ready(reports: Iterable[WorkerReport], workers: int, silent: Mapping[int, Problem]) -> list[Problem]:
+    """Return why the pod should get no relays; empty where it should.
+
+    The kernel deals connections out to every worker that listens. One that starts does not listen yet and hinders
+    nobody; one that hangs gets its share, so the pod is not ready until it is gone.
+    """
+    rows = [row for row in reports if row.worker not in silent]
+    if silent or not any(not row.problems for row in rows):
+        return _problems(rows, workers, silent)
+    return []

@@ -1,0 +1,253 @@
+"""The parent of a relayer pod's workers: starts, watches, restarts and drains them, and merges their metrics."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+
+from pocket.api.problems import Problem, ProblemCode
+from pocket.api.workload import RelayerConfig
+from pocket_relayer.process.liveness import LOOK_SECONDS, Patience, Silence, WorkerState, judge
+from pocket_relayer.process.reports import LARGEST_LINE, WorkerReport, decode_report, not_ready, silent_problem, summary
+from pocket.errors import ConfigurationError
+from pocket.runtime.program import require_writable
+
+_LOG = logging.getLogger("pocket_relayer.process.supervisor")
+_DRAIN_MARGIN_SECONDS = 10.0
+_STEADY_SECONDS = 60.0
+_SHOWN = (WorkerState.SILENT, WorkerState.HUNG)
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Workers share the port with SO_REUSEPORT, which would also join a stranger's; raises ConfigurationError."""
+    probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
+    except OSError as error:
+        raise ConfigurationError(
+            f"relayer: port {port} on {host} is taken: {error.strerror}. Stop the other process or set "
+            "spec.relayer.port."
+        ) from error
+    finally:
+        probe.close()
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A worker's process, and what it said last."""
+
+    number: int
+    process: asyncio.subprocess.Process
+    silence: Silence
+    state: WorkerState = WorkerState.STARTING
+    report: WorkerReport | None = None
+
+    async def listen(self, reports: asyncio.StreamReader) -> None:
+        """Take in reports until the worker closes its end."""
+        while not reports.at_eof():
+            try:
+                line = await reports.readline()
+            except ConnectionError:
+                return
+            except ValueError:  # it does not fit the bound, and is a sign of life
+                line = b""
+            self.silence.heard()
+            self.report = decode_report(line) or self.report
+
+
+class Supervisor:
+    """Runs `workers` processes until SIGTERM."""
+
+    def __init__(
+        self,
+        config: RelayerConfig,
+        config_path: Path,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._config = config
+        self._config_path = config_path
+        self._sleep = sleep
+        self._stop = asyncio.Event()
+        self._metrics = config.data_dir / "metrics"
+        self._patience = Patience.of(config.hung_worker_seconds)
+        self._workers: dict[int, _Worker] = {}
+        self._restarts = 0
+
+    async def run(self) -> None:
+        """Supervises until told to stop; then every worker drains."""
+        config = self._config
+        if config.port:
+            require_free_port(config.host, config.port)
+        require_writable("relayer", config.data_dir)
+        shutil.rmtree(self._metrics, ignore_errors=True)
+        self._metrics.mkdir(parents=True)
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stop.set)
+        admin = await self._serve_admin()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(config.workers):
+                    group.create_task(self._keep(number))
+        finally:
+            await admin.cleanup()
+
+    async def _keep(self, number: int) -> None:
+        """Keep one worker running until the stop; raises ConfigurationError where it refuses its configuration."""
+        chance, loop = random.Random(number), asyncio.get_running_loop()  # noqa: S311 - jitter
+        failures = 0
+        while not self._stop.is_set():
+            began = loop.time()
+            async with self._started(number) as worker:
+                await self._until_end(worker)
+            # prometheus_client has no annotations there.
+            multiprocess.mark_process_dead(worker.process.pid, str(self._metrics))  # type: ignore[no-untyped-call]
+            if self._stop.is_set():
+                return
+            if worker.process.returncode == os.EX_CONFIG:
+                raise ConfigurationError("relayer: a worker refused its configuration; its message is above")
+            failures = 1 if loop.time() - began > _STEADY_SECONDS else failures + 1
+            self._restarts += 1
+            _LOG.error("worker %d ended with %s, starting it again", number, worker.process.returncode)
+            await self._sleep(min(5.0, 0.1 * 2 ** min(failures, 6)) * chance.uniform(0.5, 1.0))
+
+    @contextlib.asynccontextmanager
+    async def _started(self, number: int) -> AsyncIterator[_Worker]:
+        """Start a worker and listen to it; one that still runs afterwards is told to end."""
+        loop = asyncio.get_running_loop()
+        read_end, write_end = os.pipe()
+        reader = asyncio.StreamReader(limit=LARGEST_LINE)
+        pipe = os.fdopen(read_end, "rb", buffering=0)
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "relayer", "--config", str(self._config_path), "--worker", str(number),
+                "--report-fd", str(write_end),
+                env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)}, pass_fds=(write_end,),
+            )  # fmt: skip
+        except BaseException:
+            transport.close()
+            raise
+        finally:
+            os.close(write_end)
+        worker = self._workers[number] = _Worker(number, process, Silence(loop.time()))
+        listening = asyncio.create_task(worker.listen(reader))
+        try:
+            yield worker
+        finally:
+            self._signal(worker, signal.SIGTERM)
+            del self._workers[number]
+            listening.cancel()
+            transport.close()
+
+    async def _until_end(self, worker: _Worker) -> None:
+        """Wait until a worker has ended: by itself, because it hung, or drained after the stop."""
+        stopping = asyncio.ensure_future(self._stop.wait())
+        ended = asyncio.ensure_future(worker.process.wait())
+        hung = asyncio.ensure_future(self._until_hung(worker))
+        try:
+            await asyncio.wait({stopping, ended, hung}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done() and not stopping.done():
+                _LOG.error(
+                    "worker %d (process %d) does not respond, killing it", worker.number, worker.process.pid,
+                    extra={"fields": {"worker": worker.number, "state": worker.state}},
+                )  # fmt: skip
+                self._signal(worker, signal.SIGKILL)
+            elif not ended.done():
+                self._signal(worker, signal.SIGTERM)
+                await asyncio.wait({ended}, timeout=self._config.drain_seconds + _DRAIN_MARGIN_SECONDS)
+                self._signal(worker, signal.SIGKILL)
+            await ended
+        finally:
+            for task in (stopping, hung):
+                task.cancel()
+
+    async def _until_hung(self, worker: _Worker) -> None:
+        """Look at a worker until it has to be killed."""
+        loop = asyncio.get_running_loop()
+        while worker.state is not WorkerState.HUNG:
+            await self._sleep(LOOK_SECONDS)
+            before = worker.state
+            silent = worker.silence.look(loop.time())
+            worker.state = judge(silent, self._patience, reported=worker.silence.reported)
+            if worker.state is WorkerState.SILENT and before is not WorkerState.SILENT:
+                _LOG.warning("worker %d (process %d) is silent", worker.number, worker.process.pid)
+
+    def _signal(self, worker: _Worker, number: signal.Signals) -> None:
+        if worker.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                worker.process.send_signal(number)
+
+    # What others ask.
+
+    def _reports(self) -> list[WorkerReport]:
+        return [worker.report for _, worker in sorted(self._workers.items()) if worker.report is not None]
+
+    def _silent(self) -> dict[int, Problem]:
+        seconds = self._patience.hung
+        return {
+            worker.number: silent_problem(worker.number, worker.process.pid, seconds)
+            for worker in self._workers.values() if worker.state in _SHOWN
+        }  # fmt: skip
+
+    def _problems(self) -> list[Problem]:
+        """Why this pod should get no relays."""
+        if self._stop.is_set():
+            return [Problem(code=ProblemCode.DRAINING, message="draining")]
+        return not_ready(self._reports(), self._config.workers, self._silent())
+
+    async def _serve_admin(self) -> web.AppRunner:
+        async def show_metrics(_: web.Request) -> web.Response:
+            registry = CollectorRegistry()
+            # prometheus_client has no annotations there.
+            multiprocess.MultiProcessCollector(registry, path=str(self._metrics))  # type: ignore[no-untyped-call]
+            return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
+
+        async def show_health(_: web.Request) -> web.Response:
+            # Of this process: a worker that hangs is its to kill, and no reason to kill the others with it.
+            hung = sorted(self._silent())
+            status = "degraded" if hung else "ok"
+            processes = {str(number): worker.process.pid for number, worker in sorted(self._workers.items())}
+            return web.json_response(
+                {"status": status, "workers": len(self._workers), "processes": processes, "hung": hung,
+                 "restarts": self._restarts}
+            )  # fmt: skip
+
+        async def show_ready(_: web.Request) -> web.Response:
+            found = self._problems()
+            rows = [problem.model_dump() for problem in found]
+            body = {"ready": not found, "problem": str(found[0]) if found else "", "problems": rows}
+            return web.json_response(body, status=503 if found else 200)
+
+        async def show_report(_: web.Request) -> web.Response:
+            told = summary(self._reports(), self._config.workers, self._silent())
+            return web.json_response({**told, "restarts": self._restarts})
+
+        app = web.Application()
+        app.router.add_get("/metrics", show_metrics)
+        app.router.add_get("/health", show_health)
+        app.router.add_get("/ready", show_ready)
+        app.router.add_get("/status", show_report)
+        app.router.add_get("/report", show_report)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self._config.admin_host, self._config.admin_port).start()
+        except OSError as error:
+            await runner.cleanup()
+            raise ConfigurationError(
+                f"relayer: admin port {self._config.admin_port} is taken: {error.strerror}"
+            ) from error
+        return runner

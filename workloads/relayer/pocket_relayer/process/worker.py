@@ -1,0 +1,433 @@
+"""One worker process: wiring, readiness, drain."""
+
+import asyncio
+import functools
+import logging
+import os
+import platform
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import aiohttp
+from redis.asyncio import Redis
+
+from pocket.redis_store.budgets import Budgets, Rates
+from pocket.chain_cache.invalidation import CacheFollower
+from pocket.chain_cache.cached_client import CachedChain
+from pocket.chain_cache.dependencies import await_dependencies
+from pocket.redis_store.store_errors import LedgerUnavailable
+from pocket.chain_cache.shared_heights import HeightFollower
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.write_ahead_log import LocalLog
+from pocket.platform import Platform
+from pocket.redis_store.relay_recorder import Publisher
+from pocket.redis_store.rendezvous import shard_of
+from pocket.redis_store.notifications import Waker
+from pocket.api.base import ManifestError
+from pocket.api.problems import Problem, ProblemCode
+from pocket.api.workload import RelayerConfig, parse_hot_config
+from pocket_relayer import relayer_metrics
+from pocket_relayer.pipeline.admission import Admission
+from pocket_relayer.backends.credentials import Credentials
+from pocket_relayer.backends.catalog import Catalog
+from pocket_relayer.process.liveness import REPORT_SECONDS
+from pocket_relayer.memory_budget import MemoryBudget
+from pocket_relayer.pipeline.metering import Meter
+from pocket_relayer.pipeline.pipeline import RelayPipeline
+from pocket_relayer.relayer_platform import RelayerPlatform
+from pocket_relayer.process.reports import ReportWriter, WorkerReport
+from pocket_relayer.pipeline.simulated_relays import Simulations
+from pocket_relayer.pipeline.tracing import tracing_from
+from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.client_connections import Connections
+from pocket_relayer.transports.request_router import Endpoints, Probes
+from pocket_relayer.transports.http1 import Http1
+from pocket_relayer.transports.http2 import Http2Server
+from pocket_relayer.transports.listener import Sniffer
+from pocket_relayer.transports.request_bodies import GzipRequestDecoder
+from pocket_relayer.transports.websocket import WebSockets
+from pocket_relayer.memory_trimming import Trimming, system_trim
+from pocket.chain.comet import CometClient
+from pocket.chain.failover import NodeAddress
+from pocket.chain.node_health import Standings
+from pocket.chain.node_monitor import NodeWatch
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.runtime.debug_server import Debug
+from pocket.errors import ConfigurationError, PocketError
+from pocket.keys.key_folder import KeyFolder
+from pocket.keys.loading import KeySet
+from pocket.runtime.logs import set_level
+from pocket.protocol.transactions.batches import largest_leaf
+from pocket.runtime.process_stats import VERSION, Pulse
+
+_LOG = logging.getLogger("pocket_relayer.process.worker")
+_RELOAD_SECONDS = 1.0
+_LEAST_OWED_SECONDS = 5.0
+
+
+class SupplierKeys:
+    """All keys of the folder: whoever fills it decides who is served. A broken reload keeps the last good set."""
+
+    def __init__(self, folder: Path, platform: Platform) -> None:
+        self._folder = KeyFolder(folder, platform.environment, platform.wall_nanoseconds)
+        self.current: KeySet = KeySet({})
+        self._by_address: Mapping[str, PrivateKey] = {}
+
+    def reload(self) -> bool:
+        """Whether the set changed; problems are logged without key material."""
+        try:
+            loaded = self._folder.load()
+        except ConfigurationError as error:
+            _LOG.warning("keys: %s", error)
+            return False
+        if loaded is self.current:
+            return False
+        changed = loaded.digest != self.current.digest
+        if changed or not self.current.keys:
+            for problem in loaded.problems:
+                _LOG.warning("keys: %s", problem)
+        self.current = loaded
+        if changed:
+            self._by_address = {str(address): key for address, key in loaded.keys.items()}
+            _LOG.info("keys: %d loaded, digest %s", len(loaded.keys), loaded.digest[:16])
+        relayer_metrics.KEYS_LOADED.set(len(self.current.keys))
+        return changed
+
+    def by_address(self) -> Mapping[str, PrivateKey]:
+        """Keys by operator address; asked for at every relay."""
+        return self._by_address
+
+
+class Hot:
+    """The part of the configuration that changes while relays are served; a broken file changes nothing."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._complained = ""
+        try:
+            self._content = file.read_bytes()
+            self.current = parse_hot_config(self._content, file)
+        except OSError as error:
+            raise ConfigurationError(f"relayer: {file}: {error.strerror}") from error
+        except ManifestError as error:
+            raise ConfigurationError(f"relayer: {error}") from error
+
+    def reload(self) -> bool:
+        """Whether something changed; what is wrong is told once."""
+        try:
+            content = self._file.read_bytes()
+            if content == self._content:
+                return False
+            self._content = content
+            loaded = parse_hot_config(content, self._file)
+        except (ManifestError, OSError) as error:
+            if str(error) != self._complained:
+                _LOG.warning("configuration: %s; the last good one stays", error)
+            self._complained = str(error)
+            return False
+        self._complained = ""
+        changed, self.current = loaded != self.current, loaded
+        return changed
+
+
+def patience_with_redis(drain_seconds: float, spent_seconds: float) -> float:
+    """How long a worker that ends waits for Redis to take relays that were answered, in seconds.
+
+    The log of a pod goes with the pod, so all the time that requests left over is theirs; the supervisor waits ten
+    seconds longer than `drain_seconds`.
+    """
+    return max(_LEAST_OWED_SECONDS, drain_seconds - spent_seconds)
+
+
+def service_state(catalog: Catalog, name: str, height: int) -> Mapping[str, object] | None:
+    """What /ready/<service> answers; None for an unknown service."""
+    offer = catalog.get(name)
+    if offer is None:
+        return None
+    state = offer.state()
+    return {"service_id": name, "ready": state["healthy"] > 0, "block_height": height, "backends": state}
+
+
+class Worker:
+    """Everything one event loop runs."""
+
+    def __init__(
+        self, config: RelayerConfig, number: int, writer: ReportWriter, platform: RelayerPlatform | None = None
+    ) -> None:
+        self._config = config
+        self._platform = platform or RelayerPlatform()
+        self._number = number
+        self._writer = writer
+        self._draining = False
+        self._stop = asyncio.Event()
+        self._waits: dict[ProblemCode, str] = {}
+        self.pipeline: RelayPipeline | None = None
+        self._report: Callable[[], WorkerReport] = self._starting_report
+
+    async def run(self) -> None:
+        """Serves until SIGTERM or SIGINT, then drains. It reports from the start, whatever it waits for."""
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stop.set)
+        await self._writer.open()
+        reporting = asyncio.create_task(self._keep_reporting())
+        try:
+            async with self._platform.http() as http:
+                await self._serve(http)
+        finally:
+            reporting.cancel()
+            self._writer.close()
+
+    async def _keep_reporting(self) -> None:
+        """Tell the supervisor each second that this event loop runs, and what it has loaded."""
+        while True:
+            try:
+                self._writer.write(self._report())
+            except Exception:  # noqa: BLE001 - a worker that cannot describe itself still serves
+                _LOG.exception("the report could not be made")
+                self._writer.write(self._starting_report())
+            await asyncio.sleep(REPORT_SECONDS)
+
+    def _starting_report(self) -> WorkerReport:
+        waits = [Problem(code=code, message=text) for code, text in self._waits.items() if text]
+        problems = waits or [Problem(code=ProblemCode.STARTING, message="starting")]
+        return WorkerReport(self._number, os.getpid(), "", 0, 0, tuple(problems), starting=True)
+
+    async def _await_dependencies(self, redis: "Redis", chain: CachedChain) -> bool:
+        """Wait for Redis and a node of the right chain; return False where the stop came first."""
+
+        def redis_waits(error: LedgerUnavailable | None) -> None:
+            self._waits[ProblemCode.REDIS_UNAVAILABLE] = f"waiting for Redis: {error}" if error else ""
+
+        def chain_waits(reason: str) -> None:
+            self._waits[ProblemCode.CHAIN_UNAVAILABLE] = f"waiting for a chain node: {reason}" if reason else ""
+
+        await await_dependencies(
+            redis,
+            self._config.redis_url,
+            chain,
+            self._config.chain.id,
+            self._stop,
+            redis_waits,
+            chain_waits,
+            self._platform.chance,
+        )
+        return not self._stop.is_set()
+
+    async def _serve(self, http: aiohttp.ClientSession) -> None:  # noqa: PLR0915 - the one place where everything of a worker is put together
+        config, platform = self._config, self._platform
+        loop, clock = asyncio.get_running_loop(), platform.clock
+        keys = Keys(config.prefix)
+        redis = platform.connect_redis(config.redis_url)
+        nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
+        standings, seconds = Standings(len(nodes)), config.chain.query_timeout_seconds
+        chain = CachedChain(
+            nodes, redis, keys, timeout_seconds=seconds, standings=standings, clock=clock,
+            wall_clock=platform.wall_seconds, channel=platform.channel,
+        )  # fmt: skip
+        comet = CometClient(nodes, http, seconds, config.chain.block_seconds, standings, clock=clock)
+        watch = NodeWatch(
+            nodes, http, config.chain.id, standings, timeout_seconds=seconds, told=relayer_metrics.node_told,
+            channel=platform.channel, clock=clock,
+        )  # fmt: skip
+        if not await self._await_dependencies(redis, chain):
+            await chain.close()
+            await redis.aclose()
+            return
+        follower = HeightFollower(redis, keys, comet.block, config.chain.block_seconds, clock)
+        supplier_keys = SupplierKeys(config.keys_dir, platform)
+        supplier_keys.reload()
+        hot = Hot(config.hot_file)
+        set_level(hot.current.log_level)
+        limits = hot.current.limits()
+        catalog = Catalog(hot.current.services, clock, Credentials(config.secrets_dir), platform.backend_http)
+        # In a thread: it reads what dead workers left, which may be gigabytes after an outage of Redis.
+        name = f"worker-{self._number}-{os.getpid()}"
+        log = await asyncio.to_thread(LocalLog, config.data_dir / "relay-log", name)
+        publisher = Publisher(
+            redis, keys, log, on_replay=lambda reason: relayer_metrics.REPLAYS.labels(reason).inc(),
+            waker=Waker(
+                redis, keys, functools.lru_cache(4096)(lambda address: shard_of(address, config.shards)), clock
+            ),
+            cpu=platform.cpu_seconds,
+            unique=platform.unique,
+        )  # fmt: skip
+        budgets = Budgets(redis, keys)
+        meter = Meter(
+            chain, budgets, Rates(redis, keys, platform.wall_seconds), lambda: follower.height,
+            enabled=config.metering.enabled,
+            open_when_unavailable=config.metering.when_unavailable == "open",
+            block_seconds=config.chain.block_seconds,
+        )  # fmt: skip
+        tracing, pulse = tracing_from(os.environ, self._number), Pulse(clock)
+        self.pipeline = pipeline = RelayPipeline(
+            catalog=catalog,
+            admission=Admission(chain, lambda: follower.height, clock, lambda: limits, lambda: chain.generation),
+            meter=meter,
+            publisher=publisher,
+            simulations=Simulations(
+                redis, keys, lambda: hot.current.simulation, wall_clock=platform.wall_seconds, clock=clock
+            ),
+            keys=supplier_keys.by_address,
+            height=lambda: follower.height,
+            clock=clock,
+            recording=config.recording,
+            tracing=tracing,
+            largest_leaf=largest_leaf(config.chain.max_transaction_bytes),
+        )
+
+        def problem() -> Problem | None:
+            if self._draining:
+                return Problem(code=ProblemCode.DRAINING, message="draining")
+            if not supplier_keys.current.keys:
+                text = f"no supplier key is loaded from {config.keys_dir}"
+                return Problem(code=ProblemCode.NO_KEYS, message=text)
+            if follower.stale:
+                text = "no new block for too long: check the chain nodes"
+                return Problem(code=ProblemCode.NO_NEW_BLOCK, message=text)
+            return None
+
+        def ready_problem() -> str | None:
+            found = problem()
+            return None if found is None else str(found.code)
+
+        probes = Probes(
+            health=lambda: {"status": "ok", "height": follower.height},
+            ready_problem=ready_problem,
+            service_ready=lambda name: service_state(catalog, name, follower.height),
+            draining=lambda: self._draining,
+        )  # fmt: skip
+        endpoints = Endpoints(pipeline, probes, lambda: hot.current.response_compression)
+        timeouts = ClientTimeouts(idle_seconds=config.connections.idle_seconds)
+        connections = Connections(config.connections, MemoryBudget(clock, config.connections.memory_bytes))
+        sockets = WebSockets(
+            pipeline,
+            lambda: self._draining,
+            enforce_handshake=config.web_socket_handshake == "enforce",
+            look_seconds=min(2.0, config.chain.block_seconds / 2),
+            timeouts=timeouts,
+        )
+        decoder = GzipRequestDecoder()
+        http1 = Http1(endpoints, sockets, lambda: catalog.max_body_bytes, timeouts, decoder)
+        runner = await http1.set_up(config.drain_seconds)
+        debug = None if config.debug_port is None else await Debug().serve(config.debug_port + self._number)
+        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, timeouts, decoder)
+
+        def reload() -> None:
+            nonlocal limits
+            supplier_keys.reload()
+            if hot.reload():
+                set_level(hot.current.log_level)
+                limits = hot.current.limits()
+                changed = catalog.update(hot.current.services)
+                _LOG.info("configuration taken up", extra={"fields": {"services": changed}})
+
+        try:
+            async with watch, asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(watch.run(max(1.0, config.chain.block_seconds / 2), platform.chance)),
+                    group.create_task(publisher.run()),
+                    group.create_task(publisher.heartbeat()),
+                    group.create_task(follower.run(min(0.25, config.chain.block_seconds / 4))),
+                    group.create_task(budgets.run()),
+                    group.create_task(CacheFollower(redis, keys, chain, chance=platform.chance.random).run()),
+                    group.create_task(catalog.run()),
+                    group.create_task(pulse.run()),
+                    group.create_task(self._reload(reload)),
+                    group.create_task(self._observe(publisher, follower, log, chain, catalog, pulse, connections)),
+                    group.create_task(self._follow_parent()),
+                ]
+                await follower.look()
+                self._report = functools.partial(
+                    self._serving_report, supplier_keys, follower, publisher, pipeline, problem
+                )
+                server = await loop.create_server(
+                    lambda: Sniffer(http1, http2, connections, timeouts),
+                    config.host, config.port, reuse_port=True, backlog=1024,
+                )  # fmt: skip
+                _LOG.info("serving", extra={"fields": {"port": config.port, "worker": self._number}})
+                await self._stop.wait()
+                stopped_at = loop.time()
+                self._draining = True
+                server.close()
+                sockets.leave()
+                await runner.shutdown()
+                # At the same time: the supervisor waits for the drain once, and a little longer.
+                await asyncio.gather(http2.drain(config.drain_seconds), runner.cleanup())
+                await budgets.drain()
+                await publisher.drain(patience_with_redis(config.drain_seconds, loop.time() - stopped_at))
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await runner.cleanup()
+            if debug is not None:
+                await debug.cleanup()
+            await catalog.close()
+            await asyncio.to_thread(tracing.close)
+            await chain.close()
+            await redis.aclose()
+            log.close()
+
+    def _serving_report(
+        self,
+        keys: SupplierKeys,
+        follower: HeightFollower,
+        publisher: Publisher,
+        pipeline: RelayPipeline,
+        problem: Callable[[], Problem | None],
+    ) -> WorkerReport:
+        """What this worker has loaded, and whose relays it may still record."""
+        loaded = {str(address) for address in keys.current.keys}
+        found = problem()
+        return WorkerReport(
+            worker=self._number,
+            pid=os.getpid(),
+            keys=keys.current.digest if keys.current.keys else "",
+            height=follower.height,
+            waiting=publisher.waiting,
+            problems=() if found is None else (found,),
+            addresses=sorted(loaded),
+            leaving=sorted((pipeline.in_flight.suppliers | publisher.owing) - loaded),
+            recent=pipeline.recent.figures(),
+            unhealthy=pipeline.catalog.unhealthy_endpoints(),
+        )
+
+    async def _reload(self, reload: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(_RELOAD_SECONDS)
+            try:
+                reload()
+            except (PocketError, OSError) as error:
+                _LOG.warning("configuration: %s", error)
+
+    async def _follow_parent(self) -> None:
+        """An orphan would keep the port: a worker whose supervisor died drains and ends."""
+        parent = os.getppid()
+        while os.getppid() == parent:  # noqa: ASYNC110 - the kernel tells nobody of a parent's death
+            await asyncio.sleep(0.5)
+        self._stop.set()
+
+    async def _observe(
+        self, publisher: Publisher, follower: HeightFollower, log: LocalLog, chain: CachedChain, catalog: Catalog,
+        pulse: Pulse, connections: Connections,
+    ) -> None:  # fmt: skip
+        trimming = Trimming(system_trim())
+        relayer_metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
+        while True:
+            relayer_metrics.HEIGHT.set(follower.height)
+            relayer_metrics.WAITING.set(publisher.waiting)
+            relayer_metrics.IN_FLIGHT.set(catalog.in_flight)
+            for (service, kind), number in catalog.unhealthy().items():
+                relayer_metrics.UNHEALTHY.labels(service, kind).set(number)
+            vitals = pulse.take()
+            relayer_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
+            relayer_metrics.RESIDENT.set(vitals.resident_bytes)
+            relayer_metrics.TASKS.set(vitals.tasks)
+            relayer_metrics.OPEN.set(connections.open)
+            relayer_metrics.HELD.set(connections.memory.used)
+            await trimming.look(connections.memory.used)
+            relayer_metrics.LOG_BYTES.set(log.size)
+            for source, number in chain.counters.taken():
+                relayer_metrics.CACHE.labels(source).inc(number)
+            await asyncio.sleep(1.0)

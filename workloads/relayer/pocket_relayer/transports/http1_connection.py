@@ -1,0 +1,204 @@
+"""aiohttp's connection with what an open port needs: a half-closed client is answered, one that reads nothing goes."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import _ErrInfo
+
+from pocket_relayer import relayer_metrics
+from pocket_relayer.rejection import Rejected
+from pocket_relayer.traceback_frames import clear_frames_of
+from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.client_connections import Connection
+from pocket_relayer.transports.websocket_frames import IncomingMessages
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Of a request's line and header fields."""
+_HEAD_TOO_LARGE: Final = "Request Header Fields Too Large"
+_LOOK_SECONDS: Final = 1.0  # between two looks whether a half-closed client has got all its answers
+
+
+class Http1Connection(web.RequestHandler):
+    """One HTTP/1.1 connection."""
+
+    __slots__ = (
+        "_late",
+        "_payload",
+        "_reading_ended",
+        "_timeouts",
+        "_unparsed",
+        "connection",
+        "half_closed",
+        "incoming",
+        "refuse",
+    )  # fmt: skip
+
+    def __init__(self, server: web.Server, connection: Connection, timeouts: ClientTimeouts) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(
+            server, loop=loop, keepalive_timeout=timeouts.idle_seconds, auto_decompress=False,
+            access_log=None,  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.connection = connection
+        self._timeouts = timeouts
+        self._late: asyncio.TimerHandle | None = None
+        self._reading_ended = False
+        self._payload: StreamReader | None = None  # of the last request
+        self._unparsed = connection.memory.hold()
+        self.half_closed = False
+        self.incoming: IncomingMessages | None = None
+        self.refuse: Callable[[], None] = connection.abort
+        """What ends a WebSocket that sends more than there is room for."""
+
+    @property
+    def last_request(self) -> bool:
+        """Whether the client sends no other request after the one that is served."""
+        return self.half_closed and not self._messages
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by the event loop."""
+        self._in_time()
+        self.connection.lost()
+        self._stop_reading()
+        if self.incoming is not None:
+            self.incoming.close()
+        super().connection_lost(exc)
+        self._messages.clear()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, unless an earlier request ended the reading of this connection."""
+        if self._reading_ended:
+            return
+        in_body = self._payload is not None and not self._payload.is_eof()
+        waiting = len(self._messages)
+        super().data_received(data)
+        if len(self._messages) > waiting:
+            self._unparsed.close()
+            self._payload = self._messages[-1][1]
+            self._forget_parser_error()
+        elif not in_body and not self._upgraded and waiting < self._max_msg_queue_size:
+            self._count_unparsed(len(data))
+        if self._upgraded and self._payload_parser is None:
+            self._count_unparsed(len(self._message_tail) - self._unparsed.size)
+
+    def _count_unparsed(self, size: int) -> None:
+        """Count bytes that belong to no request yet; end the connection where there is no room for them."""
+        try:
+            self._unparsed.take(size)
+        except Rejected:
+            self._stop_reading()
+            self.connection.abort()
+            return
+        self._unparsed.drop = self.connection.abort
+        if not self._upgraded and self._unparsed.size > MAX_HEAD_BYTES:
+            self._stop_reading()
+            self._request_count += 1
+            self._messages.append((_ErrInfo(431, ValueError("head too large"), _HEAD_TOO_LARGE), EMPTY_PAYLOAD))
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_result(None)
+
+    def _forget_parser_error(self) -> None:
+        """Replace an error of the parser, whose text and frames hold all that was read, by a short one."""
+        message, body = self._messages[-1]
+        if not isinstance(message, _ErrInfo):
+            return
+        clear_frames_of(message.exc)
+        self._messages[-1] = (_ErrInfo(400, ValueError("unreadable"), "Bad Request"), body)
+        self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        """Drop what is unparsed and all that comes: what follows cannot be a request."""
+        self._reading_ended = True
+        self._message_tail = b""
+        self._unparsed.close()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Answer a request; one that asked for an upgrade and did not get it is the last of its connection.
+
+        aiohttp would parse what follows it as further requests.
+        """
+        if self._upgraded and self._payload_parser is None and not self._messages:
+            self._stop_reading()
+            resp.force_close()
+        return await super().finish_response(request, resp, start_time)
+
+    def pause_writing(self) -> None:
+        """Called by the event loop when the client does not take what is sent."""
+        super().pause_writing()
+        self._late = self._loop.call_later(self._timeouts.write_seconds, self._not_read)
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        self._in_time()
+        super().resume_writing()
+
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _not_read(self) -> None:
+        relayer_metrics.CLOSED.labels("not_read").inc()
+        self.connection.abort()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Called by the event loop when the client sends no more; it is still answered what it asked in full."""
+        request = self._current_request
+        if self._upgraded or self._idle or (request is not None and not request.content.is_eof()):
+            return None
+        self.half_closed = True
+        if self._request_in_progress and request is None and not self._messages:
+            self.close()  # the last answer is being written
+        self._loop.call_later(_LOOK_SECONDS, self._close_when_idle)
+        return True
+
+    @property
+    def _idle(self) -> bool:
+        """Whether nothing is asked that is not answered."""
+        return not self._request_count or (self._waiter is not None and not self._waiter.done())
+
+    def _close_when_idle(self) -> None:
+        if self.transport is None:
+            return
+        if self._idle:
+            self.force_close()
+        else:
+            self._loop.call_later(_LOOK_SECONDS, self._close_when_idle)
+
+    def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
+        """Called by aiohttp when a connection becomes a WebSocket: its frames are counted."""
+        self._unparsed.close()
+        self.incoming = IncomingMessages(self.connection.memory.hold(), self._loop.time)
+        super().set_parser(_CountedReader(parser, self.incoming, self), data_received_cb)  # type: ignore[arg-type]
+
+
+class _CountedReader:
+    """A reader of WebSocket frames whose bytes are counted before it gets them."""
+
+    def __init__(self, reader: Any, incoming: IncomingMessages, connection: Http1Connection) -> None:
+        self._reader = reader
+        self._incoming = incoming
+        self._connection = connection
+        self._refused = False
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Called by the protocol."""
+        if self._refused:
+            return False, b""
+        try:
+            self._incoming.feed(data)
+        except Rejected:
+            self._refused = True
+            self._connection.refuse()
+            return False, b""
+        eof, tail = self._reader.feed_data(data)
+        return eof, tail
+
+    def feed_eof(self) -> None:
+        """Called by the protocol."""
+        self._reader.feed_eof()

@@ -1,0 +1,71 @@
+"""What HTTP/2 frames a client may send: counted by their heads before the h2 library spends time on them.
+
+A frame of 17 bytes costs h2 as much time as 16 KiB of a body, so frames that carry nothing have a rate (CVE-2019-9511
+to 9518: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty frames; CVE-2023-44487: streams that are opened and reset).
+"""
+
+from typing import Final
+
+from pocket_relayer.token_bucket import TokenBucket
+
+_PREFACE_BYTES: Final = 24
+_HEAD_BYTES: Final = 9
+_DATA, _HEADERS, _RST_STREAM = 0, 1, 3
+_END_STREAM: Final = 0x01
+_WORTH: Final = 256  # bytes of a DATA frame that carries something
+RESETS_PER_SECOND, RESETS_AT_ONCE = 100.0, 500.0
+STREAMS_PER_SECOND, STREAMS_AT_ONCE = 4000.0, 2000.0
+CHEAP_PER_SECOND, CHEAP_AT_ONCE = 500.0, 1000.0
+HEADER_BYTES_PER_SECOND, HEADER_BYTES_AT_ONCE = 1024.0 * 1024, 2.0 * 1024 * 1024
+
+
+class FrameBudget:
+    """The frames of one connection, over any cuts of the stream."""
+
+    def __init__(self) -> None:
+        self._skip = _PREFACE_BYTES
+        self._head = b""
+        self._cheap = TokenBucket(CHEAP_PER_SECOND, CHEAP_AT_ONCE)
+        self._streams = TokenBucket(STREAMS_PER_SECOND, STREAMS_AT_ONCE)
+        self._header_bytes = TokenBucket(HEADER_BYTES_PER_SECOND, HEADER_BYTES_AT_ONCE)
+        self._resets = TokenBucket(RESETS_PER_SECOND, RESETS_AT_ONCE)
+
+    def take(self, data: bytes, now: float) -> bool:
+        """Whether the client stays within its budgets with these bytes; `now` in seconds."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        at, end = self._skip, len(data)
+        cheap = streams = resets = header_bytes = 0
+        while at + _HEAD_BYTES <= end:
+            length = int.from_bytes(data[at : at + 3], "big")
+            kind = data[at + 3]
+            if kind == _DATA:
+                if length < _WORTH and not data[at + 4] & _END_STREAM:
+                    cheap += 1
+            elif kind == _HEADERS:
+                streams += 1
+                header_bytes += length
+            elif kind == _RST_STREAM:
+                resets += 1
+            else:
+                cheap += 1
+                header_bytes += length
+            at += _HEAD_BYTES + length
+        if at < end:
+            self._head, self._skip = data[at:], 0
+        else:
+            self._skip = at - end
+        return (
+            (not cheap or self._cheap.take(cheap, now))
+            and (not streams or self._streams.take(streams, now))
+            and (not header_bytes or self._header_bytes.take(header_bytes, now))
+            and (not resets or self._resets.take(resets, now))
+        )
+
+    def refused(self, cost: float, now: float) -> bool:
+        """Whether a stream may be refused once more without ending the connection; it counts like `cost` resets."""
+        return self._resets.take(cost, now)
+
+    def sent(self, frames: int) -> None:
+        """Allow for the window updates and pings that what we send brings."""
+        self._cheap.add(2 * frames)

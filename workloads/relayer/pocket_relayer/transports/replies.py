@@ -1,0 +1,50 @@
+"""A request and its reply as all HTTP versions see them."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from pocket_relayer.memory_budget import MemoryReservation
+from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.transports.request_bodies import GzipRequestDecoder
+
+
+def too_large(limit: int) -> Rejected:
+    """A body beyond the limit."""
+    return Rejected(Reason.BODY_TOO_LARGE, f"the request is larger than {limit} bytes")
+
+
+def too_late() -> Rejected:
+    """A body that did not come in time."""
+    return Rejected(Reason.BODY_UNREADABLE, "the body did not come in time", 408)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request whose body is still to be read; `read` raises Rejected.
+
+    `hold` counts what it holds in memory until its reply is taken; `proved` tells that its relay was answered.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    read: Callable[[], Awaitable[bytes]]
+    hold: MemoryReservation
+    proved: Callable[[], None]
+    decoder: GzipRequestDecoder
+
+    @property
+    def address(self) -> str:
+        """Return the address of the connection's other end, of IPv6 its network."""
+        return self.hold.connection.address
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply; `pieces` follow the body as they come, and a failing one must cut the connection or stream."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+    pieces: AsyncGenerator[bytes, None] | None = None
+    trailers: Mapping[str, str] = field(default_factory=dict)

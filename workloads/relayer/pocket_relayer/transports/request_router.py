@@ -1,0 +1,138 @@
+"""Dispatch by the shape of a request (relay-lifecycle.md, section 1), the same over HTTP/1.1 and HTTP/2."""
+
+import gzip
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pocket.api.relayminer import ResponseCompression
+from pocket_relayer.backends.header_fields import METHODS, check_method, stream_headers
+from pocket_relayer.pipeline.pipeline import RelayPipeline, StreamedAnswer
+from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.pipeline.relay import Caller, Transport
+from pocket_relayer.transports import grpc_relays
+from pocket_relayer.transports.replies import Asked, Reply
+
+_LOG = logging.getLogger("relayer.http")
+_COME_AGAIN = (429, 503)
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """What health and readiness answer."""
+
+    health: Callable[[], dict[str, object]]
+    ready_problem: Callable[[], str | None]
+    service_ready: Callable[[str], Mapping[str, object] | None]
+    draining: Callable[[], bool]
+
+
+def _json(status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Reply:
+    return Reply(status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(body).encode())
+
+
+def error_reply(rejected: Rejected) -> Reply:
+    """The unsigned error answer."""
+    headers = {"Request-Id": rejected.request_id}
+    if rejected.status in _COME_AGAIN:
+        headers["Retry-After"] = "1"
+    if rejected.reason is Reason.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(METHODS))
+    body = {"error": rejected.message, "code": rejected.reason.label, "request_id": rejected.request_id}
+    return _json(rejected.status, body, headers)
+
+
+def accepts_gzip(headers: Mapping[str, str]) -> bool:
+    """Whether Accept-Encoding names gzip, or anything, with a weight above 0."""
+    weights = {}
+    for part in headers.get("Accept-Encoding", "").lower().split(","):
+        name, _, parameter = part.strip().partition(";")
+        weight = parameter.strip().removeprefix("q=")
+        try:
+            weights[name.strip()] = float(weight or 1)
+        except ValueError:
+            weights[name.strip()] = 0.0
+    return weights.get("gzip", weights.get("*", 0.0)) > 0
+
+
+class Endpoints:
+    """All that is answered with a reply; WebSocket upgrades are not."""
+
+    def __init__(
+        self,
+        pipeline: RelayPipeline,
+        probes: Probes,
+        compression: Callable[[], ResponseCompression] = ResponseCompression,
+    ) -> None:
+        self._pipeline = pipeline
+        self._probes = probes
+        self._compression = compression
+
+    async def answer(self, asked: Asked) -> Reply:
+        """The reply; never raises but when cancelled."""
+        try:
+            return await self._dispatch(asked)
+        except Rejected as rejected:
+            fields = {"reason": rejected.reason.label, "request_id": rejected.request_id}
+            _LOG.debug("relay refused: %s", rejected.message, extra={"fields": fields})
+            return error_reply(rejected)
+        except Exception:  # noqa: BLE001 - the border of one request: counted, logged, the process goes on
+            caller = Caller(Transport.HTTP, asked.headers, asked.address)
+            failed = Rejected(Reason.INTERNAL, "internal error")
+            self._pipeline.refused(failed, caller)
+            _LOG.exception("relay failed", extra={"fields": {"request_id": failed.request_id}})
+            return error_reply(failed)
+
+    async def _dispatch(self, asked: Asked) -> Reply:
+        path = asked.path.partition("?")[0]
+        if asked.method in ("GET", "HEAD"):
+            if path in ("/health", "/healthz"):
+                return _json(200, self._probes.health())
+            if path == "/ready":
+                return self._ready()
+            if path.startswith("/ready/"):
+                return self._service_ready(path.removeprefix("/ready/"))
+        content_type = asked.headers.get("Content-Type", "")
+        if content_type.startswith("application/grpc-web") or grpc_relays.is_preflight(asked):
+            return await grpc_relays.answer_web(self._pipeline, asked)
+        if content_type.startswith("application/grpc"):
+            return await grpc_relays.answer(self._pipeline, asked)
+        return await self._relay(asked)
+
+    def _ready(self) -> Reply:
+        problem = "draining" if self._probes.draining() else self._probes.ready_problem()
+        body = {"ready": problem is None, **({"problem": problem} if problem else {}), **self._probes.health()}
+        return _json(200 if problem is None else 503, body)
+
+    def _service_ready(self, name: str) -> Reply:
+        state = self._probes.service_ready(name)
+        if state is None:
+            return error_reply(Rejected(Reason.UNKNOWN_SERVICE, "this service is not served here"))
+        return _json(200 if state["ready"] else 503, state)
+
+    async def _relay(self, asked: Asked) -> Reply:
+        caller = Caller(Transport.HTTP, asked.headers, asked.address, asked.hold)
+        try:
+            check_method(asked.method)
+            body = await asked.read()
+        except Rejected as rejected:
+            self._pipeline.refused(rejected, caller)
+            raise
+        answer = await self._pipeline.handle(body, caller, streams=True)
+        asked.proved()
+        if isinstance(answer, StreamedAnswer):
+            return Reply(answer.status, stream_headers(answer.headers), pieces=answer.pieces)
+        accept = asked.headers.get("Accept", "")
+        headers = {"Content-Type": "application/json" if accept in ("", "*/*") or "," in accept else accept}
+        if answer.retries:
+            headers["Backend-Retries"] = str(answer.retries)
+        return Reply(200, headers, self._packed(answer.body, asked, headers))
+
+    def _packed(self, body: bytes, asked: Asked, headers: dict[str, str]) -> bytes:
+        """The body, compressed where that is wanted, worth it and understood; says so in the headers."""
+        wanted = self._compression()
+        if not wanted.enabled or len(body) < wanted.min_bytes or not accepts_gzip(asked.headers):
+            return body
+        headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+        return gzip.compress(body, compresslevel=1, mtime=0)
