@@ -1,7 +1,7 @@
 # The commands of this project. `make demo` and `make test` need CPython 3.11 or 3.12, make and the package index.
 SHELL := /bin/sh
 PY := .venv/bin/python
-SOURCES := api operator workloads cli scripts tests benchmarks
+SOURCES := core operator workloads cli scripts tests benchmarks
 
 .PHONY: help demo setup lint unit test cluster e2e e2e-kind test-all mutants failovers simulate simulate-faults fuzz sweep repeat bench bench-compare soak realchain lock manifests images clean
 

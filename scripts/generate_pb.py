@@ -6,12 +6,12 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
-SOURCE = Path(__file__).resolve().parent.parent / "workloads/shannon/src"
+SOURCE = Path(__file__).resolve().parent.parent / "core"
 
 
 def generate(out: Path) -> None:
     """Writes *_pb2.py and *_pb2.pyi below `out`."""
-    protos = sorted(str(p) for p in (SOURCE / "shannon/pb").glob("*.proto"))
+    protos = sorted(str(p) for p in (SOURCE / "pocket/protocol/pb").glob("*.proto"))
     include = Path(protoc.__file__).parent / "_proto"
     args = ["protoc", f"-I{SOURCE}", f"-I{include}", f"--python_out={out}", f"--pyi_out={out}", *protos]
     if protoc.main(args) != 0:
@@ -22,8 +22,8 @@ def drifted() -> list[str]:
     """Names of checked-in modules that differ from what protoc makes now."""
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
-        made = {p.name: p.read_bytes() for p in (Path(folder) / "shannon/pb").glob("*_pb2.py*")}
-    have = {p.name: p.read_bytes() for p in (SOURCE / "shannon/pb").glob("*_pb2.py*")}
+        made = {p.name: p.read_bytes() for p in (Path(folder) / "pocket/protocol/pb").glob("*_pb2.py*")}
+    have = {p.name: p.read_bytes() for p in (SOURCE / "pocket/protocol/pb").glob("*_pb2.py*")}
     return sorted(name for name in made.keys() | have.keys() if made.get(name) != have.get(name))
 
 

@@ -211,13 +211,13 @@ class Stack:
         python = sys.executable
         self._add("redis", self._redis_command())
         self._add(
-            "localnet", [python, "-m", "localnet", "chain", "--genesis", str(self.genesis),
+            "localnet", [python, "-m", "pocket_localnet", "chain", "--genesis", str(self.genesis),
                          "--grpc-port", str(self.ports["grpc"]), "--rpc-port", str(self.ports["rpc"])],
         )  # fmt: skip
-        self._add("backend", [python, "-m", "localnet", "backend", "--port", str(self.ports["backend"])])
-        self._add("relayer", [python, "-m", "relayer", "--config", str(self.folder / "relayer.json")])
+        self._add("backend", [python, "-m", "pocket_localnet", "backend", "--port", str(self.ports["backend"])])
+        self._add("relayer", [python, "-m", "pocket_relayer", "--config", str(self.folder / "relayer.json")])
         for name in self.miner_names:
-            self._add(name, [python, "-m", "miner", "--config", str(self.folder / f"{name}.json")])
+            self._add(name, [python, "-m", "pocket_miner", "--config", str(self.folder / f"{name}.json")])
         for process in self.processes.values():
             process.start()
         for name in ("redis", "backend", "localnet", *self.miner_names, "relayer"):

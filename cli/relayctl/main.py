@@ -87,7 +87,7 @@ def up(genesis: Path, host: str, grpc_port: int, rpc_port: int, step: bool, bloc
     arguments = ["--host", host, "chain", "--genesis", str(genesis), "--grpc-port", str(grpc_port)]
     arguments += ["--rpc-port", str(rpc_port), *(["--step"] if step else [])]
     arguments += [] if block_seconds is None else ["--block-seconds", str(block_seconds)]
-    os.execv(sys.executable, [sys.executable, "-m", "localnet", *arguments])  # noqa: S606 - our own program
+    os.execv(sys.executable, [sys.executable, "-m", "pocket_localnet", *arguments])  # noqa: S606 - our own program
 
 
 @main.group()

@@ -1,1 +1,1 @@
-"""The Shannon protocol and its chain: crypto, SMST, messages, sessions, claims, chain client, keys."""
+"""Provide what relayer, miner, operator, localnet and relayctl share."""

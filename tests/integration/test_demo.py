@@ -115,7 +115,7 @@ def test_an_occupied_port_is_named():
         command = [
             sys.executable,
             "-m",
-            "localnet",
+            "pocket_localnet",
             "chain",
             "--genesis",
             str(SAMPLES / "genesis.yaml"),

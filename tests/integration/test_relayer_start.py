@@ -31,7 +31,7 @@ async def a_relayer(folder, redis_url, node):
         "host": "127.0.0.1", "port": free_port(), "workers": 1,
     }  # fmt: skip
     (folder / "relayer.json").write_text(json.dumps(config))
-    command = [sys.executable, "-m", "relayer", "--config", str(folder / "relayer.json")]
+    command = [sys.executable, "-m", "pocket_relayer", "--config", str(folder / "relayer.json")]
     with (folder / "log").open("wb") as log:
         child = await asyncio.create_subprocess_exec(*command, stderr=log)
 

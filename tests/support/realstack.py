@@ -50,9 +50,9 @@ class RealStack:
         commands = {
             "redis": [redis_server(), "--port", redis, "--bind", "127.0.0.1", "--dir", str(self.folder / "redis"),
                       *REDIS_OPTIONS],
-            "backend": [python, "-m", "localnet", "backend", "--port", str(self.ports["backend"])],
-            "relayer": [python, "-m", "relayer", "--config", str(self.folder / "relayer.json")],
-            "miner": [python, "-m", "miner", "--config", str(self.folder / "miner.json")],
+            "backend": [python, "-m", "pocket_localnet", "backend", "--port", str(self.ports["backend"])],
+            "relayer": [python, "-m", "pocket_relayer", "--config", str(self.folder / "relayer.json")],
+            "miner": [python, "-m", "pocket_miner", "--config", str(self.folder / "miner.json")],
         }  # fmt: skip
         for name, command in commands.items():
             self.processes[name] = Process(name, command, self.folder / f"{name}.log")

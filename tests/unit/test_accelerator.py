@@ -21,7 +21,7 @@ from pocket.errors import InvalidPoint, InvalidSignature, PocketError
 from world import key
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "workloads/shannon/accelerator"
+SOURCE = ROOT / "native"
 EDGES = [0, 1, 2, 127, 128, 129, 255, 256, 2**127, 2**128 - 1, 2**128, slow.N - 1, slow.N, slow.N + 1, 2**256 - 1]
 SCALARS = st.one_of(st.sampled_from(EDGES), st.integers(0, 2**256 - 1))
 LAMBDA = 0x5363AD4CC05C30E0A5261C028812645A122E22EA20816678DF02967C1B23BD72

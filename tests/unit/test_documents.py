@@ -16,7 +16,7 @@ from sweep_points import HARDENING, between_markers, sweep_columns, sweep_rows
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
-GROUPS = {"relayctl": relayctl, "python -m miner.console": console}
+GROUPS = {"relayctl": relayctl, "python -m pocket_miner.console": console}
 
 
 @pytest.mark.parametrize("name", NAMES)

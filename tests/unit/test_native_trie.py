@@ -19,7 +19,7 @@ from pocket.protocol.smst.digest import leaf_digest
 from pocket.protocol.smst.native_trie import Subtree, TrieLibrary
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "workloads/shannon/accelerator"
+SOURCE = ROOT / "native"
 # Long common prefixes at every depth: extensions, deep branches, the first and the last bit.
 BITS = st.integers(0, 255)
 CLUSTERED = st.builds(

@@ -1,1 +1,1 @@
-"""Custom resource models: the one schema of CRDs, workload configuration and docs."""
+"""Model the custom resources and the configuration of the workloads."""

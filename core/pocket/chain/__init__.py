@@ -1,1 +1,1 @@
-"""The chain as a relay miner sees it: queries, blocks, transactions (protocol/messages.md, sections 3 to 11)."""
+"""Query and follow the chain's nodes."""

@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Share chain queries, heights and invalidations between processes through Redis."""

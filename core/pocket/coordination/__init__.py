@@ -1,1 +1,1 @@
-"""Ownership of shards and fencing."""
+"""Elect leaders and share shards between replicas."""

@@ -1,1 +1,1 @@
-"""Supplier keys: files, folders, environment (protocol/relay-miner-behaviour.md, section 6)."""
+"""Load supplier keys and open sealed keys."""

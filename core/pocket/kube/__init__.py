@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Call the Kubernetes API."""

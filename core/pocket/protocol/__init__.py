@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Implement the Shannon protocol without any I/O."""

@@ -1,1 +1,1 @@
-"""The relay ledger on Redis streams."""
+"""Store in Redis: relay streams, seals, budgets and notifications."""

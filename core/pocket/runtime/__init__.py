@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Serve every process: logs, statistics, program start, single-flight."""

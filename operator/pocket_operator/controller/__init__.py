@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Talk to the API server: watches, queue, reconciliation and what the operator publishes."""

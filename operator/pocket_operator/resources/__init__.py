@@ -1,4 +1,4 @@
-"""Pure builders of everything a RelayMiner owns."""
+"""Build the Kubernetes objects that belong to a RelayMiner."""
 
 from pocket_operator.resources import names
 from pocket_operator.resources import config, dashboards, miner, monitoring, network, trial_redis, relayer, scaling

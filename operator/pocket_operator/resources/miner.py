@@ -17,7 +17,7 @@ def stateful_set(context: Context) -> Object:
     spec = context.relay_miner.spec.miner
     container: Object = {
         "image": spec.image or context.images.miner,
-        "command": ["python", "-m", "miner", "--config", str(CONFIG_DIR / "miner.json")],
+        "command": ["python", "-m", "pocket_miner", "--config", str(CONFIG_DIR / "miner.json")],
         "ports": [admin_port()],
         "resources": resources(spec.resources, {"cpu": "250m", "memory": "256Mi"}),
         "livenessProbe": probe("/health", "admin", periodSeconds=10, failureThreshold=3, timeoutSeconds=3),

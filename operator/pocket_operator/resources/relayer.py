@@ -18,7 +18,7 @@ def revision(context: Context) -> Revision:
     spec = context.relay_miner.spec.relayer
     container: Object = {
         "image": spec.image or context.images.relayer,
-        "command": ["python", "-m", "relayer", "--config", str(CONFIG_DIR / "relayer.json")],
+        "command": ["python", "-m", "pocket_relayer", "--config", str(CONFIG_DIR / "relayer.json")],
         "ports": [{"name": "relays", "containerPort": spec.port, "protocol": "TCP"}, admin_port()],
         "resources": resources(spec.resources, {"cpu": "500m", "memory": "256Mi"}),
         "livenessProbe": probe("/health", "admin", periodSeconds=10, failureThreshold=3, timeoutSeconds=3),

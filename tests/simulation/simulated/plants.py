@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from simulated.plan import Kind
 
-MINER = "workloads/miner/src/miner"
+MINER = "workloads/miner/pocket_miner"
 LEDGER = "workloads/ledger/src/ledger"
 SHANNON = "workloads/shannon/src/shannon"
 RELAYER = "workloads/relayer/src/relayer"

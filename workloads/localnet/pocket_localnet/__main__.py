@@ -1,4 +1,4 @@
-"""`python -m localnet chain|backend`: the localnet or the demo backend as a process."""
+"""`python -m pocket_localnet chain|backend`: the localnet or the demo backend as a process."""
 
 import argparse
 import asyncio

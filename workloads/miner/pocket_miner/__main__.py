@@ -1,4 +1,4 @@
-"""`python -m miner --config FILE`: the miner pod."""
+"""`python -m pocket_miner --config FILE`: the miner pod."""
 
 import argparse
 import os

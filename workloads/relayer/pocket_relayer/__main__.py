@@ -1,4 +1,4 @@
-"""`python -m relayer --config FILE`: the relayer pod; with `--worker N` one of its workers."""
+"""`python -m pocket_relayer --config FILE`: the relayer pod; with `--worker N` one of its workers."""
 
 import argparse
 import asyncio

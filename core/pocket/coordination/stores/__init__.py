@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Store Lease records in Kubernetes or Redis."""

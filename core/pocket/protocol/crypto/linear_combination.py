@@ -1,6 +1,6 @@
 """a·A + b·B for ring signatures: by the optional accelerator where both points have tables, else by libsecp256k1.
 
-The accelerator (workloads/shannon/accelerator) is loaded at import unless RELAY_ACCELERATOR is `off`, and only if it
+The accelerator (native) is loaded at import unless RELAY_ACCELERATOR is `off`, and only if it
 agrees with the plain way on a few sums. Both ways give the same bytes for all inputs: tests/unit/test_accelerator.py.
 
 A table takes 131 KiB and about a millisecond to build, so only points that came back in signatures that *held* get one:

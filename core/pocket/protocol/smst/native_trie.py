@@ -1,4 +1,4 @@
-"""The optional compiled way to join leaves (workloads/shannon/accelerator/trie.c): the same digests, many times faster.
+"""The optional compiled way to join leaves (native/trie.c): the same digests, many times faster.
 
 It is loaded at import unless RELAY_ACCELERATOR is `off`, and only if it agrees with the plain way on a few sets of
 leaves (`pocket.protocol.smst.bulk`). tests/unit/test_native_trie.py compares both for all inputs.

@@ -1,4 +1,4 @@
-"""`python -m miner.console`: a look at the ledger from inside a miner's pod; `relayctl` has the same commands."""
+"""`python -m pocket_miner.console`: a look at the ledger from inside a miner's pod; `relayctl` has the same commands."""
 
 import click
 
@@ -15,4 +15,4 @@ for group in (inspect_group, cache_group, ledger):
     main.add_command(group)
 
 if __name__ == "__main__":
-    main(prog_name="python -m miner.console")
+    main(prog_name="python -m pocket_miner.console")

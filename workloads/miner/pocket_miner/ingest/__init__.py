@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Read recorded relays from Redis and from peers into the volume."""

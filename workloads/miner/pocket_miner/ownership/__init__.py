@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Own shards of suppliers through Leases."""

@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Hold what is known of a session and decide its stage."""

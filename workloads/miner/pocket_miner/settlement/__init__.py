@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Conclude sessions from what the chain states about their claims."""

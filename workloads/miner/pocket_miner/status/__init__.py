@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Report what the miner does and whether it is ready."""

@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Keep relays, seals and outcomes on the miner's volume."""

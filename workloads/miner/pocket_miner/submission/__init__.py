@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Build, sign and send claims and proofs."""

@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Run one mining loop for each supplier that this miner owns."""

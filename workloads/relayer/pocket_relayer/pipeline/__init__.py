@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Admit, meter, forward, sign and record a relay, whatever its transport."""

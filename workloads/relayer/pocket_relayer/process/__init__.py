@@ -1,1 +1,1 @@
-"""TODO: one line."""
+"""Run the relayer's supervisor and its workers."""

@@ -133,7 +133,7 @@ class Supervisor:
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "relayer", "--config", str(self._config_path), "--worker", str(number),
+                sys.executable, "-m", "pocket_relayer", "--config", str(self._config_path), "--worker", str(number),
                 "--report-fd", str(write_end),
                 env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)}, pass_fds=(write_end,),
             )  # fmt: skip
