@@ -22,8 +22,8 @@ from rich.table import Table
 from benchmarks.load import Measured, Sender, Signing, signing_for
 from benchmarks.machine import cpu_seconds, resident_mib
 from benchmarks.relayer_cost import relayer_pid, stack_with
-from relayctl.local_stack import Stack
 from pocket.chain.failover import NodeAddress
+from relayctl.local_stack import Stack
 
 
 def _options() -> argparse.Namespace:

@@ -9,12 +9,12 @@ import aiohttp
 import yaml
 
 from benchmarks.pulse import Exchanges, encode_post, flood, pulse
-from relayctl.local_stack import Stack
-from relayctl.gateway import Gateway, json_rpc_envelope
-from relayctl.load import percentile
 from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.protocol.crypto.ecdsa import PrivateKey
+from relayctl.gateway import Gateway, json_rpc_envelope
+from relayctl.load import percentile
+from relayctl.local_stack import Stack
 
 SAMPLES = Path(__file__).resolve().parent.parent / "manifests/samples/trial"
 RPC_TYPE = {"Rpc-Type": "3"}

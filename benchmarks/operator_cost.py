@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 
 from benchmarks.parts import key
 from pocket.api.status import as_status
-from pocket_operator.resources import names
+from pocket.protocol.crypto.addresses import address_of
 from pocket_operator.decide.plan import drifted_children, key_digest, plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.snapshot import Pod, SecretView, Snapshot
 from pocket_operator.decide.supplier_status import supplier_status
-from pocket.protocol.crypto.addresses import address_of
+from pocket_operator.resources import names
 
 _API = "pocket.network/v1alpha1"
 _NAMESPACE = "bench"

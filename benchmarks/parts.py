@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pocket_miner.sessions.leaf_validation import Terms, leaf_of
-from pocket_miner.storage.relay_store import SessionEndFile
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.crypto.ring import sign_ring, verify_ring_signature
@@ -17,6 +15,8 @@ from pocket.protocol.relays.envelope import HttpRequest
 from pocket.protocol.relays.messages import Relay, RelayRequest, RelayResponse, SessionHeader
 from pocket.protocol.smst.bulk import LeafContent, LeafSet
 from pocket.protocol.smst.digest import leaf_digest
+from pocket_miner.sessions.leaf_validation import Terms, leaf_of
+from pocket_miner.storage.relay_store import SessionEndFile
 
 
 def key(name: str) -> PrivateKey:

@@ -7,9 +7,9 @@ from pathlib import Path
 from benchmarks.parts import mined_relays
 from pocket.redis_store.connection import connect
 from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.write_ahead_log import LocalLog, Record
 from pocket.redis_store.relay_recorder import Publisher
 from pocket.redis_store.stream_reader import Tail
+from pocket.redis_store.write_ahead_log import LocalLog, Record
 from relayctl.local_stack import REDIS_OPTIONS, Process, free_port, redis_server
 
 

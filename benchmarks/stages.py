@@ -16,20 +16,20 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from benchmarks.parts import best, key
-from pocket.redis_store.budgets import Budgets, Charge
-from pocket.redis_store.connection import connect
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.write_ahead_log import LocalLog, Record
-from pocket.redis_store.relay_recorder import Publisher
 from pocket.api.services import Service
-from relayctl.local_stack import REDIS_OPTIONS, Process, free_port, redis_server
-from pocket_relayer.backends.service import ServiceBackends
-from pocket_relayer.pipeline.signing import signed_response
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ring import sign_ring, verify_ring_signature
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, decode_http_request
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader, decode_relay_request, relay_hash
 from pocket.protocol.relays.wire import bytes_field
+from pocket.redis_store.budgets import Budgets, Charge
+from pocket.redis_store.connection import connect
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.relay_recorder import Publisher
+from pocket.redis_store.write_ahead_log import LocalLog, Record
+from pocket_relayer.backends.service import ServiceBackends
+from pocket_relayer.pipeline.signing import signed_response
+from relayctl.local_stack import REDIS_OPTIONS, Process, free_port, redis_server
 
 HEADERS = {"Content-Type": ("application/json",)}
 CALL = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_blockNumber", "params": []}).encode()

@@ -9,14 +9,14 @@ from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
 
 from generated import write_or_check
-from pocket_miner import miner_metrics as miner_metrics
 from pocket.api.crd import structural_schema
 from pocket.api.relayminer import RelayMinerSpec
 from pocket.api.schema import RULES
 from pocket.api.status import RelayMinerStatus, SupplierStatus
 from pocket.api.supplier import SupplierSpec
-from pocket_operator.controller import operator_metrics as operator_metrics
-from pocket_relayer import relayer_metrics as relayer_metrics
+from pocket_miner import miner_metrics
+from pocket_operator.controller import operator_metrics
+from pocket_relayer import relayer_metrics
 from pocket_relayer.rejection import Reason
 from pocket_relayer.transports.grpc_relays import STATUS
 from pocket_relayer.transports.websocket import close_code

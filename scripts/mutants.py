@@ -19,10 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = [
-    "api/src", "operator/src", "cli/src",
-    *(f"workloads/{name}/src" for name in ("shannon", "ledger", "coordination", "relayer", "miner", "localnet")),
-]  # fmt: skip
+SOURCES = ["core", "operator", "workloads/relayer", "workloads/miner", "workloads/localnet", "cli"]
 SECONDS = 120
 PATH = "tests/integration/test_money_path.py"
 RACES = "tests/integration/test_seal_races.py"

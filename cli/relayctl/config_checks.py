@@ -8,11 +8,11 @@ from pocket.api.manifests import Manifests
 from pocket.api.relayminer import RelayMiner
 from pocket.api.services import RPC_NUMBERS, BackendBase
 from pocket.api.supplier import Supplier
-from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, SealError, Subject, UnknownController
 from pocket.chain.model import Keeping
 from pocket.chain.model import Supplier as StakedSupplier
-from pocket.chain.preflight import LOW_BALANCE_UPOKT, clock_problem, gas_price_problem
 from pocket.chain.node_health import Standing, Verdict
+from pocket.chain.preflight import LOW_BALANCE_UPOKT, clock_problem, gas_price_problem
+from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, SealError, Subject, UnknownController
 from pocket.protocol.transactions.build import GasPrice
 
 _KEPT_BLOCKS = 500

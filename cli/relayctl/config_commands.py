@@ -11,11 +11,17 @@ from urllib.parse import urlsplit
 import aiohttp
 import click
 
-from pocket.runtime.public_urls import PORTS
 from pocket.api.base import ManifestError
 from pocket.api.manifests import Manifests, load_manifests
 from pocket.api.relayminer import RelayMiner
 from pocket.api.supplier import Supplier
+from pocket.chain.client import ChainClient
+from pocket.chain.comet import CometClient
+from pocket.chain.failover import NodeAddress
+from pocket.chain.node_health import Standings, Verdict
+from pocket.chain.node_monitor import NodeWatch
+from pocket.errors import ChainError, NotFound
+from pocket.runtime.public_urls import PORTS
 from relayctl.config_checks import (
     Finding,
     Level,
@@ -26,12 +32,6 @@ from relayctl.config_checks import (
     check_stake,
     check_terms,
 )
-from pocket.chain.client import ChainClient
-from pocket.chain.comet import CometClient
-from pocket.chain.failover import NodeAddress
-from pocket.chain.node_health import Standings, Verdict
-from pocket.chain.node_monitor import NodeWatch
-from pocket.errors import ChainError, NotFound
 
 
 @click.group()

@@ -18,19 +18,19 @@ from rich.console import Console
 
 from pocket.api.base import ManifestError
 from pocket.api.manifests import load_manifests
-from relayctl.client_transports import RelayFailed
-from relayctl.local_stack import Stack
-from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
-from relayctl.demo_view import View
 from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
-from pocket.chain.model import Event
 from pocket.chain.failover import NodeAddress
+from pocket.chain.model import Event
 from pocket.chain.settlement_event import ClaimEnd, ClaimOutcome, claim_end
+from pocket.errors import ConfigurationError, PocketError
 from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket.errors import ConfigurationError, PocketError
 from pocket.protocol.relays.messages import Relay, SessionHeader, relay_hash
+from relayctl.client_transports import RelayFailed
+from relayctl.demo_view import View
+from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
+from relayctl.local_stack import Stack
 
 _JSON_RPC, _REST = 3, 4
 _FREEZES = 0.4

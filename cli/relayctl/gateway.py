@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from relayctl.client_transports import CARRIERS, Over, RelayFailed
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Session
+from pocket.errors import ChainError, InvalidRelay, NotFound
 from pocket.protocol.crypto.ecdsa import PrivateKey, signature_holds
 from pocket.protocol.crypto.ring import sign_ring
-from pocket.errors import ChainError, InvalidRelay, NotFound
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, decode_http_response, url_text
 from pocket.protocol.relays.messages import RelayRequest, RelayResponse, decode_relay_response
 from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
+from relayctl.client_transports import CARRIERS, Over, RelayFailed
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ import click
 import yaml
 
 from pocket.api.base import API_VERSION
+from pocket.errors import DecodingError
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, SealError, Subject, key_id, seal
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.curve import N
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket.errors import DecodingError
 
 
 def _key(file: Path | None) -> tuple[str, str]:

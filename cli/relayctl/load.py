@@ -11,12 +11,12 @@ from pathlib import Path
 import aiohttp
 import click
 
-from relayctl.client_transports import Over, RelayFailed
-from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
 from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
-from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.errors import ConfigurationError, InvalidRelay
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from relayctl.client_transports import Over, RelayFailed
+from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
 
 
 @dataclass(frozen=True, slots=True)

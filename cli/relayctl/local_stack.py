@@ -18,10 +18,10 @@ from pocket.api.manifests import Manifests
 from pocket.api.relayminer import RelayMiner
 from pocket.api.supplier import Supplier
 from pocket.api.workload import config_text
-from pocket_operator.resources.trial_redis import REDIS_OPTIONS
-from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, SealError, Subject, UnknownController
-from pocket_operator.resources.workload_config import Placement, hot_config, miner_config, relayer_config, suppliers_of
 from pocket.errors import ConfigurationError
+from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, SealError, Subject, UnknownController
+from pocket_operator.resources.trial_redis import REDIS_OPTIONS
+from pocket_operator.resources.workload_config import Placement, hot_config, miner_config, relayer_config, suppliers_of
 
 
 def free_port() -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 import relayctl
+from pocket.errors import PocketError
 from pocket_miner.console.inspect_commands import cache_group, inspect_group
 from pocket_miner.console.ledger_commands import ledger
 from relayctl.config_commands import config
@@ -17,11 +18,10 @@ from relayctl.demo import DemoOptions, run_demo
 from relayctl.key_commands import keys
 from relayctl.migrate_commands import migrate
 from relayctl.probe import probe
-from pocket.errors import PocketError
 
 
 def _samples() -> Path:
-    return Path(__file__).resolve().parents[3] / "manifests/samples/trial"
+    return Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

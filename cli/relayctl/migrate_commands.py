@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from pocket.api.base import ManifestError, problem_of
 from pocket.api.relayminer import RelayMiner
+from pocket.errors import ConfigurationError
+from pocket.keys.loading import KeySet, load_keys_directory, load_keys_file, merge
 from pocket.keys.sealed_box import Subject, seal
 from relayctl.key_commands import sealing_key
 from relayctl.migration import Migration, convert, supplier, supplier_name
-from pocket.errors import ConfigurationError
-from pocket.keys.loading import KeySet, load_keys_directory, load_keys_file, merge
 
 _KINDS = {
     "changed": "Changed: look at these",

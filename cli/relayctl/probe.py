@@ -17,15 +17,15 @@ from pocket.api.base import ManifestError
 from pocket.api.manifests import Manifests, load_manifests
 from pocket.api.services import RPC_NUMBERS
 from pocket.api.simulation import SimulationIdentity
-from relayctl.client_transports import CARRIERS, Over, RelayFailed
-from relayctl.gateway import SessionSigner, json_rpc_envelope, rest_envelope
-from pocket_relayer.pipeline.simulated_relays import HEADER
 from pocket.chain.model import Session
-from pocket.protocol.crypto.ecdsa import PrivateKey, signed_by
 from pocket.errors import PocketError
+from pocket.protocol.crypto.ecdsa import PrivateKey, signed_by
 from pocket.protocol.relays.envelope import decode_http_response
 from pocket.protocol.relays.messages import RelayRequest, decode_relay_response
 from pocket.protocol.relays.simulated import simulated_header
+from pocket_relayer.pipeline.simulated_relays import HEADER
+from relayctl.client_transports import CARRIERS, Over, RelayFailed
+from relayctl.gateway import SessionSigner, json_rpc_envelope, rest_envelope
 
 _ASKED: Final = RPC_NUMBERS.keys() - {"grpc"}  # no call is known to all gRPC backends
 

@@ -16,9 +16,9 @@ import aiohttp
 import grpc.aio
 from redis.asyncio import Redis
 
-from pocket.redis_store.connection import connect
 from pocket.chain.client import channel_of
 from pocket.chain.failover import NodeAddress
+from pocket.redis_store.connection import connect
 
 _NANOSECONDS = 1_000_000_000
 

@@ -7,11 +7,11 @@ import os
 import sys
 from pathlib import Path
 
-from pocket_operator.app import LostLeadership, Operator, Options
-from pocket_operator.resources.context import Images
-from pocket_operator.decide.snapshot import Settings
 from pocket.runtime import logs
 from pocket.runtime.program import run_program
+from pocket_operator.app import LostLeadership, Operator, Options
+from pocket_operator.decide.snapshot import Settings
+from pocket_operator.resources.context import Images
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 

@@ -16,25 +16,25 @@ import kopf
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from pocket.kube.api_client import Kind, KubeApi, KubeError, Missing, connect
 from pocket.coordination.leader_lease import LeaseElector
+from pocket.errors import ConfigurationError
+from pocket.kube.api_client import Kind, KubeApi, KubeError, Missing, connect
 from pocket_operator.controller import operator_metrics
-from pocket_operator.controller.watch_heartbeat import Canary
+from pocket_operator.controller.concurrency import for_each
 from pocket_operator.controller.events import EventWriter
-from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
+from pocket_operator.controller.informers import CHILD_SELECTOR, registry, run_watches
 from pocket_operator.controller.namespace_guard import NamespaceGuard
-from pocket_operator.decide.plan import is_paused
-from pocket_operator.controller.work_queue import WorkQueue
-from pocket_operator.controller.reconciler import Reconciler
 from pocket_operator.controller.pod_report_cache import Poller, ReportBook
+from pocket_operator.controller.reconciler import Reconciler
 from pocket_operator.controller.schemas import PATH as SCHEMAS_PATH
 from pocket_operator.controller.schemas import Schemas
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
-from pocket_operator.decide.snapshot import Settings
+from pocket_operator.controller.watch_heartbeat import Canary
+from pocket_operator.controller.work_queue import WorkQueue
 from pocket_operator.decide.object_cache import Key, Store
-from pocket_operator.controller.concurrency import for_each
-from pocket_operator.controller.informers import CHILD_SELECTOR, registry, run_watches
-from pocket.errors import ConfigurationError
+from pocket_operator.decide.plan import is_paused
+from pocket_operator.decide.snapshot import Settings
+from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
 
 _LOG = logging.getLogger("operator")
 LEASE = "pocket-operator"

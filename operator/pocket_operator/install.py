@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pocket.api.base import API_VERSION, GROUP
-from pocket_operator.resources import names
-from pocket_operator.controller.watch_heartbeat import NAME as CANARY
-from pocket_operator.resources.pods import CONTAINER_SECURITY, USER
-from pocket_operator.resources.kinds import HELD_NAMESPACES, OPTIONAL_CHILDREN, WATCHED_CHILDREN
 from pocket_operator.controller.namespace_guard import HELD
 from pocket_operator.controller.secrets import SEALING_PUBLIC, SEALING_SECRET
+from pocket_operator.controller.watch_heartbeat import NAME as CANARY
+from pocket_operator.resources import names
+from pocket_operator.resources.kinds import HELD_NAMESPACES, OPTIONAL_CHILDREN, WATCHED_CHILDREN
+from pocket_operator.resources.pods import CONTAINER_SECURITY, USER
 
 Object = dict[str, Any]
 NAME = "pocket-operator"

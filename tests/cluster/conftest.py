@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pocket.kube.api_client import KubeApi, Missing
 from kube import CHOICES, NAMESPACES, ROOT, Cluster, FakeKubelet, assets, kubeconfig_of, kubelet, started
 from nodes import await_that
+from pocket.kube.api_client import KubeApi, Missing
 from pocket_operator import install
 from relayctl.local_stack import free_port
 

@@ -3,8 +3,8 @@
 import re
 import urllib.request
 
-from pocket.kube.api_client import KubeApi
 from kube import eventually
+from pocket.kube.api_client import KubeApi
 from pocket_operator.resources.kinds import RELAY_MINERS, SECRETS, SUPPLIERS, WATCHED_CHILDREN
 
 

@@ -11,8 +11,8 @@ import pytest
 from rest import at_rest
 from waits import all_well, create, leading, published
 
-from pocket.kube.api_client import KubeError, Missing
 from kube import eventually
+from pocket.kube.api_client import KubeError, Missing
 from pocket_operator.resources.kinds import BY_KIND, PODS, RELAY_MINERS, SECRETS, SUPPLIERS, WATCHED_CHILDREN
 from resources import address, changed, key_secret, relay_miner, supplier
 

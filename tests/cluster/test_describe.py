@@ -6,8 +6,8 @@ import pytest
 from waits import create
 
 from kube import condition, eventually
-from pocket_operator.resources.kinds import BY_KIND, RELAY_MINERS, SUPPLIERS
 from pocket.keys.sealed_box import Controller, Subject, seal
+from pocket_operator.resources.kinds import BY_KIND, RELAY_MINERS, SUPPLIERS
 from resources import address, changed, key_of, key_secret, relay_miner, secret, supplier
 
 FOREIGN = seal(Controller.of([bytes(range(32))]).newest, Subject("x", "alice", address("alice")), key_of("alice"))

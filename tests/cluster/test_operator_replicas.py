@@ -9,8 +9,8 @@ import time
 import pytest
 from waits import all_well, create, leading
 
-from pocket.kube.api_client import Kind
 from kube import eventually, fetch
+from pocket.kube.api_client import Kind
 from pocket_operator.resources.kinds import BY_KIND, SUPPLIERS
 from resources import address, key_of, key_secret, relay_miner, secret, supplier
 

@@ -5,8 +5,8 @@ import yaml
 from rest import at_rest, metrics_of, reached, rounds, versions
 from waits import create, reason
 
-from pocket.kube.api_client import KubeApi
 from kube import condition, eventually
+from pocket.kube.api_client import KubeApi
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import BY_KIND, RELAY_MINERS, SECRETS, SUPPLIERS
 from resources import address, changed, key_of, key_secret, relay_miner, supplier

@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from kube import eventually
 from pocket.coordination.elector import timing_for_blocks
-from pocket.kube.api_client import Kind
+from pocket.coordination.shard_leases import LeaseNames, ShardKeeper
 from pocket.coordination.stores.kubernetes_leases import GROUP_LABEL, KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable
-from pocket.coordination.shard_leases import LeaseNames, ShardKeeper
-from kube import eventually
+from pocket.kube.api_client import Kind
 
 LEASES = Kind("coordination.k8s.io/v1", "leases", "Lease")
 GROUP, SHARDS = "main-miner", 4

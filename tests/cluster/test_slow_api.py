@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 from waits import create, leading
 
-from pocket.kube.api_client import Kind
 from kube import eventually
+from pocket.kube.api_client import Kind
 from pocket_operator.resources.kinds import BY_KIND
 from resources import key_secret, relay_miner, supplier
 

@@ -8,8 +8,8 @@ import pytest
 from waits import all_well, create, gone, published, reason
 
 from kube import condition, eventually
-from pocket_operator.resources.kinds import BY_KIND, PODS, RELAY_MINERS, SECRETS, SUPPLIERS
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, Subject, seal
+from pocket_operator.resources.kinds import BY_KIND, PODS, RELAY_MINERS, SECRETS, SUPPLIERS
 from resources import address, changed, key_of, key_secret, relay_miner, secret, supplier
 
 DEPLOYMENT, STATEFUL_SET, CONFIG_MAP = BY_KIND["Deployment"], BY_KIND["StatefulSet"], BY_KIND["ConfigMap"]

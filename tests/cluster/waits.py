@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from pocket.kube.api_client import Kind, KubeApi
 from kube import condition, eventually, fetch
+from pocket.kube.api_client import Kind, KubeApi
 from pocket_operator.resources.kinds import BY_KIND, RELAY_MINERS, SECRETS, SUPPLIERS
 
 

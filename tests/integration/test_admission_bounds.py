@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from direct import DirectChain
-from pocket_localnet.local_chain import Chain
 from pocket_localnet.hydration import hydrate
+from pocket_localnet.local_chain import Chain
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.rejection import Reason, Rejected
 from world import World, address

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.write_ahead_log import LocalLog, Record
-from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
-from pocket_localnet.hydration import hydrate
 from pocket.api.relayminer import Recording
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
+from pocket.redis_store.write_ahead_log import LocalLog, Record
+from pocket_localnet.hydration import hydrate
 from pocket_relayer import relayer_metrics
 from pocket_relayer.pipeline.admission import Admission
-from pocket_relayer.rejection import Reason, Rejected
 from pocket_relayer.pipeline.relay import Caller, Transport
+from pocket_relayer.rejection import Reason, Rejected
 from relays import relaying
 from transports import consumed
 from world import World, address, key

@@ -6,10 +6,10 @@ import gzip
 
 import pytest
 
-from raw import always, answer, raw_server, read_request
-from relays import relaying
 from pocket.protocol.relays.envelope import STREAM_DELIMITER, decode_http_response
 from pocket.protocol.relays.messages import decode_mined_relay, decode_relay_response
+from raw import always, answer, raw_server, read_request
+from relays import relaying
 
 pytestmark = pytest.mark.redis
 TEXT = b'{"jsonrpc":"2.0","id":1,"result":"' + b"ab" * 20_000 + b'"}'

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pocket.chain_cache.invalidation import CacheFollower, CacheRefresher, decode_question, encode_question, tell
+from pocket.chain.failover import NodeAddress
 from pocket.chain_cache.cached_client import CachedChain
+from pocket.chain_cache.invalidation import CacheFollower, CacheRefresher, decode_question, encode_question, tell
+from pocket.errors import NotFound
+from pocket.protocol.pb.pocket_application_pb2 import QueryGetApplicationResponse
 from pocket.redis_store.redis_keys import Keys
 from pocket_localnet.local_chain import Chain
 from pocket_localnet.server import serve
 from relayctl.main import main
 from relays import relaying
-from pocket.chain.failover import NodeAddress
-from pocket.errors import NotFound
-from pocket.protocol.pb.pocket_application_pb2 import QueryGetApplicationResponse
 from world import World, address
 
 pytestmark = pytest.mark.redis

@@ -5,9 +5,9 @@ import asyncio
 import aiohttp
 import pytest
 
-from servers import free_port
-from pocket.runtime.debug_server import HOST, Debug
 from pocket.errors import ConfigurationError
+from pocket.runtime.debug_server import HOST, Debug
+from servers import free_port
 
 SECRET = "5e" * 32
 

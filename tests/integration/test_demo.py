@@ -90,9 +90,9 @@ def test_an_interrupt_ends_every_process_and_removes_every_file(interruptible, f
 @pytest.mark.parametrize(
     ("program", "content", "said"),
     [
-        ("relayer", "{", "not JSON"),
-        ("miner", "{}", "Field required"),
-        ("relayer", None, "No such file"),
+        ("pocket_relayer", "{", "not JSON"),
+        ("pocket_miner", "{}", "Field required"),
+        ("pocket_relayer", None, "No such file"),
     ],
 )
 def test_a_configuration_that_cannot_be_used_is_one_sentence_and_exit_78(tmp_path, program, content, said):

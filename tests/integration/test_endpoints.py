@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pocket.chain.model import ServiceConfig, Supplier
 from pocket.runtime.public_urls import Endpoints
 from pocket_miner.status.report import SupplierReport
-from pocket.chain.model import ServiceConfig, Supplier
 
 TLS = Path(__file__).parents[1] / "support/tls"
 NOW = datetime(2026, 1, 1, tzinfo=UTC).timestamp()

@@ -5,11 +5,7 @@ import sqlite3
 import pytest
 from prometheus_client import REGISTRY
 
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.seals import SealStore
 from mine import mine
-from pocket_miner.storage.audit import Audit, Outcome
-from pocket_miner.submission.fees import FeeBook, shares
 from pocket.errors import ChainUnavailable, DecodingError, NotFound
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.transactions.build import (
@@ -22,6 +18,10 @@ from pocket.protocol.transactions.build import (
     submit_proof_message,
 )
 from pocket.protocol.transactions.decode import Contents, contents
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.seals import SealStore
+from pocket_miner.storage.audit import Audit, Outcome
+from pocket_miner.submission.fees import FeeBook, shares
 from world import address, key
 
 pytestmark = pytest.mark.redis

@@ -13,13 +13,13 @@ import aiohttp
 import pytest
 import yaml
 
-from pocket.redis_store.connection import connect
 from pocket.api.manifests import load_manifests
-from relayctl.local_stack import Stack
-from relayctl.gateway import Gateway, json_rpc_envelope
 from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.redis_store.connection import connect
+from relayctl.gateway import Gateway, json_rpc_envelope
+from relayctl.local_stack import Stack
 
 SAMPLES = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 pytestmark = [pytest.mark.processes, pytest.mark.redis, pytest.mark.timeout(120)]

@@ -8,10 +8,10 @@ import pytest
 
 from answers import everything, node, results_text, settled_row
 from pocket.api.manifests import load_manifests
-from relayctl.config_checks import check_keeping
 from pocket.chain.comet import CometClient
 from pocket.chain.model import Keeping
 from pocket.errors import ChainUnavailable, FailureClass
+from relayctl.config_checks import check_keeping
 
 TRIAL = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 

@@ -14,15 +14,15 @@ import aiohttp
 import pytest
 import yaml
 
-from pocket.redis_store.connection import connect
-from pocket.redis_store.redis_keys import Keys
 from pocket.api.manifests import load_manifests
-from relayctl.client_transports import RelayFailed
-from relayctl.local_stack import Stack
-from relayctl.gateway import Gateway, json_rpc_envelope
 from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.redis_store.connection import connect
+from pocket.redis_store.redis_keys import Keys
+from relayctl.client_transports import RelayFailed
+from relayctl.gateway import Gateway, json_rpc_envelope
+from relayctl.local_stack import Stack
 from trial import secrets_of_the_samples
 
 SAMPLES = Path(__file__).resolve().parents[2] / "manifests/samples/trial"

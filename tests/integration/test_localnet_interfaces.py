@@ -7,18 +7,18 @@ import aiohttp
 import pytest
 
 from direct import latest_over_grpc
-from pocket.chain_cache.cached_client import CachedChain
-from pocket.redis_store.connection import connect
-from pocket.redis_store.redis_keys import Keys
-from pocket_localnet.local_chain import Chain
-from pocket_localnet.grpc_service import METHODS
-from pocket_localnet.server import serve
 from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
-from pocket.protocol.claims.proof_requirement import Claim
+from pocket.chain_cache.cached_client import CachedChain
 from pocket.errors import ChainUnavailable, ConfigurationError, NotFound
+from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.relays.messages import SessionHeader
+from pocket.redis_store.connection import connect
+from pocket.redis_store.redis_keys import Keys
+from pocket_localnet.grpc_service import METHODS
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.server import serve
 from world import World, address
 
 

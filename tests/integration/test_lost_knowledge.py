@@ -4,13 +4,6 @@ import asyncio
 
 import pytest
 
-from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, Verdict
-from pocket.redis_store.store_errors import Fenced
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.seals import SealStore
-from pocket_miner.submission.claims import claim_problem
-from pocket_miner.suppliers.fleet import Fleet
-from pocket_miner.sessions.tracked_session import Skip
 from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.protocol.claims.proof_requirement import Claim
@@ -25,6 +18,13 @@ from pocket.protocol.transactions.build import (
     create_claim_message,
     sign_transaction,
 )
+from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, Verdict
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.seals import SealStore
+from pocket.redis_store.store_errors import Fenced
+from pocket_miner.sessions.tracked_session import Skip
+from pocket_miner.submission.claims import claim_problem
+from pocket_miner.suppliers.fleet import Fleet
 from world import address, key
 
 pytestmark = pytest.mark.redis

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from redis.exceptions import RedisError
 
-from pocket.redis_store.connection import connect
-from pocket.redis_store.store_errors import LedgerError
-from pocket.chain_cache.shared_heights import BlockPublisher, HeightFollower
-from pocket.redis_store.redis_keys import Keys
 from mine import mine
+from pocket.chain_cache.shared_heights import BlockPublisher, HeightFollower
+from pocket.redis_store.connection import connect
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.store_errors import LedgerError
 from servers import running_redis
 
 pytestmark = [pytest.mark.processes, pytest.mark.redis]

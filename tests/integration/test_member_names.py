@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 
 import pytest
 
+from pocket.api.workload import MinerConfig
 from pocket.coordination.elector import place, seat, timing_for_blocks
 from pocket.coordination.shard_leases import LeaseNames, ShardKeeper
-from pocket.redis_store.redis_keys import Keys
-from pocket.platform import Platform
-from pocket_miner.ownership.ownership import identity_of, peer_urls
 from pocket.coordination.stores.redis_leases import RedisLeaseStore
-from pocket_miner.storage.volume import lock, member_name
-from pocket.api.workload import MinerConfig
 from pocket.errors import ConfigurationError
+from pocket.platform import Platform
+from pocket.redis_store.redis_keys import Keys
+from pocket_miner.ownership.ownership import identity_of, peer_urls
+from pocket_miner.storage.volume import lock, member_name
 
 pytestmark = pytest.mark.redis
 SHARDS = 4

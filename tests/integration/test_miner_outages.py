@@ -12,15 +12,15 @@ import time
 
 import pytest
 
-from pocket.redis_store.connection import connect
-from pocket.redis_store.redis_keys import Keys
-from pocket_localnet.server import serve
 from mine import mine, slow_root, waits_as_a_large_session
-from pocket_miner.storage.trie_pool import TriePool, TrieWorkFailed
 from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.errors import ChainUnavailable
 from pocket.protocol.smst.digest import Root
+from pocket.redis_store.connection import connect
+from pocket.redis_store.redis_keys import Keys
+from pocket_localnet.server import serve
+from pocket_miner.storage.trie_pool import TriePool, TrieWorkFailed
 
 pytestmark = pytest.mark.redis
 

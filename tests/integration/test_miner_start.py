@@ -6,13 +6,13 @@ import contextlib
 import aiohttp
 import pytest
 
+from one_miner import a_miner, codes, until
+from pocket.errors import ConfigurationError
 from pocket_localnet.local_chain import Chain
 from pocket_localnet.server import serve
 from pocket_miner import process
 from pocket_miner.storage import volume
-from one_miner import a_miner, codes, until
 from servers import RedisServer, free_port
-from pocket.errors import ConfigurationError
 from world import World
 
 pytestmark = pytest.mark.redis

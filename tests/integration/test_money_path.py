@@ -10,15 +10,15 @@ import pytest
 from prometheus_client import REGISTRY
 
 import slow_curve as slow
-from pocket.redis_store.store_errors import Fenced, StaleView
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.seals import Seal, SignedGroup
 from mine import mine, slow_root
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.protocol.relays.messages import decode_mined_relay, relay_hash
 from pocket.protocol.smst.digest import Root, path_of
 from pocket.protocol.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.seals import Seal, SignedGroup
+from pocket.redis_store.store_errors import Fenced, StaleView
 from world import World, address, key
 
 pytestmark = pytest.mark.redis

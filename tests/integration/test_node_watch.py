@@ -11,17 +11,17 @@ import yaml
 from click.testing import CliRunner
 
 from direct import latest_over_grpc
-from pocket_localnet.local_chain import Chain
-from pocket_localnet.genesis import load_genesis
-from pocket_localnet.server import serve
-from relayctl.main import main
+from pocket.chain.block_feed import BlockFeed
 from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
-from pocket.chain.block_feed import BlockFeed
 from pocket.chain.failover import NodeAddress
 from pocket.chain.node_health import Standing, Standings, Verdict
 from pocket.chain.node_monitor import NodeWatch
 from pocket.errors import ChainUnavailable
+from pocket_localnet.genesis import load_genesis
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.server import serve
+from relayctl.main import main
 from world import World
 
 # The hash of a localnet's block follows from its genesis and steps alone: two of the same are two nodes of one chain.

@@ -3,12 +3,12 @@
 import pytest
 from redis.exceptions import RedisError
 
-from pocket.redis_store.connection import connect
 from mine import mine
-from servers import running_redis
 from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.protocol.claims.proof_requirement import ProofParams
+from pocket.redis_store.connection import connect
+from servers import running_redis
 
 pytestmark = pytest.mark.redis
 DEAD = NodeAddress.parse("grpc://127.0.0.1:1", "http://127.0.0.1:1")

@@ -6,8 +6,8 @@ import contextlib
 import pytest
 
 from pocket.redis_store.store_errors import LedgerUnavailable
-from pocket.redis_store.write_ahead_log import LocalLog
 from pocket.redis_store.stream_reader import Tail
+from pocket.redis_store.write_ahead_log import LocalLog
 from recording import KEYS, entries, publishing, record
 
 pytestmark = pytest.mark.redis

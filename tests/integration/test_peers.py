@@ -11,12 +11,12 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from mine import slow_root
 from pocket.redis_store.redis_keys import Keys
 from pocket.redis_store.stream_reader import Tail
-from mine import slow_root
 from pocket_miner.ingest import peers
-from pocket_miner.suppliers.standby import Standby, drop_leftovers
 from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.suppliers.standby import Standby, drop_leftovers
 
 pytestmark = pytest.mark.redis
 KEYS = Keys("test")

@@ -7,19 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from pocket.redis_store.connection import connect, inspect, require_safe, shown
-from pocket.redis_store.store_errors import Fenced, LedgerFull, LedgerUnavailable, SessionClosed, Unfenced, UnsafeRedis
-from pocket.chain_cache.shared_heights import BlockPublisher, HeightFollower, decode_block
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.write_ahead_log import LocalLog
-from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
-from pocket.redis_store.seals import Seal, SealStore, SignedGroup
-from pocket.redis_store.stream_reader import Tail
-from recording import FAST, KEYS, confirmed, entries, owned, publishing, record
-from servers import running_redis
 from pocket.chain.model import Block
+from pocket.chain_cache.shared_heights import BlockPublisher, HeightFollower, decode_block
 from pocket.errors import ChainUnavailable, ConfigurationError, DecodingError
 from pocket.protocol.transactions.build import Timestamp
+from pocket.redis_store.connection import connect, inspect, require_safe, shown
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
+from pocket.redis_store.seals import Seal, SealStore, SignedGroup
+from pocket.redis_store.store_errors import Fenced, LedgerFull, LedgerUnavailable, SessionClosed, Unfenced, UnsafeRedis
+from pocket.redis_store.stream_reader import Tail
+from pocket.redis_store.write_ahead_log import LocalLog
+from recording import FAST, KEYS, confirmed, entries, owned, publishing, record
+from servers import running_redis
 
 pytestmark = pytest.mark.redis
 

@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mine import mine
+from one_miner import a_miner, codes, until
+from pocket.errors import ConfigurationError
+from pocket.protocol.claims.proof_requirement import VALIDATED
 from pocket_miner.storage.database import open_to_read, open_to_write
 from pocket_miner.storage.volume import lock
-from one_miner import a_miner, codes, until
 from read_only import read_only
-from pocket.protocol.claims.proof_requirement import VALIDATED
-from pocket.errors import ConfigurationError
 
 pytestmark = pytest.mark.redis
 

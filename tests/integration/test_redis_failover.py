@@ -7,8 +7,8 @@ import pytest
 
 from doors import Door
 from pocket.redis_store.connection import await_safe_redis, connect, inspect, require_safe
-from pocket.redis_store.store_errors import LedgerUnavailable, RedisTrouble
 from pocket.redis_store.relay_recorder import PublisherLimits
+from pocket.redis_store.store_errors import LedgerUnavailable, RedisTrouble
 from recording import KEYS, entries, publishing, record
 from servers import running_redis
 

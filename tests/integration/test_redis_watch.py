@@ -4,11 +4,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from pocket.redis_store.connection import RedisInfo, connect
-from pocket.redis_store.store_errors import LedgerUnavailable
 from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.store_errors import LedgerUnavailable
 from pocket.redis_store.stream_reader import Tail
-from pocket_miner.ownership.redis_watch import RedisWatch
 from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.ownership.redis_watch import RedisWatch
 from servers import running_redis
 
 pytestmark = pytest.mark.redis

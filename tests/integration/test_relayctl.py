@@ -13,17 +13,17 @@ from urllib.request import Request, urlopen
 import pytest
 from click.testing import CliRunner
 
+from mine import mine
 from pocket.coordination.elector import Timing
 from pocket.coordination.shard_leases import LeaseNames, ShardKeeper
-from pocket.redis_store.redis_keys import Keys
-from mine import mine
 from pocket.coordination.stores.redis_leases import RedisLeaseStore
-from relayctl.load import LoadOptions, run_load
-from relayctl.main import main
-from relays import relaying
 from pocket.errors import ConfigurationError, InvalidRelay
 from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.smst.digest import path_of
+from pocket.redis_store.redis_keys import Keys
+from relayctl.load import LoadOptions, run_load
+from relayctl.main import main
+from relays import relaying
 from transports import all_transports
 from world import address, key
 

@@ -10,17 +10,17 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from pocket.redis_store.connection import connect
-from pocket.redis_store.seals import SealStore
 from pocket.api.relayminer import Recording, ResponseCompression
-from pocket_relayer import relayer_metrics
-from pocket_relayer.pipeline.pipeline import LARGEST_LEAF
-from relays import KEYS, Backend, listening, relaying
-from servers import running_redis
 from pocket.protocol.crypto.ecdsa import signature_holds
 from pocket.protocol.crypto.ring import sign_ring
 from pocket.protocol.relays.envelope import HttpRequest, decode_http_response
 from pocket.protocol.relays.messages import RelayRequest, decode_mined_relay, decode_relay_response
+from pocket.redis_store.connection import connect
+from pocket.redis_store.seals import SealStore
+from pocket_relayer import relayer_metrics
+from pocket_relayer.pipeline.pipeline import LARGEST_LEAF
+from relays import KEYS, Backend, listening, relaying
+from servers import running_redis
 from transports import consumed
 from world import address, key
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from pocket.redis_store.redis_keys import Keys
 from mine import HereTriePool
-from pocket_miner.submission.sender import SendError
 from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.broadcast_errors import Refusal
+from pocket.redis_store.redis_keys import Keys
+from pocket_miner.submission.sender import SendError
 
 pytestmark = pytest.mark.redis
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from answers import node, settled_row
-from pocket_localnet.comet_service import CometService
-from pocket_miner.settlement.event_reader import Settlements
-from pocket_miner.sessions.stages import Stage
 from pocket.chain import convert
 from pocket.errors import ChainUnavailable
+from pocket_localnet.comet_service import CometService
+from pocket_miner.sessions.stages import Stage
+from pocket_miner.settlement.event_reader import Settlements
 
 pytestmark = pytest.mark.redis
 

@@ -13,17 +13,17 @@ from click.testing import CliRunner
 from prometheus_client import REGISTRY
 
 from callers import TRANSPORTS
-from pocket.redis_store.connection import connect
 from pocket.api.simulation import Simulation
-from relayctl.main import main
-from relays import NOW
-from resources import changed, relay_miner, supplier
-from servers import running_redis
 from pocket.protocol.crypto.ecdsa import signature_holds, signed_by
 from pocket.protocol.crypto.ring import sign_ring
 from pocket.protocol.relays.envelope import HttpRequest
 from pocket.protocol.relays.messages import RelayRequest, decode_relay_response
 from pocket.protocol.relays.simulated import simulated_header
+from pocket.redis_store.connection import connect
+from relayctl.main import main
+from relays import NOW
+from resources import changed, relay_miner, supplier
+from servers import running_redis
 from transports import all_transports, consumed
 from world import address, key
 

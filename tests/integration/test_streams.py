@@ -7,10 +7,10 @@ import pytest
 from aiohttp import web
 
 from callers import grpc_call
-from relays import listening, relaying
 from pocket.protocol.crypto.ecdsa import signature_holds
 from pocket.protocol.relays.envelope import decode_http_response
 from pocket.protocol.relays.messages import decode_mined_relay, decode_relay_response
+from relays import listening, relaying
 from transports import Stream, consumed
 from world import key
 

@@ -12,11 +12,11 @@ from redis.asyncio import Redis
 
 from callers import TRANSPORTS, http1
 from forms import other_forms
+from pocket.protocol.crypto.ecdsa import signature_holds
+from pocket.protocol.relays.messages import decode_mined_relay, decode_relay_response
 from pocket_relayer import relayer_metrics
 from pocket_relayer.rejection import Reason
 from relays import KEYS
-from pocket.protocol.crypto.ecdsa import signature_holds
-from pocket.protocol.relays.messages import decode_mined_relay, decode_relay_response
 from transports import all_transports, consumed
 from world import address, key
 

@@ -3,9 +3,9 @@
 import pytest
 
 from pocket.redis_store.connection import connect
+from pocket.redis_store.notifications import Waker, WakeReader
 from pocket.redis_store.redis_keys import Keys
 from pocket.redis_store.rendezvous import shard_of
-from pocket.redis_store.notifications import Waker, WakeReader
 
 pytestmark = pytest.mark.redis
 KEYS = Keys("wakes")

@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 
 from callers import web_socket
-from relays import listening, relaying
 from pocket.protocol.crypto.ecdsa import signature_holds
 from pocket.protocol.relays.messages import decode_relay_response
+from relays import listening, relaying
 from transports import all_transports, connected, consumed, frame
 from world import address, key
 

@@ -9,18 +9,18 @@ import grpc
 import pytest
 
 import pocket_localnet.local_chain
+from mine import PREFIX, mine
+from pocket.chain.model import Block
 from pocket.redis_store.connection import connect
 from pocket.redis_store.redis_keys import Keys
 from pocket_localnet import grpc_service
 from pocket_localnet.grpc_service import Abort
 from pocket_localnet.tx_rejected import handler_refusal
-from mine import PREFIX, mine
 from pocket_miner.suppliers.latest_block import BlockBoard
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.running import TROUBLE
 from pocket_miner.suppliers.sealed_work import SealedWork
 from servers import running_redis
-from pocket.chain.model import Block
 from world import World
 
 pytestmark = pytest.mark.redis

@@ -5,10 +5,10 @@ import pytest
 
 import realchain
 from journey import Journey
-from realchain import RealNode
-from realstack import prepared
 from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
+from realchain import RealNode
+from realstack import prepared
 
 BLOCK_SECONDS = 1.0
 

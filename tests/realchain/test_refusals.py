@@ -11,10 +11,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 import pocket_localnet.ante
-import pocket_localnet.local_chain
 import pocket_localnet.handlers
-from pocket_localnet.tx_rejected import Refused
-from realchain import SPARE, UNITS
+import pocket_localnet.local_chain
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.pb import cosmos_bank_v1beta1_pb2 as bank_pb
@@ -22,6 +20,7 @@ from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.relays.messages import Relay, RelayRequest, RelayResponse, SessionHeader, relay_hash
 from pocket.protocol.smst.bulk import LeafContent, LeafSet
 from pocket.protocol.smst.digest import leaf_digest, path_of
+from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
 from pocket.protocol.transactions.build import (
     Message,
     Timestamp,
@@ -30,7 +29,8 @@ from pocket.protocol.transactions.build import (
     sign_transaction,
     submit_proof_message,
 )
-from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
+from pocket_localnet.tx_rejected import Refused
+from realchain import SPARE, UNITS
 from twin import twin_of
 
 pytestmark = [pytest.mark.realchain, pytest.mark.timeout(240)]

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from pocket.protocol.crypto.addresses import address_of
 from pocket.errors import NotFound, PocketError
+from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
-from pocket.protocol.transactions.build import Message, Timestamp, TransactionPlan, sign_transaction
 from pocket.protocol.transactions.broadcast_errors import failed_message_index
+from pocket.protocol.transactions.build import Message, Timestamp, TransactionPlan, sign_transaction
 
 pytestmark = [pytest.mark.realchain, pytest.mark.timeout(240)]
 

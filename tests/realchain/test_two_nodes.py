@@ -7,10 +7,10 @@ import aiohttp
 import pytest
 
 from balancer import balanced
-from realchain import Cable, peer_of
 from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
 from pocket.errors import ChainUnavailable, PocketError
+from realchain import Cable, peer_of
 
 pytestmark = [pytest.mark.realchain, pytest.mark.timeout(240)]
 

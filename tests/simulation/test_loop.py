@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-
 from simulated.loop import Loop, Process, Stuck
 
 

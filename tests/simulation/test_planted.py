@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-
-import pocket_miner.sessions.stages  # noqa: F401 - so that it is imported
 from simulated.planted import plant, table
 from simulated.plants import PLANTS, Plant
+
+import pocket_miner.sessions.stages  # noqa: F401 - so that it is imported
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,9 +5,9 @@ import re
 
 import pytest
 from redis.exceptions import NoScriptError, ResponseError
+from simulated.redis_model import Model
 
 from pocket.redis_store import budgets, lua_scripts
-from simulated.redis_model import Model
 
 pytestmark = pytest.mark.redis
 KEYS = [b"k1", b"k2", b"k3"]

@@ -6,18 +6,18 @@ from types import SimpleNamespace
 
 import aiohttp
 import pytest
-
-from pocket_localnet.local_chain import Chain
-from pocket_localnet.server import serve
-from pocket.chain.client import ChainClient
-from pocket.chain.comet import CometClient
-from pocket.chain.failover import NodeAddress
-from pocket.errors import ChainError
 from simulated.http import Http, Ports
 from simulated.loop import PROCESS
 from simulated.network import Network
 from simulated.nodes import Channel, Node
 from simulated.plan import Fault, Kind
+
+from pocket.chain.client import ChainClient
+from pocket.chain.comet import CometClient
+from pocket.chain.failover import NodeAddress
+from pocket.errors import ChainError
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.server import serve
 from world import World, address
 
 WORLD = World()

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from simulated.draw import draw
 from simulated.life import Result
 from simulated.plan import Fault, Kind

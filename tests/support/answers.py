@@ -9,8 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from pocket.chain.end_block_events import EndEvents
-from pocket.chain.model import Event
 from pocket.chain.failover import NodeAddress
+from pocket.chain.model import Event
 
 
 def everything(_: Event) -> bool:

@@ -7,12 +7,12 @@ import asyncio
 import json
 import sys
 
-from pocket.chain_cache.invalidation import CacheFollower
+from pocket.chain.failover import NodeAddress
 from pocket.chain_cache.cached_client import CachedChain
+from pocket.chain_cache.invalidation import CacheFollower
+from pocket.errors import NotFound
 from pocket.redis_store.connection import connect
 from pocket.redis_store.redis_keys import Keys
-from pocket.chain.failover import NodeAddress
-from pocket.errors import NotFound
 
 
 async def main(redis_url: str, prefix: str, grpc: str, rpc: str) -> None:

@@ -4,17 +4,17 @@ from collections.abc import Awaitable, Callable
 
 from google.protobuf.message import Message
 
-from pocket_localnet.local_chain import Chain
-from pocket_localnet.grpc_service import Abort, answer
-from pocket.chain.response_checks import check_answer
 from pocket.chain.client import ChainClient, NodeAnswer
 from pocket.chain.end_block_events import Wanted
 from pocket.chain.failures import classify_rpc, error_from_status, error_of
 from pocket.chain.model import Block, Event
-from pocket.protocol.claims.proof_requirement import Claim
+from pocket.chain.response_checks import check_answer
 from pocket.errors import ChainError, ChainUnavailable, DecodingError
+from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.pb import cosmos_base_tendermint_v1beta1_pb2 as comet_pb
 from pocket.protocol.transactions.build import Timestamp
+from pocket_localnet.grpc_service import Abort, answer
+from pocket_localnet.local_chain import Chain
 
 
 async def _at_once(_: str) -> None:

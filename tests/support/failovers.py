@@ -18,29 +18,29 @@ from pathlib import Path
 import slow_curve as slow
 from direct import DirectChain, DirectComet, DirectSettlements
 from explorer import Explorer, GatedRedis
-from pocket.redis_store.store_errors import Fenced
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.write_ahead_log import Record, Segment
-from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
-from pocket.redis_store.seals import SealStore
-from pocket.redis_store.stream_reader import Tail
-from pocket_localnet import ante
-from pocket_localnet.local_chain import Chain
-from pocket_localnet.hydration import hydrate
 from mine import HereTriePool
-from pocket_miner.storage.audit import Audit
-from pocket_miner.submission.claims import ClaimDesk
-from pocket_miner.submission.fees import FeeBook
-from pocket_miner.storage.relay_store import Mirror
-from pocket_miner.submission.proofs import ProofDesk
-from pocket_miner.submission.sender import Sender
-from pocket_miner.suppliers.supplier_miner import SupplierMiner
-from pocket_miner.ingest.relay_consumer import Tailer
 from pocket.errors import PocketError
 from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.smst.digest import path_of
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.timeouts import NonceClock
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
+from pocket.redis_store.seals import SealStore
+from pocket.redis_store.store_errors import Fenced
+from pocket.redis_store.stream_reader import Tail
+from pocket.redis_store.write_ahead_log import Record, Segment
+from pocket_localnet import ante
+from pocket_localnet.hydration import hydrate
+from pocket_localnet.local_chain import Chain
+from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.submission.claims import ClaimDesk
+from pocket_miner.submission.fees import FeeBook
+from pocket_miner.submission.proofs import ProofDesk
+from pocket_miner.submission.sender import Sender
+from pocket_miner.suppliers.supplier_miner import SupplierMiner
 from world import World, address, key
 
 SUPPLIER = address("alice")

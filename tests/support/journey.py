@@ -11,22 +11,22 @@ from typing import Any
 
 import aiohttp
 
-from realchain import APPLICATIONS, SUBMISSION_FEE_UPOKT, THRESHOLD_UPOKT, UNITS, RealNode
-from realstack import RealStack
-from relayctl.client_transports import RelayFailed
-from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
 from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
 from pocket.chain.model import Event
 from pocket.chain.settlement_event import ClaimEnd, ClaimOutcome, claim_end
+from pocket.errors import PocketError
 from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket.errors import PocketError
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.transactions.build import CREATE_CLAIM, SUBMIT_PROOF
+from realchain import APPLICATIONS, SUBMISSION_FEE_UPOKT, THRESHOLD_UPOKT, UNITS, RealNode
+from realstack import RealStack
+from relayctl.client_transports import RelayFailed
+from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
 
 RELAYS = {"supplier1": 12, "supplier2": 6, "supplier3": 11}
 """Of each session and service: the first and the last are worth a proof, the second is not."""

@@ -19,10 +19,10 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from pocket.kube.api_client import Kind, KubeApi, KubeError, Missing, connect
-from pocket_operator.resources.kinds import BY_KIND, PODS, SECRETS
-from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.errors import DecodingError
+from pocket.kube.api_client import Kind, KubeApi, KubeError, Missing, connect
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket_operator.resources.kinds import BY_KIND, PODS, SECRETS
 
 _REMOUNT_SECONDS = 25.0
 """A real kubelet looks after a minute or so: too late to be taken for the annotation's doing."""

@@ -10,18 +10,18 @@ import time
 from pathlib import Path
 
 from direct import DirectChain, DirectComet, DirectSettlements
+from pocket.api.workload import MinerConfig
 from pocket.redis_store.connection import connect
 from pocket.redis_store.redis_keys import Keys
-from pocket_localnet.local_chain import Chain
-from pocket_miner.storage.audit import Audit
-from pocket_miner.suppliers.latest_block import BlockBoard
-from pocket_miner.storage.dead_letters import DeadLetters
 from pocket.runtime.public_urls import Endpoints
-from pocket_miner.suppliers.fleet import Fleet
-from pocket_miner.storage.relay_store import Mirror
+from pocket_localnet.local_chain import Chain
 from pocket_miner.status.report import Reports
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.dead_letters import DeadLetters
+from pocket_miner.storage.relay_store import Mirror
 from pocket_miner.suppliers.factory import Suppliers
-from pocket.api.workload import MinerConfig
+from pocket_miner.suppliers.fleet import Fleet
+from pocket_miner.suppliers.latest_block import BlockBoard
 from world import World, key
 
 

@@ -9,25 +9,6 @@ from pathlib import Path
 import aiohttp
 
 import slow_curve as slow
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.write_ahead_log import LocalLog, Record
-from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
-from pocket.redis_store.seals import SealStore
-from pocket.redis_store.stream_reader import Tail
-from pocket_localnet.local_chain import Chain
-from pocket_localnet.hydration import hydrate
-from pocket_localnet.server import Localnet, serve
-from pocket_miner.storage.audit import Audit
-from pocket_miner.submission.claims import ClaimDesk
-from pocket_miner.storage.dead_letters import DeadLetters
-from pocket_miner.submission.fees import FeeBook
-from pocket_miner.storage.relay_store import Mirror
-from pocket_miner.submission.proofs import ProofDesk
-from pocket_miner.submission.sender import Sender
-from pocket_miner.settlement.event_reader import Settlements
-from pocket_miner.suppliers.supplier_miner import SupplierMiner
-from pocket_miner.ingest.relay_consumer import Tailer
-from pocket_miner.storage.trie_pool import SealedSet, TooLarge, compute_proof, compute_root
 from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
@@ -35,6 +16,25 @@ from pocket.protocol.relays.messages import SessionHeader, relay_hash
 from pocket.protocol.smst.digest import path_of
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.timeouts import NonceClock
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
+from pocket.redis_store.seals import SealStore
+from pocket.redis_store.stream_reader import Tail
+from pocket.redis_store.write_ahead_log import LocalLog, Record
+from pocket_localnet.hydration import hydrate
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.server import Localnet, serve
+from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.settlement.event_reader import Settlements
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.dead_letters import DeadLetters
+from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.storage.trie_pool import SealedSet, TooLarge, compute_proof, compute_root
+from pocket_miner.submission.claims import ClaimDesk
+from pocket_miner.submission.fees import FeeBook
+from pocket_miner.submission.proofs import ProofDesk
+from pocket_miner.submission.sender import Sender
+from pocket_miner.suppliers.supplier_miner import SupplierMiner
 from world import World, address, key
 
 PREFIX = "test"

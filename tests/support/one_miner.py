@@ -5,8 +5,8 @@ import contextlib
 
 import aiohttp
 
-from pocket_miner.process import Miner
 from pocket.api.workload import MinerConfig
+from pocket_miner.process import Miner
 from servers import free_port
 from world import key
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pocket.api.relayminer import RelayMiner
+from pocket.chain.failover import NodeAddress
+from pocket.protocol.crypto.addresses import address_of
+from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
 from pocket_operator.resources.workload_config import Placement, hot_config, miner_config, relayer_config
 from realchain import SUPPLIERS
 from relayctl.local_stack import Process, await_http, await_port, free_port, redis_server
-from pocket.chain.failover import NodeAddress
-from pocket.protocol.crypto.addresses import address_of
-from pocket.protocol.crypto.ecdsa import PrivateKey
 
 PARTS = ("redis", "backend", "relayer", "relayer-admin", "miner-admin")
 

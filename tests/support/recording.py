@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 
 from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.write_ahead_log import LocalLog, Record
 from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.stream_reader import Tail
+from pocket.redis_store.write_ahead_log import LocalLog, Record
 
 KEYS = Keys("unit")
 FAST = PublisherLimits(linger_seconds=0, patience_seconds=0.3, retry_seconds=0.02)

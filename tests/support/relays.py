@@ -9,34 +9,34 @@ from dataclasses import dataclass, field, replace
 import aiohttp
 from aiohttp import web
 
-from pocket.redis_store.budgets import BudgetLimits, Budgets, Rates
-from pocket.chain_cache.cached_client import CachedChain
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.write_ahead_log import LocalLog
-from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
-from pocket.redis_store.stream_reader import Tail
-from pocket_localnet.local_chain import Chain
-from pocket_localnet.hydration import hydrate
-from pocket_localnet.server import serve
 from pocket.api.relayminer import ConnectionLimits, Recording, ResponseCompression
 from pocket.api.services import Service
 from pocket.api.simulation import Simulation
-from pocket_relayer.pipeline.admission import Admission
+from pocket.chain.failover import NodeAddress
+from pocket.chain_cache.cached_client import CachedChain
+from pocket.redis_store.budgets import BudgetLimits, Budgets, Rates
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
+from pocket.redis_store.stream_reader import Tail
+from pocket.redis_store.write_ahead_log import LocalLog
+from pocket_localnet.hydration import hydrate
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.server import serve
 from pocket_relayer.backends.catalog import Catalog
 from pocket_relayer.memory_budget import MemoryBudget
+from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.metering import Meter
 from pocket_relayer.pipeline.pipeline import RelayPipeline
 from pocket_relayer.pipeline.simulated_relays import Simulations
 from pocket_relayer.pipeline.tracing import NO_TRACING
-from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.process.worker import service_state
 from pocket_relayer.transports.client_connections import Connections
-from pocket_relayer.transports.request_router import Endpoints, Probes
+from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http1 import Http1
 from pocket_relayer.transports.http2 import Http2Server
 from pocket_relayer.transports.listener import Sniffer
+from pocket_relayer.transports.request_router import Endpoints, Probes
 from pocket_relayer.transports.websocket import WebSockets
-from pocket_relayer.process.worker import service_state
-from pocket.chain.failover import NodeAddress
 from world import World, address, key
 
 KEYS = Keys("relayer-test")

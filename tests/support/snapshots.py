@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
-from pocket_operator.resources import names
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.snapshot import Pod, SecretView, Snapshot
+from pocket_operator.resources import names
 from resources import address, key_of, relay_miner, supplier
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -22,16 +22,16 @@ import grpc
 from redis.exceptions import ConnectionError as RedisDown
 from redis.exceptions import ReadOnlyError, ResponseError
 
+from direct import DirectChain, DirectComet
+from loop_guard import Guarded
+from pocket.chain.failures import error_from_status
 from pocket.coordination.elector import Record as LeaseRecord
 from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, Stored
-from direct import DirectChain, DirectComet
+from pocket.errors import ChainUnavailable
 from pocket.redis_store import write_ahead_log
 from pocket_localnet.local_chain import Chain
-from loop_guard import Guarded
-from pocket_miner.storage import database
 from pocket_miner.ingest.peers import routes
-from pocket.chain.failures import error_from_status
-from pocket.errors import ChainUnavailable
+from pocket_miner.storage import database
 
 LAG = 5
 KINDS = {

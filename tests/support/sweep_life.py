@@ -14,37 +14,37 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pocket.coordination.elector import timing_for_blocks
-from pocket.coordination.stores.lease_store import LeaseUnavailable, Stored
-from pocket.coordination.shard_leases import LeaseNames, ShardKeeper
 from direct import DirectSettlements
-from pocket.redis_store.store_errors import Fenced, LedgerError, LedgerUnavailable
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.write_ahead_log import LocalLog, Record
-from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
-from pocket.redis_store.seals import SealStore
-from pocket.redis_store.stream_reader import Tail
-from pocket_localnet.local_chain import Chain
-from pocket_localnet.hydration import hydrate
-from pocket_miner.storage.audit import Audit
-from pocket_miner.suppliers.latest_block import BlockBoard
-from pocket_miner.submission.claims import ClaimDesk
-from pocket_miner.storage.dead_letters import DeadLetters
-from pocket_miner.submission.fees import FeeBook
-from pocket_miner.storage.relay_store import Mirror
-from pocket_miner.ingest.peers import Peers
-from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.submission.proofs import ProofDesk
-from pocket_miner.status.report import Reports
-from pocket_miner.suppliers.running import TROUBLE
-from pocket_miner.suppliers.sealed_work import SealedWork
-from pocket_miner.submission.seeds import SeedHashes
-from pocket_miner.submission.sender import Sender
-from pocket_miner.suppliers.supplier_miner import SupplierMiner
-from pocket_miner.ingest.relay_consumer import Tailer
-from pocket_miner.storage.trie_pool import TriePool
+from pocket.coordination.elector import timing_for_blocks
+from pocket.coordination.shard_leases import LeaseNames, ShardKeeper
+from pocket.coordination.stores.lease_store import LeaseUnavailable, Stored
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.timeouts import NonceClock
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
+from pocket.redis_store.seals import SealStore
+from pocket.redis_store.store_errors import Fenced, LedgerError, LedgerUnavailable
+from pocket.redis_store.stream_reader import Tail
+from pocket.redis_store.write_ahead_log import LocalLog, Record
+from pocket_localnet.hydration import hydrate
+from pocket_localnet.local_chain import Chain
+from pocket_miner.ingest.peers import Peers
+from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.status.report import Reports
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.dead_letters import DeadLetters
+from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.storage.trie_pool import TriePool
+from pocket_miner.submission.claims import ClaimDesk
+from pocket_miner.submission.fees import FeeBook
+from pocket_miner.submission.proofs import ProofDesk
+from pocket_miner.submission.seeds import SeedHashes
+from pocket_miner.submission.sender import Sender
+from pocket_miner.suppliers.latest_block import BlockBoard
+from pocket_miner.suppliers.proof_params import ProofParamsByHeight
+from pocket_miner.suppliers.running import TROUBLE
+from pocket_miner.suppliers.sealed_work import SealedWork
+from pocket_miner.suppliers.supplier_miner import SupplierMiner
 from sweep_faults import (
     Fault,
     FaultyChain,

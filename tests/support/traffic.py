@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from relayctl.client_transports import RelayFailed
-from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope
 from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
-from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.errors import PocketError
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from relayctl.client_transports import RelayFailed
+from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope
 
 _OVER = "the session and its grace period are over"
 

@@ -14,10 +14,10 @@ import yaml
 from kube import ROOT, Cluster
 from nodes import await_that, render
 from pocket.api.manifests import load_manifests
-from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
-from relayctl.local_stack import key_of
 from pocket.chain.failover import NodeAddress
+from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
 from pocket.protocol.crypto.ecdsa import PrivateKey
+from relayctl.local_stack import key_of
 from traffic import Traffic
 
 TRIAL = ROOT / "manifests/samples/trial"

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, fields
 import aiohttp
 
 from journey import Journey
-from pocket_localnet.local_chain import Chain
-from pocket_localnet.genesis import Genesis
-from realchain import GAS_PRICE
-from pocket.protocol.crypto.addresses import address_of
 from pocket.errors import PocketError
+from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.transactions.build import transaction_hash
+from pocket_localnet.genesis import Genesis
+from pocket_localnet.local_chain import Chain
+from realchain import GAS_PRICE
 
 Answer = tuple[int, str]  # code and codespace of a refusal, (0, "") where a transaction succeeded
 _PEOPLE = ("supplier1", "supplier2", "supplier3", "supplier4", "supplier5", "app2", "app4", "app5", "gateway1")

@@ -4,12 +4,12 @@ import hashlib
 import random
 from dataclasses import dataclass, field, replace
 
-from pocket_localnet.genesis import Genesis
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.crypto.ring import sign_ring
 from pocket.protocol.relays.envelope import HttpRequest
 from pocket.protocol.relays.messages import Relay, RelayRequest, RelayResponse, SessionHeader
+from pocket_localnet.genesis import Genesis
 
 
 def key(name: str) -> PrivateKey:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 import slow_curve as slow
 from corpus import load as corpus
 from corpus import unhex
-from pocket.protocol.crypto import linear_combination, curve
-from pocket.protocol.crypto.linear_combination import BASE, Accelerator, load, plain
-from pocket.protocol.crypto.hashing import hash_to_point
-from pocket.protocol.crypto.ring import decode_ring_signature, ring_signature_holds, sign_ring, verify_ring_signature
 from pocket.errors import InvalidPoint, InvalidSignature, PocketError
+from pocket.protocol.crypto import curve, linear_combination
+from pocket.protocol.crypto.hashing import hash_to_point
+from pocket.protocol.crypto.linear_combination import BASE, Accelerator, load, plain
+from pocket.protocol.crypto.ring import decode_ring_signature, ring_signature_holds, sign_ring, verify_ring_signature
 from world import key
 
 ROOT = Path(__file__).parents[2]

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocket.chain.chain_id import require_chain_id
-from pocket.protocol.crypto.addresses import encode_address, is_address, parse_address
 from pocket.errors import ChainUnavailable, ConfigurationError, InvalidAddress
+from pocket.protocol.crypto.addresses import encode_address, is_address, parse_address
 
 
 @given(st.binary(min_size=1, max_size=255))

@@ -11,13 +11,13 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
-from pocket_miner import miner_metrics as miner_metrics
 from pocket.api.relayminer import RelayMiner
-from pocket_operator.controller import operator_metrics as operator_metrics
+from pocket_miner import miner_metrics
+from pocket_operator.controller import operator_metrics
 from pocket_operator.resources.context import Context, Images
 from pocket_operator.resources.dashboards import ROWS, dashboard, dashboards
 from pocket_operator.resources.monitoring import ALERTS, rules
-from pocket_relayer import relayer_metrics as relayer_metrics
+from pocket_relayer import relayer_metrics
 from resources import relay_miner
 
 RUNBOOK = Path(__file__).parents[2] / "docs/runbook.md"

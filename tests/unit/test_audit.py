@@ -3,8 +3,8 @@
 import pytest
 
 from pocket.redis_store.seals import Seal
-from pocket_miner.storage.audit import Audit, AuditError, Outcome
 from pocket_miner.status.report import Reports
+from pocket_miner.storage.audit import Audit, AuditError, Outcome
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ import os
 import pytest
 
 from pocket.api.services import Backend, HealthCheck, Service
+from pocket.errors import ConfigurationError
+from pocket_relayer.backends.catalog import Catalog
 from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.health import behind, checkers, height_in, problem_with
 from pocket_relayer.backends.pools import Pool
 from pocket_relayer.backends.service import ServiceBackends
-from pocket_relayer.backends.catalog import Catalog
 from relays import Backend as Scripted
 from relays import listening
-from pocket.errors import ConfigurationError
 
 
 def pool(**fields):

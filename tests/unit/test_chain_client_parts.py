@@ -5,8 +5,8 @@ import pytest
 
 from pocket.chain import convert
 from pocket.chain.block_feed import Backoff, BlockFeed
-from pocket.chain.model import Block, ServiceConfig, Supplier
 from pocket.chain.failover import Failover, NodeAddress
+from pocket.chain.model import Block, ServiceConfig, Supplier
 from pocket.errors import ChainRefusal, ChainUnavailable, ConfigurationError, DecodingError, FailureClass
 from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as base_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb

@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from pocket.api.relayminer import RelayMiner
-from pocket_operator.resources import names
-from pocket_operator.resources import desired
+from pocket_operator.resources import desired, names
 from pocket_operator.resources.context import Context, Images, PublishedSupplier
 from resources import address, changed, key_of, relay_miner
 

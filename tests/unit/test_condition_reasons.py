@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from pocket.api.problems import ProblemCode
+from pocket.keys.sealed_box import Controller, Subject, seal
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import Reason
 from pocket_operator.decide.relay_miner_status import relay_miner_status
-from pocket.keys.sealed_box import Controller, Subject, seal
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.supplier_status import supplier_status
 from resources import address, changed, key_of

@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from pocket.api.manifests import load_manifests
-from relayctl.config_checks import Level, check_account, check_references, check_stake
-from relayctl.main import main
 from pocket.chain.model import ServiceConfig
 from pocket.chain.model import Supplier as Staked
+from relayctl.config_checks import Level, check_account, check_references, check_stake
+from relayctl.main import main
 
 TRIAL = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 

@@ -7,21 +7,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from answers import end_events
+from pocket.chain import comet, convert
 from pocket.chain_cache.shared_heights import decode_block
+from pocket.errors import ChainRefusal, DecodingError, InvalidProof
+from pocket.protocol.claims.go_rand import varint_seed
+from pocket.protocol.relays.difficulty import BASE_TARGET
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.smst.verify import unmarshal
+from pocket.protocol.transactions.broadcast_errors import classify, failed_message_index
+from pocket.protocol.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
 from pocket.redis_store.seals import Seal, SignedGroup
 from pocket_localnet import ante
 from pocket_localnet.tx_rejected import Refused
 from pocket_miner.sessions.leaf_validation import Refused as GateRefused
 from pocket_miner.sessions.leaf_validation import Terms, leaf_of
 from pocket_miner.sessions.tracked_session import header_of
-from pocket.chain import comet, convert
-from pocket.protocol.claims.go_rand import varint_seed
-from pocket.errors import ChainRefusal, DecodingError, InvalidProof
-from pocket.protocol.relays.difficulty import BASE_TARGET
-from pocket.protocol.relays.messages import SessionHeader
-from pocket.protocol.smst.verify import unmarshal
-from pocket.protocol.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
-from pocket.protocol.transactions.broadcast_errors import classify, failed_message_index
 from world import World, address, key
 
 BYTES = st.binary(max_size=200)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from pocket_operator.resources import names
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.reasons import Reason
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.supplier_status import supplier_status
+from pocket_operator.resources import names
 from resources import address, changed
 from snapshots import ALICE, RM, gone, miner_report, relayer_report, snapshot
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocket_operator.resources import names
 from pocket_operator.decide.draining import PASSAGE_SECONDS
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.supplier_status import supplier_status
+from pocket_operator.resources import names
 from resources import address, changed, key_of
 from snapshots import ALICE, MINER_POD, POD, RM, gone, miner_report, relayer_report, snapshot
 

@@ -11,15 +11,15 @@ from collections.abc import Callable
 
 import pytest
 
-from pocket_relayer.backends.header_fields import request_headers
-from pocket_relayer.backends.response_bodies import ResponseBodyDecoder
-from pocket_relayer.framing import Framing, frame
-from pocket_relayer.backends.paths import backend_url, grpc_method
-from pocket_relayer.rejection import Rejected
-from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
 from pocket.errors import PocketError
+from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
 from pocket.protocol.relays.envelope import HttpRequest, decode_http_request, decode_http_response
 from pocket.protocol.relays.messages import SessionHeader, decode_relay_request, decode_relay_response
+from pocket_relayer.backends.header_fields import request_headers
+from pocket_relayer.backends.paths import backend_url, grpc_method
+from pocket_relayer.backends.response_bodies import ResponseBodyDecoder
+from pocket_relayer.framing import Framing, frame
+from pocket_relayer.rejection import Rejected
 from world import World, address, key
 
 SLOW_SECONDS = 1.0  # of CPU

@@ -21,8 +21,8 @@ from pocket.coordination.elector import (
     timing_for_blocks,
     written,
 )
-from pocket.kube.api_client import Conflict, Missing
 from pocket.coordination.leader_lease import LeaseElector, record_of, spec_of
+from pocket.kube.api_client import Conflict, Missing
 
 WALL = datetime(2026, 1, 1, tzinfo=UTC)
 TIMING = Timing()

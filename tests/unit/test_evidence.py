@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket.redis_store.seals import Seal
-from pocket_miner.sessions.claim_view import ClaimsAnswer, learn, surprising
-from pocket_miner.sessions.evidence import Evidence, Finding, Statement
-from pocket_miner.storage.disk_reserve import Reserve, Space
-from pocket_miner.submission.seeds import SeedHashes
-from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket_miner.sessions.stages import ClaimState
-from pocket_miner.sessions.submission import Attempts, Resend, Submission, resend
 from pocket.chain.block_feed import BlockFeed
 from pocket.chain.model import Block, TransactionResult
 from pocket.chain.plausible_heights import Belief, HeightGuard
-from pocket.protocol.claims.proof_requirement import INVALID, VALIDATED, Claim
 from pocket.errors import ChainUnavailable
+from pocket.protocol.claims.proof_requirement import INVALID, VALIDATED, Claim
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.transactions.build import Timestamp
+from pocket.redis_store.seals import Seal
+from pocket_miner.sessions.claim_view import ClaimsAnswer, learn, surprising
+from pocket_miner.sessions.evidence import Evidence, Finding, Statement
+from pocket_miner.sessions.stages import ClaimState
+from pocket_miner.sessions.submission import Attempts, Resend, Submission, resend
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.storage.disk_reserve import Reserve, Space
+from pocket_miner.submission.seeds import SeedHashes
 
 HEADER = SessionHeader("app", "eth", "s", 1, 10)
 OURS, OTHER = bytes([1]) * 48, bytes([2]) * 48

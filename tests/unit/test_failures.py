@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus import load
-from pocket.chain.response_checks import check_answer
-from pocket.chain.failures import classify_rpc, classify_status, error_from_status
 from pocket.chain.failover import Failover
+from pocket.chain.failures import classify_rpc, classify_status, error_from_status
+from pocket.chain.response_checks import check_answer
 from pocket.errors import (
     STATED,
     ChainError,

@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from pocket_miner.sessions.leaf_validation import Refused, Terms, leaf_of
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import Relay, SessionHeader, decode_relay, relay_hash
 from pocket.protocol.smst.digest import leaf_digest, path_of
+from pocket_miner.sessions.leaf_validation import Refused, Terms, leaf_of
 from world import World, address
 
 HEADER = SessionHeader(address("app eth"), "eth", "ab" * 32, 1, 10)

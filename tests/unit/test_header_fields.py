@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pocket.protocol.relays.envelope import HttpRequest
 from pocket_relayer.backends.header_fields import check_method, request_headers
 from pocket_relayer.rejection import Reason, Rejected
-from pocket.protocol.relays.envelope import HttpRequest
 
 EXTRA = {"Pocket-Supplier": "pokt1a"}
 CONFIGURED = {"X-Api-Key": "SECRET"}

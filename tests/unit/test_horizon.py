@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pocket.protocol.sessions.windows import SharedParams, Windows
 from pocket_miner.sessions.cutoff import Horizon, horizon_at, horizon_height
 from pocket_miner.sessions.stages import seal_height
-from pocket.protocol.sessions.windows import SharedParams, Windows
 
 PARAMS = SharedParams()  # sessions of ten blocks, claims from two to six blocks after their end
 

@@ -1,4 +1,4 @@
-"""Every image holds what its members import: a package that only the developers' environment has is noticed here."""
+"""Every image holds what its program imports: a package that only the developers' environment has is noticed here."""
 
 import ast
 import re
@@ -15,16 +15,38 @@ MEMBERS = dict(
 OPTIONAL = {"opentelemetry"}  # the extra `tracing`
 
 
-def imported(folder):
-    """Top-level names of all imports below a folder, with one file that has each."""
-    found = {}
+def modules_of(folder):
+    """Files by dotted module name."""
+    files = {}
     for path in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and not node.level and node.module:
-                names = [node.module]
-            found |= {name.partition(".")[0]: path for name in names}
-    return found
+        parts = path.relative_to(folder.parent).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
+
+
+def imported(path):
+    """Dotted names that a file imports, each name of a `from` import included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def reachable(own, program):
+    """Files that the program's modules import, directly or not."""
+    waiting = [name for name in own if name.partition(".")[0] == program]
+    seen = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in own or name in seen:
+            continue
+        seen.add(name)
+        parts = name.split(".")
+        waiting += [".".join(parts[:count]) for count in range(1, len(parts))]
+        waiting += imported(own[name])
+    return [own[name] for name in seen]
 
 
 def normal(name):
@@ -32,18 +54,22 @@ def normal(name):
 
 
 @pytest.mark.parametrize("image", MEMBERS)
-def test_whatever_the_members_of_an_image_import_is_installed_in_it(image):
-    folders = [ROOT / member / "src" for member in MEMBERS[image].split()]
-    own = {path.name for folder in folders for path in folder.iterdir()}
+def test_whatever_the_program_of_an_image_imports_is_installed_in_it(image):
+    folders = [ROOT / member for member in MEMBERS[image].split()]
+    own = {name: path for folder in folders for name, path in modules_of(folder).items()}
+    files = reachable(own, folders[0].name)
     locked = {
         normal(line.split("==")[0])
         for line in (ROOT / f"requirements/images/{image}.txt").read_text().splitlines()
         if "==" in line
     }
     distributions = packages_distributions()
-    for folder in folders:
-        for name, path in imported(folder).items():
-            if name in own | OPTIONAL or name in sys.stdlib_module_names or name == "__future__":
+    missing = set()
+    for path in files:
+        for name in {name.partition(".")[0] for name in imported(path)}:
+            if name in OPTIONAL or name in {folder.name for folder in folders} or name in sys.stdlib_module_names:
                 continue
-            by = {normal(distribution) for distribution in distributions.get(name, ())}
-            assert by & locked, f"{path} imports {name}, which the image {image} does not hold"
+            if not {normal(distribution) for distribution in distributions.get(name, ())} & locked:
+                missing.add(f"{path.relative_to(ROOT)} imports {name}")
+    assert len(files) > 10
+    assert not missing

@@ -15,9 +15,9 @@ import pocket_relayer.relayer_metrics
 from generated import differing
 from pocket.api.crd import definitions
 from pocket.api.manifests import load_manifests
-from pocket_operator.resources.monitoring import ALERTS
-from pocket_operator.install import Values, objects
 from pocket_operator.decide.reasons import Reason
+from pocket_operator.install import Values, objects
+from pocket_operator.resources.monitoring import ALERTS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -110,7 +110,11 @@ def test_every_file_that_the_docs_link_to_exists():
 
 def test_every_metric_that_an_alert_names_exists():
     known = set()
-    for module in (pocket_relayer.relayer_metrics, pocket_miner.miner_metrics, pocket_operator.controller.operator_metrics):
+    for module in (
+        pocket_relayer.relayer_metrics,
+        pocket_miner.miner_metrics,
+        pocket_operator.controller.operator_metrics,
+    ):
         known |= {m._name for m in vars(module).values() if hasattr(m, "_name")}
     named = {name for alert in ALERTS for name in re.findall(r"pocket_\w+", alert.expression)}
     assert {name.removesuffix("_total").removesuffix("_bucket") for name in named} <= known

@@ -5,11 +5,11 @@ import pytest
 
 from pocket.api.base import ManifestError
 from pocket.api.manifests import load_manifests
+from pocket.errors import ConfigurationError
+from pocket.keys.loading import load_keys_directory
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE
 from pocket_operator.resources.workload_config import Placement, miner_config, relayer_config, suppliers_of
 from relayctl.local_stack import resolve, write_keys
-from pocket.errors import ConfigurationError
-from pocket.keys.loading import load_keys_directory
 
 SAMPLES = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 FILES = [SAMPLES / "relayminer.yaml", SAMPLES / "suppliers.yaml"]

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, Verdict
-from pocket.redis_store.store_errors import LedgerFull, LedgerUnavailable
-from pocket.redis_store.redis_keys import Keys
 from pocket.api.services import Service
-from pocket_relayer.pipeline.metering import Meter, relay_cost, session_budget
 from pocket.chain.model import Application
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
+from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, Verdict
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.store_errors import LedgerFull, LedgerUnavailable
+from pocket_relayer.pipeline.metering import Meter, relay_cost, session_budget
 
 KEYS = Keys("budgets")
 

@@ -8,21 +8,21 @@ import pytest
 from prometheus_client import REGISTRY
 
 from direct import DirectChain
-from pocket.redis_store.store_errors import Fenced, LedgerUnavailable
-from pocket_localnet.local_chain import Chain
-from pocket_miner import miner_metrics
-from pocket_miner.storage.audit import Audit
-from pocket_miner.supervise import kept_up
-from pocket_miner.suppliers.latest_block import BlockBoard
-from pocket_miner.storage.corruption import VolumeDamaged
-from pocket_miner.suppliers.fleet import Fleet
-from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.status.report import Reports
-from pocket_miner.suppliers.running import LAST_SECONDS, Running
-from pocket_miner.suppliers.factory import Suppliers
 from pocket.chain.model import Block
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.transactions.build import Timestamp
+from pocket.redis_store.store_errors import Fenced, LedgerUnavailable
+from pocket_localnet.local_chain import Chain
+from pocket_miner import miner_metrics
+from pocket_miner.status.report import Reports
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.corruption import VolumeDamaged
+from pocket_miner.supervise import kept_up
+from pocket_miner.suppliers.factory import Suppliers
+from pocket_miner.suppliers.fleet import Fleet
+from pocket_miner.suppliers.latest_block import BlockBoard
+from pocket_miner.suppliers.proof_params import ProofParamsByHeight
+from pocket_miner.suppliers.running import LAST_SECONDS, Running
 from world import World, address
 
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket_operator.resources import names
 from pocket_operator.controller.namespace_guard import held
+from pocket_operator.resources import names
 
 
 def subject(namespace, uid, *finalizers):

@@ -7,20 +7,20 @@ import sys
 
 import pytest
 
-from pocket.kube.api_client import KubeError
 from pocket.api.status import ConditionType
-from pocket_operator.resources import names
+from pocket.kube.api_client import KubeError
+from pocket_operator.controller.concurrency import for_each
+from pocket_operator.controller.pod_report_cache import ReportBook
+from pocket_operator.controller.secrets import SecretReader
 from pocket_operator.decide.conditions import LONGEST_MESSAGE, Fact, conditions
+from pocket_operator.decide.object_cache import Key, Store
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import Reason
 from pocket_operator.decide.relay_miner_status import relay_miner_status
-from pocket_operator.controller.pod_report_cache import ReportBook
-from pocket_operator.controller.secrets import SecretReader
 from pocket_operator.decide.snapshot import SecretView
-from pocket_operator.decide.object_cache import Key, Store
 from pocket_operator.decide.supplier_status import supplier_status
-from pocket_operator.controller.concurrency import for_each
+from pocket_operator.resources import names
 from resources import address, key_of, supplier
 from snapshots import NOW, miner_report, relayer_report, snapshot, with_uid
 

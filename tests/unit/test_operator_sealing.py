@@ -18,9 +18,9 @@ from pocket.keys.sealed_box import (
     key_id,
     seal,
 )
-from relayctl.main import main
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
+from relayctl.main import main
 
 KEY = "ab" * 32
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from pocket.redis_store.seals import Seal
-from pocket_miner.sessions.leaf_validation import Terms
-from pocket_miner.settlement.outcome_details import facts_of
-from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket.protocol.claims.proof_requirement import Claim, ProofRequirement
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
+from pocket.redis_store.seals import Seal
+from pocket_miner.sessions.leaf_validation import Terms
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.settlement.outcome_details import facts_of
 
 HEADER = SessionHeader("app", "eth", "s", 1, 10)
 ROOT = bytes(32) + (300).to_bytes(8, "big") + (3).to_bytes(8, "big")

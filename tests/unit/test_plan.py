@@ -6,16 +6,16 @@ from datetime import timedelta
 
 import pytest
 
-from pocket_operator.resources import names
+from pocket.keys.loading import KeySet
+from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket_operator.decide.drift import covers, drifted, replacement, replicas_to_keep, stamped, surplus
 from pocket_operator.decide.plan import drifted_children, key_digest, plan
 from pocket_operator.decide.reasons import Reason
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.supplier_status import supplier_status
+from pocket_operator.resources import names
 from resources import address, changed, key_of
-from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket.keys.loading import KeySet
 from snapshots import ALICE, MINER_POD, NOW, POD, RM, gone, miner_report, relayer_report, snapshot, with_uid
 
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from pocket_miner.status.chain_diagnostics import ChainNotes
 from pocket.chain.model import Block
-from pocket.chain.preflight import capacity_advice, clock_problem, gas_price_problem, params_advice
 from pocket.chain.node_health import Standing, Verdict
+from pocket.chain.preflight import capacity_advice, clock_problem, gas_price_problem, params_advice
 from pocket.errors import ChainUnavailable
 from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.transactions.build import GasPrice, Timestamp
+from pocket_miner.status.chain_diagnostics import ChainNotes
 
 SECOND = 1_000_000_000
 NOW = 1_800_000_000 * SECOND

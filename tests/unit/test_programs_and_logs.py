@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from pocket.coordination.file_lock import FileLock, OwnedElsewhere
-from pocket_miner.storage.audit import Audit, AuditError, Outcome
 from pocket.errors import ConfigurationError
 from pocket.runtime.logs import JsonFormatter, configure
 from pocket.runtime.program import require_writable, run_program
+from pocket_miner.storage.audit import Audit, AuditError, Outcome
 
 
 async def ends(error=None):

@@ -1,8 +1,8 @@
 """What became of the relays of the last five minutes."""
 
 from pocket_relayer.pipeline.sliding_window import Recent, is_our_failure
-from pocket_relayer.rejection import Reason, Rejected
 from pocket_relayer.process.reports import WorkerReport, summary
+from pocket_relayer.rejection import Reason, Rejected
 
 
 def test_figures_are_those_of_five_minutes_and_memory_stays_bounded():

@@ -5,8 +5,8 @@ from redis._parsers.base import BaseParser
 from redis.asyncio.connection import Connection
 
 from pocket.redis_store.connection import Generation, connect, read_info
-from pocket.redis_store.store_errors import LedgerUnavailable, RedisTrouble
 from pocket.redis_store.redis_errors import code_of, translate, trouble_of
+from pocket.redis_store.store_errors import LedgerUnavailable, RedisTrouble
 
 GOOD = {
     "run_id": "r", "master_replid": "m", "aof_enabled": 1, "maxmemory_policy": "noeviction", "role": "master",

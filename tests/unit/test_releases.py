@@ -7,14 +7,14 @@ import pytest
 
 from pocket.api.crd import definitions
 from pocket.api.workload import MinerConfig, RelayerConfig, config_text
-from pocket_operator.resources.config import configurations
+from pocket.keys.sealed_box import Controller
+from pocket_operator.controller.schemas import Schemas
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.reasons import Reason
 from pocket_operator.decide.relay_miner_status import relay_miner_status
-from pocket_operator.controller.schemas import Schemas
-from pocket.keys.sealed_box import Controller
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.supplier_status import supplier_status
+from pocket_operator.resources.config import configurations
 from resources import address, changed, key_of
 from snapshots import ALICE, RM, gone, miner_report, relayer_report, snapshot, with_uid
 

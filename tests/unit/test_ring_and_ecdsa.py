@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import slow_curve as slow
 from forms import HEAD, MEMBER, rotated
+from pocket.errors import DecodingError, InvalidSignature
 from pocket.protocol.crypto.curve import decode_scalar, encode_scalar
 from pocket.protocol.crypto.ecdsa import PrivateKey, signature_holds
 from pocket.protocol.crypto.ring import (
@@ -18,7 +19,6 @@ from pocket.protocol.crypto.ring import (
     verify_request_signature,
     verify_ring_signature,
 )
-from pocket.errors import DecodingError, InvalidSignature
 from world import key
 
 KEYS = [key(f"ring {i}") for i in range(5)]

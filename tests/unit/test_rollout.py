@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocket.api.relayminer import Rollout
-from pocket_operator.resources import names
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.relay_miner_status import relay_miner_status
-from pocket_operator.resources.revision import Revision
 from pocket_operator.decide.rollout import Sight, plan_rollout
 from pocket_operator.decide.snapshot import Pod
+from pocket_operator.resources import names
+from pocket_operator.resources.revision import Revision
 from resources import address, changed
 from snapshots import POD, RM, miner_report, relayer_report, snapshot
 

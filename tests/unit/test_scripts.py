@@ -9,8 +9,8 @@ import pytest
 
 from check_fragile import hardening_problems, losses, problems
 from generate_pb import drifted
-from pocket_miner.console.explanations import MEANINGS
 from mutants import MUTANTS, ROOT
+from pocket_miner.console.explanations import MEANINGS
 
 PIPELINE = "workloads/relayer/pocket_relayer/pipeline/pipeline.py"
 FIND = ROOT / "scripts/find-python"

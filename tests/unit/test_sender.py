@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from pocket_miner.submission.sender import Sender, SendError
 from pocket.chain.model import Account, Block, TransactionResult
 from pocket.errors import ChainRefusal
 from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.transactions.broadcast_errors import Refusal
 from pocket.protocol.transactions.build import GasPrice, Timestamp, create_claim_message
 from pocket.protocol.transactions.decode import contents
-from pocket.protocol.transactions.broadcast_errors import Refusal
 from pocket.protocol.transactions.timeouts import NonceClock
+from pocket_miner.submission.sender import Sender, SendError
 from world import address, key
 
 HEADER = SessionHeader(address("app eth"), "eth", "", 1, 10)

@@ -4,16 +4,16 @@ from itertools import permutations
 
 import pytest
 
-from pocket.redis_store.seals import Seal
-from pocket_miner.sessions.evidence import Evidence, Finding, Statement
-from pocket_miner.sessions.recipients import added, bounded
-from pocket_miner.status.report import SupplierReport
-from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket_miner.settlement.verdict import settled_as
 from pocket.api.status import OTHERS
 from pocket.chain.model import Event, ServiceConfig, Supplier
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.relays.messages import SessionHeader
+from pocket.redis_store.seals import Seal
+from pocket_miner.sessions.evidence import Evidence, Finding, Statement
+from pocket_miner.sessions.recipients import added, bounded
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.settlement.verdict import settled_as
+from pocket_miner.status.report import SupplierReport
 
 SETTLED, EXPIRED = (f"pocket.tokenomics.EventClaim{kind}" for kind in ("Settled", "Expired"))
 

@@ -5,9 +5,9 @@ import contextlib
 
 import pytest
 
-from pocket_miner.settlement.event_reader import NotReadYet, Settlements
 from pocket.chain.model import Event
 from pocket.errors import ChainRefusal, ChainUnavailable
+from pocket_miner.settlement.event_reader import NotReadYet, Settlements
 
 
 def settled(supplier, number=0):

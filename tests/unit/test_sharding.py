@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pocket.coordination.elector import Timing
-from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, Stored
 from pocket.coordination.shard_leases import LeaseNames, ShardKeeper
+from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, Stored
 
 WALL = datetime(2026, 1, 1, tzinfo=UTC)
 TIMING = Timing()

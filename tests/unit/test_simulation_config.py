@@ -6,9 +6,9 @@ from pydantic import ValidationError
 from pocket.api.manifests import Manifests
 from pocket.api.relayminer import RelayMiner
 from pocket.api.simulation import Simulation
+from pocket.protocol.rings import PLACEHOLDER_PUBLIC_KEY
 from relayctl.config_checks import check_references
 from resources import changed, relay_miner
-from pocket.protocol.rings import PLACEHOLDER_PUBLIC_KEY
 from world import key
 
 APP, GATEWAY = key("app").public_key.hex(), key("gateway").public_key.hex()

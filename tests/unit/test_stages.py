@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from pocket_miner.sessions.stages import Action, ClaimState, Decision, Facts, Stage, decide, seal_height
 from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.sessions.windows import SharedParams, Windows
+from pocket_miner.sessions.stages import Action, ClaimState, Decision, Facts, Stage, decide, seal_height
 
 GRIDS = [
     SharedParams(),

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket_relayer.framing import Framing, frame
-from pocket_relayer.rejection import Rejected
-from pocket_relayer.pipeline.streaming import BATCH_LINES, LINE_BYTES, batches
 from pocket.errors import DecodingError
+from pocket_relayer.framing import Framing, frame
+from pocket_relayer.pipeline.streaming import BATCH_LINES, LINE_BYTES, batches
+from pocket_relayer.rejection import Rejected
 
 
 async def chunks_of(*parts, gate=None):

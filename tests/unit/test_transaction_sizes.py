@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.smst import digest as d
 from pocket.protocol.smst.bulk import LeafContent, LeafSet
+from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES, largest_leaf, packs
+from pocket.protocol.transactions.broadcast_errors import Refusal, classify
 from pocket.protocol.transactions.build import (
     Message,
     Timestamp,
@@ -14,8 +16,6 @@ from pocket.protocol.transactions.build import (
     sign_transaction,
     submit_proof_message,
 )
-from pocket.protocol.transactions.broadcast_errors import Refusal, classify
-from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES, largest_leaf, packs
 from world import address, key
 
 URL = "/pocket.proof.MsgSubmitProof"

@@ -4,11 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from pocket_operator.resources import names
 from pocket_operator.decide.conditions import notices
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.supplier_status import supplier_status
+from pocket_operator.resources import names
 from resources import address, changed, supplier
 from snapshots import ALICE, NOW, RM, gone, miner_report, relayer_report, snapshot, with_uid
 

@@ -10,8 +10,8 @@ from pocket.api.base import ManifestError
 from pocket.api.lenient import read_known
 from pocket.api.relayminer import RelayMiner
 from pocket.api.workload import HotConfig, MinerConfig, RelayerConfig, parse_hot_config, read_config
-from pocket_operator.resources.config import configurations, hot_text
 from pocket_operator.decide.plan import plan
+from pocket_operator.resources.config import configurations, hot_text
 from resources import changed
 from snapshots import RM, snapshot
 

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from pocket_miner.submission.viability import tokenomics_or_unknown, viability
 from pocket.chain.convert import tokenomics_params
+from pocket.errors import ChainRefusal, ChainUnavailable, DecodingError
 from pocket.protocol.claims.amounts import Price
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
-from pocket.errors import ChainRefusal, ChainUnavailable, DecodingError
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.relays.difficulty import BASE_TARGET
+from pocket_miner.submission.viability import tokenomics_or_unknown, viability
 
 SHARES = {"dao": 0.1, "proposer": 0.05, "supplier": 0.7, "source_owner": 0.15, "application": 0.0}
 PARAMS = TokenomicsParams(1.0, 0.7)

@@ -1,8 +1,6 @@
 """The recorded sessions as model values, and a localnet that stands where the recorded chain stood."""
 
 from corpus import load, unhex
-from pocket_localnet.local_chain import Chain
-from pocket_localnet.genesis import Genesis
 from pocket.chain import convert
 from pocket.chain.comet import parse_time
 from pocket.chain.settlement_event import CLAIM_SETTLED
@@ -13,6 +11,8 @@ from pocket.protocol.pb import pocket_service_pb2 as service_pb
 from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
+from pocket_localnet.genesis import Genesis
+from pocket_localnet.local_chain import Chain
 
 
 def answer(query, message_type):

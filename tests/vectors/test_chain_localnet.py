@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 import pytest
 
 from corpus import load, unhex
-from pocket_localnet.local_chain import Chain
-from pocket_localnet.genesis import Genesis
-from pocket_localnet.grpc_service import METHODS, Abort, answer
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+from pocket_localnet.genesis import Genesis
+from pocket_localnet.grpc_service import METHODS, Abort, answer
+from pocket_localnet.local_chain import Chain
 from world import World
 
 CALLS = [

@@ -3,10 +3,6 @@
 import pytest
 
 from corpus import load, unhex
-from pocket_localnet.genesis import Genesis
-from pocket_localnet.settlement import settle
-from pocket_localnet.state import from_genesis
-from recorded import answer
 from pocket.chain import convert
 from pocket.chain.settlement_event import claim_end
 from pocket.protocol.claims.proof_requirement import Claim
@@ -15,6 +11,10 @@ from pocket.protocol.pb import pocket_application_pb2 as application_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.relays.messages import SessionHeader
+from pocket_localnet.genesis import Genesis
+from pocket_localnet.settlement import settle
+from pocket_localnet.state import from_genesis
+from recorded import answer
 
 DATA = load("chain/overservicing")
 SETTLED = "pocket.tokenomics.EventClaimSettled"

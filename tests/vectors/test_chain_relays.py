@@ -6,8 +6,6 @@ from dataclasses import replace
 import pytest
 
 from corpus import unhex
-from pocket_localnet.local_chain import Chain
-from recorded import claim_key, recorded_chain, session_records, sessions, settlements_of, times
 from pocket.chain.settlement_event import CLAIM_SETTLED, claim_end
 from pocket.protocol.claims.proof_requirement import proof_path
 from pocket.protocol.claims.rewards import supplier_reward_upokt
@@ -20,6 +18,8 @@ from pocket.protocol.smst.bulk import LeafContent, LeafSet
 from pocket.protocol.smst.digest import leaf_digest, path_of
 from pocket.protocol.smst.verify import verify_closest
 from pocket.protocol.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
+from pocket_localnet.local_chain import Chain
+from recorded import claim_key, recorded_chain, session_records, sessions, settlements_of, times
 
 RECORDS = sessions()
 SUPPLIERS = [(record, supplier) for record in RECORDS for supplier in record["suppliers"]]

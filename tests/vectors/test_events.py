@@ -5,9 +5,9 @@ import json
 import pytest
 
 from corpus import load, numbered
-from pocket_localnet.encode import event_json
 from pocket.chain.convert import events
 from pocket.chain.model import Event
+from pocket_localnet.encode import event_json
 
 CASES = load("events")["events"]
 

@@ -4,8 +4,8 @@ import struct
 import pytest
 
 from corpus import header, load, numbered, unhex
-from pocket.protocol.claims.proof_requirement import Claim, requirement_sample
 from pocket.protocol.claims.go_rand import first_float64, varint_seed
+from pocket.protocol.claims.proof_requirement import Claim, requirement_sample
 
 DATA = load("proof_requirement")
 

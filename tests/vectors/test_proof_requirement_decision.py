@@ -5,6 +5,7 @@ import pytest
 
 from corpus import header, load, numbered, unhex
 from pocket.protocol.claims.amounts import Price, claimed_upokt
+from pocket.protocol.claims.go_rand import first_float64, first_int63, varint_seed
 from pocket.protocol.claims.proof_requirement import (
     Claim,
     ProofParams,
@@ -12,7 +13,6 @@ from pocket.protocol.claims.proof_requirement import (
     proof_requirement,
     requirement_sample,
 )
-from pocket.protocol.claims.go_rand import first_float64, first_int63, varint_seed
 from pocket.protocol.smst.digest import Root
 
 DATA = load("proof_requirement_decision")

@@ -3,8 +3,8 @@ from fractions import Fraction
 import pytest
 
 from corpus import header, load, numbered, unhex
-from pocket.protocol.claims.proof_requirement import proof_path
 from pocket.errors import DecodingError
+from pocket.protocol.claims.proof_requirement import proof_path
 from pocket.protocol.relays.difficulty import is_applicable, multiplier
 from pocket.protocol.relays.messages import (
     RelayRequest,

@@ -1,8 +1,8 @@
 import pytest
 
 from corpus import load, numbered, unhex
-from pocket.protocol.crypto.ring import verify_ring_signature
 from pocket.errors import PocketError
+from pocket.protocol.crypto.ring import verify_ring_signature
 from pocket.protocol.relays.messages import decode_relay_request
 from pocket.protocol.rings import Delegations, ring_addresses, ring_keys
 from pocket.protocol.sessions.windows import SharedParams

@@ -1,11 +1,11 @@
 import pytest
 
 from corpus import load, unhex
+from pocket.errors import PocketError
 from pocket.protocol.crypto import curve
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.crypto.hashing import challenge, hash_to_point
 from pocket.protocol.crypto.ring import decode_ring_signature, ring_signature_holds, sign_ring, verify_ring_signature
-from pocket.errors import PocketError
 
 CASES = load("ring_signatures")["signatures"]
 

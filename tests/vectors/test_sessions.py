@@ -1,7 +1,6 @@
 import pytest
 
 from corpus import load, numbered, unhex
-from pocket.protocol.sessions.windows import SharedParams, Windows
 from pocket.protocol.sessions.session_id import (
     Candidate,
     application_active,
@@ -11,6 +10,7 @@ from pocket.protocol.sessions.session_id import (
     session_id_preimage,
     supplier_weight,
 )
+from pocket.protocol.sessions.windows import SharedParams, Windows
 
 DATA = load("sessions")
 

@@ -11,14 +11,14 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from pocket.chain import convert
-from pocket.chain.response_checks import check_answer, required_height
+from pocket.chain.failover import Failover, NodeAddress
 from pocket.chain.failures import error_from_status
 from pocket.chain.model import Account, Application, Block, Difficulty, Session, Supplier, TransactionResult
-from pocket.chain.failover import Failover, NodeAddress
 from pocket.chain.node_health import Standings
+from pocket.chain.response_checks import check_answer, required_height
+from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureClass, Unsupported
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams
-from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureClass, Unsupported
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from pocket.protocol.pb import cosmos_bank_v1beta1_pb2 as bank_pb
 from pocket.protocol.pb import cosmos_base_node_v1beta1_pb2 as node_pb

@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol, TypeVar
 import aiohttp
 
 from pocket.chain.end_block_events import EndEvents, Wanted
+from pocket.chain.failover import Failover, NodeAddress
 from pocket.chain.failures import classify_rpc, error_of
 from pocket.chain.model import Block, Event, Keeping
-from pocket.chain.failover import Failover, NodeAddress
 from pocket.chain.node_health import Standings
 from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureClass
 from pocket.protocol.transactions.build import Timestamp

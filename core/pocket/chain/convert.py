@@ -19,10 +19,10 @@ from pocket.chain.model import (
     Supplier,
     TransactionResult,
 )
+from pocket.errors import DecodingError
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams
 from pocket.protocol.crypto.addresses import is_address
-from pocket.errors import DecodingError
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from pocket.protocol.pb import cosmos_base_abci_v1beta1_pb2 as abci_pb
 from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as base_pb

@@ -18,13 +18,11 @@ from google.protobuf.message import Message
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from pocket.redis_store.redis_keys import Keys
-from pocket.runtime.single_flight import Once
-from pocket.chain.response_checks import check_answer
 from pocket.chain.client import ChainClient, channel_of
-from pocket.chain.model import Application, Session, Supplier
 from pocket.chain.failover import NodeAddress
+from pocket.chain.model import Application, Session, Supplier
 from pocket.chain.node_health import Standings
+from pocket.chain.response_checks import check_answer
 from pocket.errors import DecodingError
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from pocket.protocol.pb import pocket_application_pb2 as application_pb
@@ -33,6 +31,8 @@ from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.sessions.windows import SharedParams
+from pocket.redis_store.redis_keys import Keys
+from pocket.runtime.single_flight import Once
 
 _LOG = logging.getLogger("pocket.chain_cache.cached_client")
 _WITNESS_MILLISECONDS: Final = 6 * 3600 * 1000

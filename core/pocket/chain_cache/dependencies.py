@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from redis.asyncio import Redis
 
-from pocket.redis_store.connection import await_safe_redis
-from pocket.redis_store.store_errors import LedgerUnavailable
 from pocket.chain.chain_id import NamedChain, require_chain_id
 from pocket.errors import ChainError
+from pocket.redis_store.connection import await_safe_redis
+from pocket.redis_store.store_errors import LedgerUnavailable
 
 
 class _Observed:

@@ -21,9 +21,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from pocket.chain_cache.cached_client import CHANGING, LIFETIMES, CachedChain, Question, encode_question
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.lua_scripts import Script
 from pocket.errors import NotFound, PocketError
+from pocket.redis_store.lua_scripts import Script
+from pocket.redis_store.redis_keys import Keys
 
 _LOG = logging.getLogger("pocket.chain_cache.invalidation")
 _INTEREST_SECONDS: Final = 600.0

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from pocket.redis_store.redis_keys import Keys
 from pocket.chain.model import Block
 from pocket.chain.plausible_heights import Belief, HeightGuard
 from pocket.errors import PocketError
 from pocket.protocol.transactions.build import Timestamp
+from pocket.redis_store.redis_keys import Keys
 
 
 def encode_block(block: Block) -> str:

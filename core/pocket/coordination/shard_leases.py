@@ -25,8 +25,8 @@ from pocket.coordination.elector import (
     takeable_at,
     written,
 )
-from pocket.coordination.stores.lease_store import LeaseConflict, LeaseStore, LeaseUnavailable, Stored
 from pocket.coordination.rebalancing import Moves, moves, standby_of
+from pocket.coordination.stores.lease_store import LeaseConflict, LeaseStore, LeaseUnavailable, Stored
 
 _LOG = logging.getLogger("pocket.coordination.shard_leases")
 _WRITERS = 8

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from pocket.errors import ConfigurationError, DecodingError
 from pocket.protocol.crypto.addresses import Address, address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket.errors import ConfigurationError, DecodingError
 
 _SUFFIXES = {".yaml", ".yml", ".json"}
 _LARGEST_FILE = 4 * 1024 * 1024

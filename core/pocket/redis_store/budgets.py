@@ -14,10 +14,10 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from pocket.redis_store.store_errors import LedgerFull, LedgerUnavailable
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.redis_errors import translate
 from pocket.redis_store.lua_scripts import Script
+from pocket.redis_store.redis_errors import translate
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.store_errors import LedgerFull, LedgerUnavailable
 
 # KEYS: per charge: consumed, bucket of replays.   ARGV: per charge: cost, budget (-1 = none), seconds to keep, request
 # id ('' = replays are not looked at).   Returns a number per charge, see Verdict.

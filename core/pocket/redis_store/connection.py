@@ -18,9 +18,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from pocket.redis_store.store_errors import LedgerUnavailable, RedisTrouble, UnsafeRedis
-from pocket.redis_store.redis_errors import code_of, translate
 from pocket.errors import ConfigurationError
+from pocket.redis_store.redis_errors import code_of, translate
+from pocket.redis_store.store_errors import LedgerUnavailable, RedisTrouble, UnsafeRedis
 
 _LOG = logging.getLogger("pocket.redis_store.connection")
 _NO_URL = (

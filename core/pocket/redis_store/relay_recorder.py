@@ -17,12 +17,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from pocket.redis_store.connection import inspect
-from pocket.redis_store.store_errors import LedgerError, LedgerFull, LedgerUnavailable, SessionClosed
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.write_ahead_log import LocalLog, Record, Segment
-from pocket.redis_store.redis_errors import translate
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.notifications import Waker
+from pocket.redis_store.redis_errors import translate
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.store_errors import LedgerError, LedgerFull, LedgerUnavailable, SessionClosed
+from pocket.redis_store.write_ahead_log import LocalLog, Record, Segment
 
 _REPLAY_BATCH = 256
 _BATCH_BYTES = 4 * 1024 * 1024

@@ -12,10 +12,10 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from pocket.redis_store.store_errors import Fenced, LedgerError, StaleView, Unfenced
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.lua_scripts import CLOSE, FENCE, FINISH, HORIZON, LIFE, SEAL
 from pocket.errors import DecodingError
+from pocket.redis_store.lua_scripts import CLOSE, FENCE, FINISH, HORIZON, LIFE, SEAL
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.store_errors import Fenced, LedgerError, StaleView, Unfenced
 
 _LIVES = 3
 _OTHER_CHAIN_BLOCKS = 100

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from pocket.kube.api_client import KubeApi, KubeError
 from pocket.api.status import timestamp
-from pocket_operator.resources import names
+from pocket.kube.api_client import KubeApi, KubeError
 from pocket_operator.decide.conditions import Notice
+from pocket_operator.resources import names
 from pocket_operator.resources.kinds import EVENTS
 
 _LOG = logging.getLogger("operator.events")

@@ -7,9 +7,9 @@ from typing import Any, cast
 import kopf
 
 from pocket.api.base import GROUP, VERSION
+from pocket_operator.decide.object_cache import Key, Store
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
-from pocket_operator.decide.object_cache import Key, Store
 
 Object = dict[str, Any]
 CHILD_SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pocket.kube.api_client import KubeApi, KubeError
-from pocket_operator.resources import names
-from pocket_operator.decide.draining import is_held
-from pocket_operator.resources.kinds import HELD_NAMESPACES, RELAY_MINERS, SUPPLIERS
 from pocket_operator.controller.published import publish
+from pocket_operator.decide.draining import is_held
 from pocket_operator.decide.object_cache import Store
+from pocket_operator.resources import names
+from pocket_operator.resources.kinds import HELD_NAMESPACES, RELAY_MINERS, SUPPLIERS
 
 _LOG = logging.getLogger("operator.namespaces")
 Object = dict[str, Any]

@@ -11,10 +11,10 @@ import aiohttp
 from pydantic import ValidationError
 
 from pocket.api.base import problem_of
+from pocket_operator.decide.object_cache import Key, Store
+from pocket_operator.decide.pod_report import Report
 from pocket_operator.resources import names
 from pocket_operator.resources.config import ADMIN_PORT
-from pocket_operator.decide.pod_report import Report
-from pocket_operator.decide.object_cache import Key, Store
 
 _LOG = logging.getLogger("operator.reports")
 _CONCURRENCY = 16

@@ -8,23 +8,19 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
-from pocket.kube.api_client import Kind, KubeApi, KubeError, Missing
 from pocket.api.status import Condition, as_status
+from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
+from pocket.kube.api_client import Kind, KubeApi, KubeError, Missing
 from pocket_operator.controller import operator_metrics
-from pocket_operator.resources import names
+from pocket_operator.controller.concurrency import for_each
+from pocket_operator.controller.events import EventWriter
+from pocket_operator.controller.namespace_guard import NamespaceGuard
+from pocket_operator.controller.pod_report_cache import ReportBook
+from pocket_operator.controller.schemas import Schemas
+from pocket_operator.controller.secrets import SealingKeys, SecretReader
 from pocket_operator.decide.conditions import notices
 from pocket_operator.decide.drift import replacement, replicas_to_keep, surplus
-from pocket_operator.controller.events import EventWriter
-from pocket_operator.resources.kinds import (
-    BY_KIND,
-    CONFIG_MAPS,
-    PODS,
-    READ_CHILDREN,
-    RELAY_MINERS,
-    SECRETS,
-    WATCHED_CHILDREN,
-)
-from pocket_operator.controller.namespace_guard import NamespaceGuard
+from pocket_operator.decide.object_cache import Key, Store, operator_address
 from pocket_operator.decide.plan import (
     DRAINING,
     REQUEUE,
@@ -36,16 +32,20 @@ from pocket_operator.decide.plan import (
     plan,
 )
 from pocket_operator.decide.relay_miner_status import relay_miner_status
-from pocket_operator.controller.pod_report_cache import ReportBook
-from pocket_operator.controller.schemas import Schemas
-from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
-from pocket_operator.controller.secrets import SealingKeys, SecretReader
 from pocket_operator.decide.served import served_suppliers
 from pocket_operator.decide.snapshot import ChildKey, Pod, SecretView, Settings, Snapshot
-from pocket_operator.decide.object_cache import Key, Store, operator_address
 from pocket_operator.decide.supplier_keys import Finding
 from pocket_operator.decide.supplier_status import supplier_status
-from pocket_operator.controller.concurrency import for_each
+from pocket_operator.resources import names
+from pocket_operator.resources.kinds import (
+    BY_KIND,
+    CONFIG_MAPS,
+    PODS,
+    READ_CHILDREN,
+    RELAY_MINERS,
+    SECRETS,
+    WATCHED_CHILDREN,
+)
 
 _LOG = logging.getLogger("operator.reconcile")
 Object = dict[str, Any]
@@ -378,7 +378,9 @@ class Reconciler:
                 return  # it is gone, or another one of the same name
             if error.status in _LATER:
                 raise
-            operator_metrics.REFUSALS.labels(str(error.status)).inc()  # one that is refused must not keep the others from theirs
+            operator_metrics.REFUSALS.labels(
+                str(error.status)
+            ).inc()  # one that is refused must not keep the others from theirs
             _LOG.warning("status of %s %s/%s: %s", kind.name, metadata["namespace"], metadata["name"], error)
             return
         operator_metrics.WRITES.labels(kind.name).inc()

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from pocket.keys.sealed_box import Controller, SealError, key_id
 from pocket.kube.api_client import Conflict, KubeApi
+from pocket_operator.controller.concurrency import for_each
+from pocket_operator.controller.published import publish
+from pocket_operator.decide.object_cache import Key
+from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import CONFIG_MAPS, SECRETS
-from pocket_operator.controller.published import publish
-from pocket.keys.sealed_box import Controller, SealError, key_id
-from pocket_operator.decide.snapshot import SecretView
-from pocket_operator.decide.object_cache import Key
-from pocket_operator.controller.concurrency import for_each
 
 _LOG = logging.getLogger("operator.secrets")
 Object = dict[str, Any]

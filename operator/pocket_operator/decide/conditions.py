@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from pocket.api.status import Condition, ConditionType, timestamp
-from pocket_operator.decide.reasons import PASSING, Reason
 from pocket_operator.controller.schemas import Schemas
+from pocket_operator.decide.reasons import PASSING, Reason
 
 State = Literal["True", "False", "Unknown"]
 LONGEST_MESSAGE = 4096

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pocket_operator.resources import names
 from pocket_operator.decide.snapshot import Snapshot
+from pocket_operator.resources import names
 
 PASSAGE_SECONDS = 2.5
 """A report may be so much older than the moment in which it is taken in: asking waits no longer than two seconds."""

@@ -13,19 +13,18 @@ from pydantic import ValidationError
 from pocket.api.base import problem_of
 from pocket.api.lenient import read_known
 from pocket.api.relayminer import Deletion, RelayMiner
-from pocket_operator.resources import names
-from pocket_operator.resources import desired
-from pocket_operator.resources.config import hot_text
-from pocket_operator.resources.context import Context, PublishedSupplier
-from pocket_operator.resources.relayer import revision
+from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket_operator.decide.draining import Drain, drain_of, drains_without_supplier, forced, is_held, overdue
 from pocket_operator.decide.drift import drifted, stamped
 from pocket_operator.decide.reasons import Reason
-from pocket_operator.resources.revision import Revision, RolloutPlan
 from pocket_operator.decide.rollout import Sight, plan_rollout
 from pocket_operator.decide.snapshot import ChildKey, Snapshot
 from pocket_operator.decide.supplier_keys import Finding, examine
-from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket_operator.resources import desired, names
+from pocket_operator.resources.config import hot_text
+from pocket_operator.resources.context import Context, PublishedSupplier
+from pocket_operator.resources.relayer import revision
+from pocket_operator.resources.revision import Revision, RolloutPlan
 
 Object = dict[str, Any]
 

@@ -4,13 +4,13 @@ from typing import Any
 
 from pocket.api.problems import ProblemCode
 from pocket.api.status import ConditionType, KeySetStatus, RelayMinerStatus, RolloutStatus, Workload
-from pocket_operator.resources import names
 from pocket_operator.decide.conditions import Fact, conditions, schema_fact, true_if
 from pocket_operator.decide.plan import Plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import STALLING, Reason
 from pocket_operator.decide.served import served_fact, served_suppliers
 from pocket_operator.decide.snapshot import Snapshot
+from pocket_operator.resources import names
 
 Object = dict[str, Any]
 _NO_CHAIN = frozenset({ProblemCode.NO_NEW_BLOCK, ProblemCode.CHAIN_UNAVAILABLE})

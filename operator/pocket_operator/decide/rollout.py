@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from pocket.api.relayminer import Rollout
-from pocket_operator.resources import names
 from pocket_operator.decide.pod_report import Report
-from pocket_operator.resources.revision import Revision, RolloutPlan
 from pocket_operator.decide.snapshot import Pod
+from pocket_operator.resources import names
+from pocket_operator.resources.revision import Revision, RolloutPlan
 
 Object = dict[str, Any]
 _FEWEST_RELAYS: Final = 20

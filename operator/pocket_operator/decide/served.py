@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from pocket.api.status import ConditionType
-from pocket_operator.resources import names
 from pocket_operator.decide.conditions import Fact
 from pocket_operator.decide.plan import Plan
 from pocket_operator.decide.reasons import Reason
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.supplier_keys import Finding
+from pocket_operator.resources import names
 
 _NAMED = 5
 

@@ -8,14 +8,14 @@ from pydantic import ValidationError
 from pocket.api.base import problem_of
 from pocket.api.lenient import read_known
 from pocket.api.supplier import Supplier
-from pocket_operator.decide.draining import is_held
-from pocket_operator.decide.reasons import Reason
+from pocket.errors import DecodingError
 from pocket.keys.sealed_box import SealedForAnother, SealError, Subject, UnknownController
-from pocket_operator.decide.snapshot import SecretView, Snapshot
-from pocket_operator.decide.object_cache import operator_address
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket.errors import DecodingError
+from pocket_operator.decide.draining import is_held
+from pocket_operator.decide.object_cache import operator_address
+from pocket_operator.decide.reasons import Reason
+from pocket_operator.decide.snapshot import SecretView, Snapshot
 
 Object = dict[str, Any]
 

@@ -15,7 +15,7 @@ from pocket.api.status import (
     SupplierSessions,
     SupplierStatus,
 )
-from pocket_operator.resources import names
+from pocket.chain.preflight import LOW_BALANCE_UPOKT
 from pocket_operator.decide.conditions import Fact, conditions, schema_fact, true_if
 from pocket_operator.decide.draining import published_generation
 from pocket_operator.decide.plan import Plan, is_paused
@@ -23,7 +23,7 @@ from pocket_operator.decide.pod_report import SupplierTold
 from pocket_operator.decide.reasons import STALLING, Reason
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.supplier_keys import Finding
-from pocket.chain.preflight import LOW_BALANCE_UPOKT
+from pocket_operator.resources import names
 
 _LARGEST = 2**63 - 1  # that the API server takes
 

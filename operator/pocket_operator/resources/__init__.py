@@ -1,7 +1,16 @@
 """Build the Kubernetes objects that belong to a RelayMiner."""
 
-from pocket_operator.resources import names
-from pocket_operator.resources import config, dashboards, miner, monitoring, network, trial_redis, relayer, scaling
+from pocket_operator.resources import (
+    config,
+    dashboards,
+    miner,
+    monitoring,
+    names,
+    network,
+    relayer,
+    scaling,
+    trial_redis,
+)
 from pocket_operator.resources.context import Context, Object
 from pocket_operator.resources.pods import disruption_budget
 

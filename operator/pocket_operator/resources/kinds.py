@@ -1,7 +1,7 @@
 """The kinds that the operator reads and writes."""
 
-from pocket.kube.api_client import Kind
 from pocket.api.base import API_VERSION
+from pocket.kube.api_client import Kind
 
 RELAY_MINERS = Kind(API_VERSION, "relayminers", "RelayMiner")
 SUPPLIERS = Kind(API_VERSION, "suppliers", "Supplier")

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from pocket.protocol.sessions.windows import Windows
+from pocket.protocol.transactions.build import transaction_hash
 from pocket.redis_store.redis_keys import Keys
 from pocket.redis_store.write_ahead_log import decode_records
 from pocket_localnet.ante import decode
-from pocket.protocol.sessions.windows import Windows
-from pocket.protocol.transactions.build import transaction_hash
 from simulated.redis_model import Data, Stream
 from simulated.system import PREFIX, STAKE, SUPPLIERS, Program, System
 from world import address

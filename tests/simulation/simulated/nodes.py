@@ -9,15 +9,15 @@ import aiohttp
 import grpc
 import grpc.aio
 
-from pocket_localnet.ante import decode
-from pocket_localnet.local_chain import Chain
-from pocket_localnet.comet_service import CometService
-from pocket_localnet.grpc_service import Abort, _is_about_the_state, answer
-from pocket_localnet.tx_rejected import Refused
 from pocket.chain.client import HEIGHT_HEADER
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.protocol.transactions.build import transaction_hash
+from pocket_localnet.ante import decode
+from pocket_localnet.comet_service import CometService
+from pocket_localnet.grpc_service import Abort, _is_about_the_state, answer
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.tx_rejected import Refused
 from simulated.loop import PROCESS, Loop
 from simulated.network import Network
 from simulated.plan import Kind

@@ -13,21 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pocket_localnet.local_chain import Chain, CommittedBlock
+from pocket.api.workload import MinerConfig, RelayerConfig
+from pocket.protocol.relays.messages import RelayResponse, SessionHeader, decode_relay_response
+from pocket.protocol.relays.wire import bytes_field
 from pocket_localnet.hydration import hydrate
+from pocket_localnet.local_chain import Chain, CommittedBlock
 from pocket_miner.miner_platform import MinerPlatform
 from pocket_miner.process import Miner
 from pocket_miner.storage.trie_pool import SealedSet, compute_proof, compute_root
-from pocket.api.workload import MinerConfig, RelayerConfig
 from pocket_relayer.backends.http_calls import Clients
 from pocket_relayer.pipeline.pipeline import Answer
-from pocket_relayer.relayer_platform import RelayerPlatform
-from pocket_relayer.rejection import Rejected
 from pocket_relayer.pipeline.relay import Caller, Transport
 from pocket_relayer.process.reports import WorkerReport
 from pocket_relayer.process.worker import Worker
-from pocket.protocol.relays.messages import RelayResponse, SessionHeader, decode_relay_response
-from pocket.protocol.relays.wire import bytes_field
+from pocket_relayer.rejection import Rejected
+from pocket_relayer.relayer_platform import RelayerPlatform
 from simulated.http import Http, Ports
 from simulated.leases import LeaseServer
 from simulated.loop import Loop, Process

@@ -6,8 +6,8 @@ Every process of a demo whose PYTHONPATH starts here imports this. WRONG_ROOT an
 import os
 from dataclasses import replace
 
-from pocket_miner.storage import trie_pool
 from pocket.protocol.smst.closest import ClosestProof
+from pocket_miner.storage import trie_pool
 
 _root, _proof, _compact = trie_pool.compute_root, trie_pool.compute_proof, ClosestProof.compact
 _proving = [""]

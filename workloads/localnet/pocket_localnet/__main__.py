@@ -7,12 +7,12 @@ import signal
 import sys
 from pathlib import Path
 
-from pocket_localnet.backend import serve_backend
-from pocket_localnet.local_chain import Chain
-from pocket_localnet.genesis import load_genesis
-from pocket_localnet.server import serve
 from pocket.runtime import logs
 from pocket.runtime.program import run_program
+from pocket_localnet.backend import serve_backend
+from pocket_localnet.genesis import load_genesis
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.server import serve
 
 
 async def _until_told(stop: asyncio.Event) -> None:

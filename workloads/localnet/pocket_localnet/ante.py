@@ -7,8 +7,6 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from pocket_localnet.tx_rejected import Refused
-from pocket_localnet.state import State
 from pocket.protocol.crypto.addresses import address_of, is_address
 from pocket.protocol.crypto.ecdsa import signature_holds
 from pocket.protocol.pb import cosmos_bank_v1beta1_pb2 as bank_pb
@@ -16,6 +14,8 @@ from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.transactions.build import CREATE_CLAIM, SUBMIT_PROOF, GasPrice, transaction_hash
+from pocket_localnet.state import State
+from pocket_localnet.tx_rejected import Refused
 
 SEND = "/cosmos.bank.v1beta1.MsgSend"
 _MAX_TTL_NS = 600 * 1_000_000_000

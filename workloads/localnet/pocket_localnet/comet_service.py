@@ -8,9 +8,9 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from pocket.chain.model import TransactionResult
 from pocket_localnet import encode
 from pocket_localnet.local_chain import Chain, CommittedBlock, IncludedTransaction
-from pocket.chain.model import TransactionResult
 
 _SLOW_SUBSCRIBER = 200  # undelivered events after which a subscriber is dropped
 

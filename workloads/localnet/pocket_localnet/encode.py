@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from pocket_localnet.hydration import HydratedSession
-from pocket_localnet.state import State
 from pocket.chain.model import Account, Application, Event, Supplier, TransactionResult
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
@@ -17,9 +15,11 @@ from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
-from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.sessions.session_id import config_active
+from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.transactions.build import SECP256K1_PUBLIC_KEY, header_message
+from pocket_localnet.hydration import HydratedSession
+from pocket_localnet.state import State
 
 _INTEGERS_32 = {"claim_proof_status_int", "proof_requirement_int"}
 _JSON_VALUES = {"reward_distribution", "reward_distribution_detailed", "spend_limit_exceeded"}

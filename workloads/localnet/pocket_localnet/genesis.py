@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pocket.protocol.crypto.addresses import is_address
 from pocket.errors import ConfigurationError
+from pocket.protocol.crypto.addresses import is_address
 from pocket.protocol.relays.messages import is_service_id
 
 

@@ -11,11 +11,6 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from pocket_localnet import encode
-from pocket_localnet.local_chain import Chain
-from pocket_localnet.hydration import HydrationError, hydrate
-from pocket_localnet.tx_rejected import Refused
-from pocket_localnet.state import State
 from pocket.protocol.crypto.addresses import is_address
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from pocket.protocol.pb import cosmos_bank_v1beta1_pb2 as bank_pb
@@ -31,6 +26,11 @@ from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.pb import tendermint_types_pb2 as types_pb
 from pocket.protocol.relays.messages import is_service_id
+from pocket_localnet import encode
+from pocket_localnet.hydration import HydrationError, hydrate
+from pocket_localnet.local_chain import Chain
+from pocket_localnet.state import State
+from pocket_localnet.tx_rejected import Refused
 
 Code = grpc.StatusCode
 _HEIGHT = "x-cosmos-block-height"

@@ -2,20 +2,20 @@
 
 from dataclasses import dataclass
 
-from pocket_localnet.ante import ChainMessage, header_of, signer_of
-from pocket_localnet.hydration import HydratedSession, HydrationError, hydrate
-from pocket_localnet.tx_rejected import Refused, handler_refusal
-from pocket_localnet.state import BlockHash, State, StoredProof
 from pocket.chain.model import Event
+from pocket.errors import DecodingError, InvalidProof
 from pocket.protocol.claims.amounts import Price, claimed_upokt, estimated_relays
 from pocket.protocol.claims.proof_requirement import Claim, ProofRequirement, proof_requirement
-from pocket.errors import DecodingError, InvalidProof
 from pocket.protocol.pb import cosmos_bank_v1beta1_pb2 as bank_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.protocol.relays.difficulty import is_applicable
 from pocket.protocol.relays.messages import RelayRequest, RelayResponse, SessionHeader, decode_relay, relay_hash
 from pocket.protocol.smst.digest import Root
 from pocket.protocol.smst.verify import decompact, leaf_value, unmarshal
+from pocket_localnet.ante import ChainMessage, header_of, signer_of
+from pocket_localnet.hydration import HydratedSession, HydrationError, hydrate
+from pocket_localnet.state import BlockHash, State, StoredProof
+from pocket_localnet.tx_rejected import Refused, handler_refusal
 
 MESSAGE_GAS = 40_000
 PROOF_GAS_PER_BYTE = 12

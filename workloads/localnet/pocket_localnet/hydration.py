@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from pocket_localnet.state import BlockHash, State
 from pocket.chain.model import Application, Supplier
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.session_id import (
@@ -13,6 +12,7 @@ from pocket.protocol.sessions.session_id import (
     session_id,
     session_id_preimage,
 )
+from pocket_localnet.state import BlockHash, State
 
 
 class HydrationError(Exception):

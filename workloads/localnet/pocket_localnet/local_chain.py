@@ -4,17 +4,17 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from pocket.chain.model import Event, TransactionResult
+from pocket.protocol.sessions.windows import SharedParams
+from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
+from pocket.protocol.transactions.build import transaction_hash
 from pocket_localnet import ante, settlement
 from pocket_localnet.ante import Transaction
 from pocket_localnet.genesis import Genesis
 from pocket_localnet.handlers import handle
-from pocket_localnet.tx_rejected import Refused
 from pocket_localnet.state import State, from_genesis
+from pocket_localnet.tx_rejected import Refused
 from pocket_localnet.verification import failure_of
-from pocket.chain.model import Event, TransactionResult
-from pocket.protocol.sessions.windows import SharedParams
-from pocket.protocol.transactions.build import transaction_hash
-from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 from aiohttp import web
 
-from pocket_localnet.local_chain import Chain, CommittedBlock
+from pocket.errors import ConfigurationError
 from pocket_localnet.comet_service import CometService
 from pocket_localnet.grpc_service import start_grpc
-from pocket.errors import ConfigurationError
+from pocket_localnet.local_chain import Chain, CommittedBlock
 
 
 @dataclass(frozen=True, slots=True)

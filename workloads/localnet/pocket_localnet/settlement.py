@@ -4,14 +4,14 @@ import json
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from pocket_localnet.handlers import claimed_amount, requirement_of
-from pocket_localnet.state import BlockHash, DifficultyEntry, State
 from pocket.chain.model import Event, Supplier
 from pocket.protocol.claims.amounts import estimated_compute_units, estimated_relays
 from pocket.protocol.claims.proof_requirement import Claim, ProofRequirement
 from pocket.protocol.claims.rewards import minted_upokt, share_of
 from pocket.protocol.relays.difficulty import BASE_TARGET, next_ema, target_for
 from pocket.protocol.smst.digest import Root
+from pocket_localnet.handlers import claimed_amount, requirement_of
+from pocket_localnet.state import BlockHash, DifficultyEntry, State
 
 VALIDATED = 1
 INVALID = 2

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from pocket_localnet.genesis import Genesis, TokenomicsGenesis
 from pocket.chain.model import Account, Application, ServiceConfig, Supplier
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.sessions.windows import SharedParams
+from pocket_localnet.genesis import Genesis, TokenomicsGenesis
 
 BlockHash = Callable[[int], bytes]
 ClaimKey = tuple[str, str]  # session id, supplier operator address

@@ -1,13 +1,13 @@
 """The full verification of a stored proof in the end blocker (claims-and-proofs.md, section 2)."""
 
-from pocket_localnet.state import BlockHash, State, StoredProof
+from pocket.errors import InvalidProof, PocketError
 from pocket.protocol.claims.proof_requirement import Claim, proof_path
 from pocket.protocol.crypto.ecdsa import signature_holds
 from pocket.protocol.crypto.ring import verify_ring_signature
-from pocket.errors import InvalidProof, PocketError
 from pocket.protocol.relays.messages import decode_mined_relay
 from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
 from pocket.protocol.smst.verify import decompact, leaf_value, unmarshal, verify_closest
+from pocket_localnet.state import BlockHash, State, StoredProof
 
 
 def expected_ring(state: State, application: str, session_end: int) -> frozenset[bytes]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import uvloop
 from prometheus_client import disable_created_metrics
 
-from pocket_miner.process import Miner
 from pocket.api.base import ManifestError
 from pocket.api.workload import MinerConfig, read_config
 from pocket.runtime import logs
 from pocket.runtime.program import run_program
+from pocket_miner.process import Miner
 
 
 def main() -> int:

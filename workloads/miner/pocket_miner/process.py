@@ -15,45 +15,45 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from pocket.chain_cache.invalidation import CacheFollower, CacheRefresher
-from pocket.chain_cache.cached_client import CachedChain
-from pocket.chain_cache.dependencies import await_dependencies
-from pocket.redis_store.store_errors import LedgerError, LedgerUnavailable
-from pocket.chain_cache.shared_heights import BlockPublisher
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.notifications import WakeReader
-from pocket_miner import miner_metrics
-from pocket_miner.ingest import peers
-from pocket_miner.storage.audit import Audit
-from pocket_miner.supervise import kept_up
-from pocket_miner.suppliers.latest_block import BlockBoard
-from pocket_miner.status.chain_diagnostics import ChainNotes
-from pocket_miner.storage.corruption import set_aside, set_damaged_aside
-from pocket.runtime.public_urls import Endpoints
-from pocket_miner.suppliers.fleet import Fleet
-from pocket_miner.ownership.ownership import peer_urls, shard_keeper
-from pocket_miner.miner_platform import MinerPlatform
-from pocket_miner.suppliers.read_only_volume import until_writable
-from pocket_miner.status.readiness import Phase, Readiness
-from pocket_miner.ownership.redis_watch import RedisWatch
-from pocket_miner.status.report import Reports
-from pocket_miner.suppliers.sealed_work import SealedWork
-from pocket_miner.settlement.event_reader import Settlements
-from pocket_miner.sessions.stages import Stage
-from pocket_miner.suppliers.factory import Suppliers
-from pocket_miner.storage.volume import Volume, opened, owned
 from pocket.api.problems import Problem
 from pocket.api.workload import MinerConfig
-from pocket.chain.comet import CometClient
 from pocket.chain.block_feed import BlockFeed
-from pocket.chain.model import Block
+from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
+from pocket.chain.model import Block
 from pocket.chain.node_health import Standings
 from pocket.chain.node_monitor import NodeWatch
-from pocket.runtime.debug_server import Debug
+from pocket.chain_cache.cached_client import CachedChain
+from pocket.chain_cache.dependencies import await_dependencies
+from pocket.chain_cache.invalidation import CacheFollower, CacheRefresher
+from pocket.chain_cache.shared_heights import BlockPublisher
 from pocket.errors import ConfigurationError
 from pocket.protocol.transactions.build import GasPrice
+from pocket.redis_store.notifications import WakeReader
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.store_errors import LedgerError, LedgerUnavailable
+from pocket.runtime.debug_server import Debug
 from pocket.runtime.process_stats import VERSION, Pulse
+from pocket.runtime.public_urls import Endpoints
+from pocket_miner import miner_metrics
+from pocket_miner.ingest import peers
+from pocket_miner.miner_platform import MinerPlatform
+from pocket_miner.ownership.ownership import peer_urls, shard_keeper
+from pocket_miner.ownership.redis_watch import RedisWatch
+from pocket_miner.sessions.stages import Stage
+from pocket_miner.settlement.event_reader import Settlements
+from pocket_miner.status.chain_diagnostics import ChainNotes
+from pocket_miner.status.readiness import Phase, Readiness
+from pocket_miner.status.report import Reports
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.corruption import set_aside, set_damaged_aside
+from pocket_miner.storage.volume import Volume, opened, owned
+from pocket_miner.supervise import kept_up
+from pocket_miner.suppliers.factory import Suppliers
+from pocket_miner.suppliers.fleet import Fleet
+from pocket_miner.suppliers.latest_block import BlockBoard
+from pocket_miner.suppliers.read_only_volume import until_writable
+from pocket_miner.suppliers.sealed_work import SealedWork
 
 _LOG = logging.getLogger("miner")
 _REDIS_SETTLES_SECONDS = 5.0

@@ -12,9 +12,9 @@ from prometheus_client import values
 
 from pocket.api.base import ManifestError
 from pocket.api.workload import RelayerConfig, read_config
-from pocket_relayer.memory_trimming import keep_large_pieces_apart
 from pocket.runtime import logs
 from pocket.runtime.program import run_program
+from pocket_relayer.memory_trimming import keep_large_pieces_apart
 
 
 def _name_metrics_once() -> None:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pocket.coordination.elector import Record
-from pocket.kube.api_client import Conflict, KubeApi, KubeError, Missing
 from pocket.coordination.leader_lease import LEASES, record_of, spec_of
 from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, Stored
+from pocket.kube.api_client import Conflict, KubeApi, KubeError, Missing
 
 GROUP_LABEL = "pocket.network/lease-group"
 

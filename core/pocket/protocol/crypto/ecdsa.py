@@ -5,9 +5,9 @@ from typing import Final
 
 from coincurve._libsecp256k1 import ffi, lib
 
+from pocket.errors import DecodingError, InvalidPoint
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.curve import N, Point, decode_long_lived_point, encode_point, multiply_base
-from pocket.errors import DecodingError, InvalidPoint
 
 _SIGN_CONTEXT: Final = lib.secp256k1_context_create(1)
 _NEW_SIGNATURE: Final = ffi.typeof("secp256k1_ecdsa_signature *")

@@ -3,8 +3,8 @@
 import hashlib
 from functools import lru_cache
 
-from pocket.protocol.crypto.curve import N, Point, decode_point, encode_point
 from pocket.errors import InvalidPoint
+from pocket.protocol.crypto.curve import N, Point, decode_point, encode_point
 
 _ATTEMPTS = 128  # the reference gives up after this many digests
 

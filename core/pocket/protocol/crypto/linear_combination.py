@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pocket.errors import InvalidPoint
 from pocket.protocol.acceleration import take_up
 from pocket.protocol.crypto import curve
 from pocket.protocol.crypto.curve import POINT_BYTES, Point, decode_long_lived_point, encode_point, multiply_base
-from pocket.errors import InvalidPoint
 
 _LIBRARY: Final = Path(__file__).with_name("_accelerator.so")
 _EARNED_BY: Final = 4  # signatures

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from pocket.errors import DecodingError, InvalidPoint, InvalidSignature
 from pocket.protocol.crypto import curve
-from pocket.protocol.crypto.linear_combination import BASE, combine, held
 from pocket.protocol.crypto.curve import N, Point
 from pocket.protocol.crypto.hashing import challenge, hash_to_point, hash_to_scalar
-from pocket.errors import DecodingError, InvalidPoint, InvalidSignature
+from pocket.protocol.crypto.linear_combination import BASE, combine, held
 
 _HEAD_BYTES = 69
 _MEMBER_BYTES = 65

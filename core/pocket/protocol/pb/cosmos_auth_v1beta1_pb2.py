@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$pocket/protocol/pb/cosmos_auth_v1beta1.proto\x12\x13\x63osmos.auth.v1beta1\x1a\x19google/protobuf/any.proto\"o\n\x0b\x42\x61seAccount\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12%\n\x07pub_key\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any\x12\x16\n\x0e\x61\x63\x63ount_number\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04\"&\n\x13QueryAccountRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"=\n\x14QueryAccountResponse\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any2g\n\x05Query\x12^\n\x07\x41\x63\x63ount\x12(.cosmos.auth.v1beta1.QueryAccountRequest\x1a).cosmos.auth.v1beta1.QueryAccountResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,pocket/protocol/pb/cosmos_auth_v1beta1.proto\x12\x13\x63osmos.auth.v1beta1\x1a\x19google/protobuf/any.proto\"o\n\x0b\x42\x61seAccount\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12%\n\x07pub_key\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any\x12\x16\n\x0e\x61\x63\x63ount_number\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04\"&\n\x13QueryAccountRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"=\n\x14QueryAccountResponse\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any2g\n\x05Query\x12^\n\x07\x41\x63\x63ount\x12(.cosmos.auth.v1beta1.QueryAccountRequest\x1a).cosmos.auth.v1beta1.QueryAccountResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.cosmos_auth_v1beta1_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BASEACCOUNT']._serialized_start=88
-  _globals['_BASEACCOUNT']._serialized_end=199
-  _globals['_QUERYACCOUNTREQUEST']._serialized_start=201
-  _globals['_QUERYACCOUNTREQUEST']._serialized_end=239
-  _globals['_QUERYACCOUNTRESPONSE']._serialized_start=241
-  _globals['_QUERYACCOUNTRESPONSE']._serialized_end=302
-  _globals['_QUERY']._serialized_start=304
-  _globals['_QUERY']._serialized_end=407
+  _globals['_BASEACCOUNT']._serialized_start=96
+  _globals['_BASEACCOUNT']._serialized_end=207
+  _globals['_QUERYACCOUNTREQUEST']._serialized_start=209
+  _globals['_QUERYACCOUNTREQUEST']._serialized_end=247
+  _globals['_QUERYACCOUNTRESPONSE']._serialized_start=249
+  _globals['_QUERYACCOUNTRESPONSE']._serialized_end=310
+  _globals['_QUERY']._serialized_start=312
+  _globals['_QUERY']._serialized_end=415
 # @@protoc_insertion_point(module_scope)

@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as pocket_dot_protocol_dot_pb_dot_cosmos__base__v1beta1__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$pocket/protocol/pb/cosmos_bank_v1beta1.proto\x12\x13\x63osmos.bank.v1beta1\x1a$pocket/protocol/pb/cosmos_base_v1beta1.proto\"5\n\x13QueryBalanceRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05\x64\x65nom\x18\x02 \x01(\t\"B\n\x14QueryBalanceResponse\x12*\n\x07\x62\x61lance\x18\x01 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\"^\n\x07MsgSend\x12\x14\n\x0c\x66rom_address\x18\x01 \x01(\t\x12\x12\n\nto_address\x18\x02 \x01(\t\x12)\n\x06\x61mount\x18\x03 \x03(\x0b\x32\x19.cosmos.base.v1beta1.Coin2g\n\x05Query\x12^\n\x07\x42\x61lance\x12(.cosmos.bank.v1beta1.QueryBalanceRequest\x1a).cosmos.bank.v1beta1.QueryBalanceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,pocket/protocol/pb/cosmos_bank_v1beta1.proto\x12\x13\x63osmos.bank.v1beta1\x1a,pocket/protocol/pb/cosmos_base_v1beta1.proto\"5\n\x13QueryBalanceRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05\x64\x65nom\x18\x02 \x01(\t\"B\n\x14QueryBalanceResponse\x12*\n\x07\x62\x61lance\x18\x01 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\"^\n\x07MsgSend\x12\x14\n\x0c\x66rom_address\x18\x01 \x01(\t\x12\x12\n\nto_address\x18\x02 \x01(\t\x12)\n\x06\x61mount\x18\x03 \x03(\x0b\x32\x19.cosmos.base.v1beta1.Coin2g\n\x05Query\x12^\n\x07\x42\x61lance\x12(.cosmos.bank.v1beta1.QueryBalanceRequest\x1a).cosmos.bank.v1beta1.QueryBalanceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.cosmos_bank_v1beta1_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_QUERYBALANCEREQUEST']._serialized_start=99
-  _globals['_QUERYBALANCEREQUEST']._serialized_end=152
-  _globals['_QUERYBALANCERESPONSE']._serialized_start=154
-  _globals['_QUERYBALANCERESPONSE']._serialized_end=220
-  _globals['_MSGSEND']._serialized_start=222
-  _globals['_MSGSEND']._serialized_end=316
-  _globals['_QUERY']._serialized_start=318
-  _globals['_QUERY']._serialized_end=421
+  _globals['_QUERYBALANCEREQUEST']._serialized_start=115
+  _globals['_QUERYBALANCEREQUEST']._serialized_end=168
+  _globals['_QUERYBALANCERESPONSE']._serialized_start=170
+  _globals['_QUERYBALANCERESPONSE']._serialized_end=236
+  _globals['_MSGSEND']._serialized_start=238
+  _globals['_MSGSEND']._serialized_end=332
+  _globals['_QUERY']._serialized_start=334
+  _globals['_QUERY']._serialized_end=437
 # @@protoc_insertion_point(module_scope)

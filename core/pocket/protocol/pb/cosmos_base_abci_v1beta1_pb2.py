@@ -26,17 +26,17 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from pocket.protocol.pb import tendermint_abci_pb2 as pocket_dot_protocol_dot_pb_dot_tendermint__abci__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)pocket/protocol/pb/cosmos_base_abci_v1beta1.proto\x12\x18\x63osmos.base.abci.v1beta1\x1a\x19google/protobuf/any.proto\x1a pocket/protocol/pb/tendermint_abci.proto\"\xfd\x01\n\nTxResponse\x12\x0e\n\x06height\x18\x01 \x01(\x03\x12\x0e\n\x06txhash\x18\x02 \x01(\t\x12\x11\n\tcodespace\x18\x03 \x01(\t\x12\x0c\n\x04\x63ode\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\t\x12\x0f\n\x07raw_log\x18\x06 \x01(\t\x12\x0c\n\x04info\x18\x08 \x01(\t\x12\x12\n\ngas_wanted\x18\t \x01(\x03\x12\x10\n\x08gas_used\x18\n \x01(\x03\x12 \n\x02tx\x18\x0b \x01(\x0b\x32\x14.google.protobuf.Any\x12\x11\n\ttimestamp\x18\x0c \x01(\t\x12&\n\x06\x65vents\x18\r \x03(\x0b\x32\x16.tendermint.abci.Event\"/\n\x07GasInfo\x12\x12\n\ngas_wanted\x18\x01 \x01(\x04\x12\x10\n\x08gas_used\x18\x02 \x01(\x04\"x\n\x06Result\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0b\n\x03log\x18\x02 \x01(\t\x12&\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x16.tendermint.abci.Event\x12+\n\rmsg_responses\x18\x04 \x03(\x0b\x32\x14.google.protobuf.Anyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1pocket/protocol/pb/cosmos_base_abci_v1beta1.proto\x12\x18\x63osmos.base.abci.v1beta1\x1a\x19google/protobuf/any.proto\x1a(pocket/protocol/pb/tendermint_abci.proto\"\xfd\x01\n\nTxResponse\x12\x0e\n\x06height\x18\x01 \x01(\x03\x12\x0e\n\x06txhash\x18\x02 \x01(\t\x12\x11\n\tcodespace\x18\x03 \x01(\t\x12\x0c\n\x04\x63ode\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\t\x12\x0f\n\x07raw_log\x18\x06 \x01(\t\x12\x0c\n\x04info\x18\x08 \x01(\t\x12\x12\n\ngas_wanted\x18\t \x01(\x03\x12\x10\n\x08gas_used\x18\n \x01(\x03\x12 \n\x02tx\x18\x0b \x01(\x0b\x32\x14.google.protobuf.Any\x12\x11\n\ttimestamp\x18\x0c \x01(\t\x12&\n\x06\x65vents\x18\r \x03(\x0b\x32\x16.tendermint.abci.Event\"/\n\x07GasInfo\x12\x12\n\ngas_wanted\x18\x01 \x01(\x04\x12\x10\n\x08gas_used\x18\x02 \x01(\x04\"x\n\x06Result\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0b\n\x03log\x18\x02 \x01(\t\x12&\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x16.tendermint.abci.Event\x12+\n\rmsg_responses\x18\x04 \x03(\x0b\x32\x14.google.protobuf.Anyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.cosmos_base_abci_v1beta1_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TXRESPONSE']._serialized_start=133
-  _globals['_TXRESPONSE']._serialized_end=386
-  _globals['_GASINFO']._serialized_start=388
-  _globals['_GASINFO']._serialized_end=435
-  _globals['_RESULT']._serialized_start=437
-  _globals['_RESULT']._serialized_end=557
+  _globals['_TXRESPONSE']._serialized_start=149
+  _globals['_TXRESPONSE']._serialized_end=402
+  _globals['_GASINFO']._serialized_start=404
+  _globals['_GASINFO']._serialized_end=451
+  _globals['_RESULT']._serialized_start=453
+  _globals['_RESULT']._serialized_end=573
 # @@protoc_insertion_point(module_scope)

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)pocket/protocol/pb/cosmos_base_node_v1beta1.proto\x12\x18\x63osmos.base.node.v1beta1\"\x0f\n\rConfigRequest\"+\n\x0e\x43onfigResponse\x12\x19\n\x11minimum_gas_price\x18\x01 \x01(\t2f\n\x07Service\x12[\n\x06\x43onfig\x12\'.cosmos.base.node.v1beta1.ConfigRequest\x1a(.cosmos.base.node.v1beta1.ConfigResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1pocket/protocol/pb/cosmos_base_node_v1beta1.proto\x12\x18\x63osmos.base.node.v1beta1\"\x0f\n\rConfigRequest\"+\n\x0e\x43onfigResponse\x12\x19\n\x11minimum_gas_price\x18\x01 \x01(\t2f\n\x07Service\x12[\n\x06\x43onfig\x12\'.cosmos.base.node.v1beta1.ConfigRequest\x1a(.cosmos.base.node.v1beta1.ConfigResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.cosmos_base_node_v1beta1_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONFIGREQUEST']._serialized_start=71
-  _globals['_CONFIGREQUEST']._serialized_end=86
-  _globals['_CONFIGRESPONSE']._serialized_start=88
-  _globals['_CONFIGRESPONSE']._serialized_end=131
-  _globals['_SERVICE']._serialized_start=133
-  _globals['_SERVICE']._serialized_end=235
+  _globals['_CONFIGREQUEST']._serialized_start=79
+  _globals['_CONFIGREQUEST']._serialized_end=94
+  _globals['_CONFIGRESPONSE']._serialized_start=96
+  _globals['_CONFIGRESPONSE']._serialized_end=139
+  _globals['_SERVICE']._serialized_start=141
+  _globals['_SERVICE']._serialized_end=243
 # @@protoc_insertion_point(module_scope)

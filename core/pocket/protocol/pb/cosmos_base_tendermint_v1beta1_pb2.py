@@ -25,27 +25,27 @@ _sym_db = _symbol_database.Default()
 from pocket.protocol.pb import tendermint_types_pb2 as pocket_dot_protocol_dot_pb_dot_tendermint__types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/pocket/protocol/pb/cosmos_base_tendermint_v1beta1.proto\x12\x1e\x63osmos.base.tendermint.v1beta1\x1a!pocket/protocol/pb/tendermint_types.proto\"\x17\n\x15GetLatestBlockRequest\"m\n\x16GetLatestBlockResponse\x12+\n\x08\x62lock_id\x18\x01 \x01(\x0b\x32\x19.tendermint.types.BlockID\x12&\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x17.tendermint.types.Block\")\n\x17GetBlockByHeightRequest\x12\x0e\n\x06height\x18\x01 \x01(\x03\"o\n\x18GetBlockByHeightResponse\x12+\n\x08\x62lock_id\x18\x01 \x01(\x0b\x32\x19.tendermint.types.BlockID\x12&\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x17.tendermint.types.Block\"=\n\x08NodeInfo\x12\x0f\n\x07network\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0f\n\x07moniker\x18\x07 \x01(\t\"\x14\n\x12GetNodeInfoRequest\"Z\n\x13GetNodeInfoResponse\x12\x43\n\x11\x64\x65\x66\x61ult_node_info\x18\x01 \x01(\x0b\x32(.cosmos.base.tendermint.v1beta1.NodeInfo2\x8a\x03\n\x07Service\x12\x7f\n\x0eGetLatestBlock\x12\x35.cosmos.base.tendermint.v1beta1.GetLatestBlockRequest\x1a\x36.cosmos.base.tendermint.v1beta1.GetLatestBlockResponse\x12\x85\x01\n\x10GetBlockByHeight\x12\x37.cosmos.base.tendermint.v1beta1.GetBlockByHeightRequest\x1a\x38.cosmos.base.tendermint.v1beta1.GetBlockByHeightResponse\x12v\n\x0bGetNodeInfo\x12\x32.cosmos.base.tendermint.v1beta1.GetNodeInfoRequest\x1a\x33.cosmos.base.tendermint.v1beta1.GetNodeInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n7pocket/protocol/pb/cosmos_base_tendermint_v1beta1.proto\x12\x1e\x63osmos.base.tendermint.v1beta1\x1a)pocket/protocol/pb/tendermint_types.proto\"\x17\n\x15GetLatestBlockRequest\"m\n\x16GetLatestBlockResponse\x12+\n\x08\x62lock_id\x18\x01 \x01(\x0b\x32\x19.tendermint.types.BlockID\x12&\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x17.tendermint.types.Block\")\n\x17GetBlockByHeightRequest\x12\x0e\n\x06height\x18\x01 \x01(\x03\"o\n\x18GetBlockByHeightResponse\x12+\n\x08\x62lock_id\x18\x01 \x01(\x0b\x32\x19.tendermint.types.BlockID\x12&\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x17.tendermint.types.Block\"=\n\x08NodeInfo\x12\x0f\n\x07network\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0f\n\x07moniker\x18\x07 \x01(\t\"\x14\n\x12GetNodeInfoRequest\"Z\n\x13GetNodeInfoResponse\x12\x43\n\x11\x64\x65\x66\x61ult_node_info\x18\x01 \x01(\x0b\x32(.cosmos.base.tendermint.v1beta1.NodeInfo2\x8a\x03\n\x07Service\x12\x7f\n\x0eGetLatestBlock\x12\x35.cosmos.base.tendermint.v1beta1.GetLatestBlockRequest\x1a\x36.cosmos.base.tendermint.v1beta1.GetLatestBlockResponse\x12\x85\x01\n\x10GetBlockByHeight\x12\x37.cosmos.base.tendermint.v1beta1.GetBlockByHeightRequest\x1a\x38.cosmos.base.tendermint.v1beta1.GetBlockByHeightResponse\x12v\n\x0bGetNodeInfo\x12\x32.cosmos.base.tendermint.v1beta1.GetNodeInfoRequest\x1a\x33.cosmos.base.tendermint.v1beta1.GetNodeInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.cosmos_base_tendermint_v1beta1_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETLATESTBLOCKREQUEST']._serialized_start=118
-  _globals['_GETLATESTBLOCKREQUEST']._serialized_end=141
-  _globals['_GETLATESTBLOCKRESPONSE']._serialized_start=143
-  _globals['_GETLATESTBLOCKRESPONSE']._serialized_end=252
-  _globals['_GETBLOCKBYHEIGHTREQUEST']._serialized_start=254
-  _globals['_GETBLOCKBYHEIGHTREQUEST']._serialized_end=295
-  _globals['_GETBLOCKBYHEIGHTRESPONSE']._serialized_start=297
-  _globals['_GETBLOCKBYHEIGHTRESPONSE']._serialized_end=408
-  _globals['_NODEINFO']._serialized_start=410
-  _globals['_NODEINFO']._serialized_end=471
-  _globals['_GETNODEINFOREQUEST']._serialized_start=473
-  _globals['_GETNODEINFOREQUEST']._serialized_end=493
-  _globals['_GETNODEINFORESPONSE']._serialized_start=495
-  _globals['_GETNODEINFORESPONSE']._serialized_end=585
-  _globals['_SERVICE']._serialized_start=588
-  _globals['_SERVICE']._serialized_end=982
+  _globals['_GETLATESTBLOCKREQUEST']._serialized_start=134
+  _globals['_GETLATESTBLOCKREQUEST']._serialized_end=157
+  _globals['_GETLATESTBLOCKRESPONSE']._serialized_start=159
+  _globals['_GETLATESTBLOCKRESPONSE']._serialized_end=268
+  _globals['_GETBLOCKBYHEIGHTREQUEST']._serialized_start=270
+  _globals['_GETBLOCKBYHEIGHTREQUEST']._serialized_end=311
+  _globals['_GETBLOCKBYHEIGHTRESPONSE']._serialized_start=313
+  _globals['_GETBLOCKBYHEIGHTRESPONSE']._serialized_end=424
+  _globals['_NODEINFO']._serialized_start=426
+  _globals['_NODEINFO']._serialized_end=487
+  _globals['_GETNODEINFOREQUEST']._serialized_start=489
+  _globals['_GETNODEINFOREQUEST']._serialized_end=509
+  _globals['_GETNODEINFORESPONSE']._serialized_start=511
+  _globals['_GETNODEINFORESPONSE']._serialized_end=601
+  _globals['_SERVICE']._serialized_start=604
+  _globals['_SERVICE']._serialized_end=998
 # @@protoc_insertion_point(module_scope)

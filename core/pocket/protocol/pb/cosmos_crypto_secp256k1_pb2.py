@@ -24,13 +24,13 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(pocket/protocol/pb/cosmos_crypto_secp256k1.proto\x12\x17\x63osmos.crypto.secp256k1\"\x15\n\x06PubKey\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0pocket/protocol/pb/cosmos_crypto_secp256k1.proto\x12\x17\x63osmos.crypto.secp256k1\"\x15\n\x06PubKey\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.cosmos_crypto_secp256k1_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PUBKEY']._serialized_start=69
-  _globals['_PUBKEY']._serialized_end=90
+  _globals['_PUBKEY']._serialized_start=77
+  _globals['_PUBKEY']._serialized_end=98
 # @@protoc_insertion_point(module_scope)

@@ -30,53 +30,53 @@ from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as pocket_dot_protocol_do
 from pocket.protocol.pb import cosmos_tx_signing_v1beta1_pb2 as pocket_dot_protocol_dot_pb_dot_cosmos__tx__signing__v1beta1__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pocket/protocol/pb/cosmos_tx_v1beta1.proto\x12\x11\x63osmos.tx.v1beta1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a)pocket/protocol/pb/cosmos_base_abci_v1beta1.proto\x1a*pocket/protocol/pb/cosmos_base_query_v1beta1.proto\x1a$pocket/protocol/pb/cosmos_base_v1beta1.proto\x1a*pocket/protocol/pb/cosmos_tx_signing_v1beta1.proto\"H\n\x05TxRaw\x12\x12\n\nbody_bytes\x18\x01 \x01(\x0c\x12\x17\n\x0f\x61uth_info_bytes\x18\x02 \x01(\x0c\x12\x12\n\nsignatures\x18\x03 \x03(\x0c\"\x91\x02\n\x06TxBody\x12&\n\x08messages\x18\x01 \x03(\x0b\x32\x14.google.protobuf.Any\x12\x0c\n\x04memo\x18\x02 \x01(\t\x12\x16\n\x0etimeout_height\x18\x03 \x01(\x04\x12\x11\n\tunordered\x18\x04 \x01(\x08\x12\x35\n\x11timeout_timestamp\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x11\x65xtension_options\x18\xff\x07 \x03(\x0b\x32\x14.google.protobuf.Any\x12=\n\x1enon_critical_extension_options\x18\xff\x0f \x03(\x0b\x32\x14.google.protobuf.Any\"\x89\x01\n\x08\x41uthInfo\x12\x33\n\x0csigner_infos\x18\x01 \x03(\x0b\x32\x1d.cosmos.tx.v1beta1.SignerInfo\x12#\n\x03\x66\x65\x65\x18\x02 \x01(\x0b\x32\x16.cosmos.tx.v1beta1.Fee\x12#\n\x03tip\x18\x03 \x01(\x0b\x32\x16.cosmos.tx.v1beta1.Tip\"x\n\nSignerInfo\x12(\n\npublic_key\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\x12.\n\tmode_info\x18\x02 \x01(\x0b\x32\x1b.cosmos.tx.v1beta1.ModeInfo\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"\x84\x01\n\x08ModeInfo\x12\x34\n\x06single\x18\x01 \x01(\x0b\x32\".cosmos.tx.v1beta1.ModeInfo.SingleH\x00\x1a;\n\x06Single\x12\x31\n\x04mode\x18\x01 \x01(\x0e\x32#.cosmos.tx.signing.v1beta1.SignModeB\x05\n\x03sum\"c\n\x03\x46\x65\x65\x12)\n\x06\x61mount\x18\x01 \x03(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12\x11\n\tgas_limit\x18\x02 \x01(\x04\x12\r\n\x05payer\x18\x03 \x01(\t\x12\x0f\n\x07granter\x18\x04 \x01(\t\"`\n\x07SignDoc\x12\x12\n\nbody_bytes\x18\x01 \x01(\x0c\x12\x17\n\x0f\x61uth_info_bytes\x18\x02 \x01(\x0c\x12\x10\n\x08\x63hain_id\x18\x03 \x01(\t\x12\x16\n\x0e\x61\x63\x63ount_number\x18\x04 \x01(\x04\"V\n\x12\x42roadcastTxRequest\x12\x10\n\x08tx_bytes\x18\x01 \x01(\x0c\x12.\n\x04mode\x18\x02 \x01(\x0e\x32 .cosmos.tx.v1beta1.BroadcastMode\"P\n\x13\x42roadcastTxResponse\x12\x39\n\x0btx_response\x18\x01 \x01(\x0b\x32$.cosmos.base.abci.v1beta1.TxResponse\"F\n\x0fSimulateRequest\x12!\n\x02tx\x18\x01 \x01(\x0b\x32\x15.cosmos.tx.v1beta1.Tx\x12\x10\n\x08tx_bytes\x18\x02 \x01(\x0c\"y\n\x10SimulateResponse\x12\x33\n\x08gas_info\x18\x01 \x01(\x0b\x32!.cosmos.base.abci.v1beta1.GasInfo\x12\x30\n\x06result\x18\x02 \x01(\x0b\x32 .cosmos.base.abci.v1beta1.Result\"\x1c\n\x0cGetTxRequest\x12\x0c\n\x04hash\x18\x01 \x01(\t\"m\n\rGetTxResponse\x12!\n\x02tx\x18\x01 \x01(\x0b\x32\x15.cosmos.tx.v1beta1.Tx\x12\x39\n\x0btx_response\x18\x02 \x01(\x0b\x32$.cosmos.base.abci.v1beta1.TxResponse\"\xba\x01\n\x12GetTxsEventRequest\x12\x0e\n\x06\x65vents\x18\x01 \x03(\t\x12:\n\npagination\x18\x02 \x01(\x0b\x32&.cosmos.base.query.v1beta1.PageRequest\x12,\n\x08order_by\x18\x03 \x01(\x0e\x32\x1a.cosmos.tx.v1beta1.OrderBy\x12\x0c\n\x04page\x18\x04 \x01(\x04\x12\r\n\x05limit\x18\x05 \x01(\x04\x12\r\n\x05query\x18\x06 \x01(\t\"\xc1\x01\n\x13GetTxsEventResponse\x12\"\n\x03txs\x18\x01 \x03(\x0b\x32\x15.cosmos.tx.v1beta1.Tx\x12:\n\x0ctx_responses\x18\x02 \x03(\x0b\x32$.cosmos.base.abci.v1beta1.TxResponse\x12;\n\npagination\x18\x03 \x01(\x0b\x32\'.cosmos.base.query.v1beta1.PageResponse\x12\r\n\x05total\x18\x04 \x01(\x04\"q\n\x02Tx\x12\'\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x19.cosmos.tx.v1beta1.TxBody\x12.\n\tauth_info\x18\x02 \x01(\x0b\x32\x1b.cosmos.tx.v1beta1.AuthInfo\x12\x12\n\nsignatures\x18\x03 \x03(\x0c\"@\n\x03Tip\x12)\n\x06\x61mount\x18\x01 \x03(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12\x0e\n\x06tipper\x18\x02 \x01(\t*|\n\rBroadcastMode\x12\x1e\n\x1a\x42ROADCAST_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42ROADCAST_MODE_BLOCK\x10\x01\x12\x17\n\x13\x42ROADCAST_MODE_SYNC\x10\x02\x12\x18\n\x14\x42ROADCAST_MODE_ASYNC\x10\x03*H\n\x07OrderBy\x12\x18\n\x14ORDER_BY_UNSPECIFIED\x10\x00\x12\x10\n\x0cORDER_BY_ASC\x10\x01\x12\x11\n\rORDER_BY_DESC\x10\x02\x32\xe6\x02\n\x07Service\x12S\n\x08Simulate\x12\".cosmos.tx.v1beta1.SimulateRequest\x1a#.cosmos.tx.v1beta1.SimulateResponse\x12J\n\x05GetTx\x12\x1f.cosmos.tx.v1beta1.GetTxRequest\x1a .cosmos.tx.v1beta1.GetTxResponse\x12\\\n\x0b\x42roadcastTx\x12%.cosmos.tx.v1beta1.BroadcastTxRequest\x1a&.cosmos.tx.v1beta1.BroadcastTxResponse\x12\\\n\x0bGetTxsEvent\x12%.cosmos.tx.v1beta1.GetTxsEventRequest\x1a&.cosmos.tx.v1beta1.GetTxsEventResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*pocket/protocol/pb/cosmos_tx_v1beta1.proto\x12\x11\x63osmos.tx.v1beta1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x31pocket/protocol/pb/cosmos_base_abci_v1beta1.proto\x1a\x32pocket/protocol/pb/cosmos_base_query_v1beta1.proto\x1a,pocket/protocol/pb/cosmos_base_v1beta1.proto\x1a\x32pocket/protocol/pb/cosmos_tx_signing_v1beta1.proto\"H\n\x05TxRaw\x12\x12\n\nbody_bytes\x18\x01 \x01(\x0c\x12\x17\n\x0f\x61uth_info_bytes\x18\x02 \x01(\x0c\x12\x12\n\nsignatures\x18\x03 \x03(\x0c\"\x91\x02\n\x06TxBody\x12&\n\x08messages\x18\x01 \x03(\x0b\x32\x14.google.protobuf.Any\x12\x0c\n\x04memo\x18\x02 \x01(\t\x12\x16\n\x0etimeout_height\x18\x03 \x01(\x04\x12\x11\n\tunordered\x18\x04 \x01(\x08\x12\x35\n\x11timeout_timestamp\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x11\x65xtension_options\x18\xff\x07 \x03(\x0b\x32\x14.google.protobuf.Any\x12=\n\x1enon_critical_extension_options\x18\xff\x0f \x03(\x0b\x32\x14.google.protobuf.Any\"\x89\x01\n\x08\x41uthInfo\x12\x33\n\x0csigner_infos\x18\x01 \x03(\x0b\x32\x1d.cosmos.tx.v1beta1.SignerInfo\x12#\n\x03\x66\x65\x65\x18\x02 \x01(\x0b\x32\x16.cosmos.tx.v1beta1.Fee\x12#\n\x03tip\x18\x03 \x01(\x0b\x32\x16.cosmos.tx.v1beta1.Tip\"x\n\nSignerInfo\x12(\n\npublic_key\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\x12.\n\tmode_info\x18\x02 \x01(\x0b\x32\x1b.cosmos.tx.v1beta1.ModeInfo\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"\x84\x01\n\x08ModeInfo\x12\x34\n\x06single\x18\x01 \x01(\x0b\x32\".cosmos.tx.v1beta1.ModeInfo.SingleH\x00\x1a;\n\x06Single\x12\x31\n\x04mode\x18\x01 \x01(\x0e\x32#.cosmos.tx.signing.v1beta1.SignModeB\x05\n\x03sum\"c\n\x03\x46\x65\x65\x12)\n\x06\x61mount\x18\x01 \x03(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12\x11\n\tgas_limit\x18\x02 \x01(\x04\x12\r\n\x05payer\x18\x03 \x01(\t\x12\x0f\n\x07granter\x18\x04 \x01(\t\"`\n\x07SignDoc\x12\x12\n\nbody_bytes\x18\x01 \x01(\x0c\x12\x17\n\x0f\x61uth_info_bytes\x18\x02 \x01(\x0c\x12\x10\n\x08\x63hain_id\x18\x03 \x01(\t\x12\x16\n\x0e\x61\x63\x63ount_number\x18\x04 \x01(\x04\"V\n\x12\x42roadcastTxRequest\x12\x10\n\x08tx_bytes\x18\x01 \x01(\x0c\x12.\n\x04mode\x18\x02 \x01(\x0e\x32 .cosmos.tx.v1beta1.BroadcastMode\"P\n\x13\x42roadcastTxResponse\x12\x39\n\x0btx_response\x18\x01 \x01(\x0b\x32$.cosmos.base.abci.v1beta1.TxResponse\"F\n\x0fSimulateRequest\x12!\n\x02tx\x18\x01 \x01(\x0b\x32\x15.cosmos.tx.v1beta1.Tx\x12\x10\n\x08tx_bytes\x18\x02 \x01(\x0c\"y\n\x10SimulateResponse\x12\x33\n\x08gas_info\x18\x01 \x01(\x0b\x32!.cosmos.base.abci.v1beta1.GasInfo\x12\x30\n\x06result\x18\x02 \x01(\x0b\x32 .cosmos.base.abci.v1beta1.Result\"\x1c\n\x0cGetTxRequest\x12\x0c\n\x04hash\x18\x01 \x01(\t\"m\n\rGetTxResponse\x12!\n\x02tx\x18\x01 \x01(\x0b\x32\x15.cosmos.tx.v1beta1.Tx\x12\x39\n\x0btx_response\x18\x02 \x01(\x0b\x32$.cosmos.base.abci.v1beta1.TxResponse\"\xba\x01\n\x12GetTxsEventRequest\x12\x0e\n\x06\x65vents\x18\x01 \x03(\t\x12:\n\npagination\x18\x02 \x01(\x0b\x32&.cosmos.base.query.v1beta1.PageRequest\x12,\n\x08order_by\x18\x03 \x01(\x0e\x32\x1a.cosmos.tx.v1beta1.OrderBy\x12\x0c\n\x04page\x18\x04 \x01(\x04\x12\r\n\x05limit\x18\x05 \x01(\x04\x12\r\n\x05query\x18\x06 \x01(\t\"\xc1\x01\n\x13GetTxsEventResponse\x12\"\n\x03txs\x18\x01 \x03(\x0b\x32\x15.cosmos.tx.v1beta1.Tx\x12:\n\x0ctx_responses\x18\x02 \x03(\x0b\x32$.cosmos.base.abci.v1beta1.TxResponse\x12;\n\npagination\x18\x03 \x01(\x0b\x32\'.cosmos.base.query.v1beta1.PageResponse\x12\r\n\x05total\x18\x04 \x01(\x04\"q\n\x02Tx\x12\'\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x19.cosmos.tx.v1beta1.TxBody\x12.\n\tauth_info\x18\x02 \x01(\x0b\x32\x1b.cosmos.tx.v1beta1.AuthInfo\x12\x12\n\nsignatures\x18\x03 \x03(\x0c\"@\n\x03Tip\x12)\n\x06\x61mount\x18\x01 \x03(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12\x0e\n\x06tipper\x18\x02 \x01(\t*|\n\rBroadcastMode\x12\x1e\n\x1a\x42ROADCAST_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42ROADCAST_MODE_BLOCK\x10\x01\x12\x17\n\x13\x42ROADCAST_MODE_SYNC\x10\x02\x12\x18\n\x14\x42ROADCAST_MODE_ASYNC\x10\x03*H\n\x07OrderBy\x12\x18\n\x14ORDER_BY_UNSPECIFIED\x10\x00\x12\x10\n\x0cORDER_BY_ASC\x10\x01\x12\x11\n\rORDER_BY_DESC\x10\x02\x32\xe6\x02\n\x07Service\x12S\n\x08Simulate\x12\".cosmos.tx.v1beta1.SimulateRequest\x1a#.cosmos.tx.v1beta1.SimulateResponse\x12J\n\x05GetTx\x12\x1f.cosmos.tx.v1beta1.GetTxRequest\x1a .cosmos.tx.v1beta1.GetTxResponse\x12\\\n\x0b\x42roadcastTx\x12%.cosmos.tx.v1beta1.BroadcastTxRequest\x1a&.cosmos.tx.v1beta1.BroadcastTxResponse\x12\\\n\x0bGetTxsEvent\x12%.cosmos.tx.v1beta1.GetTxsEventRequest\x1a&.cosmos.tx.v1beta1.GetTxsEventResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.cosmos_tx_v1beta1_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BROADCASTMODE']._serialized_start=2304
-  _globals['_BROADCASTMODE']._serialized_end=2428
-  _globals['_ORDERBY']._serialized_start=2430
-  _globals['_ORDERBY']._serialized_end=2502
-  _globals['_TXRAW']._serialized_start=286
-  _globals['_TXRAW']._serialized_end=358
-  _globals['_TXBODY']._serialized_start=361
-  _globals['_TXBODY']._serialized_end=634
-  _globals['_AUTHINFO']._serialized_start=637
-  _globals['_AUTHINFO']._serialized_end=774
-  _globals['_SIGNERINFO']._serialized_start=776
-  _globals['_SIGNERINFO']._serialized_end=896
-  _globals['_MODEINFO']._serialized_start=899
-  _globals['_MODEINFO']._serialized_end=1031
-  _globals['_MODEINFO_SINGLE']._serialized_start=965
-  _globals['_MODEINFO_SINGLE']._serialized_end=1024
-  _globals['_FEE']._serialized_start=1033
-  _globals['_FEE']._serialized_end=1132
-  _globals['_SIGNDOC']._serialized_start=1134
-  _globals['_SIGNDOC']._serialized_end=1230
-  _globals['_BROADCASTTXREQUEST']._serialized_start=1232
-  _globals['_BROADCASTTXREQUEST']._serialized_end=1318
-  _globals['_BROADCASTTXRESPONSE']._serialized_start=1320
-  _globals['_BROADCASTTXRESPONSE']._serialized_end=1400
-  _globals['_SIMULATEREQUEST']._serialized_start=1402
-  _globals['_SIMULATEREQUEST']._serialized_end=1472
-  _globals['_SIMULATERESPONSE']._serialized_start=1474
-  _globals['_SIMULATERESPONSE']._serialized_end=1595
-  _globals['_GETTXREQUEST']._serialized_start=1597
-  _globals['_GETTXREQUEST']._serialized_end=1625
-  _globals['_GETTXRESPONSE']._serialized_start=1627
-  _globals['_GETTXRESPONSE']._serialized_end=1736
-  _globals['_GETTXSEVENTREQUEST']._serialized_start=1739
-  _globals['_GETTXSEVENTREQUEST']._serialized_end=1925
-  _globals['_GETTXSEVENTRESPONSE']._serialized_start=1928
-  _globals['_GETTXSEVENTRESPONSE']._serialized_end=2121
-  _globals['_TX']._serialized_start=2123
-  _globals['_TX']._serialized_end=2236
-  _globals['_TIP']._serialized_start=2238
-  _globals['_TIP']._serialized_end=2302
-  _globals['_SERVICE']._serialized_start=2505
-  _globals['_SERVICE']._serialized_end=2863
+  _globals['_BROADCASTMODE']._serialized_start=2344
+  _globals['_BROADCASTMODE']._serialized_end=2468
+  _globals['_ORDERBY']._serialized_start=2470
+  _globals['_ORDERBY']._serialized_end=2542
+  _globals['_TXRAW']._serialized_start=326
+  _globals['_TXRAW']._serialized_end=398
+  _globals['_TXBODY']._serialized_start=401
+  _globals['_TXBODY']._serialized_end=674
+  _globals['_AUTHINFO']._serialized_start=677
+  _globals['_AUTHINFO']._serialized_end=814
+  _globals['_SIGNERINFO']._serialized_start=816
+  _globals['_SIGNERINFO']._serialized_end=936
+  _globals['_MODEINFO']._serialized_start=939
+  _globals['_MODEINFO']._serialized_end=1071
+  _globals['_MODEINFO_SINGLE']._serialized_start=1005
+  _globals['_MODEINFO_SINGLE']._serialized_end=1064
+  _globals['_FEE']._serialized_start=1073
+  _globals['_FEE']._serialized_end=1172
+  _globals['_SIGNDOC']._serialized_start=1174
+  _globals['_SIGNDOC']._serialized_end=1270
+  _globals['_BROADCASTTXREQUEST']._serialized_start=1272
+  _globals['_BROADCASTTXREQUEST']._serialized_end=1358
+  _globals['_BROADCASTTXRESPONSE']._serialized_start=1360
+  _globals['_BROADCASTTXRESPONSE']._serialized_end=1440
+  _globals['_SIMULATEREQUEST']._serialized_start=1442
+  _globals['_SIMULATEREQUEST']._serialized_end=1512
+  _globals['_SIMULATERESPONSE']._serialized_start=1514
+  _globals['_SIMULATERESPONSE']._serialized_end=1635
+  _globals['_GETTXREQUEST']._serialized_start=1637
+  _globals['_GETTXREQUEST']._serialized_end=1665
+  _globals['_GETTXRESPONSE']._serialized_start=1667
+  _globals['_GETTXRESPONSE']._serialized_end=1776
+  _globals['_GETTXSEVENTREQUEST']._serialized_start=1779
+  _globals['_GETTXSEVENTREQUEST']._serialized_end=1965
+  _globals['_GETTXSEVENTRESPONSE']._serialized_start=1968
+  _globals['_GETTXSEVENTRESPONSE']._serialized_end=2161
+  _globals['_TX']._serialized_start=2163
+  _globals['_TX']._serialized_end=2276
+  _globals['_TIP']._serialized_start=2278
+  _globals['_TIP']._serialized_end=2342
+  _globals['_SERVICE']._serialized_start=2545
+  _globals['_SERVICE']._serialized_end=2903
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,7 @@ from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as pocket_dot_protocol_do
 from pocket.protocol.pb import pocket_shared_pb2 as pocket_dot_protocol_dot_pb_dot_pocket__shared__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pocket/protocol/pb/pocket_application.proto\x12\x12pocket.application\x1a*pocket/protocol/pb/cosmos_base_query_v1beta1.proto\x1a$pocket/protocol/pb/cosmos_base_v1beta1.proto\x1a\x1epocket/protocol/pb/pocket_shared.proto\"\xf1\x04\n\x0b\x41pplication\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12(\n\x05stake\x18\x02 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12@\n\x0fservice_configs\x18\x03 \x03(\x0b\x32\'.pocket.shared.ApplicationServiceConfig\x12#\n\x1b\x64\x65legatee_gateway_addresses\x18\x04 \x03(\t\x12X\n\x15pending_undelegations\x18\x05 \x03(\x0b\x32\x39.pocket.application.Application.PendingUndelegationsEntry\x12\"\n\x1aunstake_session_end_height\x18\x06 \x01(\x04\x12H\n\x10pending_transfer\x18\x07 \x01(\x0b\x32..pocket.application.PendingApplicationTransfer\x12:\n\x17per_session_spend_limit\x18\x08 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12R\n\x16service_config_history\x18\t \x03(\x0b\x32\x32.pocket.application.ApplicationServiceConfigUpdate\x1ah\n\x19PendingUndelegationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12:\n\x05value\x18\x02 \x01(\x0b\x32+.pocket.application.UndelegatingGatewayList:\x02\x38\x01\"\xaf\x01\n\x1e\x41pplicationServiceConfigUpdate\x12\x1b\n\x13\x61pplication_address\x18\x01 \x01(\t\x12\x38\n\x07service\x18\x02 \x01(\x0b\x32\'.pocket.shared.ApplicationServiceConfig\x12\x19\n\x11\x61\x63tivation_height\x18\x03 \x01(\x03\x12\x1b\n\x13\x64\x65\x61\x63tivation_height\x18\x04 \x01(\x03\"4\n\x17UndelegatingGatewayList\x12\x19\n\x11gateway_addresses\x18\x02 \x03(\t\"U\n\x1aPendingApplicationTransfer\x12\x1b\n\x13\x64\x65stination_address\x18\x01 \x01(\t\x12\x1a\n\x12session_end_height\x18\x02 \x01(\x04\"V\n\x06Params\x12\x1e\n\x16max_delegated_gateways\x18\x01 \x01(\x04\x12,\n\tmin_stake\x18\x02 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\"-\n\x1aQueryGetApplicationRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"S\n\x1bQueryGetApplicationResponse\x12\x34\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x1f.pocket.application.Application\"|\n\x1bQueryAllApplicationsRequest\x12:\n\npagination\x18\x01 \x01(\x0b\x32&.cosmos.base.query.v1beta1.PageRequest\x12!\n\x19\x64\x65legatee_gateway_address\x18\x02 \x01(\t\"\x92\x01\n\x1cQueryAllApplicationsResponse\x12\x35\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32\x1f.pocket.application.Application\x12;\n\npagination\x18\x02 \x01(\x0b\x32\'.cosmos.base.query.v1beta1.PageResponse\"\x14\n\x12QueryParamsRequest\"A\n\x13QueryParamsResponse\x12*\n\x06params\x18\x01 \x01(\x0b\x32\x1a.pocket.application.Params\"\xc7\x01\n\x13MsgStakeApplication\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12(\n\x05stake\x18\x02 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12\x39\n\x08services\x18\x03 \x03(\x0b\x32\'.pocket.shared.ApplicationServiceConfig\x12:\n\x17per_session_spend_limit\x18\x04 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\"D\n\x14MsgDelegateToGateway\x12\x13\n\x0b\x61pp_address\x18\x01 \x01(\t\x12\x17\n\x0fgateway_address\x18\x02 \x01(\t2\xc8\x02\n\x05Query\x12Y\n\x06Params\x12&.pocket.application.QueryParamsRequest\x1a\'.pocket.application.QueryParamsResponse\x12n\n\x0b\x41pplication\x12..pocket.application.QueryGetApplicationRequest\x1a/.pocket.application.QueryGetApplicationResponse\x12t\n\x0f\x41llApplications\x12/.pocket.application.QueryAllApplicationsRequest\x1a\x30.pocket.application.QueryAllApplicationsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+pocket/protocol/pb/pocket_application.proto\x12\x12pocket.application\x1a\x32pocket/protocol/pb/cosmos_base_query_v1beta1.proto\x1a,pocket/protocol/pb/cosmos_base_v1beta1.proto\x1a&pocket/protocol/pb/pocket_shared.proto\"\xf1\x04\n\x0b\x41pplication\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12(\n\x05stake\x18\x02 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12@\n\x0fservice_configs\x18\x03 \x03(\x0b\x32\'.pocket.shared.ApplicationServiceConfig\x12#\n\x1b\x64\x65legatee_gateway_addresses\x18\x04 \x03(\t\x12X\n\x15pending_undelegations\x18\x05 \x03(\x0b\x32\x39.pocket.application.Application.PendingUndelegationsEntry\x12\"\n\x1aunstake_session_end_height\x18\x06 \x01(\x04\x12H\n\x10pending_transfer\x18\x07 \x01(\x0b\x32..pocket.application.PendingApplicationTransfer\x12:\n\x17per_session_spend_limit\x18\x08 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12R\n\x16service_config_history\x18\t \x03(\x0b\x32\x32.pocket.application.ApplicationServiceConfigUpdate\x1ah\n\x19PendingUndelegationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12:\n\x05value\x18\x02 \x01(\x0b\x32+.pocket.application.UndelegatingGatewayList:\x02\x38\x01\"\xaf\x01\n\x1e\x41pplicationServiceConfigUpdate\x12\x1b\n\x13\x61pplication_address\x18\x01 \x01(\t\x12\x38\n\x07service\x18\x02 \x01(\x0b\x32\'.pocket.shared.ApplicationServiceConfig\x12\x19\n\x11\x61\x63tivation_height\x18\x03 \x01(\x03\x12\x1b\n\x13\x64\x65\x61\x63tivation_height\x18\x04 \x01(\x03\"4\n\x17UndelegatingGatewayList\x12\x19\n\x11gateway_addresses\x18\x02 \x03(\t\"U\n\x1aPendingApplicationTransfer\x12\x1b\n\x13\x64\x65stination_address\x18\x01 \x01(\t\x12\x1a\n\x12session_end_height\x18\x02 \x01(\x04\"V\n\x06Params\x12\x1e\n\x16max_delegated_gateways\x18\x01 \x01(\x04\x12,\n\tmin_stake\x18\x02 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\"-\n\x1aQueryGetApplicationRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"S\n\x1bQueryGetApplicationResponse\x12\x34\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x1f.pocket.application.Application\"|\n\x1bQueryAllApplicationsRequest\x12:\n\npagination\x18\x01 \x01(\x0b\x32&.cosmos.base.query.v1beta1.PageRequest\x12!\n\x19\x64\x65legatee_gateway_address\x18\x02 \x01(\t\"\x92\x01\n\x1cQueryAllApplicationsResponse\x12\x35\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32\x1f.pocket.application.Application\x12;\n\npagination\x18\x02 \x01(\x0b\x32\'.cosmos.base.query.v1beta1.PageResponse\"\x14\n\x12QueryParamsRequest\"A\n\x13QueryParamsResponse\x12*\n\x06params\x18\x01 \x01(\x0b\x32\x1a.pocket.application.Params\"\xc7\x01\n\x13MsgStakeApplication\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12(\n\x05stake\x18\x02 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12\x39\n\x08services\x18\x03 \x03(\x0b\x32\'.pocket.shared.ApplicationServiceConfig\x12:\n\x17per_session_spend_limit\x18\x04 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\"D\n\x14MsgDelegateToGateway\x12\x13\n\x0b\x61pp_address\x18\x01 \x01(\t\x12\x17\n\x0fgateway_address\x18\x02 \x01(\t2\xc8\x02\n\x05Query\x12Y\n\x06Params\x12&.pocket.application.QueryParamsRequest\x1a\'.pocket.application.QueryParamsResponse\x12n\n\x0b\x41pplication\x12..pocket.application.QueryGetApplicationRequest\x1a/.pocket.application.QueryGetApplicationResponse\x12t\n\x0f\x41llApplications\x12/.pocket.application.QueryAllApplicationsRequest\x1a\x30.pocket.application.QueryAllApplicationsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,34 +36,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_APPLICATION_PENDINGUNDELEGATIONSENTRY']._loaded_options = None
   _globals['_APPLICATION_PENDINGUNDELEGATIONSENTRY']._serialized_options = b'8\001'
-  _globals['_APPLICATION']._serialized_start=174
-  _globals['_APPLICATION']._serialized_end=799
-  _globals['_APPLICATION_PENDINGUNDELEGATIONSENTRY']._serialized_start=695
-  _globals['_APPLICATION_PENDINGUNDELEGATIONSENTRY']._serialized_end=799
-  _globals['_APPLICATIONSERVICECONFIGUPDATE']._serialized_start=802
-  _globals['_APPLICATIONSERVICECONFIGUPDATE']._serialized_end=977
-  _globals['_UNDELEGATINGGATEWAYLIST']._serialized_start=979
-  _globals['_UNDELEGATINGGATEWAYLIST']._serialized_end=1031
-  _globals['_PENDINGAPPLICATIONTRANSFER']._serialized_start=1033
-  _globals['_PENDINGAPPLICATIONTRANSFER']._serialized_end=1118
-  _globals['_PARAMS']._serialized_start=1120
-  _globals['_PARAMS']._serialized_end=1206
-  _globals['_QUERYGETAPPLICATIONREQUEST']._serialized_start=1208
-  _globals['_QUERYGETAPPLICATIONREQUEST']._serialized_end=1253
-  _globals['_QUERYGETAPPLICATIONRESPONSE']._serialized_start=1255
-  _globals['_QUERYGETAPPLICATIONRESPONSE']._serialized_end=1338
-  _globals['_QUERYALLAPPLICATIONSREQUEST']._serialized_start=1340
-  _globals['_QUERYALLAPPLICATIONSREQUEST']._serialized_end=1464
-  _globals['_QUERYALLAPPLICATIONSRESPONSE']._serialized_start=1467
-  _globals['_QUERYALLAPPLICATIONSRESPONSE']._serialized_end=1613
-  _globals['_QUERYPARAMSREQUEST']._serialized_start=1615
-  _globals['_QUERYPARAMSREQUEST']._serialized_end=1635
-  _globals['_QUERYPARAMSRESPONSE']._serialized_start=1637
-  _globals['_QUERYPARAMSRESPONSE']._serialized_end=1702
-  _globals['_MSGSTAKEAPPLICATION']._serialized_start=1705
-  _globals['_MSGSTAKEAPPLICATION']._serialized_end=1904
-  _globals['_MSGDELEGATETOGATEWAY']._serialized_start=1906
-  _globals['_MSGDELEGATETOGATEWAY']._serialized_end=1974
-  _globals['_QUERY']._serialized_start=1977
-  _globals['_QUERY']._serialized_end=2305
+  _globals['_APPLICATION']._serialized_start=206
+  _globals['_APPLICATION']._serialized_end=831
+  _globals['_APPLICATION_PENDINGUNDELEGATIONSENTRY']._serialized_start=727
+  _globals['_APPLICATION_PENDINGUNDELEGATIONSENTRY']._serialized_end=831
+  _globals['_APPLICATIONSERVICECONFIGUPDATE']._serialized_start=834
+  _globals['_APPLICATIONSERVICECONFIGUPDATE']._serialized_end=1009
+  _globals['_UNDELEGATINGGATEWAYLIST']._serialized_start=1011
+  _globals['_UNDELEGATINGGATEWAYLIST']._serialized_end=1063
+  _globals['_PENDINGAPPLICATIONTRANSFER']._serialized_start=1065
+  _globals['_PENDINGAPPLICATIONTRANSFER']._serialized_end=1150
+  _globals['_PARAMS']._serialized_start=1152
+  _globals['_PARAMS']._serialized_end=1238
+  _globals['_QUERYGETAPPLICATIONREQUEST']._serialized_start=1240
+  _globals['_QUERYGETAPPLICATIONREQUEST']._serialized_end=1285
+  _globals['_QUERYGETAPPLICATIONRESPONSE']._serialized_start=1287
+  _globals['_QUERYGETAPPLICATIONRESPONSE']._serialized_end=1370
+  _globals['_QUERYALLAPPLICATIONSREQUEST']._serialized_start=1372
+  _globals['_QUERYALLAPPLICATIONSREQUEST']._serialized_end=1496
+  _globals['_QUERYALLAPPLICATIONSRESPONSE']._serialized_start=1499
+  _globals['_QUERYALLAPPLICATIONSRESPONSE']._serialized_end=1645
+  _globals['_QUERYPARAMSREQUEST']._serialized_start=1647
+  _globals['_QUERYPARAMSREQUEST']._serialized_end=1667
+  _globals['_QUERYPARAMSRESPONSE']._serialized_start=1669
+  _globals['_QUERYPARAMSRESPONSE']._serialized_end=1734
+  _globals['_MSGSTAKEAPPLICATION']._serialized_start=1737
+  _globals['_MSGSTAKEAPPLICATION']._serialized_end=1936
+  _globals['_MSGDELEGATETOGATEWAY']._serialized_start=1938
+  _globals['_MSGDELEGATETOGATEWAY']._serialized_end=2006
+  _globals['_QUERY']._serialized_start=2009
+  _globals['_QUERY']._serialized_end=2337
 # @@protoc_insertion_point(module_scope)

@@ -26,25 +26,25 @@ from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as pocket_dot_protocol_do
 from pocket.protocol.pb import pocket_shared_pb2 as pocket_dot_protocol_dot_pb_dot_pocket__shared__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpocket/protocol/pb/pocket_gateway.proto\x12\x0epocket.gateway\x1a$pocket/protocol/pb/cosmos_base_v1beta1.proto\x1a\x1epocket/protocol/pb/pocket_shared.proto\"\x93\x01\n\x07Gateway\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12(\n\x05stake\x18\x02 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12\"\n\x1aunstake_session_end_height\x18\x03 \x01(\x04\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.pocket.shared.Metadata\"6\n\x06Params\x12,\n\tmin_stake\x18\x01 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\"=\n\x16QueryGetGatewayRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x12\n\ndehydrated\x18\x02 \x01(\x08\"C\n\x17QueryGetGatewayResponse\x12(\n\x07gateway\x18\x01 \x01(\x0b\x32\x17.pocket.gateway.Gateway\"L\n\x0fMsgStakeGateway\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12(\n\x05stake\x18\x02 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\"\x14\n\x12QueryParamsRequest2c\n\x05Query\x12Z\n\x07Gateway\x12&.pocket.gateway.QueryGetGatewayRequest\x1a\'.pocket.gateway.QueryGetGatewayResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pocket/protocol/pb/pocket_gateway.proto\x12\x0epocket.gateway\x1a,pocket/protocol/pb/cosmos_base_v1beta1.proto\x1a&pocket/protocol/pb/pocket_shared.proto\"\x93\x01\n\x07Gateway\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12(\n\x05stake\x18\x02 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12\"\n\x1aunstake_session_end_height\x18\x03 \x01(\x04\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.pocket.shared.Metadata\"6\n\x06Params\x12,\n\tmin_stake\x18\x01 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\"=\n\x16QueryGetGatewayRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x12\n\ndehydrated\x18\x02 \x01(\x08\"C\n\x17QueryGetGatewayResponse\x12(\n\x07gateway\x18\x01 \x01(\x0b\x32\x17.pocket.gateway.Gateway\"L\n\x0fMsgStakeGateway\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12(\n\x05stake\x18\x02 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\"\x14\n\x12QueryParamsRequest2c\n\x05Query\x12Z\n\x07Gateway\x12&.pocket.gateway.QueryGetGatewayRequest\x1a\'.pocket.gateway.QueryGetGatewayResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.pocket_gateway_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GATEWAY']._serialized_start=122
-  _globals['_GATEWAY']._serialized_end=269
-  _globals['_PARAMS']._serialized_start=271
-  _globals['_PARAMS']._serialized_end=325
-  _globals['_QUERYGETGATEWAYREQUEST']._serialized_start=327
-  _globals['_QUERYGETGATEWAYREQUEST']._serialized_end=388
-  _globals['_QUERYGETGATEWAYRESPONSE']._serialized_start=390
-  _globals['_QUERYGETGATEWAYRESPONSE']._serialized_end=457
-  _globals['_MSGSTAKEGATEWAY']._serialized_start=459
-  _globals['_MSGSTAKEGATEWAY']._serialized_end=535
-  _globals['_QUERYPARAMSREQUEST']._serialized_start=537
-  _globals['_QUERYPARAMSREQUEST']._serialized_end=557
-  _globals['_QUERY']._serialized_start=559
-  _globals['_QUERY']._serialized_end=658
+  _globals['_GATEWAY']._serialized_start=146
+  _globals['_GATEWAY']._serialized_end=293
+  _globals['_PARAMS']._serialized_start=295
+  _globals['_PARAMS']._serialized_end=349
+  _globals['_QUERYGETGATEWAYREQUEST']._serialized_start=351
+  _globals['_QUERYGETGATEWAYREQUEST']._serialized_end=412
+  _globals['_QUERYGETGATEWAYRESPONSE']._serialized_start=414
+  _globals['_QUERYGETGATEWAYRESPONSE']._serialized_end=481
+  _globals['_MSGSTAKEGATEWAY']._serialized_start=483
+  _globals['_MSGSTAKEGATEWAY']._serialized_end=559
+  _globals['_QUERYPARAMSREQUEST']._serialized_start=561
+  _globals['_QUERYPARAMSREQUEST']._serialized_end=581
+  _globals['_QUERY']._serialized_start=583
+  _globals['_QUERY']._serialized_end=682
 # @@protoc_insertion_point(module_scope)

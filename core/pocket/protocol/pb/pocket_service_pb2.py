@@ -26,41 +26,41 @@ from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as pocket_dot_protocol_do
 from pocket.protocol.pb import pocket_shared_pb2 as pocket_dot_protocol_dot_pb_dot_pocket__shared__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpocket/protocol/pb/pocket_service.proto\x12\x0epocket.service\x1a$pocket/protocol/pb/cosmos_base_v1beta1.proto\x1a\x1epocket/protocol/pb/pocket_shared.proto\"W\n\x06Params\x12\x32\n\x0f\x61\x64\x64_service_fee\x18\x01 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12\x19\n\x11target_num_relays\x18\x02 \x01(\x04\"n\n\x15RelayMiningDifficulty\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62lock_height\x18\x02 \x01(\x03\x12\x16\n\x0enum_relays_ema\x18\x03 \x01(\x04\x12\x13\n\x0btarget_hash\x18\x04 \x01(\x0c\"r\n\x1bRelayMiningDifficultyUpdate\x12\x18\n\x10\x65\x66\x66\x65\x63tive_height\x18\x01 \x01(\x03\x12\x39\n\ndifficulty\x18\x02 \x01(\x0b\x32%.pocket.service.RelayMiningDifficulty\"r\n!ServiceComputeUnitsPerRelayUpdate\x12\x18\n\x10\x65\x66\x66\x65\x63tive_height\x18\x01 \x01(\x03\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x1f\n\x17\x63ompute_units_per_relay\x18\x03 \x01(\x04\"8\n\x16QueryGetServiceRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ndehydrated\x18\x02 \x01(\x08\"B\n\x17QueryGetServiceResponse\x12\'\n\x07service\x18\x01 \x01(\x0b\x32\x16.pocket.shared.Service\"9\n$QueryGetRelayMiningDifficultyRequest\x12\x11\n\tserviceId\x18\x01 \x01(\t\"m\n%QueryGetRelayMiningDifficultyResponse\x12\x44\n\x15relayMiningDifficulty\x18\x01 \x01(\x0b\x32%.pocket.service.RelayMiningDifficulty\"V\n,QueryGetRelayMiningDifficultyAtHeightRequest\x12\x11\n\tserviceId\x18\x01 \x01(\t\x12\x13\n\x0b\x62lockHeight\x18\x02 \x01(\x03\"u\n-QueryGetRelayMiningDifficultyAtHeightResponse\x12\x44\n\x15relayMiningDifficulty\x18\x01 \x01(\x0b\x32%.pocket.service.RelayMiningDifficulty\"R\n(QueryComputeUnitsPerRelayAtHeightRequest\x12\x11\n\tserviceId\x18\x01 \x01(\t\x12\x13\n\x0b\x62lockHeight\x18\x02 \x01(\x03\"I\n)QueryComputeUnitsPerRelayAtHeightResponse\x12\x1c\n\x14\x63omputeUnitsPerRelay\x18\x01 \x01(\x04\"O\n\rMsgAddService\x12\x15\n\rowner_address\x18\x01 \x01(\t\x12\'\n\x07service\x18\x02 \x01(\x0b\x32\x16.pocket.shared.Service\"\x14\n\x12QueryParamsRequest2\x9f\x04\n\x05Query\x12Z\n\x07Service\x12&.pocket.service.QueryGetServiceRequest\x1a\'.pocket.service.QueryGetServiceResponse\x12\x84\x01\n\x15RelayMiningDifficulty\x12\x34.pocket.service.QueryGetRelayMiningDifficultyRequest\x1a\x35.pocket.service.QueryGetRelayMiningDifficultyResponse\x12\x9c\x01\n\x1dRelayMiningDifficultyAtHeight\x12<.pocket.service.QueryGetRelayMiningDifficultyAtHeightRequest\x1a=.pocket.service.QueryGetRelayMiningDifficultyAtHeightResponse\x12\x93\x01\n\x1c\x43omputeUnitsPerRelayAtHeight\x12\x38.pocket.service.QueryComputeUnitsPerRelayAtHeightRequest\x1a\x39.pocket.service.QueryComputeUnitsPerRelayAtHeightResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pocket/protocol/pb/pocket_service.proto\x12\x0epocket.service\x1a,pocket/protocol/pb/cosmos_base_v1beta1.proto\x1a&pocket/protocol/pb/pocket_shared.proto\"W\n\x06Params\x12\x32\n\x0f\x61\x64\x64_service_fee\x18\x01 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12\x19\n\x11target_num_relays\x18\x02 \x01(\x04\"n\n\x15RelayMiningDifficulty\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62lock_height\x18\x02 \x01(\x03\x12\x16\n\x0enum_relays_ema\x18\x03 \x01(\x04\x12\x13\n\x0btarget_hash\x18\x04 \x01(\x0c\"r\n\x1bRelayMiningDifficultyUpdate\x12\x18\n\x10\x65\x66\x66\x65\x63tive_height\x18\x01 \x01(\x03\x12\x39\n\ndifficulty\x18\x02 \x01(\x0b\x32%.pocket.service.RelayMiningDifficulty\"r\n!ServiceComputeUnitsPerRelayUpdate\x12\x18\n\x10\x65\x66\x66\x65\x63tive_height\x18\x01 \x01(\x03\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x1f\n\x17\x63ompute_units_per_relay\x18\x03 \x01(\x04\"8\n\x16QueryGetServiceRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ndehydrated\x18\x02 \x01(\x08\"B\n\x17QueryGetServiceResponse\x12\'\n\x07service\x18\x01 \x01(\x0b\x32\x16.pocket.shared.Service\"9\n$QueryGetRelayMiningDifficultyRequest\x12\x11\n\tserviceId\x18\x01 \x01(\t\"m\n%QueryGetRelayMiningDifficultyResponse\x12\x44\n\x15relayMiningDifficulty\x18\x01 \x01(\x0b\x32%.pocket.service.RelayMiningDifficulty\"V\n,QueryGetRelayMiningDifficultyAtHeightRequest\x12\x11\n\tserviceId\x18\x01 \x01(\t\x12\x13\n\x0b\x62lockHeight\x18\x02 \x01(\x03\"u\n-QueryGetRelayMiningDifficultyAtHeightResponse\x12\x44\n\x15relayMiningDifficulty\x18\x01 \x01(\x0b\x32%.pocket.service.RelayMiningDifficulty\"R\n(QueryComputeUnitsPerRelayAtHeightRequest\x12\x11\n\tserviceId\x18\x01 \x01(\t\x12\x13\n\x0b\x62lockHeight\x18\x02 \x01(\x03\"I\n)QueryComputeUnitsPerRelayAtHeightResponse\x12\x1c\n\x14\x63omputeUnitsPerRelay\x18\x01 \x01(\x04\"O\n\rMsgAddService\x12\x15\n\rowner_address\x18\x01 \x01(\t\x12\'\n\x07service\x18\x02 \x01(\x0b\x32\x16.pocket.shared.Service\"\x14\n\x12QueryParamsRequest2\x9f\x04\n\x05Query\x12Z\n\x07Service\x12&.pocket.service.QueryGetServiceRequest\x1a\'.pocket.service.QueryGetServiceResponse\x12\x84\x01\n\x15RelayMiningDifficulty\x12\x34.pocket.service.QueryGetRelayMiningDifficultyRequest\x1a\x35.pocket.service.QueryGetRelayMiningDifficultyResponse\x12\x9c\x01\n\x1dRelayMiningDifficultyAtHeight\x12<.pocket.service.QueryGetRelayMiningDifficultyAtHeightRequest\x1a=.pocket.service.QueryGetRelayMiningDifficultyAtHeightResponse\x12\x93\x01\n\x1c\x43omputeUnitsPerRelayAtHeight\x12\x38.pocket.service.QueryComputeUnitsPerRelayAtHeightRequest\x1a\x39.pocket.service.QueryComputeUnitsPerRelayAtHeightResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.pocket_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PARAMS']._serialized_start=121
-  _globals['_PARAMS']._serialized_end=208
-  _globals['_RELAYMININGDIFFICULTY']._serialized_start=210
-  _globals['_RELAYMININGDIFFICULTY']._serialized_end=320
-  _globals['_RELAYMININGDIFFICULTYUPDATE']._serialized_start=322
-  _globals['_RELAYMININGDIFFICULTYUPDATE']._serialized_end=436
-  _globals['_SERVICECOMPUTEUNITSPERRELAYUPDATE']._serialized_start=438
-  _globals['_SERVICECOMPUTEUNITSPERRELAYUPDATE']._serialized_end=552
-  _globals['_QUERYGETSERVICEREQUEST']._serialized_start=554
-  _globals['_QUERYGETSERVICEREQUEST']._serialized_end=610
-  _globals['_QUERYGETSERVICERESPONSE']._serialized_start=612
-  _globals['_QUERYGETSERVICERESPONSE']._serialized_end=678
-  _globals['_QUERYGETRELAYMININGDIFFICULTYREQUEST']._serialized_start=680
-  _globals['_QUERYGETRELAYMININGDIFFICULTYREQUEST']._serialized_end=737
-  _globals['_QUERYGETRELAYMININGDIFFICULTYRESPONSE']._serialized_start=739
-  _globals['_QUERYGETRELAYMININGDIFFICULTYRESPONSE']._serialized_end=848
-  _globals['_QUERYGETRELAYMININGDIFFICULTYATHEIGHTREQUEST']._serialized_start=850
-  _globals['_QUERYGETRELAYMININGDIFFICULTYATHEIGHTREQUEST']._serialized_end=936
-  _globals['_QUERYGETRELAYMININGDIFFICULTYATHEIGHTRESPONSE']._serialized_start=938
-  _globals['_QUERYGETRELAYMININGDIFFICULTYATHEIGHTRESPONSE']._serialized_end=1055
-  _globals['_QUERYCOMPUTEUNITSPERRELAYATHEIGHTREQUEST']._serialized_start=1057
-  _globals['_QUERYCOMPUTEUNITSPERRELAYATHEIGHTREQUEST']._serialized_end=1139
-  _globals['_QUERYCOMPUTEUNITSPERRELAYATHEIGHTRESPONSE']._serialized_start=1141
-  _globals['_QUERYCOMPUTEUNITSPERRELAYATHEIGHTRESPONSE']._serialized_end=1214
-  _globals['_MSGADDSERVICE']._serialized_start=1216
-  _globals['_MSGADDSERVICE']._serialized_end=1295
-  _globals['_QUERYPARAMSREQUEST']._serialized_start=1297
-  _globals['_QUERYPARAMSREQUEST']._serialized_end=1317
-  _globals['_QUERY']._serialized_start=1320
-  _globals['_QUERY']._serialized_end=1863
+  _globals['_PARAMS']._serialized_start=145
+  _globals['_PARAMS']._serialized_end=232
+  _globals['_RELAYMININGDIFFICULTY']._serialized_start=234
+  _globals['_RELAYMININGDIFFICULTY']._serialized_end=344
+  _globals['_RELAYMININGDIFFICULTYUPDATE']._serialized_start=346
+  _globals['_RELAYMININGDIFFICULTYUPDATE']._serialized_end=460
+  _globals['_SERVICECOMPUTEUNITSPERRELAYUPDATE']._serialized_start=462
+  _globals['_SERVICECOMPUTEUNITSPERRELAYUPDATE']._serialized_end=576
+  _globals['_QUERYGETSERVICEREQUEST']._serialized_start=578
+  _globals['_QUERYGETSERVICEREQUEST']._serialized_end=634
+  _globals['_QUERYGETSERVICERESPONSE']._serialized_start=636
+  _globals['_QUERYGETSERVICERESPONSE']._serialized_end=702
+  _globals['_QUERYGETRELAYMININGDIFFICULTYREQUEST']._serialized_start=704
+  _globals['_QUERYGETRELAYMININGDIFFICULTYREQUEST']._serialized_end=761
+  _globals['_QUERYGETRELAYMININGDIFFICULTYRESPONSE']._serialized_start=763
+  _globals['_QUERYGETRELAYMININGDIFFICULTYRESPONSE']._serialized_end=872
+  _globals['_QUERYGETRELAYMININGDIFFICULTYATHEIGHTREQUEST']._serialized_start=874
+  _globals['_QUERYGETRELAYMININGDIFFICULTYATHEIGHTREQUEST']._serialized_end=960
+  _globals['_QUERYGETRELAYMININGDIFFICULTYATHEIGHTRESPONSE']._serialized_start=962
+  _globals['_QUERYGETRELAYMININGDIFFICULTYATHEIGHTRESPONSE']._serialized_end=1079
+  _globals['_QUERYCOMPUTEUNITSPERRELAYATHEIGHTREQUEST']._serialized_start=1081
+  _globals['_QUERYCOMPUTEUNITSPERRELAYATHEIGHTREQUEST']._serialized_end=1163
+  _globals['_QUERYCOMPUTEUNITSPERRELAYATHEIGHTRESPONSE']._serialized_start=1165
+  _globals['_QUERYCOMPUTEUNITSPERRELAYATHEIGHTRESPONSE']._serialized_end=1238
+  _globals['_MSGADDSERVICE']._serialized_start=1240
+  _globals['_MSGADDSERVICE']._serialized_end=1319
+  _globals['_QUERYPARAMSREQUEST']._serialized_start=1321
+  _globals['_QUERYPARAMSREQUEST']._serialized_end=1341
+  _globals['_QUERY']._serialized_start=1344
+  _globals['_QUERY']._serialized_end=1887
 # @@protoc_insertion_point(module_scope)

@@ -26,29 +26,29 @@ from pocket.protocol.pb import pocket_application_pb2 as pocket_dot_protocol_dot
 from pocket.protocol.pb import pocket_shared_pb2 as pocket_dot_protocol_dot_pb_dot_pocket__shared__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpocket/protocol/pb/pocket_session.proto\x12\x0epocket.session\x1a#pocket/protocol/pb/pocket_application.proto\x1a\x1epocket/protocol/pb/pocket_shared.proto\"\x9a\x01\n\rSessionHeader\x12\x1b\n\x13\x61pplication_address\x18\x01 \x01(\t\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\"\n\x1asession_start_block_height\x18\x04 \x01(\x03\x12 \n\x18session_end_block_height\x18\x05 \x01(\x03\"\xe6\x01\n\x07Session\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.pocket.session.SessionHeader\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x16\n\x0esession_number\x18\x03 \x01(\x03\x12\x1e\n\x16num_blocks_per_session\x18\x04 \x01(\x03\x12\x34\n\x0b\x61pplication\x18\x05 \x01(\x0b\x32\x1f.pocket.application.Application\x12*\n\tsuppliers\x18\x06 \x03(\x0b\x32\x17.pocket.shared.Supplier\"+\n\x06Params\x12!\n\x19num_suppliers_per_session\x18\x03 \x01(\x04\"P\n\x0cParamsUpdate\x12\x18\n\x10\x65\x66\x66\x65\x63tive_height\x18\x01 \x01(\x03\x12&\n\x06params\x18\x02 \x01(\x0b\x32\x16.pocket.session.Params\"_\n\x16QueryGetSessionRequest\x12\x1b\n\x13\x61pplication_address\x18\x01 \x01(\t\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x14\n\x0c\x62lock_height\x18\x03 \x01(\x03\"C\n\x17QueryGetSessionResponse\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.pocket.session.Session\"\x14\n\x12QueryParamsRequest\"=\n\x13QueryParamsResponse\x12&\n\x06params\x18\x01 \x01(\x0b\x32\x16.pocket.session.Params2\xb9\x01\n\x05Query\x12Q\n\x06Params\x12\".pocket.session.QueryParamsRequest\x1a#.pocket.session.QueryParamsResponse\x12]\n\nGetSession\x12&.pocket.session.QueryGetSessionRequest\x1a\'.pocket.session.QueryGetSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pocket/protocol/pb/pocket_session.proto\x12\x0epocket.session\x1a+pocket/protocol/pb/pocket_application.proto\x1a&pocket/protocol/pb/pocket_shared.proto\"\x9a\x01\n\rSessionHeader\x12\x1b\n\x13\x61pplication_address\x18\x01 \x01(\t\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\"\n\x1asession_start_block_height\x18\x04 \x01(\x03\x12 \n\x18session_end_block_height\x18\x05 \x01(\x03\"\xe6\x01\n\x07Session\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.pocket.session.SessionHeader\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x16\n\x0esession_number\x18\x03 \x01(\x03\x12\x1e\n\x16num_blocks_per_session\x18\x04 \x01(\x03\x12\x34\n\x0b\x61pplication\x18\x05 \x01(\x0b\x32\x1f.pocket.application.Application\x12*\n\tsuppliers\x18\x06 \x03(\x0b\x32\x17.pocket.shared.Supplier\"+\n\x06Params\x12!\n\x19num_suppliers_per_session\x18\x03 \x01(\x04\"P\n\x0cParamsUpdate\x12\x18\n\x10\x65\x66\x66\x65\x63tive_height\x18\x01 \x01(\x03\x12&\n\x06params\x18\x02 \x01(\x0b\x32\x16.pocket.session.Params\"_\n\x16QueryGetSessionRequest\x12\x1b\n\x13\x61pplication_address\x18\x01 \x01(\t\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x14\n\x0c\x62lock_height\x18\x03 \x01(\x03\"C\n\x17QueryGetSessionResponse\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.pocket.session.Session\"\x14\n\x12QueryParamsRequest\"=\n\x13QueryParamsResponse\x12&\n\x06params\x18\x01 \x01(\x0b\x32\x16.pocket.session.Params2\xb9\x01\n\x05Query\x12Q\n\x06Params\x12\".pocket.session.QueryParamsRequest\x1a#.pocket.session.QueryParamsResponse\x12]\n\nGetSession\x12&.pocket.session.QueryGetSessionRequest\x1a\'.pocket.session.QueryGetSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.pocket_session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SESSIONHEADER']._serialized_start=121
-  _globals['_SESSIONHEADER']._serialized_end=275
-  _globals['_SESSION']._serialized_start=278
-  _globals['_SESSION']._serialized_end=508
-  _globals['_PARAMS']._serialized_start=510
-  _globals['_PARAMS']._serialized_end=553
-  _globals['_PARAMSUPDATE']._serialized_start=555
-  _globals['_PARAMSUPDATE']._serialized_end=635
-  _globals['_QUERYGETSESSIONREQUEST']._serialized_start=637
-  _globals['_QUERYGETSESSIONREQUEST']._serialized_end=732
-  _globals['_QUERYGETSESSIONRESPONSE']._serialized_start=734
-  _globals['_QUERYGETSESSIONRESPONSE']._serialized_end=801
-  _globals['_QUERYPARAMSREQUEST']._serialized_start=803
-  _globals['_QUERYPARAMSREQUEST']._serialized_end=823
-  _globals['_QUERYPARAMSRESPONSE']._serialized_start=825
-  _globals['_QUERYPARAMSRESPONSE']._serialized_end=886
-  _globals['_QUERY']._serialized_start=889
-  _globals['_QUERY']._serialized_end=1074
+  _globals['_SESSIONHEADER']._serialized_start=145
+  _globals['_SESSIONHEADER']._serialized_end=299
+  _globals['_SESSION']._serialized_start=302
+  _globals['_SESSION']._serialized_end=532
+  _globals['_PARAMS']._serialized_start=534
+  _globals['_PARAMS']._serialized_end=577
+  _globals['_PARAMSUPDATE']._serialized_start=579
+  _globals['_PARAMSUPDATE']._serialized_end=659
+  _globals['_QUERYGETSESSIONREQUEST']._serialized_start=661
+  _globals['_QUERYGETSESSIONREQUEST']._serialized_end=756
+  _globals['_QUERYGETSESSIONRESPONSE']._serialized_start=758
+  _globals['_QUERYGETSESSIONRESPONSE']._serialized_end=825
+  _globals['_QUERYPARAMSREQUEST']._serialized_start=827
+  _globals['_QUERYPARAMSREQUEST']._serialized_end=847
+  _globals['_QUERYPARAMSRESPONSE']._serialized_start=849
+  _globals['_QUERYPARAMSRESPONSE']._serialized_end=910
+  _globals['_QUERY']._serialized_start=913
+  _globals['_QUERY']._serialized_end=1098
 # @@protoc_insertion_point(module_scope)

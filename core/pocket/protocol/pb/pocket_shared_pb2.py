@@ -25,47 +25,47 @@ _sym_db = _symbol_database.Default()
 from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as pocket_dot_protocol_dot_pb_dot_cosmos__base__v1beta1__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epocket/protocol/pb/pocket_shared.proto\x12\rpocket.shared\x1a$pocket/protocol/pb/cosmos_base_v1beta1.proto\"\x95\x04\n\x06Params\x12\x1e\n\x16num_blocks_per_session\x18\x01 \x01(\x04\x12&\n\x1egrace_period_end_offset_blocks\x18\x02 \x01(\x04\x12\'\n\x1f\x63laim_window_open_offset_blocks\x18\x03 \x01(\x04\x12(\n claim_window_close_offset_blocks\x18\x04 \x01(\x04\x12\'\n\x1fproof_window_open_offset_blocks\x18\x05 \x01(\x04\x12(\n proof_window_close_offset_blocks\x18\x06 \x01(\x04\x12*\n\"supplier_unbonding_period_sessions\x18\x07 \x01(\x04\x12-\n%application_unbonding_period_sessions\x18\x08 \x01(\x04\x12*\n\"compute_units_to_tokens_multiplier\x18\t \x01(\x04\x12)\n!gateway_unbonding_period_sessions\x18\n \x01(\x04\x12%\n\x1d\x63ompute_unit_cost_granularity\x18\x0b \x01(\x04\x12\"\n\x1asession_grid_anchor_height\x18\x0c \x01(\x04\x12 \n\x18session_number_at_anchor\x18\r \x01(\x04\"O\n\x0cParamsUpdate\x12\x18\n\x10\x65\x66\x66\x65\x63tive_height\x18\x01 \x01(\x03\x12%\n\x06params\x18\x02 \x01(\x0b\x32\x15.pocket.shared.Params\"\x86\x01\n\x07Service\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1f\n\x17\x63ompute_units_per_relay\x18\x03 \x01(\x04\x12\x15\n\rowner_address\x18\x04 \x01(\t\x12)\n\x08metadata\x18\x05 \x01(\x0b\x32\x17.pocket.shared.Metadata\"\x18\n\x08Metadata\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\x0c\".\n\x18\x41pplicationServiceConfig\x12\x12\n\nservice_id\x18\x01 \x01(\t\"\x96\x01\n\x15SupplierServiceConfig\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x32\n\tendpoints\x18\x02 \x03(\x0b\x32\x1f.pocket.shared.SupplierEndpoint\x12\x35\n\trev_share\x18\x03 \x03(\x0b\x32\".pocket.shared.ServiceRevenueShare\"w\n\x10SupplierEndpoint\x12\x0b\n\x03url\x18\x01 \x01(\t\x12(\n\x08rpc_type\x18\x02 \x01(\x0e\x32\x16.pocket.shared.RPCType\x12,\n\x07\x63onfigs\x18\x03 \x03(\x0b\x32\x1b.pocket.shared.ConfigOption\"D\n\x13ServiceRevenueShare\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x1c\n\x14rev_share_percentage\x18\x03 \x01(\x04\"H\n\x0c\x43onfigOption\x12)\n\x03key\x18\x01 \x01(\x0e\x32\x1c.pocket.shared.ConfigOptions\x12\r\n\x05value\x18\x02 \x01(\t\"\x85\x02\n\x08Supplier\x12\x15\n\rowner_address\x18\x01 \x01(\t\x12\x18\n\x10operator_address\x18\x02 \x01(\t\x12(\n\x05stake\x18\x03 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12\x36\n\x08services\x18\x04 \x03(\x0b\x32$.pocket.shared.SupplierServiceConfig\x12\"\n\x1aunstake_session_end_height\x18\x05 \x01(\x04\x12\x42\n\x16service_config_history\x18\x06 \x03(\x0b\x32\".pocket.shared.ServiceConfigUpdate\"\x9e\x01\n\x13ServiceConfigUpdate\x12\x18\n\x10operator_address\x18\x01 \x01(\t\x12\x35\n\x07service\x18\x02 \x01(\x0b\x32$.pocket.shared.SupplierServiceConfig\x12\x19\n\x11\x61\x63tivation_height\x18\x03 \x01(\x03\x12\x1b\n\x13\x64\x65\x61\x63tivation_height\x18\x04 \x01(\x03\"\x14\n\x12QueryParamsRequest\"<\n\x13QueryParamsResponse\x12%\n\x06params\x18\x01 \x01(\x0b\x32\x15.pocket.shared.Params\",\n\x1aQueryParamsAtHeightRequest\x12\x0e\n\x06height\x18\x01 \x01(\x03\"D\n\x1bQueryParamsAtHeightResponse\x12%\n\x06params\x18\x01 \x01(\x0b\x32\x15.pocket.shared.Params*Z\n\x07RPCType\x12\x0f\n\x0bUNKNOWN_RPC\x10\x00\x12\x08\n\x04GRPC\x10\x01\x12\r\n\tWEBSOCKET\x10\x02\x12\x0c\n\x08JSON_RPC\x10\x03\x12\x08\n\x04REST\x10\x04\x12\r\n\tCOMET_BFT\x10\x05*0\n\rConfigOptions\x12\x12\n\x0eUNKNOWN_CONFIG\x10\x00\x12\x0b\n\x07TIMEOUT\x10\x01\x32\xc1\x01\n\x05Query\x12O\n\x06Params\x12!.pocket.shared.QueryParamsRequest\x1a\".pocket.shared.QueryParamsResponse\x12g\n\x0eParamsAtHeight\x12).pocket.shared.QueryParamsAtHeightRequest\x1a*.pocket.shared.QueryParamsAtHeightResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pocket/protocol/pb/pocket_shared.proto\x12\rpocket.shared\x1a,pocket/protocol/pb/cosmos_base_v1beta1.proto\"\x95\x04\n\x06Params\x12\x1e\n\x16num_blocks_per_session\x18\x01 \x01(\x04\x12&\n\x1egrace_period_end_offset_blocks\x18\x02 \x01(\x04\x12\'\n\x1f\x63laim_window_open_offset_blocks\x18\x03 \x01(\x04\x12(\n claim_window_close_offset_blocks\x18\x04 \x01(\x04\x12\'\n\x1fproof_window_open_offset_blocks\x18\x05 \x01(\x04\x12(\n proof_window_close_offset_blocks\x18\x06 \x01(\x04\x12*\n\"supplier_unbonding_period_sessions\x18\x07 \x01(\x04\x12-\n%application_unbonding_period_sessions\x18\x08 \x01(\x04\x12*\n\"compute_units_to_tokens_multiplier\x18\t \x01(\x04\x12)\n!gateway_unbonding_period_sessions\x18\n \x01(\x04\x12%\n\x1d\x63ompute_unit_cost_granularity\x18\x0b \x01(\x04\x12\"\n\x1asession_grid_anchor_height\x18\x0c \x01(\x04\x12 \n\x18session_number_at_anchor\x18\r \x01(\x04\"O\n\x0cParamsUpdate\x12\x18\n\x10\x65\x66\x66\x65\x63tive_height\x18\x01 \x01(\x03\x12%\n\x06params\x18\x02 \x01(\x0b\x32\x15.pocket.shared.Params\"\x86\x01\n\x07Service\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1f\n\x17\x63ompute_units_per_relay\x18\x03 \x01(\x04\x12\x15\n\rowner_address\x18\x04 \x01(\t\x12)\n\x08metadata\x18\x05 \x01(\x0b\x32\x17.pocket.shared.Metadata\"\x18\n\x08Metadata\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\x0c\".\n\x18\x41pplicationServiceConfig\x12\x12\n\nservice_id\x18\x01 \x01(\t\"\x96\x01\n\x15SupplierServiceConfig\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x32\n\tendpoints\x18\x02 \x03(\x0b\x32\x1f.pocket.shared.SupplierEndpoint\x12\x35\n\trev_share\x18\x03 \x03(\x0b\x32\".pocket.shared.ServiceRevenueShare\"w\n\x10SupplierEndpoint\x12\x0b\n\x03url\x18\x01 \x01(\t\x12(\n\x08rpc_type\x18\x02 \x01(\x0e\x32\x16.pocket.shared.RPCType\x12,\n\x07\x63onfigs\x18\x03 \x03(\x0b\x32\x1b.pocket.shared.ConfigOption\"D\n\x13ServiceRevenueShare\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x1c\n\x14rev_share_percentage\x18\x03 \x01(\x04\"H\n\x0c\x43onfigOption\x12)\n\x03key\x18\x01 \x01(\x0e\x32\x1c.pocket.shared.ConfigOptions\x12\r\n\x05value\x18\x02 \x01(\t\"\x85\x02\n\x08Supplier\x12\x15\n\rowner_address\x18\x01 \x01(\t\x12\x18\n\x10operator_address\x18\x02 \x01(\t\x12(\n\x05stake\x18\x03 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12\x36\n\x08services\x18\x04 \x03(\x0b\x32$.pocket.shared.SupplierServiceConfig\x12\"\n\x1aunstake_session_end_height\x18\x05 \x01(\x04\x12\x42\n\x16service_config_history\x18\x06 \x03(\x0b\x32\".pocket.shared.ServiceConfigUpdate\"\x9e\x01\n\x13ServiceConfigUpdate\x12\x18\n\x10operator_address\x18\x01 \x01(\t\x12\x35\n\x07service\x18\x02 \x01(\x0b\x32$.pocket.shared.SupplierServiceConfig\x12\x19\n\x11\x61\x63tivation_height\x18\x03 \x01(\x03\x12\x1b\n\x13\x64\x65\x61\x63tivation_height\x18\x04 \x01(\x03\"\x14\n\x12QueryParamsRequest\"<\n\x13QueryParamsResponse\x12%\n\x06params\x18\x01 \x01(\x0b\x32\x15.pocket.shared.Params\",\n\x1aQueryParamsAtHeightRequest\x12\x0e\n\x06height\x18\x01 \x01(\x03\"D\n\x1bQueryParamsAtHeightResponse\x12%\n\x06params\x18\x01 \x01(\x0b\x32\x15.pocket.shared.Params*Z\n\x07RPCType\x12\x0f\n\x0bUNKNOWN_RPC\x10\x00\x12\x08\n\x04GRPC\x10\x01\x12\r\n\tWEBSOCKET\x10\x02\x12\x0c\n\x08JSON_RPC\x10\x03\x12\x08\n\x04REST\x10\x04\x12\r\n\tCOMET_BFT\x10\x05*0\n\rConfigOptions\x12\x12\n\x0eUNKNOWN_CONFIG\x10\x00\x12\x0b\n\x07TIMEOUT\x10\x01\x32\xc1\x01\n\x05Query\x12O\n\x06Params\x12!.pocket.shared.QueryParamsRequest\x1a\".pocket.shared.QueryParamsResponse\x12g\n\x0eParamsAtHeight\x12).pocket.shared.QueryParamsAtHeightRequest\x1a*.pocket.shared.QueryParamsAtHeightResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.pocket_shared_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RPCTYPE']._serialized_start=1958
-  _globals['_RPCTYPE']._serialized_end=2048
-  _globals['_CONFIGOPTIONS']._serialized_start=2050
-  _globals['_CONFIGOPTIONS']._serialized_end=2098
-  _globals['_PARAMS']._serialized_start=88
-  _globals['_PARAMS']._serialized_end=621
-  _globals['_PARAMSUPDATE']._serialized_start=623
-  _globals['_PARAMSUPDATE']._serialized_end=702
-  _globals['_SERVICE']._serialized_start=705
-  _globals['_SERVICE']._serialized_end=839
-  _globals['_METADATA']._serialized_start=841
-  _globals['_METADATA']._serialized_end=865
-  _globals['_APPLICATIONSERVICECONFIG']._serialized_start=867
-  _globals['_APPLICATIONSERVICECONFIG']._serialized_end=913
-  _globals['_SUPPLIERSERVICECONFIG']._serialized_start=916
-  _globals['_SUPPLIERSERVICECONFIG']._serialized_end=1066
-  _globals['_SUPPLIERENDPOINT']._serialized_start=1068
-  _globals['_SUPPLIERENDPOINT']._serialized_end=1187
-  _globals['_SERVICEREVENUESHARE']._serialized_start=1189
-  _globals['_SERVICEREVENUESHARE']._serialized_end=1257
-  _globals['_CONFIGOPTION']._serialized_start=1259
-  _globals['_CONFIGOPTION']._serialized_end=1331
-  _globals['_SUPPLIER']._serialized_start=1334
-  _globals['_SUPPLIER']._serialized_end=1595
-  _globals['_SERVICECONFIGUPDATE']._serialized_start=1598
-  _globals['_SERVICECONFIGUPDATE']._serialized_end=1756
-  _globals['_QUERYPARAMSREQUEST']._serialized_start=1758
-  _globals['_QUERYPARAMSREQUEST']._serialized_end=1778
-  _globals['_QUERYPARAMSRESPONSE']._serialized_start=1780
-  _globals['_QUERYPARAMSRESPONSE']._serialized_end=1840
-  _globals['_QUERYPARAMSATHEIGHTREQUEST']._serialized_start=1842
-  _globals['_QUERYPARAMSATHEIGHTREQUEST']._serialized_end=1886
-  _globals['_QUERYPARAMSATHEIGHTRESPONSE']._serialized_start=1888
-  _globals['_QUERYPARAMSATHEIGHTRESPONSE']._serialized_end=1956
-  _globals['_QUERY']._serialized_start=2101
-  _globals['_QUERY']._serialized_end=2294
+  _globals['_RPCTYPE']._serialized_start=1974
+  _globals['_RPCTYPE']._serialized_end=2064
+  _globals['_CONFIGOPTIONS']._serialized_start=2066
+  _globals['_CONFIGOPTIONS']._serialized_end=2114
+  _globals['_PARAMS']._serialized_start=104
+  _globals['_PARAMS']._serialized_end=637
+  _globals['_PARAMSUPDATE']._serialized_start=639
+  _globals['_PARAMSUPDATE']._serialized_end=718
+  _globals['_SERVICE']._serialized_start=721
+  _globals['_SERVICE']._serialized_end=855
+  _globals['_METADATA']._serialized_start=857
+  _globals['_METADATA']._serialized_end=881
+  _globals['_APPLICATIONSERVICECONFIG']._serialized_start=883
+  _globals['_APPLICATIONSERVICECONFIG']._serialized_end=929
+  _globals['_SUPPLIERSERVICECONFIG']._serialized_start=932
+  _globals['_SUPPLIERSERVICECONFIG']._serialized_end=1082
+  _globals['_SUPPLIERENDPOINT']._serialized_start=1084
+  _globals['_SUPPLIERENDPOINT']._serialized_end=1203
+  _globals['_SERVICEREVENUESHARE']._serialized_start=1205
+  _globals['_SERVICEREVENUESHARE']._serialized_end=1273
+  _globals['_CONFIGOPTION']._serialized_start=1275
+  _globals['_CONFIGOPTION']._serialized_end=1347
+  _globals['_SUPPLIER']._serialized_start=1350
+  _globals['_SUPPLIER']._serialized_end=1611
+  _globals['_SERVICECONFIGUPDATE']._serialized_start=1614
+  _globals['_SERVICECONFIGUPDATE']._serialized_end=1772
+  _globals['_QUERYPARAMSREQUEST']._serialized_start=1774
+  _globals['_QUERYPARAMSREQUEST']._serialized_end=1794
+  _globals['_QUERYPARAMSRESPONSE']._serialized_start=1796
+  _globals['_QUERYPARAMSRESPONSE']._serialized_end=1856
+  _globals['_QUERYPARAMSATHEIGHTREQUEST']._serialized_start=1858
+  _globals['_QUERYPARAMSATHEIGHTREQUEST']._serialized_end=1902
+  _globals['_QUERYPARAMSATHEIGHTRESPONSE']._serialized_start=1904
+  _globals['_QUERYPARAMSATHEIGHTRESPONSE']._serialized_end=1972
+  _globals['_QUERY']._serialized_start=2117
+  _globals['_QUERY']._serialized_end=2310
 # @@protoc_insertion_point(module_scope)

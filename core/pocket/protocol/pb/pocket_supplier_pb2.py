@@ -27,31 +27,31 @@ from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as pocket_dot_protocol_do
 from pocket.protocol.pb import pocket_shared_pb2 as pocket_dot_protocol_dot_pb_dot_pocket__shared__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pocket/protocol/pb/pocket_supplier.proto\x12\x0fpocket.supplier\x1a*pocket/protocol/pb/cosmos_base_query_v1beta1.proto\x1a$pocket/protocol/pb/cosmos_base_v1beta1.proto\x1a\x1epocket/protocol/pb/pocket_shared.proto\"f\n\x06Params\x12,\n\tmin_stake\x18\x01 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12.\n\x0bstaking_fee\x18\x02 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\"G\n\x17QueryGetSupplierRequest\x12\x18\n\x10operator_address\x18\x01 \x01(\t\x12\x12\n\ndehydrated\x18\x02 \x01(\x08\"E\n\x18QueryGetSupplierResponse\x12)\n\x08supplier\x18\x01 \x01(\x0b\x32\x17.pocket.shared.Supplier\"\xaf\x01\n\x18QueryAllSuppliersRequest\x12:\n\npagination\x18\x01 \x01(\x0b\x32&.cosmos.base.query.v1beta1.PageRequest\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x18\n\x10operator_address\x18\x03 \x01(\t\x12\x15\n\rowner_address\x18\x04 \x01(\t\x12\x12\n\ndehydrated\x18\x05 \x01(\x08\"\x83\x01\n\x19QueryAllSuppliersResponse\x12)\n\x08supplier\x18\x01 \x03(\x0b\x32\x17.pocket.shared.Supplier\x12;\n\npagination\x18\x02 \x01(\x0b\x32\'.cosmos.base.query.v1beta1.PageResponse\">\n\x13QueryParamsResponse\x12\'\n\x06params\x18\x01 \x01(\x0b\x32\x17.pocket.supplier.Params\"\xb5\x01\n\x10MsgStakeSupplier\x12\x0e\n\x06signer\x18\x01 \x01(\t\x12\x15\n\rowner_address\x18\x02 \x01(\t\x12\x18\n\x10operator_address\x18\x03 \x01(\t\x12(\n\x05stake\x18\x04 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12\x36\n\x08services\x18\x05 \x03(\x0b\x32$.pocket.shared.SupplierServiceConfig\">\n\x12MsgUnstakeSupplier\x12\x0e\n\x06signer\x18\x01 \x01(\t\x12\x18\n\x10operator_address\x18\x02 \x01(\t\"\x14\n\x12QueryParamsRequest2\xa4\x02\n\x05Query\x12S\n\x06Params\x12#.pocket.supplier.QueryParamsRequest\x1a$.pocket.supplier.QueryParamsResponse\x12_\n\x08Supplier\x12(.pocket.supplier.QueryGetSupplierRequest\x1a).pocket.supplier.QueryGetSupplierResponse\x12\x65\n\x0c\x41llSuppliers\x12).pocket.supplier.QueryAllSuppliersRequest\x1a*.pocket.supplier.QueryAllSuppliersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(pocket/protocol/pb/pocket_supplier.proto\x12\x0fpocket.supplier\x1a\x32pocket/protocol/pb/cosmos_base_query_v1beta1.proto\x1a,pocket/protocol/pb/cosmos_base_v1beta1.proto\x1a&pocket/protocol/pb/pocket_shared.proto\"f\n\x06Params\x12,\n\tmin_stake\x18\x01 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12.\n\x0bstaking_fee\x18\x02 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\"G\n\x17QueryGetSupplierRequest\x12\x18\n\x10operator_address\x18\x01 \x01(\t\x12\x12\n\ndehydrated\x18\x02 \x01(\x08\"E\n\x18QueryGetSupplierResponse\x12)\n\x08supplier\x18\x01 \x01(\x0b\x32\x17.pocket.shared.Supplier\"\xaf\x01\n\x18QueryAllSuppliersRequest\x12:\n\npagination\x18\x01 \x01(\x0b\x32&.cosmos.base.query.v1beta1.PageRequest\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x18\n\x10operator_address\x18\x03 \x01(\t\x12\x15\n\rowner_address\x18\x04 \x01(\t\x12\x12\n\ndehydrated\x18\x05 \x01(\x08\"\x83\x01\n\x19QueryAllSuppliersResponse\x12)\n\x08supplier\x18\x01 \x03(\x0b\x32\x17.pocket.shared.Supplier\x12;\n\npagination\x18\x02 \x01(\x0b\x32\'.cosmos.base.query.v1beta1.PageResponse\">\n\x13QueryParamsResponse\x12\'\n\x06params\x18\x01 \x01(\x0b\x32\x17.pocket.supplier.Params\"\xb5\x01\n\x10MsgStakeSupplier\x12\x0e\n\x06signer\x18\x01 \x01(\t\x12\x15\n\rowner_address\x18\x02 \x01(\t\x12\x18\n\x10operator_address\x18\x03 \x01(\t\x12(\n\x05stake\x18\x04 \x01(\x0b\x32\x19.cosmos.base.v1beta1.Coin\x12\x36\n\x08services\x18\x05 \x03(\x0b\x32$.pocket.shared.SupplierServiceConfig\">\n\x12MsgUnstakeSupplier\x12\x0e\n\x06signer\x18\x01 \x01(\t\x12\x18\n\x10operator_address\x18\x02 \x01(\t\"\x14\n\x12QueryParamsRequest2\xa4\x02\n\x05Query\x12S\n\x06Params\x12#.pocket.supplier.QueryParamsRequest\x1a$.pocket.supplier.QueryParamsResponse\x12_\n\x08Supplier\x12(.pocket.supplier.QueryGetSupplierRequest\x1a).pocket.supplier.QueryGetSupplierResponse\x12\x65\n\x0c\x41llSuppliers\x12).pocket.supplier.QueryAllSuppliersRequest\x1a*.pocket.supplier.QueryAllSuppliersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.pocket_supplier_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PARAMS']._serialized_start=167
-  _globals['_PARAMS']._serialized_end=269
-  _globals['_QUERYGETSUPPLIERREQUEST']._serialized_start=271
-  _globals['_QUERYGETSUPPLIERREQUEST']._serialized_end=342
-  _globals['_QUERYGETSUPPLIERRESPONSE']._serialized_start=344
-  _globals['_QUERYGETSUPPLIERRESPONSE']._serialized_end=413
-  _globals['_QUERYALLSUPPLIERSREQUEST']._serialized_start=416
-  _globals['_QUERYALLSUPPLIERSREQUEST']._serialized_end=591
-  _globals['_QUERYALLSUPPLIERSRESPONSE']._serialized_start=594
-  _globals['_QUERYALLSUPPLIERSRESPONSE']._serialized_end=725
-  _globals['_QUERYPARAMSRESPONSE']._serialized_start=727
-  _globals['_QUERYPARAMSRESPONSE']._serialized_end=789
-  _globals['_MSGSTAKESUPPLIER']._serialized_start=792
-  _globals['_MSGSTAKESUPPLIER']._serialized_end=973
-  _globals['_MSGUNSTAKESUPPLIER']._serialized_start=975
-  _globals['_MSGUNSTAKESUPPLIER']._serialized_end=1037
-  _globals['_QUERYPARAMSREQUEST']._serialized_start=1039
-  _globals['_QUERYPARAMSREQUEST']._serialized_end=1059
-  _globals['_QUERY']._serialized_start=1062
-  _globals['_QUERY']._serialized_end=1354
+  _globals['_PARAMS']._serialized_start=199
+  _globals['_PARAMS']._serialized_end=301
+  _globals['_QUERYGETSUPPLIERREQUEST']._serialized_start=303
+  _globals['_QUERYGETSUPPLIERREQUEST']._serialized_end=374
+  _globals['_QUERYGETSUPPLIERRESPONSE']._serialized_start=376
+  _globals['_QUERYGETSUPPLIERRESPONSE']._serialized_end=445
+  _globals['_QUERYALLSUPPLIERSREQUEST']._serialized_start=448
+  _globals['_QUERYALLSUPPLIERSREQUEST']._serialized_end=623
+  _globals['_QUERYALLSUPPLIERSRESPONSE']._serialized_start=626
+  _globals['_QUERYALLSUPPLIERSRESPONSE']._serialized_end=757
+  _globals['_QUERYPARAMSRESPONSE']._serialized_start=759
+  _globals['_QUERYPARAMSRESPONSE']._serialized_end=821
+  _globals['_MSGSTAKESUPPLIER']._serialized_start=824
+  _globals['_MSGSTAKESUPPLIER']._serialized_end=1005
+  _globals['_MSGUNSTAKESUPPLIER']._serialized_start=1007
+  _globals['_MSGUNSTAKESUPPLIER']._serialized_end=1069
+  _globals['_QUERYPARAMSREQUEST']._serialized_start=1071
+  _globals['_QUERYPARAMSREQUEST']._serialized_end=1091
+  _globals['_QUERY']._serialized_start=1094
+  _globals['_QUERY']._serialized_end=1386
 # @@protoc_insertion_point(module_scope)

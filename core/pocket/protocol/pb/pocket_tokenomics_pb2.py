@@ -24,25 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pocket/protocol/pb/pocket_tokenomics.proto\x12\x11pocket.tokenomics\"\xb8\x02\n\x06Params\x12Q\n\x1bmint_allocation_percentages\x18\x01 \x01(\x0b\x32,.pocket.tokenomics.MintAllocationPercentages\x12\x1a\n\x12\x64\x61o_reward_address\x18\x06 \x01(\t\x12\"\n\x1aglobal_inflation_per_claim\x18\x07 \x01(\x01\x12_\n#mint_equals_burn_claim_distribution\x18\x08 \x01(\x0b\x32\x32.pocket.tokenomics.MintEqualsBurnClaimDistribution\x12\x12\n\nmint_ratio\x18\t \x01(\x01\x12&\n\x1eoverservicing_bonus_multiplier\x18\n \x01(\x04\"w\n\x19MintAllocationPercentages\x12\x0b\n\x03\x64\x61o\x18\x01 \x01(\x01\x12\x10\n\x08proposer\x18\x02 \x01(\x01\x12\x10\n\x08supplier\x18\x03 \x01(\x01\x12\x14\n\x0csource_owner\x18\x04 \x01(\x01\x12\x13\n\x0b\x61pplication\x18\x05 \x01(\x01\"}\n\x1fMintEqualsBurnClaimDistribution\x12\x0b\n\x03\x64\x61o\x18\x01 \x01(\x01\x12\x10\n\x08proposer\x18\x02 \x01(\x01\x12\x10\n\x08supplier\x18\x03 \x01(\x01\x12\x14\n\x0csource_owner\x18\x04 \x01(\x01\x12\x13\n\x0b\x61pplication\x18\x05 \x01(\x01\"\x14\n\x12QueryParamsRequest\"@\n\x13QueryParamsResponse\x12)\n\x06params\x18\x01 \x01(\x0b\x32\x19.pocket.tokenomics.Params*`\n\x15\x43laimExpirationReason\x12!\n\x1d\x45XPIRATION_REASON_UNSPECIFIED\x10\x00\x12\x11\n\rPROOF_MISSING\x10\x01\x12\x11\n\rPROOF_INVALID\x10\x02\x32\x07\n\x05Queryb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*pocket/protocol/pb/pocket_tokenomics.proto\x12\x11pocket.tokenomics\"\xb8\x02\n\x06Params\x12Q\n\x1bmint_allocation_percentages\x18\x01 \x01(\x0b\x32,.pocket.tokenomics.MintAllocationPercentages\x12\x1a\n\x12\x64\x61o_reward_address\x18\x06 \x01(\t\x12\"\n\x1aglobal_inflation_per_claim\x18\x07 \x01(\x01\x12_\n#mint_equals_burn_claim_distribution\x18\x08 \x01(\x0b\x32\x32.pocket.tokenomics.MintEqualsBurnClaimDistribution\x12\x12\n\nmint_ratio\x18\t \x01(\x01\x12&\n\x1eoverservicing_bonus_multiplier\x18\n \x01(\x04\"w\n\x19MintAllocationPercentages\x12\x0b\n\x03\x64\x61o\x18\x01 \x01(\x01\x12\x10\n\x08proposer\x18\x02 \x01(\x01\x12\x10\n\x08supplier\x18\x03 \x01(\x01\x12\x14\n\x0csource_owner\x18\x04 \x01(\x01\x12\x13\n\x0b\x61pplication\x18\x05 \x01(\x01\"}\n\x1fMintEqualsBurnClaimDistribution\x12\x0b\n\x03\x64\x61o\x18\x01 \x01(\x01\x12\x10\n\x08proposer\x18\x02 \x01(\x01\x12\x10\n\x08supplier\x18\x03 \x01(\x01\x12\x14\n\x0csource_owner\x18\x04 \x01(\x01\x12\x13\n\x0b\x61pplication\x18\x05 \x01(\x01\"\x14\n\x12QueryParamsRequest\"@\n\x13QueryParamsResponse\x12)\n\x06params\x18\x01 \x01(\x0b\x32\x19.pocket.tokenomics.Params*`\n\x15\x43laimExpirationReason\x12!\n\x1d\x45XPIRATION_REASON_UNSPECIFIED\x10\x00\x12\x11\n\rPROOF_MISSING\x10\x01\x12\x11\n\rPROOF_INVALID\x10\x02\x32\x07\n\x05Queryb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.pocket_tokenomics_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLAIMEXPIRATIONREASON']._serialized_start=708
-  _globals['_CLAIMEXPIRATIONREASON']._serialized_end=804
-  _globals['_PARAMS']._serialized_start=58
-  _globals['_PARAMS']._serialized_end=370
-  _globals['_MINTALLOCATIONPERCENTAGES']._serialized_start=372
-  _globals['_MINTALLOCATIONPERCENTAGES']._serialized_end=491
-  _globals['_MINTEQUALSBURNCLAIMDISTRIBUTION']._serialized_start=493
-  _globals['_MINTEQUALSBURNCLAIMDISTRIBUTION']._serialized_end=618
-  _globals['_QUERYPARAMSREQUEST']._serialized_start=620
-  _globals['_QUERYPARAMSREQUEST']._serialized_end=640
-  _globals['_QUERYPARAMSRESPONSE']._serialized_start=642
-  _globals['_QUERYPARAMSRESPONSE']._serialized_end=706
-  _globals['_QUERY']._serialized_start=806
-  _globals['_QUERY']._serialized_end=813
+  _globals['_CLAIMEXPIRATIONREASON']._serialized_start=716
+  _globals['_CLAIMEXPIRATIONREASON']._serialized_end=812
+  _globals['_PARAMS']._serialized_start=66
+  _globals['_PARAMS']._serialized_end=378
+  _globals['_MINTALLOCATIONPERCENTAGES']._serialized_start=380
+  _globals['_MINTALLOCATIONPERCENTAGES']._serialized_end=499
+  _globals['_MINTEQUALSBURNCLAIMDISTRIBUTION']._serialized_start=501
+  _globals['_MINTEQUALSBURNCLAIMDISTRIBUTION']._serialized_end=626
+  _globals['_QUERYPARAMSREQUEST']._serialized_start=628
+  _globals['_QUERYPARAMSREQUEST']._serialized_end=648
+  _globals['_QUERYPARAMSRESPONSE']._serialized_start=650
+  _globals['_QUERYPARAMSRESPONSE']._serialized_end=714
+  _globals['_QUERY']._serialized_start=814
+  _globals['_QUERY']._serialized_end=821
 # @@protoc_insertion_point(module_scope)

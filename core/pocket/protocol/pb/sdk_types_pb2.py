@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apocket/protocol/pb/sdk_types.proto\x12\tsdk.types\"\xb9\x01\n\x0fPOKTHTTPRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x36\n\x06header\x18\x02 \x03(\x0b\x32&.sdk.types.POKTHTTPRequest.HeaderEntry\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x0f\n\x07\x62ody_bz\x18\x04 \x01(\x0c\x1a@\n\x0bHeaderEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.sdk.types.Header:\x02\x38\x01\"\xb3\x01\n\x10POKTHTTPResponse\x12\x13\n\x0bstatus_code\x18\x01 \x01(\r\x12\x37\n\x06header\x18\x02 \x03(\x0b\x32\'.sdk.types.POKTHTTPResponse.HeaderEntry\x12\x0f\n\x07\x62ody_bz\x18\x03 \x01(\x0c\x1a@\n\x0bHeaderEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.sdk.types.Header:\x02\x38\x01\"%\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pocket/protocol/pb/sdk_types.proto\x12\tsdk.types\"\xb9\x01\n\x0fPOKTHTTPRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x36\n\x06header\x18\x02 \x03(\x0b\x32&.sdk.types.POKTHTTPRequest.HeaderEntry\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x0f\n\x07\x62ody_bz\x18\x04 \x01(\x0c\x1a@\n\x0bHeaderEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.sdk.types.Header:\x02\x38\x01\"\xb3\x01\n\x10POKTHTTPResponse\x12\x13\n\x0bstatus_code\x18\x01 \x01(\r\x12\x37\n\x06header\x18\x02 \x03(\x0b\x32\'.sdk.types.POKTHTTPResponse.HeaderEntry\x12\x0f\n\x07\x62ody_bz\x18\x03 \x01(\x0c\x1a@\n\x0bHeaderEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.sdk.types.Header:\x02\x38\x01\"%\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +35,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POKTHTTPREQUEST_HEADERENTRY']._serialized_options = b'8\001'
   _globals['_POKTHTTPRESPONSE_HEADERENTRY']._loaded_options = None
   _globals['_POKTHTTPRESPONSE_HEADERENTRY']._serialized_options = b'8\001'
-  _globals['_POKTHTTPREQUEST']._serialized_start=42
-  _globals['_POKTHTTPREQUEST']._serialized_end=227
-  _globals['_POKTHTTPREQUEST_HEADERENTRY']._serialized_start=163
-  _globals['_POKTHTTPREQUEST_HEADERENTRY']._serialized_end=227
-  _globals['_POKTHTTPRESPONSE']._serialized_start=230
-  _globals['_POKTHTTPRESPONSE']._serialized_end=409
-  _globals['_POKTHTTPRESPONSE_HEADERENTRY']._serialized_start=163
-  _globals['_POKTHTTPRESPONSE_HEADERENTRY']._serialized_end=227
-  _globals['_HEADER']._serialized_start=411
-  _globals['_HEADER']._serialized_end=448
+  _globals['_POKTHTTPREQUEST']._serialized_start=50
+  _globals['_POKTHTTPREQUEST']._serialized_end=235
+  _globals['_POKTHTTPREQUEST_HEADERENTRY']._serialized_start=171
+  _globals['_POKTHTTPREQUEST_HEADERENTRY']._serialized_end=235
+  _globals['_POKTHTTPRESPONSE']._serialized_start=238
+  _globals['_POKTHTTPRESPONSE']._serialized_end=417
+  _globals['_POKTHTTPRESPONSE_HEADERENTRY']._serialized_start=171
+  _globals['_POKTHTTPRESPONSE_HEADERENTRY']._serialized_end=235
+  _globals['_HEADER']._serialized_start=419
+  _globals['_HEADER']._serialized_end=456
 # @@protoc_insertion_point(module_scope)

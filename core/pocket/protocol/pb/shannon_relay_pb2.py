@@ -24,25 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epocket/protocol/pb/shannon_relay.proto\x12\rshannon.relay\"\x9a\x01\n\rSessionHeader\x12\x1b\n\x13\x61pplication_address\x18\x01 \x01(\x0c\x12\x12\n\nservice_id\x18\x02 \x01(\x0c\x12\x12\n\nsession_id\x18\x03 \x01(\x0c\x12\"\n\x1asession_start_block_height\x18\x04 \x01(\x03\x12 \n\x18session_end_block_height\x18\x05 \x01(\x03\"\x82\x01\n\x14RelayRequestMetadata\x12\x34\n\x0esession_header\x18\x01 \x01(\x0b\x32\x1c.shannon.relay.SessionHeader\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12!\n\x19supplier_operator_address\x18\x03 \x01(\x0c\"R\n\x0cRelayRequest\x12\x31\n\x04meta\x18\x01 \x01(\x0b\x32#.shannon.relay.RelayRequestMetadata\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"r\n\x15RelayResponseMetadata\x12\x34\n\x0esession_header\x18\x01 \x01(\x0b\x32\x1c.shannon.relay.SessionHeader\x12#\n\x1bsupplier_operator_signature\x18\x02 \x01(\x0c\"X\n\x0fRelayMinerError\x12\x11\n\tcodespace\x18\x01 \x01(\x0c\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\x0c\x12\x0f\n\x07message\x18\x04 \x01(\x0c\"\xbb\x01\n\rRelayResponse\x12\x32\n\x04meta\x18\x01 \x01(\x0b\x32$.shannon.relay.RelayResponseMetadata\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x39\n\x11relay_miner_error\x18\x03 \x01(\x0b\x32\x1e.shannon.relay.RelayMinerError\x12\x19\n\x0cpayload_hash\x18\x04 \x01(\x0cH\x00\x88\x01\x01\x42\x0f\n\r_payload_hash\"\\\n\x05Relay\x12(\n\x03req\x18\x01 \x01(\x0b\x32\x1b.shannon.relay.RelayRequest\x12)\n\x03res\x18\x02 \x01(\x0b\x32\x1c.shannon.relay.RelayResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pocket/protocol/pb/shannon_relay.proto\x12\rshannon.relay\"\x9a\x01\n\rSessionHeader\x12\x1b\n\x13\x61pplication_address\x18\x01 \x01(\x0c\x12\x12\n\nservice_id\x18\x02 \x01(\x0c\x12\x12\n\nsession_id\x18\x03 \x01(\x0c\x12\"\n\x1asession_start_block_height\x18\x04 \x01(\x03\x12 \n\x18session_end_block_height\x18\x05 \x01(\x03\"\x82\x01\n\x14RelayRequestMetadata\x12\x34\n\x0esession_header\x18\x01 \x01(\x0b\x32\x1c.shannon.relay.SessionHeader\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12!\n\x19supplier_operator_address\x18\x03 \x01(\x0c\"R\n\x0cRelayRequest\x12\x31\n\x04meta\x18\x01 \x01(\x0b\x32#.shannon.relay.RelayRequestMetadata\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"r\n\x15RelayResponseMetadata\x12\x34\n\x0esession_header\x18\x01 \x01(\x0b\x32\x1c.shannon.relay.SessionHeader\x12#\n\x1bsupplier_operator_signature\x18\x02 \x01(\x0c\"X\n\x0fRelayMinerError\x12\x11\n\tcodespace\x18\x01 \x01(\x0c\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\x0c\x12\x0f\n\x07message\x18\x04 \x01(\x0c\"\xbb\x01\n\rRelayResponse\x12\x32\n\x04meta\x18\x01 \x01(\x0b\x32$.shannon.relay.RelayResponseMetadata\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x39\n\x11relay_miner_error\x18\x03 \x01(\x0b\x32\x1e.shannon.relay.RelayMinerError\x12\x19\n\x0cpayload_hash\x18\x04 \x01(\x0cH\x00\x88\x01\x01\x42\x0f\n\r_payload_hash\"\\\n\x05Relay\x12(\n\x03req\x18\x01 \x01(\x0b\x32\x1b.shannon.relay.RelayRequest\x12)\n\x03res\x18\x02 \x01(\x0b\x32\x1c.shannon.relay.RelayResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.shannon_relay_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SESSIONHEADER']._serialized_start=50
-  _globals['_SESSIONHEADER']._serialized_end=204
-  _globals['_RELAYREQUESTMETADATA']._serialized_start=207
-  _globals['_RELAYREQUESTMETADATA']._serialized_end=337
-  _globals['_RELAYREQUEST']._serialized_start=339
-  _globals['_RELAYREQUEST']._serialized_end=421
-  _globals['_RELAYRESPONSEMETADATA']._serialized_start=423
-  _globals['_RELAYRESPONSEMETADATA']._serialized_end=537
-  _globals['_RELAYMINERERROR']._serialized_start=539
-  _globals['_RELAYMINERERROR']._serialized_end=627
-  _globals['_RELAYRESPONSE']._serialized_start=630
-  _globals['_RELAYRESPONSE']._serialized_end=817
-  _globals['_RELAY']._serialized_start=819
-  _globals['_RELAY']._serialized_end=911
+  _globals['_SESSIONHEADER']._serialized_start=58
+  _globals['_SESSIONHEADER']._serialized_end=212
+  _globals['_RELAYREQUESTMETADATA']._serialized_start=215
+  _globals['_RELAYREQUESTMETADATA']._serialized_end=345
+  _globals['_RELAYREQUEST']._serialized_start=347
+  _globals['_RELAYREQUEST']._serialized_end=429
+  _globals['_RELAYRESPONSEMETADATA']._serialized_start=431
+  _globals['_RELAYRESPONSEMETADATA']._serialized_end=545
+  _globals['_RELAYMINERERROR']._serialized_start=547
+  _globals['_RELAYMINERERROR']._serialized_end=635
+  _globals['_RELAYRESPONSE']._serialized_start=638
+  _globals['_RELAYRESPONSE']._serialized_end=825
+  _globals['_RELAY']._serialized_start=827
+  _globals['_RELAY']._serialized_end=919
 # @@protoc_insertion_point(module_scope)

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pocket/protocol/pb/tendermint_abci.proto\x12\x0ftendermint.abci\"J\n\x05\x45vent\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x33\n\nattributes\x18\x02 \x03(\x0b\x32\x1f.tendermint.abci.EventAttribute\";\n\x0e\x45ventAttribute\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(pocket/protocol/pb/tendermint_abci.proto\x12\x0ftendermint.abci\"J\n\x05\x45vent\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x33\n\nattributes\x18\x02 \x03(\x0b\x32\x1f.tendermint.abci.EventAttribute\";\n\x0e\x45ventAttribute\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.tendermint_abci_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVENT']._serialized_start=53
-  _globals['_EVENT']._serialized_end=127
-  _globals['_EVENTATTRIBUTE']._serialized_start=129
-  _globals['_EVENTATTRIBUTE']._serialized_end=188
+  _globals['_EVENT']._serialized_start=61
+  _globals['_EVENT']._serialized_end=135
+  _globals['_EVENTATTRIBUTE']._serialized_start=137
+  _globals['_EVENTATTRIBUTE']._serialized_end=196
 # @@protoc_insertion_point(module_scope)

@@ -25,21 +25,21 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!pocket/protocol/pb/tendermint_types.proto\x12\x10tendermint.types\x1a\x1fgoogle/protobuf/timestamp.proto\",\n\rPartSetHeader\x12\r\n\x05total\x18\x01 \x01(\r\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\"Q\n\x07\x42lockID\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\x12\x38\n\x0fpart_set_header\x18\x02 \x01(\x0b\x32\x1f.tendermint.types.PartSetHeader\"\xa0\x01\n\x06Header\x12\x10\n\x08\x63hain_id\x18\x02 \x01(\t\x12\x0e\n\x06height\x18\x03 \x01(\x03\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rlast_block_id\x18\x05 \x01(\x0b\x32\x19.tendermint.types.BlockID\x12\x18\n\x10proposer_address\x18\x0e \x01(\x0c\"\x13\n\x04\x44\x61ta\x12\x0b\n\x03txs\x18\x01 \x03(\x0c\"W\n\x05\x42lock\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.tendermint.types.Header\x12$\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x16.tendermint.types.Datab\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)pocket/protocol/pb/tendermint_types.proto\x12\x10tendermint.types\x1a\x1fgoogle/protobuf/timestamp.proto\",\n\rPartSetHeader\x12\r\n\x05total\x18\x01 \x01(\r\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\"Q\n\x07\x42lockID\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\x12\x38\n\x0fpart_set_header\x18\x02 \x01(\x0b\x32\x1f.tendermint.types.PartSetHeader\"\xa0\x01\n\x06Header\x12\x10\n\x08\x63hain_id\x18\x02 \x01(\t\x12\x0e\n\x06height\x18\x03 \x01(\x03\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rlast_block_id\x18\x05 \x01(\x0b\x32\x19.tendermint.types.BlockID\x12\x18\n\x10proposer_address\x18\x0e \x01(\x0c\"\x13\n\x04\x44\x61ta\x12\x0b\n\x03txs\x18\x01 \x03(\x0c\"W\n\x05\x42lock\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.tendermint.types.Header\x12$\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x16.tendermint.types.Datab\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pocket.protocol.pb.tendermint_types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PARTSETHEADER']._serialized_start=88
-  _globals['_PARTSETHEADER']._serialized_end=132
-  _globals['_BLOCKID']._serialized_start=134
-  _globals['_BLOCKID']._serialized_end=215
-  _globals['_HEADER']._serialized_start=218
-  _globals['_HEADER']._serialized_end=378
-  _globals['_DATA']._serialized_start=380
-  _globals['_DATA']._serialized_end=399
-  _globals['_BLOCK']._serialized_start=401
-  _globals['_BLOCK']._serialized_end=488
+  _globals['_PARTSETHEADER']._serialized_start=96
+  _globals['_PARTSETHEADER']._serialized_end=140
+  _globals['_BLOCKID']._serialized_start=142
+  _globals['_BLOCKID']._serialized_end=223
+  _globals['_HEADER']._serialized_start=226
+  _globals['_HEADER']._serialized_end=386
+  _globals['_DATA']._serialized_start=388
+  _globals['_DATA']._serialized_end=407
+  _globals['_BLOCK']._serialized_start=409
+  _globals['_BLOCK']._serialized_end=496
 # @@protoc_insertion_point(module_scope)

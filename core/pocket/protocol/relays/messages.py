@@ -12,8 +12,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from pocket.protocol.crypto.addresses import is_address
 from pocket.errors import DecodingError, InvalidRelay
+from pocket.protocol.crypto.addresses import is_address
 from pocket.protocol.pb import shannon_relay_pb2 as pb
 from pocket.protocol.relays import wire
 from pocket.protocol.relays.wire import bytes_field, int_field

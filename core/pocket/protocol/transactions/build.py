@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, InvalidOperation, localcontext
 
-from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.errors import ConfigurationError
+from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.pb import cosmos_tx_signing_v1beta1_pb2 as signing_pb
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb

@@ -1,4 +1,4 @@
-"""`python -m pocket_miner.console`: a look at the ledger from inside a miner's pod; `relayctl` has the same commands."""
+"""`python -m pocket_miner.console`: inspect the ledger from inside a miner's pod, as `relayctl` does."""
 
 import click
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pocket.redis_store.seals import Seal
 from pocket.chain.model import Event
 from pocket.chain.settlement_event import CLAIM_SETTLED, claim_end
 from pocket.protocol.smst.digest import Root
+from pocket.redis_store.seals import Seal
 
 # What each outcome means and what a person does about it: docs/runbook.md has the long form.
 MEANINGS: Mapping[str, str] = {

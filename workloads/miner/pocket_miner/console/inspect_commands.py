@@ -11,19 +11,19 @@ import click
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from pocket.kube.api_client import KubeError
-from pocket.kube.api_client import connect as connect_kubernetes
+from pocket.chain_cache.invalidation import tell
 from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseStore, LeaseUnavailable
-from pocket.chain_cache.invalidation import tell
+from pocket.coordination.stores.redis_leases import RedisLeaseStore
+from pocket.errors import ConfigurationError, DecodingError
+from pocket.kube.api_client import KubeError
+from pocket.kube.api_client import connect as connect_kubernetes
+from pocket.protocol.smst.digest import Root
 from pocket.redis_store.connection import connect, shown
 from pocket.redis_store.redis_keys import Keys
 from pocket.redis_store.seals import Seal
 from pocket_miner.console.places import configuration
-from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from pocket_miner.sessions.tracked_session import header_of
-from pocket.errors import ConfigurationError, DecodingError
-from pocket.protocol.smst.digest import Root
 
 Row = dict[str, Any]
 

@@ -10,19 +10,19 @@ from typing import Any, TextIO
 
 import click
 
-from pocket.redis_store.seals import Seal
-from pocket_miner.storage.audit import Audit, AuditError
-from pocket_miner.console.backup import BackupError, back_up
-from pocket_miner.console.explanations import explained, explained_open
-from pocket_miner.console.exports import Wanted, csv_lines
-from pocket_miner.console.places import data_folder
-from pocket_miner.storage.dead_letters import DeadLetters
-from pocket_miner.storage.relay_store import Mirror, SessionEndFile
 from pocket.errors import DecodingError
 from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.smst.bulk import LeafSet
 from pocket.protocol.smst.digest import Root, leaf_digest, path_of
 from pocket.protocol.smst.incremental import Trie
+from pocket.redis_store.seals import Seal
+from pocket_miner.console.backup import BackupError, back_up
+from pocket_miner.console.explanations import explained, explained_open
+from pocket_miner.console.exports import Wanted, csv_lines
+from pocket_miner.console.places import data_folder
+from pocket_miner.storage.audit import Audit, AuditError
+from pocket_miner.storage.dead_letters import DeadLetters
+from pocket_miner.storage.relay_store import Mirror, SessionEndFile
 
 _DATA = click.option(
     "--data",

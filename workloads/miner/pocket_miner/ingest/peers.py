@@ -15,11 +15,11 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from pocket.errors import DecodingError
 from pocket.redis_store.relay_recorder import stream_id
 from pocket.redis_store.seals import Seal
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.relay_store import Mirror
-from pocket.errors import DecodingError
 
 _LOG = logging.getLogger("pocket_miner.ingest.peers")
 _PAGE_BYTES = 4 * 1024 * 1024

@@ -8,19 +8,19 @@ from collections.abc import Callable, Mapping
 
 from redis.exceptions import RedisError
 
+from pocket.chain.client import ChainClient
+from pocket.errors import ChainError, DecodingError
 from pocket.redis_store.stream_reader import Entry, Tail
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.batch_size import Appetite
-from pocket_miner.storage.dead_letters import DeadLetters
+from pocket_miner.ingest.peers import Peers
 from pocket_miner.sessions.evidence import REJECTIONS, Statement
 from pocket_miner.sessions.leaf_validation import Refused, Terms, leaf_of
-from pocket_miner.storage.relay_store import Leaf, Mirror
-from pocket_miner.ingest.peers import Peers
-from pocket_miner.storage.disk_reserve import VolumeFull
-from pocket_miner.sessions.tracked_session import TrackedSession, header_of
 from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node
-from pocket.chain.client import ChainClient
-from pocket.errors import ChainError, DecodingError
+from pocket_miner.sessions.tracked_session import TrackedSession, header_of
+from pocket_miner.storage.dead_letters import DeadLetters
+from pocket_miner.storage.disk_reserve import VolumeFull
+from pocket_miner.storage.relay_store import Leaf, Mirror
 
 _LOG = logging.getLogger("pocket_miner.ingest.relay_consumer")
 _ASK_AGAIN_SECONDS = 0.5

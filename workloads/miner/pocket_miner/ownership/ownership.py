@@ -9,17 +9,17 @@ from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
 
+from pocket.api.workload import MinerConfig
 from pocket.coordination.elector import place, seat, timing_for_blocks
-from pocket.kube.api_client import KubeError
+from pocket.coordination.shard_leases import LeaseNames, Owner, ShardKeeper
 from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseStore
-from pocket.coordination.shard_leases import LeaseNames, Owner, ShardKeeper
-from pocket.redis_store.redis_keys import Keys
-from pocket.platform import Platform
-from pocket_miner.miner_platform import MinerPlatform
 from pocket.coordination.stores.redis_leases import RedisLeaseStore
-from pocket.api.workload import MinerConfig
 from pocket.errors import ConfigurationError
+from pocket.kube.api_client import KubeError
+from pocket.platform import Platform
+from pocket.redis_store.redis_keys import Keys
+from pocket_miner.miner_platform import MinerPlatform
 
 _EMBEDDED_GROUP = "miners"
 

@@ -7,10 +7,10 @@ second answer says so. Another root than the sealed one counts at the block at w
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pocket_miner.sessions.evidence import Finding, Statement
-from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket_miner.sessions.stages import ClaimState
 from pocket.protocol.claims.proof_requirement import INVALID, VALIDATED, Claim
+from pocket_miner.sessions.evidence import Finding, Statement
+from pocket_miner.sessions.stages import ClaimState
+from pocket_miner.sessions.tracked_session import TrackedSession
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ the horizon, which the script that appends relays looks at (docs/fragile/recordi
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from pocket_miner.sessions.stages import seal_height
 from pocket.protocol.sessions.windows import SharedParams, Windows
+from pocket_miner.sessions.stages import seal_height
 
 _BLOCKS_TO_CLAIM = 2  # what is found at the next block is sealed then, and in the block after that at the earliest
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
-from pocket_miner.storage.relay_store import Leaf
 from pocket.protocol.pb import shannon_relay_pb2 as pb
 from pocket.protocol.relays.difficulty import is_applicable
 from pocket.protocol.relays.messages import SessionHeader, relay_hash
 from pocket.protocol.smst.digest import leaf_digest, path_of
+from pocket_miner.storage.relay_store import Leaf
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,6 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pocket_miner.sessions.evidence import Finding
-from pocket_miner.sessions.leaf_validation import Terms
 from pocket.chain import convert
 from pocket.chain.client import ChainClient, NodeAnswer
 from pocket.chain.model import Session
@@ -18,6 +16,8 @@ from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
+from pocket_miner.sessions.evidence import Finding
+from pocket_miner.sessions.leaf_validation import Terms
 
 
 @dataclass(frozen=True, slots=True)

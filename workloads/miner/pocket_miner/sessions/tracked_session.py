@@ -4,16 +4,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from pocket.redis_store.seals import Seal
-from pocket_miner.sessions.evidence import REJECTIONS, Evidence
-from pocket_miner.sessions.leaf_validation import Terms
-from pocket_miner.sessions.submission import Attempts, Submission
-from pocket.protocol.claims.proof_requirement import VALIDATED, Claim, ProofRequirement
 from pocket.errors import DecodingError
+from pocket.protocol.claims.proof_requirement import VALIDATED, Claim, ProofRequirement
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.relays.wire import HEADER, decode
 from pocket.protocol.sessions.windows import SharedParams, Windows
 from pocket.protocol.transactions.build import Message
+from pocket.redis_store.seals import Seal
+from pocket_miner.sessions.evidence import REJECTIONS, Evidence
+from pocket_miner.sessions.leaf_validation import Terms
+from pocket_miner.sessions.submission import Attempts, Submission
 
 _FARTHEST_HEIGHT: Final = 2**53  # heights are JSON numbers on their way
 _LONGEST_SESSION: Final = 100_000  # blocks

@@ -14,22 +14,22 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from pocket.redis_store.store_errors import LedgerError
-from pocket.redis_store.seals import SealStore
-from pocket.redis_store.stream_reader import Tail
-from pocket_miner.storage.audit import Audit, Outcome
-from pocket_miner.sessions.evidence import Finding, Statement
-from pocket_miner.submission.fees import FeeBook
-from pocket_miner.storage.relay_store import Mirror
-from pocket_miner.settlement.outcome_details import count_outcome, facts_of
-from pocket_miner.ingest.peers import Peers
-from pocket_miner.status.report import SupplierReport
-from pocket_miner.sessions.tracked_session import Skip, TrackedSession
-from pocket_miner.settlement.verdict import Verdict, settled_as
-from pocket_miner.settlement.event_reader import NotReadYet, Settlements
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block, Event
 from pocket.errors import ChainUnavailable, FailureClass
+from pocket.redis_store.seals import SealStore
+from pocket.redis_store.store_errors import LedgerError
+from pocket.redis_store.stream_reader import Tail
+from pocket_miner.ingest.peers import Peers
+from pocket_miner.sessions.evidence import Finding, Statement
+from pocket_miner.sessions.tracked_session import Skip, TrackedSession
+from pocket_miner.settlement.event_reader import NotReadYet, Settlements
+from pocket_miner.settlement.outcome_details import count_outcome, facts_of
+from pocket_miner.settlement.verdict import Verdict, settled_as
+from pocket_miner.status.report import SupplierReport
+from pocket_miner.storage.audit import Audit, Outcome
+from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.submission.fees import FeeBook
 
 _LOG = logging.getLogger("pocket_miner.settlement.concluding")
 TOMBSTONE_BLOCKS: Final = 500

@@ -3,12 +3,12 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from pocket_miner import miner_metrics
-from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket.api.status import OTHERS
 from pocket.protocol.claims.amounts import Price, claimed_upokt
 from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.smst.digest import Root
+from pocket_miner import miner_metrics
+from pocket_miner.sessions.tracked_session import TrackedSession
 
 _NO_HASH = bytes(32)
 

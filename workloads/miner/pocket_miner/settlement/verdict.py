@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from pocket.chain.model import Event
+from pocket.chain.settlement_event import ClaimEnd, ClaimOutcome, claim_end
 from pocket_miner.sessions.evidence import Finding
 from pocket_miner.sessions.recipients import bounded
 from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket.chain.model import Event
-from pocket.chain.settlement_event import ClaimEnd, ClaimOutcome, claim_end
 
 _PROOF_OUTCOMES: Final = {
     ClaimOutcome.PROOF_MISSING: "proof_missed",

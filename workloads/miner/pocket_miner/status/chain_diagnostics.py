@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pocket_miner import miner_metrics
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
-from pocket.chain.preflight import capacity_advice, clock_problem, gas_price_problem, params_advice
 from pocket.chain.node_health import Standing, Verdict
+from pocket.chain.preflight import capacity_advice, clock_problem, gas_price_problem, params_advice
 from pocket.errors import PocketError
 from pocket.protocol.transactions.build import GasPrice
+from pocket_miner import miner_metrics
 
 _LOG = logging.getLogger("miner.chain")
 

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pocket_miner import miner_metrics
-from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.corruption import damage_of
-from pocket_miner.sessions.recipients import added
-from pocket_miner.sessions.stages import Stage
 from pocket.api.status import MOST_RECIPIENTS
 from pocket.chain.model import ServiceConfig, Supplier
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.session_id import config_active
+from pocket_miner import miner_metrics
+from pocket_miner.sessions.recipients import added
+from pocket_miner.sessions.stages import Stage
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.corruption import damage_of
 
 _LOG = logging.getLogger("pocket_miner.status.report")
 _GROUPS = {

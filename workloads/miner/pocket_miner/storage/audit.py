@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pocket.errors import DecodingError, PocketError
 from pocket.redis_store.seals import Seal, SignedGroup
 from pocket_miner.storage.database import open_to_read, open_to_write
-from pocket.errors import DecodingError, PocketError
 
 _LOG = logging.getLogger("pocket_miner.storage.audit")
 _SCHEMA = """

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from pocket.protocol.smst.bulk import LeafContent
 from pocket_miner.storage.corruption import files_of
 from pocket_miner.storage.database import open_to_read, open_to_write
-from pocket.protocol.smst.bulk import LeafContent
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS session (

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from pocket_miner.storage.corruption import VolumeDamaged, damage_of, naming
-from pocket_miner.storage.relay_store import SessionEndFile
 from pocket.errors import PocketError
 from pocket.protocol.smst.bulk import LeafContent, LeafSet
 from pocket.protocol.smst.digest import leaf_digest
+from pocket_miner.storage.corruption import VolumeDamaged, damage_of, naming
+from pocket_miner.storage.relay_store import SessionEndFile
 
 T = TypeVar("T")
 SMALL_LEAVES = 50_000

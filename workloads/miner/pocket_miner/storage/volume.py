@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocket.coordination.file_lock import FileLock, OwnedElsewhere
+from pocket.errors import ConfigurationError
+from pocket.runtime.program import require_writable
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import set_damaged_aside
 from pocket_miner.storage.dead_letters import DeadLetters
-from pocket_miner.storage.relay_store import Mirror
 from pocket_miner.storage.disk_reserve import Reserve
-from pocket.errors import ConfigurationError
-from pocket.runtime.program import require_writable
+from pocket_miner.storage.relay_store import Mirror
 
 _LOG = logging.getLogger("pocket_miner.storage.volume")
 

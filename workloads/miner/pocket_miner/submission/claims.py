@@ -9,30 +9,30 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
-from pocket.redis_store.store_errors import Fenced, LedgerError, LedgerUnavailable, StaleView
-from pocket.redis_store.seals import Seal, SealStore, SignedGroup
-from pocket_miner import miner_metrics
-from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.corruption import damage_of
-from pocket_miner.submission.fees import FeeBook
-from pocket_miner.storage.relay_store import Mirror
-from pocket_miner.storage.disk_reserve import VolumeFull
-from pocket_miner.submission.sender import Prepared, Sender, SendError, in_packs, send_same_bytes
-from pocket_miner.sessions.tracked_session import Skip, TrackedSession
-from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
-from pocket_miner.ingest.relay_consumer import Tailer
-from pocket_miner.storage.trie_pool import SealedSet, Tries
-from pocket_miner.submission.viability import tokenomics_or_unknown, viability
 from pocket.chain.model import Block
+from pocket.errors import ChainError, DecodingError, PocketError
 from pocket.protocol.claims.amounts import Price
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams
-from pocket.errors import ChainError, DecodingError, PocketError
 from pocket.protocol.smst.digest import Root
+from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
+from pocket.protocol.transactions.broadcast_errors import Refusal
 from pocket.protocol.transactions.build import Message, create_claim_message, transaction_hash
 from pocket.protocol.transactions.decode import contents
-from pocket.protocol.transactions.broadcast_errors import Refusal
-from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
+from pocket.redis_store.seals import Seal, SealStore, SignedGroup
+from pocket.redis_store.store_errors import Fenced, LedgerError, LedgerUnavailable, StaleView
+from pocket_miner import miner_metrics
+from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
+from pocket_miner.sessions.tracked_session import Skip, TrackedSession
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.disk_reserve import VolumeFull
+from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.storage.trie_pool import SealedSet, Tries
+from pocket_miner.submission.fees import FeeBook
+from pocket_miner.submission.sender import Prepared, Sender, SendError, in_packs, send_same_bytes
+from pocket_miner.submission.viability import tokenomics_or_unknown, viability
 
 _LOG = logging.getLogger("pocket_miner.submission.claims")
 

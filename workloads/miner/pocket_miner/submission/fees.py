@@ -10,14 +10,14 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from pocket.redis_store.store_errors import LedgerError
-from pocket.redis_store.seals import SealStore
-from pocket_miner import miner_metrics
-from pocket_miner.storage.audit import Audit
 from pocket.chain.client import ChainClient
 from pocket.errors import DecodingError, NotFound, PocketError
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.decode import contents
+from pocket.redis_store.seals import SealStore
+from pocket.redis_store.store_errors import LedgerError
+from pocket_miner import miner_metrics
+from pocket_miner.storage.audit import Audit
 
 _LOG = logging.getLogger("pocket_miner.submission.fees")
 _CLAIM_GAS: Final = 130_000

@@ -5,18 +5,9 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pocket.redis_store.seals import SealStore
-from pocket_miner import miner_metrics
-from pocket_miner.storage.corruption import damage_of
-from pocket_miner.submission.fees import FeeBook
-from pocket_miner.storage.relay_store import Mirror
-from pocket_miner.submission.seeds import HashSource, SeedHashes
-from pocket_miner.submission.sender import Sender, SendError, in_packs, send_same_bytes
-from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
-from pocket_miner.storage.trie_pool import Tries
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
+from pocket.errors import ChainError, DecodingError, PocketError
 from pocket.protocol.claims.amounts import Price, claimed_upokt
 from pocket.protocol.claims.proof_requirement import (
     INVALID,
@@ -28,11 +19,20 @@ from pocket.protocol.claims.proof_requirement import (
     requirement_by,
     requirement_sample,
 )
-from pocket.errors import ChainError, DecodingError, PocketError
 from pocket.protocol.smst.digest import Root
-from pocket.protocol.transactions.build import Message, submit_proof_message, transaction_hash
-from pocket.protocol.transactions.broadcast_errors import Refusal
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
+from pocket.protocol.transactions.broadcast_errors import Refusal
+from pocket.protocol.transactions.build import Message, submit_proof_message, transaction_hash
+from pocket.redis_store.seals import SealStore
+from pocket_miner import miner_metrics
+from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.storage.trie_pool import Tries
+from pocket_miner.submission.fees import FeeBook
+from pocket_miner.submission.seeds import HashSource, SeedHashes
+from pocket_miner.submission.sender import Sender, SendError, in_packs, send_same_bytes
 
 _LOG = logging.getLogger("pocket_miner.submission.proofs")
 _Built = tuple[TrackedSession, Message]

@@ -9,14 +9,13 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from pocket.redis_store.store_errors import Fenced
-from pocket_miner.storage.corruption import damage_of
-from pocket_miner.sessions.submission import Submission
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Account, Block, TransactionResult
+from pocket.errors import ChainError, ChainRefusal, DecodingError, PocketError
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket.errors import ChainError, ChainRefusal, DecodingError, PocketError
+from pocket.protocol.transactions.batches import packs
+from pocket.protocol.transactions.broadcast_errors import Refusal, classify, failed_message_index
 from pocket.protocol.transactions.build import (
     GasPrice,
     Message,
@@ -26,9 +25,10 @@ from pocket.protocol.transactions.build import (
     adjusted_gas,
     sign_transaction,
 )
-from pocket.protocol.transactions.broadcast_errors import Refusal, classify, failed_message_index
-from pocket.protocol.transactions.batches import packs
 from pocket.protocol.transactions.timeouts import NonceClock, timeout_duration_seconds
+from pocket.redis_store.store_errors import Fenced
+from pocket_miner.sessions.submission import Submission
+from pocket_miner.storage.corruption import damage_of
 
 T = TypeVar("T")
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from pocket.chain.client import ChainClient
+from pocket.errors import PocketError
 from pocket.protocol.claims.amounts import Price, claimed_upokt
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
-from pocket.errors import PocketError
 from pocket.protocol.smst.digest import Root
 
 _LOG = logging.getLogger("pocket_miner.submission.viability")

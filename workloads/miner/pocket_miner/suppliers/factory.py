@@ -6,37 +6,37 @@ from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
-from pocket.chain_cache.cached_client import CachedChain
-from pocket.redis_store.store_errors import LedgerUnavailable
-from pocket.redis_store.redis_keys import Keys
-from pocket.platform import Platform
-from pocket.redis_store.seals import SealStore
-from pocket.redis_store.stream_reader import Tail
-from pocket_miner import miner_metrics
-from pocket_miner.storage.audit import Audit
-from pocket_miner.submission.claims import ClaimDesk
-from pocket_miner.storage.dead_letters import DeadLetters
-from pocket.runtime.public_urls import Endpoints
-from pocket_miner.submission.fees import FeeBook
-from pocket_miner.storage.relay_store import Mirror
-from pocket_miner.ingest.peers import Peers
-from pocket_miner.submission.proofs import ProofDesk
-from pocket_miner.status.report import Reports
-from pocket_miner.submission.seeds import HashSource, SeedHashes
-from pocket_miner.submission.sender import Sender
-from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket_miner.settlement.event_reader import Settlements
-from pocket_miner.suppliers.standby import Standby
-from pocket_miner.suppliers.supplier_miner import SupplierMiner
-from pocket_miner.ingest.relay_consumer import Tailer
-from pocket_miner.storage.trie_pool import Tries
 from pocket.api.workload import MinerConfig
-from pocket.protocol.crypto.addresses import Address
+from pocket.chain_cache.cached_client import CachedChain
 from pocket.errors import ConfigurationError, NotFound, PocketError
 from pocket.keys.key_folder import KeyFolder
 from pocket.keys.loading import KeySet
+from pocket.platform import Platform
+from pocket.protocol.crypto.addresses import Address
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.timeouts import NonceClock
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.seals import SealStore
+from pocket.redis_store.store_errors import LedgerUnavailable
+from pocket.redis_store.stream_reader import Tail
+from pocket.runtime.public_urls import Endpoints
+from pocket_miner import miner_metrics
+from pocket_miner.ingest.peers import Peers
+from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.settlement.event_reader import Settlements
+from pocket_miner.status.report import Reports
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.dead_letters import DeadLetters
+from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.storage.trie_pool import Tries
+from pocket_miner.submission.claims import ClaimDesk
+from pocket_miner.submission.fees import FeeBook
+from pocket_miner.submission.proofs import ProofDesk
+from pocket_miner.submission.seeds import HashSource, SeedHashes
+from pocket_miner.submission.sender import Sender
+from pocket_miner.suppliers.standby import Standby
+from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
 _LOG = logging.getLogger("pocket_miner.suppliers.factory")
 

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from pocket.coordination.stores.lease_store import LeaseUnavailable
-from pocket.redis_store.store_errors import Fenced, LedgerUnavailable
-from pocket.redis_store.rendezvous import shard_of
+from pocket.errors import PocketError
 from pocket.redis_store.notifications import WakeReader
+from pocket.redis_store.rendezvous import shard_of
+from pocket.redis_store.store_errors import Fenced, LedgerUnavailable
 from pocket_miner import miner_metrics
-from pocket_miner.suppliers.latest_block import BlockBoard
 from pocket_miner.storage.corruption import VolumeDamaged, damage_of
+from pocket_miner.suppliers.factory import Suppliers
+from pocket_miner.suppliers.latest_block import BlockBoard
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.running import TROUBLE, Running
 from pocket_miner.suppliers.standby import Standby, drop_leftovers
-from pocket_miner.suppliers.factory import Suppliers
-from pocket.errors import PocketError
 
 if TYPE_CHECKING:
     from pocket.coordination.shard_leases import ShardKeeper

@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import dataclass, field
 
 from pocket.chain.client import ChainClient
-from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.errors import ChainError, DecodingError
+from pocket.protocol.claims.proof_requirement import ProofParams
 
 
 @dataclass(slots=True)

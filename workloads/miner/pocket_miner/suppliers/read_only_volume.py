@@ -5,8 +5,8 @@ import contextlib
 import logging
 from pathlib import Path
 
-from pocket.coordination.stores.lease_store import LeaseUnavailable
 from pocket.coordination.shard_leases import ShardKeeper
+from pocket.coordination.stores.lease_store import LeaseUnavailable
 from pocket_miner import miner_metrics
 from pocket_miner.status.readiness import Phase, Readiness
 from pocket_miner.storage.volume import takes_writes

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
 
+from pocket.errors import PocketError
 from pocket.redis_store.store_errors import Fenced
 from pocket_miner import miner_metrics
-from pocket_miner.suppliers.latest_block import BlockBoard
 from pocket_miner.storage.corruption import damage_of
+from pocket_miner.suppliers.latest_block import BlockBoard
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
-from pocket.errors import PocketError
 
 _LOG = logging.getLogger("pocket_miner.suppliers.running")
 _BUSY_SECONDS = 0.1

@@ -14,8 +14,8 @@ from typing import Protocol
 from pocket.redis_store.store_errors import Fenced
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
-from pocket_miner.suppliers.latest_block import BlockBoard
 from pocket_miner.storage.corruption import damage_of
+from pocket_miner.suppliers.latest_block import BlockBoard
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.running import TROUBLE
 from pocket_miner.suppliers.supplier_miner import SupplierMiner

@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 
 from pocket.redis_store.redis_keys import Keys
 from pocket.redis_store.stream_reader import Tail
-from pocket_miner.storage.relay_store import Mirror
-from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.storage.relay_store import Mirror
 
 _LOG = logging.getLogger("pocket_miner.suppliers.standby")
 

@@ -10,29 +10,29 @@ from typing import Final
 
 from redis.exceptions import RedisError, ResponseError
 
-from pocket.redis_store.store_errors import Fenced, LedgerError, LedgerUnavailable, StaleView, Unfenced
-from pocket.redis_store.seals import SealStore
-from pocket_miner import miner_metrics
-from pocket_miner.storage.audit import Audit
-from pocket_miner.sessions.claim_view import ClaimsAnswer, learn, surprising
-from pocket_miner.submission.claims import ClaimDesk, SealSource
-from pocket_miner.settlement.concluding import Concluder
-from pocket_miner.storage.corruption import damage_of
-from pocket_miner.sessions.cutoff import Horizon, horizon_at
-from pocket_miner.storage.relay_store import Mirror
-from pocket_miner.ingest.peers import Peers
-from pocket_miner.submission.proofs import ProofDesk
-from pocket_miner.status.report import SupplierReport
-from pocket_miner.storage.disk_reserve import VolumeFull
-from pocket_miner.submission.sender import SendError
-from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket_miner.settlement.event_reader import Settlements
-from pocket_miner.sessions.stages import Action, ClaimState, Decision, Facts, Stage, decide
-from pocket_miner.ingest.relay_consumer import Tailer
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
-from pocket.protocol.claims.proof_requirement import Claim, ProofParams
 from pocket.errors import ChainError, PocketError
+from pocket.protocol.claims.proof_requirement import Claim, ProofParams
+from pocket.redis_store.seals import SealStore
+from pocket.redis_store.store_errors import Fenced, LedgerError, LedgerUnavailable, StaleView, Unfenced
+from pocket_miner import miner_metrics
+from pocket_miner.ingest.peers import Peers
+from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.sessions.claim_view import ClaimsAnswer, learn, surprising
+from pocket_miner.sessions.cutoff import Horizon, horizon_at
+from pocket_miner.sessions.stages import Action, ClaimState, Decision, Facts, Stage, decide
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.settlement.concluding import Concluder
+from pocket_miner.settlement.event_reader import Settlements
+from pocket_miner.status.report import SupplierReport
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.disk_reserve import VolumeFull
+from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.submission.claims import ClaimDesk, SealSource
+from pocket_miner.submission.proofs import ProofDesk
+from pocket_miner.submission.sender import SendError
 
 _LOG = logging.getLogger("miner.supplier")
 _REDIS_TROUBLE: Final = (RedisError, OSError, TimeoutError, LedgerUnavailable)

@@ -11,11 +11,11 @@ from urllib.parse import quote, unquote, urlsplit
 
 import grpc
 
+from pocket.errors import DecodingError
+from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, canonical_headers
 from pocket_relayer.backends.responses import Retryable
 from pocket_relayer.framing import Framing, frame
 from pocket_relayer.rejection import Reason, Rejected
-from pocket.errors import DecodingError
-from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, canonical_headers
 
 _OWN: Final = {
     "te", "content-type", "user-agent", "host", "connection", "content-length", "accept-encoding", "transfer-encoding",

@@ -10,8 +10,8 @@ from typing import Final
 
 from multidict import CIMultiDict
 
-from pocket_relayer.rejection import Reason, Rejected
 from pocket.protocol.relays.envelope import Headers, HttpRequest, canonical_headers
+from pocket_relayer.rejection import Reason, Rejected
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Of relays and of what is inside them."""

@@ -13,14 +13,14 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from pocket.api.services import Backend
-from pocket_relayer.backends.responses import Retryable, ServedStream
+from pocket.protocol.relays.envelope import HttpRequest, HttpResponse
 from pocket_relayer.backends.header_fields import answer_headers, check_method
+from pocket_relayer.backends.paths import backend_url
 from pocket_relayer.backends.redirects import without_endpoint
 from pocket_relayer.backends.response_bodies import plain_body, plain_chunks
+from pocket_relayer.backends.responses import Retryable, ServedStream
 from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.backends.paths import backend_url
 from pocket_relayer.rejection import Reason, Rejected
-from pocket.protocol.relays.envelope import HttpRequest, HttpResponse
 
 STREAMED: Final = frozenset({"text/event-stream", "application/x-ndjson"})
 """Media types of answers that are passed on while they come."""

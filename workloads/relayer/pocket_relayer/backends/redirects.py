@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
-from pocket_relayer.backends.paths import prefix_of
 from pocket.protocol.relays.envelope import Headers
+from pocket_relayer.backends.paths import prefix_of
 
 _REFERENCES: Final = ("Location", "Content-Location", "Refresh", "Link")
 _KEY_CHARACTERS: Final = 12  # shorter segments of a path are words

@@ -5,9 +5,9 @@ import zlib
 from collections.abc import AsyncIterator
 from typing import Final
 
+from pocket.protocol.relays.envelope import Headers
 from pocket_relayer.backends.responses import Retryable
 from pocket_relayer.rejection import Reason, Rejected
-from pocket.protocol.relays.envelope import Headers
 
 _MAGIC: Final = b"\x1f\x8b"
 _GZIP: Final = ("gzip", "x-gzip")

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-from pocket_relayer.rejection import Rejected
 from pocket.protocol.relays.envelope import Headers, HttpResponse
+from pocket_relayer.rejection import Rejected
 
 
 class Retryable(Exception):

@@ -10,18 +10,18 @@ import aiohttp
 import grpc
 
 from pocket.api.services import Backend, RequestBackend, Service
-from pocket_relayer.backends.responses import Retryable, Served, ServedStream
+from pocket.errors import ConfigurationError
+from pocket.protocol.relays.envelope import HttpRequest, HttpResponse
 from pocket_relayer.backends.connection_slots import ConnectionSlots
 from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.grpc_calls import call_grpc, channel_to
 from pocket_relayer.backends.header_fields import request_headers
 from pocket_relayer.backends.http_calls import Clients, ask_http
-from pocket_relayer.backends.pools import Endpoint, Pool
-from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.backends.paths import grpc_method, public_place
+from pocket_relayer.backends.pools import Endpoint, Pool
+from pocket_relayer.backends.responses import Retryable, Served, ServedStream
+from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.rejection import Reason, Rejected
-from pocket.errors import ConfigurationError
-from pocket.protocol.relays.envelope import HttpRequest, HttpResponse
 
 WEB_SOCKET_MESSAGE_BYTES = 15 * 1024 * 1024
 _CALLS_AT_ONCE = 1000  # to one gRPC endpoint

@@ -7,17 +7,17 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from pocket.runtime.single_flight import Once
 from pocket.api.services import RPC_NUMBERS
-from pocket_relayer import relayer_metrics
-from pocket_relayer.pipeline.cold_queries import ColdQueryBudget, NegativeCache
-from pocket_relayer.rejection import Reason, Rejected
 from pocket.chain.model import Account, Application, Difficulty, Session, Supplier
-from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
 from pocket.errors import ChainError, ChainRefusal, DecodingError, InvalidSignature, NotFound
+from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
 from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
 from pocket.protocol.sessions.windows import SharedParams, Windows
+from pocket.runtime.single_flight import Once
+from pocket_relayer import relayer_metrics
+from pocket_relayer.pipeline.cold_queries import ColdQueryBudget, NegativeCache
+from pocket_relayer.rejection import Reason, Rejected
 
 _LOG = logging.getLogger("pocket_relayer.pipeline.admission")
 T = TypeVar("T")

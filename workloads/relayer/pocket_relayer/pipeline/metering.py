@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Protocol
 
-from pocket.redis_store.budgets import Budgets, Charge, Rates, Verdict
-from pocket.redis_store.store_errors import LedgerFull, LedgerUnavailable
 from pocket.api.services import Replays, Service
-from pocket_relayer import relayer_metrics
-from pocket_relayer.rejection import Reason, Rejected
 from pocket.chain.model import Application
 from pocket.errors import ChainError, DecodingError
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams, Windows
+from pocket.redis_store.budgets import Budgets, Charge, Rates, Verdict
+from pocket.redis_store.store_errors import LedgerFull, LedgerUnavailable
+from pocket_relayer import relayer_metrics
+from pocket_relayer.rejection import Reason, Rejected
 
 LIMIT_REACHED = "session relay limit reached"
 """Gateways look for this text and do not punish the supplier for it."""

@@ -7,31 +7,31 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from pocket.redis_store.store_errors import LedgerError, LedgerFull, SessionClosed
-from pocket.redis_store.write_ahead_log import Record
-from pocket.redis_store.relay_recorder import Publisher
 from pocket.api.relayminer import Recording
 from pocket.api.services import Validation
-from pocket_relayer import relayer_metrics
-from pocket_relayer.pipeline.relay_metrics import Accounts, PaidAccounts, SimulatedAccounts
-from pocket_relayer.pipeline.admission import Admission, Admitted
-from pocket_relayer.backends.responses import Served, ServedStream
-from pocket_relayer.backends.catalog import Catalog
-from pocket_relayer.pipeline.in_flight import InFlight
-from pocket_relayer.pipeline.metering import Meter, Metered
-from pocket_relayer.pipeline.sliding_window import Recent
-from pocket_relayer.rejection import Reason, Rejected
-from pocket_relayer.pipeline.relay import Caller, Relay, decode
-from pocket_relayer.pipeline.signing import signed_payload, signed_response
-from pocket_relayer.pipeline.simulated_relays import Simulations
-from pocket_relayer.pipeline.streaming import batches
-from pocket_relayer.pipeline.tracing import NO_TRACING, Span, Tracing
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.relays.difficulty import is_applicable
 from pocket.protocol.relays.envelope import STREAM_DELIMITER, Headers, HttpResponse
 from pocket.protocol.relays.messages import RelayResponse, relay_hash
 from pocket.protocol.relays.wire import bytes_field
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES, largest_leaf
+from pocket.redis_store.relay_recorder import Publisher
+from pocket.redis_store.store_errors import LedgerError, LedgerFull, SessionClosed
+from pocket.redis_store.write_ahead_log import Record
+from pocket_relayer import relayer_metrics
+from pocket_relayer.backends.catalog import Catalog
+from pocket_relayer.backends.responses import Served, ServedStream
+from pocket_relayer.pipeline.admission import Admission, Admitted
+from pocket_relayer.pipeline.in_flight import InFlight
+from pocket_relayer.pipeline.metering import Meter, Metered
+from pocket_relayer.pipeline.relay import Caller, Relay, decode
+from pocket_relayer.pipeline.relay_metrics import Accounts, PaidAccounts, SimulatedAccounts
+from pocket_relayer.pipeline.signing import signed_payload, signed_response
+from pocket_relayer.pipeline.simulated_relays import Simulations
+from pocket_relayer.pipeline.sliding_window import Recent
+from pocket_relayer.pipeline.streaming import batches
+from pocket_relayer.pipeline.tracing import NO_TRACING, Span, Tracing
+from pocket_relayer.rejection import Reason, Rejected
 
 _LATELY = 50_000  # mined relays that are remembered to notice equal ones
 

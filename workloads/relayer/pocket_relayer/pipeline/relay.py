@@ -6,15 +6,15 @@ from enum import StrEnum
 from typing import Final
 
 from pocket.api.services import Service, Validation
-from pocket_relayer.pipeline.admission import plausible_problem
-from pocket_relayer.backends.service import ServiceBackends
-from pocket_relayer.backends.catalog import Catalog
-from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.rejection import Reason, Rejected
-from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.errors import DecodingError
+from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.relays.envelope import HttpRequest, decode_http_request
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader, decode_relay_request
+from pocket_relayer.backends.catalog import Catalog
+from pocket_relayer.backends.service import ServiceBackends
+from pocket_relayer.memory_budget import MemoryReservation
+from pocket_relayer.pipeline.admission import plausible_problem
+from pocket_relayer.rejection import Reason, Rejected
 
 RPC_TYPES: Final[Mapping[str, str]] = {
     "1": "grpc", "grpc": "grpc",

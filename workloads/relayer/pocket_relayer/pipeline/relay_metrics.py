@@ -3,9 +3,9 @@
 from abc import ABC, abstractmethod
 
 from pocket_relayer import relayer_metrics
+from pocket_relayer.pipeline.relay import Caller, Relay
 from pocket_relayer.pipeline.sliding_window import Recent, is_our_failure
 from pocket_relayer.rejection import Rejected
-from pocket_relayer.pipeline.relay import Caller, Relay
 
 
 class Accounts(ABC):

@@ -13,17 +13,17 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from pocket.redis_store.redis_keys import Keys
 from pocket.api.simulation import Simulation, SimulationIdentity
-from pocket_relayer.pipeline.admission import Admitted
-from pocket_relayer.pipeline.metering import Metered
-from pocket_relayer.rejection import Reason, Rejected
-from pocket_relayer.pipeline.relay import Caller, Relay
-from pocket_relayer.token_bucket import TokenBucket
+from pocket.errors import DecodingError, InvalidSignature
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
-from pocket.errors import DecodingError, InvalidSignature
 from pocket.protocol.relays.simulated import SESSION_ID
+from pocket.redis_store.redis_keys import Keys
+from pocket_relayer.pipeline.admission import Admitted
+from pocket_relayer.pipeline.metering import Metered
+from pocket_relayer.pipeline.relay import Caller, Relay
+from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.token_bucket import TokenBucket
 
 HEADER: Final = "Pocket-Simulation-Key-Id"
 CONNECTION_SECONDS: Final = 60.0

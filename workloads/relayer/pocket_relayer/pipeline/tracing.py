@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-from pocket_relayer.rejection import Rejected
 from pocket_relayer.pipeline.relay import Relay
+from pocket_relayer.rejection import Rejected
 
 _LOG = logging.getLogger("pocket_relayer.pipeline.tracing")
 

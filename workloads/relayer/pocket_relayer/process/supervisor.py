@@ -18,10 +18,10 @@ from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 
 from pocket.api.problems import Problem, ProblemCode
 from pocket.api.workload import RelayerConfig
-from pocket_relayer.process.liveness import LOOK_SECONDS, Patience, Silence, WorkerState, judge
-from pocket_relayer.process.reports import LARGEST_LINE, WorkerReport, decode_report, not_ready, silent_problem, summary
 from pocket.errors import ConfigurationError
 from pocket.runtime.program import require_writable
+from pocket_relayer.process.liveness import LOOK_SECONDS, Patience, Silence, WorkerState, judge
+from pocket_relayer.process.reports import LARGEST_LINE, WorkerReport, decode_report, not_ready, silent_problem, summary
 
 _LOG = logging.getLogger("pocket_relayer.process.supervisor")
 _DRAIN_MARGIN_SECONDS = 10.0

@@ -12,54 +12,54 @@ from pathlib import Path
 import aiohttp
 from redis.asyncio import Redis
 
-from pocket.redis_store.budgets import Budgets, Rates
-from pocket.chain_cache.invalidation import CacheFollower
-from pocket.chain_cache.cached_client import CachedChain
-from pocket.chain_cache.dependencies import await_dependencies
-from pocket.redis_store.store_errors import LedgerUnavailable
-from pocket.chain_cache.shared_heights import HeightFollower
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.write_ahead_log import LocalLog
-from pocket.platform import Platform
-from pocket.redis_store.relay_recorder import Publisher
-from pocket.redis_store.rendezvous import shard_of
-from pocket.redis_store.notifications import Waker
 from pocket.api.base import ManifestError
 from pocket.api.problems import Problem, ProblemCode
 from pocket.api.workload import RelayerConfig, parse_hot_config
-from pocket_relayer import relayer_metrics
-from pocket_relayer.pipeline.admission import Admission
-from pocket_relayer.backends.credentials import Credentials
-from pocket_relayer.backends.catalog import Catalog
-from pocket_relayer.process.liveness import REPORT_SECONDS
-from pocket_relayer.memory_budget import MemoryBudget
-from pocket_relayer.pipeline.metering import Meter
-from pocket_relayer.pipeline.pipeline import RelayPipeline
-from pocket_relayer.relayer_platform import RelayerPlatform
-from pocket_relayer.process.reports import ReportWriter, WorkerReport
-from pocket_relayer.pipeline.simulated_relays import Simulations
-from pocket_relayer.pipeline.tracing import tracing_from
-from pocket_relayer.transports.client_timeouts import ClientTimeouts
-from pocket_relayer.transports.client_connections import Connections
-from pocket_relayer.transports.request_router import Endpoints, Probes
-from pocket_relayer.transports.http1 import Http1
-from pocket_relayer.transports.http2 import Http2Server
-from pocket_relayer.transports.listener import Sniffer
-from pocket_relayer.transports.request_bodies import GzipRequestDecoder
-from pocket_relayer.transports.websocket import WebSockets
-from pocket_relayer.memory_trimming import Trimming, system_trim
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
 from pocket.chain.node_health import Standings
 from pocket.chain.node_monitor import NodeWatch
-from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket.runtime.debug_server import Debug
+from pocket.chain_cache.cached_client import CachedChain
+from pocket.chain_cache.dependencies import await_dependencies
+from pocket.chain_cache.invalidation import CacheFollower
+from pocket.chain_cache.shared_heights import HeightFollower
 from pocket.errors import ConfigurationError, PocketError
 from pocket.keys.key_folder import KeyFolder
 from pocket.keys.loading import KeySet
-from pocket.runtime.logs import set_level
+from pocket.platform import Platform
+from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.batches import largest_leaf
+from pocket.redis_store.budgets import Budgets, Rates
+from pocket.redis_store.notifications import Waker
+from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.relay_recorder import Publisher
+from pocket.redis_store.rendezvous import shard_of
+from pocket.redis_store.store_errors import LedgerUnavailable
+from pocket.redis_store.write_ahead_log import LocalLog
+from pocket.runtime.debug_server import Debug
+from pocket.runtime.logs import set_level
 from pocket.runtime.process_stats import VERSION, Pulse
+from pocket_relayer import relayer_metrics
+from pocket_relayer.backends.catalog import Catalog
+from pocket_relayer.backends.credentials import Credentials
+from pocket_relayer.memory_budget import MemoryBudget
+from pocket_relayer.memory_trimming import Trimming, system_trim
+from pocket_relayer.pipeline.admission import Admission
+from pocket_relayer.pipeline.metering import Meter
+from pocket_relayer.pipeline.pipeline import RelayPipeline
+from pocket_relayer.pipeline.simulated_relays import Simulations
+from pocket_relayer.pipeline.tracing import tracing_from
+from pocket_relayer.process.liveness import REPORT_SECONDS
+from pocket_relayer.process.reports import ReportWriter, WorkerReport
+from pocket_relayer.relayer_platform import RelayerPlatform
+from pocket_relayer.transports.client_connections import Connections
+from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.http1 import Http1
+from pocket_relayer.transports.http2 import Http2Server
+from pocket_relayer.transports.listener import Sniffer
+from pocket_relayer.transports.request_bodies import GzipRequestDecoder
+from pocket_relayer.transports.request_router import Endpoints, Probes
+from pocket_relayer.transports.websocket import WebSockets
 
 _LOG = logging.getLogger("pocket_relayer.process.worker")
 _RELOAD_SECONDS = 1.0

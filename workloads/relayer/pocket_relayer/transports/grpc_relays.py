@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
 
+from pocket.errors import DecodingError
 from pocket_relayer.framing import TRAILERS, Framing, frame
 from pocket_relayer.pipeline.pipeline import Answer, RelayPipeline
-from pocket_relayer.rejection import Reason, Rejected
 from pocket_relayer.pipeline.relay import Caller, Transport
+from pocket_relayer.rejection import Reason, Rejected
 from pocket_relayer.transports.replies import Asked, Reply
-from pocket.errors import DecodingError
 
 _LOG = logging.getLogger("relayer.grpc")
 METHOD: Final = "/pocket.service.RelayService/SendRelay"

@@ -10,12 +10,12 @@ from aiohttp import web, web_response
 from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.rejection import Reason, Rejected
 from pocket_relayer.traceback_frames import clear_frames_of
-from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.client_connections import Connection
-from pocket_relayer.transports.request_router import Endpoints, error_reply
+from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http1_connection import Http1Connection
 from pocket_relayer.transports.replies import Asked, Reply, too_large, too_late
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_packed
+from pocket_relayer.transports.request_router import Endpoints, error_reply
 from pocket_relayer.transports.websocket import WebSockets
 
 _LOG = logging.getLogger("relayer.http")

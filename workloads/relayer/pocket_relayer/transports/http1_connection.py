@@ -11,8 +11,8 @@ from aiohttp.web_protocol import _ErrInfo
 from pocket_relayer import relayer_metrics
 from pocket_relayer.rejection import Rejected
 from pocket_relayer.traceback_frames import clear_frames_of
-from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.client_connections import Connection
+from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.websocket_frames import IncomingMessages
 
 MAX_HEAD_BYTES: Final = 64 * 1024

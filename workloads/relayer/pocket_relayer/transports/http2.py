@@ -29,12 +29,12 @@ from pocket_relayer import relayer_metrics
 from pocket_relayer.memory_budget import MemoryReservation, overloaded
 from pocket_relayer.rejection import Rejected
 from pocket_relayer.traceback_frames import clear_frames_of
-from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.client_connections import Connection
-from pocket_relayer.transports.request_router import Endpoints
+from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http2_frames import FrameBudget
 from pocket_relayer.transports.replies import Asked, Reply, too_large, too_late
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_packed
+from pocket_relayer.transports.request_router import Endpoints
 
 _LOG = logging.getLogger("relayer.http2")
 _STREAMS: Final = 250

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
-from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.client_connections import Connection, Connections
+from pocket_relayer.transports.client_timeouts import ClientTimeouts
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pocket.api.relayminer import ResponseCompression
 from pocket_relayer.backends.header_fields import METHODS, check_method, stream_headers
 from pocket_relayer.pipeline.pipeline import RelayPipeline, StreamedAnswer
-from pocket_relayer.rejection import Reason, Rejected
 from pocket_relayer.pipeline.relay import Caller, Transport
+from pocket_relayer.rejection import Reason, Rejected
 from pocket_relayer.transports import grpc_relays
 from pocket_relayer.transports.replies import Asked, Reply
 

@@ -14,22 +14,22 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import WSMsgType, web
 
+from pocket.protocol.relays.envelope import HttpResponse
+from pocket.protocol.relays.messages import RelayMinerError, RelayRequest, RelayResponse, SessionHeader
 from pocket_relayer import relayer_metrics
-from pocket_relayer.pipeline.admission import Admitted, plausible_problem
 from pocket_relayer.backends.service import WEB_SOCKET_MESSAGE_BYTES, ServiceBackends
+from pocket_relayer.pipeline.admission import Admitted, plausible_problem
 from pocket_relayer.pipeline.metering import Metered
 from pocket_relayer.pipeline.pipeline import RelayPipeline
-from pocket_relayer.rejection import Reason, Rejected
 from pocket_relayer.pipeline.relay import Caller, Relay, Transport, pocket_headers
 from pocket_relayer.pipeline.signing import signed_payload
 from pocket_relayer.pipeline.simulated_relays import CONNECTION_SECONDS
+from pocket_relayer.rejection import Reason, Rejected
 from pocket_relayer.traceback_frames import clear_frames_of
-from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.client_connections import Connection
+from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http1_connection import Http1Connection
 from pocket_relayer.transports.websocket_frames import IncomingMessages
-from pocket.protocol.relays.envelope import HttpResponse
-from pocket.protocol.relays.messages import RelayMinerError, RelayRequest, RelayResponse, SessionHeader
 
 _LOG = logging.getLogger("relayer.websocket")
 SESSION_EXPIRED, VALIDATION_FAILED, LIMIT_REACHED, BACKEND_FAILED = 4000, 4001, 4002, 4003
