@@ -23,7 +23,7 @@ from benchmarks.load import Measured, Sender, Signing, signing_for
 from benchmarks.machine import cpu_seconds, resident_mib
 from benchmarks.relayer_cost import relayer_pid, stack_with
 from pocket.chain.failover import NodeAddress
-from relayctl.local_stack import Stack
+from relayctl.local_stack import LocalStack
 
 
 def _options() -> argparse.Namespace:
@@ -59,7 +59,7 @@ def _await_port(url: str, seconds: float) -> None:
     sys.exit(f"nothing listens on {url}")
 
 
-def _tell(stack: Stack) -> None:
+def _tell(stack: LocalStack) -> None:
     print(f"""Configure the other relayer with
   chain           {stack.relay_miner.spec.chain.id}: grpc 127.0.0.1:{stack.ports["grpc"]}, rpc {stack.url("rpc")}
   backend         {stack.url("backend")} for JSON-RPC of every service

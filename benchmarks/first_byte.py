@@ -18,8 +18,8 @@ from aiohttp import web
 
 from benchmarks.load import RPC_TYPE, SAMPLES, signing_for
 from pocket.api.manifests import Manifests, load_manifests
-from pocket.api.services import Service
-from relayctl.local_stack import Stack
+from pocket.api.services import ServiceSpec
+from relayctl.local_stack import LocalStack
 
 _ROUNDS = 60
 
@@ -46,7 +46,7 @@ async def _backend() -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def _asking(service: Service, url: str) -> Service:
+def _asking(service: ServiceSpec, url: str) -> ServiceSpec:
     backend = service.backends.json_rpc
     if backend is None:
         raise RuntimeError(f"{service.id} has no JSON-RPC backend")
@@ -77,7 +77,7 @@ async def measure() -> dict[str, float]:
     """Milliseconds to the first event: medians of both ways, and what the relayer adds."""
     async with _backend() as url, aiohttp.ClientSession() as http:
         with tempfile.TemporaryDirectory() as folder:
-            stack = Stack(Path(folder) / "stack", _manifests(url), SAMPLES / "genesis.yaml")
+            stack = LocalStack(Path(folder) / "stack", _manifests(url), SAMPLES / "genesis.yaml")
             try:
                 await asyncio.to_thread(stack.start)
                 direct, relayed = [], []

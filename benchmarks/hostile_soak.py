@@ -16,7 +16,7 @@ from benchmarks.hostile import ATTACKS
 from benchmarks.load import Measured, Sender, signing_for
 from benchmarks.machine import cpu_seconds, resident_mib
 from benchmarks.relayer_cost import relayer_pid
-from relayctl.local_stack import Stack
+from relayctl.local_stack import LocalStack
 
 _NOISE_MS = 20.0
 _GROWTH_MIB = 48.0
@@ -68,13 +68,13 @@ async def _most(pid: int, ended: asyncio.Event) -> float:
     return most
 
 
-async def _paying(stack: Stack, http: aiohttp.ClientSession, rate: float, seconds: float) -> tuple[Measured, int]:
+async def _paying(stack: LocalStack, http: aiohttp.ClientSession, rate: float, seconds: float) -> tuple[Measured, int]:
     sender = Sender(stack.url("relayer"))
     bodies = await signing_for(stack).bodies(http, int(rate * seconds))
     return await sender.at_rate(bodies, rate), sender.failed
 
 
-async def _under(name: str, stack: Stack, http: aiohttp.ClientSession, rate: float, seconds: float) -> Row:
+async def _under(name: str, stack: LocalStack, http: aiohttp.ClientSession, rate: float, seconds: float) -> Row:
     pid = relayer_pid(stack)
     quiet, failed_before = await _paying(stack, http, rate, seconds)
     if failed_before:
@@ -96,7 +96,7 @@ async def _under(name: str, stack: Stack, http: aiohttp.ClientSession, rate: flo
     return Row(name, answer, failed, quiet.ms(0.99), loaded.ms(0.99), (memory, most, resident_mib(pid)), cores)
 
 
-async def hostile(stack: Stack, seconds: float, rate: float, *, write: bool) -> int:
+async def hostile(stack: LocalStack, seconds: float, rate: float, *, write: bool) -> int:
     """All attacks, `seconds` each; the exit code. `write` puts the table into docs/security.md."""
     rows: list[Row] = []
     async with aiohttp.ClientSession() as http:

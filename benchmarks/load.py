@@ -14,7 +14,7 @@ from pocket.chain.failover import NodeAddress
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from relayctl.gateway import Gateway, json_rpc_envelope
 from relayctl.load import percentile
-from relayctl.local_stack import Stack
+from relayctl.local_stack import LocalStack
 
 SAMPLES = Path(__file__).resolve().parent.parent / "manifests/samples/trial"
 RPC_TYPE = {"Rpc-Type": "3"}
@@ -61,7 +61,7 @@ class Signing:
         return found
 
 
-def signing_for(stack: Stack) -> Signing:
+def signing_for(stack: LocalStack) -> Signing:
     """The samples' gateway on an embedded stack."""
     file = yaml.safe_load((SAMPLES / "gateway.yaml").read_text())
     node = NodeAddress.parse(f"grpc://127.0.0.1:{stack.ports['grpc']}", stack.url("rpc"))

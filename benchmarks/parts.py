@@ -15,7 +15,7 @@ from pocket.protocol.relays.envelope import HttpRequest
 from pocket.protocol.relays.messages import Relay, RelayRequest, RelayResponse, SessionHeader
 from pocket.protocol.smst.bulk import LeafContent, LeafSet
 from pocket.protocol.smst.digest import leaf_digest
-from pocket_miner.sessions.leaf_validation import Terms, leaf_of
+from pocket_miner.sessions.leaf_validation import LeafTerms, leaf_of
 from pocket_miner.storage.relay_store import SessionEndFile
 
 
@@ -68,7 +68,7 @@ def trie(count: int) -> tuple[float, float]:
     return middle - begun, time.process_time() - middle
 
 
-def mined_relays(count: int) -> tuple[list[bytes], Terms]:
+def mined_relays(count: int) -> tuple[list[bytes], LeafTerms]:
     """Relays as they stand in the ledger; signatures are of the right size but random: nothing here verifies them."""
     chance = random.Random(2)
     application, supplier = address_of(key("app").public_key), address_of(key("supplier").public_key)
@@ -80,7 +80,7 @@ def mined_relays(count: int) -> tuple[list[bytes], Terms]:
         request = RelayRequest(header, chance.randbytes(199), supplier, envelope.encode())
         response = RelayResponse(header, chance.randbytes(64), b"", chance.randbytes(32))
         found.append(Relay(request, response).encode())
-    return found, Terms(supplier, header, BASE_TARGET, 100)
+    return found, LeafTerms(supplier, header, BASE_TARGET, 100)
 
 
 def miner(count: int = 20_000) -> tuple[float, float]:

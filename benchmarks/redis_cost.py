@@ -6,17 +6,17 @@ from pathlib import Path
 
 from benchmarks.parts import mined_relays
 from pocket.redis_store.connection import connect
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.relay_recorder import Publisher
-from pocket.redis_store.stream_reader import Tail
-from pocket.redis_store.write_ahead_log import LocalLog, Record
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.relay_recorder import RelayRecorder
+from pocket.redis_store.stream_reader import StreamReader
+from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
 from relayctl.local_stack import REDIS_OPTIONS, Process, free_port, redis_server
 
 
 async def _measure(url: str, folder: Path, count: int) -> dict[str, float]:
     redis = connect(url)
     rows, terms = mined_relays(count)
-    publisher = Publisher(redis, Keys("bench"), LocalLog(folder, "w"))
+    publisher = RelayRecorder(redis, RedisKeys("bench"), WriteAheadLog(folder, "w"))
     header = terms.header.encode()
     while True:
         try:
@@ -28,15 +28,15 @@ async def _measure(url: str, folder: Path, count: int) -> dict[str, float]:
     for start in range(0, count, 64):
         chunk = rows[start : start + 64]
         await asyncio.gather(
-            *(publisher.record(Record(terms.supplier, terms.header.session_id, header, row)) for row in chunk)
+            *(publisher.record(WalRecord(terms.supplier, terms.header.session_id, header, row)) for row in chunk)
         )
     after = await redis.info()
-    tail, position, read = Tail(redis, Keys("bench"), terms.supplier), "0-0", 0
+    tail, position, read = StreamReader(redis, RedisKeys("bench"), terms.supplier), "0-0", 0
     while entries := (await tail.read({terms.header.session_id: position})).get(terms.header.session_id):
         position, read = entries[-1].id, read + len(entries)
     end = await redis.info()
     task.cancel()
-    stored = await redis.memory_usage(Keys("bench").stream(terms.supplier, terms.header.session_id), samples=0)
+    stored = await redis.memory_usage(RedisKeys("bench").stream(terms.supplier, terms.header.session_id), samples=0)
     await redis.aclose()
 
     def cpu(info: dict[str, float]) -> float:

@@ -14,7 +14,7 @@ import yaml
 from benchmarks.load import SAMPLES, Sender, signing_for
 from benchmarks.machine import cpu_seconds, resident_mib
 from pocket.api.manifests import Manifests, load_manifests
-from relayctl.local_stack import Stack
+from relayctl.local_stack import LocalStack
 
 CALM = 650.0
 """Half of the rate that the design asks of one worker."""
@@ -28,7 +28,7 @@ def _with_workers(manifests: Manifests, workers: int) -> Manifests:
 
 
 @contextmanager
-def stack_with(workers: int, session_blocks: int = 300) -> Iterator[Stack]:
+def stack_with(workers: int, session_blocks: int = 300) -> Iterator[LocalStack]:
     """The samples' stack, running; blocks of a second."""
     manifests = _with_workers(load_manifests([SAMPLES / "relayminer.yaml", SAMPLES / "suppliers.yaml"]), workers)
     with tempfile.TemporaryDirectory() as name:
@@ -36,7 +36,7 @@ def stack_with(workers: int, session_blocks: int = 300) -> Iterator[Stack]:
         genesis = yaml.safe_load((SAMPLES / "genesis.yaml").read_text())
         genesis["shared_params"]["num_blocks_per_session"] = session_blocks
         (folder / "genesis.yaml").write_text(yaml.safe_dump(genesis))
-        stack = Stack(folder / "stack", manifests, folder / "genesis.yaml")
+        stack = LocalStack(folder / "stack", manifests, folder / "genesis.yaml")
         try:
             stack.start()
             yield stack
@@ -44,7 +44,7 @@ def stack_with(workers: int, session_blocks: int = 300) -> Iterator[Stack]:
             stack.stop()
 
 
-def relayer_pid(stack: Stack) -> int:
+def relayer_pid(stack: LocalStack) -> int:
     """The relayer's supervisor."""
     process = stack.processes["relayer"].child
     if process is None:
@@ -52,7 +52,7 @@ def relayer_pid(stack: Stack) -> int:
     return process.pid
 
 
-async def _load(stack: Stack, count: int, connections: int) -> dict[str, float]:
+async def _load(stack: LocalStack, count: int, connections: int) -> dict[str, float]:
     async with aiohttp.ClientSession() as http:
         bodies = await signing_for(stack).bodies(http, 200 + count)
         relayer, backend = Sender(stack.url("relayer")), Sender(stack.url("backend"))
@@ -74,7 +74,9 @@ async def _load(stack: Stack, count: int, connections: int) -> dict[str, float]:
         }
 
 
-async def _added(http: aiohttp.ClientSession, stack: Stack, relayer: Sender, backend: Sender) -> tuple[float, float]:
+async def _added(
+    http: aiohttp.ClientSession, stack: LocalStack, relayer: Sender, backend: Sender
+) -> tuple[float, float]:
     """(p50, p99) in ms at the calm rate, less what the backend alone takes at that rate."""
     bodies = await signing_for(stack).bodies(http, int(CALM * 3))
     await asyncio.sleep(1)

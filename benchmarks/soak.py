@@ -16,12 +16,12 @@ from benchmarks.hostile_soak import hostile
 from benchmarks.load import Sender, signing_for
 from benchmarks.machine import descriptors, resident_mib
 from benchmarks.relayer_cost import stack_with
-from relayctl.local_stack import Stack
+from relayctl.local_stack import LocalStack
 
 _PARTS = ("relayer", "miner", "redis")
 
 
-async def _sample(stack: Stack, redis: "Redis") -> dict[str, float]:
+async def _sample(stack: LocalStack, redis: "Redis") -> dict[str, float]:
     found: dict[str, float] = {}
     for name in _PARTS:
         child = stack.processes[name].child
@@ -33,7 +33,7 @@ async def _sample(stack: Stack, redis: "Redis") -> dict[str, float]:
     return found
 
 
-async def _soak(stack: Stack, seconds: float, rate: float) -> int:
+async def _soak(stack: LocalStack, seconds: float, rate: float) -> int:
     redis = Redis(port=stack.ports["redis"])
     samples: list[dict[str, float]] = []
     begun = time.monotonic()

@@ -16,7 +16,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from benchmarks.parts import best, key
-from pocket.api.services import Service
+from pocket.api.services import ServiceSpec
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ring import sign_ring, verify_ring_signature
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, decode_http_request
@@ -24,9 +24,9 @@ from pocket.protocol.relays.messages import RelayRequest, SessionHeader, decode_
 from pocket.protocol.relays.wire import bytes_field
 from pocket.redis_store.budgets import Budgets, Charge
 from pocket.redis_store.connection import connect
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.relay_recorder import Publisher
-from pocket.redis_store.write_ahead_log import LocalLog, Record
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.relay_recorder import RelayRecorder
+from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
 from pocket_relayer.backends.service import ServiceBackends
 from pocket_relayer.pipeline.signing import signed_response
 from relayctl.local_stack import REDIS_OPTIONS, Process, free_port, redis_server
@@ -93,9 +93,9 @@ async def _each(action: Callable[[int], Awaitable[object]], number: int, togethe
 
 async def waiting(redis_url: str, folder: Path, together: int = 32) -> dict[str, float]:
     """Stages that talk to somebody."""
-    redis, keys, relay = connect(redis_url), Keys("stages"), request()
-    log = LocalLog(folder, "stages")
-    budgets, publisher = Budgets(redis, keys), Publisher(redis, keys, log)
+    redis, keys, relay = connect(redis_url), RedisKeys("stages"), request()
+    log = WriteAheadLog(folder, "stages")
+    budgets, publisher = Budgets(redis, keys), RelayRecorder(redis, keys, log)
     loops = [asyncio.create_task(budgets.run()), asyncio.create_task(publisher.run())]
     supplier, header = relay.supplier_operator_address, b"h" * 100
 
@@ -104,7 +104,7 @@ async def waiting(redis_url: str, folder: Path, together: int = 32) -> dict[str,
         return await budgets.charge(Charge(supplier, "s", 1, 10**12, 600, identity))
 
     async def recorded(number: int) -> None:
-        await publisher.submit(Record(supplier, "s", header, number.to_bytes(8, "big") * 100))
+        await publisher.submit(WalRecord(supplier, "s", header, number.to_bytes(8, "big") * 100))
 
     async def answered(_: web.Request) -> web.Response:
         return web.Response(body=ANSWER.body, content_type="application/json")
@@ -115,7 +115,7 @@ async def waiting(redis_url: str, folder: Path, together: int = 32) -> dict[str,
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    service = Service.model_validate({"id": "eth", "backends": {"jsonRpc": {"urls": [url]}}})
+    service = ServiceSpec.model_validate({"id": "eth", "backends": {"jsonRpc": {"urls": [url]}}})
     backends = ServiceBackends(service, time.monotonic)
     envelope = decode_http_request(relay.payload)
     try:

@@ -17,7 +17,7 @@ from pocket.api.supplier import SupplierSpec
 from pocket_miner import miner_metrics
 from pocket_operator.controller import operator_metrics
 from pocket_relayer import relayer_metrics
-from pocket_relayer.rejection import Reason
+from pocket_relayer.rejection import RejectionReason
 from pocket_relayer.transports.grpc_relays import STATUS
 from pocket_relayer.transports.websocket import close_code
 
@@ -108,7 +108,7 @@ def refusals_page() -> str:
     ]  # fmt: skip
     lines += [
         f"| `{reason.label}` | {reason.status} | {STATUS[reason]} | {close_code(reason)} |"
-        for reason in sorted(Reason, key=lambda reason: reason.label)
+        for reason in sorted(RejectionReason, key=lambda reason: reason.label)
     ]
     return "\n".join([*lines, ""])
 

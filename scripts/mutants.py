@@ -204,7 +204,7 @@ MUTANTS = [
            f"{PATH}::test_relays_after_the_seal_are_refused"),
     Mutant("workloads/miner/pocket_miner/submission/claims.py", "if not expected.viable:", "if False:",
            f"{PATH}::test_an_unprofitable_session_is_skipped_with_its_amounts"),
-    Mutant("workloads/miner/pocket_miner/settlement/concluding.py", "if not session.evidence.confirmed(Finding.NO_SETTLEMENT_EVENT):", "if False:",
+    Mutant("workloads/miner/pocket_miner/settlement/concluding.py", "if not session.evidence.confirmed(Fact.NO_SETTLEMENT_EVENT):", "if False:",
            "tests/integration/test_settlement_blocks.py::"
            "test_an_empty_answer_of_a_node_once_makes_no_paid_session_a_lost_one"),
     Mutant("workloads/miner/pocket_miner/submission/viability.py", "supplier_reward_upokt(claimed, tokenomics)", "claimed",

@@ -14,7 +14,7 @@ from pocket.protocol.relays.messages import RelayRequest
 METHOD: Final = "/pocket.service.RelayService/SendRelay"
 
 
-class Over(StrEnum):
+class ClientTransport(StrEnum):
     """Transports of a gateway."""
 
     HTTP = "http"
@@ -87,8 +87,8 @@ async def over_web_socket(
         raise RelayFailed(f"status {error.status}: the upgrade was refused", error.status) from error
 
 
-CARRIERS: Final[Mapping[Over, Carrier]] = {
-    Over.HTTP: over_http,
-    Over.GRPC: over_grpc,
-    Over.WEB_SOCKET: over_web_socket,
+CARRIERS: Final[Mapping[ClientTransport, Carrier]] = {
+    ClientTransport.HTTP: over_http,
+    ClientTransport.GRPC: over_grpc,
+    ClientTransport.WEB_SOCKET: over_web_socket,
 }

@@ -8,9 +8,8 @@ from pocket.api.manifests import Manifests
 from pocket.api.relayminer import RelayMiner
 from pocket.api.services import RPC_NUMBERS, BackendBase
 from pocket.api.supplier import Supplier
-from pocket.chain.model import Keeping
-from pocket.chain.model import Supplier as StakedSupplier
-from pocket.chain.node_health import Standing, Verdict
+from pocket.chain.model import NodeRetention, StakedSupplier
+from pocket.chain.node_health import NodeAssessment, NodeHealth
 from pocket.chain.preflight import LOW_BALANCE_UPOKT, clock_problem, gas_price_problem
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, SealError, Subject, UnknownController
 from pocket.protocol.transactions.build import GasPrice
@@ -27,7 +26,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ConfigIssue:
     """One thing to say, with what it is about."""
 
     level: Level
@@ -38,83 +37,85 @@ class Finding:
         return f"{self.level}: {self.where}: {self.text}"
 
 
-def check_references(manifests: Manifests) -> list[Finding]:
+def check_references(manifests: Manifests) -> list[ConfigIssue]:
     """Whether resources fit each other: names, keys, services. Secrets that are not among the files are noted."""
-    found: list[Finding] = []
+    found: list[ConfigIssue] = []
     miners = {(m.metadata.namespace, m.metadata.name): m for m in manifests.relay_miners}
     seen: dict[str, str] = {}
     for supplier in manifests.suppliers:
         where = f"Supplier {supplier.metadata.name}"
         address = supplier.spec.operator_address
         if address in seen:
-            found.append(Finding(Level.ERROR, where, f"{address} is also the address of {seen[address]}"))
+            found.append(ConfigIssue(Level.ERROR, where, f"{address} is also the address of {seen[address]}"))
         seen.setdefault(address, where)
         miner = miners.get((supplier.metadata.namespace, supplier.spec.relay_miner_ref.name))
         if miner is None:
             name = supplier.spec.relay_miner_ref.name
-            found.append(Finding(Level.ERROR, where, f"no RelayMiner {name} in its namespace among these files"))
+            found.append(ConfigIssue(Level.ERROR, where, f"no RelayMiner {name} in its namespace among these files"))
             continue
         offered = {service.id for service in miner.spec.services}
         for service in supplier.spec.services:
             if service not in offered:
                 text = f"service {service} is not among the services of RelayMiner {miner.metadata.name}"
-                found.append(Finding(Level.ERROR, where, text))
+                found.append(ConfigIssue(Level.ERROR, where, text))
         found += _check_key(supplier, manifests)
     for miner in manifests.relay_miners:
         found += _check_services(miner, manifests)
     return found
 
 
-def _check_key(supplier: Supplier, manifests: Manifests) -> Iterable[Finding]:
+def _check_key(supplier: Supplier, manifests: Manifests) -> Iterable[ConfigIssue]:
     where, key = f"Supplier {supplier.metadata.name}", supplier.spec.key
     if key.secret_ref is not None:
         if key.secret_ref.name not in manifests.secrets:
             text = f"Secret {key.secret_ref.name} must be there before relays are served"
-            yield Finding(Level.NOTE, where, text)
+            yield ConfigIssue(Level.NOTE, where, text)
         return
     sealing = Controller.of_texts(manifests.secrets.get(SECRET_OF_NAMESPACE, {}))
     subject = Subject(supplier.metadata.namespace, supplier.metadata.name, supplier.spec.operator_address)
     try:
         sealing.open(key.sealed or "", subject)
     except UnknownController:
-        yield Finding(Level.NOTE, where, "its key is sealed to the operator: only there it shows whether it opens")
+        yield ConfigIssue(Level.NOTE, where, "its key is sealed to the operator: only there it shows whether it opens")
     except SealError as error:
-        yield Finding(Level.ERROR, where, f"spec.key.sealed: {error}")
+        yield ConfigIssue(Level.ERROR, where, f"spec.key.sealed: {error}")
 
 
-def _check_services(miner: RelayMiner, manifests: Manifests) -> Iterable[Finding]:
+def _check_services(miner: RelayMiner, manifests: Manifests) -> Iterable[ConfigIssue]:
     names = {s.spec.relay_miner_ref.name for s in manifests.suppliers}
     if miner.metadata.name not in names:
-        yield Finding(Level.NOTE, f"RelayMiner {miner.metadata.name}", "no Supplier among these files names it")
+        yield ConfigIssue(Level.NOTE, f"RelayMiner {miner.metadata.name}", "no Supplier among these files names it")
     for problem in miner.spec.relayer.simulation.problems():
-        yield Finding(Level.NOTE, f"RelayMiner {miner.metadata.name}", f"simulation, which is off: {problem}")
+        yield ConfigIssue(Level.NOTE, f"RelayMiner {miner.metadata.name}", f"simulation, which is off: {problem}")
     for service in miner.spec.services:
         where = f"RelayMiner {miner.metadata.name}, service {service.id}"
         backends = service.backends.by_type()
         if service.default_backend not in backends and set(backends) - {"webSocket", "grpc"}:
             text = f"relays without Rpc-Type go to {service.default_backend}, which has no backend: set defaultBackend"
-            yield Finding(Level.NOTE, where, text)
+            yield ConfigIssue(Level.NOTE, where, text)
         for kind, backend in backends.items():
             if backend.auth is not None and backend.auth.secret_ref.name not in manifests.secrets:
                 text = f"{kind}: Secret {backend.auth.secret_ref.name} must be there before it is asked"
-                yield Finding(Level.NOTE, where, text)
+                yield ConfigIssue(Level.NOTE, where, text)
 
 
-def check_stake(supplier: Supplier, miner: RelayMiner, staked: StakedSupplier | None) -> list[Finding]:
+def check_stake(supplier: Supplier, miner: RelayMiner, staked: StakedSupplier | None) -> list[ConfigIssue]:
     """What the chain says of a supplier, beside what is served here; None: not staked."""
     where = f"Supplier {supplier.metadata.name}"
     if staked is None:
-        return [Finding(Level.ERROR, where, f"{supplier.spec.operator_address} is not staked")]
+        return [ConfigIssue(Level.ERROR, where, f"{supplier.spec.operator_address} is not staked")]
     found = []
     if staked.unstake_session_end_height:
         text = f"it unstakes: its last session ends at height {staked.unstake_session_end_height}"
-        found.append(Finding(Level.NOTE, where, text))
+        found.append(ConfigIssue(Level.NOTE, where, text))
     offered: Mapping[str, Mapping[str, BackendBase]] = {s.id: s.backends.by_type() for s in miner.spec.services}
     wanted = set(supplier.spec.services) or set(offered)
     for service in sorted(wanted - staked.service_ids):
-        found.append(Finding(Level.NOTE, where, f"service {service} is served here and not staked: no relay will come"))
+        found.append(
+            ConfigIssue(Level.NOTE, where, f"service {service} is served here and not staked: no relay will come")
+        )
     for service in sorted(staked.service_ids - wanted):
-        found.append(Finding(Level.ERROR, where, f"service {service} is staked and not served: relays are refused"))
+        found.append(ConfigIssue(Level.ERROR, where, f"service {service} is staked and not served: relays are refused"))
     declared = {
         (config.service_id, _BACKENDS.get(kind, f"type {kind}"))
         for config in staked.history
@@ -124,33 +125,33 @@ def check_stake(supplier: Supplier, miner: RelayMiner, staked: StakedSupplier | 
     for service, kind in sorted(declared):
         if kind not in offered.get(service, {}):
             text = f"service {service} is staked with {kind}, which has no backend: such relays are refused"
-            found.append(Finding(Level.ERROR, where, text))
+            found.append(ConfigIssue(Level.ERROR, where, text))
     return found
 
 
-def check_nodes(miner: RelayMiner, verdicts: Mapping[str, Verdict]) -> list[Finding]:
+def check_nodes(miner: RelayMiner, verdicts: Mapping[str, NodeAssessment]) -> list[ConfigIssue]:
     """Nodes that are not as good as the others, by name."""
     where = f"RelayMiner {miner.metadata.name}"
     return [
-        Finding(Level.ERROR if verdict.rank is None else Level.NOTE, where, f"chain node {name}: {verdict.reason}")
+        ConfigIssue(Level.ERROR if verdict.rank is None else Level.NOTE, where, f"chain node {name}: {verdict.reason}")
         for name, verdict in verdicts.items()
-        if verdict.standing is not Standing.GOOD
+        if verdict.standing is not NodeHealth.GOOD
     ]
 
 
-def check_terms(miner: RelayMiner, minimum_gas_price: str, block_time_ns: int, now_ns: int) -> list[Finding]:
+def check_terms(miner: RelayMiner, minimum_gas_price: str, block_time_ns: int, now_ns: int) -> list[ConfigIssue]:
     """What the node asks for a transaction, and whether the newest block fits this machine's clock."""
     where = f"RelayMiner {miner.metadata.name}"
     spec = miner.spec.chain
     found = []
     if problem := gas_price_problem(minimum_gas_price, GasPrice.parse(spec.gas_price)):
-        found.append(Finding(Level.ERROR, where, problem))
+        found.append(ConfigIssue(Level.ERROR, where, problem))
     if problem := clock_problem(block_time_ns, now_ns, spec.block_seconds):
-        found.append(Finding(Level.NOTE, where, problem))
+        found.append(ConfigIssue(Level.NOTE, where, problem))
     return found
 
 
-def check_keeping(miner: RelayMiner, node: str, keeping: Keeping) -> list[Finding]:
+def check_keeping(miner: RelayMiner, node: str, keeping: NodeRetention) -> list[ConfigIssue]:
     """Whether a node keeps what miners ask for later (docs/high-availability.md, "What a node must have")."""
     texts = []
     if not keeping.transactions:
@@ -160,22 +161,22 @@ def check_keeping(miner: RelayMiner, node: str, keeping: Keeping) -> list[Findin
     if keeping.earliest > 1 and keeping.height - keeping.earliest < _KEPT_BLOCKS:
         kept = keeping.height - keeping.earliest
         texts.append(f"the last {kept} blocks only: what was settled while a miner is away for longer is not seen")
-    return [Finding(Level.NOTE, f"RelayMiner {miner.metadata.name}", f"node {node} keeps {text}") for text in texts]
+    return [ConfigIssue(Level.NOTE, f"RelayMiner {miner.metadata.name}", f"node {node} keeps {text}") for text in texts]
 
 
 def check_account(
     supplier: Supplier, balance_upokt: int, min_stake_upokt: int, staked: StakedSupplier, *, public_key: bool
-) -> list[Finding]:
+) -> list[ConfigIssue]:
     """Whether a staked supplier can pay for claims and is known to gateways."""
     where = f"Supplier {supplier.metadata.name}"
     found = []
     if balance_upokt < LOW_BALANCE_UPOKT:
         text = f"its account has {balance_upokt} upokt, less than 1 POKT: claims and proofs need fees"
-        found.append(Finding(Level.NOTE if balance_upokt else Level.ERROR, where, text))
+        found.append(ConfigIssue(Level.NOTE if balance_upokt else Level.ERROR, where, text))
     if not public_key:
         text = "its account has no public key on chain, gateways cannot verify its answers: let it sign a transaction"
-        found.append(Finding(Level.ERROR, where, text))
+        found.append(ConfigIssue(Level.ERROR, where, text))
     if staked.stake_upokt < min_stake_upokt:
         text = f"its stake of {staked.stake_upokt} upokt is below the minimum of {min_stake_upokt}: it will be unstaked"
-        found.append(Finding(Level.ERROR, where, text))
+        found.append(ConfigIssue(Level.ERROR, where, text))
     return found

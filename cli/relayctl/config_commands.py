@@ -18,12 +18,12 @@ from pocket.api.supplier import Supplier
 from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
-from pocket.chain.node_health import Standings, Verdict
-from pocket.chain.node_monitor import NodeWatch
+from pocket.chain.node_health import NodeAssessment, NodeHealthTable
+from pocket.chain.node_monitor import NodeMonitor
 from pocket.errors import ChainError, NotFound
 from pocket.runtime.public_urls import PORTS
 from relayctl.config_checks import (
-    Finding,
+    ConfigIssue,
     Level,
     check_account,
     check_keeping,
@@ -62,8 +62,8 @@ def validate(files: tuple[Path, ...], check_chain: bool, timeout: float) -> None
     sys.exit(1 if wrong else 0)
 
 
-async def _ask(manifests: Manifests, seconds: float) -> list[Finding]:
-    found: list[Finding] = []
+async def _ask(manifests: Manifests, seconds: float) -> list[ConfigIssue]:
+    found: list[ConfigIssue] = []
     for miner in manifests.relay_miners:
         found += await _ask_chain(miner, manifests, seconds)
         endpoints = [
@@ -77,16 +77,16 @@ async def _ask(manifests: Manifests, seconds: float) -> list[Finding]:
     return found
 
 
-async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) -> Iterable[Finding]:
+async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) -> Iterable[ConfigIssue]:
     where = f"RelayMiner {miner.metadata.name}"
-    found: list[Finding] = []
+    found: list[ConfigIssue] = []
     nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in miner.spec.chain.nodes]
-    standings = Standings(len(nodes))
-    verdicts: dict[str, Verdict] = {}
+    standings = NodeHealthTable(len(nodes))
+    verdicts: dict[str, NodeAssessment] = {}
     async with (
         aiohttp.ClientSession() as http,
         ChainClient(nodes, seconds, standings) as chain,
-        NodeWatch(
+        NodeMonitor(
             nodes, http, miner.spec.chain.id, standings, timeout_seconds=seconds, told=verdicts.__setitem__
         ) as watch,
     ):
@@ -95,7 +95,7 @@ async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) ->
             found += check_nodes(miner, verdicts)
             present = await chain.chain_id()
             if present != miner.spec.chain.id:
-                return [Finding(Level.ERROR, where, f"the nodes are of chain {present}, not {miner.spec.chain.id}")]
+                return [ConfigIssue(Level.ERROR, where, f"the nodes are of chain {present}, not {miner.spec.chain.id}")]
             block = await CometClient(nodes, http, seconds, standings=standings).block()
             found += check_terms(miner, await chain.minimum_gas_price(), block.time.nanoseconds, time.time_ns())
             for node in nodes:
@@ -106,11 +106,11 @@ async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) ->
                 if supplier.spec.relay_miner_ref.name == miner.metadata.name:
                     found += await _ask_supplier(chain, miner, supplier)
         except ChainError as error:
-            found.append(Finding(Level.ERROR, where, f"no chain node answers: {error}"))
+            found.append(ConfigIssue(Level.ERROR, where, f"no chain node answers: {error}"))
     return found
 
 
-async def _ask_supplier(chain: ChainClient, miner: RelayMiner, supplier: Supplier) -> list[Finding]:
+async def _ask_supplier(chain: ChainClient, miner: RelayMiner, supplier: Supplier) -> list[ConfigIssue]:
     address = supplier.spec.operator_address
     try:
         staked = await chain.supplier(address)
@@ -123,12 +123,12 @@ async def _ask_supplier(chain: ChainClient, miner: RelayMiner, supplier: Supplie
     )  # fmt: skip
 
 
-async def _reach(where: str, url: str, seconds: float) -> Finding | None:
+async def _reach(where: str, url: str, seconds: float) -> ConfigIssue | None:
     parts = urlsplit(url)
     try:
         async with asyncio.timeout(seconds):
             _, writer = await asyncio.open_connection(parts.hostname, parts.port or PORTS[parts.scheme])
     except (OSError, TimeoutError) as error:
-        return Finding(Level.ERROR, where, f"{url} cannot be reached: {type(error).__name__}")
+        return ConfigIssue(Level.ERROR, where, f"{url} cannot be reached: {type(error).__name__}")
     writer.close()
     return None

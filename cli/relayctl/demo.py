@@ -28,9 +28,9 @@ from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upo
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.relays.messages import Relay, SessionHeader, relay_hash
 from relayctl.client_transports import RelayFailed
-from relayctl.demo_view import View
+from relayctl.demo_view import DemoView
 from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
-from relayctl.local_stack import Stack
+from relayctl.local_stack import LocalStack
 
 _JSON_RPC, _REST = 3, 4
 _FREEZES = 0.4
@@ -84,7 +84,7 @@ class Expectation:
 
 
 @dataclass(slots=True)
-class Book:
+class Accounting:
     """The conductor's own account of the run, independent of relayer and miner."""
 
     pairs: dict[Pair, Expectation] = field(default_factory=dict)
@@ -146,7 +146,7 @@ class Book:
 
 
 @dataclass(slots=True)
-class _Lane:
+class TrafficLane:
     """One service's traffic."""
 
     service: str
@@ -158,7 +158,7 @@ class _Lane:
     number: int = 0
 
 
-class Conductor:
+class DemoRunner:
     """Runs one demo."""
 
     def __init__(self, options: DemoOptions, console: Console) -> None:
@@ -167,11 +167,11 @@ class Conductor:
         seed = options.chaos if options.chaos is not None else 1
         # One for the traffic, one for chaos: how fast the traffic is must not decide what is killed.
         self._chance, self._fate = random.Random(seed), random.Random(seed)  # noqa: S311 - a demo's choices
-        self.book = Book()
+        self.book = Accounting()
         self._sessions_seen: set[int] = set()
         self._traffic_done = asyncio.Event()
 
-    async def run(self, stack: Stack) -> list[str]:
+    async def run(self, stack: LocalStack) -> list[str]:
         """Problems of the run; empty when every acknowledged relay was paid."""
         gateway_file = yaml.safe_load((self._options.samples / "gateway.yaml").read_text(encoding="utf-8"))
         node = NodeAddress.parse(f"grpc://127.0.0.1:{stack.ports['grpc']}", stack.url("rpc"))
@@ -179,10 +179,10 @@ class Conductor:
             comet = CometClient([node], http)
             gateway = Gateway(chain, http, PrivateKey.from_hex(gateway_file["key"]))
             lanes = [
-                _Lane("eth", gateway_file["applications"]["eth"], _JSON_RPC),
-                _Lane("weather", gateway_file["applications"]["weather"], _REST),
+                TrafficLane("eth", gateway_file["applications"]["eth"], _JSON_RPC),
+                TrafficLane("weather", gateway_file["applications"]["weather"], _REST),
             ]
-            view = View(self._console, self.book, stack)
+            view = DemoView(self._console, self.book, stack)
             async with asyncio.TaskGroup() as group:
                 traffic = group.create_task(self._traffic(stack, gateway, chain, lanes))
                 tasks = [group.create_task(view.run(http))]
@@ -212,7 +212,7 @@ class Conductor:
                 return
             await asyncio.sleep(0.2)
 
-    async def _traffic(self, stack: Stack, gateway: Gateway, chain: ChainClient, lanes: list[_Lane]) -> None:
+    async def _traffic(self, stack: LocalStack, gateway: Gateway, chain: ChainClient, lanes: list[TrafficLane]) -> None:
         """Steady traffic over all services and suppliers for the wanted number of sessions."""
         inflight: set[asyncio.Task[None]] = set()
         pause = 1.0 / self._options.rate
@@ -232,7 +232,7 @@ class Conductor:
                 await asyncio.sleep(pause)
         self._traffic_done.set()
 
-    async def _renew(self, lane: _Lane, gateway: Gateway, chain: ChainClient) -> None:
+    async def _renew(self, lane: TrafficLane, gateway: Gateway, chain: ChainClient) -> None:
         height = self.book.height
         if lane.signer is not None and height <= lane.signer.session.header.session_end_block_height:
             return
@@ -246,7 +246,7 @@ class Conductor:
         self._sessions_seen.add(start)
 
     async def _send(
-        self, stack: Stack, gateway: Gateway, lane: _Lane, signer: SessionSigner, supplier: str, number: int
+        self, stack: LocalStack, gateway: Gateway, lane: TrafficLane, signer: SessionSigner, supplier: str, number: int
     ) -> None:
         header = signer.session.header
         row = self.book.pairs.setdefault(
@@ -273,7 +273,7 @@ class Conductor:
             self.book.invalid_answers.append(f"the backend answered {answer.http.status}")
         row.acknowledged.add(relay_hash(Relay(request, answer.response.without_payload()).encode()))
 
-    async def _chaos(self, stack: Stack) -> None:
+    async def _chaos(self, stack: LocalStack) -> None:
         """Kills with SIGKILL and starts again, at moments that the seed decides.
 
         What was killed gets up before the next is: no miner earns what is never up for a whole claim window.
@@ -314,8 +314,8 @@ async def interruptible() -> AsyncIterator[asyncio.Event]:
             loop.remove_signal_handler(name)
 
 
-async def _run(options: DemoOptions, stack: Stack, console: Console) -> int:
-    conductor = Conductor(options, console)
+async def _run(options: DemoOptions, stack: LocalStack, console: Console) -> int:
+    conductor = DemoRunner(options, console)
     async with interruptible() as stop:
         run = asyncio.ensure_future(conductor.run(stack))
         stopping = asyncio.ensure_future(stop.wait())
@@ -338,7 +338,7 @@ async def _run(options: DemoOptions, stack: Stack, console: Console) -> int:
         return 1 if problems else 0
 
 
-def summary(book: Book, problems: list[str], console: Console, options: DemoOptions) -> None:
+def summary(book: Accounting, problems: list[str], console: Console, options: DemoOptions) -> None:
     """What the run came to."""
     paid = book.with_acknowledged()
     acknowledged = sum(len(row.acknowledged) for row in paid)
@@ -369,7 +369,7 @@ def run_demo(options: DemoOptions, remove: Callable[[Path], None]) -> int:
     except ManifestError as error:
         console.print(str(error), style="red")
         return 78
-    stack = Stack(options.folder, manifests, options.samples / "genesis.yaml", options.miners)
+    stack = LocalStack(options.folder, manifests, options.samples / "genesis.yaml", options.miners)
     try:
         begun = time.monotonic()
         stack.start()

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from relayctl.local_stack import Stack
+from relayctl.local_stack import LocalStack
 
 if TYPE_CHECKING:
-    from relayctl.demo import Book
+    from relayctl.demo import Accounting
 
 
 _TOTALS = {
@@ -23,10 +23,10 @@ _TOTALS = {
 }
 
 
-class View:
+class DemoView:
     """Shows blocks, relays, sessions by stage, settlements and earnings."""
 
-    def __init__(self, console: Console, book: "Book", stack: Stack) -> None:
+    def __init__(self, console: Console, book: "Accounting", stack: LocalStack) -> None:
         self._console = console
         self._book = book
         self._stack = stack

@@ -15,7 +15,7 @@ from pocket.protocol.crypto.ring import sign_ring
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, decode_http_response, url_text
 from pocket.protocol.relays.messages import RelayRequest, RelayResponse, decode_relay_response
 from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
-from relayctl.client_transports import CARRIERS, Over, RelayFailed
+from relayctl.client_transports import CARRIERS, ClientTransport, RelayFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,12 @@ class Gateway:
         return self._supplier_keys[address]
 
     async def send(
-        self, url: str, request: RelayRequest, rpc_type: int, timeout_seconds: float = 30.0, over: Over = Over.HTTP
+        self,
+        url: str,
+        request: RelayRequest,
+        rpc_type: int,
+        timeout_seconds: float = 30.0,
+        over: ClientTransport = ClientTransport.HTTP,
     ) -> RelayAnswer:
         """The verified answer; raises RelayFailed. A stream's pieces are verified one by one and shown as one body."""
         begun = time.perf_counter()
@@ -101,7 +106,7 @@ class Gateway:
                 raise RelayFailed("the supplier's signature does not hold")
         if not responses:
             raise RelayFailed("the stream was empty")
-        if over is Over.WEB_SOCKET:
+        if over is ClientTransport.WEB_SOCKET:
             shown = HttpResponse(200, {}, responses[0].payload)
         else:
             parts = [decode_http_response(response.payload) for response in responses]

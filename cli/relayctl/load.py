@@ -15,7 +15,7 @@ from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.errors import ConfigurationError, InvalidRelay
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from relayctl.client_transports import Over, RelayFailed
+from relayctl.client_transports import ClientTransport, RelayFailed
 from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
 
 
@@ -33,12 +33,12 @@ class LoadOptions:
     method: str
     rest_path: str | None
     timeout: float
-    over: Over = Over.HTTP
+    over: ClientTransport = ClientTransport.HTTP
 
     @classmethod
     def of(cls, options: Mapping[str, object]) -> "LoadOptions":
         """From the command line; raises ConfigurationError."""
-        found = cls(**{**options, "over": Over(options.get("over", Over.HTTP))})  # type: ignore[arg-type]  # by click
+        found = cls(**{**options, "over": ClientTransport(options.get("over", ClientTransport.HTTP))})  # type: ignore[arg-type]  # by click
         if not found.url.startswith(("http://", "https://")) or "@" in found.url:
             raise ConfigurationError(f"--url {found.url!r}: write http://host:port, without credentials")
         return found
@@ -107,7 +107,7 @@ class _Run:
         else:
             call = {"jsonrpc": "2.0", "id": number + 1, "method": options.method, "params": []}
             envelope, rpc_type = json_rpc_envelope(options.url + "/", json.dumps(call).encode()), 3
-        if options.over is Over.WEB_SOCKET:
+        if options.over is ClientTransport.WEB_SOCKET:
             request = self._signer.sign_payload(supplier, envelope.body)
         else:
             request = self._signer.sign(supplier, envelope)

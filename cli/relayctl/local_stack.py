@@ -21,7 +21,13 @@ from pocket.api.workload import config_text
 from pocket.errors import ConfigurationError
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, SealError, Subject, UnknownController
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
-from pocket_operator.resources.workload_config import Placement, hot_config, miner_config, relayer_config, suppliers_of
+from pocket_operator.resources.workload_config import (
+    RuntimePaths,
+    hot_config,
+    miner_config,
+    relayer_config,
+    suppliers_of,
+)
 
 
 def free_port() -> int:
@@ -179,7 +185,7 @@ def await_port(port: int, process: Process, seconds: float = 30.0) -> None:
 
 
 @dataclass(slots=True)
-class Stack:
+class LocalStack:
     """Redis, localnet, backend, relayer and miners below one folder."""
 
     folder: Path
@@ -271,8 +277,8 @@ class Stack:
         if redis_url is None:
             raise ConfigurationError("embedded: spec.redis.url or trial is needed; urlSecretRef is read in a cluster")
 
-        def placement(admin: str, port: int | None = None, data: str = "data", debug: int = 6060) -> Placement:
-            return Placement(
+        def placement(admin: str, port: int | None = None, data: str = "data", debug: int = 6060) -> RuntimePaths:
+            return RuntimePaths(
                 redis_url=redis_url,
                 keys_dir=self.folder / "keys",
                 data_dir=self.folder / data,

@@ -24,7 +24,7 @@ from pocket.protocol.relays.envelope import decode_http_response
 from pocket.protocol.relays.messages import RelayRequest, decode_relay_response
 from pocket.protocol.relays.simulated import simulated_header
 from pocket_relayer.pipeline.simulated_relays import HEADER
-from relayctl.client_transports import CARRIERS, Over, RelayFailed
+from relayctl.client_transports import CARRIERS, ClientTransport, RelayFailed
 from relayctl.gateway import SessionSigner, json_rpc_envelope, rest_envelope
 
 _ASKED: Final = RPC_NUMBERS.keys() - {"grpc"}  # no call is known to all gRPC backends
@@ -37,7 +37,7 @@ class Target:
     supplier: str
     service: str
     backend: str
-    over: Over
+    over: ClientTransport
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def targets(manifests: Manifests, identity: SimulationIdentity, name: str) -> It
                 continue
             for backend in service.backends.by_type():
                 if backend in _ASKED:
-                    over = Over.WEB_SOCKET if backend == "webSocket" else Over.HTTP
+                    over = ClientTransport.WEB_SOCKET if backend == "webSocket" else ClientTransport.HTTP
                     yield Target(supplier.spec.operator_address, service.id, backend, over)
 
 

@@ -85,13 +85,13 @@ class NotFound(ChainError):
     default = FailureClass.ABSENT
 
 
-class ChainRefusal(ChainError):
+class ChainQueryRejected(ChainError):
     """The chain rejects the request, as every node that answered says."""
 
     default = FailureClass.SESSION_NEVER
 
 
-class Unsupported(ChainError):
+class MethodNotImplemented(ChainError):
     """No node knows the method (older release)."""
 
     default = FailureClass.UNSUPPORTED

@@ -18,20 +18,20 @@ from prometheus_client import generate_latest
 
 from pocket.coordination.leader_lease import LeaseElector
 from pocket.errors import ConfigurationError
-from pocket.kube.api_client import Kind, KubeApi, KubeError, Missing, connect
+from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceKind, connect
 from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.concurrency import for_each
 from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.informers import CHILD_SELECTOR, registry, run_watches
 from pocket_operator.controller.namespace_guard import NamespaceGuard
-from pocket_operator.controller.pod_report_cache import Poller, ReportBook
+from pocket_operator.controller.pod_report_cache import PodReportCache, Poller
 from pocket_operator.controller.reconciler import Reconciler
 from pocket_operator.controller.schemas import PATH as SCHEMAS_PATH
 from pocket_operator.controller.schemas import Schemas
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
-from pocket_operator.controller.watch_heartbeat import Canary
+from pocket_operator.controller.watch_heartbeat import WatchHeartbeat
 from pocket_operator.controller.work_queue import WorkQueue
-from pocket_operator.decide.object_cache import Key, Store
+from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.plan import is_paused
 from pocket_operator.decide.snapshot import Settings
 from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
@@ -74,9 +74,9 @@ class Operator:
         self._synced = False
         self._capabilities: frozenset[str] = frozenset()
         self._schemas = Schemas()
-        self._store = Store()
-        self._queue: WorkQueue[Key] = WorkQueue(time.monotonic)
-        self._canary: Canary | None = None
+        self._store = ObjectCache()
+        self._queue: WorkQueue[ReconcileKey] = WorkQueue(time.monotonic)
+        self._canary: WatchHeartbeat | None = None
         self._leads: Callable[[], bool] = lambda: False
 
     async def run(self) -> None:
@@ -117,9 +117,9 @@ class Operator:
             group.create_task(self._insist(lambda: self._relist(api), "listing"))
         if self._stop.is_set():
             return
-        self._canary = Canary(api, settings.namespace, self._options.identity, clock)
+        self._canary = WatchHeartbeat(api, settings.namespace, self._options.identity, clock)
         guard = NamespaceGuard(api, self._store, settings.namespace)
-        book = ReportBook(clock)
+        book = PodReportCache(clock)
         reconciler = Reconciler(
             api=api,
             store=self._store,
@@ -216,7 +216,7 @@ class Operator:
         for version in {kind.api_version for kind in OPTIONAL_CHILDREN}:
             try:
                 known = {row["kind"] for row in (await api.call("GET", f"/apis/{version}"))["resources"]}
-            except Missing:
+            except ObjectNotFound:
                 continue
             found |= {kind.name for kind in OPTIONAL_CHILDREN if kind.api_version == version and kind.name in known}
         await self._compare_schemas(api)
@@ -245,7 +245,7 @@ class Operator:
     async def _relist(self, api: KubeApi) -> None:
         """Everything, afresh, all kinds at once: heals whatever a watch may have missed."""
 
-        async def list_one(place: tuple[Kind, str]) -> None:
+        async def list_one(place: tuple[ResourceKind, str]) -> None:
             kind, namespace = place
             selector = "" if kind in (SUPPLIERS, RELAY_MINERS) else CHILD_SELECTOR
             known = self._store.places(kind.name, namespace)

@@ -13,7 +13,7 @@ import yaml
 
 from kube import CHOICES, NAMESPACES, ROOT, Cluster, FakeKubelet, assets, kubeconfig_of, kubelet, started
 from nodes import await_that
-from pocket.kube.api_client import KubeApi, Missing
+from pocket.kube.api_client import KubeApi, ObjectNotFound
 from pocket_operator import install
 from relayctl.local_stack import free_port
 
@@ -57,7 +57,7 @@ async def namespace(api: KubeApi) -> AsyncIterator[str]:
     for plural in ("suppliers", "relayminers"):
         path = f"/apis/pocket.network/v1alpha1/namespaces/{name}/{plural}"
         for item in (await api.call("GET", path))["items"]:
-            with contextlib.suppress(Missing):  # what held it may have let go meanwhile
+            with contextlib.suppress(ObjectNotFound):  # what held it may have let go meanwhile
                 await api.call(
                     "PATCH", f"{path}/{item['metadata']['name']}", body={"metadata": {"finalizers": []}},
                     content_type="application/merge-patch+json",

@@ -12,7 +12,7 @@ from rest import at_rest
 from waits import all_well, create, leading, published
 
 from kube import eventually
-from pocket.kube.api_client import KubeError, Missing
+from pocket.kube.api_client import KubeError, ObjectNotFound
 from pocket_operator.resources.kinds import BY_KIND, PODS, RELAY_MINERS, SECRETS, SUPPLIERS, WATCHED_CHILDREN
 from resources import address, changed, key_secret, relay_miner, supplier
 
@@ -65,7 +65,7 @@ class World:
         steps += [self.lose_secret, self.annotate, self.annotate, self.end_pod, self.end_operator]
         chosen = self.chance.choice(steps)
         self.log.append(chosen.__name__)
-        with contextlib.suppress(Missing):
+        with contextlib.suppress(ObjectNotFound):
             await chosen()
 
     async def spec(self) -> None:

@@ -10,11 +10,11 @@ import pytest
 from waits import all_well, create, leading
 
 from kube import eventually, fetch
-from pocket.kube.api_client import Kind
+from pocket.kube.api_client import ResourceKind
 from pocket_operator.resources.kinds import BY_KIND, SUPPLIERS
 from resources import address, key_of, key_secret, relay_miner, secret, supplier
 
-LEASES = Kind("coordination.k8s.io/v1", "leases", "Lease")
+LEASES = ResourceKind("coordination.k8s.io/v1", "leases", "Lease")
 SERVICE = BY_KIND["Service"]
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from kube import eventually
 from pocket.coordination.elector import timing_for_blocks
-from pocket.coordination.shard_leases import LeaseNames, ShardKeeper
+from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
 from pocket.coordination.stores.kubernetes_leases import GROUP_LABEL, KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable
-from pocket.kube.api_client import Kind
+from pocket.kube.api_client import ResourceKind
 
-LEASES = Kind("coordination.k8s.io/v1", "leases", "Lease")
+LEASES = ResourceKind("coordination.k8s.io/v1", "leases", "Lease")
 GROUP, SHARDS = "main-miner", 4
 TIMING = timing_for_blocks(0.5)
 
@@ -41,7 +41,7 @@ class Running:
     def __init__(self, api, namespace, number):
         self.owner, self.stop = Acting(), asyncio.Event()
         store = KubeLeaseStore(api, namespace, GROUP, call_seconds=TIMING.call)
-        self.keeper = ShardKeeper(
+        self.keeper = ShardLeaseManager(
             store, LeaseNames(GROUP, SHARDS), f"{GROUP}-{number}_uid_{number}", self.owner, TIMING
         )
         self.task = asyncio.create_task(self.keeper.run(self.stop))
@@ -157,7 +157,7 @@ async def test_a_deleted_lease_is_made_again_above_every_epoch_that_was_known(ap
 async def test_the_store_tells_conflicts_from_outages(api, namespace):
     store = KubeLeaseStore(api, namespace, GROUP, call_seconds=2)
     names = LeaseNames(GROUP, SHARDS)
-    keeper = ShardKeeper(store, names, "a_1_1", Acting(), TIMING)
+    keeper = ShardLeaseManager(store, names, "a_1_1", Acting(), TIMING)
     await keeper.tick()
     stored = await store.read()
     leader = stored[names.leader]

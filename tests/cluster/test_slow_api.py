@@ -10,11 +10,11 @@ import yaml
 from waits import create, leading
 
 from kube import eventually
-from pocket.kube.api_client import Kind
+from pocket.kube.api_client import ResourceKind
 from pocket_operator.resources.kinds import BY_KIND
 from resources import key_secret, relay_miner, supplier
 
-LEASES = Kind("coordination.k8s.io/v1", "leases", "Lease")
+LEASES = ResourceKind("coordination.k8s.io/v1", "leases", "Lease")
 ONE_WAY_SECONDS = 0.5
 
 

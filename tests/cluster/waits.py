@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from kube import condition, eventually, fetch
-from pocket.kube.api_client import Kind, KubeApi
+from pocket.kube.api_client import KubeApi, ResourceKind
 from pocket_operator.resources.kinds import BY_KIND, RELAY_MINERS, SECRETS, SUPPLIERS
 
 
@@ -14,7 +14,7 @@ async def create(api: KubeApi, *objects: dict[str, Any]) -> None:
 
 
 async def reason(
-    api: KubeApi, kind: Kind, namespace: str, name: str, wanted: str, of: str = "Ready", seconds: float = 30
+    api: KubeApi, kind: ResourceKind, namespace: str, name: str, wanted: str, of: str = "Ready", seconds: float = 30
 ) -> dict[str, Any]:
     """The condition once it has the reason."""
 
@@ -49,7 +49,7 @@ async def leading(replica: Any) -> bool:
         return False
 
 
-async def gone(api: KubeApi, kind: Kind, namespace: str, name: str, seconds: float = 30) -> None:
+async def gone(api: KubeApi, kind: ResourceKind, namespace: str, name: str, seconds: float = 30) -> None:
     async def look() -> bool:
         return await api.find(kind, namespace, name) is None
 

@@ -7,9 +7,9 @@ import pytest
 
 from direct import DirectChain
 from pocket_localnet.hydration import hydrate
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 from pocket_relayer.pipeline.admission import Admission
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 from world import World, address
 
 
@@ -54,7 +54,7 @@ async def outcome(admission, request, source=""):
 @pytest.fixture
 def set_up():
     world, node = World(), Node()
-    chain = Chain(world.genesis())
+    chain = LocalChain(world.genesis())
     admission = Admission(DirectChain(chain, node.gate), lambda: 1, lambda: 0.0)
     header = hydrate(chain.state, chain.block_hash, world.application("eth"), "eth", 1).header
     return admission, node, world.request(header, address("alice"), b"{}")
@@ -73,13 +73,13 @@ async def test_at_most_thirty_two_sessions_are_looked_up_at_once_and_known_ones_
     assert await outcome(admission, honest) is None, "its session and ring are known"
     refused = [task for task in asked if task.done()]
     assert len(refused) == 1100 - 1024
-    assert {task.result() for task in refused} == {Reason.OVERLOADED}
+    assert {task.result() for task in refused} == {RejectionReason.OVERLOADED}
     assert node.most == 32
     node.open.set()
     rest = await asyncio.gather(*asked)
-    assert set(rest) == {Reason.OVERLOADED, Reason.SESSION_MISMATCH}
+    assert set(rest) == {RejectionReason.OVERLOADED, RejectionReason.SESSION_MISMATCH}
     assert node.most == 32
-    assert await outcome(admission, replace(honest, header=strangers[0].header)) is Reason.SESSION_MISMATCH
+    assert await outcome(admission, replace(honest, header=strangers[0].header)) is RejectionReason.SESSION_MISMATCH
 
 
 async def test_any_number_of_relays_of_one_new_session_are_one_question_and_none_is_refused(set_up):
@@ -110,42 +110,42 @@ async def test_heights_that_are_no_session_cost_no_question_once_the_grid_is_kno
     await outcome(admission, inventions[0])
     assert node.asked == 1, "the params of now"
     found = {await outcome(admission, request) for request in inventions}
-    assert found == {Reason.SESSION_MISMATCH, Reason.CHAIN_UNAVAILABLE}
+    assert found == {RejectionReason.SESSION_MISMATCH, RejectionReason.CHAIN_UNAVAILABLE}
     assert node.asked == 1
     assert await outcome(admission, honest) is None
 
 
 async def test_what_the_chain_denied_is_asked_again_at_the_next_block_only():
     world, node, height = World(), Node(), [1]
-    chain = Chain(world.genesis())
+    chain = LocalChain(world.genesis())
     admission = Admission(DirectChain(chain, node.gate), lambda: height[0], lambda: 0.0)
     header = hydrate(chain.state, chain.block_hash, world.application("eth"), "eth", 1).header
     stranger = changed(world.request(header, address("alice"), b"{}"), application_address=address("stranger"))
     asked = []
     for height[0] in (1, 1, 1, 2, 2):
-        assert await outcome(admission, stranger) is Reason.SESSION_MISMATCH
-        assert await outcome(admission, changed(stranger, session_id="0" * 64)) is Reason.SESSION_MISMATCH
+        assert await outcome(admission, stranger) is RejectionReason.SESSION_MISMATCH
+        assert await outcome(admission, changed(stranger, session_id="0" * 64)) is RejectionReason.SESSION_MISMATCH
         asked.append(node.asked)
     assert asked == [2, 2, 2, 3, 3], "params and session, then the session alone"
 
 
 async def test_an_address_that_asks_in_vain_is_held_back_and_no_other_and_not_for_ever():
     world, node, now = World(), Node(), [0.0]
-    chain = Chain(world.genesis())
+    chain = LocalChain(world.genesis())
     admission = Admission(DirectChain(chain, node.gate), lambda: 1, lambda: now[0])
     header = hydrate(chain.state, chain.block_hash, world.application("eth"), "eth", 1).header
     honest = world.request(header, address("alice"), b"{}")
     strangers = [changed(honest, application_address=address(f"stranger {n}")) for n in range(100)]
     found = [await outcome(admission, request, "10.0.0.1") for request in strangers]
-    assert (found.count(Reason.SESSION_MISMATCH), found.count(Reason.OVERLOADED)) == (64, 36)
+    assert (found.count(RejectionReason.SESSION_MISMATCH), found.count(RejectionReason.OVERLOADED)) == (64, 36)
     assert node.asked == 65
-    assert await outcome(admission, strangers[90], "10.0.0.2") is Reason.SESSION_MISMATCH
+    assert await outcome(admission, strangers[90], "10.0.0.2") is RejectionReason.SESSION_MISMATCH
     assert await outcome(admission, honest, "10.0.0.2") is None
     assert await outcome(admission, honest, "10.0.0.1") is None, "its session is known now"
     now[0] = 10.0
     found = [await outcome(admission, request, "10.0.0.1") for request in strangers[64:]]
-    assert found.count(Reason.OVERLOADED) == 15
-    assert len(found) - found.count(Reason.OVERLOADED) == 21, "two a second, and one that was denied before"
+    assert found.count(RejectionReason.OVERLOADED) == 15
+    assert len(found) - found.count(RejectionReason.OVERLOADED) == 21, "two a second, and one that was denied before"
 
 
 async def test_neither_ring_nor_signature_is_looked_at_for_a_header_that_is_not_the_chain_s(set_up):
@@ -153,5 +153,5 @@ async def test_neither_ring_nor_signature_is_looked_at_for_a_header_that_is_not_
     assert await outcome(admission, honest) is None
     asked = node.asked
     for fields in ({"session_id": "0" * 64}, {"session_end_block_height": 9}):
-        assert await outcome(admission, changed(honest, **fields)) is Reason.SESSION_MISMATCH
+        assert await outcome(admission, changed(honest, **fields)) is RejectionReason.SESSION_MISMATCH
     assert node.asked == asked

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 from pocket.api.relayminer import Recording
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
-from pocket.redis_store.write_ahead_log import LocalLog, Record
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
+from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
 from pocket_localnet.hydration import hydrate
 from pocket_relayer import relayer_metrics
 from pocket_relayer.pipeline.admission import Admission
-from pocket_relayer.pipeline.relay import Caller, Transport
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.pipeline.relay import Transport, TransportInfo
+from pocket_relayer.rejection import Rejected, RejectionReason
 from relays import relaying
 from transports import consumed
 from world import World, address, key
@@ -34,7 +34,7 @@ SERVICES = [
 async def refusal(relayer, request):
     """What the pipeline refuses a request with."""
     with pytest.raises(Rejected) as caught:
-        await relayer.pipeline.handle(request.encode(), Caller(Transport.HTTP, {}))
+        await relayer.pipeline.handle(request.encode(), TransportInfo(Transport.HTTP, {}))
     return caught.value.reason
 
 
@@ -44,7 +44,7 @@ async def test_only_the_suppliers_of_the_session_serve_it(redis, tmp_path):
         session = hydrate(relayer.chain.state, relayer.chain.block_hash, relayer.world.application("eth"), "eth", 0)
         (member,) = [s.operator_address for s in session.suppliers]
         (outsider,) = {address("alice"), address("bob")} - {member}
-        assert await refusal(relayer, relayer.request(supplier=outsider)) is Reason.SUPPLIER_NOT_IN_SESSION
+        assert await refusal(relayer, relayer.request(supplier=outsider)) is RejectionReason.SUPPLIER_NOT_IN_SESSION
         assert await relayer.leaves(supplier=outsider) == []
         assert relayer.backend.requests == []
         assert (await relayer.send(relayer.request(supplier=member)))[0] == 200
@@ -54,11 +54,11 @@ async def test_a_supplier_serves_no_service_that_it_did_not_stake_for(redis, tmp
     suppliers = staked(("alice", ["other"]), ("bob", ["eth"]))
     async with relaying(redis, tmp_path, services=SERVICES, suppliers=suppliers) as relayer:
         relayer.keys[address("bob")] = key("bob")
-        assert await refusal(relayer, relayer.request()) is Reason.WRONG_SERVICE
+        assert await refusal(relayer, relayer.request()) is RejectionReason.WRONG_SERVICE
         assert (await relayer.send(relayer.request(supplier=address("bob"))))[0] == 200
 
 
-@pytest.mark.parametrize(("limit", "reason"), [({"other"}, Reason.WRONG_SERVICE), ({"eth"}, None)])
+@pytest.mark.parametrize(("limit", "reason"), [({"other"}, RejectionReason.WRONG_SERVICE), ({"eth"}, None)])
 async def test_a_supplier_that_is_limited_to_services_serves_no_other(redis, tmp_path, limit, reason):
     async with relaying(redis, tmp_path) as relayer:
         limits = {address("alice"): frozenset(limit)}
@@ -71,7 +71,7 @@ async def test_a_supplier_that_is_limited_to_services_serves_no_other(redis, tmp
 
 async def test_an_unknown_supplier_is_inactive(redis, tmp_path):
     async with relaying(redis, tmp_path, suppliers=staked(("bob", ["eth"]))) as relayer:
-        assert await refusal(relayer, relayer.request()) is Reason.SUPPLIER_INACTIVE
+        assert await refusal(relayer, relayer.request()) is RejectionReason.SUPPLIER_INACTIVE
 
 
 async def test_a_session_is_judged_by_the_target_of_its_own_start(redis, tmp_path):
@@ -104,7 +104,7 @@ async def writable(redis):
 async def waiting_to_be_recorded(relayer):
     """A relay whose backend answered while Redis takes no writes."""
     relayer.backend.gate = asyncio.Event()
-    task = asyncio.create_task(relayer.pipeline.handle(relayer.request().encode(), Caller(Transport.HTTP, {})))
+    task = asyncio.create_task(relayer.pipeline.handle(relayer.request().encode(), TransportInfo(Transport.HTTP, {})))
     await relayer.backend.asked.wait()
     await relayer.redis.client_pause(60_000, all=False)
     relayer.backend.gate.set()
@@ -144,17 +144,17 @@ async def test_strict_recording_answers_only_when_the_relay_is_in_the_ledger(red
 async def test_a_full_relayer_sheds_relays_before_it_works_for_them(redis, tmp_path, why):
     async with relaying(redis, tmp_path) as relayer:
         limits = {"queue": {"queue": 1}, "bytes": {"queue_bytes": 1}, "memory": {"memory_mark": 0.0}}[why]
-        log = LocalLog(tmp_path / "another log", "w")
+        log = WriteAheadLog(tmp_path / "another log", "w")
         # Nobody empties its queue.
-        full = Publisher(redis, Keys("relayer-test"), log, PublisherLimits(**limits))
+        full = RelayRecorder(redis, RedisKeys("relayer-test"), log, RecorderLimits(**limits))
         if why != "memory":
             header = relayer.header()
             relay = World().relay(header, "alice", 1)
             waiting = full.submit(
-                Record(address("alice"), header.session_id, header.encode(), relay, header.session_end_block_height)
+                WalRecord(address("alice"), header.session_id, header.encode(), relay, header.session_end_block_height)
             )
         relayer.pipeline._publisher = full
-        assert await refusal(relayer, relayer.request()) is Reason.OVERLOADED
+        assert await refusal(relayer, relayer.request()) is RejectionReason.OVERLOADED
         status, headers, _ = await relayer.send(relayer.request())
         assert (status, int(headers["Retry-After"]) >= 1) == (503, True)
         assert relayer.backend.requests == []
@@ -166,6 +166,9 @@ async def test_a_full_relayer_sheds_relays_before_it_works_for_them(redis, tmp_p
 
 async def test_a_broken_signature_charges_nobody(redis, tmp_path):
     async with relaying(redis, tmp_path) as relayer:
-        assert await refusal(relayer, replace(relayer.request(), signature=b"\x00" * 199)) is Reason.INVALID_SIGNATURE
+        assert (
+            await refusal(relayer, replace(relayer.request(), signature=b"\x00" * 199))
+            is RejectionReason.INVALID_SIGNATURE
+        )
         await relayer.budgets.drain()
         assert await consumed(relayer) == 0

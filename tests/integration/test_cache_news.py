@@ -13,18 +13,24 @@ from click.testing import CliRunner
 
 from pocket.chain.failover import NodeAddress
 from pocket.chain_cache.cached_client import CachedChain
-from pocket.chain_cache.invalidation import CacheFollower, CacheRefresher, decode_question, encode_question, tell
+from pocket.chain_cache.invalidation import (
+    CacheRefresher,
+    InvalidationSubscriber,
+    decode_question,
+    encode_question,
+    tell,
+)
 from pocket.errors import NotFound
 from pocket.protocol.pb.pocket_application_pb2 import QueryGetApplicationResponse
-from pocket.redis_store.redis_keys import Keys
-from pocket_localnet.local_chain import Chain
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 from relayctl.main import main
 from relays import relaying
 from world import World, address
 
 pytestmark = pytest.mark.redis
-KEYS = Keys("news")
+KEYS = RedisKeys("news")
 APP = World().application("eth")
 SCRIPT = Path(__file__).parent.parent / "support/cache_process.py"
 
@@ -76,7 +82,7 @@ async def leader(redis, localnet, counted):
 
 
 async def test_a_change_is_seen_by_all_processes_after_one_round_of_the_leader(redis, redis_process):
-    chain, counted = Chain(World().genesis()), []
+    chain, counted = LocalChain(World().genesis()), []
     async with (
         serve(chain) as localnet,
         leader(redis, localnet, counted) as refresher,
@@ -98,7 +104,7 @@ async def test_a_change_is_seen_by_all_processes_after_one_round_of_the_leader(r
 
 
 async def test_a_process_that_missed_a_message_forgets_all_that_can_change(redis, redis_process):
-    chain, counted = Chain(World().genesis()), []
+    chain, counted = LocalChain(World().genesis()), []
     async with (
         serve(chain) as localnet,
         leader(redis, localnet, counted) as refresher,
@@ -117,7 +123,7 @@ async def test_a_process_that_missed_a_message_forgets_all_that_can_change(redis
 
 
 async def test_what_is_gone_leaves_the_caches_at_once_and_the_followed_records_after_three_misses(redis):
-    chain, counted = Chain(World().genesis()), []
+    chain, counted = LocalChain(World().genesis()), []
     async with serve(chain) as localnet, leader(redis, localnet, counted) as refresher:
         one = CachedChain([NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)], redis, KEYS)
         assert (await one.application(APP)).address == APP
@@ -138,7 +144,7 @@ async def test_what_is_gone_leaves_the_caches_at_once_and_the_followed_records_a
 
 
 async def test_an_answer_whose_map_is_only_written_in_another_order_is_no_change(redis, monkeypatch):
-    chain, counted = Chain(World().genesis()), []
+    chain, counted = LocalChain(World().genesis()), []
     async with serve(chain) as localnet, leader(redis, localnet, counted) as refresher:
         told = QueryGetApplicationResponse()
         for height in (20, 30):
@@ -166,7 +172,7 @@ def map_entries(answer):
 
 
 async def test_nobody_looks_again_at_what_nobody_asked_for_lately_nor_at_what_never_was(redis):
-    chain, counted, now = Chain(World().genesis()), [], [1_000.0]
+    chain, counted, now = LocalChain(World().genesis()), [], [1_000.0]
     async with serve(chain) as localnet:
         node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
         one = CachedChain([node], redis, KEYS, wall_clock=lambda: now[0])
@@ -185,7 +191,7 @@ async def test_nobody_looks_again_at_what_nobody_asked_for_lately_nor_at_what_ne
 
 
 async def test_an_answer_that_was_under_way_when_it_changed_is_not_kept(redis):
-    chain = Chain(World().genesis())
+    chain = LocalChain(World().genesis())
     async with serve(chain) as localnet:
         one = CachedChain([NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)], redis, KEYS)
         await one.application(APP)
@@ -208,7 +214,7 @@ def test_a_damaged_message_stops_nobody(data):
         def forget(self, question):
             assert question is None
 
-    CacheFollower(None, KEYS, Forgetful())._take(data)
+    InvalidationSubscriber(None, KEYS, Forgetful())._take(data)
 
 
 def test_a_missing_number_means_that_everything_is_forgotten():
@@ -218,7 +224,7 @@ def test_a_missing_number_means_that_everything_is_forgotten():
         def forget(self, question):
             forgotten.append(question)
 
-    follower = CacheFollower(None, KEYS, Remembering(), version=4)
+    follower = InvalidationSubscriber(None, KEYS, Remembering(), version=4)
     question = ("/pocket.application.Query/Application", b"\n\x01")
     for version in (5, 6, 8):
         follower._take(json.dumps({"version": version, "forget": encode_question(question)}))
@@ -248,7 +254,7 @@ async def test_a_relayer_takes_up_another_ring_as_soon_as_it_is_told(redis, tmp_
 
 
 async def test_clearing_the_cache_makes_every_process_ask_again_and_keeps_the_evidence(redis, redis_process):
-    chain = Chain(World().genesis())
+    chain = LocalChain(World().genesis())
     arguments = ["--redis", redis_process.url, "--prefix", KEYS.prefix]
     async with serve(chain) as localnet, members(redis_process.url, localnet, 1) as (member,):
         await member.until("version", 0)

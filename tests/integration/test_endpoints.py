@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pocket.chain.model import ServiceConfig, Supplier
-from pocket.runtime.public_urls import Endpoints
+from pocket.chain.model import ServiceConfig, StakedSupplier
+from pocket.runtime.public_urls import PublicUrlChecker
 from pocket_miner.status.report import SupplierReport
 
 TLS = Path(__file__).parents[1] / "support/tls"
@@ -40,7 +40,7 @@ async def listening(certificate=None, host="127.0.0.1"):
 
 def endpoints(now=NOW):
     trust = ssl.create_default_context(cafile=str(TLS / "authority.pem"))
-    return Endpoints(lambda: now, seconds=5.0, trust=trust)
+    return PublicUrlChecker(lambda: now, seconds=5.0, trust=trust)
 
 
 async def looked(url, now=NOW):
@@ -131,7 +131,7 @@ async def test_a_silent_address_costs_no_more_than_its_deadline():
     async def never(*_, **__):
         await asyncio.Event().wait()
 
-    looking = Endpoints(lambda: NOW, seconds=0.05)
+    looking = PublicUrlChecker(lambda: NOW, seconds=0.05)
     looking._reach = never
     await looking.look(["http://localhost"])
     assert looking.problems(["http://localhost"]) == ["http://localhost: no connection within 0.05 s"]
@@ -143,7 +143,7 @@ def test_only_the_urls_of_what_is_in_force_are_looked_at():
         ServiceConfig("eth", 1, 0, endpoints=((3, "https://a"), (2, "wss://a"))),
         ServiceConfig("old", 1, 9, endpoints=((3, "https://gone"),)),
     )
-    report.knows(Supplier("s", "o", 1, frozenset({"eth"}), 0, history))
+    report.knows(StakedSupplier("s", "o", 1, frozenset({"eth"}), 0, history))
     assert report.urls == ["https://a", "wss://a"]
     report.knows(None)
     assert report.urls == []

@@ -18,10 +18,10 @@ from pocket.protocol.transactions.build import (
     submit_proof_message,
 )
 from pocket.protocol.transactions.decode import Contents, contents
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore
-from pocket_miner.storage.audit import Audit, Outcome
-from pocket_miner.submission.fees import FeeBook, shares
+from pocket_miner.storage.audit import Audit, SessionOutcome
+from pocket_miner.submission.fees import FeeTracker, shares
 from world import address, key
 
 pytestmark = pytest.mark.redis
@@ -54,7 +54,7 @@ def audit(tmp_path):
 
 @pytest.fixture
 def store(redis):
-    return SealStore(redis, Keys("fees"), address("alice"), 1)
+    return SealStore(redis, RedisKeys("fees"), address("alice"), 1)
 
 
 @pytest.mark.parametrize("restart", [(None, "same"), (14, "same"), (17, "same"), (14, "another"), (17, "another")])
@@ -135,29 +135,29 @@ def test_a_transaction_tells_its_fee_and_sessions_whoever_signed_it():
 async def test_bytes_that_are_no_transaction_of_ours_are_a_typed_error_and_cost_nothing(raw, audit, store, caplog):
     with pytest.raises(DecodingError):
         contents(raw)
-    await FeeBook(PRICE, audit).sent(store, raw)
+    await FeeTracker(PRICE, audit).sent(store, raw)
     assert "cannot be read" in caplog.text
 
 
 async def test_the_same_transaction_costs_once_however_often_it_is_sent(audit, store):
-    book = FeeBook(PRICE, audit)
+    book = FeeTracker(PRICE, audit)
     first = transaction(claim("a" * 64), claim("b" * 64), fee=101)
     for _ in range(3):
         await book.sent(store, first.raw)
     await book.sent(store, transaction(proof("a" * 64), fee=30, timeout=6).raw, 10)
     assert [book.of(address("alice"), i * 64) for i in "abc"] == [91, 50, 0]
     assert book.of(address("bob"), "a" * 64) == 0
-    audit.record(Outcome(address("alice"), "a" * 64, "settled", "SETTLED", "", 9, {"session_end_height": 5}))
+    audit.record(SessionOutcome(address("alice"), "a" * 64, "settled", "SETTLED", "", 9, {"session_end_height": 5}))
     assert [book.of(address("alice"), i * 64) for i in "ab"] == [0, 50]
 
 
 async def test_the_next_claim_is_judged_by_what_the_last_ones_cost(audit, store, redis):
-    book = FeeBook(PRICE, audit)
+    book = FeeTracker(PRICE, audit)
     assert book.estimate_upokt() == 130 + 400
     await book.sent(store, transaction(claim("a" * 64), claim("b" * 64), fee=101).raw)
     assert book.estimate_upokt() == 51 + 400
     await book.sent(
-        SealStore(redis, Keys("fees"), address("bob"), 1),
+        SealStore(redis, RedisKeys("fees"), address("bob"), 1),
         transaction(proof("a" * 64), fee=33, timeout=6).raw,
         1_000_000,
     )
@@ -169,7 +169,7 @@ async def test_a_volume_that_takes_no_fees_stops_nobody(store, audit, monkeypatc
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(audit, "spend", full)
-    await FeeBook(PRICE, audit).sent(store, transaction(claim("a" * 64)).raw)
+    await FeeTracker(PRICE, audit).sent(store, transaction(claim("a" * 64)).raw)
     assert "Free space" in caplog.text
 
 
@@ -192,7 +192,7 @@ class Node:
 async def test_of_a_claim_signed_twice_counts_what_the_chain_included_and_all_where_nobody_knows(
     audit, store, known, cost
 ):
-    book, supplier, session = FeeBook(PRICE, audit), address("alice"), "a" * 64
+    book, supplier, session = FeeTracker(PRICE, audit), address("alice"), "a" * 64
     made = [transaction(claim(session), fee=10), transaction(claim(session), fee=20, timeout=6)]
     only = transaction(proof(session), fee=5, timeout=7)
     for one in (*made, only):
@@ -205,11 +205,11 @@ async def test_of_a_claim_signed_twice_counts_what_the_chain_included_and_all_wh
 
 async def test_an_owner_counts_what_former_owners_paid_and_no_word_that_cannot_be_read(audit, store, redis, tmp_path):
     session, paid = "a" * 64, transaction(claim("a" * 64), fee=10)
-    await FeeBook(PRICE, audit).sent(store, paid.raw)
-    await redis.hset(Keys("fees").costs(store.supplier, session), "ff", "claim/-1")
+    await FeeTracker(PRICE, audit).sent(store, paid.raw)
+    await redis.hset(RedisKeys("fees").costs(store.supplier, session), "ff", "claim/-1")
     other = Audit(tmp_path / "other" / "audit.sqlite")
     try:
-        book = FeeBook(PRICE, other)
+        book = FeeTracker(PRICE, other)
         await book.settle(store, session, Node([paid.tx_hash]))
         assert book.of(store.supplier, session) == 10
     finally:
@@ -222,7 +222,7 @@ async def test_fees_are_kept_while_redis_is_away(audit, store, redis, monkeypatc
 
     monkeypatch.setattr(store, "share_costs", away)
     monkeypatch.setattr(store, "costs", away)
-    book, paid = FeeBook(PRICE, audit), transaction(claim("a" * 64), fee=10)
+    book, paid = FeeTracker(PRICE, audit), transaction(claim("a" * 64), fee=10)
     await book.sent(store, paid.raw)
     await book.settle(store, "a" * 64, Node([paid.tx_hash]))
     assert book.of(store.supplier, "a" * 64) == 10
@@ -232,7 +232,7 @@ async def test_fees_are_kept_while_redis_is_away(audit, store, redis, monkeypatc
 async def test_what_a_transaction_costs_is_in_the_books_before_it_is_handed_over_and_out_again_where_it_is_refused(
     audit, store
 ):
-    book, paid = FeeBook(PRICE, audit), transaction(claim("a" * 64), fee=10)
+    book, paid = FeeTracker(PRICE, audit), transaction(claim("a" * 64), fee=10)
     await book.begun(store, paid.raw)
     assert book.of(store.supplier, "a" * 64) == 10
     await book.refused(store, paid.raw)
@@ -243,7 +243,7 @@ async def test_fees_that_the_volume_did_not_take_are_in_the_books_at_the_end(aud
     def full(*_):
         raise sqlite3.OperationalError("database or disk is full")
 
-    book, paid = FeeBook(PRICE, audit), transaction(claim("a" * 64), fee=10)
+    book, paid = FeeTracker(PRICE, audit), transaction(claim("a" * 64), fee=10)
     with monkeypatch.context() as patch:
         patch.setattr(audit, "spend", full)
         await book.sent(store, paid.raw)

@@ -19,7 +19,7 @@ from pocket.chain.failover import NodeAddress
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.redis_store.connection import connect
 from relayctl.gateway import Gateway, json_rpc_envelope
-from relayctl.local_stack import Stack
+from relayctl.local_stack import LocalStack
 
 SAMPLES = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 pytestmark = [pytest.mark.processes, pytest.mark.redis, pytest.mark.timeout(120)]
@@ -34,7 +34,7 @@ def stack(tmp_path):
     resource["spec"].setdefault("relayer", {})["hungWorkerSeconds"] = 5
     (tmp_path / "relayminer.yaml").write_text(yaml.safe_dump(resource))
     manifests = load_manifests([tmp_path / "relayminer.yaml", SAMPLES / "suppliers.yaml"])
-    made = Stack(tmp_path / "stack", manifests, tmp_path / "genesis.yaml")
+    made = LocalStack(tmp_path / "stack", manifests, tmp_path / "genesis.yaml")
     try:
         made.start()
         yield made

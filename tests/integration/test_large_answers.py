@@ -9,7 +9,7 @@ import pytest
 from answers import everything, node, results_text, settled_row
 from pocket.api.manifests import load_manifests
 from pocket.chain.comet import CometClient
-from pocket.chain.model import Keeping
+from pocket.chain.model import NodeRetention
 from pocket.errors import ChainUnavailable, FailureClass
 from relayctl.config_checks import check_keeping
 
@@ -91,7 +91,7 @@ async def test_a_node_tells_what_it_keeps():
 
     async with node(answer) as address, aiohttp.ClientSession() as http:
         keeping = await CometClient([address], http).keeping()
-    assert keeping == Keeping(100, 400, transactions=False, events=False)
+    assert keeping == NodeRetention(100, 400, transactions=False, events=False)
     miner = load_manifests([TRIAL / "relayminer.yaml"]).relay_miners[0]
     texts = [str(finding) for finding in check_keeping(miner, "node:9090", keeping)]
     assert [text.split(" keeps ")[1].split(":")[0] for text in texts] == [
@@ -99,7 +99,7 @@ async def test_a_node_tells_what_it_keeps():
         "no events of past blocks (discard_abci_responses = false)",
         "the last 300 blocks only",
     ]
-    assert check_keeping(miner, "node:9090", Keeping(1, 3, transactions=True)) == []
+    assert check_keeping(miner, "node:9090", NodeRetention(1, 3, transactions=True)) == []
 
 
 async def test_it_is_no_refusal_where_a_node_that_may_keep_more_is_away():

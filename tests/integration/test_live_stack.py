@@ -19,10 +19,10 @@ from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.redis_store.connection import connect
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 from relayctl.client_transports import RelayFailed
 from relayctl.gateway import Gateway, json_rpc_envelope
-from relayctl.local_stack import Stack
+from relayctl.local_stack import LocalStack
 from trial import secrets_of_the_samples
 
 SAMPLES = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
@@ -35,7 +35,7 @@ def stack(tmp_path):
     genesis["shared_params"]["num_blocks_per_session"] = 200
     (tmp_path / "genesis.yaml").write_text(yaml.safe_dump(genesis))
     manifests = load_manifests([SAMPLES / "relayminer.yaml", SAMPLES / "suppliers.yaml"])
-    made = Stack(tmp_path / "stack", manifests, tmp_path / "genesis.yaml")
+    made = LocalStack(tmp_path / "stack", manifests, tmp_path / "genesis.yaml")
     try:
         made.start()
         yield made
@@ -138,7 +138,7 @@ async def test_a_pod_tells_of_relays_that_redis_did_not_take_until_it_has_them(s
     async with aiohttp.ClientSession() as http, ChainClient([node(stack)]) as chain:
         sending = Sending(stack, http, chain)
         signer = await sending.gateway.signer(sending.file["applications"]["eth"], "eth")
-        stream = Keys("pocket-trial-trial").stream(supplier, signer.session.header.session_id)
+        stream = RedisKeys("pocket-trial-trial").stream(supplier, signer.session.header.session_id)
         await redis.set(stream, "not a stream")
         assert await sending.relay(supplier) == 503
         shutil.move(keys / supplier, stack.folder / "aside")

@@ -15,16 +15,16 @@ from pocket.errors import ChainUnavailable, ConfigurationError, NotFound
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.redis_store.connection import connect
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket_localnet.grpc_service import METHODS
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 from world import World, address
 
 
 @pytest.fixture
 async def net():
-    chain = Chain(World().genesis())
+    chain = LocalChain(World().genesis())
     async with serve(chain) as localnet, aiohttp.ClientSession() as http:
         node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
         async with ChainClient([node]) as client:
@@ -142,7 +142,7 @@ async def test_an_occupied_port_is_a_configuration_error(net):
     localnet, _, _, _ = net
     port = int(localnet.rpc_url.rsplit(":", 1)[1])
     with pytest.raises(ConfigurationError, match="choose other ports"):
-        async with serve(Chain(World().genesis()), rpc_port=port):
+        async with serve(LocalChain(World().genesis()), rpc_port=port):
             pass
 
 
@@ -164,8 +164,8 @@ async def test_cached_answers_are_shared_through_redis_and_refusals_are_not_cach
     localnet, _, _, _ = net
     node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
     clock = [0.0]
-    one = CachedChain([node], redis, Keys("cache"), clock=lambda: clock[0], entries=2)
-    two = CachedChain([node], redis, Keys("cache"), clock=lambda: clock[0])
+    one = CachedChain([node], redis, RedisKeys("cache"), clock=lambda: clock[0], entries=2)
+    two = CachedChain([node], redis, RedisKeys("cache"), clock=lambda: clock[0])
     app = World().application("eth")
     assert await one.application(app) == await one.application(app) == await two.application(app)
     assert (one.counters.chain, one.counters.memory, two.counters.redis) == (1, 1, 1)
@@ -181,7 +181,7 @@ async def test_cached_answers_are_shared_through_redis_and_refusals_are_not_cach
         await one.shared_params(height)
         localnet.step()
     await latest_over_grpc(one)
-    dead = CachedChain([node], connect("redis://127.0.0.1:1"), Keys("x"))
+    dead = CachedChain([node], connect("redis://127.0.0.1:1"), RedisKeys("x"))
     assert (await dead.application(app)).address == app
     for client in (one, two, dead):
         await client.close()
@@ -192,14 +192,14 @@ async def test_a_node_that_tells_another_session_than_the_others_is_noticed(net,
     localnet, _, _, _ = net
     node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
     app = World().application("eth")
-    async with serve(Chain(World(suppliers=("mallory",)).genesis())) as strange:
+    async with serve(LocalChain(World(suppliers=("mallory",)).genesis())) as strange:
         other = NodeAddress.parse(strange.grpc_url, strange.rpc_url)
-        one, two = (CachedChain([place], redis, Keys("told")) for place in (node, node))
+        one, two = (CachedChain([place], redis, RedisKeys("told")) for place in (node, node))
         await one.session(app, "eth", 1)
         await two.session(app, "eth", 1)
         assert (one.counters.divergent, two.counters.divergent) == (0, 0)
         # Another process that asked the strange node while the shared answer had expired.
-        three = CachedChain([other], redis, Keys("told"))
+        three = CachedChain([other], redis, RedisKeys("told"))
         await redis.delete(*[name async for name in redis.scan_iter("told:cache:GetSession:*")])
         await three.session(app, "eth", 1)
         await three.session(app, "eth", 1)
@@ -210,10 +210,10 @@ async def test_a_node_that_tells_another_session_than_the_others_is_noticed(net,
 
 @pytest.mark.redis
 async def test_many_who_ask_the_chain_the_same_at_once_are_one_query(redis):
-    chain = Chain(World().genesis())
+    chain = LocalChain(World().genesis())
     async with serve(chain) as localnet:
         node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
-        client = CachedChain([node], redis, Keys("one-query"))
+        client = CachedChain([node], redis, RedisKeys("one-query"))
         first = asyncio.create_task(client.shared_params(1))
         others = [asyncio.create_task(client.shared_params(1)) for _ in range(50)]
         await asyncio.sleep(0)
@@ -228,7 +228,7 @@ async def test_what_a_process_keeps_of_answers_is_bounded_in_bytes(net, redis):
     localnet, _, _, _ = net
     node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
     app, clock = World().application("eth"), [0.0]
-    chain = CachedChain([node], redis, Keys("cache"), clock=lambda: clock[0], most_bytes=1000)
+    chain = CachedChain([node], redis, RedisKeys("cache"), clock=lambda: clock[0], most_bytes=1000)
     for height in range(1, 40):
         await chain.shared_params(height)
         localnet.step()

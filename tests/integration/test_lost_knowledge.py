@@ -18,17 +18,17 @@ from pocket.protocol.transactions.build import (
     create_claim_message,
     sign_transaction,
 )
-from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, Verdict
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore
-from pocket.redis_store.store_errors import Fenced
+from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner.sessions.tracked_session import Skip
 from pocket_miner.submission.claims import claim_problem
-from pocket_miner.suppliers.fleet import Fleet
+from pocket_miner.suppliers.fleet import SupplierManager
 from world import address, key
 
 pytestmark = pytest.mark.redis
-KEYS = Keys("test")
+KEYS = RedisKeys("test")
 PROOF, SEND = "/pocket.proof.MsgSubmitProof", "/cosmos.bank.v1beta1.MsgSend"
 
 
@@ -141,9 +141,9 @@ async def test_a_fence_is_written_only_after_a_look_at_the_lease(redis):
 
     async def not_ours():
         looked.append(await redis.get(KEYS.fence("pokt1a")))
-        raise Fenced("the Lease is not ours", 9)
+        raise StaleEpoch("the Lease is not ours", 9)
 
-    with pytest.raises(Fenced):
+    with pytest.raises(StaleEpoch):
         await store.fence(not_ours)
     assert looked == [None], "the look comes before the write"
     assert await redis.get(KEYS.fence("pokt1a")) is None
@@ -175,9 +175,9 @@ class Leases:
 
 @pytest.mark.parametrize("epoch", [0, 4, 6])
 async def test_an_owner_confirms_only_the_epoch_that_its_lease_has_now(epoch):
-    fleet = Fleet.__new__(Fleet)
+    fleet = SupplierManager.__new__(SupplierManager)
     fleet.keeper, fleet._shards = Leases(epoch), {"pokt1a": 0}
-    with pytest.raises(Fenced) as caught:
+    with pytest.raises(StaleEpoch) as caught:
         await fleet._confirm("pokt1a", 5)
     assert caught.value.epoch == epoch
     fleet.keeper = Leases(5)
@@ -205,12 +205,12 @@ async def test_a_budget_is_kept_until_nobody_can_ask_again(redis):
 async def test_a_refund_is_exactly_what_was_charged(redis):
     first, second = (Charge("pokt1a", "s", cost, 100, 600, bytes([cost]) * 16) for cost in (30, 45))
     budgets, running, verdicts = await charged(redis, first, second)
-    assert verdicts == [Verdict.CHARGED, Verdict.CHARGED]
+    assert verdicts == [ChargeResult.CHARGED, ChargeResult.CHARGED]
     budgets.refund(first)
     await budgets.drain()
     assert await redis.get(KEYS.consumed("pokt1a", "s")) == b"45"
-    assert await budgets.charge(second) is Verdict.REPLAYED, "only the refunded one may come again"
-    assert await budgets.charge(first) is Verdict.CHARGED
+    assert await budgets.charge(second) is ChargeResult.REPLAYED, "only the refunded one may come again"
+    assert await budgets.charge(first) is ChargeResult.CHARGED
     running.cancel()
 
 

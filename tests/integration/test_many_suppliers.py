@@ -11,10 +11,10 @@ import pytest
 from redis.exceptions import RedisError
 
 from mine import mine
-from pocket.chain_cache.shared_heights import BlockPublisher, HeightFollower
+from pocket.chain_cache.shared_heights import LatestBlockPublisher, LatestBlockWatcher
 from pocket.redis_store.connection import connect
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.store_errors import LedgerError
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import RedisStoreError
 from servers import running_redis
 
 pytestmark = [pytest.mark.processes, pytest.mark.redis]
@@ -39,8 +39,8 @@ async def test_redis_killed_ten_times_costs_no_window_and_heights_only_grow(tmp_
     with running_redis() as server:
         redis = connect(server.url)
         async with mine(redis, tmp_path) as alice:
-            publisher = BlockPublisher(redis, Keys("test"))
-            follower = HeightFollower(redis, Keys("test"), alice.comet.block, 1.0, lambda: now[0])
+            publisher = LatestBlockPublisher(redis, RedisKeys("test"))
+            follower = LatestBlockWatcher(redis, RedisKeys("test"), alice.comet.block, 1.0, lambda: now[0])
             header = alice.header()
             await alice.record(alice.relays(header, 5))
             seen, refused = [], 0
@@ -52,7 +52,7 @@ async def test_redis_killed_ten_times_costs_no_window_and_heights_only_grow(tmp_
                 seen.append(follower.height)
                 try:
                     await alice.decide()
-                except (RedisError, LedgerError, OSError):
+                except (RedisError, RedisStoreError, OSError):
                     refused += 1
                 server.start()
                 alice.localnet.step()

@@ -10,11 +10,11 @@ import pytest
 
 from pocket.api.workload import MinerConfig
 from pocket.coordination.elector import place, seat, timing_for_blocks
-from pocket.coordination.shard_leases import LeaseNames, ShardKeeper
+from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
 from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from pocket.errors import ConfigurationError
 from pocket.platform import Platform
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket_miner.ownership.ownership import identity_of, peer_urls
 from pocket_miner.storage.volume import lock, member_name
 
@@ -51,8 +51,8 @@ class Process:
             }
         )  # fmt: skip
         self.config = config
-        store = RedisLeaseStore(redis, Keys("names").leases, call_seconds=5)
-        self.keeper = ShardKeeper(
+        store = RedisLeaseStore(redis, RedisKeys("names").leases, call_seconds=5)
+        self.keeper = ShardLeaseManager(
             store, LeaseNames("miners", SHARDS), identity_of(config, member_name(folder), Platform()), self.owner,
             TIMING,
             clock=lambda: now[0], wall=lambda: datetime(2026, 1, 1, tzinfo=UTC),

@@ -18,7 +18,7 @@ from pocket.chain.failover import NodeAddress
 from pocket.errors import ChainUnavailable
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.connection import connect
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket_localnet.server import serve
 from pocket_miner.storage.trie_pool import TriePool, TrieWorkFailed
 
@@ -223,7 +223,7 @@ async def test_concurrent_readers_never_move_a_position_back(alice):
     await alice.record(alice.relays(header, 30))
     await alice.miner.tailer.discover({})
     await asyncio.gather(*(alice.miner.tailer.tail_once(count=7) for _ in range(8)))
-    last = (await alice.redis.xrevrange(Keys("test").stream(alice.supplier, header.session_id), count=1))[0][0]
+    last = (await alice.redis.xrevrange(RedisKeys("test").stream(alice.supplier, header.session_id), count=1))[0][0]
     assert alice.miner.sessions[header.session_id].position == last.decode()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from one_miner import a_miner, codes, until
 from pocket.errors import ConfigurationError
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 from pocket_miner import process
 from pocket_miner.storage import volume
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.redis
 
 @contextlib.asynccontextmanager
 async def a_node():
-    async with serve(Chain(World().genesis())) as localnet:
+    async with serve(LocalChain(World().genesis())) as localnet:
         yield {"grpc": localnet.grpc_url, "rpc": localnet.rpc_url}
 
 

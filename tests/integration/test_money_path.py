@@ -16,9 +16,9 @@ from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.protocol.relays.messages import decode_mined_relay, relay_hash
 from pocket.protocol.smst.digest import Root, path_of
 from pocket.protocol.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.seals import Seal, SignedGroup
-from pocket.redis_store.store_errors import Fenced, StaleView
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.seals import SessionSeal, SignedGroup
+from pocket.redis_store.store_errors import ConcurrentAppend, StaleEpoch
 from world import World, address, key
 
 pytestmark = pytest.mark.redis
@@ -84,7 +84,7 @@ async def test_relays_after_the_seal_are_refused(alice, redis):
     await alice.to(13)
     late = alice.relays(header, 1)
     await alice.record(late)
-    assert await redis.xlen(Keys("test").stream(alice.supplier, header.session_id)) == 3
+    assert await redis.xlen(RedisKeys("test").stream(alice.supplier, header.session_id)) == 3
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["details"]["relays"] == 3
 
@@ -93,7 +93,7 @@ async def test_the_first_relay_of_a_session_is_refused_once_there_is_no_time_to_
     header = alice.header()
     await alice.to(13)
     await alice.record(alice.relays(header, 1))
-    assert await redis.hgetall(Keys("test").sessions(alice.supplier)) == {}
+    assert await redis.hgetall(RedisKeys("test").sessions(alice.supplier)) == {}
     later = alice.header()
     await alice.record(alice.relays(later, 1))
     await alice.to(32)
@@ -115,11 +115,11 @@ async def test_what_is_too_late_stays_too_late_when_redis_comes_back_empty(alice
     await alice.record(alice.relays(alice.header(), 1))
     await alice.miner.tail()
     await alice.record(alice.relays(header, 1))
-    assert set(await redis.hkeys(Keys("test").sessions(alice.supplier))) == {alice.header().session_id.encode()}
+    assert set(await redis.hkeys(RedisKeys("test").sessions(alice.supplier))) == {alice.header().session_id.encode()}
 
 
 async def test_a_chain_that_was_started_anew_is_told_apart_and_its_relays_are_paid(alice, redis, caplog):
-    await redis.set(Keys("test").horizon(alice.supplier), 500)
+    await redis.set(RedisKeys("test").horizon(alice.supplier), 500)
     header = alice.header()
     await alice.decide()
     assert "was it started anew?" in caplog.text
@@ -329,11 +329,11 @@ async def test_an_old_owner_is_fenced_and_its_seal_counts(alice):
     old = alice.miner
     new = alice.owner(alice.epoch + 1)
     await new.start()
-    with pytest.raises(Fenced):
+    with pytest.raises(StaleEpoch):
         await old.store.close({header.session_id: 10})
-    with pytest.raises(Fenced):
+    with pytest.raises(StaleEpoch):
         await old.store.finish(header.session_id, 10)
-    with pytest.raises(Fenced):
+    with pytest.raises(StaleEpoch):
         await old._fence()
     alice.miner = new
     await alice.to(21)
@@ -347,7 +347,7 @@ async def test_a_session_is_sealed_once(alice):
     store = alice.miner.store
     sealed = (await store.load())[header.session_id]
     last = await store.close({header.session_id: 10})
-    other = Seal(header.session_id, b"\x01" * 48, b"\x02" * 32, 14, store.epoch)
+    other = SessionSeal(header.session_id, b"\x01" * 48, b"\x02" * 32, 14, store.epoch)
     with pytest.raises(Exception, match="sealed already"):
         await store.seal([other], last, "10/claim/x", SignedGroup(b"tx", 1, 14))
     assert (await store.load())[header.session_id] == sealed
@@ -358,11 +358,11 @@ async def test_a_seal_over_a_grown_or_open_stream_is_refused(alice):
     await alice.record(alice.relays(header, 2))
     await alice.miner.start()
     store = alice.miner.store
-    seal = Seal(header.session_id, b"\x01" * 48, b"\x02" * 32, 14, store.epoch)
-    with pytest.raises(StaleView, match="open"):
+    seal = SessionSeal(header.session_id, b"\x01" * 48, b"\x02" * 32, 14, store.epoch)
+    with pytest.raises(ConcurrentAppend, match="open"):
         await store.seal([seal], {header.session_id: "0-0"}, "10/claim/x", SignedGroup(b"tx", 1, 14))
     await store.close({header.session_id: 10})
-    with pytest.raises(StaleView, match="stale"):
+    with pytest.raises(ConcurrentAppend, match="stale"):
         await store.seal([seal], {header.session_id: "0-0"}, "10/claim/x", SignedGroup(b"tx", 1, 14))
 
 

@@ -15,11 +15,11 @@ from pocket.chain.block_feed import BlockFeed
 from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
-from pocket.chain.node_health import Standing, Standings, Verdict
-from pocket.chain.node_monitor import NodeWatch
+from pocket.chain.node_health import NodeAssessment, NodeHealth, NodeHealthTable
+from pocket.chain.node_monitor import NodeMonitor
 from pocket.errors import ChainUnavailable
 from pocket_localnet.genesis import load_genesis
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 from relayctl.main import main
 from world import World
@@ -37,11 +37,11 @@ class Nodes:
     def __init__(self, localnets, http):
         self.localnets = localnets
         self.addresses = [NodeAddress.parse(net.grpc_url, net.rpc_url) for net in localnets.values()]
-        self.standings = Standings(len(localnets))
+        self.standings = NodeHealthTable(len(localnets))
         self.chain = ChainClient(self.addresses, 2.0, self.standings)
         self.comet = CometClient(self.addresses, http, 2.0, 1.0, self.standings)
         self.told = {}
-        self.watch = NodeWatch(
+        self.watch = NodeMonitor(
             self.addresses, http, "pocket", self.standings, timeout_seconds=2.0, told=self.told.__setitem__
         )
 
@@ -54,7 +54,7 @@ async def running(*names):
     async with contextlib.AsyncExitStack() as stack:
         localnets = {}
         for name in names:
-            net = await stack.enter_async_context(serve(Chain(World().genesis(**NODES[name]))))
+            net = await stack.enter_async_context(serve(LocalChain(World().genesis(**NODES[name]))))
             while net.chain.height < HEIGHTS[name]:
                 net.step()
             localnets[name] = net
@@ -69,8 +69,8 @@ async def test_stale_strayed_and_foreign_nodes_are_found_out_and_queries_go_to_t
         assert await latest_over_grpc(nodes.chain) == 3
         await nodes.watch.look()
         assert nodes.by_name() == {
-            "stale": Standing.BEHIND, "strayed": Standing.FORKED, "foreign": Standing.FOREIGN,
-            "good": Standing.GOOD, "better": Standing.GOOD,
+            "stale": NodeHealth.BEHIND, "strayed": NodeHealth.FORKED, "foreign": NodeHealth.FOREIGN,
+            "good": NodeHealth.GOOD, "better": NodeHealth.GOOD,
         }  # fmt: skip
         assert await latest_over_grpc(nodes.chain) == 10
         assert (await nodes.comet.block()).height == 10
@@ -85,14 +85,14 @@ async def test_a_node_that_caught_up_is_asked_first_again():
         while nodes.localnets["stale"].chain.height < 13:
             nodes.localnets["stale"].step()
         await nodes.watch.look()
-        assert nodes.by_name() == {"stale": Standing.GOOD, "better": Standing.GOOD}
+        assert nodes.by_name() == {"stale": NodeHealth.GOOD, "better": NodeHealth.GOOD}
         assert await latest_over_grpc(nodes.chain) == 13
 
 
 async def test_two_nodes_that_contradict_each_other_are_both_kept_and_said_to_be_in_dispute(caplog):
     async with running("strayed", "better") as nodes:
         await nodes.watch.look()
-        assert set(nodes.by_name().values()) == {Standing.DISPUTED}
+        assert set(nodes.by_name().values()) == {NodeHealth.DISPUTED}
         assert await latest_over_grpc(nodes.chain) == 30
         assert "the nodes are split" in caplog.text
 
@@ -102,13 +102,13 @@ async def test_silent_nodes_are_asked_last_and_one_node_alone_is_never_judged():
         await nodes.watch.run(0.0)
         assert nodes.told == {}
     dead = NodeAddress.parse("127.0.0.1:1", "http://127.0.0.1:1")
-    standings = Standings(2)
+    standings = NodeHealthTable(2)
     async with (
         aiohttp.ClientSession() as http,
-        NodeWatch([dead, dead], http, "pocket", standings, timeout_seconds=0.2) as watch,
+        NodeMonitor([dead, dead], http, "pocket", standings, timeout_seconds=0.2) as watch,
     ):
         await watch.look()
-    assert {v.standing for v in standings.verdicts} == {Standing.SILENT}
+    assert {v.standing for v in standings.verdicts} == {NodeHealth.SILENT}
 
 
 async def test_the_block_feed_leaves_a_node_that_fell_behind_though_its_connection_lives():
@@ -131,7 +131,7 @@ async def test_the_block_feed_leaves_a_node_that_fell_behind_though_its_connecti
             await beyond.wait()
         following.cancel()
         assert seen == sorted(set(seen))
-        assert nodes.by_name() == {"good": Standing.BEHIND, "better": Standing.GOOD}
+        assert nodes.by_name() == {"good": NodeHealth.BEHIND, "better": NodeHealth.GOOD}
 
 
 TRIAL = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
@@ -155,7 +155,12 @@ async def test_a_configuration_is_checked_with_the_chain_before_it_is_applied(tm
     port = backend.sockets[0].getsockname()[1]
     costly = genesis.model_copy(update={"minimum_gas_price": "0.002upokt"})
     stranger = genesis.model_copy(update={"chain_id": "other"})
-    async with backend, serve(Chain(genesis)) as one, serve(Chain(costly)) as dear, serve(Chain(stranger)) as other:
+    async with (
+        backend,
+        serve(LocalChain(genesis)) as one,
+        serve(LocalChain(costly)) as dear,
+        serve(LocalChain(stranger)) as other,
+    ):
         for net in (one, dear, other):
             net.step()  # the very first block has no time
         good = await checked(tmp_path, one, one, port)
@@ -170,6 +175,6 @@ async def test_a_configuration_is_checked_with_the_chain_before_it_is_applied(tm
 
 async def test_announcements_without_any_usable_node_say_so():
     async with running("foreign") as nodes:
-        nodes.standings.verdicts = (Verdict(Standing.FOREIGN),)
+        nodes.standings.verdicts = (NodeAssessment(NodeHealth.FOREIGN),)
         with pytest.raises(ChainUnavailable, match="another fork or chain"):
             await anext(nodes.comet.heights())

@@ -5,9 +5,9 @@ import contextlib
 
 import pytest
 
-from pocket.redis_store.store_errors import LedgerUnavailable
-from pocket.redis_store.stream_reader import Tail
-from pocket.redis_store.write_ahead_log import LocalLog
+from pocket.redis_store.store_errors import RedisUnavailable
+from pocket.redis_store.stream_reader import StreamReader
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 from recording import KEYS, entries, publishing, record
 
 pytestmark = pytest.mark.redis
@@ -24,7 +24,7 @@ async def a_full_redis(redis):
 
 async def refused(publisher, redis, row):
     async with a_full_redis(redis):
-        with pytest.raises(LedgerUnavailable):
+        with pytest.raises(RedisUnavailable):
             await publisher.record(row)
 
 
@@ -44,7 +44,7 @@ async def test_what_is_owed_stays_owed_while_redis_still_refuses_it(redis, tmp_p
     async with publishing(redis, tmp_path) as publisher:
         await publisher.beat()
         async with a_full_redis(redis):
-            with pytest.raises(LedgerUnavailable):
+            with pytest.raises(RedisUnavailable):
                 await publisher.record(record(1))
             for _ in range(2):
                 with contextlib.suppress(Exception):
@@ -60,7 +60,7 @@ async def test_a_log_is_not_released_while_it_owes_relays_of_a_session_that_is_m
         await refused(publisher, redis, record(1))
         await publisher.record(record(2))
         publisher._log.roll()
-        tail = Tail(redis, KEYS, "pokt1s")
+        tail = StreamReader(redis, KEYS, "pokt1s")
         last = (await tail.read({"one": "0-0"}))["one"][-1].id
         await tail.mark_mirrored({"one": f"{await tail.incarnation()}/{last}"})
         await publisher.beat()
@@ -73,7 +73,7 @@ async def test_a_log_is_not_released_while_it_owes_relays_of_a_session_that_is_m
 
 
 async def test_a_worker_owes_what_it_adopted_until_it_looked_at_redis(redis, tmp_path):
-    dead = LocalLog(tmp_path, "dead")
+    dead = WriteAheadLog(tmp_path, "dead")
     dead.append([record(1, supplier="pokt1a"), record(2, supplier="pokt1b")])
     dead.close()
     async with publishing(redis, tmp_path, name="heir") as publisher:

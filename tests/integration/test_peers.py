@@ -12,14 +12,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from mine import slow_root
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.stream_reader import Tail
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.stream_reader import StreamReader
 from pocket_miner.ingest import peers
-from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.suppliers.standby import Standby, drop_leftovers
 
 pytestmark = pytest.mark.redis
-KEYS = Keys("test")
+KEYS = RedisKeys("test")
 
 
 @contextlib.asynccontextmanager
@@ -46,8 +46,10 @@ def another(alice, name="other", asked=None):
 def follow(made):
     """A standby on that volume."""
     sessions = {}
-    tailer = Tailer(Tail(made.redis, KEYS, made.supplier), made.mirror, made.client, sessions, owner=False)
-    return Standby(Tail(made.redis, KEYS, made.supplier), tailer, made.mirror, sessions)
+    tailer = RelayConsumer(
+        StreamReader(made.redis, KEYS, made.supplier), made.mirror, made.client, sessions, owner=False
+    )
+    return Standby(StreamReader(made.redis, KEYS, made.supplier), tailer, made.mirror, sessions)
 
 
 async def test_relays_that_only_a_former_owners_volume_holds_are_in_the_claim(alice):

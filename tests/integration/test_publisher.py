@@ -8,16 +8,23 @@ from dataclasses import replace
 import pytest
 
 from pocket.chain.model import Block
-from pocket.chain_cache.shared_heights import BlockPublisher, HeightFollower, decode_block
+from pocket.chain_cache.shared_heights import LatestBlockPublisher, LatestBlockWatcher, decode_block
 from pocket.errors import ChainUnavailable, ConfigurationError, DecodingError
 from pocket.protocol.transactions.build import Timestamp
 from pocket.redis_store.connection import connect, inspect, require_safe, shown
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
-from pocket.redis_store.seals import Seal, SealStore, SignedGroup
-from pocket.redis_store.store_errors import Fenced, LedgerFull, LedgerUnavailable, SessionClosed, Unfenced, UnsafeRedis
-from pocket.redis_store.stream_reader import Tail
-from pocket.redis_store.write_ahead_log import LocalLog
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
+from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
+from pocket.redis_store.store_errors import (
+    FenceMissing,
+    QueueFull,
+    RedisNotDurable,
+    RedisUnavailable,
+    SessionClosed,
+    StaleEpoch,
+)
+from pocket.redis_store.stream_reader import StreamReader
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 from recording import FAST, KEYS, confirmed, entries, owned, publishing, record
 from servers import running_redis
 
@@ -31,7 +38,7 @@ async def test_concurrent_relays_are_all_in_their_streams_when_record_returns(re
         assert publisher.counters.appended == 300
     found = [r for s in range(3) for p in range(2) for r in await entries(redis, f"s{s}", f"pokt1{p}")]
     assert sorted(found) == sorted(row.relay for row in rows)
-    assert await Tail(redis, KEYS, "pokt10").sessions() == {f"s{i}": b"header" for i in range(3)}
+    assert await StreamReader(redis, KEYS, "pokt10").sessions() == {f"s{i}": b"header" for i in range(3)}
 
 
 async def test_a_closed_session_takes_no_relay_and_says_so(redis, tmp_path):
@@ -46,12 +53,12 @@ async def test_a_closed_session_takes_no_relay_and_says_so(redis, tmp_path):
 
 
 async def test_a_full_queue_refuses_at_once(redis, tmp_path):
-    log = LocalLog(tmp_path, "w")
-    publisher = Publisher(redis, KEYS, log, PublisherLimits(queue=2))
+    log = WriteAheadLog(tmp_path, "w")
+    publisher = RelayRecorder(redis, KEYS, log, RecorderLimits(queue=2))
     waiting = [publisher.submit(record(1)), publisher.submit(record(2))]
     assert publisher.overloaded
     assert publisher.waiting == 2
-    with pytest.raises(LedgerFull):
+    with pytest.raises(QueueFull):
         publisher.submit(record(3))
     for future in waiting:
         future.cancel()
@@ -63,7 +70,7 @@ async def test_a_queue_is_full_of_bytes_as_well_and_has_room_again_when_they_are
     async with publishing(redis, tmp_path, replace(FAST, queue_bytes=1000)) as publisher:
         done = publisher.submit(large)
         assert publisher.overloaded
-        with pytest.raises(LedgerFull):
+        with pytest.raises(QueueFull):
             publisher.submit(record(2))
         await done
         await publisher.drain()
@@ -74,7 +81,7 @@ async def test_a_queue_is_full_of_bytes_as_well_and_has_room_again_when_they_are
 async def test_an_unreachable_redis_is_an_error_not_a_lost_acknowledgement(tmp_path):
     client = connect("redis://127.0.0.1:1/0")
     async with publishing(client, tmp_path) as publisher:
-        with pytest.raises(LedgerUnavailable):
+        with pytest.raises(RedisUnavailable):
             await publisher.record(record(1))
         assert publisher.counters.failed == 1
     await client.aclose()
@@ -89,7 +96,7 @@ async def test_relays_survive_a_redis_that_comes_back_empty(tmp_path):
             server.kill()
             server.wipe()
             server.start()
-            with pytest.raises(LedgerUnavailable):
+            with pytest.raises(RedisUnavailable):
                 await publisher.beat()  # the old connection is dead: the heartbeat's next round makes a new one
             await publisher.beat()
             assert sorted(await entries(client)) == sorted(b"relay %d" % i for i in range(20))
@@ -101,7 +108,7 @@ async def test_relays_survive_a_redis_that_comes_back_empty(tmp_path):
 async def test_a_restart_in_mid_flight_loses_nothing_acknowledged(tmp_path):
     with running_redis() as server:
         client = connect(server.url)
-        limits = PublisherLimits(linger_seconds=0, patience_seconds=5, retry_seconds=0.02)
+        limits = RecorderLimits(linger_seconds=0, patience_seconds=5, retry_seconds=0.02)
         async with publishing(client, tmp_path, limits) as publisher:
             await publisher.beat()
             await publisher.record(record(0))
@@ -114,7 +121,7 @@ async def test_a_restart_in_mid_flight_loses_nothing_acknowledged(tmp_path):
 
 
 async def test_a_new_worker_appends_the_log_of_a_killed_one(redis, tmp_path):
-    dead = LocalLog(tmp_path, "dead")
+    dead = WriteAheadLog(tmp_path, "dead")
     dead.append([record(i) for i in range(4)])
     dead.close()
     async with publishing(redis, tmp_path, name="heir") as publisher:
@@ -128,7 +135,7 @@ async def test_the_log_is_released_once_mirrored_and_not_before(redis, tmp_path)
         publisher._log.roll()
         await publisher.beat()
         assert publisher._log.segments
-        tail = Tail(redis, KEYS, "pokt1s")
+        tail = StreamReader(redis, KEYS, "pokt1s")
         last = (await tail.read({"one": "0-0"}))["one"][-1].id
         await tail.mark_mirrored({"one": f"other/{last}"})
         await publisher.beat()
@@ -162,17 +169,17 @@ async def test_a_first_relay_is_refused_when_its_session_ended_before_the_horizo
         await publisher.record(record(3, "known", end=10))
         await publisher.record(record(4, "next", end=20))
         assert publisher.counters.refused_closed == 1
-    assert set(await Tail(redis, KEYS, "pokt1s").sessions()) == {"known", "next"}
+    assert set(await StreamReader(redis, KEYS, "pokt1s").sessions()) == {"known", "next"}
     assert await entries(redis, "unknown") == []
 
 
 async def test_the_horizon_never_falls_and_only_an_owner_raises_it(redis):
     store = await owned(redis, "pokt1s")
     assert [await store.raise_horizon(end, 33) for end in (20, 10, 30)] == [(0, 20), (20, 20), (20, 30)]
-    with pytest.raises(Unfenced):
+    with pytest.raises(FenceMissing):
         await SealStore(redis, KEYS, "pokt1s", 2).raise_horizon(40, 43)
     await SealStore(redis, KEYS, "pokt1s", 2).fence(confirmed)
-    with pytest.raises(Fenced):
+    with pytest.raises(StaleEpoch):
         await store.raise_horizon(40, 43)
     assert await redis.get(KEYS.horizon("pokt1s")) == b"30"
 
@@ -207,7 +214,7 @@ async def test_the_log_is_released_of_relays_that_came_too_late_to_be_registered
 
 
 async def test_draining_records_everything_that_waits(redis, tmp_path):
-    async with publishing(redis, tmp_path, PublisherLimits(linger_seconds=0.05)) as publisher:
+    async with publishing(redis, tmp_path, RecorderLimits(linger_seconds=0.05)) as publisher:
         futures = [publisher.submit(record(i)) for i in range(50)]
         await publisher.drain()
         assert all(future.done() for future in futures)
@@ -257,7 +264,7 @@ async def test_a_cut_connection_never_mixes_up_replies(redis, tmp_path):
 async def test_an_unsafe_redis_is_refused_with_the_remedy(arguments, text):
     with running_redis(*arguments) as server:
         client = connect(server.url)
-        with pytest.raises(UnsafeRedis, match=text):
+        with pytest.raises(RedisNotDurable, match=text):
             await require_safe(client, server.url)
         await client.aclose()
 
@@ -267,7 +274,7 @@ async def test_a_safe_redis_is_described_and_a_missing_one_named_without_credent
     assert info.history_id == (await inspect(redis)).history_id
     assert info.pressure() == 0
     lost = connect("redis://user:secret@127.0.0.1:1/0")
-    with pytest.raises(LedgerUnavailable) as caught:
+    with pytest.raises(RedisUnavailable) as caught:
         await require_safe(lost, "redis://user:secret@127.0.0.1:1/0")
     assert "secret" not in str(caught.value)
     assert shown("redis://u:p@h/1") == "redis://h:6379/1"
@@ -295,10 +302,10 @@ async def test_heights_come_from_redis_and_from_a_node_when_redis_is_silent(redi
             raise ChainUnavailable("down")
         return Block(node[0], bytes(32), Timestamp(0))
 
-    follower = HeightFollower(redis, KEYS, ask, 1.0, lambda: clock[0])
+    follower = LatestBlockWatcher(redis, KEYS, ask, 1.0, lambda: clock[0])
     await follower.look()
     assert follower.height == 7
-    publisher = BlockPublisher(redis, KEYS)
+    publisher = LatestBlockPublisher(redis, KEYS)
     await publisher.publish(Block(9, bytes(32), Timestamp(1)))
     await follower.look()
     assert follower.height == 9
@@ -321,17 +328,17 @@ def test_keys_carry_the_hash_tag_and_refuse_odd_prefixes():
         assert name.startswith("unit:")
     for bad in ("", "a b", "{x}", "a*"):
         with pytest.raises(ConfigurationError):
-            Keys(bad)
+            RedisKeys(bad)
 
 
 def test_seals_and_groups_survive_json_and_refuse_garbage():
-    seal = Seal("s", b"r" * 48, b"d" * 32, 5, 2)
-    assert Seal.decode(seal.encode()) == seal
+    seal = SessionSeal("s", b"r" * 48, b"d" * 32, 5, 2)
+    assert SessionSeal.decode(seal.encode()) == seal
     group = SignedGroup(b"\x00\xff", 12, 3)
     assert SignedGroup.decode(group.encode()) == group
     for text in ("", "{}", "[]", '{"session_id": 1, "root": "zz"}'):
         with pytest.raises(DecodingError):
-            Seal.decode(text)
+            SessionSeal.decode(text)
         with pytest.raises(DecodingError):
             SignedGroup.decode(text)
 
@@ -340,13 +347,13 @@ async def test_a_command_takes_four_megabytes_of_relays_and_what_is_appended_aga
     redis, tmp_path, monkeypatch
 ):
     sizes = []
-    append = Publisher._append
+    append = RelayRecorder._append
 
     async def listen(self, supplier, records, segment):
         sizes.append(sum(len(record.relay) for record in records))
         return await append(self, supplier, records, segment)
 
-    monkeypatch.setattr(Publisher, "_append", listen)
+    monkeypatch.setattr(RelayRecorder, "_append", listen)
     rows = [replace(record(number), relay=bytes(500_000) + b"%d" % number) for number in range(30)]
     async with publishing(redis, tmp_path) as publisher:
         await asyncio.gather(*(publisher.record(row) for row in rows))

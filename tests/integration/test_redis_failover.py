@@ -7,8 +7,8 @@ import pytest
 
 from doors import Door
 from pocket.redis_store.connection import await_safe_redis, connect, inspect, require_safe
-from pocket.redis_store.relay_recorder import PublisherLimits
-from pocket.redis_store.store_errors import LedgerUnavailable, RedisTrouble
+from pocket.redis_store.relay_recorder import RecorderLimits
+from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
 from recording import KEYS, entries, publishing, record
 from servers import running_redis
 
@@ -107,7 +107,7 @@ async def test_a_relay_waits_for_an_address_that_leads_to_a_replica_for_a_moment
     with running_redis() as primary, running_redis() as replica:
         async with Door(replica.port) as door, clients(door.url, replica.url) as (redis, follower):
             await follow(follower, primary.port)
-            patient = PublisherLimits(linger_seconds=0, patience_seconds=20.0)
+            patient = RecorderLimits(linger_seconds=0, patience_seconds=20.0)
             async with publishing(redis, tmp_path, patient) as publisher:
                 recording = asyncio.create_task(publisher.record(record(0)))
 
@@ -126,7 +126,7 @@ async def test_a_replica_is_named_waited_for_and_never_taken_for_a_safe_redis():
     with running_redis() as primary, running_redis() as replica:
         async with clients(replica.url) as (redis,):
             await follow(redis, primary.port)
-            with pytest.raises(LedgerUnavailable, match=rf"replica \(role:slave\) of 127.0.0.1:{primary.port}") as told:
+            with pytest.raises(RedisUnavailable, match=rf"replica \(role:slave\) of 127.0.0.1:{primary.port}") as told:
                 await require_safe(redis, replica.url)
             assert told.value.trouble is RedisTrouble.REPLICA
             waits = []

@@ -4,10 +4,10 @@ import pytest
 from prometheus_client import REGISTRY
 
 from pocket.redis_store.connection import RedisInfo, connect
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.store_errors import LedgerUnavailable
-from pocket.redis_store.stream_reader import Tail
-from pocket_miner.ingest.relay_consumer import Tailer
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import RedisUnavailable
+from pocket.redis_store.stream_reader import StreamReader
+from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.ownership.redis_watch import RedisWatch
 from servers import running_redis
 
@@ -56,7 +56,7 @@ async def test_a_replica_is_no_restart_and_its_promotion_is_one_though_it_is_the
         watch = RedisWatch(client, 5.0)
         assert await watch.look()
         await client.replicaof("127.0.0.1", 1)
-        with pytest.raises(LedgerUnavailable, match="replica"):
+        with pytest.raises(RedisUnavailable, match="replica"):
             await watch.look()
         await client.replicaof("NO", "ONE")
         assert await watch.look()
@@ -73,11 +73,11 @@ def observed():
 async def test_the_age_of_relays_is_measured_by_the_clock_that_named_them(alice, redis):
     header = alice.header()
     await alice.record(alice.relays(header, 3))
-    stream = Keys("test").stream(alice.supplier, header.session_id)
+    stream = RedisKeys("test").stream(alice.supplier, header.session_id)
     (first, _), *_ = await redis.xrange(stream, count=1)
     now = [None]
-    tailer = Tailer(
-        Tail(redis, Keys("test"), alice.supplier), alice.mirror, alice.client, {},
+    tailer = RelayConsumer(
+        StreamReader(redis, RedisKeys("test"), alice.supplier), alice.mirror, alice.client, {},
         server_milliseconds=lambda: now[0],
     )  # fmt: skip
     await tailer.discover({})

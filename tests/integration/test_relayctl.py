@@ -14,13 +14,13 @@ import pytest
 from click.testing import CliRunner
 
 from mine import mine
-from pocket.coordination.elector import Timing
-from pocket.coordination.shard_leases import LeaseNames, ShardKeeper
+from pocket.coordination.elector import LeaseTiming
+from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
 from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from pocket.errors import ConfigurationError, InvalidRelay
 from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.smst.digest import path_of
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 from relayctl.load import LoadOptions, run_load
 from relayctl.main import main
 from relays import relaying
@@ -212,10 +212,10 @@ async def test_what_lies_in_redis_can_be_looked_at(redis, redis_process, tmp_pat
         assert stream["mirrored"] == stream["last"]
         (seal,) = await rows("seals")
         assert (seal["relays"], seal["units"]) == (4, 400)
-        await redis.set(Keys("test").consumed(alice.supplier, header.session_id), 77, ex=100)
+        await redis.set(RedisKeys("test").consumed(alice.supplier, header.session_id), 77, ex=100)
         assert (await rows("meters"))[0]["consumed_upokt"] == "77"
-        store = RedisLeaseStore(redis, Keys("test").leases, call_seconds=2)
-        keeper = ShardKeeper(store, LeaseNames("miners", 2), "host:1_u_1", Nobody(), Timing())
+        store = RedisLeaseStore(redis, RedisKeys("test").leases, call_seconds=2)
+        keeper = ShardLeaseManager(store, LeaseNames("miners", 2), "host:1_u_1", Nobody(), LeaseTiming())
         for _ in range(2):
             await keeper.tick()
         leases = {row["lease"]: row["holder"] for row in await rows("leases")}

@@ -8,7 +8,7 @@ import sys
 import aiohttp
 import pytest
 
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 from servers import RedisServer, free_port
 from world import World, key
@@ -74,7 +74,7 @@ async def test_a_relayer_without_redis_and_chain_says_so_answers_probes_and_serv
         server.start()
         try:
             await until("/ready", lambda _, body: codes(body) == ["ChainUnavailable"])
-            async with serve(Chain(World().genesis()), grpc_port=grpc, rpc_port=rpc):
+            async with serve(LocalChain(World().genesis()), grpc_port=grpc, rpc_port=rpc):
                 await until("/ready", lambda status, _: status == 200)
                 report = await until("/report", lambda _, body: body["complete"])
                 assert (report["problems"], report["restarts"]) == ([], 0)

@@ -8,7 +8,7 @@ from mine import HereTriePool
 from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.broadcast_errors import Refusal
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket_miner.submission.sender import SendError
 
 pytestmark = pytest.mark.redis
@@ -55,7 +55,7 @@ async def test_a_stream_that_grew_behind_the_close_is_read_again_before_sealing(
     await alice.to(12)
 
     async def append_behind_the_flag():
-        await redis.xadd(Keys("test").stream(alice.supplier, header.session_id), {"r": rows[2].relay})
+        await redis.xadd(RedisKeys("test").stream(alice.supplier, header.session_id), {"r": rows[2].relay})
 
     alice.miner.claims.pool = InterruptedPool(append_behind_the_flag)
     await alice.block()

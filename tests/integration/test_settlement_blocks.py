@@ -12,7 +12,7 @@ from pocket.chain import convert
 from pocket.errors import ChainUnavailable
 from pocket_localnet.comet_service import CometService
 from pocket_miner.sessions.stages import Stage
-from pocket_miner.settlement.event_reader import Settlements
+from pocket_miner.settlement.event_reader import SettlementReader
 
 pytestmark = pytest.mark.redis
 
@@ -114,7 +114,7 @@ async def test_a_settlement_that_is_being_read_keeps_no_session_from_its_window_
     assert second.session_end_block_height > first.session_end_block_height
     await alice.record(alice.relays(second, 3))
     # Nobody reads: what is asked for is waited for until a moment that has passed.
-    alice.miner.settlements = Settlements(alice.comet, list, patience_seconds=0.0)
+    alice.miner.settlements = SettlementReader(alice.comet, list, patience_seconds=0.0)
     await alice.to(26)
     assert alice.claim(second) is not None
     assert set(alice.miner.sessions) == {first.session_id, second.session_id}

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pocket_relayer.transports.request_router import Endpoints
+from pocket_relayer.transports.request_router import RequestRouter
 from relays import relaying
 from servers import free_port, wait_for_port
 
@@ -92,13 +92,13 @@ async def exchange(url, raw, seconds=1.5):
 
 @pytest.fixture
 def paths(monkeypatch):
-    seen, answer = [], Endpoints.answer
+    seen, answer = [], RequestRouter.answer
 
     async def watched(self, asked):
         seen.append(asked.path)
         return await answer(self, asked)
 
-    monkeypatch.setattr(Endpoints, "answer", watched)
+    monkeypatch.setattr(RequestRouter, "answer", watched)
     return seen
 
 

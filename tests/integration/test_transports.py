@@ -15,7 +15,7 @@ from forms import other_forms
 from pocket.protocol.crypto.ecdsa import signature_holds
 from pocket.protocol.relays.messages import decode_mined_relay, decode_relay_response
 from pocket_relayer import relayer_metrics
-from pocket_relayer.rejection import Reason
+from pocket_relayer.rejection import RejectionReason
 from relays import KEYS
 from transports import all_transports, consumed
 from world import address, key
@@ -357,4 +357,4 @@ def test_every_code_is_explained_and_no_other():
     page = (Path(__file__).resolve().parents[2] / "docs" / "relaying.md").read_text()
     table = page.partition("## Errors")[2].partition("###")[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    assert set(re.findall(r"`(\w+)`", "".join(rows))) == {reason.label for reason in Reason}
+    assert set(re.findall(r"`(\w+)`", "".join(rows))) == {reason.label for reason in RejectionReason}

@@ -10,7 +10,7 @@ import sqlite3
 import pytest
 
 from mine import HereTriePool, slow_root
-from pocket_miner.storage.corruption import VolumeDamaged, damage_of, set_aside, set_damaged_aside, sound
+from pocket_miner.storage.corruption import VolumeCorrupted, damage_of, set_aside, set_damaged_aside, sound
 from pocket_miner.storage.trie_pool import TriePool
 
 pytestmark = pytest.mark.redis
@@ -72,7 +72,7 @@ def test_a_locked_an_empty_and_a_very_large_file_are_not_damaged(tmp_path, monke
 def test_only_damage_is_damage():
     assert damage_of(sqlite3.OperationalError("database or disk is full")) is None
     assert damage_of(ValueError()) is None
-    found = damage_of(ExceptionGroup("", [ValueError(), ExceptionGroup("", [VolumeDamaged("/x")])]))
+    found = damage_of(ExceptionGroup("", [ValueError(), ExceptionGroup("", [VolumeCorrupted("/x")])]))
     assert found is not None
     assert "/x is damaged" in str(found)
 
@@ -109,7 +109,7 @@ async def test_a_relay_that_changed_on_the_disk_is_not_proven_with_but_read_agai
         for path_of_leaf, value in database.execute("SELECT path, value FROM leaf").fetchall():
             database.execute("UPDATE leaf SET value=? WHERE path=?", (value[:-1] + b"\0", path_of_leaf))
     assert sound(path), "to SQLite nothing is wrong with it"
-    with pytest.raises(VolumeDamaged) as caught:
+    with pytest.raises(VolumeCorrupted) as caught:
         await alice.block()
     alice.close()
     set_aside(path.parent / caught.value.path.rpartition("/")[2])
@@ -131,7 +131,7 @@ async def test_damage_that_is_met_in_the_process_that_computes_tries_is_told_wit
             pool.root(path, alice.supplier, header.session_id),
             HereTriePool().root(path, alice.supplier, ""),
         ):
-            with pytest.raises(VolumeDamaged) as caught:
+            with pytest.raises(VolumeCorrupted) as caught:
                 await asked
             assert caught.value.path == str(path)
     finally:

@@ -3,18 +3,18 @@
 import pytest
 
 from pocket.redis_store.connection import connect
-from pocket.redis_store.notifications import Waker, WakeReader
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.notifications import NotificationReader, RelayNotifier
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.rendezvous import shard_of
 
 pytestmark = pytest.mark.redis
-KEYS = Keys("wakes")
+KEYS = RedisKeys("wakes")
 
 
 async def test_whoever_follows_a_shard_is_told_whose_relays_came(redis):
-    reader = WakeReader(redis, KEYS)
+    reader = NotificationReader(redis, KEYS)
     assert await reader.read({0, 1}, 1) == set()
-    waker = Waker(redis, KEYS, int, clock=lambda: 0.0)
+    waker = RelayNotifier(redis, KEYS, int, clock=lambda: 0.0)
     await waker.wake(["0", "1", "7"])
     assert await reader.read({0, 1}, 1) == {"0", "1"}
     assert await reader.read({0, 1}, 1) == set(), "a wake is told once"
@@ -22,7 +22,7 @@ async def test_whoever_follows_a_shard_is_told_whose_relays_came(redis):
 
 async def test_a_busy_supplier_is_woken_at_most_once_a_second(redis):
     now = [0.0]
-    waker = Waker(redis, KEYS, lambda _: 3, clock=lambda: now[0])
+    waker = RelayNotifier(redis, KEYS, lambda _: 3, clock=lambda: now[0])
     for now[0] in (0.0, 0.4, 0.9):
         await waker.wake(["a"])
     assert await redis.xlen(KEYS.wake(3)) == 1
@@ -34,7 +34,7 @@ async def test_a_busy_supplier_is_woken_at_most_once_a_second(redis):
 async def test_the_stream_of_wakes_stays_short_and_the_waker_forgets(redis, monkeypatch):
     monkeypatch.setattr("pocket.redis_store.notifications._REMEMBERED", 10)
     now = [0.0]
-    waker = Waker(redis, KEYS, lambda _: 0, clock=lambda: now[0])
+    waker = RelayNotifier(redis, KEYS, lambda _: 0, clock=lambda: now[0])
     for number in range(1200):
         now[0] += 2.0
         await waker.wake([f"s{number}"])
@@ -44,11 +44,11 @@ async def test_the_stream_of_wakes_stays_short_and_the_waker_forgets(redis, monk
 
 async def test_what_came_before_a_shard_was_followed_is_not_told(redis):
     """Whoever begins to follow it looks at all its suppliers first."""
-    waker = Waker(redis, KEYS, lambda _: 5, clock=lambda: 0.0)
+    waker = RelayNotifier(redis, KEYS, lambda _: 5, clock=lambda: 0.0)
     await waker.wake(["early"])
-    reader = WakeReader(redis, KEYS)
+    reader = NotificationReader(redis, KEYS)
     assert await reader.read({5}, 1) == set()
-    await Waker(redis, KEYS, lambda _: 5, clock=lambda: 0.0).wake(["late"])
+    await RelayNotifier(redis, KEYS, lambda _: 5, clock=lambda: 0.0).wake(["late"])
     assert await reader.read({5}, 1) == {"late"}
     assert await reader.read(set(), 1) == set()
     assert await reader.read({5}, 1) == set(), "a shard that is followed again is new"
@@ -56,7 +56,7 @@ async def test_what_came_before_a_shard_was_followed_is_not_told(redis):
 
 async def test_a_redis_that_is_away_costs_only_the_wake():
     away = connect("redis://127.0.0.1:1/0", timeout_seconds=0.2)
-    await Waker(away, KEYS, lambda _: 0).wake(["a"])
+    await RelayNotifier(away, KEYS, lambda _: 0).wake(["a"])
     await away.aclose()
 
 

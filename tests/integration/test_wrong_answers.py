@@ -12,11 +12,11 @@ import pocket_localnet.local_chain
 from mine import PREFIX, mine
 from pocket.chain.model import Block
 from pocket.redis_store.connection import connect
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket_localnet import grpc_service
 from pocket_localnet.grpc_service import Abort
 from pocket_localnet.tx_rejected import handler_refusal
-from pocket_miner.suppliers.latest_block import BlockBoard
+from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.running import TROUBLE
 from pocket_miner.suppliers.sealed_work import SealedWork
@@ -147,7 +147,7 @@ async def test_terms_of_a_node_that_lags_are_corrected_before_anything_is_sealed
 async def test_a_damaged_header_is_set_aside_and_stops_no_other_session(alice, redis, raw):
     header = alice.header()
     await alice.record(alice.relays(header, 3))
-    await redis.hset(Keys(PREFIX).sessions(alice.supplier), b"\xfe\xff broken", raw)
+    await redis.hset(RedisKeys(PREFIX).sessions(alice.supplier), b"\xfe\xff broken", raw)
     await alice.to(22)
     assert unharmed(alice, header)
 
@@ -227,7 +227,7 @@ async def test_what_is_sealed_is_claimed_and_proven_without_redis_and_without_a_
     here, alice.redis = alice.redis, connect("redis://127.0.0.1:1/0")
     alice.start()
     alice.miner.detached = True
-    board = BlockBoard()
+    board = LatestBlock()
     suppliers = SimpleNamespace(audit=alice.audit, addresses=[alice.supplier], detached=lambda address: alice.miner)
     known = []
     work = SealedWork(suppliers, board, ProofParamsByHeight(alice.client), 1.0, lambda: bool(known), dict)

@@ -89,7 +89,7 @@ BREAKS = {
     "whoever likes claims what it has read so far": (
         {
             "pocket.redis_store.seals.CLOSE": without(without(lua_scripts.CLOSE, lua_scripts._FENCE), CLOSING),
-            "pocket_miner.submission.claims.ClaimDesk._store": _sealed_without_asking,
+            "pocket_miner.submission.claims.ClaimSubmitter._store": _sealed_without_asking,
         }, "I3", of_kind(HASTY)
     ),
     "claims are looked up later than the block that is decided": (

@@ -29,7 +29,7 @@ from pocket.protocol.transactions.build import (
     sign_transaction,
     submit_proof_message,
 )
-from pocket_localnet.tx_rejected import Refused
+from pocket_localnet.tx_rejected import TxRejected
 from realchain import SPARE, UNITS
 from twin import twin_of
 
@@ -77,7 +77,7 @@ class Sites:
 
 @pytest.fixture
 def sites(monkeypatch):
-    found, create = Sites(), Refused.__init__
+    found, create = Sites(), TxRejected.__init__
 
     def noting(self, code, codespace, log):
         frame = sys._getframe(1)
@@ -86,7 +86,7 @@ def sites(monkeypatch):
             frame = frame.f_back
         create(self, code, codespace, log)
 
-    monkeypatch.setattr(Refused, "__init__", noting)
+    monkeypatch.setattr(TxRejected, "__init__", noting)
     return found
 
 

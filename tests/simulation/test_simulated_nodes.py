@@ -16,7 +16,7 @@ from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
 from pocket.errors import ChainError
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 from world import World, address
 
@@ -53,7 +53,7 @@ async def told(question, client, comet):
 @asynccontextmanager
 async def both():
     """Clients of a localnet over sockets, and of a simulated node over the same chain."""
-    chain = Chain(WORLD.genesis())
+    chain = LocalChain(WORLD.genesis())
     while chain.height < 6:
         chain.step()
     network = Network(SimpleNamespace(chance=random.Random(1), note=lambda *_: None))

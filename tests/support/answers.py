@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from pocket.chain.end_block_events import EndEvents
+from pocket.chain.end_block_events import EndBlockEventParser
 from pocket.chain.failover import NodeAddress
 from pocket.chain.model import Event
 
@@ -19,7 +19,7 @@ def everything(_: Event) -> bool:
 
 def end_events(pieces: Iterable[bytes], wanted: Callable[[Event], bool] = everything) -> tuple[Event, ...]:
     """The events of an answer that comes in these pieces."""
-    reader = EndEvents(wanted)
+    reader = EndBlockEventParser(wanted)
     for piece in pieces:
         reader.feed(piece)
     return reader.close()

@@ -9,14 +9,14 @@ import sys
 
 from pocket.chain.failover import NodeAddress
 from pocket.chain_cache.cached_client import CachedChain
-from pocket.chain_cache.invalidation import CacheFollower
+from pocket.chain_cache.invalidation import InvalidationSubscriber
 from pocket.errors import NotFound
 from pocket.redis_store.connection import connect
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 
 
 async def main(redis_url: str, prefix: str, grpc: str, rpc: str) -> None:
-    redis, keys = connect(redis_url), Keys(prefix)
+    redis, keys = connect(redis_url), RedisKeys(prefix)
     # A clock that stands still: nothing is ever forgotten by age, only by news.
     chain = CachedChain([NodeAddress.parse(grpc, rpc)], redis, keys, clock=lambda: 0.0)
 
@@ -25,7 +25,7 @@ async def main(redis_url: str, prefix: str, grpc: str, rpc: str) -> None:
 
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    follower = CacheFollower(redis, keys, chain, lambda version: tell("version", version), chance=lambda: 0.0)
+    follower = InvalidationSubscriber(redis, keys, chain, lambda version: tell("version", version), chance=lambda: 0.0)
     task = asyncio.create_task(follower.run())
     while line := await reader.readline():
         address = line.decode().split()[1]

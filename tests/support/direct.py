@@ -14,7 +14,7 @@ from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.pb import cosmos_base_tendermint_v1beta1_pb2 as comet_pb
 from pocket.protocol.transactions.build import Timestamp
 from pocket_localnet.grpc_service import Abort, answer
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 
 
 async def _at_once(_: str) -> None:
@@ -24,7 +24,7 @@ async def _at_once(_: str) -> None:
 class DirectChain(ChainClient):
     """`gate` is awaited before every question."""
 
-    def __init__(self, chain: Chain, gate: Callable[[str], Awaitable[None]] = _at_once) -> None:
+    def __init__(self, chain: LocalChain, gate: Callable[[str], Awaitable[None]] = _at_once) -> None:
         self._chain = chain
         self._gate = gate
 
@@ -76,7 +76,7 @@ def not_there(height: int, latest: int) -> ChainError:
 class DirectComet:
     """Blocks and their events, of the same chain."""
 
-    def __init__(self, chain: Chain, gate: Callable[[str], Awaitable[None]] = _at_once) -> None:
+    def __init__(self, chain: LocalChain, gate: Callable[[str], Awaitable[None]] = _at_once) -> None:
         self._chain = chain
         self._gate = gate
 

@@ -24,21 +24,21 @@ from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.smst.digest import path_of
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.timeouts import NonceClock
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore
-from pocket.redis_store.store_errors import Fenced
-from pocket.redis_store.stream_reader import Tail
-from pocket.redis_store.write_ahead_log import Record, Segment
+from pocket.redis_store.store_errors import StaleEpoch
+from pocket.redis_store.stream_reader import StreamReader
+from pocket.redis_store.write_ahead_log import Segment, WalRecord
 from pocket_localnet import ante
 from pocket_localnet.hydration import hydrate
-from pocket_localnet.local_chain import Chain
-from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_localnet.local_chain import LocalChain
+from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.relay_store import Mirror
-from pocket_miner.submission.claims import ClaimDesk
-from pocket_miner.submission.fees import FeeBook
-from pocket_miner.submission.proofs import ProofDesk
+from pocket_miner.storage.relay_store import RelayStore
+from pocket_miner.submission.claims import ClaimSubmitter
+from pocket_miner.submission.fees import FeeTracker
+from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.submission.sender import Sender
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 from world import World, address, key
@@ -55,11 +55,11 @@ def prepared():
     """Genesis, header and signed relays: the same for every life, so they are made once."""
     world = World(suppliers=("alice",))
     genesis = world.genesis()
-    chain = Chain(genesis)
+    chain = LocalChain(genesis)
     header = hydrate(chain.state, chain.block_hash, world.application("eth"), "eth", 1).header
     relays = [world.relay(header, "alice", number) for number in range(RELAYS)]
     end = header.session_end_block_height
-    rows = [Record(SUPPLIER, header.session_id, header.encode(), relay, end) for relay in relays]
+    rows = [WalRecord(SUPPLIER, header.session_id, header.encode(), relay, end) for relay in relays]
     return genesis, header, rows
 
 
@@ -108,7 +108,7 @@ class Life:
     seed: int
     redis: object
     folder: Path = field(init=False)
-    chain: Chain = field(init=False)
+    chain: LocalChain = field(init=False)
     owners: list[Owner] = field(default_factory=list)
     acknowledged: set[bytes] = field(default_factory=set)
     sent_roots: list[bytes] = field(default_factory=list)
@@ -121,8 +121,8 @@ class Life:
 
     def __post_init__(self) -> None:
         self.genesis, self.header, self.rows = prepared()
-        self.chain = Chain(self.genesis)
-        self.keys = Keys(f"life{self.seed}")
+        self.chain = LocalChain(self.genesis)
+        self.keys = RedisKeys(f"life{self.seed}")
         self.explorer = Explorer(self.seed, self._allowed)
         self.chance = self.explorer.chance
         self.thaws_at = self.chance.randint(12, 18) if self.kind == FROZEN else 0
@@ -170,10 +170,10 @@ class Life:
             await self.explorer.gate("block")
             self.chain.step()
 
-    def _publisher(self) -> Publisher:
-        return Publisher(self.gated, self.keys, None, PublisherLimits(linger_seconds=0))
+    def _publisher(self) -> RelayRecorder:
+        return RelayRecorder(self.gated, self.keys, None, RecorderLimits(linger_seconds=0))
 
-    async def _append(self, publisher: Publisher, rows: list[Record]) -> None:
+    async def _append(self, publisher: RelayRecorder, rows: list[WalRecord]) -> None:
         closed = await publisher._append(SUPPLIER, rows, Segment(Path("none")))
         self.acknowledged |= {row.relay for row in rows if row.session_id not in closed}
 
@@ -201,7 +201,7 @@ class Life:
             self.replaying = False
 
     async def _mine(self, owner: Owner) -> None:
-        mirror, audit = Mirror(self.folder / owner.volume), Audit(self.folder / owner.volume / "audit.sqlite")
+        mirror, audit = RelayStore(self.folder / owner.volume), Audit(self.folder / owner.volume / "audit.sqlite")
         try:
             owner.miner = self._miner(owner, mirror, audit)
             chain = Watched(self, self.explorer.gate)
@@ -210,7 +210,7 @@ class Life:
                     await owner.miner.tail()
                     block = await DirectComet(self.chain, self.explorer.gate).block()
                     await owner.miner.on_block(block, await chain.proof_params())
-                except Fenced:
+                except StaleEpoch:
                     return
                 except PocketError:
                     await self.explorer.gate("tries again")
@@ -227,27 +227,27 @@ class Life:
             audit.outcome(SUPPLIER, self.header.session_id) is not None or self.decided_at >= LAST
         )
 
-    def _miner(self, owner: Owner, mirror: Mirror, audit: Audit) -> SupplierMiner:
+    def _miner(self, owner: Owner, mirror: RelayStore, audit: Audit) -> SupplierMiner:
         chain = Watched(self, self.explorer.gate)
         gas_price, sessions, pool = GasPrice.parse("0.000001upokt"), {}, HereTriePool()
-        fees = FeeBook(gas_price, audit)
+        fees = FeeTracker(gas_price, audit)
         store = SealStore(self.gated, self.keys, SUPPLIER, owner.epoch)
         sender = Sender(
             chain, SUPPLIER, key("alice"), chain_id="pocket", gas_price=gas_price, gas_adjustment=1.7,
             block_seconds=1.0, nonces=NonceClock(lane=owner.epoch),
         )  # fmt: skip
-        tailer = Tailer(Tail(self.gated, self.keys, SUPPLIER), mirror, chain, sessions)
+        tailer = RelayConsumer(StreamReader(self.gated, self.keys, SUPPLIER), mirror, chain, sessions)
 
         async def confirm() -> None:
             await self.explorer.gate("looks at the Lease")
             if owner is not self.owner:
-                raise Fenced("the Lease is another's", self.owner.epoch)
+                raise StaleEpoch("the Lease is another's", self.owner.epoch)
 
         comet = DirectComet(self.chain, self.explorer.gate)
         return SupplierMiner(
             SUPPLIER, chain, DirectSettlements(comet), store, audit, mirror, tailer,
-            ClaimDesk(SUPPLIER, store, audit, mirror, pool, sender, tailer, fees),
-            ProofDesk(SUPPLIER, chain, comet, mirror, pool, sender, fees, store), sessions, 1,
+            ClaimSubmitter(SUPPLIER, store, audit, mirror, pool, sender, tailer, fees),
+            ProofSubmitter(SUPPLIER, chain, comet, mirror, pool, sender, fees, store), sessions, 1,
             lambda: not self.replaying, confirm=confirm,
         )  # fmt: skip
 

@@ -20,7 +20,7 @@ import yaml
 from aiohttp import web
 
 from pocket.errors import DecodingError
-from pocket.kube.api_client import Kind, KubeApi, KubeError, Missing, connect
+from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceKind, connect
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket_operator.resources.kinds import BY_KIND, PODS, SECRETS
 
@@ -28,8 +28,10 @@ _REMOUNT_SECONDS = 25.0
 """A real kubelet looks after a minute or so: too late to be taken for the annotation's doing."""
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts/kubernetes"
-NAMESPACES = Kind("v1", "namespaces", "Namespace", namespaced=False)
-CRDS = Kind("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
+NAMESPACES = ResourceKind("v1", "namespaces", "Namespace", namespaced=False)
+CRDS = ResourceKind(
+    "apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
+)
 CHOICES = (
     "set KUBEBUILDER_ASSETS to the folder that `setup-envtest use -p path` prints, or TEST_CLUSTER=existing with "
     "KUBECONFIG, or build a control plane once with scripts/kubernetes/prepare"
@@ -149,7 +151,7 @@ async def eventually(check: Any, seconds: float = 20.0, what: str = "", pause: f
                     last = await check()
                     if last:
                         return last
-                except (Missing, KeyError, AssertionError) as error:
+                except (ObjectNotFound, KeyError, AssertionError) as error:
                     last = error
                 await asyncio.sleep(pause)
     except TimeoutError:
@@ -300,7 +302,7 @@ class FakeKubelet:
                 ],
                 "containerStatuses": None,
             }  # fmt: skip
-        with contextlib.suppress(Missing):
+        with contextlib.suppress(ObjectNotFound):
             await self.api.merge(PODS, self.namespace, name, {"status": wanted}, subresource="status")
 
     async def close(self) -> None:

@@ -12,16 +12,16 @@ from pathlib import Path
 from direct import DirectChain, DirectComet, DirectSettlements
 from pocket.api.workload import MinerConfig
 from pocket.redis_store.connection import connect
-from pocket.redis_store.redis_keys import Keys
-from pocket.runtime.public_urls import Endpoints
-from pocket_localnet.local_chain import Chain
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.runtime.public_urls import PublicUrlChecker
+from pocket_localnet.local_chain import LocalChain
 from pocket_miner.status.report import Reports
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.dead_letters import DeadLetters
-from pocket_miner.storage.relay_store import Mirror
-from pocket_miner.suppliers.factory import Suppliers
-from pocket_miner.suppliers.fleet import Fleet
-from pocket_miner.suppliers.latest_block import BlockBoard
+from pocket_miner.storage.relay_store import RelayStore
+from pocket_miner.suppliers.factory import SupplierFactory
+from pocket_miner.suppliers.fleet import SupplierManager
+from pocket_miner.suppliers.latest_block import LatestBlock
 from world import World, key
 
 
@@ -44,16 +44,16 @@ async def main(redis_url: str, folder: Path, number: int) -> None:
             "dataDir": folder, "chain": {"nodes": [{"grpc": "grpc://n:1", "rpc": "http://n:2"}]},
         }
     )  # fmt: skip
-    chain, redis, watcher = Chain(World().genesis()), connect(redis_url), connect(redis_url)
-    comet, board = DirectComet(chain), BlockBoard()
-    mirror, audit = Mirror(folder / "mirror"), Audit(folder / "audit.sqlite")
-    suppliers = Suppliers(
-        config, redis, Keys("many"), DirectChain(chain), comet, DirectSettlements(comet), mirror, audit, None,
+    chain, redis, watcher = LocalChain(World().genesis()), connect(redis_url), connect(redis_url)
+    comet, board = DirectComet(chain), LatestBlock()
+    mirror, audit = RelayStore(folder / "mirror"), Audit(folder / "audit.sqlite")
+    suppliers = SupplierFactory(
+        config, redis, RedisKeys("many"), DirectChain(chain), comet, DirectSettlements(comet), mirror, audit, None,
         lambda: True,
-        Reports(audit), None, Endpoints(time.time), DeadLetters(folder / "refused.sqlite"),
+        Reports(audit), None, PublicUrlChecker(time.time), DeadLetters(folder / "refused.sqlite"),
     )  # fmt: skip
     suppliers.reload()
-    fleet = Fleet(suppliers, board, 30.0)
+    fleet = SupplierManager(suppliers, board, 30.0)
     fleet.keeper = Keeper()
     for shard in range(config.shards):
         await fleet.gained(shard, 1)

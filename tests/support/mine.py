@@ -16,23 +16,23 @@ from pocket.protocol.relays.messages import SessionHeader, relay_hash
 from pocket.protocol.smst.digest import path_of
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.timeouts import NonceClock
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore
-from pocket.redis_store.stream_reader import Tail
-from pocket.redis_store.write_ahead_log import LocalLog, Record
+from pocket.redis_store.stream_reader import StreamReader
+from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
 from pocket_localnet.hydration import hydrate
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import Localnet, serve
-from pocket_miner.ingest.relay_consumer import Tailer
-from pocket_miner.settlement.event_reader import Settlements
+from pocket_miner.ingest.relay_consumer import RelayConsumer
+from pocket_miner.settlement.event_reader import SettlementReader
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.dead_letters import DeadLetters
-from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.trie_pool import SealedSet, TooLarge, compute_proof, compute_root
-from pocket_miner.submission.claims import ClaimDesk
-from pocket_miner.submission.fees import FeeBook
-from pocket_miner.submission.proofs import ProofDesk
+from pocket_miner.submission.claims import ClaimSubmitter
+from pocket_miner.submission.fees import FeeTracker
+from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.submission.sender import Sender
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 from world import World, address, key
@@ -57,7 +57,7 @@ def waits_as_a_large_session(gate: str, most: int | None = None) -> str:
     return Path(gate).read_text()
 
 
-def slow_root(rows: list[Record]) -> bytes:
+def slow_root(rows: list[WalRecord]) -> bytes:
     """Root of recorded relays by the independent implementation; every relay weighs 100."""
     return slow.trie_root({path_of(relay_hash(row.relay)): (row.relay, 100) for row in rows})
 
@@ -67,20 +67,20 @@ class Mine:
     """One supplier's miner with its world; `restart` is a new owner on the same volume."""
 
     world: World
-    chain: Chain
+    chain: LocalChain
     localnet: Localnet
     redis: object
     folder: Path
     client: ChainClient
     comet: CometClient
-    settlements: Settlements
+    settlements: SettlementReader
     supplier_name: str = "alice"
     settled: bool = True
     epoch: int = 0
     number: int = 0
     log: list[str] = field(default_factory=list)
     miner: SupplierMiner | None = None
-    mirror: Mirror | None = None
+    mirror: RelayStore | None = None
     audit: Audit | None = None
 
     @property
@@ -91,19 +91,19 @@ class Mine:
         session = hydrate(self.chain.state, self.chain.block_hash, self.world.application(service), service, height)
         return session.header
 
-    def relays(self, header: SessionHeader, count: int) -> list[Record]:
+    def relays(self, header: SessionHeader, count: int) -> list[WalRecord]:
         rows = []
         for _ in range(count):
             self.number += 1
             relay = self.world.relay(header, self.supplier_name, self.number)
             end = header.session_end_block_height
-            rows.append(Record(self.supplier, header.session_id, header.encode(), relay, end))
+            rows.append(WalRecord(self.supplier, header.session_id, header.encode(), relay, end))
         return rows
 
-    async def record(self, rows: list[Record]) -> None:
+    async def record(self, rows: list[WalRecord]) -> None:
         """Appends without a worker: the script is the same."""
-        log = LocalLog(self.folder / "log", f"w{self.number}")
-        publisher = Publisher(self.redis, Keys(PREFIX), log, PublisherLimits(linger_seconds=0))
+        log = WriteAheadLog(self.folder / "log", f"w{self.number}")
+        publisher = RelayRecorder(self.redis, RedisKeys(PREFIX), log, RecorderLimits(linger_seconds=0))
         segment = log.append(rows)
         try:
             await publisher._append(self.supplier, rows, segment)
@@ -113,14 +113,14 @@ class Mine:
     def start(self, pool: object | None = None) -> SupplierMiner:
         """A (new) owner; the old one is simply forgotten, as after SIGKILL."""
         self.close()
-        self.mirror = Mirror(self.folder / "mirror")
+        self.mirror = RelayStore(self.folder / "mirror")
         self.audit = Audit(self.folder / "audit.sqlite")
         self.epoch += 1
         self.miner = self.owner(self.epoch, pool)
         return self.miner
 
     def owner(self, epoch: int, pool: object | None = None) -> SupplierMiner:
-        keys = Keys(PREFIX)
+        keys = RedisKeys(PREFIX)
         sessions = {}
         gas_price = GasPrice.parse("0.000001upokt")
         store = SealStore(self.redis, keys, self.supplier, epoch)
@@ -128,14 +128,14 @@ class Mine:
             self.client, self.supplier, key(self.supplier_name), chain_id="pocket", gas_price=gas_price,
             gas_adjustment=1.7, block_seconds=1.0, nonces=NonceClock(lane=epoch),
         )  # fmt: skip
-        tailer = Tailer(
-            Tail(self.redis, keys, self.supplier), self.mirror, self.client, sessions,
+        tailer = RelayConsumer(
+            StreamReader(self.redis, keys, self.supplier), self.mirror, self.client, sessions,
             dead_letters=DeadLetters(self.folder / "refused.sqlite"),
         )  # fmt: skip
         trie = pool or HereTriePool()
-        fees = FeeBook(gas_price, self.audit)
-        claims = ClaimDesk(self.supplier, store, self.audit, self.mirror, trie, sender, tailer, fees)
-        proofs = ProofDesk(self.supplier, self.client, self.comet, self.mirror, trie, sender, fees, store)
+        fees = FeeTracker(gas_price, self.audit)
+        claims = ClaimSubmitter(self.supplier, store, self.audit, self.mirror, trie, sender, tailer, fees)
+        proofs = ProofSubmitter(self.supplier, self.client, self.comet, self.mirror, trie, sender, fees, store)
         return SupplierMiner(
             self.supplier, self.client, self.settlements, store, self.audit, self.mirror, tailer, claims, proofs,
             sessions, 1, lambda: self.settled,
@@ -180,12 +180,12 @@ class Mine:
 @contextlib.asynccontextmanager
 async def mine(redis: object, folder: Path, world: World | None = None, **genesis: object) -> AsyncIterator[Mine]:
     world = world or World()
-    chain = Chain(world.genesis(**genesis))
+    chain = LocalChain(world.genesis(**genesis))
     async with serve(chain) as localnet, aiohttp.ClientSession() as http:
         node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
         async with ChainClient([node]) as client:
             comet = CometClient([node], http)
-            settlements = Settlements(comet, list, patience_seconds=10.0, failure_seconds=0.0)
+            settlements = SettlementReader(comet, list, patience_seconds=10.0, failure_seconds=0.0)
             made = Mine(world, chain, localnet, redis, folder, client, comet, settlements)
             async with asyncio.TaskGroup() as group:
                 reading = group.create_task(settlements.run())

@@ -6,7 +6,7 @@ import contextlib
 import aiohttp
 
 from pocket.api.workload import MinerConfig
-from pocket_miner.process import Miner
+from pocket_miner.process import MinerProcess
 from servers import free_port
 from world import key
 
@@ -29,7 +29,7 @@ async def a_miner(folder, redis_url, node, chain_id="pocket"):
             "chain": {"id": chain_id, "nodes": [node], "blockSeconds": 1}, "adminHost": "127.0.0.1", "adminPort": port,
         }
     )  # fmt: skip
-    miner = Miner(config)
+    miner = MinerProcess(config)
     async with aiohttp.ClientSession() as http:
 
         async def ask(path):

@@ -11,7 +11,7 @@ from pocket.chain.failover import NodeAddress
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
-from pocket_operator.resources.workload_config import Placement, hot_config, miner_config, relayer_config
+from pocket_operator.resources.workload_config import RuntimePaths, hot_config, miner_config, relayer_config
 from realchain import SUPPLIERS
 from relayctl.local_stack import Process, await_http, await_port, free_port, redis_server
 
@@ -80,8 +80,8 @@ class RealStack:
             },
         })  # fmt: skip
 
-        def placement(admin: str, port: int | None = None) -> Placement:
-            return Placement(
+        def placement(admin: str, port: int | None = None) -> RuntimePaths:
+            return RuntimePaths(
                 redis_url=f"redis://127.0.0.1:{self.ports['redis']}/0", keys_dir=self.folder / "keys",
                 data_dir=self.folder / "data", hot_file=self.folder / "hot.json", host="127.0.0.1",
                 admin_port=self.ports[admin], port=port,

@@ -3,24 +3,24 @@
 import asyncio
 import contextlib
 
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore
-from pocket.redis_store.stream_reader import Tail
-from pocket.redis_store.write_ahead_log import LocalLog, Record
+from pocket.redis_store.stream_reader import StreamReader
+from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
 
-KEYS = Keys("unit")
-FAST = PublisherLimits(linger_seconds=0, patience_seconds=0.3, retry_seconds=0.02)
+KEYS = RedisKeys("unit")
+FAST = RecorderLimits(linger_seconds=0, patience_seconds=0.3, retry_seconds=0.02)
 
 
 def record(number, session="one", supplier="pokt1s", end=0):
-    return Record(supplier, session, b"header", b"relay %d" % number, end)
+    return WalRecord(supplier, session, b"header", b"relay %d" % number, end)
 
 
 @contextlib.asynccontextmanager
 async def publishing(redis, folder, limits=FAST, name="w"):
-    log = LocalLog(folder, name)
-    publisher = Publisher(redis, KEYS, log, limits)
+    log = WriteAheadLog(folder, name)
+    publisher = RelayRecorder(redis, KEYS, log, limits)
     task = asyncio.create_task(publisher.run())
     try:
         yield publisher
@@ -43,5 +43,5 @@ async def owned(redis, supplier):
 
 
 async def entries(redis, session="one", supplier="pokt1s"):
-    read = await Tail(redis, KEYS, supplier).read({session: "0-0"}, 10_000)
+    read = await StreamReader(redis, KEYS, supplier).read({session: "0-0"}, 10_000)
     return [entry.relay for entry in read.get(session, [])]

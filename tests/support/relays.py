@@ -10,24 +10,24 @@ import aiohttp
 from aiohttp import web
 
 from pocket.api.relayminer import ConnectionLimits, Recording, ResponseCompression
-from pocket.api.services import Service
+from pocket.api.services import ServiceSpec
 from pocket.api.simulation import Simulation
 from pocket.chain.failover import NodeAddress
 from pocket.chain_cache.cached_client import CachedChain
-from pocket.redis_store.budgets import BudgetLimits, Budgets, Rates
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
-from pocket.redis_store.stream_reader import Tail
-from pocket.redis_store.write_ahead_log import LocalLog
+from pocket.redis_store.budgets import BudgetLimits, Budgets, RateLimiter
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
+from pocket.redis_store.stream_reader import StreamReader
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket_localnet.hydration import hydrate
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
-from pocket_relayer.backends.catalog import Catalog
+from pocket_relayer.backends.catalog import ServiceRegistry
 from pocket_relayer.memory_budget import MemoryBudget
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.metering import Meter
 from pocket_relayer.pipeline.pipeline import RelayPipeline
-from pocket_relayer.pipeline.simulated_relays import Simulations
+from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.tracing import NO_TRACING
 from pocket_relayer.process.worker import service_state
 from pocket_relayer.transports.client_connections import Connections
@@ -35,11 +35,11 @@ from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http1 import Http1
 from pocket_relayer.transports.http2 import Http2Server
 from pocket_relayer.transports.listener import Sniffer
-from pocket_relayer.transports.request_router import Endpoints, Probes
+from pocket_relayer.transports.request_router import Probes, RequestRouter
 from pocket_relayer.transports.websocket import WebSockets
 from world import World, address, key
 
-KEYS = Keys("relayer-test")
+KEYS = RedisKeys("relayer-test")
 NOW = 1_800_000_000.0
 NO_COMPRESSION = ResponseCompression()
 LONG = ClientTimeouts(idle_seconds=60.0)
@@ -88,17 +88,17 @@ async def running(app) -> AsyncIterator[str]:
 @dataclass
 class Relaying:
     world: World
-    chain: Chain
+    chain: LocalChain
     backend: Backend
     http: aiohttp.ClientSession
     url: str
     redis: object
-    publisher: Publisher
+    publisher: RelayRecorder
     height: list
     keys: dict
     problem: list
     node: tuple
-    catalog: Catalog
+    catalog: ServiceRegistry
     budgets: Budgets
     sockets: WebSockets
     connections: Connections
@@ -126,7 +126,7 @@ class Relaying:
 
     async def leaves(self, header=None, supplier=None):
         header = header or self.header()
-        read = await Tail(self.redis, KEYS, supplier or address("alice")).read({header.session_id: "0-0"}, 1000)
+        read = await StreamReader(self.redis, KEYS, supplier or address("alice")).read({header.session_id: "0-0"}, 1000)
         return [entry.relay for entry in read.get(header.session_id, [])]
 
 
@@ -138,7 +138,7 @@ async def relaying(
     compression=NO_COMPRESSION, timeouts=LONG, limits=MANY, **genesis,
 ) -> AsyncIterator[Relaying]:  # fmt: skip
     world, backend = World(), Backend()
-    chain = Chain(world.genesis(**genesis))
+    chain = LocalChain(world.genesis(**genesis))
     async with contextlib.AsyncExitStack() as stack:
         nodes = await stack.enter_async_context(contextlib.AsyncExitStack())
         localnet = await nodes.enter_async_context(serve(chain))
@@ -150,20 +150,20 @@ async def relaying(
         fields["backends"]["rest"] = {"urls": [backend.url]}
         fields["backends"] |= backends or {}
         fields |= service or {}
-        model = Service.model_validate(fields)
+        model = ServiceSpec.model_validate(fields)
         node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
         client = CachedChain([node], redis, KEYS, timeout_seconds=10)
         stack.push_async_callback(client.close)
-        log = LocalLog(folder / "log", "w")
+        log = WriteAheadLog(folder / "log", "w")
         stack.callback(log.close)
-        publisher = Publisher(redis, KEYS, log, PublisherLimits(linger_seconds=0, patience_seconds=record_patience))
-        catalog = Catalog([model], time.monotonic)
+        publisher = RelayRecorder(redis, KEYS, log, RecorderLimits(linger_seconds=0, patience_seconds=record_patience))
+        catalog = ServiceRegistry([model], time.monotonic)
         stack.push_async_callback(catalog.close)
         simulation = [simulation or Simulation()]
         height, keys, problem = [1], {address("alice"): key("alice")}, [None]
         budgets = Budgets(redis, KEYS, BudgetLimits(patience_seconds=budget_patience))
         meter = Meter(
-            client, budgets, Rates(redis, KEYS, lambda: 1_000.0), lambda: height[0],
+            client, budgets, RateLimiter(redis, KEYS, lambda: 1_000.0), lambda: height[0],
             enabled=metering, open_when_unavailable=open_when_unavailable,
         )  # fmt: skip
         pipeline = RelayPipeline(
@@ -171,7 +171,9 @@ async def relaying(
             admission=Admission(client, lambda: height[0], time.monotonic, generation=lambda: client.generation),
             meter=meter,
             publisher=publisher,
-            simulations=Simulations(redis, KEYS, lambda: simulation[0], wall_clock=wall_clock, clock=time.monotonic),
+            simulations=SimulatedRelayAdmission(
+                redis, KEYS, lambda: simulation[0], wall_clock=wall_clock, clock=time.monotonic
+            ),
             keys=lambda: keys,
             height=lambda: height[0],
             clock=time.monotonic,
@@ -184,7 +186,7 @@ async def relaying(
             service_ready=lambda name: service_state(catalog, name, height[0]),
             draining=lambda: False,
         )
-        endpoints = Endpoints(pipeline, probes, lambda: compression)
+        endpoints = RequestRouter(pipeline, probes, lambda: compression)
         sockets = WebSockets(
             pipeline, lambda: False, enforce_handshake=enforce_handshake, look_seconds=0.05, timeouts=timeouts
         )

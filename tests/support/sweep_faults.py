@@ -25,11 +25,11 @@ from redis.exceptions import ReadOnlyError, ResponseError
 from direct import DirectChain, DirectComet
 from loop_guard import Guarded
 from pocket.chain.failures import error_from_status
-from pocket.coordination.elector import Record as LeaseRecord
-from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, Stored
+from pocket.coordination.elector import LeaseRecord
+from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, StoredLease
 from pocket.errors import ChainUnavailable
 from pocket.redis_store import write_ahead_log
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 from pocket_miner.ingest.peers import routes
 from pocket_miner.storage import database
 
@@ -121,7 +121,7 @@ class Fault:
 class FaultyChain(DirectChain):
     """The chain's gRPC interface."""
 
-    def __init__(self, chain: Chain, fault: Fault) -> None:
+    def __init__(self, chain: LocalChain, fault: Fault) -> None:
         super().__init__(chain)
         self._fault = fault
 
@@ -145,7 +145,7 @@ class FaultyChain(DirectChain):
 class FaultyComet(DirectComet):
     """CometBFT's RPC."""
 
-    def __init__(self, chain: Chain, fault: Fault) -> None:
+    def __init__(self, chain: LocalChain, fault: Fault) -> None:
         super().__init__(chain)
         self._fault = fault
 
@@ -302,14 +302,14 @@ class FaultyProcess(Executor):
 class FaultyLeases:
     """The Leases of the group, in memory; a stranger that takes one gives it back at the next look."""
 
-    def __init__(self, leases: dict[str, Stored], fault: Fault, freeze: Any) -> None:
+    def __init__(self, leases: dict[str, StoredLease], fault: Fault, freeze: Any) -> None:
         self._leases = leases
         self._fault = fault
         self._freeze = freeze
 
-    def _put(self, name: str, record: LeaseRecord) -> Stored:
+    def _put(self, name: str, record: LeaseRecord) -> StoredLease:
         known = self._leases.get(name)
-        self._leases[name] = Stored(record, str(int(known.version if known else 0) + 1))
+        self._leases[name] = StoredLease(record, str(int(known.version if known else 0) + 1))
         return self._leases[name]
 
     def _due(self, name: str) -> str:
@@ -322,7 +322,7 @@ class FaultyLeases:
             self._freeze()
         return kind
 
-    async def read(self) -> dict[str, Stored]:
+    async def read(self) -> dict[str, StoredLease]:
         for name, found in list(self._leases.items()):
             if found.record.holder == "stranger":
                 self._put(name, LeaseRecord("", 1, found.record.acquired, found.record.renewed,
@@ -342,7 +342,7 @@ class FaultyLeases:
             raise LeaseUnavailable("the reply was lost")
         return found
 
-    async def write(self, name: str, record: LeaseRecord, known: Stored | None) -> Stored:
+    async def write(self, name: str, record: LeaseRecord, known: StoredLease | None) -> StoredLease:
         kind = self._due("write")
         current = self._leases.get(name)
         if (current.version if current else None) != (known.version if known else None):

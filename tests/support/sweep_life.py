@@ -16,31 +16,31 @@ from typing import Any
 
 from direct import DirectSettlements
 from pocket.coordination.elector import timing_for_blocks
-from pocket.coordination.shard_leases import LeaseNames, ShardKeeper
-from pocket.coordination.stores.lease_store import LeaseUnavailable, Stored
+from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
+from pocket.coordination.stores.lease_store import LeaseUnavailable, StoredLease
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.timeouts import NonceClock
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.relay_recorder import Publisher, PublisherLimits
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore
-from pocket.redis_store.store_errors import Fenced, LedgerError, LedgerUnavailable
-from pocket.redis_store.stream_reader import Tail
-from pocket.redis_store.write_ahead_log import LocalLog, Record
+from pocket.redis_store.store_errors import RedisStoreError, RedisUnavailable, StaleEpoch
+from pocket.redis_store.stream_reader import StreamReader
+from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
 from pocket_localnet.hydration import hydrate
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 from pocket_miner.ingest.peers import Peers
-from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.status.report import Reports
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.dead_letters import DeadLetters
-from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.trie_pool import TriePool
-from pocket_miner.submission.claims import ClaimDesk
-from pocket_miner.submission.fees import FeeBook
-from pocket_miner.submission.proofs import ProofDesk
+from pocket_miner.submission.claims import ClaimSubmitter
+from pocket_miner.submission.fees import FeeTracker
+from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.submission.seeds import SeedHashes
 from pocket_miner.submission.sender import Sender
-from pocket_miner.suppliers.latest_block import BlockBoard
+from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.running import TROUBLE
 from pocket_miner.suppliers.sealed_work import SealedWork
@@ -80,11 +80,11 @@ class Script:
     def __init__(self) -> None:
         world = World(suppliers=SUPPLIERS, services=SERVICES)
         self.genesis = world.genesis()
-        chain = Chain(self.genesis)
+        chain = LocalChain(self.genesis)
         self.headers = [hydrate(chain.state, chain.block_hash, world.application(s), s, 1).header for s in SERVICES]
-        self.rows: dict[int, list[Record]] = {
+        self.rows: dict[int, list[WalRecord]] = {
             height: [
-                Record(address(name), h.session_id, h.encode(), world.relay(h, name, 10 * height + n),
+                WalRecord(address(name), h.session_id, h.encode(), world.relay(h, name, 10 * height + n),
                        h.session_end_block_height)
                 for name in SUPPLIERS for h in self.headers for n in range(RELAYS)
             ]
@@ -95,19 +95,19 @@ class Script:
 class Relayer:
     """One worker's recording: queue, log and streams. One that is killed is followed by another that adopts its log."""
 
-    def __init__(self, redis: Any, keys: Keys, folder: Path) -> None:
+    def __init__(self, redis: Any, keys: RedisKeys, folder: Path) -> None:
         self._redis, self._keys, self._folder = redis, keys, folder
         self._number = 0
-        self._log: LocalLog | None = None
-        self._publisher: Publisher | None = None
+        self._log: WriteAheadLog | None = None
+        self._publisher: RelayRecorder | None = None
         self.acknowledged: dict[tuple[str, str], int] = {}
 
-    def _start(self) -> Publisher:
+    def _start(self) -> RelayRecorder:
         self.close()
         self._number += 1
-        self._log = LocalLog(self._folder, f"w{self._number}")
-        limits = PublisherLimits(linger_seconds=0, patience_seconds=0, retry_seconds=0)
-        self._publisher = Publisher(self._redis, self._keys, self._log, limits)
+        self._log = WriteAheadLog(self._folder, f"w{self._number}")
+        limits = RecorderLimits(linger_seconds=0, patience_seconds=0, retry_seconds=0)
+        self._publisher = RelayRecorder(self._redis, self._keys, self._log, limits)
         return self._publisher
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class Relayer:
             self._log.close()
         self._log = self._publisher = None
 
-    async def step(self, rows: list[Record], *, roll: bool) -> None:
+    async def step(self, rows: list[WalRecord], *, roll: bool) -> None:
         """Record relays, and what a worker does once a second."""
         try:
             publisher = self._publisher or self._start()
@@ -123,12 +123,12 @@ class Relayer:
                 await self._record(publisher, rows)
             if roll and self._log is not None:
                 self._log.roll()
-            with contextlib.suppress(LedgerError, *TROUBLE):
+            with contextlib.suppress(RedisStoreError, *TROUBLE):
                 await publisher.beat()
         except (Killed, OSError):
             self.close()
 
-    async def _record(self, publisher: Publisher, rows: list[Record]) -> None:
+    async def _record(self, publisher: RelayRecorder, rows: list[WalRecord]) -> None:
         done = [publisher.submit(row) for row in rows]
         flushing = asyncio.create_task(publisher.run())
         try:
@@ -150,11 +150,11 @@ class Life:
 
     def __init__(self, script: Script, redis: Any, fault: Fault, restart: int = 0) -> None:
         self.script, self.redis, self.fault, self.restart = script, redis, fault, restart
-        self.chain = Chain(script.genesis)
-        self.keys = Keys("sweep")
+        self.chain = LocalChain(script.genesis)
+        self.keys = RedisKeys("sweep")
         self.folder = Path(tempfile.mkdtemp(prefix="sweep-", dir=VOLUMES))
         self.relayer = Relayer(FaultyRedis(redis, fault, "recorder"), self.keys, self.folder / "relayer")
-        self.leases: dict[str, Stored] = {}
+        self.leases: dict[str, StoredLease] = {}
         self.frozen = 0.0
         self.starts = 0
         self.mirror = self.audit = self.pool = None
@@ -164,7 +164,7 @@ class Life:
         self.trie_seconds = 0.05 if fault.kind == "worker hung" else 60.0
         self.last = LAST + (AFTER if fault.blocks else 0)
         # The standby's volume: it holds what this miner read, as of the last block.
-        self.peer = Mirror(self.folder / "peer"), Audit(self.folder / "peer.sqlite")
+        self.peer = RelayStore(self.folder / "peer"), Audit(self.folder / "peer.sqlite")
 
     # What the shards' keeper asks of its owner.
 
@@ -188,9 +188,9 @@ class Life:
         try:
             current = await self.keeper.look(0)
         except LeaseUnavailable as error:
-            raise LedgerUnavailable(f"the Lease cannot be read: {error}") from error
+            raise RedisUnavailable(f"the Lease cannot be read: {error}") from error
         if not epoch or current != epoch:
-            raise Fenced("not ours", current)
+            raise StaleEpoch("not ours", current)
 
     # Its parts.
 
@@ -205,16 +205,16 @@ class Life:
         """A process that begins on the volume as it is."""
         self.close()
         self.starts += 1
-        self.mirror, self.audit = Mirror(self.folder / "mirror"), Audit(self.folder / "audit.sqlite")
+        self.mirror, self.audit = RelayStore(self.folder / "mirror"), Audit(self.folder / "audit.sqlite")
         self.client, self.comet = FaultyChain(self.chain, self.fault), FaultyComet(self.chain, self.fault)
         self.connection = FaultyRedis(self.redis, self.fault)
         self.pool = TriePool(start=lambda: FaultyProcess(self.fault), small_seconds=self.trie_seconds)
-        self.fees, self.reports = FeeBook(PRICE, self.audit), Reports(self.audit)
+        self.fees, self.reports = FeeTracker(PRICE, self.audit), Reports(self.audit)
         self.seeds = SeedHashes(self.comet, self.client)
-        self.params, self.board = ProofParamsByHeight(self.client), BlockBoard()
+        self.params, self.board = ProofParamsByHeight(self.client), LatestBlock()
         self.peers = Peers(FaultyPeer(self.fault, self.peer), lambda: ["http://peer"])
         self.miners, self.epoch = {}, 0
-        self.keeper = ShardKeeper(
+        self.keeper = ShardLeaseManager(
             FaultyLeases(self.leases, self.fault, self._freeze), LeaseNames("sweep", 1), f"volume_here_{self.starts}",
             self, TIMING, clock=self._clock, wall=lambda: WALL + timedelta(seconds=self._clock()),
             chance=random.Random(1),
@@ -238,11 +238,13 @@ class Life:
         store = SealStore(self.connection, self.keys, supplier, epoch)
         sender = Sender(self.client, supplier, key(name), chain_id="pocket", gas_price=PRICE, gas_adjustment=1.7,
                         block_seconds=1.0, nonces=NonceClock(lane=epoch))  # fmt: skip
-        tailer = Tailer(Tail(self.connection, self.keys, supplier), self.mirror, self.client, sessions,
+        tailer = RelayConsumer(StreamReader(self.connection, self.keys, supplier), self.mirror, self.client, sessions,
                         dead_letters=DeadLetters(self.folder / "refused.sqlite"))  # fmt: skip
         latest = {"latest_height": lambda: self.chain.height}
-        claims = ClaimDesk(supplier, store, self.audit, self.mirror, self.pool, sender, tailer, self.fees, **latest)
-        proofs = ProofDesk(supplier, self.client, self.comet, self.mirror, self.pool, sender, self.fees, store,
+        claims = ClaimSubmitter(
+            supplier, store, self.audit, self.mirror, self.pool, sender, tailer, self.fees, **latest
+        )
+        proofs = ProofSubmitter(supplier, self.client, self.comet, self.mirror, self.pool, sender, self.fees, store,
                            seeds=self.seeds, **latest)  # fmt: skip
         return SupplierMiner(
             supplier, self.client, DirectSettlements(self.comet), store, self.audit, self.mirror, tailer, claims,
@@ -279,7 +281,7 @@ class Life:
                 try:
                     await work(supplier)
                     break
-                except Fenced as error:
+                except StaleEpoch as error:
                     self.keeper.fenced(0, error.epoch)
                     self.miners.pop(supplier, None)
                     await self._tick()

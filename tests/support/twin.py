@@ -12,7 +12,7 @@ from pocket.errors import PocketError
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.transactions.build import transaction_hash
 from pocket_localnet.genesis import Genesis
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 from realchain import GAS_PRICE
 
 Answer = tuple[int, str]  # code and codespace of a refusal, (0, "") where a transaction succeeded
@@ -24,7 +24,7 @@ class Twin:
     """The real node beside its localnet."""
 
     journey: Journey
-    chain: Chain
+    chain: LocalChain
     hashes: dict[int, bytes]
     real: dict[str, Answer] = field(default_factory=dict)
     local: dict[str, Answer] = field(default_factory=dict)
@@ -120,5 +120,5 @@ async def twin_of(journey: Journey) -> Twin:
     })  # fmt: skip
     height = await journey.height()
     hashes[height] = (await journey.comet.block(height)).hash
-    made = Chain(genesis, hash_of=lambda at, _: hashes.get(at, bytes(32)), first_height=height)
+    made = LocalChain(genesis, hash_of=lambda at, _: hashes.get(at, bytes(32)), first_height=height)
     return Twin(journey, made, hashes)

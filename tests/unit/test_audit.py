@@ -2,9 +2,9 @@
 
 import pytest
 
-from pocket.redis_store.seals import Seal
+from pocket.redis_store.seals import SessionSeal
 from pocket_miner.status.report import Reports
-from pocket_miner.storage.audit import Audit, AuditError, Outcome
+from pocket_miner.storage.audit import Audit, AuditError, SessionOutcome
 
 
 @pytest.fixture
@@ -15,13 +15,13 @@ def audit(tmp_path):
 
 
 def outcome(number, supplier="pokt1a"):
-    return Outcome(
+    return SessionOutcome(
         supplier, f"session {number}", "settled", "SETTLED", "", number * 10, {"session_end_height": number * 10 - 5}
     )
 
 
 def sealed(audit, number, supplier="pokt1a"):
-    seal = Seal(f"session {number}", bytes(48), bytes(32), number * 10, 1)
+    seal = SessionSeal(f"session {number}", bytes(48), bytes(32), number * 10, 1)
     audit.keep_seals(supplier, number * 10 - 5, [seal], "")
 
 
@@ -109,7 +109,9 @@ def reported(audit):
 
 
 def paid(number, upokt, supplier="pokt1a", name="settled"):
-    return Outcome(supplier, f"session {number}", name, "SETTLED", "", number * 10, {"earned_by": {"owner": upokt}})
+    return SessionOutcome(
+        supplier, f"session {number}", name, "SETTLED", "", number * 10, {"earned_by": {"owner": upokt}}
+    )
 
 
 def test_figures_outlive_the_outcomes_they_come_from_and_later_ones_are_added(audit):

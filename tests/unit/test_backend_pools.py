@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from pocket.api.services import Backend, HealthCheck, Service
+from pocket.api.services import Backend, HealthCheck, ServiceSpec
 from pocket.errors import ConfigurationError
-from pocket_relayer.backends.catalog import Catalog
+from pocket_relayer.backends.catalog import ServiceRegistry
 from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.health import behind, checkers, height_in, problem_with
 from pocket_relayer.backends.pools import Pool
@@ -20,7 +20,7 @@ def pool(**fields):
 
 
 def service(name="eth", url="http://a", **fields):
-    return Service.model_validate({"id": name, "backends": {"jsonRpc": {"urls": [url]}}, **fields})
+    return ServiceSpec.model_validate({"id": name, "backends": {"jsonRpc": {"urls": [url]}}, **fields})
 
 
 def test_an_open_breaker_lets_one_request_try_at_a_time():
@@ -130,7 +130,7 @@ def test_a_secret_that_cannot_be_used_is_named_without_its_value(tmp_path, text)
 
 
 async def test_a_changed_service_gets_new_backends_and_the_others_keep_theirs():
-    catalog = Catalog([service(), service("base")], lambda: 0.0)
+    catalog = ServiceRegistry([service(), service("base")], lambda: 0.0)
     old, base = catalog.get("eth"), catalog.get("base")
     with old.used():
         changed = catalog.update([service(url="http://b"), service("base"), service("new")])

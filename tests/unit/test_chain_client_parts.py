@@ -6,8 +6,8 @@ import pytest
 from pocket.chain import convert
 from pocket.chain.block_feed import Backoff, BlockFeed
 from pocket.chain.failover import Failover, NodeAddress
-from pocket.chain.model import Block, ServiceConfig, Supplier
-from pocket.errors import ChainRefusal, ChainUnavailable, ConfigurationError, DecodingError, FailureClass
+from pocket.chain.model import Block, ServiceConfig, StakedSupplier
+from pocket.errors import ChainQueryRejected, ChainUnavailable, ConfigurationError, DecodingError, FailureClass
 from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as base_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.transactions.build import GasPrice, Timestamp
@@ -89,14 +89,14 @@ async def test_failover_names_every_cause_and_a_refusal_is_final():
         raise ChainUnavailable(f"{node}: down")
 
     async def refuse(node):
-        raise ChainRefusal(node)
+        raise ChainQueryRejected(node)
 
     async def hang(_):
         await asyncio.Event().wait()
 
     with pytest.raises(ChainUnavailable, match="a: down; b: down"):
         await Failover(["a", "b"]).call("q", down, 5)
-    with pytest.raises(ChainRefusal, match="a"):
+    with pytest.raises(ChainQueryRejected, match="a"):
         await Failover(["a", "b"]).call("q", refuse, 5)
     with pytest.raises(ChainUnavailable, match="no answer within"):
         await Failover(["a"]).call("q", hang, 0.01)
@@ -206,12 +206,12 @@ def test_backoff_grows_with_jitter_and_is_bounded():
 
 def test_a_supplier_serves_by_history_unstake_height_and_plain_services():
     history = (ServiceConfig("eth", 11, 31), ServiceConfig("base", 1, 0))
-    supplier = Supplier("a", "o", 1, frozenset({"eth"}), 0, history)
+    supplier = StakedSupplier("a", "o", 1, frozenset({"eth"}), 0, history)
     assert [supplier.serves("eth", h, 100) for h in (10, 11, 30, 31)] == [False, True, True, False]
     assert supplier.serves("base", 5, 100)
     assert not supplier.serves("none", 5, 100)
     assert supplier.serves("eth", 0, 100)
-    leaving = Supplier("a", "o", 1, frozenset({"eth"}), 20, ())
+    leaving = StakedSupplier("a", "o", 1, frozenset({"eth"}), 20, ())
     assert leaving.serves("eth", 15, 20)
     assert not leaving.serves("eth", 15, 30)
 

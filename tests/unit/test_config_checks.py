@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from pocket.api.manifests import load_manifests
 from pocket.chain.model import ServiceConfig
-from pocket.chain.model import Supplier as Staked
+from pocket.chain.model import StakedSupplier as Staked
 from relayctl.config_checks import Level, check_account, check_references, check_stake
 from relayctl.main import main
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from pocket_relayer.backends.connection_slots import ConnectionSlots
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 
 async def settle():
@@ -36,7 +36,7 @@ async def test_who_would_wait_too_long_is_told_at_once_and_the_rest_in_time():
     assert not waiting
     refused = [task.exception() for task in done if task.exception() is not None]
     assert len(refused) == 92
-    assert {(error.reason, error.status) for error in refused} == {(Reason.OVERLOADED, 503)}
+    assert {(error.reason, error.status) for error in refused} == {(RejectionReason.OVERLOADED, 503)}
 
 
 async def test_applications_take_turns_when_all_connections_are_taken():

@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from answers import end_events
 from pocket.chain import comet, convert
 from pocket.chain_cache.shared_heights import decode_block
-from pocket.errors import ChainRefusal, DecodingError, InvalidProof
+from pocket.errors import ChainQueryRejected, DecodingError, InvalidProof
 from pocket.protocol.claims.go_rand import varint_seed
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.smst.verify import unmarshal
 from pocket.protocol.transactions.broadcast_errors import classify, failed_message_index
 from pocket.protocol.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
-from pocket.redis_store.seals import Seal, SignedGroup
+from pocket.redis_store.seals import SessionSeal, SignedGroup
 from pocket_localnet import ante
-from pocket_localnet.tx_rejected import Refused
-from pocket_miner.sessions.leaf_validation import Refused as GateRefused
-from pocket_miner.sessions.leaf_validation import Terms, leaf_of
+from pocket_localnet.tx_rejected import TxRejected
+from pocket_miner.sessions.leaf_validation import InvalidEntry as GateRefused
+from pocket_miner.sessions.leaf_validation import LeafTerms, leaf_of
 from pocket_miner.sessions.tracked_session import header_of
 from world import World, address, key
 
@@ -31,7 +31,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 HEADER = SessionHeader(address("app eth"), "eth", "ab" * 32, 1, 10)
-TERMS = Terms(address("alice"), HEADER, BASE_TARGET, 100)
+TERMS = LeafTerms(address("alice"), HEADER, BASE_TARGET, 100)
 RELAY = World().relay(HEADER, "alice", 1)
 PLAN = TransactionPlan(
     (create_claim_message(address("alice"), HEADER, bytes(31) + b"\x01" + bytes(7) + b"\x01" + bytes(7) + b"\x01"),),
@@ -43,7 +43,7 @@ TRANSACTION = sign_transaction(PLAN, key("alice")).raw
 @given(BYTES)
 @settings(max_examples=300)
 def test_arbitrary_bytes(data):
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(TxRejected):
         ante.decode(data)
     with contextlib.suppress(GateRefused):
         leaf_of(data, TERMS)
@@ -54,7 +54,7 @@ def test_arbitrary_bytes(data):
     with contextlib.suppress(DecodingError):
         convert.account("/x", data)
     with contextlib.suppress(DecodingError):
-        Seal.decode(data)
+        SessionSeal.decode(data)
     with contextlib.suppress(DecodingError):
         SignedGroup.decode(data)
     assert decode_block(data) is None
@@ -78,7 +78,7 @@ def test_a_damaged_relay_is_refused_or_has_another_leaf(data):
 @given(damaged(TRANSACTION))
 @settings(max_examples=300)
 def test_a_damaged_transaction_is_decoded_or_refused_with_a_code(data):
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(TxRejected):
         assert ante.decode(data).messages
 
 
@@ -92,7 +92,7 @@ def test_arbitrary_json(value):
         lambda: end_events([text.encode()]),
         lambda: comet.announced_height(text),
     ):
-        with contextlib.suppress(DecodingError, ChainRefusal):
+        with contextlib.suppress(DecodingError, ChainQueryRejected):
             read()
 
 

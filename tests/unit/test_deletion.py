@@ -3,7 +3,7 @@
 import pytest
 
 from pocket_operator.decide.plan import plan
-from pocket_operator.decide.reasons import Reason
+from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.supplier_status import supplier_status
 from pocket_operator.resources import names
@@ -28,7 +28,7 @@ def test_the_annotation_ends_a_drain_also_where_the_relay_miner_is_paused_or_not
 
     def released(relay_miner, supplier):
         found = plan(snapshot(relay_miner=relay_miner, suppliers=(supplier,), reports=busy))
-        assert found.paused or found.trouble.reason is Reason.INVALID_SPEC
+        assert found.paused or found.trouble.reason is ConditionReason.INVALID_SPEC
         return [(change.kind, change.name, change.wanted) for change in found.release]
 
     def forced(resource):

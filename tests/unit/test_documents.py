@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket_miner.console.__main__ import main as console
 from relayctl.main import main as relayctl
 from sweep_outages import UNAVOIDABLE, outage_table
@@ -78,8 +78,8 @@ def test_every_make_target_that_is_named_exists():
 
 def test_the_page_of_redis_has_every_key():
     text = (ROOT / "docs/redis.md").read_text()
-    keys, kinds = Keys("p"), set()
-    for name in dir(Keys):
+    keys, kinds = RedisKeys("p"), set()
+    for name in dir(RedisKeys):
         if name.startswith("_") or name in ("prefix", "spent"):
             continue
         value = getattr(keys, name)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pocket.coordination.elector import (
-    Record,
-    Step,
-    Timing,
-    View,
+    CandidateState,
+    ElectionStep,
+    LeaseRecord,
+    LeaseTiming,
     draft,
     next_step,
     observe,
@@ -22,16 +22,16 @@ from pocket.coordination.elector import (
     written,
 )
 from pocket.coordination.leader_lease import LeaseElector, record_of, spec_of
-from pocket.kube.api_client import Conflict, Missing
+from pocket.kube.api_client import Conflict, ObjectNotFound
 
 WALL = datetime(2026, 1, 1, tzinfo=UTC)
-TIMING = Timing()
+TIMING = LeaseTiming()
 
 
 @pytest.mark.parametrize("bad", [{"renew": 12.0}, {"lease": 10.0}, {"call": 6.0}])
 def test_timings_under_which_two_could_lead_are_refused(bad):
     with pytest.raises(ValueError, match="two could hold it"):
-        Timing(**bad)
+        LeaseTiming(**bad)
 
 
 @pytest.mark.parametrize(("block_seconds", "lease"), [(0.1, 3.0), (1.0, 4.0), (30.0, 15.0), (3600.0, 15.0)])
@@ -40,42 +40,42 @@ def test_the_lease_of_miners_fits_the_windows_which_are_counted_in_blocks(block_
 
 
 def test_a_held_lease_is_taken_only_after_it_did_not_change_for_its_whole_duration():
-    record = Record("other", 15, WALL, WALL, 3)
-    view = observe(View("me"), record, "1", now=100.0)
-    assert next_step(view, 114.9, TIMING) is Step.WAIT
-    assert next_step(view, 115.0, TIMING) is Step.TAKE
+    record = LeaseRecord("other", 15, WALL, WALL, 3)
+    view = observe(CandidateState("me"), record, "1", now=100.0)
+    assert next_step(view, 114.9, TIMING) is ElectionStep.WAIT
+    assert next_step(view, 115.0, TIMING) is ElectionStep.TAKE
     renewed = observe(view, record, "2", now=114.9)
-    assert next_step(renewed, 115.0, TIMING) is Step.WAIT
+    assert next_step(renewed, 115.0, TIMING) is ElectionStep.WAIT
 
 
 def test_the_holders_own_longer_duration_is_respected():
-    view = observe(View("me"), Record("other", 60, WALL, WALL, 3), "1", now=0.0)
-    assert next_step(view, 59.0, TIMING) is Step.WAIT
-    assert next_step(view, 60.0, TIMING) is Step.TAKE
+    view = observe(CandidateState("me"), LeaseRecord("other", 60, WALL, WALL, 3), "1", now=0.0)
+    assert next_step(view, 59.0, TIMING) is ElectionStep.WAIT
+    assert next_step(view, 60.0, TIMING) is ElectionStep.TAKE
 
 
 def test_a_released_lease_is_taken_at_once_and_the_epoch_grows():
-    record = released(Record("other", 15, WALL, WALL, 3), WALL)
-    view = observe(View("me"), record, "1", now=0.0)
-    assert next_step(view, 0.0, TIMING) is Step.TAKE
-    assert draft(view, Step.TAKE, WALL, TIMING).transitions == 4
-    assert draft(view, Step.TAKE, WALL, TIMING, known_epoch=9).transitions == 10
+    record = released(LeaseRecord("other", 15, WALL, WALL, 3), WALL)
+    view = observe(CandidateState("me"), record, "1", now=0.0)
+    assert next_step(view, 0.0, TIMING) is ElectionStep.TAKE
+    assert draft(view, ElectionStep.TAKE, WALL, TIMING).transitions == 4
+    assert draft(view, ElectionStep.TAKE, WALL, TIMING, known_epoch=9).transitions == 10
 
 
 def test_the_creator_of_a_lease_starts_above_every_known_epoch():
-    assert next_step(View("me"), 0.0, TIMING) is Step.CREATE
-    assert draft(View("me"), Step.CREATE, WALL, TIMING, known_epoch=41).transitions == 42
+    assert next_step(CandidateState("me"), 0.0, TIMING) is ElectionStep.CREATE
+    assert draft(CandidateState("me"), ElectionStep.CREATE, WALL, TIMING, known_epoch=41).transitions == 42
 
 
 def test_leadership_counts_from_before_the_write_was_sent():
-    record = draft(View("me"), Step.CREATE, WALL, TIMING)
-    view = written(View("me"), record, "1", sent_at=10.0, now=12.9, timing=TIMING)
+    record = draft(CandidateState("me"), ElectionStep.CREATE, WALL, TIMING)
+    view = written(CandidateState("me"), record, "1", sent_at=10.0, now=12.9, timing=TIMING)
     assert view.leads(19.9)
     assert not view.leads(20.0)
 
 
 def test_a_record_survives_the_way_to_the_api_and_back():
-    record = Record("me", 15, WALL, WALL, 7)
+    record = LeaseRecord("me", 15, WALL, WALL, 7)
     assert record_of({"spec": spec_of(record)}) == record
     assert record_of({"spec": {}}).holder == ""
     assert record_of({"spec": {"holderIdentity": None, "renewTime": "nonsense"}}).holder == ""
@@ -83,11 +83,11 @@ def test_a_record_survives_the_way_to_the_api_and_back():
 
 @dataclass
 class Candidate:
-    view: View
+    view: CandidateState
     offset: float
     rate: float
     paused_until: float = 0.0
-    pending: tuple[Record, str | None, float] | None = None
+    pending: tuple[LeaseRecord, str | None, float] | None = None
     acted: list[int] = field(default_factory=list)
 
     def clock(self, now: float) -> float:
@@ -100,11 +100,11 @@ class Election(RuleBasedStateMachine):
     @initialize(offsets=st.lists(st.floats(-60, 60), min_size=3, max_size=3))
     def start(self, offsets):
         self.now = 0.0
-        self.record: Record | None = None
+        self.record: LeaseRecord | None = None
         self.version = 0
         # Clocks of computers differ in rate by far less than a percent.
         rates = (1.0, 1.001, 0.999)
-        self.candidates = [Candidate(View(f"c{n}"), offset, rates[n]) for n, offset in enumerate(offsets)]
+        self.candidates = [Candidate(CandidateState(f"c{n}"), offset, rates[n]) for n, offset in enumerate(offsets)]
         self.epochs: dict[int, str] = {}
 
     @rule(seconds=st.floats(0.01, 20))
@@ -128,7 +128,7 @@ class Election(RuleBasedStateMachine):
         candidate.view = observe(candidate.view, self.record, version, clock)
         step = next_step(candidate.view, clock, TIMING)
         candidate.pending = None
-        if step is not Step.WAIT:
+        if step is not ElectionStep.WAIT:
             candidate.pending = (draft(candidate.view, step, WALL, TIMING), version, clock)
 
     @rule(which=st.integers(0, 2), reply_lost=st.booleans())
@@ -157,7 +157,7 @@ class Election(RuleBasedStateMachine):
         if self.record.holder != candidate.view.identity or not self._awake(which):
             return
         self.record, self.version = released(self.record, WALL), self.version + 1
-        candidate.view = View(candidate.view.identity)
+        candidate.view = CandidateState(candidate.view.identity)
         candidate.pending = None
 
     @invariant()
@@ -181,7 +181,7 @@ class RacingApi:
     async def call(self, method, path, *, body=None, timeout_seconds=None):
         if method == "GET":
             if self.lease is None:
-                raise Missing("no lease", 404)
+                raise ObjectNotFound("no lease", 404)
             return copy.deepcopy(self.lease)
         if method == "PUT" and body["spec"]["holderIdentity"] == "" and self.races:
             self.races -= 1

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from answers import end_events, everything, results_text, settled_row
-from pocket.chain.end_block_events import LARGEST_EVENT, EndEvents
+from pocket.chain.end_block_events import LARGEST_EVENT, EndBlockEventParser
 from pocket.errors import DecodingError
 
 TEXTS = st.text(max_size=12)
@@ -46,7 +46,7 @@ def test_wherever_an_answer_is_cut_its_events_are_the_same(rows, cuts, ascii_onl
 def test_an_answer_that_ends_too_early_is_refused(length):
     body = b"".join(results_text(9, [settled_row("alice", 1)]))[: length or None]
     body = body if length else b""
-    reader = EndEvents(everything)
+    reader = EndBlockEventParser(everything)
     reader.feed(body)
     if length == -1:  # everything that is asked for is there
         assert len(reader.close()) == 1
@@ -70,7 +70,7 @@ def test_no_events_are_none():
 
 
 def test_an_event_that_never_ends_is_refused_before_it_takes_memory():
-    reader = EndEvents(everything)
+    reader = EndBlockEventParser(everything)
     reader.feed(b'{"result":{"finalize_block_events":[{"type":"')
     for _ in range(LARGEST_EVENT // 65_536 - 1):
         reader.feed(b"x" * 65_536)
@@ -79,7 +79,7 @@ def test_an_event_that_never_ends_is_refused_before_it_takes_memory():
 
 
 def test_of_a_large_block_only_what_is_wanted_stays():
-    reader, most = EndEvents(lambda event: event.attributes["supplier_operator_address"] == "alice"), 0
+    reader, most = EndBlockEventParser(lambda event: event.attributes["supplier_operator_address"] == "alice"), 0
     for piece in results_text(9, (settled_row("alice" if n % 500 == 0 else "others", n) for n in range(5000))):
         reader.feed(piece)
         most = max(most, len(reader._text))

@@ -16,9 +16,9 @@ from pocket.protocol.claims.proof_requirement import INVALID, VALIDATED, Claim
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.transactions.build import Timestamp
-from pocket.redis_store.seals import Seal
+from pocket.redis_store.seals import SessionSeal
 from pocket_miner.sessions.claim_view import ClaimsAnswer, learn, surprising
-from pocket_miner.sessions.evidence import Evidence, Finding, Statement
+from pocket_miner.sessions.evidence import Evidence, Fact, Statement
 from pocket_miner.sessions.stages import ClaimState
 from pocket_miner.sessions.submission import Attempts, Resend, Submission, resend
 from pocket_miner.sessions.tracked_session import TrackedSession
@@ -31,7 +31,7 @@ OURS, OTHER = bytes([1]) * 48, bytes([2]) * 48
 
 def sealed_session():
     made = TrackedSession(HEADER, params=SharedParams())
-    made.seal = Seal("s", OURS, bytes(32), 13, 1)
+    made.seal = SessionSeal("s", OURS, bytes(32), 13, 1)
     return made
 
 
@@ -44,10 +44,10 @@ def answer(height, root=None, status=0, source="node"):
 def test_a_statement_is_confirmed_by_another_source_or_another_height(said):
     evidence = Evidence()
     for source, height in said:
-        evidence.add(Statement(Finding.CLAIM_ABSENT, source, height))
-    assert evidence.confirmed(Finding.CLAIM_ABSENT) == (len(set(said)) >= 2)
-    evidence.retract(Finding.CLAIM_ABSENT)
-    assert not evidence.confirmed(Finding.CLAIM_ABSENT)
+        evidence.add(Statement(Fact.CLAIM_ABSENT, source, height))
+    assert evidence.confirmed(Fact.CLAIM_ABSENT) == (len(set(said)) >= 2)
+    evidence.retract(Fact.CLAIM_ABSENT)
+    assert not evidence.confirmed(Fact.CLAIM_ABSENT)
 
 
 @given(st.lists(st.sampled_from([None, OURS, OTHER]), min_size=1, max_size=8), st.integers(14, 17))
@@ -59,7 +59,7 @@ def test_a_claim_that_was_seen_stays_whatever_is_told_afterwards(told, seen_at):
         assert state is not ClaimState.ABSENT
         assert (state is ClaimState.FOREIGN) == (session.claimed_root == OTHER)
     assert learn(session, [answer(19, OURS, VALIDATED)]) is ClaimState.VALIDATED
-    assert not session.evidence.of(Finding.CLAIM_CONFLICTING)
+    assert not session.evidence.of(Fact.CLAIM_CONFLICTING)
 
 
 def test_that_no_claim_is_there_counts_after_the_window_and_by_two_answers():

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from pocket_miner.console.exports import COLUMNS, Wanted, csv_lines
+from pocket_miner.console.exports import COLUMNS, ExportFilter, csv_lines
 
 
 def test_what_is_not_known_is_empty_and_what_came_from_outside_is_never_a_formula():
@@ -37,9 +37,9 @@ ROWS = [
     ({"supplier": "s1", "lost": False, "limit": 1}, "ba"), ({"supplier": "nobody"}, ""),
 ])  # fmt: skip
 def test_outcomes_are_chosen_by_everything_that_is_asked_for(wanted, found):
-    assert [row["session_id"] for row in Wanted(**wanted).select(ROWS)] == found.split()
+    assert [row["session_id"] for row in ExportFilter(**wanted).select(ROWS)] == found.split()
 
 
 def test_an_outcome_without_details_is_no_reason_to_stop():
-    assert Wanted(service="eth").select([{"session_id": "x"}]) == []
-    assert Wanted().select([{"session_id": "x"}]) == [{"session_id": "x"}]
+    assert ExportFilter(service="eth").select([{"session_id": "x"}]) == []
+    assert ExportFilter().select([{"session_id": "x"}]) == [{"session_id": "x"}]

@@ -14,12 +14,12 @@ from pocket.chain.response_checks import check_answer
 from pocket.errors import (
     STATED,
     ChainError,
-    ChainRefusal,
+    ChainQueryRejected,
     ChainUnavailable,
     DecodingError,
     FailureClass,
+    MethodNotImplemented,
     NotFound,
-    Unsupported,
 )
 
 CALLS = load("chain/grpc")["calls"]
@@ -81,7 +81,7 @@ def test_a_node_that_finds_a_message_too_early_has_not_got_the_block_that_opened
     error = error_from_status("/cosmos.tx.v1beta1.Service/Simulate", grpc.StatusCode.UNKNOWN, text)
     assert (type(error), error.failure) == (ChainUnavailable, FailureClass.LAGGING_NODE)
     late = text.replace("is less than", "is greater than")
-    assert isinstance(error_from_status("/x/Simulate", grpc.StatusCode.UNKNOWN, late), ChainRefusal)
+    assert isinstance(error_from_status("/x/Simulate", grpc.StatusCode.UNKNOWN, late), ChainQueryRejected)
 
 
 def test_the_rpc_tells_a_block_that_is_not_there_from_one_that_is_kept_no_more():
@@ -108,8 +108,8 @@ OUTCOMES = {
     "lagging": lambda: ChainUnavailable("behind", failure=FailureClass.LAGGING_NODE),
     "garbage": lambda: DecodingError("<html>"),
     "absent": lambda: NotFound("not found", height=7),
-    "refused": lambda: ChainRefusal("not staked", height=9),
-    "unsupported": lambda: Unsupported("unknown method"),
+    "refused": lambda: ChainQueryRejected("not staked", height=9),
+    "unsupported": lambda: MethodNotImplemented("unknown method"),
 }
 
 
@@ -142,4 +142,4 @@ async def test_every_node_is_asked_before_an_error_goes_up(outcomes, seed):
         assert isinstance(error, type(OUTCOMES[best]()))
         assert error.nodes == (best,)
     else:
-        assert isinstance(error, Unsupported) == ("unsupported" in outcomes)
+        assert isinstance(error, MethodNotImplemented) == ("unsupported" in outcomes)

@@ -5,11 +5,11 @@ import pytest
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import Relay, SessionHeader, decode_relay, relay_hash
 from pocket.protocol.smst.digest import leaf_digest, path_of
-from pocket_miner.sessions.leaf_validation import Refused, Terms, leaf_of
+from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafTerms, leaf_of
 from world import World, address
 
 HEADER = SessionHeader(address("app eth"), "eth", "ab" * 32, 1, 10)
-TERMS = Terms(address("alice"), HEADER, BASE_TARGET, 100)
+TERMS = LeafTerms(address("alice"), HEADER, BASE_TARGET, 100)
 RELAY = World().relay(HEADER, "alice", 1)
 
 
@@ -47,13 +47,13 @@ OTHER = replace(HEADER, session_start_block_height=2)
     ],
 )
 def test_nothing_enters_the_index_unchecked(entry, reason):
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(InvalidEntry, match=reason):
         leaf_of(entry, TERMS)
 
 
 def test_a_relay_at_or_above_the_target_is_refused():
     target = relay_hash(RELAY)
-    with pytest.raises(Refused, match="difficulty"):
+    with pytest.raises(InvalidEntry, match="difficulty"):
         leaf_of(RELAY, replace(TERMS, target_hash=target))
     above = (int.from_bytes(target, "big") + 1).to_bytes(32, "big")
     assert leaf_of(RELAY, replace(TERMS, target_hash=above)).weight == 100

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pocket.protocol.relays.envelope import HttpRequest
 from pocket_relayer.backends.header_fields import check_method, request_headers
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 EXTRA = {"Pocket-Supplier": "pokt1a"}
 CONFIGURED = {"X-Api-Key": "SECRET"}
@@ -28,7 +28,7 @@ def test_a_header_name_that_is_no_token_is_refused(name):
     for values in (("1",), ()):
         with pytest.raises(Rejected) as refused:
             sent({name: values})
-        assert refused.value.reason is Reason.INVALID_REQUEST
+        assert refused.value.reason is RejectionReason.INVALID_REQUEST
 
 
 @pytest.mark.parametrize("value", ["a\r\nInj: 1", "a\nInj: 1", "a\rb", "a\0b", "\x7f", "a\r\n b"])
@@ -77,6 +77,6 @@ def test_more_headers_than_any_request_has_are_refused():
 def test_methods_that_backends_are_not_asked_with_are_405(method):
     with pytest.raises(Rejected) as refused:
         check_method(method)
-    assert (refused.value.reason, refused.value.status) == (Reason.METHOD_NOT_ALLOWED, 405)
+    assert (refused.value.reason, refused.value.status) == (RejectionReason.METHOD_NOT_ALLOWED, 405)
     check_method("GET")
     check_method("")

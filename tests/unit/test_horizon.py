@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocket.protocol.sessions.windows import SharedParams, Windows
-from pocket_miner.sessions.cutoff import Horizon, horizon_at, horizon_height
+from pocket_miner.sessions.cutoff import SessionCutoff, horizon_at, horizon_height
 from pocket_miner.sessions.stages import seal_height
 
 PARAMS = SharedParams()  # sessions of ten blocks, claims from two to six blocks after their end
@@ -24,7 +24,13 @@ def at(height, params=PARAMS, seal_after=1):
 
 @pytest.mark.parametrize(
     ("height", "horizon"),
-    [(1, Horizon(0, 13)), (12, Horizon(0, 13)), (13, Horizon(10, 23)), (22, Horizon(10, 23)), (23, Horizon(20, 33))],
+    [
+        (1, SessionCutoff(0, 13)),
+        (12, SessionCutoff(0, 13)),
+        (13, SessionCutoff(10, 23)),
+        (22, SessionCutoff(10, 23)),
+        (23, SessionCutoff(20, 33)),
+    ],
 )
 def test_a_session_takes_no_first_relay_from_the_height_at_which_others_are_sealed(height, horizon):
     assert at(height) == replace(horizon, height=height)

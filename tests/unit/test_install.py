@@ -15,7 +15,7 @@ import pocket_relayer.relayer_metrics
 from generated import differing
 from pocket.api.crd import definitions
 from pocket.api.manifests import load_manifests
-from pocket_operator.decide.reasons import Reason
+from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.install import Values, objects
 from pocket_operator.resources.monitoring import ALERTS
 
@@ -83,7 +83,7 @@ def test_the_charts_two_flavours_are_the_kustomize_ones_with_other_values():
 
 def test_every_reason_and_every_alert_has_an_entry_that_says_what_to_do():
     troubleshoot = (ROOT / "docs/troubleshoot.md").read_text()
-    assert [reason for reason in Reason if f"`{reason.value}`" not in troubleshoot] == []
+    assert [reason for reason in ConditionReason if f"`{reason.value}`" not in troubleshoot] == []
     runbook = (ROOT / "docs/runbook.md").read_text()
     assert [alert.name for alert in ALERTS if f"## {alert.name}\n" not in runbook] == []
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket.redis_store.write_ahead_log import LocalLog, Record, decode_records, encode_record
+from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog, decode_records, encode_record
 
 RECORDS = st.builds(
-    Record, st.text("pokt1abc", max_size=20), st.text(max_size=20), st.binary(max_size=40), st.binary(max_size=60)
+    WalRecord, st.text("pokt1abc", max_size=20), st.text(max_size=20), st.binary(max_size=40), st.binary(max_size=60)
 )
 
 
@@ -30,28 +30,28 @@ def test_arbitrary_bytes_never_crash_the_reader(data):
 
 @pytest.mark.parametrize("zeros", [7, 8, 9, 4096])
 def test_zeros_that_a_power_cut_leaves_end_the_reading(zeros):
-    good = Record("s", "i", b"h", b"r")
+    good = WalRecord("s", "i", b"h", b"r")
     assert list(decode_records(encode_record(good) + bytes(zeros))) == [good]
 
 
 def test_a_damaged_record_ends_the_reading():
-    good = Record("s", "i", b"h", b"r")
+    good = WalRecord("s", "i", b"h", b"r")
     data = bytearray(encode_record(good) * 2)
     data[len(data) // 2 + 12] ^= 1
     assert list(decode_records(bytes(data))) == [good]
 
 
 def rows(count):
-    return [Record("s", "session", b"h", bytes([i])) for i in range(count)]
+    return [WalRecord("s", "session", b"h", bytes([i])) for i in range(count)]
 
 
 def test_a_new_worker_adopts_the_log_of_a_dead_one_but_not_of_a_living_one(tmp_path):
-    living = LocalLog(tmp_path, "living")
+    living = WriteAheadLog(tmp_path, "living")
     living.append(rows(1))
-    dead = LocalLog(tmp_path, "dead")
+    dead = WriteAheadLog(tmp_path, "dead")
     dead.append(rows(3))
     dead.close()
-    heir = LocalLog(tmp_path, "heir")
+    heir = WriteAheadLog(tmp_path, "heir")
     assert [list(s.read()) for s in heir.segments] == [rows(3)]
     assert not (tmp_path / "dead").exists()
     assert (tmp_path / "living").exists()
@@ -66,7 +66,7 @@ def broken_disk(*_):
 
 @pytest.mark.parametrize("truncates", [True, False])
 def test_records_after_one_that_did_not_fit_are_read_again(tmp_path, monkeypatch, truncates):
-    log = LocalLog(tmp_path, "w")
+    log = WriteAheadLog(tmp_path, "w")
     first, too_large, last = rows(3)
     used = log.append([first]).size
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -85,7 +85,7 @@ def test_records_after_one_that_did_not_fit_are_read_again(tmp_path, monkeypatch
 
 
 def test_segments_rotate_and_only_ended_ones_are_released(tmp_path):
-    log = LocalLog(tmp_path, "w", segment_bytes=40)
+    log = WriteAheadLog(tmp_path, "w", segment_bytes=40)
     first = log.append(rows(2))
     second = log.append(rows(2))
     assert first is not second
@@ -100,6 +100,6 @@ def test_segments_rotate_and_only_ended_ones_are_released(tmp_path):
     assert log.size == 0
     log.append(rows(1))
     log.close()
-    again = LocalLog(tmp_path, "w")
+    again = WriteAheadLog(tmp_path, "w")
     assert [list(s.read()) for s in again.segments] == [rows(1)]
     again.close()

@@ -8,7 +8,7 @@ from pocket.api.manifests import load_manifests
 from pocket.errors import ConfigurationError
 from pocket.keys.loading import load_keys_directory
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE
-from pocket_operator.resources.workload_config import Placement, miner_config, relayer_config, suppliers_of
+from pocket_operator.resources.workload_config import RuntimePaths, miner_config, relayer_config, suppliers_of
 from relayctl.local_stack import resolve, write_keys
 
 SAMPLES = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
@@ -17,7 +17,7 @@ GOOD = (SAMPLES / "relayminer.yaml").read_text().replace("trial:\n      storage:
 
 
 def placement(tmp_path):
-    return Placement(
+    return RuntimePaths(
         redis_url="redis://r:1/0", keys_dir=tmp_path / "keys", data_dir=tmp_path / "data", host="127.0.0.1",
         admin_port=1, port=2,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocket_relayer.memory_budget import MemoryBudget
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 LIMIT = 1_000
 
@@ -100,7 +100,7 @@ def test_what_is_being_served_is_never_dropped():
         hold.take(200)
     with pytest.raises(Rejected) as refused:
         memory.connection("new").hold().take(1)
-    assert refused.value.reason is Reason.OVERLOADED
+    assert refused.value.reason is RejectionReason.OVERLOADED
     assert all(hold.size == 200 for hold in serving)
 
 

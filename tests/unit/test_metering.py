@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket.api.services import Service
+from pocket.api.services import ServiceSpec
 from pocket.chain.model import Application
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
-from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, Verdict
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.store_errors import LedgerFull, LedgerUnavailable
+from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
 from pocket_relayer.pipeline.metering import Meter, relay_cost, session_budget
 
-KEYS = Keys("budgets")
+KEYS = RedisKeys("budgets")
 
 
 def test_the_price_is_rounded_down_to_whole_upokt():
@@ -80,8 +80,8 @@ async def test_workers_together_charge_exactly_the_budget(redis):
     made = [await working(redis) for _ in range(3)]
     asked = [made[n % 3][0].charge(charge(n)) for n in range(60)]
     verdicts = await asyncio.gather(*asked)
-    assert verdicts.count(Verdict.CHARGED) == 10
-    assert verdicts.count(Verdict.OVER_BUDGET) == 50
+    assert verdicts.count(ChargeResult.CHARGED) == 10
+    assert verdicts.count(ChargeResult.OVER_BUDGET) == 50
     for _, task in made:
         task.cancel()
 
@@ -90,8 +90,8 @@ async def test_workers_together_charge_exactly_the_budget(redis):
 async def test_one_request_is_charged_once_whoever_sees_it(redis):
     made = [await working(redis) for _ in range(3)]
     verdicts = await asyncio.gather(*(budgets.charge(charge(7)) for budgets, _ in made for _ in range(5)))
-    assert verdicts.count(Verdict.CHARGED) == 1
-    assert verdicts.count(Verdict.REPLAYED) == 14
+    assert verdicts.count(ChargeResult.CHARGED) == 1
+    assert verdicts.count(ChargeResult.REPLAYED) == 14
     assert await redis.get(KEYS.consumed("pokt1a", "s")) == b"10"
     for _, task in made:
         task.cancel()
@@ -100,11 +100,11 @@ async def test_one_request_is_charged_once_whoever_sees_it(redis):
 @pytest.mark.redis
 async def test_what_is_taken_back_may_be_asked_again_and_budgets_do_not_grow(redis):
     budgets, task = await working(redis)
-    assert await budgets.charge(charge(1, budget=10)) is Verdict.CHARGED
-    assert await budgets.charge(charge(2, budget=10)) is Verdict.OVER_BUDGET
+    assert await budgets.charge(charge(1, budget=10)) is ChargeResult.CHARGED
+    assert await budgets.charge(charge(2, budget=10)) is ChargeResult.OVER_BUDGET
     budgets.refund(charge(1, budget=10))
     await budgets.drain()
-    assert await budgets.charge(charge(1, budget=10)) is Verdict.CHARGED
+    assert await budgets.charge(charge(1, budget=10)) is ChargeResult.CHARGED
     await redis.flushall()
     budgets.refund(charge(1))
     await budgets.drain()
@@ -132,11 +132,11 @@ async def test_a_guarded_request_takes_at_most_32_bytes_and_leaves_by_itself(red
 async def test_without_redis_a_charge_fails_in_time_and_the_worker_itself_still_refuses_replays(redis):
     budgets, task = await working(redis, patience_seconds=0.05)
     await redis.execute_command("CLIENT", "PAUSE", "600", "ALL")
-    with pytest.raises(LedgerUnavailable):
+    with pytest.raises(RedisUnavailable):
         await budgets.charge(charge(1))
-    assert budgets.charge_locally(charge(1)) is Verdict.CHARGED
-    assert budgets.charge_locally(charge(1)) is Verdict.REPLAYED
-    assert budgets.charge_locally(charge(2, guarded=False)) is Verdict.CHARGED
+    assert budgets.charge_locally(charge(1)) is ChargeResult.CHARGED
+    assert budgets.charge_locally(charge(1)) is ChargeResult.REPLAYED
+    assert budgets.charge_locally(charge(2, guarded=False)) is ChargeResult.CHARGED
     task.cancel()
 
 
@@ -177,7 +177,9 @@ async def test_what_was_charged_without_redis_is_not_taken_back_from_the_budget_
     server = Away(redis)
     budgets, task = await working(server)
     meter = Meter(Prices(), budgets, None, lambda: 5)
-    service = Service.model_validate({"id": "eth", "serviceFactor": 1, "backends": {"jsonRpc": {"urls": ["http://b"]}}})
+    service = ServiceSpec.model_validate(
+        {"id": "eth", "serviceFactor": 1, "backends": {"jsonRpc": {"urls": ["http://b"]}}}
+    )
     header = SessionHeader("app", "eth", "s", 1, 10)
 
     async def charged(signature):
@@ -201,6 +203,6 @@ async def test_more_charges_than_the_queue_holds_are_refused():
     budgets = Budgets(None, KEYS, BudgetLimits(queue=1))
     waiting = asyncio.create_task(budgets.charge(charge(1)))
     await asyncio.sleep(0)
-    with pytest.raises(LedgerFull):
+    with pytest.raises(QueueFull):
         await budgets.charge(charge(2))
     waiting.cancel()

@@ -11,18 +11,18 @@ from direct import DirectChain
 from pocket.chain.model import Block
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.transactions.build import Timestamp
-from pocket.redis_store.store_errors import Fenced, LedgerUnavailable
-from pocket_localnet.local_chain import Chain
+from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
+from pocket_localnet.local_chain import LocalChain
 from pocket_miner import miner_metrics
 from pocket_miner.status.report import Reports
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.corruption import VolumeDamaged
+from pocket_miner.storage.corruption import VolumeCorrupted
 from pocket_miner.supervise import kept_up
-from pocket_miner.suppliers.factory import Suppliers
-from pocket_miner.suppliers.fleet import Fleet
-from pocket_miner.suppliers.latest_block import BlockBoard
+from pocket_miner.suppliers.factory import SupplierFactory
+from pocket_miner.suppliers.fleet import SupplierManager
+from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import LAST_SECONDS, Running
+from pocket_miner.suppliers.running import LAST_SECONDS, SupplierWorker
 from world import World, address
 
 
@@ -61,7 +61,7 @@ class Supplier:
 
 def running(supplier, board, gate=None, fenced=lambda *_: None):
     gates = (gate or asyncio.Semaphore(32), asyncio.Semaphore(32))
-    return Running(supplier, ProofParamsByHeight(Chained()), board, *gates, 30.0, fenced, random.Random(1))
+    return SupplierWorker(supplier, ProofParamsByHeight(Chained()), board, *gates, 30.0, fenced, random.Random(1))
 
 
 async def until(check):
@@ -71,13 +71,13 @@ async def until(check):
 
 
 async def test_a_supplier_that_is_slow_or_broken_does_not_keep_the_others_from_their_windows():
-    board, never = BlockBoard(), asyncio.Event()
+    board, never = LatestBlock(), asyncio.Event()
 
     async def hangs(_):
         await never.wait()
 
     async def refuses(_):
-        raise LedgerUnavailable("Redis is away")
+        raise RedisUnavailable("Redis is away")
 
     good = [Supplier(f"good {n}") for n in range(20)]
     rows = [Supplier("slow", hangs), Supplier("broken", refuses), *good]
@@ -92,7 +92,7 @@ async def test_a_supplier_that_is_slow_or_broken_does_not_keep_the_others_from_t
 
 
 async def test_a_burst_of_blocks_is_decided_once_at_its_newest():
-    board, supplier = BlockBoard(), Supplier("a")
+    board, supplier = LatestBlock(), Supplier("a")
     for height in range(1, 500):
         board.post(block(height))
     task = asyncio.create_task(running(supplier, board).run())
@@ -103,10 +103,10 @@ async def test_a_burst_of_blocks_is_decided_once_at_its_newest():
 
 
 async def test_an_owner_that_is_fenced_ends_and_says_by_whom():
-    board, met = BlockBoard(), []
+    board, met = LatestBlock(), []
 
     async def fenced(_):
-        raise Fenced("another owner holds epoch 9", 9)
+        raise StaleEpoch("another owner holds epoch 9", 9)
 
     board.post(block(1))
     found = running(Supplier("a", fenced), board, fenced=lambda a, e: met.append((a, e.epoch)))
@@ -115,7 +115,7 @@ async def test_an_owner_that_is_fenced_ends_and_says_by_whom():
 
 
 async def test_a_retired_supplier_ends_when_nothing_of_it_is_open():
-    board, supplier = BlockBoard(), Supplier("a", sessions={"s": None}, looked_at=100.0 + LAST_SECONDS + 0.1)
+    board, supplier = LatestBlock(), Supplier("a", sessions={"s": None}, looked_at=100.0 + LAST_SECONDS + 0.1)
     found = running(supplier, board)
     found.retire(100.0)
     found.retire(200.0)  # since the first time
@@ -130,7 +130,7 @@ async def test_a_retired_supplier_ends_when_nothing_of_it_is_open():
 
 @pytest.mark.parametrize("looked", [None, 99.0, 100.0 + LAST_SECONDS])
 async def test_a_retired_supplier_goes_on_until_it_looked_for_what_relayers_recorded_last(looked):
-    board, supplier = BlockBoard(), Supplier("a", looked_at=looked)
+    board, supplier = LatestBlock(), Supplier("a", looked_at=looked)
     found = running(supplier, board)
     found.retire(100.0)
     task = asyncio.create_task(found.run())
@@ -143,7 +143,7 @@ async def test_a_retired_supplier_goes_on_until_it_looked_for_what_relayers_reco
 
 
 async def test_a_supplier_whose_key_comes_back_is_mined_on():
-    board, supplier = BlockBoard(), Supplier("a", looked_at=1000.0)
+    board, supplier = LatestBlock(), Supplier("a", looked_at=1000.0)
     found = running(supplier, board)
     found.retire(100.0)
     found.retire(None)
@@ -156,7 +156,7 @@ async def test_a_supplier_whose_key_comes_back_is_mined_on():
 
 
 async def test_a_wake_makes_an_idle_supplier_look_at_once():
-    board, supplier = BlockBoard(), Supplier("a")
+    board, supplier = LatestBlock(), Supplier("a")
     found = running(supplier, board)
     task = asyncio.create_task(found.run())
     await supplier.tailed.wait()
@@ -209,7 +209,7 @@ class Made:
 
 def fleet(*names):
     suppliers = Made(*names)
-    made = Fleet(suppliers, BlockBoard(), 30.0)
+    made = SupplierManager(suppliers, LatestBlock(), 30.0)
     made.keeper = Keeper()
     return made, suppliers
 
@@ -279,7 +279,7 @@ async def test_what_nobody_foresaw_in_a_loop_beside_the_mining_is_told_and_the_l
     assert REGISTRY.get_sample_value("pocket_miner_errors_total", {"step": "unforeseen"}) == before + 2
 
 
-@pytest.mark.parametrize("error", [VolumeDamaged("a"), asyncio.CancelledError()])
+@pytest.mark.parametrize("error", [VolumeCorrupted("a"), asyncio.CancelledError()])
 async def test_damage_and_cancellation_end_a_loop_beside_the_mining(error):
     async def loop():
         raise error
@@ -293,7 +293,7 @@ async def test_a_damaged_volume_is_told_to_whoever_can_end_the_miner_and_not_tri
     made, suppliers = fleet("a", "b")
 
     async def malformed(*_):
-        raise VolumeDamaged("/data/mirror/end-10.sqlite")
+        raise VolumeCorrupted("/data/mirror/end-10.sqlite")
 
     def miner(name, epoch, confirm):
         supplier = Supplier(name)
@@ -314,8 +314,8 @@ async def test_a_damaged_volume_is_told_to_whoever_can_end_the_miner_and_not_tri
 
 async def test_balances_and_the_runway_of_stakes_are_told_and_forgotten_with_the_supplier(tmp_path):
     world = World(suppliers=("alice",))
-    chain = Chain(world.genesis(supplier_min_stake=10**9 - 2_500_000))
-    suppliers = Suppliers.__new__(Suppliers)
+    chain = LocalChain(world.genesis(supplier_min_stake=10**9 - 2_500_000))
+    suppliers = SupplierFactory.__new__(SupplierFactory)
     suppliers.chain = DirectChain(chain)
     suppliers.reports = Reports(Audit(tmp_path / "audit.sqlite"))
     await suppliers.look_at_funds([address("alice"), address("nobody")])
@@ -338,7 +338,7 @@ async def test_balances_and_the_runway_of_stakes_are_told_and_forgotten_with_the
 
 @pytest.mark.parametrize("seen", [0, 3])
 async def test_a_board_returns_at_once_when_there_is_news_and_after_a_while_without(seen):
-    board = BlockBoard()
+    board = LatestBlock()
     await asyncio.wait_for(board.wait(seen, 0.01), 5)
     board.post(block(4))
     await asyncio.wait_for(board.wait(seen, 1000), 5)

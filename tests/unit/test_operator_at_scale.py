@@ -10,13 +10,13 @@ import pytest
 from pocket.api.status import ConditionType
 from pocket.kube.api_client import KubeError
 from pocket_operator.controller.concurrency import for_each
-from pocket_operator.controller.pod_report_cache import ReportBook
+from pocket_operator.controller.pod_report_cache import PodReportCache
 from pocket_operator.controller.secrets import SecretReader
-from pocket_operator.decide.conditions import LONGEST_MESSAGE, Fact, conditions
-from pocket_operator.decide.object_cache import Key, Store
+from pocket_operator.decide.conditions import LONGEST_MESSAGE, ConditionSpec, conditions
+from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.pod_report import Report
-from pocket_operator.decide.reasons import Reason
+from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.supplier_status import supplier_status
@@ -91,7 +91,7 @@ def clock():
     return [100.0]
 
 
-A, B = Key("ns", "a"), Key("ns", "b")
+A, B = ReconcileKey("ns", "a"), ReconcileKey("ns", "b")
 
 
 async def test_a_secret_is_read_again_once_it_is_old_and_one_that_is_missing_at_once(clock):
@@ -145,7 +145,7 @@ def child(kind, name, relay_miner, version=1):
 
 
 def test_children_and_pods_are_found_by_their_relay_miner_wherever_their_label_moves():
-    store = Store()
+    store = ObjectCache()
     for kind, observed in (child("Service", "s", "a"), child("Pod", "p2", "a"), child("Pod", "p1", "a"),
                            child("Pod", "q", "b"), child("Pod", "stray", "")):  # fmt: skip
         store.put(kind, observed)
@@ -164,22 +164,22 @@ def test_children_and_pods_are_found_by_their_relay_miner_wherever_their_label_m
 
 
 def test_a_keeper_is_reconciled_by_its_labels_and_one_that_names_no_relay_miner_is_nobodys():
-    store = Store()
+    store = ObjectCache()
     for kind, observed in (child("ConfigMap", "keeper", "a"), child("ConfigMap", "forged", "")):
         observed["metadata"]["labels"][names.LABEL_COMPONENT] = names.KEEPER
         store.put(kind, observed)
-    assert store.everything() == {Key("ns", "a")}
+    assert store.everything() == {ReconcileKey("ns", "a")}
 
 
 def test_a_message_that_is_longer_than_a_status_takes_is_cut():
-    fact = Fact(ConditionType.READY, "False", Reason.REFUSED_BY_API, "x" * 40_000)
+    fact = ConditionSpec(ConditionType.READY, "False", ConditionReason.REFUSED_BY_API, "x" * 40_000)
     (row,) = conditions([fact], [], 1, NOW)
     assert len(row.message) == LONGEST_MESSAGE
     assert row.message.endswith("x ...")
 
 
 def test_a_report_that_cannot_be_read_counts_as_none_and_is_told_once(clock, caplog):
-    book = ReportBook(lambda: clock[0])
+    book = PodReportCache(lambda: clock[0])
     good = {"component": "miner", "owned": ["pokt1a"], "suppliers": {"pokt1a": {"open": 2, "of a later version": {}}}}
     assert book.take("ns", "p", good)
     assert not book.take("ns", "p", {**good, "height": 9})  # what passes is no news
@@ -199,7 +199,7 @@ def test_a_report_that_cannot_be_read_counts_as_none_and_is_told_once(clock, cap
 @pytest.mark.parametrize("body", [{}, {"component": 7}, {"component": "miner", "suppliers": {"a": {}}},
                                   {"component": "relayer", "leaving": "pokt1a"}])  # fmt: skip
 def test_what_a_report_does_not_say_is_never_taken_for_nothing_open(body):
-    book = ReportBook(lambda: 0.0)
+    book = PodReportCache(lambda: 0.0)
     assert not book.take("ns", "p", body)
     assert book.of("ns", ["p"]) == ()
 

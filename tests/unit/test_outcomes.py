@@ -6,20 +6,20 @@ from pocket.protocol.claims.proof_requirement import Claim, ProofRequirement
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
-from pocket.redis_store.seals import Seal
-from pocket_miner.sessions.leaf_validation import Terms
+from pocket.redis_store.seals import SessionSeal
+from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.settlement.outcome_details import facts_of
 
 HEADER = SessionHeader("app", "eth", "s", 1, 10)
 ROOT = bytes(32) + (300).to_bytes(8, "big") + (3).to_bytes(8, "big")
-TERMS = Terms("supplier", HEADER, BASE_TARGET, 100)
+TERMS = LeafTerms("supplier", HEADER, BASE_TARGET, 100)
 KNOWN = {"relays": 3, "compute_units": 300, "claimed_upokt": 12600}
 
 
 def session(*, sealed=False, terms=True, **more):
     made = TrackedSession(HEADER, terms=TERMS if terms else None, params=SharedParams() if terms else None, **more)
-    made.seal = Seal("s", ROOT, bytes(32), 13, 1) if sealed else None
+    made.seal = SessionSeal("s", ROOT, bytes(32), 13, 1) if sealed else None
     return made
 
 

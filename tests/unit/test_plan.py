@@ -10,7 +10,7 @@ from pocket.keys.loading import KeySet
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket_operator.decide.drift import covers, drifted, replacement, replicas_to_keep, stamped, surplus
 from pocket_operator.decide.plan import drifted_children, key_digest, plan
-from pocket_operator.decide.reasons import Reason
+from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.supplier_status import supplier_status
@@ -126,7 +126,7 @@ def test_a_missing_redis_secret_is_waited_for_without_touching_what_runs():
     resource = changed(RM, "spec.redis", {"urlSecretRef": {"name": "r", "key": "url"}})
     found = plan(snapshot(relay_miner=resource, secrets={"r": None}))
     assert found.trouble is not None
-    assert (found.trouble.reason, found.wanted, found.delete) == (Reason.REDIS_SECRET_MISSING, (), ())
+    assert (found.trouble.reason, found.wanted, found.delete) == (ConditionReason.REDIS_SECRET_MISSING, (), ())
     there = plan(snapshot(relay_miner=resource, secrets={"r": SecretView({"url": "redis://u:secret@r:1"})}))
     assert there.trouble is None
     assert "secret@" not in repr(there)
@@ -154,7 +154,7 @@ def test_a_supplier_that_an_older_schema_let_in_stalls_and_goes_on_as_far_as_it_
     found = plan(seen)
     assert published(found, "miner") == {address("alice")}
     assert published(found, "relayer") == ({address("alice")} if serving else set())
-    assert (found.findings[0].reason, found.release) == (Reason.INVALID_SPEC, ())
+    assert (found.findings[0].reason, found.release) == (ConditionReason.INVALID_SPEC, ())
     stalled = next(c for c in supplier_status(found.findings[0], seen, found).conditions if c.type == "Stalled")
     assert (stalled.status, stalled.reason) == ("True", "InvalidSpec")
 
@@ -162,7 +162,7 @@ def test_a_supplier_that_an_older_schema_let_in_stalls_and_goes_on_as_far_as_it_
 def test_a_supplier_of_another_version_gets_no_key_that_was_not_published_and_none_that_is_anothers():
     unpublished = plan(snapshot(suppliers=(OF_ANOTHER_VERSION,), published=None))
     anothers = plan(snapshot(suppliers=(OF_ANOTHER_VERSION,), owners={address("alice"): "older"}))
-    for found, reason in ((unpublished, Reason.INVALID_SPEC), (anothers, Reason.KEY_IN_USE)):
+    for found, reason in ((unpublished, ConditionReason.INVALID_SPEC), (anothers, ConditionReason.KEY_IN_USE)):
         assert (published(found, "miner"), found.findings[0].reason) == (set(), reason)
 
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from pocket.chain.model import Block
-from pocket.chain.node_health import Standing, Verdict
+from pocket.chain.node_health import NodeAssessment, NodeHealth
 from pocket.chain.preflight import capacity_advice, clock_problem, gas_price_problem, params_advice
 from pocket.errors import ChainUnavailable
 from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.transactions.build import GasPrice, Timestamp
-from pocket_miner.status.chain_diagnostics import ChainNotes
+from pocket_miner.status.chain_diagnostics import ChainDiagnostics
 
 SECOND = 1_000_000_000
 NOW = 1_800_000_000 * SECOND
@@ -56,12 +56,12 @@ def block(age):
 
 
 async def test_the_notes_of_a_miner_name_everything_and_forget_what_is_mended():
-    notes = ChainNotes(OURS, 1.0, lambda: NOW)
+    notes = ChainDiagnostics(OURS, 1.0, lambda: NOW)
     notes.block(block(9999))
     assert notes.rows() == []
     notes.block(block(9999))
-    notes.tell("b:1", Verdict(Standing.BEHIND, 7, "it is 7 blocks behind"))
-    notes.tell("a:1", Verdict())
+    notes.tell("b:1", NodeAssessment(NodeHealth.BEHIND, 7, "it is 7 blocks behind"))
+    notes.tell("a:1", NodeAssessment())
     await notes.look(Node("1upokt"), 1, 1)
     await notes.look(Node(ChainUnavailable("down")), 1, 1)
     rows = notes.rows()
@@ -69,7 +69,7 @@ async def test_the_notes_of_a_miner_name_everything_and_forget_what_is_mended():
     assert rows[2]["text"] == "Chain node b:1 is behind: see spec.chain.nodes."
     assert notes.nodes()["b:1"] == {"standing": "behind", "lag_blocks": 7, "reason": "it is 7 blocks behind"}
     notes.block(block(1))
-    notes.tell("b:1", Verdict())
+    notes.tell("b:1", NodeAssessment())
     await notes.look(Node(""), 1, 1)
     assert notes.rows() == []
 
@@ -95,7 +95,7 @@ def test_more_suppliers_than_processors_can_seal_at_once_are_told(suppliers, pro
 
 
 async def test_advice_is_logged_once_and_again_when_it_comes_back(caplog):
-    notes, bad = ChainNotes(OURS, 1.0, lambda: NOW), replace(SAFE, grace_period_end_offset_blocks=2)
+    notes, bad = ChainDiagnostics(OURS, 1.0, lambda: NOW), replace(SAFE, grace_period_end_offset_blocks=2)
     for params in (bad, bad, SAFE, bad):
         await notes.look(Node("", params), 1, 1)
     assert caplog.text.count("takes relays until 2 blocks") == 2

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pocket.coordination.file_lock import FileLock, OwnedElsewhere
+from pocket.coordination.file_lock import FileLock, LockHeld
 from pocket.errors import ConfigurationError
 from pocket.runtime.logs import JsonFormatter, configure
 from pocket.runtime.program import require_writable, run_program
-from pocket_miner.storage.audit import Audit, AuditError, Outcome
+from pocket_miner.storage.audit import Audit, AuditError, SessionOutcome
 
 
 async def ends(error=None):
@@ -92,7 +92,7 @@ def test_logs_are_json_and_an_exception_shows_type_and_place_but_never_values():
 
 
 def outcome(number):
-    return Outcome("s", f"id{number}", "settled", "SETTLED", "paid", number, {"upokt": number})
+    return SessionOutcome("s", f"id{number}", "settled", "SETTLED", "paid", number, {"upokt": number})
 
 
 def test_every_session_has_exactly_one_outcome_and_alterations_are_found(tmp_path):
@@ -119,7 +119,7 @@ def test_a_volume_remembers_under_which_epoch_each_shard_was_acted_on(tmp_path):
 
 
 def test_a_folder_has_one_owner_and_the_second_is_told_which(tmp_path):
-    with FileLock(tmp_path / "lock"), pytest.raises(OwnedElsewhere, match="held by process"):
+    with FileLock(tmp_path / "lock"), pytest.raises(LockHeld, match="held by process"):
         FileLock(tmp_path / "lock").acquire()
     with FileLock(tmp_path / "lock"):
         pass

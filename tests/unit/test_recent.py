@@ -1,13 +1,13 @@
 """What became of the relays of the last five minutes."""
 
-from pocket_relayer.pipeline.sliding_window import Recent, is_our_failure
+from pocket_relayer.pipeline.sliding_window import SlidingWindowStats, is_our_failure
 from pocket_relayer.process.reports import WorkerReport, summary
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 
 def test_figures_are_those_of_five_minutes_and_memory_stays_bounded():
     now = [0.0]
-    recent = Recent(lambda: now[0])
+    recent = SlidingWindowStats(lambda: now[0])
     for second in range(1000):
         now[0] = float(second)
         recent.served(0.5)
@@ -20,7 +20,7 @@ def test_figures_are_those_of_five_minutes_and_memory_stays_bounded():
 
 
 def test_only_what_is_the_relayers_own_fault_counts_as_failed():
-    ours = {reason.label for reason in Reason if is_our_failure(Rejected(reason, "x"))}
+    ours = {reason.label for reason in RejectionReason if is_our_failure(Rejected(reason, "x"))}
     assert {"internal", "backend_failed", "backend_timeout", "not_recorded", "overloaded", "chain_unavailable"} <= ours
     assert not ours & {"draining", "invalid_signature", "replayed", "over_budget", "session_expired", "body_too_large"}
 

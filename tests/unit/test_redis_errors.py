@@ -6,7 +6,7 @@ from redis.asyncio.connection import Connection
 
 from pocket.redis_store.connection import Generation, connect, read_info
 from pocket.redis_store.redis_errors import code_of, translate, trouble_of
-from pocket.redis_store.store_errors import LedgerUnavailable, RedisTrouble
+from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
 
 GOOD = {
     "run_id": "r", "master_replid": "m", "aof_enabled": 1, "maxmemory_policy": "noeviction", "role": "master",
@@ -68,14 +68,14 @@ def test_a_ready_primary_is_described():
     ],
 )  # fmt: skip
 def test_a_redis_that_loads_or_follows_another_is_waited_for_whatever_settings_it_reports(changes, trouble, text):
-    with pytest.raises(LedgerUnavailable, match=text) as caught:
+    with pytest.raises(RedisUnavailable, match=text) as caught:
         read_info({**GOOD, **changes})
     assert caught.value.trouble is trouble
 
 
 @pytest.mark.parametrize("missing", ["aof_enabled", "run_id"])
 def test_an_answer_without_the_settings_is_no_evidence_of_wrong_ones(missing):
-    with pytest.raises(LedgerUnavailable, match="allow its user INFO"):
+    with pytest.raises(RedisUnavailable, match="allow its user INFO"):
         read_info({key: value for key, value in GOOD.items() if key != missing})
 
 

@@ -10,7 +10,7 @@ from pocket.api.workload import MinerConfig, RelayerConfig, config_text
 from pocket.keys.sealed_box import Controller
 from pocket_operator.controller.schemas import Schemas
 from pocket_operator.decide.plan import plan
-from pocket_operator.decide.reasons import Reason
+from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.supplier_status import supplier_status
@@ -133,7 +133,7 @@ def test_a_deleted_supplier_is_refused_drains_and_goes_whatever_the_trouble_of_i
     )
     assert [(change.kind, change.name) for change in plan(quiet).release] == [("Supplier", "alice")]
     told = condition(supplier_status(serving.findings[0], snapshot(**world), serving), "Ready")
-    assert told.reason == Reason.DRAINING
+    assert told.reason == ConditionReason.DRAINING
 
 
 def test_a_paused_relay_miner_is_left_alone_also_where_it_is_not_valid():

@@ -11,7 +11,7 @@ from pocket.api.relayminer import Rollout
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.relay_miner_status import relay_miner_status
-from pocket_operator.decide.rollout import Sight, plan_rollout
+from pocket_operator.decide.rollout import RolloutState, plan_rollout
 from pocket_operator.decide.snapshot import Pod
 from pocket_operator.resources import names
 from pocket_operator.resources.revision import Revision
@@ -47,7 +47,7 @@ def figures(served=100, failed=0, timed=100, seconds=1.0):
 
 
 GOOD, OTHER = figures(), relayer("r", served=500, failed=5, timed=500, seconds=5.0)
-SIGHT = Sight(now=NOW, steady_exists=True, kept=OLD, canary=tried(), pods=(WELL,), reports=(GOOD, OTHER))
+SIGHT = RolloutState(now=NOW, steady_exists=True, kept=OLD, canary=tried(), pods=(WELL,), reports=(GOOD, OTHER))
 
 
 def test_a_canary_that_stayed_good_long_enough_lets_the_others_follow():

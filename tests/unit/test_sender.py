@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pocket.chain.model import Account, Block, TransactionResult
-from pocket.errors import ChainRefusal
+from pocket.errors import ChainQueryRejected
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.transactions.broadcast_errors import Refusal
 from pocket.protocol.transactions.build import GasPrice, Timestamp, create_claim_message
@@ -35,7 +35,7 @@ class Chain:
         self.asked.append(list(sessions))
         for index, session_id in enumerate(sessions):
             if session_id in self.refused:
-                raise ChainRefusal(self.text.format(index=index))
+                raise ChainQueryRejected(self.text.format(index=index))
         return 100_000
 
 

@@ -5,11 +5,11 @@ from itertools import permutations
 import pytest
 
 from pocket.api.status import OTHERS
-from pocket.chain.model import Event, ServiceConfig, Supplier
+from pocket.chain.model import Event, ServiceConfig, StakedSupplier
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.relays.messages import SessionHeader
-from pocket.redis_store.seals import Seal
-from pocket_miner.sessions.evidence import Evidence, Finding, Statement
+from pocket.redis_store.seals import SessionSeal
+from pocket_miner.sessions.evidence import Evidence, Fact, Statement
 from pocket_miner.sessions.recipients import added, bounded
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.settlement.verdict import settled_as
@@ -24,7 +24,7 @@ def root(count, first=1):
 
 def session(name="s", *, app="app", service="eth", end=10, sealed=None, **more):
     made = TrackedSession(SessionHeader(app, service, name, end - 9, end), **more)
-    made.seal = Seal(name, sealed, bytes(32), 13, 1) if sealed else None
+    made.seal = SessionSeal(name, sealed, bytes(32), 13, 1) if sealed else None
     return made
 
 
@@ -32,7 +32,7 @@ def shown(of):
     """What is known of a claim that the chain showed at two blocks."""
     evidence = Evidence()
     for height in (14, 15):
-        evidence.add(Statement(Finding.CLAIM_CONFLICTING, "node", height))
+        evidence.add(Statement(Fact.CLAIM_CONFLICTING, "node", height))
     return {"claim_on_chain": Claim("op", SessionHeader("app", "eth", "s", 1, 10), of), "evidence": evidence}
 
 
@@ -101,7 +101,7 @@ def test_the_shareholders_of_a_session_are_those_of_its_service_then():
     report = SupplierReport()
     assert report.shareholders(session().header) == frozenset()
     history = (config("eth", 1, 21, "old"), config("eth", 21, 0, "new", "op"), config("base", 1, 0, "other"))
-    report.knows(Supplier("op", "owner", 1, frozenset(), 0, history))
+    report.knows(StakedSupplier("op", "owner", 1, frozenset(), 0, history))
     assert report.shareholders(session(end=10).header) == {"old"}
     assert report.shareholders(session(end=40).header) == {"new", "op"}
     report.knows(None)

@@ -6,8 +6,8 @@ import contextlib
 import pytest
 
 from pocket.chain.model import Event
-from pocket.errors import ChainRefusal, ChainUnavailable
-from pocket_miner.settlement.event_reader import NotReadYet, Settlements
+from pocket.errors import ChainQueryRejected, ChainUnavailable
+from pocket_miner.settlement.event_reader import NotReadYet, SettlementReader
 
 
 def settled(supplier, number=0):
@@ -35,7 +35,7 @@ class Source:
 
 @contextlib.asynccontextmanager
 async def reading(source, ours=(), patience_seconds=10.0, failure_seconds=0.0):
-    settlements = Settlements(source, lambda: ours, patience_seconds, failure_seconds)
+    settlements = SettlementReader(source, lambda: ours, patience_seconds, failure_seconds)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(settlements.run())
         yield settlements
@@ -74,7 +74,7 @@ async def test_nobody_waits_longer_than_a_moment_that_is_the_same_for_all():
     assert source.asked == [20]
 
 
-@pytest.mark.parametrize("error", [ChainRefusal("pruned"), ChainUnavailable("no node")])
+@pytest.mark.parametrize("error", [ChainQueryRejected("pruned"), ChainUnavailable("no node")])
 async def test_what_reading_raised_is_told_and_the_next_question_reads_again(error):
     source = Source([settled("alice")], error)
     async with reading(source) as settlements:
@@ -87,12 +87,12 @@ async def test_what_reading_raised_is_told_and_the_next_question_reads_again(err
 
 async def test_what_failed_is_not_tried_again_for_each_of_many_suppliers():
     names = [f"supplier-{n}" for n in range(50)]
-    source = Source([], ChainRefusal("pruned"))
+    source = Source([], ChainQueryRejected("pruned"))
     async with reading(source, names, failure_seconds=100.0) as settlements:
         for name in names:
-            with pytest.raises(ChainRefusal, match="pruned"):
+            with pytest.raises(ChainQueryRejected, match="pruned"):
                 await settlements.events(20, name)
-        with pytest.raises(ChainRefusal, match="pruned"):
+        with pytest.raises(ChainQueryRejected, match="pruned"):
             await settlements.events(21, names[0])
     assert source.asked == [20, 21]
 

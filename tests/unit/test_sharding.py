@@ -10,12 +10,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pocket.coordination.elector import Timing
-from pocket.coordination.shard_leases import LeaseNames, ShardKeeper
-from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, Stored
+from pocket.coordination.elector import LeaseTiming
+from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
+from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, StoredLease
 
 WALL = datetime(2026, 1, 1, tzinfo=UTC)
-TIMING = Timing()
+TIMING = LeaseTiming()
 SHARDS = 6
 
 
@@ -23,12 +23,12 @@ class MemoryStore:
     """The world's Leases; every view of it is one candidate's connection."""
 
     def __init__(self):
-        self.leases: dict[str, Stored] = {}
+        self.leases: dict[str, StoredLease] = {}
         self.version = 0
 
     def put(self, name, record):
         self.version += 1
-        self.leases[name] = Stored(record, str(self.version))
+        self.leases[name] = StoredLease(record, str(self.version))
         return self.leases[name]
 
 
@@ -91,7 +91,7 @@ class Clock:
 def member(world, number, clock, known):
     owner = Acting(known)
     connection = Connection(world)
-    keeper = ShardKeeper(
+    keeper = ShardLeaseManager(
         connection, LeaseNames("main-miner", SHARDS), f"main-miner-{number}_uid_{id(owner):x}", owner, TIMING,
         clock=clock, wall=lambda: WALL,
     )  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 
 from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.sessions.windows import SharedParams, Windows
-from pocket_miner.sessions.stages import Action, ClaimState, Decision, Facts, Stage, decide, seal_height
+from pocket_miner.sessions.stages import Action, ClaimState, Decision, SessionSnapshot, Stage, decide, seal_height
 
 GRIDS = [
     SharedParams(),
@@ -21,7 +21,7 @@ def every(params):
     windows = Windows.after(10, params)
     for height in range(1, windows.settlement + 4):
         for sealed, claim, requirement in ALL:
-            yield windows, height, Facts(windows, sealed, claim, requirement)
+            yield windows, height, SessionSnapshot(windows, sealed, claim, requirement)
 
 
 @pytest.mark.parametrize("params", GRIDS, ids=range(len(GRIDS)))
@@ -83,7 +83,7 @@ def test_the_stages_of_an_ordinary_session_in_order():
         (20, True, ClaimState.ABSENT, required, Stage.SETTLED, Action.CONCLUDE),
     ]
     for height, sealed, claim, requirement, stage, action in rows:
-        assert decide(Facts(windows, sealed, claim, requirement), height) == Decision(stage, action)
+        assert decide(SessionSnapshot(windows, sealed, claim, requirement), height) == Decision(stage, action)
 
 
 @pytest.mark.parametrize("params", GRIDS, ids=range(len(GRIDS)))
@@ -95,9 +95,11 @@ def test_no_session_is_concluded_before_its_settlement(params):
 
 def test_a_claim_of_which_nobody_knows_is_proven_and_one_that_is_not_there_is_not():
     windows = Windows.after(10, SharedParams())
-    assert decide(Facts(windows, True, ClaimState.UNKNOWN, None), 17).action is Action.SEND_PROOF
-    assert decide(Facts(windows, True, ClaimState.ABSENT, None), 17) == Decision(Stage.SEALED, Action.NOTHING)
-    assert decide(Facts(windows, True, ClaimState.FOREIGN, None), 17) == Decision(Stage.CLAIMED, Action.NOTHING)
+    assert decide(SessionSnapshot(windows, True, ClaimState.UNKNOWN, None), 17).action is Action.SEND_PROOF
+    assert decide(SessionSnapshot(windows, True, ClaimState.ABSENT, None), 17) == Decision(Stage.SEALED, Action.NOTHING)
+    assert decide(SessionSnapshot(windows, True, ClaimState.FOREIGN, None), 17) == Decision(
+        Stage.CLAIMED, Action.NOTHING
+    )
 
 
 @pytest.mark.parametrize(("close", "after", "height"), [(4, 1, 13), (8, 1, 13), (4, 3, 13), (8, 99, 17), (1, 1, 12)])

@@ -5,23 +5,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocket.chain.failover import Failover, NodeAddress
-from pocket.chain.node_health import Sight, Standing, Standings, Verdict, compared_height, judge
+from pocket.chain.node_health import NodeAssessment, NodeHealth, NodeHealthTable, NodeProbe, compared_height, judge
 from pocket.errors import ChainUnavailable
 
-GOOD, DISPUTED, BEHIND = Standing.GOOD, Standing.DISPUTED, Standing.BEHIND
-SILENT, FORKED, FOREIGN = Standing.SILENT, Standing.FORKED, Standing.FOREIGN
+GOOD, DISPUTED, BEHIND = NodeHealth.GOOD, NodeHealth.DISPUTED, NodeHealth.BEHIND
+SILENT, FORKED, FOREIGN = NodeHealth.SILENT, NodeHealth.FORKED, NodeHealth.FOREIGN
 
 
 def sight(height=10, block=b"a", chain="pocket"):
-    return Sight(height, chain, block)
+    return NodeProbe(height, chain, block)
 
 
 @pytest.mark.parametrize(("sights", "expected"), [
     ([sight(), sight()], [GOOD, GOOD]),
     ([sight(8), sight(10)], [GOOD, GOOD]),
     ([sight(7), sight(10)], [BEHIND, GOOD]),
-    ([sight(), Sight(problem="down")], [GOOD, SILENT]),
-    ([Sight(), Sight()], [SILENT, SILENT]),
+    ([sight(), NodeProbe(problem="down")], [GOOD, SILENT]),
+    ([NodeProbe(), NodeProbe()], [SILENT, SILENT]),
     ([sight(chain="other"), sight()], [FOREIGN, GOOD]),
     ([sight(), sight(block=b"b"), sight()], [GOOD, FORKED, GOOD]),
     ([sight(99, b"b"), sight(), sight()], [FORKED, GOOD, GOOD]),
@@ -45,7 +45,7 @@ def test_the_lag_counts_from_the_best_node_that_is_on_the_chain_of_most():
 @pytest.mark.parametrize(("sights", "expected"), [
     ([sight(8), sight(10)], 8),
     ([sight(8)], 0),
-    ([sight(8), Sight()], 0),
+    ([sight(8), NodeProbe()], 0),
     ([sight(8, chain="other"), sight(10)], 0),
     ([sight(1), sight(500), sight(499)], 499),
 ])  # fmt: skip
@@ -55,7 +55,7 @@ def test_nodes_are_compared_at_a_height_that_all_near_ones_have(sights, expected
 
 sights = st.lists(
     st.builds(
-        Sight, st.integers(0, 300), st.sampled_from(["pocket", "pocket", "other"]),
+        NodeProbe, st.integers(0, 300), st.sampled_from(["pocket", "pocket", "other"]),
         st.sampled_from([None, b"a", b"b"]),
     ), min_size=1, max_size=7,
 )  # fmt: skip
@@ -86,9 +86,9 @@ async def asked(nodes):
 
 
 async def test_failover_asks_good_nodes_first_then_those_least_behind_and_strayed_ones_never():
-    standings = Standings(6)
+    standings = NodeHealthTable(6)
     standings.verdicts = (
-        Verdict(FORKED), Verdict(SILENT), Verdict(BEHIND, 9), Verdict(BEHIND, 3), Verdict(FOREIGN), Verdict(GOOD),
+        NodeAssessment(FORKED), NodeAssessment(SILENT), NodeAssessment(BEHIND, 9), NodeAssessment(BEHIND, 3), NodeAssessment(FOREIGN), NodeAssessment(GOOD),
     )  # fmt: skip
     nodes = Failover(list("abcdef"), clock=lambda: 0.0, standings=standings)
     assert (await asked(nodes))[0] == ["f", "d", "c", "b"]
@@ -96,8 +96,8 @@ async def test_failover_asks_good_nodes_first_then_those_least_behind_and_straye
 
 
 async def test_a_failure_weighs_more_than_a_standing():
-    standings = Standings(2)
-    standings.verdicts = (Verdict(GOOD), Verdict(BEHIND, 3))
+    standings = NodeHealthTable(2)
+    standings.verdicts = (NodeAssessment(GOOD), NodeAssessment(BEHIND, 3))
     nodes = Failover(["a", "b"], clock=lambda: 0.0, standings=standings)
     assert (await asked(nodes))[0] == ["a", "b"]
     nodes._failed_until = {0: 5.0}
@@ -106,8 +106,8 @@ async def test_a_failure_weighs_more_than_a_standing():
 
 
 async def test_with_no_node_left_the_error_says_where_to_look():
-    standings = Standings(1)
-    standings.verdicts = (Verdict(FOREIGN),)
+    standings = NodeHealthTable(1)
+    standings.verdicts = (NodeAssessment(FOREIGN),)
     names, text = await asked(Failover(["a"], standings=standings))
     assert (names, "Check spec.chain.nodes" in text) == ([], True)
 

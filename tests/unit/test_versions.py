@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pocket.api.base import ManifestError
 from pocket.api.lenient import read_known
 from pocket.api.relayminer import RelayMiner
-from pocket.api.workload import HotConfig, MinerConfig, RelayerConfig, parse_hot_config, read_config
+from pocket.api.workload import MinerConfig, RelayerConfig, ReloadableConfig, parse_hot_config, read_config
 from pocket_operator.decide.plan import plan
 from pocket_operator.resources.config import configurations, hot_text
 from resources import changed
@@ -40,7 +40,7 @@ def test_a_relayer_takes_up_the_known_part_of_a_newer_hot_configuration(tmp_path
     body["services"][0]["backends"]["jsonRpc"]["hue"] = "red"
     with caplog.at_level(logging.WARNING):
         newer = parse_hot_config(json.dumps(body).encode(), tmp_path / "hot.json")
-    assert newer == HotConfig.model_validate_json(text)
+    assert newer == ReloadableConfig.model_validate_json(text)
     assert newer.suppliers
     assert "services.0.backends.jsonRpc.hue" in caplog.text
 

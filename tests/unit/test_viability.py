@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pocket.chain.convert import tokenomics_params
-from pocket.errors import ChainRefusal, ChainUnavailable, DecodingError
+from pocket.errors import ChainQueryRejected, ChainUnavailable, DecodingError
 from pocket.protocol.claims.amounts import Price
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
@@ -86,7 +86,7 @@ class Chain:
 
 
 @pytest.mark.parametrize(("answer", "known"), [
-    (PARAMS, PARAMS), (ChainRefusal("unknown"), None), (ChainUnavailable("away"), None), (DecodingError("?"), None),
+    (PARAMS, PARAMS), (ChainQueryRejected("unknown"), None), (ChainUnavailable("away"), None), (DecodingError("?"), None),
     (TimeoutError(), None),
 ])  # fmt: skip
 async def test_what_the_chain_does_not_answer_is_unknown(answer, known):

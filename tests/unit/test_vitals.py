@@ -2,7 +2,7 @@
 
 import asyncio
 
-from pocket.runtime.process_stats import Pulse
+from pocket.runtime.process_stats import LoopLagMonitor
 
 
 async def test_whatever_keeps_the_event_loop_busy_shows_once():
@@ -12,7 +12,7 @@ async def test_whatever_keeps_the_event_loop_busy_shows_once():
         now[0] += seconds + await beats.get()
         beats.task_done()
 
-    pulse = Pulse(lambda: now[0], sleep)
+    pulse = LoopLagMonitor(lambda: now[0], sleep)
     feeling = asyncio.create_task(pulse.run())
     for late in (0.0, 0.5, 0.25):
         beats.put_nowait(late)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pocket.api.relayminer import RelayMiner
-from pocket_operator.resources.workload_config import Placement, relayer_config
+from pocket_operator.resources.workload_config import RuntimePaths, relayer_config
 from resources import relay_miner
 
 STARTED = """
@@ -30,7 +30,7 @@ sys.exit(main())
 @pytest.mark.processes
 def test_garbage_collections_never_look_at_what_a_worker_loaded(tmp_path):
     """A look at all of it takes tens of milliseconds, in which no relay is served."""
-    placement = Placement(redis_url="redis://127.0.0.1:1/0", keys_dir=tmp_path, data_dir=tmp_path)
+    placement = RuntimePaths(redis_url="redis://127.0.0.1:1/0", keys_dir=tmp_path, data_dir=tmp_path)
     config = relayer_config(RelayMiner.model_validate(relay_miner("ns")), placement)
     file = Path(tmp_path, "relayer.json")
     file.write_text(config.model_dump_json(by_alias=True))

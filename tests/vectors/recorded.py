@@ -12,7 +12,7 @@ from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket_localnet.genesis import Genesis
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 
 
 def answer(query, message_type):
@@ -117,7 +117,7 @@ def recorded_chain(record):
         }
     )
     recorded = hashes(record)
-    return Chain(
+    return LocalChain(
         genesis, hash_of=lambda height, _: recorded.get(height, bytes(32)), first_height=record["session_start"] - 1
     )
 

@@ -7,8 +7,8 @@ import pytest
 
 from corpus import load
 from pocket.chain.comet import announced_height, block_of, keeping_of, latest_block_of, parse_time, result_of
-from pocket.chain.end_block_events import EndEvents
-from pocket.chain.model import Keeping
+from pocket.chain.end_block_events import EndBlockEventParser
+from pocket.chain.model import NodeRetention
 from pocket.errors import ChainError, DecodingError
 
 DATA = load("chain/cometbft")
@@ -40,14 +40,16 @@ def test_the_status_carries_height_hash_and_time_of_the_latest_block():
 
 
 def test_the_status_says_what_the_node_keeps():
-    assert keeping_of(result("status")) == Keeping(1, int(result("block-latest")["block"]["header"]["height"]), True)
+    assert keeping_of(result("status")) == NodeRetention(
+        1, int(result("block-latest")["block"]["header"]["height"]), True
+    )
 
 
 @pytest.mark.parametrize("identifier", sorted(i for i in CALLS if "block-results" in i and "future" not in i))
 @pytest.mark.parametrize("piece", [1, 7, 1000, 1_000_000])
 def test_events_of_a_blocks_end_are_read_in_pieces_of_any_size(identifier, piece):
     body = CALLS[identifier]["body"].encode()
-    reader = EndEvents(lambda event: True)
+    reader = EndBlockEventParser(lambda event: True)
     for start in range(0, len(body), piece):
         reader.feed(body[start : start + piece])
     recorded = result(identifier)["finalize_block_events"] or []
@@ -60,7 +62,7 @@ def test_events_of_a_blocks_end_are_read_in_pieces_of_any_size(identifier, piece
 
 
 def test_settlements_are_among_them():
-    reader = EndEvents(lambda event: event.type == "pocket.tokenomics.EventClaimSettled")
+    reader = EndBlockEventParser(lambda event: event.type == "pocket.tokenomics.EventClaimSettled")
     reader.feed(CALLS["block-results-settlement"]["body"].encode())
     found = reader.close()
     assert found

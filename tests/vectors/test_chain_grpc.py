@@ -9,7 +9,7 @@ import pytest
 from corpus import load, unhex
 from pocket.chain.client import HEIGHT_HEADER, ChainClient
 from pocket.chain.failover import NodeAddress
-from pocket.errors import ChainRefusal, ChainUnavailable, NotFound, Unsupported
+from pocket.errors import ChainQueryRejected, ChainUnavailable, MethodNotImplemented, NotFound
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_application_pb2 as application_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
@@ -111,7 +111,7 @@ async def test_sessions_and_their_refusals(client):
     assert session.header.session_id == h["session_id"]
     assert session.supplier_addresses == {s["operator_address"] for s in recorded["suppliers"]}
     assert header
-    with pytest.raises(ChainRefusal, match="not staked"):
+    with pytest.raises(ChainQueryRejected, match="not staked"):
         await client.session(h["application_address"], "no-such-service", _height("session-unknown-service"))
 
 
@@ -144,7 +144,7 @@ async def test_node_information_and_a_block(client):
 
 async def test_an_unknown_method_is_unsupported(client):
     request, kind = application_pb.QueryParamsRequest(), application_pb.Params
-    with pytest.raises(Unsupported):
+    with pytest.raises(MethodNotImplemented):
         await client._call("/pocket.proof.Query/NoSuchMethod", request, kind)
 
 

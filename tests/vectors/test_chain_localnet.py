@@ -9,7 +9,7 @@ from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket_localnet.genesis import Genesis
 from pocket_localnet.grpc_service import METHODS, Abort, answer
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 from world import World
 
 CALLS = [
@@ -23,7 +23,7 @@ STATEFUL = {"claim-gone", "tx-search-bad-query"}
 
 @pytest.fixture(scope="module")
 def chain():
-    return Chain(World().genesis())
+    return LocalChain(World().genesis())
 
 
 @pytest.mark.parametrize("call", [c for c in CALLS if c["id"] not in STATEFUL], ids=lambda call: call["id"])
@@ -74,7 +74,7 @@ def ante_chain():
             ],
         }
     )
-    return Chain(genesis, first_height=RECORD["cases"][0]["height_at_broadcast"])
+    return LocalChain(genesis, first_height=RECORD["cases"][0]["height_at_broadcast"])
 
 
 # Cases that need no state but the sender: nonces, sequences, balances and the checks before the messages run.

@@ -18,7 +18,7 @@ from pocket.protocol.smst.bulk import LeafContent, LeafSet
 from pocket.protocol.smst.digest import leaf_digest, path_of
 from pocket.protocol.smst.verify import verify_closest
 from pocket.protocol.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 from recorded import claim_key, recorded_chain, session_records, sessions, settlements_of, times
 
 RECORDS = sessions()
@@ -97,7 +97,7 @@ def test_signing_the_recorded_claim_reproduces_its_bytes(record, supplier):
         assert sign_transaction(plan, key).raw.hex() == claim["tx_raw"]
 
 
-def step_to(chain: Chain, height: int, at: dict[int, int]):
+def step_to(chain: LocalChain, height: int, at: dict[int, int]):
     while chain.height < height:
         block = chain.step(at.get(chain.height + 1))
     return block

@@ -18,7 +18,7 @@ from pocket.api.kubernetes import (
     ServicePort,
 )
 from pocket.api.schema import immutable, list_map, rule, rules, text
-from pocket.api.services import Service, url
+from pocket.api.services import ServiceSpec, url
 from pocket.api.simulation import Simulation
 
 GrpcUrl = Annotated[str, *url("grpcs?", "grpc://host:port or grpcs://host:port", "gRPC address; grpcs:// is TLS.")]
@@ -33,7 +33,7 @@ class ChainNode(Model):
     rpc: RpcUrl
 
 
-class Chain(Model):
+class ChainSpec(Model):
     """The chain and how to reach it."""
 
     id: Annotated[str, immutable("make another RelayMiner for another chain")] = Field(
@@ -84,7 +84,7 @@ class TrialRedis(Model):
 _ONE_REDIS = "name exactly one of url, urlSecretRef and trial"
 
 
-class Redis(Model):
+class RedisSpec(Model):
     """The Redis that holds the ledger; exactly one source. Rolling."""
 
     model_config = Model.model_config | {
@@ -188,7 +188,7 @@ class ConnectionLimits(Model):
     )
 
 
-class Relayer(Model):
+class RelayerSpec(Model):
     """The relayer workload."""
 
     model_config = Model.model_config | {
@@ -242,7 +242,7 @@ class Relayer(Model):
 _FITS = "more replicas than shards: the surplus would idle"
 
 
-class Miner(Model):
+class MinerSpec(Model):
     """The miner workload."""
 
     model_config = Model.model_config | {
@@ -336,8 +336,8 @@ class RelayMinerSpec(Model):
         )
     }
 
-    chain: Chain
-    redis: Redis
+    chain: ChainSpec
+    redis: RedisSpec
     prefix: Annotated[
         Annotated[
             str,
@@ -346,9 +346,9 @@ class RelayMinerSpec(Model):
         | None,
         immutable("it names the ledger's keys in Redis"),
     ] = Field(default=None, description="Prefix of the keys in Redis; <namespace>-<name> by default; immutable.")
-    services: tuple[Service, ...] = Field(min_length=1, max_length=256, json_schema_extra=list_map("id"))
-    relayer: Relayer = Relayer()
-    miner: Miner = Miner()
+    services: tuple[ServiceSpec, ...] = Field(min_length=1, max_length=256, json_schema_extra=list_map("id"))
+    relayer: RelayerSpec = RelayerSpec()
+    miner: MinerSpec = MinerSpec()
     monitoring: Monitoring = Monitoring()
     network_policy: NetworkPolicies = NetworkPolicies()
     deletion: Deletion = Deletion()
@@ -361,7 +361,7 @@ class RelayMinerSpec(Model):
 
     @field_validator("services")
     @classmethod
-    def _unique(cls, services: tuple[Service, ...]) -> tuple[Service, ...]:
+    def _unique(cls, services: tuple[ServiceSpec, ...]) -> tuple[ServiceSpec, ...]:
         ids = [service.id for service in services]
         if len(set(ids)) != len(ids):
             raise ValueError("a service id stands twice")

@@ -232,7 +232,7 @@ class RateLimit(Model):
     relays_per_second: int = Field(ge=1, le=1_000_000)
 
 
-class Service(Model):
+class ServiceSpec(Model):
     """A service that is served."""
 
     id: ServiceId

@@ -14,8 +14,8 @@ from pydantic import Field, ValidationError
 
 from pocket.api.base import ManifestError, Model, problem_of
 from pocket.api.lenient import read_known
-from pocket.api.relayminer import Chain, ConnectionLimits, Metering, Recording, ResponseCompression
-from pocket.api.services import Service
+from pocket.api.relayminer import ChainSpec, ConnectionLimits, Metering, Recording, ResponseCompression
+from pocket.api.services import ServiceSpec
 from pocket.api.simulation import Simulation
 
 
@@ -26,11 +26,11 @@ class SupplierEntry(Model):
     services: tuple[str, ...] = Field(default=(), description="What it is limited to; empty: all it is staked for.")
 
 
-class HotConfig(Model):
+class ReloadableConfig(Model):
     """The part of a relayer's configuration that is taken up while it runs: a file of its own."""
 
     suppliers: tuple[SupplierEntry, ...] = ()
-    services: tuple[Service, ...] = ()
+    services: tuple[ServiceSpec, ...] = ()
     simulation: Simulation = Simulation()
     response_compression: ResponseCompression = ResponseCompression()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -46,7 +46,7 @@ class WorkloadConfig(Model):
     name: str
     namespace: str
     prefix: str
-    chain: Chain
+    chain: ChainSpec
     redis_url: str = Field(repr=False, description="A URL, or env:NAME for the variable that holds it.")
     keys_dir: Path
     data_dir: Path
@@ -123,9 +123,9 @@ def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.
     return config.model_copy(update={"redis_url": environment[variable].strip()})
 
 
-def parse_hot_config(content: bytes, path: Path) -> HotConfig:
+def parse_hot_config(content: bytes, path: Path) -> ReloadableConfig:
     """Read the hot part as it stands in a file, with unknown fields as in `read_config`; raises ManifestError."""
-    return _parse(HotConfig, content, path)
+    return _parse(ReloadableConfig, content, path)
 
 
 def _parse(model: type[M], content: bytes, path: Path) -> M:

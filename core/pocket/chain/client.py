@@ -13,10 +13,10 @@ from google.protobuf.message import DecodeError, Message
 from pocket.chain import convert
 from pocket.chain.failover import Failover, NodeAddress
 from pocket.chain.failures import error_from_status
-from pocket.chain.model import Account, Application, Block, Difficulty, Session, Supplier, TransactionResult
-from pocket.chain.node_health import Standings
+from pocket.chain.model import Account, Application, Block, Difficulty, Session, StakedSupplier, TransactionResult
+from pocket.chain.node_health import NodeHealthTable
 from pocket.chain.response_checks import check_answer, required_height
-from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureClass, Unsupported
+from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureClass, MethodNotImplemented
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
@@ -117,7 +117,7 @@ class ChainClient:
         self,
         addresses: Sequence[NodeAddress],
         timeout_seconds: float = 5.0,
-        standings: Standings | None = None,
+        standings: NodeHealthTable | None = None,
         *,
         channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
         clock: Callable[[], float] = time.monotonic,
@@ -271,7 +271,7 @@ class ChainClient:
         )
         return convert.application(answer.application)
 
-    async def supplier(self, operator_address: str) -> Supplier:
+    async def supplier(self, operator_address: str) -> StakedSupplier:
         """Current record with its service history; NotFound."""
         answer = await self._call(
             "/pocket.supplier.Query/Supplier",
@@ -295,7 +295,7 @@ class ChainClient:
                 service_pb.QueryComputeUnitsPerRelayAtHeightRequest(serviceId=service_id, blockHeight=height),
                 service_pb.QueryComputeUnitsPerRelayAtHeightResponse,
             )
-        except Unsupported:
+        except MethodNotImplemented:
             live = await self._call(
                 "/pocket.service.Query/Service",
                 service_pb.QueryGetServiceRequest(id=service_id),

@@ -11,11 +11,11 @@ from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
 
-from pocket.chain.end_block_events import EndEvents, Wanted
+from pocket.chain.end_block_events import EndBlockEventParser, Wanted
 from pocket.chain.failover import Failover, NodeAddress
 from pocket.chain.failures import classify_rpc, error_of
-from pocket.chain.model import Block, Event, Keeping
-from pocket.chain.node_health import Standings
+from pocket.chain.model import Block, Event, NodeRetention
+from pocket.chain.node_health import NodeHealthTable
 from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureClass
 from pocket.protocol.transactions.build import Timestamp
 
@@ -31,7 +31,7 @@ U = TypeVar("U")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Answer(Protocol[T_co]):
+class ResponseParser(Protocol[T_co]):
     """Takes an answer in pieces."""
 
     def feed(self, piece: bytes) -> None:
@@ -82,12 +82,12 @@ def network_of(result: Any) -> str:
         raise DecodingError("the node's status cannot be read") from error
 
 
-def keeping_of(result: Any) -> Keeping:
+def keeping_of(result: Any) -> NodeRetention:
     """What a node says in its `status` that it keeps; raises DecodingError."""
     try:
         sync, other = result["sync_info"], result["node_info"].get("other") or {}
         earliest, height = int(sync.get("earliest_block_height") or 1), int(sync["latest_block_height"])
-        return Keeping(earliest, height, other.get("tx_index", "on") == "on")
+        return NodeRetention(earliest, height, other.get("tx_index", "on") == "on")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DecodingError("the node's status cannot be read") from error
 
@@ -123,7 +123,7 @@ class _Results:
     """Events of an answer of any size; a small one may be an error."""
 
     def __init__(self, wanted: Wanted) -> None:
-        self._events = EndEvents(wanted)
+        self._events = EndBlockEventParser(wanted)
         self._size = 0
         self._start = _Result()
 
@@ -153,7 +153,7 @@ class CometClient:
         http: aiohttp.ClientSession,
         timeout_seconds: float = 5.0,
         block_seconds: float = 10.0,
-        standings: Standings | None = None,
+        standings: NodeHealthTable | None = None,
         chain_id: str = "",
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -169,7 +169,7 @@ class CometClient:
         self._look = min(self._silence, max(1.0, block_seconds))
 
     def _asking(
-        self, answer: Callable[[], Answer[T]], method: str, params: Mapping[str, str], check: Callable[[T], U]
+        self, answer: Callable[[], ResponseParser[T]], method: str, params: Mapping[str, str], check: Callable[[T], U]
     ) -> Callable[[NodeAddress], Awaitable[U]]:
         """Make the question for one node; `check` turns the result into what is wanted and raises PocketError."""
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
@@ -247,7 +247,7 @@ class CometClient:
     def _results(self, height: int, wanted: Wanted) -> Callable[[NodeAddress], Awaitable[tuple[Event, ...]]]:
         return self._asking(lambda: _Results(wanted), "block_results", {"height": str(height)}, lambda events: events)
 
-    async def keeping(self) -> Keeping:
+    async def keeping(self) -> NodeRetention:
         """What the node keeps; for the events of past blocks it is asked for those of one."""
         found = await self._call("status", keeping_of)
         try:

@@ -16,7 +16,7 @@ from pocket.chain.model import (
     Event,
     ServiceConfig,
     Session,
-    Supplier,
+    StakedSupplier,
     TransactionResult,
 )
 from pocket.errors import DecodingError
@@ -133,9 +133,9 @@ def _service_config(row: shared_pb.ServiceConfigUpdate) -> ServiceConfig:
     )
 
 
-def supplier(message: shared_pb.Supplier) -> Supplier:
+def supplier(message: shared_pb.Supplier) -> StakedSupplier:
     """Supplier record."""
-    return Supplier(
+    return StakedSupplier(
         message.operator_address,
         message.owner_address,
         amount(message.stake),

@@ -30,7 +30,7 @@ class _Place(Enum):
     AFTER = auto()
 
 
-class EndEvents:
+class EndBlockEventParser:
     """Takes an answer in pieces; of its events the wanted ones stay."""
 
     def __init__(self, wanted: Wanted) -> None:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from pocket.chain.failures import error_of
-from pocket.chain.node_health import Standings
+from pocket.chain.node_health import NodeHealthTable
 from pocket.errors import STATED, ChainError, ChainUnavailable, ConfigurationError, DecodingError, FailureClass
 
 T = TypeVar("T")
@@ -74,14 +74,14 @@ class Failover(Generic[N]):
 
     nodes: Sequence[N]
     clock: Callable[[], float] = time.monotonic
-    standings: Standings | None = None
+    standings: NodeHealthTable | None = None
     names: Sequence[str] = ()
     _failed_until: dict[int, float] = field(default_factory=dict)
 
     def order(self) -> list[int]:
         """Indices of nodes, the resting ones last; those on another fork or chain are not among them."""
         now = self.clock()
-        standings = self.standings or Standings(len(self.nodes))
+        standings = self.standings or NodeHealthTable(len(self.nodes))
         ranked = [(rank, i) for i in range(len(self.nodes)) if (rank := standings.rank(i)) is not None]
         return [i for _, i in sorted(ranked, key=lambda row: (self._failed_until.get(row[1], 0.0) > now, row))]
 

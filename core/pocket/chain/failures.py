@@ -11,7 +11,7 @@ from typing import Final
 
 import grpc
 
-from pocket.errors import ChainError, ChainRefusal, ChainUnavailable, FailureClass, NotFound, Unsupported
+from pocket.errors import ChainError, ChainQueryRejected, ChainUnavailable, FailureClass, MethodNotImplemented, NotFound
 
 Code = grpc.StatusCode
 _ANY: Final = frozenset(Code)
@@ -71,9 +71,9 @@ _RPC_ROWS: Final = (
 
 _KINDS: Final[Mapping[FailureClass, type[ChainError]]] = {
     FailureClass.ABSENT: NotFound,
-    FailureClass.UNSUPPORTED: Unsupported,
-    FailureClass.SESSION_NEVER: ChainRefusal,
-    FailureClass.MESSAGE_NEVER: ChainRefusal,
+    FailureClass.UNSUPPORTED: MethodNotImplemented,
+    FailureClass.SESSION_NEVER: ChainQueryRejected,
+    FailureClass.MESSAGE_NEVER: ChainQueryRejected,
 }
 
 

@@ -58,7 +58,7 @@ class ServiceConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Supplier:
+class StakedSupplier:
     """A supplier's current record."""
 
     operator_address: str
@@ -115,7 +115,7 @@ class TransactionResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class NodeRetention:
     """What a node keeps: blocks from `earliest` to `height`, transactions by hash, events of past blocks."""
 
     earliest: int

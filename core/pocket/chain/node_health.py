@@ -16,7 +16,7 @@ COMPARABLE_BLOCKS: Final = 100
 ALLOWED_LAG_BLOCKS: Final = 2
 
 
-class Standing(StrEnum):
+class NodeHealth(StrEnum):
     """How a node compares with the others, best first."""
 
     GOOD = "good"
@@ -28,7 +28,7 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class NodeProbe:
     """What one node said at one look; `hash` is of the compared height, None where it has none."""
 
     height: int = 0
@@ -43,64 +43,66 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class NodeAssessment:
     """A node's standing; `lag` in blocks behind the best node of the chain."""
 
-    standing: Standing = Standing.GOOD
+    standing: NodeHealth = NodeHealth.GOOD
     lag: int = 0
     reason: str = ""
 
     @property
     def rank(self) -> tuple[int, int] | None:
         """Smaller is asked sooner; None is never asked."""
-        if self.standing in (Standing.FORKED, Standing.FOREIGN):
+        if self.standing in (NodeHealth.FORKED, NodeHealth.FOREIGN):
             return None
-        if self.standing is Standing.BEHIND:
+        if self.standing is NodeHealth.BEHIND:
             return 1, self.lag
-        return (2, 0) if self.standing is Standing.SILENT else (0, 0)
+        return (2, 0) if self.standing is NodeHealth.SILENT else (0, 0)
 
 
-def compared_height(sights: Sequence[Sight], chain_id: str) -> int:
+def compared_height(sights: Sequence[NodeProbe], chain_id: str) -> int:
     """The highest height that every comparable node of the chain has; 0 where there are fewer than two."""
     heights = [s.height for s in sights if s.answered and s.chain_id == chain_id]
     near = [height for height in heights if height > max(heights) - COMPARABLE_BLOCKS]
     return min(near) if len(near) > 1 else 0
 
 
-def judge(sights: Sequence[Sight], chain_id: str, allowed_lag: int = ALLOWED_LAG_BLOCKS) -> tuple[Verdict, ...]:
+def judge(
+    sights: Sequence[NodeProbe], chain_id: str, allowed_lag: int = ALLOWED_LAG_BLOCKS
+) -> tuple[NodeAssessment, ...]:
     """A verdict for each node, in their order. `sights` hold the hash at `compared_height`."""
     hashes = Counter(s.hash for s in sights if s.answered and s.chain_id == chain_id and s.hash is not None)
     agreed, voices = max(hashes.items(), key=lambda row: row[1], default=(None, 0))
     split = len(hashes) > 1 and voices * 2 <= hashes.total()
 
-    def forked(sight: Sight) -> bool:
+    def forked(sight: NodeProbe) -> bool:
         return not split and sight.hash is not None and sight.hash != agreed
 
     best = max((s.height for s in sights if s.answered and s.chain_id == chain_id and not forked(s)), default=0)
 
-    def one(sight: Sight) -> Verdict:
+    def one(sight: NodeProbe) -> NodeAssessment:
         if not sight.answered:
-            return Verdict(Standing.SILENT, 0, sight.problem or "no answer")
+            return NodeAssessment(NodeHealth.SILENT, 0, sight.problem or "no answer")
         if sight.chain_id != chain_id:
-            return Verdict(Standing.FOREIGN, 0, f"it is on chain {sight.chain_id!r}, not on {chain_id!r}")
+            return NodeAssessment(NodeHealth.FOREIGN, 0, f"it is on chain {sight.chain_id!r}, not on {chain_id!r}")
         lag = max(0, best - sight.height)
         if forked(sight):
-            return Verdict(Standing.FORKED, lag, "most other nodes have another block at the same height")
+            return NodeAssessment(NodeHealth.FORKED, lag, "most other nodes have another block at the same height")
         if split and sight.hash is not None:  # behind whom, nobody can tell
-            return Verdict(Standing.DISPUTED, 0, "the nodes are split over the block at the same height")
+            return NodeAssessment(NodeHealth.DISPUTED, 0, "the nodes are split over the block at the same height")
         if lag > allowed_lag:
-            return Verdict(Standing.BEHIND, lag, f"it is {lag} blocks behind the best node")
-        return Verdict(Standing.GOOD, lag)
+            return NodeAssessment(NodeHealth.BEHIND, lag, f"it is {lag} blocks behind the best node")
+        return NodeAssessment(NodeHealth.GOOD, lag)
 
     return tuple(one(sight) for sight in sights)
 
 
-class Standings:
+class NodeHealthTable:
     """The latest verdicts, shared by all clients of the same nodes."""
 
     def __init__(self, nodes: int) -> None:
-        self.verdicts: tuple[Verdict, ...] = (Verdict(),) * nodes
+        self.verdicts: tuple[NodeAssessment, ...] = (NodeAssessment(),) * nodes
 
     def rank(self, index: int) -> tuple[int, int] | None:
-        """As `Verdict.rank`."""
+        """As `NodeAssessment.rank`."""
         return self.verdicts[index].rank

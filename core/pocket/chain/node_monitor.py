@@ -15,14 +15,14 @@ import grpc.aio
 from pocket.chain.client import ChainClient, channel_of
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
-from pocket.chain.node_health import Sight, Standing, Standings, Verdict, compared_height, judge
+from pocket.chain.node_health import NodeAssessment, NodeHealth, NodeHealthTable, NodeProbe, compared_height, judge
 from pocket.errors import PocketError
 
 _LOG = logging.getLogger("pocket.chain.node_monitor")
-Told = Callable[[str, Verdict], None]
+Told = Callable[[str, NodeAssessment], None]
 
 
-class NodeWatch:
+class NodeMonitor:
     """Asks every node for its height and hash, and keeps `standings` up to date. With one node it does nothing."""
 
     def __init__(
@@ -30,7 +30,7 @@ class NodeWatch:
         addresses: Sequence[NodeAddress],
         http: aiohttp.ClientSession,
         chain_id: str,
-        standings: Standings,
+        standings: NodeHealthTable,
         *,
         timeout_seconds: float = 5.0,
         told: Told = lambda name, verdict: None,
@@ -68,15 +68,15 @@ class NodeWatch:
             if old.standing is not new.standing:
                 _say(name, new)
 
-    async def _sight(self, client: ChainClient, blocks: CometClient) -> Sight:
+    async def _sight(self, client: ChainClient, blocks: CometClient) -> NodeProbe:
         """A node that answers on one of its two interfaces only is of no use."""
         try:
             block = await blocks.block()
-            return Sight(block.height, await client.chain_id(), block.hash)
+            return NodeProbe(block.height, await client.chain_id(), block.hash)
         except PocketError as error:
-            return Sight(problem=str(error))
+            return NodeProbe(problem=str(error))
 
-    async def _with_hash(self, blocks: CometClient, sight: Sight, height: int) -> Sight:
+    async def _with_hash(self, blocks: CometClient, sight: NodeProbe, height: int) -> NodeProbe:
         if not sight.answered or sight.height == height:
             return sight
         try:
@@ -93,8 +93,8 @@ class NodeWatch:
             await asyncio.sleep(seconds * chance.uniform(0.8, 1.2))
 
 
-def _say(name: str, verdict: Verdict) -> None:
-    if verdict.standing is Standing.GOOD:
+def _say(name: str, verdict: NodeAssessment) -> None:
+    if verdict.standing is NodeHealth.GOOD:
         _LOG.info("chain node %s is as good as the others again", name)
     elif verdict.rank is None:
         _LOG.error("chain node %s is not asked any more: %s. See spec.chain.nodes.", name, verdict.reason)

@@ -20,8 +20,8 @@ from redis.exceptions import RedisError
 
 from pocket.chain.client import ChainClient, channel_of
 from pocket.chain.failover import NodeAddress
-from pocket.chain.model import Application, Session, Supplier
-from pocket.chain.node_health import Standings
+from pocket.chain.model import Application, Session, StakedSupplier
+from pocket.chain.node_health import NodeHealthTable
 from pocket.chain.response_checks import check_answer
 from pocket.errors import DecodingError
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
@@ -31,8 +31,8 @@ from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.sessions.windows import SharedParams
-from pocket.redis_store.redis_keys import Keys
-from pocket.runtime.single_flight import Once
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.runtime.single_flight import SingleFlight
 
 _LOG = logging.getLogger("pocket.chain_cache.cached_client")
 _WITNESS_MILLISECONDS: Final = 6 * 3600 * 1000
@@ -103,10 +103,10 @@ class CachedChain(ChainClient):
         self,
         addresses: Sequence[NodeAddress],
         redis: "Redis",
-        keys: Keys,
+        keys: RedisKeys,
         *,
         timeout_seconds: float = 5.0,
-        standings: Standings | None = None,
+        standings: NodeHealthTable | None = None,
         entries: int = 20_000,
         most_bytes: int = _MOST_BYTES,
         clock: Callable[[], float] = time.monotonic,
@@ -123,7 +123,7 @@ class CachedChain(ChainClient):
         self._memory_bytes = 0
         self._memory: OrderedDict[Question, tuple[float, bytes]] = OrderedDict()
         self._witnessed: OrderedDict[tuple[str, str, int], None] = OrderedDict()
-        self._asking = Once()
+        self._asking = SingleFlight()
         self._decoded: OrderedDict[tuple[str | int, ...], tuple[float, int, Any]] = OrderedDict()
         self.counters = CacheCounters()
         self.generation = 0
@@ -234,7 +234,7 @@ class CachedChain(ChainClient):
         """As ChainClient does it."""
         return await self._lately(("application", address), lambda: ChainClient.application(self, address))
 
-    async def supplier(self, operator_address: str) -> Supplier:
+    async def supplier(self, operator_address: str) -> StakedSupplier:
         """As ChainClient does it."""
         return await self._lately(("supplier", operator_address), lambda: ChainClient.supplier(self, operator_address))
 

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from pocket.chain.chain_id import NamedChain, require_chain_id
 from pocket.errors import ChainError
 from pocket.redis_store.connection import await_safe_redis
-from pocket.redis_store.store_errors import LedgerUnavailable
+from pocket.redis_store.store_errors import RedisUnavailable
 
 
 class _Observed:
@@ -35,7 +35,7 @@ async def await_dependencies(
     chain: NamedChain,
     chain_id: str,
     stop: asyncio.Event,
-    redis_waits: Callable[[LedgerUnavailable | None], None],
+    redis_waits: Callable[[RedisUnavailable | None], None],
     chain_waits: Callable[[str], None],
     chance: random.Random | None = None,
 ) -> None:

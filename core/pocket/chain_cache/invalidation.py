@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from pocket.chain_cache.cached_client import CHANGING, LIFETIMES, CachedChain, Question, encode_question
 from pocket.errors import NotFound, PocketError
 from pocket.redis_store.lua_scripts import Script
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 
 _LOG = logging.getLogger("pocket.chain_cache.invalidation")
 _INTEREST_SECONDS: Final = 600.0
@@ -48,18 +48,18 @@ def decode_question(text: str | bytes) -> Question | None:
         return None
 
 
-async def tell(redis: "Redis", keys: Keys, question: Question | None) -> int:
+async def tell(redis: "Redis", keys: RedisKeys, question: Question | None) -> int:
     """Tells every process to forget an answer, None: all of them; the version. Raises what Redis raises."""
     body = json.dumps({"forget": encode_question(question) if question else ""})
     return int(await _TELL.run(redis, [keys.cache_version], [keys.cache_news, body[:-1]]))
 
 
 @dataclass(slots=True)
-class CacheFollower:
+class InvalidationSubscriber:
     """Keeps one process's memory true; `run` must be running."""
 
     redis: "Redis"
-    keys: Keys
+    keys: RedisKeys
     chain: CachedChain
     on_news: Callable[[int], None] = lambda _: None
     chance: Callable[[], float] = random.random
@@ -119,7 +119,7 @@ class CacheRefresher:
     """Asks the chain again; run by the leader, once a block. `counted` hears same, changed, evicted or failed."""
 
     redis: "Redis"
-    keys: Keys
+    keys: RedisKeys
     chain: CachedChain
     wall_clock: Callable[[], float]
     counted: Callable[[str], None] = lambda _: None

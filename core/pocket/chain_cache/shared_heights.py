@@ -15,7 +15,7 @@ from pocket.chain.model import Block
 from pocket.chain.plausible_heights import Belief, HeightGuard
 from pocket.errors import PocketError
 from pocket.protocol.transactions.build import Timestamp
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 
 
 def encode_block(block: Block) -> str:
@@ -32,10 +32,10 @@ def decode_block(text: str | bytes) -> Block | None:
         return None
 
 
-class BlockPublisher:
+class LatestBlockPublisher:
     """Writes each new block where followers look."""
 
-    def __init__(self, redis: "Redis", keys: Keys) -> None:
+    def __init__(self, redis: "Redis", keys: RedisKeys) -> None:
         self._redis = redis
         self._keys = keys
 
@@ -45,7 +45,7 @@ class BlockPublisher:
             await self._redis.set(self._keys.block, encode_block(block))
 
 
-class HeightFollower:
+class LatestBlockWatcher:
     """The latest height; `seen_at` is the clock's time of the last growth.
 
     A height that the elapsed time does not allow is not believed, and one that others contradict is let go
@@ -55,7 +55,7 @@ class HeightFollower:
     def __init__(
         self,
         redis: "Redis",
-        keys: Keys,
+        keys: RedisKeys,
         ask_node: Callable[[], Awaitable[Block]],
         block_seconds: float,
         clock: Callable[[], float],

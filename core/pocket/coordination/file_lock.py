@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 
-class OwnedElsewhere(Exception):
+class LockHeld(Exception):
     """Another process owns the folder; the message names it."""
 
 
@@ -32,9 +32,7 @@ class FileLock:
         except OSError as error:
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
-            raise OwnedElsewhere(
-                f"{self._path}: held by process {holder}; stop it or use another data folder"
-            ) from error
+            raise LockHeld(f"{self._path}: held by process {holder}; stop it or use another data folder") from error
         if not read_only:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)

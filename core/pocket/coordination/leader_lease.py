@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pocket.coordination.elector import (
-    Record,
-    Step,
-    Timing,
-    View,
+    CandidateState,
+    ElectionStep,
+    LeaseRecord,
+    LeaseTiming,
     draft,
     next_step,
     observe,
@@ -21,12 +21,12 @@ from pocket.coordination.elector import (
     takeable_at,
     written,
 )
-from pocket.kube.api_client import Conflict, Kind, KubeApi, KubeError, Missing
+from pocket.kube.api_client import Conflict, KubeApi, KubeError, ObjectNotFound, ResourceKind
 
 _RELEASES = 5
 _RELEASE_PAUSE_SECONDS = 0.1
 _LOG = logging.getLogger("pocket.coordination.leader_lease")
-LEASES = Kind("coordination.k8s.io/v1", "leases", "Lease")
+LEASES = ResourceKind("coordination.k8s.io/v1", "leases", "Lease")
 _MICROS = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -37,10 +37,10 @@ def _instant(text: Any) -> datetime:
         return datetime.fromtimestamp(0, UTC)
 
 
-def record_of(lease: dict[str, Any]) -> Record:
+def record_of(lease: dict[str, Any]) -> LeaseRecord:
     """A Lease as any client writes it; absent fields count as released."""
     spec = lease.get("spec") or {}
-    return Record(
+    return LeaseRecord(
         holder=spec.get("holderIdentity") or "",
         lease_seconds=int(spec.get("leaseDurationSeconds") or 1),
         acquired=_instant(spec.get("acquireTime")),
@@ -49,7 +49,7 @@ def record_of(lease: dict[str, Any]) -> Record:
     )
 
 
-def spec_of(record: Record) -> dict[str, Any]:
+def spec_of(record: LeaseRecord) -> dict[str, Any]:
     """The Lease's spec."""
     return {
         "holderIdentity": record.holder,
@@ -70,7 +70,7 @@ class LeaseElector:
         name: str,
         identity: str,
         *,
-        timing: Timing | None = None,
+        timing: LeaseTiming | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
         chance: random.Random | None = None,
@@ -79,13 +79,13 @@ class LeaseElector:
         self._api = api
         self._namespace = namespace
         self._name = name
-        self._timing = timing or Timing()
+        self._timing = timing or LeaseTiming()
         self._clock = clock
         self._wall = wall
         self._chance = chance or random.Random()  # noqa: S311 - jitter
         self._known_epoch = known_epoch
         self._lease: dict[str, Any] | None = None
-        self._view = View(identity)
+        self._view = CandidateState(identity)
         self._complained = ""
 
     @property
@@ -113,11 +113,11 @@ class LeaseElector:
         try:
             self._lease = await self._call("GET", name=self._name)
             record, version = record_of(self._lease), str(self._lease["metadata"]["resourceVersion"])
-        except Missing:
+        except ObjectNotFound:
             self._lease, record, version = None, None, None
         self._view = observe(self._view, record, version, self._clock())
         step = next_step(self._view, self._clock(), self._timing)
-        if step is Step.WAIT:
+        if step is ElectionStep.WAIT:
             return False
         drafted = draft(self._view, step, self._wall(), self._timing, self._known_epoch())
         sent_at = self._clock()
@@ -136,7 +136,7 @@ class LeaseElector:
         answer: dict[str, Any] = await self._api.call(method, path, body=body, timeout_seconds=self._timing.call)
         return answer
 
-    async def _write(self, record: Record) -> dict[str, Any]:
+    async def _write(self, record: LeaseRecord) -> dict[str, Any]:
         if self._lease is None:
             metadata = {"name": self._name, "namespace": self._namespace}
             body = {"apiVersion": LEASES.api_version, "kind": "Lease", "metadata": metadata, "spec": spec_of(record)}
@@ -201,7 +201,7 @@ class LeaseElector:
                     await self._call("PUT", name=self._name, body=body)
                 break
             await asyncio.sleep(_RELEASE_PAUSE_SECONDS)
-        self._view = View(self.identity)
+        self._view = CandidateState(self.identity)
 
     def _complain(self, error: KubeError) -> None:
         if str(error) != self._complained:

@@ -24,7 +24,7 @@ def standby_of(shard: int, holder: str, members: Collection[str]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Moves:
+class RebalancePlan:
     """What one member should do now: shards to try to take, in order of preference, and shards to give up."""
 
     take: tuple[int, ...] = ()
@@ -38,19 +38,19 @@ def targets(members: Collection[str], held: Mapping[str, int], shards: int) -> d
     return {member: least + (number < surplus) for number, member in enumerate(order)}
 
 
-def moves(me: str, members: Collection[str], holders: Sequence[str], mine: Sequence[int]) -> Moves:
+def moves(me: str, members: Collection[str], holders: Sequence[str], mine: Sequence[int]) -> RebalancePlan:
     """`holders` names each shard's holder, empty where it can be taken; `mine` is what I hold, oldest first.
 
     A shard moves only when its holder is gone or holds more than its target, so scaling moves the least that equal
     shares allow. What was taken last is given up first: it has the least to lose.
     """
     if me not in members:
-        return Moves()
+        return RebalancePlan()
     held = {member: sum(holder == member for holder in holders) for member in members}
     target = targets(members, held, len(holders))[me]
     if len(mine) > target:
-        return Moves(release=tuple(reversed(mine[target:])))
+        return RebalancePlan(release=tuple(reversed(mine[target:])))
     free = [shard for shard, holder in enumerate(holders) if not holder]
     # Whoever would own a shard by rank takes it first: members that act at once seldom want the same.
     free.sort(key=lambda shard: (ranked(shard, members).index(me), shard))
-    return Moves(take=tuple(free[: target - len(mine)]))
+    return RebalancePlan(take=tuple(free[: target - len(mine)]))

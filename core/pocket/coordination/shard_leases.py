@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from pocket.coordination.elector import (
-    Step,
-    Timing,
-    View,
+    CandidateState,
+    ElectionStep,
+    LeaseTiming,
     draft,
     next_step,
     observe,
@@ -25,15 +25,15 @@ from pocket.coordination.elector import (
     takeable_at,
     written,
 )
-from pocket.coordination.rebalancing import Moves, moves, standby_of
-from pocket.coordination.stores.lease_store import LeaseConflict, LeaseStore, LeaseUnavailable, Stored
+from pocket.coordination.rebalancing import RebalancePlan, moves, standby_of
+from pocket.coordination.stores.lease_store import LeaseConflict, LeaseStore, LeaseUnavailable, StoredLease
 
 _LOG = logging.getLogger("pocket.coordination.shard_leases")
 _WRITERS = 8
 _RENEW_AFTER = 0.2  # of the lease's duration
 
 
-class Owner(Protocol):
+class ShardListener(Protocol):
     """Who acts on shards. `gained` and `lost` are called in turn, never at once for one shard."""
 
     async def known_epoch(self, shard: int) -> int:
@@ -67,7 +67,7 @@ class LeaseNames:
         return name.startswith(self._member)
 
 
-class ShardKeeper:
+class ShardLeaseManager:
     """One member of a group that shares shards."""
 
     def __init__(
@@ -75,8 +75,8 @@ class ShardKeeper:
         store: LeaseStore,
         names: LeaseNames,
         identity: str,
-        owner: Owner,
-        timing: Timing,
+        owner: ShardListener,
+        timing: LeaseTiming,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -90,8 +90,8 @@ class ShardKeeper:
         self._clock = clock
         self._wall = wall
         self._chance = chance or random.Random()  # noqa: S311 - jitter
-        self._views: dict[str, View] = {}
-        self._stored: Mapping[str, Stored] = {}
+        self._views: dict[str, CandidateState] = {}
+        self._stored: Mapping[str, StoredLease] = {}
         self._renewed: dict[str, float] = {}
         self._held: dict[int, int] = {}
         self._fenced: dict[int, int] = {}
@@ -99,7 +99,7 @@ class ShardKeeper:
         self._complained = ""
         self._looked = False
         self._looking = asyncio.Lock()
-        self._look: Mapping[str, Stored] = {}
+        self._look: Mapping[str, StoredLease] = {}
         self._look_begun = float("-inf")
         self._read_at = float("-inf")
         self.writes = 0
@@ -227,8 +227,8 @@ class ShardKeeper:
             record, version = (found.record, found.version) if found else (None, None)
             self._views[name] = observe(self._view(name), record, version, now)
 
-    def _view(self, name: str) -> View:
-        return self._views.get(name) or View(self.identity)
+    def _view(self, name: str) -> CandidateState:
+        return self._views.get(name) or CandidateState(self.identity)
 
     def _holders(self) -> list[str]:
         """Seat of each shard's holder; empty where the shard can be taken."""
@@ -245,7 +245,7 @@ class ShardKeeper:
                 holders.append(seat(holder))
         return holders
 
-    def _planned(self) -> Moves:
+    def _planned(self) -> RebalancePlan:
         return moves(seat(self.identity), {seat(m) for m in self.members}, self._holders(), list(self._held))
 
     async def _drop_lost(self) -> None:
@@ -283,10 +283,10 @@ class ShardKeeper:
         """
         view = self._view(name)
         step = next_step(view, self._clock(), self._timing)
-        if step is Step.WAIT:
+        if step is ElectionStep.WAIT:
             return False
-        if above is not None and step is Step.RENEW:
-            step = Step.TAKE
+        if above is not None and step is ElectionStep.RENEW:
+            step = ElectionStep.TAKE
         record = draft(view, step, self._wall(), self._timing, above or 0)
         sent_at = self._clock()
         try:
@@ -299,7 +299,7 @@ class ShardKeeper:
         self._renewed[name] = sent_at
         return True
 
-    async def _follow(self, planned: Moves) -> None:
+    async def _follow(self, planned: RebalancePlan) -> None:
         for shard in planned.release:
             await self._lose(shard)
             await self._give_up(self._names.shards[shard])

@@ -30,7 +30,7 @@ class KubeError(Exception):
         self.retry_after = retry_after
 
 
-class Missing(KubeError):
+class ObjectNotFound(KubeError):
     """404: the object or its kind is not there."""
 
 
@@ -39,7 +39,7 @@ class Conflict(KubeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ResourceKind:
     """Where objects of a kind are."""
 
     api_version: str
@@ -105,19 +105,19 @@ class KubeApi:
         except ValueError as error:
             raise KubeError(f"{method} {path}: the answer is not JSON", response.status) from error
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Object:
+    async def get(self, kind: ResourceKind, namespace: str, name: str) -> Object:
         """An object; raises Missing."""
         found: Object = await self.call("GET", kind.path(namespace, name))
         return found
 
-    async def find(self, kind: Kind, namespace: str, name: str) -> Object | None:
+    async def find(self, kind: ResourceKind, namespace: str, name: str) -> Object | None:
         """An object, or None."""
         try:
             return await self.get(kind, namespace, name)
-        except Missing:
+        except ObjectNotFound:
             return None
 
-    async def list(self, kind: Kind, namespace: str = "", selector: str = "") -> list[Object]:
+    async def list(self, kind: ResourceKind, namespace: str = "", selector: str = "") -> list[Object]:
         """All objects, page by page; items lack kind and apiVersion in the API, so they are filled in."""
         found: list[Object] = []
         query = {"limit": str(_PAGE)}
@@ -131,18 +131,18 @@ class KubeApi:
                 return found
             query["continue"] = token
 
-    async def create(self, kind: Kind, namespace: str, body: Object) -> Object:
+    async def create(self, kind: ResourceKind, namespace: str, body: Object) -> Object:
         """Creates; raises Conflict when it is there already."""
         created: Object = await self.call("POST", kind.path(namespace), body=body)
         return created
 
-    async def replace(self, kind: Kind, namespace: str, body: Object) -> Object:
+    async def replace(self, kind: ResourceKind, namespace: str, body: Object) -> Object:
         """Replaces the version that `body` names; raises Conflict."""
         path = kind.path(namespace, body["metadata"]["name"])
         replaced: Object = await self.call("PUT", path, body=body)
         return replaced
 
-    async def apply(self, kind: Kind, body: Object, manager: str, *, force: bool = True) -> Object:
+    async def apply(self, kind: ResourceKind, body: Object, manager: str, *, force: bool = True) -> Object:
         """Server-side apply."""
         metadata = body["metadata"]
         query = {"fieldManager": manager, "force": "true" if force else "false"}
@@ -151,7 +151,7 @@ class KubeApi:
         return applied
 
     async def merge(
-        self, kind: Kind, namespace: str, name: str, patch: Object, *, subresource: str = "", manager: str = ""
+        self, kind: ResourceKind, namespace: str, name: str, patch: Object, *, subresource: str = "", manager: str = ""
     ) -> Object:
         """JSON merge patch."""
         query = {"fieldManager": manager} if manager else {}
@@ -160,21 +160,21 @@ class KubeApi:
         return merged
 
     async def patch(
-        self, kind: Kind, namespace: str, name: str, operations: Sequence[Object], *, manager: str
+        self, kind: ResourceKind, namespace: str, name: str, operations: Sequence[Object], *, manager: str
     ) -> Object:
         """JSON patch."""
         path, query = kind.path(namespace, name), {"fieldManager": manager}
         patched: Object = await self.call("PATCH", path, body=operations, query=query, content_type=JSON_PATCH)
         return patched
 
-    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
+    async def delete(self, kind: ResourceKind, namespace: str, name: str, *, uid: str = "") -> None:
         """Deletes in the background; one that is gone is fine."""
         body: Object = {"propagationPolicy": "Background"}
         if uid:
             body["preconditions"] = {"uid": uid}
         try:
             await self.call("DELETE", kind.path(namespace, name), body=body)
-        except Missing:
+        except ObjectNotFound:
             return
 
 
@@ -183,7 +183,7 @@ def _typed(status: int, text: str, method: str, path: str, retry_after: str | No
         message = json.loads(text)["message"]
     except (ValueError, KeyError, TypeError):
         message = text[:200]
-    kind = {404: Missing, 409: Conflict}.get(status, KubeError)
+    kind = {404: ObjectNotFound, 409: Conflict}.get(status, KubeError)
     seconds = float(retry_after) if retry_after and retry_after.isdecimal() else None
     return kind(f"{method} {path}: {status} {message}", status, seconds)
 

@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 
 from pocket.redis_store.lua_scripts import Script
 from pocket.redis_store.redis_errors import translate
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.store_errors import LedgerFull, LedgerUnavailable
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
 
 # KEYS: per charge: consumed, bucket of replays.   ARGV: per charge: cost, budget (-1 = none), seconds to keep, request
 # id ('' = replays are not looked at).   Returns a number per charge, see Verdict.
@@ -55,7 +55,7 @@ end
 """)
 
 
-class Verdict(Enum):
+class ChargeResult(Enum):
     """What became of a charge."""
 
     CHARGED = 0
@@ -92,22 +92,22 @@ class BudgetLimits:
 class Budgets:
     """Owned by one worker; `run` must be running. Charges that come while Redis is asked go together next time."""
 
-    def __init__(self, redis: "Redis", keys: Keys, limits: BudgetLimits | None = None) -> None:
+    def __init__(self, redis: "Redis", keys: RedisKeys, limits: BudgetLimits | None = None) -> None:
         self._redis = redis
         self._keys = keys
         self._limits = limits or BudgetLimits()
-        self._waiting: list[tuple[Charge, asyncio.Future[Verdict]]] = []
+        self._waiting: list[tuple[Charge, asyncio.Future[ChargeResult]]] = []
         self._refunds: list[Charge] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._local: OrderedDict[bytes, None] = OrderedDict()
 
-    async def charge(self, charge: Charge) -> Verdict:
+    async def charge(self, charge: Charge) -> ChargeResult:
         """Raises LedgerUnavailable when Redis does not answer, LedgerFull when too many wait."""
         if len(self._waiting) >= self._limits.queue:
-            raise LedgerFull("too many relays wait for their budget")
-        done: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+            raise QueueFull("too many relays wait for their budget")
+        done: asyncio.Future[ChargeResult] = asyncio.get_running_loop().create_future()
         self._waiting.append((charge, done))
         self._stir()
         return await done
@@ -118,15 +118,15 @@ class Budgets:
             self._refunds.append(charge)
             self._stir()
 
-    def charge_locally(self, charge: Charge) -> Verdict:
+    def charge_locally(self, charge: Charge) -> ChargeResult:
         """What this worker alone knows, for the time without Redis: budgets are not kept, replays are refused."""
         if charge.request_id:
             if charge.request_id in self._local:
-                return Verdict.REPLAYED
+                return ChargeResult.REPLAYED
             self._local[charge.request_id] = None
             while len(self._local) > self._limits.remembered:
                 self._local.popitem(last=False)
-        return Verdict.CHARGED
+        return ChargeResult.CHARGED
 
     async def drain(self) -> None:
         """Waits until nothing is owed."""
@@ -145,7 +145,7 @@ class Budgets:
                 finally:
                     for _, done in rows:
                         if not done.done():
-                            done.set_exception(LedgerUnavailable("the budget was not asked"))
+                            done.set_exception(RedisUnavailable("the budget was not asked"))
                             done.exception()
             self._idle.set()
 
@@ -156,13 +156,13 @@ class Budgets:
     def _bucket(self, charge: Charge) -> str:
         return self._keys.replays(charge.supplier, charge.session_id, charge.request_id[0] if charge.request_id else 0)
 
-    async def _charge_all(self, rows: list[tuple[Charge, "asyncio.Future[Verdict]"]]) -> None:
-        groups: dict[str, list[tuple[Charge, asyncio.Future[Verdict]]]] = defaultdict(list)
+    async def _charge_all(self, rows: list[tuple[Charge, "asyncio.Future[ChargeResult]"]]) -> None:
+        groups: dict[str, list[tuple[Charge, asyncio.Future[ChargeResult]]]] = defaultdict(list)
         for charge, done in rows:
             groups[charge.supplier].append((charge, done))
         await asyncio.gather(*(self._charge_group(group) for group in groups.values()))
 
-    async def _charge_group(self, group: list[tuple[Charge, "asyncio.Future[Verdict]"]]) -> None:
+    async def _charge_group(self, group: list[tuple[Charge, "asyncio.Future[ChargeResult]"]]) -> None:
         keys: list[str] = []
         arguments: list[str | bytes | int] = []
         for charge, _ in group:
@@ -176,14 +176,14 @@ class Budgets:
             told = translate(error)
             for _, done in group:
                 if not done.done():
-                    done.set_exception(LedgerUnavailable(f"the budget is unknown: {told}", told.trouble))
+                    done.set_exception(RedisUnavailable(f"the budget is unknown: {told}", told.trouble))
                     done.exception()
             return
         for (charge, done), number in zip(group, numbers, strict=True):
-            verdict = Verdict(number)
+            verdict = ChargeResult(number)
             if not done.done():
                 done.set_result(verdict)
-            elif verdict is Verdict.CHARGED:
+            elif verdict is ChargeResult.CHARGED:
                 self.refund(charge)  # whoever asked is gone
 
     async def _refund_all(self, refunds: list[Charge]) -> None:
@@ -205,10 +205,10 @@ class Budgets:
                 continue  # the budget stays a little smaller than it could be: never too large
 
 
-class Rates:
+class RateLimiter:
     """Relays per second of an application, over all replicas: counted in Redis, one window per second."""
 
-    def __init__(self, redis: "Redis", keys: Keys, now: Callable[[], float]) -> None:
+    def __init__(self, redis: "Redis", keys: RedisKeys, now: Callable[[], float]) -> None:
         self._redis = redis
         self._keys = keys
         self._now = now

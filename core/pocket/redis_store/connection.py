@@ -20,7 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pocket.errors import ConfigurationError
 from pocket.redis_store.redis_errors import code_of, translate
-from pocket.redis_store.store_errors import LedgerUnavailable, RedisTrouble, UnsafeRedis
+from pocket.redis_store.store_errors import RedisNotDurable, RedisTrouble, RedisUnavailable
 
 _LOG = logging.getLogger("pocket.redis_store.connection")
 _NO_URL = (
@@ -206,14 +206,14 @@ def read_info(info: Mapping[str, Any]) -> RedisInfo:
     own settings, not those of its primary.
     """
     if int(info.get("loading", 0)):
-        raise LedgerUnavailable("Redis is loading its data file; it is waited for", RedisTrouble.LOADING)
+        raise RedisUnavailable("Redis is loading its data file; it is waited for", RedisTrouble.LOADING)
     if info.get("role") == "slave":
         primary = f"{info.get('master_host', 'unknown')}:{info.get('master_port', '?')}"
-        raise LedgerUnavailable(
+        raise RedisUnavailable(
             f"this Redis is a replica (role:slave) of {primary}: point spec.redis at the primary", RedisTrouble.REPLICA
         )
     if "aof_enabled" not in info or "run_id" not in info:
-        raise LedgerUnavailable(
+        raise RedisUnavailable(
             "Redis does not say in INFO whether it keeps an append-only file: allow its user INFO", RedisTrouble.REFUSED
         )
     return RedisInfo(
@@ -237,7 +237,7 @@ async def inspect(redis: "Redis") -> RedisInfo:
     try:
         try:
             return read_info(await redis.info())
-        except LedgerUnavailable as error:
+        except RedisUnavailable as error:
             if error.trouble is not RedisTrouble.REPLICA or generation is None or not generation.condemn(number):
                 raise
         return read_info(await redis.info())
@@ -249,15 +249,15 @@ async def require_safe(redis: "Redis", url: str) -> RedisInfo:
     """The Redis's state; raises UnsafeRedis or LedgerUnavailable with what to do."""
     try:
         info = await inspect(redis)
-    except LedgerUnavailable as error:
-        raise LedgerUnavailable(f"{shown(url)}: {error}", error.trouble) from error
+    except RedisUnavailable as error:
+        raise RedisUnavailable(f"{shown(url)}: {error}", error.trouble) from error
     if problem := info.problem():
-        raise UnsafeRedis(f"{shown(url)}: {problem}")
+        raise RedisNotDurable(f"{shown(url)}: {problem}")
     return info
 
 
 async def await_safe_redis(
-    redis: "Redis", url: str, stop: asyncio.Event, on_wait: Callable[[LedgerUnavailable], None] = lambda error: None,
+    redis: "Redis", url: str, stop: asyncio.Event, on_wait: Callable[[RedisUnavailable], None] = lambda error: None,
     chance: random.Random | None = None,
 ) -> None:  # fmt: skip
     """Wait for a Redis that cannot be used yet, until `stop`; raises UnsafeRedis for one that can lose relays.
@@ -269,7 +269,7 @@ async def await_safe_redis(
     while not stop.is_set():
         try:
             await require_safe(redis, url)
-        except LedgerUnavailable as error:
+        except RedisUnavailable as error:
             on_wait(error)
             if str(error) != logged:
                 _LOG.warning("waiting for Redis: %s", error)

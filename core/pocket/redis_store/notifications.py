@@ -10,18 +10,22 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 
 _LENGTH: Final = 1000
 _AGAIN_SECONDS: Final = 1.0
 _REMEMBERED: Final = 10_000
 
 
-class Waker:
+class RelayNotifier:
     """The relayer's side: at most one wake a second for a supplier; whoever is awake looks often."""
 
     def __init__(
-        self, redis: "Redis", keys: Keys, shard_of: Callable[[str], int], clock: Callable[[], float] = time.monotonic
+        self,
+        redis: "Redis",
+        keys: RedisKeys,
+        shard_of: Callable[[str], int],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = redis
         self._keys = keys
@@ -47,10 +51,10 @@ class Waker:
             return
 
 
-class WakeReader:
+class NotificationReader:
     """The miner's side: one blocking read over the wake streams of the shards that it follows."""
 
-    def __init__(self, redis: "Redis", keys: Keys) -> None:
+    def __init__(self, redis: "Redis", keys: RedisKeys) -> None:
         self._redis = redis
         self._keys = keys
         self._positions: dict[int, str] = {}

@@ -8,7 +8,7 @@ from typing import Final
 
 from redis.exceptions import AuthenticationError, ResponseError
 
-from pocket.redis_store.store_errors import LedgerUnavailable, RedisTrouble
+from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
 
 _BY_CODE: Final = {
     "LOADING": RedisTrouble.LOADING,
@@ -66,8 +66,8 @@ def trouble_of(error: BaseException) -> RedisTrouble:
     return RedisTrouble.REFUSED if isinstance(error, ResponseError) else RedisTrouble.UNREACHABLE
 
 
-def translate(error: BaseException) -> LedgerUnavailable:
+def translate(error: BaseException) -> RedisUnavailable:
     """Return the ledger's error for an error of redis-py or of the network."""
     trouble = trouble_of(error)
     detail = str(error) or type(error).__name__
-    return LedgerUnavailable(f"{_SAID[trouble]} ({detail})", trouble)
+    return RedisUnavailable(f"{_SAID[trouble]} ({detail})", trouble)

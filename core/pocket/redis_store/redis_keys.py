@@ -12,7 +12,7 @@ REPLAY_BUCKETS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class RedisKeys:
     """Keys below the prefix of one RelayMiner."""
 
     prefix: str

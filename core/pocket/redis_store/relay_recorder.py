@@ -18,11 +18,11 @@ from redis.exceptions import RedisError
 
 from pocket.redis_store.connection import inspect
 from pocket.redis_store.lua_scripts import APPEND
-from pocket.redis_store.notifications import Waker
+from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.redis_errors import translate
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.store_errors import LedgerError, LedgerFull, LedgerUnavailable, SessionClosed
-from pocket.redis_store.write_ahead_log import LocalLog, Record, Segment
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import QueueFull, RedisStoreError, RedisUnavailable, SessionClosed
+from pocket.redis_store.write_ahead_log import Segment, WalRecord, WriteAheadLog
 
 _REPLAY_BATCH = 256
 _BATCH_BYTES = 4 * 1024 * 1024
@@ -31,7 +31,7 @@ _BEATS_PER_SEGMENT = 30
 _BUSY_SECONDS = 0.1
 
 
-class _Busyness:
+class _CpuUtilization:
     """Share of the last tenth of a second in which this process had the CPU."""
 
     def __init__(self, cpu: Callable[[], float]) -> None:
@@ -49,7 +49,7 @@ class _Busyness:
 
 
 @dataclass(slots=True)
-class PublisherCounters:
+class RecorderCounters:
     """Exact counts of what became of relays."""
 
     appended: int = 0
@@ -59,7 +59,7 @@ class PublisherCounters:
 
 
 @dataclass(frozen=True, slots=True)
-class PublisherLimits:
+class RecorderLimits:
     """Bounds; times in seconds.
 
     linger_seconds: a pause that collects relays into larger batches, which saves CPU, while the process uses more than
@@ -78,7 +78,7 @@ class PublisherLimits:
 
 @dataclass(slots=True)
 class _Waiting:
-    record: Record
+    record: WalRecord
     done: "asyncio.Future[None]"
 
 
@@ -86,24 +86,24 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-class Publisher:
+class RelayRecorder:
     """Owned by one worker; `run` must be running while relays are recorded."""
 
     def __init__(
         self,
         redis: "Redis",
-        keys: Keys,
-        log: LocalLog,
-        limits: PublisherLimits | None = None,
+        keys: RedisKeys,
+        log: WriteAheadLog,
+        limits: RecorderLimits | None = None,
         on_replay: Callable[[str], None] = lambda reason: None,
-        waker: Waker | None = None,
+        waker: RelayNotifier | None = None,
         cpu: Callable[[], float] = time.process_time,
         unique: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._redis = redis
         self._keys = keys
         self._log = log
-        self._limits = limits or PublisherLimits()
+        self._limits = limits or RecorderLimits()
         self._on_replay = on_replay
         self._waker = waker
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(self._limits.queue)
@@ -115,9 +115,9 @@ class Publisher:
         self._pressure = 0.0
         self._beats = 0
         self._stopping = False
-        self._busyness = _Busyness(cpu)
+        self._busyness = _CpuUtilization(cpu)
         self._unique = unique
-        self.counters = PublisherCounters()
+        self.counters = RecorderCounters()
 
     @property
     def waiting(self) -> int:
@@ -142,15 +142,15 @@ class Publisher:
     def _full(self) -> bool:
         return self._queue.full() or self._queued_bytes >= self._limits.queue_bytes
 
-    async def record(self, record: Record) -> None:
+    async def record(self, record: WalRecord) -> None:
         """Records one relay; raises SessionClosed, LedgerUnavailable or LedgerFull."""
         await self.submit(record)
 
-    def submit(self, record: Record) -> "asyncio.Future[None]":
+    def submit(self, record: WalRecord) -> "asyncio.Future[None]":
         """Queues one relay; the future ends as `record` does. Raises LedgerFull."""
         waiting = _Waiting(record, asyncio.get_running_loop().create_future())
         if self._full:
-            raise LedgerFull("too many relays wait to be recorded")
+            raise QueueFull("too many relays wait to be recorded")
         self._queue.put_nowait(waiting)
         self._queued_bytes += len(record.relay)
         self._queued[record.supplier] += 1
@@ -176,7 +176,7 @@ class Publisher:
             finally:
                 for waiting in batch:
                     if not waiting.done.done():
-                        waiting.done.set_exception(LedgerUnavailable("the recorder was stopped"))
+                        waiting.done.set_exception(RedisUnavailable("the recorder was stopped"))
                         waiting.done.exception()
                     self._queued_bytes -= len(waiting.record.relay)
                     self._taken(waiting.record.supplier)
@@ -200,7 +200,7 @@ class Publisher:
         try:
             segment = self._log.append([waiting.record for waiting in batch])
         except OSError as error:
-            self._fail(batch, LedgerUnavailable(f"local log: {error}"))
+            self._fail(batch, RedisUnavailable(f"local log: {error}"))
             return
         by_supplier: dict[str, list[_Waiting]] = defaultdict(list)
         for waiting in batch:
@@ -226,7 +226,7 @@ class Publisher:
                 told = translate(error)
                 if not told.trouble.passes or asyncio.get_running_loop().time() >= end:
                     segment.owed.update((supplier, waiting.record.session_id) for waiting in group)
-                    self._fail(group, LedgerUnavailable(f"the relay was not recorded: {told}", told.trouble))
+                    self._fail(group, RedisUnavailable(f"the relay was not recorded: {told}", told.trouble))
                     return
                 await asyncio.sleep(self._limits.retry_seconds)
         for waiting in group:
@@ -240,16 +240,16 @@ class Publisher:
                 self.counters.appended += 1
                 waiting.done.set_result(None)
 
-    def _fail(self, group: Iterable[_Waiting], error: LedgerError) -> None:
+    def _fail(self, group: Iterable[_Waiting], error: RedisStoreError) -> None:
         for waiting in group:
             if not waiting.done.done():
                 self.counters.failed += 1
                 waiting.done.set_exception(error)
                 waiting.done.exception()
 
-    async def _append(self, supplier: str, records: list[Record], segment: Segment) -> set[str]:
+    async def _append(self, supplier: str, records: list[WalRecord], segment: Segment) -> set[str]:
         """Appends records of one supplier; returns the sessions that are closed."""
-        by_session: dict[str, list[Record]] = defaultdict(list)
+        by_session: dict[str, list[WalRecord]] = defaultdict(list)
         for record in records:
             by_session[record.session_id].append(record)
         keys = [
@@ -281,7 +281,7 @@ class Publisher:
     async def heartbeat(self, seconds: float = 1.0) -> None:
         """Watches Redis for restarts and memory, replays the log after a loss, releases mirrored segments."""
         while True:
-            with contextlib.suppress(LedgerError, RedisError, OSError, TimeoutError):
+            with contextlib.suppress(RedisStoreError, RedisError, OSError, TimeoutError):
                 await self.beat()
             await asyncio.sleep(seconds)
 
@@ -316,7 +316,7 @@ class Publisher:
                 segment.replaying = set()
 
     async def _replay(self, segment: Segment, wanted: Collection[tuple[str, str]]) -> None:
-        batches: dict[str, list[Record]] = defaultdict(list)
+        batches: dict[str, list[WalRecord]] = defaultdict(list)
         for record in segment.read():
             pair = record.supplier, record.session_id
             if pair in wanted and not segment.refused(pair):
@@ -368,9 +368,9 @@ def _is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str]) ->
     return pair not in segment.owed and bool(ours and mirrored and _reached(mirrored, ours))
 
 
-def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+def _chunks(records: Iterable[WalRecord]) -> Iterator[list[WalRecord]]:
     """The records in their order, by what one command takes."""
-    chunk: list[Record] = []
+    chunk: list[WalRecord] = []
     size = 0
     for record in records:
         if chunk and (len(chunk) == _REPLAY_BATCH or size >= _BATCH_BYTES):

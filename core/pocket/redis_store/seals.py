@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 
 from pocket.errors import DecodingError
 from pocket.redis_store.lua_scripts import CLOSE, FENCE, FINISH, HORIZON, LIFE, SEAL
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.store_errors import Fenced, LedgerError, StaleView, Unfenced
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import ConcurrentAppend, FenceMissing, RedisStoreError, StaleEpoch
 
 _LIVES = 3
 _OTHER_CHAIN_BLOCKS = 100
@@ -24,7 +24,7 @@ _COSTS_SECONDS = 7 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Seal:
+class SessionSeal:
     """A sealed leaf set: root (48 bytes), digest over the sorted leaf digests, height and epoch of the sealing."""
 
     session_id: str
@@ -39,7 +39,7 @@ class Seal:
         return json.dumps({k: v.hex() if isinstance(v, bytes) else v for k, v in fields.items()}, sort_keys=True)
 
     @classmethod
-    def decode(cls, text: str | bytes) -> "Seal":
+    def decode(cls, text: str | bytes) -> "SessionSeal":
         """From JSON; raises DecodingError."""
         try:
             row = json.loads(text)
@@ -80,16 +80,16 @@ def _text(value: Any) -> str:
 def _fenced(reply: Sequence[Any]) -> None:
     if _text(reply[0]) == "fenced":
         epoch = int(_text(reply[1]))
-        raise Fenced(f"another owner holds epoch {epoch}", epoch)
+        raise StaleEpoch(f"another owner holds epoch {epoch}", epoch)
     if _text(reply[0]) == "unfenced":
-        raise Unfenced("Redis does not know this owner")
+        raise FenceMissing("Redis does not know this owner")
 
 
 class SealStore:
     """Seals of one supplier; every write carries the owner's epoch."""
 
     def __init__(
-        self, redis: "Redis", keys: Keys, supplier: str, epoch: int,
+        self, redis: "Redis", keys: RedisKeys, supplier: str, epoch: int,
         unique: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:  # fmt: skip
         self._redis = redis
@@ -117,13 +117,13 @@ class SealStore:
             _fenced(reply)
             if _text(reply[0]) == "ok":
                 return
-        raise Unfenced("Redis is lost again and again")
+        raise FenceMissing("Redis is lost again and again")
 
     async def check_fence(self) -> None:
         """Raise Fenced where another owner has a higher epoch; raises what Redis raises."""
         known = int(_text(await self._redis.get(self._keys.fence(self._supplier)) or 0))
         if known > self.epoch:
-            raise Fenced(f"another owner holds epoch {known}", known)
+            raise StaleEpoch(f"another owner holds epoch {known}", known)
 
     async def raise_horizon(self, session_end: int, height: int) -> tuple[int, int]:
         """Sessions that ended by then and have no relay yet take none any more; what the horizon was, and what it is.
@@ -150,7 +150,9 @@ class SealStore:
         _fenced(reply)
         return dict(zip(sessions, map(_text, reply[1:]), strict=True))
 
-    async def seal(self, seals: Sequence[Seal], last_ids: Mapping[str, str], group: str, signed: SignedGroup) -> None:
+    async def seal(
+        self, seals: Sequence[SessionSeal], last_ids: Mapping[str, str], group: str, signed: SignedGroup
+    ) -> None:
         """Stores all seals with their transaction in one step.
 
         Raises Fenced, StaleView when a stream grew or is open, or LedgerError when one is sealed already
@@ -170,14 +172,14 @@ class SealStore:
         _fenced(reply)
         verdict = _text(reply[0])
         if verdict in ("stale", "open"):
-            raise StaleView(f"session {_text(reply[1])} is {verdict}")
+            raise ConcurrentAppend(f"session {_text(reply[1])} is {verdict}")
         if verdict == "exists":
-            raise LedgerError("a session of the group is sealed already")
+            raise RedisStoreError("a session of the group is sealed already")
 
-    async def load(self) -> dict[str, Seal]:
+    async def load(self) -> dict[str, SessionSeal]:
         """All seals of open sessions by session id."""
         seals = await self._redis.hgetall(self._keys.seals(self._supplier))
-        return {_text(key): Seal.decode(value) for key, value in seals.items()}
+        return {_text(key): SessionSeal.decode(value) for key, value in seals.items()}
 
     async def signed(self, session_end: int) -> list[SignedGroup]:
         """The transactions that were signed with the seals of one session end."""
@@ -188,7 +190,7 @@ class SealStore:
         rows = await self._redis.hmget(self._keys.transactions(self._supplier), wanted)
         return [SignedGroup.decode(row) for row in rows if row]
 
-    async def restore(self, seals: Mapping[str, Seal], ends: Mapping[str, int]) -> None:
+    async def restore(self, seals: Mapping[str, SessionSeal], ends: Mapping[str, int]) -> None:
         """Puts seals of the mirror back after Redis lost them; existing ones stay."""
         for session_id, seal in seals.items():
             await self.close({session_id: ends[session_id]})

@@ -5,11 +5,11 @@ from enum import StrEnum
 from pocket.errors import PocketError
 
 
-class LedgerError(PocketError):
+class RedisStoreError(PocketError):
     """Base of the ledger's errors."""
 
 
-class SessionClosed(LedgerError):
+class SessionClosed(RedisStoreError):
     """The session is sealed or settled: the relay is not recorded and must not be acknowledged."""
 
 
@@ -31,7 +31,7 @@ class RedisTrouble(StrEnum):
         return self not in (RedisTrouble.OUT_OF_MEMORY, RedisTrouble.DISK, RedisTrouble.REFUSED)
 
 
-class LedgerUnavailable(LedgerError):
+class RedisUnavailable(RedisStoreError):
     """Redis did not take the record in time."""
 
     def __init__(self, message: str, trouble: RedisTrouble = RedisTrouble.UNREACHABLE) -> None:
@@ -39,11 +39,11 @@ class LedgerUnavailable(LedgerError):
         self.trouble = trouble
 
 
-class LedgerFull(LedgerError):
+class QueueFull(RedisStoreError):
     """More relays are waiting to be recorded than the queue holds, or Redis is above its memory mark."""
 
 
-class Fenced(LedgerError):
+class StaleEpoch(RedisStoreError):
     """Another owner has a higher epoch, `epoch`: this one must stop writing."""
 
     def __init__(self, message: str, epoch: int) -> None:
@@ -51,13 +51,13 @@ class Fenced(LedgerError):
         self.epoch = epoch
 
 
-class StaleView(LedgerError):
+class ConcurrentAppend(RedisStoreError):
     """The stream grew since the leaf set was read; read on and seal again."""
 
 
-class Unfenced(StaleView):
+class FenceMissing(ConcurrentAppend):
     """Redis does not know this owner's epoch (it came back empty, or went back in time): fence again, then write."""
 
 
-class UnsafeRedis(LedgerError):
+class RedisNotDurable(RedisStoreError):
     """Redis is configured so that relays can be lost; the message says what to change."""

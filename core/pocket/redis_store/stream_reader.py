@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,10 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
-class Tail:
+class StreamReader:
     """Reads of one supplier; the caller keeps the positions."""
 
-    def __init__(self, redis: "Redis", keys: Keys, supplier: str) -> None:
+    def __init__(self, redis: "Redis", keys: RedisKeys, supplier: str) -> None:
         self._redis = redis
         self._keys = keys
         self.supplier = supplier

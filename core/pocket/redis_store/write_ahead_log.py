@@ -20,7 +20,7 @@ _SUFFIX = ".log"
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class WalRecord:
     """A mined relay with what finds its stream; `header` is the canonical session header.
 
     session_end: height; 0 where a log was read, whose relays are taken however late they come.
@@ -33,7 +33,7 @@ class Record:
     session_end: int = 0
 
 
-def encode_record(record: Record) -> bytes:
+def encode_record(record: WalRecord) -> bytes:
     """Bytes of a record."""
     supplier = record.supplier.encode()
     session = record.session_id.encode("utf-8", "surrogateescape")
@@ -44,7 +44,7 @@ def encode_record(record: Record) -> bytes:
     return len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body
 
 
-def decode_records(data: bytes) -> Iterator[Record]:
+def decode_records(data: bytes) -> Iterator[WalRecord]:
     """Records up to the first torn or damaged one: a crash can cut the last write, or leave zeros in its place."""
     at = 0
     while at + _HEAD <= len(data):
@@ -56,7 +56,7 @@ def decode_records(data: bytes) -> Iterator[Record]:
         one = 1 + body[0]
         two = one + 2 + int.from_bytes(body[one : one + 2], "big")
         three = two + 2 + int.from_bytes(body[two : two + 2], "big")
-        yield Record(
+        yield WalRecord(
             body[1:one].decode(), body[one + 2 : two].decode("utf-8", "surrogateescape"), body[two + 2 : three],
             body[three:],
         )  # fmt: skip
@@ -83,12 +83,12 @@ class Segment:
         """Whether none of a (supplier, session)'s relays here was acknowledged: they came too late."""
         return pair in self.late and pair not in self.appended
 
-    def read(self) -> Iterator[Record]:
+    def read(self) -> Iterator[WalRecord]:
         """Its records."""
         yield from decode_records(self.path.read_bytes())
 
 
-class LocalLog:
+class WriteAheadLog:
     """The log of one worker below `root`, in a folder that is locked while the worker lives."""
 
     def __init__(self, root: Path, name: str, segment_bytes: int = 16 * 1024 * 1024) -> None:
@@ -123,7 +123,7 @@ class LocalLog:
         self._number += 1
         return self._folder / f"segment-{self._number:08d}{_SUFFIX}"
 
-    def append(self, records: list[Record]) -> Segment:
+    def append(self, records: list[WalRecord]) -> Segment:
         """Writes the records with one system call; they are with the kernel when this returns. Raises OSError.
 
         What was written in part goes again: reading ends at a torn record, and would miss whatever came after it.

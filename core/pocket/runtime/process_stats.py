@@ -15,7 +15,7 @@ _TICK_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class ProcessStats:
     """At one moment; `loop_lag_seconds` is the worst delay of a timer since the last look."""
 
     loop_lag_seconds: float
@@ -24,7 +24,7 @@ class Vitals:
     threads: int
 
 
-class Pulse:
+class LoopLagMonitor:
     """Feels the event loop's; whoever takes the figures begins a new period."""
 
     def __init__(
@@ -43,10 +43,10 @@ class Pulse:
             await self._sleep(_TICK_SECONDS)
             self._worst = max(self._worst, self._clock() - due)
 
-    def take(self) -> Vitals:
+    def take(self) -> ProcessStats:
         """The figures since the last call."""
         worst, self._worst = self._worst, 0.0
-        return Vitals(worst, resident_bytes(), len(asyncio.all_tasks()), threading.active_count())
+        return ProcessStats(worst, resident_bytes(), len(asyncio.all_tasks()), threading.active_count())
 
 
 def resident_bytes() -> int:

@@ -18,7 +18,7 @@ _AT_ONCE: Final = 8
 _END_OF_PLACE: Final = re.compile("[/?#]")
 
 
-class Endpoints:
+class PublicUrlChecker:
     """Looks at URLs, each once however many suppliers declare it; texts hold nothing that changes from look to look."""
 
     def __init__(

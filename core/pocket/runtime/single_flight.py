@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Once:
+class SingleFlight:
     """Questions that are under way, by key. Whoever leaves takes nobody with him."""
 
     def __init__(self) -> None:

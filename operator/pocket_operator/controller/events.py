@@ -8,7 +8,7 @@ from typing import Any
 
 from pocket.api.status import timestamp
 from pocket.kube.api_client import KubeApi, KubeError
-from pocket_operator.decide.conditions import Notice
+from pocket_operator.decide.conditions import EventToEmit
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import EVENTS
 
@@ -29,7 +29,7 @@ class EventWriter:
         self._instance = instance
         self._posted: dict[tuple[str, str], float] = {}
 
-    async def post(self, subject: dict[str, Any], notice: Notice) -> None:
+    async def post(self, subject: dict[str, Any], notice: EventToEmit) -> None:
         """Writes or counts up, at most once a minute per subject and reason."""
         metadata = subject["metadata"]
         place = (str(metadata["uid"]), notice.reason)
@@ -45,7 +45,7 @@ class EventWriter:
         except KubeError as error:
             _LOG.warning("event: %s", error)
 
-    async def _write(self, subject: dict[str, Any], notice: Notice, name: str, namespace: str) -> None:
+    async def _write(self, subject: dict[str, Any], notice: EventToEmit, name: str, namespace: str) -> None:
         stamp, message = timestamp(self._now()), notice.message[:_LONGEST]
         known = await self._api.find(EVENTS, namespace, name)
         if known is not None:

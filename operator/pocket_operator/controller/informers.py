@@ -7,7 +7,7 @@ from typing import Any, cast
 import kopf
 
 from pocket.api.base import GROUP, VERSION
-from pocket_operator.decide.object_cache import Key, Store
+from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
 
@@ -41,7 +41,9 @@ def settings() -> kopf.OperatorSettings:
     return chosen
 
 
-def registry(store: Store, changed: Callable[[Key], None], canary: Callable[[Object], None]) -> kopf.OperatorRegistry:
+def registry(
+    store: ObjectCache, changed: Callable[[ReconcileKey], None], canary: Callable[[Object], None]
+) -> kopf.OperatorRegistry:
     """Raw event handlers only: they keep no state in the objects and add no finalizers."""
     found = kopf.OperatorRegistry()
 

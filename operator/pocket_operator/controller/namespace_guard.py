@@ -13,7 +13,7 @@ from typing import Any, Final
 from pocket.kube.api_client import KubeApi, KubeError
 from pocket_operator.controller.published import publish
 from pocket_operator.decide.draining import is_held
-from pocket_operator.decide.object_cache import Store
+from pocket_operator.decide.object_cache import ObjectCache
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import HELD_NAMESPACES, RELAY_MINERS, SUPPLIERS
 
@@ -41,7 +41,7 @@ def held(subjects: Mapping[str, Iterable[Object]], let_go: frozenset[str] = froz
 class NamespaceGuard:
     """Writes the list where it differs. One that cannot be written keeps nothing else from its work."""
 
-    def __init__(self, api: KubeApi, store: Store, namespace: str) -> None:
+    def __init__(self, api: KubeApi, store: ObjectCache, namespace: str) -> None:
         self._api = api
         self._store = store
         self._namespace = namespace

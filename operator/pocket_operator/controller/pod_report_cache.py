@@ -11,7 +11,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from pocket.api.base import problem_of
-from pocket_operator.decide.object_cache import Key, Store
+from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.resources import names
 from pocket_operator.resources.config import ADMIN_PORT
@@ -24,7 +24,7 @@ _STALE_SECONDS = 10.0
 _PASSING = frozenset({"height", "waiting", "recent", "looked"})
 
 
-class ReportBook:
+class PodReportCache:
     """The latest report of every pod; one that stopped answering is forgotten after a while."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -80,7 +80,12 @@ class Poller:
     """Asks all pods every few seconds; `changed` is told whose report changed."""
 
     def __init__(
-        self, store: Store, book: ReportBook, changed: Callable[[Key], None], *, seconds: float = _SECONDS
+        self,
+        store: ObjectCache,
+        book: PodReportCache,
+        changed: Callable[[ReconcileKey], None],
+        *,
+        seconds: float = _SECONDS,
     ) -> None:
         self._store = store
         self._book = book
@@ -106,11 +111,11 @@ class Poller:
                     continue
                 namespace, name = str(pod["metadata"]["namespace"]), str(pod["metadata"]["name"])
                 asked.add((namespace, name))
-                key = Key(namespace, str(labels[names.LABEL_RELAY_MINER]))
+                key = ReconcileKey(namespace, str(labels[names.LABEL_RELAY_MINER]))
                 group.create_task(self._ask(http, key, name, str(status["podIP"])))
         self._book.forget_except(asked)
 
-    async def _ask(self, http: aiohttp.ClientSession, key: Key, pod: str, address: str) -> None:
+    async def _ask(self, http: aiohttp.ClientSession, key: ReconcileKey, pod: str, address: str) -> None:
         host = f"[{address}]" if ":" in address else address
         body: dict[str, Any] | None = None
         try:

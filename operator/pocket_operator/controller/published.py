@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pocket.kube.api_client import Kind, KubeApi
+from pocket.kube.api_client import KubeApi, ResourceKind
 from pocket_operator.resources import names
 
 
-async def publish(api: KubeApi, kind: Kind, place: tuple[str, str], content: Mapping[str, Any], manager: str) -> None:
+async def publish(
+    api: KubeApi, kind: ResourceKind, place: tuple[str, str], content: Mapping[str, Any], manager: str
+) -> None:
     """Makes `content` all that it holds, with a write only where it differs; raises KubeError.
 
     place: namespace and name. content: fields beside the metadata, like `data` of a ConfigMap.

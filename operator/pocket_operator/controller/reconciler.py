@@ -10,17 +10,17 @@ from typing import Any
 
 from pocket.api.status import Condition, as_status
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
-from pocket.kube.api_client import Kind, KubeApi, KubeError, Missing
+from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceKind
 from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.concurrency import for_each
 from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.namespace_guard import NamespaceGuard
-from pocket_operator.controller.pod_report_cache import ReportBook
+from pocket_operator.controller.pod_report_cache import PodReportCache
 from pocket_operator.controller.schemas import Schemas
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
 from pocket_operator.decide.conditions import notices
 from pocket_operator.decide.drift import replacement, replicas_to_keep, surplus
-from pocket_operator.decide.object_cache import Key, Store, operator_address
+from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
 from pocket_operator.decide.plan import (
     DRAINING,
     REQUEUE,
@@ -34,7 +34,7 @@ from pocket_operator.decide.plan import (
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.served import served_suppliers
 from pocket_operator.decide.snapshot import ChildKey, Pod, SecretView, Settings, Snapshot
-from pocket_operator.decide.supplier_keys import Finding
+from pocket_operator.decide.supplier_keys import KeyCheck
 from pocket_operator.decide.supplier_status import supplier_status
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import (
@@ -58,7 +58,7 @@ _WATCHED = tuple(kind.name for kind in WATCHED_CHILDREN)
 
 
 @dataclass(slots=True)
-class Memory:
+class ReconcileState:
     """What is remembered between two reconciliations; losing it costs time only."""
 
     quiet_since: dict[str, float] = field(default_factory=dict)
@@ -73,12 +73,12 @@ class Reconciler:
         self,
         *,
         api: KubeApi,
-        store: Store,
+        store: ObjectCache,
         settings: Settings,
         secrets: SecretReader,
         sealing: SealingKeys,
         guard: NamespaceGuard,
-        reports: ReportBook,
+        reports: PodReportCache,
         events: EventWriter,
         capabilities: Callable[[], frozenset[str]],
         schemas: Callable[[], Schemas],
@@ -97,11 +97,11 @@ class Reconciler:
         self._schemas = schemas
         self._clock = clock
         self._now = now
-        self._memory: dict[Key, Memory] = {}
+        self._memory: dict[ReconcileKey, ReconcileState] = {}
 
-    async def reconcile(self, key: Key) -> float | None:
+    async def reconcile(self, key: ReconcileKey) -> float | None:
         """Brings one RelayMiner about; seconds until the next look, None for never. Raises KubeError."""
-        memory = self._memory.setdefault(key, Memory())
+        memory = self._memory.setdefault(key, ReconcileState())
         snapshot = await self._snapshot(key, memory)
         if snapshot.relay_miner is None:
             _forget_figures(key)
@@ -141,7 +141,7 @@ class Reconciler:
         await for_each(lambda change: self._finalizer(key, change), planned.release, _AT_ONCE)
         return (DRAINING if planned.drains else REQUEUE).total_seconds()
 
-    async def _snapshot(self, key: Key, memory: Memory) -> Snapshot:
+    async def _snapshot(self, key: ReconcileKey, memory: ReconcileState) -> Snapshot:
         relay_miner = self._store.get(RELAY_MINERS.name, *key)
         suppliers = self._store.suppliers(key)
         sealing = self._sealing.controller
@@ -186,7 +186,7 @@ class Reconciler:
             refusals=dict(memory.refusals),
         )
 
-    async def _keeper(self, key: Key, relay_miner: Object) -> str:
+    async def _keeper(self, key: ReconcileKey, relay_miner: Object) -> str:
         """The uid of the keeper, which is made before anything that it is to keep."""
         name = names.keeper(key.name)
         keeper = self._store.get("ConfigMap", key.namespace, name)
@@ -212,7 +212,7 @@ class Reconciler:
             self._store.put(CONFIG_MAPS.name, {"apiVersion": "v1", "kind": "ConfigMap", **keeper})
         return str(keeper["metadata"]["uid"])
 
-    def _read_by_name(self, key: Key) -> list[ChildKey]:
+    def _read_by_name(self, key: ReconcileKey) -> list[ChildKey]:
         found: list[ChildKey] = [(SECRETS.name, names.keys(key.name, c)) for c in (names.RELAYER, names.MINER)]
         for kind in READ_CHILDREN:
             if kind.name in self._capabilities():
@@ -254,7 +254,7 @@ class Reconciler:
             refused[place] = str(error)
             operator_metrics.REFUSALS.labels(str(error.status)).inc()
 
-    async def _withdraw(self, key: Key, addresses: tuple[str, ...]) -> None:
+    async def _withdraw(self, key: ReconcileKey, addresses: tuple[str, ...]) -> None:
         """Takes keys out of the relayers' set, which refuse their suppliers from then on; raises KubeError."""
         name = names.keys(key.name, names.RELAYER)
         patch = {"data": dict.fromkeys(addresses)}
@@ -262,7 +262,7 @@ class Reconciler:
         operator_metrics.WRITES.labels(SECRETS.name).inc()
         _LOG.info("withdrew %d keys from Secret %s/%s", len(addresses), key.namespace, name)
 
-    async def _apply(self, kind: Kind, child: Object, observed: Object | None) -> Object:
+    async def _apply(self, kind: ResourceKind, child: Object, observed: Object | None) -> Object:
         """Applies a child, and takes out what others added to it where that must not or cannot stay; raises KubeError.
 
         What is added may be refused together with ours (two ports of one name) though it was accepted without it. Then
@@ -288,7 +288,7 @@ class Reconciler:
             await self._api.merge(kind, namespace, name, {"metadata": {"managedFields": kept}}, manager=repair)
         return await self._api.apply(kind, child, names.FIELD_MANAGER)
 
-    async def _hand_over_replicas(self, kind: Kind, child: Object, observed: Object | None) -> None:
+    async def _hand_over_replicas(self, kind: ResourceKind, child: Object, observed: Object | None) -> None:
         """Before an autoscaler takes a workload over; raises KubeError."""
         replicas = replicas_to_keep(child, observed, names.FIELD_MANAGER)
         if replicas is None:
@@ -298,21 +298,21 @@ class Reconciler:
         await self._api.apply(kind, body, f"{names.FIELD_MANAGER}-replicas")
         operator_metrics.WRITES.labels(kind.name).inc()
 
-    async def _delete(self, key: Key, kind: str, name: str, observed: Object) -> None:
+    async def _delete(self, key: ReconcileKey, kind: str, name: str, observed: Object) -> None:
         await self._api.delete(BY_KIND[kind], key.namespace, name, uid=str(observed["metadata"]["uid"]))
         operator_metrics.WRITES.labels(kind).inc()
         _LOG.info("deleted %s %s/%s", kind, key.namespace, name)
 
-    async def _annotate(self, key: Key, pod: str, digest: str) -> None:
+    async def _annotate(self, key: ReconcileKey, pod: str, digest: str) -> None:
         patch = {"metadata": {"annotations": {names.ANNOTATION_KEYS: digest}}}
         try:
             patched = await self._api.merge(PODS, key.namespace, pod, patch, manager=names.FIELD_MANAGER)
-        except Missing:
+        except ObjectNotFound:
             return
         operator_metrics.WRITES.labels(PODS.name).inc()
         self._store.put(PODS.name, {"apiVersion": "v1", "kind": "Pod", **patched})
 
-    async def _finalizer(self, key: Key, change: FinalizerChange) -> None:
+    async def _finalizer(self, key: ReconcileKey, change: FinalizerChange) -> None:
         """Adds or takes away our finalizer; the version is named, so that nobody else's is lost."""
         kind = BY_KIND[change.kind]
         observed = self._store.get(kind.name, key.namespace, change.name)
@@ -326,7 +326,7 @@ class Reconciler:
         patch = {"metadata": {"finalizers": finalizers, "resourceVersion": version}}
         try:
             patched = await self._api.merge(kind, key.namespace, change.name, patch, manager=names.FIELD_MANAGER)
-        except Missing:
+        except ObjectNotFound:
             return
         operator_metrics.WRITES.labels(kind.name).inc()
         if not patched["metadata"].get("deletionTimestamp") or patched["metadata"].get("finalizers"):
@@ -335,7 +335,9 @@ class Reconciler:
             "%s %s/%s: finalizer %s", kind.name, key.namespace, change.name, "added" if change.wanted else "removed"
         )
 
-    async def _write_statuses(self, key: Key, snapshot: Snapshot, planned: Plan, memory: Memory) -> None:
+    async def _write_statuses(
+        self, key: ReconcileKey, snapshot: Snapshot, planned: Plan, memory: ReconcileState
+    ) -> None:
         if snapshot.relay_miner is not None:
             status = as_status(relay_miner_status(snapshot, planned))
             found = served_suppliers(snapshot, planned)
@@ -343,13 +345,15 @@ class Reconciler:
             operator_metrics.SUPPLIERS_DECLARED.labels(*key).set(found.declared)
             await self._write_status(snapshot.relay_miner, status, passing=frozenset({"height"}), memory=memory)
 
-        async def of_supplier(finding: Finding) -> None:
+        async def of_supplier(finding: KeyCheck) -> None:
             status = as_status(supplier_status(finding, snapshot, planned))
             await self._write_status(finding.supplier, status, passing=frozenset(), memory=memory)
 
         await for_each(of_supplier, planned.findings, _AT_ONCE)
 
-    async def _write_status(self, subject: Object, status: Object, *, passing: frozenset[str], memory: Memory) -> None:
+    async def _write_status(
+        self, subject: Object, status: Object, *, passing: frozenset[str], memory: ReconcileState
+    ) -> None:
         """Server-side apply of the status where it differs; `passing` fields alone are no reason to write."""
         before = subject.get("status") or {}
         status = self._schemas().pruned_status(str(subject["kind"]), status)
@@ -374,7 +378,7 @@ class Reconciler:
                 "PATCH", path, body=body, query=query, content_type="application/apply-patch+yaml"
             )
         except KubeError as error:
-            if isinstance(error, Missing) or error.status == 409:
+            if isinstance(error, ObjectNotFound) or error.status == 409:
                 return  # it is gone, or another one of the same name
             if error.status in _LATER:
                 raise
@@ -391,7 +395,7 @@ class Reconciler:
             await self._events.post(subject, notice)
 
 
-def _forget_figures(key: Key) -> None:
+def _forget_figures(key: ReconcileKey) -> None:
     """Take a RelayMiner that is gone out of the metrics."""
     for family in (operator_metrics.SUPPLIERS_SERVED, operator_metrics.SUPPLIERS_DECLARED):
         with suppress(KeyError):

@@ -12,7 +12,7 @@ from pocket.keys.sealed_box import Controller, SealError, key_id
 from pocket.kube.api_client import Conflict, KubeApi
 from pocket_operator.controller.concurrency import for_each
 from pocket_operator.controller.published import publish
-from pocket_operator.decide.object_cache import Key
+from pocket_operator.decide.object_cache import ReconcileKey
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import CONFIG_MAPS, SECRETS
@@ -46,9 +46,9 @@ class SecretReader:
         self._api = api
         self._clock = clock
         self._youngest = youngest_seconds
-        self._known: dict[Key, dict[str, tuple[float, SecretView | None]]] = {}
+        self._known: dict[ReconcileKey, dict[str, tuple[float, SecretView | None]]] = {}
 
-    async def read(self, key: Key, wanted: Iterable[str]) -> Mapping[str, SecretView | None]:
+    async def read(self, key: ReconcileKey, wanted: Iterable[str]) -> Mapping[str, SecretView | None]:
         """Secrets by name, None where there is none; raises KubeError when the API server cannot be asked."""
         before = self._known.get(key, {})
         known = {name: before.get(name, (float("-inf"), None)) for name in sorted(set(wanted))}

@@ -11,7 +11,7 @@ NAME = "pocket-operator-canary"
 _ANNOTATION = f"{names.FIELD_MANAGER.partition('/')[0]}/heartbeat"
 
 
-class Canary:
+class WatchHeartbeat:
     """`age` is what liveness looks at."""
 
     def __init__(self, api: KubeApi, namespace: str, identity: str, clock: Callable[[], float]) -> None:

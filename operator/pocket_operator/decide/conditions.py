@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pocket.api.status import Condition, ConditionType, timestamp
 from pocket_operator.controller.schemas import Schemas
-from pocket_operator.decide.reasons import PASSING, Reason
+from pocket_operator.decide.reasons import PASSING, ConditionReason
 
 State = Literal["True", "False", "Unknown"]
 LONGEST_MESSAGE = 4096
@@ -15,31 +15,31 @@ LONGEST_MESSAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class ConditionSpec:
     """One condition as it is now."""
 
     type: ConditionType
     state: State
-    reason: Reason
+    reason: ConditionReason
     message: str = ""
 
 
-def schema_fact(kind: str, schemas: Schemas, unknown: Sequence[str]) -> Fact:
+def schema_fact(kind: str, schemas: Schemas, unknown: Sequence[str]) -> ConditionSpec:
     """How the installed definition of a kind fits this release; `unknown`: fields of a resource that are left out."""
     found = schemas.difference(kind)
     if unknown:
-        return Fact(
-            ConditionType.SCHEMA_CURRENT, "False", Reason.CRD_NEWER,
+        return ConditionSpec(
+            ConditionType.SCHEMA_CURRENT, "False", ConditionReason.CRD_NEWER,
             f"This release of the operator does not know {_few(unknown)}, and leaves that out. Everything else goes "
             "on. Use a newer release, or take these fields out.",
         )  # fmt: skip
     if found.missing:
-        return Fact(
-            ConditionType.SCHEMA_CURRENT, "False", Reason.CRD_OLDER,
+        return ConditionSpec(
+            ConditionType.SCHEMA_CURRENT, "False", ConditionReason.CRD_OLDER,
             f"The installed definition of {kind} is older than the operator: it lacks {_few(found.missing)}. "
             "Everything else goes on. Apply the CRDs of this release: kubectl apply --server-side -f crds/",
         )  # fmt: skip
-    return Fact(ConditionType.SCHEMA_CURRENT, "True", Reason.SCHEMA_MATCHES)
+    return ConditionSpec(ConditionType.SCHEMA_CURRENT, "True", ConditionReason.SCHEMA_MATCHES)
 
 
 def _few(paths: Sequence[str]) -> str:
@@ -54,7 +54,7 @@ def true_if(value: bool | None) -> State:
 
 
 def conditions(
-    facts: Iterable[Fact], before: Iterable[Mapping[str, Any]], generation: int, now: datetime
+    facts: Iterable[ConditionSpec], before: Iterable[Mapping[str, Any]], generation: int, now: datetime
 ) -> tuple[Condition, ...]:
     """The list for a status; the time of the last transition is kept while the status stays."""
     known = {row.get("type"): row for row in before}
@@ -81,7 +81,7 @@ def _bounded(message: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class EventToEmit:
     """An Event to write: a condition got another reason."""
 
     warning: bool
@@ -92,10 +92,10 @@ class Notice:
 _ABNORMAL = frozenset({ConditionType.RECONCILING.value, ConditionType.STALLED.value, ConditionType.PAUSED.value})
 
 
-def notices(after: Iterable[Condition], before: Iterable[Mapping[str, Any]]) -> list[Notice]:
+def notices(after: Iterable[Condition], before: Iterable[Mapping[str, Any]]) -> list[EventToEmit]:
     """Return one per reason that is new: what changes Ready, and warnings; Ready speaks for what it summarises."""
     known = {row.get("type"): (row.get("status"), row.get("reason")) for row in before}
-    found: dict[str, Notice] = {}
+    found: dict[str, EventToEmit] = {}
     for condition in after:
         if known.get(condition.type) == (condition.status, condition.reason):
             continue
@@ -107,5 +107,5 @@ def notices(after: Iterable[Condition], before: Iterable[Mapping[str, Any]]) -> 
         warning = not good and condition.reason not in PASSING
         if not warning and condition.type != ConditionType.READY.value:
             continue
-        found.setdefault(condition.reason, Notice(warning, condition.reason, condition.message))
+        found.setdefault(condition.reason, EventToEmit(warning, condition.reason, condition.message))
     return list(found.values())

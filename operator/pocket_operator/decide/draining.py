@@ -17,7 +17,7 @@ _UNKNOWN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Drain:
+class DrainStatus:
     """`since`: since when no relayer may record relays of it (monotonic), None while one may. `why` is for people."""
 
     done: bool
@@ -44,7 +44,7 @@ def overdue(resource: Mapping[str, Any], now: datetime, deadline_seconds: float)
     return (now - datetime.fromisoformat(str(stamp))).total_seconds() >= deadline_seconds
 
 
-def drain_of(address: str, supplier: Mapping[str, Any], snapshot: Snapshot) -> Drain:
+def drain_of(address: str, supplier: Mapping[str, Any], snapshot: Snapshot) -> DrainStatus:
     """Return what is left to do for one supplier that should go.
 
     First no relayer may record anything of it any more. Then every miner that mines for it must have looked for relays
@@ -52,31 +52,33 @@ def drain_of(address: str, supplier: Mapping[str, Any], snapshot: Snapshot) -> D
     taken for open.
     """
     if snapshot.relay_miner is None:
-        return Drain(True, why="no RelayMiner serves it")
+        return DrainStatus(True, why="no RelayMiner serves it")
     if not _may_be_published(address, supplier, snapshot):
-        return Drain(True, why="its key was never published")
+        return DrainStatus(True, why="its key was never published")
     if serving := _serving(address, snapshot):
-        return Drain(False, why=serving)
+        return DrainStatus(False, why=serving)
     since = snapshot.quiet_since.get(address, snapshot.clock)
     owners = [report for report in snapshot.reports if report.owns(address)]
     rows = [row for report in owners if (row := report.supplier(address)) is not None]
     if not owners or len(rows) < len(owners):
-        return Drain(False, since, _UNKNOWN)
+        return DrainStatus(False, since, _UNKNOWN)
     if open_sessions := max(row.open for row in rows):
-        return Drain(False, since, f"{open_sessions} sessions are on their way to settlement")
+        return DrainStatus(False, since, f"{open_sessions} sessions are on their way to settlement")
     for owner in owners:
         if owner.looked_at(address) <= since + PASSAGE_SECONDS:
-            return Drain(False, since, f"{owner.pod} has yet to look for the last relays")
-    return Drain(True, since, "nothing is open")
+            return DrainStatus(False, since, f"{owner.pod} has yet to look for the last relays")
+    return DrainStatus(True, since, "nothing is open")
 
 
-def drains_without_supplier(known: Collection[str], snapshot: Snapshot) -> dict[str, Drain]:
+def drains_without_supplier(known: Collection[str], snapshot: Snapshot) -> dict[str, DrainStatus]:
     """Return, by address, what miners say is open of suppliers that have no Supplier any more.
 
     Somebody took its finalizer away, or forced it. Its miner goes on while it may, so the RelayMiner waits for it.
     """
     return {
-        address: Drain(False, why=f"{row.open} sessions of a Supplier that is gone are on their way to settlement")
+        address: DrainStatus(
+            False, why=f"{row.open} sessions of a Supplier that is gone are on their way to settlement"
+        )
         for report in snapshot.reports
         for address, row in report.answer.suppliers.items()
         if row.open and report.owns(address) and address not in known

@@ -12,7 +12,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Key(NamedTuple):
+class ReconcileKey(NamedTuple):
     """A RelayMiner, existing or only named by a Supplier: the unit of reconciliation."""
 
     namespace: str
@@ -24,22 +24,22 @@ def _version(observed: Mapping[str, Any]) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def relay_miner_of(supplier: Mapping[str, Any]) -> Key:
+def relay_miner_of(supplier: Mapping[str, Any]) -> ReconcileKey:
     """The RelayMiner that a Supplier names."""
     reference = (supplier.get("spec") or {}).get("relayMinerRef") or {}
-    return Key(str(supplier["metadata"]["namespace"]), str(reference.get("name", "")))
+    return ReconcileKey(str(supplier["metadata"]["namespace"]), str(reference.get("name", "")))
 
 
-class Store:
+class ObjectCache:
     """Objects by kind, namespace and name; a late event never replaces a newer state."""
 
     def __init__(self) -> None:
         self._objects: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
-        self._suppliers_of: dict[Key, set[tuple[str, str]]] = defaultdict(set)
+        self._suppliers_of: dict[ReconcileKey, set[tuple[str, str]]] = defaultdict(set)
         self._by_address: dict[str, set[tuple[str, str]]] = defaultdict(set)
-        self._labelled: dict[Key, set[tuple[str, tuple[str, str]]]] = defaultdict(set)
+        self._labelled: dict[ReconcileKey, set[tuple[str, tuple[str, str]]]] = defaultdict(set)
 
-    def put(self, kind: str, observed: Object) -> set[Key]:
+    def put(self, kind: str, observed: Object) -> set[ReconcileKey]:
         """Takes in a state; the keys that it concerns."""
         metadata = observed["metadata"]
         place = (str(metadata.get("namespace", "")), str(metadata["name"]))
@@ -56,7 +56,7 @@ class Store:
         self._objects[kind][place] = observed
         return concerned
 
-    def drop(self, kind: str, observed: Object) -> set[Key]:
+    def drop(self, kind: str, observed: Object) -> set[ReconcileKey]:
         """Forgets a deleted object; the keys that it concerned."""
         metadata = observed["metadata"]
         place = (str(metadata.get("namespace", "")), str(metadata["name"]))
@@ -76,9 +76,9 @@ class Store:
             if namespace in ("", place[0])
         }
 
-    def replace(self, kind: str, listed: list[Object], known: Mapping[tuple[str, str], str]) -> set[Key]:
+    def replace(self, kind: str, listed: list[Object], known: Mapping[tuple[str, str], str]) -> set[ReconcileKey]:
         """Takes in a whole listing; what was known before it began and is not listed is gone."""
-        concerned: set[Key] = set()
+        concerned: set[ReconcileKey] = set()
         seen = set()
         for observed in listed:
             metadata = observed["metadata"]
@@ -99,13 +99,13 @@ class Store:
         elif (key := _labelled(old)) is not None:
             _discard(self._labelled, key, (kind, place))
 
-    def _concerned(self, kind: str, observed: Object | None) -> set[Key]:
+    def _concerned(self, kind: str, observed: Object | None) -> set[ReconcileKey]:
         if observed is None:
             return set()
         metadata = observed["metadata"]
         namespace = str(metadata.get("namespace", ""))
         if kind == RELAY_MINERS.name:
-            return {Key(namespace, str(metadata["name"]))}
+            return {ReconcileKey(namespace, str(metadata["name"]))}
         if kind == SUPPLIERS.name:
             rivals = (self._objects[kind].get(place) for place in self._by_address.get(operator_address(observed), ()))
             return {relay_miner_of(observed), *(relay_miner_of(rival) for rival in rivals if rival is not None)}
@@ -120,7 +120,7 @@ class Store:
         """Every known object of a kind."""
         return tuple(self._objects[kind].values())
 
-    def suppliers(self, key: Key) -> tuple[Object, ...]:
+    def suppliers(self, key: ReconcileKey) -> tuple[Object, ...]:
         """Suppliers that name a RelayMiner, by name."""
         found = (self._objects[SUPPLIERS.name].get(place) for place in sorted(self._suppliers_of.get(key, ())))
         return tuple(supplier for supplier in found if supplier is not None)
@@ -133,7 +133,7 @@ class Store:
             return None
         return min(known, key=lambda s: (s["metadata"].get("creationTimestamp", ""), s["metadata"]["uid"]))
 
-    def children(self, kinds: tuple[str, ...], key: Key) -> dict[tuple[str, str], Object]:
+    def children(self, kinds: tuple[str, ...], key: ReconcileKey) -> dict[tuple[str, str], Object]:
         """Watched children of a RelayMiner."""
         return {
             (kind, place[1]): self._objects[kind][place]
@@ -141,16 +141,16 @@ class Store:
             if kind in kinds
         }
 
-    def pods(self, key: Key | None = None) -> Iterator[Object]:
+    def pods(self, key: ReconcileKey | None = None) -> Iterator[Object]:
         """Pods of a RelayMiner, or of all, by name."""
         for one in sorted(self._labelled) if key is None else (key,):
             for kind, place in sorted(self._labelled.get(one, ())):
                 if kind == PODS.name:
                     yield self._objects[kind][place]
 
-    def everything(self) -> set[Key]:
+    def everything(self) -> set[ReconcileKey]:
         """Everything there is to reconcile."""
-        found = {Key(*place) for place in self._objects[RELAY_MINERS.name]}
+        found = {ReconcileKey(*place) for place in self._objects[RELAY_MINERS.name]}
         for observed in self._objects[CONFIG_MAPS.name].values():
             component = (observed["metadata"].get("labels") or {}).get(names.LABEL_COMPONENT)
             if component == names.KEEPER and (key := _labelled(observed)) is not None:
@@ -158,11 +158,11 @@ class Store:
         return found | set(self._suppliers_of)
 
 
-def _labelled(observed: Mapping[str, Any]) -> Key | None:
+def _labelled(observed: Mapping[str, Any]) -> ReconcileKey | None:
     """The RelayMiner to which a child's label says that it belongs."""
     metadata = observed["metadata"]
     name = (metadata.get("labels") or {}).get(names.LABEL_RELAY_MINER)
-    return Key(str(metadata.get("namespace", "")), str(name)) if name else None
+    return ReconcileKey(str(metadata.get("namespace", "")), str(name)) if name else None
 
 
 def _discard(index: dict[K, set[V]], key: K, value: V) -> None:

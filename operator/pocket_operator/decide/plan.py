@@ -14,12 +14,12 @@ from pocket.api.base import problem_of
 from pocket.api.lenient import read_known
 from pocket.api.relayminer import Deletion, RelayMiner
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket_operator.decide.draining import Drain, drain_of, drains_without_supplier, forced, is_held, overdue
+from pocket_operator.decide.draining import DrainStatus, drain_of, drains_without_supplier, forced, is_held, overdue
 from pocket_operator.decide.drift import drifted, stamped
-from pocket_operator.decide.reasons import Reason
-from pocket_operator.decide.rollout import Sight, plan_rollout
+from pocket_operator.decide.reasons import ConditionReason
+from pocket_operator.decide.rollout import RolloutState, plan_rollout
 from pocket_operator.decide.snapshot import ChildKey, Snapshot
-from pocket_operator.decide.supplier_keys import Finding, examine
+from pocket_operator.decide.supplier_keys import KeyCheck, examine
 from pocket_operator.resources import desired, names
 from pocket_operator.resources.config import hot_text
 from pocket_operator.resources.context import Context, PublishedSupplier
@@ -39,10 +39,10 @@ class FinalizerChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class BlockingProblem:
     """Why the whole RelayMiner cannot be brought about."""
 
-    reason: Reason
+    reason: ConditionReason
     message: str
 
 
@@ -51,9 +51,9 @@ class Plan:
     """Actions in order: finalizers that protect, applies, deletes, pod annotations, finalizers that let go."""
 
     context: Context | None
-    findings: tuple[Finding, ...]
-    drains: Mapping[str, Drain]
-    trouble: Trouble | None = None
+    findings: tuple[KeyCheck, ...]
+    drains: Mapping[str, DrainStatus]
+    trouble: BlockingProblem | None = None
     protect: tuple[FinalizerChange, ...] = ()
     withdraw: tuple[str, ...] = ()
     """Addresses to take out of the relayers' published keys while the children cannot be brought about as a whole."""
@@ -115,7 +115,7 @@ def plan(snapshot: Snapshot) -> Plan:
         resource = {k: v for k, v in snapshot.relay_miner.items() if k != "status"}
         parsed, unknown = read_known(RelayMiner, resource)
     except ValidationError as error:
-        invalid = Trouble(Reason.INVALID_SPEC, problem_of(error))
+        invalid = BlockingProblem(ConditionReason.INVALID_SPEC, problem_of(error))
         return _in_trouble(snapshot, findings, drains, invalid)
     if is_paused(snapshot.relay_miner):
         release = _forced_away(snapshot, findings)
@@ -146,7 +146,7 @@ def plan(snapshot: Snapshot) -> Plan:
 
 
 def _in_trouble(
-    snapshot: Snapshot, findings: tuple[Finding, ...], drains: Mapping[str, Drain], trouble: Trouble
+    snapshot: Snapshot, findings: tuple[KeyCheck, ...], drains: Mapping[str, DrainStatus], trouble: BlockingProblem
 ) -> Plan:
     """What goes on while the children stay as they are: who is deleted is refused, drains and goes."""
     whole = snapshot.relay_miner or {}
@@ -163,7 +163,7 @@ def _in_trouble(
 
 
 def _release(
-    snapshot: Snapshot, findings: tuple[Finding, ...], drains: Mapping[str, Drain]
+    snapshot: Snapshot, findings: tuple[KeyCheck, ...], drains: Mapping[str, DrainStatus]
 ) -> tuple[FinalizerChange, ...]:
     """Finalizers that let go."""
     whole = snapshot.relay_miner or {}
@@ -172,10 +172,10 @@ def _release(
     return _let_go(findings, lambda f: _done(drains, f.address) or _mined_for_another(f, findings))
 
 
-def _mined_for_another(finding: Finding, findings: tuple[Finding, ...]) -> bool:
+def _mined_for_another(finding: KeyCheck, findings: tuple[KeyCheck, ...]) -> bool:
     """Whether an older Supplier of this RelayMiner has the address, so that its sessions are mined on."""
-    return finding.reason is Reason.KEY_IN_USE and any(
-        other.address == finding.address and other.reason is not Reason.KEY_IN_USE for other in findings
+    return finding.reason is ConditionReason.KEY_IN_USE and any(
+        other.address == finding.address and other.reason is not ConditionReason.KEY_IN_USE for other in findings
     )
 
 
@@ -184,16 +184,16 @@ def drifted_children(plan_: Plan, children: Mapping[ChildKey, Object]) -> list[O
     return [w for w in plan_.wanted if drifted(w, children.get((w["kind"], w["metadata"]["name"])))]
 
 
-def _drains(snapshot: Snapshot, findings: tuple[Finding, ...], *, deleting: bool) -> dict[str, Drain]:
+def _drains(snapshot: Snapshot, findings: tuple[KeyCheck, ...], *, deleting: bool) -> dict[str, DrainStatus]:
     """By address, of the suppliers that should go.
 
     A Supplier that may not use its address has nothing to drain, unless its key was published before an older one came.
     """
-    drains: dict[str, Drain] = {}
+    drains: dict[str, DrainStatus] = {}
     deadline = _deadline(snapshot.relay_miner)
     whole = snapshot.relay_miner if deleting else None
     for finding in findings:
-        outdone = finding.reason is Reason.KEY_IN_USE
+        outdone = finding.reason is ConditionReason.KEY_IN_USE
         if not (finding.deleting or deleting or outdone):
             continue
         if outdone and (not finding.held or _mined_for_another(finding, findings)):
@@ -201,9 +201,9 @@ def _drains(snapshot: Snapshot, findings: tuple[Finding, ...], *, deleting: bool
         drain = drain_of(finding.address, finding.supplier, snapshot)
         subjects = [s for s in (finding.supplier if finding.deleting else None, whole) if s is not None]
         if any(forced(subject) for subject in subjects):
-            drain = Drain(True, drain.since, "forced by annotation")
+            drain = DrainStatus(True, drain.since, "forced by annotation")
         elif any(overdue(subject, snapshot.now, deadline) for subject in subjects):
-            drain = Drain(True, drain.since, "the deadline passed")
+            drain = DrainStatus(True, drain.since, "the deadline passed")
         drains[finding.address] = drain
     if whole is not None and not forced(whole) and not overdue(whole, snapshot.now, deadline):
         drains |= drains_without_supplier({finding.address for finding in findings}, snapshot)
@@ -211,19 +211,19 @@ def _drains(snapshot: Snapshot, findings: tuple[Finding, ...], *, deleting: bool
 
 
 def _let_go(
-    findings: tuple[Finding, ...], may: Callable[[Finding], bool] = lambda finding: True
+    findings: tuple[KeyCheck, ...], may: Callable[[KeyCheck], bool] = lambda finding: True
 ) -> tuple[FinalizerChange, ...]:
     """Off the deleted Suppliers, where they may go."""
-    going = (f for f in findings if (f.deleting or f.reason is Reason.KEY_IN_USE) and f.held and may(f))
+    going = (f for f in findings if (f.deleting or f.reason is ConditionReason.KEY_IN_USE) and f.held and may(f))
     return tuple(FinalizerChange("Supplier", f.name, wanted=False) for f in going)
 
 
-def _all_of_it(snapshot: Snapshot, findings: tuple[Finding, ...]) -> tuple[FinalizerChange, ...]:
+def _all_of_it(snapshot: Snapshot, findings: tuple[KeyCheck, ...]) -> tuple[FinalizerChange, ...]:
     """The RelayMiner goes; its Suppliers need no miner any more, so those that are deleted go with it."""
     return (*_let_go(findings), FinalizerChange("RelayMiner", snapshot.name, wanted=False))
 
 
-def _forced_away(snapshot: Snapshot, findings: tuple[Finding, ...]) -> tuple[FinalizerChange, ...]:
+def _forced_away(snapshot: Snapshot, findings: tuple[KeyCheck, ...]) -> tuple[FinalizerChange, ...]:
     """What goes by the annotation alone: somebody who insists need neither resume nor correct the RelayMiner before."""
     whole = snapshot.relay_miner
     if whole is not None and whole["metadata"].get("deletionTimestamp") and is_held(whole) and forced(whole):
@@ -231,33 +231,33 @@ def _forced_away(snapshot: Snapshot, findings: tuple[Finding, ...]) -> tuple[Fin
     return _let_go(findings, lambda finding: finding.deleting and forced(finding.supplier))
 
 
-def _done(drains: Mapping[str, Drain], address: str) -> bool:
+def _done(drains: Mapping[str, DrainStatus], address: str) -> bool:
     drain = drains.get(address)
     return drain is not None and drain.done
 
 
-def _relay_miner_drained(snapshot: Snapshot, drains: Mapping[str, Drain]) -> bool:
+def _relay_miner_drained(snapshot: Snapshot, drains: Mapping[str, DrainStatus]) -> bool:
     whole = snapshot.relay_miner
     if whole is None or forced(whole) or overdue(whole, snapshot.now, _deadline(whole)):
         return True
     return all(drain.done for drain in drains.values())
 
 
-def _redis(parsed: RelayMiner, snapshot: Snapshot) -> tuple[str, Trouble | None]:
+def _redis(parsed: RelayMiner, snapshot: Snapshot) -> tuple[str, BlockingProblem | None]:
     """A digest that changes with the URL in the Secret, and with nothing else: it rolls the pods."""
     reference = parsed.spec.redis.url_secret_ref
     if reference is None:
         return "", None
     secret = snapshot.secrets.get(reference.name)
     if secret is None:
-        return "", Trouble(
-            Reason.REDIS_SECRET_MISSING,
+        return "", BlockingProblem(
+            ConditionReason.REDIS_SECRET_MISSING,
             f"Secret {reference.name}, named by spec.redis.urlSecretRef, does not exist. Create it.",
         )
     url = secret.entries.get(reference.key)
     if not url:
-        return "", Trouble(
-            Reason.REDIS_SECRET_MISSING,
+        return "", BlockingProblem(
+            ConditionReason.REDIS_SECRET_MISSING,
             f"Secret {reference.name} has no entry {reference.key}. Correct spec.redis.urlSecretRef.key or the Secret.",
         )
     uid = str((snapshot.relay_miner or {})["metadata"]["uid"])
@@ -273,8 +273,8 @@ def _url_digest(url: str, uid: str) -> str:
 def _context(
     snapshot: Snapshot,
     parsed: RelayMiner,
-    findings: tuple[Finding, ...],
-    drains: Mapping[str, Drain],
+    findings: tuple[KeyCheck, ...],
+    drains: Mapping[str, DrainStatus],
     *,
     redis_digest: str,
     deleting: bool,
@@ -306,13 +306,13 @@ def _context(
     )
 
 
-def _leaves(finding: Finding) -> bool:
-    return finding.deleting or finding.reason is Reason.KEY_IN_USE
+def _leaves(finding: KeyCheck) -> bool:
+    return finding.deleting or finding.reason is ConditionReason.KEY_IN_USE
 
 
-def _one_each(findings: tuple[Finding, ...]) -> list[Finding]:
+def _one_each(findings: tuple[KeyCheck, ...]) -> list[KeyCheck]:
     """One Supplier for each address: the rightful one where there is one."""
-    ordered = sorted(findings, key=lambda f: f.reason is not Reason.KEY_IN_USE)
+    ordered = sorted(findings, key=lambda f: f.reason is not ConditionReason.KEY_IN_USE)
     return list({finding.address: finding for finding in ordered}.values())
 
 
@@ -321,7 +321,7 @@ def _rollout(snapshot: Snapshot, context: Context) -> RolloutPlan:
     chosen = context.relay_miner.spec.relayer
     annotations = (snapshot.relay_miner or {})["metadata"].get("annotations") or {}
     deployment = snapshot.children.get(("Deployment", names.relayer(context.name)))
-    sight = Sight(
+    sight = RolloutState(
         now=snapshot.now,
         steady_exists=deployment is not None and chosen.replicas != 0,
         kept=Revision.kept(snapshot.children.get(("ConfigMap", names.revision(context.name)))),
@@ -334,7 +334,7 @@ def _rollout(snapshot: Snapshot, context: Context) -> RolloutPlan:
 
 
 def _protected(
-    snapshot: Snapshot, context: Context, findings: tuple[Finding, ...], *, deleting: bool
+    snapshot: Snapshot, context: Context, findings: tuple[KeyCheck, ...], *, deleting: bool
 ) -> tuple[FinalizerChange, ...]:
     """Finalizers before a key is published: from then on there may be something to claim."""
     published = {supplier.address for supplier in context.suppliers}

@@ -10,54 +10,54 @@ from pocket.api.status import LastEvents, Stake, SupplierSessions
 from pocket_operator.resources import names
 
 
-class _Told(BaseModel):
+class _ReportModel(BaseModel):
     """Absent fields have defaults; one of another type makes the whole answer unreadable: nothing is guessed."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class SessionsTold(SupplierSessions):
+class ReportedSessions(SupplierSessions):
     """Open sessions by where they are."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-class EventsTold(LastEvents):
+class ReportedEvents(LastEvents):
     """The last session of each kind."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-class StakeTold(Stake):
+class ReportedStake(Stake):
     """What the chain says of a supplier."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-class SupplierTold(_Told):
+class ReportedSupplier(_ReportModel):
     """A miner's figures of one supplier. `open` has no default: a supplier must not leave before it is 0."""
 
     open: int = Field(ge=0)
-    sessions: SessionsTold = SessionsTold()
-    last: EventsTold = EventsTold()
+    sessions: ReportedSessions = ReportedSessions()
+    last: ReportedEvents = ReportedEvents()
     earned_by: dict[str, int] = {}
     lost_recently: int = 0
     staked: bool | None = None
-    stake: StakeTold | None = None
+    stake: ReportedStake | None = None
     transports: dict[str, tuple[int, ...]] = {}
     endpoint_problems: tuple[str, ...] = ()
     balance_upokt: int | None = None
     public_key_on_chain: bool | None = None
 
 
-class ChainNote(_Told):
+class ChainDiagnostic(_ReportModel):
     """What a miner has to say of the chain's nodes."""
 
     reason: str
     text: str
 
 
-class RecentRelays(_Told):
+class RecentRelays(_ReportModel):
     """What a relayer did lately; `seconds` over the `timed` ones."""
 
     served: float = 0
@@ -66,7 +66,7 @@ class RecentRelays(_Told):
     seconds: float = 0
 
 
-class PodAnswer(_Told):
+class PodReportBody(_ReportModel):
     """A relayer's or miner's answer.
 
     keys: digest of the loaded public keys, which are those of `addresses`.
@@ -88,8 +88,8 @@ class PodAnswer(_Told):
     looked: dict[str, float] = {}
     redis: str | None = None
     volume: str | None = None
-    chain: tuple[ChainNote, ...] = ()
-    suppliers: dict[str, SupplierTold] = {}
+    chain: tuple[ChainDiagnostic, ...] = ()
+    suppliers: dict[str, ReportedSupplier] = {}
     recent: RecentRelays = RecentRelays()
 
 
@@ -98,13 +98,13 @@ class Report:
     """What a pod answered, and when (seconds on the operator's monotonic clock)."""
 
     pod: str
-    answer: PodAnswer
+    answer: PodReportBody
     at: float
 
     @classmethod
     def of(cls, pod: str, body: Any, at: float = 0.0) -> "Report":
         """From JSON; raises pydantic's ValidationError."""
-        return cls(pod, PodAnswer.model_validate(body), at)
+        return cls(pod, PodReportBody.model_validate(body), at)
 
     @property
     def component(self) -> str:
@@ -129,6 +129,6 @@ class Report:
         """Whether this miner mines for a supplier: it holds the supplier's shard."""
         return self.component == names.MINER and address in self.answer.owned
 
-    def supplier(self, address: str) -> SupplierTold | None:
+    def supplier(self, address: str) -> ReportedSupplier | None:
         """The miner's figures of one supplier."""
         return self.answer.suppliers.get(address)

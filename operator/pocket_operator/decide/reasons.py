@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 
-class Reason(StrEnum):
+class ConditionReason(StrEnum):
     """Every reason the operator gives; docs/troubleshoot.md says for each what to do."""
 
     # well
@@ -65,10 +65,24 @@ class Reason(StrEnum):
     CANARY_FAILED = "CanaryFailed"
 
 
-PASSING = frozenset({Reason.ROLLING_OUT, Reason.OBSERVING_CANARY, Reason.LOADING_KEYS, Reason.DRAINING, Reason.PAUSED})
+PASSING = frozenset(
+    {
+        ConditionReason.ROLLING_OUT,
+        ConditionReason.OBSERVING_CANARY,
+        ConditionReason.LOADING_KEYS,
+        ConditionReason.DRAINING,
+        ConditionReason.PAUSED,
+    }
+)
 """On the way: told as normal Events, not as warnings."""
 
 STALLING = frozenset(
-    {Reason.KEY_IN_USE, Reason.INVALID_SPEC, Reason.FOREIGN_OBJECT, Reason.REFUSED_BY_API, Reason.CANARY_FAILED}
+    {
+        ConditionReason.KEY_IN_USE,
+        ConditionReason.INVALID_SPEC,
+        ConditionReason.FOREIGN_OBJECT,
+        ConditionReason.REFUSED_BY_API,
+        ConditionReason.CANARY_FAILED,
+    }
 )
 """Only an edit helps: these make Stalled true. Everything else recovers by itself once its cause is gone."""

@@ -4,10 +4,10 @@ from typing import Any
 
 from pocket.api.problems import ProblemCode
 from pocket.api.status import ConditionType, KeySetStatus, RelayMinerStatus, RolloutStatus, Workload
-from pocket_operator.decide.conditions import Fact, conditions, schema_fact, true_if
+from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_fact, true_if
 from pocket_operator.decide.plan import Plan
 from pocket_operator.decide.pod_report import Report
-from pocket_operator.decide.reasons import STALLING, Reason
+from pocket_operator.decide.reasons import STALLING, ConditionReason
 from pocket_operator.decide.served import served_fact, served_suppliers
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.resources import names
@@ -104,108 +104,116 @@ def _all_ready(observed: Object | None) -> bool:
     return int(((observed or {}).get("status") or {}).get("readyReplicas") or 0) >= max(1, wanted)
 
 
-def _keys(snapshot: Snapshot, plan: Plan, *, loading: bool) -> Fact:
+def _keys(snapshot: Snapshot, plan: Plan, *, loading: bool) -> ConditionSpec:
     kind = ConditionType.KEYS_LOADED
     waiting = [f for f in plan.findings if not f.good and not f.deleting]
     if not snapshot.suppliers:
-        return Fact(kind, "False", Reason.NO_SUPPLIERS, "No Supplier names this RelayMiner. Create one.")
+        return ConditionSpec(
+            kind, "False", ConditionReason.NO_SUPPLIERS, "No Supplier names this RelayMiner. Create one."
+        )
     if plan.context is None:
-        return Fact(kind, "Unknown", Reason.NO_REPORT, "Keys are not published at the moment.")
+        return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "Keys are not published at the moment.")
     if waiting:
         named = ", ".join(f"{f.name} ({f.reason})" for f in waiting[:5]) + (" ..." if len(waiting) > 5 else "")
-        return Fact(kind, "False", Reason.SUPPLIERS_WAIT, f"Not all Suppliers have a usable key: {named}.")
+        return ConditionSpec(
+            kind, "False", ConditionReason.SUPPLIERS_WAIT, f"Not all Suppliers have a usable key: {named}."
+        )
     if loading:
         message = "The key set is published; not every pod has loaded it yet."
-        return Fact(kind, "False", Reason.LOADING_KEYS, message)
-    return Fact(kind, "True", Reason.LOADED, "All relayers and miners have the published keys.")
+        return ConditionSpec(kind, "False", ConditionReason.LOADING_KEYS, message)
+    return ConditionSpec(kind, "True", ConditionReason.LOADED, "All relayers and miners have the published keys.")
 
 
-def _redis(reports: list[Report]) -> Fact:
+def _redis(reports: list[Report]) -> ConditionSpec:
     kind = ConditionType.REDIS_REACHABLE
     miners = [r for r in reports if r.component == names.MINER]
     if not miners:
-        return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported.")
+        return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "No miner has reported.")
     cut_off = [(r.pod, r.answer.redis) for r in miners if r.answer.redis]
     if cut_off:
         pod, problem = cut_off[0]
-        return Fact(kind, "False", Reason.REDIS_UNREACHABLE, f"{pod}: {problem} Check spec.redis and the server.")
-    return Fact(kind, "True", Reason.REACHABLE, "The miners reach Redis.")
+        return ConditionSpec(
+            kind, "False", ConditionReason.REDIS_UNREACHABLE, f"{pod}: {problem} Check spec.redis and the server."
+        )
+    return ConditionSpec(kind, "True", ConditionReason.REACHABLE, "The miners reach Redis.")
 
 
-def _volumes(reports: list[Report]) -> Fact:
+def _volumes(reports: list[Report]) -> ConditionSpec:
     kind = ConditionType.VOLUMES_HEALTHY
     miners = [r for r in reports if r.component == names.MINER]
     if not miners:
-        return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported.")
+        return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "No miner has reported.")
     for report in miners:
         for problem in report.answer.problems:
             if problem.code == ProblemCode.VOLUME_READ_ONLY:
-                return Fact(kind, "False", Reason.VOLUME_READ_ONLY, f"{report.pod}: {problem}")
+                return ConditionSpec(kind, "False", ConditionReason.VOLUME_READ_ONLY, f"{report.pod}: {problem}")
     filling = [f"{r.pod}: {r.answer.volume}." for r in miners if r.answer.volume]
     if filling:
-        return Fact(kind, "False", Reason.VOLUME_FILLING, " ".join(sorted(filling)[:3]))
-    return Fact(kind, "True", Reason.VOLUMES_FINE, "The miners' volumes take writes and have space.")
+        return ConditionSpec(kind, "False", ConditionReason.VOLUME_FILLING, " ".join(sorted(filling)[:3]))
+    return ConditionSpec(kind, "True", ConditionReason.VOLUMES_FINE, "The miners' volumes take writes and have space.")
 
 
-def _chain(reports: list[Report]) -> Fact:
+def _chain(reports: list[Report]) -> ConditionSpec:
     kind = ConditionType.CHAIN_REACHABLE
     if not reports:
-        return Fact(kind, "Unknown", Reason.NO_REPORT, "No pod has reported.")
+        return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "No pod has reported.")
     stale = [r.pod for r in reports if any(problem.code in _NO_CHAIN for problem in r.answer.problems)]
     if stale:
-        return Fact(
-            kind, "False", Reason.CHAIN_UNREACHABLE,
+        return ConditionSpec(
+            kind, "False", ConditionReason.CHAIN_UNREACHABLE,
             f"{', '.join(sorted(stale)[:3])}: no new block for too long. Check spec.chain.nodes and the nodes.",
         )  # fmt: skip
-    for told in (Reason.GAS_PRICE_TOO_LOW, Reason.CLOCK_SKEWED, Reason.NODES_DIFFER):
+    for told in (ConditionReason.GAS_PRICE_TOO_LOW, ConditionReason.CLOCK_SKEWED, ConditionReason.NODES_DIFFER):
         texts = sorted({row.text for r in reports for row in r.answer.chain if row.reason == told.value})
         if texts:
             # Without a sufficient gas price every claim is refused; the others are worth knowing.
-            fine = true_if(told is not Reason.GAS_PRICE_TOO_LOW)
-            return Fact(kind, fine, told, f"Blocks arrive. {' '.join(texts[:3])}")
-    return Fact(kind, "True", Reason.REACHABLE, "Blocks arrive.")
+            fine = true_if(told is not ConditionReason.GAS_PRICE_TOO_LOW)
+            return ConditionSpec(kind, fine, told, f"Blocks arrive. {' '.join(texts[:3])}")
+    return ConditionSpec(kind, "True", ConditionReason.REACHABLE, "Blocks arrive.")
 
 
-def _claims(reports: list[Report]) -> Fact:
+def _claims(reports: list[Report]) -> ConditionSpec:
     kind = ConditionType.CLAIMS_HEALTHY
     owners = [r for r in reports if r.component == names.MINER and r.answer.owned]
     if not owners:
-        return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported that it mines.")
+        return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "No miner has reported that it mines.")
     losing = sorted(a for r in owners for a, row in r.answer.suppliers.items() if r.owns(a) and row.lost_recently)
     if losing:
         named = ", ".join(losing[:3])
-        return Fact(kind, "False", Reason.SESSION_LOST, f"Suppliers lost their last session: {named}. See theirs.")
-    return Fact(kind, "True", Reason.CLAIMS_SETTLE, "No supplier lost its last session.")
+        return ConditionSpec(
+            kind, "False", ConditionReason.SESSION_LOST, f"Suppliers lost their last session: {named}. See theirs."
+        )
+    return ConditionSpec(kind, "True", ConditionReason.CLAIMS_SETTLE, "No supplier lost its last session.")
 
 
 def _problem(
-    snapshot: Snapshot, plan: Plan, keys: Fact, redis: Fact, chain: Fact, pods: str
-) -> tuple[Reason, str] | None:
+    snapshot: Snapshot, plan: Plan, keys: ConditionSpec, redis: ConditionSpec, chain: ConditionSpec, pods: str
+) -> tuple[ConditionReason, str] | None:
     """What keeps it from being ready, the cause before its consequences; None while it is only on its way."""
     if plan.trouble is not None:
         return plan.trouble.reason, plan.trouble.message + _deletion_waits(snapshot.relay_miner or {}, "valid again")
     for (kind, name), message in sorted(snapshot.refusals.items()):
         foreign = message.startswith("foreign:")
-        reason = Reason.FOREIGN_OBJECT if foreign else Reason.REFUSED_BY_API
+        reason = ConditionReason.FOREIGN_OBJECT if foreign else ConditionReason.REFUSED_BY_API
         return reason, f"{kind} {name}: {message.removeprefix('foreign:').strip()}"
     for fact in (redis, chain):
         if fact.state == "False":
             return fact.reason, fact.message
-    if keys.reason is Reason.NO_SUPPLIERS:
+    if keys.reason is ConditionReason.NO_SUPPLIERS:
         return keys.reason, keys.message
     if pods:
-        return Reason.PODS_NOT_READY, pods
-    if keys.reason is Reason.SUPPLIERS_WAIT and not (plan.context is not None and plan.context.deleting):
+        return ConditionReason.PODS_NOT_READY, pods
+    if keys.reason is ConditionReason.SUPPLIERS_WAIT and not (plan.context is not None and plan.context.deleting):
         return keys.reason, keys.message
     return _canary_problem(snapshot.name, plan)
 
 
-def _canary_problem(name: str, plan: Plan) -> tuple[Reason, str] | None:
+def _canary_problem(name: str, plan: Plan) -> tuple[ConditionReason, str] | None:
     tried = plan.rollout
     if tried is None or tried.canary is None or not tried.failed:
         return None
     revision = tried.canary.name
-    return Reason.CANARY_FAILED, (
+    return ConditionReason.CANARY_FAILED, (
         f"The canary of revision {revision} failed: {tried.failed}. The other relayers stay as they are. "
         "Correct or revert the change, or let it through: "
         f"kubectl annotate rm {name} {names.ANNOTATION_PROMOTE}={revision}"
@@ -249,41 +257,41 @@ def _deletion_waits(whole: Object, until: str) -> str:
 
 
 def _summary(
-    snapshot: Snapshot, plan: Plan, problem: tuple[Reason, str] | None, *, rolling: bool, serving: bool
-) -> list[Fact]:
+    snapshot: Snapshot, plan: Plan, problem: tuple[ConditionReason, str] | None, *, rolling: bool, serving: bool
+) -> list[ConditionSpec]:
     whole = snapshot.relay_miner or {}
     deleting = bool(whole["metadata"].get("deletionTimestamp"))
     stalled = problem is not None and problem[0] in STALLING
-    ready = Fact(ConditionType.READY, "True", Reason.ALL_WELL, "Relays are served and mined.")
-    going_on: tuple[Reason, str] | None = None
+    ready = ConditionSpec(ConditionType.READY, "True", ConditionReason.ALL_WELL, "Relays are served and mined.")
+    going_on: tuple[ConditionReason, str] | None = None
     if deleting:
         left = sum(not drain.done for drain in plan.drains.values())
-        going_on = (Reason.DRAINING, f"Being deleted: {left} suppliers still have claims or proofs to finish.")
+        going_on = (ConditionReason.DRAINING, f"Being deleted: {left} suppliers still have claims or proofs to finish.")
     elif (tried := plan.rollout) is not None and tried.canary is not None and tried.message:
-        going_on = (Reason.OBSERVING_CANARY, f"A canary tries revision {tried.canary.name}: {tried.message}.")
+        going_on = (ConditionReason.OBSERVING_CANARY, f"A canary tries revision {tried.canary.name}: {tried.message}.")
     elif rolling:
-        going_on = (Reason.ROLLING_OUT, "Pods are being started or replaced.")
+        going_on = (ConditionReason.ROLLING_OUT, "Pods are being started or replaced.")
     if plan.paused:
         said = "Paused: the operator leaves everything as it is." + _deletion_waits(whole, "paused no more")
-        ready = Fact(ConditionType.READY, "Unknown", Reason.PAUSED, said)
+        ready = ConditionSpec(ConditionType.READY, "Unknown", ConditionReason.PAUSED, said)
         going_on = None
-    elif problem is not None and problem[0] is not Reason.CANARY_FAILED:
-        ready = Fact(ConditionType.READY, "False", *problem)
-    elif going_on is not None and going_on[0] is Reason.OBSERVING_CANARY:
+    elif problem is not None and problem[0] is not ConditionReason.CANARY_FAILED:
+        ready = ConditionSpec(ConditionType.READY, "False", *problem)
+    elif going_on is not None and going_on[0] is ConditionReason.OBSERVING_CANARY:
         pass  # the others serve as before
-    elif going_on is not None and going_on[0] is Reason.ROLLING_OUT and serving:
+    elif going_on is not None and going_on[0] is ConditionReason.ROLLING_OUT and serving:
         pass  # as many pods serve as should, some of them of another revision
     elif going_on is not None:
-        ready = Fact(ConditionType.READY, "False", *going_on)
+        ready = ConditionSpec(ConditionType.READY, "False", *going_on)
     return [
         ready,
-        Fact(ConditionType.RECONCILING, true_if(going_on is not None), *(going_on or (Reason.NOT_RECONCILING, ""))),
-        Fact(
+        ConditionSpec(ConditionType.RECONCILING, true_if(going_on is not None), *(going_on or (ConditionReason.NOT_RECONCILING, ""))),
+        ConditionSpec(
             ConditionType.STALLED, true_if(stalled),
-            *((problem[0], problem[1]) if stalled and problem else (Reason.NOT_STALLED, "")),
+            *((problem[0], problem[1]) if stalled and problem else (ConditionReason.NOT_STALLED, "")),
         ),
-        Fact(
-            ConditionType.PAUSED, true_if(plan.paused), Reason.PAUSED if plan.paused else Reason.NOT_PAUSED,
+        ConditionSpec(
+            ConditionType.PAUSED, true_if(plan.paused), ConditionReason.PAUSED if plan.paused else ConditionReason.NOT_PAUSED,
             "spec.paused or the annotation pocket.network/reconcile=disabled is set." if plan.paused else "",
         ),
     ]  # fmt: skip

@@ -27,7 +27,7 @@ _FLAPPING: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class RolloutState:
     """What is seen of a rollout."""
 
     now: datetime
@@ -40,7 +40,7 @@ class Sight:
     promoted: str = ""
 
 
-def plan_rollout(wanted: Revision, chosen: Rollout, sight: Sight) -> RolloutPlan:
+def plan_rollout(wanted: Revision, chosen: Rollout, sight: RolloutState) -> RolloutPlan:
     """Where `wanted` goes."""
     if chosen.strategy == "RollingUpdate":
         return RolloutPlan(wanted)
@@ -54,11 +54,11 @@ def plan_rollout(wanted: Revision, chosen: Rollout, sight: Sight) -> RolloutPlan
     return RolloutPlan(wanted, keeps=True)
 
 
-def _annotations(sight: Sight) -> Mapping[str, str]:
+def _annotations(sight: RolloutState) -> Mapping[str, str]:
     return ((sight.canary or {}).get("metadata") or {}).get("annotations") or {}
 
 
-def _since(revision: str, sight: Sight) -> datetime:
+def _since(revision: str, sight: RolloutState) -> datetime:
     """When this revision's canary was begun; now, where it is to be."""
     annotations = _annotations(sight)
     if annotations.get(names.ANNOTATION_REVISION) != revision:
@@ -69,7 +69,7 @@ def _since(revision: str, sight: Sight) -> datetime:
         return sight.now
 
 
-def _judge(revision: str, chosen: Rollout, sight: Sight, since: datetime) -> tuple[str, str]:
+def _judge(revision: str, chosen: Rollout, sight: RolloutState, since: datetime) -> tuple[str, str]:
     """(why it failed, what it waits for); both empty once it passed."""
     annotations = _annotations(sight)
     if annotations.get(names.ANNOTATION_REVISION) != revision:

@@ -14,14 +14,14 @@ from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket_operator.decide.draining import is_held
 from pocket_operator.decide.object_cache import operator_address
-from pocket_operator.decide.reasons import Reason
+from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.snapshot import SecretView, Snapshot
 
 Object = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class KeyCheck:
     """What was found out about one Supplier's key.
 
     `key_hex` is the key to publish, None when there is none; with a problem it is the last good one.
@@ -29,7 +29,7 @@ class Finding:
 
     supplier: Object
     key_hex: str | None = field(repr=False)
-    reason: Reason = Reason.LOADED
+    reason: ConditionReason = ConditionReason.LOADED
     message: str = ""
     resealed: str = ""
     unknown: tuple[str, ...] = ()
@@ -64,16 +64,16 @@ class Finding:
     @property
     def good(self) -> bool:
         """Whether nothing is wrong with the key."""
-        return self.reason is Reason.LOADED
+        return self.reason is ConditionReason.LOADED
 
 
 class _Broken(Exception):
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: ConditionReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
-def examine(supplier: Object, snapshot: Snapshot) -> Finding:
+def examine(supplier: Object, snapshot: Snapshot) -> KeyCheck:
     """The key of one Supplier, proven against its address; the last good key stays when its source breaks."""
     address = operator_address(supplier)
     owner = snapshot.owners.get(address)
@@ -81,8 +81,8 @@ def examine(supplier: Object, snapshot: Snapshot) -> Finding:
         other = snapshot.owner_names.get(address, "")
         # What it was published for before is mined to its end, as for one that is deleted.
         last = _last_good(address, snapshot.published) if is_held(supplier) else None
-        return Finding(
-            supplier, last, Reason.KEY_IN_USE,
+        return KeyCheck(
+            supplier, last, ConditionReason.KEY_IN_USE,
             f"{address} is used by the older Supplier {other}. One address is served by one RelayMiner: delete one of "
             "the two.",
         )  # fmt: skip
@@ -90,15 +90,17 @@ def examine(supplier: Object, snapshot: Snapshot) -> Finding:
         parsed, unknown = read_known(Supplier, {k: v for k, v in supplier.items() if k != "status"})
     except ValidationError as error:
         # Let in by the schema of another version: what is served goes on, and so does what is open.
-        return Finding(supplier, _last_good(address, snapshot.published), Reason.INVALID_SPEC, problem_of(error))
+        return KeyCheck(
+            supplier, _last_good(address, snapshot.published), ConditionReason.INVALID_SPEC, problem_of(error)
+        )
     try:
         key_hex, resealed = _key_of(parsed, snapshot)
         _prove(key_hex, address)
     except _Broken as broken:
         last = _last_good(address, snapshot.published)
         kept = " The last good key stays in use." if last is not None else ""
-        return Finding(supplier, last, broken.reason, str(broken) + kept, unknown=unknown)
-    return Finding(supplier, key_hex, resealed=resealed or "", unknown=unknown)
+        return KeyCheck(supplier, last, broken.reason, str(broken) + kept, unknown=unknown)
+    return KeyCheck(supplier, key_hex, resealed=resealed or "", unknown=unknown)
 
 
 def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
@@ -107,13 +109,13 @@ def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
         secret = snapshot.secrets.get(reference.name)
         if secret is None:
             raise _Broken(
-                Reason.SECRET_MISSING,
+                ConditionReason.SECRET_MISSING,
                 f"Secret {reference.name} does not exist in namespace {parsed.metadata.namespace}. Create it.",
             )
         text = secret.entries.get(reference.key)
         if text is None:
             raise _Broken(
-                Reason.SECRET_KEY_MISSING,
+                ConditionReason.SECRET_KEY_MISSING,
                 f"Secret {reference.name} has no entry {reference.key}. Correct spec.key.secretRef.key or the Secret.",
             )
         return text.strip().removeprefix("0x"), None
@@ -123,11 +125,11 @@ def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
     try:
         return controller.open(sealed, subject), controller.resealed(sealed, subject)
     except UnknownController as error:
-        raise _Broken(Reason.SEAL_KEY_UNKNOWN, f"spec.key.sealed: {error}.") from None
+        raise _Broken(ConditionReason.SEAL_KEY_UNKNOWN, f"spec.key.sealed: {error}.") from None
     except SealedForAnother as error:
-        raise _Broken(Reason.SEAL_FOR_ANOTHER, f"spec.key.sealed: {error}.") from None
+        raise _Broken(ConditionReason.SEAL_FOR_ANOTHER, f"spec.key.sealed: {error}.") from None
     except SealError as error:
-        raise _Broken(Reason.SEAL_BROKEN, f"spec.key.sealed: {error}.") from None
+        raise _Broken(ConditionReason.SEAL_BROKEN, f"spec.key.sealed: {error}.") from None
 
 
 def _prove(key_hex: str, address: str) -> None:
@@ -135,11 +137,12 @@ def _prove(key_hex: str, address: str) -> None:
         derived = address_of(PrivateKey.from_hex(key_hex).public_key)
     except DecodingError:
         raise _Broken(
-            Reason.KEY_MALFORMED, "The key is not a private key of 64 hex digits. Put the hex key into its source."
+            ConditionReason.KEY_MALFORMED,
+            "The key is not a private key of 64 hex digits. Put the hex key into its source.",
         ) from None
     if derived != address:
         raise _Broken(
-            Reason.ADDRESS_MISMATCH,
+            ConditionReason.ADDRESS_MISMATCH,
             f"The key belongs to {derived}, not to spec.operatorAddress {address}. Name the right Secret or address.",
         )
 

@@ -16,21 +16,21 @@ from pocket.api.status import (
     SupplierStatus,
 )
 from pocket.chain.preflight import LOW_BALANCE_UPOKT
-from pocket_operator.decide.conditions import Fact, conditions, schema_fact, true_if
+from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_fact, true_if
 from pocket_operator.decide.draining import published_generation
 from pocket_operator.decide.plan import Plan, is_paused
-from pocket_operator.decide.pod_report import SupplierTold
-from pocket_operator.decide.reasons import STALLING, Reason
+from pocket_operator.decide.pod_report import ReportedSupplier
+from pocket_operator.decide.reasons import STALLING, ConditionReason
 from pocket_operator.decide.snapshot import Snapshot
-from pocket_operator.decide.supplier_keys import Finding
+from pocket_operator.decide.supplier_keys import KeyCheck
 from pocket_operator.resources import names
 
 _LARGEST = 2**63 - 1  # that the API server takes
 
 
-def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> SupplierStatus:
+def supplier_status(finding: KeyCheck, snapshot: Snapshot, plan: Plan) -> SupplierStatus:
     """What is the case with one Supplier, and what to do."""
-    ours = finding.reason is not Reason.KEY_IN_USE or finding.held
+    ours = finding.reason is not ConditionReason.KEY_IN_USE or finding.held
     has_key = [r for r in snapshot.steady_reports if finding.address in r.addresses and ours]
     expected = snapshot.expected_pods
     owner = next((r for r in snapshot.reports if r.owns(finding.address) and ours), None)
@@ -60,23 +60,23 @@ def supplier_status(finding: Finding, snapshot: Snapshot, plan: Plan) -> Supplie
     )
 
 
-def _histories(snapshot: Snapshot, address: str) -> list[SupplierTold]:
+def _histories(snapshot: Snapshot, address: str) -> list[ReportedSupplier]:
     """What each miner remembers of a supplier: a session's outcome is in the audit trail of the one that ended it."""
     rows = [report.supplier(address) for report in snapshot.reports if report.component == names.MINER]
     return [row for row in rows if row is not None]
 
 
-def _is_published(finding: Finding, plan: Plan) -> bool:
+def _is_published(finding: KeyCheck, plan: Plan) -> bool:
     """Return whether this plan hands the key to pods; the finalizer, which came before, covers a crash in between."""
-    return plan.context is not None and finding.key_hex is not None and finding.reason is not Reason.KEY_IN_USE
+    return plan.context is not None and finding.key_hex is not None and finding.reason is not ConditionReason.KEY_IN_USE
 
 
-def _open_before(finding: Finding) -> int:
+def _open_before(finding: KeyCheck) -> int:
     """Return the open sessions that a miner reported last: without a report they are unknown, not none."""
     return int((finding.supplier.get("status") or {}).get("openSessions") or 0)
 
 
-def _earned(histories: list[SupplierTold]) -> tuple[Earning, ...]:
+def _earned(histories: list[ReportedSupplier]) -> tuple[Earning, ...]:
     """Return what all miners remember, by recipient: the largest amounts first, and the rest summed up last."""
     total: Counter[str] = Counter()
     for history in histories:
@@ -90,7 +90,7 @@ def _earned(histories: list[SupplierTold]) -> tuple[Earning, ...]:
     return tuple(Earning(recipient=address, upokt=min(_LARGEST, upokt)) for address, upokt in kept)
 
 
-def _latest(histories: list[SupplierTold]) -> LastEvents:
+def _latest(histories: list[ReportedSupplier]) -> LastEvents:
     """The latest mark of each event; a mark reads `session at height`."""
     marks = {
         event: max((getattr(history.last, event) for history in histories), key=_height, default="")
@@ -104,36 +104,40 @@ def _height(mark: str) -> int:
     return int(digits) if digits.isdecimal() else -1
 
 
-def _keys(finding: Finding, snapshot: Snapshot, plan: Plan, *, loaded: int, expected: int) -> Fact:
+def _keys(finding: KeyCheck, snapshot: Snapshot, plan: Plan, *, loaded: int, expected: int) -> ConditionSpec:
     kind = ConditionType.KEYS_LOADED
     drain = plan.drains.get(finding.address)
     relay_miner = (finding.supplier.get("spec") or {}).get("relayMinerRef", {}).get("name", "")
     paused = snapshot.relay_miner is not None and is_paused(snapshot.relay_miner)
-    if drain is not None and finding.reason is not Reason.KEY_IN_USE:
+    if drain is not None and finding.reason is not ConditionReason.KEY_IN_USE:
         why = f", which waits while RelayMiner {relay_miner} is paused" if paused else f": {drain.why}"
-        return Fact(kind, "False", Reason.DRAINING, f"Being deleted{why}. {finding.message}".strip())
+        return ConditionSpec(kind, "False", ConditionReason.DRAINING, f"Being deleted{why}. {finding.message}".strip())
     if not finding.good:
         waiting = f"Its sessions are finished: {drain.why}. " if drain is not None and not drain.done else ""
-        return Fact(kind, "False", finding.reason, waiting + finding.message)
+        return ConditionSpec(kind, "False", finding.reason, waiting + finding.message)
     if snapshot.relay_miner is None:
-        return Fact(
-            kind, "False", Reason.RELAY_MINER_MISSING,
+        return ConditionSpec(
+            kind, "False", ConditionReason.RELAY_MINER_MISSING,
             f"RelayMiner {relay_miner} does not exist in namespace {snapshot.namespace}. Create it, or make this "
             "Supplier anew with another spec.relayMinerRef.",
         )  # fmt: skip
     if paused:
-        return Fact(kind, "Unknown", Reason.PAUSED, f"RelayMiner {relay_miner} is paused: keys are not published.")
+        return ConditionSpec(
+            kind, "Unknown", ConditionReason.PAUSED, f"RelayMiner {relay_miner} is paused: keys are not published."
+        )
     if plan.trouble is not None:
-        return Fact(
-            kind, "False", Reason.RELAY_MINER_NOT_READY,
+        return ConditionSpec(
+            kind, "False", ConditionReason.RELAY_MINER_NOT_READY,
             f"RelayMiner {relay_miner} is in trouble: {plan.trouble.reason}. See its conditions.",
         )  # fmt: skip
     if loaded >= expected:
-        return Fact(kind, "True", Reason.LOADED, "All relayers and miners have the key.")
-    return Fact(kind, "False", Reason.LOADING_KEYS, "The key is published; not every pod has loaded it yet.")
+        return ConditionSpec(kind, "True", ConditionReason.LOADED, "All relayers and miners have the key.")
+    return ConditionSpec(
+        kind, "False", ConditionReason.LOADING_KEYS, "The key is published; not every pod has loaded it yet."
+    )
 
 
-def _beyond(row: SupplierTold, offered: Mapping[str, AbstractSet[int]], wanted: Collection[str]) -> str:
+def _beyond(row: ReportedSupplier, offered: Mapping[str, AbstractSet[int]], wanted: Collection[str]) -> str:
     """What is staked and not served here; relays of it are refused, which costs reputation. Empty: nothing."""
     names_of = {number: name for name, number in RPC_NUMBERS.items()}
     staked = row.stake.services if row.stake is not None else ()
@@ -144,79 +148,83 @@ def _beyond(row: SupplierTold, offered: Mapping[str, AbstractSet[int]], wanted: 
     return ", ".join(parts)
 
 
-def _staked(finding: Finding, row: SupplierTold | None, offered: Mapping[str, AbstractSet[int]]) -> Fact:
+def _staked(finding: KeyCheck, row: ReportedSupplier | None, offered: Mapping[str, AbstractSet[int]]) -> ConditionSpec:
     kind = ConditionType.STAKED
     if row is None or row.staked is None:
-        return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported what the chain says.")
+        return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "No miner has reported what the chain says.")
     if not row.staked:
-        return Fact(
-            kind, "False", Reason.NOT_STAKED,
+        return ConditionSpec(
+            kind, "False", ConditionReason.NOT_STAKED,
             f"{finding.address} is not staked as a supplier. Stake it; it is picked up by itself.",
         )  # fmt: skip
     stake = row.stake or Stake()
     if stake.unstake_session_end_height:
-        return Fact(kind, "False", Reason.UNSTAKING, "The supplier unstaked: it serves its last sessions.")
+        return ConditionSpec(
+            kind, "False", ConditionReason.UNSTAKING, "The supplier unstaked: it serves its last sessions."
+        )
     wanted = finding.services or ()
     missing = sorted(set(wanted) - set(stake.services))
     if missing:
-        return Fact(
-            kind, "False", Reason.SERVICES_NOT_STAKED,
+        return ConditionSpec(
+            kind, "False", ConditionReason.SERVICES_NOT_STAKED,
             f"Not staked for {', '.join(missing)}. Stake these services or take them out of spec.services.",
         )  # fmt: skip
     if beyond := _beyond(row, offered, wanted):
-        return Fact(
-            kind, "True", Reason.STAKED_BEYOND,
+        return ConditionSpec(
+            kind, "True", ConditionReason.STAKED_BEYOND,
             f"Staked for more than is served here: {beyond}. Such relays are refused, and gateways notice: serve them, "
             "or take them out of the stake.",
         )  # fmt: skip
     if broken := row.endpoint_problems:
-        return Fact(
-            kind, "True", Reason.ENDPOINTS_BROKEN,
+        return ConditionSpec(
+            kind, "True", ConditionReason.ENDPOINTS_BROKEN,
             f"The stake declares URLs that do not work as seen from the miner: {'; '.join(broken[:5])}. Gateways would "
             "fail there: correct name, route or certificate, or the stake.",
         )  # fmt: skip
-    return Fact(kind, "True", Reason.STAKED, "Staked for all services that it should serve.")
+    return ConditionSpec(kind, "True", ConditionReason.STAKED, "Staked for all services that it should serve.")
 
 
-def _claims(row: SupplierTold | None) -> Fact:
+def _claims(row: ReportedSupplier | None) -> ConditionSpec:
     kind = ConditionType.CLAIMS_HEALTHY
     if row is None:
-        return Fact(kind, "Unknown", Reason.NO_REPORT, "No miner has reported sessions of this supplier.")
+        return ConditionSpec(
+            kind, "Unknown", ConditionReason.NO_REPORT, "No miner has reported sessions of this supplier."
+        )
     if row.lost_recently:
         said = f"The last session was lost: {row.last.loss}. See the miner's log."
-        return Fact(kind, "False", Reason.SESSION_LOST, said)
+        return ConditionSpec(kind, "False", ConditionReason.SESSION_LOST, said)
     balance = row.balance_upokt
     if balance is not None and balance < LOW_BALANCE_UPOKT:
-        return Fact(
-            kind, "False", Reason.BALANCE_LOW,
+        return ConditionSpec(
+            kind, "False", ConditionReason.BALANCE_LOW,
             f"Its account has {balance} upokt, less than 1 POKT: claims and proofs need fees. Send it some.",
         )  # fmt: skip
     if row.public_key_on_chain is False:
-        return Fact(
-            kind, "False", Reason.PUBLIC_KEY_MISSING,
+        return ConditionSpec(
+            kind, "False", ConditionReason.PUBLIC_KEY_MISSING,
             "Its account has no public key on chain, so gateways cannot verify its answers. Let it sign a transaction, "
             "such as sending itself 1 upokt.",
         )  # fmt: skip
-    return Fact(kind, "True", Reason.CLAIMS_SETTLE, "No session was lost since the last settlement.")
+    return ConditionSpec(kind, "True", ConditionReason.CLAIMS_SETTLE, "No session was lost since the last settlement.")
 
 
-def _summary(keys: Fact, staked: Fact, finding: Finding) -> list[Fact]:
+def _summary(keys: ConditionSpec, staked: ConditionSpec, finding: KeyCheck) -> list[ConditionSpec]:
     stalled = finding.reason in STALLING
-    going_on = keys.reason in (Reason.LOADING_KEYS, Reason.DRAINING)
+    going_on = keys.reason in (ConditionReason.LOADING_KEYS, ConditionReason.DRAINING)
     if keys.state != "True":
-        ready = Fact(ConditionType.READY, "False", keys.reason, keys.message)
-    elif staked.state == "False" and staked.reason is not Reason.UNSTAKING:
-        ready = Fact(ConditionType.READY, "False", staked.reason, staked.message)
+        ready = ConditionSpec(ConditionType.READY, "False", keys.reason, keys.message)
+    elif staked.state == "False" and staked.reason is not ConditionReason.UNSTAKING:
+        ready = ConditionSpec(ConditionType.READY, "False", staked.reason, staked.message)
     else:
-        ready = Fact(ConditionType.READY, "True", Reason.ALL_WELL, "Served and mined.")
+        ready = ConditionSpec(ConditionType.READY, "True", ConditionReason.ALL_WELL, "Served and mined.")
     return [
         ready,
-        Fact(
-            ConditionType.RECONCILING, true_if(going_on), keys.reason if going_on else Reason.NOT_RECONCILING,
+        ConditionSpec(
+            ConditionType.RECONCILING, true_if(going_on), keys.reason if going_on else ConditionReason.NOT_RECONCILING,
             keys.message if going_on else "",
         ),
-        Fact(
-            ConditionType.STALLED, true_if(stalled), finding.reason if stalled else Reason.NOT_STALLED,
+        ConditionSpec(
+            ConditionType.STALLED, true_if(stalled), finding.reason if stalled else ConditionReason.NOT_STALLED,
             finding.message if stalled else "",
         ),
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 from pocket.api.workload import LeaseOwner, MinerConfig, RelayerConfig, config_text
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Context, Object
-from pocket_operator.resources.workload_config import Placement, hot_config, miner_config, relayer_config
+from pocket_operator.resources.workload_config import RuntimePaths, hot_config, miner_config, relayer_config
 
 CONFIG_DIR, KEYS_DIR, HOT_DIR, SECRETS_DIR, DATA_DIR = (
     Path(p) for p in ("/config", "/keys", "/hot", "/secrets", "/data")
@@ -19,8 +19,8 @@ ADMIN_PORT = 9090
 REDIS_URL_VARIABLE = "POCKET_REDIS_URL"
 
 
-def _placement(context: Context) -> Placement:
-    return Placement(
+def _placement(context: Context) -> RuntimePaths:
+    return RuntimePaths(
         redis_url=f"env:{REDIS_URL_VARIABLE}",
         keys_dir=KEYS_DIR,
         data_dir=DATA_DIR,

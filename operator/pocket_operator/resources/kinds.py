@@ -1,35 +1,35 @@
 """The kinds that the operator reads and writes."""
 
 from pocket.api.base import API_VERSION
-from pocket.kube.api_client import Kind
+from pocket.kube.api_client import ResourceKind
 
-RELAY_MINERS = Kind(API_VERSION, "relayminers", "RelayMiner")
-SUPPLIERS = Kind(API_VERSION, "suppliers", "Supplier")
-HELD_NAMESPACES = Kind(API_VERSION, "heldnamespaces", "HeldNamespaces")
-PODS = Kind("v1", "pods", "Pod")
-SECRETS = Kind("v1", "secrets", "Secret")
-EVENTS = Kind("v1", "events", "Event")
-CONFIG_MAPS = Kind("v1", "configmaps", "ConfigMap")
+RELAY_MINERS = ResourceKind(API_VERSION, "relayminers", "RelayMiner")
+SUPPLIERS = ResourceKind(API_VERSION, "suppliers", "Supplier")
+HELD_NAMESPACES = ResourceKind(API_VERSION, "heldnamespaces", "HeldNamespaces")
+PODS = ResourceKind("v1", "pods", "Pod")
+SECRETS = ResourceKind("v1", "secrets", "Secret")
+EVENTS = ResourceKind("v1", "events", "Event")
+CONFIG_MAPS = ResourceKind("v1", "configmaps", "ConfigMap")
 
 WATCHED_CHILDREN = (
     CONFIG_MAPS,
-    Kind("v1", "services", "Service"),
-    Kind("v1", "serviceaccounts", "ServiceAccount"),
-    Kind("apps/v1", "deployments", "Deployment"),
-    Kind("apps/v1", "statefulsets", "StatefulSet"),
-    Kind("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget"),
-    Kind("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
-    Kind("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy"),
-    Kind("networking.k8s.io/v1", "ingresses", "Ingress"),
-    Kind("rbac.authorization.k8s.io/v1", "roles", "Role"),
-    Kind("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding"),
+    ResourceKind("v1", "services", "Service"),
+    ResourceKind("v1", "serviceaccounts", "ServiceAccount"),
+    ResourceKind("apps/v1", "deployments", "Deployment"),
+    ResourceKind("apps/v1", "statefulsets", "StatefulSet"),
+    ResourceKind("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget"),
+    ResourceKind("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
+    ResourceKind("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy"),
+    ResourceKind("networking.k8s.io/v1", "ingresses", "Ingress"),
+    ResourceKind("rbac.authorization.k8s.io/v1", "roles", "Role"),
+    ResourceKind("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding"),
 )
 """Watched with the label selector of our children."""
 
 OPTIONAL_CHILDREN = (
-    Kind("monitoring.coreos.com/v1", "podmonitors", "PodMonitor"),
-    Kind("monitoring.coreos.com/v1", "prometheusrules", "PrometheusRule"),
-    Kind("gateway.networking.k8s.io/v1", "httproutes", "HTTPRoute"),
+    ResourceKind("monitoring.coreos.com/v1", "podmonitors", "PodMonitor"),
+    ResourceKind("monitoring.coreos.com/v1", "prometheusrules", "PrometheusRule"),
+    ResourceKind("gateway.networking.k8s.io/v1", "httproutes", "HTTPRoute"),
 )
 """Kinds that a cluster need not know; read by name."""
 

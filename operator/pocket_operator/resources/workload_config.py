@@ -6,11 +6,11 @@ from pathlib import Path
 
 from pocket.api.relayminer import RelayMiner
 from pocket.api.supplier import Supplier
-from pocket.api.workload import HotConfig, LeaseOwner, MinerConfig, RelayerConfig, SupplierEntry
+from pocket.api.workload import LeaseOwner, MinerConfig, RelayerConfig, ReloadableConfig, SupplierEntry
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class RuntimePaths:
     """Where a workload runs: what differs between a pod and an embedded process."""
 
     redis_url: str
@@ -31,10 +31,10 @@ class Placement:
         return f"Placement(data_dir={self.data_dir}, host={self.host})"
 
 
-def hot_config(relay_miner: RelayMiner, suppliers: Iterable[tuple[str, tuple[str, ...]]]) -> HotConfig:
+def hot_config(relay_miner: RelayMiner, suppliers: Iterable[tuple[str, tuple[str, ...]]]) -> ReloadableConfig:
     """Services as declared; who is served, by address, with the services that each is limited to."""
     entries = (SupplierEntry(operator_address=address, services=services) for address, services in suppliers)
-    return HotConfig(
+    return ReloadableConfig(
         suppliers=tuple(sorted(entries, key=lambda entry: entry.operator_address)),
         services=relay_miner.spec.services,
         simulation=relay_miner.spec.relayer.simulation,
@@ -53,7 +53,7 @@ def suppliers_of(relay_miner: RelayMiner, suppliers: Iterable[Supplier]) -> list
     ]
 
 
-def _common(relay_miner: RelayMiner, placement: Placement) -> dict[str, object]:
+def _common(relay_miner: RelayMiner, placement: RuntimePaths) -> dict[str, object]:
     return {
         "name": relay_miner.metadata.name,
         "namespace": relay_miner.metadata.namespace,
@@ -68,7 +68,7 @@ def _common(relay_miner: RelayMiner, placement: Placement) -> dict[str, object]:
     }
 
 
-def relayer_config(relay_miner: RelayMiner, placement: Placement) -> RelayerConfig:
+def relayer_config(relay_miner: RelayMiner, placement: RuntimePaths) -> RelayerConfig:
     """Configuration of one relayer."""
     spec = relay_miner.spec
     return RelayerConfig.model_validate(
@@ -90,7 +90,7 @@ def relayer_config(relay_miner: RelayMiner, placement: Placement) -> RelayerConf
     )
 
 
-def miner_config(relay_miner: RelayMiner, placement: Placement) -> MinerConfig:
+def miner_config(relay_miner: RelayMiner, placement: RuntimePaths) -> MinerConfig:
     """Configuration of one miner."""
     return MinerConfig.model_validate(
         {

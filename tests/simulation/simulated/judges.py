@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pocket.protocol.sessions.windows import Windows
 from pocket.protocol.transactions.build import transaction_hash
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.write_ahead_log import decode_records
 from pocket_localnet.ante import decode
 from simulated.redis_model import Data, Stream
@@ -16,7 +16,7 @@ from simulated.system import PREFIX, STAKE, SUPPLIERS, Program, System
 from world import address
 
 Pair = tuple[str, str]
-_KEYS = Keys(PREFIX)
+_KEYS = RedisKeys(PREFIX)
 
 
 def in_redis(data: Data, pairs: list[Pair]) -> Iterator[tuple[Pair, bytes]]:

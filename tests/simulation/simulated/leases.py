@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from pocket.kube.api_client import Conflict, KubeApi, KubeError, Missing
+from pocket.kube.api_client import Conflict, KubeApi, KubeError, ObjectNotFound
 from simulated.loop import PROCESS
 from simulated.network import Network
 from simulated.plan import Kind
@@ -60,7 +60,7 @@ class LeaseApi(KubeApi):
             if name in rows:
                 raise Conflict(f"{name} exists", 409)
         elif name not in rows:
-            raise Missing(f"{name} is not there", 404)
+            raise ObjectNotFound(f"{name} is not there", 404)
         elif rows[name]["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
             raise Conflict(f"{name} was changed", 409)
         version = str(next(self._server.versions))

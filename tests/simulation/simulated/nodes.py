@@ -16,8 +16,8 @@ from pocket.protocol.transactions.build import transaction_hash
 from pocket_localnet.ante import decode
 from pocket_localnet.comet_service import CometService
 from pocket_localnet.grpc_service import Abort, _is_about_the_state, answer
-from pocket_localnet.local_chain import Chain
-from pocket_localnet.tx_rejected import Refused
+from pocket_localnet.local_chain import LocalChain
+from pocket_localnet.tx_rejected import TxRejected
 from simulated.loop import PROCESS, Loop
 from simulated.network import Network
 from simulated.plan import Kind
@@ -39,7 +39,7 @@ class Node:
     """One node: `name` is host:port of its gRPC interface, rpc of its HTTP interface is `http://NAME-rpc`."""
 
     def __init__(
-        self, name: str, chain: Chain, loop: Loop, network: Network, sent: Callable[[str, bytes], None]
+        self, name: str, chain: LocalChain, loop: Loop, network: Network, sent: Callable[[str, bytes], None]
     ) -> None:
         self.name = name
         self._chain, self._loop, self._network, self._sent = chain, loop, network, sent
@@ -248,5 +248,5 @@ def messages_of(request: bytes) -> tuple[Any, ...]:
     """The messages of a BroadcastTx request; none where the chain cannot read it."""
     try:
         return decode(tx_pb.BroadcastTxRequest.FromString(request).tx_bytes).messages
-    except Refused:
+    except TxRejected:
         return ()

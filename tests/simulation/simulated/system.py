@@ -17,13 +17,13 @@ from pocket.api.workload import MinerConfig, RelayerConfig
 from pocket.protocol.relays.messages import RelayResponse, SessionHeader, decode_relay_response
 from pocket.protocol.relays.wire import bytes_field
 from pocket_localnet.hydration import hydrate
-from pocket_localnet.local_chain import Chain, CommittedBlock
+from pocket_localnet.local_chain import CommittedBlock, LocalChain
 from pocket_miner.miner_platform import MinerPlatform
-from pocket_miner.process import Miner
+from pocket_miner.process import MinerProcess
 from pocket_miner.storage.trie_pool import SealedSet, compute_proof, compute_root
 from pocket_relayer.backends.http_calls import Clients
-from pocket_relayer.pipeline.pipeline import Answer
-from pocket_relayer.pipeline.relay import Caller, Transport
+from pocket_relayer.pipeline.pipeline import RelayResult
+from pocket_relayer.pipeline.relay import Transport, TransportInfo
 from pocket_relayer.process.reports import WorkerReport
 from pocket_relayer.process.worker import Worker
 from pocket_relayer.rejection import Rejected
@@ -158,7 +158,7 @@ class System:
                 "claim_window_close_offset_blocks": WINDOW_BLOCKS, "proof_window_close_offset_blocks": WINDOW_BLOCKS,
             },
         )  # fmt: skip
-        self.chain = Chain(self.genesis, functools.partial(block_hash, self.seed))
+        self.chain = LocalChain(self.genesis, functools.partial(block_hash, self.seed))
         self.nodes = {name: Node(name, self.chain, self.loop, self.network, self._broadcast) for name in NODES}
         self.redis = RedisService(self.loop, self.wall, self.network.redis)
         self.leases = LeaseServer(self.network)
@@ -264,7 +264,7 @@ class System:
             return _Admin(self.ports, place)
 
         environment = {"POD_NAME": program.name, "POD_UID": "uid"} if self.kubernetes else {}
-        program.made = Miner(
+        program.made = MinerProcess(
             config, MinerPlatform(
                 **common, environment=environment, tries=Tries, serve_admin=serve, connect_kube=self.leases.api
             ),
@@ -330,7 +330,7 @@ class System:
 
 async def _handled(pipeline: Any, request: bytes) -> bytes | str:
     try:
-        found: Answer = await pipeline.handle(request, Caller(Transport.HTTP, {"Rpc-Type": "json_rpc"}))
+        found: RelayResult = await pipeline.handle(request, TransportInfo(Transport.HTTP, {"Rpc-Type": "json_rpc"}))
     except Rejected as error:
         return f"{error.reason}: {error}"
     return found.body

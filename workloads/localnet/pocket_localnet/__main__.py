@@ -11,7 +11,7 @@ from pocket.runtime import logs
 from pocket.runtime.program import run_program
 from pocket_localnet.backend import serve_backend
 from pocket_localnet.genesis import load_genesis
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 
 
@@ -24,7 +24,7 @@ async def _until_told(stop: asyncio.Event) -> None:
 async def _chain(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     await _until_told(stop)
-    chain = Chain(load_genesis(options.genesis))
+    chain = LocalChain(load_genesis(options.genesis))
     if options.block_seconds is not None:
         chain.block_seconds = max(0.0, options.block_seconds)
     async with serve(chain, host=options.host, grpc_port=options.grpc_port, rpc_port=options.rpc_port) as localnet:

@@ -15,7 +15,7 @@ from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.transactions.build import CREATE_CLAIM, SUBMIT_PROOF, GasPrice, transaction_hash
 from pocket_localnet.state import State
-from pocket_localnet.tx_rejected import Refused
+from pocket_localnet.tx_rejected import TxRejected
 
 SEND = "/cosmos.bank.v1beta1.MsgSend"
 _MAX_TTL_NS = 600 * 1_000_000_000
@@ -67,8 +67,8 @@ _TYPES: dict[str, type[ChainMessage]] = {
 }
 
 
-def _parse_error(text: str) -> Refused:
-    return Refused(2, "sdk", f"{text}: tx parse error: tx parse error")
+def _parse_error(text: str) -> TxRejected:
+    return TxRejected(2, "sdk", f"{text}: tx parse error: tx parse error")
 
 
 def _refuse_unknown(message: Message, name: str) -> None:
@@ -99,7 +99,7 @@ def decode(raw: bytes) -> Transaction:
         _refuse_unknown(message, kind.__name__)
         messages.append(message)
     if not messages:
-        raise Refused(18, "sdk", "must contain at least one message: invalid request")
+        raise TxRejected(18, "sdk", "must contain at least one message: invalid request")
     transaction = Transaction(raw, transaction_hash(raw), tx_raw, body, auth_info, tuple(messages))
     for message in messages:
         _validate_basic(message)
@@ -121,18 +121,18 @@ def _validate_basic(message: ChainMessage) -> None:
     if isinstance(message, bank_pb.MsgSend):
         return
     if not is_address(message.supplier_operator_address):
-        raise Refused(1101, "proof", f"{message.supplier_operator_address}: invalid address")
+        raise TxRejected(1101, "proof", f"{message.supplier_operator_address}: invalid address")
     header = header_of(message)
     problem = "session header is nil" if header is None else header.problem()
     if problem:
-        raise Refused(1115, "proof", f"session header: {problem}: invalid session header")
+        raise TxRejected(1115, "proof", f"session header: {problem}: invalid session header")
     if isinstance(message, proof_pb.MsgSubmitProof):
         if not message.proof:
-            raise Refused(1108, "proof", "proof cannot be empty: invalid proof")
+            raise TxRejected(1108, "proof", "proof cannot be empty: invalid proof")
         return
     root = message.root_hash
     if len(root) != 48 or not any(root[32:40]) or not any(root[40:48]):
-        raise Refused(
+        raise TxRejected(
             1104, "proof", "root hash must have 48 bytes, a sum and a count above zero: invalid claim root hash"
         )
 
@@ -151,19 +151,19 @@ def _utc(nanoseconds: int) -> str:
 def _check_timeouts(transaction: Transaction, state: State) -> None:
     body = transaction.body
     if body.timeout_height and state.height > body.timeout_height:
-        raise Refused(
+        raise TxRejected(
             30, "sdk", f"block height: {state.height}, timeout height: {body.timeout_height}: tx timeout height"
         )
     if transaction.timeout_ns and state.time_ns > transaction.timeout_ns:
         text = f"block time: {_utc(state.time_ns)}, timeout timestamp: {_utc(transaction.timeout_ns)}: tx timeout"
-        raise Refused(42, "sdk", text)
+        raise TxRejected(42, "sdk", text)
 
 
 def _check_gas(transaction: Transaction) -> None:
     used, wanted = transaction.ante_gas, transaction.gas_limit
     if wanted < used:
         log = f"out of gas in location: unordered tx; gasWanted: {wanted}, gasUsed: {used}: out of gas"
-        raise Refused(11, "sdk", log)
+        raise TxRejected(11, "sdk", log)
 
 
 def _charge_fee(transaction: Transaction, state: State, payer: str, *, checking: bool) -> None:
@@ -172,13 +172,13 @@ def _charge_fee(transaction: Transaction, state: State, payer: str, *, checking:
         required = GasPrice.parse(state.minimum_gas_price).fee_upokt(transaction.gas_limit)
         if fee < required:
             got = f"{fee}upokt" if fee else ""
-            raise Refused(13, "sdk", f"insufficient fees; got: {got} required: {required}upokt: insufficient fee")
+            raise TxRejected(13, "sdk", f"insufficient fees; got: {got} required: {required}upokt: insufficient fee")
     if payer not in state.accounts:
-        raise Refused(9, "sdk", f"fee payer address: {payer} does not exist: unknown address")
+        raise TxRejected(9, "sdk", f"fee payer address: {payer} does not exist: unknown address")
     balance = state.balances.get(payer, 0)
     if fee > balance:
         text = f"spendable balance {balance}upokt is smaller than {fee}upokt: insufficient funds: insufficient funds"
-        raise Refused(5, "sdk", text)
+        raise TxRejected(5, "sdk", text)
     state.balances[payer] = balance - fee
 
 
@@ -188,14 +188,14 @@ def _check_signature(transaction: Transaction, state: State, signer: str, key: b
     sequence = transaction.auth_info.signer_infos[0].sequence
     if body.unordered:
         if sequence:
-            raise Refused(18, "sdk", "sequence is not allowed for unordered transactions: invalid request")
+            raise TxRejected(18, "sdk", "sequence is not allowed for unordered transactions: invalid request")
         if not transaction.timeout_ns:
-            raise Refused(18, "sdk", "unordered transaction must have timeout_timestamp set: invalid request")
+            raise TxRejected(18, "sdk", "unordered transaction must have timeout_timestamp set: invalid request")
         if transaction.timeout_ns > state.time_ns + _MAX_TTL_NS:
-            raise Refused(18, "sdk", "unordered tx ttl exceeds 10m0s: invalid request")
+            raise TxRejected(18, "sdk", "unordered tx ttl exceeds 10m0s: invalid request")
     elif sequence != account.sequence:
         text = f"account sequence mismatch, expected {account.sequence}, got {sequence}: incorrect account sequence"
-        raise Refused(32, "sdk", text)
+        raise TxRejected(32, "sdk", text)
     if simulate:
         return
     document = tx_pb.SignDoc(
@@ -206,14 +206,14 @@ def _check_signature(transaction: Transaction, state: State, signer: str, key: b
     ).SerializeToString(deterministic=True)
     if not signature_holds(key, document, transaction.tx_raw.signatures[0]):
         text = f"please verify account number ({account.number}) and chain-id ({state.chain_id})"
-        raise Refused(
+        raise TxRejected(
             4, "sdk",
             f"signature verification failed; {text}: (unable to verify single signer signature): unauthorized",
         )  # fmt: skip
     if body.unordered:
         nonce = (signer, transaction.timeout_ns)
         if nonce in state.nonces:
-            raise Refused(
+            raise TxRejected(
                 18, "sdk",
                 f"failed to add unordered nonce: sender {signer} has already used timeout "
                 f"{transaction.timeout_ns}: invalid request",
@@ -226,11 +226,11 @@ def _check_signature(transaction: Transaction, state: State, signer: str, key: b
 def check(transaction: Transaction, state: State, *, checking: bool, simulate: bool = False) -> None:
     """Runs the checks and their effects (fee, nonce, sequence, public key) on `state`; raises Refused."""
     if not transaction.tx_raw.signatures or not transaction.auth_info.signer_infos:
-        raise Refused(15, "sdk", "no signatures supplied")
+        raise TxRejected(15, "sdk", "no signatures supplied")
     _check_timeouts(transaction, state)
     if len(transaction.body.memo.encode()) > _MAX_MEMO:
         text = f"maximum number of characters is 256 but received {len(transaction.body.memo.encode())} characters"
-        raise Refused(12, "sdk", f"{text}: memo too large")
+        raise TxRejected(12, "sdk", f"{text}: memo too large")
     if not simulate:
         _check_gas(transaction)
     signer = signer_of(transaction.messages[0])
@@ -239,7 +239,9 @@ def check(transaction: Transaction, state: State, *, checking: bool, simulate: b
     if not simulate and (
         address_of(key) != signer or any(signer_of(message) != signer for message in transaction.messages)
     ):
-        raise Refused(8, "sdk", f"pubKey does not match signer address {signer} with signer index: 0: invalid pubkey")
+        raise TxRejected(
+            8, "sdk", f"pubKey does not match signer address {signer} with signer index: 0: invalid pubkey"
+        )
     if state.accounts[signer].public_key is None and not simulate:
         state.accounts[signer] = replace(state.accounts[signer], public_key=key)
     _check_signature(transaction, state, signer, key, simulate=simulate)

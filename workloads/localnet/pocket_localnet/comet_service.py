@@ -10,7 +10,7 @@ from aiohttp import WSMsgType, web
 
 from pocket.chain.model import TransactionResult
 from pocket_localnet import encode
-from pocket_localnet.local_chain import Chain, CommittedBlock, IncludedTransaction
+from pocket_localnet.local_chain import CommittedBlock, IncludedTransaction, LocalChain
 
 _SLOW_SUBSCRIBER = 200  # undelivered events after which a subscriber is dropped
 
@@ -23,7 +23,7 @@ class RpcError(Exception):
         self.body = {"code": code, "message": message} | ({"data": data} if data else {})
 
 
-def _height(chain: Chain, params: dict[str, Any], *, uri: bool) -> int:
+def _height(chain: LocalChain, params: dict[str, Any], *, uri: bool) -> int:
     raw = params.get("height")
     if raw is None or raw == "":
         return chain.served_height
@@ -50,7 +50,7 @@ def _id(block_hash: bytes) -> dict[str, Any]:
     return {"hash": block_hash.hex().upper(), "parts": {"total": 1 if block_hash else 0, "hash": ""}}
 
 
-def _header(chain: Chain, block: CommittedBlock) -> dict[str, Any]:
+def _header(chain: LocalChain, block: CommittedBlock) -> dict[str, Any]:
     return {
         "version": {"block": "11"},
         "chain_id": chain.state.chain_id,
@@ -61,12 +61,12 @@ def _header(chain: Chain, block: CommittedBlock) -> dict[str, Any]:
     }
 
 
-def _block(chain: Chain, block: CommittedBlock) -> dict[str, Any]:
+def _block(chain: LocalChain, block: CommittedBlock) -> dict[str, Any]:
     txs = [base64.b64encode(t.raw).decode() for t in block.transactions]
     return {"header": _header(chain, block), "data": {"txs": txs}, "evidence": {"evidence": []}, "last_commit": None}
 
 
-def _commit(chain: Chain, block: CommittedBlock) -> dict[str, Any]:
+def _commit(chain: LocalChain, block: CommittedBlock) -> dict[str, Any]:
     commit = {"height": str(block.height), "round": 0, "block_id": _id(block.hash), "signatures": []}
     return {"signed_header": {"header": _header(chain, block), "commit": commit}, "canonical": True}
 
@@ -93,7 +93,7 @@ def _block_results(block: CommittedBlock) -> dict[str, Any]:
     }
 
 
-def _status(chain: Chain) -> dict[str, Any]:
+def _status(chain: LocalChain) -> dict[str, Any]:
     block = chain.blocks[chain.served_height]
     return {
         "node_info": {
@@ -109,7 +109,7 @@ def _status(chain: Chain) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _broadcast(chain: Chain, params: dict[str, Any], *, uri: bool) -> dict[str, Any]:
+def _broadcast(chain: LocalChain, params: dict[str, Any], *, uri: bool) -> dict[str, Any]:
     text = str(params.get("tx") or "")
     try:
         raw = bytes.fromhex(text.removeprefix("0x")) if uri else base64.b64decode(text, validate=True)
@@ -131,7 +131,7 @@ def _broadcast(chain: Chain, params: dict[str, Any], *, uri: bool) -> dict[str, 
 class CometService:
     """The node's RPC; `publish` tells subscribers of a new block."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: LocalChain) -> None:
         self._chain = chain
         self._subscribers: set[asyncio.Queue[CommittedBlock]] = set()
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from pocket.chain.model import Account, Application, Event, Supplier, TransactionResult
+from pocket.chain.model import Account, Application, Event, StakedSupplier, TransactionResult
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from pocket.protocol.pb import cosmos_base_abci_v1beta1_pb2 as abci_pb
@@ -73,7 +73,7 @@ def application(value: Application) -> application_pb.Application:
     return message
 
 
-def supplier(value: Supplier, height: int, *, history: bool = True, service: str = "") -> shared_pb.Supplier:
+def supplier(value: StakedSupplier, height: int, *, history: bool = True, service: str = "") -> shared_pb.Supplier:
     """Supplier record with the services active at `height`; inside a session only that service, no history."""
     message = shared_pb.Supplier(
         owner_address=value.owner_address,

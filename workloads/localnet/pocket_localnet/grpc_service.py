@@ -28,9 +28,9 @@ from pocket.protocol.pb import tendermint_types_pb2 as types_pb
 from pocket.protocol.relays.messages import is_service_id
 from pocket_localnet import encode
 from pocket_localnet.hydration import HydrationError, hydrate
-from pocket_localnet.local_chain import Chain
+from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.state import State
-from pocket_localnet.tx_rejected import Refused
+from pocket_localnet.tx_rejected import TxRejected
 
 Code = grpc.StatusCode
 _HEIGHT = "x-cosmos-block-height"
@@ -47,14 +47,14 @@ class Abort(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QueryContext:
     """A query on the state it is answered from."""
 
-    chain: Chain
+    chain: LocalChain
     state: State
 
 
-Handler = Callable[[Asked, Any], Message]
+Handler = Callable[[QueryContext, Any], Message]
 
 
 def _address(text: str, what: str) -> None:
@@ -64,14 +64,14 @@ def _address(text: str, what: str) -> None:
         raise Abort(Code.INVALID_ARGUMENT, f"decoding bech32 failed: {what}")
 
 
-def _shared_params_at(asked: Asked, request: shared_pb.QueryParamsAtHeightRequest) -> Message:
+def _shared_params_at(asked: QueryContext, request: shared_pb.QueryParamsAtHeightRequest) -> Message:
     if request.height < 0:
         raise Abort(Code.INVALID_ARGUMENT, "height must be non-negative")
     params = asked.state.shared_params_at(request.height or asked.state.height)
     return shared_pb.QueryParamsAtHeightResponse(params=encode.shared_params(params))
 
 
-def _get_session(asked: Asked, request: session_pb.QueryGetSessionRequest) -> Message:
+def _get_session(asked: QueryContext, request: session_pb.QueryGetSessionRequest) -> Message:
     _address(request.application_address, "invalid application address for session")
     if not is_service_id(request.service_id):
         problem = "contains invalid characters" if request.service_id else "is empty"
@@ -88,14 +88,14 @@ def _get_session(asked: Asked, request: session_pb.QueryGetSessionRequest) -> Me
     return session_pb.QueryGetSessionResponse(session=encode.session(session, height))
 
 
-def _application(asked: Asked, request: application_pb.QueryGetApplicationRequest) -> Message:
+def _application(asked: QueryContext, request: application_pb.QueryGetApplicationRequest) -> Message:
     record = asked.state.applications.get(request.address)
     if record is None:
         raise Abort(Code.NOT_FOUND, f"app address: {request.address}: application not found")
     return application_pb.QueryGetApplicationResponse(application=encode.application(record))
 
 
-def _supplier(asked: Asked, request: supplier_pb.QueryGetSupplierRequest) -> Message:
+def _supplier(asked: QueryContext, request: supplier_pb.QueryGetSupplierRequest) -> Message:
     record = asked.state.suppliers.get(request.operator_address)
     if record is None:
         raise Abort(Code.NOT_FOUND, f'supplier with operator address: "{request.operator_address}": supplier not found')
@@ -103,7 +103,7 @@ def _supplier(asked: Asked, request: supplier_pb.QueryGetSupplierRequest) -> Mes
     return supplier_pb.QueryGetSupplierResponse(supplier=message)
 
 
-def _service(asked: Asked, request: service_pb.QueryGetServiceRequest) -> Message:
+def _service(asked: QueryContext, request: service_pb.QueryGetServiceRequest) -> Message:
     record = asked.state.services.get(request.id)
     if record is None:
         raise Abort(Code.NOT_FOUND, f'service ID not found: "{request.id}"')
@@ -114,7 +114,7 @@ def _service(asked: Asked, request: service_pb.QueryGetServiceRequest) -> Messag
     return answer
 
 
-def _known_service(asked: Asked, service_id: str, height: int) -> None:
+def _known_service(asked: QueryContext, service_id: str, height: int) -> None:
     if height < 0:
         raise Abort(Code.INVALID_ARGUMENT, "block height must be non-negative")
     if not service_id:
@@ -123,13 +123,13 @@ def _known_service(asked: Asked, service_id: str, height: int) -> None:
         raise Abort(Code.NOT_FOUND, f"serviceID: {service_id}: service not found")
 
 
-def _units_at(asked: Asked, request: service_pb.QueryComputeUnitsPerRelayAtHeightRequest) -> Message:
+def _units_at(asked: QueryContext, request: service_pb.QueryComputeUnitsPerRelayAtHeightRequest) -> Message:
     _known_service(asked, request.serviceId, request.blockHeight)
     units = asked.state.services[request.serviceId].compute_units_at(request.blockHeight)
     return service_pb.QueryComputeUnitsPerRelayAtHeightResponse(computeUnitsPerRelay=units)
 
 
-def _difficulty_at(asked: Asked, request: service_pb.QueryGetRelayMiningDifficultyAtHeightRequest) -> Message:
+def _difficulty_at(asked: QueryContext, request: service_pb.QueryGetRelayMiningDifficultyAtHeightRequest) -> Message:
     _known_service(asked, request.serviceId, request.blockHeight)
     entry = asked.state.difficulty_at(request.serviceId, request.blockHeight)
     return service_pb.QueryGetRelayMiningDifficultyAtHeightResponse(
@@ -142,7 +142,7 @@ def _difficulty_at(asked: Asked, request: service_pb.QueryGetRelayMiningDifficul
     )
 
 
-def _account(asked: Asked, request: auth_pb.QueryAccountRequest) -> Message:
+def _account(asked: QueryContext, request: auth_pb.QueryAccountRequest) -> Message:
     if not request.address:
         raise Abort(Code.INVALID_ARGUMENT, "Address cannot be empty")
     if not is_address(request.address):
@@ -154,7 +154,7 @@ def _account(asked: Asked, request: auth_pb.QueryAccountRequest) -> Message:
     return auth_pb.QueryAccountResponse(account=AnyMessage(type_url="/cosmos.auth.v1beta1.BaseAccount", value=value))
 
 
-def _balance(asked: Asked, request: bank_pb.QueryBalanceRequest) -> Message:
+def _balance(asked: QueryContext, request: bank_pb.QueryBalanceRequest) -> Message:
     _address(request.address, "invalid address")
     if not _DENOMINATION.fullmatch(request.denom):
         raise Abort(Code.INVALID_ARGUMENT, f"invalid denom: {request.denom}")
@@ -164,7 +164,7 @@ def _balance(asked: Asked, request: bank_pb.QueryBalanceRequest) -> Message:
     return answer
 
 
-def _claim(asked: Asked, request: proof_pb.QueryGetClaimRequest) -> Message:
+def _claim(asked: QueryContext, request: proof_pb.QueryGetClaimRequest) -> Message:
     _address(request.supplier_operator_address, "invalid supplier operator address for claim being retrieved")
     if not request.session_id:
         raise Abort(Code.INVALID_ARGUMENT, "invalid empty session ID for claim being retrieved: invalid session ID")
@@ -175,7 +175,7 @@ def _claim(asked: Asked, request: proof_pb.QueryGetClaimRequest) -> Message:
     return proof_pb.QueryGetClaimResponse(claim=encode.claim(found))
 
 
-def _all_claims(asked: Asked, request: proof_pb.QueryAllClaimsRequest) -> Message:
+def _all_claims(asked: QueryContext, request: proof_pb.QueryAllClaimsRequest) -> Message:
     kind = request.WhichOneof("filter")
     rows = [
         claim
@@ -195,7 +195,7 @@ def _all_claims(asked: Asked, request: proof_pb.QueryAllClaimsRequest) -> Messag
     return answer
 
 
-def _block_id(chain: Chain, height: int) -> tuple[types_pb.BlockID, types_pb.Block]:
+def _block_id(chain: LocalChain, height: int) -> tuple[types_pb.BlockID, types_pb.Block]:
     block = chain.blocks[height]
     header = types_pb.Header(chain_id=chain.state.chain_id, height=height)
     header.time.seconds, header.time.nanos = divmod(block.time_ns, 1_000_000_000)
@@ -204,12 +204,12 @@ def _block_id(chain: Chain, height: int) -> tuple[types_pb.BlockID, types_pb.Blo
     return types_pb.BlockID(hash=block.hash), body
 
 
-def _latest_block(asked: Asked, _: block_pb.GetLatestBlockRequest) -> Message:
+def _latest_block(asked: QueryContext, _: block_pb.GetLatestBlockRequest) -> Message:
     block_id, block = _block_id(asked.chain, asked.chain.served_height)
     return block_pb.GetLatestBlockResponse(block_id=block_id, block=block)
 
 
-def _block_by_height(asked: Asked, request: block_pb.GetBlockByHeightRequest) -> Message:
+def _block_by_height(asked: QueryContext, request: block_pb.GetBlockByHeightRequest) -> Message:
     if request.height <= 0:
         raise Abort(Code.UNKNOWN, f"height must be greater than 0, but got {request.height}")
     if request.height > asked.chain.served_height or request.height not in asked.chain.blocks:
@@ -218,19 +218,19 @@ def _block_by_height(asked: Asked, request: block_pb.GetBlockByHeightRequest) ->
     return block_pb.GetBlockByHeightResponse(block_id=block_id, block=block)
 
 
-def _simulate(asked: Asked, request: tx_pb.SimulateRequest) -> Message:
+def _simulate(asked: QueryContext, request: tx_pb.SimulateRequest) -> Message:
     if not request.tx_bytes:
         raise Abort(Code.INVALID_ARGUMENT, "empty txBytes is not allowed")
     try:
         gas = asked.chain.simulate(request.tx_bytes)
-    except Refused as refused:
+    except TxRejected as refused:
         raise Abort(Code.UNKNOWN, f"{refused.log} [localnet] with gas used: '0'") from refused
     answer = tx_pb.SimulateResponse()
     answer.gas_info.gas_used, answer.gas_info.gas_wanted = gas, (1 << 64) - 1
     return answer
 
 
-def _broadcast(asked: Asked, request: tx_pb.BroadcastTxRequest) -> Message:
+def _broadcast(asked: QueryContext, request: tx_pb.BroadcastTxRequest) -> Message:
     if not request.tx_bytes:
         raise Abort(Code.INVALID_ARGUMENT, "invalid empty tx")
     if request.mode not in (tx_pb.BROADCAST_MODE_SYNC, tx_pb.BROADCAST_MODE_ASYNC):
@@ -239,7 +239,7 @@ def _broadcast(asked: Asked, request: tx_pb.BroadcastTxRequest) -> Message:
     return tx_pb.BroadcastTxResponse(tx_response=encode.tx_response(result))
 
 
-def _get_tx(asked: Asked, request: tx_pb.GetTxRequest) -> Message:
+def _get_tx(asked: QueryContext, request: tx_pb.GetTxRequest) -> Message:
     if not request.hash:
         raise Abort(Code.INVALID_ARGUMENT, "tx hash cannot be empty")
     try:
@@ -257,7 +257,7 @@ def _get_tx(asked: Asked, request: tx_pb.GetTxRequest) -> Message:
     return answer
 
 
-def _txs_event(asked: Asked, request: tx_pb.GetTxsEventRequest) -> Message:
+def _txs_event(asked: QueryContext, request: tx_pb.GetTxsEventRequest) -> Message:
     if not request.query:
         raise Abort(Code.INTERNAL, "query cannot be empty")
     name, _, value = request.query.partition("=")
@@ -277,19 +277,19 @@ def _txs_event(asked: Asked, request: tx_pb.GetTxsEventRequest) -> Message:
     return answer
 
 
-def _supplier_params(asked: Asked, _: Message) -> Message:
+def _supplier_params(asked: QueryContext, _: Message) -> Message:
     answer = supplier_pb.QueryParamsResponse()
     answer.params.min_stake.CopyFrom(encode.coin(asked.state.supplier_min_stake))
     answer.params.staking_fee.CopyFrom(encode.coin(0))
     return answer
 
 
-def _session_params(asked: Asked, _: Message) -> Message:
+def _session_params(asked: QueryContext, _: Message) -> Message:
     places = asked.state.num_suppliers_per_session
     return session_pb.QueryParamsResponse(params=session_pb.Params(num_suppliers_per_session=places))
 
 
-def _node_info(asked: Asked, _: Message) -> Message:
+def _node_info(asked: QueryContext, _: Message) -> Message:
     info = block_pb.NodeInfo(network=asked.state.chain_id, version="0.38.0", moniker="localnet")
     return block_pb.GetNodeInfoResponse(default_node_info=info)
 
@@ -342,7 +342,7 @@ METHODS: dict[str, tuple[type[Message], Handler]] = {
 }
 
 
-def _asked(chain: Chain, height_text: str) -> Asked:
+def _asked(chain: LocalChain, height_text: str) -> QueryContext:
     served = chain.served_height
     try:
         height = int(height_text)
@@ -356,7 +356,7 @@ def _asked(chain: Chain, height_text: str) -> Asked:
     state = chain.state if served == chain.height and not height else chain.state_at(height or served)
     if state is None:
         raise Abort(Code.UNKNOWN, f"codespace sdk code 26: invalid height: height {height} is not available, pruned")
-    return Asked(chain, state)
+    return QueryContext(chain, state)
 
 
 def _refuse_wrong_wire_types(message: Message) -> None:
@@ -369,7 +369,7 @@ def _refuse_wrong_wire_types(message: Message) -> None:
             raise Abort(Code.INTERNAL, f"grpc: error unmarshalling request: {text}")
 
 
-def answer(chain: Chain, method: str, request: bytes, height_text: str = "0") -> tuple[bytes, int]:
+def answer(chain: LocalChain, method: str, request: bytes, height_text: str = "0") -> tuple[bytes, int]:
     """(response bytes, height that answered); raises Abort."""
     kind, handler = METHODS[method]
     asked = _asked(chain, height_text)
@@ -389,7 +389,7 @@ def _is_about_the_state(abort: Abort) -> bool:
 class ChainService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
     """All methods of METHODS; anything else is UNIMPLEMENTED."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: LocalChain) -> None:
         self._chain = chain
 
     def service(self, handler_call_details: Any) -> Any:
@@ -415,7 +415,7 @@ class ChainService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
         return grpc.unary_unary_rpc_method_handler(respond)
 
 
-async def start_grpc(chain: Chain, address: str) -> tuple[grpc.aio.Server, int]:
+async def start_grpc(chain: LocalChain, address: str) -> tuple[grpc.aio.Server, int]:
     """A running server and its port; raises RuntimeError when the port is taken."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((ChainService(chain),))

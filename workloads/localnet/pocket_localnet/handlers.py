@@ -15,14 +15,14 @@ from pocket.protocol.smst.verify import decompact, leaf_value, unmarshal
 from pocket_localnet.ante import ChainMessage, header_of, signer_of
 from pocket_localnet.hydration import HydratedSession, HydrationError, hydrate
 from pocket_localnet.state import BlockHash, State, StoredProof
-from pocket_localnet.tx_rejected import Refused, handler_refusal
+from pocket_localnet.tx_rejected import TxRejected, handler_refusal
 
 MESSAGE_GAS = 40_000
 PROOF_GAS_PER_BYTE = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class MessageResult:
     """Gas and events of a message."""
 
     gas: int
@@ -79,7 +79,7 @@ def _claim_event(state: State, kind: str, claim: Claim) -> Event:
     )
 
 
-def _create_claim(state: State, block_hash: BlockHash, message: proof_pb.MsgCreateClaim, index: int) -> Outcome:
+def _create_claim(state: State, block_hash: BlockHash, message: proof_pb.MsgCreateClaim, index: int) -> MessageResult:
     header, supplier = header_of(message), message.supplier_operator_address
     if header is None:
         raise handler_refusal(index, "session header is nil", "InvalidArgument")
@@ -106,7 +106,7 @@ def _create_claim(state: State, block_hash: BlockHash, message: proof_pb.MsgCrea
     claim = Claim(supplier, header, bytes(message.root_hash))
     kind = "pocket.proof.EventClaimUpdated" if key in state.claims else "pocket.proof.EventClaimCreated"
     state.claims[key] = claim
-    return Outcome(MESSAGE_GAS, _claim_event(state, kind, claim))
+    return MessageResult(MESSAGE_GAS, _claim_event(state, kind, claim))
 
 
 _HEADER_FIELDS = (
@@ -148,7 +148,7 @@ def _proven_relay(message: proof_pb.MsgSubmitProof, index: int) -> tuple[bytes, 
     return value, request, response
 
 
-def _submit_proof(state: State, block_hash: BlockHash, message: proof_pb.MsgSubmitProof, index: int) -> Outcome:
+def _submit_proof(state: State, block_hash: BlockHash, message: proof_pb.MsgSubmitProof, index: int) -> MessageResult:
     header, supplier = header_of(message), message.supplier_operator_address
     if header is None:
         raise handler_refusal(index, "session header is nil", "InvalidArgument")
@@ -195,24 +195,24 @@ def _submit_proof(state: State, block_hash: BlockHash, message: proof_pb.MsgSubm
         raise handler_refusal(index, "proof not required")
     kind = "pocket.proof.EventProofUpdated" if key in state.proofs else "pocket.proof.EventProofSubmitted"
     state.proofs[key] = StoredProof(supplier, onchain.session_id, bytes(message.proof))
-    return Outcome(MESSAGE_GAS + PROOF_GAS_PER_BYTE * len(message.proof), _claim_event(state, kind, claim))
+    return MessageResult(MESSAGE_GAS + PROOF_GAS_PER_BYTE * len(message.proof), _claim_event(state, kind, claim))
 
 
-def _send(state: State, message: bank_pb.MsgSend, index: int) -> Outcome:
+def _send(state: State, message: bank_pb.MsgSend, index: int) -> MessageResult:
     total = sum(int(coin.amount) for coin in message.amount)
     balance = state.balances.get(message.from_address, 0)
     if total > balance:
         text = f"spendable balance {balance}upokt is smaller than {total}upokt: insufficient funds"
-        raise Refused(5, "sdk", f"failed to execute message; message index: {index}: {text}")
+        raise TxRejected(5, "sdk", f"failed to execute message; message index: {index}: {text}")
     state.balances[message.from_address] = balance - total
     state.credit(message.to_address, total)
-    return Outcome(
+    return MessageResult(
         20_000,
         Event("transfer", {"sender": signer_of(message), "recipient": message.to_address, "amount": f"{total}upokt"}),
     )
 
 
-def handle(state: State, block_hash: BlockHash, message: ChainMessage, index: int) -> Outcome:
+def handle(state: State, block_hash: BlockHash, message: ChainMessage, index: int) -> MessageResult:
     """Runs one message on `state`; raises Refused."""
     if isinstance(message, proof_pb.MsgCreateClaim):
         return _create_claim(state, block_hash, message, index)

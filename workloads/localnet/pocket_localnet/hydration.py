@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pocket.chain.model import Application, Supplier
+from pocket.chain.model import Application, StakedSupplier
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.session_id import (
     Candidate,
@@ -27,7 +27,7 @@ class HydratedSession:
     number: int
     num_blocks: int
     application: Application
-    suppliers: tuple[Supplier, ...]
+    suppliers: tuple[StakedSupplier, ...]
 
     def has(self, supplier: str) -> bool:
         """Whether the supplier belongs to the session."""

@@ -13,7 +13,7 @@ from pocket_localnet.ante import Transaction
 from pocket_localnet.genesis import Genesis
 from pocket_localnet.handlers import handle
 from pocket_localnet.state import State, from_genesis
-from pocket_localnet.tx_rejected import Refused
+from pocket_localnet.tx_rejected import TxRejected
 from pocket_localnet.verification import failure_of
 
 
@@ -49,7 +49,7 @@ class Faults:
     lag_blocks: int = 0  # queries are answered from this many blocks ago
 
 
-class Chain:
+class LocalChain:
     """A single validator's chain.
 
     `hash_of(height, content)` gives block ids; recorded hashes can be replayed through it.
@@ -126,7 +126,7 @@ class Chain:
             transaction = ante.decode(raw)
             trial = self._check_state.copy()
             ante.check(transaction, trial, checking=True)
-        except Refused as refused:
+        except TxRejected as refused:
             return TransactionResult(tx_hash, refused.code, refused.codespace, refused.log)
         if self.faults.evict:
             self.faults.evict -= 1
@@ -185,7 +185,7 @@ class Chain:
         paid = state.copy()
         try:
             ante.check(transaction, paid, checking=False)
-        except Refused as refused:
+        except TxRejected as refused:
             return state, included(refused.code, refused.codespace, refused.log, gas, ())
         trial = paid.copy()
         events = []
@@ -196,8 +196,8 @@ class Chain:
                 events.append(outcome.event)
                 if gas > transaction.gas_limit:
                     log = f"out of gas in location: WriteFlat; gasWanted: {transaction.gas_limit}, gasUsed: {gas}"
-                    raise Refused(11, "sdk", f"{log}: out of gas")
-        except Refused as refused:
+                    raise TxRejected(11, "sdk", f"{log}: out of gas")
+        except TxRejected as refused:
             return paid, included(refused.code, refused.codespace, refused.log, gas, ())
         return trial, included(0, "", "", gas, tuple(events))
 

@@ -12,14 +12,14 @@ from aiohttp import web
 from pocket.errors import ConfigurationError
 from pocket_localnet.comet_service import CometService
 from pocket_localnet.grpc_service import start_grpc
-from pocket_localnet.local_chain import Chain, CommittedBlock
+from pocket_localnet.local_chain import CommittedBlock, LocalChain
 
 
 @dataclass(frozen=True, slots=True)
 class Localnet:
     """A running localnet."""
 
-    chain: Chain
+    chain: LocalChain
     grpc_url: str
     rpc_url: str
     step: Callable[[], CommittedBlock]
@@ -31,7 +31,7 @@ class Localnet:
             self.step()
 
 
-def _control(chain: Chain, step: Callable[[], CommittedBlock]) -> list[web.RouteDef]:
+def _control(chain: LocalChain, step: Callable[[], CommittedBlock]) -> list[web.RouteDef]:
     async def do_step(request: web.Request) -> web.Response:
         for _ in range(min(int(request.query.get("blocks", "1")), 10_000)):
             step()
@@ -68,7 +68,7 @@ def _control(chain: Chain, step: Callable[[], CommittedBlock]) -> list[web.Route
 
 @contextlib.asynccontextmanager
 async def serve(
-    chain: Chain, *, host: str = "127.0.0.1", grpc_port: int = 0, rpc_port: int = 0
+    chain: LocalChain, *, host: str = "127.0.0.1", grpc_port: int = 0, rpc_port: int = 0
 ) -> AsyncIterator[Localnet]:
     """Serves the chain; port 0 takes a free one. Raises ConfigurationError for an occupied port."""
     comet = CometService(chain)

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from pocket.chain.model import Event, Supplier
+from pocket.chain.model import Event, StakedSupplier
 from pocket.protocol.claims.amounts import estimated_compute_units, estimated_relays
 from pocket.protocol.claims.proof_requirement import Claim, ProofRequirement
 from pocket.protocol.claims.rewards import minted_upokt, share_of
@@ -94,7 +94,7 @@ def _budgets(state: State, claims: list[Claim]) -> dict[tuple[str, str], int]:
     return budgets
 
 
-def _slash(state: State, supplier: Supplier, claim: Claim) -> Event:
+def _slash(state: State, supplier: StakedSupplier, claim: Claim) -> Event:
     penalty = min(state.proof_params.proof_missing_penalty_upokt, supplier.stake_upokt)
     left = replace(supplier, stake_upokt=supplier.stake_upokt - penalty)
     if left.stake_upokt < state.supplier_min_stake and not left.unstake_session_end_height:
@@ -113,7 +113,7 @@ def _slash(state: State, supplier: Supplier, claim: Claim) -> Event:
     )
 
 
-def unstaked(state: State, supplier: Supplier) -> Supplier:
+def unstaked(state: State, supplier: StakedSupplier) -> StakedSupplier:
     """The supplier unstaking now: it serves to the end of the running session (sessions.md, section 5)."""
     params = state.shared_params_at(state.height)
     end = params.session_end(state.height)

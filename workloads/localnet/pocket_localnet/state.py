@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from pocket.chain.model import Account, Application, ServiceConfig, Supplier
+from pocket.chain.model import Account, Application, ServiceConfig, StakedSupplier
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.relays.difficulty import BASE_TARGET
@@ -15,7 +15,7 @@ ClaimKey = tuple[str, str]  # session id, supplier operator address
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class RegisteredService:
     """A service; its price history holds (effective height, compute units per relay)."""
 
     id: str
@@ -67,10 +67,10 @@ class State:
     accounts: dict[str, Account] = field(default_factory=dict)
     balances: dict[str, int] = field(default_factory=dict)
     gateways: dict[str, int] = field(default_factory=dict)
-    services: dict[str, Service] = field(default_factory=dict)
+    services: dict[str, RegisteredService] = field(default_factory=dict)
     difficulties: dict[str, tuple[DifficultyEntry, ...]] = field(default_factory=dict)
     applications: dict[str, Application] = field(default_factory=dict)
-    suppliers: dict[str, Supplier] = field(default_factory=dict)
+    suppliers: dict[str, StakedSupplier] = field(default_factory=dict)
     claims: dict[ClaimKey, Claim] = field(default_factory=dict)
     proofs: dict[ClaimKey, StoredProof] = field(default_factory=dict)
     nonces: dict[tuple[str, int], None] = field(default_factory=dict)
@@ -144,7 +144,9 @@ def from_genesis(genesis: Genesis) -> State:
     for gateway in genesis.gateways:
         state.gateways[gateway.address] = gateway.stake
     for service in genesis.services:
-        state.services[service.id] = Service(service.id, service.name, service.owner, service.compute_units_per_relay)
+        state.services[service.id] = RegisteredService(
+            service.id, service.name, service.owner, service.compute_units_per_relay
+        )
         if service.target_hash:
             entry = DifficultyEntry(1, bytes.fromhex(service.target_hash), genesis.target_num_relays)
             state.difficulties[service.id] = (entry,)
@@ -162,7 +164,7 @@ def from_genesis(genesis: Genesis) -> State:
             )
             for service in supplier.services
         )  # fmt: skip
-        state.suppliers[supplier.operator] = Supplier(
+        state.suppliers[supplier.operator] = StakedSupplier(
             supplier.operator, supplier.owner, supplier.stake, frozenset(supplier.services), 0, history
         )
     return state

@@ -1,7 +1,7 @@
 """How the chain says no."""
 
 
-class Refused(Exception):
+class TxRejected(Exception):
     """A transaction refused with an ABCI code, codespace and log."""
 
     def __init__(self, code: int, codespace: str, log: str) -> None:
@@ -11,7 +11,7 @@ class Refused(Exception):
         self.log = log
 
 
-def handler_refusal(index: int, log: str, status: str = "FailedPrecondition") -> Refused:
+def handler_refusal(index: int, log: str, status: str = "FailedPrecondition") -> TxRejected:
     """What message handlers answer: code 1, codespace `undefined`, everything in the text."""
     text = f"failed to execute message; message index: {index}: rpc error: code = {status} desc = {log}"
-    return Refused(1, "undefined", text)
+    return TxRejected(1, "undefined", text)

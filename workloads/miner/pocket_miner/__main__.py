@@ -12,7 +12,7 @@ from pocket.api.base import ManifestError
 from pocket.api.workload import MinerConfig, read_config
 from pocket.runtime import logs
 from pocket.runtime.program import run_program
-from pocket_miner.process import Miner
+from pocket_miner.process import MinerProcess
 
 
 def main() -> int:
@@ -28,7 +28,7 @@ def main() -> int:
         return os.EX_CONFIG
     # They would double the answer, and nobody asks for them. prometheus_client has no annotations there.
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    return run_program("miner", Miner(config).run(), uvloop.run)
+    return run_program("miner", MinerProcess(config).run(), uvloop.run)
 
 
 if __name__ == "__main__":

@@ -21,37 +21,37 @@ from pocket.chain.block_feed import BlockFeed
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
 from pocket.chain.model import Block
-from pocket.chain.node_health import Standings
-from pocket.chain.node_monitor import NodeWatch
+from pocket.chain.node_health import NodeHealthTable
+from pocket.chain.node_monitor import NodeMonitor
 from pocket.chain_cache.cached_client import CachedChain
 from pocket.chain_cache.dependencies import await_dependencies
-from pocket.chain_cache.invalidation import CacheFollower, CacheRefresher
-from pocket.chain_cache.shared_heights import BlockPublisher
+from pocket.chain_cache.invalidation import CacheRefresher, InvalidationSubscriber
+from pocket.chain_cache.shared_heights import LatestBlockPublisher
 from pocket.errors import ConfigurationError
 from pocket.protocol.transactions.build import GasPrice
-from pocket.redis_store.notifications import WakeReader
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.store_errors import LedgerError, LedgerUnavailable
+from pocket.redis_store.notifications import NotificationReader
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import RedisStoreError, RedisUnavailable
 from pocket.runtime.debug_server import Debug
-from pocket.runtime.process_stats import VERSION, Pulse
-from pocket.runtime.public_urls import Endpoints
+from pocket.runtime.process_stats import VERSION, LoopLagMonitor
+from pocket.runtime.public_urls import PublicUrlChecker
 from pocket_miner import miner_metrics
 from pocket_miner.ingest import peers
 from pocket_miner.miner_platform import MinerPlatform
 from pocket_miner.ownership.ownership import peer_urls, shard_keeper
 from pocket_miner.ownership.redis_watch import RedisWatch
 from pocket_miner.sessions.stages import Stage
-from pocket_miner.settlement.event_reader import Settlements
-from pocket_miner.status.chain_diagnostics import ChainNotes
+from pocket_miner.settlement.event_reader import SettlementReader
+from pocket_miner.status.chain_diagnostics import ChainDiagnostics
 from pocket_miner.status.readiness import Phase, Readiness
 from pocket_miner.status.report import Reports
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import set_aside, set_damaged_aside
 from pocket_miner.storage.volume import Volume, opened, owned
 from pocket_miner.supervise import kept_up
-from pocket_miner.suppliers.factory import Suppliers
-from pocket_miner.suppliers.fleet import Fleet
-from pocket_miner.suppliers.latest_block import BlockBoard
+from pocket_miner.suppliers.factory import SupplierFactory
+from pocket_miner.suppliers.fleet import SupplierManager
+from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.read_only_volume import until_writable
 from pocket_miner.suppliers.sealed_work import SealedWork
 
@@ -75,14 +75,14 @@ class _Parts:
     """What a miner is made of; nothing of it waits for anything when it is made."""
 
     redis: "Redis"
-    keys: Keys
+    keys: RedisKeys
     chain: CachedChain
     comet: CometClient
-    nodes: NodeWatch
-    settlements: Settlements
+    nodes: NodeMonitor
+    settlements: SettlementReader
     redis_watch: RedisWatch
-    suppliers: Suppliers
-    fleet: Fleet
+    suppliers: SupplierFactory
+    fleet: SupplierManager
 
 
 @contextlib.asynccontextmanager
@@ -97,7 +97,7 @@ async def _running(loops: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class Miner:
+class MinerProcess:
     """The miner of one data folder.
 
     It comes up in phases, so that it answers /health whatever it waits for: own the folder, serve, open the volume,
@@ -108,12 +108,12 @@ class Miner:
         self._config = config
         self._platform = platform or MinerPlatform()
         self._stop = asyncio.Event()
-        self._board = BlockBoard()
+        self._board = LatestBlock()
         self._readiness = Readiness(config.chain.block_seconds, self._platform.clock)
         self._volume: Volume | None = None
         self._parts: _Parts | None = None
         gas_price = GasPrice.parse(config.chain.gas_price)
-        self._notes = ChainNotes(gas_price, config.chain.block_seconds, self._platform.wall_nanoseconds)
+        self._notes = ChainDiagnostics(gas_price, config.chain.block_seconds, self._platform.wall_nanoseconds)
 
     async def run(self) -> None:
         """Mines until SIGTERM or SIGINT."""
@@ -152,8 +152,8 @@ class Miner:
         redis = platform.connect_redis(config.redis_url)
         stack.push_async_callback(redis.aclose)
         addresses = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
-        keys = Keys(config.prefix)
-        standings, seconds = Standings(len(addresses)), config.chain.query_timeout_seconds
+        keys = RedisKeys(config.prefix)
+        standings, seconds = NodeHealthTable(len(addresses)), config.chain.query_timeout_seconds
         chain = CachedChain(
             addresses, redis, keys, timeout_seconds=seconds, standings=standings, clock=platform.clock,
             wall_clock=platform.wall_seconds, channel=platform.channel,
@@ -164,23 +164,23 @@ class Miner:
             addresses, http, seconds, config.chain.block_seconds, standings, config.chain.id, clock=platform.clock
         )
         nodes = await stack.enter_async_context(
-            NodeWatch(
+            NodeMonitor(
                 addresses, http, config.chain.id, standings, timeout_seconds=seconds, told=self._notes.tell,
                 channel=platform.channel, clock=platform.clock,
             )
         )  # fmt: skip
         pool = platform.tries()
         stack.callback(pool.close)
-        settlements = Settlements(comet, lambda: suppliers.addresses)
+        settlements = SettlementReader(comet, lambda: suppliers.addresses)
         watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds), platform.clock)
         reports = await asyncio.to_thread(Reports, volume.audit)
-        suppliers = Suppliers(
+        suppliers = SupplierFactory(
             config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.settled,
             reports, peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
-            Endpoints(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
+            PublicUrlChecker(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
             lambda: self._board.height, lambda: volume.reserve.full, platform,
         )  # fmt: skip
-        fleet = Fleet(suppliers, self._board, config.chain.block_seconds, platform.chance)
+        fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.chance)
         keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform)
         fleet.keeper = await stack.enter_async_context(keeper)
         return _Parts(redis, keys, chain, comet, nodes, settlements, watch, suppliers, fleet)
@@ -192,7 +192,7 @@ class Miner:
         """
         self._readiness.enter(Phase.WAITING)
 
-        def redis_waits(error: LedgerUnavailable | None) -> None:
+        def redis_waits(error: RedisUnavailable | None) -> None:
             self._readiness.redis = str(error or "")
             if error is not None:
                 parts.redis_watch.missed()
@@ -216,14 +216,14 @@ class Miner:
     def _without_redis(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
         """Loops that need neither Redis nor a Lease, and wait for none of them."""
         fleet = parts.fleet
-        feed = self._feed(parts.comet, BlockPublisher(parts.redis, parts.keys), fleet)
+        feed = self._feed(parts.comet, LatestBlockPublisher(parts.redis, parts.keys), fleet)
         sealed = SealedWork(
             parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
             lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
         )  # fmt: skip
         return [kept_up("block feed", feed.run), kept_up("sealed sessions", sealed.run)]
 
-    def _owners_known(self, fleet: Fleet) -> bool:
+    def _owners_known(self, fleet: SupplierManager) -> bool:
         """Whether somebody mines who can: this miner by its Leases, or another one where this one cannot write."""
         keeper = fleet.keeper
         if self._volume is not None and self._volume.read_only:
@@ -238,14 +238,14 @@ class Miner:
             self._watch_redis(parts.redis_watch, fleet),
             self._end_of_damage(fleet),
             fleet.watch_keys(),
-            fleet.listen(WakeReader(parts.redis, parts.keys)),
+            fleet.listen(NotificationReader(parts.redis, parts.keys)),
             fleet.follow(),
         ]
 
     def _aside(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
         """Loops that mining does not need: one that fails is started again."""
         platform = self._platform
-        pulse = Pulse(platform.clock)
+        pulse = LoopLagMonitor(platform.clock)
         refresher = CacheRefresher(parts.redis, parts.keys, parts.chain, platform.wall_seconds, _refreshed)
         loops: Mapping[str, Callable[[], Awaitable[None]]] = {
             "comparing nodes": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2), platform.chance),
@@ -254,13 +254,15 @@ class Miner:
             "figures": lambda: self._observe(parts.chain, parts.fleet, pulse),
             "volume": lambda: self._watch_volume(self._volume),
             "retention": lambda: self._retain(parts.suppliers.audit, parts.suppliers.reports),
-            "cache news": CacheFollower(parts.redis, parts.keys, parts.chain, chance=platform.chance.random).run,
+            "cache news": InvalidationSubscriber(
+                parts.redis, parts.keys, parts.chain, chance=platform.chance.random
+            ).run,
             "cache refresh": lambda: self._refresh(refresher, parts.fleet),
             "pulse": pulse.run,
         }
         return [kept_up(name, loop) for name, loop in loops.items()]
 
-    async def _end_of_damage(self, fleet: Fleet) -> None:
+    async def _end_of_damage(self, fleet: SupplierManager) -> None:
         """Ends the miner when a file of its volume turns out to be damaged: the next start finds it set aside."""
         found = await fleet.damage
         if found.path:
@@ -268,7 +270,7 @@ class Miner:
         await asyncio.to_thread(set_damaged_aside, self._config.data_dir)
         raise found
 
-    async def _first_keys(self, suppliers: Suppliers) -> None:
+    async def _first_keys(self, suppliers: SupplierFactory) -> None:
         """Raises ConfigurationError where a key is required and none is there."""
         await asyncio.to_thread(suppliers.reload)
         if suppliers.addresses:
@@ -278,7 +280,7 @@ class Miner:
             raise ConfigurationError(f"miner: {text}. Put one file per supplier there.")
         _LOG.warning("%s: waiting for one", text)
 
-    def _feed(self, comet: CometClient, publisher: BlockPublisher, fleet: Fleet) -> BlockFeed:
+    def _feed(self, comet: CometClient, publisher: LatestBlockPublisher, fleet: SupplierManager) -> BlockFeed:
         async def on_block(block: Block) -> None:
             if self._board.height and self._readiness.since_block > _SLOW * self._config.chain.block_seconds:
                 miner_metrics.SLOW_BLOCKS.inc()
@@ -295,7 +297,7 @@ class Miner:
             clock=self._platform.clock,
         )  # fmt: skip
 
-    async def _look_at_stakes(self, suppliers: Suppliers, fleet: Fleet) -> None:
+    async def _look_at_stakes(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
         funds_at, clock = float("-inf"), self._platform.clock
         while True:
             mine = list(fleet.running)
@@ -306,14 +308,14 @@ class Miner:
                 await self._notes.look(suppliers.chain, len(mine), os.cpu_count() or 1)
             await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))
 
-    async def _look_at_endpoints(self, suppliers: Suppliers, fleet: Fleet) -> None:
+    async def _look_at_endpoints(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
         """Of the suppliers that this miner mines for; sooner again while something is wrong."""
         while self._config.check_endpoints:
             mine = list(fleet.running)
             broken = await suppliers.look_at_endpoints(mine)
             await asyncio.sleep(_BROKEN_SECONDS if broken or not mine else _FUNDS_SECONDS)
 
-    async def _refresh(self, refresher: CacheRefresher, fleet: Fleet) -> None:
+    async def _refresh(self, refresher: CacheRefresher, fleet: SupplierManager) -> None:
         """The leader looks once a block whether what everybody caches has changed."""
         seen = 0
         while True:
@@ -328,20 +330,20 @@ class Miner:
                     _LOG.warning("cache refresh: %s", error)
             await asyncio.sleep(_REFRESH_PAUSE_SECONDS)
 
-    async def _watch_redis(self, watch: RedisWatch, fleet: Fleet) -> None:
+    async def _watch_redis(self, watch: RedisWatch, fleet: SupplierManager) -> None:
         while True:
             try:
                 restarted = await watch.look()
                 self._readiness.redis = ""
                 if restarted:
                     fleet.reread()
-            except (LedgerError, RedisError, OSError, TimeoutError) as error:
+            except (RedisStoreError, RedisError, OSError, TimeoutError) as error:
                 self._readiness.redis = str(error) or type(error).__name__
                 miner_metrics.ERRORS.labels("redis").inc()
                 _LOG.warning("Redis: %s", error)
             await asyncio.sleep(0.5)
 
-    async def _observe(self, chain: CachedChain, fleet: Fleet, pulse: Pulse) -> None:
+    async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor) -> None:
         """Figures of the whole process."""
         miner_metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
         seen = written = 0

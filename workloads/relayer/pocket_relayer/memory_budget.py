@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pocket_relayer import relayer_metrics
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 WHOLE: Final = 256 * 1024 * 1024
 _ADDRESS_SHARE: Final = 0.75  # of the whole may be held by one address ...
@@ -15,7 +15,7 @@ _LOW: Final = 0.875  # what is dropped makes room for more than one piece, so th
 
 def overloaded() -> Rejected:
     """The refusal of whoever finds no room; it may come again."""
-    return Rejected(Reason.OVERLOADED, "too much is being read and sent here, try another supplier")
+    return Rejected(RejectionReason.OVERLOADED, "too much is being read and sent here, try another supplier")
 
 
 class MemoryBudget:

@@ -4,7 +4,7 @@ import enum
 import secrets
 
 
-class Reason(enum.Enum):
+class RejectionReason(enum.Enum):
     """Closed list; the value is (metric label, HTTP status)."""
 
     BODY_UNREADABLE = ("body_unreadable", 400)
@@ -58,7 +58,7 @@ class Reason(enum.Enum):
 class Rejected(Exception):
     """A relay is refused; the text goes to the gateway, so it names what is wrong and nothing secret."""
 
-    def __init__(self, reason: Reason, message: str, status: int | None = None) -> None:
+    def __init__(self, reason: RejectionReason, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message

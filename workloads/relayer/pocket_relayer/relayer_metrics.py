@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from pocket.chain.node_health import Standing, Verdict
+from pocket.chain.node_health import NodeAssessment, NodeHealth
 
 RECEIVED = Counter("pocket_relayer_relays_received_total", "Relays received.", ["service", "rpc_type"])
 SERVED = Counter(
@@ -105,7 +105,7 @@ LOG_BYTES = Gauge("pocket_relayer_local_log_bytes", "Bytes held in local logs.",
 KEYS_LOADED = Gauge("pocket_relayer_supplier_keys", "Supplier keys loaded.", multiprocess_mode="livemin")
 
 
-def node_told(name: str, verdict: Verdict) -> None:
+def node_told(name: str, verdict: NodeAssessment) -> None:
     """Shows a chain node's standing."""
-    for standing in Standing:
+    for standing in NodeHealth:
         NODES.labels(name, standing.value).set(standing is verdict.standing)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pocket.coordination.elector import Record
+from pocket.coordination.elector import LeaseRecord
 from pocket.coordination.leader_lease import LEASES, record_of, spec_of
-from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, Stored
-from pocket.kube.api_client import Conflict, KubeApi, KubeError, Missing
+from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, StoredLease
+from pocket.kube.api_client import Conflict, KubeApi, KubeError, ObjectNotFound
 
 GROUP_LABEL = "pocket.network/lease-group"
 
@@ -30,7 +30,7 @@ class KubeLeaseStore:
         self._owner = owner
         self._objects: dict[str, dict[str, Any]] = {}
 
-    async def read(self) -> dict[str, Stored]:
+    async def read(self) -> dict[str, StoredLease]:
         """One list; objects of other groups are never seen."""
         query = {"labelSelector": f"{GROUP_LABEL}={self._group}"}
         try:
@@ -43,7 +43,7 @@ class KubeLeaseStore:
         self._objects = {str(row["metadata"]["name"]): row for row in found.get("items") or ()}
         return {name: _stored(row) for name, row in self._objects.items()}
 
-    async def write(self, name: str, record: Record, known: Stored | None) -> Stored:
+    async def write(self, name: str, record: LeaseRecord, known: StoredLease | None) -> StoredLease:
         """A conflict also where a Lease of this name exists outside the group: it is never taken over."""
         try:
             if known is None:
@@ -55,20 +55,20 @@ class KubeLeaseStore:
                     "PUT", LEASES.path(self._namespace, name), body=self._changed(name, record, known),
                     timeout_seconds=self._seconds,
                 )  # fmt: skip
-        except (Conflict, Missing) as error:
+        except (Conflict, ObjectNotFound) as error:
             raise LeaseConflict(str(error)) from error
         except KubeError as error:
             raise LeaseUnavailable(str(error)) from error
         self._objects[name] = answer
         return _stored(answer)
 
-    def _new(self, name: str, record: Record) -> dict[str, Any]:
+    def _new(self, name: str, record: LeaseRecord) -> dict[str, Any]:
         metadata: dict[str, Any] = {"name": name, "namespace": self._namespace, "labels": {GROUP_LABEL: self._group}}
         if self._owner is not None:
             metadata["ownerReferences"] = [dict(self._owner)]
         return {"apiVersion": LEASES.api_version, "kind": LEASES.name, "metadata": metadata, "spec": spec_of(record)}
 
-    def _changed(self, name: str, record: Record, known: Stored) -> dict[str, Any]:
+    def _changed(self, name: str, record: LeaseRecord, known: StoredLease) -> dict[str, Any]:
         """What others wrote beside the fields of an election stays as it is."""
         whole = self._objects.get(name) or self._new(name, record)
         metadata = {**whole["metadata"], "resourceVersion": known.version}
@@ -78,5 +78,5 @@ class KubeLeaseStore:
         }  # fmt: skip
 
 
-def _stored(row: dict[str, Any]) -> Stored:
-    return Stored(record_of(row), str(row["metadata"]["resourceVersion"]))
+def _stored(row: dict[str, Any]) -> StoredLease:
+    return StoredLease(record_of(row), str(row["metadata"]["resourceVersion"]))

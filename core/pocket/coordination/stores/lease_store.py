@@ -6,7 +6,7 @@ A write names the version it was decided on and is refused when somebody was fas
 from dataclasses import dataclass
 from typing import Protocol
 
-from pocket.coordination.elector import Record
+from pocket.coordination.elector import LeaseRecord
 
 
 class LeaseUnavailable(Exception):
@@ -18,20 +18,20 @@ class LeaseConflict(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredLease:
     """A Lease as it was read, with the store's version of it."""
 
-    record: Record
+    record: LeaseRecord
     version: str
 
 
 class LeaseStore(Protocol):
     """All Leases of one group; every call has a deadline of its own."""
 
-    async def read(self) -> dict[str, Stored]:
+    async def read(self) -> dict[str, StoredLease]:
         """All Leases by name; raises LeaseUnavailable."""
         ...
 
-    async def write(self, name: str, record: Record, known: Stored | None) -> Stored:
+    async def write(self, name: str, record: LeaseRecord, known: StoredLease | None) -> StoredLease:
         """Creates (`known` is None) or replaces; raises LeaseConflict or LeaseUnavailable."""
         ...

@@ -8,8 +8,8 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from pocket.coordination.elector import Record
-from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, Stored
+from pocket.coordination.elector import LeaseRecord
+from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, StoredLease
 
 # KEYS: hash   ARGV: name, text that it was decided on ('' = none), new text
 _WRITE: Final = """
@@ -19,7 +19,7 @@ return 1
 """
 
 
-def _encode(record: Record) -> str:
+def _encode(record: LeaseRecord) -> str:
     return json.dumps(
         {
             "holder": record.holder,
@@ -31,18 +31,18 @@ def _encode(record: Record) -> str:
     )
 
 
-def _decode(text: str) -> Stored:
+def _decode(text: str) -> StoredLease:
     """The text is its own version; what cannot be read counts as released."""
     try:
         row = json.loads(text)
-        record = Record(
+        record = LeaseRecord(
             str(row["holder"]), int(row["seconds"]), datetime.fromisoformat(row["acquired"]),
             datetime.fromisoformat(row["renewed"]), int(row["transitions"]),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError):
         never = datetime.fromtimestamp(0, UTC)
-        record = Record("", 1, never, never, 0)
-    return Stored(record, text)
+        record = LeaseRecord("", 1, never, never, 0)
+    return StoredLease(record, text)
 
 
 class RedisLeaseStore:
@@ -53,7 +53,7 @@ class RedisLeaseStore:
         self._key = key
         self._seconds = call_seconds
 
-    async def read(self) -> dict[str, Stored]:
+    async def read(self) -> dict[str, StoredLease]:
         """One command."""
         try:
             async with asyncio.timeout(self._seconds):
@@ -62,7 +62,7 @@ class RedisLeaseStore:
             raise LeaseUnavailable(f"Redis: {error or type(error).__name__}") from error
         return {name.decode(): _decode(text.decode("utf-8", "surrogateescape")) for name, text in rows.items()}
 
-    async def write(self, name: str, record: Record, known: Stored | None) -> Stored:
+    async def write(self, name: str, record: LeaseRecord, known: StoredLease | None) -> StoredLease:
         """One script."""
         text = _encode(record)
         arguments: list[Any] = [name, "" if known is None else known.version, text]
@@ -73,4 +73,4 @@ class RedisLeaseStore:
             raise LeaseUnavailable(f"Redis: {error or type(error).__name__}") from error
         if not taken:
             raise LeaseConflict(f"{name} was written by somebody else")
-        return Stored(record, text)
+        return StoredLease(record, text)

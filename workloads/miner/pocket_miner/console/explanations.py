@@ -6,7 +6,7 @@ from typing import Any
 from pocket.chain.model import Event
 from pocket.chain.settlement_event import CLAIM_SETTLED, claim_end
 from pocket.protocol.smst.digest import Root
-from pocket.redis_store.seals import Seal
+from pocket.redis_store.seals import SessionSeal
 
 # What each outcome means and what a person does about it: docs/runbook.md has the long form.
 MEANINGS: Mapping[str, str] = {
@@ -64,7 +64,9 @@ def paid_to(details: Mapping[str, Any]) -> dict[str, int]:
     return dict(end.by_recipient) if end is not None else {}
 
 
-def explained_open(supplier: str, session_id: str, end: int, count: int, seal: tuple[int, Seal] | None) -> list[str]:
+def explained_open(
+    supplier: str, session_id: str, end: int, count: int, seal: tuple[int, SessionSeal] | None
+) -> list[str]:
     """A session that goes on."""
     lines = [f"session {session_id}", f"  supplier     {supplier}"]
     lines.append(f"  open         ends at {end}, {count} relays here")

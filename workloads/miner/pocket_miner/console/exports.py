@@ -16,7 +16,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ExportFilter:
     """Which outcomes: those that have everything that is not empty; `lost` False leaves only settled ones."""
 
     supplier: str = ""

@@ -20,8 +20,8 @@ from pocket.kube.api_client import KubeError
 from pocket.kube.api_client import connect as connect_kubernetes
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.connection import connect, shown
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.seals import Seal
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.seals import SessionSeal
 from pocket_miner.console.places import configuration
 from pocket_miner.sessions.tracked_session import header_of
 
@@ -33,7 +33,7 @@ class Place:
     """Where the ledger is."""
 
     url: str
-    keys: Keys
+    keys: RedisKeys
     as_json: bool
 
 
@@ -44,7 +44,7 @@ def _place(url: str | None, prefix: str | None, config: Path | None, *, as_json:
     if not url or not prefix:
         raise click.ClickException("name --redis and --prefix, or --config with a miner's configuration")
     try:
-        return Place(url, Keys(prefix), as_json)
+        return Place(url, RedisKeys(prefix), as_json)
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
 
@@ -86,7 +86,7 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-async def _suppliers(redis: "Redis", keys: Keys, kind: str) -> list[str]:
+async def _suppliers(redis: "Redis", keys: RedisKeys, kind: str) -> list[str]:
     """Addresses that have a key of this kind."""
     start = f"{keys.prefix}:{kind}:{{"
     names = [_text(name) async for name in redis.scan_iter(f"{start}*", count=1000)]
@@ -146,7 +146,7 @@ def cache_group() -> None:
 
 @_command(inspect_group, "sessions")
 @click.option("--supplier", help="Only this operator address")
-async def sessions(redis: "Redis", keys: Keys, supplier: str | None) -> list[Row]:
+async def sessions(redis: "Redis", keys: RedisKeys, supplier: str | None) -> list[Row]:
     """Sessions that are not settled, with their relays in Redis and what holds them up."""
     rows = []
     for address in [supplier] if supplier else await _suppliers(redis, keys, "sessions"):
@@ -171,7 +171,7 @@ async def sessions(redis: "Redis", keys: Keys, supplier: str | None) -> list[Row
 
 
 @_command(inspect_group, "streams")
-async def streams(redis: "Redis", keys: Keys) -> list[Row]:
+async def streams(redis: "Redis", keys: RedisKeys) -> list[Row]:
     """Every stream with its length, its last entry, and up to where a miner's volume has it."""
     rows = []
     for address in await _suppliers(redis, keys, "relays"):
@@ -192,12 +192,12 @@ async def streams(redis: "Redis", keys: Keys) -> list[Row]:
 
 
 @_command(inspect_group, "seals")
-async def show_seals(redis: "Redis", keys: Keys) -> list[Row]:
+async def show_seals(redis: "Redis", keys: RedisKeys) -> list[Row]:
     """Seals in Redis: what is claimed, and under which epoch it was sealed."""
     rows = []
     for address in await _suppliers(redis, keys, "seals"):
         for text in (await redis.hgetall(keys.seals(address))).values():
-            seal = Seal.decode(text)
+            seal = SessionSeal.decode(text)
             root = Root(seal.root)
             rows.append(
                 {
@@ -209,7 +209,7 @@ async def show_seals(redis: "Redis", keys: Keys) -> list[Row]:
 
 
 @_command(inspect_group, "meters")
-async def meters(redis: "Redis", keys: Keys) -> list[Row]:
+async def meters(redis: "Redis", keys: RedisKeys) -> list[Row]:
     """Upokt of each session's budget that served relays took."""
     rows = []
     for address in await _suppliers(redis, keys, "meter"):
@@ -225,7 +225,7 @@ async def meters(redis: "Redis", keys: Keys) -> list[Row]:
 
 
 @_command(inspect_group, "cache")
-async def cached(redis: "Redis", keys: Keys) -> list[Row]:
+async def cached(redis: "Redis", keys: RedisKeys) -> list[Row]:
     """Chain answers that all processes share, and how long each still serves."""
     rows = []
     async for name in redis.scan_iter(f"{keys.cached}*", count=1000):
@@ -236,7 +236,7 @@ async def cached(redis: "Redis", keys: Keys) -> list[Row]:
 
 
 @_command(cache_group, "clear")
-async def clear(redis: "Redis", keys: Keys) -> list[Row]:
+async def clear(redis: "Redis", keys: RedisKeys) -> list[Row]:
     """Forget every chain answer, in Redis and in all processes that run; relays are served meanwhile."""
     gone = 0
     async for name in redis.scan_iter(f"{keys.cached}*", count=1000):
@@ -257,7 +257,7 @@ def leases(
     group = f"{name}-miner" if name else found.lease if found else None
     namespace = namespace or (found.namespace if found else None)
     if namespace and group:
-        place, where = Place("", Keys("kubernetes"), as_json), namespace
+        place, where = Place("", RedisKeys("kubernetes"), as_json), namespace
 
         async def kubernetes() -> list[Row]:
             async with connect_kubernetes() as api:

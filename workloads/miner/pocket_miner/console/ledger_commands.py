@@ -15,14 +15,14 @@ from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.smst.bulk import LeafSet
 from pocket.protocol.smst.digest import Root, leaf_digest, path_of
 from pocket.protocol.smst.incremental import Trie
-from pocket.redis_store.seals import Seal
+from pocket.redis_store.seals import SessionSeal
 from pocket_miner.console.backup import BackupError, back_up
 from pocket_miner.console.explanations import explained, explained_open
-from pocket_miner.console.exports import Wanted, csv_lines
+from pocket_miner.console.exports import ExportFilter, csv_lines
 from pocket_miner.console.places import data_folder
 from pocket_miner.storage.audit import Audit, AuditError
 from pocket_miner.storage.dead_letters import DeadLetters
-from pocket_miner.storage.relay_store import Mirror, SessionEndFile
+from pocket_miner.storage.relay_store import RelayStore, SessionEndFile
 
 _DATA = click.option(
     "--data",
@@ -71,7 +71,7 @@ def export(data: Path, form: str, **wanted: Any) -> None:
     """Print outcomes: as one JSON object a line, or as a table for spreadsheets."""
     audit = _audit(data)
     try:
-        rows = Wanted(**wanted).select(audit.outcomes())
+        rows = ExportFilter(**wanted).select(audit.outcomes())
         for line in csv_lines(rows) if form == "csv" else (json.dumps(row, sort_keys=True) for row in rows):
             click.echo(line)
     except AuditError as error:
@@ -88,7 +88,7 @@ def explain(data: Path, session_id: str) -> None:
     audit = _audit(data)
     try:
         ended = [row for row in audit.outcomes() if str(row["session_id"]).startswith(session_id)]
-        with Mirror(data / "mirror") as mirror:
+        with RelayStore(data / "mirror") as mirror:
             opened = [(end, row) for end, row in mirror.sessions() if row.session_id.startswith(session_id)]
             for end, row in opened:
                 count = mirror.file(end).count(row.supplier, row.session_id)
@@ -115,7 +115,7 @@ def relays(data: Path, session_id: str) -> None:
     """
     found = 0
     try:
-        with Mirror(data / "mirror") as mirror:
+        with RelayStore(data / "mirror") as mirror:
             for end, row in mirror.sessions():
                 if row.session_id.startswith(session_id):
                     found += 1
@@ -203,7 +203,7 @@ def import_seals(data: Path, file: TextIO) -> None:
         if document["version"] != 1:
             raise click.ClickException(f"version {document['version']} is not known; this relayctl reads version 1")
         rows = [
-            (str(row["supplier"]), int(row["session_end_height"]), Seal.decode(json.dumps(row["seal"])),
+            (str(row["supplier"]), int(row["session_end_height"]), SessionSeal.decode(json.dumps(row["seal"])),
              str(row.get("signed") or ""))
             for row in document["seals"]
         ]  # fmt: skip
@@ -236,7 +236,7 @@ def rebuild(data: Path, session_id: str | None) -> None:
     audit = _audit(data)
     wrong = seen = 0
     try:
-        with Mirror(data / "mirror") as mirror:
+        with RelayStore(data / "mirror") as mirror:
             for end, row in mirror.sessions():
                 if session_id and not row.session_id.startswith(session_id):
                     continue
@@ -253,7 +253,7 @@ def rebuild(data: Path, session_id: str | None) -> None:
         raise click.ClickException(f"{wrong} of {seen} sessions have another root than they should")
 
 
-def _compare(mirror: Mirror, end: int, supplier: str, session_id: str, sealed: bytes | None) -> int:
+def _compare(mirror: RelayStore, end: int, supplier: str, session_id: str, sealed: bytes | None) -> int:
     file = mirror.file(end)
     trie, leaves = Trie(), []
     for path, stored in file.leaves(supplier, session_id):

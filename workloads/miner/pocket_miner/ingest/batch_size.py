@@ -8,7 +8,7 @@ _SMALLEST_ENTRY = 256
 
 
 @dataclass(slots=True)
-class Appetite:
+class AdaptiveBatchSize:
     """Guesses the size of an entry from what came; the guess rises at once and falls by half a round."""
 
     entry_bytes: float = 16 * 1024

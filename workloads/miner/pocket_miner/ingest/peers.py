@@ -17,9 +17,9 @@ from aiohttp import web
 
 from pocket.errors import DecodingError
 from pocket.redis_store.relay_recorder import stream_id
-from pocket.redis_store.seals import Seal
+from pocket.redis_store.seals import SessionSeal
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.storage.relay_store import RelayStore
 
 _LOG = logging.getLogger("pocket_miner.ingest.peers")
 _PAGE_BYTES = 4 * 1024 * 1024
@@ -45,7 +45,7 @@ class PeerSession:
         return self.incarnation != incarnation or stream_id(self.position) > stream_id(last_id)
 
 
-def _sessions(mirror: Mirror, supplier: str) -> list[dict[str, Any]]:
+def _sessions(mirror: RelayStore, supplier: str) -> list[dict[str, Any]]:
     """Return a supplier's mirrored sessions as JSON."""
     return [
         {
@@ -57,13 +57,13 @@ def _sessions(mirror: Mirror, supplier: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def routes(opened: Callable[[], tuple[Mirror, Audit] | None]) -> list[web.RouteDef]:
+def routes(opened: Callable[[], tuple[RelayStore, Audit] | None]) -> list[web.RouteDef]:
     """The serving side, on the miner's own port. While the volume is not opened, peers get no answer instead of none.
 
     `opened` returns what is on the volume, None before it is opened.
     """
 
-    def volume() -> tuple[Mirror, Audit]:
+    def volume() -> tuple[RelayStore, Audit]:
         found = opened()
         if found is None:
             raise web.HTTPServiceUnavailable(text="the volume is not opened yet")
@@ -136,13 +136,13 @@ class Peers:
                 whole = False
         return whole, found
 
-    async def seals(self, supplier: str) -> dict[str, tuple[int, Seal]]:
+    async def seals(self, supplier: str) -> dict[str, tuple[int, SessionSeal]]:
         """Seals of unfinished sessions that peers keep: session id → (session end, seal)."""
-        found: dict[str, tuple[int, Seal]] = {}
+        found: dict[str, tuple[int, SessionSeal]] = {}
         for url in self._urls():
             try:
                 for row in await self._get(f"{url}/peer/seals", {"supplier": supplier}):
-                    seal = Seal.decode(row["seal"])
+                    seal = SessionSeal.decode(row["seal"])
                     found.setdefault(seal.session_id, (int(row["end"]), seal))
             except (*_TROUBLE, DecodingError) as error:
                 _LOG.info("peer %s was not asked for seals: %s", url, error or type(error).__name__)

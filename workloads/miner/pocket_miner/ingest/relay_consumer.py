@@ -10,37 +10,37 @@ from redis.exceptions import RedisError
 
 from pocket.chain.client import ChainClient
 from pocket.errors import ChainError, DecodingError
-from pocket.redis_store.stream_reader import Entry, Tail
+from pocket.redis_store.stream_reader import Entry, StreamReader
 from pocket_miner import miner_metrics
-from pocket_miner.ingest.batch_size import Appetite
+from pocket_miner.ingest.batch_size import AdaptiveBatchSize
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.sessions.evidence import REJECTIONS, Statement
-from pocket_miner.sessions.leaf_validation import Refused, Terms, leaf_of
+from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafTerms, leaf_of
 from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node
 from pocket_miner.sessions.tracked_session import TrackedSession, header_of
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.disk_reserve import VolumeFull
-from pocket_miner.storage.relay_store import Leaf, Mirror
+from pocket_miner.storage.relay_store import Leaf, RelayStore
 
 _LOG = logging.getLogger("pocket_miner.ingest.relay_consumer")
 _ASK_AGAIN_SECONDS = 0.5
 
 
-def _fits(terms: Terms, value: bytes) -> Leaf | None:
+def _fits(terms: LeafTerms, value: bytes) -> Leaf | None:
     """Return the leaf of a relay under these terms, None where it must not become one."""
     try:
         return leaf_of(value, terms)
-    except Refused:
+    except InvalidEntry:
         return None
 
 
-class Tailer:
+class RelayConsumer:
     """Reads what is new of every session; positions are durable in the mirror."""
 
     def __init__(
         self,
-        tail: Tail,
-        mirror: Mirror,
+        tail: StreamReader,
+        mirror: RelayStore,
         chain: ChainClient,
         sessions: dict[str, TrackedSession],
         *,
@@ -63,7 +63,7 @@ class Tailer:
         self._incarnation: str | None = None  # None: not asked yet
         # Tail loop and sealing both read; a position must never go back because the slower one finished last.
         self._reading = asyncio.Lock()
-        self._appetite = Appetite()
+        self._appetite = AdaptiveBatchSize()
         self._ask_again: dict[str, float] = {}  # loop's clock, by session id
         # Grows with every reread: what was read before it must not move a position.
         self._generation = 0
@@ -74,7 +74,7 @@ class Tailer:
         return self._tail.supplier
 
     @property
-    def tail(self) -> Tail:
+    def tail(self) -> StreamReader:
         """What reads the supplier's streams."""
         return self._tail
 
@@ -180,7 +180,7 @@ class Tailer:
             whole = await peers.relays(row, self.supplier, session.end, take) and whole
         return whole
 
-    async def _take(self, session: TrackedSession, terms: Terms, values: list[bytes]) -> None:
+    async def _take(self, session: TrackedSession, terms: LeafTerms, values: list[bytes]) -> None:
         miner_metrics.MERGED.inc(await asyncio.to_thread(self._add, session, terms, values))
 
     async def _last_ids(self, session_ids: set[str]) -> dict[str, str]:
@@ -190,12 +190,12 @@ class Tailer:
         except (RedisError, OSError, TimeoutError):
             return {}
 
-    def _add(self, session: TrackedSession, terms: Terms, values: list[bytes]) -> int:
+    def _add(self, session: TrackedSession, terms: LeafTerms, values: list[bytes]) -> int:
         leaves = []
         for value in values:
             try:
                 leaves.append(leaf_of(value, terms))
-            except Refused as error:
+            except InvalidEntry as error:
                 miner_metrics.REFUSED.labels(str(error)).inc()
         added = self._mirror.file(session.end).add(self.supplier, session.header.session_id, leaves)
         miner_metrics.RELAYS.labels(self.supplier).inc(added)
@@ -231,7 +231,7 @@ class Tailer:
         """
         if session.terms is None or session.terms_confirmed:
             return session.terms_confirmed
-        votes = Counter[Terms]()
+        votes = Counter[LeafTerms]()
         for _, found in (await ask_terms_of_every_node(self._chain, self.supplier, session.header)).values():
             if found.terms is not None:
                 votes[found.terms] += 1
@@ -251,14 +251,14 @@ class Tailer:
             await self._replace_terms(session, best)
         return session.terms_confirmed
 
-    async def _replace_terms(self, session: TrackedSession, terms: Terms) -> None:
+    async def _replace_terms(self, session: TrackedSession, terms: LeafTerms) -> None:
         async with self._reading:
             await asyncio.to_thread(self._check_again, session, terms)
             session.terms, session.terms_confirmed = terms, True
             self._generation += 1
             session.position = "0-0"
 
-    def _check_again(self, session: TrackedSession, terms: Terms) -> None:
+    def _check_again(self, session: TrackedSession, terms: LeafTerms) -> None:
         fits = functools.partial(_fits, terms)
         self._mirror.file(session.end).check_again(self.supplier, session.session_id, fits)
 
@@ -321,13 +321,13 @@ class Tailer:
         if now is not None:
             miner_metrics.TAIL_AGE.observe(max(0.0, now - int(oldest_id.partition("-")[0])) / 1000)
 
-    def _store(self, session: TrackedSession, terms: Terms, entries: list[Entry], incarnation: str) -> None:
+    def _store(self, session: TrackedSession, terms: LeafTerms, entries: list[Entry], incarnation: str) -> None:
         leaves = []
         refused = []
         for entry in entries:
             try:
                 leaves.append(leaf_of(entry.relay, terms))
-            except Refused as error:
+            except InvalidEntry as error:
                 refused.append((entry.id, str(error), entry.relay))
                 miner_metrics.REFUSED.labels(str(error)).inc()
                 fields = {"supplier": self.supplier, "session": session.header.session_id, "entry": entry.id}

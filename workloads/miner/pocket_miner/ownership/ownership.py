@@ -11,14 +11,14 @@ from redis.asyncio import Redis
 
 from pocket.api.workload import MinerConfig
 from pocket.coordination.elector import place, seat, timing_for_blocks
-from pocket.coordination.shard_leases import LeaseNames, Owner, ShardKeeper
+from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager, ShardListener
 from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseStore
 from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from pocket.errors import ConfigurationError
 from pocket.kube.api_client import KubeError
 from pocket.platform import Platform
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket_miner.miner_platform import MinerPlatform
 
 _EMBEDDED_GROUP = "miners"
@@ -39,7 +39,7 @@ def identity_of(config: MinerConfig, member: str, platform: Platform) -> str:
     return f"{member}_{config.admin_host}:{config.admin_port}_{incarnation}"
 
 
-def peer_urls(config: MinerConfig, keeper: ShardKeeper) -> list[str]:
+def peer_urls(config: MinerConfig, keeper: ShardLeaseManager) -> list[str]:
     """Where the other miners that live, as last seen, can be asked."""
 
     def url(identity: str) -> str:
@@ -53,16 +53,16 @@ def peer_urls(config: MinerConfig, keeper: ShardKeeper) -> list[str]:
 
 @asynccontextmanager
 async def shard_keeper(
-    config: MinerConfig, member: str, redis: "Redis", keys: Keys, owner: Owner, platform: MinerPlatform
-) -> AsyncIterator[ShardKeeper]:
+    config: MinerConfig, member: str, redis: "Redis", keys: RedisKeys, owner: ShardListener, platform: MinerPlatform
+) -> AsyncIterator[ShardLeaseManager]:
     """This miner's part in sharing; raises ConfigurationError where the API server cannot be used.
 
     `member` is the name of the volume.
     """
     timing = timing_for_blocks(config.chain.block_seconds)
 
-    def keeper(store: LeaseStore, group: str) -> ShardKeeper:
-        return ShardKeeper(
+    def keeper(store: LeaseStore, group: str) -> ShardLeaseManager:
+        return ShardLeaseManager(
             store, LeaseNames(group, config.shards), identity_of(config, member, platform), owner, timing,
             clock=platform.clock, wall=platform.now, chance=platform.chance,
         )  # fmt: skip

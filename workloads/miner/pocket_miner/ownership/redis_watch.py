@@ -6,7 +6,7 @@ from collections.abc import Callable
 from redis.asyncio import Redis
 
 from pocket.redis_store.connection import RedisInfo, inspect
-from pocket.redis_store.store_errors import LedgerUnavailable
+from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner import miner_metrics
 
 
@@ -38,7 +38,7 @@ class RedisWatch:
         """Whether Redis may hold other data than at the last look; raises LedgerUnavailable."""
         try:
             info = await inspect(self._redis)
-        except LedgerUnavailable:
+        except RedisUnavailable:
             self.missed()
             raise
         return self.take(info)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pocket.protocol.claims.proof_requirement import INVALID, VALIDATED, Claim
-from pocket_miner.sessions.evidence import Finding, Statement
+from pocket_miner.sessions.evidence import Fact, Statement
 from pocket_miner.sessions.stages import ClaimState
 from pocket_miner.sessions.tracked_session import TrackedSession
 
@@ -30,7 +30,7 @@ def surprising(session: TrackedSession, answer: ClaimsAnswer) -> bool:
     if claim is None:
         sent = session.claim is not None and session.claim.accepted and answer.height > session.claim.height + 1
         closed = session.windows is not None and answer.height > session.windows.claim_close
-        return (session.claim_seen_at > 0 or sent or closed) and not session.evidence.confirmed(Finding.CLAIM_ABSENT)
+        return (session.claim_seen_at > 0 or sent or closed) and not session.evidence.confirmed(Fact.CLAIM_ABSENT)
     return claim.root_hash != session.seal.root or claim.proof_validation_status == INVALID
 
 
@@ -38,15 +38,15 @@ def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
     """Take the answers of one block; return what they say together. No answers: nobody could be asked."""
     found = [(answer, claim) for answer in answers if (claim := answer.claims.get(session.session_id)) is not None]
     if found:
-        session.evidence.retract(Finding.CLAIM_ABSENT)
+        session.evidence.retract(Fact.CLAIM_ABSENT)
         answer, claim = _best(session, found)
         session.claim_on_chain, session.claim_seen_at = claim, answer.height
         state = _state_of(session, claim)
         if state is ClaimState.FOREIGN:
             text = claim.root_hash.hex()
-            session.evidence.add(Statement(Finding.CLAIM_CONFLICTING, answer.source, answer.height, text))
+            session.evidence.add(Statement(Fact.CLAIM_CONFLICTING, answer.source, answer.height, text))
         else:
-            session.evidence.retract(Finding.CLAIM_CONFLICTING)
+            session.evidence.retract(Fact.CLAIM_CONFLICTING)
         return state
     if session.claim_on_chain is not None:
         # Nothing but its settlement removes a claim: whoever does not see it lags, or is wrong.
@@ -55,8 +55,8 @@ def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
     for answer in answers:
         if answer.height <= close:
             return ClaimState.ABSENT  # it may still come
-        session.evidence.add(Statement(Finding.CLAIM_ABSENT, answer.source, answer.height))
-    return ClaimState.ABSENT if session.evidence.confirmed(Finding.CLAIM_ABSENT) else ClaimState.UNKNOWN
+        session.evidence.add(Statement(Fact.CLAIM_ABSENT, answer.source, answer.height))
+    return ClaimState.ABSENT if session.evidence.confirmed(Fact.CLAIM_ABSENT) else ClaimState.UNKNOWN
 
 
 def _best(session: TrackedSession, found: list[tuple[ClaimsAnswer, Claim]]) -> tuple[ClaimsAnswer, Claim]:

@@ -14,7 +14,7 @@ _BLOCKS_TO_CLAIM = 2  # what is found at the next block is sealed then, and in t
 
 
 @dataclass(frozen=True, slots=True)
-class Horizon:
+class SessionCutoff:
     """At `height`: sessions up to `session_end` take no first relay any more. It changes at `changes_at`."""
 
     session_end: int = 0
@@ -30,7 +30,7 @@ def horizon_height(windows: Windows, seal_after_blocks: int) -> int:
 
 async def horizon_at(
     height: int, seal_after_blocks: int, shared_params: Callable[[int], Awaitable[SharedParams]]
-) -> Horizon:
+) -> SessionCutoff:
     """The horizon at a height; raises what `shared_params` raises."""
     at, changes_at = height, height + 1
     while at > 0:
@@ -38,6 +38,6 @@ async def horizon_at(
         windows = params.windows(at)
         due = horizon_height(windows, seal_after_blocks)
         if due <= height:
-            return Horizon(windows.session_end, changes_at, height)
+            return SessionCutoff(windows.session_end, changes_at, height)
         at, changes_at = params.session_start(at) - 1, due
-    return Horizon(0, changes_at, height)
+    return SessionCutoff(0, changes_at, height)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 
-class Finding(StrEnum):
+class Fact(StrEnum):
     """What a statement says."""
 
     SESSION_REJECTED = "session_rejected"  # the chain knows no such session
@@ -23,7 +23,7 @@ class Finding(StrEnum):
     ENDED_ELSEWHERE = "ended_elsewhere"  # another owner has recorded the outcome
 
 
-REJECTIONS: Final = (Finding.SESSION_REJECTED, Finding.HEADER_DIFFERS, Finding.NOT_IN_SESSION)
+REJECTIONS: Final = (Fact.SESSION_REJECTED, Fact.HEADER_DIFFERS, Fact.NOT_IN_SESSION)
 """Why a session cannot be claimed at all."""
 _ENOUGH: Final = 2
 _KEPT: Final = 8
@@ -33,7 +33,7 @@ _KEPT: Final = 8
 class Statement:
     """One answer. height: the chain's, as of which it was given."""
 
-    finding: Finding
+    finding: Fact
     source: str
     height: int
     text: str = ""
@@ -48,7 +48,7 @@ class Statement:
 class Evidence:
     """The statements about one session. Of each finding the first ones are kept, each source and height once."""
 
-    _statements: dict[Finding, dict[tuple[str, int], Statement]] = field(default_factory=dict)
+    _statements: dict[Fact, dict[tuple[str, int], Statement]] = field(default_factory=dict)
 
     def add(self, statement: Statement) -> None:
         """Keep a statement."""
@@ -56,16 +56,16 @@ class Evidence:
         if len(rows) < _KEPT:
             rows.setdefault((statement.source, statement.height), statement)
 
-    def retract(self, *findings: Finding) -> None:
+    def retract(self, *findings: Fact) -> None:
         """Take findings back: somebody has shown the contrary."""
         for finding in findings:
             self._statements.pop(finding, None)
 
-    def of(self, finding: Finding) -> list[Statement]:
+    def of(self, finding: Fact) -> list[Statement]:
         """Return the statements of a finding, the first one first."""
         return list(self._statements.get(finding, {}).values())
 
-    def confirmed(self, finding: Finding) -> bool:
+    def confirmed(self, finding: Fact) -> bool:
         """Return whether a second source, or the same one at another height, said so too."""
         return len(self._statements.get(finding, {})) >= _ENOUGH
 

@@ -12,7 +12,7 @@ from pocket_miner.storage.relay_store import Leaf
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LeafTerms:
     """What the chain says of a session: header, target and units at its start, never an entry's own word."""
 
     supplier: str
@@ -21,36 +21,36 @@ class Terms:
     compute_units_per_relay: int
 
 
-class Refused(Exception):
+class InvalidEntry(Exception):
     """An entry that must not become a leaf; one wrong leaf gets the supplier slashed."""
 
 
-def leaf_of(relay_bytes: bytes, terms: Terms) -> Leaf:
+def leaf_of(relay_bytes: bytes, terms: LeafTerms) -> Leaf:
     """The leaf of a recorded relay; raises Refused with the reason."""
     relay = pb.Relay()
     try:
         relay.ParseFromString(relay_bytes)
     except DecodeError as error:
-        raise Refused("not a relay") from error
+        raise InvalidEntry("not a relay") from error
     # The chain hashes its own re-encoding: bytes that are not canonical would have another hash there.
     relay.req.meta.SetInParent()
     relay.res.meta.SetInParent()
     relay.DiscardUnknownFields()
     if relay.SerializeToString(deterministic=True) != relay_bytes:
-        raise Refused("not the canonical encoding of a relay")
+        raise InvalidEntry("not the canonical encoding of a relay")
     header = terms.header.encode()
     for part in (relay.req.meta.session_header, relay.res.meta.session_header):
         if part.SerializeToString(deterministic=True) != header:
-            raise Refused("the session header differs from the chain's")
+            raise InvalidEntry("the session header differs from the chain's")
     if relay.req.meta.supplier_operator_address != terms.supplier.encode():
-        raise Refused("the request is addressed to another supplier")
+        raise InvalidEntry("the request is addressed to another supplier")
     if relay.res.payload:
-        raise Refused("the response payload was not removed")
+        raise InvalidEntry("the response payload was not removed")
     if not relay.req.meta.signature or len(relay.res.meta.supplier_operator_signature) != 64:
-        raise Refused("a signature is missing")
+        raise InvalidEntry("a signature is missing")
     found = relay_hash(relay_bytes)
     if not is_applicable(found, terms.target_hash):
-        raise Refused("the relay does not meet the difficulty")
+        raise InvalidEntry("the relay does not meet the difficulty")
     path = path_of(found)
     return Leaf(
         path, leaf_digest(path, relay_bytes, terms.compute_units_per_relay), terms.compute_units_per_relay, relay_bytes

@@ -48,7 +48,7 @@ class ClaimState(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class SessionSnapshot:
     """One session as seen now; `requirement` is None while it is not decided."""
 
     windows: Windows
@@ -76,7 +76,7 @@ def seal_height(windows: Windows, seal_after_blocks: int) -> int:
     )
 
 
-def _before_claim(facts: Facts, height: int) -> Decision:
+def _before_claim(facts: SessionSnapshot, height: int) -> Decision:
     windows = facts.windows
     if height <= windows.session_end:
         return Decision(Stage.ACTIVE, Action.NOTHING)
@@ -91,7 +91,7 @@ def _before_claim(facts: Facts, height: int) -> Decision:
     return Decision(Stage.CLAIMABLE, Action.SEAL if due else Action.NOTHING)
 
 
-def decide(facts: Facts, height: int) -> Decision:
+def decide(facts: SessionSnapshot, height: int) -> Decision:
     """Return stage and action at the last committed height. Nothing ends before its settlement."""
     windows = facts.windows
     if height >= windows.settlement:

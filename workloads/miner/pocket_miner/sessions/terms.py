@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pocket.chain import convert
 from pocket.chain.client import ChainClient, NodeAnswer
 from pocket.chain.model import Session
-from pocket.errors import ChainError, ChainRefusal, ChainUnavailable, DecodingError, FailureClass
+from pocket.errors import ChainError, ChainQueryRejected, ChainUnavailable, DecodingError, FailureClass
 from pocket.protocol.pb import pocket_service_pb2 as service_pb
 from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
-from pocket_miner.sessions.evidence import Finding
-from pocket_miner.sessions.leaf_validation import Terms
+from pocket_miner.sessions.evidence import Fact
+from pocket_miner.sessions.leaf_validation import LeafTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +25,17 @@ class SessionTerms:
     """One answer. rejection: why the session cannot be claimed, None where it can; then there are terms."""
 
     params: SharedParams | None
-    terms: Terms | None
-    rejection: Finding | None = None
+    terms: LeafTerms | None
+    rejection: Fact | None = None
     text: str = ""
 
 
-def judge(supplier: str, header: SessionHeader, onchain: Session) -> tuple[Finding, str] | None:
+def judge(supplier: str, header: SessionHeader, onchain: Session) -> tuple[Fact, str] | None:
     """Return why the supplier cannot claim the session, as the chain knows it."""
     if onchain.header != header:
-        return Finding.HEADER_DIFFERS, f"the chain's session is {onchain.header.session_id}"
+        return Fact.HEADER_DIFFERS, f"the chain's session is {onchain.header.session_id}"
     if supplier not in onchain.supplier_addresses:
-        return Finding.NOT_IN_SESSION, f"the session has {len(onchain.supplier_addresses)} other suppliers"
+        return Fact.NOT_IN_SESSION, f"the session has {len(onchain.supplier_addresses)} other suppliers"
     return None
 
 
@@ -45,15 +45,15 @@ async def ask_terms(chain: ChainClient, supplier: str, header: SessionHeader) ->
     params = await chain.shared_params(start)
     try:
         onchain = await chain.session(header.application_address, header.service_id, start)
-    except ChainRefusal as error:
-        return SessionTerms(params, None, Finding.SESSION_REJECTED, str(error))
+    except ChainQueryRejected as error:
+        return SessionTerms(params, None, Fact.SESSION_REJECTED, str(error))
     if found := judge(supplier, header, onchain):
         return SessionTerms(params, None, *found)
     units = await chain.compute_units_per_relay(header.service_id, start)
     difficulty = await chain.difficulty(header.service_id, start)
     if units <= 0:
         raise ChainUnavailable(f"no compute units per relay are known of service {header.service_id}")
-    return SessionTerms(params, Terms(supplier, header, difficulty.target_hash, units))
+    return SessionTerms(params, LeafTerms(supplier, header, difficulty.target_hash, units))
 
 
 async def ask_terms_of_every_node(
@@ -90,8 +90,8 @@ async def _terms_of(
     shared = convert.shared_params(shared_pb.QueryParamsAtHeightResponse.FromString(_raw(params)).params)
     try:
         onchain = convert.session(session_pb.QueryGetSessionResponse.FromString(_raw(session)).session)
-    except ChainRefusal as error:
-        return SessionTerms(shared, None, Finding.SESSION_REJECTED, str(error))
+    except ChainQueryRejected as error:
+        return SessionTerms(shared, None, Fact.SESSION_REJECTED, str(error))
     if found := judge(supplier, header, onchain):
         return SessionTerms(shared, None, *found)
     target = convert.difficulty(
@@ -101,7 +101,7 @@ async def _terms_of(
         per_relay = await chain.compute_units_per_relay(header.service_id, header.session_start_block_height)
     else:
         per_relay = service_pb.QueryComputeUnitsPerRelayAtHeightResponse.FromString(_raw(units)).computeUnitsPerRelay
-    return SessionTerms(shared, Terms(supplier, header, target, per_relay))
+    return SessionTerms(shared, LeafTerms(supplier, header, target, per_relay))
 
 
 def _raw(answer: NodeAnswer | None) -> bytes:

@@ -10,9 +10,9 @@ from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.relays.wire import HEADER, decode
 from pocket.protocol.sessions.windows import SharedParams, Windows
 from pocket.protocol.transactions.build import Message
-from pocket.redis_store.seals import Seal
+from pocket.redis_store.seals import SessionSeal
 from pocket_miner.sessions.evidence import REJECTIONS, Evidence
-from pocket_miner.sessions.leaf_validation import Terms
+from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.submission import Attempts, Submission
 
 _FARTHEST_HEIGHT: Final = 2**53  # heights are JSON numbers on their way
@@ -54,12 +54,12 @@ class TrackedSession:
     header: SessionHeader
     position: str = "0-0"
     incarnation: str = ""
-    terms: Terms | None = None
+    terms: LeafTerms | None = None
     terms_confirmed: bool = False  # a second answer said the same
-    doubted_terms: Terms | None = None  # what a second answer said instead
+    doubted_terms: LeafTerms | None = None  # what a second answer said instead
     params: SharedParams | None = None
     evidence: Evidence = field(default_factory=Evidence)
-    seal: Seal | None = None
+    seal: SessionSeal | None = None
     skip: Skip | None = None
     requirement: ProofRequirement | None = None
     claim_on_chain: Claim | None = None  # as last seen

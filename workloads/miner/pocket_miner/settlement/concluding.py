@@ -18,18 +18,18 @@ from pocket.chain.client import ChainClient
 from pocket.chain.model import Block, Event
 from pocket.errors import ChainUnavailable, FailureClass
 from pocket.redis_store.seals import SealStore
-from pocket.redis_store.store_errors import LedgerError
-from pocket.redis_store.stream_reader import Tail
+from pocket.redis_store.store_errors import RedisStoreError
+from pocket.redis_store.stream_reader import StreamReader
 from pocket_miner.ingest.peers import Peers
-from pocket_miner.sessions.evidence import Finding, Statement
+from pocket_miner.sessions.evidence import Fact, Statement
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession
-from pocket_miner.settlement.event_reader import NotReadYet, Settlements
+from pocket_miner.settlement.event_reader import NotReadYet, SettlementReader
 from pocket_miner.settlement.outcome_details import count_outcome, facts_of
-from pocket_miner.settlement.verdict import Verdict, settled_as
+from pocket_miner.settlement.verdict import SettlementResult, settled_as
 from pocket_miner.status.report import SupplierReport
-from pocket_miner.storage.audit import Audit, Outcome
-from pocket_miner.storage.relay_store import Mirror
-from pocket_miner.submission.fees import FeeBook
+from pocket_miner.storage.audit import Audit, SessionOutcome
+from pocket_miner.storage.relay_store import RelayStore
+from pocket_miner.submission.fees import FeeTracker
 
 _LOG = logging.getLogger("pocket_miner.settlement.concluding")
 TOMBSTONE_BLOCKS: Final = 500
@@ -37,19 +37,19 @@ _UNSEEN_BLOCKS: Final = 100
 """For so long a node that lacks the events of a settlement may still get them."""
 
 
-def without_event(session: TrackedSession) -> Verdict:
+def without_event(session: TrackedSession) -> SettlementResult:
     """Return the outcome of a session that the chain did not settle, from what is known of it."""
     rejected = session.evidence.rejection()
     if session.skip in (Skip.EMPTY, Skip.UNPROFITABLE) and session.seal is None:
-        return Verdict(session.skip.value, session.skip.value, {})
+        return SettlementResult(session.skip.value, session.skip.value, {})
     if session.skip is Skip.UNITS_MISMATCH and session.seal is None:
-        return Verdict("forfeited", session.skip.value, {})
+        return SettlementResult("forfeited", session.skip.value, {})
     if rejected is not None and session.terms is None:
         reason = f"{rejected.finding.value}: {rejected.text}" if rejected.text else rejected.finding.value
-        return Verdict("forfeited", reason, {})
+        return SettlementResult("forfeited", reason, {})
     refusal = session.details.get("refusal")
     reason = f"the chain refused the claim: {refusal}" if refusal else "no claim was in a block in time"
-    return Verdict("claim_missed", reason, {})
+    return SettlementResult("claim_missed", reason, {})
 
 
 def stage_of(session: TrackedSession, outcome: str) -> str:
@@ -71,9 +71,9 @@ class Concluder:
     chain: ChainClient
     store: SealStore
     audit: Audit
-    mirror: Mirror
-    fees: FeeBook
-    tail: Tail
+    mirror: RelayStore
+    fees: FeeTracker
+    tail: StreamReader
     report: SupplierReport
     peers: Peers | None
     sessions: dict[str, TrackedSession]
@@ -88,7 +88,7 @@ class Concluder:
         for session_id in await asyncio.to_thread(self.audit.with_outcome, self.supplier, list(self.sessions)):
             self._forget(self.sessions[session_id])
 
-    async def conclude(self, group: Sequence[TrackedSession], block: Block, settlements: Settlements) -> None:
+    async def conclude(self, group: Sequence[TrackedSession], block: Block, settlements: SettlementReader) -> None:
         """End those sessions of one settlement that can be; the others come again at the next block."""
         elsewhere = await self._ended_elsewhere(group)
         outcomes = []
@@ -111,13 +111,15 @@ class Concluder:
                 if session.end > self._pruned_through:  # once for all that end together: there are thousands
                     await self.store.forget_before(session.end - TOMBSTONE_BLOCKS)
                     self._pruned_through = session.end
-            except (RedisError, OSError, TimeoutError, LedgerError) as error:
+            except (RedisError, OSError, TimeoutError, RedisStoreError) as error:
                 _LOG.info("ended sessions stay in Redis until it answers: %s", error)
                 raise
             await asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
             self._to_drop.pop(session_id, None)
 
-    async def _verdict(self, session: TrackedSession, block: Block, settlements: Settlements) -> Verdict | None:
+    async def _verdict(
+        self, session: TrackedSession, block: Block, settlements: SettlementReader
+    ) -> SettlementResult | None:
         """Return how a session ended; None while that is not certain."""
         windows = session.windows
         if windows is None:
@@ -133,13 +135,13 @@ class Concluder:
             return self._without_events(session, windows.settlement, block, str(error))
         found = settled_as(self.supplier, session, events, self.report.shareholders(session.header))
         if found is not None:
-            session.evidence.add(Statement(Finding.SETTLEMENT_EVENT, "block_results", windows.settlement))
+            session.evidence.add(Statement(Fact.SETTLEMENT_EVENT, "block_results", windows.settlement))
             return found
         return await self._second_answer(session, windows.settlement, block, settlements)
 
     async def _second_answer(
-        self, session: TrackedSession, settlement: int, block: Block, settlements: Settlements
-    ) -> Verdict | None:
+        self, session: TrackedSession, settlement: int, block: Block, settlements: SettlementReader
+    ) -> SettlementResult | None:
         """Ask every node for the events: that there is none of ours is said by two, or by one at two blocks."""
         rows: dict[str, tuple[Event, ...]] = dict(
             await settlements.events_by_node(settlement, self.supplier, block.height)
@@ -147,31 +149,33 @@ class Concluder:
         for node, events in rows.items():
             found = settled_as(self.supplier, session, events, self.report.shareholders(session.header))
             if found is not None:
-                session.evidence.retract(Finding.NO_SETTLEMENT_EVENT)
-                session.evidence.add(Statement(Finding.SETTLEMENT_EVENT, node, settlement))
+                session.evidence.retract(Fact.NO_SETTLEMENT_EVENT)
+                session.evidence.add(Statement(Fact.SETTLEMENT_EVENT, node, settlement))
                 return found
-            session.evidence.add(Statement(Finding.NO_SETTLEMENT_EVENT, node, block.height))
-        if not session.evidence.confirmed(Finding.NO_SETTLEMENT_EVENT):
+            session.evidence.add(Statement(Fact.NO_SETTLEMENT_EVENT, node, block.height))
+        if not session.evidence.confirmed(Fact.NO_SETTLEMENT_EVENT):
             return None
         if session.terms is None and session.evidence.rejection() is None:
             return None  # nobody has said yet what was wrong with it
         return without_event(session)
 
-    def _without_events(self, session: TrackedSession, settlement: int, block: Block, text: str) -> Verdict | None:
+    def _without_events(
+        self, session: TrackedSession, settlement: int, block: Block, text: str
+    ) -> SettlementResult | None:
         """What is concluded where every node says that it does not keep the settlement's events."""
-        session.evidence.add(Statement(Finding.EVENTS_PRUNED, "every node", block.height, text))
-        if block.height <= settlement + _UNSEEN_BLOCKS or not session.evidence.confirmed(Finding.EVENTS_PRUNED):
+        session.evidence.add(Statement(Fact.EVENTS_PRUNED, "every node", block.height, text))
+        if block.height <= settlement + _UNSEEN_BLOCKS or not session.evidence.confirmed(Fact.EVENTS_PRUNED):
             return None
         if session.seal is None and session.claim_on_chain is None:
             return without_event(session)
         reason = f"no chain node has the events of its settlement at block {settlement} any more: {text}"
-        return Verdict("unseen", reason, {})
+        return SettlementResult("unseen", reason, {})
 
     async def _ended_elsewhere(self, group: Sequence[TrackedSession]) -> set[str]:
         """Return the sessions whose outcome another owner has recorded, as its tombstones say."""
         try:
             return await self.tail.finished([session.session_id for session in group])
-        except (RedisError, OSError, TimeoutError, LedgerError):
+        except (RedisError, OSError, TimeoutError, RedisStoreError):
             return set()  # the chain tells the same; a second record is told apart by its owner
 
     async def _ended_by_a_peer(self, session: TrackedSession) -> bool:
@@ -180,7 +184,7 @@ class Concluder:
             return False
         return await self.peers.ended(self.supplier, session.session_id)
 
-    async def _outcome(self, session: TrackedSession, found: Verdict, block: Block) -> Outcome:
+    async def _outcome(self, session: TrackedSession, found: SettlementResult, block: Block) -> SessionOutcome:
         header = session.header
         await self.fees.settle(self.store, header.session_id, self.chain)
         details = {
@@ -191,7 +195,7 @@ class Concluder:
         }  # fmt: skip
         if fees := await asyncio.to_thread(self.fees.of, self.supplier, header.session_id):
             details["fees_upokt"] = fees
-        return Outcome(
+        return SessionOutcome(
             self.supplier, header.session_id, found.outcome, stage_of(session, found.outcome), found.reason,
             block.height, details,
         )  # fmt: skip
@@ -202,7 +206,7 @@ class Concluder:
             leaves = file.count(self.supplier, session.session_id)
         return facts_of(session, leaves, self.audit.payments(self.supplier, session.session_id))
 
-    async def _record(self, rows: Sequence[tuple[TrackedSession, Verdict, Outcome]]) -> None:
+    async def _record(self, rows: Sequence[tuple[TrackedSession, SettlementResult, SessionOutcome]]) -> None:
         """Record outcomes in one durable step, and tell of those that are new."""
         added = await asyncio.to_thread(self.audit.record_all, [outcome for _, _, outcome in rows])
         for session, found, outcome in rows:
@@ -210,7 +214,7 @@ class Concluder:
                 self._tell(session, found, outcome)
             self._forget(session)
 
-    def _tell(self, session: TrackedSession, found: Verdict, outcome: Outcome) -> None:
+    def _tell(self, session: TrackedSession, found: SettlementResult, outcome: SessionOutcome) -> None:
         body = json.loads(outcome.body())
         self.report.ended(body)
         count_outcome(body, self.report.earned_by)

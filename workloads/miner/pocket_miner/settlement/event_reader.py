@@ -35,7 +35,7 @@ class EndEventSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
+class _BlockEvents:
     """One block: whose events were wanted, and what they are."""
 
     suppliers: frozenset[str]
@@ -43,17 +43,17 @@ class _Page:
 
 
 @dataclass(slots=True)
-class _Question:
+class _PendingRead:
     """A block that somebody asks for. It is waited for until a moment that is the same for all who ask."""
 
     until: float
     suppliers: set[str] = field(default_factory=set)
     answered: asyncio.Event = field(default_factory=asyncio.Event)
-    page: _Page | None = None
+    page: _BlockEvents | None = None
     error: PocketError | None = None
 
 
-class Settlements:
+class SettlementReader:
     """`run` reads what `events` asks for, one block after the other; `ours` are the suppliers of this miner."""
 
     def __init__(
@@ -68,8 +68,8 @@ class Settlements:
         self._patience = patience_seconds
         self._failure_seconds = failure_seconds
         self._failures: dict[int, tuple[float, PocketError]] = {}
-        self._pages: OrderedDict[int, _Page] = OrderedDict()
-        self._questions: dict[int, _Question] = {}
+        self._pages: OrderedDict[int, _BlockEvents] = OrderedDict()
+        self._questions: dict[int, _PendingRead] = {}
         self._asked = asyncio.Event()
         self._confirming = asyncio.Lock()
         self._by_node: dict[int, tuple[int, frozenset[str], Mapping[str, Mapping[str, tuple[Event, ...]]]]] = {}
@@ -102,12 +102,12 @@ class Settlements:
                 self._pages.pop(height, None)  # what was read first may have lacked some of it
             return {node: events.get(supplier, ()) for node, events in known[2].items()}
 
-    async def _wait(self, height: int, supplier: str) -> _Page:
+    async def _wait(self, height: int, supplier: str) -> _BlockEvents:
         loop = asyncio.get_running_loop()
         until, failure = self._failures.get(height, (0.0, None))
         if failure is not None and loop.time() < until:
             raise failure
-        question = self._questions.setdefault(height, _Question(loop.time() + self._patience))
+        question = self._questions.setdefault(height, _PendingRead(loop.time() + self._patience))
         question.suppliers.add(supplier)
         self._asked.set()
         try:
@@ -132,7 +132,7 @@ class Settlements:
                 suppliers = frozenset(question.suppliers.union(self._ours()))
                 try:
                     found = await self._source.end_events(height, _told_of(suppliers))
-                    question.page = _Page(suppliers, _by_supplier(found))
+                    question.page = _BlockEvents(suppliers, _by_supplier(found))
                     self._keep(height, question.page)
                 except PocketError as error:
                     question.error = error
@@ -146,7 +146,7 @@ class Settlements:
         self._failures = {h: row for h, row in self._failures.items() if row[0] > now}
         self._failures[height] = (now + self._failure_seconds, error)
 
-    def _keep(self, height: int, page: _Page) -> None:
+    def _keep(self, height: int, page: _BlockEvents) -> None:
         self._pages[height] = page
         self._pages.move_to_end(height)
         while len(self._pages) > _PAGES:

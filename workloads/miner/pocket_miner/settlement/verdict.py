@@ -7,7 +7,7 @@ from typing import Final
 
 from pocket.chain.model import Event
 from pocket.chain.settlement_event import ClaimEnd, ClaimOutcome, claim_end
-from pocket_miner.sessions.evidence import Finding
+from pocket_miner.sessions.evidence import Fact
 from pocket_miner.sessions.recipients import bounded
 from pocket_miner.sessions.tracked_session import TrackedSession
 
@@ -21,7 +21,7 @@ _RECIPIENTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SettlementResult:
     """Outcome name, reason and amounts."""
 
     outcome: str
@@ -58,13 +58,13 @@ def _is_of_another_root(session: TrackedSession, end: ClaimEnd) -> bool:
     if session.seal is None:
         return False
     sealed, seen = session.seal.root, session.claimed_root
-    shown = session.evidence.confirmed(Finding.CLAIM_CONFLICTING) and seen != sealed
+    shown = session.evidence.confirmed(Fact.CLAIM_CONFLICTING) and seen != sealed
     return not end.may_be_of(sealed) or (shown and end.may_be_of(seen))
 
 
 def settled_as(
     supplier: str, session: TrackedSession, events: Iterable[Event], shareholders: Collection[str] = ()
-) -> Verdict | None:
+) -> SettlementResult | None:
     """Return the outcome that the settlement block's events tell; None where none of them is of this session.
 
     shareholders: addresses that share the supplier's revenue of this session, for events that do not name reasons.
@@ -74,7 +74,7 @@ def settled_as(
     if end is None:
         return None
     if _is_of_another_root(session, end):
-        return Verdict("claim_lost", "the claim on chain has another root than the seal", _details(end))
+        return SettlementResult("claim_lost", "the claim on chain has another root than the seal", _details(end))
     if end.outcome is ClaimOutcome.SETTLED:
-        return Verdict("settled", "paid", _details(end))
-    return Verdict(_PROOF_OUTCOMES[end.outcome], end.reason[:300], _details(end))
+        return SettlementResult("settled", "paid", _details(end))
+    return SettlementResult(_PROOF_OUTCOMES[end.outcome], end.reason[:300], _details(end))

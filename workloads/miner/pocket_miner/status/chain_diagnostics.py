@@ -8,7 +8,7 @@ from typing import Any
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
-from pocket.chain.node_health import Standing, Verdict
+from pocket.chain.node_health import NodeAssessment, NodeHealth
 from pocket.chain.preflight import capacity_advice, clock_problem, gas_price_problem, params_advice
 from pocket.errors import PocketError
 from pocket.protocol.transactions.build import GasPrice
@@ -17,25 +17,25 @@ from pocket_miner import miner_metrics
 _LOG = logging.getLogger("miner.chain")
 
 
-class ChainNotes:
+class ChainDiagnostics:
     """Remembers the latest verdicts; texts hold no figure that changes with each block."""
 
     def __init__(self, gas_price: GasPrice, block_seconds: float, wall_clock_ns: Callable[[], int]) -> None:
         self._gas_price = gas_price
         self._block_seconds = block_seconds
         self._wall_clock_ns = wall_clock_ns
-        self._nodes: dict[str, Verdict] = {}
+        self._nodes: dict[str, NodeAssessment] = {}
         self._clock = ""
         self._gas = ""
         self._advice: tuple[str, ...] = ()
         self._seen = False
 
-    def tell(self, name: str, verdict: Verdict) -> None:
+    def tell(self, name: str, verdict: NodeAssessment) -> None:
         """A node's verdict (`NodeWatch`)."""
         self._nodes[name] = verdict
         miner_metrics.NODE_LAG.labels(name).set(verdict.lag)
         counts = Counter(found.standing for found in self._nodes.values())
-        for standing in Standing:
+        for standing in NodeHealth:
             miner_metrics.NODES.labels(standing.value).set(counts[standing])
 
     def block(self, block: Block) -> None:
@@ -68,7 +68,7 @@ class ChainNotes:
         """Reason and text of everything that is not as it should be, the worst first."""
         found = [("GasPriceTooLow", self._gas), ("ClockSkewed", self._clock)]
         for name, verdict in sorted(self._nodes.items()):
-            if verdict.standing is not Standing.GOOD:
+            if verdict.standing is not NodeHealth.GOOD:
                 found.append(("NodesDiffer", f"Chain node {name} is {verdict.standing.value}: see spec.chain.nodes."))
         return [{"reason": reason, "text": text} for reason, text in found if text]
 

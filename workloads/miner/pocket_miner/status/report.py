@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pocket.api.status import MOST_RECIPIENTS
-from pocket.chain.model import ServiceConfig, Supplier
+from pocket.chain.model import ServiceConfig, StakedSupplier
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.session_id import config_active
 from pocket_miner import miner_metrics
@@ -103,7 +103,7 @@ class SupplierReport:
         ]  # fmt: skip
         return frozenset(address for row in active or configs for address, _ in row.revenue_share)
 
-    def knows(self, supplier: Supplier | None) -> None:
+    def knows(self, supplier: StakedSupplier | None) -> None:
         """What the chain says; None: it is not staked."""
         self.staked = supplier is not None
         if supplier is None:

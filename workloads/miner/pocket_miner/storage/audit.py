@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pocket.errors import DecodingError, PocketError
-from pocket.redis_store.seals import Seal, SignedGroup
+from pocket.redis_store.seals import SessionSeal, SignedGroup
 from pocket_miner.storage.database import open_to_read, open_to_write
 
 _LOG = logging.getLogger("pocket_miner.storage.audit")
@@ -39,7 +39,7 @@ class AuditError(PocketError):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SessionOutcome:
     """How a session ended; the names are those of design.md, section 14."""
 
     supplier: str
@@ -88,13 +88,13 @@ class Audit:
         with self._lock:
             self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"epoch/{shard}", str(epoch)))
 
-    def keep_seals(self, supplier: str, session_end: int, seals: Iterable[Seal], signed: str) -> None:
+    def keep_seals(self, supplier: str, session_end: int, seals: Iterable[SessionSeal], signed: str) -> None:
         """Keep seals before their claims are broadcast, in one step; existing ones are never replaced."""
         rows = [(supplier, seal.session_id, session_end, seal.encode(), signed) for seal in seals]
         with self._transaction():
             self._database.executemany("INSERT OR IGNORE INTO seal VALUES (?,?,?,?,?)", rows)
 
-    def seals(self, supplier: str) -> dict[str, tuple[int, Seal]]:
+    def seals(self, supplier: str) -> dict[str, tuple[int, SessionSeal]]:
         """Return session id → (session end, seal) of sessions without outcome, without those that cannot be read."""
         with self._lock:
             rows = self._database.execute(
@@ -105,7 +105,7 @@ class Audit:
         found = {}
         for session_id, end, text in rows:
             try:
-                found[session_id] = (int(end), Seal.decode(text))
+                found[session_id] = (int(end), SessionSeal.decode(text))
             except (DecodingError, ValueError) as error:
                 fields = {"supplier": supplier, "session": session_id, "error": str(error)}
                 _LOG.error("a seal on the volume is damaged and left out", extra={"fields": fields})
@@ -120,7 +120,7 @@ class Audit:
             ).fetchall()
         return {str(supplier) for (supplier,) in rows}
 
-    def all_seals(self) -> list[tuple[str, int, Seal, str]]:
+    def all_seals(self) -> list[tuple[str, int, SessionSeal, str]]:
         """(supplier, session end, seal, signed transaction) of every session without outcome."""
         with self._lock:
             rows = self._database.execute(
@@ -128,7 +128,7 @@ class Audit:
                 "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id) "
                 "ORDER BY session_end, supplier, session_id"
             )
-            return [(supplier, int(end), Seal.decode(text), signed) for supplier, end, text, signed in rows]
+            return [(supplier, int(end), SessionSeal.decode(text), signed) for supplier, end, text, signed in rows]
 
     def signed(self, supplier: str, session_end: int) -> list[SignedGroup]:
         """Return the transactions signed for the seals of one session end, each once; none for seals taken over."""
@@ -186,11 +186,11 @@ class Audit:
             )
             return [str(session_id) for (session_id,) in rows]
 
-    def record(self, outcome: Outcome) -> bool:
+    def record(self, outcome: SessionOutcome) -> bool:
         """Append an outcome; False when the session has one already."""
         return bool(self.record_all([outcome]))
 
-    def record_all(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
+    def record_all(self, outcomes: Iterable[SessionOutcome]) -> list[SessionOutcome]:
         """Append outcomes in one step, which takes their costs with it; return those of sessions that had none yet."""
         added = []
         with self._transaction():
@@ -200,7 +200,7 @@ class Audit:
                     added.append(outcome)
         return added
 
-    def _append(self, outcome: Outcome) -> None:
+    def _append(self, outcome: SessionOutcome) -> None:
         row = self._database.execute(
             "SELECT hash FROM (SELECT hash, number FROM outcome ORDER BY number DESC LIMIT 1) "
             "UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1"

@@ -17,7 +17,7 @@ _KEPT = 5
 _CODES = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
-class VolumeDamaged(PocketError):
+class VolumeCorrupted(PocketError):
     """What is at `path` cannot be trusted; empty: it is not known which file it is."""
 
     def __init__(self, path: str) -> None:
@@ -28,14 +28,14 @@ class VolumeDamaged(PocketError):
         return f"{self.path or 'a file of the volume'} is damaged: it is set aside, and the miner has to start again"
 
 
-def damage_of(error: BaseException) -> VolumeDamaged | None:
+def damage_of(error: BaseException) -> VolumeCorrupted | None:
     """The damage that an error, or one in a group, tells of. A full, locked or read-only volume is none."""
     if isinstance(error, BaseExceptionGroup):
         return next((found for part in error.exceptions if (found := damage_of(part)) is not None), None)
-    if isinstance(error, VolumeDamaged):
+    if isinstance(error, VolumeCorrupted):
         return error
     if isinstance(error, sqlite3.DatabaseError) and str(getattr(error, "sqlite_errorname", "")).startswith(_CODES):
-        return VolumeDamaged("")
+        return VolumeCorrupted("")
     return None
 
 
@@ -46,7 +46,7 @@ def naming(path: Path | str) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         if damage_of(error) is not None:
-            raise VolumeDamaged(str(path)) from error
+            raise VolumeCorrupted(str(path)) from error
         raise
 
 

@@ -36,7 +36,7 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True)
-class MirroredSession:
+class StoredSession:
     """A session in the mirror with the place up to which its stream was read."""
 
     supplier: str
@@ -90,11 +90,11 @@ class SessionEndFile:
                     database.execute("ROLLBACK")
                 raise
 
-    def sessions(self) -> list[MirroredSession]:
+    def sessions(self) -> list[StoredSession]:
         """All sessions in the file."""
         with self._lock:
             rows = self._database.execute("SELECT supplier, session_id, header, position, incarnation FROM session")
-            return [MirroredSession(*row) for row in rows]
+            return [StoredSession(*row) for row in rows]
 
     def store(
         self, supplier: str, session_id: str, leaves: Iterable[Leaf], refused: int, position: str, incarnation: str
@@ -219,7 +219,7 @@ class SessionEndFile:
             return int(row[0]) == 0
 
 
-class Mirror:
+class RelayStore:
     """The folder of session-end files."""
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
@@ -263,7 +263,7 @@ class Mirror:
         """Session ends with a file."""
         return sorted(self._files)
 
-    def sessions(self) -> list[tuple[int, MirroredSession]]:
+    def sessions(self) -> list[tuple[int, StoredSession]]:
         """All sessions with their session ends, the earliest first."""
         with self._lock:
             return [(end, row) for end, file in sorted(self._files.items()) for row in file.sessions()]

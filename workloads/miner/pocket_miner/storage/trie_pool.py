@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 from pocket.errors import PocketError
 from pocket.protocol.smst.bulk import LeafContent, LeafSet
 from pocket.protocol.smst.digest import leaf_digest
-from pocket_miner.storage.corruption import VolumeDamaged, damage_of, naming
+from pocket_miner.storage.corruption import VolumeCorrupted, damage_of, naming
 from pocket_miner.storage.relay_store import SessionEndFile
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ def compute_proof(
             """A value that changed on the disk must not be proven with."""
             found = file.content(supplier, session_id, leaf)
             if rows[bisect_left(rows, (leaf,))][1] != leaf_digest(leaf, found.value, found.weight):
-                raise VolumeDamaged(path)
+                raise VolumeCorrupted(path)
             return found
 
         leaves = LeafSet(rows)
@@ -86,7 +86,7 @@ def _processes() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
-class _Lane:
+class _Executor:
     """A process that takes one call after the other; `seconds` bound each call from the moment its turn comes."""
 
     def __init__(self, start: Callable[[], Executor], seconds: float) -> None:
@@ -101,7 +101,7 @@ class _Lane:
             try:
                 async with asyncio.timeout(self._seconds):
                     return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
-            except (TooLarge, VolumeDamaged):
+            except (TooLarge, VolumeCorrupted):
                 raise
             except BrokenProcessPool as error:
                 await self._renew()
@@ -146,7 +146,7 @@ class TriePool:
         self, small_leaves: int = SMALL_LEAVES, *, start: Callable[[], Executor] = _processes,
         small_seconds: float = SMALL_SECONDS, large_seconds: float = LARGE_SECONDS,
     ) -> None:  # fmt: skip
-        self._small, self._large = _Lane(start, small_seconds), _Lane(start, large_seconds)
+        self._small, self._large = _Executor(start, small_seconds), _Executor(start, large_seconds)
         self._most = small_leaves
 
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pocket.coordination.file_lock import FileLock, OwnedElsewhere
+from pocket.coordination.file_lock import FileLock, LockHeld
 from pocket.errors import ConfigurationError
 from pocket.runtime.program import require_writable
 from pocket_miner import miner_metrics
@@ -20,7 +20,7 @@ from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import set_damaged_aside
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.disk_reserve import Reserve
-from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.storage.relay_store import RelayStore
 
 _LOG = logging.getLogger("pocket_miner.storage.volume")
 
@@ -30,7 +30,7 @@ class Volume:
     """What is kept on a volume that is locked and was looked at; `member` is its name among those of other miners."""
 
     member: str
-    mirror: Mirror
+    mirror: RelayStore
     audit: Audit
     dead_letters: DeadLetters
     reserve: Reserve
@@ -78,7 +78,7 @@ def lock(folder: Path) -> FileLock:
         taken.acquire(read_only=read_only)
     except FileNotFoundError as error:
         _LOG.warning("the read-only volume has no lock: %s", error)
-    except OwnedElsewhere as error:
+    except LockHeld as error:
         raise ConfigurationError(f"miner: {error}") from error
     return taken
 
@@ -117,7 +117,7 @@ def _opened(folder: Path, unique: Callable[[], str]) -> Volume:
     reserve = Reserve(folder, full=read_only)
     if not read_only:
         reserve.hold()
-    mirror = Mirror(folder / "mirror", read_only=read_only)
+    mirror = RelayStore(folder / "mirror", read_only=read_only)
     try:
         audit = Audit(folder / _BOOKS, read_only=read_only)
     except BaseException:

@@ -19,19 +19,19 @@ from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
 from pocket.protocol.transactions.broadcast_errors import Refusal
 from pocket.protocol.transactions.build import Message, create_claim_message, transaction_hash
 from pocket.protocol.transactions.decode import contents
-from pocket.redis_store.seals import Seal, SealStore, SignedGroup
-from pocket.redis_store.store_errors import Fenced, LedgerError, LedgerUnavailable, StaleView
+from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
+from pocket.redis_store.store_errors import ConcurrentAppend, RedisStoreError, RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
-from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import damage_of
 from pocket_miner.storage.disk_reserve import VolumeFull
-from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.trie_pool import SealedSet, Tries
-from pocket_miner.submission.fees import FeeBook
-from pocket_miner.submission.sender import Prepared, Sender, SendError, in_packs, send_same_bytes
+from pocket_miner.submission.fees import FeeTracker
+from pocket_miner.submission.sender import PreparedBatch, Sender, SendError, in_packs, send_same_bytes
 from pocket_miner.submission.viability import tokenomics_or_unknown, viability
 
 _LOG = logging.getLogger("pocket_miner.submission.claims")
@@ -55,17 +55,17 @@ class SealSource(enum.Enum):
 
 
 @dataclass(slots=True)
-class ClaimDesk:
+class ClaimSubmitter:
     """Seals and sends the claims of one supplier."""
 
     supplier: str
     store: SealStore
     audit: Audit
-    mirror: Mirror
+    mirror: RelayStore
     pool: Tries
     sender: Sender
-    tailer: Tailer
-    fees: FeeBook
+    tailer: RelayConsumer
+    fees: FeeTracker
     max_transaction_bytes: int = MAX_TRANSACTION_BYTES
     latest_height: Callable[[], int] = lambda: 0
     """The latest height that is known; the block that is being decided may be older."""
@@ -117,7 +117,7 @@ class ClaimDesk:
             return
         sets, end = {session.session_id: found for session, found in rows}, sessions[0].end
         ids = [session.session_id for session in sessions]
-        seals = [Seal(i, sets[i].root, sets[i].leaf_digest, block.height, self.store.epoch) for i in ids]
+        seals = [SessionSeal(i, sets[i].root, sets[i].leaf_digest, block.height, self.store.epoch) for i in ids]
         signed = SignedGroup(prepared.signed.raw, prepared.timeout.nanoseconds, block.height)
         on_volume = source is SealSource.VOLUME
         if not on_volume and not await self._store(seals, last_ids, f"{end}/claim/{ids[0][:16]}", signed):
@@ -129,7 +129,7 @@ class ClaimDesk:
             session.seal = seal
         await self._broadcast(signed.tx_raw, sessions, block, signed.timeout_ns)
 
-    async def _keep(self, seals: Sequence[Seal], end: int, signed: str, *, needed: bool) -> None:
+    async def _keep(self, seals: Sequence[SessionSeal], end: int, signed: str, *, needed: bool) -> None:
         """Keeps seals on the volume. A full volume stops no claim whose seal is in Redis; raises where it is not."""
         try:
             await asyncio.to_thread(self.audit.keep_seals, self.supplier, end, seals, signed)
@@ -139,13 +139,15 @@ class ClaimDesk:
             miner_metrics.ERRORS.labels("volume").inc()
             _LOG.error("cannot save the seals to disk: %s. Free up space on the miner's volume.", error)
 
-    async def _store(self, seals: list[Seal], last_ids: Mapping[str, str], group: str, signed: SignedGroup) -> bool:
+    async def _store(
+        self, seals: list[SessionSeal], last_ids: Mapping[str, str], group: str, signed: SignedGroup
+    ) -> bool:
         """Whether the seals are ours; raises StaleView, Fenced and what Redis raises."""
         try:
             await self.store.seal(seals, last_ids, group, signed)
-        except (StaleView, Fenced, LedgerUnavailable):  # Unfenced among them
+        except (ConcurrentAppend, StaleEpoch, RedisUnavailable):  # Unfenced among them
             raise
-        except LedgerError:
+        except RedisStoreError:
             return False
         return True
 
@@ -173,12 +175,12 @@ class ClaimDesk:
             return last_ids
         late = behind()
         if late and len(late) == len(by_id):
-            raise StaleView(f"{len(late)} sessions are not read to their end")
+            raise ConcurrentAppend(f"{len(late)} sessions are not read to their end")
         return {i: last for i, last in last_ids.items() if i not in late}
 
     async def _prepare(
         self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block, gas_factor: float = 1.0
-    ) -> tuple[Prepared | None, list[TrackedSession]]:
+    ) -> tuple[PreparedBatch | None, list[TrackedSession]]:
         """The signed claims of roots with one session end, and whose they are. Raises SendError.
 
         One that the chain refuses by name is left out, this time: it may have been wrong.
@@ -229,7 +231,7 @@ class ClaimDesk:
     def _message(self, session: TrackedSession, root: bytes) -> Message:
         return create_claim_message(self.supplier, session.header, root)
 
-    async def learn_seals(self, seals: Mapping[str, tuple[int, Seal]]) -> None:
+    async def learn_seals(self, seals: Mapping[str, tuple[int, SessionSeal]]) -> None:
         """Keeps what peers had sealed, so that nothing else is ever claimed for these sessions."""
         known = await asyncio.to_thread(self.audit.seals, self.supplier)
         for session_id, (end, seal) in seals.items():
@@ -258,13 +260,13 @@ class ClaimDesk:
             return
         session.conflicting = False
         session.details.pop("foreign_root", None)
-        seal = Seal(session_id, found.root, found.leaf_digest, block.height, self.store.epoch)
+        seal = SessionSeal(session_id, found.root, found.leaf_digest, block.height, self.store.epoch)
         await self.store.restore({session_id: seal}, {session_id: end})
         await self._keep([seal], end, "", needed=False)
         session.seal = seal
         _LOG.info("claim adopted", extra={"fields": {"supplier": self.supplier, "session": session_id}})
 
-    async def load_own_seals(self, sessions: Mapping[str, TrackedSession]) -> dict[str, tuple[int, Seal]]:
+    async def load_own_seals(self, sessions: Mapping[str, TrackedSession]) -> dict[str, tuple[int, SessionSeal]]:
         """Take over the seals that the volume holds; return them."""
         kept = await asyncio.to_thread(self.audit.seals, self.supplier)
         for session_id, (_, seal) in kept.items():
@@ -379,7 +381,7 @@ class ClaimDesk:
         """What a predecessor signed; nothing while Redis is away: the same roots are then signed anew."""
         try:
             return await self.store.signed(end)
-        except (RedisError, OSError, TimeoutError, LedgerError, DecodingError):
+        except (RedisError, OSError, TimeoutError, RedisStoreError, DecodingError):
             return []
 
     async def _broadcast(

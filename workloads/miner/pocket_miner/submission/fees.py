@@ -15,7 +15,7 @@ from pocket.errors import DecodingError, NotFound, PocketError
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.decode import contents
 from pocket.redis_store.seals import SealStore
-from pocket.redis_store.store_errors import LedgerError
+from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
 
@@ -33,7 +33,7 @@ def shares(total: int, number: int) -> list[int]:
 
 
 @dataclass(slots=True)
-class FeeBook:
+class FeeTracker:
     """Of all suppliers of a process."""
 
     gas_price: GasPrice
@@ -65,7 +65,7 @@ class FeeBook:
             self._last[what] = -(-sum(costs.values()) // len(costs)) - each
             new = await self._spend(store.supplier, what, tx_hash, costs)
             miner_metrics.FEES.labels(what).inc(new + self._begun.pop(tx_hash, 0))
-            with contextlib.suppress(RedisError, OSError, TimeoutError, LedgerError):
+            with contextlib.suppress(RedisError, OSError, TimeoutError, RedisStoreError):
                 await store.share_costs(tx_hash, what, costs)
 
     async def refused(self, store: SealStore, raw: bytes) -> None:
@@ -117,7 +117,7 @@ class FeeBook:
         supplier = store.supplier
         try:
             told = await store.costs(session_id)
-        except (RedisError, OSError, TimeoutError, LedgerError) as error:
+        except (RedisError, OSError, TimeoutError, RedisStoreError) as error:
             _LOG.warning("fees of former owners: %s", error)
             told = {}
         for (of, tx_hash), (what, costs) in list(self._owed.items()):

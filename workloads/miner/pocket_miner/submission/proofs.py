@@ -28,9 +28,9 @@ from pocket_miner import miner_metrics
 from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.corruption import damage_of
-from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.trie_pool import Tries
-from pocket_miner.submission.fees import FeeBook
+from pocket_miner.submission.fees import FeeTracker
 from pocket_miner.submission.seeds import HashSource, SeedHashes
 from pocket_miner.submission.sender import Sender, SendError, in_packs, send_same_bytes
 
@@ -57,16 +57,16 @@ def requirement_of(
 
 
 @dataclass(slots=True)
-class ProofDesk:
+class ProofSubmitter:
     """Builds and sends the proofs of one supplier."""
 
     supplier: str
     chain: ChainClient
     blocks: HashSource
-    mirror: Mirror
+    mirror: RelayStore
     pool: Tries
     sender: Sender
-    fees: FeeBook
+    fees: FeeTracker
     store: SealStore
     max_transaction_bytes: int = MAX_TRANSACTION_BYTES
     latest_height: Callable[[], int] = lambda: 0

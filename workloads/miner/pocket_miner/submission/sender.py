@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Account, Block, TransactionResult
-from pocket.errors import ChainError, ChainRefusal, DecodingError, PocketError
+from pocket.errors import ChainError, ChainQueryRejected, DecodingError, PocketError
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.batches import packs
@@ -26,7 +26,7 @@ from pocket.protocol.transactions.build import (
     sign_transaction,
 )
 from pocket.protocol.transactions.timeouts import NonceClock, timeout_duration_seconds
-from pocket.redis_store.store_errors import Fenced
+from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner.sessions.submission import Submission
 from pocket_miner.storage.corruption import damage_of
 
@@ -43,7 +43,7 @@ class SendError(PocketError):
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedBatch:
     """A signed transaction with its timeout."""
 
     signed: SignedTransaction
@@ -59,13 +59,13 @@ class BroadcastAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Sifted:
+class SkippedMessages:
     """A transaction of all messages that the chain takes, None where there are none, and the refusals of the others.
 
     refused: by position among the messages that were given.
     """
 
-    prepared: Prepared | None
+    prepared: PreparedBatch | None
     refused: Mapping[int, SendError]
 
 
@@ -117,7 +117,7 @@ class Sender:
 
     async def prepare(
         self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0
-    ) -> Prepared:
+    ) -> PreparedBatch:
         """Simulate and sign; raises SendError naming the message that can never succeed.
 
         gas_factor: what the simulated gas is multiplied with besides the adjustment, after it was too little.
@@ -131,18 +131,20 @@ class Sender:
             )
             trial = sign_transaction(self._plan(messages, timeout, close_height, 0, None), self._key)
             used = await self._chain.simulate(trial.raw)
-        except ChainRefusal as refusal:
+        except ChainQueryRejected as refusal:
             text = str(refusal)
             raise SendError(classify(1, "undefined", text), text, failed_message_index(text)) from refusal
         except (ChainError, DecodingError, TimeoutError) as error:
             raise SendError(Refusal.UNREACHABLE, f"no node simulated the transaction: {error}") from error
         gas = adjusted_gas(used, self._gas_adjustment * Decimal(str(gas_factor)))
         fee = self._gas_price.fee_upokt(gas)
-        return Prepared(sign_transaction(self._plan(messages, timeout, close_height, gas, fee), self._key), timeout)
+        return PreparedBatch(
+            sign_transaction(self._plan(messages, timeout, close_height, gas, fee), self._key), timeout
+        )
 
     async def sift(
         self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0
-    ) -> Sifted:
+    ) -> SkippedMessages:
         """As `prepare`; a message that the chain refuses by name does not take the others with it. Raises SendError."""
         left, refused = list(range(len(messages))), {}
         while left:
@@ -153,8 +155,8 @@ class Sender:
                     raise
                 refused[left.pop(error.index)] = error
                 continue
-            return Sifted(prepared, refused)
-        return Sifted(None, refused)
+            return SkippedMessages(prepared, refused)
+        return SkippedMessages(None, refused)
 
     def _plan(
         self, messages: Sequence[Message], timeout: Timestamp, close_height: int, gas: int, fee: int | None
@@ -258,7 +260,7 @@ async def in_packs(
                 continue
             failure = failure or error
         except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
-            if isinstance(error, Fenced) or damage_of(error) is not None:
+            if isinstance(error, StaleEpoch) or damage_of(error) is not None:
                 raise
             failure = failure or error
     if failure is not None:

@@ -15,24 +15,24 @@ from pocket.platform import Platform
 from pocket.protocol.crypto.addresses import Address
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.timeouts import NonceClock
-from pocket.redis_store.redis_keys import Keys
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore
-from pocket.redis_store.store_errors import LedgerUnavailable
-from pocket.redis_store.stream_reader import Tail
-from pocket.runtime.public_urls import Endpoints
+from pocket.redis_store.store_errors import RedisUnavailable
+from pocket.redis_store.stream_reader import StreamReader
+from pocket.runtime.public_urls import PublicUrlChecker
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.peers import Peers
-from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket_miner.settlement.event_reader import Settlements
+from pocket_miner.settlement.event_reader import SettlementReader
 from pocket_miner.status.report import Reports
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.dead_letters import DeadLetters
-from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.trie_pool import Tries
-from pocket_miner.submission.claims import ClaimDesk
-from pocket_miner.submission.fees import FeeBook
-from pocket_miner.submission.proofs import ProofDesk
+from pocket_miner.submission.claims import ClaimSubmitter
+from pocket_miner.submission.fees import FeeTracker
+from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.submission.seeds import HashSource, SeedHashes
 from pocket_miner.submission.sender import Sender
 from pocket_miner.suppliers.standby import Standby
@@ -42,36 +42,36 @@ _LOG = logging.getLogger("pocket_miner.suppliers.factory")
 
 
 @dataclass(slots=True)
-class Suppliers:
+class SupplierFactory:
     """Loaded keys, and the parts that every supplier's miner shares."""
 
     config: MinerConfig
     redis: "Redis"
-    keys: Keys
+    keys: RedisKeys
     chain: CachedChain
     blocks: HashSource
-    settlements: Settlements
-    mirror: Mirror
+    settlements: SettlementReader
+    mirror: RelayStore
     audit: Audit
     pool: Tries
     redis_settled: Callable[[], bool]
     reports: Reports
     peers: Peers
-    endpoints: Endpoints
+    endpoints: PublicUrlChecker
     dead_letters: DeadLetters
     redis_milliseconds: Callable[[], float | None] = lambda: None
     latest_height: Callable[[], int] = lambda: 0
     volume_full: Callable[[], bool] = lambda: False
     platform: Platform = field(default_factory=Platform)
     _loaded: KeySet = field(default_factory=lambda: KeySet({}))
-    _fees: FeeBook = field(init=False)
+    _fees: FeeTracker = field(init=False)
     _seeds: SeedHashes = field(init=False)
     _folder: KeyFolder = field(init=False)
 
     def __post_init__(self) -> None:
         self._folder = KeyFolder(self.config.keys_dir, self.platform.environment, self.platform.wall_nanoseconds)
         self._seeds = SeedHashes(self.blocks, self.chain)
-        self._fees = FeeBook(GasPrice.parse(self.config.chain.gas_price), self.audit)
+        self._fees = FeeTracker(GasPrice.parse(self.config.chain.gas_price), self.audit)
 
     def reload(self) -> bool:
         """Whether the set of keys changed. A folder that cannot be read changes nothing: the last good set stays."""
@@ -148,9 +148,9 @@ class Suppliers:
             miner_metrics.ENDPOINTS.labels(address).set(len(report.endpoint_problems))
         return any(report.endpoint_problems for report in reports.values())
 
-    def _tailer(self, address: str, sessions: dict[str, TrackedSession], *, owner: bool) -> Tailer:
-        return Tailer(
-            Tail(self.redis, self.keys, address), self.mirror, self.chain, sessions,
+    def _tailer(self, address: str, sessions: dict[str, TrackedSession], *, owner: bool) -> RelayConsumer:
+        return RelayConsumer(
+            StreamReader(self.redis, self.keys, address), self.mirror, self.chain, sessions,
             owner=owner, server_milliseconds=self.redis_milliseconds,
             dead_letters=self.dead_letters if owner else None, volume_full=self.volume_full,
         )  # fmt: skip
@@ -159,13 +159,13 @@ class Suppliers:
         """Follows a supplier that another miner owns."""
         sessions: dict[str, TrackedSession] = {}
         tailer = self._tailer(address, sessions, owner=False)
-        return Standby(Tail(self.redis, self.keys, address), tailer, self.mirror, sessions)
+        return Standby(StreamReader(self.redis, self.keys, address), tailer, self.mirror, sessions)
 
     def detached(self, address: str) -> SupplierMiner:
         """Return a miner of a supplier whose key is loaded that needs neither Redis nor a Lease: it seals nothing."""
 
         async def nobody_knows() -> None:
-            raise LedgerUnavailable("nobody has said who owns the supplier")
+            raise RedisUnavailable("nobody has said who owns the supplier")
 
         made = self.miner(address, 0, nobody_knows)
         made.detached = True
@@ -188,11 +188,11 @@ class Suppliers:
         store = SealStore(self.redis, self.keys, address, epoch, self.platform.unique)
         tailer = self._tailer(address, sessions, owner=True)
         largest = config.chain.max_transaction_bytes
-        claims = ClaimDesk(
+        claims = ClaimSubmitter(
             address, store, self.audit, self.mirror, self.pool, sender, tailer, self._fees, largest,
             self.latest_height,
         )  # fmt: skip
-        proofs = ProofDesk(
+        proofs = ProofSubmitter(
             address, self.chain, self.blocks, self.mirror, self.pool, sender, self._fees, store, largest,
             self.latest_height, self._seeds,
         )  # fmt: skip

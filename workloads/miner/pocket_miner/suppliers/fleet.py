@@ -14,19 +14,19 @@ from redis.exceptions import RedisError
 
 from pocket.coordination.stores.lease_store import LeaseUnavailable
 from pocket.errors import PocketError
-from pocket.redis_store.notifications import WakeReader
+from pocket.redis_store.notifications import NotificationReader
 from pocket.redis_store.rendezvous import shard_of
-from pocket.redis_store.store_errors import Fenced, LedgerUnavailable
+from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
-from pocket_miner.storage.corruption import VolumeDamaged, damage_of
-from pocket_miner.suppliers.factory import Suppliers
-from pocket_miner.suppliers.latest_block import BlockBoard
+from pocket_miner.storage.corruption import VolumeCorrupted, damage_of
+from pocket_miner.suppliers.factory import SupplierFactory
+from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import TROUBLE, Running
+from pocket_miner.suppliers.running import TROUBLE, SupplierWorker
 from pocket_miner.suppliers.standby import Standby, drop_leftovers
 
 if TYPE_CHECKING:
-    from pocket.coordination.shard_leases import ShardKeeper
+    from pocket.coordination.shard_leases import ShardLeaseManager
 
 _LOG = logging.getLogger("pocket_miner.suppliers.fleet")
 _AT_ONCE = 12
@@ -38,13 +38,13 @@ _LEFTOVERS_SECONDS = 60.0
 _AGAIN_SECONDS = 2.0
 
 
-class Fleet:
+class SupplierManager:
     """Owner of shards. `keeper` is set before anything runs."""
 
-    keeper: "ShardKeeper"
+    keeper: "ShardLeaseManager"
 
     def __init__(
-        self, suppliers: Suppliers, board: BlockBoard, block_seconds: float, chance: random.Random | None = None
+        self, suppliers: SupplierFactory, board: LatestBlock, block_seconds: float, chance: random.Random | None = None
     ) -> None:
         self._suppliers = suppliers
         self._board = board
@@ -54,9 +54,9 @@ class Fleet:
         self._chance = chance or random.Random()  # noqa: S311 - jitter
         self.params = ProofParamsByHeight(suppliers.chain)
         self._epochs: dict[int, int] = {}
-        self._running: dict[str, Running] = {}
+        self._running: dict[str, SupplierWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self.damage: asyncio.Future[VolumeDamaged] = asyncio.get_running_loop().create_future()
+        self.damage: asyncio.Future[VolumeCorrupted] = asyncio.get_running_loop().create_future()
         self._standbys: dict[str, Standby] = {}
         self._due: set[str] = set()
         self._shards: dict[str, int] = {}
@@ -65,7 +65,7 @@ class Fleet:
     # What others ask.
 
     @property
-    def running(self) -> Mapping[str, Running]:
+    def running(self) -> Mapping[str, SupplierWorker]:
         """Suppliers that are mined, by address."""
         return self._running
 
@@ -139,7 +139,7 @@ class Fleet:
         self._epochs.pop(shard, None)
         await self._end([address for address in self._running if self._shard(address) == shard])
 
-    def _fenced(self, address: str, error: Fenced) -> None:
+    def _fenced(self, address: str, error: StaleEpoch) -> None:
         _LOG.error("%s: this miner stops mining the supplier", error, extra={"fields": {"supplier": address}})
         self.keeper.fenced(self._shard(address), error.epoch)
 
@@ -149,9 +149,9 @@ class Fleet:
         try:
             current = await self.keeper.look(shard)
         except LeaseUnavailable as error:
-            raise LedgerUnavailable(f"the Lease of shard {shard} cannot be read: {error}") from error
+            raise RedisUnavailable(f"the Lease of shard {shard} cannot be read: {error}") from error
         if current != epoch:
-            raise Fenced(f"shard {shard} is not ours under epoch {epoch}", current)
+            raise StaleEpoch(f"shard {shard} is not ours under epoch {epoch}", current)
 
     async def _end(self, addresses: Collection[str]) -> None:
         tasks = [self._tasks[address] for address in addresses if address in self._tasks]
@@ -190,14 +190,14 @@ class Fleet:
 
     def _start(self, address: str, epoch: int) -> None:
         supplier = self._suppliers.miner(address, epoch, lambda: self._confirm(address, epoch))
-        running = Running(
+        running = SupplierWorker(
             supplier, self.params, self._board, self._gate, self._tail_gate, self._block_seconds,
             self._fenced, self._chance,
         )  # fmt: skip
         self._running[address] = running
         self._tasks[address] = asyncio.create_task(self._keep(running), name=f"mine {address}")
 
-    async def _keep(self, running: Running) -> None:
+    async def _keep(self, running: SupplierWorker) -> None:
         """Runs a supplier; what nobody foresaw ends neither it nor the others."""
         while True:
             try:
@@ -240,7 +240,7 @@ class Fleet:
             miner_metrics.LEADER.set(self.keeper.leads)
             await asyncio.sleep(_KEYS_SECONDS)
 
-    async def listen(self, wakes: WakeReader) -> None:
+    async def listen(self, wakes: NotificationReader) -> None:
         """Wakes those whose relays came."""
         while True:
             try:

@@ -5,7 +5,7 @@ import asyncio
 from pocket.chain.model import Block
 
 
-class BlockBoard:
+class LatestBlock:
     """One writer, many readers; a reader that is slow sees the newest block only: stages are level-triggered."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 from pathlib import Path
 
-from pocket.coordination.shard_leases import ShardKeeper
+from pocket.coordination.shard_leases import ShardLeaseManager
 from pocket.coordination.stores.lease_store import LeaseUnavailable
 from pocket_miner import miner_metrics
 from pocket_miner.status.readiness import Phase, Readiness
@@ -15,7 +15,7 @@ _LOG = logging.getLogger("pocket_miner.suppliers.read_only_volume")
 _SECONDS = 5.0
 
 
-async def until_writable(folder: Path, keeper: ShardKeeper, readiness: Readiness, stop: asyncio.Event) -> None:
+async def until_writable(folder: Path, keeper: ShardLeaseManager, readiness: Readiness, stop: asyncio.Event) -> None:
     """Wait until the folder takes writes again, which takes a new start of the miner, or for the stop.
 
     The Leases are read meanwhile: other members that live mine instead.

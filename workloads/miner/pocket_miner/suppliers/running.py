@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from redis.exceptions import RedisError
 
 from pocket.errors import PocketError
-from pocket.redis_store.store_errors import Fenced
+from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import damage_of
-from pocket_miner.suppliers.latest_block import BlockBoard
+from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
@@ -28,7 +28,7 @@ TROUBLE = (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error)
 
 
 @dataclass(slots=True)
-class Running:
+class SupplierWorker:
     """`gate` and `tail_gate` bound how many suppliers of a process decide and are tailed at once.
 
     Without them a thousand suppliers would wait for the same few connections until each one's deadline. `fenced` is
@@ -37,11 +37,11 @@ class Running:
 
     supplier: SupplierMiner
     params: ProofParamsByHeight
-    board: BlockBoard
+    board: LatestBlock
     gate: asyncio.Semaphore
     tail_gate: asyncio.Semaphore
     block_seconds: float
-    fenced: Callable[[str, Fenced], None]
+    fenced: Callable[[str, StaleEpoch], None]
     chance: random.Random
     retiring_since: float | None = None
     """Since when the supplier's key is gone (loop's clock): nothing new is mined, what is open goes on."""
@@ -81,7 +81,7 @@ class Running:
                 async with self.tail_gate:
                     read = await self.supplier.tail()
                 failures = 0
-            except Fenced as error:
+            except StaleEpoch as error:
                 self.fenced(self.supplier.supplier, error)
                 return
             except TROUBLE as error:
@@ -119,7 +119,7 @@ class Running:
                         continue
                     self.stages = await self.supplier.on_block(block, await self.params.at(block.height))
                 self.seen = block.height
-            except Fenced as error:
+            except StaleEpoch as error:
                 self.fenced(self.supplier.supplier, error)
                 return
             except TROUBLE as error:

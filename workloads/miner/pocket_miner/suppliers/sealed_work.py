@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pocket.redis_store.store_errors import Fenced
+from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import damage_of
-from pocket_miner.suppliers.latest_block import BlockBoard
+from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.running import TROUBLE
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
@@ -43,7 +43,7 @@ class SealedWork:
     """Runs beside the ownership by Leases and steps back as soon as that can be asked again."""
 
     suppliers: SealedSuppliers
-    board: BlockBoard
+    board: LatestBlock
     params: ProofParamsByHeight
     block_seconds: float
     owners_known: Callable[[], bool]
@@ -82,7 +82,7 @@ class SealedWork:
                 self._miners[address] = self.suppliers.detached(address)
             try:
                 await self._miners[address].on_block(block, await self.params.at(block.height))
-            except Fenced as error:
+            except StaleEpoch as error:
                 _LOG.info("another miner owns a supplier: %s", error, extra={"fields": {"supplier": address}})
             except TROUBLE as error:
                 if damage_of(error) is not None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.stream_reader import Tail
-from pocket_miner.ingest.relay_consumer import Tailer
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.stream_reader import StreamReader
+from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket_miner.storage.relay_store import Mirror
+from pocket_miner.storage.relay_store import RelayStore
 
 _LOG = logging.getLogger("pocket_miner.suppliers.standby")
 
@@ -22,9 +22,9 @@ _LOG = logging.getLogger("pocket_miner.suppliers.standby")
 class Standby:
     """One followed supplier."""
 
-    tail: Tail
-    tailer: Tailer
-    mirror: Mirror
+    tail: StreamReader
+    tailer: RelayConsumer
+    mirror: RelayStore
     sessions: dict[str, TrackedSession] = field(default_factory=dict)
     _restored: bool = False
 
@@ -41,7 +41,7 @@ class Standby:
         return read
 
 
-async def drop_leftovers(mirror: Mirror, redis: "Redis", keys: Keys, followed: set[str]) -> int:
+async def drop_leftovers(mirror: RelayStore, redis: "Redis", keys: RedisKeys, followed: set[str]) -> int:
     """Removes mirrored sessions of suppliers that are no business of this miner and that their owner has ended.
 
     The number removed; raises what Redis raises.
@@ -52,7 +52,7 @@ async def drop_leftovers(mirror: Mirror, redis: "Redis", keys: Keys, followed: s
         if row.supplier not in followed:
             by_supplier.setdefault(row.supplier, {})[row.session_id] = end
     for supplier, sessions in by_supplier.items():
-        for session_id in await Tail(redis, keys, supplier).finished(sessions):
+        for session_id in await StreamReader(redis, keys, supplier).finished(sessions):
             await asyncio.to_thread(mirror.remove, sessions[session_id], supplier, session_id)
             removed += 1
     return removed

@@ -15,34 +15,40 @@ from pocket.chain.model import Block
 from pocket.errors import ChainError, PocketError
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams
 from pocket.redis_store.seals import SealStore
-from pocket.redis_store.store_errors import Fenced, LedgerError, LedgerUnavailable, StaleView, Unfenced
+from pocket.redis_store.store_errors import (
+    ConcurrentAppend,
+    FenceMissing,
+    RedisStoreError,
+    RedisUnavailable,
+    StaleEpoch,
+)
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.peers import Peers
-from pocket_miner.ingest.relay_consumer import Tailer
+from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.claim_view import ClaimsAnswer, learn, surprising
-from pocket_miner.sessions.cutoff import Horizon, horizon_at
-from pocket_miner.sessions.stages import Action, ClaimState, Decision, Facts, Stage, decide
+from pocket_miner.sessions.cutoff import SessionCutoff, horizon_at
+from pocket_miner.sessions.stages import Action, ClaimState, Decision, SessionSnapshot, Stage, decide
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.settlement.concluding import Concluder
-from pocket_miner.settlement.event_reader import Settlements
+from pocket_miner.settlement.event_reader import SettlementReader
 from pocket_miner.status.report import SupplierReport
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import damage_of
 from pocket_miner.storage.disk_reserve import VolumeFull
-from pocket_miner.storage.relay_store import Mirror
-from pocket_miner.submission.claims import ClaimDesk, SealSource
-from pocket_miner.submission.proofs import ProofDesk
+from pocket_miner.storage.relay_store import RelayStore
+from pocket_miner.submission.claims import ClaimSubmitter, SealSource
+from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.submission.sender import SendError
 
 _LOG = logging.getLogger("miner.supplier")
-_REDIS_TROUBLE: Final = (RedisError, OSError, TimeoutError, LedgerUnavailable)
+_REDIS_TROUBLE: Final = (RedisError, OSError, TimeoutError, RedisUnavailable)
 _TROUBLE: Final = (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error)
 _COSTS: Final = (Action.SEND_CLAIM, Action.SEND_PROOF)
 """What costs a fee: a former owner that wakes up is stopped before, where Redis knows another one."""
 _CONFIRMED_AT_ONCE: Final = 8
 _OF_ONE: Final = (ResponseError, PocketError, ValueError, KeyError, sqlite3.DataError)
 """Errors that one session of a group may cause."""
-_OF_ALL: Final = (ChainError, LedgerError, SendError)
+_OF_ALL: Final = (ChainError, RedisStoreError, SendError)
 """Those among them that concern the whole group, or that sending has tried in halves already."""
 
 
@@ -59,13 +65,13 @@ class SupplierMiner:
 
     supplier: str
     chain: ChainClient
-    settlements: Settlements
+    settlements: SettlementReader
     store: SealStore
     audit: Audit
-    mirror: Mirror
-    tailer: Tailer
-    claims: ClaimDesk
-    proofs: ProofDesk
+    mirror: RelayStore
+    tailer: RelayConsumer
+    claims: ClaimSubmitter
+    proofs: ProofSubmitter
     sessions: dict[str, TrackedSession]
     seal_after_blocks: int
     redis_settled: Callable[[], bool]
@@ -81,7 +87,7 @@ class SupplierMiner:
     _started: bool = False  # Redis's are, too, and predecessors are fenced
     _unfenced: bool = False
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _horizon: Horizon = field(default_factory=Horizon)
+    _horizon: SessionCutoff = field(default_factory=SessionCutoff)
     _unmerged: bool = False  # a peer or the chain did not answer: what peers hold is asked for again
 
     def __post_init__(self) -> None:
@@ -128,9 +134,9 @@ class SupplierMiner:
                 await self._fence()
             if self._unsealed():
                 await self.claims.load_seals(self.sessions)
-        except Fenced:
+        except StaleEpoch:
             raise
-        except (*_REDIS_TROUBLE, StaleView) as error:
+        except (*_REDIS_TROUBLE, ConcurrentAppend) as error:
             await self.restore()
             fields = {"supplier": self.supplier, "error": str(error) or type(error).__name__}
             _LOG.info("going on with what is sealed, Redis or the Lease cannot be used", extra={"fields": fields})
@@ -193,10 +199,10 @@ class SupplierMiner:
                 )  # fmt: skip
             await self._discover()
             self._horizon = due
-        except Fenced:
+        except StaleEpoch:
             raise
         except _TROUBLE as error:
-            self._unfenced = self._unfenced or isinstance(error, Unfenced)
+            self._unfenced = self._unfenced or isinstance(error, FenceMissing)
             _LOG.info("the horizon is raised at the next block: %s", error)
 
     async def on_block(self, block: Block, proof: ProofParams) -> dict[str, int]:
@@ -241,10 +247,10 @@ class SupplierMiner:
         """Act for a group, and for its halves where one of them may be to blame. Raises Fenced and damage only."""
         try:
             await self._act(action, group, block, proof, connected=connected)
-        except Fenced:
+        except StaleEpoch:
             raise
-        except StaleView as error:
-            self._unfenced = self._unfenced or isinstance(error, Unfenced)
+        except ConcurrentAppend as error:
+            self._unfenced = self._unfenced or isinstance(error, FenceMissing)
             _LOG.info("%s, again at the next block", error)
         except (*_TROUBLE, ValueError, KeyError) as error:
             if damage_of(error) is not None:
@@ -264,12 +270,12 @@ class SupplierMiner:
         """Run a step that nothing else waits for. Raises Fenced and damage only."""
         try:
             await work()
-        except Fenced:
+        except StaleEpoch:
             raise
         except _TROUBLE as error:
             if damage_of(error) is not None:
                 raise
-            self._unfenced = self._unfenced or isinstance(error, Unfenced)
+            self._unfenced = self._unfenced or isinstance(error, FenceMissing)
             miner_metrics.ERRORS.labels(what).inc()
             fields = {"supplier": self.supplier, "height": block.height, "error": str(error) or type(error).__name__}
             _LOG.warning("%s failed, trying again at the next block", what, extra={"fields": fields})
@@ -335,7 +341,7 @@ class SupplierMiner:
         try:
             return await self._decide(session, answers, block, proof)
         except (PocketError, RedisError, OSError, TimeoutError, ValueError, KeyError) as error:
-            if isinstance(error, Fenced) or damage_of(error) is not None:
+            if isinstance(error, StaleEpoch) or damage_of(error) is not None:
                 raise
             miner_metrics.ERRORS.labels("decide").inc()
             fields = {"supplier": self.supplier, "session": session.session_id, "height": block.height}
@@ -358,7 +364,7 @@ class SupplierMiner:
             return Decision(Stage.SETTLED, Action.CONCLUDE) if over else Decision(Stage.ACTIVE, Action.NOTHING)
         if block.height >= windows.proof_seed and not over:
             await self.proofs.decide(session, proof, block.height)
-        facts = Facts(windows, session.seal is not None, claim, session.requirement, self.seal_after_blocks)
+        facts = SessionSnapshot(windows, session.seal is not None, claim, session.requirement, self.seal_after_blocks)
         return decide(facts, block.height)
 
     async def _act(
@@ -398,7 +404,7 @@ class SupplierMiner:
             return
         try:
             if not connected:
-                raise LedgerUnavailable("Redis or the Lease cannot be used")
+                raise RedisUnavailable("Redis or the Lease cannot be used")
             await self.claims.seal_and_claim(group, block, proof)
         except _REDIS_TROUBLE:
             if not late:

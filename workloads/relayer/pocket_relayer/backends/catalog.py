@@ -4,18 +4,18 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
-from pocket.api.services import Service
+from pocket.api.services import ServiceSpec
 from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.health import checkers
 from pocket_relayer.backends.http_calls import Clients
 from pocket_relayer.backends.service import ServiceBackends, close_quietly
 
 
-class Catalog:
+class ServiceRegistry:
     """Services with their backends; `run` must be running for health checks and for closing what was replaced."""
 
     def __init__(
-        self, services: Iterable[Service], clock: Callable[[], float], credentials: Credentials | None = None,
+        self, services: Iterable[ServiceSpec], clock: Callable[[], float], credentials: Credentials | None = None,
         http: Callable[[int], Clients] = Clients.open,
     ) -> None:  # fmt: skip
         self._http = http
@@ -33,7 +33,7 @@ class Catalog:
         return self._offers.get(service_id)
 
     @property
-    def services(self) -> list[Service]:
+    def services(self) -> list[ServiceSpec]:
         """All services."""
         return [offer.service for offer in self._offers.values()]
 
@@ -56,7 +56,7 @@ class Catalog:
         rows = (row for offer in self._offers.values() for row in offer.endpoints() if not row["healthy"])
         return list(islice(rows, 100))
 
-    def update(self, services: Iterable[Service]) -> list[str]:
+    def update(self, services: Iterable[ServiceSpec]) -> list[str]:
         """Takes up a changed list; returns the ids that changed. Running requests end with what they began with."""
         offers: dict[str, ServiceBackends] = {}
         changed = []

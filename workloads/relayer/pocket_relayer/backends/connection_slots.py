@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict, deque
 from typing import Final
 
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 _SHARE: Final = 3  # an application may hold so many times what is free: some are always left for others
 _QUEUE: Final = 2  # times the connections may wait of one application ...
@@ -14,7 +14,7 @@ WAIT_SECONDS: Final = 2.0
 
 def busy() -> Rejected:
     """The refusal of who would wait too long for a connection; it may come again."""
-    return Rejected(Reason.OVERLOADED, "too many relays wait for the backend, try another supplier")
+    return Rejected(RejectionReason.OVERLOADED, "too many relays wait for the backend, try another supplier")
 
 
 class ConnectionSlots:

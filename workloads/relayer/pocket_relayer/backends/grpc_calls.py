@@ -13,9 +13,9 @@ import grpc
 
 from pocket.errors import DecodingError
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, canonical_headers
-from pocket_relayer.backends.responses import Retryable
+from pocket_relayer.backends.responses import RetryableBackendError
 from pocket_relayer.framing import Framing, frame
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 _OWN: Final = {
     "te", "content-type", "user-agent", "host", "connection", "content-length", "accept-encoding", "transfer-encoding",
@@ -53,7 +53,7 @@ def metadata_of(headers: Mapping[str, tuple[str, ...]], extra: Mapping[str, str]
                 try:
                     rows.append((key, base64.b64decode(value + "=" * (-len(value) % 4), validate=True)))
                 except binascii.Error as error:
-                    raise Rejected(Reason.INVALID_REQUEST, f"header {name[:60]} is not base64") from error
+                    raise Rejected(RejectionReason.INVALID_REQUEST, f"header {name[:60]} is not base64") from error
             else:
                 rows.append((key, value))
     return rows + list(ours.items())
@@ -96,7 +96,7 @@ async def call_grpc(
     try:
         messages = Framing(limit).all(request.body, request.headers.get("Grpc-Encoding", ("identity",))[0])
     except DecodingError as error:
-        raise Rejected(Reason.INVALID_REQUEST, f"the payload's body is not a gRPC message: {error}") from error
+        raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload's body is not a gRPC message: {error}") from error
 
     call = _begin(channel, path, messages, metadata_of(request.headers, extra), seconds)
     out = bytearray()
@@ -104,14 +104,16 @@ async def call_grpc(
         async for message in call:
             out += frame(message)
             if len(out) > limit:
-                raise Rejected(Reason.RESPONSE_TOO_LARGE, f"the backend's answer is larger than {limit} bytes")
+                raise Rejected(RejectionReason.RESPONSE_TOO_LARGE, f"the backend's answer is larger than {limit} bytes")
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            raise Rejected(Reason.BACKEND_TIMEOUT, f"no answer within {seconds:g} s") from None
+            raise Rejected(RejectionReason.BACKEND_TIMEOUT, f"no answer within {seconds:g} s") from None
         if error.code() is grpc.StatusCode.UNAVAILABLE and not out and not _shown(error.initial_metadata()):
-            raise Retryable(Rejected(Reason.BACKEND_FAILED, "backend failed: unavailable")) from error
+            raise RetryableBackendError(
+                Rejected(RejectionReason.BACKEND_FAILED, "backend failed: unavailable")
+            ) from error
     except (ValueError, TypeError) as error:
-        raise Rejected(Reason.INVALID_REQUEST, f"the payload's headers cannot be sent: {error}") from error
+        raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload's headers cannot be sent: {error}") from error
     finally:
         call.cancel()
     code = await call.code()

@@ -11,7 +11,7 @@ from typing import Final
 from multidict import CIMultiDict
 
 from pocket.protocol.relays.envelope import Headers, HttpRequest, canonical_headers
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Of relays and of what is inside them."""
@@ -54,16 +54,17 @@ def check_method(method: str) -> None:
     """Raises Rejected for what no backend is asked with."""
     if method and method not in METHODS:
         raise Rejected(
-            Reason.METHOD_NOT_ALLOWED, f"method {method[:20]!r} is not served, only {', '.join(sorted(METHODS))}"
+            RejectionReason.METHOD_NOT_ALLOWED,
+            f"method {method[:20]!r} is not served, only {', '.join(sorted(METHODS))}",
         )
 
 
 def check_field(name: str, value: str) -> None:
     """Raises Rejected for a header that could be read as another, or as two."""
     if not _TOKEN.fullmatch(name):
-        raise Rejected(Reason.INVALID_REQUEST, f"header name {name[:40]!r} is not a token of HTTP")
+        raise Rejected(RejectionReason.INVALID_REQUEST, f"header name {name[:40]!r} is not a token of HTTP")
     if not _VALUE.fullmatch(value):
-        raise Rejected(Reason.INVALID_REQUEST, f"header {name[:40]} has a control character in its value")
+        raise Rejected(RejectionReason.INVALID_REQUEST, f"header {name[:40]} has a control character in its value")
 
 
 def sent_fields(request: HttpRequest, ours: Iterable[str]) -> list[tuple[str, str]]:
@@ -72,7 +73,7 @@ def sent_fields(request: HttpRequest, ours: Iterable[str]) -> list[tuple[str, st
     ours: names in lower case that only the configuration sets. A name with `_` is one with `-` to many servers.
     """
     if sum(map(len, request.headers.values())) > MOST_HEADERS:
-        raise Rejected(Reason.INVALID_REQUEST, f"the payload has more than {MOST_HEADERS} headers")
+        raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload has more than {MOST_HEADERS} headers")
     never = _NEVER_SENT.union(_named_by_connection(request.headers))
     fields = []
     for name, values in request.headers.items():

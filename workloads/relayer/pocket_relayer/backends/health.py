@@ -11,7 +11,7 @@ from yarl import URL
 
 from pocket.api.services import Backend, HealthCheck
 from pocket_relayer import relayer_metrics
-from pocket_relayer.backends.pools import Endpoint, Pool
+from pocket_relayer.backends.pools import BackendEndpoint, Pool
 from pocket_relayer.backends.service import ServiceBackends
 from pocket_relayer.rejection import Rejected
 
@@ -92,7 +92,7 @@ class PoolChecker:
             relayer_metrics.CHECKS.labels(self._backends.service.id, result).inc()
             self._judge(endpoint, problems[endpoint.url])
 
-    def _judge(self, endpoint: Endpoint, problem: str) -> None:
+    def _judge(self, endpoint: BackendEndpoint, problem: str) -> None:
         streak = self._streaks[endpoint.url]
         if problem:
             streak.failures, streak.successes = streak.failures + 1, 0
@@ -104,7 +104,7 @@ class PoolChecker:
             endpoint.down = ""
             endpoint.succeeded()
 
-    async def _ask(self, endpoint: Endpoint) -> tuple[str, bytes]:
+    async def _ask(self, endpoint: BackendEndpoint) -> tuple[str, bytes]:
         check = self._check
         try:
             base = URL(endpoint.url)

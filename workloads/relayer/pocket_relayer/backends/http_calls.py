@@ -18,9 +18,9 @@ from pocket_relayer.backends.header_fields import answer_headers, check_method
 from pocket_relayer.backends.paths import backend_url
 from pocket_relayer.backends.redirects import without_endpoint
 from pocket_relayer.backends.response_bodies import plain_body, plain_chunks
-from pocket_relayer.backends.responses import Retryable, ServedStream
+from pocket_relayer.backends.responses import BackendStream, RetryableBackendError
 from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 STREAMED: Final = frozenset({"text/event-stream", "application/x-ndjson"})
 """Media types of answers that are passed on while they come."""
@@ -92,7 +92,7 @@ async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         while chunk := await answer.content.readany():
             yield chunk
     except (aiohttp.ClientError, OSError) as error:
-        raise Rejected(Reason.BACKEND_FAILED, f"backend failed: {type(error).__name__}") from error
+        raise Rejected(RejectionReason.BACKEND_FAILED, f"backend failed: {type(error).__name__}") from error
 
 
 def _died_unused(error: Exception) -> bool:
@@ -129,7 +129,7 @@ async def ask_http(
     limit: int,
     deadline: float,
     hold: MemoryReservation | None = None,
-) -> HttpResponse | ServedStream:
+) -> HttpResponse | BackendStream:
     """One attempt at one endpoint; raises Rejected or Retryable. Only final answers below 500 come back."""
     check_method(request.method)
     answer: aiohttp.ClientResponse | None = None
@@ -141,25 +141,31 @@ async def ask_http(
         )
         if answer.status not in _FINAL:
             answer.close()
-            raise Retryable(Rejected(Reason.BACKEND_FAILED, f"backend failed: {answer.status} is no final status"))
+            raise RetryableBackendError(
+                Rejected(RejectionReason.BACKEND_FAILED, f"backend failed: {answer.status} is no final status")
+            )
         if answer.status >= 500:
-            raise Retryable(Rejected(Reason.BACKEND_ERROR, "the backend answered with an error", answer.status))
+            raise RetryableBackendError(
+                Rejected(RejectionReason.BACKEND_ERROR, "the backend answered with an error", answer.status)
+            )
         named = answer_headers(answer.headers.items())
         if answer.content_type in STREAMED:
             kept = True
             shown, _ = without_endpoint(answer.status, named, b"", url, backend.base_path)
             chunks = plain_chunks(named, _chunks(answer), limit)
-            return ServedStream(answer.status, shown, chunks, _closing(answer), deadline)
+            return BackendStream(answer.status, shown, chunks, _closing(answer), deadline)
         body = await _body(answer, limit, hold)
     except (aiohttp.ClientError, OSError) as error:
         if _too_long(error):  # what was asked for, not the endpoint, is at fault
             raise Rejected(
-                Reason.RESPONSE_TOO_LARGE, f"a header of the backend has over {_LINE_BYTES} bytes"
+                RejectionReason.RESPONSE_TOO_LARGE, f"a header of the backend has over {_LINE_BYTES} bytes"
             ) from error
-        raise Retryable(Rejected(Reason.BACKEND_FAILED, f"backend failed: {type(error).__name__}")) from error
+        raise RetryableBackendError(
+            Rejected(RejectionReason.BACKEND_FAILED, f"backend failed: {type(error).__name__}")
+        ) from error
     except ValueError as error:
         raise Rejected(
-            Reason.INVALID_REQUEST, f"the payload's method, URL or headers cannot be sent: {error}"
+            RejectionReason.INVALID_REQUEST, f"the payload's method, URL or headers cannot be sent: {error}"
         ) from error
     finally:
         if answer is not None and not kept:
@@ -185,7 +191,7 @@ async def _body(answer: aiohttp.ClientResponse, limit: int, hold: MemoryReservat
         if hold is not None:
             hold.take(len(chunk))
         if size > limit:
-            raise Rejected(Reason.RESPONSE_TOO_LARGE, f"the backend's answer is larger than {limit} bytes")
+            raise Rejected(RejectionReason.RESPONSE_TOO_LARGE, f"the backend's answer is larger than {limit} bytes")
     return b"".join(chunks)
 
 

@@ -10,7 +10,7 @@ _RETRY_BURST: Final = 10.0  # ... and this many at once: a failing pool is not a
 
 
 @dataclass(slots=True)
-class Endpoint:
+class BackendEndpoint:
     """One URL with its breaker: `threshold` failures in a row open it for `recovery` seconds (0 = for ever).
 
     After that one request at a time tries whether it is back. `down` is why an active check took it out.
@@ -53,17 +53,17 @@ class Pool:
     """Endpoints of one service and transport."""
 
     backend: BackendBase
-    endpoints: list[Endpoint] = field(default_factory=list)
+    endpoints: list[BackendEndpoint] = field(default_factory=list)
     _turn: int = 0
     _retries: float = _RETRY_BURST
 
     def __post_init__(self) -> None:
         self.endpoints = [
-            Endpoint(url, self.backend.unhealthy_threshold, self.backend.recovery_seconds)
+            BackendEndpoint(url, self.backend.unhealthy_threshold, self.backend.recovery_seconds)
             for url in self.backend.endpoints
         ]
 
-    def choose(self, now: float, tried: set[str]) -> Endpoint | None:
+    def choose(self, now: float, tried: set[str]) -> BackendEndpoint | None:
         """The next healthy endpoint that was not tried for this request."""
         strategy = self.backend.strategy or ("first_healthy" if len(self.endpoints) == 1 else "round_robin")
         order = self.endpoints

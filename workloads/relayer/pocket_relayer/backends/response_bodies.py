@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from pocket.protocol.relays.envelope import Headers
-from pocket_relayer.backends.responses import Retryable
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.backends.responses import RetryableBackendError
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 _MAGIC: Final = b"\x1f\x8b"
 _GZIP: Final = ("gzip", "x-gzip")
@@ -17,12 +17,14 @@ _IN_PLACE: Final = 4 * 1024  # packed bytes that are unpacked without a thread
 
 def too_large() -> Rejected:
     """More than the service's limit once it is unpacked."""
-    return Rejected(Reason.RESPONSE_TOO_LARGE, "the backend's decompressed answer is too large")
+    return Rejected(RejectionReason.RESPONSE_TOO_LARGE, "the backend's decompressed answer is too large")
 
 
-def cut_off() -> Retryable:
+def cut_off() -> RetryableBackendError:
     """A declared compression that ends before its end: what there is must not pass for the whole."""
-    return Retryable(Rejected(Reason.BACKEND_FAILED, "backend failed: its compressed answer is cut off"))
+    return RetryableBackendError(
+        Rejected(RejectionReason.BACKEND_FAILED, "backend failed: its compressed answer is cut off")
+    )
 
 
 class ResponseBodyDecoder:
@@ -117,6 +119,8 @@ async def plain_chunks(headers: Headers, chunks: AsyncIterator[bytes], limit: in
         try:
             yield decoder.feed(chunk) if decoder is not None else chunk
         except zlib.error as error:
-            raise Rejected(Reason.BACKEND_FAILED, "backend failed: its compressed stream is damaged") from error
+            raise Rejected(
+                RejectionReason.BACKEND_FAILED, "backend failed: its compressed stream is damaged"
+            ) from error
     if decoder is not None and not decoder.complete:
         raise cut_off().rejected

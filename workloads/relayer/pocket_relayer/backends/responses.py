@@ -7,7 +7,7 @@ from pocket.protocol.relays.envelope import Headers, HttpResponse
 from pocket_relayer.rejection import Rejected
 
 
-class Retryable(Exception):
+class RetryableBackendError(Exception):
     """A hard failure of one endpoint: another one may be asked."""
 
     def __init__(self, rejected: Rejected) -> None:
@@ -16,7 +16,7 @@ class Retryable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class BackendResponse:
     """A whole answer with the number of extra attempts."""
 
     response: HttpResponse
@@ -29,7 +29,7 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class ServedStream:
+class BackendStream:
     """An answer that goes on: its bytes as they come. `close` must be called."""
 
     status: int

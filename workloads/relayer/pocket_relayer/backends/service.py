@@ -9,7 +9,7 @@ from dataclasses import replace
 import aiohttp
 import grpc
 
-from pocket.api.services import Backend, RequestBackend, Service
+from pocket.api.services import Backend, RequestBackend, ServiceSpec
 from pocket.errors import ConfigurationError
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse
 from pocket_relayer.backends.connection_slots import ConnectionSlots
@@ -18,10 +18,10 @@ from pocket_relayer.backends.grpc_calls import call_grpc, channel_to
 from pocket_relayer.backends.header_fields import request_headers
 from pocket_relayer.backends.http_calls import Clients, ask_http
 from pocket_relayer.backends.paths import grpc_method, public_place
-from pocket_relayer.backends.pools import Endpoint, Pool
-from pocket_relayer.backends.responses import Retryable, Served, ServedStream
+from pocket_relayer.backends.pools import BackendEndpoint, Pool
+from pocket_relayer.backends.responses import BackendResponse, BackendStream, RetryableBackendError
 from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 WEB_SOCKET_MESSAGE_BYTES = 15 * 1024 * 1024
 _CALLS_AT_ONCE = 1000  # to one gRPC endpoint
@@ -31,7 +31,7 @@ class ServiceBackends:
     """Pools of one service, with connections of their own."""
 
     def __init__(
-        self, service: Service, clock: Callable[[], float], credentials: Credentials | None = None,
+        self, service: ServiceSpec, clock: Callable[[], float], credentials: Credentials | None = None,
         http: Callable[[int], Clients] = Clients.open,
     ) -> None:  # fmt: skip
         self.service = service
@@ -63,9 +63,9 @@ class ServiceBackends:
         """The pool of a transport; no other one stands in. Raises Rejected."""
         pool = self.pools.get(rpc_type)
         if pool is None:
-            raise Rejected(Reason.BACKEND_MISSING, f"service {self.service.id} has no {rpc_type} backend")
+            raise Rejected(RejectionReason.BACKEND_MISSING, f"service {self.service.id} has no {rpc_type} backend")
         if not pool.healthy(self._clock()):
-            raise Rejected(Reason.BACKEND_UNHEALTHY, "backend unhealthy")
+            raise Rejected(RejectionReason.BACKEND_UNHEALTHY, "backend unhealthy")
         return pool
 
     def configured_headers(self, pool: Pool) -> dict[str, str]:
@@ -73,7 +73,7 @@ class ServiceBackends:
         try:
             return self._credentials.headers(pool.backend)
         except ConfigurationError as error:
-            raise Rejected(Reason.BACKEND_UNHEALTHY, str(error)) from error
+            raise Rejected(RejectionReason.BACKEND_UNHEALTHY, str(error)) from error
 
     def slots(self, backend: RequestBackend, url: str) -> ConnectionSlots:
         """What is shared of an endpoint's connections."""
@@ -91,7 +91,7 @@ class ServiceBackends:
         extra: Mapping[str, str],
         share: str = "",
         hold: MemoryReservation | None = None,
-    ) -> Served | ServedStream:
+    ) -> BackendResponse | BackendStream:
         """The backend's answer below 500; raises Rejected. Retries share one deadline.
 
         Those with the same `share` have one part of each endpoint's connections; to wait for one is none of the
@@ -104,7 +104,7 @@ class ServiceBackends:
         seconds, loop = backend.timeout_seconds, asyncio.get_running_loop()
         left = seconds
         tried: set[str] = set()
-        last = Rejected(Reason.BACKEND_UNHEALTHY, "backend unhealthy")
+        last = Rejected(RejectionReason.BACKEND_UNHEALTHY, "backend unhealthy")
         for attempt in range(backend.max_retries + 1):
             endpoint = pool.choose(self._clock(), tried)
             if endpoint is None:
@@ -117,15 +117,15 @@ class ServiceBackends:
                 async with asyncio.timeout(left):
                     answer = await self._ask(backend, endpoint, request, outer, extra, configured, begun + left, hold)
                 endpoint.succeeded()
-                if not isinstance(answer, ServedStream):
-                    return Served(answer, attempt)
+                if not isinstance(answer, BackendStream):
+                    return BackendResponse(answer, attempt)
                 kept = True
                 return _until_closed(answer, functools.partial(slots.free, share))
-            except Retryable as failure:
+            except RetryableBackendError as failure:
                 endpoint.failed(self._clock())
                 last = failure.rejected
             except TimeoutError:
-                raise Rejected(Reason.BACKEND_TIMEOUT, f"no answer within {seconds:g} s") from None
+                raise Rejected(RejectionReason.BACKEND_TIMEOUT, f"no answer within {seconds:g} s") from None
             finally:
                 if not kept:
                     slots.free(share)
@@ -135,14 +135,14 @@ class ServiceBackends:
     async def _ask(
         self,
         backend: RequestBackend,
-        endpoint: Endpoint,
+        endpoint: BackendEndpoint,
         request: HttpRequest,
         outer: Mapping[str, str],
         extra: Mapping[str, str],
         configured: Mapping[str, str],
         deadline: float,
         hold: MemoryReservation | None,
-    ) -> HttpResponse | ServedStream:
+    ) -> HttpResponse | BackendStream:
         limit = self.service.max_body_bytes
         if isinstance(backend, Backend):
             headers = request_headers(request, outer, extra, configured)
@@ -155,7 +155,7 @@ class ServiceBackends:
         try:
             method = grpc_method(request.url)
         except ValueError as error:
-            raise Rejected(Reason.INVALID_REQUEST, f"the payload's URL cannot be sent: {error}") from error
+            raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload's URL cannot be sent: {error}") from error
         return await call_grpc(channel, method, request, {**extra, **configured}, seconds, limit)
 
     async def dial(self, extra: Mapping[str, str]) -> aiohttp.ClientWebSocketResponse:
@@ -179,7 +179,7 @@ class ServiceBackends:
                 continue
             endpoint.succeeded()
             return socket
-        raise Rejected(Reason.BACKEND_FAILED, "the backend's WebSocket cannot be reached")
+        raise Rejected(RejectionReason.BACKEND_FAILED, "the backend's WebSocket cannot be reached")
 
     def state(self) -> dict[str, int]:
         """How many endpoints there are, and how many of them may be asked: nothing of where they are."""
@@ -200,7 +200,7 @@ class ServiceBackends:
         ]  # fmt: skip
 
 
-def _until_closed(answer: ServedStream, free: Callable[[], None]) -> ServedStream:
+def _until_closed(answer: BackendStream, free: Callable[[], None]) -> BackendStream:
     """A stream whose connection is given back, once, when it is closed."""
     close, given = answer.close, False
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from pocket.api.services import RPC_NUMBERS
-from pocket.chain.model import Account, Application, Difficulty, Session, Supplier
-from pocket.errors import ChainError, ChainRefusal, DecodingError, InvalidSignature, NotFound
+from pocket.chain.model import Account, Application, Difficulty, Session, StakedSupplier
+from pocket.errors import ChainError, ChainQueryRejected, DecodingError, InvalidSignature, NotFound
 from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
 from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
 from pocket.protocol.sessions.windows import SharedParams, Windows
-from pocket.runtime.single_flight import Once
+from pocket.runtime.single_flight import SingleFlight
 from pocket_relayer import relayer_metrics
 from pocket_relayer.pipeline.cold_queries import ColdQueryBudget, NegativeCache
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 _LOG = logging.getLogger("pocket_relayer.pipeline.admission")
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class ChainQueries(Protocol):
     async def account(self, address: str) -> Account:
         """As ChainClient does it."""
 
-    async def supplier(self, operator_address: str) -> Supplier:
+    async def supplier(self, operator_address: str) -> StakedSupplier:
         """As ChainClient does it."""
 
     async def compute_units_per_relay(self, service_id: str, height: int) -> int:
@@ -110,7 +110,7 @@ class Admission:
         self._height = height
         self._clock = clock
         self._lookups = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
-        self._asking = Once()
+        self._asking = SingleFlight()
         self._undeclared: set[tuple[str, str, str]] = set()
         self._rings: OrderedDict[_RingKey, tuple[float, int, ExpectedRing]] = OrderedDict()
         self._sessions: OrderedDict[_SessionKey, _SessionRow] = OrderedDict()
@@ -122,11 +122,13 @@ class Admission:
         """Whether the supplier may serve this session; an unknown chain state never drains it. Raises Rejected."""
         limited = self._limits().get(request.supplier_operator_address)
         if limited is not None and header.service_id not in limited:
-            raise Rejected(Reason.WRONG_SERVICE, f"the supplier is not offered for service {header.service_id} here")
+            raise Rejected(
+                RejectionReason.WRONG_SERVICE, f"the supplier is not offered for service {header.service_id} here"
+            )
         try:
             supplier = await self._chain.supplier(request.supplier_operator_address)
         except NotFound:
-            raise Rejected(Reason.SUPPLIER_INACTIVE, "the supplier is not staked") from None
+            raise Rejected(RejectionReason.SUPPLIER_INACTIVE, "the supplier is not staked") from None
         except ChainError:
             return
         if not supplier.service_ids and not supplier.history:
@@ -136,12 +138,12 @@ class Admission:
             return
         if supplier.unstake_session_end_height:
             raise Rejected(
-                Reason.SUPPLIER_INACTIVE,
+                RejectionReason.SUPPLIER_INACTIVE,
                 f"the supplier unstaked: it serves sessions up to height {supplier.unstake_session_end_height}",
             )
-        raise Rejected(Reason.WRONG_SERVICE, f"the supplier is not staked for service {header.service_id}")
+        raise Rejected(RejectionReason.WRONG_SERVICE, f"the supplier is not staked for service {header.service_id}")
 
-    def _look_at_transport(self, supplier: Supplier, service_id: str, rpc_type: str) -> None:
+    def _look_at_transport(self, supplier: StakedSupplier, service_id: str, rpc_type: str) -> None:
         """A transport that the stake does not declare is served, counted, and warned of once."""
         number = RPC_NUMBERS.get(rpc_type)
         declared = {
@@ -162,28 +164,30 @@ class Admission:
         grid answers, and no ring is looked up or verified for a header that is not the chain's.
         """
         if problem := header.problem():
-            raise Rejected(Reason.INVALID_REQUEST, problem)
+            raise Rejected(RejectionReason.INVALID_REQUEST, problem)
         try:
             session, target, params = await self._known_session(header, address)
             if field := header_mismatch(header, session.header):
-                raise Rejected(Reason.SESSION_MISMATCH, f"the session header's {field} differs from the chain's")
+                raise Rejected(
+                    RejectionReason.SESSION_MISMATCH, f"the session header's {field} differs from the chain's"
+                )
             windows = Windows.after(header.session_end_block_height, params)
             if windows.grace_elapsed(self._height()):
-                raise Rejected(Reason.SESSION_EXPIRED, "the session and its grace period are over")
+                raise Rejected(RejectionReason.SESSION_EXPIRED, "the session and its grace period are over")
             ring_key = (header.application_address, header.session_end_block_height)
             ring = self._known_ring(ring_key)
             if ring is None:
                 ring = await self._looked_up(ring_key, lambda: self._ring(ring_key))
         except NotFound as error:
-            raise Rejected(Reason.INVALID_SIGNATURE, f"the ring cannot be built: {error}") from error
+            raise Rejected(RejectionReason.INVALID_SIGNATURE, f"the ring cannot be built: {error}") from error
         except (ChainError, DecodingError) as error:
-            raise Rejected(Reason.CHAIN_UNAVAILABLE, "no chain node can answer at present") from error
+            raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "no chain node can answer at present") from error
         try:
             identity = verify_request_signature(request.signable_hash(), request.signature, ring)
         except (InvalidSignature, DecodingError) as error:
-            raise Rejected(Reason.INVALID_SIGNATURE, str(error)) from error
+            raise Rejected(RejectionReason.INVALID_SIGNATURE, str(error)) from error
         if request.supplier_operator_address not in session.supplier_addresses:
-            raise Rejected(Reason.SUPPLIER_NOT_IN_SESSION, "the supplier does not belong to the session")
+            raise Rejected(RejectionReason.SUPPLIER_NOT_IN_SESSION, "the supplier does not belong to the session")
         return Admitted(header, target, windows, identity)
 
     async def _known_session(self, header: SessionHeader, address: str) -> _SessionRow:
@@ -198,10 +202,15 @@ class Admission:
         try:
             return await self._looked_up(key, lambda: self._session(key))
         except NotFound as error:
-            denied = Rejected(Reason.SESSION_MISMATCH, f"the chain knows no such application or service: {error}")
+            denied = Rejected(
+                RejectionReason.SESSION_MISMATCH, f"the chain knows no such application or service: {error}"
+            )
             cause: Exception = error
-        except ChainRefusal as error:
-            denied, cause = Rejected(Reason.SESSION_MISMATCH, f"the chain knows no such session: {error}"), error
+        except ChainQueryRejected as error:
+            denied, cause = (
+                Rejected(RejectionReason.SESSION_MISMATCH, f"the chain knows no such session: {error}"),
+                error,
+            )
         self._budget.strike(address)
         raise self._denied.remember(key, denied) from cause
 
@@ -223,13 +232,15 @@ class Admission:
         begun, grid = params
         following = grid.session_end(begun) + 1
         if start > following:
-            raise Rejected(Reason.CHAIN_UNAVAILABLE, "the session has not begun at the height that is known here")
+            raise Rejected(
+                RejectionReason.CHAIN_UNAVAILABLE, "the session has not begun at the height that is known here"
+            )
         if start == following or start < max(1, grid.session_grid_anchor_height):
             return
         if (start, header.session_end_block_height) != (grid.session_start(start), grid.session_end(start)):
-            raise Rejected(Reason.SESSION_MISMATCH, "the session heights are not those of a session")
+            raise Rejected(RejectionReason.SESSION_MISMATCH, "the session heights are not those of a session")
         if Windows.after(header.session_end_block_height, grid).grace_elapsed(height):
-            raise Rejected(Reason.SESSION_EXPIRED, "the session and its grace period are over")
+            raise Rejected(RejectionReason.SESSION_EXPIRED, "the session and its grace period are over")
 
     async def _looked_up(self, key: object, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What the chain has to be asked for, before anything is proven: strangers must not flood its nodes.
@@ -237,7 +248,7 @@ class Admission:
         However many relays wait for the same, it is one question.
         """
         if key not in self._asking and len(self._asking) >= _LOOKUPS:
-            raise Rejected(Reason.OVERLOADED, "too many sessions are being looked up, try another supplier")
+            raise Rejected(RejectionReason.OVERLOADED, "too many sessions are being looked up, try another supplier")
         return await self._asking.ask(key, lambda: self._in_turn(load))
 
     async def _in_turn(self, load: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.token_bucket import TokenBucket
 
 K = TypeVar("K")
@@ -27,7 +27,9 @@ class ColdQueryBudget:
     def check(self, address: str) -> None:
         """Raise Rejected for an address that asked in vain too often; unknown addresses are never held back."""
         if address in self._buckets and self._bucket(address).available(self._clock()) < 1:
-            raise Rejected(Reason.OVERLOADED, "too many sessions that do not exist were asked for from this address")
+            raise Rejected(
+                RejectionReason.OVERLOADED, "too many sessions that do not exist were asked for from this address"
+            )
 
     def strike(self, address: str) -> None:
         """Count a query in vain."""

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Protocol
 
-from pocket.api.services import Replays, Service
+from pocket.api.services import Replays, ServiceSpec
 from pocket.chain.model import Application
 from pocket.errors import ChainError, DecodingError
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams, Windows
-from pocket.redis_store.budgets import Budgets, Charge, Rates, Verdict
-from pocket.redis_store.store_errors import LedgerFull, LedgerUnavailable
+from pocket.redis_store.budgets import Budgets, Charge, ChargeResult, RateLimiter
+from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
 from pocket_relayer import relayer_metrics
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 LIMIT_REACHED = "session relay limit reached"
 """Gateways look for this text and do not punish the supplier for it."""
@@ -68,7 +68,7 @@ class Meter:
         self,
         chain: MeterQueries,
         budgets: Budgets,
-        rates: Rates,
+        rates: RateLimiter,
         height: Callable[[], int],
         *,
         enabled: bool = True,
@@ -83,7 +83,7 @@ class Meter:
         self._open = open_when_unavailable
         self._block_seconds = block_seconds
 
-    async def charge(self, service: Service, header: SessionHeader, supplier: str, signed: bytes) -> Metered:
+    async def charge(self, service: ServiceSpec, header: SessionHeader, supplier: str, signed: bytes) -> Metered:
         """Charges one relay; raises Rejected. `signed` names its request; empty: an event of one charged before."""
         application = header.application_address
         if (
@@ -93,34 +93,34 @@ class Meter:
         ):
             relayer_metrics.METERED.labels(service.id, "rate_limited").inc()
             raise Rejected(
-                Reason.RATE_LIMITED,
+                RejectionReason.RATE_LIMITED,
                 f"more than {service.rate_limit.relays_per_second} relays per second of this application",
             )
         identity = signed if service.replays is not Replays.SERVE else b""
         if not self._enabled and not identity:
             return Metered(None)
-        charge, verdict = None, Verdict.CHARGED
+        charge, verdict = None, ChargeResult.CHARGED
         try:
             charge = await self._quote(service, header, supplier, identity)
             verdict = await self._budgets.charge(charge)
-        except LedgerFull as error:
-            raise Rejected(Reason.OVERLOADED, str(error)) from error
-        except (LedgerUnavailable, ChainError, DecodingError) as error:
+        except QueueFull as error:
+            raise Rejected(RejectionReason.OVERLOADED, str(error)) from error
+        except (RedisUnavailable, ChainError, DecodingError) as error:
             relayer_metrics.METERED.labels(service.id, "unavailable").inc()
             if not self._open:
-                raise Rejected(Reason.METER_UNAVAILABLE, "the session's budget cannot be read") from error
+                raise Rejected(RejectionReason.METER_UNAVAILABLE, "the session's budget cannot be read") from error
             if charge is None:
                 return Metered(None)
             verdict = self._budgets.charge_locally(charge)
             # Redis may not have counted it, and must not give back what it never took: the budget would grow.
             charge = replace(charge, cost=0)
         relayer_metrics.METERED.labels(service.id, verdict.name.lower()).inc()
-        if verdict is Verdict.OVER_BUDGET:
-            raise Rejected(Reason.OVER_BUDGET, LIMIT_REACHED)
-        if verdict is Verdict.REPLAYED:
+        if verdict is ChargeResult.OVER_BUDGET:
+            raise Rejected(RejectionReason.OVER_BUDGET, LIMIT_REACHED)
+        if verdict is ChargeResult.REPLAYED:
             if service.replays is Replays.SERVE_UNPAID:
                 return Metered(None, paid=False)
-            raise Rejected(Reason.REPLAYED, "this signed request was served before: sign each relay anew")
+            raise Rejected(RejectionReason.REPLAYED, "this signed request was served before: sign each relay anew")
         return Metered(charge)
 
     def refund(self, metered: Metered) -> None:
@@ -128,7 +128,7 @@ class Meter:
         if metered.charge is not None:
             self._budgets.refund(metered.charge)
 
-    async def _quote(self, service: Service, header: SessionHeader, supplier: str, identity: bytes) -> Charge:
+    async def _quote(self, service: ServiceSpec, header: SessionHeader, supplier: str, identity: bytes) -> Charge:
         """Prices and windows of the session's own heights; the application's stake of now."""
         start = header.session_start_block_height
         params = await self._chain.shared_params(start)

@@ -15,29 +15,29 @@ from pocket.protocol.relays.envelope import STREAM_DELIMITER, Headers, HttpRespo
 from pocket.protocol.relays.messages import RelayResponse, relay_hash
 from pocket.protocol.relays.wire import bytes_field
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES, largest_leaf
-from pocket.redis_store.relay_recorder import Publisher
-from pocket.redis_store.store_errors import LedgerError, LedgerFull, SessionClosed
-from pocket.redis_store.write_ahead_log import Record
+from pocket.redis_store.relay_recorder import RelayRecorder
+from pocket.redis_store.store_errors import QueueFull, RedisStoreError, SessionClosed
+from pocket.redis_store.write_ahead_log import WalRecord
 from pocket_relayer import relayer_metrics
-from pocket_relayer.backends.catalog import Catalog
-from pocket_relayer.backends.responses import Served, ServedStream
+from pocket_relayer.backends.catalog import ServiceRegistry
+from pocket_relayer.backends.responses import BackendResponse, BackendStream
 from pocket_relayer.pipeline.admission import Admission, Admitted
 from pocket_relayer.pipeline.in_flight import InFlight
 from pocket_relayer.pipeline.metering import Meter, Metered
-from pocket_relayer.pipeline.relay import Caller, Relay, decode
-from pocket_relayer.pipeline.relay_metrics import Accounts, PaidAccounts, SimulatedAccounts
+from pocket_relayer.pipeline.relay import AdmissibleRelay, TransportInfo, decode
+from pocket_relayer.pipeline.relay_metrics import PaidRelayMetrics, RelayMetrics, SimulatedRelayMetrics
 from pocket_relayer.pipeline.signing import signed_payload, signed_response
-from pocket_relayer.pipeline.simulated_relays import Simulations
-from pocket_relayer.pipeline.sliding_window import Recent
+from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
+from pocket_relayer.pipeline.sliding_window import SlidingWindowStats
 from pocket_relayer.pipeline.streaming import batches
 from pocket_relayer.pipeline.tracing import NO_TRACING, Span, Tracing
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 _LATELY = 50_000  # mined relays that are remembered to notice equal ones
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RelayResult:
     """What goes back to the gateway."""
 
     body: bytes
@@ -45,7 +45,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamedAnswer:
+class StreamedResult:
     """What goes back piece by piece: signed responses, each followed by the delimiter.
 
     An iteration that fails was not mined: the connection must be closed without an end.
@@ -65,11 +65,11 @@ class RelayPipeline:
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: ServiceRegistry,
         admission: Admission,
         meter: Meter,
-        publisher: Publisher,
-        simulations: Simulations,
+        publisher: RelayRecorder,
+        simulations: SimulatedRelayAdmission,
         keys: Callable[[], Mapping[str, PrivateKey]],
         height: Callable[[], int],
         clock: Callable[[], float],
@@ -88,44 +88,44 @@ class RelayPipeline:
         self._recording = recording
         self._largest_leaf = largest_leaf
         self._tracing = tracing
-        self.recent = Recent(clock)
+        self.recent = SlidingWindowStats(clock)
         self.in_flight = InFlight()
-        self._paid, self._simulated = PaidAccounts(self.recent), SimulatedAccounts(self.recent)
+        self._paid, self._simulated = PaidRelayMetrics(self.recent), SimulatedRelayMetrics(self.recent)
         self._lately: OrderedDict[bytes, None] = OrderedDict()
 
     def serves(self, supplier: str) -> bool:
         """Whether the supplier's key is loaded."""
         return supplier in self._keys()
 
-    def decode(self, body: bytes, caller: Caller) -> Relay:
+    def decode(self, body: bytes, caller: TransportInfo) -> AdmissibleRelay:
         """The relay of a body; raises Rejected."""
         if self._publisher.overloaded:
-            raise Rejected(Reason.OVERLOADED, "too many relays wait to be recorded, try another supplier")
+            raise Rejected(RejectionReason.OVERLOADED, "too many relays wait to be recorded, try another supplier")
         relay = decode(body, caller, self.catalog, self._keys(), self.height, self.simulations.wanted(caller))
         self._accounts(relay).received(relay)
         return relay
 
-    def _accounts(self, relay: Relay) -> Accounts:
+    def _accounts(self, relay: AdmissibleRelay) -> RelayMetrics:
         return self._simulated if relay.simulated else self._paid
 
-    def refused(self, rejected: Rejected, caller: Caller, relay: Relay | None = None) -> None:
+    def refused(self, rejected: Rejected, caller: TransportInfo, relay: AdmissibleRelay | None = None) -> None:
         """Counts a refusal, once, where it leaves the pipeline."""
         simulated = relay.simulated if relay else self.simulations.wanted(caller)
         (self._simulated if simulated else self._paid).refused(rejected, caller, relay)
 
-    async def admit(self, relay: Relay) -> tuple[Admitted, Metered]:
+    async def admit(self, relay: AdmissibleRelay) -> tuple[Admitted, Metered]:
         """Validates, then charges: who is not proven charges nobody. Raises Rejected."""
         if relay.simulated:
             return await self.simulations.admit(relay)
         await self.admission.check_supplier(relay.request, relay.header, relay.rpc_type)
         return await self._prove(relay)
 
-    async def _prove(self, relay: Relay) -> tuple[Admitted, Metered]:
+    async def _prove(self, relay: AdmissibleRelay) -> tuple[Admitted, Metered]:
         admitted = await self.admission.validate(relay.request, relay.header, relay.caller.address)
         metered = await self._meter.charge(relay.service, relay.header, relay.supplier, admitted.identity)
         return admitted, metered
 
-    async def charge_event(self, relay: Relay) -> Metered:
+    async def charge_event(self, relay: AdmissibleRelay) -> Metered:
         """Charges a further answer to a request that was charged before; raises Rejected."""
         return await self._meter.charge(relay.service, relay.header, relay.supplier, b"")
 
@@ -133,9 +133,11 @@ class RelayPipeline:
         """Takes back what was charged and not served."""
         self._meter.refund(metered)
 
-    async def handle(self, body: bytes, caller: Caller, *, streams: bool = False) -> Answer | StreamedAnswer:
+    async def handle(
+        self, body: bytes, caller: TransportInfo, *, streams: bool = False
+    ) -> RelayResult | StreamedResult:
         """The signed answer; raises Rejected. Without `streams` a stream is collected first."""
-        relay: Relay | None = None
+        relay: AdmissibleRelay | None = None
         try:
             relay = self.decode(body, caller)
             in_flight = self.in_flight.relay_of(relay.supplier)
@@ -145,7 +147,7 @@ class RelayPipeline:
             self.refused(rejected, caller, relay)
             raise
 
-    async def _handle(self, relay: Relay, span: Span, *, streams: bool) -> Answer | StreamedAnswer:
+    async def _handle(self, relay: AdmissibleRelay, span: Span, *, streams: bool) -> RelayResult | StreamedResult:
         begun, accounts = self._clock(), self._accounts(relay)
         relay.offer.pool(relay.rpc_type)
         if relay.simulated or relay.service.validation is Validation.EAGER:
@@ -162,12 +164,12 @@ class RelayPipeline:
             proof, served = await self._both(relay, span)
         span.stage("answered")
         admitted, metered = proof
-        if isinstance(served, ServedStream) and streams:
+        if isinstance(served, BackendStream) and streams:
             pieces = self._streamed(relay, admitted, metered, served, begun)
             await anext(pieces)  # a generator that never began would not take back the charge when it is closed
-            return StreamedAnswer(served.status, served.headers, pieces)
+            return StreamedResult(served.status, served.headers, pieces)
         try:
-            if isinstance(served, ServedStream):
+            if isinstance(served, BackendStream):
                 served = await self._collected(served, relay.service.max_body_bytes)
             response = signed_response(relay.header, served.response, relay.key)
             body, retries = response.encode(), served.retries
@@ -182,9 +184,9 @@ class RelayPipeline:
         ended = self._clock()
         accounts.stage("recorded", ended - recording)
         accounts.served(relay, ended - begun)
-        return Answer(body, retries)
+        return RelayResult(body, retries)
 
-    async def _forward(self, relay: Relay, span: Span) -> Served | ServedStream:
+    async def _forward(self, relay: AdmissibleRelay, span: Span) -> BackendResponse | BackendStream:
         """The backend's answer; its share of the relay is measured whatever comes of it."""
         begun, outcome, retries = self._clock(), "aborted", 0
         try:
@@ -206,10 +208,12 @@ class RelayPipeline:
         finally:
             self._accounts(relay).answered(relay, self._clock() - begun, outcome, retries)
 
-    async def _both(self, relay: Relay, span: Span) -> tuple[tuple[Admitted, Metered], Served | ServedStream]:
+    async def _both(
+        self, relay: AdmissibleRelay, span: Span
+    ) -> tuple[tuple[Admitted, Metered], BackendResponse | BackendStream]:
         """Optimistic mode: both run at once, nothing is answered before both are done."""
         proof: asyncio.Task[tuple[Admitted, Metered]] | None = None
-        served: asyncio.Task[Served | ServedStream] | None = None
+        served: asyncio.Task[BackendResponse | BackendStream] | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 proof = group.create_task(self._prove(relay))
@@ -217,13 +221,13 @@ class RelayPipeline:
         except BaseException as failure:  # noqa: BLE001 - raised again: nothing may stay charged or open
             if proof is not None and _succeeded(proof):
                 self.refund(proof.result()[1])
-            if served is not None and _succeeded(served) and isinstance(answer := served.result(), ServedStream):
+            if served is not None and _succeeded(served) and isinstance(answer := served.result(), BackendStream):
                 await answer.close()
             raise _first_rejected(failure) from None
         return proof.result(), served.result()
 
     async def _streamed(
-        self, relay: Relay, admitted: Admitted, metered: Metered, served: ServedStream, begun: float
+        self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, served: BackendStream, begun: float
     ) -> AsyncGenerator[bytes, None]:
         """One relay: every batch is signed and passed on as it comes; the end waits until the whole is recorded.
 
@@ -240,7 +244,9 @@ class RelayPipeline:
                     async for lines in rows:
                         whole += lines
                         if len(whole) > limit:
-                            raise Rejected(Reason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes")
+                            raise Rejected(
+                                RejectionReason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes"
+                            )
                         if hold is not None:
                             hold.take(len(lines))
                         response = signed_response(relay.header, HttpResponse(served.status, {}, lines), relay.key)
@@ -259,7 +265,7 @@ class RelayPipeline:
             await served.close()
 
     @staticmethod
-    async def _collected(served: ServedStream, limit: int) -> Served:
+    async def _collected(served: BackendStream, limit: int) -> BackendResponse:
         """A stream as one answer, for transports that cannot pass it on."""
         whole = bytearray()
         try:
@@ -267,12 +273,14 @@ class RelayPipeline:
                 async for lines in rows:
                     whole += lines
                     if len(whole) > limit:
-                        raise Rejected(Reason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes")
+                        raise Rejected(RejectionReason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes")
         finally:
             await served.close()
-        return Served(HttpResponse(served.status, served.headers, bytes(whole)), served.retries)
+        return BackendResponse(HttpResponse(served.status, served.headers, bytes(whole)), served.retries)
 
-    async def record(self, relay: Relay, admitted: Admitted, metered: Metered, response: RelayResponse) -> None:
+    async def record(
+        self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, response: RelayResponse
+    ) -> None:
         """Mines exactly what is served; strict recording waits until the relay is in the ledger. Raises Rejected.
 
         What is refused here is taken back, unless it may yet be mined: from the local log, or because only the waiting
@@ -289,18 +297,18 @@ class RelayPipeline:
         try:
             await self._record(relay, admitted, mined)
         except Rejected as rejected:
-            if rejected.reason is not Reason.NOT_RECORDED:
+            if rejected.reason is not RejectionReason.NOT_RECORDED:
                 self.refund(metered)
             raise
 
-    async def _record(self, relay: Relay, admitted: Admitted, mined: bytes) -> None:
+    async def _record(self, relay: AdmissibleRelay, admitted: Admitted, mined: bytes) -> None:
         service_id = relay.service.id
         found = relay_hash(mined)
         if not is_applicable(found, admitted.target_hash):
             relayer_metrics.NOT_APPLICABLE.labels(service_id).inc()
             return
         header = relay.header
-        record = Record(relay.supplier, header.session_id, header.encode(), mined, header.session_end_block_height)
+        record = WalRecord(relay.supplier, header.session_id, header.encode(), mined, header.session_end_block_height)
         try:
             done = self._publisher.submit(record)
             # Recording outlives the client's connection: a cancelled request must not cancel it.
@@ -309,13 +317,13 @@ class RelayPipeline:
                 await asyncio.shield(done)
         except SessionClosed as error:
             raise Rejected(
-                Reason.SESSION_CLOSED, "the session is closed: it is too late to claim this relay"
+                RejectionReason.SESSION_CLOSED, "the session is closed: it is too late to claim this relay"
             ) from error
-        except LedgerFull as error:
+        except QueueFull as error:
             relayer_metrics.NOT_RECORDED.labels("full").inc()
-            raise Rejected(Reason.OVERLOADED, str(error)) from error
-        except LedgerError as error:
-            raise Rejected(Reason.NOT_RECORDED, "the relay could not be recorded") from error
+            raise Rejected(RejectionReason.OVERLOADED, str(error)) from error
+        except RedisStoreError as error:
+            raise Rejected(RejectionReason.NOT_RECORDED, "the relay could not be recorded") from error
 
     def _counted(self, end: "asyncio.Future[None]", service_id: str, found: bytes) -> None:
         """What became of a relay in the ledger, whether or not anybody still waits for it: fast recording does not."""
@@ -338,7 +346,9 @@ class RelayPipeline:
             self._lately.popitem(last=False)
         return False
 
-    async def record_event(self, relay: Relay, admitted: Admitted, metered: Metered, payload: bytes) -> RelayResponse:
+    async def record_event(
+        self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, payload: bytes
+    ) -> RelayResponse:
         """A WebSocket answer, signed and recorded; raises Rejected."""
         try:
             response = signed_payload(relay.header, payload, relay.key)

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from pocket.api.services import Service, Validation
+from pocket.api.services import ServiceSpec, Validation
 from pocket.errors import DecodingError
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.relays.envelope import HttpRequest, decode_http_request
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader, decode_relay_request
-from pocket_relayer.backends.catalog import Catalog
+from pocket_relayer.backends.catalog import ServiceRegistry
 from pocket_relayer.backends.service import ServiceBackends
 from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.pipeline.admission import plausible_problem
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 RPC_TYPES: Final[Mapping[str, str]] = {
     "1": "grpc", "grpc": "grpc",
@@ -35,7 +35,7 @@ class Transport(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class TransportInfo:
     """What a transport knows of a relay besides its bytes. Header names in any case."""
 
     transport: Transport
@@ -47,7 +47,7 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Relay:
+class AdmissibleRelay:
     """A relay that may be looked at further; nothing of it is proven yet."""
 
     request: RelayRequest
@@ -56,12 +56,12 @@ class Relay:
     rpc_type: str
     key: PrivateKey
     offer: ServiceBackends
-    caller: Caller
+    caller: TransportInfo
     simulated: str = ""
     """Key id of a simulated relay; empty for a real one."""
 
     @property
-    def service(self) -> Service:
+    def service(self) -> ServiceSpec:
         """The service as it is configured for this relay, though the configuration may change meanwhile."""
         return self.offer.service
 
@@ -93,12 +93,14 @@ def pocket_headers(supplier: str, service_id: str) -> dict[str, str]:
     return {"Pocket-Supplier": supplier, "Pocket-Service": service_id}
 
 
-def _rpc_type(caller: Caller, envelope: HttpRequest, service: Service) -> str:
+def _rpc_type(caller: TransportInfo, envelope: HttpRequest, service: ServiceSpec) -> str:
     asked = caller.headers.get("Rpc-Type", "").strip()
     if asked:
         found = RPC_TYPES.get(asked)
         if found is None:
-            raise Rejected(Reason.UNKNOWN_RPC_TYPE, f"Rpc-Type {asked[:20]!r} is not served over this transport")
+            raise Rejected(
+                RejectionReason.UNKNOWN_RPC_TYPE, f"Rpc-Type {asked[:20]!r} is not served over this transport"
+            )
         return found
     framed = any(value.startswith("application/grpc") for value in envelope.headers.get("Content-Type", ()))
     if framed and caller.transport in (Transport.GRPC, Transport.GRPC_WEB):
@@ -108,24 +110,24 @@ def _rpc_type(caller: Caller, envelope: HttpRequest, service: Service) -> str:
 
 def decode(
     body: bytes,
-    caller: Caller,
-    catalog: Catalog,
+    caller: TransportInfo,
+    catalog: ServiceRegistry,
     keys: Mapping[str, PrivateKey],
     height: Callable[[], int],
     simulated: str = "",
-) -> Relay:
+) -> AdmissibleRelay:
     """The relay of a body, in the order of relay-lifecycle.md, section 3; raises Rejected."""
     try:
         request = decode_relay_request(body)
     except DecodingError as error:
-        raise Rejected(Reason.INVALID_REQUEST, f"invalid relay request: {error}") from error
+        raise Rejected(RejectionReason.INVALID_REQUEST, f"invalid relay request: {error}") from error
     header = request.header
     if header is None or not header.service_id:
-        raise Rejected(Reason.INVALID_REQUEST, "invalid relay request: no session header with a service id")
+        raise Rejected(RejectionReason.INVALID_REQUEST, "invalid relay request: no session header with a service id")
     offer = catalog.get(header.service_id)
     if offer is None:
         name = header.service_id[:42].encode("ascii", "replace").decode()
-        raise Rejected(Reason.UNKNOWN_SERVICE, f"service {name} is not served here")
+        raise Rejected(RejectionReason.UNKNOWN_SERVICE, f"service {name} is not served here")
     try:
         return _checked(body, request, header, offer, caller, keys, height, simulated)
     except Rejected as rejected:
@@ -138,11 +140,11 @@ def _checked(
     request: RelayRequest,
     header: SessionHeader,
     offer: ServiceBackends,
-    caller: Caller,
+    caller: TransportInfo,
     keys: Mapping[str, PrivateKey],
     height: Callable[[], int],
     simulated: str,
-) -> Relay:
+) -> AdmissibleRelay:
     service = offer.service
     if caller.transport is Transport.WEB_SOCKET:
         envelope, rpc_type = HttpRequest("", "", {}, request.payload), "webSocket"
@@ -150,18 +152,20 @@ def _checked(
         try:
             envelope = decode_http_request(request.payload)
         except DecodingError as error:
-            raise Rejected(Reason.INVALID_REQUEST, f"invalid relay request: {error}") from error
+            raise Rejected(RejectionReason.INVALID_REQUEST, f"invalid relay request: {error}") from error
         rpc_type = _rpc_type(caller, envelope, service)
     if len(body) > service.max_body_bytes:
-        raise Rejected(Reason.BODY_TOO_LARGE, f"the request is larger than {service.max_body_bytes} bytes")
+        raise Rejected(RejectionReason.BODY_TOO_LARGE, f"the request is larger than {service.max_body_bytes} bytes")
     if not request.supplier_operator_address:
-        raise Rejected(Reason.SUPPLIER_MISSING, "the supplier operator address is missing")
+        raise Rejected(RejectionReason.SUPPLIER_MISSING, "the supplier operator address is missing")
     key = keys.get(request.supplier_operator_address)
     if key is None:
-        raise Rejected(Reason.SUPPLIER_NOT_OURS, "the supplier is not served here")
+        raise Rejected(RejectionReason.SUPPLIER_NOT_OURS, "the supplier is not served here")
     # The heights of a simulated relay mean nothing, and its application is pinned.
     if problem := request.problem() or (not simulated and plausible_problem(header, height())):
-        raise Rejected(Reason.IMPLAUSIBLE_HEIGHTS if "heights" in problem else Reason.INVALID_REQUEST, problem)
+        raise Rejected(
+            RejectionReason.IMPLAUSIBLE_HEIGHTS if "heights" in problem else RejectionReason.INVALID_REQUEST, problem
+        )
     if not simulated and service.applications.refuses(header.application_address):
-        raise Rejected(Reason.APPLICATION_REFUSED, "relays of this application are not served here")
-    return Relay(request, header, envelope, rpc_type, key, offer, caller, simulated)
+        raise Rejected(RejectionReason.APPLICATION_REFUSED, "relays of this application are not served here")
+    return AdmissibleRelay(request, header, envelope, rpc_type, key, offer, caller, simulated)

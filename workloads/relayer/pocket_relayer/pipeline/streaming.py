@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
 
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 BATCH_BYTES: Final = 100 * 1024
 BATCH_LINES: Final = 100
@@ -37,7 +37,9 @@ async def batches(chunks: AsyncIterator[bytes], deadline: float) -> AsyncGenerat
             del held[:end]
             yield lines
         if len(held) > LINE_BYTES:
-            raise Rejected(Reason.RESPONSE_TOO_LARGE, f"a line of the stream is longer than {LINE_BYTES} bytes")
+            raise Rejected(
+                RejectionReason.RESPONSE_TOO_LARGE, f"a line of the stream is longer than {LINE_BYTES} bytes"
+            )
     if held:
         yield bytes(held)
 
@@ -50,5 +52,5 @@ async def _next(chunks: AsyncIterator[bytes], deadline: float) -> bytes:
                 if chunk:
                     return chunk
     except TimeoutError:
-        raise Rejected(Reason.BACKEND_TIMEOUT, "the stream did not end in time") from None
+        raise Rejected(RejectionReason.BACKEND_TIMEOUT, "the stream did not end in time") from None
     return b""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-from pocket_relayer.pipeline.relay import Relay
+from pocket_relayer.pipeline.relay import AdmissibleRelay
 from pocket_relayer.rejection import Rejected
 
 _LOG = logging.getLogger("pocket_relayer.pipeline.tracing")
@@ -29,7 +29,7 @@ class Span(Protocol):
 class Tracing(Protocol):
     """Makes spans."""
 
-    def relay(self, relay: Relay) -> AbstractContextManager[Span]:
+    def relay(self, relay: AdmissibleRelay) -> AbstractContextManager[Span]:
         """The span of one relay; a refusal that leaves it is its status."""
 
     def close(self) -> None:
@@ -46,7 +46,7 @@ class _Nothing:
         """None."""
         return {}
 
-    def relay(self, _: Relay) -> "_Nothing":
+    def relay(self, _: AdmissibleRelay) -> "_Nothing":
         """Itself."""
         return self
 
@@ -94,7 +94,7 @@ class OpenTelemetry:
         self._propagator = TraceContextTextMapPropagator()
 
     @contextmanager
-    def relay(self, relay: Relay) -> Iterator[Span]:
+    def relay(self, relay: AdmissibleRelay) -> Iterator[Span]:
         """As Tracing; a gateway's own `traceparent` is the parent."""
         parent = self._propagator.extract({name.lower(): value for name, value in relay.caller.headers.items()})
         attributes = {

@@ -17,37 +17,37 @@ from pocket.api.problems import Problem, ProblemCode
 from pocket.api.workload import RelayerConfig, parse_hot_config
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
-from pocket.chain.node_health import Standings
-from pocket.chain.node_monitor import NodeWatch
+from pocket.chain.node_health import NodeHealthTable
+from pocket.chain.node_monitor import NodeMonitor
 from pocket.chain_cache.cached_client import CachedChain
 from pocket.chain_cache.dependencies import await_dependencies
-from pocket.chain_cache.invalidation import CacheFollower
-from pocket.chain_cache.shared_heights import HeightFollower
+from pocket.chain_cache.invalidation import InvalidationSubscriber
+from pocket.chain_cache.shared_heights import LatestBlockWatcher
 from pocket.errors import ConfigurationError, PocketError
 from pocket.keys.key_folder import KeyFolder
 from pocket.keys.loading import KeySet
 from pocket.platform import Platform
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.batches import largest_leaf
-from pocket.redis_store.budgets import Budgets, Rates
-from pocket.redis_store.notifications import Waker
-from pocket.redis_store.redis_keys import Keys
-from pocket.redis_store.relay_recorder import Publisher
+from pocket.redis_store.budgets import Budgets, RateLimiter
+from pocket.redis_store.notifications import RelayNotifier
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.rendezvous import shard_of
-from pocket.redis_store.store_errors import LedgerUnavailable
-from pocket.redis_store.write_ahead_log import LocalLog
+from pocket.redis_store.store_errors import RedisUnavailable
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket.runtime.debug_server import Debug
 from pocket.runtime.logs import set_level
-from pocket.runtime.process_stats import VERSION, Pulse
+from pocket.runtime.process_stats import VERSION, LoopLagMonitor
 from pocket_relayer import relayer_metrics
-from pocket_relayer.backends.catalog import Catalog
+from pocket_relayer.backends.catalog import ServiceRegistry
 from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.memory_budget import MemoryBudget
 from pocket_relayer.memory_trimming import Trimming, system_trim
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.metering import Meter
 from pocket_relayer.pipeline.pipeline import RelayPipeline
-from pocket_relayer.pipeline.simulated_relays import Simulations
+from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.tracing import tracing_from
 from pocket_relayer.process.liveness import REPORT_SECONDS
 from pocket_relayer.process.reports import ReportWriter, WorkerReport
@@ -58,7 +58,7 @@ from pocket_relayer.transports.http1 import Http1
 from pocket_relayer.transports.http2 import Http2Server
 from pocket_relayer.transports.listener import Sniffer
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder
-from pocket_relayer.transports.request_router import Endpoints, Probes
+from pocket_relayer.transports.request_router import Probes, RequestRouter
 from pocket_relayer.transports.websocket import WebSockets
 
 _LOG = logging.getLogger("pocket_relayer.process.worker")
@@ -99,7 +99,7 @@ class SupplierKeys:
         return self._by_address
 
 
-class Hot:
+class ReloadedConfig:
     """The part of the configuration that changes while relays are served; a broken file changes nothing."""
 
     def __init__(self, file: Path) -> None:
@@ -140,7 +140,7 @@ def patience_with_redis(drain_seconds: float, spent_seconds: float) -> float:
     return max(_LEAST_OWED_SECONDS, drain_seconds - spent_seconds)
 
 
-def service_state(catalog: Catalog, name: str, height: int) -> Mapping[str, object] | None:
+def service_state(catalog: ServiceRegistry, name: str, height: int) -> Mapping[str, object] | None:
     """What /ready/<service> answers; None for an unknown service."""
     offer = catalog.get(name)
     if offer is None:
@@ -197,7 +197,7 @@ class Worker:
     async def _await_dependencies(self, redis: "Redis", chain: CachedChain) -> bool:
         """Wait for Redis and a node of the right chain; return False where the stop came first."""
 
-        def redis_waits(error: LedgerUnavailable | None) -> None:
+        def redis_waits(error: RedisUnavailable | None) -> None:
             self._waits[ProblemCode.REDIS_UNAVAILABLE] = f"waiting for Redis: {error}" if error else ""
 
         def chain_waits(reason: str) -> None:
@@ -218,16 +218,16 @@ class Worker:
     async def _serve(self, http: aiohttp.ClientSession) -> None:  # noqa: PLR0915 - the one place where everything of a worker is put together
         config, platform = self._config, self._platform
         loop, clock = asyncio.get_running_loop(), platform.clock
-        keys = Keys(config.prefix)
+        keys = RedisKeys(config.prefix)
         redis = platform.connect_redis(config.redis_url)
         nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
-        standings, seconds = Standings(len(nodes)), config.chain.query_timeout_seconds
+        standings, seconds = NodeHealthTable(len(nodes)), config.chain.query_timeout_seconds
         chain = CachedChain(
             nodes, redis, keys, timeout_seconds=seconds, standings=standings, clock=clock,
             wall_clock=platform.wall_seconds, channel=platform.channel,
         )  # fmt: skip
         comet = CometClient(nodes, http, seconds, config.chain.block_seconds, standings, clock=clock)
-        watch = NodeWatch(
+        watch = NodeMonitor(
             nodes, http, config.chain.id, standings, timeout_seconds=seconds, told=relayer_metrics.node_told,
             channel=platform.channel, clock=clock,
         )  # fmt: skip
@@ -235,19 +235,19 @@ class Worker:
             await chain.close()
             await redis.aclose()
             return
-        follower = HeightFollower(redis, keys, comet.block, config.chain.block_seconds, clock)
+        follower = LatestBlockWatcher(redis, keys, comet.block, config.chain.block_seconds, clock)
         supplier_keys = SupplierKeys(config.keys_dir, platform)
         supplier_keys.reload()
-        hot = Hot(config.hot_file)
+        hot = ReloadedConfig(config.hot_file)
         set_level(hot.current.log_level)
         limits = hot.current.limits()
-        catalog = Catalog(hot.current.services, clock, Credentials(config.secrets_dir), platform.backend_http)
+        catalog = ServiceRegistry(hot.current.services, clock, Credentials(config.secrets_dir), platform.backend_http)
         # In a thread: it reads what dead workers left, which may be gigabytes after an outage of Redis.
         name = f"worker-{self._number}-{os.getpid()}"
-        log = await asyncio.to_thread(LocalLog, config.data_dir / "relay-log", name)
-        publisher = Publisher(
+        log = await asyncio.to_thread(WriteAheadLog, config.data_dir / "relay-log", name)
+        publisher = RelayRecorder(
             redis, keys, log, on_replay=lambda reason: relayer_metrics.REPLAYS.labels(reason).inc(),
-            waker=Waker(
+            waker=RelayNotifier(
                 redis, keys, functools.lru_cache(4096)(lambda address: shard_of(address, config.shards)), clock
             ),
             cpu=platform.cpu_seconds,
@@ -255,18 +255,18 @@ class Worker:
         )  # fmt: skip
         budgets = Budgets(redis, keys)
         meter = Meter(
-            chain, budgets, Rates(redis, keys, platform.wall_seconds), lambda: follower.height,
+            chain, budgets, RateLimiter(redis, keys, platform.wall_seconds), lambda: follower.height,
             enabled=config.metering.enabled,
             open_when_unavailable=config.metering.when_unavailable == "open",
             block_seconds=config.chain.block_seconds,
         )  # fmt: skip
-        tracing, pulse = tracing_from(os.environ, self._number), Pulse(clock)
+        tracing, pulse = tracing_from(os.environ, self._number), LoopLagMonitor(clock)
         self.pipeline = pipeline = RelayPipeline(
             catalog=catalog,
             admission=Admission(chain, lambda: follower.height, clock, lambda: limits, lambda: chain.generation),
             meter=meter,
             publisher=publisher,
-            simulations=Simulations(
+            simulations=SimulatedRelayAdmission(
                 redis, keys, lambda: hot.current.simulation, wall_clock=platform.wall_seconds, clock=clock
             ),
             keys=supplier_keys.by_address,
@@ -298,7 +298,7 @@ class Worker:
             service_ready=lambda name: service_state(catalog, name, follower.height),
             draining=lambda: self._draining,
         )  # fmt: skip
-        endpoints = Endpoints(pipeline, probes, lambda: hot.current.response_compression)
+        endpoints = RequestRouter(pipeline, probes, lambda: hot.current.response_compression)
         timeouts = ClientTimeouts(idle_seconds=config.connections.idle_seconds)
         connections = Connections(config.connections, MemoryBudget(clock, config.connections.memory_bytes))
         sockets = WebSockets(
@@ -331,7 +331,7 @@ class Worker:
                     group.create_task(publisher.heartbeat()),
                     group.create_task(follower.run(min(0.25, config.chain.block_seconds / 4))),
                     group.create_task(budgets.run()),
-                    group.create_task(CacheFollower(redis, keys, chain, chance=platform.chance.random).run()),
+                    group.create_task(InvalidationSubscriber(redis, keys, chain, chance=platform.chance.random).run()),
                     group.create_task(catalog.run()),
                     group.create_task(pulse.run()),
                     group.create_task(self._reload(reload)),
@@ -372,8 +372,8 @@ class Worker:
     def _serving_report(
         self,
         keys: SupplierKeys,
-        follower: HeightFollower,
-        publisher: Publisher,
+        follower: LatestBlockWatcher,
+        publisher: RelayRecorder,
         pipeline: RelayPipeline,
         problem: Callable[[], Problem | None],
     ) -> WorkerReport:
@@ -409,8 +409,8 @@ class Worker:
         self._stop.set()
 
     async def _observe(
-        self, publisher: Publisher, follower: HeightFollower, log: LocalLog, chain: CachedChain, catalog: Catalog,
-        pulse: Pulse, connections: Connections,
+        self, publisher: RelayRecorder, follower: LatestBlockWatcher, log: WriteAheadLog, chain: CachedChain, catalog: ServiceRegistry,
+        pulse: LoopLagMonitor, connections: Connections,
     ) -> None:  # fmt: skip
         trimming = Trimming(system_trim())
         relayer_metrics.BUILD.labels(VERSION, platform.python_version()).set(1)

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 from pocket.errors import DecodingError
 from pocket_relayer.framing import TRAILERS, Framing, frame
-from pocket_relayer.pipeline.pipeline import Answer, RelayPipeline
-from pocket_relayer.pipeline.relay import Caller, Transport
-from pocket_relayer.rejection import Reason, Rejected
-from pocket_relayer.transports.replies import Asked, Reply
+from pocket_relayer.pipeline.pipeline import RelayPipeline, RelayResult
+from pocket_relayer.pipeline.relay import Transport, TransportInfo
+from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse
 
 _LOG = logging.getLogger("relayer.grpc")
 METHOD: Final = "/pocket.service.RelayService/SendRelay"
@@ -20,43 +20,43 @@ OK, INVALID, NOT_FOUND, DENIED, EXHAUSTED, PRECONDITION, UNIMPLEMENTED, INTERNAL
     0, 3, 5, 7, 8, 9, 12, 13, 14, 6, 4,
 )  # fmt: skip
 
-STATUS: Final[Mapping[Reason, int]] = {
-    Reason.BODY_UNREADABLE: INVALID,
-    Reason.BODY_TOO_LARGE: EXHAUSTED,
-    Reason.INVALID_REQUEST: INVALID,
-    Reason.METHOD_NOT_ALLOWED: UNIMPLEMENTED,
-    Reason.UNKNOWN_SERVICE: NOT_FOUND,
-    Reason.UNKNOWN_RPC_TYPE: INVALID,
-    Reason.BACKEND_MISSING: UNAVAILABLE,
-    Reason.SUPPLIER_MISSING: INVALID,
-    Reason.SUPPLIER_NOT_OURS: PRECONDITION,
-    Reason.SUPPLIER_INACTIVE: PRECONDITION,
-    Reason.WRONG_SERVICE: PRECONDITION,
-    Reason.IMPLAUSIBLE_HEIGHTS: INVALID,
-    Reason.SESSION_EXPIRED: DENIED,
-    Reason.INVALID_SIGNATURE: DENIED,
-    Reason.SESSION_MISMATCH: DENIED,
-    Reason.SUPPLIER_NOT_IN_SESSION: DENIED,
-    Reason.APPLICATION_REFUSED: DENIED,
-    Reason.REPLAYED: EXISTS,
-    Reason.OVER_BUDGET: EXHAUSTED,
-    Reason.RATE_LIMITED: EXHAUSTED,
-    Reason.METER_UNAVAILABLE: UNAVAILABLE,
-    Reason.CHAIN_UNAVAILABLE: UNAVAILABLE,
-    Reason.BACKEND_UNHEALTHY: UNAVAILABLE,
-    Reason.BACKEND_FAILED: UNAVAILABLE,
-    Reason.BACKEND_TIMEOUT: DEADLINE,
-    Reason.BACKEND_ERROR: UNAVAILABLE,
-    Reason.RESPONSE_TOO_LARGE: UNAVAILABLE,
-    Reason.SESSION_CLOSED: DENIED,
-    Reason.NOT_RECORDED: UNAVAILABLE,
-    Reason.OVERLOADED: UNAVAILABLE,
-    Reason.DRAINING: UNAVAILABLE,
-    Reason.SIMULATION_REFUSED: DENIED,
-    Reason.SIMULATION_REPLAYED: EXISTS,
-    Reason.SIMULATION_LIMITED: EXHAUSTED,
-    Reason.SIMULATION_UNAVAILABLE: UNAVAILABLE,
-    Reason.INTERNAL: INTERNAL,
+STATUS: Final[Mapping[RejectionReason, int]] = {
+    RejectionReason.BODY_UNREADABLE: INVALID,
+    RejectionReason.BODY_TOO_LARGE: EXHAUSTED,
+    RejectionReason.INVALID_REQUEST: INVALID,
+    RejectionReason.METHOD_NOT_ALLOWED: UNIMPLEMENTED,
+    RejectionReason.UNKNOWN_SERVICE: NOT_FOUND,
+    RejectionReason.UNKNOWN_RPC_TYPE: INVALID,
+    RejectionReason.BACKEND_MISSING: UNAVAILABLE,
+    RejectionReason.SUPPLIER_MISSING: INVALID,
+    RejectionReason.SUPPLIER_NOT_OURS: PRECONDITION,
+    RejectionReason.SUPPLIER_INACTIVE: PRECONDITION,
+    RejectionReason.WRONG_SERVICE: PRECONDITION,
+    RejectionReason.IMPLAUSIBLE_HEIGHTS: INVALID,
+    RejectionReason.SESSION_EXPIRED: DENIED,
+    RejectionReason.INVALID_SIGNATURE: DENIED,
+    RejectionReason.SESSION_MISMATCH: DENIED,
+    RejectionReason.SUPPLIER_NOT_IN_SESSION: DENIED,
+    RejectionReason.APPLICATION_REFUSED: DENIED,
+    RejectionReason.REPLAYED: EXISTS,
+    RejectionReason.OVER_BUDGET: EXHAUSTED,
+    RejectionReason.RATE_LIMITED: EXHAUSTED,
+    RejectionReason.METER_UNAVAILABLE: UNAVAILABLE,
+    RejectionReason.CHAIN_UNAVAILABLE: UNAVAILABLE,
+    RejectionReason.BACKEND_UNHEALTHY: UNAVAILABLE,
+    RejectionReason.BACKEND_FAILED: UNAVAILABLE,
+    RejectionReason.BACKEND_TIMEOUT: DEADLINE,
+    RejectionReason.BACKEND_ERROR: UNAVAILABLE,
+    RejectionReason.RESPONSE_TOO_LARGE: UNAVAILABLE,
+    RejectionReason.SESSION_CLOSED: DENIED,
+    RejectionReason.NOT_RECORDED: UNAVAILABLE,
+    RejectionReason.OVERLOADED: UNAVAILABLE,
+    RejectionReason.DRAINING: UNAVAILABLE,
+    RejectionReason.SIMULATION_REFUSED: DENIED,
+    RejectionReason.SIMULATION_REPLAYED: EXISTS,
+    RejectionReason.SIMULATION_LIMITED: EXHAUSTED,
+    RejectionReason.SIMULATION_UNAVAILABLE: UNAVAILABLE,
+    RejectionReason.INTERNAL: INTERNAL,
 }
 """The gRPC status of every reason to refuse."""
 
@@ -84,7 +84,7 @@ def _refusal(rejected: Rejected) -> dict[str, str]:
     return {**status, "error-code": rejected.reason.label, "request-id": rejected.request_id}
 
 
-async def _message(asked: Asked, limit: int, *, text: bool) -> bytes:
+async def _message(asked: IncomingRequest, limit: int, *, text: bool) -> bytes:
     """The only message of the body; raises Rejected."""
     body = await asked.read()
     try:
@@ -94,16 +94,16 @@ async def _message(asked: Asked, limit: int, *, text: bool) -> bytes:
             return await asked.decoder.decode(packed, limit, asked.hold)
         return Framing(limit).one(plain)
     except (DecodingError, binascii.Error) as error:
-        raise Rejected(Reason.INVALID_REQUEST, f"invalid gRPC message: {error}") from error
+        raise Rejected(RejectionReason.INVALID_REQUEST, f"invalid gRPC message: {error}") from error
 
 
 async def _call(
-    pipeline: RelayPipeline, asked: Asked, transport: Transport, *, text: bool = False
+    pipeline: RelayPipeline, asked: IncomingRequest, transport: Transport, *, text: bool = False
 ) -> tuple[bytes, dict[str, str]]:
     """The framed answer, and the status as trailers."""
     if asked.method != "POST" or asked.path.partition("?")[0] != METHOD:
         return b"", _status(UNIMPLEMENTED, f"only {METHOD} is served")
-    caller = Caller(transport, asked.headers, asked.address, asked.hold)
+    caller = TransportInfo(transport, asked.headers, asked.address, asked.hold)
     try:
         message = await _message(asked, pipeline.catalog.max_body_bytes, text=text)
     except Rejected as rejected:
@@ -114,39 +114,39 @@ async def _call(
     except Rejected as rejected:
         return b"", _refusal(rejected)
     except Exception:  # noqa: BLE001 - the border of one call: counted, logged, the process goes on
-        failed = Rejected(Reason.INTERNAL, "internal error")
+        failed = Rejected(RejectionReason.INTERNAL, "internal error")
         pipeline.refused(failed, caller)
         _LOG.exception("relay failed", extra={"fields": {"request_id": failed.request_id}})
         return b"", _refusal(failed)
-    if not isinstance(answer, Answer):
+    if not isinstance(answer, RelayResult):
         raise TypeError("a stream was not asked for")
     asked.proved()
     return frame(answer.body), _status(OK)
 
 
-async def answer(pipeline: RelayPipeline, asked: Asked) -> Reply:
+async def answer(pipeline: RelayPipeline, asked: IncomingRequest) -> OutgoingResponse:
     """A gRPC call: trailers carry the status; without an answer they are the headers."""
     body, trailers = await _call(pipeline, asked, Transport.GRPC)
     headers = {"content-type": "application/grpc"}
     if not body:
-        return Reply(200, {**headers, **trailers})
-    return Reply(200, headers, body, trailers=trailers)
+        return OutgoingResponse(200, {**headers, **trailers})
+    return OutgoingResponse(200, headers, body, trailers=trailers)
 
 
-def is_preflight(asked: Asked) -> bool:
+def is_preflight(asked: IncomingRequest) -> bool:
     """Whether a browser asks for permission to send gRPC-Web."""
     wanted = asked.headers.get("Access-Control-Request-Headers", "").lower()
     return asked.method == "OPTIONS" and ("x-grpc-web" in wanted or asked.path == METHOD)
 
 
-async def answer_web(pipeline: RelayPipeline, asked: Asked) -> Reply:
+async def answer_web(pipeline: RelayPipeline, asked: IncomingRequest) -> OutgoingResponse:
     """A gRPC-Web call, binary or base64, from any origin: the trailers are the last frame of the body."""
     if is_preflight(asked):
-        return Reply(204, _PREFLIGHT)
+        return OutgoingResponse(204, _PREFLIGHT)
     content_type = asked.headers.get("Content-Type", "")
     text = content_type.startswith("application/grpc-web-text")
     body, trailers = await _call(pipeline, asked, Transport.GRPC_WEB, text=text)
     lines = "".join(f"{name}: {value}\r\n" for name, value in trailers.items())
     whole = body + frame(lines.encode(), TRAILERS)
     headers = {"Content-Type": content_type, **_CORS}
-    return Reply(200, headers, base64.b64encode(whole) if text else whole)
+    return OutgoingResponse(200, headers, base64.b64encode(whole) if text else whole)

@@ -8,14 +8,14 @@ from typing import Final
 from aiohttp import web, web_response
 
 from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http1_connection import Http1Connection
-from pocket_relayer.transports.replies import Asked, Reply, too_large, too_late
+from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_large, too_late
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_packed
-from pocket_relayer.transports.request_router import Endpoints, error_reply
+from pocket_relayer.transports.request_router import RequestRouter, error_reply
 from pocket_relayer.transports.websocket import WebSockets
 
 _LOG = logging.getLogger("relayer.http")
@@ -78,7 +78,7 @@ class _Body:
             hold.take(0)  # tells where it was dropped to make room
             raise too_late() from None
         except (OSError, web.HTTPException, ValueError) as error:
-            raise Rejected(Reason.BODY_UNREADABLE, "the request body cannot be read") from error
+            raise Rejected(RejectionReason.BODY_UNREADABLE, "the request body cannot be read") from error
         finally:
             hold.drop = None
             chunks.clear()  # whatever keeps this frame keeps no body
@@ -89,7 +89,7 @@ class Http1:
 
     def __init__(
         self,
-        endpoints: Endpoints,
+        endpoints: RequestRouter,
         sockets: WebSockets,
         max_body_bytes: Callable[[], int],
         timeouts: ClientTimeouts | None = None,
@@ -152,7 +152,7 @@ class Http1:
         self, request: web.Request, protocol: Http1Connection, hold: MemoryReservation
     ) -> web.StreamResponse:
         body = _Body(request, self._max_body_bytes(), hold, self._timeouts, self._decoder)
-        asked = Asked(
+        asked = IncomingRequest(
             request.method,
             request.raw_path,
             request.headers,
@@ -173,7 +173,7 @@ class Http1:
         return response
 
     async def _in_pieces(
-        self, request: web.Request, reply: Reply, hold: MemoryReservation, *, last: bool
+        self, request: web.Request, reply: OutgoingResponse, hold: MemoryReservation, *, last: bool
     ) -> web.StreamResponse:
         """Send a large answer within its time; only its own bytes are held while the client takes them."""
         response = web.StreamResponse(status=reply.status, headers=_headers(reply))
@@ -194,7 +194,7 @@ class Http1:
             hold.drop = None
         return response
 
-    async def _stream(self, request: web.Request, reply: Reply) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, reply: OutgoingResponse) -> web.StreamResponse:
         """Pieces as they come; a failure cuts the connection, since the status is sent."""
         response = web.StreamResponse(status=reply.status, headers={**reply.headers, "Connection": "close"})
         response.force_close()
@@ -219,9 +219,9 @@ def _cut(request: web.Request, error: Exception) -> None:
         request.transport.abort()
 
 
-def _headers(reply: Reply) -> dict[str, str]:
+def _headers(reply: OutgoingResponse) -> dict[str, str]:
     return {**reply.headers, **reply.trailers}
 
 
-def _response(reply: Reply) -> web.Response:
+def _response(reply: OutgoingResponse) -> web.Response:
     return web.Response(status=reply.status, headers=_headers(reply), body=reply.body)

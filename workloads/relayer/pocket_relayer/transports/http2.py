@@ -32,9 +32,9 @@ from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http2_frames import FrameBudget
-from pocket_relayer.transports.replies import Asked, Reply, too_large, too_late
+from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_large, too_late
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_packed
-from pocket_relayer.transports.request_router import Endpoints
+from pocket_relayer.transports.request_router import RequestRouter
 
 _LOG = logging.getLogger("relayer.http2")
 _STREAMS: Final = 250
@@ -98,7 +98,7 @@ class Http2Server:
 
     def __init__(
         self,
-        endpoints: Endpoints,
+        endpoints: RequestRouter,
         max_body_bytes: Callable[[], int],
         timeouts: ClientTimeouts | None = None,
         decoder: GzipRequestDecoder | None = None,
@@ -327,9 +327,9 @@ class Http2Connection(asyncio.Protocol):
         async def read() -> bytes:
             return await self._whole(stream)
 
-        reply: Reply | None = None
+        reply: OutgoingResponse | None = None
         try:
-            asked = Asked(
+            asked = IncomingRequest(
                 headers.get(":method", ""), headers.get(":path", ""), headers, read, stream.hold,
                 self._connection.prove, self._server.decoder,
             )  # fmt: skip
@@ -385,7 +385,7 @@ class Http2Connection(asyncio.Protocol):
         self._room.set()
         self._flush()
 
-    async def _send(self, number: int, stream: _Stream, reply: Reply) -> None:
+    async def _send(self, number: int, stream: _Stream, reply: OutgoingResponse) -> None:
         headers = [(":status", str(reply.status))]
         headers += [(n.lower(), v) for n, v in reply.headers.items() if n.lower() not in _NOT_IN_HTTP2]
         empty = not reply.body and reply.pieces is None and not reply.trailers

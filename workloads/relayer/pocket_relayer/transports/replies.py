@@ -4,22 +4,22 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder
 
 
 def too_large(limit: int) -> Rejected:
     """A body beyond the limit."""
-    return Rejected(Reason.BODY_TOO_LARGE, f"the request is larger than {limit} bytes")
+    return Rejected(RejectionReason.BODY_TOO_LARGE, f"the request is larger than {limit} bytes")
 
 
 def too_late() -> Rejected:
     """A body that did not come in time."""
-    return Rejected(Reason.BODY_UNREADABLE, "the body did not come in time", 408)
+    return Rejected(RejectionReason.BODY_UNREADABLE, "the body did not come in time", 408)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class IncomingRequest:
     """A request whose body is still to be read; `read` raises Rejected.
 
     `hold` counts what it holds in memory until its reply is taken; `proved` tells that its relay was answered.
@@ -40,7 +40,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class OutgoingResponse:
     """A reply; `pieces` follow the body as they come, and a failing one must cut the connection or stream."""
 
     status: int

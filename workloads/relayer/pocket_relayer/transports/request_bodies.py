@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 _PORTION: Final = 1024 * 1024
 _WAITING: Final = 64  # packed requests that wait for their turn
@@ -16,7 +16,7 @@ def is_packed(headers: Mapping[str, str]) -> bool:
     """Return whether a body is packed with gzip; raises Rejected for any other packing."""
     encoding = headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity", "gzip"):
-        raise Rejected(Reason.BODY_UNREADABLE, "of packed requests only gzip is understood", 415)
+        raise Rejected(RejectionReason.BODY_UNREADABLE, "of packed requests only gzip is understood", 415)
     return encoding == "gzip"
 
 
@@ -30,7 +30,7 @@ class GzipRequestDecoder:
     async def decode(self, packed: bytes, limit: int, hold: MemoryReservation) -> bytes:
         """Return the plain bytes of one whole gzip member, counted in `hold`; raises Rejected beyond `limit` bytes."""
         if self._waiting >= _WAITING:
-            raise Rejected(Reason.OVERLOADED, "too many packed requests wait, send it unpacked")
+            raise Rejected(RejectionReason.OVERLOADED, "too many packed requests wait, send it unpacked")
         self._waiting += 1
         pieces: list[bytes] = []
         try:
@@ -39,12 +39,14 @@ class GzipRequestDecoder:
                 while piece := await asyncio.to_thread(next, portions, b""):
                     size += len(piece)
                     if size > limit:
-                        raise Rejected(Reason.BODY_TOO_LARGE, f"the unpacked request is larger than {limit} bytes")
+                        raise Rejected(
+                            RejectionReason.BODY_TOO_LARGE, f"the unpacked request is larger than {limit} bytes"
+                        )
                     hold.take(len(piece))
                     pieces.append(piece)
             return b"".join(pieces)
         except zlib.error as error:
-            raise Rejected(Reason.BODY_UNREADABLE, "the body is no whole gzip") from error
+            raise Rejected(RejectionReason.BODY_UNREADABLE, "the body is no whole gzip") from error
         finally:
             self._waiting -= 1
             pieces.clear()

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from pocket.api.relayminer import ResponseCompression
 from pocket_relayer.backends.header_fields import METHODS, check_method, stream_headers
-from pocket_relayer.pipeline.pipeline import RelayPipeline, StreamedAnswer
-from pocket_relayer.pipeline.relay import Caller, Transport
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.pipeline.pipeline import RelayPipeline, StreamedResult
+from pocket_relayer.pipeline.relay import Transport, TransportInfo
+from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.transports import grpc_relays
-from pocket_relayer.transports.replies import Asked, Reply
+from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse
 
 _LOG = logging.getLogger("relayer.http")
 _COME_AGAIN = (429, 503)
@@ -28,16 +28,16 @@ class Probes:
     draining: Callable[[], bool]
 
 
-def _json(status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Reply:
-    return Reply(status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(body).encode())
+def _json(status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> OutgoingResponse:
+    return OutgoingResponse(status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(body).encode())
 
 
-def error_reply(rejected: Rejected) -> Reply:
+def error_reply(rejected: Rejected) -> OutgoingResponse:
     """The unsigned error answer."""
     headers = {"Request-Id": rejected.request_id}
     if rejected.status in _COME_AGAIN:
         headers["Retry-After"] = "1"
-    if rejected.reason is Reason.METHOD_NOT_ALLOWED:
+    if rejected.reason is RejectionReason.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(sorted(METHODS))
     body = {"error": rejected.message, "code": rejected.reason.label, "request_id": rejected.request_id}
     return _json(rejected.status, body, headers)
@@ -56,7 +56,7 @@ def accepts_gzip(headers: Mapping[str, str]) -> bool:
     return weights.get("gzip", weights.get("*", 0.0)) > 0
 
 
-class Endpoints:
+class RequestRouter:
     """All that is answered with a reply; WebSocket upgrades are not."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Endpoints:
         self._probes = probes
         self._compression = compression
 
-    async def answer(self, asked: Asked) -> Reply:
+    async def answer(self, asked: IncomingRequest) -> OutgoingResponse:
         """The reply; never raises but when cancelled."""
         try:
             return await self._dispatch(asked)
@@ -78,13 +78,13 @@ class Endpoints:
             _LOG.debug("relay refused: %s", rejected.message, extra={"fields": fields})
             return error_reply(rejected)
         except Exception:  # noqa: BLE001 - the border of one request: counted, logged, the process goes on
-            caller = Caller(Transport.HTTP, asked.headers, asked.address)
-            failed = Rejected(Reason.INTERNAL, "internal error")
+            caller = TransportInfo(Transport.HTTP, asked.headers, asked.address)
+            failed = Rejected(RejectionReason.INTERNAL, "internal error")
             self._pipeline.refused(failed, caller)
             _LOG.exception("relay failed", extra={"fields": {"request_id": failed.request_id}})
             return error_reply(failed)
 
-    async def _dispatch(self, asked: Asked) -> Reply:
+    async def _dispatch(self, asked: IncomingRequest) -> OutgoingResponse:
         path = asked.path.partition("?")[0]
         if asked.method in ("GET", "HEAD"):
             if path in ("/health", "/healthz"):
@@ -100,19 +100,19 @@ class Endpoints:
             return await grpc_relays.answer(self._pipeline, asked)
         return await self._relay(asked)
 
-    def _ready(self) -> Reply:
+    def _ready(self) -> OutgoingResponse:
         problem = "draining" if self._probes.draining() else self._probes.ready_problem()
         body = {"ready": problem is None, **({"problem": problem} if problem else {}), **self._probes.health()}
         return _json(200 if problem is None else 503, body)
 
-    def _service_ready(self, name: str) -> Reply:
+    def _service_ready(self, name: str) -> OutgoingResponse:
         state = self._probes.service_ready(name)
         if state is None:
-            return error_reply(Rejected(Reason.UNKNOWN_SERVICE, "this service is not served here"))
+            return error_reply(Rejected(RejectionReason.UNKNOWN_SERVICE, "this service is not served here"))
         return _json(200 if state["ready"] else 503, state)
 
-    async def _relay(self, asked: Asked) -> Reply:
-        caller = Caller(Transport.HTTP, asked.headers, asked.address, asked.hold)
+    async def _relay(self, asked: IncomingRequest) -> OutgoingResponse:
+        caller = TransportInfo(Transport.HTTP, asked.headers, asked.address, asked.hold)
         try:
             check_method(asked.method)
             body = await asked.read()
@@ -121,15 +121,15 @@ class Endpoints:
             raise
         answer = await self._pipeline.handle(body, caller, streams=True)
         asked.proved()
-        if isinstance(answer, StreamedAnswer):
-            return Reply(answer.status, stream_headers(answer.headers), pieces=answer.pieces)
+        if isinstance(answer, StreamedResult):
+            return OutgoingResponse(answer.status, stream_headers(answer.headers), pieces=answer.pieces)
         accept = asked.headers.get("Accept", "")
         headers = {"Content-Type": "application/json" if accept in ("", "*/*") or "," in accept else accept}
         if answer.retries:
             headers["Backend-Retries"] = str(answer.retries)
-        return Reply(200, headers, self._packed(answer.body, asked, headers))
+        return OutgoingResponse(200, headers, self._packed(answer.body, asked, headers))
 
-    def _packed(self, body: bytes, asked: Asked, headers: dict[str, str]) -> bytes:
+    def _packed(self, body: bytes, asked: IncomingRequest, headers: dict[str, str]) -> bytes:
         """The body, compressed where that is wanted, worth it and understood; says so in the headers."""
         wanted = self._compression()
         if not wanted.enabled or len(body) < wanted.min_bytes or not accepts_gzip(asked.headers):

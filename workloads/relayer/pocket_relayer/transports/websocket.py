@@ -21,10 +21,10 @@ from pocket_relayer.backends.service import WEB_SOCKET_MESSAGE_BYTES, ServiceBac
 from pocket_relayer.pipeline.admission import Admitted, plausible_problem
 from pocket_relayer.pipeline.metering import Metered
 from pocket_relayer.pipeline.pipeline import RelayPipeline
-from pocket_relayer.pipeline.relay import Caller, Relay, Transport, pocket_headers
+from pocket_relayer.pipeline.relay import AdmissibleRelay, Transport, TransportInfo, pocket_headers
 from pocket_relayer.pipeline.signing import signed_payload
 from pocket_relayer.pipeline.simulated_relays import CONNECTION_SECONDS
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
@@ -37,26 +37,26 @@ _BACKEND_CODES: Final = {SESSION_EXPIRED: 1001, VALIDATION_FAILED: 1008, LIMIT_R
 _NEVER_SENT: Final = {1004: 1001, 1005: 1000, 1006: 1001, 1015: 1001}
 _UNANSWERED: Final = 1000  # requests of a connection that wait for an answer
 _CODES: Final = {
-    Reason.OVER_BUDGET: LIMIT_REACHED,
-    Reason.RATE_LIMITED: LIMIT_REACHED,
-    Reason.SESSION_EXPIRED: SESSION_EXPIRED,
-    Reason.SESSION_CLOSED: SESSION_EXPIRED,
-    Reason.BACKEND_FAILED: BACKEND_FAILED,
-    Reason.BACKEND_MISSING: BACKEND_FAILED,
-    Reason.BACKEND_UNHEALTHY: BACKEND_FAILED,
-    Reason.BACKEND_ERROR: BACKEND_FAILED,
-    Reason.BACKEND_TIMEOUT: BACKEND_FAILED,
-    Reason.DRAINING: 1001,
-    Reason.OVERLOADED: 1013,
-    Reason.CHAIN_UNAVAILABLE: 1013,
-    Reason.METER_UNAVAILABLE: 1013,
-    Reason.NOT_RECORDED: 1013,
-    Reason.BODY_TOO_LARGE: 1009,
-    Reason.INTERNAL: 1011,
+    RejectionReason.OVER_BUDGET: LIMIT_REACHED,
+    RejectionReason.RATE_LIMITED: LIMIT_REACHED,
+    RejectionReason.SESSION_EXPIRED: SESSION_EXPIRED,
+    RejectionReason.SESSION_CLOSED: SESSION_EXPIRED,
+    RejectionReason.BACKEND_FAILED: BACKEND_FAILED,
+    RejectionReason.BACKEND_MISSING: BACKEND_FAILED,
+    RejectionReason.BACKEND_UNHEALTHY: BACKEND_FAILED,
+    RejectionReason.BACKEND_ERROR: BACKEND_FAILED,
+    RejectionReason.BACKEND_TIMEOUT: BACKEND_FAILED,
+    RejectionReason.DRAINING: 1001,
+    RejectionReason.OVERLOADED: 1013,
+    RejectionReason.CHAIN_UNAVAILABLE: 1013,
+    RejectionReason.METER_UNAVAILABLE: 1013,
+    RejectionReason.NOT_RECORDED: 1013,
+    RejectionReason.BODY_TOO_LARGE: 1009,
+    RejectionReason.INTERNAL: 1011,
 }
 
 
-def close_code(reason: Reason) -> int:
+def close_code(reason: RejectionReason) -> int:
     """The code that tells a gateway why; whatever is wrong with a relay itself is 4001."""
     return _CODES.get(reason, VALIDATION_FAILED)
 
@@ -91,7 +91,7 @@ def handshake_request(request: web.Request, service_id: str) -> RelayRequest | N
         )  # fmt: skip
         raw = base64.b64decode(signature, validate=True)
     except (ValueError, binascii.Error) as error:
-        raise Rejected(Reason.INVALID_REQUEST, "the signed handshake cannot be read") from error
+        raise Rejected(RejectionReason.INVALID_REQUEST, "the signed handshake cannot be read") from error
     return RelayRequest(header, raw, headers.get("Pocket-Supplier-Address", ""), b"")
 
 
@@ -99,7 +99,7 @@ def handshake_request(request: web.Request, service_id: str) -> RelayRequest | N
 class _Current:
     """The latest request of a connection: all answers belong to it."""
 
-    relay: Relay
+    relay: AdmissibleRelay
     admitted: Admitted
     paid: bool
 
@@ -125,7 +125,7 @@ class WebSockets:
 
     async def bridge(self, request: web.Request, connection: Http1Connection) -> web.StreamResponse:
         """Serves one connection to its end; raises Rejected before the upgrade."""
-        caller = Caller(Transport.WEB_SOCKET, request.headers, connection.connection.memory.address)
+        caller = TransportInfo(Transport.WEB_SOCKET, request.headers, connection.connection.memory.address)
         service_id = service_of(request)
         slot = ExitStack()
         try:
@@ -169,20 +169,20 @@ class WebSockets:
                 relayer_metrics.CONNECTIONS.labels(service_id).dec()
         return gateway
 
-    async def _admitted(self, request: web.Request, caller: Caller, service_id: str) -> ServiceBackends:
+    async def _admitted(self, request: web.Request, caller: TransportInfo, service_id: str) -> ServiceBackends:
         if self._draining():
-            raise Rejected(Reason.DRAINING, "this relayer ends: connect again")
+            raise Rejected(RejectionReason.DRAINING, "this relayer ends: connect again")
         if not service_id:
-            raise Rejected(Reason.INVALID_REQUEST, "the handshake names no service: send Target-Service-Id")
+            raise Rejected(RejectionReason.INVALID_REQUEST, "the handshake names no service: send Target-Service-Id")
         offer = self._pipeline.catalog.get(service_id)
         if offer is None:
-            raise Rejected(Reason.UNKNOWN_SERVICE, f"service {service_id[:42]} is not served here")
+            raise Rejected(RejectionReason.UNKNOWN_SERVICE, f"service {service_id[:42]} is not served here")
         offer.pool("webSocket")
         try:
             signed = None if self._pipeline.simulations.wanted(caller) else handshake_request(request, service_id)
             if signed is not None and signed.header is not None:
                 if problem := plausible_problem(signed.header, self._pipeline.height()):
-                    raise Rejected(Reason.IMPLAUSIBLE_HEIGHTS, problem)
+                    raise Rejected(RejectionReason.IMPLAUSIBLE_HEIGHTS, problem)
                 await self._pipeline.admission.validate(signed, signed.header, caller.address)
         except Rejected as rejected:
             if self._enforce:
@@ -202,7 +202,7 @@ class Bridge:
 
     pipeline: RelayPipeline
     offer: ServiceBackends
-    caller: Caller
+    caller: TransportInfo
     gateway: web.WebSocketResponse
     look_seconds: float
     connection: Connection
@@ -270,15 +270,15 @@ class Bridge:
             self.connection.prove()
             self.incoming.served()
 
-    async def _take(self, relay: Relay, kind: WSMsgType, group: asyncio.TaskGroup) -> None:
+    async def _take(self, relay: AdmissibleRelay, kind: WSMsgType, group: asyncio.TaskGroup) -> None:
         """A request of the gateway; raises Rejected and what the backend's connection raises."""
         if relay.offer.service.id != self.offer.service.id:
-            raise Rejected(Reason.SESSION_MISMATCH, "the relay is for another service than the connection")
+            raise Rejected(RejectionReason.SESSION_MISMATCH, "the relay is for another service than the connection")
         relay = replace(relay, offer=self.offer)
         admitted, metered = await self.pipeline.admit(relay)
         self.charges.append(metered)
         if len(self.charges) > _UNANSWERED:
-            raise Rejected(Reason.OVERLOADED, "too many requests of this connection wait for an answer")
+            raise Rejected(RejectionReason.OVERLOADED, "too many requests of this connection wait for an answer")
         if self.backend is None:
             self.backend = await self.offer.dial(pocket_headers(relay.supplier, relay.service.id))
             group.create_task(self._guarded(self._from_backend(self.backend)))
@@ -340,7 +340,7 @@ class Bridge:
                 await self._advise()
                 raise _Closed(SESSION_EXPIRED, "session expired")
             if not self.pipeline.serves(self.current.relay.supplier):
-                raise Rejected(Reason.SUPPLIER_NOT_OURS, "the supplier is not served here any more")
+                raise Rejected(RejectionReason.SUPPLIER_NOT_OURS, "the supplier is not served here any more")
 
     async def _advise(self) -> None:
         """The signed advice by which gateways move to the next session."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.rejection import Reason, Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.token_bucket import TokenBucket
 
 _CONTROL: Final = 0x08
@@ -100,7 +100,7 @@ class IncomingMessages:
         if frames.cheap:
             cheap, frames.cheap = frames.cheap, 0
             if not self._cheap.take(cheap, self._clock()):
-                raise Rejected(Reason.OVERLOADED, "too many control frames or tiny fragments")
+                raise Rejected(RejectionReason.OVERLOADED, "too many control frames or tiny fragments")
         if more := sum(ended) + frames.unfinished - before:
             self.hold.take(more)
 
