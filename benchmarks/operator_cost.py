@@ -13,7 +13,7 @@ from pocket_operator.decide.snapshot import Pod, SecretView, Snapshot
 from pocket_operator.decide.supplier_status import supplier_status
 from pocket_operator.resources import names
 
-_API = "pocket.network/v1alpha1"
+_API = "pocket.network/v1beta1"
 _NAMESPACE = "bench"
 _SERVICE = {"id": "eth", "backends": {"jsonRpc": {"urls": ["http://eth:8545"]}}}
 _CHAIN = {"nodes": [{"grpc": "grpc://node:9090", "rpc": "http://node:26657"}]}

@@ -64,7 +64,7 @@ def _bounds(node: dict[str, Any]) -> str:
 def page(kind: str, spec: type[BaseModel], status: type[BaseModel]) -> str:
     """One kind's reference."""
     about = (
-        "`pocket.network/v1alpha1`, namespaced. *Hot*: pods take a change up while they run; *rolling*: a change\n"
+        "`pocket.network/v1beta1`, namespaced. *Hot*: pods take a change up while they run; *rolling*: a change\n"
         "replaces pods one by one; *immutable*: cannot be changed."
     )
     lines = [HEADER, f"# {kind}", "", about, ""]

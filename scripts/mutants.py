@@ -197,7 +197,7 @@ MUTANTS = [
            f"{STAGES}::test_nothing_is_sent_that_the_chain_would_refuse_for_its_height"),
     Mutant("workloads/miner/pocket_miner/sessions/stages.py", "if facts.requirement is ProofRequirement.NOT_REQUIRED:", "if False:",
            f"{STAGES}::test_no_proof_is_sent_without_an_own_claim_on_chain_or_without_need"),
-    Mutant("workloads/miner/pocket_miner/sessions/stages.py", "if facts.claim is ClaimState.FOREIGN:", "if False:",
+    Mutant("workloads/miner/pocket_miner/sessions/stages.py", "if facts.claim is ClaimState.CONFLICTING:", "if False:",
            f"{STAGES}::test_a_claim_of_which_nobody_knows_is_proven_and_one_that_is_not_there_is_not"),
     Mutant("workloads/miner/pocket_miner/submission/claims.py", "last_ids = await self.store.close(",
            "last_ids = (lambda x: dict.fromkeys(x, '0-0'))(",

@@ -135,7 +135,7 @@ def check_nodes(miner: RelayMiner, verdicts: Mapping[str, NodeAssessment]) -> li
     return [
         ConfigIssue(Level.ERROR if verdict.rank is None else Level.NOTE, where, f"chain node {name}: {verdict.reason}")
         for name, verdict in verdicts.items()
-        if verdict.standing is not NodeHealth.GOOD
+        if verdict.health is not NodeHealth.HEALTHY
     ]
 
 

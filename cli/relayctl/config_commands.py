@@ -81,13 +81,13 @@ async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) ->
     where = f"RelayMiner {miner.metadata.name}"
     found: list[ConfigIssue] = []
     nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in miner.spec.chain.nodes]
-    standings = NodeHealthTable(len(nodes))
+    node_health = NodeHealthTable(len(nodes))
     verdicts: dict[str, NodeAssessment] = {}
     async with (
         aiohttp.ClientSession() as http,
-        ChainClient(nodes, seconds, standings) as chain,
+        ChainClient(nodes, seconds, node_health) as chain,
         NodeMonitor(
-            nodes, http, miner.spec.chain.id, standings, timeout_seconds=seconds, told=verdicts.__setitem__
+            nodes, http, miner.spec.chain.id, node_health, timeout_seconds=seconds, told=verdicts.__setitem__
         ) as watch,
     ):
         try:
@@ -96,7 +96,7 @@ async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) ->
             present = await chain.chain_id()
             if present != miner.spec.chain.id:
                 return [ConfigIssue(Level.ERROR, where, f"the nodes are of chain {present}, not {miner.spec.chain.id}")]
-            block = await CometClient(nodes, http, seconds, standings=standings).block()
+            block = await CometClient(nodes, http, seconds, node_health=node_health).block()
             found += check_terms(miner, await chain.minimum_gas_price(), block.time.nanoseconds, time.time_ns())
             for node in nodes:
                 with contextlib.suppress(ChainError):  # the comparison of the nodes tells of those that do not answer

@@ -311,7 +311,7 @@ class _Converter:
                 kind = "left" if reason else "unknown"
                 self.note(kind, f"{source.name}: {path}", reason or "not known; it was not taken")
         tree = {
-            "apiVersion": "pocket.network/v1alpha1", "kind": "RelayMiner",
+            "apiVersion": "pocket.network/v1beta1", "kind": "RelayMiner",
             "metadata": {"name": self.name, "namespace": self.namespace}, "spec": spec,
         }  # fmt: skip
         return Migration(tree, self.notes, self.secrets)
@@ -325,7 +325,7 @@ def convert(relayer: Mapping[str, Any], miner: Mapping[str, Any], name: str, nam
 def supplier(address: str, relay_miner: str, namespace: str, key: Tree) -> Tree:
     """A Supplier named by the end of its address."""
     return {
-        "apiVersion": "pocket.network/v1alpha1", "kind": "Supplier",
+        "apiVersion": "pocket.network/v1beta1", "kind": "Supplier",
         "metadata": {"name": supplier_name(address), "namespace": namespace},
         "spec": {"relayMinerRef": {"name": relay_miner}, "operatorAddress": address, "key": key},
     }  # fmt: skip

@@ -8,7 +8,7 @@ from pocket_operator.controller.namespace_guard import HELD
 from pocket_operator.controller.secrets import SEALING_PUBLIC, SEALING_SECRET
 from pocket_operator.controller.watch_heartbeat import NAME as CANARY
 from pocket_operator.resources import names
-from pocket_operator.resources.kinds import HELD_NAMESPACES, OPTIONAL_CHILDREN, WATCHED_CHILDREN
+from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, PROTECTED_NAMESPACES, WATCHED_CHILDREN
 from pocket_operator.resources.pods import CONTAINER_SECURITY, USER
 
 Object = dict[str, Any]
@@ -72,8 +72,8 @@ def own_rules() -> list[Object]:
         _rule("", ["secrets"], ["get", "update"], [SEALING_SECRET]),
         _rule("", ["configmaps"], ["create"]),
         _rule("", ["configmaps"], ["get", "patch"], [SEALING_PUBLIC, CANARY]),
-        _rule(GROUP, [HELD_NAMESPACES.plural], ["create"]),
-        _rule(GROUP, [HELD_NAMESPACES.plural], ["get", "patch"], [HELD]),
+        _rule(GROUP, [PROTECTED_NAMESPACES.plural], ["create"]),
+        _rule(GROUP, [PROTECTED_NAMESPACES.plural], ["get", "patch"], [HELD]),
     ]
 
 
@@ -158,7 +158,7 @@ def namespace_policy(values: Values) -> list[Object]:
         group, "ValidatingAdmissionPolicy", name, values,
         spec={
             "failurePolicy": "Ignore",
-            "paramKind": {"apiVersion": API_VERSION, "kind": HELD_NAMESPACES.name},
+            "paramKind": {"apiVersion": API_VERSION, "kind": PROTECTED_NAMESPACES.name},
             "matchConstraints": {
                 "resourceRules": [
                     {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["namespaces"]}

@@ -55,7 +55,7 @@ async def namespace(api: KubeApi) -> AsyncIterator[str]:
     yield name
     # Whatever still holds a finalizer of ours would hold the namespace for ever.
     for plural in ("suppliers", "relayminers"):
-        path = f"/apis/pocket.network/v1alpha1/namespaces/{name}/{plural}"
+        path = f"/apis/pocket.network/v1beta1/namespaces/{name}/{plural}"
         for item in (await api.call("GET", path))["items"]:
             with contextlib.suppress(ObjectNotFound):  # what held it may have let go meanwhile
                 await api.call(

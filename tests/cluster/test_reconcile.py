@@ -352,7 +352,7 @@ async def test_metrics_count_who_is_served_until_the_relayminer_is_gone(api, run
         return figures() == {"declared": 2, "served": 1}
 
     await eventually(counted, 30, "bob, whose Secret is missing, is declared and not served")
-    await reason(api, RELAY_MINERS, running, "main", "SuppliersWait")
+    await reason(api, RELAY_MINERS, running, "main", "SuppliersNotReady")
     assert (await api.get(RELAY_MINERS, running, "main"))["status"]["served"] == "1/2"
     escape = {"metadata": {"annotations": {names.ANNOTATION_FORCE_DELETE: "true"}}}
     await api.merge(RELAY_MINERS, running, "main", escape)
@@ -371,12 +371,12 @@ async def test_events_tell_each_change_once(api, cluster, running):
     async def told():
         events = (await api.call("GET", f"/api/v1/namespaces/{running}/events"))["items"]
         ours = [e for e in events if e["source"].get("component") == "pocket-operator"]
-        return ours if "AllWell" in {e["reason"] for e in ours} else None
+        return ours if "Ready" in {e["reason"] for e in ours} else None
 
     ours = await eventually(told)
     assert len({(e["involvedObject"]["name"], e["reason"]) for e in ours}) == len(ours)
-    assert all(e["type"] == "Normal" for e in ours if e["reason"] in {"AllWell", "LoadingKeys", "RollingOut"})
-    well = {"Loaded", "Reachable", "ClaimsSettle", "AllServed", "SchemaMatches", "NotStalled", "NotReconciling"}
+    assert all(e["type"] == "Normal" for e in ours if e["reason"] in {"Ready", "LoadingKeys", "RollingOut"})
+    well = {"Loaded", "Reachable", "ClaimsHealthy", "AllServed", "SchemaMatches", "NotStalled", "NotReconciling"}
     assert not {e["reason"] for e in ours} & well, "only changes of Ready and warnings are Events"
 
 

@@ -65,7 +65,7 @@ def test_the_cluster_wide_flavour_may_do_its_work_everywhere_and_never_list_secr
 
 def test_a_miner_may_touch_its_own_leases_only(cluster, namespace, operator, nodes):
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump({
-        "apiVersion": "pocket.network/v1alpha1", "kind": "RelayMiner",
+        "apiVersion": "pocket.network/v1beta1", "kind": "RelayMiner",
         "metadata": {"name": "main", "namespace": namespace},
         "spec": {"chain": {"nodes": [{"grpc": "grpc://n:1", "rpc": "http://n:2"}]},
                  "redis": {"url": "redis://r:1/0"},

@@ -68,7 +68,7 @@ async def test_an_image_that_cannot_be_pulled_stays_with_its_canary_until_it_is_
     await wish(api, careful, "r:bad", readySeconds=5)
     told = await reason(api, RELAY_MINERS, careful, "main", "CanaryFailed", "Stalled")
     assert "not ready within 5 s: relayer: ImagePullBackOff: r:bad is not there" in told["message"]
-    await reason(api, RELAY_MINERS, careful, "main", "AllWell")
+    await reason(api, RELAY_MINERS, careful, "main", "Ready")
     steady = await runs(api, careful, "r:1")
     assert steady["metadata"]["generation"] == 1
     await phase(api, careful, "Failed")

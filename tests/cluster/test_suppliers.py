@@ -235,10 +235,10 @@ async def test_a_sealed_key_is_opened_by_the_operator_only_and_only_for_its_supp
     await all_well(api, namespace, "alice")
     moved = changed(supplier(namespace, "bob", key={"sealed": sealed}), "spec.operatorAddress", address("bob"))
     await create(api, moved)
-    found = await reason(api, SUPPLIERS, namespace, "bob", "SealForAnother")
+    found = await reason(api, SUPPLIERS, namespace, "bob", "SealedKeyScopeMismatch")
     assert "for this Supplier" in found["message"]
     await create(api, supplier(namespace, "carol", key={"sealed": sealed[:80] + "A" * 80}))
-    await reason(api, SUPPLIERS, namespace, "carol", "SealBroken")
+    await reason(api, SUPPLIERS, namespace, "carol", "SealedKeyInvalid")
     shown = cluster.kubectl("-n", namespace, "get", "rm,sup,events,cm", "-o", "yaml").stdout + operator.text()
     assert key_of("alice") not in shown
 
@@ -251,7 +251,7 @@ async def test_a_key_sealed_to_its_namespaces_own_key_waits_for_it_and_is_reseal
     subject = Subject(namespace, "alice", address("alice"))
     sealed = supplier(namespace, key={"sealed": seal(old.newest, subject, key_of("alice"))})
     await create(api, relay_miner(namespace), sealed)
-    found = await reason(api, SUPPLIERS, namespace, "alice", "SealKeyUnknown")
+    found = await reason(api, SUPPLIERS, namespace, "alice", "SealingKeyNotFound")
     assert "Secret pocket-sealing of the namespace" in found["message"]
     await create(api, secret(namespace, SECRET_OF_NAMESPACE, **{"1": entries["1"]}))
     await all_well(api, namespace, "alice")
@@ -262,7 +262,7 @@ async def test_a_key_sealed_to_its_namespaces_own_key_waits_for_it_and_is_reseal
 
     assert new.open(await eventually(offered, 30), subject) == key_of("alice")
     await api.delete(SECRETS, namespace, SECRET_OF_NAMESPACE)
-    found = await reason(api, SUPPLIERS, namespace, "alice", "SealKeyUnknown")
+    found = await reason(api, SUPPLIERS, namespace, "alice", "SealingKeyNotFound")
     assert "last good key stays in use" in found["message"]
     assert await published(api, namespace, "relayer") == {address("alice")}
 

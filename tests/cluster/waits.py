@@ -32,8 +32,8 @@ async def all_well(
     api: KubeApi, namespace: str, *suppliers: str, relay_miner: str = "main", seconds: float = 30
 ) -> None:
     for supplier in suppliers:
-        await reason(api, SUPPLIERS, namespace, supplier, "AllWell", seconds=seconds)
-    await reason(api, RELAY_MINERS, namespace, relay_miner, "AllWell", seconds=seconds)
+        await reason(api, SUPPLIERS, namespace, supplier, "Ready", seconds=seconds)
+    await reason(api, RELAY_MINERS, namespace, relay_miner, "Ready", seconds=seconds)
 
 
 async def published(api: KubeApi, namespace: str, component: str, relay_miner: str = "main") -> set[str]:

@@ -37,16 +37,16 @@ class Nodes:
     def __init__(self, localnets, http):
         self.localnets = localnets
         self.addresses = [NodeAddress.parse(net.grpc_url, net.rpc_url) for net in localnets.values()]
-        self.standings = NodeHealthTable(len(localnets))
-        self.chain = ChainClient(self.addresses, 2.0, self.standings)
-        self.comet = CometClient(self.addresses, http, 2.0, 1.0, self.standings)
+        self.node_health = NodeHealthTable(len(localnets))
+        self.chain = ChainClient(self.addresses, 2.0, self.node_health)
+        self.comet = CometClient(self.addresses, http, 2.0, 1.0, self.node_health)
         self.told = {}
         self.watch = NodeMonitor(
-            self.addresses, http, "pocket", self.standings, timeout_seconds=2.0, told=self.told.__setitem__
+            self.addresses, http, "pocket", self.node_health, timeout_seconds=2.0, told=self.told.__setitem__
         )
 
     def by_name(self):
-        return dict(zip(self.localnets, (v.standing for v in self.standings.verdicts), strict=True))
+        return dict(zip(self.localnets, (v.health for v in self.node_health.verdicts), strict=True))
 
 
 @contextlib.asynccontextmanager
@@ -69,8 +69,8 @@ async def test_stale_strayed_and_foreign_nodes_are_found_out_and_queries_go_to_t
         assert await latest_over_grpc(nodes.chain) == 3
         await nodes.watch.look()
         assert nodes.by_name() == {
-            "stale": NodeHealth.BEHIND, "strayed": NodeHealth.FORKED, "foreign": NodeHealth.FOREIGN,
-            "good": NodeHealth.GOOD, "better": NodeHealth.GOOD,
+            "stale": NodeHealth.LAGGING, "strayed": NodeHealth.FORKED, "foreign": NodeHealth.WRONG_CHAIN,
+            "good": NodeHealth.HEALTHY, "better": NodeHealth.HEALTHY,
         }  # fmt: skip
         assert await latest_over_grpc(nodes.chain) == 10
         assert (await nodes.comet.block()).height == 10
@@ -85,7 +85,7 @@ async def test_a_node_that_caught_up_is_asked_first_again():
         while nodes.localnets["stale"].chain.height < 13:
             nodes.localnets["stale"].step()
         await nodes.watch.look()
-        assert nodes.by_name() == {"stale": NodeHealth.GOOD, "better": NodeHealth.GOOD}
+        assert nodes.by_name() == {"stale": NodeHealth.HEALTHY, "better": NodeHealth.HEALTHY}
         assert await latest_over_grpc(nodes.chain) == 13
 
 
@@ -102,13 +102,13 @@ async def test_silent_nodes_are_asked_last_and_one_node_alone_is_never_judged():
         await nodes.watch.run(0.0)
         assert nodes.told == {}
     dead = NodeAddress.parse("127.0.0.1:1", "http://127.0.0.1:1")
-    standings = NodeHealthTable(2)
+    node_health = NodeHealthTable(2)
     async with (
         aiohttp.ClientSession() as http,
-        NodeMonitor([dead, dead], http, "pocket", standings, timeout_seconds=0.2) as watch,
+        NodeMonitor([dead, dead], http, "pocket", node_health, timeout_seconds=0.2) as watch,
     ):
         await watch.look()
-    assert {v.standing for v in standings.verdicts} == {NodeHealth.SILENT}
+    assert {v.health for v in node_health.verdicts} == {NodeHealth.UNREACHABLE}
 
 
 async def test_the_block_feed_leaves_a_node_that_fell_behind_though_its_connection_lives():
@@ -131,7 +131,7 @@ async def test_the_block_feed_leaves_a_node_that_fell_behind_though_its_connecti
             await beyond.wait()
         following.cancel()
         assert seen == sorted(set(seen))
-        assert nodes.by_name() == {"good": NodeHealth.BEHIND, "better": NodeHealth.GOOD}
+        assert nodes.by_name() == {"good": NodeHealth.LAGGING, "better": NodeHealth.HEALTHY}
 
 
 TRIAL = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
@@ -175,6 +175,6 @@ async def test_a_configuration_is_checked_with_the_chain_before_it_is_applied(tm
 
 async def test_announcements_without_any_usable_node_say_so():
     async with running("foreign") as nodes:
-        nodes.standings.verdicts = (NodeAssessment(NodeHealth.FOREIGN),)
+        nodes.node_health.verdicts = (NodeAssessment(NodeHealth.WRONG_CHAIN),)
         with pytest.raises(ChainUnavailable, match="another fork or chain"):
             await anext(nodes.comet.heights())

@@ -65,7 +65,7 @@ class RealStack:
         """Write the configurations."""
         backend = f"http://127.0.0.1:{self.ports['backend']}"
         model = RelayMiner.model_validate({
-            "apiVersion": "pocket.network/v1alpha1", "kind": "RelayMiner",
+            "apiVersion": "pocket.network/v1beta1", "kind": "RelayMiner",
             "metadata": {"name": "real", "namespace": "chain"},
             "spec": {
                 "chain": {"id": "pocket", "blockSeconds": self.block_seconds,

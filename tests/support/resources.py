@@ -9,7 +9,7 @@ from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 
 Object = dict[str, Any]
-API = "pocket.network/v1alpha1"
+API = "pocket.network/v1beta1"
 
 
 def key_of(label: str) -> str:

@@ -57,16 +57,16 @@ CASES = {
         {"pocket_relayer_relays_rejected_total": "0+10x60", "pocket_relayer_relays_received_total": "0+100x60"},
     ),
     "PocketRelaysWaiting": (
-        {'pocket_relayer_relays_waiting{pod="a"}': "3000x60", 'pocket_relayer_relays_waiting{pod="b"}': "3000x60"},
-        {'pocket_relayer_relays_waiting{pod="a"}': "3000x60"},
+        {'pocket_relayer_relays_queued{pod="a"}': "3000x60", 'pocket_relayer_relays_queued{pod="b"}': "3000x60"},
+        {'pocket_relayer_relays_queued{pod="a"}': "3000x60"},
     ),
     "PocketSupplierKeysMissing": (
         {'pocket_relayer_supplier_keys{pod="a"}': "2x60", 'pocket_relayer_supplier_keys{pod="b"}': "0x60"},
         {'pocket_relayer_supplier_keys{pod="a"}': "2x60"},
     ),
-    "PocketForeignClaim": (
-        {"pocket_miner_foreign_claims_total": "0x50 1x10"},
-        {"pocket_miner_foreign_claims_total": "4x60"},
+    "PocketConflictingClaim": (
+        {"pocket_miner_conflicting_claims_total": "0x50 1x10"},
+        {"pocket_miner_conflicting_claims_total": "4x60"},
     ),
     "PocketShardsUnheld": (
         {'pocket_miner_shards{pod="a"}': "8x60", 'pocket_miner_shards{pod="b"}': "7x60"},
@@ -105,22 +105,22 @@ CASES = {
     ),
     "PocketChainDiverges": (
         {
-            'pocket_relayer_chain_answers_total{source="divergent"}': "0x50 1x10",
-            'pocket_miner_chain_answers_total{source="divergent"}': "0x60",
+            'pocket_relayer_chain_cache_requests_total{source="divergent"}': "0x50 1x10",
+            'pocket_miner_chain_cache_requests_total{source="divergent"}': "0x60",
         },
         {
-            'pocket_relayer_chain_answers_total{source="divergent"}': "1x60",
-            'pocket_miner_chain_answers_total{source="divergent"}': "0x60",
+            'pocket_relayer_chain_cache_requests_total{source="divergent"}': "1x60",
+            'pocket_miner_chain_cache_requests_total{source="divergent"}': "0x60",
         },
     ),
-    "PocketChainNodesDiffer": (
+    "PocketChainNodesDisagree": (
         {
-            'pocket_miner_chain_nodes{standing="good"}': "1x60",
-            'pocket_miner_chain_nodes{standing="behind"}': "1x60",
+            'pocket_miner_chain_nodes{health="healthy"}': "1x60",
+            'pocket_miner_chain_nodes{health="lagging"}': "1x60",
         },
         {
-            'pocket_miner_chain_nodes{standing="good"}': "2x60",
-            'pocket_miner_chain_nodes{standing="behind"}': "0x60",
+            'pocket_miner_chain_nodes{health="healthy"}': "2x60",
+            'pocket_miner_chain_nodes{health="lagging"}': "0x60",
         },
     ),
     "PocketClockSkewed": (
@@ -236,7 +236,7 @@ def _expected(alert, fires):
         "PocketMinerStepsFail": {"step": "seal"}, "PocketWindowsTight": {"what": "claim"},
         "PocketSessionLost": {"outcome": "claim_missed"}, "PocketRelaysNotRecorded": {"reason": "unavailable"},
         "PocketRelaysUnprovable": {"service": "eth"},
-        "PocketChainDiverges": {"source": "divergent"}, "PocketChainNodesDiffer": {"standing": "behind"},
+        "PocketChainDiverges": {"source": "divergent"}, "PocketChainNodesDisagree": {"health": "lagging"},
     }.get(alert["alert"], {})  # fmt: skip
     apart = {"namespace": "pocket", "pocket_network_relayminer": "main"}
     shown = {**labels, **apart, "severity": alert["labels"]["severity"]}

@@ -17,7 +17,7 @@ from resources import address, changed, key_of
 from snapshots import ALICE, MINER_POD, POD, RM, gone, miner_report, relayer_report, snapshot, with_uid
 
 DIGESTS = plan(snapshot()).digests
-ALL_WELL = (relayer_report(address("alice")), miner_report())
+READY = (relayer_report(address("alice")), miner_report())
 
 
 def loaded(*reports):
@@ -64,7 +64,7 @@ def sealed(text):
     return {"suppliers": (supplier,), "controller": CONTROLLER, "published": None}
 
 
-LOADED = loaded(*ALL_WELL)
+LOADED = loaded(*READY)
 NONE = {"suppliers": (), "owners": {}}
 LOST = miner_report(lost_recently=1)
 # (of the RelayMiner or the Supplier, changes of the snapshot, condition, status, reason)
@@ -72,7 +72,7 @@ SITUATIONS = [
     ("rm", {"reports": LOADED}, "KeysLoaded", "True", ConditionReason.LOADED),
     ("rm", {"reports": LOADED}, "RedisReachable", "True", ConditionReason.REACHABLE),
     ("rm", {"reports": LOADED}, "ChainReachable", "True", ConditionReason.REACHABLE),
-    ("rm", {"reports": LOADED}, "ClaimsHealthy", "True", ConditionReason.CLAIMS_SETTLE),
+    ("rm", {"reports": LOADED}, "ClaimsHealthy", "True", ConditionReason.CLAIMS_HEALTHY),
     ("rm", {"reports": LOADED}, "Paused", "False", ConditionReason.NOT_PAUSED),
     ("rm", {"reports": LOADED}, "Stalled", "False", ConditionReason.NOT_STALLED),
     ("supplier", {"reports": LOADED}, "Reconciling", "False", ConditionReason.NOT_RECONCILING),
@@ -101,7 +101,7 @@ SITUATIONS = [
     ),
     ("rm", {"reports": (note(ConditionReason.GAS_PRICE_TOO_LOW),)}, "ChainReachable", "False", ConditionReason.GAS_PRICE_TOO_LOW),
     ("rm", {"reports": (note(ConditionReason.CLOCK_SKEWED),)}, "ChainReachable", "True", ConditionReason.CLOCK_SKEWED),
-    ("rm", {"reports": (note(ConditionReason.NODES_DIFFER),)}, "ChainReachable", "True", ConditionReason.NODES_DIFFER),
+    ("rm", {"reports": (note(ConditionReason.CHAIN_NODES_DISAGREE),)}, "ChainReachable", "True", ConditionReason.CHAIN_NODES_DISAGREE),
     ("rm", {"reports": LOADED}, "VolumesHealthy", "True", ConditionReason.VOLUMES_FINE),
     ("rm", {"reports": LOADED}, "SchemaCurrent", "True", ConditionReason.SCHEMA_MATCHES),
     ("rm", {"reports": (told(miner_report(), volume="full"),)}, "VolumesHealthy", "False", ConditionReason.VOLUME_FILLING),
@@ -115,12 +115,12 @@ SITUATIONS = [
         "Ready", "False", ConditionReason.PODS_NOT_READY,
     ),
     ("rm", {"refusals": {("Service", "x"): "foreign: it is another's"}}, "Ready", "False", ConditionReason.FOREIGN_OBJECT),
-    ("rm", {"refusals": {("Service", "x"): "quota"}}, "Stalled", "True", ConditionReason.REFUSED_BY_API),
+    ("rm", {"refusals": {("Service", "x"): "quota"}}, "Stalled", "True", ConditionReason.API_SERVER_REJECTED),
     ("rm", {"relay_miner": changed(RM, "spec.chain.nodes", [])}, "Stalled", "True", ConditionReason.INVALID_SPEC),
     ("supplier", {"reports": LOADED}, "KeysLoaded", "True", ConditionReason.LOADED),
     ("supplier", {"reports": LOADED}, "Staked", "True", ConditionReason.STAKED),
-    ("supplier", {"reports": LOADED}, "ClaimsHealthy", "True", ConditionReason.CLAIMS_SETTLE),
-    ("supplier", {"reports": LOADED}, "Ready", "True", ConditionReason.ALL_WELL),
+    ("supplier", {"reports": LOADED}, "ClaimsHealthy", "True", ConditionReason.CLAIMS_HEALTHY),
+    ("supplier", {"reports": LOADED}, "Ready", "True", ConditionReason.READY),
     ("supplier", {"reports": ()}, "Staked", "Unknown", ConditionReason.NO_REPORT),
     ("supplier", {"reports": ()}, "ClaimsHealthy", "Unknown", ConditionReason.NO_REPORT),
     ("supplier", {"reports": ()}, "KeysLoaded", "False", ConditionReason.LOADING_KEYS),
@@ -135,12 +135,12 @@ SITUATIONS = [
     ("supplier", with_secret(other="x"), "KeysLoaded", "False", ConditionReason.SECRET_KEY_MISSING),
     ("supplier", with_secret(hex="zz"), "KeysLoaded", "False", ConditionReason.KEY_MALFORMED),
     ("supplier", with_secret(hex=key_of("bob")), "KeysLoaded", "False", ConditionReason.ADDRESS_MISMATCH),
-    ("supplier", sealed(seal(CONTROLLER.newest, BOB, key_of("alice"))), "KeysLoaded", "False", ConditionReason.SEAL_FOR_ANOTHER),
+    ("supplier", sealed(seal(CONTROLLER.newest, BOB, key_of("alice"))), "KeysLoaded", "False", ConditionReason.SEALED_KEY_SCOPE_MISMATCH),
     (
         "supplier", sealed(seal(Controller.of([Controller.fresh()]).newest, BOB, key_of("alice"))),
-        "KeysLoaded", "False", ConditionReason.SEAL_KEY_UNKNOWN,
+        "KeysLoaded", "False", ConditionReason.SEALING_KEY_NOT_FOUND,
     ),
-    ("supplier", sealed(DAMAGED), "KeysLoaded", "False", ConditionReason.SEAL_BROKEN),
+    ("supplier", sealed(DAMAGED), "KeysLoaded", "False", ConditionReason.SEALED_KEY_INVALID),
     ("supplier", {"owners": {address("alice"): "another"}}, "KeysLoaded", "False", ConditionReason.KEY_IN_USE),
     ("supplier", {"reports": (miner_report(staked=False),)}, "Staked", "False", ConditionReason.NOT_STAKED),
     (
@@ -155,7 +155,7 @@ SITUATIONS = [
     ),
     (
         "supplier", {"reports": (miner_report(stake={"services": ["eth", "more"]}),)},
-        "Staked", "True", ConditionReason.STAKED_BEYOND,
+        "Staked", "True", ConditionReason.STAKED_SERVICE_NOT_CONFIGURED,
     ),
     (
         "supplier", {"reports": (miner_report(endpoint_problems=["http://a: away"]),)},
@@ -167,8 +167,8 @@ SITUATIONS = [
         "supplier", {"reports": (miner_report(public_key_on_chain=False),)},
         "ClaimsHealthy", "False", ConditionReason.PUBLIC_KEY_MISSING,
     ),
-    ("rm", KEYLESS, "KeysLoaded", "False", ConditionReason.SUPPLIERS_WAIT),
-    ("rm", KEYLESS, "Ready", "False", ConditionReason.SUPPLIERS_WAIT),
+    ("rm", KEYLESS, "KeysLoaded", "False", ConditionReason.SUPPLIERS_NOT_READY),
+    ("rm", KEYLESS, "Ready", "False", ConditionReason.SUPPLIERS_NOT_READY),
     ("rm", {"relay_miner": REDIS_IN_A_SECRET}, "Ready", "False", ConditionReason.REDIS_SECRET_MISSING),
 ]  # fmt: skip
 ELSEWHERE = {

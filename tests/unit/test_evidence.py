@@ -57,7 +57,7 @@ def test_a_claim_that_was_seen_stays_whatever_is_told_afterwards(told, seen_at):
     for height, root in enumerate(told, seen_at + 1):
         state = learn(session, [] if root is None and height % 2 else [answer(height, root)])
         assert state is not ClaimState.ABSENT
-        assert (state is ClaimState.FOREIGN) == (session.claimed_root == OTHER)
+        assert (state is ClaimState.CONFLICTING) == (session.claimed_root == OTHER)
     assert learn(session, [answer(19, OURS, VALIDATED)]) is ClaimState.VALIDATED
     assert not session.evidence.of(Fact.CLAIM_CONFLICTING)
 

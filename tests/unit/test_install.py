@@ -91,7 +91,7 @@ def test_every_reason_and_every_alert_has_an_entry_that_says_what_to_do():
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
 def test_resources_in_the_docs_are_valid(page, tmp_path):
     for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)):
-        if "pocket.network/v1alpha1" not in block:
+        if "pocket.network/v1beta1" not in block:
             continue
         file = tmp_path / f"{number}.yaml"
         file.write_text(block)

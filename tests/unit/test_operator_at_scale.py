@@ -172,7 +172,7 @@ def test_a_keeper_is_reconciled_by_its_labels_and_one_that_names_no_relay_miner_
 
 
 def test_a_message_that_is_longer_than_a_status_takes_is_cut():
-    fact = ConditionSpec(ConditionType.READY, "False", ConditionReason.REFUSED_BY_API, "x" * 40_000)
+    fact = ConditionSpec(ConditionType.READY, "False", ConditionReason.API_SERVER_REJECTED, "x" * 40_000)
     (row,) = conditions([fact], [], 1, NOW)
     assert len(row.message) == LONGEST_MESSAGE
     assert row.message.endswith("x ...")

@@ -242,7 +242,7 @@ def test_a_stake_for_more_than_is_served_is_told_and_hinders_nothing(limit, row,
     seen = snapshot(suppliers=(limited,), reports=(relayer_report(address("alice")), miner_report(**row)))
     status = supplier_status(plan(seen).findings[0], seen, plan(seen))
     found = next(c for c in status.conditions if c.type == "Staked")
-    assert (found.status, found.reason) == ("True", "Staked" if told is None else "StakedBeyond")
+    assert (found.status, found.reason) == ("True", "Staked" if told is None else "StakedServiceNotConfigured")
     assert told is None or f"served here: {told}" in found.message
 
 
@@ -250,9 +250,14 @@ def test_a_stake_for_more_than_is_served_is_told_and_hinders_nothing(limit, row,
     ("told", "status", "reason", "text"),
     [
         ([], "True", "Reachable", "Blocks arrive."),
-        ([("NodesDiffer", "n1"), ("GasPriceTooLow", "raise it")], "False", "GasPriceTooLow", "raise it"),
-        ([("NodesDiffer", "n1"), ("ClockSkewed", "slow")], "True", "ClockSkewed", "slow"),
-        ([("NodesDiffer", "n1"), ("NodesDiffer", "n0")], "True", "NodesDiffer", "Blocks arrive. n0 n1"),
+        ([("ChainNodesDisagree", "n1"), ("GasPriceTooLow", "raise it")], "False", "GasPriceTooLow", "raise it"),
+        ([("ChainNodesDisagree", "n1"), ("ClockSkewed", "slow")], "True", "ClockSkewed", "slow"),
+        (
+            [("ChainNodesDisagree", "n1"), ("ChainNodesDisagree", "n0")],
+            "True",
+            "ChainNodesDisagree",
+            "Blocks arrive. n0 n1",
+        ),
         ([("FromALaterVersion", "x")], "True", "Reachable", "Blocks arrive."),
     ],
 )

@@ -60,14 +60,14 @@ async def test_the_notes_of_a_miner_name_everything_and_forget_what_is_mended():
     notes.block(block(9999))
     assert notes.rows() == []
     notes.block(block(9999))
-    notes.tell("b:1", NodeAssessment(NodeHealth.BEHIND, 7, "it is 7 blocks behind"))
+    notes.tell("b:1", NodeAssessment(NodeHealth.LAGGING, 7, "it is 7 blocks behind"))
     notes.tell("a:1", NodeAssessment())
     await notes.look(Node("1upokt"), 1, 1)
     await notes.look(Node(ChainUnavailable("down")), 1, 1)
     rows = notes.rows()
-    assert [row["reason"] for row in rows] == ["GasPriceTooLow", "ClockSkewed", "NodesDiffer"]
-    assert rows[2]["text"] == "Chain node b:1 is behind: see spec.chain.nodes."
-    assert notes.nodes()["b:1"] == {"standing": "behind", "lag_blocks": 7, "reason": "it is 7 blocks behind"}
+    assert [row["reason"] for row in rows] == ["GasPriceTooLow", "ClockSkewed", "ChainNodesDisagree"]
+    assert rows[2]["text"] == "Chain node b:1 is lagging: see spec.chain.nodes."
+    assert notes.nodes()["b:1"] == {"health": "lagging", "lag_blocks": 7, "reason": "it is 7 blocks behind"}
     notes.block(block(1))
     notes.tell("b:1", NodeAssessment())
     await notes.look(Node(""), 1, 1)

@@ -46,7 +46,7 @@ def test_a_session_is_sealed_only_once_and_only_a_seal_is_sent(params):
 def test_no_proof_is_sent_without_an_own_claim_on_chain_or_without_need(params):
     for _, height, facts in every(params):
         if decide(facts, height).action is Action.SEND_PROOF:
-            assert facts.claim not in (ClaimState.ABSENT, ClaimState.FOREIGN, ClaimState.VALIDATED)
+            assert facts.claim not in (ClaimState.ABSENT, ClaimState.CONFLICTING, ClaimState.VALIDATED)
             assert facts.requirement is not ProofRequirement.NOT_REQUIRED
 
 
@@ -97,7 +97,7 @@ def test_a_claim_of_which_nobody_knows_is_proven_and_one_that_is_not_there_is_no
     windows = Windows.after(10, SharedParams())
     assert decide(SessionSnapshot(windows, True, ClaimState.UNKNOWN, None), 17).action is Action.SEND_PROOF
     assert decide(SessionSnapshot(windows, True, ClaimState.ABSENT, None), 17) == Decision(Stage.SEALED, Action.NOTHING)
-    assert decide(SessionSnapshot(windows, True, ClaimState.FOREIGN, None), 17) == Decision(
+    assert decide(SessionSnapshot(windows, True, ClaimState.CONFLICTING, None), 17) == Decision(
         Stage.CLAIMED, Action.NOTHING
     )
 

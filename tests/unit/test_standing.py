@@ -8,8 +8,8 @@ from pocket.chain.failover import Failover, NodeAddress
 from pocket.chain.node_health import NodeAssessment, NodeHealth, NodeHealthTable, NodeProbe, compared_height, judge
 from pocket.errors import ChainUnavailable
 
-GOOD, DISPUTED, BEHIND = NodeHealth.GOOD, NodeHealth.DISPUTED, NodeHealth.BEHIND
-SILENT, FORKED, FOREIGN = NodeHealth.SILENT, NodeHealth.FORKED, NodeHealth.FOREIGN
+GOOD, DISPUTED, BEHIND = NodeHealth.HEALTHY, NodeHealth.DISPUTED, NodeHealth.LAGGING
+SILENT, FORKED, FOREIGN = NodeHealth.UNREACHABLE, NodeHealth.FORKED, NodeHealth.WRONG_CHAIN
 
 
 def sight(height=10, block=b"a", chain="pocket"):
@@ -34,7 +34,7 @@ def sight(height=10, block=b"a", chain="pocket"):
     ([sight()], [GOOD]),
 ])  # fmt: skip
 def test_nodes_are_judged_by_what_most_of_them_say(sights, expected):
-    assert [verdict.standing for verdict in judge(sights, "pocket")] == expected
+    assert [verdict.health for verdict in judge(sights, "pocket")] == expected
 
 
 def test_the_lag_counts_from_the_best_node_that_is_on_the_chain_of_most():
@@ -68,8 +68,8 @@ def test_a_majority_of_the_chain_is_never_shut_out_and_no_node_of_another_chain_
     shut_out = [v for _, v in voters if v.rank is None]
     assert len(shut_out) * 2 < len(voters) or not shut_out
     for node, verdict in zip(nodes, verdicts, strict=True):
-        assert (verdict.standing is FOREIGN) == (node.answered and node.chain_id != "pocket")
-        assert verdict.rank is None or verdict.standing not in (FORKED, FOREIGN)
+        assert (verdict.health is FOREIGN) == (node.answered and node.chain_id != "pocket")
+        assert verdict.rank is None or verdict.health not in (FORKED, FOREIGN)
         assert verdict.lag >= 0
 
 
@@ -86,19 +86,19 @@ async def asked(nodes):
 
 
 async def test_failover_asks_good_nodes_first_then_those_least_behind_and_strayed_ones_never():
-    standings = NodeHealthTable(6)
-    standings.verdicts = (
+    node_health = NodeHealthTable(6)
+    node_health.verdicts = (
         NodeAssessment(FORKED), NodeAssessment(SILENT), NodeAssessment(BEHIND, 9), NodeAssessment(BEHIND, 3), NodeAssessment(FOREIGN), NodeAssessment(GOOD),
     )  # fmt: skip
-    nodes = Failover(list("abcdef"), clock=lambda: 0.0, standings=standings)
+    nodes = Failover(list("abcdef"), clock=lambda: 0.0, node_health=node_health)
     assert (await asked(nodes))[0] == ["f", "d", "c", "b"]
     assert [nodes.outranked(i) for i in range(6)] == [True, True, True, True, True, False]
 
 
 async def test_a_failure_weighs_more_than_a_standing():
-    standings = NodeHealthTable(2)
-    standings.verdicts = (NodeAssessment(GOOD), NodeAssessment(BEHIND, 3))
-    nodes = Failover(["a", "b"], clock=lambda: 0.0, standings=standings)
+    node_health = NodeHealthTable(2)
+    node_health.verdicts = (NodeAssessment(GOOD), NodeAssessment(BEHIND, 3))
+    nodes = Failover(["a", "b"], clock=lambda: 0.0, node_health=node_health)
     assert (await asked(nodes))[0] == ["a", "b"]
     nodes._failed_until = {0: 5.0}
     assert nodes.order() == [1, 0]
@@ -106,9 +106,9 @@ async def test_a_failure_weighs_more_than_a_standing():
 
 
 async def test_with_no_node_left_the_error_says_where_to_look():
-    standings = NodeHealthTable(1)
-    standings.verdicts = (NodeAssessment(FOREIGN),)
-    names, text = await asked(Failover(["a"], standings=standings))
+    node_health = NodeHealthTable(1)
+    node_health.verdicts = (NodeAssessment(FOREIGN),)
+    names, text = await asked(Failover(["a"], node_health=node_health))
     assert (names, "Check spec.chain.nodes" in text) == ([], True)
 
 

@@ -45,7 +45,7 @@ def one(**more):
 def test_a_relay_miner_is_not_ready_while_one_of_its_suppliers_has_no_key():
     status, found = whole(suppliers=(ALICE, BOB))
     assert status.served == "1/2"
-    assert (found["Ready"].status, found["Ready"].reason) == ("False", "SuppliersWait")
+    assert (found["Ready"].status, found["Ready"].reason) == ("False", "SuppliersNotReady")
     assert (found["SuppliersServed"].status, found["SuppliersServed"].reason) == ("False", "SuppliersNotServed")
     assert "bob" in found["SuppliersServed"].message
     status, found = whole()
@@ -87,17 +87,17 @@ def test_a_relay_miner_with_all_pods_ready_is_ready_while_it_rolls_out():
 
 def test_only_ready_says_that_all_is_well():
     for found in (whole()[1], one(), one(secrets={"alice-key": None})):
-        assert not [c.type for c in found.values() if c.reason == "AllWell" and c.type != "Ready"]
+        assert not [c.type for c in found.values() if c.reason == "Ready" and c.type != "Ready"]
 
 
 def test_events_are_for_changes_of_ready_and_for_warnings():
     _, found = whole()
     rows = tuple(found.values())
-    assert [(n.reason, n.warning) for n in notices(rows, [])] == [("AllWell", False)]
+    assert [(n.reason, n.warning) for n in notices(rows, [])] == [("Ready", False)]
     _, later = whole(suppliers=(ALICE, BOB), now=NOW + timedelta(seconds=9))
     before = [row.model_dump(by_alias=True) for row in rows]
     told = {(n.reason, n.warning) for n in notices(later.values(), before)}
-    assert told == {("SuppliersWait", True), ("SuppliersNotServed", True)}
+    assert told == {("SuppliersNotReady", True), ("SuppliersNotServed", True)}
 
 
 def test_a_relay_miner_that_starts_warns_of_nothing():

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pocket.api.base import GROUP, VERSION
-from pocket.api.protected_namespaces import HeldNamespacesSpec
+from pocket.api.protected_namespaces import ProtectedNamespacesSpec
 from pocket.api.relayminer import RelayMinerSpec
 from pocket.api.schema import RULES, rule
 from pocket.api.status import RelayMinerStatus, SupplierStatus
@@ -193,7 +193,7 @@ def _definition(
 def definitions() -> dict[str, dict[str, Any]]:
     """All kinds by plural, as the files are named.
 
-    HeldNamespaces has no short name and is in no category: it is nothing that users make.
+    ProtectedNamespaces has no short name and is in no category: it is nothing that users make.
     """
     relay_miner = (RelayMinerSpec, RelayMinerStatus)
     found = (
@@ -201,6 +201,6 @@ def definitions() -> dict[str, dict[str, Any]]:
             "RelayMiner", "relayminers", ["rm"], relay_miner, _RELAY_MINER_COLUMNS, scale=_SCALE, named=_NAME_RULE
         ),
         _definition("Supplier", "suppliers", ["sup"], (SupplierSpec, SupplierStatus), _SUPPLIER_COLUMNS),
-        _definition("HeldNamespaces", "heldnamespaces", [], (HeldNamespacesSpec, None), []),
+        _definition("ProtectedNamespaces", "protectednamespaces", [], (ProtectedNamespacesSpec, None), []),
     )
     return {crd["spec"]["names"]["plural"]: crd for crd in found}

@@ -1,11 +1,11 @@
-"""HeldNamespaces: what the operator tells the admission policy. Written by the operator alone."""
+"""ProtectedNamespaces: what the operator tells the admission policy. Written by the operator alone."""
 
 from pydantic import Field
 
 from pocket.api.base import Model
 
 
-class HeldNamespacesSpec(Model):
+class ProtectedNamespacesSpec(Model):
     """Namespaces that must not be deleted yet. The operator writes it; an admission policy reads it."""
 
     namespaces: dict[str, str] = Field(

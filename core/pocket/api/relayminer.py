@@ -371,7 +371,7 @@ class RelayMinerSpec(Model):
 class RelayMiner(Model):
     """The custom resource."""
 
-    api_version: Literal["pocket.network/v1alpha1"] = "pocket.network/v1alpha1"
+    api_version: Literal["pocket.network/v1beta1"] = "pocket.network/v1beta1"
     kind: Literal["RelayMiner"] = "RelayMiner"
     metadata: Metadata
     spec: RelayMinerSpec

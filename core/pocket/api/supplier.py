@@ -85,7 +85,7 @@ class SupplierSpec(Model):
 class Supplier(Model):
     """The custom resource."""
 
-    api_version: Literal["pocket.network/v1alpha1"] = "pocket.network/v1alpha1"
+    api_version: Literal["pocket.network/v1beta1"] = "pocket.network/v1beta1"
     kind: Literal["Supplier"] = "Supplier"
     metadata: Metadata
     spec: SupplierSpec

@@ -117,14 +117,14 @@ class ChainClient:
         self,
         addresses: Sequence[NodeAddress],
         timeout_seconds: float = 5.0,
-        standings: NodeHealthTable | None = None,
+        node_health: NodeHealthTable | None = None,
         *,
         channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._channels = [channel(address) for address in addresses]
         names = [address.name for address in addresses]
-        self._nodes = Failover(self._channels, clock, standings=standings, names=names)
+        self._nodes = Failover(self._channels, clock, node_health=node_health, names=names)
         self._timeout = timeout_seconds
 
     async def __aenter__(self) -> Self:

@@ -153,13 +153,13 @@ class CometClient:
         http: aiohttp.ClientSession,
         timeout_seconds: float = 5.0,
         block_seconds: float = 10.0,
-        standings: NodeHealthTable | None = None,
+        node_health: NodeHealthTable | None = None,
         chain_id: str = "",
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         names = [address.name for address in addresses]
-        self._nodes = Failover(list(addresses), clock, standings=standings, names=names)
+        self._nodes = Failover(list(addresses), clock, node_health=node_health, names=names)
         self._http = http
         self._timeout = timeout_seconds
         self._chain_id = chain_id

@@ -70,26 +70,26 @@ class NodeAddress:
 
 @dataclass(slots=True)
 class Failover(Generic[N]):
-    """Asks nodes in order, preferring those that stand well (`standings`) and did not fail lately."""
+    """Asks nodes in order, preferring those that stand well (`node_health`) and did not fail lately."""
 
     nodes: Sequence[N]
     clock: Callable[[], float] = time.monotonic
-    standings: NodeHealthTable | None = None
+    node_health: NodeHealthTable | None = None
     names: Sequence[str] = ()
     _failed_until: dict[int, float] = field(default_factory=dict)
 
     def order(self) -> list[int]:
         """Indices of nodes, the resting ones last; those on another fork or chain are not among them."""
         now = self.clock()
-        standings = self.standings or NodeHealthTable(len(self.nodes))
-        ranked = [(rank, i) for i in range(len(self.nodes)) if (rank := standings.rank(i)) is not None]
+        node_health = self.node_health or NodeHealthTable(len(self.nodes))
+        ranked = [(rank, i) for i in range(len(self.nodes)) if (rank := node_health.rank(i)) is not None]
         return [i for _, i in sorted(ranked, key=lambda row: (self._failed_until.get(row[1], 0.0) > now, row))]
 
     def outranked(self, index: int) -> bool:
         """Whether another node stands better; one that only failed lately is not outranked."""
-        if self.standings is None:
+        if self.node_health is None:
             return False
-        ranks = [self.standings.rank(i) for i in range(len(self.nodes))]
+        ranks = [self.node_health.rank(i) for i in range(len(self.nodes))]
         own = ranks[index]
         return any(rank is not None and (own is None or rank < own) for rank in ranks)
 

@@ -19,12 +19,12 @@ ALLOWED_LAG_BLOCKS: Final = 2
 class NodeHealth(StrEnum):
     """How a node compares with the others, best first."""
 
-    GOOD = "good"
+    HEALTHY = "healthy"
     DISPUTED = "disputed"  # the nodes are split, no hash has more than half of them
-    BEHIND = "behind"
-    SILENT = "silent"
+    LAGGING = "lagging"
+    UNREACHABLE = "unreachable"
     FORKED = "forked"
-    FOREIGN = "foreign"
+    WRONG_CHAIN = "wrong_chain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +44,20 @@ class NodeProbe:
 
 @dataclass(frozen=True, slots=True)
 class NodeAssessment:
-    """A node's standing; `lag` in blocks behind the best node of the chain."""
+    """A node's health; `lag` in blocks behind the best node of the chain."""
 
-    standing: NodeHealth = NodeHealth.GOOD
+    health: NodeHealth = NodeHealth.HEALTHY
     lag: int = 0
     reason: str = ""
 
     @property
     def rank(self) -> tuple[int, int] | None:
         """Smaller is asked sooner; None is never asked."""
-        if self.standing in (NodeHealth.FORKED, NodeHealth.FOREIGN):
+        if self.health in (NodeHealth.FORKED, NodeHealth.WRONG_CHAIN):
             return None
-        if self.standing is NodeHealth.BEHIND:
+        if self.health is NodeHealth.LAGGING:
             return 1, self.lag
-        return (2, 0) if self.standing is NodeHealth.SILENT else (0, 0)
+        return (2, 0) if self.health is NodeHealth.UNREACHABLE else (0, 0)
 
 
 def compared_height(sights: Sequence[NodeProbe], chain_id: str) -> int:
@@ -82,17 +82,17 @@ def judge(
 
     def one(sight: NodeProbe) -> NodeAssessment:
         if not sight.answered:
-            return NodeAssessment(NodeHealth.SILENT, 0, sight.problem or "no answer")
+            return NodeAssessment(NodeHealth.UNREACHABLE, 0, sight.problem or "no answer")
         if sight.chain_id != chain_id:
-            return NodeAssessment(NodeHealth.FOREIGN, 0, f"it is on chain {sight.chain_id!r}, not on {chain_id!r}")
+            return NodeAssessment(NodeHealth.WRONG_CHAIN, 0, f"it is on chain {sight.chain_id!r}, not on {chain_id!r}")
         lag = max(0, best - sight.height)
         if forked(sight):
             return NodeAssessment(NodeHealth.FORKED, lag, "most other nodes have another block at the same height")
         if split and sight.hash is not None:  # behind whom, nobody can tell
             return NodeAssessment(NodeHealth.DISPUTED, 0, "the nodes are split over the block at the same height")
         if lag > allowed_lag:
-            return NodeAssessment(NodeHealth.BEHIND, lag, f"it is {lag} blocks behind the best node")
-        return NodeAssessment(NodeHealth.GOOD, lag)
+            return NodeAssessment(NodeHealth.LAGGING, lag, f"it is {lag} blocks behind the best node")
+        return NodeAssessment(NodeHealth.HEALTHY, lag)
 
     return tuple(one(sight) for sight in sights)
 

@@ -23,14 +23,14 @@ Told = Callable[[str, NodeAssessment], None]
 
 
 class NodeMonitor:
-    """Asks every node for its height and hash, and keeps `standings` up to date. With one node it does nothing."""
+    """Asks every node for its height and hash, and keeps `node_health` up to date. With one node it does nothing."""
 
     def __init__(
         self,
         addresses: Sequence[NodeAddress],
         http: aiohttp.ClientSession,
         chain_id: str,
-        standings: NodeHealthTable,
+        node_health: NodeHealthTable,
         *,
         timeout_seconds: float = 5.0,
         told: Told = lambda name, verdict: None,
@@ -42,7 +42,7 @@ class NodeMonitor:
         self._clients = [ChainClient([address], timeout_seconds, channel=channel, clock=clock) for address in addresses]
         self._blocks = [CometClient([address], http, timeout_seconds, clock=clock) for address in addresses]
         self._chain_id = chain_id
-        self._standings = standings
+        self._node_health = node_health
         self._told = told
 
     async def __aenter__(self) -> Self:
@@ -62,10 +62,10 @@ class NodeMonitor:
         height = compared_height(sights, self._chain_id)
         if height:
             sights = await asyncio.gather(*map(self._with_hash, self._blocks, sights, [height] * len(sights)))
-        before, self._standings.verdicts = self._standings.verdicts, judge(sights, self._chain_id)
-        for name, old, new in zip(self._names, before, self._standings.verdicts, strict=True):
+        before, self._node_health.verdicts = self._node_health.verdicts, judge(sights, self._chain_id)
+        for name, old, new in zip(self._names, before, self._node_health.verdicts, strict=True):
             self._told(name, new)
-            if old.standing is not new.standing:
+            if old.health is not new.health:
                 _say(name, new)
 
     async def _sight(self, client: ChainClient, blocks: CometClient) -> NodeProbe:
@@ -94,7 +94,7 @@ class NodeMonitor:
 
 
 def _say(name: str, verdict: NodeAssessment) -> None:
-    if verdict.standing is NodeHealth.GOOD:
+    if verdict.health is NodeHealth.HEALTHY:
         _LOG.info("chain node %s is as good as the others again", name)
     elif verdict.rank is None:
         _LOG.error("chain node %s is not asked any more: %s. See spec.chain.nodes.", name, verdict.reason)

@@ -106,14 +106,14 @@ class CachedChain(ChainClient):
         keys: RedisKeys,
         *,
         timeout_seconds: float = 5.0,
-        standings: NodeHealthTable | None = None,
+        node_health: NodeHealthTable | None = None,
         entries: int = 20_000,
         most_bytes: int = _MOST_BYTES,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
     ) -> None:
-        super().__init__(addresses, timeout_seconds, standings, channel=channel, clock=clock)
+        super().__init__(addresses, timeout_seconds, node_health, channel=channel, clock=clock)
         self._redis = redis
         self._keys = keys
         self._clock = clock

@@ -15,7 +15,7 @@ from pocket_operator.controller.published import publish
 from pocket_operator.decide.draining import is_held
 from pocket_operator.decide.object_cache import ObjectCache
 from pocket_operator.resources import names
-from pocket_operator.resources.kinds import HELD_NAMESPACES, RELAY_MINERS, SUPPLIERS
+from pocket_operator.resources.kinds import PROTECTED_NAMESPACES, RELAY_MINERS, SUPPLIERS
 
 _LOG = logging.getLogger("operator.namespaces")
 Object = dict[str, Any]
@@ -52,7 +52,9 @@ class NamespaceGuard:
         """Looks and writes; raises KubeError."""
         async with self._writing:
             wanted = {"spec": {"namespaces": self._held()}}
-            await publish(self._api, HELD_NAMESPACES, (self._namespace, HELD), wanted, f"{names.FIELD_MANAGER}-held")
+            await publish(
+                self._api, PROTECTED_NAMESPACES, (self._namespace, HELD), wanted, f"{names.FIELD_MANAGER}-held"
+            )
 
     async def hold(self) -> None:
         """Writes where it differs, or says why it could not: after finalizers came, so before a key is published."""

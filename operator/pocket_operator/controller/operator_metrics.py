@@ -23,7 +23,7 @@ SUPPLIERS_SERVED = Gauge(
     "pocket_operator_suppliers_served", "Those of them that a relayer serves and a miner mines for.",
     ["relay_miner_namespace", "relay_miner"],
 )  # fmt: skip
-LEADS = Gauge("pocket_operator_leads", "1 while this replica leads.")
+LEADS = Gauge("pocket_operator_leader", "1 while this replica leads.")
 WATCH_AGE = Gauge("pocket_operator_watch_age_seconds", "Seconds since the canary came back through the watch.")
 RELAY_MINERS = Gauge("pocket_operator_relay_miners", "RelayMiners known.")
 SUPPLIERS = Gauge("pocket_operator_suppliers", "Suppliers known.")

@@ -7,13 +7,13 @@ class ConditionReason(StrEnum):
     """Every reason the operator gives; docs/troubleshoot.md says for each what to do."""
 
     # well
-    ALL_WELL = "AllWell"
+    READY = "Ready"
     LOADED = "Loaded"
     REACHABLE = "Reachable"
     STAKED = "Staked"
-    STAKED_BEYOND = "StakedBeyond"
+    STAKED_SERVICE_NOT_CONFIGURED = "StakedServiceNotConfigured"
     ENDPOINTS_BROKEN = "EndpointsBroken"
-    CLAIMS_SETTLE = "ClaimsSettle"
+    CLAIMS_HEALTHY = "ClaimsHealthy"
     NOT_PAUSED = "NotPaused"
     NOT_RECONCILING = "NotReconciling"
     NOT_STALLED = "NotStalled"
@@ -28,7 +28,7 @@ class ConditionReason(StrEnum):
     NO_REPORT = "NoReport"
     # waits for somebody
     NO_SUPPLIERS = "NoSuppliers"
-    SUPPLIERS_WAIT = "SuppliersWait"
+    SUPPLIERS_NOT_READY = "SuppliersNotReady"
     SUPPLIERS_NOT_SERVED = "SuppliersNotServed"
     RELAY_MINER_MISSING = "RelayMinerMissing"
     RELAY_MINER_NOT_READY = "RelayMinerNotReady"
@@ -36,9 +36,9 @@ class ConditionReason(StrEnum):
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105 - a reason
     KEY_MALFORMED = "KeyMalformed"
     ADDRESS_MISMATCH = "AddressMismatch"
-    SEAL_BROKEN = "SealBroken"
-    SEAL_FOR_ANOTHER = "SealForAnother"
-    SEAL_KEY_UNKNOWN = "SealKeyUnknown"
+    SEALED_KEY_INVALID = "SealedKeyInvalid"
+    SEALED_KEY_SCOPE_MISMATCH = "SealedKeyScopeMismatch"
+    SEALING_KEY_NOT_FOUND = "SealingKeyNotFound"
     REDIS_SECRET_MISSING = "RedisSecretMissing"  # noqa: S105 - a reason
     PODS_NOT_READY = "PodsNotReady"
     REDIS_UNREACHABLE = "RedisUnreachable"
@@ -48,7 +48,7 @@ class ConditionReason(StrEnum):
     VOLUMES_FINE = "VolumesFine"
     GAS_PRICE_TOO_LOW = "GasPriceTooLow"
     CLOCK_SKEWED = "ClockSkewed"
-    NODES_DIFFER = "NodesDiffer"
+    CHAIN_NODES_DISAGREE = "ChainNodesDisagree"
     NOT_STAKED = "NotStaked"
     SERVICES_NOT_STAKED = "ServicesNotStaked"
     UNSTAKING = "Unstaking"
@@ -61,7 +61,7 @@ class ConditionReason(StrEnum):
     KEY_IN_USE = "KeyInUse"
     INVALID_SPEC = "InvalidSpec"
     FOREIGN_OBJECT = "ForeignObject"
-    REFUSED_BY_API = "RefusedByAPI"
+    API_SERVER_REJECTED = "APIServerRejected"
     CANARY_FAILED = "CanaryFailed"
 
 
@@ -81,7 +81,7 @@ STALLING = frozenset(
         ConditionReason.KEY_IN_USE,
         ConditionReason.INVALID_SPEC,
         ConditionReason.FOREIGN_OBJECT,
-        ConditionReason.REFUSED_BY_API,
+        ConditionReason.API_SERVER_REJECTED,
         ConditionReason.CANARY_FAILED,
     }
 )

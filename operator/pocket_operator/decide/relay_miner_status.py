@@ -116,7 +116,7 @@ def _keys(snapshot: Snapshot, plan: Plan, *, loading: bool) -> ConditionSpec:
     if waiting:
         named = ", ".join(f"{f.name} ({f.reason})" for f in waiting[:5]) + (" ..." if len(waiting) > 5 else "")
         return ConditionSpec(
-            kind, "False", ConditionReason.SUPPLIERS_WAIT, f"Not all Suppliers have a usable key: {named}."
+            kind, "False", ConditionReason.SUPPLIERS_NOT_READY, f"Not all Suppliers have a usable key: {named}."
         )
     if loading:
         message = "The key set is published; not every pod has loaded it yet."
@@ -163,7 +163,7 @@ def _chain(reports: list[Report]) -> ConditionSpec:
             kind, "False", ConditionReason.CHAIN_UNREACHABLE,
             f"{', '.join(sorted(stale)[:3])}: no new block for too long. Check spec.chain.nodes and the nodes.",
         )  # fmt: skip
-    for told in (ConditionReason.GAS_PRICE_TOO_LOW, ConditionReason.CLOCK_SKEWED, ConditionReason.NODES_DIFFER):
+    for told in (ConditionReason.GAS_PRICE_TOO_LOW, ConditionReason.CLOCK_SKEWED, ConditionReason.CHAIN_NODES_DISAGREE):
         texts = sorted({row.text for r in reports for row in r.answer.chain if row.reason == told.value})
         if texts:
             # Without a sufficient gas price every claim is refused; the others are worth knowing.
@@ -183,7 +183,7 @@ def _claims(reports: list[Report]) -> ConditionSpec:
         return ConditionSpec(
             kind, "False", ConditionReason.SESSION_LOST, f"Suppliers lost their last session: {named}. See theirs."
         )
-    return ConditionSpec(kind, "True", ConditionReason.CLAIMS_SETTLE, "No supplier lost its last session.")
+    return ConditionSpec(kind, "True", ConditionReason.CLAIMS_HEALTHY, "No supplier lost its last session.")
 
 
 def _problem(
@@ -194,7 +194,7 @@ def _problem(
         return plan.trouble.reason, plan.trouble.message + _deletion_waits(snapshot.relay_miner or {}, "valid again")
     for (kind, name), message in sorted(snapshot.refusals.items()):
         foreign = message.startswith("foreign:")
-        reason = ConditionReason.FOREIGN_OBJECT if foreign else ConditionReason.REFUSED_BY_API
+        reason = ConditionReason.FOREIGN_OBJECT if foreign else ConditionReason.API_SERVER_REJECTED
         return reason, f"{kind} {name}: {message.removeprefix('foreign:').strip()}"
     for fact in (redis, chain):
         if fact.state == "False":
@@ -203,7 +203,7 @@ def _problem(
         return keys.reason, keys.message
     if pods:
         return ConditionReason.PODS_NOT_READY, pods
-    if keys.reason is ConditionReason.SUPPLIERS_WAIT and not (plan.context is not None and plan.context.deleting):
+    if keys.reason is ConditionReason.SUPPLIERS_NOT_READY and not (plan.context is not None and plan.context.deleting):
         return keys.reason, keys.message
     return _canary_problem(snapshot.name, plan)
 
@@ -262,7 +262,7 @@ def _summary(
     whole = snapshot.relay_miner or {}
     deleting = bool(whole["metadata"].get("deletionTimestamp"))
     stalled = problem is not None and problem[0] in STALLING
-    ready = ConditionSpec(ConditionType.READY, "True", ConditionReason.ALL_WELL, "Relays are served and mined.")
+    ready = ConditionSpec(ConditionType.READY, "True", ConditionReason.READY, "Relays are served and mined.")
     going_on: tuple[ConditionReason, str] | None = None
     if deleting:
         left = sum(not drain.done for drain in plan.drains.values())

@@ -125,11 +125,11 @@ def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
     try:
         return controller.open(sealed, subject), controller.resealed(sealed, subject)
     except UnknownController as error:
-        raise _Broken(ConditionReason.SEAL_KEY_UNKNOWN, f"spec.key.sealed: {error}.") from None
+        raise _Broken(ConditionReason.SEALING_KEY_NOT_FOUND, f"spec.key.sealed: {error}.") from None
     except SealedForAnother as error:
-        raise _Broken(ConditionReason.SEAL_FOR_ANOTHER, f"spec.key.sealed: {error}.") from None
+        raise _Broken(ConditionReason.SEALED_KEY_SCOPE_MISMATCH, f"spec.key.sealed: {error}.") from None
     except SealError as error:
-        raise _Broken(ConditionReason.SEAL_BROKEN, f"spec.key.sealed: {error}.") from None
+        raise _Broken(ConditionReason.SEALED_KEY_INVALID, f"spec.key.sealed: {error}.") from None
 
 
 def _prove(key_hex: str, address: str) -> None:

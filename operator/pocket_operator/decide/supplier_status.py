@@ -171,7 +171,7 @@ def _staked(finding: KeyCheck, row: ReportedSupplier | None, offered: Mapping[st
         )  # fmt: skip
     if beyond := _beyond(row, offered, wanted):
         return ConditionSpec(
-            kind, "True", ConditionReason.STAKED_BEYOND,
+            kind, "True", ConditionReason.STAKED_SERVICE_NOT_CONFIGURED,
             f"Staked for more than is served here: {beyond}. Such relays are refused, and gateways notice: serve them, "
             "or take them out of the stake.",
         )  # fmt: skip
@@ -205,7 +205,7 @@ def _claims(row: ReportedSupplier | None) -> ConditionSpec:
             "Its account has no public key on chain, so gateways cannot verify its answers. Let it sign a transaction, "
             "such as sending itself 1 upokt.",
         )  # fmt: skip
-    return ConditionSpec(kind, "True", ConditionReason.CLAIMS_SETTLE, "No session was lost since the last settlement.")
+    return ConditionSpec(kind, "True", ConditionReason.CLAIMS_HEALTHY, "No session was lost since the last settlement.")
 
 
 def _summary(keys: ConditionSpec, staked: ConditionSpec, finding: KeyCheck) -> list[ConditionSpec]:
@@ -216,7 +216,7 @@ def _summary(keys: ConditionSpec, staked: ConditionSpec, finding: KeyCheck) -> l
     elif staked.state == "False" and staked.reason is not ConditionReason.UNSTAKING:
         ready = ConditionSpec(ConditionType.READY, "False", staked.reason, staked.message)
     else:
-        ready = ConditionSpec(ConditionType.READY, "True", ConditionReason.ALL_WELL, "Served and mined.")
+        ready = ConditionSpec(ConditionType.READY, "True", ConditionReason.READY, "Served and mined.")
     return [
         ready,
         ConditionSpec(

@@ -29,7 +29,7 @@ def _placement(context: Context) -> RuntimePaths:
         admin_port=ADMIN_PORT,
         lease=names.miner(context.name),
         lease_owner=LeaseOwner(
-            api_version="pocket.network/v1alpha1", kind="RelayMiner", name=context.name, uid=context.uid
+            api_version="pocket.network/v1beta1", kind="RelayMiner", name=context.name, uid=context.uid
         ),
         peer_domain=f"{names.miner(context.name)}.{context.namespace}.svc",
         keys_required=False,

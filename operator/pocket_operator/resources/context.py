@@ -74,7 +74,7 @@ class Context:
         if not self.deleting:
             owners.append(
                 {
-                    "apiVersion": "pocket.network/v1alpha1",
+                    "apiVersion": "pocket.network/v1beta1",
                     "kind": "RelayMiner",
                     "name": self.name,
                     "uid": self.uid,

@@ -5,7 +5,7 @@ from pocket.kube.api_client import ResourceKind
 
 RELAY_MINERS = ResourceKind(API_VERSION, "relayminers", "RelayMiner")
 SUPPLIERS = ResourceKind(API_VERSION, "suppliers", "Supplier")
-HELD_NAMESPACES = ResourceKind(API_VERSION, "heldnamespaces", "HeldNamespaces")
+PROTECTED_NAMESPACES = ResourceKind(API_VERSION, "protectednamespaces", "ProtectedNamespaces")
 PODS = ResourceKind("v1", "pods", "Pod")
 SECRETS = ResourceKind("v1", "secrets", "Secret")
 EVENTS = ResourceKind("v1", "events", "Event")

@@ -60,7 +60,7 @@ ALERTS = (
         "More than a fifth of the relays is refused",
     ),
     Alert(
-        "PocketRelaysWaiting", 'sum(pocket_relayer_relays_waiting{{{pods}}}) > 5000', 2, "warning",
+        "PocketRelaysWaiting", 'sum(pocket_relayer_relays_queued{{{pods}}}) > 5000', 2, "warning",
         "Relays wait to be recorded: Redis is slow or away",
     ),
     Alert(
@@ -68,7 +68,7 @@ ALERTS = (
         "A relayer has no supplier key",
     ),
     Alert(
-        "PocketForeignClaim", 'increase(pocket_miner_foreign_claims_total{{{pods}}}[1h]) > 0', 0, "critical",
+        "PocketConflictingClaim", 'increase(pocket_miner_conflicting_claims_total{{{pods}}}[1h]) > 0', 0, "critical",
         "A claim on chain is not ours: another miner uses a supplier's key",
     ),
     Alert(
@@ -98,12 +98,12 @@ ALERTS = (
         "A public URL of a supplier's stake cannot be reached, or its certificate ends soon",
     ),
     Alert(
-        "PocketChainDiverges", 'increase(pocket_relayer_chain_answers_total{{{pods},source="divergent"}}[1h]) + '
-        'increase(pocket_miner_chain_answers_total{{{pods},source="divergent"}}[1h]) > 0', 0, "critical",
+        "PocketChainDiverges", 'increase(pocket_relayer_chain_cache_requests_total{{{pods},source="divergent"}}[1h]) + '
+        'increase(pocket_miner_chain_cache_requests_total{{{pods},source="divergent"}}[1h]) > 0', 0, "critical",
         "Nodes tell different sessions: they do not follow the same chain",
     ),
     Alert(
-        "PocketChainNodesDiffer", 'max by (standing) (pocket_miner_chain_nodes{{{pods},standing!="good"}}) > 0', 10,
+        "PocketChainNodesDisagree", 'max by (health) (pocket_miner_chain_nodes{{{pods},health!="healthy"}}) > 0', 10,
         "warning", "Chain nodes are behind, silent, on another fork or on another chain",
     ),
     Alert(

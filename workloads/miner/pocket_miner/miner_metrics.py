@@ -5,7 +5,7 @@ import contextlib
 from prometheus_client import Counter, Gauge, Histogram
 
 RELAYS = Counter("pocket_miner_relays_mirrored_total", "Relays that became leaves.", ["supplier"])
-FOLLOWED = Counter("pocket_miner_relays_followed_total", "Relays mirrored as the standby.", ["supplier"])
+FOLLOWED = Counter("pocket_miner_standby_relays_total", "Relays mirrored as the standby.", ["supplier"])
 REFUSED = Counter("pocket_miner_relays_refused_total", "Ledger entries that the index gate refused.", ["reason"])
 SESSIONS = Gauge("pocket_miner_sessions", "Sessions by stage.", ["stage"])
 CLAIMS = Counter("pocket_miner_claims_total", "Claim messages by result.", ["result"])
@@ -28,8 +28,8 @@ FEES = Counter(
 HEIGHT = Gauge("pocket_miner_block_height", "Latest block height seen.")
 NODES = Gauge(
     "pocket_miner_chain_nodes",
-    "Chain nodes by standing: good, disputed, behind, silent, forked, foreign.",
-    ["standing"],
+    "Chain nodes by health: healthy, disputed, lagging, unreachable, forked, wrong_chain.",
+    ["health"],
 )
 BEHIND = Gauge("pocket_miner_tail_behind_sessions", "Sessions with more recorded relays than the last read took.")
 REQUIREMENTS = Counter("pocket_miner_proof_requirements_total", "Claims by whether they need a proof.", ["required"])
@@ -42,7 +42,9 @@ BLOCK_AGE = Gauge(
     "Age of the newest block by this machine's clock when it arrived; negative: slow clock.",
 )
 ERRORS = Counter("pocket_miner_errors_total", "Failed steps that are tried again.", ["step"])
-CACHE = Counter("pocket_miner_chain_answers_total", "Chain answers: memory, redis, chain, divergent.", ["source"])
+CACHE = Counter(
+    "pocket_miner_chain_cache_requests_total", "Chain answers: memory, redis, chain, divergent.", ["source"]
+)
 REFRESHED = Counter(
     "pocket_miner_cache_refreshes_total",
     "Records that the leader looked at again: same, changed, evicted, failed.", ["result"],
@@ -56,7 +58,7 @@ VOLUME = Gauge("pocket_miner_volume_bytes", "The volume: total, free, and reserv
 READ_ONLY = Gauge("pocket_miner_volume_read_only", "1 while the volume takes no writes.")
 SLOW_BLOCKS = Counter("pocket_miner_slow_blocks_total", "Blocks that came after more than 1.5 times their time.")
 LAG = Gauge("pocket_miner_tail_sessions", "Sessions that are tailed.")
-FOREIGN = Counter("pocket_miner_foreign_claims_total", "Claims on chain with a root that is not ours.")
+FOREIGN = Counter("pocket_miner_conflicting_claims_total", "Claims on chain with a root that is not ours.")
 SHARDS = Gauge("pocket_miner_shards", "Shards that this miner holds.")
 LEADER = Gauge("pocket_miner_leader", "1 on the miner that does the jobs of one alone.")
 SUPPLIERS = Gauge("pocket_miner_suppliers", "Suppliers that this miner mines, or follows as the standby.", ["role"])

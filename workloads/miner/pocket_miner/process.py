@@ -153,19 +153,19 @@ class MinerProcess:
         stack.push_async_callback(redis.aclose)
         addresses = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         keys = RedisKeys(config.prefix)
-        standings, seconds = NodeHealthTable(len(addresses)), config.chain.query_timeout_seconds
+        node_health, seconds = NodeHealthTable(len(addresses)), config.chain.query_timeout_seconds
         chain = CachedChain(
-            addresses, redis, keys, timeout_seconds=seconds, standings=standings, clock=platform.clock,
+            addresses, redis, keys, timeout_seconds=seconds, node_health=node_health, clock=platform.clock,
             wall_clock=platform.wall_seconds, channel=platform.channel,
         )  # fmt: skip
         stack.push_async_callback(chain.close)
         http = await stack.enter_async_context(platform.http())
         comet = CometClient(
-            addresses, http, seconds, config.chain.block_seconds, standings, config.chain.id, clock=platform.clock
+            addresses, http, seconds, config.chain.block_seconds, node_health, config.chain.id, clock=platform.clock
         )
         nodes = await stack.enter_async_context(
             NodeMonitor(
-                addresses, http, config.chain.id, standings, timeout_seconds=seconds, told=self._notes.tell,
+                addresses, http, config.chain.id, node_health, timeout_seconds=seconds, told=self._notes.tell,
                 channel=platform.channel, clock=platform.clock,
             )
         )  # fmt: skip

@@ -91,21 +91,23 @@ SIMULATED_LATENCY = Histogram(
     "pocket_relayer_simulated_relay_seconds", "Whole simulated relay, seconds.", ["service", "transport"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
-CACHE = Counter("pocket_relayer_chain_answers_total", "Chain answers: memory, redis, chain, divergent.", ["source"])
+CACHE = Counter(
+    "pocket_relayer_chain_cache_requests_total", "Chain answers: memory, redis, chain, divergent.", ["source"]
+)
 HEIGHT = Gauge("pocket_relayer_block_height", "Latest block height known.", multiprocess_mode="livemax")
 IN_FLIGHT = Gauge(
     "pocket_relayer_relays_in_flight", "Relays that wait for a backend's answer.", multiprocess_mode="livesum"
 )
 NODES = Gauge(
-    "pocket_relayer_chain_node_standing", "1 for the standing of a chain node, where there are several.",
-    ["node", "standing"], multiprocess_mode="livemax",
+    "pocket_relayer_chain_node_health", "1 for the health of a chain node, where there are several.",
+    ["node", "health"], multiprocess_mode="livemax",
 )  # fmt: skip
-WAITING = Gauge("pocket_relayer_relays_waiting", "Relays waiting to be recorded.", multiprocess_mode="livesum")
+WAITING = Gauge("pocket_relayer_relays_queued", "Relays waiting to be recorded.", multiprocess_mode="livesum")
 LOG_BYTES = Gauge("pocket_relayer_local_log_bytes", "Bytes held in local logs.", multiprocess_mode="livesum")
 KEYS_LOADED = Gauge("pocket_relayer_supplier_keys", "Supplier keys loaded.", multiprocess_mode="livemin")
 
 
 def node_told(name: str, verdict: NodeAssessment) -> None:
-    """Shows a chain node's standing."""
-    for standing in NodeHealth:
-        NODES.labels(name, standing.value).set(standing is verdict.standing)
+    """Shows a chain node's health."""
+    for health in NodeHealth:
+        NODES.labels(name, health.value).set(health is verdict.health)

@@ -42,7 +42,7 @@ def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
         answer, claim = _best(session, found)
         session.claim_on_chain, session.claim_seen_at = claim, answer.height
         state = _state_of(session, claim)
-        if state is ClaimState.FOREIGN:
+        if state is ClaimState.CONFLICTING:
             text = claim.root_hash.hex()
             session.evidence.add(Statement(Fact.CLAIM_CONFLICTING, answer.source, answer.height, text))
         else:
@@ -67,6 +67,6 @@ def _best(session: TrackedSession, found: list[tuple[ClaimsAnswer, Claim]]) -> t
 
 def _state_of(session: TrackedSession, claim: Claim) -> ClaimState:
     if session.conflicting or (session.seal is not None and claim.root_hash != session.seal.root):
-        return ClaimState.FOREIGN
+        return ClaimState.CONFLICTING
     known = {VALIDATED: ClaimState.VALIDATED, INVALID: ClaimState.INVALID}
     return known.get(claim.proof_validation_status, ClaimState.PENDING)

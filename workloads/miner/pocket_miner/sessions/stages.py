@@ -44,7 +44,7 @@ class ClaimState(enum.Enum):
     PENDING = "pending"
     VALIDATED = "validated"
     INVALID = "invalid"
-    FOREIGN = "foreign"  # a claim with another root than the sealed one
+    CONFLICTING = "conflicting"  # a claim with another root than the sealed one
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def decide(facts: SessionSnapshot, height: int) -> Decision:
     windows = facts.windows
     if height >= windows.settlement:
         return Decision(Stage.SETTLED, Action.CONCLUDE)
-    if facts.claim is ClaimState.FOREIGN:
+    if facts.claim is ClaimState.CONFLICTING:
         return Decision(Stage.CLAIMED, Action.NOTHING)
     if facts.claim is ClaimState.ABSENT or (facts.claim is ClaimState.UNKNOWN and height < windows.claim_close):
         # Sending the sealed claim once more is harmless; missing the window is not.

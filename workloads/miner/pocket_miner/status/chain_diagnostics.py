@@ -34,9 +34,9 @@ class ChainDiagnostics:
         """A node's verdict (`NodeWatch`)."""
         self._nodes[name] = verdict
         miner_metrics.NODE_LAG.labels(name).set(verdict.lag)
-        counts = Counter(found.standing for found in self._nodes.values())
-        for standing in NodeHealth:
-            miner_metrics.NODES.labels(standing.value).set(counts[standing])
+        counts = Counter(found.health for found in self._nodes.values())
+        for health in NodeHealth:
+            miner_metrics.NODES.labels(health.value).set(counts[health])
 
     def block(self, block: Block) -> None:
         """A new block. The first one says nothing: the chain may have stood still before this process started."""
@@ -68,13 +68,15 @@ class ChainDiagnostics:
         """Reason and text of everything that is not as it should be, the worst first."""
         found = [("GasPriceTooLow", self._gas), ("ClockSkewed", self._clock)]
         for name, verdict in sorted(self._nodes.items()):
-            if verdict.standing is not NodeHealth.GOOD:
-                found.append(("NodesDiffer", f"Chain node {name} is {verdict.standing.value}: see spec.chain.nodes."))
+            if verdict.health is not NodeHealth.HEALTHY:
+                found.append(
+                    ("ChainNodesDisagree", f"Chain node {name} is {verdict.health.value}: see spec.chain.nodes.")
+                )
         return [{"reason": reason, "text": text} for reason, text in found if text]
 
     def nodes(self) -> Mapping[str, Any]:
         """Standing, lag in blocks and reason of each node; empty where there is one only."""
         return {
-            name: {"standing": found.standing.value, "lag_blocks": found.lag, "reason": found.reason}
+            name: {"health": found.health.value, "lag_blocks": found.lag, "reason": found.reason}
             for name, found in sorted(self._nodes.items())
         }

@@ -221,14 +221,14 @@ class Worker:
         keys = RedisKeys(config.prefix)
         redis = platform.connect_redis(config.redis_url)
         nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
-        standings, seconds = NodeHealthTable(len(nodes)), config.chain.query_timeout_seconds
+        node_health, seconds = NodeHealthTable(len(nodes)), config.chain.query_timeout_seconds
         chain = CachedChain(
-            nodes, redis, keys, timeout_seconds=seconds, standings=standings, clock=clock,
+            nodes, redis, keys, timeout_seconds=seconds, node_health=node_health, clock=clock,
             wall_clock=platform.wall_seconds, channel=platform.channel,
         )  # fmt: skip
-        comet = CometClient(nodes, http, seconds, config.chain.block_seconds, standings, clock=clock)
+        comet = CometClient(nodes, http, seconds, config.chain.block_seconds, node_health, clock=clock)
         watch = NodeMonitor(
-            nodes, http, config.chain.id, standings, timeout_seconds=seconds, told=relayer_metrics.node_told,
+            nodes, http, config.chain.id, node_health, timeout_seconds=seconds, told=relayer_metrics.node_told,
             channel=platform.channel, clock=clock,
         )  # fmt: skip
         if not await self._await_dependencies(redis, chain):
