@@ -78,24 +78,34 @@ ANY = range(400)
 APPEND = lua_scripts.APPEND.source
 BREAKS = {
     "a relay is taken though its session is closed": (
-        {"pocket.redis_store.relay_recorder.APPEND": Script(APPEND.replace("session) == 1", "session) == 7"))}, "I1", of_kind(HASTY)
+        {"pocket.redis_store.relay_recorder.APPEND": Script(APPEND.replace("session) == 1", "session) == 7"))},
+        "I1",
+        of_kind(HASTY),
     ),
     "the first relay of a session is taken however late it comes": (
-        {"pocket.redis_store.relay_recorder.APPEND": Script(APPEND.replace("ends <= horizon", "ends < 0"))}, "settled", of_kind(FROZEN)
+        {"pocket.redis_store.relay_recorder.APPEND": Script(APPEND.replace("ends <= horizon", "ends < 0"))},
+        "settled",
+        of_kind(FROZEN),
     ),
     "a log that is appended again is held to the horizon": (
-        {"failovers.replace": lambda row, **_: row}, "settled", of_kind(LOST_LATE, noticing=1095)
+        {"failovers.replace": lambda row, **_: row},
+        "settled",
+        of_kind(LOST_LATE, noticing=1095),
     ),
     "whoever likes claims what it has read so far": (
         {
             "pocket.redis_store.seals.CLOSE": without(without(lua_scripts.CLOSE, lua_scripts._FENCE), CLOSING),
             "pocket_miner.submission.claims.ClaimSubmitter._store": _sealed_without_asking,
-        }, "I3", of_kind(HASTY)
+        },
+        "I3",
+        of_kind(HASTY),
     ),
     "claims are looked up later than the block that is decided": (
-        {"pocket_miner.suppliers.supplier_miner.SupplierMiner._claims": _no_look_at_the_chain}, "settled", ANY
+        {"pocket_miner.suppliers.supplier_miner.SupplierMiner._claims": _no_look_at_the_chain},
+        "settled",
+        ANY,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BREAKS)

@@ -19,23 +19,45 @@ def drawn(chance):
     """A command of those that the project uses, on few keys, so that they meet."""
     key, name, number = chance.choice(KEYS), chance.choice(FIELDS), b"%d" % chance.randint(-3, 9)
     low, high = sorted((chance.randint(0, 5), chance.randint(0, 5)))
-    return chance.choice([
-        (b"GET", b"s" + key), (b"SET", b"s" + key, number), (b"SET", b"s" + key, number, b"NX"),
-        (b"SET", b"s" + key, number, b"PX", b"100000"), (b"INCR", b"s" + key), (b"INCRBY", b"s" + key, number),
-        (b"DECRBY", b"s" + key, number), (b"DEL", b"s" + key), (b"UNLINK", b"h" + key, b"x" + key),
-        (b"EXISTS", b"s" + key, b"h" + key), (b"EXPIRE", b"h" + key, b"1000"),
-        (b"HSET", b"h" + key, name, number), (b"HSET", b"h" + key, b"a", number, b"b", b"2"),
-        (b"HSETNX", b"h" + key, name, number), (b"HGET", b"h" + key, name), (b"HMGET", b"h" + key, *FIELDS),
-        (b"HDEL", b"h" + key, name, b"c"), (b"HEXISTS", b"h" + key, name), (b"HLEN", b"h" + key),
-        (b"HGETALL", b"h" + key), (b"HKEYS", b"h" + key),
-        (b"ZADD", b"z" + key, number, name), (b"ZREM", b"z" + key, name), (b"ZRANGE", b"z" + key, b"0", b"-1"),
-        (b"ZRANGE", b"z" + key, b"%d" % low, b"%d" % high), (b"ZREVRANGE", b"z" + key, b"0", b"1"),
-        (b"ZREMRANGEBYSCORE", b"z" + key, b"-inf", number),
-        (b"XADD", b"x" + key, b"*", b"r", number), (b"XADD", b"x" + key, b"MAXLEN", b"3", b"*", b"r", number),
-        (b"XREVRANGE", b"x" + key, b"+", b"-", b"COUNT", b"1"), (b"XREVRANGE", b"x" + key, b"+", b"-"),
-        (b"XREAD", b"COUNT", b"2", b"STREAMS", b"x" + key, b"xk1", b"0-0", b"0-0"),
-        (b"HGET", b"s" + key, name), (b"GET", b"h" + key), (b"XADD", b"h" + key, b"*", b"r", b"1"),
-    ])  # fmt: skip
+    return chance.choice(
+        [
+            (b"GET", b"s" + key),
+            (b"SET", b"s" + key, number),
+            (b"SET", b"s" + key, number, b"NX"),
+            (b"SET", b"s" + key, number, b"PX", b"100000"),
+            (b"INCR", b"s" + key),
+            (b"INCRBY", b"s" + key, number),
+            (b"DECRBY", b"s" + key, number),
+            (b"DEL", b"s" + key),
+            (b"UNLINK", b"h" + key, b"x" + key),
+            (b"EXISTS", b"s" + key, b"h" + key),
+            (b"EXPIRE", b"h" + key, b"1000"),
+            (b"HSET", b"h" + key, name, number),
+            (b"HSET", b"h" + key, b"a", number, b"b", b"2"),
+            (b"HSETNX", b"h" + key, name, number),
+            (b"HGET", b"h" + key, name),
+            (b"HMGET", b"h" + key, *FIELDS),
+            (b"HDEL", b"h" + key, name, b"c"),
+            (b"HEXISTS", b"h" + key, name),
+            (b"HLEN", b"h" + key),
+            (b"HGETALL", b"h" + key),
+            (b"HKEYS", b"h" + key),
+            (b"ZADD", b"z" + key, number, name),
+            (b"ZREM", b"z" + key, name),
+            (b"ZRANGE", b"z" + key, b"0", b"-1"),
+            (b"ZRANGE", b"z" + key, b"%d" % low, b"%d" % high),
+            (b"ZREVRANGE", b"z" + key, b"0", b"1"),
+            (b"ZREMRANGEBYSCORE", b"z" + key, b"-inf", number),
+            (b"XADD", b"x" + key, b"*", b"r", number),
+            (b"XADD", b"x" + key, b"MAXLEN", b"3", b"*", b"r", number),
+            (b"XREVRANGE", b"x" + key, b"+", b"-", b"COUNT", b"1"),
+            (b"XREVRANGE", b"x" + key, b"+", b"-"),
+            (b"XREAD", b"COUNT", b"2", b"STREAMS", b"x" + key, b"xk1", b"0-0", b"0-0"),
+            (b"HGET", b"s" + key, name),
+            (b"GET", b"h" + key),
+            (b"XADD", b"h" + key, b"*", b"r", b"1"),
+        ]
+    )
 
 
 def plain(reply):
@@ -75,10 +97,16 @@ async def test_the_model_answers_as_a_redis_server_does(redis, seed):
 
 
 SOURCES = [
-    (lua_scripts.APPEND_SOURCE, [b"closed", b"sessions", b"life", b"horizon", b"xone", b"xtwo"],
-     [b"fresh", b"one", b"header", b"10", b"2", b"relay1", b"relay2", b"two", b"header", b"5", b"1", b"relay3"]),
-    (lua_scripts.APPEND_SOURCE, [b"closed", b"sessions", b"life", b"horizon", b"xthree"],
-     [b"fresh", b"three", b"header", b"10", b"1", b"relay1"]),
+    (
+        lua_scripts.APPEND_SOURCE,
+        [b"closed", b"sessions", b"life", b"horizon", b"xone", b"xtwo"],
+        [b"fresh", b"one", b"header", b"10", b"2", b"relay1", b"relay2", b"two", b"header", b"5", b"1", b"relay3"],
+    ),
+    (
+        lua_scripts.APPEND_SOURCE,
+        [b"closed", b"sessions", b"life", b"horizon", b"xthree"],
+        [b"fresh", b"three", b"header", b"10", b"1", b"relay1"],
+    ),
     (lua_scripts.LIFE_SOURCE, [b"life"], [b"fresh"]),
     (lua_scripts.FENCE_SOURCE, [b"fence", b"life"], [b"3", b"fresh"]),
     (lua_scripts.FENCE_SOURCE, [b"fence", b"life"], [b"2", b"fresh"]),
@@ -86,16 +114,26 @@ SOURCES = [
     (lua_scripts.HORIZON_SOURCE, [b"fence", b"horizon"], [b"3", b"8", b"20"]),
     (lua_scripts.CLOSE_SOURCE, [b"fence", b"closed", b"xone", b"xtwo"], [b"3", b"one", b"sealed", b"two", b"sealed"]),
     (lua_scripts.CLOSE_SOURCE, [b"fence", b"closed", b"xone"], [b"4", b"one", b"sealed"]),
-    (lua_scripts.SEAL_SOURCE, [b"fence", b"closed", b"seals", b"tx", b"xone"], [b"3", b"g", b"t", b"one", b"0-0", b"seal"]),
-    (lua_scripts.SEAL_SOURCE, [b"fence", b"closed", b"seals", b"tx", b"xnone"],
-     [b"3", b"g", b"t", b"one", b"0-0", b"seal"]),
-    (lua_scripts.FINISH_SOURCE, [b"fence", b"closed", b"sessions", b"seals", b"mirrored", b"xone"],
-     [b"3", b"one", b"done/1"]),
+    (
+        lua_scripts.SEAL_SOURCE,
+        [b"fence", b"closed", b"seals", b"tx", b"xone"],
+        [b"3", b"g", b"t", b"one", b"0-0", b"seal"],
+    ),
+    (
+        lua_scripts.SEAL_SOURCE,
+        [b"fence", b"closed", b"seals", b"tx", b"xnone"],
+        [b"3", b"g", b"t", b"one", b"0-0", b"seal"],
+    ),
+    (
+        lua_scripts.FINISH_SOURCE,
+        [b"fence", b"closed", b"sessions", b"seals", b"mirrored", b"xone"],
+        [b"3", b"one", b"done/1"],
+    ),
     (budgets._CHARGE.source, [b"used", b"bucket"], [b"60", b"100", b"1000", b"id1"]),
     (budgets._CHARGE.source, [b"used", b"bucket"], [b"60", b"100", b"1000", b"id2"]),
     (budgets._CHARGE.source, [b"used", b"bucket"], [b"60", b"100", b"1000", b"id1"]),
     (budgets._REFUND.source, [b"used", b"bucket"], [b"60", b"id1"]),
-]  # fmt: skip
+]
 
 
 async def test_the_model_runs_our_scripts_as_a_redis_server_does(redis):

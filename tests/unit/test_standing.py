@@ -16,23 +16,26 @@ def sight(height=10, block=b"a", chain="pocket"):
     return NodeProbe(height, chain, block)
 
 
-@pytest.mark.parametrize(("sights", "expected"), [
-    ([sight(), sight()], [GOOD, GOOD]),
-    ([sight(8), sight(10)], [GOOD, GOOD]),
-    ([sight(7), sight(10)], [BEHIND, GOOD]),
-    ([sight(), NodeProbe(problem="down")], [GOOD, SILENT]),
-    ([NodeProbe(), NodeProbe()], [SILENT, SILENT]),
-    ([sight(chain="other"), sight()], [FOREIGN, GOOD]),
-    ([sight(), sight(block=b"b"), sight()], [GOOD, FORKED, GOOD]),
-    ([sight(99, b"b"), sight(), sight()], [FORKED, GOOD, GOOD]),
-    ([sight(), sight(block=b"b")], [DISPUTED, DISPUTED]),
-    ([sight(), sight(block=b"b"), sight(block=b"c")], [DISPUTED, DISPUTED, DISPUTED]),
-    ([sight(99), sight(block=b"b"), sight(5, None)], [DISPUTED, DISPUTED, BEHIND]),
-    ([sight(), sight(block=b"b"), sight(5, b"b")], [FORKED, GOOD, BEHIND]),
-    ([sight(), sight(block=None), sight()], [GOOD, GOOD, GOOD]),
-    ([sight(chain="other", block=b"b"), sight(chain="other", block=b"b"), sight()], [FOREIGN, FOREIGN, GOOD]),
-    ([sight()], [GOOD]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("sights", "expected"),
+    [
+        ([sight(), sight()], [GOOD, GOOD]),
+        ([sight(8), sight(10)], [GOOD, GOOD]),
+        ([sight(7), sight(10)], [BEHIND, GOOD]),
+        ([sight(), NodeProbe(problem="down")], [GOOD, SILENT]),
+        ([NodeProbe(), NodeProbe()], [SILENT, SILENT]),
+        ([sight(chain="other"), sight()], [FOREIGN, GOOD]),
+        ([sight(), sight(block=b"b"), sight()], [GOOD, FORKED, GOOD]),
+        ([sight(99, b"b"), sight(), sight()], [FORKED, GOOD, GOOD]),
+        ([sight(), sight(block=b"b")], [DISPUTED, DISPUTED]),
+        ([sight(), sight(block=b"b"), sight(block=b"c")], [DISPUTED, DISPUTED, DISPUTED]),
+        ([sight(99), sight(block=b"b"), sight(5, None)], [DISPUTED, DISPUTED, BEHIND]),
+        ([sight(), sight(block=b"b"), sight(5, b"b")], [FORKED, GOOD, BEHIND]),
+        ([sight(), sight(block=None), sight()], [GOOD, GOOD, GOOD]),
+        ([sight(chain="other", block=b"b"), sight(chain="other", block=b"b"), sight()], [FOREIGN, FOREIGN, GOOD]),
+        ([sight()], [GOOD]),
+    ],
+)
 def test_nodes_are_judged_by_what_most_of_them_say(sights, expected):
     assert [verdict.health for verdict in judge(sights, "pocket")] == expected
 
@@ -42,23 +45,30 @@ def test_the_lag_counts_from_the_best_node_that_is_on_the_chain_of_most():
     assert lags == [0, 0, 3]
 
 
-@pytest.mark.parametrize(("sights", "expected"), [
-    ([sight(8), sight(10)], 8),
-    ([sight(8)], 0),
-    ([sight(8), NodeProbe()], 0),
-    ([sight(8, chain="other"), sight(10)], 0),
-    ([sight(1), sight(500), sight(499)], 499),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("sights", "expected"),
+    [
+        ([sight(8), sight(10)], 8),
+        ([sight(8)], 0),
+        ([sight(8), NodeProbe()], 0),
+        ([sight(8, chain="other"), sight(10)], 0),
+        ([sight(1), sight(500), sight(499)], 499),
+    ],
+)
 def test_nodes_are_compared_at_a_height_that_all_near_ones_have(sights, expected):
     assert compared_height(sights, "pocket") == expected
 
 
 sights = st.lists(
     st.builds(
-        NodeProbe, st.integers(0, 300), st.sampled_from(["pocket", "pocket", "other"]),
+        NodeProbe,
+        st.integers(0, 300),
+        st.sampled_from(["pocket", "pocket", "other"]),
         st.sampled_from([None, b"a", b"b"]),
-    ), min_size=1, max_size=7,
-)  # fmt: skip
+    ),
+    min_size=1,
+    max_size=7,
+)
 
 
 @given(sights)
@@ -88,8 +98,13 @@ async def asked(nodes):
 async def test_failover_asks_good_nodes_first_then_those_least_behind_and_strayed_ones_never():
     node_health = NodeHealthTable(6)
     node_health.verdicts = (
-        NodeAssessment(FORKED), NodeAssessment(SILENT), NodeAssessment(BEHIND, 9), NodeAssessment(BEHIND, 3), NodeAssessment(FOREIGN), NodeAssessment(GOOD),
-    )  # fmt: skip
+        NodeAssessment(FORKED),
+        NodeAssessment(SILENT),
+        NodeAssessment(BEHIND, 9),
+        NodeAssessment(BEHIND, 3),
+        NodeAssessment(FOREIGN),
+        NodeAssessment(GOOD),
+    )
     nodes = Failover(list("abcdef"), clock=lambda: 0.0, node_health=node_health)
     assert (await asked(nodes))[0] == ["f", "d", "c", "b"]
     assert [nodes.outranked(i) for i in range(6)] == [True, True, True, True, True, False]

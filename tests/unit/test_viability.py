@@ -39,11 +39,17 @@ def test_an_unknown_share_never_keeps_a_session_from_being_claimed():
     assert viability(ROOT, BASE_TARGET, PRICE, FREE, None, 5).earned_upokt is None
 
 
-@pytest.mark.parametrize(("settled", "params", "upokt"), [
-    (18333333, PARAMS, 12833333), (15000, PARAMS, 10500), (3, TokenomicsParams(0.5, 0.7), 0),
-    (1000, TokenomicsParams(0.9, 0.7), 630), (1000, TokenomicsParams(1.0, 0.7, 0.1, 0.5), 750),
-    (1, TokenomicsParams(1.0, 1.0, 0.001, 1.0), 2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settled", "params", "upokt"),
+    [
+        (18333333, PARAMS, 12833333),
+        (15000, PARAMS, 10500),
+        (3, TokenomicsParams(0.5, 0.7), 0),
+        (1000, TokenomicsParams(0.9, 0.7), 630),
+        (1000, TokenomicsParams(1.0, 0.7, 0.1, 0.5), 750),
+        (1, TokenomicsParams(1.0, 1.0, 0.001, 1.0), 2),
+    ],
+)
 def test_the_suppliers_part_is_rounded_as_the_chain_rounds_it(settled, params, upokt):
     assert supplier_reward_upokt(settled, params) == upokt
 
@@ -64,12 +70,22 @@ def test_params_that_say_the_share_are_read():
     assert tokenomics_params(message(minted=None)) == PARAMS
 
 
-@pytest.mark.parametrize("answer", [
-    message(shares=None), message(shares={**SHARES, "supplier": 0.0}), message(shares={**SHARES, "dao": -0.1}),
-    message(shares={**SHARES, "supplier": float("nan")}), message(mint_ratio=0.0), message(mint_ratio=1.5),
-    message(mint_ratio=float("nan")), message(global_inflation_per_claim=float("inf")),
-    message(global_inflation_per_claim=0.1, minted=None), message(global_inflation_per_claim=-0.1),
-], ids=range(10))  # fmt: skip
+@pytest.mark.parametrize(
+    "answer",
+    [
+        message(shares=None),
+        message(shares={**SHARES, "supplier": 0.0}),
+        message(shares={**SHARES, "dao": -0.1}),
+        message(shares={**SHARES, "supplier": float("nan")}),
+        message(mint_ratio=0.0),
+        message(mint_ratio=1.5),
+        message(mint_ratio=float("nan")),
+        message(global_inflation_per_claim=float("inf")),
+        message(global_inflation_per_claim=0.1, minted=None),
+        message(global_inflation_per_claim=-0.1),
+    ],
+    ids=range(10),
+)
 def test_params_that_do_not_say_the_share_are_refused(answer):
     with pytest.raises(DecodingError):
         tokenomics_params(answer)
@@ -85,9 +101,15 @@ class Chain:
         return self.answer
 
 
-@pytest.mark.parametrize(("answer", "known"), [
-    (PARAMS, PARAMS), (ChainQueryRejected("unknown"), None), (ChainUnavailable("away"), None), (DecodingError("?"), None),
-    (TimeoutError(), None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        (PARAMS, PARAMS),
+        (ChainQueryRejected("unknown"), None),
+        (ChainUnavailable("away"), None),
+        (DecodingError("?"), None),
+        (TimeoutError(), None),
+    ],
+)
 async def test_what_the_chain_does_not_answer_is_unknown(answer, known):
     assert await tokenomics_or_unknown(Chain(answer)) == known

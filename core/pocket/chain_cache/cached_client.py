@@ -270,8 +270,9 @@ class CachedChain(ChainClient):
             self.counters.divergent += 1
             _LOG.error(
                 "a chain node tells another session than the one other processes were told: do all nodes follow the "
-                "same chain?", extra={"fields": {"application": key[0], "service": key[1], "session_start": key[2]}},
-            )  # fmt: skip
+                "same chain?",
+                extra={"fields": {"application": key[0], "service": key[1], "session_start": key[2]}},
+            )
 
     def forget(self, question: Question | None = None) -> None:
         """Forgets one answer of the process's memory, None: all that can change."""

@@ -37,9 +37,14 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     served = served_suppliers(snapshot, plan)
     facts = [
         *_summary(snapshot, plan, problem, rolling=rolling, serving=serving),
-        keys, served_fact(snapshot, served, keys), redis, _volumes(reports), chain, claims,
+        keys,
+        served_fact(snapshot, served, keys),
+        redis,
+        _volumes(reports),
+        chain,
+        claims,
         schema_fact("RelayMiner", snapshot.schemas, plan.unknown),
-    ]  # fmt: skip
+    ]
     generation = int(whole["metadata"].get("generation") or 0)
     before = (whole.get("status") or {}).get("conditions") or ()
     container = _container(deployment)
@@ -160,9 +165,11 @@ def _chain(reports: list[Report]) -> ConditionSpec:
     stale = [r.pod for r in reports if any(problem.code in _NO_CHAIN for problem in r.answer.problems)]
     if stale:
         return ConditionSpec(
-            kind, "False", ConditionReason.CHAIN_UNREACHABLE,
+            kind,
+            "False",
+            ConditionReason.CHAIN_UNREACHABLE,
             f"{', '.join(sorted(stale)[:3])}: no new block for too long. Check spec.chain.nodes and the nodes.",
-        )  # fmt: skip
+        )
     for told in (ConditionReason.GAS_PRICE_TOO_LOW, ConditionReason.CLOCK_SKEWED, ConditionReason.CHAIN_NODES_DISAGREE):
         texts = sorted({row.text for r in reports for row in r.answer.chain if row.reason == told.value})
         if texts:
@@ -285,13 +292,20 @@ def _summary(
         ready = ConditionSpec(ConditionType.READY, "False", *going_on)
     return [
         ready,
-        ConditionSpec(ConditionType.RECONCILING, true_if(going_on is not None), *(going_on or (ConditionReason.NOT_RECONCILING, ""))),
         ConditionSpec(
-            ConditionType.STALLED, true_if(stalled),
+            ConditionType.RECONCILING,
+            true_if(going_on is not None),
+            *(going_on or (ConditionReason.NOT_RECONCILING, "")),
+        ),
+        ConditionSpec(
+            ConditionType.STALLED,
+            true_if(stalled),
             *((problem[0], problem[1]) if stalled and problem else (ConditionReason.NOT_STALLED, "")),
         ),
         ConditionSpec(
-            ConditionType.PAUSED, true_if(plan.paused), ConditionReason.PAUSED if plan.paused else ConditionReason.NOT_PAUSED,
+            ConditionType.PAUSED,
+            true_if(plan.paused),
+            ConditionReason.PAUSED if plan.paused else ConditionReason.NOT_PAUSED,
             "spec.paused or the annotation pocket.network/reconcile=disabled is set." if plan.paused else "",
         ),
-    ]  # fmt: skip
+    ]

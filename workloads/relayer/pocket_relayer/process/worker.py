@@ -223,14 +223,26 @@ class Worker:
         nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         node_health, seconds = NodeHealthTable(len(nodes)), config.chain.query_timeout_seconds
         chain = CachedChain(
-            nodes, redis, keys, timeout_seconds=seconds, node_health=node_health, clock=clock,
-            wall_clock=platform.wall_seconds, channel=platform.channel,
-        )  # fmt: skip
+            nodes,
+            redis,
+            keys,
+            timeout_seconds=seconds,
+            node_health=node_health,
+            clock=clock,
+            wall_clock=platform.wall_seconds,
+            channel=platform.channel,
+        )
         comet = CometClient(nodes, http, seconds, config.chain.block_seconds, node_health, clock=clock)
         watch = NodeMonitor(
-            nodes, http, config.chain.id, node_health, timeout_seconds=seconds, told=relayer_metrics.node_told,
-            channel=platform.channel, clock=clock,
-        )  # fmt: skip
+            nodes,
+            http,
+            config.chain.id,
+            node_health,
+            timeout_seconds=seconds,
+            told=relayer_metrics.node_told,
+            channel=platform.channel,
+            clock=clock,
+        )
         if not await self._await_dependencies(redis, chain):
             await chain.close()
             await redis.aclose()
@@ -246,20 +258,26 @@ class Worker:
         name = f"worker-{self._number}-{os.getpid()}"
         log = await asyncio.to_thread(WriteAheadLog, config.data_dir / "relay-log", name)
         publisher = RelayRecorder(
-            redis, keys, log, on_replay=lambda reason: relayer_metrics.REPLAYS.labels(reason).inc(),
+            redis,
+            keys,
+            log,
+            on_replay=lambda reason: relayer_metrics.REPLAYS.labels(reason).inc(),
             waker=RelayNotifier(
                 redis, keys, functools.lru_cache(4096)(lambda address: shard_of(address, config.shards)), clock
             ),
             cpu=platform.cpu_seconds,
             unique=platform.unique,
-        )  # fmt: skip
+        )
         budgets = Budgets(redis, keys)
         meter = Meter(
-            chain, budgets, RateLimiter(redis, keys, platform.wall_seconds), lambda: follower.height,
+            chain,
+            budgets,
+            RateLimiter(redis, keys, platform.wall_seconds),
+            lambda: follower.height,
             enabled=config.metering.enabled,
             open_when_unavailable=config.metering.when_unavailable == "open",
             block_seconds=config.chain.block_seconds,
-        )  # fmt: skip
+        )
         tracing, pulse = tracing_from(os.environ, self._number), LoopLagMonitor(clock)
         self.pipeline = pipeline = RelayPipeline(
             catalog=catalog,
@@ -297,7 +315,7 @@ class Worker:
             ready_problem=ready_problem,
             service_ready=lambda name: service_state(catalog, name, follower.height),
             draining=lambda: self._draining,
-        )  # fmt: skip
+        )
         endpoints = RequestRouter(pipeline, probes, lambda: hot.current.response_compression)
         timeouts = ClientTimeouts(idle_seconds=config.connections.idle_seconds)
         connections = Connections(config.connections, MemoryBudget(clock, config.connections.memory_bytes))
@@ -344,8 +362,11 @@ class Worker:
                 )
                 server = await loop.create_server(
                     lambda: Sniffer(http1, http2, connections, timeouts),
-                    config.host, config.port, reuse_port=True, backlog=1024,
-                )  # fmt: skip
+                    config.host,
+                    config.port,
+                    reuse_port=True,
+                    backlog=1024,
+                )
                 _LOG.info("serving", extra={"fields": {"port": config.port, "worker": self._number}})
                 await self._stop.wait()
                 stopped_at = loop.time()
@@ -409,9 +430,15 @@ class Worker:
         self._stop.set()
 
     async def _observe(
-        self, publisher: RelayRecorder, follower: LatestBlockWatcher, log: WriteAheadLog, chain: CachedChain, catalog: ServiceRegistry,
-        pulse: LoopLagMonitor, connections: Connections,
-    ) -> None:  # fmt: skip
+        self,
+        publisher: RelayRecorder,
+        follower: LatestBlockWatcher,
+        log: WriteAheadLog,
+        chain: CachedChain,
+        catalog: ServiceRegistry,
+        pulse: LoopLagMonitor,
+        connections: Connections,
+    ) -> None:
         trimming = Trimming(system_trim())
         relayer_metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
         while True:
