@@ -26,13 +26,13 @@ from pocket_operator.controller.informers import CHILD_SELECTOR, registry, run_w
 from pocket_operator.controller.namespace_guard import NamespaceGuard
 from pocket_operator.controller.pod_report_cache import PodReportCache, Poller
 from pocket_operator.controller.reconciler import Reconciler
-from pocket_operator.controller.schemas import PATH as SCHEMAS_PATH
-from pocket_operator.controller.schemas import Schemas
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
 from pocket_operator.controller.watch_heartbeat import WatchHeartbeat
 from pocket_operator.controller.work_queue import WorkQueue
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.plan import is_paused
+from pocket_operator.decide.schemas import PATH as SCHEMAS_PATH
+from pocket_operator.decide.schemas import Schemas
 from pocket_operator.decide.snapshot import Settings
 from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
 

@@ -8,10 +8,10 @@ import pytest
 from pocket.api.crd import definitions
 from pocket.api.workload import MinerConfig, RelayerConfig, config_text
 from pocket.keys.sealed_box import Controller
-from pocket_operator.controller.schemas import Schemas
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.relay_miner_status import relay_miner_status
+from pocket_operator.decide.schemas import Schemas
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.supplier_status import supplier_status
 from pocket_operator.resources.config import configurations
@@ -35,7 +35,7 @@ def installed(change=lambda schemas: None) -> Schemas:
     schemas = copy.deepcopy({kind: row["openAPIV3Schema"] for kind, row in rows.items()})
     change(schemas)
     for kind, schema in schemas.items():
-        named = {"group": "pocket.network", "version": "v1alpha1", "kind": kind}
+        named = {"group": "pocket.network", "version": "v1beta1", "kind": kind}
         schema["x-kubernetes-group-version-kind"] = [named]
     return Schemas.of({"components": {"schemas": schemas}})
 

@@ -66,7 +66,7 @@ CHANGING: Final[Mapping[str, tuple[type[Message], type[Message]]]] = {
     "/pocket.tokenomics.Query/Params": (tokenomics_pb.QueryParamsRequest, tokenomics_pb.QueryParamsResponse),
     "/cosmos.auth.v1beta1.Query/Account": (auth_pb.QueryAccountRequest, auth_pb.QueryAccountResponse),
 }
-"""Answers of the present, request and response: the miners' leader looks whether they changed (`pocket.chain_cache.invalidation`)."""
+"""Answers of the present, request and response; the miners' leader checks whether they changed."""
 
 Question = tuple[str, bytes]
 """Method and encoded request."""

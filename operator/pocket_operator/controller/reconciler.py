@@ -16,7 +16,6 @@ from pocket_operator.controller.concurrency import for_each
 from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.namespace_guard import NamespaceGuard
 from pocket_operator.controller.pod_report_cache import PodReportCache
-from pocket_operator.controller.schemas import Schemas
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
 from pocket_operator.decide.conditions import notices
 from pocket_operator.decide.drift import replacement, replicas_to_keep, surplus
@@ -32,6 +31,7 @@ from pocket_operator.decide.plan import (
     plan,
 )
 from pocket_operator.decide.relay_miner_status import relay_miner_status
+from pocket_operator.decide.schemas import Schemas
 from pocket_operator.decide.served import served_suppliers
 from pocket_operator.decide.snapshot import ChildKey, Pod, SecretView, Settings, Snapshot
 from pocket_operator.decide.supplier_keys import KeyCheck

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from pocket.api.status import Condition, ConditionType, timestamp
-from pocket_operator.controller.schemas import Schemas
 from pocket_operator.decide.reasons import PASSING, ConditionReason
+from pocket_operator.decide.schemas import Schemas
 
 State = Literal["True", "False", "Unknown"]
 LONGEST_MESSAGE = 4096

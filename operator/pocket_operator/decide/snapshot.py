@@ -10,8 +10,8 @@ from typing import Any
 
 from pocket.api.services import RPC_NUMBERS
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
-from pocket_operator.controller.schemas import Schemas
 from pocket_operator.decide.pod_report import Report
+from pocket_operator.decide.schemas import Schemas
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Images
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from pocket.kube.api_client import KubeApi
 from pocket.kube.api_client import connect as connect_kube
 from pocket.platform import Platform
-from pocket_miner.status.admin import serve_admin
+from pocket_miner.admin_server import serve_admin
 from pocket_miner.storage.trie_pool import TriePool, Tries
 
 

@@ -7,14 +7,12 @@ import os
 import platform
 import signal
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import aiohttp
 from redis.asyncio import Redis
 
-from pocket.api.base import ManifestError
 from pocket.api.problems import Problem, ProblemCode
-from pocket.api.workload import RelayerConfig, parse_hot_config
+from pocket.api.workload import RelayerConfig
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
 from pocket.chain.node_health import NodeHealthTable
@@ -23,11 +21,7 @@ from pocket.chain_cache.cached_client import CachedChain
 from pocket.chain_cache.dependencies import await_dependencies
 from pocket.chain_cache.invalidation import InvalidationSubscriber
 from pocket.chain_cache.shared_heights import LatestBlockWatcher
-from pocket.errors import ConfigurationError, PocketError
-from pocket.keys.key_folder import KeyFolder
-from pocket.keys.loading import KeySet
-from pocket.platform import Platform
-from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.errors import PocketError
 from pocket.protocol.transactions.batches import largest_leaf
 from pocket.redis_store.budgets import Budgets, RateLimiter
 from pocket.redis_store.notifications import RelayNotifier
@@ -50,6 +44,7 @@ from pocket_relayer.pipeline.pipeline import RelayPipeline
 from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.tracing import tracing_from
 from pocket_relayer.process.liveness import REPORT_SECONDS
+from pocket_relayer.process.reloading import ReloadedConfig, SupplierKeys
 from pocket_relayer.process.reports import ReportWriter, WorkerReport
 from pocket_relayer.relayer_platform import RelayerPlatform
 from pocket_relayer.transports.client_connections import Connections
@@ -64,71 +59,6 @@ from pocket_relayer.transports.websocket import WebSockets
 _LOG = logging.getLogger("pocket_relayer.process.worker")
 _RELOAD_SECONDS = 1.0
 _LEAST_OWED_SECONDS = 5.0
-
-
-class SupplierKeys:
-    """All keys of the folder: whoever fills it decides who is served. A broken reload keeps the last good set."""
-
-    def __init__(self, folder: Path, platform: Platform) -> None:
-        self._folder = KeyFolder(folder, platform.environment, platform.wall_nanoseconds)
-        self.current: KeySet = KeySet({})
-        self._by_address: Mapping[str, PrivateKey] = {}
-
-    def reload(self) -> bool:
-        """Whether the set changed; problems are logged without key material."""
-        try:
-            loaded = self._folder.load()
-        except ConfigurationError as error:
-            _LOG.warning("keys: %s", error)
-            return False
-        if loaded is self.current:
-            return False
-        changed = loaded.digest != self.current.digest
-        if changed or not self.current.keys:
-            for problem in loaded.problems:
-                _LOG.warning("keys: %s", problem)
-        self.current = loaded
-        if changed:
-            self._by_address = {str(address): key for address, key in loaded.keys.items()}
-            _LOG.info("keys: %d loaded, digest %s", len(loaded.keys), loaded.digest[:16])
-        relayer_metrics.KEYS_LOADED.set(len(self.current.keys))
-        return changed
-
-    def by_address(self) -> Mapping[str, PrivateKey]:
-        """Keys by operator address; asked for at every relay."""
-        return self._by_address
-
-
-class ReloadedConfig:
-    """The part of the configuration that changes while relays are served; a broken file changes nothing."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._complained = ""
-        try:
-            self._content = file.read_bytes()
-            self.current = parse_hot_config(self._content, file)
-        except OSError as error:
-            raise ConfigurationError(f"relayer: {file}: {error.strerror}") from error
-        except ManifestError as error:
-            raise ConfigurationError(f"relayer: {error}") from error
-
-    def reload(self) -> bool:
-        """Whether something changed; what is wrong is told once."""
-        try:
-            content = self._file.read_bytes()
-            if content == self._content:
-                return False
-            self._content = content
-            loaded = parse_hot_config(content, self._file)
-        except (ManifestError, OSError) as error:
-            if str(error) != self._complained:
-                _LOG.warning("configuration: %s; the last good one stays", error)
-            self._complained = str(error)
-            return False
-        self._complained = ""
-        changed, self.current = loaded != self.current, loaded
-        return changed
 
 
 def patience_with_redis(drain_seconds: float, spent_seconds: float) -> float:
