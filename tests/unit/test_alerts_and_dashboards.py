@@ -15,7 +15,8 @@ from pocket.api.relayminer import RelayMiner
 from pocket_miner import miner_metrics
 from pocket_operator.controller import operator_metrics
 from pocket_operator.resources.context import Context, Images
-from pocket_operator.resources.dashboards import ROWS, dashboard, dashboards
+from pocket_operator.resources.dashboard_panels import ROWS
+from pocket_operator.resources.dashboards import dashboard, dashboards
 from pocket_operator.resources.monitoring import ALERTS, rules
 from pocket_relayer import relayer_metrics
 from resources import relay_miner

@@ -1,0 +1,410 @@
+"""Define the panels of a RelayMiner's dashboard: titles, queries, units."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One graph, or one number with `stat`; `$pods` in queries stands for the matcher of the RelayMiner's pods."""
+
+    title: str
+    queries: tuple[tuple[str, str], ...]  # expression, legend
+    unit: str = "short"
+    stat: bool = False
+    width: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Panels under one headline."""
+
+    title: str
+    panels: tuple[Panel, ...]
+
+
+def _quantiles(family: str, by: str = "") -> tuple[tuple[str, str], ...]:
+    grouped = f"le, {by}" if by else "le"
+    legend = f" {{{{{by}}}}}" if by else ""
+    return tuple(
+        (f"histogram_quantile({share}, sum by ({grouped}) (rate({family}_bucket{{$pods}}[5m])))", name + legend)
+        for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+    )
+
+
+ROWS: Final = (
+    Row(
+        "Now",
+        (
+            Panel(
+                "Relays per second",
+                (("sum(rate(pocket_relayer_relays_served_total{$pods}[5m]))", ""),),
+                "reqps",
+                stat=True,
+                width=4,
+            ),
+            Panel(
+                "Refused",
+                (
+                    (
+                        "sum(rate(pocket_relayer_relays_rejected_total{$pods}[5m])) / "
+                        "sum(rate(pocket_relayer_relays_received_total{$pods}[5m]))",
+                        "",
+                    ),
+                ),
+                "percentunit",
+                stat=True,
+                width=4,
+            ),
+            Panel("Open sessions", (("sum(pocket_miner_sessions{$pods})", ""),), stat=True, width=4),
+            Panel(
+                "Earned, last day",
+                (("sum(increase(pocket_miner_earned_upokt_total{$pods}[1d])) / 1e6", ""),),
+                "POKT",
+                stat=True,
+                width=4,
+            ),
+            Panel(
+                "Lost, last day",
+                (("sum(increase(pocket_miner_lost_upokt_total{$pods}[1d])) / 1e6", ""),),
+                "POKT",
+                stat=True,
+                width=4,
+            ),
+            Panel("Block", (("max(pocket_miner_block_height{$pods})", ""),), stat=True, width=4),
+        ),
+    ),
+    Row(
+        "Relays",
+        (
+            Panel(
+                "Served, by service",
+                (("sum by (service) (rate(pocket_relayer_relays_served_total{$pods}[5m]))", "{{service}}"),),
+                "reqps",
+            ),
+            Panel(
+                "Served, by transport",
+                (("sum by (rpc_type) (rate(pocket_relayer_relays_served_total{$pods}[5m]))", "{{rpc_type}}"),),
+                "reqps",
+            ),
+            Panel(
+                "Refused, by reason",
+                (("sum by (reason) (rate(pocket_relayer_relays_rejected_total{$pods}[5m]))", "{{reason}}"),),
+                "reqps",
+            ),
+            Panel("Whole relay", _quantiles("pocket_relayer_relay_seconds"), "s"),
+            Panel("Backend's share", _quantiles("pocket_relayer_backend_seconds", "service"), "s"),
+            Panel(
+                "Mined, and below the difficulty",
+                (
+                    ("sum(rate(pocket_relayer_relays_mined_total{$pods}[5m]))", "mined"),
+                    ("sum(rate(pocket_relayer_relays_skipped_difficulty_total{$pods}[5m]))", "below the difficulty"),
+                    ("sum(rate(pocket_relayer_relays_duplicate_total{$pods}[5m]))", "equal to another: unpaid"),
+                ),
+                "reqps",
+            ),
+            Panel(
+                "Budgets",
+                (("sum by (outcome) (rate(pocket_relayer_relays_metered_total{$pods}[5m]))", "{{outcome}}"),),
+                "reqps",
+            ),
+            Panel("WebSockets", (("sum by (service) (pocket_relayer_websockets{$pods})", "{{service}}"),)),
+            Panel(
+                "Probes",
+                (("sum by (result) (rate(pocket_relayer_simulated_relays_total{$pods}[5m]))", "{{result}}"),),
+                "reqps",
+            ),
+            Panel(
+                "Over undeclared transports",
+                (
+                    (
+                        "sum by (service, rpc_type) "
+                        "(rate(pocket_relayer_undeclared_transport_served_total{$pods}[5m]))",
+                        "{{service}} {{rpc_type}}",
+                    ),
+                ),
+                "reqps",
+            ),
+        ),
+    ),
+    Row(
+        "Recording",
+        (
+            Panel("Waiting to be recorded", (("sum by (pod) (pocket_relayer_relays_queued{$pods})", "{{pod}}"),)),
+            Panel("Local logs", (("sum by (pod) (pocket_relayer_local_log_bytes{$pods})", "{{pod}}"),), "bytes"),
+            Panel(
+                "Not recorded",
+                (("sum by (reason) (increase(pocket_relayer_relays_not_recorded_total{$pods}[5m]))", "{{reason}}"),),
+            ),
+            Panel(
+                "Too large for a proof",
+                (("sum by (service) (increase(pocket_relayer_relays_unprovable_total{$pods}[5m]))", "{{service}}"),),
+            ),
+            Panel(
+                "Logs appended again",
+                (("sum by (reason) (increase(pocket_relayer_ledger_replays_total{$pods}[5m]))", "{{reason}}"),),
+            ),
+            Panel(
+                "Mirrored",
+                (
+                    ("sum(rate(pocket_miner_relays_mirrored_total{$pods}[5m]))", "by owners"),
+                    ("sum(rate(pocket_miner_standby_relays_total{$pods}[5m]))", "by standbys"),
+                    ("sum(rate(pocket_miner_relays_merged_total{$pods}[5m]))", "from peers"),
+                ),
+                "reqps",
+            ),
+            Panel(
+                "Refused by the index gate",
+                (("sum by (reason) (increase(pocket_miner_relays_refused_total{$pods}[5m]))", "{{reason}}"),),
+            ),
+        ),
+    ),
+    Row(
+        "Claims and proofs",
+        (
+            Panel("Sessions, by stage", (("sum by (stage) (pocket_miner_sessions{$pods})", "{{stage}}"),)),
+            Panel("Claims", (("sum by (result) (increase(pocket_miner_claims_total{$pods}[5m]))", "{{result}}"),)),
+            Panel("Proofs", (("sum by (result) (increase(pocket_miner_proofs_total{$pods}[5m]))", "{{result}}"),)),
+            Panel(
+                "Blocks left in the window, one in ten has less",
+                (
+                    (
+                        "histogram_quantile(0.1, sum by (le, what) "
+                        "(rate(pocket_miner_window_margin_blocks_bucket{$pods}[1h])))",
+                        "{{what}}",
+                    ),
+                ),
+            ),
+            Panel(
+                "Outcomes",
+                (("sum by (outcome) (increase(pocket_miner_session_outcomes_total{$pods}[1h]))", "{{outcome}}"),),
+            ),
+            Panel(
+                "Claims that are not ours", (("sum(increase(pocket_miner_conflicting_claims_total{$pods}[1h]))", ""),)
+            ),
+        ),
+    ),
+    Row(
+        "Money",
+        (
+            Panel(
+                "Claimed, settled and earned",
+                (
+                    ("sum(increase(pocket_miner_claimed_upokt_total{$pods}[1h])) / 1e6", "claimed"),
+                    ("sum(increase(pocket_miner_settled_upokt_total{$pods}[1h])) / 1e6", "settled: paid to everybody"),
+                    (
+                        "sum(increase(pocket_miner_earned_upokt_total{$pods}[1h])) / 1e6",
+                        "earned: by the suppliers' side",
+                    ),
+                ),
+                "POKT",
+            ),
+            Panel(
+                "Earned, less fees",
+                (
+                    (
+                        "(sum(increase(pocket_miner_earned_upokt_total{$pods}[1h])) - "
+                        "sum(increase(pocket_miner_fees_upokt_total{$pods}[1h]))) / 1e6",
+                        "",
+                    ),
+                ),
+                "POKT",
+            ),
+            Panel(
+                "Lost, by reason",
+                (("sum by (reason) (increase(pocket_miner_lost_upokt_total{$pods}[1h])) / 1e6", "{{reason}}"),),
+                "POKT",
+            ),
+            Panel(
+                "Claims that need a proof",
+                (("sum by (required) (increase(pocket_miner_proof_requirements_total{$pods}[1h]))", "{{required}}"),),
+            ),
+            Panel(
+                "Earned, by supplier and service",
+                (
+                    (
+                        "sum by (supplier, service) (increase(pocket_miner_earned_upokt_total{$pods}[1h])) / 1e6",
+                        "{{supplier}} {{service}}",
+                    ),
+                ),
+                "POKT",
+            ),
+            Panel(
+                "Earned, by recipient",
+                (("sum by (recipient) (increase(pocket_miner_earned_upokt_total{$pods}[1h])) / 1e6", "{{recipient}}"),),
+                "POKT",
+            ),
+            Panel(
+                "From a relay's recording to the volume, p99",
+                (("histogram_quantile(0.99, sum by (le) (rate(pocket_miner_tail_seconds_bucket{$pods}[5m])))", "p99"),),
+                "s",
+            ),
+            Panel(
+                "Memory of Redis", (("max by (what) (pocket_miner_redis_memory_bytes{$pods})", "{{what}}"),), "bytes"
+            ),
+            Panel(
+                "Volumes of the miners",
+                (("min by (what) (pocket_miner_volume_bytes{$pods})", "{{what}}, the smallest"),),
+                "bytes",
+            ),
+            Panel("Volumes that take no writes", (("sum(pocket_miner_volume_read_only{$pods})", "miners"),)),
+            Panel("Slow blocks", (("max(increase(pocket_miner_slow_blocks_total{$pods}[1h]))", "an hour"),)),
+            Panel(
+                "Sessions with unread relays", (("sum by (pod) (pocket_miner_tail_behind_sessions{$pods})", "{{pod}}"),)
+            ),
+            Panel(
+                "Fees, by transaction",
+                (("sum by (what) (increase(pocket_miner_fees_upokt_total{$pods}[1h])) / 1e6", "{{what}}"),),
+                "POKT",
+            ),
+            Panel(
+                "Balances", (("min by (supplier) (pocket_miner_balance_upokt{$pods}) / 1e6", "{{supplier}}"),), "POKT"
+            ),
+            Panel(
+                "Public URLs that do not work",
+                (("max by (supplier) (pocket_miner_endpoint_problems{$pods})", "{{supplier}}"),),
+            ),
+            Panel(
+                "Penalties until a supplier is unstaked",
+                (("min by (supplier) (pocket_miner_stake_runway_penalties{$pods})", "{{supplier}}"),),
+            ),
+        ),
+    ),
+    Row(
+        "Miners and chain",
+        (
+            Panel("Shards", (("sum by (pod) (pocket_miner_shards{$pods})", "{{pod}}"),)),
+            Panel("Suppliers", (("sum by (pod, role) (pocket_miner_suppliers{$pods})", "{{pod}} {{role}}"),)),
+            Panel("Leader", (("sum by (pod) (pocket_miner_leader{$pods})", "{{pod}}"),)),
+            Panel("Lease writes", (("sum(rate(pocket_miner_lease_writes_total{$pods}[5m]))", ""),), "wps"),
+            Panel("Failed steps", (("sum by (step) (rate(pocket_miner_errors_total{$pods}[5m]))", "{{step}}"),)),
+            Panel("Tailed sessions", (("sum by (pod) (pocket_miner_tail_sessions{$pods})", "{{pod}}"),)),
+            Panel(
+                "Chain answers of relayers, by where they come from",
+                (("sum by (source) (rate(pocket_relayer_chain_cache_requests_total{$pods}[5m]))", "{{source}}"),),
+                "reqps",
+            ),
+            Panel(
+                "Chain answers of miners",
+                (("sum by (source) (rate(pocket_miner_chain_cache_requests_total{$pods}[5m]))", "{{source}}"),),
+                "reqps",
+            ),
+            Panel(
+                "Records looked at again",
+                (("sum by (result) (rate(pocket_miner_cache_refreshes_total{$pods}[5m]))", "{{result}}"),),
+                "ops",
+            ),
+            Panel(
+                "Block heights",
+                (
+                    ("max by (pod) (pocket_relayer_block_height{$pods})", "{{pod}}"),
+                    ("max by (pod) (pocket_miner_block_height{$pods})", "{{pod}}"),
+                ),
+            ),
+            Panel("Chain nodes, by health", (("max by (health) (pocket_miner_chain_nodes{$pods})", "{{health}}"),)),
+            Panel(
+                "Chain nodes, blocks behind",
+                (("max by (node) (pocket_miner_chain_node_lag_blocks{$pods})", "{{node}}"),),
+            ),
+            Panel(
+                "Chain nodes as relayers see them, not good",
+                (
+                    (
+                        'sum by (node, health) (pocket_relayer_chain_node_health{$pods,health!="healthy"})',
+                        "{{node}} {{health}}",
+                    ),
+                ),
+            ),
+            Panel(
+                "Age of new blocks by the miners' clocks",
+                (("max by (pod) (pocket_miner_block_age_seconds{$pods})", "{{pod}}"),),
+                "s",
+            ),
+            Panel(
+                "Backends, by outcome",
+                (
+                    (
+                        "sum by (service, outcome) (rate(pocket_relayer_backend_answers_total{$pods}[5m]))",
+                        "{{service}} {{outcome}}",
+                    ),
+                ),
+                "reqps",
+            ),
+            Panel(
+                "Retries at backends",
+                (("sum by (service) (rate(pocket_relayer_backend_retries_total{$pods}[5m]))", "{{service}}"),),
+                "reqps",
+            ),
+            Panel(
+                "Endpoints that are not asked",
+                (
+                    (
+                        "max by (service, rpc_type) (pocket_relayer_backend_endpoints_unhealthy{$pods})",
+                        "{{service}} {{rpc_type}}",
+                    ),
+                ),
+            ),
+            Panel(
+                "Active checks",
+                (
+                    (
+                        "sum by (service, result) (rate(pocket_relayer_health_checks_total{$pods}[5m]))",
+                        "{{service}} {{result}}",
+                    ),
+                ),
+                "reqps",
+            ),
+            Panel(
+                "Parts of a relay, p99",
+                (
+                    (
+                        "histogram_quantile(0.99, sum by (le, stage) "
+                        "(rate(pocket_relayer_stage_seconds_bucket{$pods}[5m])))",
+                        "{{stage}}",
+                    ),
+                ),
+                "s",
+            ),
+            Panel(
+                "Relays that wait for a backend",
+                (("sum by (pod) (pocket_relayer_relays_in_flight{$pods})", "{{pod}}"),),
+            ),
+            Panel("Connections of clients", (("sum by (pod) (pocket_relayer_open_connections{$pods})", "{{pod}}"),)),
+            Panel(
+                "Connections that were closed",
+                (("sum by (reason) (increase(pocket_relayer_closed_connections_total{$pods}[5m]))", "{{reason}}"),),
+            ),
+            Panel("Memory held by clients", (("sum by (pod) (pocket_relayer_held_bytes{$pods})", "{{pod}}"),), "bytes"),
+            Panel(
+                "Dropped for want of memory",
+                (("sum by (pod) (increase(pocket_relayer_dropped_total{$pods}[5m]))", "{{pod}}"),),
+            ),
+            Panel(
+                "Event loops, worst delay",
+                (
+                    ("max by (pod) (pocket_relayer_event_loop_lag_seconds{$pods})", "{{pod}}"),
+                    ("max by (pod) (pocket_miner_event_loop_lag_seconds{$pods})", "{{pod}}"),
+                ),
+                "s",
+            ),
+            Panel(
+                "Memory of the relayers", (("sum by (pod) (pocket_relayer_resident_bytes{$pods})", "{{pod}}"),), "bytes"
+            ),
+            Panel(
+                "Tasks",
+                (
+                    ("sum by (pod) (pocket_relayer_tasks{$pods})", "{{pod}}"),
+                    ("sum by (pod) (pocket_miner_tasks{$pods})", "{{pod}}"),
+                ),
+            ),
+            Panel(
+                "Versions",
+                (
+                    ("count by (version, python) (pocket_relayer_build_info{$pods})", "relayer {{version}}"),
+                    ("count by (version, python) (pocket_miner_build_info{$pods})", "miner {{version}}"),
+                ),
+            ),
+            Panel("Supplier keys", (("min by (pod) (pocket_relayer_supplier_keys{$pods})", "{{pod}}"),)),
+        ),
+    ),
+)
