@@ -1,7 +1,7 @@
-"""Holding shards: one Lease a shard, one for each member, one for the leader (docs/fragile/ownership.md).
+"""Ownership of shards: one Lease per shard, one per member, one for the leader (docs/fragile/ownership.md).
 
-A tick is one read of the group, and a write for every Lease that is renewed, taken or given up. Decisions are pure
-(`pocket.coordination.elector`, `pocket.coordination.rebalancing`); this is their shell.
+A tick is one read of the group, and one write for every Lease that is renewed, taken or released. Decisions are pure
+(`pocket.coordination.elector`, `pocket.coordination.rebalancing`), this module executes them.
 """
 
 import asyncio
@@ -34,18 +34,18 @@ _RENEW_AFTER = 0.2  # of the lease's duration
 
 
 class ShardListener(Protocol):
-    """Who acts on shards. `gained` and `lost` are called in turn, never at once for one shard."""
+    """Acts on shards. The callbacks for one shard are called alternately, never concurrently."""
 
     async def known_epoch(self, shard: int) -> int:
-        """The highest epoch that anything but the Lease knows for a shard; raises LeaseUnavailable."""
+        """Return the highest epoch known for a shard outside the Lease. Raises LeaseUnavailable."""
         ...
 
     async def gained(self, shard: int, epoch: int) -> None:
-        """Begins to act. Must not raise."""
+        """Start to act on the shard. Must not raise."""
         ...
 
     async def lost(self, shard: int) -> None:
-        """Has stopped acting when it returns. Must not raise."""
+        """Stop acting on the shard before returning. Must not raise."""
         ...
 
 
@@ -59,11 +59,11 @@ class LeaseNames:
         self.shards = [f"{group}-shard-{number}" for number in range(shards)]
 
     def member(self, name: str) -> str:
-        """The Lease that says a member lives."""
+        """Return the name of the Lease that shows that a member is alive."""
         return self._member + name.removeprefix(f"{self._group}-")
 
     def is_member(self, name: str) -> bool:
-        """Whether a Lease is a member's."""
+        """Return True if a Lease is a member's."""
         return name.startswith(self._member)
 
 
@@ -104,37 +104,37 @@ class ShardLeaseManager:
         self._read_at = float("-inf")
         self.writes = 0
 
-    # What others ask.
+    # Queries.
 
     @property
     def held(self) -> Mapping[int, int]:
-        """Shard → epoch of the shards that this member acts on, oldest first."""
+        """Return shard → epoch of the shards that this member acts on, oldest first."""
         return self._held
 
     @property
     def informed(self) -> bool:
-        """Whether the Leases were read so lately that what they say of owners still holds."""
+        """Return True if the Leases were read recently enough for their owners to be current."""
         return self._clock() - self._read_at < self._timing.lease
 
     async def look_around(self) -> None:
-        """Read the Leases and take none; raises LeaseUnavailable."""
+        """Read the Leases without taking any. Raises LeaseUnavailable."""
         await self._read()
 
     @property
     def taken_elsewhere(self) -> bool:
-        """Whether another member that lives holds a shard, as last seen."""
+        """Return True if another live member holds a shard, as last seen."""
         me = seat(self.identity)
         return any(holder and holder != me for holder in self._holders())
 
     @property
     def leads(self) -> bool:
-        """Whether this member does the jobs that one alone should do."""
+        """Return True if this member is the leader of the group."""
         return self._view(self._names.leader).leads(self._clock())
 
     async def look(self, shard: int) -> int:
-        """The epoch under which this member holds a shard, 0 where it does not; raises LeaseUnavailable.
+        """Read from the store the epoch under which this member holds a shard, 0 if it does not.
 
-        The read begins after the call; many that ask at once share one.
+        The read starts after the call, and concurrent callers share one. Raises LeaseUnavailable.
         """
         called = self._clock()
         async with self._looking:
@@ -149,7 +149,7 @@ class ShardLeaseManager:
 
     @property
     def members(self) -> frozenset[str]:
-        """Identities of the members that live, as last seen."""
+        """Return the identities of the live members, as last seen."""
         now = self._clock()
         found = set()
         for name, view in self._views.items():
@@ -160,7 +160,7 @@ class ShardLeaseManager:
         return frozenset(found)
 
     def standby_for(self) -> frozenset[int]:
-        """Shards that this member follows so that it can take over warm."""
+        """Return the shards that this member follows as standby."""
         seats = {seat(identity) for identity in self.members}
         me = seat(self.identity)
         return frozenset(
@@ -170,14 +170,17 @@ class ShardLeaseManager:
         )
 
     def fenced(self, shard: int, epoch: int) -> None:
-        """A higher epoch than ours was met: a Lease that is ours is written again above it."""
+        """Report an epoch above ours, so that a Lease of ours is written again above it."""
         self._fenced[shard] = max(self._fenced.get(shard, 0), epoch)
         self._wake.set()
 
     # The loop.
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; then everything is given up. An outage of the store ends nothing: the fence decides."""
+        """Tick until `stop`, then release everything.
+
+        An outage of the store ends no ownership: the fence decides.
+        """
         try:
             while not stop.is_set():
                 try:
@@ -185,7 +188,7 @@ class ShardLeaseManager:
                     self._complained = ""
                 except LeaseUnavailable as error:
                     if str(error) != self._complained:
-                        _LOG.warning("leases: %s", error)
+                        _LOG.warning("lease store unavailable, retrying: %s", error)
                     self._complained = str(error)
                 await self._pause(stop)
         finally:
@@ -196,7 +199,7 @@ class ShardLeaseManager:
         now = self._clock()
         for name, view in self._views.items():
             if view.record is not None and view.record.holder and seat(view.record.holder) != seat(self.identity):
-                # Not a whole pause later than need be: takeover is promised within a bound.
+                # Wake when the lease expires: takeover is promised within a bound.
                 left = takeable_at(self._views[name], self._timing) - now
                 seconds = min(seconds, max(0.05, left)) if left > 0 else seconds
         waiting = [asyncio.ensure_future(event.wait()) for event in (stop, self._wake)]
@@ -208,13 +211,13 @@ class ShardLeaseManager:
         self._wake.clear()
 
     async def tick(self) -> None:
-        """One look at all Leases and what follows from it; raises LeaseUnavailable."""
+        """Read all Leases and act on them once. Raises LeaseUnavailable."""
         await self._read()
         await self._drop_lost()
         await self._raise_fenced()
         await self._renew()
         if not self._looked:
-            # Everybody who starts at the same time should have said so before shares are computed.
+            # Members that start at the same time should have written their Leases before shares are computed.
             self._looked = True
             return
         await self._follow(self._planned())
@@ -231,7 +234,7 @@ class ShardLeaseManager:
         return self._views.get(name) or CandidateState(self.identity)
 
     def _holders(self) -> list[str]:
-        """Seat of each shard's holder; empty where the shard can be taken."""
+        """Return the member name of each shard's holder, '' where the shard can be taken."""
         now, me = self._clock(), seat(self.identity)
         holders = []
         for number, name in enumerate(self._names.shards):
@@ -252,7 +255,8 @@ class ShardLeaseManager:
         for shard in list(self._held):
             record = self._view(self._names.shards[shard]).record
             if record is None or record.holder != self.identity:
-                _LOG.warning("shard %d is held by %s", shard, record.holder if record else "nobody")
+                holder = record.holder if record else ""
+                _LOG.warning("shard lost to another holder", extra={"fields": {"shard": shard, "holder": holder}})
                 await self._lose(shard)
 
     async def _raise_fenced(self) -> None:
@@ -277,9 +281,9 @@ class ShardLeaseManager:
         await asyncio.gather(*(renew(name) for name in names))
 
     async def _attempt(self, name: str, *, above: int | None = None) -> bool:
-        """At most one write; whether the Lease is ours afterwards. `above` writes a new epoch, past it.
+        """Write the Lease at most once. `above` writes a new epoch, past it.
 
-        Raises LeaseUnavailable.
+        Returns True if the Lease is ours afterwards. Raises LeaseUnavailable.
         """
         view = self._view(name)
         step = next_step(view, self._clock(), self._timing)
@@ -328,14 +332,14 @@ class ShardLeaseManager:
             after = await self._store.write(name, record, stored)
             self._stored = {**self._stored, name: after}
             self._views[name] = observe(view, after.record, after.version, self._clock())
-            _LOG.info("lease given up", extra={"fields": {"lease": name}})
+            _LOG.info("lease released", extra={"fields": {"lease": name}})
 
     async def release_all(self) -> None:
-        """Stops acting, then gives everything up; what cannot be written runs out by itself."""
+        """Stop acting, then release everything. Leases that cannot be written expire."""
         for shard in list(self._held):
             await self._lose(shard)
         with contextlib.suppress(LeaseUnavailable):
-            # A renewal that was cut off half way may have arrived: look again before writing.
+            # A renewal that was cancelled half way may have arrived: read again before writing.
             await self._read()
             ours = [name for name, found in self._stored.items() if found.record.holder == self.identity]
             # The member first: the others should not count on us when they see the shards free.

@@ -1,4 +1,4 @@
-"""A folder of keys that is looked at every second: while nothing changes, nothing is read."""
+"""A folder of keys that is polled every second and read only when it changed."""
 
 import os
 import time
@@ -9,11 +9,11 @@ from pocket.keys.loading import KeySet, load_supplier_keys
 
 Sight = tuple[tuple[str, int, int, int, int], ...]
 _SETTLED_NANOSECONDS = 2_000_000_000
-"""A file may change twice within the grain of its clock: what is younger is read again."""
+"""A file may change twice within its clock's resolution, so a younger file is read again."""
 
 
 class KeyFolder:
-    """Of a thousand keys reading takes a tenth of a second, in which nothing is served."""
+    """Caches the keys of a folder: reading a thousand takes 0.1 s, in which nothing is served."""
 
     def __init__(
         self, folder: Path, environment: Mapping[str, str], wall_nanoseconds: Callable[[], int] = time.time_ns
@@ -25,7 +25,7 @@ class KeyFolder:
         self._loaded = KeySet({})
 
     def load(self) -> KeySet:
-        """All keys, the same set as before while nothing changed; raises ConfigurationError."""
+        """Return all keys, the same set as before while nothing changed. Raises ConfigurationError."""
         sight, now = self._look(), self._wall()
         if sight is None or sight != self._seen:
             self._seen = None
@@ -35,7 +35,7 @@ class KeyFolder:
         return self._loaded
 
     def _look(self) -> Sight | None:
-        """Name, inode, size, time and mode of every file, links followed; None where it cannot be told."""
+        """Return name, inode, size, time and mode of every file, None if the folder is unreadable."""
         rows = []
         try:
             with os.scandir(self._folder) as entries:

@@ -1,4 +1,4 @@
-"""The Lua scripts: every decision that must be one step in Redis."""
+"""The Lua scripts: every decision that must be atomic in Redis."""
 
 import functools
 import hashlib
@@ -35,15 +35,15 @@ end
 return out
 """
 
-# Every write of an owner: only the epoch that was fenced last may write. One that Redis does not know has to be fenced
-# first, which takes a fresh look at the Lease: a former owner must not slip in after Redis came back empty.
+# Every write of an owner: only the epoch that was fenced last may write. An epoch that Redis does not know has to be
+# fenced first, which reads the Lease again: a former owner must not write after Redis came back empty.
 _FENCE: Final = """
 local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
 if tonumber(ARGV[1]) < fence then return {'fenced', tostring(fence)} end
 if tonumber(ARGV[1]) > fence then return {'unfenced'} end
 """
 
-# KEYS: incarnation   ARGV: fresh incarnation.   The marker of this life of Redis, made where there is none.
+# KEYS: incarnation   ARGV: fresh incarnation.   Returns the marker of this life of Redis, creating it if missing.
 LIFE_SOURCE: Final = """
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
 return redis.call('GET', KEYS[1])
@@ -134,17 +134,17 @@ def _digest(source: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script that is loaded again when Redis forgot it."""
+    """A script that is loaded again when Redis has forgotten it."""
 
     source: str
 
     @property
     def digest(self) -> str:
-        """SHA-1, by which Redis knows it."""
+        """Return the SHA-1 by which Redis knows the script."""
         return _digest(self.source)
 
     async def run(self, redis: "Redis", keys: list[str], arguments: list[Any]) -> Any:
-        """Result of one run."""
+        """Run the script once and return its result."""
         try:
             return await redis.evalsha(self.digest, len(keys), *keys, *arguments)
         except NoScriptError:

@@ -1,6 +1,6 @@
-"""Telling the owner of a supplier that relays came: a short stream per shard.
+"""Notifications to the owner of a supplier that relays were recorded: a stream per shard.
 
-A wake only saves waiting: owners look at all their suppliers every few seconds anyway, so a lost one costs that.
+A notification only saves waiting: owners poll all their suppliers every few seconds anyway.
 """
 
 import time
@@ -18,7 +18,7 @@ _REMEMBERED: Final = 10_000
 
 
 class RelayNotifier:
-    """The relayer's side: at most one wake a second for a supplier; whoever is awake looks often."""
+    """The relayer's side: at most one notification a second for a supplier."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class RelayNotifier:
         self._told: dict[str, float] = {}
 
     async def wake(self, suppliers: Iterable[str]) -> None:
-        """Best effort: errors are swallowed, since owners look by themselves."""
+        """Notify the owners of suppliers. Errors are ignored, since owners poll anyway."""
         now = self._clock()
         due = [s for s in suppliers if now - self._told.get(s, -_AGAIN_SECONDS) >= _AGAIN_SECONDS]
         if not due:
@@ -52,7 +52,7 @@ class RelayNotifier:
 
 
 class NotificationReader:
-    """The miner's side: one blocking read over the wake streams of the shards that it follows."""
+    """The miner's side: one blocking read over the notification streams of its shards."""
 
     def __init__(self, redis: "Redis", keys: RedisKeys) -> None:
         self._redis = redis
@@ -60,9 +60,9 @@ class NotificationReader:
         self._positions: dict[int, str] = {}
 
     async def read(self, shards: Iterable[int], milliseconds: int = 1000) -> set[str]:
-        """Suppliers that have news; empty after the time is over. Raises what Redis raises.
+        """Return the suppliers that were notified within the time, possibly none.
 
-        A shard that is new is read from now on: whoever begins to follow it looks at all its suppliers first.
+        A new shard is read from now on: the caller polls all its suppliers first. Raises RedisUnavailable.
         """
         wanted = set(shards)
         for gone in set(self._positions) - wanted:

@@ -1,7 +1,7 @@
-"""Recording relays: micro-batches through one script per supplier, each relay in the local log as well.
+"""Recording of relays: micro-batches through one script per supplier, with a local log.
 
-Invariant: `record` returns only when the relay is in its stream and in the local log (strict), or it raises
-and the relay must not be acknowledged.
+Invariant: `record` returns only when the relay is in its stream and in the local log (strict). Otherwise it raises and
+the relay must not be acknowledged.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from pocket.redis_store.write_ahead_log import Segment, WalRecord, WriteAheadLog
 
 _REPLAY_BATCH = 256
 _BATCH_BYTES = 4 * 1024 * 1024
-"""Relays with requests of half a megabyte are few for one command, small ones are many."""
+"""Bound of a batch in bytes, since relays with large requests fill a command with few."""
 _BEATS_PER_SEGMENT = 30
 _BUSY_SECONDS = 0.1
 
 
 class _CpuUtilization:
-    """Share of the last tenth of a second in which this process had the CPU."""
+    """The process's share of one CPU over the last tenth of a second."""
 
     def __init__(self, cpu: Callable[[], float]) -> None:
         self._cpu = cpu
@@ -50,7 +50,7 @@ class _CpuUtilization:
 
 @dataclass(slots=True)
 class RecorderCounters:
-    """Exact counts of what became of relays."""
+    """Exact counts of relays by result."""
 
     appended: int = 0
     refused_closed: int = 0
@@ -60,10 +60,10 @@ class RecorderCounters:
 
 @dataclass(frozen=True, slots=True)
 class RecorderLimits:
-    """Bounds; times in seconds.
+    """Limits of a recorder. Times in seconds.
 
-    linger_seconds: a pause that collects relays into larger batches, which saves CPU, while the process uses more than
-    the share linger_above of one: else a pause only costs time.
+    linger_seconds is a pause that collects relays into larger batches, which saves CPU. It applies only while the
+    process uses more than the share linger_above of one CPU: otherwise a pause only costs time.
     """
 
     queue: int = 20_000
@@ -87,7 +87,7 @@ def _text(value: Any) -> str:
 
 
 class RelayRecorder:
-    """Owned by one worker; `run` must be running while relays are recorded."""
+    """Records the relays of one worker. `run` must be running meanwhile."""
 
     def __init__(
         self,
@@ -121,12 +121,12 @@ class RelayRecorder:
 
     @property
     def waiting(self) -> int:
-        """Relays not yet recorded."""
+        """Return the number of relays not recorded yet."""
         return self._queue.qsize()
 
     @property
     def owing(self) -> set[str]:
-        """Suppliers of whose relays some are not in Redis, or may not be since it changed."""
+        """Return the suppliers with relays that are not, or may not be, in Redis."""
         found = {supplier for supplier, number in self._queued.items() if number}
         for segment in self._log.segments:
             pairs = segment.owed | segment.replaying if self._history else segment.sessions
@@ -135,7 +135,7 @@ class RelayRecorder:
 
     @property
     def overloaded(self) -> bool:
-        """Whether new relays should be refused before any work is done for them."""
+        """Return True if new relays should be rejected before any work is done for them."""
         return self._full or self._pressure >= self._limits.memory_mark
 
     @property
@@ -143,21 +143,27 @@ class RelayRecorder:
         return self._queue.full() or self._queued_bytes >= self._limits.queue_bytes
 
     async def record(self, record: WalRecord) -> None:
-        """Records one relay; raises SessionClosed, LedgerUnavailable or LedgerFull."""
+        """Record one relay.
+
+        Raises SessionClosed, RedisUnavailable or QueueFull.
+        """
         await self.submit(record)
 
     def submit(self, record: WalRecord) -> "asyncio.Future[None]":
-        """Queues one relay; the future ends as `record` does. Raises LedgerFull."""
+        """Queue one relay. The returned future ends as `record` does.
+
+        Raises QueueFull.
+        """
         waiting = _Waiting(record, asyncio.get_running_loop().create_future())
         if self._full:
-            raise QueueFull("too many relays wait to be recorded")
+            raise QueueFull(f"{self._queue.qsize()} relays are already waiting to be recorded: retry later")
         self._queue.put_nowait(waiting)
         self._queued_bytes += len(record.relay)
         self._queued[record.supplier] += 1
         return waiting.done
 
     async def run(self) -> None:
-        """Flushes until `drain`; every failure is the waiting relays', never the loop's."""
+        """Flush until cancelled. A failure is reported to the waiting relays and never ends the loop."""
         while True:
             first = await self._queue.get()
             busy = self._busyness.read(asyncio.get_running_loop().time()) >= self._limits.linger_above
@@ -188,7 +194,10 @@ class RelayRecorder:
             del self._queued[supplier]
 
     async def drain(self, patience_seconds: float = 0.0) -> None:
-        """Waits until everything queued is recorded or refused, and a while for Redis to take what it is owed."""
+        """Wait until everything queued is recorded or rejected.
+
+        Then wait up to the given seconds for Redis to accept unacknowledged relays.
+        """
         self._stopping = True
         await self._queue.join()
         with contextlib.suppress(TimeoutError):
@@ -248,7 +257,7 @@ class RelayRecorder:
                 waiting.done.exception()
 
     async def _append(self, supplier: str, records: list[WalRecord], segment: Segment) -> set[str]:
-        """Appends records of one supplier; returns the sessions that are closed."""
+        """Append records of one supplier. Returns the sessions that are closed."""
         by_session: dict[str, list[WalRecord]] = defaultdict(list)
         for record in records:
             by_session[record.session_id].append(record)
@@ -279,34 +288,34 @@ class RelayRecorder:
         return closed
 
     async def heartbeat(self, seconds: float = 1.0) -> None:
-        """Watches Redis for restarts and memory, replays the log after a loss, releases mirrored segments."""
+        """Watch Redis for restarts and memory, replay the log after a loss, release segments."""
         while True:
             with contextlib.suppress(RedisStoreError, RedisError, OSError, TimeoutError):
                 await self.beat()
             await asyncio.sleep(seconds)
 
     async def beat(self) -> None:
-        """One heartbeat; raises what Redis raises."""
+        """Run one heartbeat. Raises RedisUnavailable."""
         info = await inspect(self._redis)
         self._pressure = info.pressure()
         if info.history_id != self._history:
             if self._log.segments:
-                await self.replay("first look at Redis" if not self._history else "Redis was restarted")
+                await self.replay("first contact with Redis" if not self._history else "Redis was restarted")
             self._history = info.history_id
         await self._release()
         if any(segment.owed for segment in self._log.segments):
-            await self.replay("Redis did not take all relays", owed_only=True)
+            await self.replay("Redis did not acknowledge all relays", owed_only=True)
 
     async def replay(self, reason: str, *, owed_only: bool = False) -> None:
-        """Appends what is in the log again; a relay that is already there makes no second leaf.
+        """Append the log's relays again. A relay that is already there makes no second leaf.
 
-        New relays are recorded between the batches: a long log does not hold them up.
+        New relays are recorded between the batches, so a long log does not delay them.
         """
         self._on_replay(reason)
         for segment in list(self._log.segments):
             if owed_only and not segment.owed:
                 continue
-            segment.replaying, segment.owed = segment.owed, set()  # what is refused from now on is owed again
+            segment.replaying, segment.owed = segment.owed, set()  # a failure from now on adds to it again
             try:
                 await self._replay(segment, segment.replaying if owed_only else segment.sessions)
             except BaseException:
@@ -330,7 +339,7 @@ class RelayRecorder:
             await self._waker.wake(batches)
 
     async def _release(self) -> None:
-        """Releases ended segments whose sessions are all settled or mirrored beyond what the segment holds."""
+        """Release ended segments whose sessions are settled or replicated past the segment."""
         self._beats += 1
         if self._beats % _BEATS_PER_SEGMENT == 0 and self._log.active is not None and self._log.active.size:
             self._log.roll()
@@ -341,7 +350,7 @@ class RelayRecorder:
                 self._log.release(segment)
 
     async def _marks(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
-        """Of each (supplier, session): up to where it is mirrored, and why it is closed; empty where it is not."""
+        """Return per (supplier, session) its replicated offset and why it is closed, or ''."""
         by_supplier: dict[str, list[str]] = defaultdict(list)
         for supplier, session_id in pairs:
             by_supplier[supplier].append(session_id)
@@ -360,7 +369,7 @@ class RelayRecorder:
 
 
 def _is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str]) -> bool:
-    """Whether what a segment holds of a session is on a volume, or does not matter any more."""
+    """Return True if a segment's relays of a session are on a volume or no longer matter."""
     mirrored, closed = marks
     ours = segment.appended.get(pair)
     if closed.startswith("done") or segment.refused(pair):
@@ -369,7 +378,7 @@ def _is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str]) ->
 
 
 def _chunks(records: Iterable[WalRecord]) -> Iterator[list[WalRecord]]:
-    """The records in their order, by what one command takes."""
+    """Yield the records in order, in chunks that fit one command."""
     chunk: list[WalRecord] = []
     size = 0
     for record in records:
@@ -383,13 +392,16 @@ def _chunks(records: Iterable[WalRecord]) -> Iterator[list[WalRecord]]:
 
 
 def _reached(theirs: str, ours: str) -> bool:
-    """Whether a mirrored mark `incarnation/id` covers ours; marks of different incarnations never do."""
+    """Return True if a replicated offset `incarnation/id` covers ours.
+
+    Offsets of different incarnations never do.
+    """
     their_incarnation, _, their_id = theirs.partition("/")
     our_incarnation, _, our_id = ours.partition("/")
     return their_incarnation == our_incarnation and stream_id(their_id) >= stream_id(our_id)
 
 
 def stream_id(text: str) -> tuple[int, int]:
-    """A stream id as a comparable pair."""
+    """Return a stream id as a comparable pair."""
     milliseconds, _, sequence = text.partition("-")
     return int(milliseconds), int(sequence or 0)

@@ -1,4 +1,4 @@
-"""A group of Leases in Redis, for miners without Kubernetes: one hash, compare and set by script."""
+"""A group of Leases in Redis, for miners without Kubernetes: one hash, compare-and-set by script."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ def _encode(record: LeaseRecord) -> str:
 
 
 def _decode(text: str) -> StoredLease:
-    """The text is its own version; what cannot be read counts as released."""
+    """Decode a Lease. The text is its own version, an invalid text counts as released."""
     try:
         row = json.loads(text)
         record = LeaseRecord(
@@ -46,7 +46,7 @@ def _decode(text: str) -> StoredLease:
 
 
 class RedisLeaseStore:
-    """The hash `key`."""
+    """Leases of the group in the hash `key`."""
 
     def __init__(self, redis: "Redis", key: str, *, call_seconds: float) -> None:
         self._redis = redis
@@ -54,7 +54,7 @@ class RedisLeaseStore:
         self._seconds = call_seconds
 
     async def read(self) -> dict[str, StoredLease]:
-        """One command."""
+        """Read the group with one command."""
         try:
             async with asyncio.timeout(self._seconds):
                 rows: Any = await self._redis.hgetall(self._key)
@@ -63,7 +63,7 @@ class RedisLeaseStore:
         return {name.decode(): _decode(text.decode("utf-8", "surrogateescape")) for name, text in rows.items()}
 
     async def write(self, name: str, record: LeaseRecord, known: StoredLease | None) -> StoredLease:
-        """One script."""
+        """Write a Lease with one script."""
         text = _encode(record)
         arguments: list[Any] = [name, "" if known is None else known.version, text]
         try:
@@ -72,5 +72,5 @@ class RedisLeaseStore:
         except (RedisError, OSError, TimeoutError) as error:
             raise LeaseUnavailable(f"Redis: {error or type(error).__name__}") from error
         if not taken:
-            raise LeaseConflict(f"{name} was written by somebody else")
+            raise LeaseConflict(f"{name} was written by another member")
         return StoredLease(record, text)
