@@ -1,4 +1,4 @@
-"""`relayctl config`: looking at resources before they are applied."""
+"""The commands `relayctl config`: check resources before they are applied."""
 
 import asyncio
 import contextlib
@@ -36,21 +36,26 @@ from relayctl.config_checks import (
 
 @click.group()
 def config() -> None:
-    """Look at RelayMiners and Suppliers before they are applied."""
+    """Check RelayMiners and Suppliers before they are applied."""
 
 
 @config.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--check-chain", is_flag=True, help="Ask the chain for stakes, and connect to every backend.")
-@click.option("--timeout", type=click.FloatRange(0.1, 300), default=5.0, show_default=True, help="Seconds a question.")
+@click.option("--check-chain", is_flag=True, help="Query stakes from the chain, and connect to every backend.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 300), default=5.0, show_default=True, help="Deadline of a query, seconds."
+)
 def validate(files: tuple[Path, ...], check_chain: bool, timeout: float) -> None:
-    """Check FILES (or folders) as the API server and the workloads would; exit code 1 when something is wrong."""
+    """Check FILES (or folders) as the API server and the workloads would.
+
+    The exit code is 1 if there is an error.
+    """
     try:
         manifests = load_manifests(files)
     except ManifestError as error:
         raise click.ClickException(str(error)) from None
     if not manifests.relay_miners and not manifests.suppliers:
-        raise click.ClickException("there is no RelayMiner and no Supplier in these files")
+        raise click.ClickException("these files hold neither a RelayMiner nor a Supplier: name files that do")
     findings = check_references(manifests)
     if check_chain:
         findings += asyncio.run(_ask(manifests, timeout))
@@ -95,11 +100,11 @@ async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) ->
             found += check_nodes(miner, verdicts)
             present = await chain.chain_id()
             if present != miner.spec.chain.id:
-                return [ConfigIssue(Level.ERROR, where, f"the nodes are of chain {present}, not {miner.spec.chain.id}")]
+                return [ConfigIssue(Level.ERROR, where, f"the nodes serve chain {present}, not {miner.spec.chain.id}")]
             block = await CometClient(nodes, http, seconds, node_health=node_health).block()
             found += check_terms(miner, await chain.minimum_gas_price(), block.time.nanoseconds, time.time_ns())
             for node in nodes:
-                with contextlib.suppress(ChainError):  # the comparison of the nodes tells of those that do not answer
+                with contextlib.suppress(ChainError):  # the node health check reports nodes that do not answer
                     keeping = await CometClient([node], http, seconds).keeping()
                     found += check_keeping(miner, node.name, keeping)
             for supplier in manifests.suppliers:

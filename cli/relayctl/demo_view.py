@@ -37,7 +37,7 @@ class DemoView:
         self._last = ""
 
     async def run(self, http: aiohttp.ClientSession) -> None:
-        """Refreshes until cancelled."""
+        """Refresh until cancelled."""
         if self._console.is_terminal:
             self._live = Live(console=self._console, refresh_per_second=4)
             self._live.start()
@@ -66,7 +66,7 @@ class DemoView:
                     totals[what] += int(float(value))
         for what in _TOTALS:
             before = self._seen.get((miner, what), 0)
-            if totals[what] < before:  # it was killed and counts from zero again
+            if totals[what] < before:  # the miner was restarted and counts from zero again
                 self._before[what] += before
             self._seen[miner, what] = totals[what]
 
@@ -74,7 +74,7 @@ class DemoView:
         return self._before[what] + sum(number for (_, name), number in self._seen.items() if name == what)
 
     def finish(self) -> None:
-        """Ends the live table."""
+        """Stop the live table."""
         if self._live is not None:
             self._live.update(self._table())
             self._live.stop()
@@ -86,7 +86,7 @@ class DemoView:
         return {
             "block": book.height,
             "relays acknowledged": sum(len(row.acknowledged) for row in paid),
-            "relays refused": sum(row.refused for row in book.pairs.values()),
+            "relays rejected": sum(row.refused for row in book.pairs.values()),
             **{what: self._total(what) for what in _TOTALS},
             "sessions": ", ".join(f"{n} {stage}" for stage, n in self._stages.items() if n) or "-",
             "settled": f"{len(book.settled)} of {len(paid)}",

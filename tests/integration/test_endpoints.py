@@ -60,12 +60,12 @@ async def test_what_shows_a_good_certificate_is_fine_until_it_ends_soon(scheme):
     async with listening("good.pem") as port:
         url = f"{scheme}://localhost:{port}"
         assert await looked(url) == []
-        assert await looked(url, LATE) == [f"{url}: its certificate ends on 2125-12-30"]
+        assert await looked(url, LATE) == [f"{url}: its certificate expires on 2125-12-30"]
 
 
 @pytest.mark.parametrize(("certificate", "said"), [
-    ("expired.pem", "its certificate does not hold: certificate has expired"),
-    ("stranger.pem", "its certificate does not hold: self-signed certificate"),
+    ("expired.pem", "its certificate is invalid: certificate has expired"),
+    ("stranger.pem", "its certificate is invalid: self-signed certificate"),
     (None, "it does not speak TLS"),
 ])  # fmt: skip
 async def test_what_is_wrong_with_a_certificate_is_said(certificate, said):
@@ -78,18 +78,18 @@ async def test_what_is_wrong_with_a_certificate_is_said(certificate, said):
 async def test_a_certificate_for_another_name_does_not_hold():
     async with listening("good.pem", "127.0.0.2") as port:
         (found,) = await looked(f"https://127.0.0.2:{port}")
-    assert "its certificate does not hold: IP address mismatch" in found
+    assert "its certificate is invalid: IP address mismatch" in found
 
 
 @pytest.mark.parametrize(("url", "said"), [
     ("http://127.0.0.1:1", "it cannot be reached"),
-    ("ftp://x", "no address that a gateway could use"),
-    ("http://", "no address that a gateway could use"),
-    ("http://localhost:99999", "no address that a gateway could use"),
+    ("ftp://x", "not a URL that a gateway can connect to"),
+    ("http://", "not a URL that a gateway can connect to"),
+    ("http://localhost:99999", "not a URL that a gateway can connect to"),
     ("http://" + "a" * 70 + ".example", "cannot be reached (UnicodeError)"),
     ("no url at all", "no address"),
-    ("http://[::1", "no address that a gateway could use"),
-    ("https://[node]/v1", "no address that a gateway could use"),
+    ("http://[::1", "not a URL that a gateway can connect to"),
+    ("https://[node]/v1", "not a URL that a gateway can connect to"),
     ("http://node\x00", "cannot be reached (ValueError)"),
 ])  # fmt: skip
 async def test_what_leads_nowhere_is_said_in_words(url, said):

@@ -219,7 +219,7 @@ def read_info(info: Mapping[str, Any]) -> RedisInfo:
     Raises RedisUnavailable if the answer cannot be relied on yet.
     """
     if int(info.get("loading", 0)):
-        raise RedisUnavailable("Redis is loading its data file: waiting for it", RedisTrouble.LOADING)
+        raise RedisUnavailable("Redis is loading its data file", RedisTrouble.LOADING)
     if info.get("role") == "slave":
         primary = f"{info.get('master_host', 'unknown')}:{info.get('master_port', '?')}"
         raise RedisUnavailable(

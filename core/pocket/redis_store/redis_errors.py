@@ -25,9 +25,9 @@ _BY_CODE: Final = {
     "MISCONF": RedisTrouble.DISK,
 }
 _SAID: Final = {
-    RedisTrouble.LOADING: "Redis is loading its data file: waiting for it",
+    RedisTrouble.LOADING: "Redis is loading its data file",
     RedisTrouble.REPLICA: "this Redis is a replica and rejects writes: point spec.redis at the primary",
-    RedisTrouble.BUSY: "Redis is busy: waiting for it",
+    RedisTrouble.BUSY: "Redis is busy",
     RedisTrouble.LOGIN: "Redis rejected the login: check user and password of spec.redis",
     RedisTrouble.OUT_OF_MEMORY: "Redis is full: raise its maxmemory",
     RedisTrouble.DISK: "Redis cannot write its data file: check its volume",

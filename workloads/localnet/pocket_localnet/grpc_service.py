@@ -48,7 +48,7 @@ class Abort(Exception):
 
 @dataclass(frozen=True, slots=True)
 class QueryContext:
-    """A query on the state it is answered from."""
+    """The chain and the state that a query is answered from."""
 
     chain: LocalChain
     state: State
@@ -189,7 +189,7 @@ def _all_claims(asked: QueryContext, request: proof_pb.QueryAllClaimsRequest) ->
     answer = proof_pb.QueryAllClaimsResponse(claims=[encode.claim(c) for c in rows[start : start + limit]])
     if start + limit < len(rows):
         answer.pagination.next_key = (start + limit).to_bytes(8, "big")
-    answer.pagination.SetInParent()  # also where nothing is in it
+    answer.pagination.SetInParent()  # also when it is empty
     if not request.pagination.key:
         answer.pagination.total = len(rows)
     return answer
@@ -360,8 +360,11 @@ def _asked(chain: LocalChain, height_text: str) -> QueryContext:
 
 
 def _refuse_wrong_wire_types(message: Message) -> None:
-    """The runtime keeps a known field of another wire type as an unknown one; the chain refuses it."""
-    unknown: Any = UnknownFieldSet(message)  # iterable, which its stub does not say
+    """Reject a known field with a wrong wire type, as the chain does.
+
+    The protobuf runtime keeps such a field as an unknown one.
+    """
+    unknown: Any = UnknownFieldSet(message)  # its stub omits that it is iterable
     for field in unknown:
         known = message.DESCRIPTOR.fields_by_number.get(field.field_number)
         if known is not None:
@@ -370,7 +373,7 @@ def _refuse_wrong_wire_types(message: Message) -> None:
 
 
 def answer(chain: LocalChain, method: str, request: bytes, height_text: str = "0") -> tuple[bytes, int]:
-    """(response bytes, height that answered); raises Abort."""
+    """Answer a query. Returns the response bytes and the height. Raises Abort."""
     kind, handler = METHODS[method]
     asked = _asked(chain, height_text)
     try:
@@ -382,18 +385,18 @@ def answer(chain: LocalChain, method: str, request: bytes, height_text: str = "0
 
 
 def _is_about_the_state(abort: Abort) -> bool:
-    """Whether a query failed before there was a state to answer from: then no height is told."""
+    """Return True if a query failed before a state was selected, so no height is sent."""
     return "codespace sdk code" in abort.text or "unmarshalling" in abort.text
 
 
 class ChainService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """All methods of METHODS; anything else is UNIMPLEMENTED."""
+    """All methods of METHODS. Any other method is UNIMPLEMENTED."""
 
     def __init__(self, chain: LocalChain) -> None:
         self._chain = chain
 
     def service(self, handler_call_details: Any) -> Any:
-        """The handler of a method."""
+        """Return the handler of a method, or None."""
         method = handler_call_details.method
         if method not in METHODS:
             return None
@@ -416,7 +419,7 @@ class ChainService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
 
 
 async def start_grpc(chain: LocalChain, address: str) -> tuple[grpc.aio.Server, int]:
-    """A running server and its port; raises RuntimeError when the port is taken."""
+    """Start a server and return it with its port. Raises RuntimeError when the port is taken."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((ChainService(chain),))
     port = server.add_insecure_port(address)

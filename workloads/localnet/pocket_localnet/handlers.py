@@ -1,4 +1,4 @@
-"""What messages do: claims and proofs as claims-and-proofs.md section 2, and transfers."""
+"""Message handlers: claims and proofs (claims-and-proofs.md, section 2), and transfers."""
 
 from dataclasses import dataclass
 
@@ -30,14 +30,14 @@ class MessageResult:
 
 
 def claimed_amount(state: State, claim: Claim) -> int:
-    """What a claim is worth at its session's start, upokt."""
+    """Return the worth of a claim at its session's start, upokt."""
     start = claim.header.session_start_block_height
     target = state.difficulty_at(claim.header.service_id, start).target_hash
     return claimed_upokt(Root(claim.root_hash), target, Price.of(state.shared_params_at(start)))
 
 
 def requirement_of(state: State, claim: Claim, block_hash: BlockHash) -> ProofRequirement:
-    """Whether the claim needs a proof."""
+    """Return whether and why the claim needs a proof."""
     end = claim.header.session_end_block_height
     seed = block_hash(state.shared_params_at(end).windows(end).proof_seed)
     return proof_requirement(claim, claimed_amount(state, claim), seed, state.proof_params)
@@ -213,7 +213,7 @@ def _send(state: State, message: bank_pb.MsgSend, index: int) -> MessageResult:
 
 
 def handle(state: State, block_hash: BlockHash, message: ChainMessage, index: int) -> MessageResult:
-    """Runs one message on `state`; raises Refused."""
+    """Run one message on `state`. Raises TxRejected."""
     if isinstance(message, proof_pb.MsgCreateClaim):
         return _create_claim(state, block_hash, message, index)
     if isinstance(message, proof_pb.MsgSubmitProof):
