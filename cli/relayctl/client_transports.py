@@ -30,14 +30,14 @@ class RelayFailed(Exception):
         self.status = status
 
 
-Carrier = Callable[[aiohttp.ClientSession, str, RelayRequest, int, float, Mapping[str, str]], Awaitable[list[bytes]]]
+Sender = Callable[[aiohttp.ClientSession, str, RelayRequest, int, float, Mapping[str, str]], Awaitable[list[bytes]]]
 """Sends a request with an RPC type, a timeout in seconds and additional headers to a URL.
 
 Returns the encoded responses, several for a stream. Raises RelayFailed.
 """
 
 
-async def over_http(
+async def send_http(
     http: aiohttp.ClientSession,
     url: str,
     request: RelayRequest,
@@ -56,7 +56,7 @@ async def over_http(
     return [part for part in body.split(STREAM_DELIMITER) if part] if streamed else [body]
 
 
-async def over_grpc(
+async def send_grpc(
     _: aiohttp.ClientSession, url: str, request: RelayRequest, rpc_type: int, seconds: float, extra: Mapping[str, str]
 ) -> list[bytes]:
     """Send one unary gRPC call on its own channel."""
@@ -74,7 +74,7 @@ async def over_grpc(
             raise RelayFailed(f"{error.code().name}: {error.details()}", error.code().value[0]) from error
 
 
-async def over_web_socket(
+async def send_web_socket(
     http: aiohttp.ClientSession, url: str, request: RelayRequest, _: int, seconds: float, extra: Mapping[str, str]
 ) -> list[bytes]:
     """Send one frame on its own connection and return the first frame received."""
@@ -90,8 +90,8 @@ async def over_web_socket(
         raise RelayFailed(f"status {error.status}: the upgrade was rejected", error.status) from error
 
 
-CARRIERS: Final[Mapping[ClientTransport, Carrier]] = {
-    ClientTransport.HTTP: over_http,
-    ClientTransport.GRPC: over_grpc,
-    ClientTransport.WEB_SOCKET: over_web_socket,
+SENDERS: Final[Mapping[ClientTransport, Sender]] = {
+    ClientTransport.HTTP: send_http,
+    ClientTransport.GRPC: send_grpc,
+    ClientTransport.WEB_SOCKET: send_web_socket,
 }

@@ -169,8 +169,8 @@ class DemoRunner:
         self._console = console
         seed = options.chaos if options.chaos is not None else 1
         # One for the traffic, one for chaos: the speed of the traffic must not decide what is killed.
-        self._chance, self._fate = random.Random(seed), random.Random(seed)  # noqa: S311 - a demo's choices
-        self.book = Accounting()
+        self._rng, self._chaos_rng = random.Random(seed), random.Random(seed)  # noqa: S311 - a demo's choices
+        self.accounting = Accounting()
         self._sessions_seen: set[int] = set()
         self._traffic_done = asyncio.Event()
 
@@ -185,7 +185,7 @@ class DemoRunner:
                 TrafficLane("eth", gateway_file["applications"]["eth"], _JSON_RPC),
                 TrafficLane("weather", gateway_file["applications"]["weather"], _REST),
             ]
-            view = DemoView(self._console, self.book, stack)
+            view = DemoView(self._console, self.accounting, stack)
             async with asyncio.TaskGroup() as group:
                 traffic = group.create_task(self._traffic(stack, gateway, chain, lanes))
                 tasks = [group.create_task(view.run(http))]
@@ -196,7 +196,7 @@ class DemoRunner:
                 for task in tasks:
                     task.cancel()
             view.finish()
-        return self.book.problems(exact=self._options.chaos is None)
+        return self.accounting.problems(exact=self._options.chaos is None)
 
     async def _follow(self, comet: CometClient) -> None:
         """Read every block's events until all is settled, or can no longer settle."""
@@ -206,12 +206,12 @@ class DemoRunner:
                 latest = (await comet.block()).height
                 for height in range(seen + 1, latest + 1):
                     for event in await comet.end_events(height, lambda event: True):
-                        self.book.take(event)
-                    self.book.height = seen = height
+                        self.accounting.take(event)
+                    self.accounting.height = seen = height
             except PocketError as error:
-                self.book.failures[str(error)[:60]] += 1
-            last_end = max((row.end for row in self.book.pairs.values()), default=0)
-            if self._traffic_done.is_set() and (self.book.complete() or self.book.height > last_end + 24):
+                self.accounting.failures[str(error)[:60]] += 1
+            last_end = max((row.end for row in self.accounting.pairs.values()), default=0)
+            if self._traffic_done.is_set() and (self.accounting.complete() or self.accounting.height > last_end + 24):
                 return
             await asyncio.sleep(0.2)
 
@@ -221,13 +221,13 @@ class DemoRunner:
         pause = 1.0 / self._options.rate
         async with asyncio.TaskGroup() as group:
             while True:
-                lane = lanes[self._chance.randrange(len(lanes))]
+                lane = lanes[self._rng.randrange(len(lanes))]
                 with contextlib.suppress(PocketError):
                     await self._renew(lane, gateway, chain)
                 if len(self._sessions_seen) > self._options.sessions:
                     break
                 if lane.signer is not None and len(inflight) < 200:
-                    supplier = self._chance.choice(sorted(lane.signer.session.supplier_addresses))
+                    supplier = self._rng.choice(sorted(lane.signer.session.supplier_addresses))
                     lane.number += 1
                     task = group.create_task(self._send(stack, gateway, lane, lane.signer, supplier, lane.number))
                     inflight.add(task)
@@ -236,7 +236,7 @@ class DemoRunner:
         self._traffic_done.set()
 
     async def _renew(self, lane: TrafficLane, gateway: Gateway, chain: ChainClient) -> None:
-        height = self.book.height
+        height = self.accounting.height
         if lane.signer is not None and height <= lane.signer.session.header.session_end_block_height:
             return
         signer = await gateway.signer(lane.application, lane.service)
@@ -252,7 +252,7 @@ class DemoRunner:
         self, stack: LocalStack, gateway: Gateway, lane: TrafficLane, signer: SessionSigner, supplier: str, number: int
     ) -> None:
         header = signer.session.header
-        row = self.book.pairs.setdefault(
+        row = self.accounting.pairs.setdefault(
             (header.session_id, supplier), Expectation(header, lane.price_upokt, lane.split)
         )
         if lane.rpc_type == _JSON_RPC:
@@ -270,10 +270,10 @@ class DemoRunner:
             answer = await gateway.send(stack.url("relayer"), request, lane.rpc_type, timeout_seconds=10)
         except RelayFailed as error:
             row.refused += 1
-            self.book.failures[str(error)[:80]] += 1
+            self.accounting.failures[str(error)[:80]] += 1
             return
         if answer.http.status != 200:
-            self.book.invalid_answers.append(f"the backend returned status {answer.http.status}")
+            self.accounting.invalid_answers.append(f"the backend returned status {answer.http.status}")
         row.acknowledged.add(relay_hash(Relay(request, answer.response.without_payload()).encode()))
 
     async def _chaos(self, stack: LocalStack) -> None:
@@ -283,23 +283,23 @@ class DemoRunner:
         nothing.
         """
         while True:
-            await asyncio.sleep(self._fate.uniform(1.5, 5.0))
-            name = self._fate.choice(["relayer", *stack.miner_names, "redis"])
+            await asyncio.sleep(self._chaos_rng.uniform(1.5, 5.0))
+            name = self._chaos_rng.choice(["relayer", *stack.miner_names, "redis"])
             process = stack.processes[name]
-            if name in stack.miner_names and len(stack.miner_names) > 1 and self._fate.random() < _FREEZES:
+            if name in stack.miner_names and len(stack.miner_names) > 1 and self._chaos_rng.random() < _FREEZES:
                 # Longer than a lease: when it resumes, it still believes it owns shards that others took over.
                 process.freeze(frozen=True)
-                self.book.kills[f"{name} frozen"] += 1
+                self.accounting.kills[f"{name} frozen"] += 1
                 try:
-                    await asyncio.sleep(self._fate.uniform(1.0, 7.0))
+                    await asyncio.sleep(self._chaos_rng.uniform(1.0, 7.0))
                 finally:
                     process.freeze(frozen=False)
                 continue
             await asyncio.to_thread(process.kill)
-            self.book.kills[name] += 1
+            self.accounting.kills[name] += 1
             if name == "redis" and self._options.lose_redis:
                 await asyncio.to_thread(stack.lose_redis_data)
-            await asyncio.sleep(self._fate.uniform(0.0, 0.8))
+            await asyncio.sleep(self._chaos_rng.uniform(0.0, 0.8))
             process.start()
             await asyncio.to_thread(stack.await_part, name)
 
@@ -319,9 +319,9 @@ async def interruptible() -> AsyncIterator[asyncio.Event]:
 
 
 async def _run(options: DemoOptions, stack: LocalStack, console: Console) -> int:
-    conductor = DemoRunner(options, console)
+    runner = DemoRunner(options, console)
     async with interruptible() as stop:
-        run = asyncio.ensure_future(conductor.run(stack))
+        run = asyncio.ensure_future(runner.run(stack))
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait({run, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not run.done():
@@ -332,7 +332,7 @@ async def _run(options: DemoOptions, stack: LocalStack, console: Console) -> int
             return 130
         stopping.cancel()
         problems = run.result()
-        summary(conductor.book, problems, console, options)
+        summary(runner.accounting, problems, console, options)
         if options.keep:
             console.print(f"still running below {stack.folder}:")
             for name in ("relayer", "rpc", "backend", "relayer-admin", *(f"{m}-admin" for m in stack.miner_names)):
@@ -342,26 +342,26 @@ async def _run(options: DemoOptions, stack: LocalStack, console: Console) -> int
         return 1 if problems else 0
 
 
-def summary(book: Accounting, problems: list[str], console: Console, options: DemoOptions) -> None:
+def summary(accounting: Accounting, problems: list[str], console: Console, options: DemoOptions) -> None:
     """Print the result of the run."""
-    paid = book.with_acknowledged()
+    paid = accounting.with_acknowledged()
     acknowledged = sum(len(row.acknowledged) for row in paid)
     console.print(
-        f"\n{len(book.settled)} settlements of {len(paid)} expected, {acknowledged} relays acknowledged, "
-        f"{sum(row.settled_relays for row in book.settled)} paid: "
-        f"{sum(row.earned_upokt for row in book.settled)} upokt earned, "
+        f"\n{len(accounting.settled)} settlements of {len(paid)} expected, {acknowledged} relays acknowledged, "
+        f"{sum(row.settled_relays for row in accounting.settled)} paid: "
+        f"{sum(row.earned_upokt for row in accounting.settled)} upokt earned, "
         f"{sum(row.expected_upokt for row in paid)} upokt expected."
     )
     if options.chaos is not None:
-        kills = ", ".join(f"{name} {number}" for name, number in sorted(book.kills.items()))
-        refused = sum(row.refused for row in book.pairs.values())
+        kills = ", ".join(f"{name} {number}" for name, number in sorted(accounting.kills.items()))
+        refused = sum(row.refused for row in accounting.pairs.values())
         console.print(f"chaos seed {options.chaos}: killed {kills}; {refused} relays were rejected, none lost.")
     for problem in problems[:20]:
         console.print(f"FAILED: {problem}", style="red")
     if not problems:
         console.print("Every acknowledged relay was claimed, proven where required, and paid.", style="green")
-    elif book.failures:
-        for text, number in book.failures.most_common(5):
+    elif accounting.failures:
+        for text, number in accounting.failures.most_common(5):
             console.print(f"  {number} × {text}")
 
 

@@ -26,9 +26,9 @@ _TOTALS = {
 class DemoView:
     """Shows blocks, relays, sessions by stage, settlements and earnings."""
 
-    def __init__(self, console: Console, book: "Accounting", stack: LocalStack) -> None:
+    def __init__(self, console: Console, accounting: "Accounting", stack: LocalStack) -> None:
         self._console = console
-        self._book = book
+        self._accounting = accounting
         self._stack = stack
         self._stages: Counter[str] = Counter()
         self._seen: dict[tuple[str, str], int] = {}
@@ -81,16 +81,16 @@ class DemoView:
             self._live = None
 
     def _numbers(self) -> dict[str, Any]:
-        book = self._book
-        paid = book.with_acknowledged()
+        accounting = self._accounting
+        paid = accounting.with_acknowledged()
         return {
-            "block": book.height,
+            "block": accounting.height,
             "relays acknowledged": sum(len(row.acknowledged) for row in paid),
-            "relays rejected": sum(row.refused for row in book.pairs.values()),
+            "relays rejected": sum(row.refused for row in accounting.pairs.values()),
             **{what: self._total(what) for what in _TOTALS},
             "sessions": ", ".join(f"{n} {stage}" for stage, n in self._stages.items() if n) or "-",
-            "settled": f"{len(book.settled)} of {len(paid)}",
-            "earned": f"{sum(row.earned_upokt for row in book.settled)} of "
+            "settled": f"{len(accounting.settled)} of {len(paid)}",
+            "earned": f"{sum(row.earned_upokt for row in accounting.settled)} of "
             f"{sum(row.expected_upokt for row in paid)} upokt",
         }
 
@@ -98,8 +98,8 @@ class DemoView:
         table = Table(title="Pocket relay mining", show_header=False, min_width=60)
         for name, value in self._numbers().items():
             table.add_row(name, str(value))
-        if self._book.kills:
-            table.add_row("killed", ", ".join(f"{name} {n}" for name, n in self._book.kills.items()))
+        if self._accounting.kills:
+            table.add_row("killed", ", ".join(f"{name} {n}" for name, n in self._accounting.kills.items()))
         return table
 
     def _show(self) -> None:

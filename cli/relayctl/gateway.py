@@ -15,7 +15,7 @@ from pocket.protocol.crypto.ring import sign_ring
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, decode_http_response, url_text
 from pocket.protocol.relays.messages import RelayRequest, RelayResponse, decode_relay_response
 from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
-from relayctl.client_transports import CARRIERS, ClientTransport, RelayFailed
+from relayctl.client_transports import SENDERS, ClientTransport, RelayFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Gateway:
         begun = time.perf_counter()
         try:
             supplier_key = await self.supplier_key(request.supplier_operator_address)
-            bodies = await CARRIERS[over](self._http, url, request, rpc_type, timeout_seconds, {})
+            bodies = await SENDERS[over](self._http, url, request, rpc_type, timeout_seconds, {})
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise RelayFailed(f"{url}: {type(error).__name__}: {error}") from error
         except ChainError as error:

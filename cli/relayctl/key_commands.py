@@ -94,7 +94,7 @@ def sealing_secret(file: Path, namespace: str) -> None:
 
     FILE is readable by you alone.
     """
-    private = Controller.fresh()
+    private = Controller.generate()
     resource = {
         "apiVersion": "v1",
         "kind": "Secret",

@@ -27,7 +27,7 @@ from pocket.protocol.relays.envelope import decode_http_response
 from pocket.protocol.relays.messages import RelayRequest, decode_relay_response
 from pocket.protocol.relays.simulated import simulated_header
 from pocket_relayer.pipeline.simulated_relays import HEADER
-from relayctl.client_transports import CARRIERS, ClientTransport, RelayFailed
+from relayctl.client_transports import SENDERS, ClientTransport, RelayFailed
 from relayctl.gateway import SessionSigner, json_rpc_envelope, rest_envelope
 
 _ASKED: Final = RPC_NUMBERS.keys() - {"grpc"}  # no call is common to all gRPC backends
@@ -90,7 +90,7 @@ class Prober:
         request = self.request(target)
         number, extra = RPC_NUMBERS[target.backend], {HEADER: self.identity.key_id}
         try:
-            bodies = await CARRIERS[target.over](http, self.url, request, number, self.seconds, extra)
+            bodies = await SENDERS[target.over](http, self.url, request, number, self.seconds, extra)
             for body in bodies:
                 response = decode_relay_response(body)
                 if response.header != request.header:

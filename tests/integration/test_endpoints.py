@@ -45,7 +45,7 @@ def endpoints(now=NOW):
 
 async def looked(url, now=NOW):
     looking = endpoints(now)
-    await looking.look([url])
+    await looking.probe([url])
     return looking.problems([url])
 
 
@@ -119,11 +119,11 @@ async def test_a_url_that_many_suppliers_declare_is_tried_once_and_shown_without
     async with server:
         url = f"http://localhost:{server.sockets[0].getsockname()[1]}"
         looking = endpoints()
-        await looking.look([url] * 5)
+        await looking.probe([url] * 5)
         await came.wait()
     assert len(tried) == 1
     secret = "http://user:secret@127.0.0.1:1/key?token=secret"
-    await looking.look([secret])
+    await looking.probe([secret])
     assert looking.problems([secret, url]) == ["http://127.0.0.1:1: it cannot be reached (ConnectionRefusedError)"]
 
 
@@ -133,7 +133,7 @@ async def test_a_silent_address_costs_no_more_than_its_deadline():
 
     looking = PublicUrlChecker(lambda: NOW, seconds=0.05)
     looking._reach = never
-    await looking.look(["http://localhost"])
+    await looking.probe(["http://localhost"])
     assert looking.problems(["http://localhost"]) == ["http://localhost: no connection within 0.05 s"]
 
 

@@ -46,4 +46,4 @@ def test_a_disabled_one_starts_and_validate_notes_what_is_wrong_with_it():
     off = {"simulation": {"identities": [GOOD | {"applicationPublicKey": OFF_CURVE}]}}
     miner = RelayMiner.model_validate(changed(relay_miner("ns"), "spec.relayer", off))
     found = [str(finding) for finding in check_references(Manifests((miner,), (), {}))]
-    assert any("simulation, which is off" in row and "not a point" in row for row in found), found
+    assert any("simulation, currently disabled" in row and "not a point" in row for row in found), found

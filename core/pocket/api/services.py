@@ -236,7 +236,7 @@ class Applications(Model):
         default=(), max_length=256, description="Never serve these.", json_schema_extra=LIST_SET
     )
 
-    def refuses(self, address: str) -> bool:
+    def rejects(self, address: str) -> bool:
         """Return True if the application's relays are rejected."""
         return address in self.deny or (bool(self.allow) and address not in self.allow)
 

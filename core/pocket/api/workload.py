@@ -126,7 +126,7 @@ def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.
     return config.model_copy(update={"redis_url": environment[variable].strip()})
 
 
-def parse_hot_config(content: bytes, path: Path) -> ReloadableConfig:
+def parse_reloadable_config(content: bytes, path: Path) -> ReloadableConfig:
     """Parse the reloadable configuration, with unknown fields as in `read_config`.
 
     Raises ManifestError.

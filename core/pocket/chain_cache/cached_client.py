@@ -139,7 +139,7 @@ class CachedChain(ChainClient):
             self.counters.memory += 1
             return found[1]
         # Whoever asks the same while it is being asked waits for that answer: a new session is one query, not hundreds.
-        return await self._asking.ask(
+        return await self._asking.do(
             (method, question), lambda: self._ask(method, request, question, lifetime, self.generation)
         )
 

@@ -51,7 +51,7 @@ def decode_question(text: str | bytes) -> Question | None:
 async def tell(redis: "Redis", keys: RedisKeys, question: Question | None) -> int:
     """Tells every process to forget an answer, None: all of them; the version. Raises what Redis raises."""
     body = json.dumps({"forget": encode_question(question) if question else ""})
-    return int(await _TELL.run(redis, [keys.cache_version], [keys.cache_news, body[:-1]]))
+    return int(await _TELL.run(redis, [keys.cache_version], [keys.cache_invalidations, body[:-1]]))
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class InvalidationSubscriber:
         while True:
             try:
                 async with self.redis.pubsub() as subscription:
-                    await subscription.subscribe(self.keys.cache_news)
+                    await subscription.subscribe(self.keys.cache_invalidations)
                     await self._follow(subscription)
             except (RedisError, OSError, TimeoutError, ValueError) as error:  # a version that is no number, too
                 _LOG.debug("cache news: %s", error)

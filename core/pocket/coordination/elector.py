@@ -76,12 +76,12 @@ class ElectionStep(Enum):
     WAIT = "wait"
 
 
-def seat(identity: str) -> str:
+def member_name(identity: str) -> str:
     """Return the part of `name_place_incarnation` that is stable across restarts."""
     return identity.partition("_")[0]
 
 
-def place(identity: str) -> str:
+def member_location(identity: str) -> str:
     """Return the location in `name_place_incarnation`: a pod's uid, or an address."""
     return identity.partition("_")[2].rpartition("_")[0]
 
@@ -103,7 +103,7 @@ def next_step(view: CandidateState, now: float, timing: LeaseTiming) -> Election
     # A Lease of an earlier incarnation of this candidate is taken at once: a pod of a StatefulSet runs once, a
     # container once in its pod, and a process holds the lock of the volume that names it. An earlier incarnation that
     # is still alive behind a partition is stopped by the fence, as any former owner.
-    if not record.holder or seat(record.holder) == seat(view.identity):
+    if not record.holder or member_name(record.holder) == member_name(view.identity):
         return ElectionStep.TAKE
     return ElectionStep.TAKE if now >= takeable_at(view, timing) else ElectionStep.WAIT
 
@@ -114,7 +114,7 @@ def takeable_at(view: CandidateState, timing: LeaseTiming) -> float:
     return view.seen_at + max(timing.lease, seconds)
 
 
-def draft(
+def next_record(
     view: CandidateState, step: ElectionStep, wall: datetime, timing: LeaseTiming, known_epoch: int = 0
 ) -> LeaseRecord:
     """Return the record to write for a step. The epoch only grows, past any known elsewhere."""
@@ -125,13 +125,13 @@ def draft(
     return LeaseRecord(view.identity, round(timing.lease), wall, wall, epoch)
 
 
-def written(
+def after_write(
     view: CandidateState, record: LeaseRecord, version: str, sent_at: float, now: float, timing: LeaseTiming
 ) -> CandidateState:
     """Apply a successful write. Leadership counts from before it was sent."""
     return replace(view, record=record, version=version, seen_at=now, held_until=sent_at + timing.renew)
 
 
-def released(record: LeaseRecord, wall: datetime) -> LeaseRecord:
+def release_record(record: LeaseRecord, wall: datetime) -> LeaseRecord:
     """Return the record that gives a Lease up at once. The epoch stays, so it never decreases."""
     return replace(record, holder="", lease_seconds=1, renewed=wall.astimezone(UTC))

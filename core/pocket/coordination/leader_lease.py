@@ -14,12 +14,12 @@ from pocket.coordination.elector import (
     ElectionStep,
     LeaseRecord,
     LeaseTiming,
-    draft,
+    after_write,
+    next_record,
     next_step,
     observe,
-    released,
+    release_record,
     takeable_at,
-    written,
 )
 from pocket.kube.api_client import Conflict, KubeApi, KubeError, ObjectNotFound, ResourceKind
 
@@ -122,14 +122,14 @@ class LeaseElector:
         step = next_step(self._view, self._clock(), self._timing)
         if step is ElectionStep.WAIT:
             return False
-        drafted = draft(self._view, step, self._wall(), self._timing, self._known_epoch())
+        drafted = next_record(self._view, step, self._wall(), self._timing, self._known_epoch())
         sent_at = self._clock()
         try:
             stored = await self._write(drafted)
         except Conflict:
             # Another candidate was faster, the next read shows which. After a lost reply it shows our own record.
             return self.leads
-        self._view = written(
+        self._view = after_write(
             self._view, drafted, str(stored["metadata"]["resourceVersion"]), sent_at, self._clock(), self._timing
         )
         return self.leads
@@ -200,7 +200,10 @@ class LeaseElector:
             with contextlib.suppress(KubeError):
                 fresh = await self._call("GET", name=self._name)
                 if record_of(fresh).holder == self.identity:
-                    body = {**fresh, "spec": {**fresh["spec"], **spec_of(released(record_of(fresh), self._wall()))}}
+                    body = {
+                        **fresh,
+                        "spec": {**fresh["spec"], **spec_of(release_record(record_of(fresh), self._wall()))},
+                    }
                     await self._call("PUT", name=self._name, body=body)
                 break
             await asyncio.sleep(_RELEASE_PAUSE_SECONDS)

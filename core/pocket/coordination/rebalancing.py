@@ -4,23 +4,20 @@ Every member computes the same shares from the same view. Views that differ for 
 taken by compare-and-set and released by its holder alone.
 """
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-
-def _weight(first: object, second: object) -> bytes:
-    return hashlib.sha256(f"{first}\0{second}".encode()).digest()
+from pocket.coordination.rendezvous import weight
 
 
-def ranked(shard: int, members: Collection[str]) -> list[str]:
+def rendezvous_order(shard: int, members: Collection[str]) -> list[str]:
     """Return members in the order in which they should own a shard. The second is the first's standby."""
-    return sorted(members, key=lambda member: _weight(shard, member), reverse=True)
+    return sorted(members, key=lambda member: weight(shard, member), reverse=True)
 
 
 def standby_of(shard: int, holder: str, members: Collection[str]) -> str | None:
     """Return the member that follows a shard as standby of its holder, None without another."""
-    return next((member for member in ranked(shard, members) if member != holder), None)
+    return next((member for member in rendezvous_order(shard, members) if member != holder), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class RebalancePlan:
     release: tuple[int, ...] = ()
 
 
-def targets(members: Collection[str], held: Mapping[str, int], shards: int) -> dict[str, int]:
+def fair_shares(members: Collection[str], held: Mapping[str, int], shards: int) -> dict[str, int]:
     """Return how many shards each member should hold.
 
     Shares differ by at most one. The surplus stays with the members that hold most already.
@@ -41,7 +38,7 @@ def targets(members: Collection[str], held: Mapping[str, int], shards: int) -> d
     return {member: least + (number < surplus) for number, member in enumerate(order)}
 
 
-def moves(me: str, members: Collection[str], holders: Sequence[str], mine: Sequence[int]) -> RebalancePlan:
+def plan_rebalance(me: str, members: Collection[str], holders: Sequence[str], mine: Sequence[int]) -> RebalancePlan:
     """Decide which shards to take and to release.
 
     `holders` names each shard's holder, '' where it can be taken. `mine` are the shards that I hold, oldest first. A
@@ -51,10 +48,10 @@ def moves(me: str, members: Collection[str], holders: Sequence[str], mine: Seque
     if me not in members:
         return RebalancePlan()
     held = {member: sum(holder == member for holder in holders) for member in members}
-    target = targets(members, held, len(holders))[me]
+    target = fair_shares(members, held, len(holders))[me]
     if len(mine) > target:
         return RebalancePlan(release=tuple(reversed(mine[target:])))
     free = [shard for shard, holder in enumerate(holders) if not holder]
     # The best-ranked member takes a shard first, so members that act at the same time seldom compete.
-    free.sort(key=lambda shard: (ranked(shard, members).index(me), shard))
+    free.sort(key=lambda shard: (rendezvous_order(shard, members).index(me), shard))
     return RebalancePlan(take=tuple(free[: target - len(mine)]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pocket.keys.loading import KeySet, load_supplier_keys
 
-Sight = tuple[tuple[str, int, int, int, int], ...]
+Fingerprint = tuple[tuple[str, int, int, int, int], ...]
 _SETTLED_NANOSECONDS = 2_000_000_000
 """A file may change twice within its clock's resolution, so a younger file is read again."""
 
@@ -21,20 +21,23 @@ class KeyFolder:
         self._folder = folder
         self._environment = environment
         self._wall = wall_nanoseconds
-        self._seen: Sight | None = None
+        self._seen: Fingerprint | None = None
         self._loaded = KeySet({})
 
     def load(self) -> KeySet:
         """Return all keys, the same set as before while nothing changed. Raises ConfigurationError."""
-        sight, now = self._look(), self._wall()
-        if sight is None or sight != self._seen:
+        fingerprint, now = self._fingerprint(), self._wall()
+        if fingerprint is None or fingerprint != self._seen:
             self._seen = None
             self._loaded = load_supplier_keys(self._folder, self._environment)
-            if sight is not None and now - max((row[3] for row in sight), default=0) >= _SETTLED_NANOSECONDS:
-                self._seen = sight
+            if (
+                fingerprint is not None
+                and now - max((row[3] for row in fingerprint), default=0) >= _SETTLED_NANOSECONDS
+            ):
+                self._seen = fingerprint
         return self._loaded
 
-    def _look(self) -> Sight | None:
+    def _fingerprint(self) -> Fingerprint | None:
         """Return name, inode, size, time and mode of every file, None if the folder is unreadable."""
         rows = []
         try:

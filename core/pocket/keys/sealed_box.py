@@ -85,7 +85,7 @@ class Controller:
         return cls(tuple(row for row in rows if len(row) == PrivateKey.SIZE))
 
     @staticmethod
-    def fresh() -> bytes:
+    def generate() -> bytes:
         """Generate a private key."""
         return bytes(PrivateKey.generate())
 
@@ -104,14 +104,14 @@ class Controller:
     def knows(self, text: str) -> bool:
         """Return True if a text is sealed to one of these keys."""
         try:
-            identity, _ = _taken_apart(text)
+            identity, _ = _split_sealed(text)
         except SealError:
             return False
         return any(key_id(public) == identity for public in self.publics)
 
     def open(self, text: str, subject: Subject) -> str:
         """Open a sealed key and return it as hex. Raises SealError without any of the content."""
-        identity, box = _taken_apart(text)
+        identity, box = _split_sealed(text)
         for private, public in zip(self.keys, self.publics, strict=True):
             if key_id(public) != identity:
                 continue
@@ -125,12 +125,12 @@ class Controller:
             "has: seal the key again"
         )
 
-    def resealed(self, text: str, subject: Subject) -> str | None:
+    def reseal(self, text: str, subject: Subject) -> str | None:
         """Seal a key again to the newest of these keys, or return None if it already is.
 
         Raises SealError.
         """
-        identity, _ = _taken_apart(text)
+        identity, _ = _split_sealed(text)
         if identity == key_id(self.newest):
             return None
         return seal(self.newest, subject, self.open(text, subject))
@@ -143,7 +143,7 @@ def _decoded(text: str) -> bytes:
         return b""
 
 
-def _taken_apart(text: str) -> tuple[str, bytes]:
+def _split_sealed(text: str) -> tuple[str, bytes]:
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

@@ -95,14 +95,14 @@ class KubeApi:
             response = await self._client.call_api(*request, _request_timeout=aiohttp.ClientTimeout(total=seconds))
             data = await response.read()  # type: ignore[no-untyped-call]  # generated client
         except ApiException as error:
-            raise _typed(error.status or 0, str(error.body or error.reason), method, path) from None
+            raise _error_from_status(error.status or 0, str(error.body or error.reason), method, path) from None
         except TimeoutError:
             raise KubeError(f"{method} {path}: no answer within {seconds:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise KubeError(f"{method} {path}: {type(error).__name__}: {error}") from error
         text = data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
         if response.status >= 400:
-            raise _typed(response.status, text, method, path, response.response.headers.get("Retry-After"))
+            raise _error_from_status(response.status, text, method, path, response.response.headers.get("Retry-After"))
         try:
             return json.loads(text) if text else None
         except ValueError as error:
@@ -113,7 +113,7 @@ class KubeApi:
         found: Object = await self.call("GET", kind.path(namespace, name))
         return found
 
-    async def find(self, kind: ResourceKind, namespace: str, name: str) -> Object | None:
+    async def get_or_none(self, kind: ResourceKind, namespace: str, name: str) -> Object | None:
         """Return an object, or None if it does not exist."""
         try:
             return await self.get(kind, namespace, name)
@@ -184,7 +184,7 @@ class KubeApi:
             return
 
 
-def _typed(status: int, text: str, method: str, path: str, retry_after: str | None = None) -> KubeError:
+def _error_from_status(status: int, text: str, method: str, path: str, retry_after: str | None = None) -> KubeError:
     try:
         message = json.loads(text)["message"]
     except (ValueError, KeyError, TypeError):

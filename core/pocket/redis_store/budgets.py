@@ -5,12 +5,13 @@ refunded. Of identical signed requests at most one is CHARGED while Redis keeps 
 """
 
 import asyncio
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from cachetools import FIFOCache
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -86,7 +87,7 @@ class BudgetLimits:
 
     queue: int = 20_000
     batch: int = 512
-    patience_seconds: float = 1.0
+    timeout_seconds: float = 1.0
     remembered: int = 100_000
 
 
@@ -105,7 +106,7 @@ class Budgets:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._local: OrderedDict[bytes, None] = OrderedDict()
+        self._local: FIFOCache[bytes, None] = FIFOCache(self._limits.remembered)
 
     async def charge(self, charge: Charge) -> ChargeResult:
         """Charge one relay.
@@ -116,23 +117,21 @@ class Budgets:
             raise QueueFull(f"{len(self._waiting)} relays are already waiting for their budget: retry later")
         done: asyncio.Future[ChargeResult] = asyncio.get_running_loop().create_future()
         self._waiting.append((charge, done))
-        self._stir()
+        self._notify()
         return await done
 
     def refund(self, charge: Charge) -> None:
         """Take a charge back soon. Its request may be sent again."""
         if len(self._refunds) < self._limits.queue:
             self._refunds.append(charge)
-            self._stir()
+            self._notify()
 
-    def charge_locally(self, charge: Charge) -> ChargeResult:
+    def charge_offline(self, charge: Charge) -> ChargeResult:
         """Charge without Redis: reject this worker's replays, without limiting budgets."""
         if charge.request_id:
             if charge.request_id in self._local:
                 return ChargeResult.REPLAYED
             self._local[charge.request_id] = None
-            while len(self._local) > self._limits.remembered:
-                self._local.popitem(last=False)
         return ChargeResult.CHARGED
 
     async def drain(self) -> None:
@@ -156,7 +155,7 @@ class Budgets:
                             done.exception()
             self._idle.set()
 
-    def _stir(self) -> None:
+    def _notify(self) -> None:
         self._idle.clear()
         self._wake.set()
 
@@ -177,7 +176,7 @@ class Budgets:
             budget = -1 if charge.budget is None else charge.budget
             arguments += [charge.cost, budget, charge.keep_seconds, charge.request_id]
         try:
-            async with asyncio.timeout(self._limits.patience_seconds):
+            async with asyncio.timeout(self._limits.timeout_seconds):
                 numbers = await _CHARGE.run(self._redis, keys, arguments)
         except (RedisError, OSError, TimeoutError) as error:
             told = translate(error)
@@ -206,7 +205,7 @@ class Budgets:
                 keys += [self._keys.consumed(charge.supplier, charge.session_id), self._bucket(charge)]
                 arguments += [charge.cost, charge.request_id]
             try:
-                async with asyncio.timeout(self._limits.patience_seconds):
+                async with asyncio.timeout(self._limits.timeout_seconds):
                     await _REFUND.run(self._redis, keys, arguments)
             except (RedisError, OSError, TimeoutError):
                 continue  # the budget stays smaller than it could be, but never too large
@@ -223,7 +222,7 @@ class RateLimiter:
         self._keys = keys
         self._now = now
 
-    async def within(self, service_id: str, application: str, per_second: int) -> bool:
+    async def allow(self, service_id: str, application: str, per_second: int) -> bool:
         """Count one relay and return True if it fits the limit, or if Redis is unavailable."""
         key = self._keys.rate(service_id, application, int(self._now()))
         try:

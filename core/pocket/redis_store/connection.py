@@ -73,7 +73,7 @@ class _RetryDemoted(Retry):
             return await super().call_with_retry(*args, **options)
 
 
-class _Robust:
+class _CancelSafeConnection:
     """A connection that never swallows a cancellation and leaves a demoted instance.
 
     redis-py sends within `asyncio.wait_for`, which on CPython 3.11 returns its result although its task was cancelled,
@@ -120,11 +120,11 @@ class _Robust:
             raise
 
 
-class _Plain(_Robust, Connection):
+class _Plain(_CancelSafeConnection, Connection):
     """A connection over TCP."""
 
 
-class _Secure(_Robust, SSLConnection):
+class _Secure(_CancelSafeConnection, SSLConnection):
     """A connection over TLS."""
 
 
@@ -172,7 +172,7 @@ def connect(
     return Redis.from_pool(pool)
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """Return the URL without credentials, for messages."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
@@ -205,7 +205,7 @@ class RedisInfo:
             return "Redis has no append-only file: a restart loses every relay. Set appendonly yes."
         return None
 
-    def pressure(self) -> float:
+    def memory_ratio(self) -> float:
         """Return the share of the memory limit in use, 0 without a limit."""
         return self.used_memory / self.max_memory if self.max_memory else 0.0
 
@@ -260,7 +260,7 @@ async def inspect(redis: "Redis") -> RedisInfo:
         raise translate(error) from error
 
 
-async def require_safe(redis: "Redis", url: str) -> RedisInfo:
+async def check_durability(redis: "Redis", url: str) -> RedisInfo:
     """Check that Redis is durable and return its state.
 
     Raises RedisNotDurable or RedisUnavailable with the remedy.
@@ -268,13 +268,13 @@ async def require_safe(redis: "Redis", url: str) -> RedisInfo:
     try:
         info = await inspect(redis)
     except RedisUnavailable as error:
-        raise RedisUnavailable(f"{shown(url)}: {error}", error.trouble) from error
+        raise RedisUnavailable(f"{redact_url(url)}: {error}", error.trouble) from error
     if problem := info.problem():
-        raise RedisNotDurable(f"{shown(url)}: {problem}")
+        raise RedisNotDurable(f"{redact_url(url)}: {problem}")
     return info
 
 
-async def await_safe_redis(
+async def await_durable_redis(
     redis: "Redis", url: str, stop: asyncio.Event, on_wait: Callable[[RedisUnavailable], None] = lambda error: None,
     chance: random.Random | None = None,
 ) -> None:  # fmt: skip
@@ -287,7 +287,7 @@ async def await_safe_redis(
     logged = ""
     while not stop.is_set():
         try:
-            await require_safe(redis, url)
+            await check_durability(redis, url)
         except RedisUnavailable as error:
             on_wait(error)
             if str(error) != logged:

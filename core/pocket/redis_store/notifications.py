@@ -31,21 +31,21 @@ class RelayNotifier:
         self._keys = keys
         self._shard_of = shard_of
         self._clock = clock
-        self._told: dict[str, float] = {}
+        self._notified_at: dict[str, float] = {}
 
-    async def wake(self, suppliers: Iterable[str]) -> None:
+    async def notify(self, suppliers: Iterable[str]) -> None:
         """Notify the owners of suppliers. Errors are ignored, since owners poll anyway."""
         now = self._clock()
-        due = [s for s in suppliers if now - self._told.get(s, -_AGAIN_SECONDS) >= _AGAIN_SECONDS]
+        due = [s for s in suppliers if now - self._notified_at.get(s, -_AGAIN_SECONDS) >= _AGAIN_SECONDS]
         if not due:
             return
-        if len(self._told) > _REMEMBERED:
-            self._told.clear()
-        self._told.update(dict.fromkeys(due, now))
+        if len(self._notified_at) > _REMEMBERED:
+            self._notified_at.clear()
+        self._notified_at.update(dict.fromkeys(due, now))
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for supplier in due:
-                    pipe.xadd(self._keys.wake(self._shard_of(supplier)), {"s": supplier}, maxlen=_LENGTH)
+                    pipe.xadd(self._keys.notifications(self._shard_of(supplier)), {"s": supplier}, maxlen=_LENGTH)
                 await pipe.execute()
         except (RedisError, OSError, TimeoutError):
             return
@@ -68,14 +68,14 @@ class NotificationReader:
         for gone in set(self._positions) - wanted:
             del self._positions[gone]
         for shard in wanted - set(self._positions):
-            last: Any = await self._redis.xrevrange(self._keys.wake(shard), count=1)
+            last: Any = await self._redis.xrevrange(self._keys.notifications(shard), count=1)
             self._positions[shard] = _text(last[0][0]) if last else "0-0"
         if not wanted:
             return set()
-        streams: dict[Any, Any] = {self._keys.wake(shard): at for shard, at in self._positions.items()}
+        streams: dict[Any, Any] = {self._keys.notifications(shard): at for shard, at in self._positions.items()}
         reply: Any = await self._redis.xread(streams, count=_LENGTH, block=milliseconds)
         rows: Mapping[Any, Any] = dict(reply.items() if isinstance(reply, dict) else reply or [])
-        by_key = {self._keys.wake(shard): shard for shard in self._positions}
+        by_key = {self._keys.notifications(shard): shard for shard in self._positions}
         found = set()
         for name, entries in rows.items():
             for entry_id, fields in entries:

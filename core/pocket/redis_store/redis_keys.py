@@ -36,12 +36,12 @@ class RedisKeys:
         """Return the hash of session id → why the session is closed, with its end height."""
         return self._supplier("closed", supplier)
 
-    def horizon(self, supplier: str) -> str:
+    def cutoff(self, supplier: str) -> str:
         """Return the key of the session end height up to which no new session is registered.
 
         There would be no time left to claim such a session.
         """
-        return self._supplier("horizon", supplier)
+        return self._supplier("cutoff", supplier)
 
     def incarnation(self, supplier: str) -> str:
         """Return the marker that changes when the supplier's streams are lost."""
@@ -59,9 +59,9 @@ class RedisKeys:
         """Return the key of the highest epoch of an owner."""
         return self._supplier("fence", supplier)
 
-    def mirrored(self, supplier: str) -> str:
+    def replicated(self, supplier: str) -> str:
         """Return the hash of session id → `incarnation/id` up to which a volume holds the relays."""
-        return self._supplier("mirrored", supplier)
+        return self._supplier("replicated", supplier)
 
     def costs(self, supplier: str, session_id: str) -> str:
         """Return the hash of transaction hash → its kind and the session's share of its fee, upokt."""
@@ -88,9 +88,9 @@ class RedisKeys:
         """Return the key of a simulated relay that was served."""
         return f"{self.prefix}:simulated:{digest}"
 
-    def wake(self, shard: int) -> str:
+    def notifications(self, shard: int) -> str:
         """Return the stream of suppliers of a shard that have new relays."""
-        return f"{self.prefix}:wake:{shard}"
+        return f"{self.prefix}:notifications:{shard}"
 
     @property
     def leases(self) -> str:
@@ -113,9 +113,9 @@ class RedisKeys:
         return f"{self.prefix}:cache-version"
 
     @property
-    def cache_news(self) -> str:
+    def cache_invalidations(self) -> str:
         """Return the channel of what is to be evicted."""
-        return f"{self.prefix}:cache-news"
+        return f"{self.prefix}:cache-invalidations"
 
     @property
     def cached(self) -> str:

@@ -71,9 +71,9 @@ class RecorderLimits:
     batch: int = 512
     linger_seconds: float = 0.002
     linger_above: float = 0.85
-    patience_seconds: float = 3.0
+    append_timeout_seconds: float = 3.0
     retry_seconds: float = 0.05
-    memory_mark: float = 0.9
+    memory_high_water_mark: float = 0.9
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class RelayRecorder:
         log: WriteAheadLog,
         limits: RecorderLimits | None = None,
         on_replay: Callable[[str], None] = lambda reason: None,
-        waker: RelayNotifier | None = None,
+        notifier: RelayNotifier | None = None,
         cpu: Callable[[], float] = time.process_time,
         unique: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
@@ -105,14 +105,14 @@ class RelayRecorder:
         self._log = log
         self._limits = limits or RecorderLimits()
         self._on_replay = on_replay
-        self._waker = waker
+        self._notifier = notifier
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(self._limits.queue)
         self._queued_bytes = 0
         self._queued: Counter[str] = Counter()
         self._flushing = asyncio.Lock()
         self._incarnations: dict[str, str] = {}
         self._history = ""
-        self._pressure = 0.0
+        self._memory_ratio = 0.0
         self._beats = 0
         self._stopping = False
         self._busyness = _CpuUtilization(cpu)
@@ -125,18 +125,18 @@ class RelayRecorder:
         return self._queue.qsize()
 
     @property
-    def owing(self) -> set[str]:
+    def suppliers_with_unacknowledged(self) -> set[str]:
         """Return the suppliers with relays that are not, or may not be, in Redis."""
         found = {supplier for supplier, number in self._queued.items() if number}
         for segment in self._log.segments:
-            pairs = segment.owed | segment.replaying if self._history else segment.sessions
+            pairs = segment.unacknowledged | segment.replaying if self._history else segment.sessions
             found.update(supplier for supplier, _ in pairs)
         return found
 
     @property
     def overloaded(self) -> bool:
         """Return True if new relays should be rejected before any work is done for them."""
-        return self._full or self._pressure >= self._limits.memory_mark
+        return self._full or self._memory_ratio >= self._limits.memory_high_water_mark
 
     @property
     def _full(self) -> bool:
@@ -193,7 +193,7 @@ class RelayRecorder:
         if not self._queued[supplier]:
             del self._queued[supplier]
 
-    async def drain(self, patience_seconds: float = 0.0) -> None:
+    async def drain(self, timeout_seconds: float = 0.0) -> None:
         """Wait until everything queued is recorded or rejected.
 
         Then wait up to the given seconds for Redis to accept unacknowledged relays.
@@ -201,8 +201,8 @@ class RelayRecorder:
         self._stopping = True
         await self._queue.join()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience_seconds):
-                while self.owing:  # noqa: ASYNC110 - the heartbeat appends it
+            async with asyncio.timeout(timeout_seconds):
+                while self.suppliers_with_unacknowledged:  # noqa: ASYNC110 - the heartbeat appends it
                     await asyncio.sleep(self._limits.retry_seconds)
 
     async def _flush(self, batch: list[_Waiting]) -> None:
@@ -222,11 +222,11 @@ class RelayRecorder:
                 )
         finally:
             segment.pending -= 1
-        if self._waker is not None:
-            await self._waker.wake(by_supplier)
+        if self._notifier is not None:
+            await self._notifier.notify(by_supplier)
 
     async def _append_waiting(self, supplier: str, group: list[_Waiting], segment: Segment) -> None:
-        end = asyncio.get_running_loop().time() + self._limits.patience_seconds
+        end = asyncio.get_running_loop().time() + self._limits.append_timeout_seconds
         while True:
             try:
                 closed = await self._append(supplier, [waiting.record for waiting in group], segment)
@@ -234,7 +234,7 @@ class RelayRecorder:
             except (RedisError, OSError, TimeoutError) as error:
                 told = translate(error)
                 if not told.trouble.passes or asyncio.get_running_loop().time() >= end:
-                    segment.owed.update((supplier, waiting.record.session_id) for waiting in group)
+                    segment.unacknowledged.update((supplier, waiting.record.session_id) for waiting in group)
                     self._fail(group, RedisUnavailable(f"the relay was not recorded: {told}", told.trouble))
                     return
                 await asyncio.sleep(self._limits.retry_seconds)
@@ -265,7 +265,7 @@ class RelayRecorder:
             self._keys.closed(supplier),
             self._keys.sessions(supplier),
             self._keys.incarnation(supplier),
-            self._keys.horizon(supplier),
+            self._keys.cutoff(supplier),
         ]
         arguments: list[Any] = [self._unique()]
         for session_id, rows in by_session.items():
@@ -282,44 +282,47 @@ class RelayRecorder:
             if not last:
                 closed.add(session_id)
                 if last is not None:
-                    segment.late.add((supplier, session_id))
+                    segment.rejected.add((supplier, session_id))
             else:
                 segment.appended[supplier, session_id] = f"{incarnation}/{_text(last)}"
         return closed
 
-    async def heartbeat(self, seconds: float = 1.0) -> None:
+    async def maintain(self, seconds: float = 1.0) -> None:
         """Watch Redis for restarts and memory, replay the log after a loss, release segments."""
         while True:
             with contextlib.suppress(RedisStoreError, RedisError, OSError, TimeoutError):
-                await self.beat()
+                await self.maintain_once()
             await asyncio.sleep(seconds)
 
-    async def beat(self) -> None:
+    async def maintain_once(self) -> None:
         """Run one heartbeat. Raises RedisUnavailable."""
         info = await inspect(self._redis)
-        self._pressure = info.pressure()
+        self._memory_ratio = info.memory_ratio()
         if info.history_id != self._history:
             if self._log.segments:
                 await self.replay("first contact with Redis" if not self._history else "Redis was restarted")
             self._history = info.history_id
         await self._release()
-        if any(segment.owed for segment in self._log.segments):
-            await self.replay("Redis did not acknowledge all relays", owed_only=True)
+        if any(segment.unacknowledged for segment in self._log.segments):
+            await self.replay("Redis did not acknowledge all relays", unacknowledged_only=True)
 
-    async def replay(self, reason: str, *, owed_only: bool = False) -> None:
+    async def replay(self, reason: str, *, unacknowledged_only: bool = False) -> None:
         """Append the log's relays again. A relay that is already there makes no second leaf.
 
         New relays are recorded between the batches, so a long log does not delay them.
         """
         self._on_replay(reason)
         for segment in list(self._log.segments):
-            if owed_only and not segment.owed:
+            if unacknowledged_only and not segment.unacknowledged:
                 continue
-            segment.replaying, segment.owed = segment.owed, set()  # a failure from now on adds to it again
+            segment.replaying, segment.unacknowledged = (
+                segment.unacknowledged,
+                set(),
+            )  # a failure from now on adds to it again
             try:
-                await self._replay(segment, segment.replaying if owed_only else segment.sessions)
+                await self._replay(segment, segment.replaying if unacknowledged_only else segment.sessions)
             except BaseException:
-                segment.owed |= segment.replaying
+                segment.unacknowledged |= segment.replaying
                 raise
             finally:
                 segment.replaying = set()
@@ -328,21 +331,21 @@ class RelayRecorder:
         batches: dict[str, list[WalRecord]] = defaultdict(list)
         for record in segment.read():
             pair = record.supplier, record.session_id
-            if pair in wanted and not segment.refused(pair):
+            if pair in wanted and not segment.is_rejected(pair):
                 batches[record.supplier].append(record)
         for supplier, records in batches.items():
             for chunk in _chunks(records):
                 async with self._flushing:
                     closed = await self._append(supplier, chunk, segment)
                 self.counters.replayed += sum(r.session_id not in closed for r in chunk)
-        if self._waker is not None:
-            await self._waker.wake(batches)
+        if self._notifier is not None:
+            await self._notifier.notify(batches)
 
     async def _release(self) -> None:
         """Release ended segments whose sessions are settled or replicated past the segment."""
         self._beats += 1
         if self._beats % _BEATS_PER_SEGMENT == 0 and self._log.active is not None and self._log.active.size:
-            self._log.roll()
+            self._log.rotate()
         ended = [s for s in self._log.segments if s is not self._log.active and not s.pending]
         marks = await self._marks({pair for segment in ended for pair in segment.sessions})
         for segment in ended:
@@ -358,23 +361,23 @@ class RelayRecorder:
             return {}
         async with self._redis.pipeline(transaction=False) as pipe:
             for supplier, names in by_supplier.items():
-                pipe.hmget(self._keys.mirrored(supplier), names)
+                pipe.hmget(self._keys.replicated(supplier), names)
                 pipe.hmget(self._keys.closed(supplier), names)
             rows: list[Any] = await pipe.execute()
         found = {}
-        for (supplier, names), mirrored, closed in zip(by_supplier.items(), rows[::2], rows[1::2], strict=True):
-            for name, mark, reason in zip(names, mirrored, closed, strict=True):
+        for (supplier, names), replicated, closed in zip(by_supplier.items(), rows[::2], rows[1::2], strict=True):
+            for name, mark, reason in zip(names, replicated, closed, strict=True):
                 found[supplier, name] = (_text(mark or b""), _text(reason or b""))
         return found
 
 
 def _is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str]) -> bool:
     """Return True if a segment's relays of a session are on a volume or no longer matter."""
-    mirrored, closed = marks
+    replicated, closed = marks
     ours = segment.appended.get(pair)
-    if closed.startswith("done") or segment.refused(pair):
+    if closed.startswith("done") or segment.is_rejected(pair):
         return True
-    return pair not in segment.owed and bool(ours and mirrored and _reached(mirrored, ours))
+    return pair not in segment.unacknowledged and bool(ours and replicated and _reached(replicated, ours))
 
 
 def _chunks(records: Iterable[WalRecord]) -> Iterator[list[WalRecord]]:

@@ -13,7 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from pocket.errors import DecodingError
-from pocket.redis_store.lua_scripts import CLOSE, FENCE, FINISH, HORIZON, LIFE, SEAL
+from pocket.redis_store.lua_scripts import CLOSE, CUTOFF, FENCE, FINISH, LIFE, SEAL
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import ConcurrentAppend, FenceMissing, RedisStoreError, StaleEpoch
 
@@ -134,15 +134,15 @@ class SealStore:
         if known > self.epoch:
             raise StaleEpoch(f"another owner holds epoch {known}", known)
 
-    async def raise_horizon(self, session_end: int, height: int) -> tuple[int, int]:
+    async def advance_cutoff(self, session_end: int, height: int) -> tuple[int, int]:
         """Advance the height up to which ended sessions without relays are no longer registered.
 
         The cut-off never falls, except when it is far above the chain's height: then another chain left it there.
 
         Returns the previous and the new cut-off, in blocks. Raises StaleEpoch, FenceMissing and RedisUnavailable.
         """
-        keys = [self._keys.fence(self._supplier), self._keys.horizon(self._supplier)]
-        reply = await HORIZON.run(self._redis, keys, [self.epoch, session_end, height + _OTHER_CHAIN_BLOCKS])
+        keys = [self._keys.fence(self._supplier), self._keys.cutoff(self._supplier)]
+        reply = await CUTOFF.run(self._redis, keys, [self.epoch, session_end, height + _OTHER_CHAIN_BLOCKS])
         _fenced(reply)
         return int(_text(reply[1])), int(_text(reply[2]))
 
@@ -240,7 +240,7 @@ class SealStore:
             self._keys.closed(supplier),
             self._keys.sessions(supplier),
             self._keys.seals(supplier),
-            self._keys.mirrored(supplier),
+            self._keys.replicated(supplier),
             self._keys.stream(supplier, session_id),
             self._keys.costs(supplier, session_id),
             *self._keys.spent(supplier, session_id),

@@ -73,9 +73,9 @@ class StreamReader:
         rows: Any = await self._redis.hmget(self._keys.closed(self.supplier), names)
         return {name for name, row in zip(names, rows, strict=True) if row and _text(row).startswith("done/")}
 
-    async def mark_mirrored(self, marks: Mapping[str, str]) -> None:
+    async def publish_replicated(self, marks: Mapping[str, str]) -> None:
         """Publish durably up to where a volume holds the relays: session id → `incarnation/id`."""
         if marks:
             await self._redis.hset(
-                self._keys.mirrored(self.supplier), items=[x for pair in marks.items() for x in pair]
+                self._keys.replicated(self.supplier), items=[x for pair in marks.items() for x in pair]
             )

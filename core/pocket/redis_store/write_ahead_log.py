@@ -70,9 +70,9 @@ def decode_records(data: bytes) -> Iterator[WalRecord]:
 class Segment:
     """One file of the log, with the state of its relays by (supplier, session).
 
-    `appended` holds the newest stream id. `late` are sessions that Redis rejected as past the cut-off. `owed` are
-    sessions with relays that Redis did not acknowledge: they are appended again once Redis is available, as `replaying`
-    meanwhile.
+    `appended` holds the newest stream id. `rejected` are sessions that Redis rejected as past the cut-off.
+    `unacknowledged` are sessions with relays that Redis did not acknowledge: they are appended again once Redis is
+    available, as `replaying` meanwhile.
     """
 
     path: Path
@@ -80,13 +80,13 @@ class Segment:
     pending: int = 0  # flushes that wrote here and whose appends are not decided yet
     appended: dict[tuple[str, str], str] = field(default_factory=dict)
     sessions: set[tuple[str, str]] = field(default_factory=set)
-    late: set[tuple[str, str]] = field(default_factory=set)
-    owed: set[tuple[str, str]] = field(default_factory=set)
+    rejected: set[tuple[str, str]] = field(default_factory=set)
+    unacknowledged: set[tuple[str, str]] = field(default_factory=set)
     replaying: set[tuple[str, str]] = field(default_factory=set)
 
-    def refused(self, pair: tuple[str, str]) -> bool:
+    def is_rejected(self, pair: tuple[str, str]) -> bool:
         """Return True if none of a (supplier, session)'s relays here was acknowledged."""
-        return pair in self.late and pair not in self.appended
+        return pair in self.rejected and pair not in self.appended
 
     def read(self) -> Iterator[WalRecord]:
         """Yield the records of the file."""
@@ -108,9 +108,9 @@ class WriteAheadLog:
         for segment in self.segments:
             segment.sessions = {(r.supplier, r.session_id) for r in segment.read()}
             self._number = max(self._number, int(segment.path.stem.split("-")[-1]))
-        self._adopt(root)
+        self._recover_orphans(root)
 
-    def _adopt(self, root: Path) -> None:
+    def _recover_orphans(self, root: Path) -> None:
         """Recover the segments of workers that are gone."""
         for folder in sorted(p for p in root.iterdir() if p.is_dir() and p != self._folder):
             lock_path = folder / "lock"
@@ -135,7 +135,7 @@ class WriteAheadLog:
         miss every later one.
         """
         if self._file is None or self.segments[-1].size >= self._segment_bytes:
-            self._rotate()
+            self._open_segment()
         file, segment = self._file, self.segments[-1]
         if file is None:
             raise ValueError("the log is closed")
@@ -145,14 +145,14 @@ class WriteAheadLog:
             try:
                 os.ftruncate(file.fileno(), segment.size)
             except OSError:
-                self.roll()
+                self.rotate()
             raise OSError(f"short write to {segment.path.name}: free up space on the local log's volume")
         segment.size += len(data)
         segment.sessions.update((record.supplier, record.session_id) for record in records)
         return segment
 
-    def _rotate(self) -> None:
-        self.roll()
+    def _open_segment(self) -> None:
+        self.rotate()
         segment = Segment(self._next_path())
         self._file = segment.path.open("ab", buffering=0)
         self.segments.append(segment)
@@ -162,7 +162,7 @@ class WriteAheadLog:
         """Return the segment that is written to, or None."""
         return self.segments[-1] if self._file is not None and self.segments else None
 
-    def roll(self) -> None:
+    def rotate(self) -> None:
         """End the active segment, so that it can be released once its content is safe."""
         if self._file is not None:
             self._file.close()
@@ -182,5 +182,5 @@ class WriteAheadLog:
 
     def close(self) -> None:
         """Close the files and unlock the folder. Unreleased segments stay for the next worker."""
-        self.roll()
+        self.rotate()
         self._lock.close()

@@ -43,7 +43,7 @@ class LoopLagMonitor:
             await self._sleep(_TICK_SECONDS)
             self._worst = max(self._worst, self._clock() - due)
 
-    def take(self) -> ProcessStats:
+    def reset(self) -> ProcessStats:
         """Return the statistics since the last call and start a new period."""
         worst, self._worst = self._worst, 0.0
         return ProcessStats(worst, resident_bytes(), len(asyncio.all_tasks()), threading.active_count())

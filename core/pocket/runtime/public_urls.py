@@ -14,7 +14,7 @@ PORTS: Final[Mapping[str, int]] = {"http": 80, "ws": 80, "grpc": 80, "https": 44
 """Ports of URLs without one."""
 _SECURE: Final = frozenset({"https", "wss", "grpcs"})
 _NOTICE: Final = timedelta(days=14)
-_AT_ONCE: Final = 8
+_CONCURRENCY: Final = 8
 _END_OF_PLACE: Final = re.compile("[/?#]")
 
 
@@ -31,10 +31,10 @@ class PublicUrlChecker:
         self._wall_clock = wall_clock
         self._seconds = seconds
         self._trust = trust
-        self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._probe_limit = asyncio.Semaphore(_CONCURRENCY)
         self._problems: dict[str, str] = {}
 
-    async def look(self, urls: Iterable[str]) -> None:
+    async def probe(self, urls: Iterable[str]) -> None:
         """Probe all URLs. Never raises because of a URL."""
         wanted = sorted(set(urls))
         problems = await asyncio.gather(*map(self._problem, wanted))
@@ -42,7 +42,7 @@ class PublicUrlChecker:
 
     def problems(self, urls: Iterable[str]) -> list[str]:
         """Return the problems of these URLs as `url: problem`. URLs not probed yet have none."""
-        return [f"{_shown(url)}: {text}" for url in sorted(set(urls)) if (text := self._problems.get(url))]
+        return [f"{_redact(url)}: {text}" for url in sorted(set(urls)) if (text := self._problems.get(url))]
 
     async def _problem(self, url: str) -> str:
         try:  # the chain accepts texts as URLs that are none
@@ -53,7 +53,7 @@ class PublicUrlChecker:
         if not host or not port:
             return "not a URL that a gateway can connect to"
         try:
-            async with self._gate, asyncio.timeout(self._seconds):
+            async with self._probe_limit, asyncio.timeout(self._seconds):
                 return await self._reach(host, port, secure=parts.scheme in _SECURE)
         except TimeoutError:
             return f"no connection within {self._seconds:g} s"
@@ -86,7 +86,7 @@ class PublicUrlChecker:
         return f"its certificate expires on {ends:%Y-%m-%d}"
 
 
-def _shown(url: str) -> str:
+def _redact(url: str) -> str:
     """Return a URL without user, password and query, which statuses need not repeat."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{_END_OF_PLACE.split(rest, 1)[0].rpartition('@')[2]}"

@@ -20,7 +20,7 @@ class SingleFlight:
     def __contains__(self, key: object) -> bool:
         return key in self._running
 
-    async def ask(self, key: object, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def do(self, key: object, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Join the call in progress for the key, or start `load`. Returns or raises its result."""
         running = self._running.get(key)
         if running is None:

@@ -15,7 +15,7 @@ from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 
 
-async def _until_told(stop: asyncio.Event) -> None:
+async def _stop_on_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
@@ -23,7 +23,7 @@ async def _until_told(stop: asyncio.Event) -> None:
 
 async def _chain(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
-    await _until_told(stop)
+    await _stop_on_signals(stop)
     chain = LocalChain(load_genesis(options.genesis))
     if options.block_seconds is not None:
         chain.block_seconds = max(0.0, options.block_seconds)
@@ -39,7 +39,7 @@ async def _chain(options: argparse.Namespace) -> None:
 
 async def _backend(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
-    await _until_told(stop)
+    await _stop_on_signals(stop)
     async with serve_backend(options.host, options.port):
         await stop.wait()
 

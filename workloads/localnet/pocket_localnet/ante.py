@@ -71,7 +71,7 @@ def _parse_error(text: str) -> TxRejected:
     return TxRejected(2, "sdk", f"{text}: tx parse error: tx parse error")
 
 
-def _refuse_unknown(message: Message, name: str) -> None:
+def _reject_unknown(message: Message, name: str) -> None:
     unknown: Any = UnknownFieldSet(message)  # its stub omits that it is iterable
     for field in unknown:
         raise _parse_error(f'errUnknownField "*tx.{name}": {{TagNum: {field.field_number}, WireType:"bytes"}}')
@@ -86,7 +86,7 @@ def decode(raw: bytes) -> Transaction:
     except DecodeError as error:
         raise _parse_error("invalid length; proto: invalid field number") from error
     for part, name in ((tx_raw, "TxRaw"), (body, "TxBody"), (auth_info, "AuthInfo")):
-        _refuse_unknown(part, name)
+        _reject_unknown(part, name)
     messages = []
     for row in body.messages:
         kind = _TYPES.get(row.type_url)
@@ -96,7 +96,7 @@ def decode(raw: bytes) -> Transaction:
             message = kind.FromString(row.value)
         except DecodeError as error:
             raise _parse_error("proto: cannot parse invalid wire-format data") from error
-        _refuse_unknown(message, kind.__name__)
+        _reject_unknown(message, kind.__name__)
         messages.append(message)
     if not messages:
         raise TxRejected(18, "sdk", "must contain at least one message: invalid request")

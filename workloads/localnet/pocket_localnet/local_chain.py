@@ -126,8 +126,8 @@ class LocalChain:
             transaction = ante.decode(raw)
             trial = self._check_state.copy()
             ante.check(transaction, trial, checking=True)
-        except TxRejected as refused:
-            return TransactionResult(tx_hash, refused.code, refused.codespace, refused.log)
+        except TxRejected as rejected:
+            return TransactionResult(tx_hash, rejected.code, rejected.codespace, rejected.log)
         if self.faults.evict:
             self.faults.evict -= 1
             return TransactionResult(tx_hash, 0, "", "")
@@ -185,8 +185,8 @@ class LocalChain:
         paid = state.copy()
         try:
             ante.check(transaction, paid, checking=False)
-        except TxRejected as refused:
-            return state, included(refused.code, refused.codespace, refused.log, gas, ())
+        except TxRejected as rejected:
+            return state, included(rejected.code, rejected.codespace, rejected.log, gas, ())
         trial = paid.copy()
         events = []
         try:
@@ -197,12 +197,12 @@ class LocalChain:
                 if gas > transaction.gas_limit:
                     log = f"out of gas in location: WriteFlat; gasWanted: {transaction.gas_limit}, gasUsed: {gas}"
                     raise TxRejected(11, "sdk", f"{log}: out of gas")
-        except TxRejected as refused:
-            return paid, included(refused.code, refused.codespace, refused.log, gas, ())
+        except TxRejected as rejected:
+            return paid, included(rejected.code, rejected.codespace, rejected.log, gas, ())
         return trial, included(0, "", "", gas, tuple(events))
 
     def _end_block(self, state: State) -> list[Event]:
-        events = self._judge_proofs(state)
+        events = self._verify_proofs(state)
         events += settlement.settle(state, self.block_hash)
         for effective, params in list(self._scheduled):
             if state.height >= effective:
@@ -220,7 +220,7 @@ class LocalChain:
                 del state.suppliers[address]
         return events
 
-    def _judge_proofs(self, state: State) -> list[Event]:
+    def _verify_proofs(self, state: State) -> list[Event]:
         events = []
         for key, stored in sorted(state.proofs.items()):
             claim = state.claims[key]

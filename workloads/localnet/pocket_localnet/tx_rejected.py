@@ -11,7 +11,7 @@ class TxRejected(Exception):
         self.log = log
 
 
-def handler_refusal(index: int, log: str, status: str = "FailedPrecondition") -> TxRejected:
+def handler_error(index: int, log: str, status: str = "FailedPrecondition") -> TxRejected:
     """Return a message handler's error: code 1, codespace `undefined`, details in the text."""
     text = f"failed to execute message; message index: {index}: rpc error: code = {status} desc = {log}"
     return TxRejected(1, "undefined", text)

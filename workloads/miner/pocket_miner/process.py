@@ -227,8 +227,8 @@ class MinerProcess:
         """Whether somebody mines who can: this miner by its Leases, or another one where this one cannot write."""
         keeper = fleet.keeper
         if self._volume is not None and self._volume.read_only:
-            return keeper.informed and keeper.taken_elsewhere
-        return keeper.informed
+            return keeper.is_recent and keeper.taken_elsewhere
+        return keeper.is_recent
 
     def _loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
         """Loops that mining needs."""
@@ -355,7 +355,7 @@ class MinerProcess:
                 miner_metrics.SESSIONS.labels(stage.value).set(stages.get(stage.value, 0))
             sessions = [s for running in fleet.running.values() for s in running.supplier.sessions.values()]
             miner_metrics.BEHIND.set(sum(session.behind for session in sessions))
-            vitals = pulse.take()
+            vitals = pulse.reset()
             miner_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
             miner_metrics.TASKS.set(vitals.tasks)
             miner_metrics.LAG.set(len(sessions))

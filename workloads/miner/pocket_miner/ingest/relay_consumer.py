@@ -313,7 +313,7 @@ class RelayConsumer:
             tracked.incarnation = incarnation
             marks[session_id] = f"{incarnation}/{tracked.position}"
         if self._owner:
-            await self._tail.mark_mirrored(marks)
+            await self._tail.publish_replicated(marks)
         return total
 
     def _measure(self, oldest_id: str) -> None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from pocket.coordination.rendezvous import shard_of
 from pocket.coordination.stores.lease_store import LeaseUnavailable
 from pocket.errors import PocketError
 from pocket.redis_store.notifications import NotificationReader
-from pocket.redis_store.rendezvous import shard_of
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import VolumeCorrupted, damage_of
@@ -123,7 +123,7 @@ class SupplierManager:
             raise LeaseUnavailable(f"neither the volume nor Redis tells the epoch of shard {shard}")
         return max(volume or 0, fences or 0)
 
-    async def gained(self, shard: int, epoch: int) -> None:
+    async def on_acquired(self, shard: int, epoch: int) -> None:
         """Mines the shard's suppliers."""
         try:
             await asyncio.to_thread(self._suppliers.audit.keep_epoch, shard, epoch)
@@ -134,20 +134,20 @@ class SupplierManager:
         self._epochs[shard] = epoch
         await self._align()
 
-    async def lost(self, shard: int) -> None:
+    async def on_lost(self, shard: int) -> None:
         """Stops mining the shard's suppliers; nothing of them runs when this returns."""
         self._epochs.pop(shard, None)
         await self._end([address for address in self._running if self._shard(address) == shard])
 
     def _fenced(self, address: str, error: StaleEpoch) -> None:
         _LOG.error("%s: this miner stops mining the supplier", error, extra={"fields": {"supplier": address}})
-        self.keeper.fenced(self._shard(address), error.epoch)
+        self.keeper.report_stale_epoch(self._shard(address), error.epoch)
 
     async def _confirm(self, address: str, epoch: int) -> None:
         """A fresh look at the Lease; raises Fenced where it is not ours under this epoch, or LedgerUnavailable."""
         shard = self._shard(address)
         try:
-            current = await self.keeper.look(shard)
+            current = await self.keeper.verify_lease(shard)
         except LeaseUnavailable as error:
             raise RedisUnavailable(f"the Lease of shard {shard} cannot be read: {error}") from error
         if current != epoch:

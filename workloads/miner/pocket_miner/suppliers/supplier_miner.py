@@ -152,7 +152,7 @@ class SupplierMiner:
         self._unfenced = False
         if self._horizon.session_end:
             # Redis may have lost it.
-            await self.store.raise_horizon(self._horizon.session_end, self._horizon.height)
+            await self.store.advance_cutoff(self._horizon.session_end, self._horizon.height)
 
     def meet_redis_anew(self) -> None:
         """After a restart of Redis: it may hold other content under known ids, and an older fence."""
@@ -190,7 +190,7 @@ class SupplierMiner:
             return
         try:
             due = await horizon_at(height, self.seal_after_blocks, self.chain.shared_params)
-            before, now = await self.store.raise_horizon(due.session_end, height)
+            before, now = await self.store.advance_cutoff(due.session_end, height)
             if before > height:
                 _LOG.error(
                     "Redis knows this chain at a height of %d or more, it is at %d: was it started anew? First relays "
