@@ -42,29 +42,29 @@ def check_references(manifests: Manifests) -> list[ConfigIssue]:
 
     Secrets that are not among the files are noted.
     """
-    found: list[ConfigIssue] = []
+    issues: list[ConfigIssue] = []
     miners = {(m.metadata.namespace, m.metadata.name): m for m in manifests.relay_miners}
     seen: dict[str, str] = {}
     for supplier in manifests.suppliers:
         where = f"Supplier {supplier.metadata.name}"
         address = supplier.spec.operator_address
         if address in seen:
-            found.append(ConfigIssue(Level.ERROR, where, f"{address} is also the address of {seen[address]}"))
+            issues.append(ConfigIssue(Level.ERROR, where, f"{address} is also the address of {seen[address]}"))
         seen.setdefault(address, where)
         miner = miners.get((supplier.metadata.namespace, supplier.spec.relay_miner_ref.name))
         if miner is None:
             name = supplier.spec.relay_miner_ref.name
-            found.append(ConfigIssue(Level.ERROR, where, f"no RelayMiner {name} in its namespace among these files"))
+            issues.append(ConfigIssue(Level.ERROR, where, f"no RelayMiner {name} in its namespace among these files"))
             continue
         offered = {service.id for service in miner.spec.services}
         for service in supplier.spec.services:
             if service not in offered:
                 text = f"service {service} is not among the services of RelayMiner {miner.metadata.name}"
-                found.append(ConfigIssue(Level.ERROR, where, text))
-        found += _check_key(supplier, manifests)
+                issues.append(ConfigIssue(Level.ERROR, where, text))
+        issues += _check_key(supplier, manifests)
     for miner in manifests.relay_miners:
-        found += _check_services(miner, manifests)
-    return found
+        issues += _check_services(miner, manifests)
+    return issues
 
 
 def _check_key(supplier: Supplier, manifests: Manifests) -> Iterable[ConfigIssue]:
@@ -107,18 +107,18 @@ def check_stake(supplier: Supplier, miner: RelayMiner, staked: StakedSupplier | 
     where = f"Supplier {supplier.metadata.name}"
     if staked is None:
         return [ConfigIssue(Level.ERROR, where, f"{supplier.spec.operator_address} is not staked")]
-    found = []
+    issues = []
     if staked.unstake_session_end_height:
         text = f"it unstakes: its last session ends at height {staked.unstake_session_end_height}"
-        found.append(ConfigIssue(Level.NOTE, where, text))
+        issues.append(ConfigIssue(Level.NOTE, where, text))
     offered: Mapping[str, Mapping[str, BackendBase]] = {s.id: s.backends.by_type() for s in miner.spec.services}
     wanted = set(supplier.spec.services) or set(offered)
     for service in sorted(wanted - staked.service_ids):
-        found.append(
+        issues.append(
             ConfigIssue(Level.NOTE, where, f"service {service} is served here but not staked: no relay will arrive")
         )
     for service in sorted(staked.service_ids - wanted):
-        found.append(
+        issues.append(
             ConfigIssue(Level.ERROR, where, f"service {service} is staked but not served: relays are rejected")
         )
     declared = {
@@ -130,17 +130,19 @@ def check_stake(supplier: Supplier, miner: RelayMiner, staked: StakedSupplier | 
     for service, kind in sorted(declared):
         if kind not in offered.get(service, {}):
             text = f"service {service} is staked with {kind}, which has no backend: such relays are rejected"
-            found.append(ConfigIssue(Level.ERROR, where, text))
-    return found
+            issues.append(ConfigIssue(Level.ERROR, where, text))
+    return issues
 
 
-def check_nodes(miner: RelayMiner, verdicts: Mapping[str, NodeAssessment]) -> list[ConfigIssue]:
+def check_nodes(miner: RelayMiner, assessments: Mapping[str, NodeAssessment]) -> list[ConfigIssue]:
     """Report nodes that are not healthy, by name."""
     where = f"RelayMiner {miner.metadata.name}"
     return [
-        ConfigIssue(Level.ERROR if verdict.rank is None else Level.NOTE, where, f"chain node {name}: {verdict.reason}")
-        for name, verdict in verdicts.items()
-        if verdict.health is not NodeHealth.HEALTHY
+        ConfigIssue(
+            Level.ERROR if assessment.rank is None else Level.NOTE, where, f"chain node {name}: {assessment.reason}"
+        )
+        for name, assessment in assessments.items()
+        if assessment.health is not NodeHealth.HEALTHY
     ]
 
 
@@ -148,12 +150,12 @@ def check_terms(miner: RelayMiner, minimum_gas_price: str, block_time_ns: int, n
     """Check the node's minimum gas price and this machine's clock against the newest block."""
     where = f"RelayMiner {miner.metadata.name}"
     spec = miner.spec.chain
-    found = []
+    issues = []
     if problem := gas_price_problem(minimum_gas_price, GasPrice.parse(spec.gas_price)):
-        found.append(ConfigIssue(Level.ERROR, where, problem))
+        issues.append(ConfigIssue(Level.ERROR, where, problem))
     if problem := clock_problem(block_time_ns, now_ns, spec.block_seconds):
-        found.append(ConfigIssue(Level.NOTE, where, problem))
-    return found
+        issues.append(ConfigIssue(Level.NOTE, where, problem))
+    return issues
 
 
 def check_keeping(miner: RelayMiner, node: str, keeping: NodeRetention) -> list[ConfigIssue]:
@@ -177,14 +179,14 @@ def check_account(
 ) -> list[ConfigIssue]:
     """Check that a staked supplier can pay for claims and is known to gateways."""
     where = f"Supplier {supplier.metadata.name}"
-    found = []
+    issues = []
     if balance_upokt < LOW_BALANCE_UPOKT:
         text = f"its account has {balance_upokt} upokt, less than 1 POKT: claims and proofs need fees"
-        found.append(ConfigIssue(Level.NOTE if balance_upokt else Level.ERROR, where, text))
+        issues.append(ConfigIssue(Level.NOTE if balance_upokt else Level.ERROR, where, text))
     if not public_key:
         text = "its account has no public key on chain, gateways cannot verify its responses: let it sign a transaction"
-        found.append(ConfigIssue(Level.ERROR, where, text))
+        issues.append(ConfigIssue(Level.ERROR, where, text))
     if staked.stake_upokt < min_stake_upokt:
         text = f"its stake of {staked.stake_upokt} upokt is below the minimum of {min_stake_upokt}: it will be unstaked"
-        found.append(ConfigIssue(Level.ERROR, where, text))
-    return found
+        issues.append(ConfigIssue(Level.ERROR, where, text))
+    return issues

@@ -127,25 +127,25 @@ class Accounting:
 
     def problems(self, *, exact: bool) -> list[str]:
         """Return why the run failed. With `exact` nothing was killed, so no relay may differ."""
-        found = list(self.invalid_answers)
+        problems = list(self.invalid_answers)
         if not self.with_acknowledged():
-            found.append("no relay was acknowledged")
+            problems.append("no relay was acknowledged")
         for (session_id, supplier), row in self.pairs.items():
             name = f"session {session_id[:8]} of {supplier}"
             if row.acknowledged and row.outcome != "settled":
-                found.append(f"{name}: {row.outcome or 'not settled'}, {len(row.acknowledged)} relays unpaid")
+                problems.append(f"{name}: {row.outcome or 'not settled'}, {len(row.acknowledged)} relays unpaid")
                 continue
             if row.settled_upokt is None:
                 continue
             if row.settled_upokt != row.settled_relays * row.price_upokt:
-                found.append(f"{name}: {row.settled_relays} relays were paid {row.settled_upokt} upokt")
+                problems.append(f"{name}: {row.settled_relays} relays were paid {row.settled_upokt} upokt")
             if row.earned_upokt != (due := supplier_reward_upokt(row.settled_upokt, row.split)):
-                found.append(f"{name}: {row.earned_upokt} upokt reached the supplier's side, {due} are its share")
+                problems.append(f"{name}: {row.earned_upokt} upokt reached the supplier's side, {due} are its share")
             if row.settled_relays < len(row.acknowledged):
-                found.append(f"{name}: {len(row.acknowledged)} relays acknowledged, {row.settled_relays} paid")
+                problems.append(f"{name}: {len(row.acknowledged)} relays acknowledged, {row.settled_relays} paid")
             if row.settled_relays > (len(row.acknowledged) if exact else row.attempted):
-                found.append(f"{name}: {row.settled_relays} relays paid, {len(row.acknowledged)} acknowledged")
-        return found
+                problems.append(f"{name}: {row.settled_relays} relays paid, {len(row.acknowledged)} acknowledged")
+        return problems
 
 
 @dataclass(slots=True)

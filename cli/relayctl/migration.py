@@ -86,19 +86,19 @@ class _Source:
         self._used: set[str] = set()
 
     def take(self, path: str, default: Any = None) -> Any:
-        found: Any = self._tree
+        node: Any = self._tree
         for part in path.split("."):
-            if not isinstance(found, Mapping) or part not in found:
+            if not isinstance(node, Mapping) or part not in node:
                 return default
-            found = found[part]
+            node = node[part]
         self._used.add(path)
-        return found
+        return node
 
     def names(self, path: str) -> list[str]:
-        found: Any = self._tree
+        node: Any = self._tree
         for part in path.split(".") if path else []:
-            found = found.get(part) if isinstance(found, Mapping) else None
-        return [str(name) for name in found] if isinstance(found, Mapping) else []
+            node = node.get(part) if isinstance(node, Mapping) else None
+        return [str(name) for name in node] if isinstance(node, Mapping) else []
 
     def left(self) -> list[str]:
         return [path for path in _leaves(self._tree) if not any(_covers(used, path) for used in self._used)]
@@ -147,14 +147,14 @@ class _Converter:
             ("pocket_node.query_timeout_seconds", "queryTimeoutSeconds", _seconds),
             ("pocket_node.query_timeout", "queryTimeoutSeconds", _seconds),
         ):
-            if (found := self.either(path)) is not None:
-                chain[name] = convert(found)
+            if (value := self.either(path)) is not None:
+                chain[name] = convert(value)
         for path, name in (("transaction.gas_price", "gasPrice"), ("transaction.gas_adjustment", "gasAdjustment")):
-            if (found := self.miner.take(path)) is not None:
-                chain[name] = found
+            if (value := self.miner.take(path)) is not None:
+                chain[name] = value
         for path in ("block_time_seconds", "block_time"):
-            if (found := self.miner.take(path)) is not None:
-                chain["blockSeconds"] = _seconds(found)
+            if (value := self.miner.take(path)) is not None:
+                chain["blockSeconds"] = _seconds(value)
         return chain
 
     def redis(self) -> Tree:
@@ -220,8 +220,8 @@ class _Converter:
         return _PROFILE_SECONDS.get(str(profile), default)
 
     def _pool(self, profile: Any) -> int | None:
-        found = self.relayer.take(f"pool_profiles.{profile}.max_conns_per_host") if profile else None
-        return int(found) if found else None
+        value = self.relayer.take(f"pool_profiles.{profile}.max_conns_per_host") if profile else None
+        return int(value) if value else None
 
     def _backend(self, service_id: str, kind: str, name: str, shared: Mapping[str, Any]) -> Tree:
         path = f"services.{service_id}.backends.{kind}"
@@ -282,8 +282,8 @@ class _Converter:
             ("timeout_seconds", "timeoutSeconds", _seconds), ("unhealthy_threshold", "unhealthyThreshold", int),
             ("healthy_threshold", "healthyThreshold", int),
         ):  # fmt: skip
-            if (found := take(f"{path}.health_check.{theirs}")) is not None:
-                check[ours] = convert(found)
+            if (value := take(f"{path}.health_check.{theirs}")) is not None:
+                check[ours] = convert(value)
         if status := take(f"{path}.health_check.expected_status"):
             check["expectStatus"] = [int(code) for code in (status if isinstance(status, list) else [status])]
         return check

@@ -12,10 +12,10 @@ from pocket.api.workload import MinerConfig
 from pocket.coordination import elector
 from pocket.coordination.elector import member_location, timing_for_blocks
 from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
-from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from pocket.errors import ConfigurationError
 from pocket.platform import Platform
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.redis_leases import RedisLeaseStore
 from pocket_miner.ownership.ownership import identity_of, peer_urls
 from pocket_miner.storage.volume import lock, member_name
 
@@ -56,7 +56,7 @@ class Process:
         self.keeper = ShardLeaseManager(
             store, LeaseNames("miners", SHARDS), identity_of(config, member_name(folder), Platform()), self.owner,
             TIMING,
-            clock=lambda: now[0], wall=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+            clock=lambda: now[0], wall_clock=lambda: datetime(2026, 1, 1, tzinfo=UTC),
         )  # fmt: skip
 
     async def ticks(self, number=2):

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from mine import mine
 from pocket.coordination.elector import LeaseTiming
 from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
-from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from pocket.errors import ConfigurationError, InvalidRelay
 from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.smst.digest import path_of
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.redis_leases import RedisLeaseStore
 from relayctl.load import LoadOptions, run_load
 from relayctl.main import main
 from relays import relaying

@@ -216,8 +216,8 @@ class Life:
         self.miners, self.epoch = {}, 0
         self.keeper = ShardLeaseManager(
             FaultyLeases(self.leases, self.fault, self._freeze), LeaseNames("sweep", 1), f"volume_here_{self.starts}",
-            self, TIMING, clock=self._clock, wall=lambda: WALL + timedelta(seconds=self._clock()),
-            chance=random.Random(1),
+            self, TIMING, clock=self._clock, wall_clock=lambda: WALL + timedelta(seconds=self._clock()),
+            rng=random.Random(1),
         )  # fmt: skip
         self.sealed = SealedWork(
             self, self.board, self.params, 1.0, lambda: self.keeper.is_recent, lambda: self.miners, 0.0

@@ -93,7 +93,7 @@ def member(world, number, clock, known):
     connection = Connection(world)
     keeper = ShardLeaseManager(
         connection, LeaseNames("main-miner", SHARDS), f"main-miner-{number}_uid_{id(owner):x}", owner, TIMING,
-        clock=clock, wall=lambda: WALL,
+        clock=clock, wall_clock=lambda: WALL,
     )  # fmt: skip
     return keeper, owner, connection
 

@@ -48,7 +48,7 @@ def read_documents(paths: Iterable[Path]) -> list[tuple[Path, dict[str, Any]]]:
 
     Raises ManifestError.
     """
-    found: list[tuple[Path, dict[str, Any]]] = []
+    documents_by_file: list[tuple[Path, dict[str, Any]]] = []
     for path in paths:
         files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
         for file in files:
@@ -65,5 +65,5 @@ def read_documents(paths: Iterable[Path]) -> list[tuple[Path, dict[str, Any]]]:
                     raise ManifestError(
                         f"{file}: a document is not a mapping; each needs apiVersion, kind and metadata"
                     )
-                found.append((file, document))
-    return found
+                documents_by_file.append((file, document))
+    return documents_by_file

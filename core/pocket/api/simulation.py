@@ -60,21 +60,21 @@ class SimulationIdentity(Model):
 
     def problems(self) -> list[str]:
         """Return the problems that no schema can express."""
-        found = []
+        problems = []
         for key in self.ring:
             x = int.from_bytes(bytes.fromhex(key)[1:], "big")
             if x >= _FIELD or pow(x**3 + 7, (_FIELD - 1) // 2, _FIELD) != 1:
-                found.append(f"{self.key_id}: {key[:10]}… is not a point of the curve")
+                problems.append(f"{self.key_id}: {key[:10]}… is not a point of the curve")
         if _PLACEHOLDER in self.ring:
-            found.append(f"{self.key_id}: the placeholder key of rings is publicly known: pin a key of your own")
+            problems.append(f"{self.key_id}: the placeholder key of rings is publicly known: pin a key of your own")
         if len(set(self.ring)) != len(self.ring):
-            found.append(f"{self.key_id}: a key occurs twice in its ring")
+            problems.append(f"{self.key_id}: a key occurs twice in its ring")
         if self.not_after is not None:
             try:
                 self.expired(0)
             except ValueError:
-                found.append(f"{self.key_id}: notAfter is not a valid date")
-        return found
+                problems.append(f"{self.key_id}: notAfter is not a valid date")
+        return problems
 
 
 class Simulation(Model):

@@ -136,11 +136,11 @@ def parse_reloadable_config(content: bytes, path: Path) -> ReloadableConfig:
 
 def _parse(model: type[M], content: bytes, path: Path) -> M:
     try:
-        found: Any = json.loads(content)
+        content_tree: Any = json.loads(content)
     except ValueError as error:
         raise ManifestError(f"{path}: not JSON: {error}") from error
     try:
-        config, ignored = read_known(model, found)
+        config, ignored = read_known(model, content_tree)
     except ValidationError as error:
         raise ManifestError(f"{path}: {problem_of(error)}") from error
     if ignored:

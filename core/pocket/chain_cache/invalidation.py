@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.chain_cache.cached_client import CHANGING, LIFETIMES, CachedChain, Question, encode_question
 from pocket.errors import NotFound, PocketError
 from pocket.redis_store.lua_scripts import Script
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 
 _LOG = logging.getLogger("pocket.chain_cache.invalidation")
@@ -72,7 +72,7 @@ class InvalidationSubscriber:
                 async with self.redis.pubsub() as subscription:
                     await subscription.subscribe(self.keys.cache_invalidations)
                     await self._follow(subscription)
-            except (RedisError, OSError, TimeoutError, ValueError) as error:  # a version that is no number, too
+            except (*REDIS_ERRORS, ValueError) as error:  # a version that is no number, too
                 _LOG.debug("cache news: %s", error)
             await asyncio.sleep(0.5 + self.chance())
 

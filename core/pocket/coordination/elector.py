@@ -115,14 +115,14 @@ def takeable_at(view: CandidateState, timing: LeaseTiming) -> float:
 
 
 def next_record(
-    view: CandidateState, step: ElectionStep, wall: datetime, timing: LeaseTiming, known_epoch: int = 0
+    view: CandidateState, step: ElectionStep, wall_time: datetime, timing: LeaseTiming, known_epoch: int = 0
 ) -> LeaseRecord:
     """Return the record to write for a step. The epoch only grows, past any known elsewhere."""
-    wall = wall.astimezone(UTC)
+    wall_time = wall_time.astimezone(UTC)
     if step is ElectionStep.RENEW and view.record is not None:
-        return replace(view.record, renewed=wall, lease_seconds=round(timing.lease))
+        return replace(view.record, renewed=wall_time, lease_seconds=round(timing.lease))
     epoch = max(view.epoch, known_epoch) + 1
-    return LeaseRecord(view.identity, round(timing.lease), wall, wall, epoch)
+    return LeaseRecord(view.identity, round(timing.lease), wall_time, wall_time, epoch)
 
 
 def after_write(
@@ -132,6 +132,6 @@ def after_write(
     return replace(view, record=record, version=version, seen_at=now, held_until=sent_at + timing.renew)
 
 
-def release_record(record: LeaseRecord, wall: datetime) -> LeaseRecord:
+def release_record(record: LeaseRecord, wall_time: datetime) -> LeaseRecord:
     """Return the record that gives a Lease up at once. The epoch stays, so it never decreases."""
-    return replace(record, holder="", lease_seconds=1, renewed=wall.astimezone(UTC))
+    return replace(record, holder="", lease_seconds=1, renewed=wall_time.astimezone(UTC))

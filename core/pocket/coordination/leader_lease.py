@@ -72,8 +72,8 @@ class LeaseElector:
         *,
         timing: LeaseTiming | None = None,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
-        chance: random.Random | None = None,
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        rng: random.Random | None = None,
         known_epoch: Callable[[], int] = lambda: 0,
     ) -> None:
         self._api = api
@@ -81,8 +81,8 @@ class LeaseElector:
         self._name = name
         self._timing = timing or LeaseTiming()
         self._clock = clock
-        self._wall = wall
-        self._chance = chance or random.Random()  # noqa: S311 - jitter
+        self._wall_clock = wall_clock
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._known_epoch = known_epoch
         self._lease: dict[str, Any] | None = None
         self._view = CandidateState(identity)
@@ -122,7 +122,7 @@ class LeaseElector:
         step = next_step(self._view, self._clock(), self._timing)
         if step is ElectionStep.WAIT:
             return False
-        drafted = next_record(self._view, step, self._wall(), self._timing, self._known_epoch())
+        drafted = next_record(self._view, step, self._wall_clock(), self._timing, self._known_epoch())
         sent_at = self._clock()
         try:
             stored = await self._write(drafted)
@@ -148,7 +148,7 @@ class LeaseElector:
         return await self._call("PUT", name=self._name, body={**self._lease, "spec": spec})
 
     def _pause(self) -> float:
-        return self._timing.retry * self._chance.uniform(0.8, 1.2)
+        return self._timing.retry * self._rng.uniform(0.8, 1.2)
 
     async def acquire(self, stop: asyncio.Event) -> bool:
         """Wait until this candidate leads, through outages. Returns False when `stop` was set first."""
@@ -202,7 +202,7 @@ class LeaseElector:
                 if record_of(fresh).holder == self.identity:
                     body = {
                         **fresh,
-                        "spec": {**fresh["spec"], **spec_of(release_record(record_of(fresh), self._wall()))},
+                        "spec": {**fresh["spec"], **spec_of(release_record(record_of(fresh), self._wall_clock()))},
                     }
                     await self._call("PUT", name=self._name, body=body)
                 break

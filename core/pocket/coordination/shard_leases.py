@@ -79,8 +79,8 @@ class ShardLeaseManager:
         timing: LeaseTiming,
         *,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
-        chance: random.Random | None = None,
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        rng: random.Random | None = None,
     ) -> None:
         self._store = store
         self._names = names
@@ -88,8 +88,8 @@ class ShardLeaseManager:
         self._owner = owner
         self._timing = timing
         self._clock = clock
-        self._wall = wall
-        self._chance = chance or random.Random()  # noqa: S311 - jitter
+        self._wall_clock = wall_clock
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._views: dict[str, CandidateState] = {}
         self._stored: Mapping[str, StoredLease] = {}
         self._renewed: dict[str, float] = {}
@@ -142,22 +142,22 @@ class ShardLeaseManager:
                 begun = self._clock()
                 self._verified = await self._store.read()
                 self._verified_since = begun
-            found = self._verified.get(self._names.shards[shard])
-        if found is None or found.record.holder != self.identity:
+            lease = self._verified.get(self._names.shards[shard])
+        if lease is None or lease.record.holder != self.identity:
             return 0
-        return found.record.transitions
+        return lease.record.transitions
 
     @property
     def members(self) -> frozenset[str]:
         """Return the identities of the live members, as last seen."""
         now = self._clock()
-        found = set()
+        members = set()
         for name, view in self._views.items():
             if not self._names.is_member(name) or view.record is None or not view.record.holder:
                 continue
             if view.record.holder == self.identity or now < takeable_at(view, self._timing):
-                found.add(view.record.holder)
-        return frozenset(found)
+                members.add(view.record.holder)
+        return frozenset(members)
 
     def standby_for(self) -> frozenset[int]:
         """Return the shards that this member follows as standby."""
@@ -195,7 +195,7 @@ class ShardLeaseManager:
             await asyncio.shield(self.release_all())
 
     async def _pause(self, stop: asyncio.Event) -> None:
-        seconds = self._timing.retry * self._chance.uniform(0.4, 0.6)
+        seconds = self._timing.retry * self._rng.uniform(0.4, 0.6)
         now = self._clock()
         for name, view in self._views.items():
             if (
@@ -230,8 +230,8 @@ class ShardLeaseManager:
         self._stored = await self._store.read()
         now = self._read_at = self._clock()
         for name in {*self._stored, *self._names.shards, self._names.leader, *self._views}:
-            found = self._stored.get(name)
-            record, version = (found.record, found.version) if found else (None, None)
+            stored = self._stored.get(name)
+            record, version = (stored.record, stored.version) if stored else (None, None)
             self._views[name] = observe(self._view(name), record, version, now)
 
     def _view(self, name: str) -> CandidateState:
@@ -297,7 +297,7 @@ class ShardLeaseManager:
             return False
         if above is not None and step is ElectionStep.RENEW:
             step = ElectionStep.TAKE
-        record = next_record(view, step, self._wall(), self._timing, above or 0)
+        record = next_record(view, step, self._wall_clock(), self._timing, above or 0)
         sent_at = self._clock()
         try:
             self.writes += 1
@@ -332,7 +332,7 @@ class ShardLeaseManager:
         view, stored = self._view(name), self._stored.get(name)
         if view.record is None or view.record.holder != self.identity or stored is None:
             return
-        record = release_record(view.record, self._wall())
+        record = release_record(view.record, self._wall_clock())
         with contextlib.suppress(LeaseConflict):
             self.writes += 1
             after = await self._store.write(name, record, stored)
@@ -347,7 +347,7 @@ class ShardLeaseManager:
         with contextlib.suppress(LeaseUnavailable):
             # A renewal that was cancelled half way may have arrived: read again before writing.
             await self._read()
-            ours = [name for name, found in self._stored.items() if found.record.holder == self.identity]
+            ours = [name for name, stored in self._stored.items() if stored.record.holder == self.identity]
             # The member first: the others should not count on us when they see the shards free.
             for name in sorted(ours, key=lambda name: not self._names.is_member(name)):
                 await self._release(name)

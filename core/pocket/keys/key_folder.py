@@ -20,13 +20,13 @@ class KeyFolder:
     ) -> None:
         self._folder = folder
         self._environment = environment
-        self._wall = wall_nanoseconds
+        self._wall_clock = wall_nanoseconds
         self._seen: Fingerprint | None = None
         self._loaded = KeySet({})
 
     def load(self) -> KeySet:
         """Return all keys, the same set as before while nothing changed. Raises ConfigurationError."""
-        fingerprint, now = self._fingerprint(), self._wall()
+        fingerprint, now = self._fingerprint(), self._wall_clock()
         if fingerprint is None or fingerprint != self._seen:
             self._seen = None
             self._loaded = load_supplier_keys(self._folder, self._environment)
@@ -44,8 +44,8 @@ class KeyFolder:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
                     if not entry.name.startswith("."):
-                        found = entry.stat()
-                        rows.append((entry.name, found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode))
+                        status = entry.stat()
+                        rows.append((entry.name, status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode))
         except OSError:
             return None
         return tuple(sorted(rows))

@@ -110,8 +110,8 @@ class KubeApi:
 
     async def get(self, kind: ResourceKind, namespace: str, name: str) -> Object:
         """Return an object. Raises ObjectNotFound."""
-        found: Object = await self.call("GET", kind.path(namespace, name))
-        return found
+        result: Object = await self.call("GET", kind.path(namespace, name))
+        return result
 
     async def get_or_none(self, kind: ResourceKind, namespace: str, name: str) -> Object | None:
         """Return an object, or None if it does not exist."""
@@ -125,16 +125,16 @@ class KubeApi:
 
         The API omits kind and apiVersion from items, so they are filled in.
         """
-        found: list[Object] = []
+        objects: list[Object] = []
         query = {"limit": str(_PAGE)}
         if selector:
             query["labelSelector"] = selector
         while True:
             page = await self.call("GET", kind.path(namespace), query=query)
-            found += [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in page["items"]]
+            objects += [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in page["items"]]
             token = page.get("metadata", {}).get("continue")
             if not token:
-                return found
+                return objects
             query["continue"] = token
 
     async def create(self, kind: ResourceKind, namespace: str, body: Object) -> Object:

@@ -13,10 +13,9 @@ from typing import Final
 
 from cachetools import FIFOCache
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.redis_store.lua_scripts import Script
-from pocket.redis_store.redis_errors import translate
+from pocket.redis_store.redis_errors import REDIS_ERRORS, translate
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
 
@@ -178,18 +177,18 @@ class Budgets:
         try:
             async with asyncio.timeout(self._limits.timeout_seconds):
                 numbers = await _CHARGE.run(self._redis, keys, arguments)
-        except (RedisError, OSError, TimeoutError) as error:
-            told = translate(error)
+        except REDIS_ERRORS as error:
+            failure = translate(error)
             for _, done in group:
                 if not done.done():
-                    done.set_exception(RedisUnavailable(f"the budget is unknown: {told}", told.trouble))
+                    done.set_exception(RedisUnavailable(f"the budget is unknown: {failure}", failure.trouble))
                     done.exception()
             return
         for (charge, done), number in zip(group, numbers, strict=True):
-            verdict = ChargeResult(number)
+            result = ChargeResult(number)
             if not done.done():
-                done.set_result(verdict)
-            elif verdict is ChargeResult.CHARGED:
+                done.set_result(result)
+            elif result is ChargeResult.CHARGED:
                 self.refund(charge)  # the caller was cancelled meanwhile
 
     async def _refund_all(self, refunds: list[Charge]) -> None:
@@ -207,7 +206,7 @@ class Budgets:
             try:
                 async with asyncio.timeout(self._limits.timeout_seconds):
                     await _REFUND.run(self._redis, keys, arguments)
-            except (RedisError, OSError, TimeoutError):
+            except REDIS_ERRORS:
                 continue  # the budget stays smaller than it could be, but never too large
 
 
@@ -231,6 +230,6 @@ class RateLimiter:
                     pipe.incr(key)
                     pipe.expire(key, 5)
                     counted, _ = await pipe.execute()
-        except (RedisError, OSError, TimeoutError):
+        except REDIS_ERRORS:
             return True
         return int(counted) <= per_second

@@ -276,14 +276,14 @@ async def check_durability(redis: "Redis", url: str) -> RedisInfo:
 
 async def await_durable_redis(
     redis: "Redis", url: str, stop: asyncio.Event, on_wait: Callable[[RedisUnavailable], None] = lambda error: None,
-    chance: random.Random | None = None,
+    rng: random.Random | None = None,
 ) -> None:  # fmt: skip
     """Wait until Redis is ready, or until `stop` is set.
 
     Each reason is logged once, and `on_wait` is called with it at every attempt. Raises RedisNotDurable for a Redis
     that can lose relays.
     """
-    chance = chance or random.Random()  # noqa: S311 - jitter
+    rng = rng or random.Random()  # noqa: S311 - jitter
     logged = ""
     while not stop.is_set():
         try:
@@ -293,6 +293,6 @@ async def await_durable_redis(
             if str(error) != logged:
                 _LOG.warning("waiting for Redis: %s", error)
             logged = str(error)
-            await asyncio.sleep(chance.uniform(0.2, 0.5))
+            await asyncio.sleep(rng.uniform(0.2, 0.5))
         else:
             return

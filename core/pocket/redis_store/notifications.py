@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 
 _LENGTH: Final = 1000
@@ -47,7 +47,7 @@ class RelayNotifier:
                 for supplier in due:
                     pipe.xadd(self._keys.notifications(self._shard_of(supplier)), {"s": supplier}, maxlen=_LENGTH)
                 await pipe.execute()
-        except (RedisError, OSError, TimeoutError):
+        except REDIS_ERRORS:
             return
 
 
@@ -76,12 +76,12 @@ class NotificationReader:
         reply: Any = await self._redis.xread(streams, count=_LENGTH, block=milliseconds)
         rows: Mapping[Any, Any] = dict(reply.items() if isinstance(reply, dict) else reply or [])
         by_key = {self._keys.notifications(shard): shard for shard in self._positions}
-        found = set()
+        suppliers = set()
         for name, entries in rows.items():
             for entry_id, fields in entries:
                 self._positions[by_key[_text(name)]] = _text(entry_id)
-                found.add(_text(fields.get(b"s", b"")))
-        return found
+                suppliers.add(_text(fields.get(b"s", b"")))
+        return suppliers
 
 
 def _text(value: Any) -> str:

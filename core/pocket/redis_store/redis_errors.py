@@ -6,9 +6,14 @@ The code that the server puts first in its answer is looked up in a table.
 import re
 from typing import Final
 
-from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
+
+REDIS_ERRORS: Final = (RedisError, OSError, TimeoutError)
+"""Every error of a call to Redis: its reply, the connection or the deadline. Only this package imports redis-py's."""
+CommandRejected = ResponseError
+"""Redis rejected one command, such as one on a key of another type."""
 
 _BY_CODE: Final = {
     "LOADING": RedisTrouble.LOADING,
@@ -58,9 +63,9 @@ def code_of(error: BaseException) -> str:
 
 def trouble_of(error: BaseException) -> RedisTrouble:
     """Return the kind of an error of redis-py or of the network."""
-    found = _BY_CODE.get(code_of(error))
-    if found is not None:
-        return found
+    trouble = _BY_CODE.get(code_of(error))
+    if trouble is not None:
+        return trouble
     if isinstance(error, AuthenticationError):
         return RedisTrouble.LOGIN
     return RedisTrouble.REFUSED if isinstance(error, ResponseError) else RedisTrouble.UNREACHABLE

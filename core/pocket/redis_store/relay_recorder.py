@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.redis_store.connection import inspect
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.notifications import RelayNotifier
-from pocket.redis_store.redis_errors import translate
+from pocket.redis_store.redis_errors import REDIS_ERRORS, translate
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import QueueFull, RedisStoreError, RedisUnavailable, SessionClosed
 from pocket.redis_store.write_ahead_log import Segment, WalRecord, WriteAheadLog
@@ -127,11 +126,11 @@ class RelayRecorder:
     @property
     def suppliers_with_unacknowledged(self) -> set[str]:
         """Return the suppliers with relays that are not, or may not be, in Redis."""
-        found = {supplier for supplier, number in self._queued.items() if number}
+        suppliers = {supplier for supplier, number in self._queued.items() if number}
         for segment in self._log.segments:
             pairs = segment.unacknowledged | segment.replaying if self._history else segment.sessions
-            found.update(supplier for supplier, _ in pairs)
-        return found
+            suppliers.update(supplier for supplier, _ in pairs)
+        return suppliers
 
     @property
     def overloaded(self) -> bool:
@@ -231,11 +230,11 @@ class RelayRecorder:
             try:
                 closed = await self._append(supplier, [waiting.record for waiting in group], segment)
                 break
-            except (RedisError, OSError, TimeoutError) as error:
-                told = translate(error)
-                if not told.trouble.passes or asyncio.get_running_loop().time() >= end:
+            except REDIS_ERRORS as error:
+                failure = translate(error)
+                if not failure.trouble.passes or asyncio.get_running_loop().time() >= end:
                     segment.unacknowledged.update((supplier, waiting.record.session_id) for waiting in group)
-                    self._fail(group, RedisUnavailable(f"the relay was not recorded: {told}", told.trouble))
+                    self._fail(group, RedisUnavailable(f"the relay was not recorded: {failure}", failure.trouble))
                     return
                 await asyncio.sleep(self._limits.retry_seconds)
         for waiting in group:
@@ -290,7 +289,7 @@ class RelayRecorder:
     async def maintain(self, seconds: float = 1.0) -> None:
         """Watch Redis for restarts and memory, replay the log after a loss, release segments."""
         while True:
-            with contextlib.suppress(RedisStoreError, RedisError, OSError, TimeoutError):
+            with contextlib.suppress(RedisStoreError, *REDIS_ERRORS):
                 await self.maintain_once()
             await asyncio.sleep(seconds)
 
@@ -364,11 +363,11 @@ class RelayRecorder:
                 pipe.hmget(self._keys.replicated(supplier), names)
                 pipe.hmget(self._keys.closed(supplier), names)
             rows: list[Any] = await pipe.execute()
-        found = {}
+        marks = {}
         for (supplier, names), replicated, closed in zip(by_supplier.items(), rows[::2], rows[1::2], strict=True):
             for name, mark, reason in zip(names, replicated, closed, strict=True):
-                found[supplier, name] = (_text(mark or b""), _text(reason or b""))
-        return found
+                marks[supplier, name] = (_text(mark or b""), _text(reason or b""))
+        return marks
 
 
 def _is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str]) -> bool:

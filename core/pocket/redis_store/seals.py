@@ -181,10 +181,10 @@ class SealStore:
             arguments += [seal.session_id, last_ids[seal.session_id], seal.encode()]
         reply = await SEAL.run(self._redis, keys, arguments)
         _fenced(reply)
-        verdict = _text(reply[0])
-        if verdict in ("stale", "open"):
-            raise ConcurrentAppend(f"session {_text(reply[1])} is {verdict}")
-        if verdict == "exists":
+        status = _text(reply[0])
+        if status in ("stale", "open"):
+            raise ConcurrentAppend(f"session {_text(reply[1])} is {status}")
+        if status == "exists":
             raise RedisStoreError("a session of the group is sealed already")
 
     async def load(self) -> dict[str, SessionSeal]:
@@ -225,12 +225,12 @@ class SealStore:
         Raises RedisUnavailable.
         """
         rows = await self._redis.hgetall(self._keys.costs(self._supplier, session_id))
-        found = {}
+        costs = {}
         for tx_hash, value in rows.items():
             what, _, amount = _text(value).partition("/")
             if amount.isdecimal():
-                found[_text(tx_hash)] = (what, int(amount))
-        return found
+                costs[_text(tx_hash)] = (what, int(amount))
+        return costs
 
     async def finish(self, session_id: str, session_end: int) -> None:
         """Delete the session's stream and budget and leave a tombstone. Raises StaleEpoch."""

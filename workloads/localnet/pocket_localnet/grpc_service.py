@@ -168,11 +168,11 @@ def _claim(query: QueryContext, request: proof_pb.QueryGetClaimRequest) -> Messa
     _address(request.supplier_operator_address, "invalid supplier operator address for claim being retrieved")
     if not request.session_id:
         raise Abort(Code.INVALID_ARGUMENT, "invalid empty session ID for claim being retrieved: invalid session ID")
-    found = query.state.claims.get((request.session_id, request.supplier_operator_address))
-    if found is None:
+    record = query.state.claims.get((request.session_id, request.supplier_operator_address))
+    if record is None:
         text = f'session ID "{request.session_id}" and supplier "{request.supplier_operator_address}"'
         raise Abort(Code.NOT_FOUND, f"{text}: claim not found")
-    return proof_pb.QueryGetClaimResponse(claim=encode.claim(found))
+    return proof_pb.QueryGetClaimResponse(claim=encode.claim(record))
 
 
 def _all_claims(query: QueryContext, request: proof_pb.QueryAllClaimsRequest) -> Message:
@@ -246,11 +246,11 @@ def _get_tx(query: QueryContext, request: tx_pb.GetTxRequest) -> Message:
         bytes.fromhex(request.hash)
     except ValueError as error:
         raise Abort(Code.UNKNOWN, f"encoding/hex: {error}") from error
-    found = query.chain.transactions.get(request.hash.upper())
-    if found is None:
+    transaction = query.chain.transactions.get(request.hash.upper())
+    if transaction is None:
         raise Abort(Code.NOT_FOUND, f"tx not found: {request.hash}")
-    raw = tx_pb.TxRaw.FromString(found.raw)
-    answer = tx_pb.GetTxResponse(tx_response=encode.tx_response(found.result, found.gas_wanted))
+    raw = tx_pb.TxRaw.FromString(transaction.raw)
+    answer = tx_pb.GetTxResponse(tx_response=encode.tx_response(transaction.result, transaction.gas_wanted))
     answer.tx.body.ParseFromString(raw.body_bytes)
     answer.tx.auth_info.ParseFromString(raw.auth_info_bytes)
     answer.tx.signatures.extend(raw.signatures)
@@ -264,11 +264,11 @@ def _txs_event(query: QueryContext, request: tx_pb.GetTxsEventRequest) -> Messag
     if name != "message.action":
         raise Abort(Code.INTERNAL, "failed to search for txs: this localnet searches message.action only")
     wanted = value.strip("'")
-    found = [t for t in query.chain.transactions.values() if wanted in t.actions]
+    transactions = [t for t in query.chain.transactions.values() if wanted in t.actions]
     if request.order_by == tx_pb.ORDER_BY_DESC:
-        found.reverse()
-    answer = tx_pb.GetTxsEventResponse(total=len(found))
-    for row in found[: request.limit or 100]:
+        transactions.reverse()
+    answer = tx_pb.GetTxsEventResponse(total=len(transactions))
+    for row in transactions[: request.limit or 100]:
         raw = tx_pb.TxRaw.FromString(row.raw)
         tx = answer.txs.add(signatures=raw.signatures)
         tx.body.ParseFromString(raw.body_bytes)

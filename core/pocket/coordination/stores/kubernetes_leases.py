@@ -34,13 +34,13 @@ class KubeLeaseStore:
         """Read the group in one list request. Objects of other groups are never seen."""
         query = {"labelSelector": f"{GROUP_LABEL}={self._group}"}
         try:
-            found = await self._api.call(
+            listing = await self._api.call(
                 "GET", LEASES.path(self._namespace), query=query, timeout_seconds=self._seconds
             )
         except KubeError as error:
             raise LeaseUnavailable(str(error)) from error
         # Fields of the Leases outside the election are preserved when they are written.
-        self._objects = {str(row["metadata"]["name"]): row for row in found.get("items") or ()}
+        self._objects = {str(row["metadata"]["name"]): row for row in listing.get("items") or ()}
         return {name: _stored(row) for name, row in self._objects.items()}
 
     async def write(self, name: str, record: LeaseRecord, known: StoredLease | None) -> StoredLease:

@@ -9,18 +9,18 @@ from typing import Any
 
 import click
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.chain_cache.invalidation import tell
 from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseStore, LeaseUnavailable
-from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from pocket.errors import ConfigurationError, DecodingError
 from pocket.kube.api_client import KubeError
 from pocket.kube.api_client import connect as connect_kubernetes
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.connection import connect, redact_url
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.redis_leases import RedisLeaseStore
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.console.places import configuration
 from pocket_miner.sessions.tracked_session import header_of
@@ -78,7 +78,7 @@ def _read(place: Place, work: "Callable[[Redis], Awaitable[list[Row]]]") -> None
         _show(place, asyncio.run(run()))
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
-    except (RedisError, OSError, TimeoutError) as error:
+    except REDIS_ERRORS as error:
         raise click.ClickException(f"Redis {redact_url(place.url)}: {error}") from None
 
 

@@ -14,11 +14,11 @@ from pocket.coordination.elector import member_location, member_name, timing_for
 from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager, ShardListener
 from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseStore
-from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from pocket.errors import ConfigurationError
 from pocket.kube.api_client import KubeError
 from pocket.platform import Platform
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.redis_leases import RedisLeaseStore
 from pocket_miner.miner_platform import MinerPlatform
 
 _EMBEDDED_GROUP = "miners"
@@ -64,7 +64,7 @@ async def shard_keeper(
     def keeper(store: LeaseStore, group: str) -> ShardLeaseManager:
         return ShardLeaseManager(
             store, LeaseNames(group, config.shards), identity_of(config, member, platform), owner, timing,
-            clock=platform.clock, wall=platform.now, chance=platform.chance,
+            clock=platform.clock, wall_clock=platform.now, rng=platform.chance,
         )  # fmt: skip
 
     if config.lease is None:

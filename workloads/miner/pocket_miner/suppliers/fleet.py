@@ -10,12 +10,11 @@ import sqlite3
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
 from pocket.coordination.rendezvous import shard_of
 from pocket.coordination.stores.lease_store import LeaseUnavailable
 from pocket.errors import PocketError
 from pocket.redis_store.notifications import NotificationReader
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import VolumeCorrupted, damage_of
@@ -117,7 +116,7 @@ class SupplierManager:
             _LOG.warning("the volume tells no epoch: %s", error)
         try:
             fences = await self._suppliers.highest_fence(self._of(shard))
-        except (RedisError, OSError, TimeoutError) as error:
+        except REDIS_ERRORS as error:
             _LOG.info("Redis tells no fences: %s", error)
         if volume is None and fences is None:
             raise LeaseUnavailable(f"neither the volume nor Redis tells the epoch of shard {shard}")
@@ -232,7 +231,7 @@ class SupplierManager:
                 if await asyncio.to_thread(self._suppliers.reload):
                     _LOG.info("keys changed", extra={"fields": {"keys": self._suppliers.digest[:16]}})
                 await self._align()
-            except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
+            except (PocketError, *REDIS_ERRORS, sqlite3.Error) as error:
                 self._hurt(error)
                 miner_metrics.ERRORS.labels("keys").inc()
                 _LOG.warning("keys: %s", error)
@@ -251,7 +250,7 @@ class SupplierManager:
                         self._due.add(address)
                 if not self._epochs and not self._standbys:
                     await asyncio.sleep(_KEYS_SECONDS)
-            except (RedisError, OSError, TimeoutError):
+            except REDIS_ERRORS:
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     async def follow(self) -> None:

@@ -6,17 +6,18 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.coordination.elector import LeaseRecord
 from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, StoredLease
+from pocket.redis_store.lua_scripts import Script
+from pocket.redis_store.redis_errors import REDIS_ERRORS, translate
 
 # KEYS: hash   ARGV: name, text that it was decided on ('' = none), new text
-_WRITE: Final = """
+_WRITE: Final = Script("""
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
-"""
+""")
 
 
 def _encode(record: LeaseRecord) -> str:
@@ -58,8 +59,8 @@ class RedisLeaseStore:
         try:
             async with asyncio.timeout(self._seconds):
                 rows: Any = await self._redis.hgetall(self._key)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise LeaseUnavailable(f"Redis: {error or type(error).__name__}") from error
+        except REDIS_ERRORS as error:
+            raise LeaseUnavailable(str(translate(error))) from error
         return {name.decode(): _decode(text.decode("utf-8", "surrogateescape")) for name, text in rows.items()}
 
     async def write(self, name: str, record: LeaseRecord, known: StoredLease | None) -> StoredLease:
@@ -68,9 +69,9 @@ class RedisLeaseStore:
         arguments: list[Any] = [name, "" if known is None else known.version, text]
         try:
             async with asyncio.timeout(self._seconds):
-                taken = await self._redis.eval(_WRITE, 1, self._key, *arguments)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise LeaseUnavailable(f"Redis: {error or type(error).__name__}") from error
+                taken = await _WRITE.run(self._redis, [self._key], arguments)
+        except REDIS_ERRORS as error:
+            raise LeaseUnavailable(str(translate(error))) from error
         if not taken:
             raise LeaseConflict(f"{name} was written by another member")
         return StoredLease(record, text)
