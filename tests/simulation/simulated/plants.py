@@ -184,7 +184,7 @@ PLANTS = [
           "        data = b\"\".join(encode_record(record) for record in records)", "        data = b\"\"",
           (Kind.REDIS_EMPTY, Kind.REDIS_CRASH,)),
     Plant("a failed append is acknowledged", "core/pocket/redis_store/relay_recorder.py",
-          "                    self._fail(group, RedisUnavailable(f\"the relay was not recorded: {told}\", told.trouble))\n                    return\n",
+          "                    self._fail(group, RedisUnavailable(f\"the relay was not recorded: {failure}\", failure.trouble))\n                    return\n",
           "                    closed = set()\n                    break\n",
           (Kind.REDIS_CRASH, Kind.REDIS_FULL,)),
     # Redis.
