@@ -69,7 +69,7 @@ class Expectation:
     split: TokenomicsParams
     acknowledged: set[bytes] = field(default_factory=set)
     attempted: int = 0
-    refused: int = 0
+    rejected: int = 0
     settled_upokt: int | None = None
     settled_relays: int = 0
     earned_upokt: int = 0
@@ -269,7 +269,7 @@ class DemoRunner:
         try:
             answer = await gateway.send(stack.url("relayer"), request, lane.rpc_type, timeout_seconds=10)
         except RelayFailed as error:
-            row.refused += 1
+            row.rejected += 1
             self.accounting.failures[str(error)[:80]] += 1
             return
         if answer.http.status != 200:
@@ -354,8 +354,8 @@ def summary(accounting: Accounting, problems: list[str], console: Console, optio
     )
     if options.chaos is not None:
         kills = ", ".join(f"{name} {number}" for name, number in sorted(accounting.kills.items()))
-        refused = sum(row.refused for row in accounting.pairs.values())
-        console.print(f"chaos seed {options.chaos}: killed {kills}; {refused} relays were rejected, none lost.")
+        rejected = sum(row.rejected for row in accounting.pairs.values())
+        console.print(f"chaos seed {options.chaos}: killed {kills}; {rejected} relays were rejected, none lost.")
     for problem in problems[:20]:
         console.print(f"FAILED: {problem}", style="red")
     if not problems:

@@ -86,7 +86,7 @@ class DemoView:
         return {
             "block": accounting.height,
             "relays acknowledged": sum(len(row.acknowledged) for row in paid),
-            "relays rejected": sum(row.refused for row in accounting.pairs.values()),
+            "relays rejected": sum(row.rejected for row in accounting.pairs.values()),
             **{what: self._total(what) for what in _TOTALS},
             "sessions": ", ".join(f"{n} {stage}" for stage, n in self._stages.items() if n) or "-",
             "settled": f"{len(accounting.settled)} of {len(paid)}",

@@ -86,50 +86,50 @@ def member_location(identity: str) -> str:
     return identity.partition("_")[2].rpartition("_")[0]
 
 
-def observe(view: CandidateState, record: LeaseRecord | None, version: str | None, now: float) -> CandidateState:
+def observe(state: CandidateState, record: LeaseRecord | None, version: str | None, now: float) -> CandidateState:
     """Apply a read. Any change of the record restarts the wait, another holder ends leadership."""
-    changed = version != view.version
-    held = view.held_until if record is not None and record.holder == view.identity else None
-    return replace(view, record=record, version=version, seen_at=now if changed else view.seen_at, held_until=held)
+    changed = version != state.version
+    held = state.held_until if record is not None and record.holder == state.identity else None
+    return replace(state, record=record, version=version, seen_at=now if changed else state.seen_at, held_until=held)
 
 
-def next_step(view: CandidateState, now: float, timing: LeaseTiming) -> ElectionStep:
+def next_step(state: CandidateState, now: float, timing: LeaseTiming) -> ElectionStep:
     """Decide what may be attempted now."""
-    record = view.record
+    record = state.record
     if record is None:
         return ElectionStep.CREATE
-    if record.holder == view.identity and view.held_until is not None:
+    if record.holder == state.identity and state.held_until is not None:
         return ElectionStep.RENEW
     # A Lease of an earlier incarnation of this candidate is taken at once: a pod of a StatefulSet runs once, a
     # container once in its pod, and a process holds the lock of the volume that names it. An earlier incarnation that
     # is still alive behind a partition is stopped by the fence, as any former owner.
-    if not record.holder or member_name(record.holder) == member_name(view.identity):
+    if not record.holder or member_name(record.holder) == member_name(state.identity):
         return ElectionStep.TAKE
-    return ElectionStep.TAKE if now >= takeable_at(view, timing) else ElectionStep.WAIT
+    return ElectionStep.TAKE if now >= takeable_at(state, timing) else ElectionStep.WAIT
 
 
-def takeable_at(view: CandidateState, timing: LeaseTiming) -> float:
+def takeable_at(state: CandidateState, timing: LeaseTiming) -> float:
     """Return when another holder's lease may be taken, on this candidate's clock."""
-    seconds = float(view.record.lease_seconds) if view.record is not None else 0.0
-    return view.seen_at + max(timing.lease, seconds)
+    seconds = float(state.record.lease_seconds) if state.record is not None else 0.0
+    return state.seen_at + max(timing.lease, seconds)
 
 
 def next_record(
-    view: CandidateState, step: ElectionStep, wall_time: datetime, timing: LeaseTiming, known_epoch: int = 0
+    state: CandidateState, step: ElectionStep, wall_time: datetime, timing: LeaseTiming, known_epoch: int = 0
 ) -> LeaseRecord:
     """Return the record to write for a step. The epoch only grows, past any known elsewhere."""
     wall_time = wall_time.astimezone(UTC)
-    if step is ElectionStep.RENEW and view.record is not None:
-        return replace(view.record, renewed=wall_time, lease_seconds=round(timing.lease))
-    epoch = max(view.epoch, known_epoch) + 1
-    return LeaseRecord(view.identity, round(timing.lease), wall_time, wall_time, epoch)
+    if step is ElectionStep.RENEW and state.record is not None:
+        return replace(state.record, renewed=wall_time, lease_seconds=round(timing.lease))
+    epoch = max(state.epoch, known_epoch) + 1
+    return LeaseRecord(state.identity, round(timing.lease), wall_time, wall_time, epoch)
 
 
 def after_write(
-    view: CandidateState, record: LeaseRecord, version: str, sent_at: float, now: float, timing: LeaseTiming
+    state: CandidateState, record: LeaseRecord, version: str, sent_at: float, now: float, timing: LeaseTiming
 ) -> CandidateState:
     """Apply a successful write. Leadership counts from before it was sent."""
-    return replace(view, record=record, version=version, seen_at=now, held_until=sent_at + timing.renew)
+    return replace(state, record=record, version=version, seen_at=now, held_until=sent_at + timing.renew)
 
 
 def release_record(record: LeaseRecord, wall_time: datetime) -> LeaseRecord:

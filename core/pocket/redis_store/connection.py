@@ -227,7 +227,8 @@ def read_info(info: Mapping[str, Any]) -> RedisInfo:
         )
     if "aof_enabled" not in info or "run_id" not in info:
         raise RedisUnavailable(
-            "INFO does not report whether Redis keeps an append-only file: allow INFO to its user", RedisTrouble.REFUSED
+            "INFO does not report whether Redis keeps an append-only file: allow INFO to its user",
+            RedisTrouble.REJECTED,
         )
     return RedisInfo(
         f"{info['run_id']}/{info.get('master_replid', '')}",

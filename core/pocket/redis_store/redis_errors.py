@@ -25,7 +25,7 @@ _BY_CODE: Final = {
     "NOREPLICAS": RedisTrouble.BUSY,
     "NOAUTH": RedisTrouble.LOGIN,
     "WRONGPASS": RedisTrouble.LOGIN,
-    "NOPERM": RedisTrouble.REFUSED,
+    "NOPERM": RedisTrouble.REJECTED,
     "OOM": RedisTrouble.OUT_OF_MEMORY,
     "MISCONF": RedisTrouble.DISK,
 }
@@ -36,7 +36,7 @@ _SAID: Final = {
     RedisTrouble.LOGIN: "Redis rejected the login: check user and password of spec.redis",
     RedisTrouble.OUT_OF_MEMORY: "Redis is full: raise its maxmemory",
     RedisTrouble.DISK: "Redis cannot write its data file: check its volume",
-    RedisTrouble.REFUSED: "Redis rejected the command",
+    RedisTrouble.REJECTED: "Redis rejected the command",
     RedisTrouble.UNREACHABLE: "Redis does not answer: check spec.redis and that the server runs",
 }
 _LEADING = re.compile(r"([A-Z]{2,})(?: |$)")
@@ -68,7 +68,7 @@ def trouble_of(error: BaseException) -> RedisTrouble:
         return trouble
     if isinstance(error, AuthenticationError):
         return RedisTrouble.LOGIN
-    return RedisTrouble.REFUSED if isinstance(error, ResponseError) else RedisTrouble.UNREACHABLE
+    return RedisTrouble.REJECTED if isinstance(error, ResponseError) else RedisTrouble.UNREACHABLE
 
 
 def translate(error: BaseException) -> RedisUnavailable:

@@ -232,7 +232,7 @@ class RelayRecorder:
                 break
             except REDIS_ERRORS as error:
                 failure = translate(error)
-                if not failure.trouble.passes or asyncio.get_running_loop().time() >= end:
+                if not failure.trouble.is_transient or asyncio.get_running_loop().time() >= end:
                     segment.unacknowledged.update((supplier, waiting.record.session_id) for waiting in group)
                     self._fail(group, RedisUnavailable(f"the relay was not recorded: {failure}", failure.trouble))
                     return

@@ -23,12 +23,12 @@ class RedisTrouble(StrEnum):
     LOGIN = "login"
     OUT_OF_MEMORY = "out of memory"
     DISK = "disk"
-    REFUSED = "refused"
+    REJECTED = "rejected"
 
     @property
-    def passes(self) -> bool:
+    def is_transient(self) -> bool:
         """Return True if the same command may succeed within seconds without intervention."""
-        return self not in (RedisTrouble.OUT_OF_MEMORY, RedisTrouble.DISK, RedisTrouble.REFUSED)
+        return self not in (RedisTrouble.OUT_OF_MEMORY, RedisTrouble.DISK, RedisTrouble.REJECTED)
 
 
 class RedisUnavailable(RedisStoreError):
