@@ -87,7 +87,7 @@ async def test_a_certificate_for_another_name_does_not_hold():
     ("http://", "not a URL that a gateway can connect to"),
     ("http://localhost:99999", "not a URL that a gateway can connect to"),
     ("http://" + "a" * 70 + ".example", "cannot be reached (UnicodeError)"),
-    ("no url at all", "no address"),
+    ("no url at all", "not a URL"),
     ("http://[::1", "not a URL that a gateway can connect to"),
     ("https://[node]/v1", "not a URL that a gateway can connect to"),
     ("http://node\x00", "cannot be reached (ValueError)"),
@@ -104,7 +104,7 @@ async def test_a_name_that_does_not_resolve_is_said(monkeypatch):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", nobody)
-    assert await looked("https://name.invalid") == ["https://name.invalid: its name does not resolve"]
+    assert await looked("https://name.invalid") == ["https://name.invalid: its host name does not resolve"]
 
 
 async def test_a_url_that_many_suppliers_declare_is_tried_once_and_shown_without_its_secrets():
