@@ -109,7 +109,7 @@ class Accounting:
         """Return True if every pair that must be paid has an outcome."""
         return all(row.outcome for row in self.with_acknowledged())
 
-    def take(self, event: Event) -> None:
+    def record_event(self, event: Event) -> None:
         """Record a settlement event of the chain."""
         end = claim_end(event)
         row = None if end is None else self._row_of(end)
@@ -206,7 +206,7 @@ class DemoRunner:
                 latest = (await comet.block()).height
                 for height in range(seen + 1, latest + 1):
                     for event in await comet.end_events(height, lambda event: True):
-                        self.accounting.take(event)
+                        self.accounting.record_event(event)
                     self.accounting.height = seen = height
             except PocketError as error:
                 self.accounting.failures[str(error)[:60]] += 1

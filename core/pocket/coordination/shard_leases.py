@@ -75,7 +75,7 @@ class ShardLeaseManager:
         store: LeaseStore,
         names: LeaseNames,
         identity: str,
-        owner: ShardListener,
+        listener: ShardListener,
         timing: LeaseTiming,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -85,7 +85,7 @@ class ShardLeaseManager:
         self._store = store
         self._names = names
         self.identity = identity
-        self._owner = owner
+        self._listener = listener
         self._timing = timing
         self._clock = clock
         self._wall_clock = wall_clock
@@ -314,7 +314,7 @@ class ShardLeaseManager:
             await self._lose(shard)
             await self._release(self._names.shards[shard])
         for shard in planned.take:
-            if await self._attempt(self._names.shards[shard], above=await self._owner.known_epoch(shard)):
+            if await self._attempt(self._names.shards[shard], above=await self._listener.known_epoch(shard)):
                 await self._gain_if_written(shard)
 
     async def _gain_if_written(self, shard: int) -> None:
@@ -322,11 +322,11 @@ class ShardLeaseManager:
         if view.record is not None and view.record.holder == self.identity and view.leads(self._clock()):
             self._owned[shard] = view.epoch
             _LOG.info("shard taken", extra={"fields": {"shard": shard, "epoch": view.epoch}})
-            await self._owner.on_acquired(shard, view.epoch)
+            await self._listener.on_acquired(shard, view.epoch)
 
     async def _lose(self, shard: int) -> None:
         self._owned.pop(shard, None)
-        await self._owner.on_lost(shard)
+        await self._listener.on_lost(shard)
 
     async def _release(self, name: str) -> None:
         view, stored = self._view(name), self._stored.get(name)
