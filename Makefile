@@ -1,4 +1,4 @@
-# The commands of this project. `make demo` and `make test` need CPython 3.11 or 3.12, make and the package index.
+# The commands of this project. `make demo` and `make test` need CPython 3.11 to 3.13, make and the package index.
 SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := core operator workloads cli scripts tests benchmarks
