@@ -155,7 +155,13 @@ async def test_a_redis_that_loads_its_file_is_waited_for_although_it_reports_no_
 
             await until(rewritten)
         server.kill()
-        server.arguments = (*server.arguments, "--key-load-delay", "1000")
+        server.arguments = (
+            *server.arguments,
+            "--key-load-delay",
+            "1000",
+            "--loading-process-events-interval-bytes",
+            "1024",
+        )
         server.start()
         async with clients(server.url) as (redis,):
             waits = []
