@@ -317,7 +317,8 @@ async def test_balances_and_the_runway_of_stakes_are_told_and_forgotten_with_the
     chain = LocalChain(world.genesis(supplier_min_stake=10**9 - 2_500_000))
     suppliers = SupplierFactory.__new__(SupplierFactory)
     suppliers.chain = DirectChain(chain)
-    suppliers.reports = Reports(Audit(tmp_path / "audit.sqlite"))
+    audit = Audit(tmp_path / "audit.sqlite")
+    suppliers.reports = Reports(audit)
     await suppliers.look_at_funds([address("alice"), address("nobody")])
 
     def told(name):
@@ -334,6 +335,7 @@ async def test_balances_and_the_runway_of_stakes_are_told_and_forgotten_with_the
     await suppliers.look_at_funds([address("alice")])
     assert told("pocket_miner_stake_runway_penalties") is None, "nothing is taken, so there is no end"
     miner_metrics.forget_funds(address("alice"))
+    audit.close()
 
 
 @pytest.mark.parametrize("seen", [0, 3])
