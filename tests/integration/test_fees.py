@@ -233,7 +233,7 @@ async def test_what_a_transaction_costs_is_in_the_books_before_it_is_handed_over
     audit, store
 ):
     book, paid = FeeTracker(PRICE, audit), transaction(claim("a" * 64), fee=10)
-    await book.begun(store, paid.raw)
+    await book.record_pending(store, paid.raw)
     assert book.of(store.supplier, "a" * 64) == 10
     await book.refused(store, paid.raw)
     assert book.of(store.supplier, "a" * 64) == 0

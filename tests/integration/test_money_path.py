@@ -201,7 +201,7 @@ async def test_an_empty_redis_loses_nothing_that_was_mirrored(alice, redis, heig
     await alice.record(alice.relays(header, 7))
     await alice.to(height)
     await redis.flushall()
-    alice.miner.tailer.reread()
+    alice.miner.consumer.reread()
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["details"]["settled_upokt"] == 700
 

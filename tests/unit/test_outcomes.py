@@ -9,7 +9,7 @@ from pocket.protocol.sessions.windows import SharedParams
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket_miner.settlement.outcome_details import facts_of
+from pocket_miner.settlement.outcome_details import details_of
 
 HEADER = SessionHeader("app", "eth", "s", 1, 10)
 ROOT = bytes(32) + (300).to_bytes(8, "big") + (3).to_bytes(8, "big")
@@ -35,9 +35,9 @@ def session(*, sealed=False, terms=True, **more):
     (session(requirement=ProofRequirement.THRESHOLD), 0, {"proof_required": True}),
 ])  # fmt: skip
 def test_everything_that_is_known_is_told_and_nothing_else(made, leaves, told):
-    assert facts_of(made, leaves, []) == told
+    assert details_of(made, leaves, []) == told
 
 
 def test_transactions_are_told_by_what_they_were_for():
     paid = [("claim", "A"), ("claim", "B"), ("proof", "C"), ("other", "D")]
-    assert facts_of(session(), 0, paid) == {"claim_transactions": ["A", "B"], "proof_transactions": ["C"]}
+    assert details_of(session(), 0, paid) == {"claim_transactions": ["A", "B"], "proof_transactions": ["C"]}

@@ -110,8 +110,8 @@ def test_every_session_has_exactly_one_outcome_and_alterations_are_found(tmp_pat
 def test_a_volume_remembers_under_which_epoch_each_shard_was_acted_on(tmp_path):
     audit = Audit(tmp_path / "a.sqlite")
     assert audit.epoch(3) == 0
-    audit.keep_epoch(3, 7)
-    audit.keep_epoch(4, 1)
+    audit.save_epoch(3, 7)
+    audit.save_epoch(4, 1)
     audit.close()
     again = Audit(tmp_path / "a.sqlite")
     assert (again.epoch(3), again.epoch(4), again.epoch(5)) == (7, 1, 0)

@@ -46,9 +46,9 @@ from pocket_miner.status.chain_diagnostics import ChainDiagnostics
 from pocket_miner.status.readiness import Phase, Readiness
 from pocket_miner.status.report import Reports
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.corruption import set_aside, set_damaged_aside
+from pocket_miner.storage.corruption import quarantine, quarantine_corrupted
 from pocket_miner.storage.volume import Volume, opened, owned
-from pocket_miner.supervise import kept_up
+from pocket_miner.supervise import supervise
 from pocket_miner.suppliers.factory import SupplierFactory
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock
@@ -113,7 +113,7 @@ class MinerProcess:
         self._volume: Volume | None = None
         self._parts: _Parts | None = None
         gas_price = GasPrice.parse(config.chain.gas_price)
-        self._notes = ChainDiagnostics(gas_price, config.chain.block_seconds, self._platform.wall_nanoseconds)
+        self._diagnostics = ChainDiagnostics(gas_price, config.chain.block_seconds, self._platform.wall_nanoseconds)
 
     async def run(self) -> None:
         """Mines until SIGTERM or SIGINT."""
@@ -165,8 +165,8 @@ class MinerProcess:
         )
         nodes = await stack.enter_async_context(
             NodeMonitor(
-                addresses, http, config.chain.id, node_health, timeout_seconds=seconds, told=self._notes.tell,
-                channel=platform.channel, clock=platform.clock,
+                addresses, http, config.chain.id, node_health, timeout_seconds=seconds,
+                told=self._diagnostics.on_node_health, channel=platform.channel, clock=platform.clock,
             )
         )  # fmt: skip
         pool = platform.tries()
@@ -221,7 +221,7 @@ class MinerProcess:
             parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
             lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
         )  # fmt: skip
-        return [kept_up("block feed", feed.run), kept_up("sealed sessions", sealed.run)]
+        return [supervise("block feed", feed.run), supervise("sealed sessions", sealed.run)]
 
     def _owners_known(self, fleet: SupplierManager) -> bool:
         """Whether somebody mines who can: this miner by its Leases, or another one where this one cannot write."""
@@ -236,7 +236,7 @@ class MinerProcess:
         return [
             parts.settlements.run(),
             self._watch_redis(parts.redis_watch, fleet),
-            self._end_of_damage(fleet),
+            self._stop_on_corruption(fleet),
             fleet.watch_keys(),
             fleet.listen(NotificationReader(parts.redis, parts.keys)),
             fleet.follow(),
@@ -249,8 +249,8 @@ class MinerProcess:
         refresher = CacheRefresher(parts.redis, parts.keys, parts.chain, platform.wall_seconds, _refreshed)
         loops: Mapping[str, Callable[[], Awaitable[None]]] = {
             "comparing nodes": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2), platform.chance),
-            "looking at stakes": lambda: self._look_at_stakes(parts.suppliers, parts.fleet),
-            "looking at endpoints": lambda: self._look_at_endpoints(parts.suppliers, parts.fleet),
+            "looking at stakes": lambda: self._refresh_stakes(parts.suppliers, parts.fleet),
+            "looking at endpoints": lambda: self._check_public_urls(parts.suppliers, parts.fleet),
             "figures": lambda: self._observe(parts.chain, parts.fleet, pulse),
             "volume": lambda: self._watch_volume(self._volume),
             "retention": lambda: self._retain(parts.suppliers.audit, parts.suppliers.reports),
@@ -260,14 +260,14 @@ class MinerProcess:
             "cache refresh": lambda: self._refresh(refresher, parts.fleet),
             "pulse": pulse.run,
         }
-        return [kept_up(name, loop) for name, loop in loops.items()]
+        return [supervise(name, loop) for name, loop in loops.items()]
 
-    async def _end_of_damage(self, fleet: SupplierManager) -> None:
+    async def _stop_on_corruption(self, fleet: SupplierManager) -> None:
         """Ends the miner when a file of its volume turns out to be damaged: the next start finds it set aside."""
-        found = await fleet.damage
+        found = await fleet.corruption
         if found.path:
-            await asyncio.to_thread(set_aside, Path(found.path))
-        await asyncio.to_thread(set_damaged_aside, self._config.data_dir)
+            await asyncio.to_thread(quarantine, Path(found.path))
+        await asyncio.to_thread(quarantine_corrupted, self._config.data_dir)
         raise found
 
     async def _first_keys(self, suppliers: SupplierFactory) -> None:
@@ -286,8 +286,8 @@ class MinerProcess:
                 miner_metrics.SLOW_BLOCKS.inc()
             self._readiness.block()
             miner_metrics.HEIGHT.set(block.height)
-            self._notes.block(block)
-            self._board.post(block)
+            self._diagnostics.block(block)
+            self._board.publish(block)
             if fleet.keeper.leads:
                 await publisher.publish(block)
 
@@ -297,29 +297,29 @@ class MinerProcess:
             clock=self._platform.clock,
         )  # fmt: skip
 
-    async def _look_at_stakes(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
+    async def _refresh_stakes(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
         funds_at, clock = float("-inf"), self._platform.clock
         while True:
             mine = list(fleet.running)
-            await suppliers.look_at_stakes(mine)
+            await suppliers.refresh_stakes(mine)
             if mine and clock() - funds_at > _FUNDS_SECONDS:
                 funds_at = clock()
-                await suppliers.look_at_funds(mine)
-                await self._notes.look(suppliers.chain, len(mine), os.cpu_count() or 1)
+                await suppliers.refresh_funds(mine)
+                await self._diagnostics.refresh(suppliers.chain, len(mine), os.cpu_count() or 1)
             await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))
 
-    async def _look_at_endpoints(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
+    async def _check_public_urls(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
         """Of the suppliers that this miner mines for; sooner again while something is wrong."""
         while self._config.check_endpoints:
             mine = list(fleet.running)
-            broken = await suppliers.look_at_endpoints(mine)
+            broken = await suppliers.check_public_urls(mine)
             await asyncio.sleep(_BROKEN_SECONDS if broken or not mine else _FUNDS_SECONDS)
 
     async def _refresh(self, refresher: CacheRefresher, fleet: SupplierManager) -> None:
         """The leader looks once a block whether what everybody caches has changed."""
         seen = 0
         while True:
-            await self._board.wait(seen, max(1.0, self._config.chain.block_seconds))
+            await self._board.wait_newer(seen, max(1.0, self._config.chain.block_seconds))
             seen = self._board.height
             if fleet.keeper.leads:
                 try:
@@ -333,7 +333,7 @@ class MinerProcess:
     async def _watch_redis(self, watch: RedisWatch, fleet: SupplierManager) -> None:
         while True:
             try:
-                restarted = await watch.look()
+                restarted = await watch.poll()
                 self._readiness.redis = ""
                 if restarted:
                     fleet.reread()
@@ -348,7 +348,7 @@ class MinerProcess:
         miner_metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
         seen = written = 0
         while True:
-            await self._board.wait(seen, max(1.0, self._config.chain.block_seconds))
+            await self._board.wait_newer(seen, max(1.0, self._config.chain.block_seconds))
             seen = self._board.height
             stages = fleet.stages()
             for stage in Stage:
@@ -367,7 +367,7 @@ class MinerProcess:
     async def _watch_volume(self, volume: Volume | None) -> None:
         """Measure the volume; tell long before it is full, and keep what is left for seals and books."""
         while volume is not None:
-            space = await asyncio.to_thread(volume.reserve.look)
+            space = await asyncio.to_thread(volume.reserve.maintain)
             if space is not None:
                 for kind, size in (("total", space.total), ("free", space.free), ("reserved", space.reserved)):
                     miner_metrics.VOLUME.labels(kind).set(size)
@@ -382,7 +382,7 @@ class MinerProcess:
         blocks = int(days * _DAY_SECONDS / self._config.chain.block_seconds)
         while True:
             try:
-                await asyncio.to_thread(reports.keep)
+                await asyncio.to_thread(reports.save)
                 more = self._board.height > blocks
                 while more:  # a thousand at a time: others go on meanwhile
                     more = bool(await asyncio.to_thread(audit.prune, self._board.height - blocks))
@@ -411,12 +411,12 @@ class MinerProcess:
         return {
             "height": self._board.height, "sessions": sessions, "outcomes": outcomes,
             "shards": shards, "leader": fleet.keeper.leads, "members": sorted(fleet.keeper.members),
-            "nodes": self._notes.nodes(),
+            "nodes": self._diagnostics.nodes(),
         }  # fmt: skip
 
     def _report(self) -> Mapping[str, Any]:
         told = {
-            "component": "miner", "role": self._role(), "height": self._board.height, "chain": self._notes.rows(),
+            "component": "miner", "role": self._role(), "height": self._board.height, "chain": self._diagnostics.rows(),
             "phase": self._readiness.phase, "redis": self._readiness.redis, "volume": self._readiness.volume,
             "problems": [problem.model_dump() for problem in self._problems()],
         }  # fmt: skip
@@ -426,7 +426,7 @@ class MinerProcess:
         return {
             **told, "keys": suppliers.digest, "addresses": suppliers.addresses,
             "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
-            "suppliers": suppliers.reports.rows(), "looked": fleet.looked(),
+            "suppliers": suppliers.reports.rows(), "looked": fleet.seconds_since_scan(),
         }  # fmt: skip
 
     def _problems(self) -> list[Problem]:

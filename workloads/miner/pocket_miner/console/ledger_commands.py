@@ -221,7 +221,7 @@ def import_seals(data: Path, file: TextIO) -> None:
                     "it. Nothing more was imported."
                 )
             if known is None and audit.outcome(supplier, seal.session_id) is None:
-                audit.keep_seals(supplier, end, [seal], signed)
+                audit.save_seals(supplier, end, [seal], signed)
                 added += 1
     finally:
         audit.close()

@@ -13,11 +13,11 @@ class AdaptiveBatchSize:
 
     entry_bytes: float = 16 * 1024
 
-    def count(self, streams: int) -> int:
+    def next(self, streams: int) -> int:
         """Entries to ask of each stream."""
         return max(1, min(_MOST_ENTRIES, int(_ROUND_BYTES / (max(1, streams) * self.entry_bytes))))
 
-    def had(self, entries: int, size: int) -> None:
+    def observe(self, entries: int, size: int) -> None:
         """What a round brought: entries and their bytes."""
         if entries:
             self.entry_bytes = max(size / entries, self.entry_bytes / 2, _SMALLEST_ENTRY)

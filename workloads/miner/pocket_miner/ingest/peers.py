@@ -24,7 +24,7 @@ from pocket_miner.storage.relay_store import RelayStore
 _LOG = logging.getLogger("pocket_miner.ingest.peers")
 _PAGE_BYTES = 4 * 1024 * 1024
 _SECONDS = 5.0
-_TROUBLE = (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError, RecursionError)
+_TRANSIENT_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Peers:
                     )
                     for row in rows
                 ]  # fmt: skip
-            except _TROUBLE as error:
+            except _TRANSIENT_ERRORS as error:
                 _LOG.info("peer %s was not asked: %s", url, error or type(error).__name__)
                 whole = False
         return whole, found
@@ -144,7 +144,7 @@ class Peers:
                 for row in await self._get(f"{url}/peer/seals", {"supplier": supplier}):
                     seal = SessionSeal.decode(row["seal"])
                     found.setdefault(seal.session_id, (int(row["end"]), seal))
-            except (*_TROUBLE, DecodingError) as error:
+            except (*_TRANSIENT_ERRORS, DecodingError) as error:
                 _LOG.info("peer %s was not asked for seals: %s", url, error or type(error).__name__)
         return found
 
@@ -155,7 +155,7 @@ class Peers:
                 query = {"supplier": supplier, "session": session_id}
                 if (await self._get(f"{url}/peer/outcome", query))["outcome"]:
                     return True
-            except _TROUBLE as error:
+            except _TRANSIENT_ERRORS as error:
                 _LOG.info("peer %s was not asked for an outcome: %s", url, error or type(error).__name__)
         return False
 
@@ -170,7 +170,7 @@ class Peers:
                 page = await self._get(f"{session.url}/peer/relays", {**query, "after": after})
                 values = [base64.b64decode(text, validate=True) for text in page["relays"]]
                 after = str(page["next"] or "")
-            except (*_TROUBLE, binascii.Error) as error:
+            except (*_TRANSIENT_ERRORS, binascii.Error) as error:
                 _LOG.warning("peer %s: its relays were not read: %s", session.url, error or type(error).__name__)
                 return False
             if not values or not after:

@@ -15,7 +15,7 @@ from pocket_miner import miner_metrics
 from pocket_miner.ingest.batch_size import AdaptiveBatchSize
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.sessions.evidence import REJECTIONS, Statement
-from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafTerms, leaf_of
+from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafTerms, build_leaf
 from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node
 from pocket_miner.sessions.tracked_session import TrackedSession, header_of
 from pocket_miner.storage.dead_letters import DeadLetters
@@ -29,7 +29,7 @@ _ASK_AGAIN_SECONDS = 0.5
 def _fits(terms: LeafTerms, value: bytes) -> Leaf | None:
     """Return the leaf of a relay under these terms, None where it must not become one."""
     try:
-        return leaf_of(value, terms)
+        return build_leaf(value, terms)
     except InvalidEntry:
         return None
 
@@ -63,7 +63,7 @@ class RelayConsumer:
         self._incarnation: str | None = None  # None: not asked yet
         # Tail loop and sealing both read; a position must never go back because the slower one finished last.
         self._reading = asyncio.Lock()
-        self._appetite = AdaptiveBatchSize()
+        self._batch_size = AdaptiveBatchSize()
         self._ask_again: dict[str, float] = {}  # loop's clock, by session id
         # Grows with every reread: what was read before it must not move a position.
         self._generation = 0
@@ -194,7 +194,7 @@ class RelayConsumer:
         leaves = []
         for value in values:
             try:
-                leaves.append(leaf_of(value, terms))
+                leaves.append(build_leaf(value, terms))
             except InvalidEntry as error:
                 miner_metrics.REFUSED.labels(str(error)).inc()
         added = self._mirror.file(session.end).add(self.supplier, session.header.session_id, leaves)
@@ -277,15 +277,15 @@ class RelayConsumer:
         session.evidence.retract(*REJECTIONS)
         session.terms = found.terms
 
-    async def tail_once(self, count: int | None = None) -> int:
+    async def consume_once(self, count: int | None = None) -> int:
         """Mirrors what is new, at most `count` of each session; the number of entries read.
 
         Raises what Redis and the volume raise.
         """
         async with self._reading:
-            return await self._tail_once(count)
+            return await self._consume_once(count)
 
-    async def _tail_once(self, most: int | None) -> int:
+    async def _consume_once(self, most: int | None) -> int:
         if self._volume_full():
             raise VolumeFull("relays stay in Redis: the volume is full. Free up or enlarge it.")
         positions = {}
@@ -293,10 +293,10 @@ class RelayConsumer:
             if await self.learn_terms(session):
                 positions[session_id] = session.position
         generation, incarnation = self._generation, self._incarnation or ""
-        count = most or self._appetite.count(len(positions))
+        count = most or self._batch_size.next(len(positions))
         read = await self._tail.read(positions, count)
         sizes = [len(entry.relay) for entries in read.values() for entry in entries]
-        self._appetite.had(len(sizes), sum(sizes))
+        self._batch_size.observe(len(sizes), sum(sizes))
         marks = {}
         total = 0
         for session_id, entries in read.items():
@@ -326,14 +326,14 @@ class RelayConsumer:
         refused = []
         for entry in entries:
             try:
-                leaves.append(leaf_of(entry.relay, terms))
+                leaves.append(build_leaf(entry.relay, terms))
             except InvalidEntry as error:
                 refused.append((entry.id, str(error), entry.relay))
                 miner_metrics.REFUSED.labels(str(error)).inc()
                 fields = {"supplier": self.supplier, "session": session.header.session_id, "entry": entry.id}
                 _LOG.warning("an entry was refused: %s", error, extra={"fields": fields})
         if self._dead_letters is not None:
-            self._dead_letters.keep(self.supplier, session.header.session_id, refused)
+            self._dead_letters.add(self.supplier, session.header.session_id, refused)
         added = self._mirror.file(session.end).store(
             self.supplier, session.header.session_id, leaves, len(refused), entries[-1].id, incarnation
         )

@@ -34,16 +34,16 @@ class RedisWatch:
         """Note that Redis could not be used: what comes next counts from then, not from the server's start."""
         self._missed = True
 
-    async def look(self) -> bool:
+    async def poll(self) -> bool:
         """Whether Redis may hold other data than at the last look; raises LedgerUnavailable."""
         try:
             info = await inspect(self._redis)
         except RedisUnavailable:
             self.missed()
             raise
-        return self.take(info)
+        return self.observe(info)
 
-    def take(self, info: RedisInfo) -> bool:
+    def observe(self, info: RedisInfo) -> bool:
         """Take in a state of Redis; return whether it may hold other data than the last one."""
         now = self._clock()
         if info.server_time_microseconds:

@@ -22,13 +22,13 @@ class SessionCutoff:
     height: int = 0
 
 
-def horizon_height(windows: Windows, seal_after_blocks: int) -> int:
+def cutoff_height(windows: Windows, seal_after_blocks: int) -> int:
     """Height from which a session without relays takes none: when others are sealed, or while one can still be."""
     due = min(seal_height(windows, seal_after_blocks), windows.claim_close - _BLOCKS_TO_CLAIM)
     return max(windows.session_end, due)
 
 
-async def horizon_at(
+async def cutoff_at(
     height: int, seal_after_blocks: int, shared_params: Callable[[int], Awaitable[SharedParams]]
 ) -> SessionCutoff:
     """The horizon at a height; raises what `shared_params` raises."""
@@ -36,7 +36,7 @@ async def horizon_at(
     while at > 0:
         params = await shared_params(at)
         windows = params.windows(at)
-        due = horizon_height(windows, seal_after_blocks)
+        due = cutoff_height(windows, seal_after_blocks)
         if due <= height:
             return SessionCutoff(windows.session_end, changes_at, height)
         at, changes_at = params.session_start(at) - 1, due

@@ -33,45 +33,45 @@ _KEPT: Final = 8
 class Statement:
     """One answer. height: the chain's, as of which it was given."""
 
-    finding: Fact
+    fact: Fact
     source: str
     height: int
     text: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON, for the outcome."""
-        row: dict[str, Any] = {"finding": self.finding.value, "source": self.source, "height": self.height}
+        row: dict[str, Any] = {"finding": self.fact.value, "source": self.source, "height": self.height}
         return row | ({"text": self.text[:200]} if self.text else {})
 
 
 @dataclass(slots=True)
 class Evidence:
-    """The statements about one session. Of each finding the first ones are kept, each source and height once."""
+    """The statements about one session. Of each fact the first ones are kept, each source and height once."""
 
     _statements: dict[Fact, dict[tuple[str, int], Statement]] = field(default_factory=dict)
 
     def add(self, statement: Statement) -> None:
         """Keep a statement."""
-        rows = self._statements.setdefault(statement.finding, {})
+        rows = self._statements.setdefault(statement.fact, {})
         if len(rows) < _KEPT:
             rows.setdefault((statement.source, statement.height), statement)
 
-    def retract(self, *findings: Fact) -> None:
-        """Take findings back: somebody has shown the contrary."""
-        for finding in findings:
-            self._statements.pop(finding, None)
+    def retract(self, *facts: Fact) -> None:
+        """Take facts back: somebody has shown the contrary."""
+        for fact in facts:
+            self._statements.pop(fact, None)
 
-    def of(self, finding: Fact) -> list[Statement]:
-        """Return the statements of a finding, the first one first."""
-        return list(self._statements.get(finding, {}).values())
+    def of(self, fact: Fact) -> list[Statement]:
+        """Return the statements of a fact, the first one first."""
+        return list(self._statements.get(fact, {}).values())
 
-    def confirmed(self, finding: Fact) -> bool:
+    def confirmed(self, fact: Fact) -> bool:
         """Return whether a second source, or the same one at another height, said so too."""
-        return len(self._statements.get(finding, {})) >= _ENOUGH
+        return len(self._statements.get(fact, {})) >= _ENOUGH
 
     def rejection(self) -> Statement | None:
         """Return a confirmed reason why the session cannot be claimed at all."""
-        return next((self.of(finding)[0] for finding in REJECTIONS if self.confirmed(finding)), None)
+        return next((self.of(fact)[0] for fact in REJECTIONS if self.confirmed(fact)), None)
 
     def to_list(self) -> list[dict[str, Any]]:
         """Return all statements as JSON, for the outcome."""

@@ -25,7 +25,7 @@ class InvalidEntry(Exception):
     """An entry that must not become a leaf; one wrong leaf gets the supplier slashed."""
 
 
-def leaf_of(relay_bytes: bytes, terms: LeafTerms) -> Leaf:
+def build_leaf(relay_bytes: bytes, terms: LeafTerms) -> Leaf:
     """The leaf of a recorded relay; raises Refused with the reason."""
     relay = pb.Relay()
     try:

@@ -30,7 +30,7 @@ class SessionTerms:
     text: str = ""
 
 
-def judge(supplier: str, header: SessionHeader, onchain: Session) -> tuple[Fact, str] | None:
+def rejection_of(supplier: str, header: SessionHeader, onchain: Session) -> tuple[Fact, str] | None:
     """Return why the supplier cannot claim the session, as the chain knows it."""
     if onchain.header != header:
         return Fact.HEADER_DIFFERS, f"the chain's session is {onchain.header.session_id}"
@@ -47,7 +47,7 @@ async def ask_terms(chain: ChainClient, supplier: str, header: SessionHeader) ->
         onchain = await chain.session(header.application_address, header.service_id, start)
     except ChainQueryRejected as error:
         return SessionTerms(params, None, Fact.SESSION_REJECTED, str(error))
-    if found := judge(supplier, header, onchain):
+    if found := rejection_of(supplier, header, onchain):
         return SessionTerms(params, None, *found)
     units = await chain.compute_units_per_relay(header.service_id, start)
     difficulty = await chain.difficulty(header.service_id, start)
@@ -92,7 +92,7 @@ async def _terms_of(
         onchain = convert.session(session_pb.QueryGetSessionResponse.FromString(_raw(session)).session)
     except ChainQueryRejected as error:
         return SessionTerms(shared, None, Fact.SESSION_REJECTED, str(error))
-    if found := judge(supplier, header, onchain):
+    if found := rejection_of(supplier, header, onchain):
         return SessionTerms(shared, None, *found)
     target = convert.difficulty(
         service_pb.QueryGetRelayMiningDifficultyAtHeightResponse.FromString(_raw(difficulty)).relayMiningDifficulty

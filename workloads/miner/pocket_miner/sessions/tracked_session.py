@@ -93,7 +93,7 @@ class TrackedSession:
     @property
     def rejected(self) -> bool:
         """Whether somebody said that the session cannot be claimed, and nobody the contrary."""
-        return self.terms is None and any(self.evidence.of(finding) for finding in REJECTIONS)
+        return self.terms is None and any(self.evidence.of(fact) for fact in REJECTIONS)
 
     @property
     def claimed_root(self) -> bytes:

@@ -24,7 +24,7 @@ from pocket_miner.ingest.peers import Peers
 from pocket_miner.sessions.evidence import Fact, Statement
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession
 from pocket_miner.settlement.event_reader import NotReadYet, SettlementReader
-from pocket_miner.settlement.outcome_details import count_outcome, facts_of
+from pocket_miner.settlement.outcome_details import count_outcome, details_of
 from pocket_miner.settlement.verdict import SettlementResult, settled_as
 from pocket_miner.status.report import SupplierReport
 from pocket_miner.storage.audit import Audit, SessionOutcome
@@ -45,7 +45,7 @@ def without_event(session: TrackedSession) -> SettlementResult:
     if session.skip is Skip.UNITS_MISMATCH and session.seal is None:
         return SettlementResult("forfeited", session.skip.value, {})
     if rejected is not None and session.terms is None:
-        reason = f"{rejected.finding.value}: {rejected.text}" if rejected.text else rejected.finding.value
+        reason = f"{rejected.fact.value}: {rejected.text}" if rejected.text else rejected.fact.value
         return SettlementResult("forfeited", reason, {})
     refusal = session.details.get("refusal")
     reason = f"the chain refused the claim: {refusal}" if refusal else "no claim was in a block in time"
@@ -86,7 +86,7 @@ class Concluder:
         """Take up the outcomes that the volume holds: what is left of their sessions is still to be dropped."""
         self.finished.update(await asyncio.to_thread(self.audit.ended, self.supplier, TOMBSTONE_BLOCKS))
         for session_id in await asyncio.to_thread(self.audit.with_outcome, self.supplier, list(self.sessions)):
-            self._forget(self.sessions[session_id])
+            self._stop_mining(self.sessions[session_id])
 
     async def conclude(self, group: Sequence[TrackedSession], block: Block, settlements: SettlementReader) -> None:
         """End those sessions of one settlement that can be; the others come again at the next block."""
@@ -94,7 +94,7 @@ class Concluder:
         outcomes = []
         for session in group:
             if session.session_id in elsewhere or await self._ended_by_a_peer(session):
-                self._forget(session)
+                self._stop_mining(session)
                 continue
             found = await self._verdict(session, block, settlements)
             if found is not None:
@@ -204,25 +204,25 @@ class Concluder:
         leaves, file = 0, self.mirror.known(session.end)
         if session.seal is None and file is not None:
             leaves = file.count(self.supplier, session.session_id)
-        return facts_of(session, leaves, self.audit.payments(self.supplier, session.session_id))
+        return details_of(session, leaves, self.audit.payments(self.supplier, session.session_id))
 
     async def _record(self, rows: Sequence[tuple[TrackedSession, SettlementResult, SessionOutcome]]) -> None:
         """Record outcomes in one durable step, and tell of those that are new."""
         added = await asyncio.to_thread(self.audit.record_all, [outcome for _, _, outcome in rows])
         for session, found, outcome in rows:
             if any(outcome is row for row in added):
-                self._tell(session, found, outcome)
-            self._forget(session)
+                self._publish(session, found, outcome)
+            self._stop_mining(session)
 
-    def _tell(self, session: TrackedSession, found: SettlementResult, outcome: SessionOutcome) -> None:
+    def _publish(self, session: TrackedSession, found: SettlementResult, outcome: SessionOutcome) -> None:
         body = json.loads(outcome.body())
-        self.report.ended(body)
+        self.report.record_outcome(body)
         count_outcome(body, self.report.earned_by)
         fields = {"supplier": self.supplier, "session": session.session_id, "reason": found.reason}
         stage = {"stage": outcome.stage, "height": outcome.height}
         _LOG.info("session %s", found.outcome, extra={"fields": {**fields, **stage}})
 
-    def _forget(self, session: TrackedSession) -> None:
+    def _stop_mining(self, session: TrackedSession) -> None:
         """Stop mining a session whose outcome is recorded, here or elsewhere; its data is dropped next."""
         self.sessions.pop(session.session_id, None)
         self._to_drop[session.session_id] = session

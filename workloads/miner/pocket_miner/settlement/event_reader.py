@@ -15,7 +15,7 @@ from pocket.chain.model import Event
 from pocket.errors import ChainError, ChainUnavailable, PocketError
 
 _PAGES = 64
-_PATIENCE_SECONDS = 1.0
+_WAIT_TIMEOUT_SECONDS = 1.0
 _FAILURE_SECONDS = 2.0  # what failed is not tried again for each of a thousand suppliers
 _SUPPLIER = "supplier_operator_address"
 
@@ -60,17 +60,17 @@ class SettlementReader:
         self,
         source: EndEventSource,
         ours: Callable[[], Iterable[str]],
-        patience_seconds: float = _PATIENCE_SECONDS,
+        wait_timeout_seconds: float = _WAIT_TIMEOUT_SECONDS,
         failure_seconds: float = _FAILURE_SECONDS,
     ) -> None:
         self._source = source
         self._ours = ours
-        self._patience = patience_seconds
+        self._wait_timeout = wait_timeout_seconds
         self._failure_seconds = failure_seconds
         self._failures: dict[int, tuple[float, PocketError]] = {}
         self._pages: OrderedDict[int, _BlockEvents] = OrderedDict()
-        self._questions: dict[int, _PendingRead] = {}
-        self._asked = asyncio.Event()
+        self._pending: dict[int, _PendingRead] = {}
+        self._requested = asyncio.Event()
         self._confirming = asyncio.Lock()
         self._by_node: dict[int, tuple[int, frozenset[str], Mapping[str, Mapping[str, tuple[Event, ...]]]]] = {}
 
@@ -93,7 +93,7 @@ class SettlementReader:
             known = self._by_node.get(height)
             if known is None or known[0] != now or supplier not in known[1]:
                 suppliers = frozenset({supplier, *self._ours()})
-                found = await self._source.end_events_by_node(height, _told_of(suppliers))
+                found = await self._source.end_events_by_node(height, _events_of(suppliers))
                 rows = {node: _by_supplier(row) for node, row in found.items() if not isinstance(row, ChainError)}
                 known = self._by_node[height] = (now, suppliers, rows)
                 while len(self._by_node) > _PAGES:
@@ -107,53 +107,53 @@ class SettlementReader:
         until, failure = self._failures.get(height, (0.0, None))
         if failure is not None and loop.time() < until:
             raise failure
-        question = self._questions.setdefault(height, _PendingRead(loop.time() + self._patience))
-        question.suppliers.add(supplier)
-        self._asked.set()
+        pending = self._pending.setdefault(height, _PendingRead(loop.time() + self._wait_timeout))
+        pending.suppliers.add(supplier)
+        self._requested.set()
         try:
-            async with asyncio.timeout_at(question.until):
-                await question.answered.wait()
+            async with asyncio.timeout_at(pending.until):
+                await pending.answered.wait()
         except TimeoutError:
             raise NotReadYet(f"the events of block {height} are being read") from None
-        if question.error is not None:
-            raise question.error
-        if question.page is None or supplier not in question.page.suppliers:
+        if pending.error is not None:
+            raise pending.error
+        if pending.page is None or supplier not in pending.page.suppliers:
             raise NotReadYet(f"the events of block {height} were read for others")
-        return question.page
+        return pending.page
 
     async def run(self) -> None:
         """Never ends; what cannot be read is read again when somebody asks for it again."""
         while True:
-            await self._asked.wait()
-            self._asked.clear()
-            while self._questions:
-                height = min(self._questions)
-                question = self._questions[height]
-                suppliers = frozenset(question.suppliers.union(self._ours()))
+            await self._requested.wait()
+            self._requested.clear()
+            while self._pending:
+                height = min(self._pending)
+                pending = self._pending[height]
+                suppliers = frozenset(pending.suppliers.union(self._ours()))
                 try:
-                    found = await self._source.end_events(height, _told_of(suppliers))
-                    question.page = _BlockEvents(suppliers, _by_supplier(found))
-                    self._keep(height, question.page)
+                    found = await self._source.end_events(height, _events_of(suppliers))
+                    pending.page = _BlockEvents(suppliers, _by_supplier(found))
+                    self._cache(height, pending.page)
                 except PocketError as error:
-                    question.error = error
+                    pending.error = error
                     self._fail(height, error)
                 finally:
-                    del self._questions[height]
-                    question.answered.set()
+                    del self._pending[height]
+                    pending.answered.set()
 
     def _fail(self, height: int, error: PocketError) -> None:
         now = asyncio.get_running_loop().time()
         self._failures = {h: row for h, row in self._failures.items() if row[0] > now}
         self._failures[height] = (now + self._failure_seconds, error)
 
-    def _keep(self, height: int, page: _BlockEvents) -> None:
+    def _cache(self, height: int, page: _BlockEvents) -> None:
         self._pages[height] = page
         self._pages.move_to_end(height)
         while len(self._pages) > _PAGES:
             self._pages.popitem(last=False)
 
 
-def _told_of(suppliers: frozenset[str]) -> Wanted:
+def _events_of(suppliers: frozenset[str]) -> Wanted:
     return lambda event: event.attributes.get(_SUPPLIER) in suppliers
 
 

@@ -21,7 +21,7 @@ def _unsealed(session: TrackedSession, leaves: int) -> Root | None:
     return Root(_NO_HASH + units.to_bytes(8, "big") + leaves.to_bytes(8, "big"))
 
 
-def facts_of(session: TrackedSession, leaves: int, payments: Sequence[tuple[str, str]]) -> dict[str, object]:
+def details_of(session: TrackedSession, leaves: int, payments: Sequence[tuple[str, str]]) -> dict[str, object]:
     """Root, relays, compute units, upokt, and the transactions; what is not known is left out.
 
     leaves: on the volume, for a session that was never sealed. payments: (claim or proof, transaction hash).

@@ -30,7 +30,7 @@ class ChainDiagnostics:
         self._advice: tuple[str, ...] = ()
         self._seen = False
 
-    def tell(self, name: str, verdict: NodeAssessment) -> None:
+    def on_node_health(self, name: str, verdict: NodeAssessment) -> None:
         """A node's verdict (`NodeWatch`)."""
         self._nodes[name] = verdict
         miner_metrics.NODE_LAG.labels(name).set(verdict.lag)
@@ -46,7 +46,7 @@ class ChainDiagnostics:
             self._clock = clock_problem(made, now, self._block_seconds)
         self._seen = True
 
-    async def look(self, chain: ChainClient, suppliers: int, processors: int) -> None:
+    async def refresh(self, chain: ChainClient, suppliers: int, processors: int) -> None:
         """Asks for the least gas price and the chain's parameters; an unanswered question changes nothing.
 
         `suppliers` are mined here, on so many processors.

@@ -15,7 +15,7 @@ from pocket_miner import miner_metrics
 from pocket_miner.sessions.recipients import added
 from pocket_miner.sessions.stages import Stage
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.corruption import corruption_in
 
 _LOG = logging.getLogger("pocket_miner.status.report")
 _GROUPS = {
@@ -57,7 +57,7 @@ class SupplierReport:
         """What reached the supplier's side by all settled sessions."""
         return sum(self.earned_by.values())
 
-    def saw(self, stages: Mapping[str, str], height: int) -> None:
+    def record_stages(self, stages: Mapping[str, str], height: int) -> None:
         """The stages of open sessions at a height; a session that moved on is an event."""
         for session_id, stage in stages.items():
             before = self._stages.get(session_id)
@@ -70,7 +70,7 @@ class SupplierReport:
         self._stages = dict(stages)
         self.sessions = Counter(_GROUPS[Stage(stage)] for stage in stages.values() if Stage(stage) in _GROUPS)
 
-    def ended(self, outcome: Mapping[str, Any]) -> None:
+    def record_outcome(self, outcome: Mapping[str, Any]) -> None:
         """An outcome of the audit trail."""
         details = outcome.get("details") or {}
         self.earned_by = added(self.earned_by, _amounts(details.get("earned_by")), MOST_RECIPIENTS)
@@ -82,13 +82,13 @@ class SupplierReport:
             self.last["loss"] = f"{mark}: {outcome.get('outcome')}: {outcome.get('reason', '')}"
             self.lost_recently += 1
 
-    def resume(self, kept: Mapping[str, Any]) -> None:
-        """Restore what `kept` had saved of outcomes; older versions kept no recipients, but all that was minted."""
-        self.earned_by = _amounts(kept.get("earned_by"))
-        self.lost_recently = int(kept.get("lost_recently", 0))
-        self.last = {str(event): str(mark) for event, mark in dict(kept.get("last", {})).items()}
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Restore what `saved` had saved of outcomes; older versions kept no recipients, but all that was minted."""
+        self.earned_by = _amounts(saved.get("earned_by"))
+        self.lost_recently = int(saved.get("lost_recently", 0))
+        self.last = {str(event): str(mark) for event, mark in dict(saved.get("last", {})).items()}
 
-    def kept(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What outcomes come to."""
         last = {event: mark for event, mark in self.last.items() if event in ("settlement", "loss")}
         return {"earned_by": dict(self.earned_by), "lost_recently": self.lost_recently, "last": last}
@@ -103,7 +103,7 @@ class SupplierReport:
         ]  # fmt: skip
         return frozenset(address for row in active or configs for address, _ in row.revenue_share)
 
-    def knows(self, supplier: StakedSupplier | None) -> None:
+    def record_stake(self, supplier: StakedSupplier | None) -> None:
         """What the chain says; None: it is not staked."""
         self.staked = supplier is not None
         if supplier is None:
@@ -120,7 +120,7 @@ class SupplierReport:
             "unstake_session_end_height": supplier.unstake_session_end_height,
         }
 
-    def funded(self, balance_upokt: int, *, public_key: bool) -> None:
+    def record_funds(self, balance_upokt: int, *, public_key: bool) -> None:
         """What the supplier's account has: for fees, and for whoever verifies its answers."""
         self.balance_upokt = balance_upokt
         self.public_key_on_chain = public_key
@@ -147,11 +147,11 @@ def _figures(audit: Audit) -> tuple[int, dict[str, dict[str, Any]], str]:
     number, suppliers = audit.summary()
     reports: dict[str, SupplierReport] = {}
     for address, kept in suppliers.items():
-        reports.setdefault(address, SupplierReport()).resume(kept)
+        reports.setdefault(address, SupplierReport()).restore(kept)
     outcomes, problem, last = audit.after(number)
     for outcome in outcomes:
-        reports.setdefault(str(outcome["supplier"]), SupplierReport()).ended(outcome)
-    return last, {address: report.kept() for address, report in reports.items()}, problem
+        reports.setdefault(str(outcome["supplier"]), SupplierReport()).record_outcome(outcome)
+    return last, {address: report.to_dict() for address, report in reports.items()}, problem
 
 
 class Reports:
@@ -168,19 +168,19 @@ class Reports:
         try:
             _, found, problem = _figures(self._audit)
         except sqlite3.Error as error:
-            if damage_of(error) is not None:
+            if corruption_in(error) is not None:
                 raise
             miner_metrics.ERRORS.labels("volume").inc()
             _LOG.warning("the figures of earlier sessions cannot be read: %s", error)
             return
         for address, kept in found.items():
-            self.of(address).resume(kept)
+            self.of(address).restore(kept)
         self._known = True
         if problem:
             # Whoever altered what is over must not keep what is open from being paid.
             _LOG.error("%s: see `relayctl ledger verify`", problem)
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Keep the figures, so that they outlive the outcomes and a start does not read all of them.
 
         They are those of the audit trail alone: what is recorded meanwhile is in the next ones. Raises sqlite3.Error.
@@ -188,7 +188,7 @@ class Reports:
         if not self._known:
             self._learn()
         number, found, _ = _figures(self._audit)
-        self._audit.keep_summary(number, found)
+        self._audit.save_summary(number, found)
 
     def of(self, address: str) -> SupplierReport:
         """The report of one supplier."""

@@ -83,12 +83,12 @@ class Audit:
             row = self._database.execute("SELECT value FROM meta WHERE name=?", (f"epoch/{shard}",)).fetchone()
             return int(row[0]) if row else 0
 
-    def keep_epoch(self, shard: int, epoch: int) -> None:
+    def save_epoch(self, shard: int, epoch: int) -> None:
         """Keeps the epoch of a shard before it is acted on."""
         with self._lock:
             self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"epoch/{shard}", str(epoch)))
 
-    def keep_seals(self, supplier: str, session_end: int, seals: Iterable[SessionSeal], signed: str) -> None:
+    def save_seals(self, supplier: str, session_end: int, seals: Iterable[SessionSeal], signed: str) -> None:
         """Keep seals before their claims are broadcast, in one step; existing ones are never replaced."""
         rows = [(supplier, seal.session_id, session_end, seal.encode(), signed) for seal in seals]
         with self._transaction():
@@ -319,7 +319,7 @@ class Audit:
             except (ValueError, TypeError, AttributeError):
                 return 0, {}
 
-    def keep_summary(self, number: int, suppliers: Mapping[str, Any]) -> None:
+    def save_summary(self, number: int, suppliers: Mapping[str, Any]) -> None:
         """Keeps what outcomes up to a number come to: it outlives them, and a start reads the later ones only."""
         with self._lock:
             text = json.dumps({"number": number, "suppliers": dict(suppliers)})

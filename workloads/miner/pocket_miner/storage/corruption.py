@@ -28,10 +28,10 @@ class VolumeCorrupted(PocketError):
         return f"{self.path or 'a file of the volume'} is damaged: it is set aside, and the miner has to start again"
 
 
-def damage_of(error: BaseException) -> VolumeCorrupted | None:
+def corruption_in(error: BaseException) -> VolumeCorrupted | None:
     """The damage that an error, or one in a group, tells of. A full, locked or read-only volume is none."""
     if isinstance(error, BaseExceptionGroup):
-        return next((found for part in error.exceptions if (found := damage_of(part)) is not None), None)
+        return next((found for part in error.exceptions if (found := corruption_in(part)) is not None), None)
     if isinstance(error, VolumeCorrupted):
         return error
     if isinstance(error, sqlite3.DatabaseError) and str(getattr(error, "sqlite_errorname", "")).startswith(_CODES):
@@ -40,17 +40,17 @@ def damage_of(error: BaseException) -> VolumeCorrupted | None:
 
 
 @contextlib.contextmanager
-def naming(path: Path | str) -> Iterator[None]:
+def attach_path(path: Path | str) -> Iterator[None]:
     """Damage met inside is told with the file's name."""
     try:
         yield
     except sqlite3.DatabaseError as error:
-        if damage_of(error) is not None:
+        if corruption_in(error) is not None:
             raise VolumeCorrupted(str(path)) from error
         raise
 
 
-def sound(path: Path) -> bool:
+def is_intact(path: Path) -> bool:
     """Whether SQLite can read the file: all of it, or how it begins where it is very large."""
     try:
         database = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=10)
@@ -62,7 +62,7 @@ def sound(path: Path) -> bool:
         finally:
             database.close()
     except sqlite3.DatabaseError as error:
-        return damage_of(error) is None
+        return corruption_in(error) is None
 
 
 def files_of(path: Path) -> tuple[Path, Path, Path]:
@@ -70,7 +70,7 @@ def files_of(path: Path) -> tuple[Path, Path, Path]:
     return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"), path
 
 
-def set_aside(path: Path) -> Path:
+def quarantine(path: Path) -> Path:
     """Renames a file, with its log, for whoever wants to look at it; the newest five stay."""
     before = _aside(path)
     target = path.with_name(f"{path.name}.damaged-{max(before, default=0) + 1}")
@@ -89,7 +89,7 @@ def _aside(path: Path) -> list[int]:
     return [int(ending) for ending in endings if ending.isdecimal()]
 
 
-def set_damaged_aside(folder: Path) -> list[Path]:
+def quarantine_corrupted(folder: Path) -> list[Path]:
     """Looks at every file of a miner's volume before any is used; where the damaged ones are now."""
     files = [folder / "audit.sqlite", folder / "refused.sqlite", *sorted((folder / "mirror").glob("end-*.sqlite"))]
-    return [set_aside(path) for path in files if path.exists() and not sound(path)]
+    return [quarantine(path) for path in files if path.exists() and not is_intact(path)]

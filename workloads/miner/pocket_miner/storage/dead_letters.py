@@ -43,7 +43,7 @@ class DeadLetters:
         database.executescript(_SCHEMA)
         return database
 
-    def keep(self, supplier: str, session_id: str, refused: Sequence[tuple[str, str, bytes]]) -> None:
+    def add(self, supplier: str, session_id: str, refused: Sequence[tuple[str, str, bytes]]) -> None:
         """Keeps (entry id, reason, relay bytes); an entry read again is kept once. Never raises."""
         if not refused:
             return

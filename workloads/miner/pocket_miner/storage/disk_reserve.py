@@ -82,7 +82,7 @@ class Reserve:
         self.full = False
         return True
 
-    def look(self) -> Space | None:
+    def maintain(self) -> Space | None:
         """Free the reserve where the volume is full, make it again where it is not.
 
         Returns None where the volume cannot be measured.

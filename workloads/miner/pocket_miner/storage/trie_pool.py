@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 from pocket.errors import PocketError
 from pocket.protocol.smst.bulk import LeafContent, LeafSet
 from pocket.protocol.smst.digest import leaf_digest
-from pocket_miner.storage.corruption import VolumeCorrupted, damage_of, naming
+from pocket_miner.storage.corruption import VolumeCorrupted, attach_path, corruption_in
 from pocket_miner.storage.relay_store import SessionEndFile
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class TooLarge(Exception):
 @contextlib.contextmanager
 def _opened(path: str, supplier: str, session_id: str, most: int | None) -> Iterator[SessionEndFile]:
     """The file of a session; raises TooLarge where it has more leaves than `most`, VolumeDamaged."""
-    with naming(path), contextlib.closing(SessionEndFile(Path(path), read_only=True)) as file:
+    with attach_path(path), contextlib.closing(SessionEndFile(Path(path), read_only=True)) as file:
         if most is not None and file.exceeds(supplier, session_id, most):
             raise TooLarge
         yield file
@@ -110,7 +110,7 @@ class _Executor:
                 await self._renew()
                 raise TrieWorkFailed(f"the trie process took more than {self._seconds:g} s and was ended") from error
             except Exception as error:
-                if damage_of(error) is not None:
+                if corruption_in(error) is not None:
                     raise
                 raise TrieWorkFailed(f"the trie process failed: {str(error) or type(error).__name__}") from error
 

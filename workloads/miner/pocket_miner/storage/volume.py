@@ -17,7 +17,7 @@ from pocket.errors import ConfigurationError
 from pocket.runtime.program import require_writable
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.corruption import set_damaged_aside
+from pocket_miner.storage.corruption import quarantine_corrupted
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.disk_reserve import Reserve
 from pocket_miner.storage.relay_store import RelayStore
@@ -111,7 +111,7 @@ def member_name(folder: Path, make: Callable[[], str] = lambda: secrets.token_he
 
 def _opened(folder: Path, unique: Callable[[], str]) -> Volume:
     read_only = not takes_writes(folder)
-    for path in [] if read_only else set_damaged_aside(folder):
+    for path in [] if read_only else quarantine_corrupted(folder):
         miner_metrics.ERRORS.labels("volume").inc()
         _LOG.error("a file was damaged and is %s now: what is needed of it is read again", path)
     reserve = Reserve(folder, full=read_only)

@@ -26,12 +26,12 @@ from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.disk_reserve import VolumeFull
 from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.trie_pool import SealedSet, Tries
 from pocket_miner.submission.fees import FeeTracker
-from pocket_miner.submission.sender import PreparedBatch, Sender, SendError, in_packs, send_same_bytes
+from pocket_miner.submission.sender import PreparedBatch, Sender, SendError, send_in_batches, send_same_bytes
 from pocket_miner.submission.viability import tokenomics_or_unknown, viability
 
 _LOG = logging.getLogger("pocket_miner.submission.claims")
@@ -64,7 +64,7 @@ class ClaimSubmitter:
     mirror: RelayStore
     pool: Tries
     sender: Sender
-    tailer: RelayConsumer
+    consumer: RelayConsumer
     fees: FeeTracker
     max_transaction_bytes: int = MAX_TRANSACTION_BYTES
     latest_height: Callable[[], int] = lambda: 0
@@ -87,8 +87,8 @@ class ClaimSubmitter:
             by_id = {i: session for i, session in by_id.items() if i in last_ids}
         sets = await self._sets(by_id, end)
         tokenomics = await tokenomics_or_unknown(self.sender.chain)
-        rows = [(by_id[i], sets[i]) for i in self._worthy(by_id, sets, proof, tokenomics)]
-        await in_packs(
+        rows = [(by_id[i], sets[i]) for i in self._profitable(by_id, sets, proof, tokenomics)]
+        await send_in_batches(
             rows, lambda row: self._message(row[0], row[1].root), self.max_transaction_bytes,
             lambda pack: self._seal(pack, last_ids, block, source),
         )  # fmt: skip
@@ -100,7 +100,7 @@ class ClaimSubmitter:
             try:
                 sets[session_id] = await self.pool.root(self.mirror.path(end), self.supplier, session_id)
             except (PocketError, OSError, sqlite3.Error, ValueError) as error:
-                if damage_of(error) is not None:
+                if corruption_in(error) is not None:
                     raise
                 miner_metrics.ERRORS.labels("trie").inc()
                 fields = {"supplier": self.supplier, "session": session_id, "error": str(error)}
@@ -124,15 +124,15 @@ class ClaimSubmitter:
             # Sealed before, by a predecessor: its seals count, not ours.
             await self.load_seals({session.session_id: session for session, _ in rows})
             return
-        await self._keep(seals, end, signed.encode(), needed=on_volume)
+        await self._save_seals(seals, end, signed.encode(), needed=on_volume)
         for session, seal in zip(sessions, seals, strict=True):
             session.seal = seal
         await self._broadcast(signed.tx_raw, sessions, block, signed.timeout_ns)
 
-    async def _keep(self, seals: Sequence[SessionSeal], end: int, signed: str, *, needed: bool) -> None:
+    async def _save_seals(self, seals: Sequence[SessionSeal], end: int, signed: str, *, needed: bool) -> None:
         """Keeps seals on the volume. A full volume stops no claim whose seal is in Redis; raises where it is not."""
         try:
-            await asyncio.to_thread(self.audit.keep_seals, self.supplier, end, seals, signed)
+            await asyncio.to_thread(self.audit.save_seals, self.supplier, end, seals, signed)
         except sqlite3.Error as error:
             if needed:
                 raise
@@ -165,10 +165,10 @@ class ClaimSubmitter:
 
         try:
             while behind():
-                if not await self.tailer.tail_once():
+                if not await self.consumer.consume_once():
                     break
         except (sqlite3.Error, VolumeFull) as error:
-            if to_the_end or damage_of(error) is not None:
+            if to_the_end or corruption_in(error) is not None:
                 raise
             _LOG.error("sealing what the volume took of a session: %s. Free up space on the miner's volume.", error)
         if not to_the_end:
@@ -191,7 +191,7 @@ class ClaimSubmitter:
         close = windows.claim_close if windows else block.height + 2
         sessions = [session for session, _ in rows]
         messages = [self._message(session, root) for session, root in rows]
-        sifted = await self.sender.sift(messages, block, close, gas_factor)
+        sifted = await self.sender.prepare_skipping_rejected(messages, block, close, gas_factor)
         for position, error in sifted.refused.items():
             sessions[position].details["refusal"] = str(error)[:300]
             miner_metrics.CLAIMS.labels(error.refusal.name.lower()).inc()
@@ -200,7 +200,7 @@ class ClaimSubmitter:
             session.details.pop("refusal", None)
         return sifted.prepared, good
 
-    def _worthy(
+    def _profitable(
         self,
         by_id: Mapping[str, TrackedSession],
         sets: Mapping[str, SealedSet],
@@ -231,14 +231,14 @@ class ClaimSubmitter:
     def _message(self, session: TrackedSession, root: bytes) -> Message:
         return create_claim_message(self.supplier, session.header, root)
 
-    async def learn_seals(self, seals: Mapping[str, tuple[int, SessionSeal]]) -> None:
+    async def import_seals(self, seals: Mapping[str, tuple[int, SessionSeal]]) -> None:
         """Keeps what peers had sealed, so that nothing else is ever claimed for these sessions."""
         known = await asyncio.to_thread(self.audit.seals, self.supplier)
         for session_id, (end, seal) in seals.items():
             ended = await asyncio.to_thread(self.audit.outcome, self.supplier, session_id)
             if session_id in known or ended is not None:
                 continue
-            await self._keep([seal], end, "", needed=False)
+            await self._save_seals([seal], end, "", needed=False)
 
     async def adopt(self, session: TrackedSession, block: Block) -> None:
         """A claim on chain that no seal is known of: ours if our leaves have its root, a stranger's otherwise.
@@ -262,7 +262,7 @@ class ClaimSubmitter:
         session.details.pop("foreign_root", None)
         seal = SessionSeal(session_id, found.root, found.leaf_digest, block.height, self.store.epoch)
         await self.store.restore({session_id: seal}, {session_id: end})
-        await self._keep([seal], end, "", needed=False)
+        await self._save_seals([seal], end, "", needed=False)
         session.seal = seal
         _LOG.info("claim adopted", extra={"fields": {"supplier": self.supplier, "session": session_id}})
 
@@ -285,14 +285,14 @@ class ClaimSubmitter:
             session = sessions.get(session_id)
             if session is not None and session.seal is None:
                 session.seal = seal
-                await self._keep([seal], session.end, "", needed=False)
+                await self._save_seals([seal], session.end, "", needed=False)
 
-    async def send_again(self, sessions: Sequence[TrackedSession], block: Block) -> None:
+    async def rebroadcast(self, sessions: Sequence[TrackedSession], block: Block) -> None:
         """Send sealed claims that the chain does not show: the same bytes first, then the same roots signed anew.
 
         Raises the first error when all have been tried.
         """
-        await self._take_over(sessions, block)
+        await self._load_signed(sessions, block)
         shared = len(sessions) > 1
         results = await self.sender.results_of(session.claim for session in sessions)
         same, signed_anew = divide(
@@ -313,7 +313,7 @@ class ClaimSubmitter:
                 attempts[session.session_id] = session.claim_attempts.next(shared=shared)
         try:
             anew = await self._still_missing(anew, block)
-            await in_packs(
+            await send_in_batches(
                 [(session, session.seal.root) for session in anew if session.seal is not None],
                 lambda row: self._message(*row),
                 self.max_transaction_bytes,
@@ -341,7 +341,7 @@ class ClaimSubmitter:
             return [session for session in sessions if last or session.claim is None]
         return [s for s in sessions if s.seal is None or claimed.get(s.session_id) != s.seal.root]
 
-    async def _take_over(self, sessions: Sequence[TrackedSession], block: Block) -> None:
+    async def _load_signed(self, sessions: Sequence[TrackedSession], block: Block) -> None:
         """Take what was signed with the seals, by us before a restart or by a predecessor, as what is to be sent."""
         waiting = {s.session_id: s for s in sessions if s.claim is None and not s.claim_attempts.number}
         if not waiting:
@@ -394,7 +394,7 @@ class ClaimSubmitter:
             submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
         for session in sessions:
             session.claim = submission
-        await self.fees.begun(self.store, raw)
+        await self.fees.record_pending(self.store, raw)
         try:
             answer = await self.sender.broadcast(raw)
         except SendError as error:
@@ -405,11 +405,11 @@ class ClaimSubmitter:
                     session.details["refusal"] = str(error)[:300]
                     session.claim_attempts = session.claim_attempts.next(shared=len(sessions) > 1)
                     session.claim = None
-                await self.fees.refused(self.store, raw)
+                await self.fees.record_rejected(self.store, raw)
             raise
         for session in sessions:
             session.claim = submission.handed_over(height, known_before=answer.known_before)
         miner_metrics.CLAIMS.labels("sent").inc(len(sessions))
-        await self.fees.sent(self.store, raw)
+        await self.fees.record_sent(self.store, raw)
         fields = {"supplier": self.supplier, "session_end": sessions[0].end, "claims": len(sessions)}
         _LOG.info("claims sent", extra={"fields": {**fields, "tx": answer.tx_hash, "height": height}})

@@ -23,7 +23,7 @@ _LOG = logging.getLogger("pocket_miner.submission.fees")
 _CLAIM_GAS: Final = 130_000
 _PROOF_GAS: Final = 400_000
 """Gas of one message before any was sent."""
-_MOST_OWED: Final = 1000
+_MAX_UNSAVED: Final = 1000
 
 
 def shares(total: int, number: int) -> list[int]:
@@ -39,9 +39,9 @@ class FeeTracker:
     gas_price: GasPrice
     audit: Audit
     _last: dict[str, int] = field(default_factory=dict)
-    _begun: dict[str, int] = field(default_factory=dict)
+    _pending: dict[str, int] = field(default_factory=dict)
     """Transaction hash → upokt that are in the books and not in the metrics: nobody knows yet whether it was taken."""
-    _owed: dict[tuple[str, str], tuple[str, dict[str, int]]] = field(default_factory=dict)
+    _unsaved: dict[tuple[str, str], tuple[str, dict[str, int]]] = field(default_factory=dict)
     """(supplier, transaction hash) → what the volume did not take."""
 
     def estimate_upokt(self) -> int:
@@ -49,30 +49,30 @@ class FeeTracker:
         claim = self._last.get("claim", self.gas_price.fee_upokt(_CLAIM_GAS))
         return claim + self._last.get("proof", self.gas_price.fee_upokt(_PROOF_GAS))
 
-    async def begun(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
+    async def record_pending(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
         """Keep what a transaction costs before it is handed to a node: whoever is killed then has it in the books.
 
         Never raises.
         """
         for what, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
             new = await self._spend(store.supplier, what, tx_hash, costs)
-            self._begun[tx_hash] = self._begun.get(tx_hash, 0) + new
+            self._pending[tx_hash] = self._pending.get(tx_hash, 0) + new
 
-    async def sent(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
+    async def record_sent(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
         """A transaction that a mempool took. The same bytes again cost nothing more; never raises."""
         for what, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
             each = proof_submission_fee_upokt if what == "proof" else 0
             self._last[what] = -(-sum(costs.values()) // len(costs)) - each
             new = await self._spend(store.supplier, what, tx_hash, costs)
-            miner_metrics.FEES.labels(what).inc(new + self._begun.pop(tx_hash, 0))
+            miner_metrics.FEES.labels(what).inc(new + self._pending.pop(tx_hash, 0))
             with contextlib.suppress(RedisError, OSError, TimeoutError, RedisStoreError):
                 await store.share_costs(tx_hash, what, costs)
 
-    async def refused(self, store: SealStore, raw: bytes) -> None:
+    async def record_rejected(self, store: SealStore, raw: bytes) -> None:
         """A transaction that no mempool took: it costs nothing. Never raises."""
         for _, tx_hash, costs in self._costs_of(raw, 0):
-            self._begun.pop(tx_hash, None)
-            self._owed.pop((store.supplier, tx_hash), None)
+            self._pending.pop(tx_hash, None)
+            self._unsaved.pop((store.supplier, tx_hash), None)
             try:
                 for session_id in costs:
                     await asyncio.to_thread(self.audit.unspend, store.supplier, session_id, tx_hash)
@@ -101,11 +101,11 @@ class FeeTracker:
         except sqlite3.Error as error:
             miner_metrics.ERRORS.labels("volume").inc()
             _LOG.error("the volume took no fees: %s. Free space on it.", error)
-            self._owed[supplier, tx_hash] = (what, costs)
-            while len(self._owed) > _MOST_OWED:
-                self._owed.pop(next(iter(self._owed)))
+            self._unsaved[supplier, tx_hash] = (what, costs)
+            while len(self._unsaved) > _MAX_UNSAVED:
+                self._unsaved.pop(next(iter(self._unsaved)))
             return 0
-        self._owed.pop((supplier, tx_hash), None)
+        self._unsaved.pop((supplier, tx_hash), None)
         return new
 
     async def settle(self, store: SealStore, session_id: str, chain: ChainClient) -> None:
@@ -120,7 +120,7 @@ class FeeTracker:
         except (RedisError, OSError, TimeoutError, RedisStoreError) as error:
             _LOG.warning("fees of former owners: %s", error)
             told = {}
-        for (of, tx_hash), (what, costs) in list(self._owed.items()):
+        for (of, tx_hash), (what, costs) in list(self._unsaved.items()):
             if of == supplier and session_id in costs:
                 told.setdefault(tx_hash, (what, costs[session_id]))
         for tx_hash, (what, upokt) in told.items():

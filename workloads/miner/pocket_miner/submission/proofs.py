@@ -27,12 +27,12 @@ from pocket.redis_store.seals import SealStore
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
 from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.trie_pool import Tries
 from pocket_miner.submission.fees import FeeTracker
 from pocket_miner.submission.seeds import HashSource, SeedHashes
-from pocket_miner.submission.sender import Sender, SendError, in_packs, send_same_bytes
+from pocket_miner.submission.sender import Sender, SendError, send_in_batches, send_same_bytes
 
 _LOG = logging.getLogger("pocket_miner.submission.proofs")
 _Built = tuple[TrackedSession, Message]
@@ -122,7 +122,7 @@ class ProofSubmitter:
         missing = await self._still_missing(anew, block)
         built = [(session, message) for session in missing if (message := await self._built(session, block))]
         try:
-            await in_packs(
+            await send_in_batches(
                 built,
                 lambda row: row[1],
                 self.max_transaction_bytes,
@@ -169,7 +169,7 @@ class ProofSubmitter:
         windows = built[0][0].windows
         close = windows.proof_close if windows else block.height + 2
         factor = highest_gas_factor([attempts[session.session_id] for session, _ in built])
-        sifted = await self.sender.sift([message for _, message in built], block, close, factor)
+        sifted = await self.sender.prepare_skipping_rejected([message for _, message in built], block, close, factor)
         for position, error in sifted.refused.items():
             session, _ = built[position]
             # "Not required" counts for this block only: it may be asked for at the next.
@@ -193,7 +193,7 @@ class ProofSubmitter:
             submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
         for session in sessions:
             session.proof = submission
-        await self.fees.begun(self.store, raw, params.proof_submission_fee_upokt)
+        await self.fees.record_pending(self.store, raw, params.proof_submission_fee_upokt)
         try:
             answer = await self.sender.broadcast(raw)
         except SendError as error:
@@ -203,7 +203,7 @@ class ProofSubmitter:
                     session.details["proof_refusal"] = str(error)[:300]
                     session.proof_attempts = session.proof_attempts.next(shared=len(sessions) > 1)
                     session.proof = None
-                await self.fees.refused(self.store, raw)
+                await self.fees.record_rejected(self.store, raw)
             raise
         for session in sessions:
             session.proof = submission.handed_over(height, known_before=answer.known_before)
@@ -211,7 +211,7 @@ class ProofSubmitter:
             if session.proof_attempts.failed:
                 session.details["proof_refusal"] = session.proof_attempts.failed
         miner_metrics.PROOFS.labels("sent").inc(len(sessions))
-        await self.fees.sent(self.store, raw, params.proof_submission_fee_upokt)
+        await self.fees.record_sent(self.store, raw, params.proof_submission_fee_upokt)
         fields = {"supplier": self.supplier, "session_end": sessions[0].end, "proofs": len(sessions)}
         _LOG.info("proofs sent", extra={"fields": {**fields, "tx": answer.tx_hash, "height": height}})
 
@@ -220,7 +220,7 @@ class ProofSubmitter:
         try:
             return await self._build(session, block)
         except (PocketError, OSError, sqlite3.Error, KeyError, ValueError) as error:
-            if damage_of(error) is not None:
+            if corruption_in(error) is not None:
                 raise
             session.details["proof_problem"] = str(error)[:300]
             miner_metrics.ERRORS.labels("trie").inc()

@@ -28,7 +28,7 @@ from pocket.protocol.transactions.build import (
 from pocket.protocol.transactions.timeouts import NonceClock, timeout_duration_seconds
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner.sessions.submission import Submission
-from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.corruption import corruption_in
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ class Sender:
             sign_transaction(self._plan(messages, timeout, close_height, gas, fee), self._key), timeout
         )
 
-    async def sift(
+    async def prepare_skipping_rejected(
         self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0
     ) -> SkippedMessages:
         """As `prepare`; a message that the chain refuses by name does not take the others with it. Raises SendError."""
@@ -234,7 +234,7 @@ async def send_same_bytes(
     return failure
 
 
-async def in_packs(
+async def send_in_batches(
     rows: Sequence[T],
     message_of: Callable[[T], Message],
     max_transaction_bytes: int,
@@ -260,7 +260,7 @@ async def in_packs(
                 continue
             failure = failure or error
         except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
-            if isinstance(error, StaleEpoch) or damage_of(error) is not None:
+            if isinstance(error, StaleEpoch) or corruption_in(error) is not None:
                 raise
             failure = failure or error
     if failure is not None:

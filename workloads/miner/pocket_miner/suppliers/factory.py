@@ -110,17 +110,17 @@ class SupplierFactory:
                 pipe.get(name)
             return max(int(value or 0) for value in await pipe.execute())
 
-    async def look_at_stakes(self, addresses: Iterable[str]) -> None:
+    async def refresh_stakes(self, addresses: Iterable[str]) -> None:
         """Asks the chain, through the caches, what suppliers have staked; unanswered questions change nothing."""
         for address in addresses:
             try:
-                self.reports.of(address).knows(await self.chain.supplier(address))
+                self.reports.of(address).record_stake(await self.chain.supplier(address))
             except NotFound:
-                self.reports.of(address).knows(None)
+                self.reports.of(address).record_stake(None)
             except PocketError:
                 continue
 
-    async def look_at_funds(self, addresses: Iterable[str]) -> None:
+    async def refresh_funds(self, addresses: Iterable[str]) -> None:
         """Balances, and how many penalties each stake takes; unanswered questions change nothing."""
         try:
             penalty = (await self.chain.proof_params()).proof_missing_penalty_upokt
@@ -134,12 +134,12 @@ class SupplierFactory:
                 account = await self.chain.account(address)
             except PocketError:
                 continue  # one that is not staked needs no funds
-            self.reports.of(address).funded(balance, public_key=account.public_key is not None)
+            self.reports.of(address).record_funds(balance, public_key=account.public_key is not None)
             miner_metrics.BALANCE.labels(address).set(balance)
             if penalty:
                 miner_metrics.RUNWAY.labels(address).set(max(0, stake - least) // penalty)
 
-    async def look_at_endpoints(self, addresses: Iterable[str]) -> bool:
+    async def check_public_urls(self, addresses: Iterable[str]) -> bool:
         """The public URLs of these suppliers' stakes; whether something is wrong with any."""
         reports = {address: self.reports.of(address) for address in addresses}
         await self.endpoints.look(url for report in reports.values() for url in report.urls)
@@ -148,7 +148,7 @@ class SupplierFactory:
             miner_metrics.ENDPOINTS.labels(address).set(len(report.endpoint_problems))
         return any(report.endpoint_problems for report in reports.values())
 
-    def _tailer(self, address: str, sessions: dict[str, TrackedSession], *, owner: bool) -> RelayConsumer:
+    def _consumer(self, address: str, sessions: dict[str, TrackedSession], *, owner: bool) -> RelayConsumer:
         return RelayConsumer(
             StreamReader(self.redis, self.keys, address), self.mirror, self.chain, sessions,
             owner=owner, server_milliseconds=self.redis_milliseconds,
@@ -158,8 +158,8 @@ class SupplierFactory:
     def standby(self, address: str) -> Standby:
         """Follows a supplier that another miner owns."""
         sessions: dict[str, TrackedSession] = {}
-        tailer = self._tailer(address, sessions, owner=False)
-        return Standby(StreamReader(self.redis, self.keys, address), tailer, self.mirror, sessions)
+        consumer = self._consumer(address, sessions, owner=False)
+        return Standby(StreamReader(self.redis, self.keys, address), consumer, self.mirror, sessions)
 
     def detached(self, address: str) -> SupplierMiner:
         """Return a miner of a supplier whose key is loaded that needs neither Redis nor a Lease: it seals nothing."""
@@ -186,10 +186,10 @@ class SupplierFactory:
             nonces=NonceClock(lane=epoch),
         )
         store = SealStore(self.redis, self.keys, address, epoch, self.platform.unique)
-        tailer = self._tailer(address, sessions, owner=True)
+        consumer = self._consumer(address, sessions, owner=True)
         largest = config.chain.max_transaction_bytes
         claims = ClaimSubmitter(
-            address, store, self.audit, self.mirror, self.pool, sender, tailer, self._fees, largest,
+            address, store, self.audit, self.mirror, self.pool, sender, consumer, self._fees, largest,
             self.latest_height,
         )  # fmt: skip
         proofs = ProofSubmitter(
@@ -197,6 +197,6 @@ class SupplierFactory:
             self.latest_height, self._seeds,
         )  # fmt: skip
         return SupplierMiner(
-            address, self.chain, self.settlements, store, self.audit, self.mirror, tailer, claims, proofs, sessions,
+            address, self.chain, self.settlements, store, self.audit, self.mirror, consumer, claims, proofs, sessions,
             config.seal_after_blocks, self.redis_settled, self.reports.of(address), self.peers, confirm,
         )  # fmt: skip

@@ -18,12 +18,12 @@ from pocket.redis_store.notifications import NotificationReader
 from pocket.redis_store.rendezvous import shard_of
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
-from pocket_miner.storage.corruption import VolumeCorrupted, damage_of
+from pocket_miner.storage.corruption import VolumeCorrupted, corruption_in
 from pocket_miner.suppliers.factory import SupplierFactory
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import TROUBLE, SupplierWorker
-from pocket_miner.suppliers.standby import Standby, drop_leftovers
+from pocket_miner.suppliers.running import TRANSIENT_ERRORS, SupplierWorker
+from pocket_miner.suppliers.standby import Standby, delete_leftovers
 
 if TYPE_CHECKING:
     from pocket.coordination.shard_leases import ShardLeaseManager
@@ -49,14 +49,14 @@ class SupplierManager:
         self._suppliers = suppliers
         self._board = board
         self._block_seconds = block_seconds
-        self._gate = asyncio.Semaphore(_AT_ONCE)
-        self._tail_gate = asyncio.Semaphore(_TAILED_AT_ONCE)
+        self._decide_limit = asyncio.Semaphore(_AT_ONCE)
+        self._consume_limit = asyncio.Semaphore(_TAILED_AT_ONCE)
         self._chance = chance or random.Random()  # noqa: S311 - jitter
         self.params = ProofParamsByHeight(suppliers.chain)
         self._epochs: dict[int, int] = {}
         self._running: dict[str, SupplierWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self.damage: asyncio.Future[VolumeCorrupted] = asyncio.get_running_loop().create_future()
+        self.corruption: asyncio.Future[VolumeCorrupted] = asyncio.get_running_loop().create_future()
         self._standbys: dict[str, Standby] = {}
         self._due: set[str] = set()
         self._shards: dict[str, int] = {}
@@ -74,18 +74,18 @@ class SupplierManager:
         """Shards that are acted on, with their epochs."""
         return self._epochs
 
-    def looked(self) -> dict[str, float]:
+    def seconds_since_scan(self) -> dict[str, float]:
         """Seconds since each mined supplier's latest look at Redis began; absent: it has not looked yet."""
         now = asyncio.get_running_loop().time()
-        rows = ((address, running.supplier.looked_at) for address, running in self._running.items())
+        rows = ((address, running.supplier.last_scan_at) for address, running in self._running.items())
         return {address: round(now - looked, 1) for address, looked in rows if looked is not None}
 
     def reread(self) -> None:
         """Redis may hold other content under known ids."""
         for running in self._running.values():
-            running.supplier.meet_redis_anew()
+            running.supplier.on_redis_restarted()
         for standby in self._standbys.values():
-            standby.tailer.reread()
+            standby.consumer.reread()
 
     def stages(self) -> dict[str, int]:
         """Sessions by stage, over all suppliers that are mined."""
@@ -113,7 +113,7 @@ class SupplierManager:
         try:
             volume = await asyncio.to_thread(self._suppliers.audit.epoch, shard)
         except sqlite3.Error as error:
-            self._hurt(error)
+            self._report_corruption(error)
             _LOG.warning("the volume tells no epoch: %s", error)
         try:
             fences = await self._suppliers.highest_fence(self._of(shard))
@@ -126,9 +126,9 @@ class SupplierManager:
     async def gained(self, shard: int, epoch: int) -> None:
         """Mines the shard's suppliers."""
         try:
-            await asyncio.to_thread(self._suppliers.audit.keep_epoch, shard, epoch)
+            await asyncio.to_thread(self._suppliers.audit.save_epoch, shard, epoch)
         except sqlite3.Error as error:
-            self._hurt(error)
+            self._report_corruption(error)
             # The Lease and Redis know it too.
             _LOG.warning("the volume took no epoch: %s. Free space on it.", error)
         self._epochs[shard] = epoch
@@ -191,13 +191,13 @@ class SupplierManager:
     def _start(self, address: str, epoch: int) -> None:
         supplier = self._suppliers.miner(address, epoch, lambda: self._confirm(address, epoch))
         running = SupplierWorker(
-            supplier, self.params, self._board, self._gate, self._tail_gate, self._block_seconds,
+            supplier, self.params, self._board, self._decide_limit, self._consume_limit, self._block_seconds,
             self._fenced, self._chance,
         )  # fmt: skip
         self._running[address] = running
-        self._tasks[address] = asyncio.create_task(self._keep(running), name=f"mine {address}")
+        self._tasks[address] = asyncio.create_task(self._supervise(running), name=f"mine {address}")
 
-    async def _keep(self, running: SupplierWorker) -> None:
+    async def _supervise(self, running: SupplierWorker) -> None:
         """Runs a supplier; what nobody foresaw ends neither it nor the others."""
         while True:
             try:
@@ -209,18 +209,18 @@ class SupplierManager:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     return  # a group whose child failed in the same moment swallows the cancellation
-                if self._hurt(error):
+                if self._report_corruption(error):
                     return
                 miner_metrics.ERRORS.labels("unforeseen").inc()
                 _LOG.error("mining a supplier failed and is started again", exc_info=error,
                            extra={"fields": {"supplier": running.supplier.supplier}})  # fmt: skip
                 await asyncio.sleep(_AGAIN_SECONDS)
 
-    def _hurt(self, error: BaseException) -> bool:
+    def _report_corruption(self, error: BaseException) -> bool:
         """Whether an error tells that the volume is damaged; who waits for `damage` is told."""
-        found = damage_of(error)
-        if found is not None and not self.damage.done():
-            self.damage.set_result(found)
+        found = corruption_in(error)
+        if found is not None and not self.corruption.done():
+            self.corruption.set_result(found)
         return found is not None
 
     # Loops.
@@ -233,7 +233,7 @@ class SupplierManager:
                     _LOG.info("keys changed", extra={"fields": {"keys": self._suppliers.digest[:16]}})
                 await self._align()
             except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
-                self._hurt(error)
+                self._report_corruption(error)
                 miner_metrics.ERRORS.labels("keys").inc()
                 _LOG.warning("keys: %s", error)
             miner_metrics.SHARDS.set(len(self._epochs))
@@ -285,15 +285,15 @@ class SupplierManager:
             try:
                 if await standby.round():
                     self._due.add(address)
-            except TROUBLE as error:
-                self._hurt(error)
+            except TRANSIENT_ERRORS as error:
+                self._report_corruption(error)
                 miner_metrics.ERRORS.labels("standby").inc()
                 _LOG.warning("following: %s", error, extra={"fields": {"supplier": address}})
 
     async def _clean(self, followed: set[str]) -> None:
         try:
-            await drop_leftovers(self._suppliers.mirror, self._suppliers.redis, self._suppliers.keys, followed)
-        except TROUBLE as error:
+            await delete_leftovers(self._suppliers.mirror, self._suppliers.redis, self._suppliers.keys, followed)
+        except TRANSIENT_ERRORS as error:
             _LOG.warning("cleaning the mirror: %s", error)
 
     async def stop(self) -> None:

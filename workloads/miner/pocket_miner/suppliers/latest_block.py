@@ -12,7 +12,7 @@ class LatestBlock:
         self.latest: Block | None = None
         self._news = asyncio.Event()
 
-    def post(self, block: Block) -> None:
+    def publish(self, block: Block) -> None:
         """Shows a block to everybody who waits."""
         self.latest = block
         news, self._news = self._news, asyncio.Event()
@@ -23,7 +23,7 @@ class LatestBlock:
         """Height of the latest block; 0 before the first."""
         return self.latest.height if self.latest else 0
 
-    async def wait(self, seen: int, seconds: float) -> None:
+    async def wait_newer(self, seen: int, seconds: float) -> None:
         """Returns once a block above `seen` is there, or after a while without one."""
         if self.height > seen:
             return

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from pocket.errors import PocketError
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
-from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
@@ -22,14 +22,14 @@ _LOG = logging.getLogger("pocket_miner.suppliers.running")
 _BUSY_SECONDS = 0.1
 _BUSY_ROUNDS = 15
 _HEAL_SECONDS = 5.0
-LAST_SECONDS = 5.0
+KEY_REMOVAL_GRACE_SECONDS = 5.0
 """For so long after a key is gone here, a relayer may have gone on with it."""
-TROUBLE = (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error)
+TRANSIENT_ERRORS = (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error)
 
 
 @dataclass(slots=True)
 class SupplierWorker:
-    """`gate` and `tail_gate` bound how many suppliers of a process decide and are tailed at once.
+    """`gate` and `consume_limit` bound how many suppliers of a process decide and are tailed at once.
 
     Without them a thousand suppliers would wait for the same few connections until each one's deadline. `fenced` is
     told of a higher epoch.
@@ -39,7 +39,7 @@ class SupplierWorker:
     params: ProofParamsByHeight
     board: LatestBlock
     gate: asyncio.Semaphore
-    tail_gate: asyncio.Semaphore
+    consume_limit: asyncio.Semaphore
     block_seconds: float
     fenced: Callable[[str, StaleEpoch], None]
     chance: random.Random
@@ -71,21 +71,26 @@ class SupplierWorker:
     @property
     def _over(self) -> bool:
         """Whether nothing is open that a relayer which lost the key a little later may have recorded."""
-        since, looked = self.retiring_since, self.supplier.looked_at
-        return since is not None and not self.supplier.sessions and looked is not None and looked > since + LAST_SECONDS
+        since, looked = self.retiring_since, self.supplier.last_scan_at
+        return (
+            since is not None
+            and not self.supplier.sessions
+            and looked is not None
+            and looked > since + KEY_REMOVAL_GRACE_SECONDS
+        )
 
     async def _tail(self) -> None:
         failures = idle = 0
         while not self._over:
             try:
-                async with self.tail_gate:
+                async with self.consume_limit:
                     read = await self.supplier.tail()
                 failures = 0
             except StaleEpoch as error:
                 self.fenced(self.supplier.supplier, error)
                 return
-            except TROUBLE as error:
-                if damage_of(error) is not None:
+            except TRANSIENT_ERRORS as error:
+                if corruption_in(error) is not None:
                     raise
                 # A full volume stops mirroring, never claims: what is not mirrored is still in the streams.
                 miner_metrics.ERRORS.labels("tail").inc()
@@ -111,7 +116,7 @@ class SupplierWorker:
     async def _decide(self) -> None:
         """At every new block, and again after a while without one; bursts collapse."""
         while not self._over:
-            await self.board.wait(self.seen, max(1.0, self.block_seconds))
+            await self.board.wait_newer(self.seen, max(1.0, self.block_seconds))
             try:
                 async with self.gate:
                     block = self.board.latest  # what came while others decided is skipped
@@ -122,8 +127,8 @@ class SupplierWorker:
             except StaleEpoch as error:
                 self.fenced(self.supplier.supplier, error)
                 return
-            except TROUBLE as error:
-                if damage_of(error) is not None:
+            except TRANSIENT_ERRORS as error:
+                if corruption_in(error) is not None:
                     raise
                 # One supplier's trouble must not keep the others from their windows.
                 miner_metrics.ERRORS.labels("decide").inc()

@@ -14,10 +14,10 @@ from typing import Protocol
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import TROUBLE
+from pocket_miner.suppliers.running import TRANSIENT_ERRORS
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
 _LOG = logging.getLogger("pocket_miner.suppliers.sealed_work")
@@ -50,7 +50,7 @@ class SealedWork:
     """Whether the Leases were read lately."""
     running: Callable[[], Collection[str]]
     """Suppliers that this miner mines."""
-    patience_seconds: float = 0.0
+    grace_seconds: float = 0.0
     """For so long the Leases must not have been readable: at an ordinary start they are read at once."""
     _unknown_since: float | None = None
     _miners: dict[str, SupplierMiner] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class SealedWork:
         """Work at every block, for ever."""
         tried = done = 0
         while True:
-            await self.board.wait(tried, max(1.0, self.block_seconds))
+            await self.board.wait_newer(tried, max(1.0, self.block_seconds))
             tried = self.board.height
             if tried != done and await self.at_block():
                 done = tried
@@ -72,7 +72,7 @@ class SealedWork:
             self._unknown_since = None
             return False
         self._unknown_since = now if self._unknown_since is None else self._unknown_since
-        if now - self._unknown_since < self.patience_seconds:
+        if now - self._unknown_since < self.grace_seconds:
             return False
         open_ = await asyncio.to_thread(self.suppliers.audit.suppliers_with_open_seals)
         for address in sorted(open_.intersection(self.suppliers.addresses).difference(self.running())):
@@ -84,8 +84,8 @@ class SealedWork:
                 await self._miners[address].on_block(block, await self.params.at(block.height))
             except StaleEpoch as error:
                 _LOG.info("another miner owns a supplier: %s", error, extra={"fields": {"supplier": address}})
-            except TROUBLE as error:
-                if damage_of(error) is not None:
+            except TRANSIENT_ERRORS as error:
+                if corruption_in(error) is not None:
                     raise
                 miner_metrics.ERRORS.labels("sealed work").inc()
                 fields = {"supplier": address, "height": block.height, "error": str(error) or type(error).__name__}

@@ -23,7 +23,7 @@ class Standby:
     """One followed supplier."""
 
     tail: StreamReader
-    tailer: RelayConsumer
+    consumer: RelayConsumer
     mirror: RelayStore
     sessions: dict[str, TrackedSession] = field(default_factory=dict)
     _restored: bool = False
@@ -31,17 +31,17 @@ class Standby:
     async def round(self) -> int:
         """Mirrors what is new and drops what its owner has ended; the entries read. Raises what Redis raises."""
         if not self._restored:
-            await self.tailer.restore()
+            await self.consumer.restore()
             self._restored = True
-        await self.tailer.discover({})
-        read = await self.tailer.tail_once()
+        await self.consumer.discover({})
+        read = await self.consumer.consume_once()
         for session_id in await self.tail.finished(self.sessions):
             session = self.sessions.pop(session_id)
             await asyncio.to_thread(self.mirror.remove, session.end, self.tail.supplier, session_id)
         return read
 
 
-async def drop_leftovers(mirror: RelayStore, redis: "Redis", keys: RedisKeys, followed: set[str]) -> int:
+async def delete_leftovers(mirror: RelayStore, redis: "Redis", keys: RedisKeys, followed: set[str]) -> int:
     """Removes mirrored sessions of suppliers that are no business of this miner and that their owner has ended.
 
     The number removed; raises what Redis raises.

@@ -26,14 +26,14 @@ from pocket_miner import miner_metrics
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.claim_view import ClaimsAnswer, learn, surprising
-from pocket_miner.sessions.cutoff import SessionCutoff, horizon_at
+from pocket_miner.sessions.cutoff import SessionCutoff, cutoff_at
 from pocket_miner.sessions.stages import Action, ClaimState, Decision, SessionSnapshot, Stage, decide
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.settlement.concluding import Concluder
 from pocket_miner.settlement.event_reader import SettlementReader
 from pocket_miner.status.report import SupplierReport
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.disk_reserve import VolumeFull
 from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.submission.claims import ClaimSubmitter, SealSource
@@ -41,8 +41,8 @@ from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.submission.sender import SendError
 
 _LOG = logging.getLogger("miner.supplier")
-_REDIS_TROUBLE: Final = (RedisError, OSError, TimeoutError, RedisUnavailable)
-_TROUBLE: Final = (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error)
+_REDIS_ERRORS: Final = (RedisError, OSError, TimeoutError, RedisUnavailable)
+_TRANSIENT_ERRORS: Final = (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error)
 _COSTS: Final = (Action.SEND_CLAIM, Action.SEND_PROOF)
 """What costs a fee: a former owner that wakes up is stopped before, where Redis knows another one."""
 _CONFIRMED_AT_ONCE: Final = 8
@@ -69,7 +69,7 @@ class SupplierMiner:
     store: SealStore
     audit: Audit
     mirror: RelayStore
-    tailer: RelayConsumer
+    consumer: RelayConsumer
     claims: ClaimSubmitter
     proofs: ProofSubmitter
     sessions: dict[str, TrackedSession]
@@ -78,21 +78,21 @@ class SupplierMiner:
     report: SupplierReport = field(default_factory=SupplierReport)
     peers: Peers | None = None
     confirm: Callable[[], Awaitable[None]] = _confirmed
-    looked_at: float | None = None
+    last_scan_at: float | None = None
     """When the latest look at Redis began after which every session that has relays there was known (loop's clock)."""
     detached: bool = False
     """Whether it works with the volume, the key and the chain alone: nobody has said who owns the supplier."""
     concluder: Concluder = field(init=False)
     _restored: bool = False  # the volume's sessions and seals are known
     _started: bool = False  # Redis's are, too, and predecessors are fenced
-    _unfenced: bool = False
+    _needs_fence: bool = False
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _horizon: SessionCutoff = field(default_factory=SessionCutoff)
-    _unmerged: bool = False  # a peer or the chain did not answer: what peers hold is asked for again
+    _cutoff: SessionCutoff = field(default_factory=SessionCutoff)
+    _needs_peer_merge: bool = False  # a peer or the chain did not answer: what peers hold is asked for again
 
     def __post_init__(self) -> None:
         self.concluder = Concluder(
-            self.supplier, self.chain, self.store, self.audit, self.mirror, self.claims.fees, self.tailer.tail,
+            self.supplier, self.chain, self.store, self.audit, self.mirror, self.claims.fees, self.consumer.tail,
             self.report, self.peers, self.sessions,
         )  # fmt: skip
 
@@ -100,7 +100,7 @@ class SupplierMiner:
         """Take up what the volume holds: sessions, seals and outcomes. Raises what the volume raises."""
         if self._restored:
             return
-        await self.tailer.restore()
+        await self.consumer.restore()
         await self.concluder.restore()
         await self.claims.load_own_seals(self.sessions)
         self._restored = True
@@ -112,12 +112,12 @@ class SupplierMiner:
                 return
             await self.restore()
             await self._fence()
-            for session_id in await self.tailer.ended_elsewhere():
+            for session_id in await self.consumer.ended_elsewhere():
                 session = self.sessions.pop(session_id)
                 await asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
-            await self.tailer.discover(self.concluder.finished)
+            await self.consumer.discover(self.concluder.finished)
             if self.peers is not None:
-                await self.claims.learn_seals(await self.peers.seals(self.supplier))
+                await self.claims.import_seals(await self.peers.seals(self.supplier))
             await self.claims.load_seals(self.sessions)
             await self._merge_peers()
             self._started = True
@@ -130,13 +130,13 @@ class SupplierMiner:
         try:
             if not self._started:
                 await self.start()
-            if self._unfenced:
+            if self._needs_fence:
                 await self._fence()
             if self._unsealed():
                 await self.claims.load_seals(self.sessions)
         except StaleEpoch:
             raise
-        except (*_REDIS_TROUBLE, ConcurrentAppend) as error:
+        except (*_REDIS_ERRORS, ConcurrentAppend) as error:
             await self.restore()
             fields = {"supplier": self.supplier, "error": str(error) or type(error).__name__}
             _LOG.info("going on with what is sealed, Redis or the Lease cannot be used", extra={"fields": fields})
@@ -145,19 +145,21 @@ class SupplierMiner:
 
     async def _merge_peers(self) -> None:
         """Takes from peers' volumes what Redis does not have any more; peers that do not answer are left out."""
-        self._unmerged = self.peers is not None and not await self.tailer.merge(self.peers, self.concluder.finished)
+        self._needs_peer_merge = self.peers is not None and not await self.consumer.merge(
+            self.peers, self.concluder.finished
+        )
 
     async def _fence(self) -> None:
         await self.store.fence(self.confirm)
-        self._unfenced = False
-        if self._horizon.session_end:
+        self._needs_fence = False
+        if self._cutoff.session_end:
             # Redis may have lost it.
-            await self.store.raise_horizon(self._horizon.session_end, self._horizon.height)
+            await self.store.raise_horizon(self._cutoff.session_end, self._cutoff.height)
 
-    def meet_redis_anew(self) -> None:
+    def on_redis_restarted(self) -> None:
         """After a restart of Redis: it may hold other content under known ids, and an older fence."""
-        self.tailer.reread()
-        self._unfenced = True
+        self.consumer.reread()
+        self._needs_fence = True
 
     def _unsealed(self) -> bool:
         return any(session.seal is None for session in self.sessions.values())
@@ -169,27 +171,27 @@ class SupplierMiner:
             await self.start()
         await self._discover()
         self.report.open = len(self.sessions)
-        self.looked_at = begun
-        return await self.tailer.tail_once()
+        self.last_scan_at = begun
+        return await self.consumer.consume_once()
 
     async def _discover(self) -> None:
         finished = self.concluder.finished
-        lost = await self.tailer.discover(finished)
-        if lost or self._unfenced:
+        lost = await self.consumer.discover(finished)
+        if lost or self._needs_fence:
             # Another Redis, an emptied one, or one that went back in time: it may know no fence.
             await self._fence()
         if lost:
             await self._merge_peers()
-        for session_id, end in self.tailer.revived(finished):
+        for session_id, end in self.consumer.revived(finished):
             # A log that was appended again to an emptied Redis brings back what is long over.
             await self.store.finish(session_id, end)
 
-    async def _raise_horizon(self, height: int) -> None:
+    async def _advance_cutoff(self, height: int) -> None:
         """Once it is raised, every session up to it that has relays is known here. Raises Fenced only."""
-        if height < self._horizon.changes_at:
+        if height < self._cutoff.changes_at:
             return
         try:
-            due = await horizon_at(height, self.seal_after_blocks, self.chain.shared_params)
+            due = await cutoff_at(height, self.seal_after_blocks, self.chain.shared_params)
             before, now = await self.store.raise_horizon(due.session_end, height)
             if before > height:
                 _LOG.error(
@@ -198,20 +200,20 @@ class SupplierMiner:
                     extra={"fields": {"supplier": self.supplier}},
                 )  # fmt: skip
             await self._discover()
-            self._horizon = due
+            self._cutoff = due
         except StaleEpoch:
             raise
-        except _TROUBLE as error:
-            self._unfenced = self._unfenced or isinstance(error, FenceMissing)
+        except _TRANSIENT_ERRORS as error:
+            self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
             _LOG.info("the horizon is raised at the next block: %s", error)
 
     async def on_block(self, block: Block, proof: ProofParams) -> dict[str, int]:
         """Decide every session and act; return sessions by stage. One session's failure never stops another."""
         connected = await self._connect()
         if connected:
-            await self._raise_horizon(block.height)
+            await self._advance_cutoff(block.height)
             await self._isolated("deleting ended sessions", block, self.concluder.drop_ended)
-            if self._unmerged and self._unsealed():
+            if self._needs_peer_merge and self._unsealed():
                 await self._isolated("merging peers", block, self._merge_peers)
         answers = await self._claims(block.height)
         await self._confirm_terms(block)
@@ -226,7 +228,7 @@ class SupplierMiner:
             self._margin(session, decision, block.height)
             seen[session.session_id] = decision.stage.value
             groups[decision.action, session.end].append(session)
-        self.report.saw(seen, block.height)
+        self.report.record_stages(seen, block.height)
         if connected and any(action in _COSTS for action, _ in groups):
             await self._isolated("checking the fence", block, self.store.check_fence)
         await self._act_on(groups, block, proof, connected=connected)
@@ -250,10 +252,10 @@ class SupplierMiner:
         except StaleEpoch:
             raise
         except ConcurrentAppend as error:
-            self._unfenced = self._unfenced or isinstance(error, FenceMissing)
+            self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
             _LOG.info("%s, again at the next block", error)
-        except (*_TROUBLE, ValueError, KeyError) as error:
-            if damage_of(error) is not None:
+        except (*_TRANSIENT_ERRORS, ValueError, KeyError) as error:
+            if corruption_in(error) is not None:
                 raise
             if len(group) > 1 and isinstance(error, _OF_ONE) and not isinstance(error, _OF_ALL):
                 half = len(group) // 2
@@ -272,10 +274,10 @@ class SupplierMiner:
             await work()
         except StaleEpoch:
             raise
-        except _TROUBLE as error:
-            if damage_of(error) is not None:
+        except _TRANSIENT_ERRORS as error:
+            if corruption_in(error) is not None:
                 raise
-            self._unfenced = self._unfenced or isinstance(error, FenceMissing)
+            self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
             miner_metrics.ERRORS.labels(what).inc()
             fields = {"supplier": self.supplier, "height": block.height, "error": str(error) or type(error).__name__}
             _LOG.warning("%s failed, trying again at the next block", what, extra={"fields": fields})
@@ -319,7 +321,7 @@ class SupplierMiner:
 
         async def confirm(session: TrackedSession) -> None:
             async with room:
-                await self.tailer.confirm_terms(session, block.height)
+                await self.consumer.confirm_terms(session, block.height)
 
         def due(session: TrackedSession) -> bool:
             windows = session.windows
@@ -341,7 +343,7 @@ class SupplierMiner:
         try:
             return await self._decide(session, answers, block, proof)
         except (PocketError, RedisError, OSError, TimeoutError, ValueError, KeyError) as error:
-            if isinstance(error, StaleEpoch) or damage_of(error) is not None:
+            if isinstance(error, StaleEpoch) or corruption_in(error) is not None:
                 raise
             miner_metrics.ERRORS.labels("decide").inc()
             fields = {"supplier": self.supplier, "session": session.session_id, "height": block.height}
@@ -351,7 +353,7 @@ class SupplierMiner:
     async def _decide(
         self, session: TrackedSession, answers: Sequence[ClaimsAnswer], block: Block, proof: ProofParams
     ) -> Decision | None:
-        known = await self.tailer.learn_terms(session, block.height)
+        known = await self.consumer.learn_terms(session, block.height)
         windows = session.windows
         if windows is None:
             return None
@@ -375,7 +377,7 @@ class SupplierMiner:
                 if not self.detached:
                     await self._seal(group, block, proof, connected=connected)
             case Action.SEND_CLAIM:
-                await self.claims.send_again(group, block)
+                await self.claims.rebroadcast(group, block)
             case Action.SEND_PROOF:
                 await self.proofs.prove(group, block, proof)
             case Action.ADOPT:
@@ -406,13 +408,13 @@ class SupplierMiner:
             if not connected:
                 raise RedisUnavailable("Redis or the Lease cannot be used")
             await self.claims.seal_and_claim(group, block, proof)
-        except _REDIS_TROUBLE:
+        except _REDIS_ERRORS:
             if not late:
                 raise
             _LOG.warning("Redis is away and the claim window closes: sealing what is mirrored")
             await self._seal_from_volume(group, block, proof)
         except (sqlite3.Error, VolumeFull) as error:
-            if not late or damage_of(error) is not None:
+            if not late or corruption_in(error) is not None:
                 raise
             await self.claims.seal_and_claim(group, block, proof, source=SealSource.VOLUME_AND_STREAM)
 
