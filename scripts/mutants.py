@@ -147,7 +147,7 @@ MUTANTS = [
     Mutant("core/pocket/redis_store/lua_scripts.py", "~= ARGV[at + 1] then return {'stale', ARGV[at]} end",
            "== '' then return {'stale'} end",
            f"{PATH}::test_a_seal_over_a_grown_or_open_stream_is_refused"),
-    Mutant("workloads/miner/pocket_miner/suppliers/running.py", "and looked > since + KEY_REMOVAL_GRACE_SECONDS", "",
+    Mutant("workloads/miner/pocket_miner/suppliers/running.py", "and scanned > since + KEY_REMOVAL_GRACE_SECONDS", "",
            "tests/unit/test_miner_tasks.py::"
            "test_a_retired_supplier_goes_on_until_it_looked_for_what_relayers_recorded_last"),
     Mutant("operator/pocket_operator/decide/draining.py", "if is_held(supplier) or published_generation(supplier):",

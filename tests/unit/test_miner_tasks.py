@@ -278,7 +278,7 @@ async def test_what_nobody_foresaw_in_a_loop_beside_the_mining_is_told_and_the_l
 
     await supervise("the figures", loop, pause)
     assert (len(runs), len(pauses)) == (3, 2)
-    assert "the figures failed and is begun anew" in caplog.text
+    assert "background task the figures failed, restarting" in caplog.text
     assert REGISTRY.get_sample_value("pocket_miner_errors_total", {"step": "unforeseen"}) == before + 2
 
 

@@ -1,4 +1,4 @@
-"""One miner process: its phases, its loops, what it reports."""
+"""Run one miner process: its phases, its background loops and its reports."""
 
 import asyncio
 import contextlib
@@ -58,7 +58,7 @@ from pocket_miner.suppliers.sealed_work import SealedWork
 _LOG = logging.getLogger("miner")
 _REDIS_SETTLES_SECONDS = 5.0
 _STAKES_SECONDS = 5.0
-_STAKE_PAUSE_SECONDS = 0.1  # for each supplier: a thousand of them are ten questions a second, not hundreds
+_STAKE_PAUSE_SECONDS = 0.1  # per supplier: a thousand of them are ten queries a second, not hundreds
 _FUNDS_SECONDS = 300.0
 _BROKEN_SECONDS = 30.0
 _REFRESH_SECONDS = 30.0
@@ -72,7 +72,7 @@ _SLOW = 1.5
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a miner is made of; nothing of it waits for anything when it is made."""
+    """The parts of a miner. None of them waits for anything while it is built."""
 
     redis: "Redis"
     keys: RedisKeys
@@ -100,8 +100,8 @@ async def _running(loops: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[
 class MinerProcess:
     """The miner of one data folder.
 
-    It comes up in phases, so that it answers /health whatever it waits for: own the folder, serve, open the volume,
-    wait for what else is needed, mine.
+    It starts in phases, so that /health is answered whatever it waits for: lock the folder, serve, open the volume,
+    wait for Redis and a chain node, mine.
     """
 
     def __init__(self, config: MinerConfig, platform: MinerPlatform | None = None) -> None:
@@ -116,7 +116,7 @@ class MinerProcess:
         self._diagnostics = ChainDiagnostics(gas_price, config.chain.block_seconds, self._platform.wall_nanoseconds)
 
     async def run(self) -> None:
-        """Mines until SIGTERM or SIGINT."""
+        """Mine until SIGTERM or SIGINT."""
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
@@ -147,7 +147,7 @@ class MinerProcess:
             stack.push_async_callback((await Debug().serve(self._config.debug_port)).cleanup)
 
     async def _assemble(self, stack: contextlib.AsyncExitStack, volume: Volume) -> _Parts:
-        """Put the parts together; raises ConfigurationError."""
+        """Build the parts; raises ConfigurationError."""
         config, platform = self._config, self._platform
         redis = platform.connect_redis(config.redis_url)
         stack.push_async_callback(redis.aclose)
@@ -186,9 +186,9 @@ class MinerProcess:
         return _Parts(redis, keys, chain, comet, nodes, settlements, watch, suppliers, fleet)
 
     async def _await_dependencies(self, parts: _Parts) -> None:
-        """Wait until Redis can be used and a node of the right chain answers, or for the stop.
+        """Wait until Redis is usable and a node of the right chain answers, or for the stop.
 
-        Raises UnsafeRedis and ConfigurationError for what only a change of the configuration cures.
+        Raises RedisNotDurable and ConfigurationError, which only a change of the configuration fixes.
         """
         self._readiness.enter(Phase.WAITING)
 
@@ -203,10 +203,10 @@ class MinerProcess:
         )  # fmt: skip
 
     async def _mine(self, parts: _Parts) -> None:
-        """Run all loops until the stop, then give up what is owned; raises VolumeDamaged."""
+        """Run all loops until the stop, then release the shards; raises VolumeCorrupted."""
         self._readiness.enter(Phase.MINING)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in (*self._aside(parts), *self._loops(parts))]
+            tasks = [group.create_task(work) for work in (*self._background_loops(parts), *self._loops(parts))]
             await parts.fleet.keeper.run(self._stop)
             self._readiness.enter(Phase.STOPPING)
             await parts.fleet.stop()
@@ -214,7 +214,7 @@ class MinerProcess:
                 task.cancel()
 
     def _without_redis(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
-        """Loops that need neither Redis nor a Lease, and wait for none of them."""
+        """Return the loops that need neither Redis nor a Lease."""
         fleet = parts.fleet
         feed = self._feed(parts.comet, LatestBlockPublisher(parts.redis, parts.keys), fleet)
         sealed = SealedWork(
@@ -224,14 +224,17 @@ class MinerProcess:
         return [supervise("block feed", feed.run), supervise("sealed sessions", sealed.run)]
 
     def _owners_known(self, fleet: SupplierManager) -> bool:
-        """Whether somebody mines who can: this miner by its Leases, or another one where this one cannot write."""
+        """Return True if the owners of shards are known.
+
+        On a read-only volume, another miner must have taken the shards as well.
+        """
         keeper = fleet.keeper
         if self._volume is not None and self._volume.read_only:
             return keeper.informed and keeper.taken_elsewhere
         return keeper.informed
 
     def _loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
-        """Loops that mining needs."""
+        """Return the loops that mining cannot do without."""
         fleet = parts.fleet
         return [
             parts.settlements.run(),
@@ -242,43 +245,43 @@ class MinerProcess:
             fleet.follow(),
         ]
 
-    def _aside(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
-        """Loops that mining does not need: one that fails is started again."""
+    def _background_loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
+        """Return the supervised background loops: one that fails is restarted."""
         platform = self._platform
         pulse = LoopLagMonitor(platform.clock)
         refresher = CacheRefresher(parts.redis, parts.keys, parts.chain, platform.wall_seconds, _refreshed)
         loops: Mapping[str, Callable[[], Awaitable[None]]] = {
-            "comparing nodes": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2), platform.chance),
-            "looking at stakes": lambda: self._refresh_stakes(parts.suppliers, parts.fleet),
-            "looking at endpoints": lambda: self._check_public_urls(parts.suppliers, parts.fleet),
-            "figures": lambda: self._observe(parts.chain, parts.fleet, pulse),
+            "node monitor": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2), platform.chance),
+            "stakes": lambda: self._refresh_stakes(parts.suppliers, parts.fleet),
+            "public URLs": lambda: self._check_public_urls(parts.suppliers, parts.fleet),
+            "metrics": lambda: self._observe(parts.chain, parts.fleet, pulse),
             "volume": lambda: self._watch_volume(self._volume),
             "retention": lambda: self._retain(parts.suppliers.audit, parts.suppliers.reports),
-            "cache news": InvalidationSubscriber(
+            "cache invalidation": InvalidationSubscriber(
                 parts.redis, parts.keys, parts.chain, chance=platform.chance.random
             ).run,
             "cache refresh": lambda: self._refresh(refresher, parts.fleet),
-            "pulse": pulse.run,
+            "event loop lag": pulse.run,
         }
         return [supervise(name, loop) for name, loop in loops.items()]
 
     async def _stop_on_corruption(self, fleet: SupplierManager) -> None:
-        """Ends the miner when a file of its volume turns out to be damaged: the next start finds it set aside."""
-        found = await fleet.corruption
-        if found.path:
-            await asyncio.to_thread(quarantine, Path(found.path))
+        """Stop the miner when a file of its volume is corrupt, after quarantining the file."""
+        corruption = await fleet.corruption
+        if corruption.path:
+            await asyncio.to_thread(quarantine, Path(corruption.path))
         await asyncio.to_thread(quarantine_corrupted, self._config.data_dir)
-        raise found
+        raise corruption
 
     async def _first_keys(self, suppliers: SupplierFactory) -> None:
-        """Raises ConfigurationError where a key is required and none is there."""
+        """Load the keys; raises ConfigurationError if one is required and none is there."""
         await asyncio.to_thread(suppliers.reload)
         if suppliers.addresses:
             return
         text = f"no supplier key is loaded from {self._config.keys_dir}"
         if self._config.keys_required:
             raise ConfigurationError(f"miner: {text}. Put one file per supplier there.")
-        _LOG.warning("%s: waiting for one", text)
+        _LOG.warning("waiting for a key: %s", text)
 
     def _feed(self, comet: CometClient, publisher: LatestBlockPublisher, fleet: SupplierManager) -> BlockFeed:
         async def on_block(block: Block) -> None:
@@ -293,7 +296,7 @@ class MinerProcess:
 
         return BlockFeed(
             comet, on_block, poll_seconds=min(1.0, self._config.chain.block_seconds / 2),
-            on_error=lambda error: _LOG.warning("block feed: %s", error), chance=self._platform.chance,
+            on_error=lambda error: _LOG.warning("block feed failed, retrying: %s", error), chance=self._platform.chance,
             clock=self._platform.clock,
         )  # fmt: skip
 
@@ -309,14 +312,14 @@ class MinerProcess:
             await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))
 
     async def _check_public_urls(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
-        """Of the suppliers that this miner mines for; sooner again while something is wrong."""
+        """Check the public URLs of mined suppliers, more often while one has a problem."""
         while self._config.check_endpoints:
             mine = list(fleet.running)
             broken = await suppliers.check_public_urls(mine)
             await asyncio.sleep(_BROKEN_SECONDS if broken or not mine else _FUNDS_SECONDS)
 
     async def _refresh(self, refresher: CacheRefresher, fleet: SupplierManager) -> None:
-        """The leader looks once a block whether what everybody caches has changed."""
+        """Refresh the shared chain cache once per block while this miner is the leader."""
         seen = 0
         while True:
             await self._board.wait_newer(seen, max(1.0, self._config.chain.block_seconds))
@@ -327,7 +330,7 @@ class MinerProcess:
                         await refresher.refresh()
                 except (RedisError, OSError, TimeoutError, ExceptionGroup) as error:
                     miner_metrics.ERRORS.labels("cache refresh").inc()
-                    _LOG.warning("cache refresh: %s", error)
+                    _LOG.warning("cache refresh failed, retrying: %s", error)
             await asyncio.sleep(_REFRESH_PAUSE_SECONDS)
 
     async def _watch_redis(self, watch: RedisWatch, fleet: SupplierManager) -> None:
@@ -340,11 +343,11 @@ class MinerProcess:
             except (RedisStoreError, RedisError, OSError, TimeoutError) as error:
                 self._readiness.redis = str(error) or type(error).__name__
                 miner_metrics.ERRORS.labels("redis").inc()
-                _LOG.warning("Redis: %s", error)
+                _LOG.warning("Redis unavailable, retrying: %s", error)
             await asyncio.sleep(0.5)
 
     async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor) -> None:
-        """Figures of the whole process."""
+        """Update the metrics of the whole process at every block."""
         miner_metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
         seen = written = 0
         while True:
@@ -365,7 +368,7 @@ class MinerProcess:
             written = fleet.keeper.writes
 
     async def _watch_volume(self, volume: Volume | None) -> None:
-        """Measure the volume; tell long before it is full, and keep what is left for seals and books."""
+        """Measure the volume, warn long before it is full and manage the reserve for seals and outcomes."""
         while volume is not None:
             space = await asyncio.to_thread(volume.reserve.maintain)
             if space is not None:
@@ -377,19 +380,19 @@ class MinerProcess:
             await asyncio.sleep(_VOLUME_SECONDS)
 
     async def _retain(self, audit: Audit, reports: Reports) -> None:
-        """Forgets what is older than the policy says."""
+        """Delete outcomes that are older than `retention_days`."""
         days = self._config.retention_days
         blocks = int(days * _DAY_SECONDS / self._config.chain.block_seconds)
         while True:
             try:
                 await asyncio.to_thread(reports.save)
                 more = self._board.height > blocks
-                while more:  # a thousand at a time: others go on meanwhile
+                while more:  # a thousand at a time, so that other work continues meanwhile
                     more = bool(await asyncio.to_thread(audit.prune, self._board.height - blocks))
                     await asyncio.sleep(0.1)
             except sqlite3.Error as error:
                 miner_metrics.ERRORS.labels("retention").inc()
-                _LOG.warning("retention: %s", error)
+                _LOG.warning("deleting old outcomes failed, retrying: %s", error)
             await asyncio.sleep(_RETENTION_SECONDS)
 
     def _health(self) -> Mapping[str, Any]:
@@ -415,22 +418,22 @@ class MinerProcess:
         }  # fmt: skip
 
     def _report(self) -> Mapping[str, Any]:
-        told = {
+        report = {
             "component": "miner", "role": self._role(), "height": self._board.height, "chain": self._diagnostics.rows(),
             "phase": self._readiness.phase, "redis": self._readiness.redis, "volume": self._readiness.volume,
             "problems": [problem.model_dump() for problem in self._problems()],
         }  # fmt: skip
         if self._parts is None:
-            return told
+            return report
         suppliers, fleet = self._parts.suppliers, self._parts.fleet
         return {
-            **told, "keys": suppliers.digest, "addresses": suppliers.addresses,
+            **report, "keys": suppliers.digest, "addresses": suppliers.addresses,
             "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
             "suppliers": suppliers.reports.rows(), "looked": fleet.seconds_since_scan(),
         }  # fmt: skip
 
     def _problems(self) -> list[Problem]:
-        """Why this miner is not ready."""
+        """Return why this miner is not ready; empty if it is."""
         missing = self._parts is not None and self._config.keys_required and not self._parts.suppliers.addresses
         return list(self._readiness.problems(keys_missing=missing))
 

@@ -1,4 +1,4 @@
-"""Loops beside the mining, which must not end it: figures, stakes, caches, retention."""
+"""Supervise background loops, whose failure must never stop mining."""
 
 import asyncio
 import logging
@@ -14,9 +14,9 @@ _AGAIN_SECONDS = 2.0
 async def supervise(
     name: str, loop: Callable[[], Awaitable[None]], pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> None:
-    """Runs a loop, and begins it anew after an error that nobody foresaw: it costs what the loop does, no session.
+    """Run a loop and restart it after an unexpected error.
 
-    Raises damage of the volume, which is not the loop's alone.
+    Raises errors that show a corrupt volume, because they concern the whole miner.
     """
     while True:
         try:
@@ -25,7 +25,7 @@ async def supervise(
         except Exception as error:
             task = asyncio.current_task()
             if corruption_in(error) is not None or (task is not None and task.cancelling()):
-                raise  # a group whose child failed in the same moment swallows a cancellation
+                raise  # a task group whose child failed at the same moment swallows a cancellation
             miner_metrics.ERRORS.labels("unforeseen").inc()
-            _LOG.error("%s failed and is begun anew", name, exc_info=error)
+            _LOG.error("background task %s failed, restarting", name, exc_info=error)
         await pause(_AGAIN_SECONDS)

@@ -1,8 +1,8 @@
-"""Claims and proofs of what is sealed on this volume, while nobody can tell who owns its suppliers.
+"""Claim and prove sessions sealed on this volume while their owner is unknown.
 
-What is sealed needs only its key and the chain. A miner that starts while Redis or the API server is away has no Lease,
-and the window does not wait for one. Whoever sends a sealed claim or its proof sends the same, so nothing but a fee can
-be paid twice; the chain is asked before that.
+A sealed session needs only its key and the chain. A miner that starts while Redis or the API server is unavailable has
+no Lease, and the window does not wait for one. Every miner sends the same claim and proof of a sealed session, so only
+a fee could be paid twice, and the chain is queried before that.
 """
 
 import asyncio
@@ -24,39 +24,39 @@ _LOG = logging.getLogger("pocket_miner.suppliers.sealed_work")
 
 
 class SealedSuppliers(Protocol):
-    """Where the miners of single suppliers come from."""
+    """The part of the supplier factory that is needed here."""
 
     @property
     def audit(self) -> Audit:
-        """The volume's seals."""
+        """Return the audit file, which holds the volume's seals."""
 
     @property
     def addresses(self) -> list[str]:
-        """Suppliers whose keys are loaded."""
+        """Return the suppliers whose keys are loaded."""
 
     def detached(self, address: str) -> SupplierMiner:
-        """Return a miner that works with the volume, the key and the chain alone."""
+        """Build a miner that works with the volume, the key and the chain alone."""
 
 
 @dataclass(slots=True)
 class SealedWork:
-    """Runs beside the ownership by Leases and steps back as soon as that can be asked again."""
+    """Works while ownership cannot be determined, and stops as soon as Leases can be read again."""
 
     suppliers: SealedSuppliers
     board: LatestBlock
     params: ProofParamsByHeight
     block_seconds: float
     owners_known: Callable[[], bool]
-    """Whether the Leases were read lately."""
+    """Returns True if the Leases were read recently."""
     running: Callable[[], Collection[str]]
-    """Suppliers that this miner mines."""
+    """Returns the suppliers that this miner mines."""
     grace_seconds: float = 0.0
-    """For so long the Leases must not have been readable: at an ordinary start they are read at once."""
+    """How long Leases must have been unreadable. At an ordinary start they are read immediately."""
     _unknown_since: float | None = None
     _miners: dict[str, SupplierMiner] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Work at every block, for ever."""
+        """Claim and prove at every block, forever."""
         tried = done = 0
         while True:
             await self.board.wait_newer(tried, max(1.0, self.block_seconds))
@@ -65,7 +65,10 @@ class SealedWork:
                 done = tried
 
     async def at_block(self) -> bool:
-        """Claim and prove at the latest block; return whether that was due. Raises damage of the volume only."""
+        """Claim and prove at the latest block; return True if that was due.
+
+        Raises VolumeCorrupted only.
+        """
         block, now = self.board.latest, asyncio.get_running_loop().time()
         if block is None or self.owners_known():
             self._miners.clear()
@@ -83,7 +86,7 @@ class SealedWork:
             try:
                 await self._miners[address].on_block(block, await self.params.at(block.height))
             except StaleEpoch as error:
-                _LOG.info("another miner owns a supplier: %s", error, extra={"fields": {"supplier": address}})
+                _LOG.info("supplier skipped, another miner owns it: %s", error, extra={"fields": {"supplier": address}})
             except TRANSIENT_ERRORS as error:
                 if corruption_in(error) is not None:
                     raise

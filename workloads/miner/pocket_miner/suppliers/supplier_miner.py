@@ -1,4 +1,4 @@
-"""Everything the owner does for one supplier: tail continuously, decide at every block."""
+"""Mine one supplier: consume its relays continuously and decide every session at every block."""
 
 import asyncio
 import logging
@@ -44,23 +44,24 @@ _LOG = logging.getLogger("miner.supplier")
 _REDIS_ERRORS: Final = (RedisError, OSError, TimeoutError, RedisUnavailable)
 _TRANSIENT_ERRORS: Final = (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error)
 _COSTS: Final = (Action.SEND_CLAIM, Action.SEND_PROOF)
-"""What costs a fee: a former owner that wakes up is stopped before, where Redis knows another one."""
-_CONFIRMED_AT_ONCE: Final = 8
+"""Actions that cost a fee. The fence is checked before them, which stops a former owner that resumes."""
+_MAX_CONFIRMATIONS: Final = 8
 _OF_ONE: Final = (ResponseError, PocketError, ValueError, KeyError, sqlite3.DataError)
-"""Errors that one session of a group may cause."""
+"""Errors that a single session of a group may cause."""
 _OF_ALL: Final = (ChainError, RedisStoreError, SendError)
-"""Those among them that concern the whole group, or that sending has tried in halves already."""
+"""Exceptions to that: they concern the whole group, or sending has already tried it in halves."""
 
 
 async def _confirmed() -> None:
-    """Where there is one owner only."""
+    """Confirm ownership where there is only one possible owner."""
 
 
 @dataclass(slots=True)
 class SupplierMiner:
-    """Owns one supplier; only the holder of the highest epoch gets its writes through.
+    """Mines one supplier as its owner.
 
-    Without Redis, and without the Lease, it goes on with what is sealed on its volume: that takes key and chain.
+    Redis accepts writes only from the owner with the highest epoch. Without Redis or the Lease, the miner continues
+    with the sessions that are sealed on its volume, which needs only the key and the chain.
     """
 
     supplier: str
@@ -79,16 +80,16 @@ class SupplierMiner:
     peers: Peers | None = None
     confirm: Callable[[], Awaitable[None]] = _confirmed
     last_scan_at: float | None = None
-    """When the latest look at Redis began after which every session that has relays there was known (loop's clock)."""
+    """When the latest scan of Redis began that found every session with relays (loop's clock)."""
     detached: bool = False
-    """Whether it works with the volume, the key and the chain alone: nobody has said who owns the supplier."""
+    """True if the owner is unknown: the miner works with the volume, the key and the chain alone."""
     concluder: Concluder = field(init=False)
-    _restored: bool = False  # the volume's sessions and seals are known
-    _started: bool = False  # Redis's are, too, and predecessors are fenced
+    _restored: bool = False  # the volume's sessions and seals are loaded
+    _started: bool = False  # those in Redis are loaded too, and predecessors are fenced
     _needs_fence: bool = False
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _cutoff: SessionCutoff = field(default_factory=SessionCutoff)
-    _needs_peer_merge: bool = False  # a peer or the chain did not answer: what peers hold is asked for again
+    _needs_peer_merge: bool = False  # a peer or the chain did not answer: peers are asked again
 
     def __post_init__(self) -> None:
         self.concluder = Concluder(
@@ -97,7 +98,7 @@ class SupplierMiner:
         )  # fmt: skip
 
     async def restore(self) -> None:
-        """Take up what the volume holds: sessions, seals and outcomes. Raises what the volume raises."""
+        """Load sessions, seals and outcomes from the volume; raises the errors of the volume."""
         if self._restored:
             return
         await self.consumer.restore()
@@ -106,7 +107,7 @@ class SupplierMiner:
         self._restored = True
 
     async def start(self) -> None:
-        """Take up the volume, fence predecessors, take up Redis; raises what Redis raises."""
+        """Load the volume, fence predecessors and load Redis; raises the errors of Redis."""
         async with self._starting:
             if self._started:
                 return
@@ -123,7 +124,10 @@ class SupplierMiner:
             self._started = True
 
     async def _connect(self) -> bool:
-        """Return whether Redis and the Lease let this owner write; raises Fenced where another one does."""
+        """Return True if Redis and the Lease let this owner write.
+
+        Raises StaleEpoch if another miner owns the supplier.
+        """
         if self.detached:
             await self.restore()
             return False
@@ -139,12 +143,12 @@ class SupplierMiner:
         except (*_REDIS_ERRORS, ConcurrentAppend) as error:
             await self.restore()
             fields = {"supplier": self.supplier, "error": str(error) or type(error).__name__}
-            _LOG.info("going on with what is sealed, Redis or the Lease cannot be used", extra={"fields": fields})
+            _LOG.info("continuing with sealed sessions only, Redis or the Lease is unavailable", extra={"fields": fields})
             return False
         return True
 
     async def _merge_peers(self) -> None:
-        """Takes from peers' volumes what Redis does not have any more; peers that do not answer are left out."""
+        """Copy from peers' volumes what Redis has lost; peers that do not answer are skipped."""
         self._needs_peer_merge = self.peers is not None and not await self.consumer.merge(
             self.peers, self.concluder.finished
         )
@@ -153,11 +157,14 @@ class SupplierMiner:
         await self.store.fence(self.confirm)
         self._needs_fence = False
         if self._cutoff.session_end:
-            # Redis may have lost it.
+            # Redis may have lost the cut-off.
             await self.store.raise_horizon(self._cutoff.session_end, self._cutoff.height)
 
     def on_redis_restarted(self) -> None:
-        """After a restart of Redis: it may hold other content under known ids, and an older fence."""
+        """Read all streams again and renew the fence.
+
+        A restarted Redis may hold other entries under known ids, and an older fence.
+        """
         self.consumer.reread()
         self._needs_fence = True
 
@@ -165,7 +172,7 @@ class SupplierMiner:
         return any(session.seal is None for session in self.sessions.values())
 
     async def tail(self) -> int:
-        """One round of tailing; the number of entries read."""
+        """Consume new relays once; return the number of entries read."""
         begun = asyncio.get_running_loop().time()
         if not self._started:
             await self.start()
@@ -178,16 +185,19 @@ class SupplierMiner:
         finished = self.concluder.finished
         lost = await self.consumer.discover(finished)
         if lost or self._needs_fence:
-            # Another Redis, an emptied one, or one that went back in time: it may know no fence.
+            # Another Redis, an emptied one, or one restored from an older state may hold no fence.
             await self._fence()
         if lost:
             await self._merge_peers()
         for session_id, end in self.consumer.revived(finished):
-            # A log that was appended again to an emptied Redis brings back what is long over.
+            # A write-ahead log that is replayed to an emptied Redis brings back sessions that ended long ago.
             await self.store.finish(session_id, end)
 
     async def _advance_cutoff(self, height: int) -> None:
-        """Once it is raised, every session up to it that has relays is known here. Raises Fenced only."""
+        """Advance the session cut-off in Redis, then discover all sessions up to it.
+
+        After that, every session up to the cut-off that has relays is known here. Raises StaleEpoch only.
+        """
         if height < self._cutoff.changes_at:
             return
         try:
@@ -195,8 +205,8 @@ class SupplierMiner:
             before, now = await self.store.raise_horizon(due.session_end, height)
             if before > height:
                 _LOG.error(
-                    "Redis knows this chain at a height of %d or more, it is at %d: was it started anew? First relays "
-                    "of sessions that end up to %d are refused", before, height, now,
+                    "Redis holds a height of %d or more for this chain, which is at %d: was it reset? New sessions "
+                    "that end up to %d are rejected", before, height, now,
                     extra={"fields": {"supplier": self.supplier}},
                 )  # fmt: skip
             await self._discover()
@@ -205,10 +215,13 @@ class SupplierMiner:
             raise
         except _TRANSIENT_ERRORS as error:
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
-            _LOG.info("the horizon is raised at the next block: %s", error)
+            _LOG.info("advancing the session cut-off failed, retrying at the next block: %s", error)
 
     async def on_block(self, block: Block, proof: ProofParams) -> dict[str, int]:
-        """Decide every session and act; return sessions by stage. One session's failure never stops another."""
+        """Decide every session and act; return the number of sessions by stage.
+
+        The failure of one session never stops another.
+        """
         connected = await self._connect()
         if connected:
             await self._advance_cutoff(block.height)
@@ -239,21 +252,24 @@ class SupplierMiner:
         self, groups: Mapping[tuple[Action, int], list[TrackedSession]], block: Block, proof: ProofParams, *,
         connected: bool,
     ) -> None:  # fmt: skip
-        # What has windows comes before what is over.
+        # Actions with a deadline come before concluding what is over.
         for (action, _), group in sorted(groups.items(), key=lambda row: (row[0][0] is Action.CONCLUDE, row[0][1])):
             await self._act_in_parts(action, group, block, proof, connected=connected)
 
     async def _act_in_parts(
         self, action: Action, group: list[TrackedSession], block: Block, proof: ProofParams, *, connected: bool
     ) -> None:
-        """Act for a group, and for its halves where one of them may be to blame. Raises Fenced and damage only."""
+        """Act for a group of sessions, and for its halves if a single session may be to blame.
+
+        Raises StaleEpoch and VolumeCorrupted only.
+        """
         try:
             await self._act(action, group, block, proof, connected=connected)
         except StaleEpoch:
             raise
         except ConcurrentAppend as error:
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
-            _LOG.info("%s, again at the next block", error)
+            _LOG.info("action postponed, retrying at the next block: %s", error)
         except (*_TRANSIENT_ERRORS, ValueError, KeyError) as error:
             if corruption_in(error) is not None:
                 raise
@@ -264,12 +280,12 @@ class SupplierMiner:
                 return
             miner_metrics.ERRORS.labels(action.name.lower()).inc()
             _LOG.warning(
-                "%s did not work and is tried again: %s", action.value, error or type(error).__name__,
+                "%s failed, retrying: %s", action.value, error or type(error).__name__,
                 extra={"fields": {"supplier": self.supplier, "session_end": group[0].end, "height": block.height}},
             )  # fmt: skip
 
     async def _isolated(self, what: str, block: Block, work: Callable[[], Awaitable[None]]) -> None:
-        """Run a step that nothing else waits for. Raises Fenced and damage only."""
+        """Run a step whose failure does not stop the others; raises StaleEpoch and VolumeCorrupted only."""
         try:
             await work()
         except StaleEpoch:
@@ -280,11 +296,11 @@ class SupplierMiner:
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
             miner_metrics.ERRORS.labels(what).inc()
             fields = {"supplier": self.supplier, "height": block.height, "error": str(error) or type(error).__name__}
-            _LOG.warning("%s failed, trying again at the next block", what, extra={"fields": fields})
+            _LOG.warning("%s failed, retrying at the next block", what, extra={"fields": fields})
 
     @staticmethod
     def _margin(session: TrackedSession, decision: Decision, height: int) -> None:
-        """How close to the end of its window a claim or proof came; once for each."""
+        """Observe, once per claim and proof, how many blocks were left in its window."""
         windows, proven = session.windows, decision.stage is Stage.PROVED and session.proven
         if windows is None or decision.stage not in (Stage.CLAIMED, Stage.PROVED):
             return
@@ -294,10 +310,10 @@ class SupplierMiner:
                 miner_metrics.MARGIN.labels(what).observe(max(0, close - height))
 
     async def _claims(self, height: int) -> list[ClaimsAnswer]:
-        """Return what the chain says of our claims as of a height; nothing where nobody could be asked.
+        """Return what the chain states about our claims at a height; empty if no node could be queried.
 
-        Later than that height a claim may have been settled and removed: it would look as if it had never been there.
-        What is surprising is asked of every node.
+        At a later height a claim may have been settled and removed, as if it had never existed. After a surprising
+        answer every node is queried.
         """
         if not any(
             s.seal is not None or (s.windows is not None and height >= s.windows.claim_open)
@@ -311,16 +327,16 @@ class SupplierMiner:
         answers = [ClaimsAnswer("a node", height, _by_session(found))]
         if any(surprising(session, answers[0]) for session in self.sessions.values()):
             rows = (await self.chain.claims_by_node(self.supplier, height)).items()
-            told = [ClaimsAnswer(n, height, _by_session(row)) for n, row in rows if not isinstance(row, ChainError)]
-            answers = told or answers
+            by_node = [ClaimsAnswer(n, height, _by_session(row)) for n, row in rows if not isinstance(row, ChainError)]
+            answers = by_node or answers
         return answers
 
     async def _confirm_terms(self, block: Block) -> None:
-        """Ask for a second answer about the terms of sessions that are over and not sealed, some at a time."""
-        room = asyncio.Semaphore(_CONFIRMED_AT_ONCE)
+        """Confirm the terms of ended, unsealed sessions by a second answer, with bounded concurrency."""
+        limit = asyncio.Semaphore(_MAX_CONFIRMATIONS)
 
         async def confirm(session: TrackedSession) -> None:
-            async with room:
+            async with limit:
                 await self.consumer.confirm_terms(session, block.height)
 
         def due(session: TrackedSession) -> bool:
@@ -329,8 +345,8 @@ class SupplierMiner:
             return open_ and session.seal is None and session.terms is not None and not session.terms_confirmed
 
         async def confirm_all() -> None:
-            found = await asyncio.gather(*map(confirm, filter(due, self.sessions.values())), return_exceptions=True)
-            for error in found:
+            results = await asyncio.gather(*map(confirm, filter(due, self.sessions.values())), return_exceptions=True)
+            for error in results:
                 if isinstance(error, BaseException):
                     raise error
 
@@ -339,7 +355,7 @@ class SupplierMiner:
     async def _decided(
         self, session: TrackedSession, answers: Sequence[ClaimsAnswer], block: Block, proof: ProofParams
     ) -> Decision | None:
-        """Decide one session; None while the chain has not told its windows, or where deciding failed."""
+        """Decide one session; None while its windows are unknown or if deciding failed."""
         try:
             return await self._decide(session, answers, block, proof)
         except (PocketError, RedisError, OSError, TimeoutError, ValueError, KeyError) as error:
@@ -347,7 +363,7 @@ class SupplierMiner:
                 raise
             miner_metrics.ERRORS.labels("decide").inc()
             fields = {"supplier": self.supplier, "session": session.session_id, "height": block.height}
-            _LOG.warning("deciding a session failed, trying again: %s", error, extra={"fields": fields})
+            _LOG.warning("deciding a session failed, retrying: %s", error, extra={"fields": fields})
             return None
 
     async def _decide(
@@ -362,7 +378,7 @@ class SupplierMiner:
         if block.height >= windows.claim_open and not over:
             claim = learn(session, list(answers))
         if not known:
-            # It cannot be claimed, as far as is known: it is asked about until it settles.
+            # As far as is known it cannot be claimed. The chain is queried about it until it settles.
             return Decision(Stage.SETTLED, Action.CONCLUDE) if over else Decision(Stage.ACTIVE, Action.NOTHING)
         if block.height >= windows.proof_seed and not over:
             await self.proofs.decide(session, proof, block.height)
@@ -392,7 +408,11 @@ class SupplierMiner:
                 pass
 
     async def _seal(self, group: list[TrackedSession], block: Block, proof: ProofParams, *, connected: bool) -> None:
-        """Seals; after a restart of Redis in the second half of the window, without Redis in its last third."""
+        """Seal and claim sessions of one end height.
+
+        Sealing waits after a restart of Redis until the second half of the claim window, so that relayers can replay
+        their logs. Without Redis it waits until the last third, and then seals what the volume holds.
+        """
         windows = group[0].windows
         if windows is None:
             return
@@ -402,16 +422,16 @@ class SupplierMiner:
         if not group:
             return
         if connected and not self.redis_settled() and 2 * left > length:
-            _LOG.info("Redis was restarted: sealing waits until relayers have appended their logs again")
+            _LOG.info("sealing postponed, Redis was restarted and relayers may still replay their logs")
             return
         try:
             if not connected:
-                raise RedisUnavailable("Redis or the Lease cannot be used")
+                raise RedisUnavailable("Redis or the Lease is unavailable")
             await self.claims.seal_and_claim(group, block, proof)
         except _REDIS_ERRORS:
             if not late:
                 raise
-            _LOG.warning("Redis is away and the claim window closes: sealing what is mirrored")
+            _LOG.warning("sealing from the volume, Redis is unavailable and the claim window closes")
             await self._seal_from_volume(group, block, proof)
         except (sqlite3.Error, VolumeFull) as error:
             if not late or corruption_in(error) is not None:
@@ -419,9 +439,10 @@ class SupplierMiner:
             await self.claims.seal_and_claim(group, block, proof, source=SealSource.VOLUME_AND_STREAM)
 
     async def _seal_from_volume(self, group: list[TrackedSession], block: Block, proof: ProofParams) -> None:
-        """Nothing but the chain can tell now whether another owner has claimed: what is claimed is never sealed again.
+        """Seal and claim without Redis, leaving out sessions with a claim on chain.
 
-        Raises what the chain raises, and what `confirm` raises where the Lease is not ours.
+        Only the chain can show now whether another owner has claimed. Raises the errors of the chain, and those of
+        `confirm` if the Lease is not ours.
         """
         await self.confirm()
         claimed = {claim.header.session_id for claim in await self.chain.claims_of(self.supplier)}
