@@ -74,7 +74,7 @@ def test_only_damage_is_damage():
     assert corruption_in(ValueError()) is None
     found = corruption_in(ExceptionGroup("", [ValueError(), ExceptionGroup("", [VolumeCorrupted("/x")])]))
     assert found is not None
-    assert "/x is damaged" in str(found)
+    assert "/x is corrupt" in str(found)
 
 
 @pytest.mark.parametrize("height", [12, 14, 17])

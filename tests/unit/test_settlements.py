@@ -67,7 +67,7 @@ async def test_nobody_waits_longer_than_a_moment_that_is_the_same_for_all():
             with pytest.raises(NotReadYet, match="being read"):
                 await settlements.events(20, name)
         source.gate.set()
-        question = settlements._questions[20]
+        question = settlements._pending[20]
         await question.answered.wait()
         assert await settlements.events(20, "alice") == (settled("alice"),)
         assert await settlements.events(20, "bob") == (settled("bob"),)

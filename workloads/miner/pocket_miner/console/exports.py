@@ -1,4 +1,4 @@
-"""Outcomes as rows of a table; amounts in upokt, heights in blocks."""
+"""Export outcomes as rows of a table, amounts in upokt and heights in blocks."""
 
 import csv
 import io
@@ -17,7 +17,10 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class ExportFilter:
-    """Which outcomes: those that have everything that is not empty; `lost` False leaves only settled ones."""
+    """Selects outcomes by all fields that are set.
+
+    `lost` is True for outcomes that were not paid, False for settled ones, None for both.
+    """
 
     supplier: str = ""
     service: str = ""
@@ -25,14 +28,14 @@ class ExportFilter:
     session: str = ""
     lost: bool | None = None
     limit: int = 0
-    """The newest ones; 0: all."""
+    """The number of newest outcomes, 0 for all."""
 
     def select(self, outcomes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """In their order."""
-        found = [row for row in outcomes if self._fits(row)]
-        return found[-self.limit :] if self.limit else found
+        """Return the selected outcomes in their order."""
+        selected = [row for row in outcomes if self._matches(row)]
+        return selected[-self.limit :] if self.limit else selected
 
-    def _fits(self, outcome: Mapping[str, Any]) -> bool:
+    def _matches(self, outcome: Mapping[str, Any]) -> bool:
         details = outcome.get("details") or {}
         return (
             self.supplier in ("", outcome.get("supplier"))
@@ -44,7 +47,7 @@ class ExportFilter:
 
 
 def csv_lines(outcomes: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    """A header and one line for each outcome. What the chain did not say stays empty."""
+    """Yield a header and one line per outcome. Unknown values are empty."""
     for row in (dict(zip(COLUMNS, COLUMNS, strict=True)), *map(_row, outcomes)):
         text = io.StringIO()
         csv.DictWriter(text, COLUMNS, restval="", lineterminator="").writerow(row)
@@ -65,5 +68,5 @@ def _amounts(amounts: Mapping[str, int]) -> str:
 
 
 def _safe(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula is marked as text: reasons come from outside."""
+    """Mark a text as text that a spreadsheet would run as a formula, as reasons come from outside."""
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value

@@ -1,7 +1,8 @@
-"""What was learned about a session, by whom and as of which height. Nothing final is concluded from less than two.
+"""Collect statements about a session with their source and height.
 
-A statement is confirmed by a second one: from another source, or from the same source at another height. A statement
-that contradicts it takes it back. The evidence is part of the outcome (docs/fragile/evidence.md).
+Nothing final is concluded from a single statement. It is confirmed by a second one, from another source or from the
+same source at another height. A contradicting statement retracts it. The evidence is stored with the outcome
+(docs/fragile/evidence.md).
 """
 
 from dataclasses import dataclass, field
@@ -10,9 +11,9 @@ from typing import Any, Final
 
 
 class Fact(StrEnum):
-    """What a statement says."""
+    """The fact that a statement asserts."""
 
-    SESSION_REJECTED = "session_rejected"  # the chain knows no such session
+    SESSION_REJECTED = "session_rejected"  # the chain has no such session
     HEADER_DIFFERS = "header_differs"  # the chain's session has another header
     NOT_IN_SESSION = "supplier_not_in_session"
     CLAIM_ABSENT = "claim_absent"
@@ -24,14 +25,14 @@ class Fact(StrEnum):
 
 
 REJECTIONS: Final = (Fact.SESSION_REJECTED, Fact.HEADER_DIFFERS, Fact.NOT_IN_SESSION)
-"""Why a session cannot be claimed at all."""
+"""Facts that make it impossible to claim a session."""
 _ENOUGH: Final = 2
 _KEPT: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One answer. height: the chain's, as of which it was given."""
+    """One answer about a fact, given as of a height."""
 
     fact: Fact
     source: str
@@ -39,7 +40,7 @@ class Statement:
     text: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON, for the outcome."""
+        """Return the statement as JSON, for the outcome."""
         row: dict[str, Any] = {"finding": self.fact.value, "source": self.source, "height": self.height}
         return row | ({"text": self.text[:200]} if self.text else {})
 
@@ -51,7 +52,7 @@ class Evidence:
     _statements: dict[Fact, dict[tuple[str, int], Statement]] = field(default_factory=dict)
 
     def add(self, statement: Statement) -> None:
-        """Keep a statement."""
+        """Add a statement."""
         rows = self._statements.setdefault(statement.fact, {})
         if len(rows) < _KEPT:
             rows.setdefault((statement.source, statement.height), statement)
@@ -70,7 +71,7 @@ class Evidence:
         return len(self._statements.get(fact, {})) >= _ENOUGH
 
     def rejection(self) -> Statement | None:
-        """Return a confirmed reason why the session cannot be claimed at all."""
+        """Return a confirmed reason why the session cannot be claimed, if there is one."""
         return next((self.of(fact)[0] for fact in REJECTIONS if self.confirmed(fact)), None)
 
     def to_list(self) -> list[dict[str, Any]]:

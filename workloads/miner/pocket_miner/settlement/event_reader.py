@@ -1,7 +1,7 @@
-"""What the ends of settlement blocks said of our suppliers: each block is read once, for all of them.
+"""Read the settlement events of each block once for all suppliers of a miner.
 
-All suppliers of a miner conclude at the same heights, and what a node tells of one settlement block can be tens of
-megabytes: reading it must neither be repeated for each of them nor keep any of them from its windows.
+All suppliers conclude at the same heights, and a node's events of one settlement block can be tens of megabytes.
+Reading them must neither be repeated for each supplier nor make any of them miss a window.
 """
 
 import asyncio
@@ -16,27 +16,27 @@ from pocket.errors import ChainError, ChainUnavailable, PocketError
 
 _PAGES = 64
 _WAIT_TIMEOUT_SECONDS = 1.0
-_FAILURE_SECONDS = 2.0  # what failed is not tried again for each of a thousand suppliers
+_FAILURE_SECONDS = 2.0  # a failure is not retried for each of a thousand suppliers
 _SUPPLIER = "supplier_operator_address"
 
 
 class NotReadYet(ChainUnavailable):
-    """A block that is being read; it is asked for again at the next block."""
+    """The block is still being read; ask for it again at the next block."""
 
 
 class EndEventSource(Protocol):
-    """Where the events of a block's end come from."""
+    """The source of the events at the end of a block."""
 
     async def end_events(self, height: int, wanted: Wanted) -> tuple[Event, ...]:
-        """The wanted events; raises PocketError."""
+        """Return the wanted events of a block; raises PocketError."""
 
     async def end_events_by_node(self, height: int, wanted: Wanted) -> Mapping[str, tuple[Event, ...] | ChainError]:
-        """The wanted events as every node tells them, by node name."""
+        """Return the wanted events of a block as each node returns them, by node name."""
 
 
 @dataclass(frozen=True, slots=True)
 class _BlockEvents:
-    """One block: whose events were wanted, and what they are."""
+    """The events of one block, of the suppliers that were asked for."""
 
     suppliers: frozenset[str]
     events: Mapping[str, tuple[Event, ...]]
@@ -44,7 +44,7 @@ class _BlockEvents:
 
 @dataclass(slots=True)
 class _PendingRead:
-    """A block that somebody asks for. It is waited for until a moment that is the same for all who ask."""
+    """A requested block. All callers wait for it until the same deadline `until`."""
 
     until: float
     suppliers: set[str] = field(default_factory=set)
@@ -54,7 +54,10 @@ class _PendingRead:
 
 
 class SettlementReader:
-    """`run` reads what `events` asks for, one block after the other; `ours` are the suppliers of this miner."""
+    """Reads requested blocks one after the other, each once for all suppliers.
+
+    `run` reads what `events` requests. `ours` returns the suppliers of this miner.
+    """
 
     def __init__(
         self,
@@ -75,9 +78,9 @@ class SettlementReader:
         self._by_node: dict[int, tuple[int, frozenset[str], Mapping[str, Mapping[str, tuple[Event, ...]]]]] = {}
 
     async def events(self, height: int, supplier: str) -> tuple[Event, ...]:
-        """Events of one supplier at the end of a block.
+        """Return the events of one supplier at the end of a block.
 
-        Raises NotReadYet, and what reading it raised: ChainRefusal where no node has it.
+        Raises NotReadYet, and the errors of reading it, such as ChainQueryRejected if no node has the block.
         """
         page = self._pages.get(height)
         if page is None or supplier not in page.suppliers:
@@ -85,9 +88,9 @@ class SettlementReader:
         return page.events.get(supplier, ())
 
     async def events_by_node(self, height: int, supplier: str, now: int) -> Mapping[str, tuple[Event, ...]]:
-        """Return what every node that can tell says of one supplier at the end of a block.
+        """Return the events of one supplier at the end of a block, by node that could answer.
 
-        now: the latest height; the nodes are asked once a block, for all suppliers.
+        `now` is the latest height. Nodes are queried once per block for all suppliers.
         """
         async with self._confirming:
             known = self._by_node.get(height)
@@ -99,7 +102,7 @@ class SettlementReader:
                 while len(self._by_node) > _PAGES:
                     del self._by_node[next(iter(self._by_node))]
             if any(known[2].values()):
-                self._pages.pop(height, None)  # what was read first may have lacked some of it
+                self._pages.pop(height, None)  # the first read may have lacked some of them
             return {node: events.get(supplier, ()) for node, events in known[2].items()}
 
     async def _wait(self, height: int, supplier: str) -> _BlockEvents:
@@ -118,11 +121,11 @@ class SettlementReader:
         if pending.error is not None:
             raise pending.error
         if pending.page is None or supplier not in pending.page.suppliers:
-            raise NotReadYet(f"the events of block {height} were read for others")
+            raise NotReadYet(f"the events of block {height} were read without this supplier")
         return pending.page
 
     async def run(self) -> None:
-        """Never ends; what cannot be read is read again when somebody asks for it again."""
+        """Read requested blocks, forever. A failed read is retried at the next request."""
         while True:
             await self._requested.wait()
             self._requested.clear()

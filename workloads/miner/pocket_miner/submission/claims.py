@@ -1,4 +1,4 @@
-"""Claims of one supplier: seal, then broadcast nothing but the seal (docs/fragile/seal.md)."""
+"""Seal the sessions of one supplier and broadcast only sealed claims (docs/fragile/seal.md)."""
 
 import asyncio
 import enum
@@ -38,7 +38,10 @@ _LOG = logging.getLogger("pocket_miner.submission.claims")
 
 
 def claim_problem(root: Root, compute_units_per_relay: int) -> Skip | None:
-    """Why a root must not be claimed; one leaf of another weight kills the claim, an empty one is refused."""
+    """Return why a root must not be claimed, None if it may be.
+
+    The chain rejects an empty claim, and one whose leaves do not all have the weight `compute_units_per_relay`.
+    """
     if root.count == 0:
         return Skip.EMPTY
     if root.total != root.count * compute_units_per_relay:
@@ -47,16 +50,16 @@ def claim_problem(root: Root, compute_units_per_relay: int) -> Skip | None:
 
 
 class SealSource(enum.Enum):
-    """From what a session is sealed."""
+    """The data from which a session is sealed."""
 
-    STREAM = "stream"  # all that Redis holds, read to its end
-    VOLUME_AND_STREAM = "volume and stream"  # as far as the volume took it; the seal is kept in Redis
-    VOLUME = "volume"  # what is on the volume; the seal is kept there
+    STREAM = "stream"  # the stream in Redis, read to its end
+    VOLUME_AND_STREAM = "volume and stream"  # what could be stored on the volume; the seal is in Redis
+    VOLUME = "volume"  # what is on the volume; so is the seal
 
 
 @dataclass(slots=True)
 class ClaimSubmitter:
-    """Seals and sends the claims of one supplier."""
+    """Seals sessions and submits the claims of one supplier."""
 
     supplier: str
     store: SealStore
@@ -68,16 +71,16 @@ class ClaimSubmitter:
     fees: FeeTracker
     max_transaction_bytes: int = MAX_TRANSACTION_BYTES
     latest_height: Callable[[], int] = lambda: 0
-    """The latest height that is known; the block that is being decided may be older."""
+    """Returns the latest known height; the block being decided may be older."""
 
     async def seal_and_claim(
         self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams, *,
         source: SealSource = SealSource.STREAM,
     ) -> None:  # fmt: skip
-        """Close, read to the end, seal and send the claims of sessions with one end height.
+        """Close sessions of one end height, read them to the end, seal them and send their claims.
 
-        A session that fails keeps to itself and comes again at the next block. Raises what Redis and the chain raise
-        for all of them; every step can be repeated from the start.
+        A session that fails is retried at the next block without affecting the others. Every step can be repeated from
+        the start. Raises the errors of Redis and of the chain that concern all of them.
         """
         end = sessions[0].end
         by_id = {s.session_id: s for s in sessions}
@@ -94,7 +97,7 @@ class ClaimSubmitter:
         )  # fmt: skip
 
     async def _sets(self, by_id: Mapping[str, TrackedSession], end: int) -> dict[str, SealedSet]:
-        """Compute the roots; a session whose trie cannot be built is left out, this time."""
+        """Compute the roots; a session whose trie cannot be built is skipped until the next block."""
         sets = {}
         for session_id in by_id:
             try:
@@ -104,14 +107,14 @@ class ClaimSubmitter:
                     raise
                 miner_metrics.ERRORS.labels("trie").inc()
                 fields = {"supplier": self.supplier, "session": session_id, "error": str(error)}
-                _LOG.error("the trie of a session cannot be built, trying again", extra={"fields": fields})
+                _LOG.error("building the trie of a session failed, retrying", extra={"fields": fields})
         return sets
 
     async def _seal(
         self, rows: Sequence[tuple[TrackedSession, SealedSet]], last_ids: Mapping[str, str], block: Block,
         source: SealSource,
     ) -> None:  # fmt: skip
-        """Seals and sends what goes into one transaction. Raises SendError and what Redis raises."""
+        """Seal and send the claims of one transaction; raises SendError and the errors of Redis."""
         prepared, sessions = await self._prepare([(session, found.root) for session, found in rows], block)
         if prepared is None:
             return
@@ -121,7 +124,7 @@ class ClaimSubmitter:
         signed = SignedGroup(prepared.signed.raw, prepared.timeout.nanoseconds, block.height)
         on_volume = source is SealSource.VOLUME
         if not on_volume and not await self._store(seals, last_ids, f"{end}/claim/{ids[0][:16]}", signed):
-            # Sealed before, by a predecessor: its seals count, not ours.
+            # A predecessor has sealed them before: its seals count, not ours.
             await self.load_seals({session.session_id: session for session, _ in rows})
             return
         await self._save_seals(seals, end, signed.encode(), needed=on_volume)
@@ -130,22 +133,29 @@ class ClaimSubmitter:
         await self._broadcast(signed.tx_raw, sessions, block, signed.timeout_ns)
 
     async def _save_seals(self, seals: Sequence[SessionSeal], end: int, signed: str, *, needed: bool) -> None:
-        """Keeps seals on the volume. A full volume stops no claim whose seal is in Redis; raises where it is not."""
+        """Save seals to the volume.
+
+        A full volume does not stop claims whose seals are in Redis. If `needed`, they are not, and sqlite3.Error is
+        raised.
+        """
         try:
             await asyncio.to_thread(self.audit.save_seals, self.supplier, end, seals, signed)
         except sqlite3.Error as error:
             if needed:
                 raise
             miner_metrics.ERRORS.labels("volume").inc()
-            _LOG.error("cannot save the seals to disk: %s. Free up space on the miner's volume.", error)
+            _LOG.error("seals not saved to the volume: %s. Free up space on it.", error)
 
     async def _store(
         self, seals: list[SessionSeal], last_ids: Mapping[str, str], group: str, signed: SignedGroup
     ) -> bool:
-        """Whether the seals are ours; raises StaleView, Fenced and what Redis raises."""
+        """Store the seals in Redis; return False if a predecessor has sealed these sessions.
+
+        Raises ConcurrentAppend, StaleEpoch and the errors of Redis.
+        """
         try:
             await self.store.seal(seals, last_ids, group, signed)
-        except (ConcurrentAppend, StaleEpoch, RedisUnavailable):  # Unfenced among them
+        except (ConcurrentAppend, StaleEpoch, RedisUnavailable):  # includes FenceMissing
             raise
         except RedisStoreError:
             return False
@@ -154,9 +164,9 @@ class ClaimSubmitter:
     async def _close_and_read(
         self, by_id: Mapping[str, TrackedSession], end: int, *, to_the_end: bool = True
     ) -> dict[str, str]:
-        """Close the sessions and copy their streams to the end; return the last entries of those that are whole.
+        """Close sessions and copy their streams to the end; return the last entry ids of complete ones.
 
-        Those that are behind come again at the next block. Raises StaleView where none is whole.
+        Incomplete sessions are retried at the next block. Raises ConcurrentAppend if none is complete.
         """
         last_ids = await self.store.close(dict.fromkeys(by_id, end))
 
@@ -170,20 +180,21 @@ class ClaimSubmitter:
         except (sqlite3.Error, VolumeFull) as error:
             if to_the_end or corruption_in(error) is not None:
                 raise
-            _LOG.error("sealing what the volume took of a session: %s. Free up space on the miner's volume.", error)
+            _LOG.error("sealing only the relays on the volume: %s. Free up space on it.", error)
         if not to_the_end:
             return last_ids
         late = behind()
         if late and len(late) == len(by_id):
-            raise ConcurrentAppend(f"{len(late)} sessions are not read to their end")
+            raise ConcurrentAppend(f"{len(late)} sessions are not read to their end yet")
         return {i: last for i, last in last_ids.items() if i not in late}
 
     async def _prepare(
         self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block, gas_factor: float = 1.0
     ) -> tuple[PreparedBatch | None, list[TrackedSession]]:
-        """The signed claims of roots with one session end, and whose they are. Raises SendError.
+        """Sign the claims of roots with one session end; return them with their sessions.
 
-        One that the chain refuses by name is left out, this time: it may have been wrong.
+        A claim that the chain rejects by its index is skipped until the next block, because that answer may be wrong.
+        Raises SendError.
         """
         if not rows:
             return None, []
@@ -207,7 +218,7 @@ class ClaimSubmitter:
         proof: ProofParams,
         tokenomics: TokenomicsParams | None,
     ) -> list[str]:
-        """Decide which are claimed; the others say why not, and are decided again at the next block."""
+        """Return the ids of sessions to claim; for the others the reason is recorded until the next block."""
         worthy = []
         fees = self.fees.estimate_upokt()
         for session_id, found in sets.items():
@@ -232,7 +243,7 @@ class ClaimSubmitter:
         return create_claim_message(self.supplier, session.header, root)
 
     async def import_seals(self, seals: Mapping[str, tuple[int, SessionSeal]]) -> None:
-        """Keeps what peers had sealed, so that nothing else is ever claimed for these sessions."""
+        """Save peers' seals, so that nothing else is ever claimed for their sessions."""
         known = await asyncio.to_thread(self.audit.seals, self.supplier)
         for session_id, (end, seal) in seals.items():
             ended = await asyncio.to_thread(self.audit.outcome, self.supplier, session_id)
@@ -241,9 +252,9 @@ class ClaimSubmitter:
             await self._save_seals([seal], end, "", needed=False)
 
     async def adopt(self, session: TrackedSession, block: Block) -> None:
-        """A claim on chain that no seal is known of: ours if our leaves have its root, a stranger's otherwise.
+        """Adopt a claim on chain without a known seal, if our leaves have its root.
 
-        A stranger's claim is neither replaced nor proven. Raises what Redis raises.
+        Otherwise the claim conflicts with ours, and is neither replaced nor proven. Raises the errors of Redis.
         """
         session_id, end = session.session_id, session.end
         await self._close_and_read({session_id: session}, end)
@@ -252,7 +263,7 @@ class ClaimSubmitter:
             if not session.conflicting:
                 miner_metrics.FOREIGN.inc()
                 _LOG.error(
-                    "a claim on chain has a root that is not ours: does another miner use this supplier's key?",
+                    "conflicting claim, its root on chain is not ours: does another miner use this supplier's key?",
                     extra={"fields": {"supplier": self.supplier, "session": session_id, "height": block.height}},
                 )
             session.details["foreign_root"] = session.claimed_root.hex()
@@ -267,7 +278,7 @@ class ClaimSubmitter:
         _LOG.info("claim adopted", extra={"fields": {"supplier": self.supplier, "session": session_id}})
 
     async def load_own_seals(self, sessions: Mapping[str, TrackedSession]) -> dict[str, tuple[int, SessionSeal]]:
-        """Take over the seals that the volume holds; return them."""
+        """Load the seals on the volume into `sessions`; return all of them."""
         kept = await asyncio.to_thread(self.audit.seals, self.supplier)
         for session_id, (_, seal) in kept.items():
             if session_id in sessions:
@@ -275,7 +286,7 @@ class ClaimSubmitter:
         return kept
 
     async def load_seals(self, sessions: Mapping[str, TrackedSession]) -> None:
-        """Takes over existing seals, from Redis and from the mirror; Redis gets back what it lost."""
+        """Load existing seals from Redis and the volume; restore in Redis those that it lost."""
         kept = await self.load_own_seals(sessions)
         seals = await self.store.load()
         missing = {i: seal for i, (_, seal) in kept.items() if i not in seals and i in sessions}
@@ -288,9 +299,9 @@ class ClaimSubmitter:
                 await self._save_seals([seal], session.end, "", needed=False)
 
     async def rebroadcast(self, sessions: Sequence[TrackedSession], block: Block) -> None:
-        """Send sealed claims that the chain does not show: the same bytes first, then the same roots signed anew.
+        """Send sealed claims that the chain does not show, first the same bytes, then signed again.
 
-        Raises the first error when all have been tried.
+        Roots never change. Raises the first error after all have been tried.
         """
         await self._load_signed(sessions, block)
         shared = len(sessions) > 1
@@ -305,7 +316,7 @@ class ClaimSubmitter:
             ((session, session.claim) for session in same), lambda raw, group: self._broadcast(raw, group, block)
         )
         for session in same:
-            # Bytes that nodes have had for long, and that no block took: where there is no block to wait for.
+            # Nodes have had the bytes for several blocks, and the window leaves no later block to wait for.
             known = session.claim is not None and session.claim.known_at
             last = session.windows is not None and session.windows.claim_close - block.height <= LAST_BLOCKS
             if known and last:
@@ -326,9 +337,9 @@ class ClaimSubmitter:
             raise failure
 
     async def _still_missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
-        """Ask the chain as of now before a second fee is paid; return those whose claim is not there.
+        """Query the chain before a second fee is paid; return the sessions without our claim.
 
-        Where nobody answers, a claim that was sent before waits for the next block while there is one.
+        If no node answers, a claim that was sent before waits for the next block, while there is one.
         """
         if all(session.claim is None for session in sessions):
             return list(sessions)
@@ -342,7 +353,7 @@ class ClaimSubmitter:
         return [s for s in sessions if s.seal is None or claimed.get(s.session_id) != s.seal.root]
 
     async def _load_signed(self, sessions: Sequence[TrackedSession], block: Block) -> None:
-        """Take what was signed with the seals, by us before a restart or by a predecessor, as what is to be sent."""
+        """Load transactions that were signed with the seals, before a restart or by a predecessor."""
         waiting = {s.session_id: s for s in sessions if s.claim is None and not s.claim_attempts.number}
         if not waiting:
             return
@@ -355,7 +366,7 @@ class ClaimSubmitter:
             try:
                 found = contents(group.tx_raw)
             except DecodingError as error:
-                _LOG.error("claims that were signed before are signed anew: %s", error)
+                _LOG.error("saved claims cannot be decoded, signing them again: %s", error)
                 continue
             for session_id in found.claims:
                 if session_id in waiting:
@@ -378,7 +389,7 @@ class ClaimSubmitter:
         await self._broadcast(prepared.signed.raw, good, block, prepared.timeout.nanoseconds)
 
     async def _signed_in_redis(self, end: int) -> list[SignedGroup]:
-        """What a predecessor signed; nothing while Redis is away: the same roots are then signed anew."""
+        """Return what a predecessor signed; empty while Redis is unavailable, then roots are signed again."""
         try:
             return await self.store.signed(end)
         except (RedisError, OSError, TimeoutError, RedisStoreError, DecodingError):
@@ -387,7 +398,10 @@ class ClaimSubmitter:
     async def _broadcast(
         self, raw: bytes, sessions: Sequence[TrackedSession], block: Block, timeout_ns: int = 0
     ) -> None:
-        """Hand a transaction to all nodes. Raises SendError; where nobody answered the same bytes are due again."""
+        """Broadcast a transaction to all nodes; raises SendError.
+
+        If no node answered, the same bytes are sent again at the next block.
+        """
         height = max(self.latest_height(), block.height)
         submission = sessions[0].claim
         if submission is None or submission.raw != raw:
@@ -400,7 +414,7 @@ class ClaimSubmitter:
         except SendError as error:
             miner_metrics.CLAIMS.labels(error.refusal.name.lower()).inc(len(sessions))
             if error.refusal is not Refusal.UNREACHABLE:
-                # The nodes do not take these bytes: others may do.
+                # The nodes rejected these bytes: newly signed ones may be accepted.
                 for session in sessions:
                     session.details["refusal"] = str(error)[:300]
                     session.claim_attempts = session.claim_attempts.next(shared=len(sessions) > 1)

@@ -1,4 +1,4 @@
-"""Whether a claim is worth its fees: what it would earn the supplier's side against what it costs."""
+"""Compare the expected earnings of a claim with its costs."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ _SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Viability:
-    """Expected earnings of the supplier's side against costs, upokt; earnings are None where they are unknown."""
+    """Expected earnings of the supplier's side and costs, upokt; earnings are None if unknown."""
 
     claimed_upokt: int
     earned_upokt: int | None
@@ -27,7 +27,7 @@ class Viability:
 
     @property
     def viable(self) -> bool:
-        """Return whether claiming is worth it; what is not known never keeps a session from being claimed."""
+        """Return True if claiming is profitable, or if the earnings are unknown."""
         return self.earned_upokt is None or self.earned_upokt > self.fees_upokt + self.proof_cost_upokt
 
     def details(self) -> dict[str, object]:
@@ -60,10 +60,10 @@ def viability(
 
 
 async def tokenomics_or_unknown(chain: ChainClient) -> TokenomicsParams | None:
-    """Return how the chain splits what it mints, None where it cannot be told soon. Never raises."""
+    """Return how the chain splits minted upokt, None if it cannot be queried in time; never raises."""
     try:
         async with asyncio.timeout(_SECONDS):
             return await chain.tokenomics_params()
     except (PocketError, TimeoutError) as error:
-        _LOG.info("the supplier's share is not known, claims are sent whatever they earn: %s", error)
+        _LOG.info("supplier's share unknown, claiming without a profitability check: %s", error)
         return None

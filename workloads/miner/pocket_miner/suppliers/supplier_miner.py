@@ -143,7 +143,7 @@ class SupplierMiner:
         except (*_REDIS_ERRORS, ConcurrentAppend) as error:
             await self.restore()
             fields = {"supplier": self.supplier, "error": str(error) or type(error).__name__}
-            _LOG.info("continuing with sealed sessions only, Redis or the Lease is unavailable", extra={"fields": fields})
+            _LOG.info("continuing with sealed sessions, Redis or Lease unavailable", extra={"fields": fields})
             return False
         return True
 
