@@ -16,7 +16,10 @@ from pocket_miner.process import MinerProcess
 
 
 def main() -> int:
-    """Run the miner; return 0 after a clean stop, 78 for an invalid configuration."""
+    """Run the miner.
+
+    Returns 0 after a clean stop, 78 for an invalid configuration.
+    """
     parser = argparse.ArgumentParser(prog="miner", description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
     options = parser.parse_args()

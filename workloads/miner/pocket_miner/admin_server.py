@@ -24,7 +24,10 @@ async def serve_admin(
     problems: Callable[[], Sequence[Problem]],
     routes: Sequence[web.RouteDef] = (),
 ) -> web.AppRunner:
-    """Serve until the runner is cleaned up; raises ConfigurationError if the port is taken."""
+    """Serve until the runner is cleaned up.
+
+    Raises ConfigurationError if the port is taken.
+    """
 
     async def show_metrics(_: web.Request) -> web.Response:
         # A thousand suppliers have tens of thousands of series, so they are rendered off the event loop.

@@ -52,7 +52,7 @@ REFRESHED = Counter(
     "Cached records that the leader refreshed: same, changed, evicted, failed.", ["result"],
 )  # fmt: skip
 TAIL_AGE = Histogram(
-    "pocket_miner_tail_seconds", "Seconds from recording a relay to storing it on the volume, of the oldest relay of each read.",
+    "pocket_miner_tail_seconds", "Seconds from recording to storing the oldest relay of each read on the volume.",
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )  # fmt: skip
 REDIS_MEMORY = Gauge("pocket_miner_redis_memory_bytes", "Memory of Redis: used, and its limit (0: none).", ["what"])
@@ -83,7 +83,7 @@ MARGIN = Histogram(
 
 
 def forget_funds(supplier: str) -> None:
-    """Remove the metrics of a supplier that another miner owns now, as stale values would alert forever."""
+    """Remove the metrics of a supplier with another owner, as stale values would alert forever."""
     for gauge in (BALANCE, RUNWAY, ENDPOINTS):
         with contextlib.suppress(KeyError):
             gauge.remove(supplier)

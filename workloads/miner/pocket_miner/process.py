@@ -7,7 +7,7 @@ import os
 import platform
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from pocket_miner.status.report import Reports
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import quarantine, quarantine_corrupted
 from pocket_miner.storage.volume import Volume, opened, owned
-from pocket_miner.supervise import supervise
+from pocket_miner.supervise import running_loops, supervise
 from pocket_miner.suppliers.factory import SupplierFactory
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock
@@ -85,18 +85,6 @@ class _Parts:
     fleet: SupplierManager
 
 
-@contextlib.asynccontextmanager
-async def _running(loops: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Run loops while the context is open."""
-    tasks = [asyncio.create_task(loop) for loop in loops]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 class MinerProcess:
     """The miner of one data folder.
 
@@ -126,7 +114,7 @@ class MinerProcess:
             self._volume = await stack.enter_async_context(opened(self._config.data_dir, self._platform.unique))
             self._parts = parts = await self._assemble(stack, self._volume)
             await self._first_keys(parts.suppliers)
-            async with _running(self._without_redis(parts)):
+            async with running_loops(self._without_redis(parts)):
                 if self._volume.read_only:
                     folder, keeper = self._config.data_dir, parts.fleet.keeper
                     await until_writable(folder, keeper, self._readiness, self._stop)
@@ -136,7 +124,7 @@ class MinerProcess:
                     await self._mine(parts)
 
     async def _serve(self, stack: contextlib.AsyncExitStack) -> None:
-        """Serve the admin port, and the debug port where it is configured, until the stack is closed."""
+        """Serve the admin port and any debug port until the stack is closed."""
         admin = await self._platform.serve_admin(
             self._config.admin_host, self._config.admin_port,
             health=self._health, report=self._report, status=self._status, problems=self._problems,
@@ -147,7 +135,10 @@ class MinerProcess:
             stack.push_async_callback((await Debug().serve(self._config.debug_port)).cleanup)
 
     async def _assemble(self, stack: contextlib.AsyncExitStack, volume: Volume) -> _Parts:
-        """Build the parts; raises ConfigurationError."""
+        """Build the parts.
+
+        Raises ConfigurationError.
+        """
         config, platform = self._config, self._platform
         redis = platform.connect_redis(config.redis_url)
         stack.push_async_callback(redis.aclose)
@@ -203,7 +194,10 @@ class MinerProcess:
         )  # fmt: skip
 
     async def _mine(self, parts: _Parts) -> None:
-        """Run all loops until the stop, then release the shards; raises VolumeCorrupted."""
+        """Run all loops until the stop, then release the shards.
+
+        Raises VolumeCorrupted.
+        """
         self._readiness.enter(Phase.MINING)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in (*self._background_loops(parts), *self._loops(parts))]
@@ -274,7 +268,10 @@ class MinerProcess:
         raise corruption
 
     async def _first_keys(self, suppliers: SupplierFactory) -> None:
-        """Load the keys; raises ConfigurationError if one is required and none is there."""
+        """Load the keys.
+
+        Raises ConfigurationError if one is required and none is there.
+        """
         await asyncio.to_thread(suppliers.reload)
         if suppliers.addresses:
             return
@@ -368,7 +365,7 @@ class MinerProcess:
             written = fleet.keeper.writes
 
     async def _watch_volume(self, volume: Volume | None) -> None:
-        """Measure the volume, warn long before it is full and manage the reserve for seals and outcomes."""
+        """Measure the volume, warn long before it is full and manage its reserve."""
         while volume is not None:
             space = await asyncio.to_thread(volume.reserve.maintain)
             if space is not None:
@@ -433,7 +430,10 @@ class MinerProcess:
         }  # fmt: skip
 
     def _problems(self) -> list[Problem]:
-        """Return why this miner is not ready; empty if it is."""
+        """Return why this miner is not ready.
+
+        The list is empty if it is ready.
+        """
         missing = self._parts is not None and self._config.keys_required and not self._parts.suppliers.addresses
         return list(self._readiness.problems(keys_missing=missing))
 

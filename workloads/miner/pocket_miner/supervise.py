@@ -1,14 +1,28 @@
 """Supervise background loops, whose failure must never stop mining."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from typing import Any
 
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import corruption_in
 
 _LOG = logging.getLogger("pocket_miner.supervise")
 _AGAIN_SECONDS = 2.0
+
+
+@contextlib.asynccontextmanager
+async def running_loops(loops: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run loops while the context is open."""
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def supervise(

@@ -8,7 +8,10 @@ from pocket_miner.console.ledger_commands import ledger
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Inspect a miner's volume and its Redis; in a pod, --config and --data have defaults."""
+    """Inspect a miner's volume and its Redis.
+
+    In a pod, --config and --data have defaults.
+    """
 
 
 for group in (inspect_group, cache_group, ledger):

@@ -13,7 +13,7 @@ from pocket.errors import PocketError
 
 
 class BackupError(PocketError):
-    """The copy failed; nothing of it is left."""
+    """The copy failed and was removed."""
 
 
 def _databases(data: Path) -> Iterator[Path]:

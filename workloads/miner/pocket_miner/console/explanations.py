@@ -58,7 +58,10 @@ def flat(value: Any) -> Any:
 
 
 def paid_to(details: Mapping[str, Any]) -> dict[str, int]:
-    """Return the upokt that a settled claim paid, by address; empty if unknown."""
+    """Return the upokt that a settled claim paid, by address.
+
+    The result is empty if unknown.
+    """
     event = Event(CLAIM_SETTLED, {"reward_distribution": str(details.get("reward_distribution") or "")})
     end = claim_end(event)
     return dict(end.by_recipient) if end is not None else {}

@@ -1,4 +1,4 @@
-"""Define `relayctl inspect` and `relayctl cache`: show the contents of Redis and the Leases."""
+"""Define `relayctl inspect` and `relayctl cache`, which show Redis and the Leases."""
 
 import asyncio
 import json
@@ -240,7 +240,7 @@ async def cached(redis: "Redis", keys: RedisKeys) -> list[Row]:
 
 @_command(cache_group, "clear")
 async def clear(redis: "Redis", keys: RedisKeys) -> list[Row]:
-    """Delete every cached chain answer, in Redis and in all running processes, without downtime."""
+    """Delete every cached chain answer, in Redis and in all running processes."""
     gone = 0
     async for name in redis.scan_iter(f"{keys.cached}*", count=1000):
         if not _text(name).startswith(keys.cache("witness", "")):  # what nodes answered about sessions is evidence

@@ -142,7 +142,7 @@ def _relays(file: SessionEndFile, supplier: str, session_id: str) -> Iterator[st
 @_DATA
 @click.argument("folder", type=click.Path(path_type=Path))
 def backup(data: Path, folder: Path) -> None:
-    """Copy seals, outcomes and relays of open sessions into a new FOLDER, while the miner runs.
+    """Copy seals, outcomes and open sessions into a new FOLDER while the miner runs.
 
     A miner that starts on the copy, with any Redis, claims and proves the open sessions.
     """
@@ -158,7 +158,7 @@ def backup(data: Path, folder: Path) -> None:
 @_DATA
 @click.option("--content/--no-content", default=False, help="With the first 16 KiB of each entry, as base64.")
 def refused(data: Path, content: bool) -> None:
-    """Print the rejected stream entries with their reasons, oldest first, as one JSON object each."""
+    """Print rejected stream entries and the reasons as one JSON object each, oldest first."""
     try:
         letters = DeadLetters(data / "refused.sqlite").read()
     except sqlite3.Error as error:

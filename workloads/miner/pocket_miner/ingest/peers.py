@@ -109,7 +109,10 @@ def routes(opened: Callable[[], tuple[RelayStore, Audit] | None]) -> list[web.Ro
 
 
 class Peers:
-    """Client of the other miners; a peer that does not answer is skipped."""
+    """Client of the other miners.
+
+    A peer that does not answer is skipped.
+    """
 
     def __init__(self, http: aiohttp.ClientSession, urls: Callable[[], Sequence[str]]) -> None:
         self._http = http
@@ -166,7 +169,10 @@ class Peers:
     async def relays(
         self, session: PeerSession, supplier: str, end: int, take: Callable[[list[bytes]], Awaitable[None]]
     ) -> bool:
-        """Pass all relays of a peer's session to `take`, page by page; return False if the peer failed."""
+        """Pass all relays of a peer's session to `take`, page by page.
+
+        Returns False if the peer failed.
+        """
         after = ""
         query = {"supplier": supplier, "session": session.session_id, "end": str(end)}
         while True:

@@ -35,7 +35,10 @@ def _fits(terms: LeafTerms, value: bytes) -> Leaf | None:
 
 
 class RelayConsumer:
-    """Reads the new entries of every session; read positions are durable on the volume."""
+    """Reads the new entries of every session.
+
+    Read positions are durable on the volume.
+    """
 
     def __init__(
         self,
@@ -49,7 +52,10 @@ class RelayConsumer:
         dead_letters: DeadLetters | None = None,
         volume_full: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`server_milliseconds` returns the time by Redis's clock, which entry ids hold; None while unknown."""
+        """`server_milliseconds` returns the time by Redis's clock, which entry ids hold.
+
+        Returns None while unknown.
+        """
         self._tail = tail
         self._server_milliseconds = server_milliseconds
         self._dead_letters = dead_letters
@@ -79,7 +85,10 @@ class RelayConsumer:
         return self._tail
 
     async def restore(self) -> None:
-        """Load the sessions on the volume after a start; raises the errors of the volume."""
+        """Load the sessions on the volume after a start.
+
+        Raises the errors of the volume.
+        """
         for _, row in await asyncio.to_thread(self._mirror.sessions):
             if row.supplier != self.supplier or row.session_id in self._sessions:
                 continue
@@ -91,7 +100,10 @@ class RelayConsumer:
             self._sessions[row.session_id] = TrackedSession(header, row.position, row.incarnation)
 
     def _report_damaged(self, session_id: str, error: Exception | str) -> None:
-        """Count and log, once, a header that cannot be decoded; it stays where it is."""
+        """Count and log, once, a header that cannot be decoded.
+
+        The session is neither mined nor deleted.
+        """
         if session_id in self._damaged:
             return
         self._damaged.add(session_id)
@@ -140,7 +152,10 @@ class RelayConsumer:
         return [(session_id, finished[session_id]) for session_id in self._revived if session_id in finished]
 
     async def _track(self, headers: Mapping[str, bytes]) -> None:
-        """Track the sessions of these headers; a header that does not match its session is skipped."""
+        """Track the sessions of these headers.
+
+        A header that does not match its session is skipped.
+        """
         by_end: dict[int, list[tuple[TrackedSession, bytes]]] = defaultdict(list)
         for session_id, raw in headers.items():
             try:
@@ -188,7 +203,10 @@ class RelayConsumer:
         miner_metrics.MERGED.inc(await asyncio.to_thread(self._add, session, terms, values))
 
     async def _last_ids(self, session_ids: set[str]) -> dict[str, str]:
-        """Return the last entry ids of streams; empty while Redis is unavailable: any peer may have more then."""
+        """Return the last entry ids of streams.
+
+        The result is empty while Redis is unavailable, because any peer may have more relays then.
+        """
         try:
             return await self._tail.last_ids(session_ids)
         except (RedisError, OSError, TimeoutError):
@@ -206,10 +224,10 @@ class RelayConsumer:
         return added
 
     async def learn_terms(self, session: TrackedSession, height: int = 0) -> bool:
-        """Query header, target and compute units at the session's start; return False while unknown.
+        """Query header, target and compute units at the session's start.
 
-        Nothing is guessed. `height` is the height of the block being decided, 0 outside a decision. Only during a
-        decision is a rejected or recently failed query repeated.
+        Returns False while unknown. Nothing is guessed. `height` is the height of the block being decided, 0 outside a
+        decision. Only during a decision is a rejected or recently failed query repeated.
         """
         if session.terms is not None:
             return True
@@ -228,10 +246,11 @@ class RelayConsumer:
         return session.terms is not None
 
     async def confirm_terms(self, session: TrackedSession, height: int) -> bool:
-        """Query every node for the terms, without caches; return True if a second answer agrees.
+        """Query every node for the terms, without caches.
 
-        If the nodes agree on other terms than the first answer, theirs are used: relays that do not meet them are
-        deleted from the volume, and all entries are read again. Raises the errors of the volume.
+        Returns True if a second answer agrees. If the nodes agree on other terms than the first answer, theirs are
+        used: relays that do not meet them are deleted from the volume, and all entries are read again. Raises the
+        errors of the volume.
         """
         if session.terms is None or session.terms_confirmed:
             return session.terms_confirmed
@@ -267,7 +286,10 @@ class RelayConsumer:
         self._mirror.file(session.end).check_again(self.supplier, session.session_id, fits)
 
     async def _ask_everybody(self, session: TrackedSession, height: int) -> None:
-        """Query every node about a rejected session; a node that knows the session is right."""
+        """Query every node about a rejected session.
+
+        The answer of a node that knows the session is accepted.
+        """
         answers = await ask_terms_of_every_node(self._chain, self.supplier, session.header)
         good = [(node, row) for node, row in answers.items() if row[1].terms is not None]
         for node, (at, found) in good or answers.items():
@@ -282,9 +304,9 @@ class RelayConsumer:
         session.terms = found.terms
 
     async def consume_once(self, count: int | None = None) -> int:
-        """Store new entries, at most `count` per session; return the number of entries read.
+        """Store new entries, at most `count` per session.
 
-        Raises the errors of Redis and of the volume.
+        Returns the number of entries read. Raises the errors of Redis and of the volume.
         """
         async with self._reading:
             return await self._consume_once(count)

@@ -30,15 +30,24 @@ class RedisWatch:
         return None if self._ahead is None else self._clock() * 1000 + self._ahead
 
     def settled(self) -> bool:
-        """Return True if this Redis has been usable for long enough; False before the first poll."""
+        """Return True if this Redis has been usable for long enough.
+
+        Returns False before the first poll.
+        """
         return self._usable_since is not None and self._clock() - self._usable_since > self._settle
 
     def missed(self) -> None:
-        """Record that Redis was unusable: settling then counts from its return, not from its start."""
+        """Record that Redis was unusable.
+
+        Settling then counts from its return instead of its start.
+        """
         self._missed = True
 
     async def poll(self) -> bool:
-        """Poll Redis; return True if it may hold other data than before. Raises RedisUnavailable."""
+        """Poll Redis.
+
+        Returns True if it may hold other data than before. Raises RedisUnavailable.
+        """
         try:
             info = await inspect(self._redis)
         except RedisUnavailable:
@@ -47,7 +56,10 @@ class RedisWatch:
         return self.observe(info)
 
     def observe(self, info: RedisInfo) -> bool:
-        """Record a state of Redis; return True if it may hold other data than the previous one."""
+        """Record a state of Redis.
+
+        Returns True if it may hold other data than the previous one.
+        """
         now = self._clock()
         if info.server_time_microseconds:
             self._ahead = info.server_time_microseconds / 1000 - now * 1000

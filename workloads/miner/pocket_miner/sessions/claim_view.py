@@ -1,7 +1,8 @@
-"""Derive the state of a session's claim from answers that may be wrong; pure.
+"""Derive the state of a session's claim from answers that may be wrong.
 
-A claim that was seen once exists until it settles, because the chain removes none before. Its absence counts only after
-a second answer. Another root than the sealed one counts only at the block at which it was returned.
+The functions are pure. A claim that was seen once exists until it settles, because the chain removes none before. Its
+absence counts only after a second answer. Another root than the sealed one counts only at the block at which it was
+returned.
 """
 
 from collections.abc import Mapping

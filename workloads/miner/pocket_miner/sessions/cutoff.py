@@ -16,7 +16,10 @@ _BLOCKS_TO_CLAIM = 2  # discovered and sealed at the next block, included in the
 
 @dataclass(frozen=True, slots=True)
 class SessionCutoff:
-    """At `height`, sessions up to `session_end` accept no first relay; it changes at `changes_at`."""
+    """At `height`, sessions up to `session_end` accept no first relay.
+
+    It changes at `changes_at`.
+    """
 
     session_end: int = 0
     changes_at: int = 0
@@ -35,7 +38,10 @@ def cutoff_height(windows: Windows, seal_after_blocks: int) -> int:
 async def cutoff_at(
     height: int, seal_after_blocks: int, shared_params: Callable[[int], Awaitable[SharedParams]]
 ) -> SessionCutoff:
-    """Return the cut-off at a height; raises the errors of `shared_params`."""
+    """Return the cut-off at a height.
+
+    Raises the errors of `shared_params`.
+    """
     at, changes_at = height, height + 1
     while at > 0:
         params = await shared_params(at)

@@ -27,7 +27,7 @@ class Fact(StrEnum):
 REJECTIONS: Final = (Fact.SESSION_REJECTED, Fact.HEADER_DIFFERS, Fact.NOT_IN_SESSION)
 """Facts that make it impossible to claim a session."""
 _ENOUGH: Final = 2
-_KEPT: Final = 8
+_MAX_STATEMENTS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +47,26 @@ class Statement:
 
 @dataclass(slots=True)
 class Evidence:
-    """The statements about one session. Of each fact the first ones are kept, each source and height once."""
+    """The statements about one session.
+
+    Only the first ones of each fact are kept, one per source and height.
+    """
 
     _statements: dict[Fact, dict[tuple[str, int], Statement]] = field(default_factory=dict)
 
     def add(self, statement: Statement) -> None:
         """Add a statement."""
         rows = self._statements.setdefault(statement.fact, {})
-        if len(rows) < _KEPT:
+        if len(rows) < _MAX_STATEMENTS:
             rows.setdefault((statement.source, statement.height), statement)
 
     def retract(self, *facts: Fact) -> None:
-        """Take facts back: somebody has shown the contrary."""
+        """Remove all statements of facts that were contradicted."""
         for fact in facts:
             self._statements.pop(fact, None)
 
     def of(self, fact: Fact) -> list[Statement]:
-        """Return the statements of a fact, the first one first."""
+        """Return the statements of a fact, oldest first."""
         return list(self._statements.get(fact, {}).values())
 
     def confirmed(self, fact: Fact) -> bool:

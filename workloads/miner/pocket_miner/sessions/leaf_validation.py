@@ -29,7 +29,10 @@ class InvalidEntry(Exception):
 
 
 def build_leaf(relay_bytes: bytes, terms: LeafTerms) -> Leaf:
-    """Build the leaf of a recorded relay; raises InvalidEntry with the reason."""
+    """Build the leaf of a recorded relay.
+
+    Raises InvalidEntry with the reason.
+    """
     relay = pb.Relay()
     try:
         relay.ParseFromString(relay_bytes)

@@ -1,7 +1,8 @@
-"""Decide the stage of a session and the next action; pure.
+"""Decide the stage of a session and the next action.
 
-The decision depends on height, windows, seal and claim alone. It is computed again at each block, so that any owner can
-continue from any state. H is the last committed block: what is sent now is included in H+1 at the earliest.
+The functions are pure. The decision depends on height, windows, seal and claim alone. It is computed again at each
+block, so that any owner can continue from any state. H is the last committed block: what is sent now is included in H+1
+at the earliest.
 """
 
 import enum
@@ -49,7 +50,10 @@ class ClaimState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SessionSnapshot:
-    """One session as seen now; `requirement` is None while undecided."""
+    """One session as seen now.
+
+    `requirement` is None while undecided.
+    """
 
     windows: Windows
     sealed: bool
@@ -90,7 +94,10 @@ def _before_claim(snapshot: SessionSnapshot, height: int) -> Decision:
 
 
 def decide(snapshot: SessionSnapshot, height: int) -> Decision:
-    """Return stage and action at the last committed height. No session ends before its settlement."""
+    """Return stage and action at the last committed height.
+
+    No session ends before its settlement.
+    """
     windows = snapshot.windows
     if height >= windows.settlement:
         return Decision(Stage.SETTLED, Action.CONCLUDE)

@@ -1,7 +1,7 @@
-"""Decide when a claim or proof is sent again, and with which bytes; pure.
+"""Decide when a claim or proof is sent again, and with which bytes.
 
-A transaction that was sent is not included yet. Sending the same bytes again costs nothing. New bytes may cost a second
-fee, so the chain is queried before they are sent.
+The functions are pure. A transaction that was sent is not included yet. Sending the same bytes again costs nothing. New
+bytes may cost a second fee, so the chain is queried before they are sent.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ _MAX_SHARED_ATTEMPTS: Final = 2  # attempts after which any of several messages 
 
 
 class Resend(Enum):
-    """How to send a claim or proof again that the chain does not show."""
+    """The way to send a claim or proof again that the chain does not show."""
 
     WAIT = "wait"
     SAME_BYTES = "same bytes"
@@ -56,7 +56,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """How often a message was signed again, and how its last transaction failed.
+    """The number of times a message was signed again, and its last failure.
 
     `alone` means that it no longer shares a transaction with other messages.
     """

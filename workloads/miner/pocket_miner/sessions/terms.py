@@ -34,7 +34,7 @@ class SessionTerms:
 
 
 def rejection_of(supplier: str, header: SessionHeader, onchain: Session) -> tuple[Fact, str] | None:
-    """Return why the supplier cannot claim the session that the chain returned, None if it can."""
+    """Return why the supplier cannot claim a session, None if it can."""
     if onchain.header != header:
         return Fact.HEADER_DIFFERS, f"the chain's session is {onchain.header.session_id}"
     if supplier not in onchain.supplier_addresses:
@@ -43,7 +43,10 @@ def rejection_of(supplier: str, header: SessionHeader, onchain: Session) -> tupl
 
 
 async def ask_terms(chain: ChainClient, supplier: str, header: SessionHeader) -> SessionTerms:
-    """Query the terms through the caches; raises ChainError and DecodingError while unknown."""
+    """Query the terms through the caches.
+
+    Raises ChainError and DecodingError while unknown.
+    """
     start = header.session_start_block_height
     params = await chain.shared_params(start)
     try:
@@ -62,7 +65,10 @@ async def ask_terms(chain: ChainClient, supplier: str, header: SessionHeader) ->
 async def ask_terms_of_every_node(
     chain: ChainClient, supplier: str, header: SessionHeader
 ) -> Mapping[str, tuple[int, SessionTerms]]:
-    """Query every node without caches; return (height, terms) of each node that could answer."""
+    """Query every node without caches.
+
+    Returns (height, terms) of each node that could answer.
+    """
     start, service = header.session_start_block_height, header.service_id
     queries = (
         ("/pocket.shared.Query/ParamsAtHeight", shared_pb.QueryParamsAtHeightRequest(height=start)),
@@ -89,7 +95,10 @@ async def _terms_of(
     chain: ChainClient, supplier: str, header: SessionHeader, params: NodeAnswer, session: NodeAnswer | None,
     units: NodeAnswer | None, difficulty: NodeAnswer | None,
 ) -> SessionTerms:  # fmt: skip
-    """Decode one node's answers; raises the errors that it returned."""
+    """Decode one node's answers.
+
+    Raises the errors that it returned.
+    """
     shared = convert.shared_params(shared_pb.QueryParamsAtHeightResponse.FromString(_raw(params)).params)
     try:
         onchain = convert.session(session_pb.QueryGetSessionResponse.FromString(_raw(session)).session)

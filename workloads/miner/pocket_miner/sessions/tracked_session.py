@@ -20,7 +20,10 @@ _LONGEST_SESSION: Final = 100_000  # blocks
 
 
 def header_of(raw: bytes) -> SessionHeader:
-    """Decode a session header from its canonical bytes; raises DecodingError."""
+    """Decode a session header from its canonical bytes.
+
+    Raises DecodingError.
+    """
     fields = decode(HEADER, raw)
 
     def text(name: str) -> str:
@@ -40,7 +43,7 @@ def header_of(raw: bytes) -> SessionHeader:
 
 
 class Skip(StrEnum):
-    """Why a session is not claimed, decided again at every block of the claim window."""
+    """The reason not to claim a session, decided again at every block of the claim window."""
 
     EMPTY = "empty"
     UNPROFITABLE = "unprofitable"
@@ -49,7 +52,10 @@ class Skip(StrEnum):
 
 @dataclass(slots=True)
 class TrackedSession:
-    """One unfinished session; terms are None until the chain has confirmed the header."""
+    """One unfinished session.
+
+    Terms are None until the chain has confirmed the header.
+    """
 
     header: SessionHeader
     position: str = "0-0"
@@ -92,7 +98,7 @@ class TrackedSession:
 
     @property
     def rejected(self) -> bool:
-        """Return True if an answer stated that the session cannot be claimed and none contradicted it."""
+        """Return True if an uncontradicted answer states that the session cannot be claimed."""
         return self.terms is None and any(self.evidence.of(fact) for fact in REJECTIONS)
 
     @property

@@ -84,13 +84,16 @@ class Concluder:
     _pruned_through: int = 0
 
     async def restore(self) -> None:
-        """Load recorded outcomes from the volume and schedule what is left of their sessions for deletion."""
+        """Load recorded outcomes and schedule what is left of their sessions for deletion."""
         self.finished.update(await asyncio.to_thread(self.audit.ended, self.supplier, TOMBSTONE_BLOCKS))
         for session_id in await asyncio.to_thread(self.audit.with_outcome, self.supplier, list(self.sessions)):
             self._stop_mining(self.sessions[session_id])
 
     async def conclude(self, group: Sequence[TrackedSession], block: Block, settlements: SettlementReader) -> None:
-        """Conclude the sessions of one settlement; uncertain ones are retried at the next block."""
+        """Conclude the sessions of one settlement.
+
+        Uncertain ones are retried at the next block.
+        """
         elsewhere = await self._ended_elsewhere(group)
         outcomes = []
         for session in group:
@@ -105,7 +108,10 @@ class Concluder:
         await self.drop_ended()
 
     async def drop_ended(self) -> None:
-        """Delete streams, budgets and copies of sessions with a recorded outcome; failures are retried."""
+        """Delete streams, budgets and copies of sessions with a recorded outcome.
+
+        Failures are retried.
+        """
         for session_id, session in list(self._to_drop.items()):
             try:
                 await self.store.finish(session_id, session.end)
@@ -166,7 +172,7 @@ class Concluder:
     def _without_events(
         self, session: TrackedSession, settlement: int, block: Block, text: str
     ) -> SettlementResult | None:
-        """Return the outcome if no node retains the events of the settlement, None while uncertain."""
+        """Return the outcome if no node retains the settlement's events, None while uncertain."""
         session.evidence.add(Statement(Fact.EVENTS_PRUNED, "every node", block.height, text))
         if block.height <= settlement + _UNSEEN_BLOCKS or not session.evidence.confirmed(Fact.EVENTS_PRUNED):
             return None
@@ -230,7 +236,10 @@ class Concluder:
         _LOG.info("session %s", result.outcome, extra={"fields": {**fields, **stage}})
 
     def _stop_mining(self, session: TrackedSession) -> None:
-        """Stop mining a session whose outcome is recorded; its data is deleted next."""
+        """Stop mining a session whose outcome is recorded.
+
+        Its data is deleted next.
+        """
         self.sessions.pop(session.session_id, None)
         self._to_drop[session.session_id] = session
         self.finished[session.session_id] = session.end

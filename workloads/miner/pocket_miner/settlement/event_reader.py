@@ -21,14 +21,17 @@ _SUPPLIER = "supplier_operator_address"
 
 
 class NotReadYet(ChainUnavailable):
-    """The block is still being read; ask for it again at the next block."""
+    """The block is still being read and can be requested again at the next block."""
 
 
 class EndEventSource(Protocol):
     """The source of the events at the end of a block."""
 
     async def end_events(self, height: int, wanted: Wanted) -> tuple[Event, ...]:
-        """Return the wanted events of a block; raises PocketError."""
+        """Return the wanted events of a block.
+
+        Raises PocketError.
+        """
 
     async def end_events_by_node(self, height: int, wanted: Wanted) -> Mapping[str, tuple[Event, ...] | ChainError]:
         """Return the wanted events of a block as each node returns them, by node name."""

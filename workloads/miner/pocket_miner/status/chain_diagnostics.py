@@ -50,9 +50,10 @@ class ChainDiagnostics:
         self._seen = True
 
     async def refresh(self, chain: ChainClient, suppliers: int, processors: int) -> None:
-        """Query the minimum gas price and the chain's parameters; a failed query changes nothing.
+        """Query the minimum gas price and the chain's parameters.
 
-        `suppliers` and `processors` are the numbers of mined suppliers and of processors.
+        A failed query changes nothing. `suppliers` and `processors` are the numbers of mined suppliers and of
+        processors.
         """
         with contextlib.suppress(PocketError):
             advice = (capacity_advice(suppliers, processors), *params_advice(await chain.shared_params()))
@@ -78,7 +79,10 @@ class ChainDiagnostics:
         return [{"reason": reason, "text": text} for reason, text in problems if text]
 
     def nodes(self) -> Mapping[str, Any]:
-        """Return health, lag in blocks and reason of each node; empty with a single node."""
+        """Return health, lag in blocks and reason of each node.
+
+        The result is empty with a single node.
+        """
         return {
             name: {"health": row.health.value, "lag_blocks": row.lag, "reason": row.reason}
             for name, row in sorted(self._nodes.items())

@@ -45,7 +45,10 @@ class Readiness:
         return self._clock() - self._block_at
 
     def block(self) -> None:
-        """Record a new block; also called when blocks are expected from now on."""
+        """Record a new block.
+
+        Also called when blocks are expected from now on.
+        """
         self._block_at = self._clock()
         self._chain = ""
 

@@ -58,7 +58,10 @@ class SupplierReport:
         return sum(self.earned_by.values())
 
     def record_stages(self, stages: Mapping[str, str], height: int) -> None:
-        """Record the stages of open sessions at a height; a change of stage is an event."""
+        """Record the stages of open sessions at a height.
+
+        A change of stage is an event.
+        """
         for session_id, stage in stages.items():
             before = self._stages.get(session_id)
             if stage == before:
@@ -149,7 +152,7 @@ def _amounts(stored: object) -> dict[str, int]:
 
 
 def _totals(audit: Audit) -> tuple[int, dict[str, dict[str, Any]], str]:
-    """Return the last outcome's number, the totals by address and any problem of the audit trail."""
+    """Return the last outcome's number, totals by address and any audit problem."""
     number, suppliers = audit.summary()
     reports: dict[str, SupplierReport] = {}
     for address, saved in suppliers.items():
@@ -161,7 +164,10 @@ def _totals(audit: Audit) -> tuple[int, dict[str, dict[str, Any]], str]:
 
 
 class Reports:
-    """The reports of all suppliers; totals before a restart come from the audit trail."""
+    """The reports of all suppliers.
+
+    Totals before a restart come from the audit trail.
+    """
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
@@ -170,7 +176,10 @@ class Reports:
         self._load()
 
     def _load(self) -> None:
-        """Load the totals before the restart; if the volume cannot be read, `save` tries again."""
+        """Load the totals before the restart.
+
+        If the volume cannot be read, `save` tries again.
+        """
         try:
             _, totals, problem = _totals(self._audit)
         except sqlite3.Error as error:
@@ -187,9 +196,10 @@ class Reports:
             _LOG.error("audit trail damaged: %s. Run `relayctl ledger verify`.", problem)
 
     def save(self) -> None:
-        """Save the totals, so that they outlive the outcomes and a start need not read all of them.
+        """Save the totals of outcomes.
 
-        They include only what is in the audit trail now. Raises sqlite3.Error.
+        They outlive the outcomes, and a start need not read all of these. They include only what is in the audit trail
+        now. Raises sqlite3.Error.
         """
         if not self._loaded:
             self._load()

@@ -40,7 +40,7 @@ class AuditError(PocketError):
 
 @dataclass(frozen=True, slots=True)
 class SessionOutcome:
-    """How a session ended, as it is stored."""
+    """A stored outcome of a session."""
 
     supplier: str
     session_id: str
@@ -89,13 +89,19 @@ class Audit:
             self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"epoch/{shard}", str(epoch)))
 
     def save_seals(self, supplier: str, session_end: int, seals: Iterable[SessionSeal], signed: str) -> None:
-        """Save seals in one step before their claims are broadcast; existing ones are never replaced."""
+        """Save seals in one step before their claims are broadcast.
+
+        Existing ones are never replaced.
+        """
         rows = [(supplier, seal.session_id, session_end, seal.encode(), signed) for seal in seals]
         with self._transaction():
             self._database.executemany("INSERT OR IGNORE INTO seal VALUES (?,?,?,?,?)", rows)
 
     def seals(self, supplier: str) -> dict[str, tuple[int, SessionSeal]]:
-        """Return session id → (session end, seal) of open sessions; damaged seals are skipped."""
+        """Return session id → (session end, seal) of open sessions.
+
+        Damaged seals are skipped.
+        """
         with self._lock:
             rows = self._database.execute(
                 "SELECT session_id, session_end, seal FROM seal WHERE supplier=? AND NOT EXISTS "
@@ -131,7 +137,10 @@ class Audit:
             return [(supplier, int(end), SessionSeal.decode(text), signed) for supplier, end, text, signed in rows]
 
     def signed(self, supplier: str, session_end: int) -> list[SignedGroup]:
-        """Return each transaction signed for the seals of one session end; adopted seals have none."""
+        """Return each transaction signed for the seals of one session end.
+
+        Adopted seals have none.
+        """
         with self._lock:
             rows = self._database.execute(
                 "SELECT DISTINCT signed FROM seal WHERE supplier=? AND session_end=? AND signed<>''",
@@ -144,7 +153,10 @@ class Audit:
         return groups
 
     def spend(self, supplier: str, tx_hash: str, what: str, upokt: Mapping[str, int]) -> int:
-        """Save what a transaction cost each session; return how many upokt of it are new."""
+        """Save the cost of a transaction to each session.
+
+        Returns how many upokt of it are new.
+        """
         new = 0
         with self._transaction():
             for session_id, amount in upokt.items():
@@ -187,11 +199,17 @@ class Audit:
             return [str(session_id) for (session_id,) in rows]
 
     def record(self, outcome: SessionOutcome) -> bool:
-        """Append an outcome; return False if the session already has one."""
+        """Append an outcome.
+
+        Returns False if the session already has one.
+        """
         return bool(self.record_all([outcome]))
 
     def record_all(self, outcomes: Iterable[SessionOutcome]) -> list[SessionOutcome]:
-        """Append outcomes and delete their costs in one step; return those that are new."""
+        """Append outcomes and delete their costs in one step.
+
+        Returns those that are new.
+        """
         added = []
         with self._transaction():
             for outcome in outcomes:
@@ -237,7 +255,10 @@ class Audit:
             return None if row is None else json.loads(row[0])
 
     def ended(self, supplier: str, blocks: int) -> dict[str, int]:
-        """Return session id → end height of those that ended at most `blocks` before the latest one."""
+        """Return session id → end height of recently ended sessions.
+
+        They ended at most `blocks` before the latest one.
+        """
         with self._lock:
             rows = self._database.execute(
                 f"SELECT session_id, {_END} FROM outcome WHERE supplier=?1 AND {_END} >= "  # noqa: S608 - a constant
@@ -253,10 +274,10 @@ class Audit:
             return [json.loads(body) for (body,) in reversed(rows)]
 
     def prune(self, below: int) -> int:
-        """Delete outcomes recorded below a height, oldest first, and seals of ended sessions below it.
+        """Delete outcomes recorded below a height, oldest first.
 
-        The hash of the last deleted outcome is saved, so that the rest can still be verified. Returns the number of
-        deleted outcomes, at most a thousand per call.
+        Seals of ended sessions below it are deleted too. The hash of the last deleted outcome is saved, so that the
+        rest can still be verified. Returns the number of deleted outcomes, at most a thousand per call.
         """
         database = self._database
         deleted = 0
@@ -279,7 +300,10 @@ class Audit:
         return deleted
 
     def outcomes(self) -> list[dict[str, Any]]:
-        """Return all outcomes in order; raises AuditError if the chain of hashes is broken."""
+        """Return all outcomes in order.
+
+        Raises AuditError if the chain of hashes is broken.
+        """
         found = []
         for outcome, problem, _ in self._rows(0):
             if problem:
@@ -288,13 +312,16 @@ class Audit:
         return found
 
     def after(self, number: int) -> tuple[list[dict[str, Any]], str, int]:
-        """Return the outcomes after a number, the first break of their hash chain and the last number."""
+        """Return the outcomes after a number.
+
+        Also returns the first break of their hash chain, empty without one, and the last number.
+        """
         rows = list(self._rows(number))
         last = rows[-1][2] if rows else number
         return [outcome for outcome, _, _ in rows], next((problem for _, problem, _ in rows if problem), ""), last
 
     def _rows(self, after: int) -> Iterator[tuple[dict[str, Any], str, int]]:
-        """Yield each outcome after a number with any break of the hash chain there, and its number."""
+        """Yield outcomes after a number with any break of the hash chain there and their numbers."""
         with self._lock:
             known = self._database.execute(
                 "SELECT hash FROM outcome WHERE number=? UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1",
@@ -311,7 +338,10 @@ class Audit:
             yield json.loads(body), text, int(number)
 
     def summary(self) -> tuple[int, Mapping[str, Any]]:
-        """Return the number and the totals that `save_summary` saved; (0, {}) at first."""
+        """Return the number and the totals that `save_summary` saved.
+
+        Returns (0, {}) at first.
+        """
         with self._lock:
             row = self._database.execute("SELECT value FROM meta WHERE name='summary'").fetchone()
             try:

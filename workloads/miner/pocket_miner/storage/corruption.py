@@ -18,7 +18,10 @@ _CODES = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
 class VolumeCorrupted(PocketError):
-    """The file at `path` is corrupt; an empty path means that the file is unknown."""
+    """The file at `path` is corrupt.
+
+    An empty path means that the file is unknown.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -29,9 +32,9 @@ class VolumeCorrupted(PocketError):
 
 
 def corruption_in(error: BaseException) -> VolumeCorrupted | None:
-    """Return the corruption that an error, or one in a group, shows; None without any.
+    """Return the corruption that an error, or one in a group, shows.
 
-    A full, locked or read-only volume is not corrupt.
+    Returns None without any. A full, locked or read-only volume is not corrupt.
     """
     if isinstance(error, BaseExceptionGroup):
         return next((found for part in error.exceptions if (found := corruption_in(part)) is not None), None)
@@ -54,7 +57,7 @@ def attach_path(path: Path | str) -> Iterator[None]:
 
 
 def is_intact(path: Path) -> bool:
-    """Return True if SQLite can read the file: all of it, or only its beginning if it is very large."""
+    """Return True if SQLite can read the file, or the beginning of a very large one."""
     try:
         database = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=10)
         try:
@@ -74,7 +77,10 @@ def files_of(path: Path) -> tuple[Path, Path, Path]:
 
 
 def quarantine(path: Path) -> Path:
-    """Rename a corrupt file with its log and return its new path; the newest five are kept."""
+    """Rename a corrupt file with its log and return its new path.
+
+    The newest five are kept.
+    """
     before = _quarantined(path)
     target = path.with_name(f"{path.name}.damaged-{max(before, default=0) + 1}")
     for old, new in zip(files_of(path), files_of(target), strict=True):
@@ -93,6 +99,9 @@ def _quarantined(path: Path) -> list[int]:
 
 
 def quarantine_corrupted(folder: Path) -> list[Path]:
-    """Check every file of a miner's volume; return the new paths of corrupt ones."""
+    """Check every file of a miner's volume.
+
+    Returns the new paths of corrupt ones.
+    """
     files = [folder / "audit.sqlite", folder / "refused.sqlite", *sorted((folder / "mirror").glob("end-*.sqlite"))]
     return [quarantine(path) for path in files if path.exists() and not is_intact(path)]

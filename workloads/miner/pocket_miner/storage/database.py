@@ -20,10 +20,10 @@ def open_to_write(path: Path, schema: str) -> sqlite3.Connection:
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
-    """Open an existing file, even on a read-only volume; raises sqlite3.Error if it is missing.
+    """Open an existing file, even on a read-only volume.
 
-    In a read-only folder SQLite cannot create the index of a write-ahead log. A file without a log is then read as
-    immutable, and one with a log needs the index that its writer left.
+    Raises sqlite3.Error if it is missing. In a read-only folder SQLite cannot create the index of a write-ahead log. A
+    file without a log is then read as immutable, and one with a log needs the index that its writer left.
     """
     try:
         return _read_only(path, "mode=ro")

@@ -19,7 +19,10 @@ CONTENT_BYTES: Final = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One rejected entry; `size` is its full length in bytes, `content` the stored beginning."""
+    """One rejected entry.
+
+    `size` is its full length in bytes, `content` the stored beginning.
+    """
 
     supplier: str
     session_id: str
@@ -47,7 +50,10 @@ class DeadLetters:
         return database
 
     def add(self, supplier: str, session_id: str, refused: Sequence[tuple[str, str, bytes]]) -> None:
-        """Add rejected entries (entry id, reason, relay bytes), each once; never raises."""
+        """Add rejected entries (entry id, reason, relay bytes), each once.
+
+        Never raises.
+        """
         if not refused:
             return
         rows = [
@@ -73,7 +79,10 @@ class DeadLetters:
             miner_metrics.ERRORS.labels("dead_letters").inc()
 
     def read(self) -> list[DeadLetter]:
-        """Return the stored entries, oldest first; raises sqlite3.Error."""
+        """Return the stored entries, oldest first.
+
+        Raises sqlite3.Error.
+        """
         if not self._path.exists():
             return []
         database = self._open()

@@ -61,13 +61,19 @@ class Reserve:
         return self.folder / "reserve"
 
     def space(self) -> Space:
-        """Measure the volume; raises OSError."""
+        """Measure the volume.
+
+        Raises OSError.
+        """
         usage = shutil.disk_usage(self.folder)
         reserved = self.path.stat().st_size if self.path.exists() else 0
         return Space(usage.total, usage.free, reserved)
 
     def hold(self) -> bool:
-        """Create the reserve if there is space for it; return True if it exists. Never raises."""
+        """Create the reserve if there is space for it.
+
+        Returns True if it exists. Never raises.
+        """
         try:
             space = self.space()
             if not space.reserved and space.free < _CREATE_FACTOR * self.size:
@@ -99,7 +105,10 @@ class Reserve:
             return None
 
     def release(self) -> bool:
-        """Delete the reserve; return True if there was one. Never raises."""
+        """Delete the reserve.
+
+        Returns True if there was one. Never raises.
+        """
         self.full = True
         try:
             self.path.unlink()

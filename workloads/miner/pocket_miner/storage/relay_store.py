@@ -67,11 +67,17 @@ class SessionEndFile:
         return None if row is None else int(row[0])
 
     def add_session(self, supplier: str, session_id: str, header: bytes) -> None:
-        """Register a session; a known one is not changed."""
+        """Register a session.
+
+        A known one is not changed.
+        """
         self.add_sessions(supplier, [(session_id, header)])
 
     def add_sessions(self, supplier: str, rows: Iterable[tuple[str, bytes]]) -> None:
-        """Register sessions (id, header) in one durable step; known ones are not changed."""
+        """Register sessions (id, header) in one durable step.
+
+        Known ones are not changed.
+        """
         with self._lock:
             database = self._database
             database.execute("BEGIN IMMEDIATE")
@@ -99,7 +105,10 @@ class SessionEndFile:
     def store(
         self, supplier: str, session_id: str, leaves: Iterable[Leaf], refused: int, position: str, incarnation: str
     ) -> int:
-        """Store leaves and the new position in one durable step; return the number of new leaves."""
+        """Store leaves and the new position in one durable step.
+
+        Returns the number of new leaves.
+        """
         with self._lock:
             number = self._number(supplier, session_id)
             if number is None:
@@ -168,14 +177,20 @@ class SessionEndFile:
             return int(row[0])
 
     def exceeds(self, supplier: str, session_id: str, leaves: int) -> bool:
-        """Return True if a session has more leaves than `leaves`; reads no more of them than needed."""
+        """Return True if a session has more leaves than `leaves`.
+
+        Reads no more of them than needed.
+        """
         with self._lock:
             number = self._number(supplier, session_id)
             beyond = self._database.execute("SELECT 1 FROM leaf WHERE session=? LIMIT 1 OFFSET ?", (number, leaves))
             return beyond.fetchone() is not None
 
     def content(self, supplier: str, session_id: str, path: bytes) -> LeafContent:
-        """Return value and weight of one leaf; raises KeyError if there is none."""
+        """Return value and weight of one leaf.
+
+        Raises KeyError if there is none.
+        """
         with self._lock:
             number = self._number(supplier, session_id)
             row = self._database.execute(
@@ -217,10 +232,10 @@ class SessionEndFile:
             return self.store(supplier, session_id, leaves, 0, row[0], row[1])
 
     def remove(self, supplier: str, session_id: str) -> bool:
-        """Delete a session; return True if the file has no other.
+        """Delete a session.
 
-        Its leaves stay until the file is deleted with its last session, because deleting hundreds of thousands of rows
-        takes seconds.
+        Returns True if the file has no other. Its leaves stay until the file is deleted with its last session, because
+        deleting hundreds of thousands of rows takes seconds.
         """
         with self._lock:
             self._database.execute("DELETE FROM session WHERE supplier=? AND session_id=?", (supplier, session_id))

@@ -68,7 +68,10 @@ def compute_root(path: str, supplier: str, session_id: str, max_leaves: int | No
 def compute_proof(
     path: str, supplier: str, session_id: str, proof_path: bytes, max_leaves: int | None = None
 ) -> tuple[bytes, bytes]:
-    """Return root and marshalled closest proof of a stored session; raises as `compute_root`."""
+    """Return root and marshalled closest proof of a stored session.
+
+    Raises as `compute_root`.
+    """
     with _opened(path, supplier, session_id, max_leaves) as file:
         rows = file.leaves(supplier, session_id)
 
@@ -85,7 +88,10 @@ def compute_proof(
 
 
 class TrieWorkFailed(PocketError):
-    """The work failed or timed out; the next call uses a working process."""
+    """The work failed or timed out.
+
+    The next call uses a working process.
+    """
 
 
 def _processes() -> ProcessPoolExecutor:
@@ -168,11 +174,17 @@ class TriePool:
             return await self._large.run(work, *arguments)
 
     async def root(self, path: Path, supplier: str, session_id: str) -> SealedSet:
-        """Run `compute_root` in a process; raises TrieWorkFailed and VolumeCorrupted."""
+        """Run `compute_root` in a process.
+
+        Raises TrieWorkFailed and VolumeCorrupted.
+        """
         return await self._run(compute_root, str(path), supplier, session_id)
 
     async def proof(self, path: Path, supplier: str, session_id: str, proof_path: bytes) -> tuple[bytes, bytes]:
-        """Run `compute_proof` in a process; raises TrieWorkFailed and VolumeCorrupted."""
+        """Run `compute_proof` in a process.
+
+        Raises TrieWorkFailed and VolumeCorrupted.
+        """
         return await self._run(compute_proof, str(path), supplier, session_id, proof_path)
 
     def close(self) -> None:

@@ -27,7 +27,10 @@ _LOG = logging.getLogger("pocket_miner.storage.volume")
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """The stores of a locked and checked volume; `member` is its name in the group of miners."""
+    """The stores of a locked and checked volume.
+
+    `member` is its name in the group of miners.
+    """
 
     member: str
     mirror: RelayStore
@@ -48,7 +51,10 @@ _AUDIT = "audit.sqlite"
 
 @contextlib.asynccontextmanager
 async def owned(folder: Path) -> AsyncIterator[None]:
-    """Hold the lock of a miner's folder while the context is open; raises as `lock`."""
+    """Hold the lock of a miner's folder while the context is open.
+
+    Raises as `lock`.
+    """
     acquired = await asyncio.to_thread(lock, folder)
     try:
         yield
@@ -57,7 +63,7 @@ async def owned(folder: Path) -> AsyncIterator[None]:
 
 
 def takes_writes(folder: Path) -> bool:
-    """Return True if a folder is writable; a full one is."""
+    """Return True if a folder is writable, even if it is full."""
     try:
         require_writable("miner", folder)
     except ConfigurationError:

@@ -1,4 +1,4 @@
-"""Seal the sessions of one supplier and broadcast only sealed claims (docs/fragile/seal.md)."""
+"""Seal sessions and broadcast only sealed claims (docs/fragile/seal.md)."""
 
 import asyncio
 import enum
@@ -71,7 +71,7 @@ class ClaimSubmitter:
     fees: FeeTracker
     max_transaction_bytes: int = MAX_TRANSACTION_BYTES
     latest_height: Callable[[], int] = lambda: 0
-    """Returns the latest known height; the block being decided may be older."""
+    """Returns the latest known height. The block being decided may be older."""
 
     async def seal_and_claim(
         self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams, *,
@@ -97,7 +97,10 @@ class ClaimSubmitter:
         )  # fmt: skip
 
     async def _sets(self, by_id: Mapping[str, TrackedSession], end: int) -> dict[str, SealedSet]:
-        """Compute the roots; a session whose trie cannot be built is skipped until the next block."""
+        """Compute the roots.
+
+        A session whose trie cannot be built is skipped until the next block.
+        """
         sets = {}
         for session_id in by_id:
             try:
@@ -114,7 +117,10 @@ class ClaimSubmitter:
         self, rows: Sequence[tuple[TrackedSession, SealedSet]], last_ids: Mapping[str, str], block: Block,
         source: SealSource,
     ) -> None:  # fmt: skip
-        """Seal and send the claims of one transaction; raises SendError and the errors of Redis."""
+        """Seal and send the claims of one transaction.
+
+        Raises SendError and the errors of Redis.
+        """
         prepared, sessions = await self._prepare([(session, found.root) for session, found in rows], block)
         if prepared is None:
             return
@@ -149,9 +155,10 @@ class ClaimSubmitter:
     async def _store(
         self, seals: list[SessionSeal], last_ids: Mapping[str, str], group: str, signed: SignedGroup
     ) -> bool:
-        """Store the seals in Redis; return False if a predecessor has sealed these sessions.
+        """Store the seals in Redis.
 
-        Raises ConcurrentAppend, StaleEpoch and the errors of Redis.
+        Returns False if a predecessor has sealed these sessions. Raises ConcurrentAppend, StaleEpoch and the errors of
+        Redis.
         """
         try:
             await self.store.seal(seals, last_ids, group, signed)
@@ -164,9 +171,10 @@ class ClaimSubmitter:
     async def _close_and_read(
         self, by_id: Mapping[str, TrackedSession], end: int, *, to_the_end: bool = True
     ) -> dict[str, str]:
-        """Close sessions and copy their streams to the end; return the last entry ids of complete ones.
+        """Close sessions and copy their streams to the end.
 
-        Incomplete sessions are retried at the next block. Raises ConcurrentAppend if none is complete.
+        Returns the last entry ids of complete ones. Incomplete sessions are retried at the next block. Raises
+        ConcurrentAppend if none is complete.
         """
         last_ids = await self.store.close(dict.fromkeys(by_id, end))
 
@@ -191,10 +199,10 @@ class ClaimSubmitter:
     async def _prepare(
         self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block, gas_factor: float = 1.0
     ) -> tuple[PreparedBatch | None, list[TrackedSession]]:
-        """Sign the claims of roots with one session end; return them with their sessions.
+        """Sign the claims of roots with one session end.
 
-        A claim that the chain rejects by its index is skipped until the next block, because that answer may be wrong.
-        Raises SendError.
+        Returns them with their sessions. A claim that the chain rejects by its index is skipped until the next block,
+        because that answer may be wrong. Raises SendError.
         """
         if not rows:
             return None, []
@@ -218,7 +226,10 @@ class ClaimSubmitter:
         proof: ProofParams,
         tokenomics: TokenomicsParams | None,
     ) -> list[str]:
-        """Return the ids of sessions to claim; for the others the reason is recorded until the next block."""
+        """Return the ids of sessions to claim.
+
+        For the others the reason is recorded until the next block.
+        """
         worthy = []
         fees = self.fees.estimate_upokt()
         for session_id, found in sets.items():
@@ -278,7 +289,7 @@ class ClaimSubmitter:
         _LOG.info("claim adopted", extra={"fields": {"supplier": self.supplier, "session": session_id}})
 
     async def load_own_seals(self, sessions: Mapping[str, TrackedSession]) -> dict[str, tuple[int, SessionSeal]]:
-        """Load the seals on the volume into `sessions`; return all of them."""
+        """Load the seals on the volume into `sessions` and return all of them."""
         kept = await asyncio.to_thread(self.audit.seals, self.supplier)
         for session_id, (_, seal) in kept.items():
             if session_id in sessions:
@@ -286,7 +297,10 @@ class ClaimSubmitter:
         return kept
 
     async def load_seals(self, sessions: Mapping[str, TrackedSession]) -> None:
-        """Load existing seals from Redis and the volume; restore in Redis those that it lost."""
+        """Load existing seals from Redis and the volume.
+
+        Restores in Redis those that it lost.
+        """
         kept = await self.load_own_seals(sessions)
         seals = await self.store.load()
         missing = {i: seal for i, (_, seal) in kept.items() if i not in seals and i in sessions}
@@ -299,9 +313,10 @@ class ClaimSubmitter:
                 await self._save_seals([seal], session.end, "", needed=False)
 
     async def rebroadcast(self, sessions: Sequence[TrackedSession], block: Block) -> None:
-        """Send sealed claims that the chain does not show, first the same bytes, then signed again.
+        """Send sealed claims again that the chain does not show.
 
-        Roots never change. Raises the first error after all have been tried.
+        The same bytes are sent first, then the same roots signed again. Raises the first error after all have been
+        tried.
         """
         await self._load_signed(sessions, block)
         shared = len(sessions) > 1
@@ -337,9 +352,10 @@ class ClaimSubmitter:
             raise failure
 
     async def _still_missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
-        """Query the chain before a second fee is paid; return the sessions without our claim.
+        """Query the chain before a second fee is paid.
 
-        If no node answers, a claim that was sent before waits for the next block, while there is one.
+        Returns the sessions without our claim. If no node answers, a claim that was sent before waits for the next
+        block, while there is one.
         """
         if all(session.claim is None for session in sessions):
             return list(sessions)
@@ -389,7 +405,10 @@ class ClaimSubmitter:
         await self._broadcast(prepared.signed.raw, good, block, prepared.timeout.nanoseconds)
 
     async def _signed_in_redis(self, end: int) -> list[SignedGroup]:
-        """Return what a predecessor signed; empty while Redis is unavailable, then roots are signed again."""
+        """Return what a predecessor signed.
+
+        The result is empty while Redis is unavailable, then roots are signed again.
+        """
         try:
             return await self.store.signed(end)
         except (RedisError, OSError, TimeoutError, RedisStoreError, DecodingError):
@@ -398,9 +417,9 @@ class ClaimSubmitter:
     async def _broadcast(
         self, raw: bytes, sessions: Sequence[TrackedSession], block: Block, timeout_ns: int = 0
     ) -> None:
-        """Broadcast a transaction to all nodes; raises SendError.
+        """Broadcast a transaction to all nodes.
 
-        If no node answered, the same bytes are sent again at the next block.
+        Raises SendError. If no node answered, the same bytes are sent again at the next block.
         """
         height = max(self.latest_height(), block.height)
         submission = sessions[0].claim

@@ -53,15 +53,18 @@ class FeeTracker:
         return claim + self._last.get("proof", self.gas_price.fee_upokt(_PROOF_GAS))
 
     async def record_pending(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
-        """Save the cost of a transaction before it is sent, so that a crash cannot lose it; never raises."""
+        """Save the cost of a transaction before it is sent.
+
+        A crash cannot lose it then. Never raises.
+        """
         for what, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
             new = await self._spend(store.supplier, what, tx_hash, costs)
             self._pending[tx_hash] = self._pending.get(tx_hash, 0) + new
 
     async def record_sent(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
-        """Record a transaction that a mempool accepted; never raises.
+        """Record a transaction that a mempool accepted.
 
-        Sending the same bytes again costs nothing more.
+        Never raises. Sending the same bytes again costs nothing more.
         """
         for what, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
             each = proof_submission_fee_upokt if what == "proof" else 0
@@ -72,7 +75,10 @@ class FeeTracker:
                 await store.share_costs(tx_hash, what, costs)
 
     async def record_rejected(self, store: SealStore, raw: bytes) -> None:
-        """Forget the cost of a transaction that every mempool rejected; never raises."""
+        """Forget the cost of a transaction that every mempool rejected.
+
+        Never raises.
+        """
         for _, tx_hash, costs in self._costs_of(raw, 0):
             self._pending.pop(tx_hash, None)
             self._unsaved.pop((store.supplier, tx_hash), None)
@@ -83,7 +89,7 @@ class FeeTracker:
                 _LOG.warning("fee of a rejected transaction not deleted from the volume: %s", error)
 
     def _costs_of(self, raw: bytes, submission_fee_upokt: int) -> list[tuple[str, str, dict[str, int]]]:
-        """Return (claim or proof, transaction hash, upokt by session id) of what a transaction holds."""
+        """Return (claim or proof, transaction hash, upokt by session id) for a transaction."""
         try:
             found = contents(raw)
         except DecodingError as error:
@@ -98,9 +104,9 @@ class FeeTracker:
         ]  # fmt: skip
 
     async def _spend(self, supplier: str, what: str, tx_hash: str, costs: dict[str, int]) -> int:
-        """Save costs to the volume; return how many upokt of them are new.
+        """Save costs to the volume.
 
-        Costs that cannot be saved stay in memory until the session is settled.
+        Returns how many upokt of them are new. Costs that cannot be saved stay in memory until the session is settled.
         """
         try:
             new = await asyncio.to_thread(self.audit.spend, supplier, tx_hash, what, costs)
@@ -115,11 +121,12 @@ class FeeTracker:
         return new
 
     async def settle(self, store: SealStore, session_id: str, chain: ChainClient) -> None:
-        """Determine the final cost of a session: fees of former owners too, of included transactions only.
+        """Determine the final cost of a session.
 
-        A claim or proof that was signed several times costs the fees of all included transactions, failed ones too. If
-        the node cannot return which were included, all of them count. Raises sqlite3.Error, because a volume that
-        cannot save fees cannot save the outcome either.
+        It includes fees that former owners paid, and only those of included transactions. A claim or proof that was
+        signed several times costs the fees of all included transactions, failed ones too. If the node cannot return
+        which were included, all of them count. Raises sqlite3.Error, because a volume that cannot save fees cannot save
+        the outcome either.
         """
         supplier = store.supplier
         try:

@@ -73,9 +73,9 @@ class ProofSubmitter:
     store: SealStore
     max_transaction_bytes: int = MAX_TRANSACTION_BYTES
     latest_height: Callable[[], int] = lambda: 0
-    """Returns the latest known height; the block being decided may be older."""
+    """Returns the latest known height. The block being decided may be older."""
     seeds: SeedHashes | None = None
-    """Shared by all suppliers of a process; created here if not given."""
+    """Shared by all suppliers of a process. Created here if not given."""
 
     def _seeds(self) -> SeedHashes:
         if self.seeds is None:
@@ -83,7 +83,10 @@ class ProofSubmitter:
         return self.seeds
 
     async def decide(self, session: TrackedSession, params: ProofParams, height: int) -> None:
-        """Decide by the params of this block whether a proof is required; earlier decisions do not count."""
+        """Decide by the params of this block whether a proof is required.
+
+        Earlier decisions do not count.
+        """
         windows = session.windows
         if windows is None or session.seal is None:
             return
@@ -101,7 +104,7 @@ class ProofSubmitter:
             miner_metrics.REQUIREMENTS.labels("no" if requirement is ProofRequirement.NOT_REQUIRED else "yes").inc()
 
     async def prove(self, sessions: Sequence[TrackedSession], block: Block, params: ProofParams) -> None:
-        """Send the proofs of sessions with one end height, in as many transactions as their size needs.
+        """Send the proofs of sessions with one end height in as few transactions as possible.
 
         An invalid proof does not stop the others. Raises the first error after all have been tried.
         """
@@ -146,10 +149,10 @@ class ProofSubmitter:
         session.details["proof_refusal"] = "the chain found the proof invalid"
 
     async def _still_missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
-        """Query the chain before a second fee is paid; return the sessions without a valid proof.
+        """Query the chain before a second fee is paid.
 
-        A former owner, or this miner before a restart, may have sent one. If no node answers, a proof that was sent
-        before waits for the next block, while there is one.
+        Returns the sessions without a valid proof. A former owner, or this miner before a restart, may have sent one.
+        If no node answers, a proof that was sent before waits for the next block, while there is one.
         """
         if not sessions:
             return []
@@ -168,7 +171,10 @@ class ProofSubmitter:
     async def _send(
         self, built: list[_Built], block: Block, params: ProofParams, attempts: Mapping[str, Attempts]
     ) -> None:
-        """Send one transaction without the messages that the chain rejects by index; raises SendError."""
+        """Send one transaction without the messages that the chain rejects by index.
+
+        Raises SendError.
+        """
         windows = built[0][0].windows
         close = windows.proof_close if windows else block.height + 2
         factor = highest_gas_factor([attempts[session.session_id] for session, _ in built])
@@ -189,9 +195,9 @@ class ProofSubmitter:
     async def _broadcast(
         self, raw: bytes, sessions: Sequence[TrackedSession], block: Block, params: ProofParams, timeout_ns: int = 0
     ) -> None:
-        """Broadcast a transaction to all nodes; raises SendError.
+        """Broadcast a transaction to all nodes.
 
-        If no node answered, the same bytes are sent again at the next block.
+        Raises SendError. If no node answered, the same bytes are sent again at the next block.
         """
         height = max(self.latest_height(), block.height)
         submission = sessions[0].proof
@@ -222,7 +228,10 @@ class ProofSubmitter:
         _LOG.info("proofs sent", extra={"fields": {**fields, "tx": answer.tx_hash, "height": height}})
 
     async def _built(self, session: TrackedSession, block: Block) -> Message | None:
-        """Build the proof message, or return None if it cannot be sent now; a failure concerns only its session."""
+        """Build the proof message, or return None if it cannot be sent now.
+
+        A failure concerns only its session.
+        """
         try:
             return await self._build(session, block)
         except (PocketError, OSError, sqlite3.Error, KeyError, ValueError) as error:
@@ -235,7 +244,10 @@ class ProofSubmitter:
             return None
 
     async def _build(self, session: TrackedSession, block: Block) -> Message | None:
-        """Build the proof message; return None if the leaves on the volume do not have the sealed root."""
+        """Build the proof message.
+
+        Returns None if the leaves on the volume do not have the sealed root.
+        """
         windows = session.windows
         if windows is None or session.seal is None:
             return None

@@ -1,7 +1,8 @@
-"""Query the hash of the block before a proof window, which determines requirement and path of proofs.
+"""Query the hash of the block before a proof window.
 
-The hash is confirmed by several nodes, or by one node at several blocks. A proof for a wrong hash is rejected, and a
-requirement decided by one costs stake. One object serves all suppliers of a process.
+It determines requirement and path of proofs. The hash is confirmed by several nodes, or by one node at several blocks.
+A proof for a wrong hash is rejected, and a requirement decided by one costs stake. One object serves all suppliers of a
+process.
 """
 
 import asyncio
@@ -23,7 +24,10 @@ class HashSource(Protocol):
     """The source of block hashes."""
 
     async def block(self, height: int | None = None) -> Block:
-        """Return a block; raises ChainError."""
+        """Return a block.
+
+        Raises ChainError.
+        """
 
     async def hashes_by_node(self, height: int) -> Mapping[str, bytes | ChainError]:
         """Return the hash or the error of every node, by node name."""
@@ -38,7 +42,10 @@ class _Votes:
     asked_at: int = -1
 
     def best(self) -> tuple[bytes, bool] | None:
-        """Return the most frequent hash and whether it is confirmed; the latest one if several tie."""
+        """Return the most frequent hash and whether it is confirmed.
+
+        If several tie, the latest one is returned as unconfirmed.
+        """
         counts = Counter(self.answers.values())
         if not counts:
             return None

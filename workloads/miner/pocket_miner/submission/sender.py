@@ -1,4 +1,7 @@
-"""Sign and send one supplier's transactions; every rejection is classified."""
+"""Sign and send one supplier's transactions.
+
+Every rejection is classified.
+"""
 
 import sqlite3
 from collections import defaultdict
@@ -34,7 +37,10 @@ T = TypeVar("T")
 
 
 class SendError(PocketError):
-    """A transaction was not accepted: `refusal` is the reason, `index` the message at fault, if known."""
+    """A transaction was not accepted.
+
+    `refusal` is the reason, `index` the position of the message at fault, if known.
+    """
 
     def __init__(self, refusal: Refusal, message: str, index: int | None = None) -> None:
         super().__init__(message)
@@ -60,9 +66,9 @@ class BroadcastAnswer:
 
 @dataclass(frozen=True, slots=True)
 class SkippedMessages:
-    """A transaction of the accepted messages, None without any, and the errors of the rejected ones.
+    """A transaction of the accepted messages, and the errors of the rejected ones.
 
-    `refused` maps positions among the given messages to errors.
+    `prepared` is None if all were rejected. `refused` maps positions among the given messages to errors.
     """
 
     prepared: PreparedBatch | None
@@ -118,9 +124,10 @@ class Sender:
     async def prepare(
         self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0
     ) -> PreparedBatch:
-        """Simulate and sign a transaction; raises SendError with the index of the message at fault.
+        """Simulate and sign a transaction.
 
-        `gas_factor` multiplies the simulated gas in addition to the adjustment, after it was too low.
+        Raises SendError with the index of the message at fault. `gas_factor` multiplies the simulated gas in addition
+        to the adjustment, after it was too low.
         """
         remaining = close_height - block.height
         try:
@@ -145,7 +152,10 @@ class Sender:
     async def prepare_skipping_rejected(
         self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0
     ) -> SkippedMessages:
-        """Prepare a transaction without the messages that the chain rejects by index; raises SendError."""
+        """Prepare a transaction without the messages that the chain rejects by index.
+
+        Raises SendError.
+        """
         left, refused = list(range(len(messages))), {}
         while left:
             try:
@@ -171,10 +181,11 @@ class Sender:
         )  # fmt: skip
 
     async def broadcast(self, raw: bytes) -> BroadcastAnswer:
-        """Broadcast bytes to all nodes; raises SendError. Bytes that a node already has count as accepted.
+        """Broadcast bytes to all nodes.
 
-        One address may lead to several nodes. A node that already has bytes which no block included may be disconnected
-        from the others, so the address gets them again for another of its nodes.
+        Raises SendError. Bytes that a node already has count as accepted. One address may lead to several nodes. A node
+        that already has bytes which no block included may be disconnected from the others, so the address gets them
+        again for another of its nodes.
         """
         try:
             result = await self._chain.broadcast(raw)
@@ -197,9 +208,9 @@ class Sender:
         )
 
     async def claims_at(self, height: int) -> list[Claim]:
-        """Return the supplier's claims at the latest known height; raises ChainError.
+        """Return the supplier's claims at the latest known height.
 
-        A lagging node does not have that height, and its answer would prove nothing.
+        Raises ChainError. A lagging node does not have that height, and its answer would prove nothing.
         """
         return await self._chain.claims_of(self._supplier, height)
 
@@ -220,7 +231,10 @@ class Sender:
 async def send_same_bytes(
     rows: Iterable[tuple[T, Submission | None]], broadcast: Callable[[bytes, list[T]], Awaitable[None]]
 ) -> SendError | None:
-    """Send signed transactions again, each once for all rows in it; return the first error."""
+    """Send signed transactions again, each once for all rows in it.
+
+    Returns the first error.
+    """
     by_raw: dict[bytes, list[T]] = defaultdict(list)
     for row, last in rows:
         if last is not None:
@@ -241,10 +255,10 @@ async def send_in_batches(
     send: Callable[[list[T]], Awaitable[None]],
     alone: Callable[[T], bool] = lambda row: False,
 ) -> None:
-    """Send rows in as many transactions as their size needs; a rejected one is retried in halves.
+    """Send rows in as many transactions as their size needs.
 
-    Rows for which `alone` returns True get a transaction of their own. A failed transaction does not stop the others:
-    the first error is raised after all have been tried.
+    A rejected one is retried in halves. Rows for which `alone` returns True get a transaction of their own. A failed
+    transaction does not stop the others: the first error is raised after all have been tried.
     """
     together = [row for row in rows if not alone(row)]
     waiting = packs(together, message_of, max_transaction_bytes) + [[row] for row in rows if alone(row)]

@@ -18,7 +18,10 @@ _SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Viability:
-    """Expected earnings of the supplier's side and costs, upokt; earnings are None if unknown."""
+    """Expected earnings of the supplier's side and costs, upokt.
+
+    Earnings are None if unknown.
+    """
 
     claimed_upokt: int
     earned_upokt: int | None
@@ -60,7 +63,10 @@ def viability(
 
 
 async def tokenomics_or_unknown(chain: ChainClient) -> TokenomicsParams | None:
-    """Return how the chain splits minted upokt, None if it cannot be queried in time; never raises."""
+    """Return how the chain splits minted upokt, None if it cannot be queried in time.
+
+    Never raises.
+    """
     try:
         async with asyncio.timeout(_SECONDS):
             return await chain.tokenomics_params()

@@ -152,7 +152,10 @@ class SupplierFactory:
                 miner_metrics.RUNWAY.labels(address).set(max(0, stake - least) // penalty)
 
     async def check_public_urls(self, addresses: Iterable[str]) -> bool:
-        """Check the public URLs in these suppliers' stakes; return True if any has a problem."""
+        """Check the public URLs in these suppliers' stakes.
+
+        Returns True if any has a problem.
+        """
         reports = {address: self.reports.of(address) for address in addresses}
         await self.endpoints.look(url for report in reports.values() for url in report.urls)
         for address, report in reports.items():

@@ -144,7 +144,10 @@ class SupplierManager:
         await self._align()
 
     async def lost(self, shard: int) -> None:
-        """Stop mining the shard's suppliers; none of their tasks runs when this returns."""
+        """Stop mining the shard's suppliers.
+
+        None of their tasks runs when this returns.
+        """
         self._epochs.pop(shard, None)
         await self._end([address for address in self._running if self._shard(address) == shard])
 
@@ -231,7 +234,10 @@ class SupplierManager:
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     def _report_corruption(self, error: BaseException) -> bool:
-        """Resolve `corruption` if the error shows that the volume is damaged; return True if so."""
+        """Resolve `corruption` if the error shows that the volume is damaged.
+
+        Returns True if it does.
+        """
         corruption = corruption_in(error)
         if corruption is not None and not self.corruption.done():
             self.corruption.set_result(corruption)
@@ -313,6 +319,9 @@ class SupplierManager:
             _LOG.warning("deleting leftover sessions failed, retrying: %s", error)
 
     async def stop(self) -> None:
-        """Stop all workers; none is started afterwards."""
+        """Stop all workers.
+
+        No worker is started afterwards.
+        """
         self._stopped = True
         await self._end(list(self._running))

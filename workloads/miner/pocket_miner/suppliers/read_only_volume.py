@@ -16,9 +16,9 @@ _SECONDS = 5.0
 
 
 async def until_writable(folder: Path, keeper: ShardLeaseManager, readiness: Readiness, stop: asyncio.Event) -> None:
-    """Wait until the folder can be written again, or for the stop; the miner restarts then.
+    """Wait until the folder can be written again, or for the stop.
 
-    Leases are read meanwhile to find out whether live members mine instead.
+    The miner restarts then. Leases are read meanwhile to find out whether live members mine instead.
     """
     readiness.volume = (
         f"{folder} is read-only: no new relays are mined, sealed sessions are still claimed and proven. Check the "

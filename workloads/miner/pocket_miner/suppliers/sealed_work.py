@@ -40,7 +40,7 @@ class SealedSuppliers(Protocol):
 
 @dataclass(slots=True)
 class SealedWork:
-    """Works while ownership cannot be determined, and stops as soon as Leases can be read again."""
+    """Works while the owner is unknown and stops as soon as Leases can be read again."""
 
     suppliers: SealedSuppliers
     board: LatestBlock
@@ -65,9 +65,9 @@ class SealedWork:
                 done = tried
 
     async def at_block(self) -> bool:
-        """Claim and prove at the latest block; return True if that was due.
+        """Claim and prove at the latest block.
 
-        Raises VolumeCorrupted only.
+        Returns True if that was due. Raises VolumeCorrupted only.
         """
         block, now = self.board.latest, asyncio.get_running_loop().time()
         if block is None or self.owners_known():

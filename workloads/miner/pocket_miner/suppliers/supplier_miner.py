@@ -1,4 +1,4 @@
-"""Mine one supplier: consume its relays continuously and decide every session at every block."""
+"""Mine one supplier: consume its relays and decide every session at every block."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
 from pocket.errors import ChainError, PocketError
-from pocket.protocol.claims.proof_requirement import Claim, ProofParams
+from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import (
     ConcurrentAppend,
@@ -25,7 +25,7 @@ from pocket.redis_store.store_errors import (
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
-from pocket_miner.sessions.claim_view import ClaimsAnswer, learn, surprising
+from pocket_miner.sessions.claim_view import ClaimsAnswer, learn
 from pocket_miner.sessions.cutoff import SessionCutoff, cutoff_at
 from pocket_miner.sessions.stages import Action, ClaimState, Decision, SessionSnapshot, Stage, decide
 from pocket_miner.sessions.tracked_session import TrackedSession
@@ -39,6 +39,7 @@ from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.submission.claims import ClaimSubmitter, SealSource
 from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.submission.sender import SendError
+from pocket_miner.suppliers.claim_queries import query_claims
 
 _LOG = logging.getLogger("miner.supplier")
 _REDIS_ERRORS: Final = (RedisError, OSError, TimeoutError, RedisUnavailable)
@@ -98,7 +99,10 @@ class SupplierMiner:
         )  # fmt: skip
 
     async def restore(self) -> None:
-        """Load sessions, seals and outcomes from the volume; raises the errors of the volume."""
+        """Load sessions, seals and outcomes from the volume.
+
+        Raises the errors of the volume.
+        """
         if self._restored:
             return
         await self.consumer.restore()
@@ -107,7 +111,10 @@ class SupplierMiner:
         self._restored = True
 
     async def start(self) -> None:
-        """Load the volume, fence predecessors and load Redis; raises the errors of Redis."""
+        """Load the volume, fence predecessors and load Redis.
+
+        Raises the errors of Redis.
+        """
         async with self._starting:
             if self._started:
                 return
@@ -148,7 +155,10 @@ class SupplierMiner:
         return True
 
     async def _merge_peers(self) -> None:
-        """Copy from peers' volumes what Redis has lost; peers that do not answer are skipped."""
+        """Copy from peers' volumes what Redis has lost.
+
+        Peers that do not answer are skipped.
+        """
         self._needs_peer_merge = self.peers is not None and not await self.consumer.merge(
             self.peers, self.concluder.finished
         )
@@ -172,7 +182,10 @@ class SupplierMiner:
         return any(session.seal is None for session in self.sessions.values())
 
     async def tail(self) -> int:
-        """Consume new relays once; return the number of entries read."""
+        """Consume new relays once.
+
+        Returns the number of entries read.
+        """
         begun = asyncio.get_running_loop().time()
         if not self._started:
             await self.start()
@@ -218,9 +231,9 @@ class SupplierMiner:
             _LOG.info("advancing the session cut-off failed, retrying at the next block: %s", error)
 
     async def on_block(self, block: Block, proof: ProofParams) -> dict[str, int]:
-        """Decide every session and act; return the number of sessions by stage.
+        """Decide every session and act.
 
-        The failure of one session never stops another.
+        Returns the number of sessions by stage. The failure of one session never stops another.
         """
         connected = await self._connect()
         if connected:
@@ -228,7 +241,7 @@ class SupplierMiner:
             await self._isolated("deleting ended sessions", block, self.concluder.drop_ended)
             if self._needs_peer_merge and self._unsealed():
                 await self._isolated("merging peers", block, self._merge_peers)
-        answers = await self._claims(block.height)
+        answers = await query_claims(self.chain, self.supplier, self.sessions.values(), block.height)
         await self._confirm_terms(block)
         stages: dict[str, int] = defaultdict(int)
         seen: dict[str, str] = {}
@@ -285,7 +298,10 @@ class SupplierMiner:
             )  # fmt: skip
 
     async def _isolated(self, what: str, block: Block, work: Callable[[], Awaitable[None]]) -> None:
-        """Run a step whose failure does not stop the others; raises StaleEpoch and VolumeCorrupted only."""
+        """Run a step whose failure does not stop the others.
+
+        Raises StaleEpoch and VolumeCorrupted only.
+        """
         try:
             await work()
         except StaleEpoch:
@@ -309,30 +325,8 @@ class SupplierMiner:
                 session.measured.add(what)
                 miner_metrics.MARGIN.labels(what).observe(max(0, close - height))
 
-    async def _claims(self, height: int) -> list[ClaimsAnswer]:
-        """Return what the chain states about our claims at a height; empty if no node could be queried.
-
-        At a later height a claim may have been settled and removed, as if it had never existed. After a surprising
-        answer every node is queried.
-        """
-        if not any(
-            s.seal is not None or (s.windows is not None and height >= s.windows.claim_open)
-            for s in self.sessions.values()
-        ):
-            return []
-        try:
-            found = await self.chain.claims_of(self.supplier, height)
-        except (PocketError, TimeoutError):
-            return []
-        answers = [ClaimsAnswer("a node", height, _by_session(found))]
-        if any(surprising(session, answers[0]) for session in self.sessions.values()):
-            rows = (await self.chain.claims_by_node(self.supplier, height)).items()
-            by_node = [ClaimsAnswer(n, height, _by_session(row)) for n, row in rows if not isinstance(row, ChainError)]
-            answers = by_node or answers
-        return answers
-
     async def _confirm_terms(self, block: Block) -> None:
-        """Confirm the terms of ended, unsealed sessions by a second answer, with bounded concurrency."""
+        """Confirm the terms of ended, unsealed sessions by a second answer."""
         limit = asyncio.Semaphore(_MAX_CONFIRMATIONS)
 
         async def confirm(session: TrackedSession) -> None:
@@ -355,7 +349,10 @@ class SupplierMiner:
     async def _decided(
         self, session: TrackedSession, answers: Sequence[ClaimsAnswer], block: Block, proof: ProofParams
     ) -> Decision | None:
-        """Decide one session; None while its windows are unknown or if deciding failed."""
+        """Decide one session.
+
+        Returns None while its windows are unknown or if deciding failed.
+        """
         try:
             return await self._decide(session, answers, block, proof)
         except (PocketError, RedisError, OSError, TimeoutError, ValueError, KeyError) as error:
@@ -450,7 +447,3 @@ class SupplierMiner:
         await self._merge_peers()
         if free:
             await self.claims.seal_and_claim(free, block, proof, source=SealSource.VOLUME)
-
-
-def _by_session(claims: Sequence[Claim]) -> dict[str, Claim]:
-    return {claim.header.session_id: claim for claim in claims}
