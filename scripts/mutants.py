@@ -228,7 +228,7 @@ MUTANTS = [
     Mutant("workloads/miner/pocket_miner/submission/claims.py", "for position, session in enumerate(sessions) if position not in sifted.refused",
            "for position, session in enumerate(sessions) if not sifted.refused",
            f"{REFUSED}::test_a_claim_that_the_chain_refuses_for_ever_takes_no_other_with_it_and_tells_why"),
-    Mutant("workloads/miner/pocket_miner/submission/claims.py", 'session.details.pop("refusal", None)', "pass",
+    Mutant("workloads/miner/pocket_miner/submission/claims.py", 'session.details.refusal = None', "pass",
            f"{REFUSED}::test_a_claim_that_the_chain_takes_after_all_is_settled"),
     Mutant("workloads/miner/pocket_miner/submission/claims.py", "asyncio.to_thread(self.audit.save_seals, self.supplier, end, seals, signed)",
            "asyncio.sleep(0)",

@@ -20,7 +20,8 @@ from pocket.protocol.transactions.build import (
 from pocket.protocol.transactions.decode import Contents, contents
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore
-from pocket_miner.storage.audit import Audit, SessionOutcome
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.outcomes import OutcomeRecord
 from pocket_miner.submission.fees import FeeTracker, shares
 from world import address, key
 
@@ -147,7 +148,7 @@ async def test_the_same_transaction_costs_once_however_often_it_is_sent(audit, s
     await book.sent(store, transaction(proof("a" * 64), fee=30, timeout=6).raw, 10)
     assert [book.of(address("alice"), i * 64) for i in "abc"] == [91, 50, 0]
     assert book.of(address("bob"), "a" * 64) == 0
-    audit.record(SessionOutcome(address("alice"), "a" * 64, "settled", "SETTLED", "", 9, {"session_end_height": 5}))
+    audit.record(OutcomeRecord(address("alice"), "a" * 64, "settled", "SETTLED", "", 9, {"session_end_height": 5}))
     assert [book.of(address("alice"), i * 64) for i in "ab"] == [0, 50]
 
 

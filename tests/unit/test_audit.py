@@ -4,7 +4,8 @@ import pytest
 
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.status.report import Reports
-from pocket_miner.storage.audit import Audit, AuditError, SessionOutcome
+from pocket_miner.storage.audit import Audit, AuditError
+from pocket_miner.storage.outcomes import OutcomeRecord
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def audit(tmp_path):
 
 
 def outcome(number, supplier="pokt1a"):
-    return SessionOutcome(
+    return OutcomeRecord(
         supplier, f"session {number}", "settled", "SETTLED", "", number * 10, {"session_end_height": number * 10 - 5}
     )
 
@@ -109,7 +110,7 @@ def reported(audit):
 
 
 def paid(number, upokt, supplier="pokt1a", name="settled"):
-    return SessionOutcome(
+    return OutcomeRecord(
         supplier, f"session {number}", name, "SETTLED", "", number * 10, {"earned_by": {"owner": upokt}}
     )
 

@@ -13,7 +13,8 @@ from pocket.coordination.file_lock import FileLock, LockHeld
 from pocket.errors import ConfigurationError
 from pocket.runtime.logs import JsonFormatter, configure
 from pocket.runtime.program import require_writable, run_program
-from pocket_miner.storage.audit import Audit, AuditError, SessionOutcome
+from pocket_miner.storage.audit import Audit, AuditError
+from pocket_miner.storage.outcomes import OutcomeRecord
 
 
 async def ends(error=None):
@@ -92,7 +93,7 @@ def test_logs_are_json_and_an_exception_shows_type_and_place_but_never_values():
 
 
 def outcome(number):
-    return SessionOutcome("s", f"id{number}", "settled", "SETTLED", "paid", number, {"upokt": number})
+    return OutcomeRecord("s", f"id{number}", "settled", "SETTLED", "paid", number, {"upokt": number})
 
 
 def test_every_session_has_exactly_one_outcome_and_alterations_are_found(tmp_path):

@@ -7,19 +7,20 @@ from pocket.chain.model import Event
 from pocket.chain.settlement_event import CLAIM_SETTLED, claim_end
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.seals import SessionSeal
+from pocket_miner.storage.outcomes import SessionOutcome
 
 # docs/runbook.md describes each outcome and its remedies in detail.
 MEANINGS: Mapping[str, str] = {
-    "settled": "The claim was paid.",
-    "unprofitable": "Not claimed: fees and the proof's cost exceed what it would have earned.",
-    "empty": "Not claimed: no relay of it was recorded.",
-    "claim_missed": "No claim was on chain when the window closed. Check nodes, Redis, the miner and its balance.",
-    "claim_lost": "The claim on chain has another root: another miner used this key.",
-    "proof_missed": "A proof was required and not on chain in time: the supplier was penalised.",
-    "proof_invalid": "The chain found the proof invalid: the supplier was penalised. Please report it.",
-    "unseen": "Claimed and proven, but no chain node retains how it was settled: see the reason.",
-    "expired": "The claim expired on chain.",
-    "forfeited": "Not claimed, because the claim would have been rejected or penalised.",
+    SessionOutcome.SETTLED: "The claim was paid.",
+    SessionOutcome.UNPROFITABLE: "Not claimed: fees and the proof's cost exceed what it would have earned.",
+    SessionOutcome.EMPTY: "Not claimed: no relay of it was recorded.",
+    SessionOutcome.CLAIM_MISSED: "No claim was on chain in time. Check nodes, Redis, the miner and its balance.",
+    SessionOutcome.CLAIM_LOST: "The claim on chain has another root: another miner used this key.",
+    SessionOutcome.PROOF_MISSED: "A proof was required and not on chain in time: the supplier was penalised.",
+    SessionOutcome.PROOF_INVALID: "The chain found the proof invalid: the supplier was penalised. Please report it.",
+    SessionOutcome.UNSEEN: "Claimed and proven, but no chain node retains how it was settled: see the reason.",
+    SessionOutcome.EXPIRED: "The claim expired on chain.",
+    SessionOutcome.FORFEITED: "Not claimed, because the claim would have been rejected or penalised.",
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pocket_miner.console.explanations import flat, paid_to
+from pocket_miner.storage.outcomes import SessionOutcome
 
 COLUMNS = (
     "height", "session_end_height", "supplier", "service_id", "application_address", "session_id", "outcome", "stage",
@@ -42,7 +43,7 @@ class ExportFilter:
             and self.service in ("", details.get("service_id"))
             and self.application in ("", details.get("application_address"))
             and str(outcome.get("session_id", "")).startswith(self.session)
-            and self.lost in (None, outcome.get("outcome") != "settled")
+            and self.lost in (None, outcome.get("outcome") != SessionOutcome.SETTLED)
         )
 
 

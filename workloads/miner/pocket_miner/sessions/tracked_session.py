@@ -13,6 +13,7 @@ from pocket.protocol.transactions.build import Message
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.sessions.evidence import REJECTIONS, Evidence
 from pocket_miner.sessions.leaf_validation import LeafTerms
+from pocket_miner.sessions.session_details import SessionDetails
 from pocket_miner.sessions.submission import Attempts, Submission
 
 _FARTHEST_HEIGHT: Final = 2**53  # heights are transported as JSON numbers
@@ -79,7 +80,7 @@ class TrackedSession:
     sample: tuple[bytes, float] | None = None  # seed hash, and the sample drawn with it
     proof_message: tuple[bytes, Message] | None = None  # seed hash, and the message built with it
     conflicting: bool = False  # the claim on chain has a root that is not ours
-    details: dict[str, object] = field(default_factory=dict)
+    details: SessionDetails = field(default_factory=SessionDetails)
 
     @property
     def session_id(self) -> str:

@@ -23,12 +23,14 @@ from pocket.redis_store.store_errors import RedisStoreError
 from pocket.redis_store.stream_reader import StreamReader
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.sessions.evidence import Fact, Statement
+from pocket_miner.sessions.stages import Stage
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession
 from pocket_miner.settlement.event_reader import NotReadYet, SettlementReader
 from pocket_miner.settlement.outcome_details import count_outcome, details_of
 from pocket_miner.settlement.verdict import SettlementResult, settled_as
 from pocket_miner.status.report import SupplierReport
-from pocket_miner.storage.audit import Audit, SessionOutcome
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.outcomes import OutcomeRecord, SessionOutcome
 from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.submission.fees import FeeTracker
 
@@ -42,26 +44,26 @@ def without_event(session: TrackedSession) -> SettlementResult:
     """Return the outcome of a session without a settlement event, from what is known of it."""
     rejected = session.evidence.rejection()
     if session.skip in (Skip.EMPTY, Skip.UNPROFITABLE) and session.seal is None:
-        return SettlementResult(session.skip.value, session.skip.value, {})
+        return SettlementResult(SessionOutcome(session.skip.value), session.skip.value, {})
     if session.skip is Skip.UNITS_MISMATCH and session.seal is None:
-        return SettlementResult("forfeited", session.skip.value, {})
+        return SettlementResult(SessionOutcome.FORFEITED, session.skip.value, {})
     if rejected is not None and session.terms is None:
         reason = f"{rejected.fact.value}: {rejected.text}" if rejected.text else rejected.fact.value
-        return SettlementResult("forfeited", reason, {})
-    refusal = session.details.get("refusal")
+        return SettlementResult(SessionOutcome.FORFEITED, reason, {})
+    refusal = session.details.refusal
     reason = f"the chain refused the claim: {refusal}" if refusal else "no claim was in a block in time"
-    return SettlementResult("claim_missed", reason, {})
+    return SettlementResult(SessionOutcome.CLAIM_MISSED, reason, {})
 
 
-def stage_of(session: TrackedSession, outcome: str) -> str:
+def stage_of(session: TrackedSession, outcome: SessionOutcome) -> Stage:
     """Return the stage that a session had reached when it ended."""
-    if outcome in ("settled", "unseen", "claim_lost"):
-        return "SETTLED"
-    if outcome in ("proof_missed", "proof_invalid"):
-        return "PROOFABLE"
+    if outcome in (SessionOutcome.SETTLED, SessionOutcome.UNSEEN, SessionOutcome.CLAIM_LOST):
+        return Stage.SETTLED
+    if outcome in (SessionOutcome.PROOF_MISSED, SessionOutcome.PROOF_INVALID):
+        return Stage.PROOFABLE
     if session.seal is not None:
-        return "SEALED"
-    return "ACTIVE" if session.terms is None else "CLAIMABLE"
+        return Stage.SEALED
+    return Stage.ACTIVE if session.terms is None else Stage.CLAIMABLE
 
 
 @dataclass(slots=True)
@@ -179,7 +181,7 @@ class Concluder:
         if session.seal is None and session.claim_on_chain is None:
             return without_event(session)
         reason = f"no chain node has the events of its settlement at block {settlement} any more: {text}"
-        return SettlementResult("unseen", reason, {})
+        return SettlementResult(SessionOutcome.UNSEEN, reason, {})
 
     async def _ended_elsewhere(self, group: Sequence[TrackedSession]) -> set[str]:
         """Return the sessions whose tombstones show that another owner has recorded the outcome."""
@@ -197,18 +199,18 @@ class Concluder:
             return False
         return await self.peers.ended(self.supplier, session.session_id)
 
-    async def _outcome(self, session: TrackedSession, result: SettlementResult, block: Block) -> SessionOutcome:
+    async def _outcome(self, session: TrackedSession, result: SettlementResult, block: Block) -> OutcomeRecord:
         header = session.header
         await self.fees.settle(self.store, header.session_id, self.chain)
         details = {
             "service_id": header.service_id, "application_address": header.application_address,
-            "session_end_height": header.session_end_block_height, **session.details,
+            "session_end_height": header.session_end_block_height, **session.details.to_dict(),
             **await asyncio.to_thread(self._facts, session), **result.details,
             "evidence": session.evidence.to_list(),
         }  # fmt: skip
         if fees := await asyncio.to_thread(self.fees.of, self.supplier, header.session_id):
             details["fees_upokt"] = fees
-        return SessionOutcome(
+        return OutcomeRecord(
             self.supplier, header.session_id, result.outcome, stage_of(session, result.outcome), result.reason,
             block.height, details,
         )  # fmt: skip
@@ -219,7 +221,7 @@ class Concluder:
             leaves = file.count(self.supplier, session.session_id)
         return details_of(session, leaves, self.audit.payments(self.supplier, session.session_id))
 
-    async def _record(self, rows: Sequence[tuple[TrackedSession, SettlementResult, SessionOutcome]]) -> None:
+    async def _record(self, rows: Sequence[tuple[TrackedSession, SettlementResult, OutcomeRecord]]) -> None:
         """Record outcomes in one durable step and publish those that are new."""
         added = await asyncio.to_thread(self.audit.record_all, [outcome for _, _, outcome in rows])
         for session, result, outcome in rows:
@@ -227,7 +229,7 @@ class Concluder:
                 self._publish(session, result, outcome)
             self._stop_mining(session)
 
-    def _publish(self, session: TrackedSession, result: SettlementResult, outcome: SessionOutcome) -> None:
+    def _publish(self, session: TrackedSession, result: SettlementResult, outcome: OutcomeRecord) -> None:
         body = json.loads(outcome.body())
         self.report.record_outcome(body)
         count_outcome(body, self.report.earned_by)

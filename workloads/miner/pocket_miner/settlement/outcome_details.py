@@ -9,6 +9,7 @@ from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.smst.digest import Root
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.storage.outcomes import SessionOutcome
 
 _NO_HASH = bytes(32)
 
@@ -59,7 +60,7 @@ def count_outcome(outcome: Mapping[str, Any], recipients: Collection[str]) -> No
     miner_metrics.SETTLED.labels(*labels).inc(settled)
     for address, upokt in (details.get("earned_by") or {}).items():
         miner_metrics.EARNED.labels(*labels, address if address in recipients else OTHERS).inc(_number(upokt))
-    if name != "unseen":
+    if name != SessionOutcome.UNSEEN:
         miner_metrics.LOST.labels(name).inc(max(0.0, claimed - settled))
 
 

@@ -10,12 +10,13 @@ from pocket.chain.settlement_event import ClaimEnd, ClaimOutcome, claim_end
 from pocket_miner.sessions.evidence import Fact
 from pocket_miner.sessions.recipients import bounded
 from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.storage.outcomes import SessionOutcome
 
 _PROOF_OUTCOMES: Final = {
-    ClaimOutcome.PROOF_MISSING: "proof_missed",
-    ClaimOutcome.PROOF_INVALID: "proof_invalid",
-    ClaimOutcome.EXPIRED: "expired",
-    ClaimOutcome.DISCARDED: "expired",
+    ClaimOutcome.PROOF_MISSING: SessionOutcome.PROOF_MISSED,
+    ClaimOutcome.PROOF_INVALID: SessionOutcome.PROOF_INVALID,
+    ClaimOutcome.EXPIRED: SessionOutcome.EXPIRED,
+    ClaimOutcome.DISCARDED: SessionOutcome.EXPIRED,
 }
 _RECIPIENTS: Final = 100
 
@@ -24,7 +25,7 @@ _RECIPIENTS: Final = 100
 class SettlementResult:
     """Outcome, reason and amounts (upokt) of a settled session."""
 
-    outcome: str
+    outcome: SessionOutcome
     reason: str
     details: Mapping[str, object]
 
@@ -74,7 +75,9 @@ def settled_as(
     if end is None:
         return None
     if _is_of_another_root(session, end):
-        return SettlementResult("claim_lost", "the claim on chain has another root than the seal", _details(end))
+        return SettlementResult(
+            SessionOutcome.CLAIM_LOST, "the claim on chain has another root than the seal", _details(end)
+        )
     if end.outcome is ClaimOutcome.SETTLED:
-        return SettlementResult("settled", "paid", _details(end))
+        return SettlementResult(SessionOutcome.SETTLED, "paid", _details(end))
     return SettlementResult(_PROOF_OUTCOMES[end.outcome], end.reason[:300], _details(end))

@@ -16,13 +16,13 @@ from pocket_miner.sessions.recipients import added
 from pocket_miner.sessions.stages import Stage
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
+from pocket_miner.storage.outcomes import LOSSES, SessionOutcome
 
 _LOG = logging.getLogger("pocket_miner.status.report")
 _GROUPS = {
     Stage.ACTIVE: "active", Stage.GRACE: "active", Stage.CLAIMABLE: "claimable", Stage.SEALED: "claimable",
     Stage.CLAIMED: "claimed", Stage.PROOFABLE: "claimed", Stage.PROVED: "proved",
 }  # fmt: skip
-_LOST = frozenset({"claim_missed", "claim_lost", "proof_missed", "proof_invalid", "expired", "forfeited"})
 
 
 def _mark(session_id: str, height: int) -> str:
@@ -78,10 +78,10 @@ class SupplierReport:
         details = outcome.get("details") or {}
         self.earned_by = added(self.earned_by, _amounts(details.get("earned_by")), MOST_RECIPIENTS)
         mark = _mark(str(outcome.get("session_id", "")), int(outcome.get("height", 0)))
-        if outcome.get("outcome") == "settled":
+        if outcome.get("outcome") == SessionOutcome.SETTLED:
             self.last["settlement"] = mark
             self.lost_recently = 0
-        elif outcome.get("outcome") in _LOST:
+        elif outcome.get("outcome") in LOSSES:
             self.last["loss"] = f"{mark}: {outcome.get('outcome')}: {outcome.get('reason', '')}"
             self.lost_recently += 1
 

@@ -6,13 +6,13 @@ import json
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pocket.errors import DecodingError, PocketError
 from pocket.redis_store.seals import SessionSeal, SignedGroup
 from pocket_miner.storage.database import open_to_read, open_to_write
+from pocket_miner.storage.outcomes import OutcomeRecord
 
 _LOG = logging.getLogger("pocket_miner.storage.audit")
 _SCHEMA = """
@@ -36,27 +36,6 @@ _PRUNED_AT_ONCE = 1000
 
 class AuditError(PocketError):
     """The audit trail was altered."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionOutcome:
-    """A stored outcome of a session."""
-
-    supplier: str
-    session_id: str
-    outcome: str
-    stage: str
-    reason: str
-    height: int
-    details: Mapping[str, Any]
-
-    def body(self) -> str:
-        """Return the outcome as canonical JSON, which its hash covers."""
-        fields = {
-            "supplier": self.supplier, "session_id": self.session_id, "outcome": self.outcome, "stage": self.stage,
-            "reason": self.reason, "height": self.height, "details": dict(self.details),
-        }  # fmt: skip
-        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 
 def _link(previous: str, body: str) -> str:
@@ -198,14 +177,14 @@ class Audit:
             )
             return [str(session_id) for (session_id,) in rows]
 
-    def record(self, outcome: SessionOutcome) -> bool:
+    def record(self, outcome: OutcomeRecord) -> bool:
         """Append an outcome.
 
         Returns False if the session already has one.
         """
         return bool(self.record_all([outcome]))
 
-    def record_all(self, outcomes: Iterable[SessionOutcome]) -> list[SessionOutcome]:
+    def record_all(self, outcomes: Iterable[OutcomeRecord]) -> list[OutcomeRecord]:
         """Append outcomes and delete their costs in one step.
 
         Returns those that are new.
@@ -218,7 +197,7 @@ class Audit:
                     added.append(outcome)
         return added
 
-    def _append(self, outcome: SessionOutcome) -> None:
+    def _append(self, outcome: OutcomeRecord) -> None:
         row = self._database.execute(
             "SELECT hash FROM (SELECT hash, number FROM outcome ORDER BY number DESC LIMIT 1) "
             "UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1"

@@ -212,11 +212,11 @@ class ClaimSubmitter:
         messages = [self._message(session, root) for session, root in rows]
         sifted = await self.sender.prepare_skipping_rejected(messages, block, close, gas_factor)
         for position, error in sifted.refused.items():
-            sessions[position].details["refusal"] = str(error)[:300]
+            sessions[position].details.refusal = str(error)[:300]
             miner_metrics.CLAIMS.labels(error.refusal.name.lower()).inc()
         good = [session for position, session in enumerate(sessions) if position not in sifted.refused]
         for session in good:
-            session.details.pop("refusal", None)
+            session.details.refusal = None
         return sifted.prepared, good
 
     def _profitable(
@@ -238,14 +238,14 @@ class ClaimSubmitter:
                 continue
             session.skip = claim_problem(Root(found.root), session.terms.compute_units_per_relay)
             if session.skip is not None:
-                session.details["reason"] = session.skip.value
+                session.details.reason = session.skip.value
                 continue
-            session.details.pop("reason", None)
+            session.details.reason = None
             price = Price.of(session.params)
             expected = viability(found.root, session.terms.target_hash, price, proof, tokenomics, fees)
             if not expected.viable:
                 session.skip = Skip.UNPROFITABLE
-                session.details.update(expected.details())
+                expected.record(session.details)
                 continue
             worthy.append(session_id)
         return worthy
@@ -277,11 +277,11 @@ class ClaimSubmitter:
                     "conflicting claim, its root on chain is not ours: does another miner use this supplier's key?",
                     extra={"fields": {"supplier": self.supplier, "session": session_id, "height": block.height}},
                 )
-            session.details["foreign_root"] = session.claimed_root.hex()
+            session.details.foreign_root = session.claimed_root.hex()
             session.conflicting = True
             return
         session.conflicting = False
-        session.details.pop("foreign_root", None)
+        session.details.foreign_root = None
         seal = SessionSeal(session_id, found.root, found.leaf_digest, block.height, self.store.epoch)
         await self.store.restore({session_id: seal}, {session_id: end})
         await self._save_seals([seal], end, "", needed=False)
@@ -400,7 +400,7 @@ class ClaimSubmitter:
             session.claim_attempts = attempts[session.session_id]
             session.claim = None
             if session.claim_attempts.failed:
-                session.details["refusal"] = session.claim_attempts.failed
+                session.details.refusal = session.claim_attempts.failed
         miner_metrics.CLAIMS.labels("resent").inc(len(good))
         await self._broadcast(prepared.signed.raw, good, block, prepared.timeout.nanoseconds)
 
@@ -435,7 +435,7 @@ class ClaimSubmitter:
             if error.refusal is not Refusal.UNREACHABLE:
                 # The nodes rejected these bytes: newly signed ones may be accepted.
                 for session in sessions:
-                    session.details["refusal"] = str(error)[:300]
+                    session.details.refusal = str(error)[:300]
                     session.claim_attempts = session.claim_attempts.next(shared=len(sessions) > 1)
                     session.claim = None
                 await self.fees.record_rejected(self.store, raw)

@@ -146,7 +146,7 @@ class ProofSubmitter:
         if windows is not None and proof is not None and f"doubted {proof.tx_hash}" not in session.measured:
             session.measured.add(f"doubted {proof.tx_hash}")
             self._seeds().doubt(windows.proof_seed)
-        session.details["proof_refusal"] = "the chain found the proof invalid"
+        session.details.proof_refusal = "the chain found the proof invalid"
 
     async def _still_missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
         """Query the chain before a second fee is paid.
@@ -182,7 +182,7 @@ class ProofSubmitter:
         for position, error in sifted.refused.items():
             session, _ = built[position]
             # "Not required" counts for this block only: the proof may be required at the next one.
-            session.details["proof_refusal"] = str(error)[:300]
+            session.details.proof_refusal = str(error)[:300]
             miner_metrics.PROOFS.labels(error.refusal.name.lower()).inc()
         if sifted.prepared is None:
             return
@@ -212,16 +212,16 @@ class ProofSubmitter:
             miner_metrics.PROOFS.labels(error.refusal.name.lower()).inc(len(sessions))
             if error.refusal is not Refusal.UNREACHABLE:
                 for session in sessions:
-                    session.details["proof_refusal"] = str(error)[:300]
+                    session.details.proof_refusal = str(error)[:300]
                     session.proof_attempts = session.proof_attempts.next(shared=len(sessions) > 1)
                     session.proof = None
                 await self.fees.record_rejected(self.store, raw)
             raise
         for session in sessions:
             session.proof = submission.handed_over(height, known_before=answer.known_before)
-            session.details.pop("proof_refusal", None)
+            session.details.proof_refusal = None
             if session.proof_attempts.failed:
-                session.details["proof_refusal"] = session.proof_attempts.failed
+                session.details.proof_refusal = session.proof_attempts.failed
         miner_metrics.PROOFS.labels("sent").inc(len(sessions))
         await self.fees.record_sent(self.store, raw, params.proof_submission_fee_upokt)
         fields = {"supplier": self.supplier, "session_end": sessions[0].end, "proofs": len(sessions)}
@@ -237,7 +237,7 @@ class ProofSubmitter:
         except (PocketError, OSError, sqlite3.Error, KeyError, ValueError) as error:
             if corruption_in(error) is not None:
                 raise
-            session.details["proof_problem"] = str(error)[:300]
+            session.details.proof_problem = str(error)[:300]
             miner_metrics.ERRORS.labels("trie").inc()
             fields = {"supplier": self.supplier, "session": session.session_id, "error": str(error)}
             _LOG.error("building the proof of a session failed, retrying", extra={"fields": fields})
@@ -260,7 +260,7 @@ class ProofSubmitter:
         path = proof_path(seed, session.session_id)
         root, proof = await self.pool.proof(self.mirror.path(session.end), self.supplier, session.session_id, path)
         if root != session.seal.root:
-            session.details["proof_problem"] = "the mirrored leaves have another root than the seal"
+            session.details.proof_problem = "the mirrored leaves have another root than the seal"
             miner_metrics.PROOFS.labels("root_mismatch").inc()
             _LOG.error(
                 "proof not built, the leaves on the volume have another root than the seal",

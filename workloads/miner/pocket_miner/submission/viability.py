@@ -11,6 +11,7 @@ from pocket.protocol.claims.amounts import Price, claimed_upokt
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
 from pocket.protocol.smst.digest import Root
+from pocket_miner.sessions.session_details import SessionDetails
 
 _LOG = logging.getLogger("pocket_miner.submission.viability")
 _SECONDS: Final = 2.0
@@ -33,13 +34,11 @@ class Viability:
         """Return True if claiming is profitable, or if the earnings are unknown."""
         return self.earned_upokt is None or self.earned_upokt > self.fees_upokt + self.proof_cost_upokt
 
-    def details(self) -> dict[str, object]:
-        """Return the amounts for the session's outcome."""
-        return {
-            "expected_earnings_upokt": self.earned_upokt,
-            "expected_fees_upokt": self.fees_upokt,
-            "proof_cost_upokt": self.proof_cost_upokt,
-        }
+    def record(self, details: SessionDetails) -> None:
+        """Record the amounts for the session's outcome."""
+        details.expected_earnings_upokt = self.earned_upokt
+        details.expected_fees_upokt = self.fees_upokt
+        details.proof_cost_upokt = self.proof_cost_upokt
 
 
 def viability(
