@@ -305,7 +305,7 @@ async def test_a_damaged_volume_is_told_to_whoever_can_end_the_miner_and_not_tri
         return supplier
 
     suppliers.miner = miner
-    made._board.post(block(1))
+    made._board.publish(block(1))
     for shard in range(4):
         await made.gained(shard, 1)
     found = await asyncio.wait_for(made.corruption, 10)

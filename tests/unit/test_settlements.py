@@ -116,7 +116,7 @@ async def test_who_asks_while_the_block_is_being_read_for_others_asks_again():
         await asyncio.sleep(0)
         source.gate.set()
         assert await first == (settled("alice"),)
-        with pytest.raises(NotReadYet, match="for others"):
+        with pytest.raises(NotReadYet, match="without this supplier"):
             await second
         assert await settlements.events(20, "bob") == (settled("bob"),)
 
