@@ -291,7 +291,7 @@ async def test_a_trie_process_that_hangs_is_ended_and_one_that_raises_fails_its_
             await pool._small.run(runs_out_of_memory)
         (hung,) = pool._small._pool._processes.values()
         pool._small._seconds = 0.1
-        with pytest.raises(TrieWorkFailed, match="was ended"):
+        with pytest.raises(TrieWorkFailed, match="was killed"):
             await pool._small.run(waits_as_a_large_session, str(gate))
         await asyncio.to_thread(hung.join)
         pool._small._seconds = 60
