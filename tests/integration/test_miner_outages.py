@@ -312,7 +312,7 @@ async def test_a_large_session_that_is_being_computed_delays_no_small_one(alice,
         path = alice.miner.mirror.path(header.session_end_block_height)
         bigger = asyncio.create_task(pool.root(path, alice.supplier, header.session_id))
         await asyncio.sleep(0)
-        pool._most = 9
+        pool._small_leaves = 9
         small = await asyncio.wait_for(pool.root(path, alice.supplier, header.session_id), 30)
         assert small.root == slow_root(rows)
         assert not bigger.done()
