@@ -13,7 +13,16 @@ from google.protobuf.message import DecodeError, Message
 from pocket.chain import convert
 from pocket.chain.failover import Failover, NodeAddress
 from pocket.chain.failures import error_from_status
-from pocket.chain.model import Account, Application, Block, Difficulty, Session, StakedSupplier, TransactionResult
+from pocket.chain.model import (
+    Account,
+    Application,
+    Block,
+    Difficulty,
+    Session,
+    StakedSupplier,
+    StakingParams,
+    TransactionResult,
+)
 from pocket.chain.node_health import NodeHealthTable
 from pocket.chain.response_checks import check_answer, required_height
 from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureClass, MethodNotImplemented
@@ -280,12 +289,16 @@ class ChainClient:
         )
         return convert.supplier(answer.supplier)
 
-    async def supplier_min_stake_upokt(self) -> int:
-        """Least stake of a supplier."""
+    async def staking_params(self) -> StakingParams:
+        """Return the live parameters of supplier stakes."""
         answer = await self._call(
             "/pocket.supplier.Query/Params", supplier_pb.QueryParamsRequest(), supplier_pb.QueryParamsResponse
         )
-        return convert.amount(answer.params.min_stake)
+        return StakingParams(convert.amount(answer.params.min_stake), convert.amount(answer.params.staking_fee))
+
+    async def supplier_min_stake_upokt(self) -> int:
+        """Least stake of a supplier."""
+        return (await self.staking_params()).min_stake_upokt
 
     async def compute_units_per_relay(self, service_id: str, height: int) -> int:
         """Units per relay effective at `height`; a node without that query answers with the live value."""

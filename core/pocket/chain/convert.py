@@ -124,12 +124,14 @@ def session(message: session_pb.Session) -> Session:
 
 
 def _service_config(row: shared_pb.ServiceConfigUpdate) -> ServiceConfig:
+    options = tuple(tuple((int(o.key), o.value) for o in endpoint.configs) for endpoint in row.service.endpoints)
     return ServiceConfig(
         row.service.service_id,
         row.activation_height,
         row.deactivation_height,
         tuple((share.address, share.rev_share_percentage) for share in row.service.rev_share),
         tuple((endpoint.rpc_type, endpoint.url) for endpoint in row.service.endpoints),
+        options if any(options) else (),
     )
 
 

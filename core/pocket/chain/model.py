@@ -55,6 +55,8 @@ class ServiceConfig:
     deactivation_height: int
     revenue_share: tuple[tuple[str, int], ...] = ()
     endpoints: tuple[tuple[int, str], ...] = ()
+    options: tuple[tuple[tuple[int, str], ...], ...] = ()
+    """Options of each endpoint as (key, value); empty where no endpoint has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,14 @@ class StakedSupplier:
             c.service_id == service_id and config_active(c.activation_height, c.deactivation_height, height)
             for c in self.history
         )
+
+
+@dataclass(frozen=True, slots=True)
+class StakingParams:
+    """The supplier module's parameters; every accepted stake message costs the fee."""
+
+    min_stake_upokt: int
+    staking_fee_upokt: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,8 @@ class Parties:
 def stake_message(parties: Parties, stake_upokt: int | None, services: tuple[StakedService, ...]) -> Message:
     """Build a MsgStakeSupplier.
 
-    stake_upokt: the new total, None to leave it unchanged. services: the complete new list, empty to leave it unchanged.
+    stake_upokt: the new total, None to leave it unchanged.
+    services: the complete new list, empty to leave it unchanged.
     """
     message = supplier_pb.MsgStakeSupplier(
         signer=parties.signer, owner_address=parties.owner, operator_address=parties.operator

@@ -1,0 +1,1 @@
+"""Staking by declaration: compare, plan, sign and send."""
