@@ -12,8 +12,11 @@ from pocket.protocol.crypto.ecdsa import signature_holds
 from pocket.protocol.pb import cosmos_bank_v1beta1_pb2 as bank_pb
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
+from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.transactions.build import CREATE_CLAIM, SUBMIT_PROOF, GasPrice, transaction_hash
+from pocket.protocol.transactions.staking import STAKE_SUPPLIER, UNSTAKE_SUPPLIER
+from pocket_localnet import staking_checks
 from pocket_localnet.state import State
 from pocket_localnet.tx_rejected import TxRejected
 
@@ -24,7 +27,8 @@ _ANTE_GAS = 25_000
 _GAS_PER_BYTE = 10
 _UNORDERED_GAS = 2_240
 
-ChainMessage = bank_pb.MsgSend | proof_pb.MsgCreateClaim | proof_pb.MsgSubmitProof
+StakingMessage = supplier_pb.MsgStakeSupplier | supplier_pb.MsgUnstakeSupplier
+ChainMessage = bank_pb.MsgSend | proof_pb.MsgCreateClaim | proof_pb.MsgSubmitProof | StakingMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ _TYPES: dict[str, type[ChainMessage]] = {
     SEND: bank_pb.MsgSend,
     CREATE_CLAIM: proof_pb.MsgCreateClaim,
     SUBMIT_PROOF: proof_pb.MsgSubmitProof,
+    STAKE_SUPPLIER: supplier_pb.MsgStakeSupplier,
+    UNSTAKE_SUPPLIER: supplier_pb.MsgUnstakeSupplier,
 }
 
 
@@ -117,8 +123,14 @@ def header_of(message: proof_pb.MsgCreateClaim | proof_pb.MsgSubmitProof) -> Ses
 
 
 def _validate_basic(message: ChainMessage) -> None:
-    """Run the basic validation at broadcast, with codespace `proof`."""
+    """Run the basic validation at broadcast, with codespace `proof` or `supplier`."""
     if isinstance(message, bank_pb.MsgSend):
+        return
+    if isinstance(message, supplier_pb.MsgStakeSupplier):
+        staking_checks.check_stake(message)
+        return
+    if isinstance(message, supplier_pb.MsgUnstakeSupplier):
+        staking_checks.check_unstake(message)
         return
     if not is_address(message.supplier_operator_address):
         raise TxRejected(1101, "proof", f"{message.supplier_operator_address}: invalid address")
@@ -139,7 +151,11 @@ def _validate_basic(message: ChainMessage) -> None:
 
 def signer_of(message: ChainMessage) -> str:
     """Return the address that must sign a message."""
-    return message.from_address if isinstance(message, bank_pb.MsgSend) else message.supplier_operator_address
+    if isinstance(message, bank_pb.MsgSend):
+        return message.from_address
+    if isinstance(message, StakingMessage):
+        return message.signer
+    return message.supplier_operator_address
 
 
 def _utc(nanoseconds: int) -> str:

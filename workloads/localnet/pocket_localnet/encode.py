@@ -87,8 +87,10 @@ def supplier(value: StakedSupplier, height: int, *, history: bool = True, servic
     )
     for config in value.history:
         row = shared_pb.SupplierServiceConfig(service_id=config.service_id)
-        for rpc_type, url in config.endpoints:
-            row.endpoints.add(url=url, rpc_type=shared_pb.RPCType.Name(rpc_type))
+        for position, (rpc_type, url) in enumerate(config.endpoints):
+            endpoint = row.endpoints.add(url=url, rpc_type=shared_pb.RPCType.Name(rpc_type))
+            for key, chosen in config.options[position] if config.options else ():
+                endpoint.configs.add(key=shared_pb.ConfigOptions.Name(key), value=chosen)
         if history:
             for address, percent in config.revenue_share:
                 row.rev_share.add(address=address, rev_share_percentage=percent)

@@ -152,6 +152,7 @@ class Genesis(_Model):
     num_suppliers_per_session: Annotated[int, Field(ge=1)] = 15
     target_num_relays: Annotated[int, Field(ge=1)] = 10_000
     supplier_min_stake: Annotated[int, Field(ge=0)] = 1_000_000
+    supplier_staking_fee: Annotated[int, Field(ge=0)] = 1_000_000
     application_min_stake: Annotated[int, Field(ge=0)] = 1_000_000
 
 

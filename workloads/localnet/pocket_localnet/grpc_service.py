@@ -280,7 +280,7 @@ def _txs_event(query: QueryContext, request: tx_pb.GetTxsEventRequest) -> Messag
 def _supplier_params(query: QueryContext, _: Message) -> Message:
     answer = supplier_pb.QueryParamsResponse()
     answer.params.min_stake.CopyFrom(encode.coin(query.state.supplier_min_stake))
-    answer.params.staking_fee.CopyFrom(encode.coin(0))
+    answer.params.staking_fee.CopyFrom(encode.coin(query.state.supplier_staking_fee))
     return answer
 
 

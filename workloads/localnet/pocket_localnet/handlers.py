@@ -8,12 +8,14 @@ from pocket.protocol.claims.amounts import Price, claimed_upokt, estimated_relay
 from pocket.protocol.claims.proof_requirement import Claim, ProofRequirement, proof_requirement
 from pocket.protocol.pb import cosmos_bank_v1beta1_pb2 as bank_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
+from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.relays.difficulty import is_applicable
 from pocket.protocol.relays.messages import RelayRequest, RelayResponse, SessionHeader, decode_relay, relay_hash
 from pocket.protocol.smst.digest import Root
 from pocket.protocol.smst.verify import decompact, leaf_value, unmarshal
 from pocket_localnet.ante import ChainMessage, header_of, signer_of
 from pocket_localnet.hydration import HydratedSession, HydrationError, hydrate
+from pocket_localnet.staking import stake, unstake
 from pocket_localnet.state import BlockHash, State, StoredProof
 from pocket_localnet.tx_rejected import TxRejected, handler_error
 
@@ -218,4 +220,8 @@ def handle(state: State, block_hash: BlockHash, message: ChainMessage, index: in
         return _create_claim(state, block_hash, message, index)
     if isinstance(message, proof_pb.MsgSubmitProof):
         return _submit_proof(state, block_hash, message, index)
+    if isinstance(message, supplier_pb.MsgStakeSupplier):
+        return MessageResult(*stake(state, message, index))
+    if isinstance(message, supplier_pb.MsgUnstakeSupplier):
+        return MessageResult(*unstake(state, message, index))
     return _send(state, message, index)

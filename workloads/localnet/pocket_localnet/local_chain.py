@@ -12,6 +12,7 @@ from pocket_localnet import ante, settlement
 from pocket_localnet.ante import Transaction
 from pocket_localnet.genesis import Genesis
 from pocket_localnet.handlers import handle
+from pocket_localnet.staking import pruned, unstaked
 from pocket_localnet.state import State, from_genesis
 from pocket_localnet.tx_rejected import TxRejected
 from pocket_localnet.verification import failure_of
@@ -209,6 +210,7 @@ class LocalChain:
                 state.live_shared_params = params
                 self._scheduled.remove((effective, params))
         for address, supplier in list(state.suppliers.items()):
+            state.suppliers[address] = pruned(state, supplier)
             unstake_end = supplier.unstake_session_end_height
             if not unstake_end:
                 continue
@@ -274,7 +276,7 @@ class LocalChain:
 
     def unstake_supplier(self, address: str) -> None:
         """Unstake a supplier, which serves to the end of the running session."""
-        self._state.suppliers[address] = settlement.unstaked(self._state, self._state.suppliers[address])
+        self._state.suppliers[address] = unstaked(self._state, self._state.suppliers[address])
 
     def delegate(self, application: str, gateway: str) -> None:
         """Delegate to a gateway, effective immediately."""

@@ -9,8 +9,10 @@ from pocket.protocol.claims.amounts import estimated_compute_units, estimated_re
 from pocket.protocol.claims.proof_requirement import Claim, ProofRequirement
 from pocket.protocol.claims.rewards import minted_upokt, share_of
 from pocket.protocol.relays.difficulty import BASE_TARGET, next_ema, target_for
+from pocket.protocol.sessions.session_id import config_active
 from pocket.protocol.smst.digest import Root
 from pocket_localnet.handlers import claimed_amount, requirement_of
+from pocket_localnet.staking import unstaked
 from pocket_localnet.state import BlockHash, DifficultyEntry, State
 
 VALIDATED = 1
@@ -44,7 +46,10 @@ def rewards_of(state: State, claim: Claim, minted: int) -> list[Reward]:
     service = state.services[claim.header.service_id]
     pot = share_of(minted, split.supplier)
     rewards = []
-    config = next((c for c in supplier.history if c.service_id == service.id), None)
+    end = claim.header.session_end_block_height
+    of_service = [c for c in supplier.history if c.service_id == service.id]
+    active = [c for c in of_service if config_active(c.activation_height, c.deactivation_height, end)]
+    config = next(iter(active or of_service), None)
     shares = config.revenue_share if config and config.revenue_share else ((supplier.owner_address, 100),)
     paid = 0
     for address, percent in shares[1:]:
@@ -111,17 +116,6 @@ def _slash(state: State, supplier: StakedSupplier, claim: Claim) -> Event:
             "supplier_stake_after_slash": f"{left.stake_upokt}upokt",
         },
     )
-
-
-def unstaked(state: State, supplier: StakedSupplier) -> StakedSupplier:
-    """Return the supplier as unstaking: it serves to the end of the running session."""
-    params = state.shared_params_at(state.height)
-    end = params.session_end(state.height)
-    history = tuple(
-        config if config.deactivation_height else replace(config, deactivation_height=end + 1)
-        for config in supplier.history
-    )
-    return replace(supplier, unstake_session_end_height=end, history=history)
 
 
 def _settle(state: State, claim: Claim, budget_upokt: int, requirement: ProofRequirement) -> list[Event]:

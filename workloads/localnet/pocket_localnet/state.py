@@ -60,6 +60,7 @@ class State:
     num_suppliers_per_session: int
     target_num_relays: int
     supplier_min_stake: int
+    supplier_staking_fee: int
     application_min_stake: int
     height: int = 0
     time_ns: int = 0
@@ -133,6 +134,7 @@ def from_genesis(genesis: Genesis) -> State:
         num_suppliers_per_session=genesis.num_suppliers_per_session,
         target_num_relays=genesis.target_num_relays,
         supplier_min_stake=genesis.supplier_min_stake,
+        supplier_staking_fee=genesis.supplier_staking_fee,
         application_min_stake=genesis.application_min_stake,
         time_ns=genesis.time * 1_000_000_000,
     )
