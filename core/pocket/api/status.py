@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pocket.api.base import Model
 from pocket.api.schema import list_map
+from pocket.api.stake import StakingStatus
 
 
 class ConditionType(StrEnum):
@@ -28,6 +29,7 @@ class ConditionType(StrEnum):
     PAUSED = "Paused"
     SCHEMA_CURRENT = "SchemaCurrent"
     SUPPLIERS_SERVED = "SuppliersServed"
+    STAKE_AS_DECLARED = "StakeAsDeclared"
 
 
 class Condition(Model):
@@ -133,6 +135,7 @@ class SupplierStatus(Model):
     )
     miner: str = Field(default="", description="Pod that mines for this supplier.")
     stake: Stake = Stake()
+    staking: StakingStatus | None = Field(default=None, description="What is done to make the stake as declared.")
     sessions: SupplierSessions = SupplierSessions()
     open_sessions: int = Field(default=0, description="Sessions that are not settled or lost yet, as last reported.")
     last: LastEvents = LastEvents()

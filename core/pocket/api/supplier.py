@@ -9,6 +9,7 @@ from pocket.api.kubernetes import Name
 from pocket.api.relayminer import SecretKeyRef
 from pocket.api.schema import LIST_SET, immutable, rule, rules, text
 from pocket.api.services import ServiceId
+from pocket.api.stake import StakeSpec
 
 
 class RelayMinerRef(Model):
@@ -79,6 +80,9 @@ class SupplierSpec(Model):
         max_length=256,
         description="Services that are served here. Default: all services staked on chain. Applied without restart.",
         json_schema_extra=LIST_SET,
+    )
+    stake: StakeSpec | None = Field(
+        default=None, description="Stake on chain that should be. Without it, nothing is compared or changed."
     )
 
 
