@@ -31,6 +31,11 @@ def _key(file: Path | None) -> tuple[str, str]:
         raise click.ClickException(f"the key {error}".replace("the key the key", "the key")) from None
 
 
+def read_key(file: Path | None) -> PrivateKey:
+    """Return the key of a file or standard input."""
+    return PrivateKey.from_hex(_key(file)[0])
+
+
 def sealing_key(text: str) -> bytes:
     """Return a public sealing key from base64, or from a file that holds it."""
     file = Path(text)
@@ -58,7 +63,7 @@ def _write_for_owner(file: Path, text: str) -> None:
         out.write(text)
 
 
-_KEY_FILE = click.option(
+KEY_FILE = click.option(
     "--key-file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="File with the hex key. Default: standard input.",
@@ -71,7 +76,7 @@ def keys() -> None:
 
 
 @keys.command()
-@_KEY_FILE
+@KEY_FILE
 def address(key_file: Path | None) -> None:
     """Print the operator address of a key."""
     click.echo(_key(key_file)[1])
@@ -106,7 +111,7 @@ def sealing_secret(file: Path, namespace: str) -> None:
 
 
 @keys.command("seal")
-@_KEY_FILE
+@KEY_FILE
 @click.option("--public-key", required=True, help="Sealing key of the operator or the namespace, base64 or a file")
 @click.option("--namespace", required=True, help="Namespace of the Supplier")
 @click.option("--name", required=True, help="Name of the Supplier")

@@ -18,6 +18,7 @@ from relayctl.demo import DemoOptions, run_demo
 from relayctl.key_commands import keys
 from relayctl.migrate_commands import migrate
 from relayctl.probe import probe
+from relayctl.stake_commands import stake
 
 
 def _samples() -> Path:
@@ -71,6 +72,7 @@ def demo(
 main.add_command(ledger)
 main.add_command(keys)
 main.add_command(config)
+main.add_command(stake)
 main.add_command(migrate)
 main.add_command(inspect_group)
 main.add_command(cache_group)

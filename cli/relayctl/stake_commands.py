@@ -1,0 +1,242 @@
+"""The commands `relayctl stake`: plan, sign and send the transaction that a Supplier declares."""
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import click
+from google.protobuf.message import DecodeError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pocket.api.base import ManifestError, problem_of
+from pocket.api.manifests import load_manifests
+from pocket.api.stake import StakeSpec
+from pocket.chain.client import ChainClient
+from pocket.chain.comet import CometClient
+from pocket.chain.failover import NodeAddress
+from pocket.errors import DecodingError, PocketError
+from pocket.protocol.crypto.addresses import address_of
+from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+from pocket.protocol.transactions.build import GasPrice, TransactionPlan, sign_transaction, transaction_hash
+from pocket.protocol.transactions.staking import message_of_json, unsigned_json
+from pocket.staking.chain import SentOutcome, StakeChain
+from pocket.staking.declared import declared_stake
+from pocket.staking.model import Signing, StakePlan, StakeState
+from pocket.staking.plan import plan_stake
+from relayctl.key_commands import KEY_FILE, read_key
+
+T = TypeVar("T")
+_REFUSED, _NOTHING = 3, 2
+
+
+class PlanFile(BaseModel):
+    """What `plan` writes and `sign` reads: the unsigned transaction and what its signature is made over."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    plan_hash: str
+    signer: str
+    chain_id: str
+    account_number: int
+    sequence: int
+    gas_limit: int
+    fee_upokt: int
+    unsigned: dict[str, Any]
+
+    def transaction(self) -> TransactionPlan:
+        """Return the transaction to sign. Raises DecodingError where the file was changed by hand."""
+        try:
+            messages = tuple(message_of_json(row) for row in self.unsigned["body"]["messages"])
+        except (KeyError, TypeError) as error:
+            raise DecodingError("the plan file holds no messages: make it again with `relayctl stake plan`") from error
+        plan = TransactionPlan(
+            messages, self.chain_id, self.account_number, self.gas_limit, self.fee_upokt, None, "", self.sequence,
+            unordered=False,
+        )  # fmt: skip
+        if unsigned_json(plan) != self.unsigned:
+            raise DecodingError("the plan file was changed: make it again with `relayctl stake plan`")
+        return plan
+
+
+def _node_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--grpc", "grpc_address", required=True, help="A chain node, grpc://host:port"),
+        click.option("--rpc", "rpc_address", default="http://127.0.0.1:26657", show_default=True,
+                     help="Its CometBFT RPC"),
+        click.option("--chain-id", default="pocket", show_default=True),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@asynccontextmanager
+async def _chain(grpc_address: str, rpc_address: str, chain_id: str) -> AsyncIterator[StakeChain]:
+    nodes = [NodeAddress.parse(grpc_address, rpc_address)]
+    async with ChainClient(nodes) as client, aiohttp.ClientSession() as http:
+        yield StakeChain(client, CometClient(nodes, http, chain_id=chain_id), chain_id)
+
+
+def _run(task: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(task)
+    except PocketError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@click.group()
+def stake() -> None:
+    """Stake, change or unstake a supplier as its Supplier resource declares."""
+
+
+@stake.command("plan")
+@click.option("-f", "--file", "files", type=click.Path(path_type=Path, exists=True), multiple=True, required=True,
+              help="YAML file or folder that holds the Supplier")  # fmt: skip
+@click.option("--name", help="Name of the Supplier. Default: the only one with spec.stake")
+@click.option("--signer", help="Address that signs and pays. Default: the operator")
+@click.option("--gas-price", default="0.000001upokt", show_default=True)
+@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="File for `relayctl stake sign`")
+@click.option("--unsigned", type=click.Path(path_type=Path, dir_okay=False),
+              help="File with the unsigned transaction for `pocketd tx sign`, also of a multisig account")  # fmt: skip
+@_node_options
+def plan_command(
+    files: tuple[Path, ...],
+    name: str | None,
+    signer: str | None,
+    gas_price: str,
+    out: Path | None,
+    unsigned: Path | None,
+    **node: str,
+) -> None:
+    """Show what differs from the chain, and the transaction that changes it. Nothing is sent.
+
+    Exit code 0: a transaction is planned. 2: staked as declared. 3: refused.
+    """
+    operator, spec = _declared(files, name)
+    declared = declared_stake(operator, spec)
+    paying = signer or operator
+
+    async def make() -> tuple[StakePlan, TransactionPlan | None]:
+        async with _chain(**node) as chain:
+            plan = plan_stake(
+                declared, await chain.snapshot(operator, paying), Signing(paying, GasPrice.parse(gas_price))
+            )
+            wanted = plan.state is StakeState.CHANGE
+            return plan, await chain.unsigned(plan.messages, plan, paying) if wanted else None
+
+    plan, transaction = _run(make())
+    _show(plan)
+    if transaction is None:
+        raise SystemExit(_REFUSED if plan.state is StakeState.REFUSED else _NOTHING)
+    shown = unsigned_json(transaction)
+    if unsigned is not None:
+        unsigned.write_text(json.dumps(shown) + "\n", encoding="utf-8")
+        click.echo(f"account number {transaction.account_number}, sequence {transaction.sequence}")
+    if out is not None:
+        content = PlanFile(
+            plan_hash=plan.plan_hash, signer=paying, chain_id=transaction.chain_id,
+            account_number=transaction.account_number, sequence=transaction.sequence, gas_limit=transaction.gas_limit,
+            fee_upokt=transaction.fee_upokt or 0, unsigned=shown,
+        )  # fmt: skip
+        out.write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _declared(files: tuple[Path, ...], name: str | None) -> tuple[str, StakeSpec]:
+    try:
+        manifests = load_manifests(files)
+    except ManifestError as error:
+        raise click.ClickException(str(error)) from None
+    found = [
+        (s.metadata.name, s.spec.operator_address, s.spec.stake)
+        for s in manifests.suppliers
+        if s.spec.stake is not None and name in (None, s.metadata.name)
+    ]
+    if len(found) != 1:
+        names = ", ".join(row[0] for row in found) or "none"
+        raise click.ClickException(f"--name must choose one Supplier with spec.stake. Found: {names}")
+    return found[0][1], found[0][2]
+
+
+def _show(plan: StakePlan) -> None:
+    click.echo(f"{plan.state}: {plan.detail}")
+    if plan.state is not StakeState.CHANGE:
+        return
+    for line in plan.effect:
+        click.echo(f"  {line}")
+    cost = plan.cost
+    click.echo(
+        f"cost: {cost.total_upokt} upokt (stake {cost.stake_upokt}, staking fee {cost.staking_fee_upokt}, transaction "
+        f"fee {cost.transaction_fee_upokt})"
+    )
+    if plan.left:
+        click.echo(f"left for another signer: {', '.join(plan.left)}")
+    if plan.approvals:
+        click.echo(f"careful: {', '.join(plan.approvals)}")
+    click.echo(f"hash: {plan.plan_hash}")
+
+
+@stake.command("sign")
+@click.argument("plan_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@KEY_FILE
+@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), required=True,
+              help="File for the signed transaction, base64")  # fmt: skip
+def sign_command(plan_file: Path, key_file: Path | None, out: Path) -> None:
+    """Sign a plan. Needs no network, so it can run on a machine without one."""
+    try:
+        content = PlanFile.model_validate_json(plan_file.read_text(encoding="utf-8"))
+        transaction = content.transaction()
+    except ValidationError as error:
+        raise click.ClickException(f"{plan_file}: {problem_of(error)}") from None
+    except DecodingError as error:
+        raise click.ClickException(f"{plan_file}: {error}") from None
+    key = read_key(key_file)
+    if address_of(key.public_key) != content.signer:
+        raise click.ClickException(f"the key belongs to {address_of(key.public_key)}, the plan to {content.signer}")
+    signed = sign_transaction(transaction, key)
+    out.write_text(base64.b64encode(signed.raw).decode() + "\n", encoding="utf-8")
+    click.echo(f"signed plan {content.plan_hash}: {signed.tx_hash}")
+
+
+@stake.command("send")
+@click.argument("signed_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--wait", "seconds", type=click.FloatRange(0, 3600), default=120.0, show_default=True,
+              help="Seconds to wait for the block")  # fmt: skip
+@_node_options
+def send_command(signed_file: Path, seconds: float, **node: str) -> None:
+    """Send a signed transaction (base64 bytes, also of `pocketd tx encode`) and wait for its block.
+
+    It is simulated first: what the chain would refuse costs no fee. Sending the same file twice is harmless.
+    """
+    try:
+        raw = base64.b64decode(signed_file.read_text(encoding="ascii").strip(), validate=True)
+        gas_limit = tx_pb.AuthInfo.FromString(tx_pb.TxRaw.FromString(raw).auth_info_bytes).fee.gas_limit
+    except (binascii.Error, ValueError, DecodeError) as error:
+        raise click.ClickException(f"{signed_file}: not a signed transaction as base64 text") from error
+
+    async def deliver() -> None:
+        tx_hash = transaction_hash(raw)
+        async with _chain(**node) as chain:
+            state = await chain.outcome(tx_hash, None)
+            if state.outcome is SentOutcome.WAITING:
+                await chain.check(raw, gas_limit)
+                if refusal := (await chain.send(raw)).log:
+                    raise click.ClickException(f"{tx_hash} was refused: {refusal}")
+            async with asyncio.timeout(seconds):
+                while state.outcome is SentOutcome.WAITING:
+                    await asyncio.sleep(0.2)
+                    state = await chain.outcome(tx_hash, None)
+        if state.outcome is SentOutcome.FAILED:
+            raise click.ClickException(f"{tx_hash} failed in block {state.height}: {state.log}")
+        click.echo(f"{tx_hash} is in block {state.height}")
+
+    try:
+        _run(deliver())
+    except TimeoutError:
+        raise click.ClickException(
+            f"{transaction_hash(raw)} was sent and is in no block after {seconds:.0f} s. Send the same file again."
+        ) from None

@@ -1,0 +1,177 @@
+"""Read a supplier's stake from chain nodes, sign plans, and find out what became of a transaction."""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from pocket.chain import convert
+from pocket.chain.client import ChainClient
+from pocket.chain.comet import CometClient
+from pocket.chain.model import StakedSupplier
+from pocket.errors import ChainUnavailable, NotFound, PocketError
+from pocket.protocol.crypto.addresses import address_of
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
+from pocket.protocol.transactions.build import (
+    Message,
+    SignedTransaction,
+    Timestamp,
+    TransactionPlan,
+    adjusted_gas,
+    sign_transaction,
+)
+from pocket.staking.model import StakePlan, StakeSnapshot
+
+VALID_SECONDS: Final = 300
+"""A transaction may be included until so long after the block time that it was signed at."""
+SETTLED_SECONDS: Final = 30
+"""Past the timeout, so much block time rules the inclusion out on every node."""
+_GAS_RESERVE: Final = Decimal("1.3")
+_NANOSECONDS: Final = 1_000_000_000
+
+
+class TransactionWouldFail(PocketError):
+    """The chain refuses the transaction, or it needs more gas than planned."""
+
+
+class SentOutcome(enum.Enum):
+    """What became of a signed transaction."""
+
+    WAITING = "Sent"
+    INCLUDED = "Included"
+    FAILED = "Failed"
+    EXPIRED = "Expired"
+
+
+@dataclass(frozen=True, slots=True)
+class SentState:
+    """The outcome with its block, and the chain's text where it failed."""
+
+    outcome: SentOutcome
+    height: int = 0
+    log: str = ""
+
+
+class StakeChain:
+    """The questions and the one broadcast that staking needs."""
+
+    def __init__(self, client: ChainClient, comet: CometClient, chain_id: str) -> None:
+        self._client = client
+        self._comet = comet
+        self._chain_id = chain_id
+
+    async def snapshot(self, operator: str, signer: str) -> StakeSnapshot:
+        """Return what a plan needs. Raises ChainError, also where nodes disagree about the supplier."""
+        block = await self._comet.block()
+        return StakeSnapshot(
+            chain_id=self._chain_id,
+            height=block.height,
+            supplier=await self._supplier(operator),
+            params=await self._client.staking_params(),
+            shared=await self._client.shared_params(block.height),
+            balance_upokt=await self._client.balance_upokt(signer),
+        )
+
+    async def _supplier(self, operator: str) -> StakedSupplier | None:
+        """Return the record that every node that answers has. A change may reach nodes at different moments."""
+        request = supplier_pb.QueryGetSupplierRequest(operator_address=operator)
+        answers = await self._client.ask_every_node("/pocket.supplier.Query/Supplier", request)
+        found = set[StakedSupplier | None]()
+        for answer in answers.values():
+            if isinstance(answer.error, NotFound):
+                found.add(None)
+            elif answer.error is None:
+                try:
+                    message = supplier_pb.QueryGetSupplierResponse.FromString(answer.raw)
+                except DecodeError:
+                    continue
+                found.add(convert.supplier(message.supplier))
+        if not found:
+            causes = "; ".join(str(answer.error) for answer in answers.values())
+            raise ChainUnavailable(
+                f"no chain node says what is staked for {operator} ({causes or 'none may be asked'})"
+            )
+        if len({_comparable(record) for record in found}) > 1:
+            raise ChainUnavailable(f"chain nodes disagree about the stake of {operator}: try again")
+        return max(found, key=lambda record: len(record.service_ids) if record else 0)
+
+    async def sign(self, plan: StakePlan, key: PrivateKey, lane: int = 0) -> tuple[SignedTransaction, Timestamp]:
+        """Simulate a plan and sign it; return the transaction and its timeout. Nothing is sent.
+
+        Raises ChainError, and TransactionWouldFail where the chain refuses the messages.
+        """
+        signer = address_of(key.public_key)
+        account = await self._client.account(signer)
+        now = (await self._comet.block()).time
+        timeout = Timestamp.of_nanoseconds(now.nanoseconds + VALID_SECONDS * _NANOSECONDS + lane)
+        transaction = TransactionPlan(
+            messages=plan.messages,
+            chain_id=self._chain_id,
+            account_number=account.number,
+            gas_limit=plan.gas_limit,
+            fee_upokt=plan.cost.transaction_fee_upokt,
+            timeout=timeout,
+            memo="",
+        )
+        signed = sign_transaction(transaction, key)
+        await self.check(signed.raw, plan.gas_limit)
+        return signed, timeout
+
+    async def check(self, raw: bytes, gas_limit: int) -> None:
+        """Simulate a transaction. Raises TransactionWouldFail, ChainUnavailable."""
+        try:
+            gas = await self._client.simulate(raw)
+        except ChainUnavailable:
+            raise
+        except PocketError as error:
+            raise TransactionWouldFail(f"the chain would refuse the transaction: {error}") from error
+        if adjusted_gas(gas, _GAS_RESERVE) > gas_limit:
+            raise TransactionWouldFail(f"it needs {gas} gas, and {gas_limit} leaves too little reserve")
+
+    async def send(self, raw: bytes) -> SentState:
+        """Broadcast signed bytes, which is harmless to repeat. Raises ChainUnavailable."""
+        result = await self._client.broadcast(raw)
+        if result.code == 0 or (result.codespace, result.code) == ("sdk", 19):
+            return SentState(SentOutcome.WAITING)
+        return SentState(SentOutcome.WAITING, log=f"{result.codespace} {result.code}: {result.log}")
+
+    async def outcome(self, tx_hash: str, expires_at: Timestamp | None) -> SentState:
+        """Return what became of a transaction. Raises ChainUnavailable.
+
+        Without an expiry a transaction that is not found is never given up.
+        """
+        block = await self._comet.block()
+        try:
+            result = await self._client.transaction(tx_hash)
+        except NotFound:
+            settled = block.time.nanoseconds - SETTLED_SECONDS * _NANOSECONDS
+            if expires_at is not None and settled > expires_at.nanoseconds:
+                return SentState(SentOutcome.EXPIRED)
+            return SentState(SentOutcome.WAITING)
+        if result.code:
+            return SentState(SentOutcome.FAILED, result.height, f"{result.codespace} {result.code}: {result.log}")
+        return SentState(SentOutcome.INCLUDED, result.height)
+
+    async def unsigned(self, messages: Sequence[Message], plan: StakePlan, signer: str) -> TransactionPlan:
+        """Return the ordered transaction that an offline signer signs, without timeout. Raises ChainError."""
+        account = await self._client.account(signer)
+        return TransactionPlan(
+            messages=tuple(messages),
+            chain_id=self._chain_id,
+            account_number=account.number,
+            gas_limit=plan.gas_limit,
+            fee_upokt=plan.cost.transaction_fee_upokt,
+            timeout=None,
+            memo="",
+            sequence=account.sequence,
+            unordered=False,
+        )
+
+
+def _comparable(record: StakedSupplier | None) -> StakedSupplier | None:
+    """Without what depends on the height of the node that answers."""
+    return None if record is None else replace(record, service_ids=frozenset())
