@@ -27,6 +27,7 @@ from pocket_operator.controller.namespace_guard import NamespaceGuard
 from pocket_operator.controller.pod_report_cache import PodReportCache, Poller
 from pocket_operator.controller.reconciler import Reconciler
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
+from pocket_operator.controller.stake_keeper import StakeKeeper
 from pocket_operator.controller.watch_heartbeat import WatchHeartbeat
 from pocket_operator.controller.work_queue import WorkQueue
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
@@ -44,6 +45,7 @@ _CANARY_SECONDS = 30.0
 _CANARY_DEAD_SECONDS = 120.0
 _SEALING_SECONDS = 10.0
 _DISCOVERY_SECONDS = 300.0
+_STAKING_SECONDS = 5.0
 _GUARD_SECONDS = 5.0
 _RELIST_SECONDS = (1.0, 4.0, 10.0, 60.0)
 """Pauses between whole listings, the last one for ever. A watch tells nothing of what vanished before it began or while
@@ -134,6 +136,7 @@ class Operator:
             clock=clock,
             now=_now,
         )
+        keeper = StakeKeeper(api, self._store, _now)
         poller = Poller(self._store, book, self._queue.add)
         watches = registry(self._store, self._queue.add, self._canary.hear)
         self._synced = True
@@ -145,6 +148,7 @@ class Operator:
                 group.create_task(self._every(_SEALING_SECONDS, sealing.refresh, "sealing keys")),
                 group.create_task(self._every(_GUARD_SECONDS, guard.refresh, "namespaces", at_once=True)),
                 group.create_task(self._every(_DISCOVERY_SECONDS, lambda: self._discover(api), "discovery")),
+                group.create_task(self._every(_STAKING_SECONDS, keeper.once, "staking", at_once=True)),
                 group.create_task(self._relist_for_ever(api)),
                 *(group.create_task(self._work(reconciler)) for _ in range(_WORKERS)),
             ]

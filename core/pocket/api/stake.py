@@ -149,7 +149,8 @@ class StakeTransactionStatus(Model):
     raw: str = Field(default="", max_length=262144, description="Signed bytes, base64, sent again as they are.")
     expires_at: str = Field(default="", description="Block time after which no chain node includes it.")
     signed_at: str = ""
-    cost_upokt: int = 0
+    cost_upokt: int = Field(default=0, description="What it costs once it is in a block, upokt.")
+    fee_upokt: int = Field(default=0, description="What it costs where it fails in a block, upokt.")
     outcome: Literal["", "Sent", "Included", "Failed", "Expired"] = ""
     height: int = 0
     log: str = Field(default="", max_length=4096)

@@ -17,6 +17,7 @@ from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.namespace_guard import NamespaceGuard
 from pocket_operator.controller.pod_report_cache import PodReportCache
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
+from pocket_operator.controller.stake_keeper import without_staking
 from pocket_operator.decide.conditions import notices
 from pocket_operator.decide.drift import replacement, replicas_to_keep, surplus
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
@@ -357,7 +358,7 @@ class Reconciler:
         self, subject: Object, status: Object, *, passing: frozenset[str], memory: ReconcileState
     ) -> None:
         """Server-side apply of the status where it differs; `passing` fields alone are no reason to write."""
-        before = subject.get("status") or {}
+        before = without_staking(subject.get("status") or {})
         status = self._schemas().pruned_status(str(subject["kind"]), status)
         if _without(before, passing) == _without(status, passing):
             return

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from pocket.api.status import Condition, ConditionType, timestamp
-from pocket_operator.decide.reasons import PASSING, ConditionReason
+from pocket_operator.decide.reasons import PASSING, ConditionReason, StakeReason
 from pocket_operator.decide.schemas import Schemas
 
 State = Literal["True", "False", "Unknown"]
@@ -22,6 +22,16 @@ class ConditionSpec:
     state: State
     reason: ConditionReason
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StakeCondition:
+    """The condition StakeAsDeclared as it is now."""
+
+    state: State
+    reason: StakeReason
+    message: str
+    type: ConditionType = ConditionType.STAKE_AS_DECLARED
 
 
 def schema_fact(kind: str, schemas: Schemas, unknown: Sequence[str]) -> ConditionSpec:
@@ -54,7 +64,7 @@ def true_if(value: bool | None) -> State:
 
 
 def conditions(
-    facts: Iterable[ConditionSpec], before: Iterable[Mapping[str, Any]], generation: int, now: datetime
+    facts: Iterable[ConditionSpec | StakeCondition], before: Iterable[Mapping[str, Any]], generation: int, now: datetime
 ) -> tuple[Condition, ...]:
     """The list for a status; the time of the last transition is kept while the status stays."""
     known = {row.get("type"): row for row in before}

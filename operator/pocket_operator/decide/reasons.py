@@ -65,6 +65,32 @@ class ConditionReason(StrEnum):
     CANARY_FAILED = "CanaryFailed"
 
 
+class StakeReason(StrEnum):
+    """Reasons of the condition StakeAsDeclared; docs/staking.md says for each what to do."""
+
+    AS_DECLARED = "AsDeclared"
+    PENDING = "Pending"
+    DIFFERS = "Differs"
+    AWAITS_APPROVAL = "AwaitsApproval"
+    SIGNING = "Signing"
+    TRANSACTION_SENT = "TransactionSent"
+    TRANSACTION_INCLUDED = "TransactionIncluded"
+    TRANSACTION_FAILED = "TransactionFailed"
+    SIMULATION_FAILED = "SimulationFailed"
+    BUDGET_EXHAUSTED = "BudgetExhausted"
+    RATE_LIMITED = "RateLimited"
+    KEY_MISSING = "KeyMissing"
+    CHAIN_UNREACHABLE = "ChainUnreachable"
+    # nothing is planned
+    INVALID_DECLARATION = "InvalidDeclaration"
+    RECORD_INCOMPLETE = "RecordIncomplete"
+    OWNED_BY_ANOTHER = "OwnedByAnother"
+    OWNER_DIFFERS = "OwnerDiffers"
+    SIGNER_NOT_ALLOWED = "SignerNotAllowed"
+    BELOW_MINIMUM = "BelowMinimum"
+    BALANCE_TOO_LOW = "BalanceTooLow"
+
+
 PASSING = frozenset(
     {
         ConditionReason.ROLLING_OUT,

@@ -1,0 +1,261 @@
+"""Bring stakes about as declared: read, decide, record, send. Survives being stopped between any two of these."""
+
+import asyncio
+import base64
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import aiohttp
+from pydantic import ValidationError
+
+from pocket.api.base import problem_of
+from pocket.api.lenient import read_known
+from pocket.api.relayminer import RelayMiner
+from pocket.api.stake import StakeSpec, StakeTransactionStatus, StakingStatus
+from pocket.api.status import ConditionType, as_status
+from pocket.api.supplier import Supplier
+from pocket.chain.client import ChainClient
+from pocket.chain.comet import CometClient, parse_time
+from pocket.chain.failover import NodeAddress
+from pocket.errors import DecodingError, PocketError
+from pocket.kube.api_client import Conflict, KubeApi, KubeError, ObjectNotFound
+from pocket.protocol.crypto.addresses import address_of
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.protocol.transactions.build import GasPrice, Timestamp
+from pocket.staking.chain import StakeChain, TransactionWouldFail
+from pocket.staking.declared import declared_stake
+from pocket.staking.model import Signing, StakePlan
+from pocket.staking.plan import plan_stake
+from pocket_operator.controller.concurrency import for_each
+from pocket_operator.decide.conditions import StakeCondition, conditions
+from pocket_operator.decide.object_cache import ObjectCache, operator_address, relay_miner_of
+from pocket_operator.decide.plan import is_paused
+from pocket_operator.decide.snapshot import SecretView
+from pocket_operator.decide.staking import (
+    APPROVAL,
+    StakeDecision,
+    StakeSight,
+    StakeStep,
+    after_sending,
+    signed_status,
+    towards_declaration,
+    unknown,
+    would_fail,
+)
+from pocket_operator.resources import names
+from pocket_operator.resources.kinds import RELAY_MINERS, SECRETS, SUPPLIERS
+
+_LOG = logging.getLogger("operator.staking")
+Object = dict[str, Any]
+FIELD_MANAGER: Final = f"{names.FIELD_MANAGER}-stake"
+_AT_ONCE = 4
+_ROUND_SECONDS = 30.0
+
+
+def without_staking(status: Object) -> Object:
+    """Return a status without what is written here, which the other writer of the status leaves alone."""
+    rest = {key: value for key, value in status.items() if key != "staking"}
+    if "conditions" in rest:
+        kind = ConditionType.STAKE_AS_DECLARED.value
+        rest["conditions"] = [row for row in rest["conditions"] if row.get("type") != kind]
+    return rest
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One Supplier as the API server has it now, with its RelayMiner."""
+
+    supplier: Object
+    relay_miner: RelayMiner
+    operator: str
+    spec: StakeSpec
+    status: StakingStatus
+    key: PrivateKey | None
+
+    @property
+    def signer(self) -> str:
+        return self.operator if self.key is None else address_of(self.key.public_key)
+
+
+class StakeKeeper:
+    """All Suppliers with spec.stake, one round after the other."""
+
+    def __init__(self, api: KubeApi, store: ObjectCache, now: Callable[[], datetime]) -> None:
+        self._api = api
+        self._store = store
+        self._now = now
+
+    async def once(self) -> None:
+        """Take one step for every Supplier; what fails is logged and tried again in the next round."""
+        await for_each(self._bounded, self._subjects(), _AT_ONCE)
+
+    def _subjects(self) -> list[tuple[str, str]]:
+        found = []
+        for key in self._store.everything():
+            relay_miner = self._store.get(RELAY_MINERS.name, *key)
+            if relay_miner is None or is_paused(relay_miner):
+                continue
+            for supplier in self._store.suppliers(key):
+                declared = (supplier.get("spec") or {}).get("stake") is not None
+                written = (supplier.get("status") or {}).get("staking") is not None
+                owner = self._store.owner(operator_address(supplier))
+                mine = owner is not None and owner["metadata"]["uid"] == supplier["metadata"]["uid"]
+                if mine and (declared or written) and not supplier["metadata"].get("deletionTimestamp"):
+                    found.append((str(supplier["metadata"]["namespace"]), str(supplier["metadata"]["name"])))
+        return found
+
+    async def _bounded(self, place: tuple[str, str]) -> None:
+        try:
+            async with asyncio.timeout(_ROUND_SECONDS):
+                await self._one(place)
+        except TimeoutError:
+            _LOG.warning("%s/%s: the chain or the API server did not answer in %.0f s", *place, _ROUND_SECONDS)
+        except Conflict:
+            _LOG.info("%s/%s: changed in the meantime, decided again in the next round", *place)
+        except KubeError as error:
+            _LOG.warning("%s/%s: %s", *place, error)
+        except Exception:  # noqa: BLE001 - a defect met by one Supplier must not stop the others
+            _LOG.exception("%s/%s: a defect of the operator", *place)
+
+    async def _one(self, place: tuple[str, str]) -> None:
+        # The API server is asked, not the watch: a transaction that was recorded must not be overlooked.
+        supplier = await self._api.get_or_none(SUPPLIERS, *place)
+        if supplier is None or supplier["metadata"].get("deletionTimestamp"):
+            return
+        if (supplier.get("spec") or {}).get("stake") is None:
+            await self._write(supplier, None, None)
+            return
+        case = await self._case(supplier)
+        if case is None:
+            return
+        chain = case.relay_miner.spec.chain
+        nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in chain.nodes]
+        async with ChainClient(nodes, chain.query_timeout_seconds) as client, aiohttp.ClientSession() as http:
+            reader = StakeChain(
+                client, CometClient(nodes, http, chain.query_timeout_seconds, chain_id=chain.id), chain.id
+            )
+            try:
+                await self._step(case, reader)
+            except PocketError as error:
+                await self._write(supplier, case.status, unknown(str(error)))
+
+    async def _case(self, supplier: Object) -> _Case | None:
+        key = relay_miner_of(supplier)
+        relay_miner = self._store.get(RELAY_MINERS.name, *key)
+        try:
+            parsed, _ = read_known(Supplier, {k: v for k, v in supplier.items() if k != "status"})
+            owner, _ = read_known(RelayMiner, {k: v for k, v in (relay_miner or {}).items() if k != "status"})
+            status = StakingStatus.model_validate((supplier.get("status") or {}).get("staking") or {})
+        except ValidationError as error:
+            _LOG.warning("%s/%s: %s", key.namespace, supplier["metadata"]["name"], problem_of(error))
+            return None
+        if parsed.spec.stake is None:
+            return None
+        signer = await self._key(key.namespace, key.name, parsed)
+        return _Case(supplier, owner, parsed.spec.operator_address, parsed.spec.stake, status, signer)
+
+    async def _key(self, namespace: str, relay_miner: str, supplier: Supplier) -> PrivateKey | None:
+        """Return the key of spec.stake.keySecretRef, else the supplier's own as it was proven and published."""
+        reference = supplier.spec.stake.key_secret_ref if supplier.spec.stake is not None else None
+        name, entry = names.keys(relay_miner, names.MINER), supplier.spec.operator_address
+        if reference is not None:
+            name, entry = reference.name, reference.key
+        secret = await self._api.get_or_none(SECRETS, namespace, name)
+        text = None if secret is None else SecretView.of(secret).entries.get(entry)
+        try:
+            return None if text is None else PrivateKey.from_hex(text.strip().removeprefix("0x"))
+        except DecodingError:
+            return None
+
+    async def _step(self, case: _Case, chain: StakeChain) -> None:
+        transaction = case.status.transaction
+        sight = StakeSight(
+            spec=case.spec,
+            signer=case.signer,
+            has_key=case.key is not None,
+            approved=str((case.supplier["metadata"].get("annotations") or {}).get(APPROVAL, "")),
+            status=case.status,
+            now=self._now(),
+        )
+        if transaction.outcome == "Sent":
+            expires_at = parse_time(transaction.expires_at)
+            decision = after_sending(sight, await chain.outcome(transaction.hash, expires_at))
+            await self._write(case.supplier, decision.status, decision.condition)
+            if decision.step is StakeStep.SEND_AGAIN:
+                await chain.send(base64.b64decode(transaction.raw))
+            return
+        plan = plan_stake(
+            declared_stake(case.operator, case.spec),
+            await chain.snapshot(case.operator, case.signer),
+            Signing(case.signer, GasPrice.parse(case.relay_miner.spec.chain.gas_price), case.status.reached),
+        )
+        decision = towards_declaration(sight, plan)
+        if decision.step is StakeStep.SIGN and case.key is not None:
+            await self._sign(case, chain, plan, decision)
+        else:
+            await self._write(case.supplier, decision.status, decision.condition)
+
+    async def _sign(self, case: _Case, chain: StakeChain, plan: StakePlan, decision: StakeDecision) -> None:
+        """Sign, record the bytes, then send: whatever stops in between, only these bytes are ever sent."""
+        if case.key is None:
+            return
+        try:
+            signed, timeout = await chain.sign(plan, case.key)
+        except TransactionWouldFail as error:
+            failing = would_fail(decision, str(error))
+            await self._write(case.supplier, failing.status, failing.condition)
+            return
+        recorded = StakeTransactionStatus(
+            hash=signed.tx_hash,
+            raw=base64.b64encode(signed.raw).decode(),
+            expires_at=_text(timeout),
+            fee_upokt=plan.cost.transaction_fee_upokt,
+        )
+        status = signed_status(decision.status, plan, recorded, now=self._now(), approved=decision.approved)
+        await self._write(case.supplier, status, decision.condition)
+        name = f"{case.supplier['metadata']['namespace']}/{case.supplier['metadata']['name']}"
+        _LOG.info(
+            "stake transaction of %s", name,
+            extra={"fields": {"hash": signed.tx_hash, "plan": plan.plan_hash, "cost_upokt": plan.cost.total_upokt}},
+        )  # fmt: skip
+        await chain.send(signed.raw)
+
+    async def _write(self, supplier: Object, status: StakingStatus | None, fact: StakeCondition | None) -> None:
+        """Apply status and condition where they differ. Raises Conflict where it changed since it was read."""
+        metadata, before = supplier["metadata"], supplier.get("status") or {}
+        rows = before.get("conditions") or ()
+        kept: Mapping[str, Any] = next(
+            (row for row in rows if row.get("type") == ConditionType.STAKE_AS_DECLARED.value), {}
+        )
+        generation = int(metadata.get("generation") or 0)
+        after: Object = {}
+        if status is not None and fact is not None:
+            made = conditions([fact], rows, generation, self._now())
+            after = {"staking": as_status(status), "conditions": [as_status(row) for row in made]}
+            if before.get("staking") == after["staking"] and after["conditions"] == [kept]:
+                return
+        body = {
+            "apiVersion": SUPPLIERS.api_version,
+            "kind": SUPPLIERS.name,
+            "metadata": {
+                "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
+                "resourceVersion": metadata["resourceVersion"],
+            },
+            "status": after,
+        }  # fmt: skip
+        try:
+            patched = await self._api.call(
+                "PATCH", SUPPLIERS.path(metadata["namespace"], metadata["name"], "status"), body=body,
+                query={"fieldManager": FIELD_MANAGER, "force": "true"}, content_type="application/apply-patch+yaml",
+            )  # fmt: skip
+        except ObjectNotFound as error:
+            raise Conflict(str(error), error.status) from error
+        supplier["metadata"]["resourceVersion"] = patched["metadata"]["resourceVersion"]
+
+
+def _text(stamp: Timestamp) -> str:
+    whole = datetime.fromtimestamp(stamp.seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{whole}.{stamp.nanos:09}Z"

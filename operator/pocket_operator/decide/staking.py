@@ -1,0 +1,205 @@
+"""Decide the next step towards a declared stake: a pure function of one Supplier and the chain."""
+
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from pocket.api.stake import StakePlanStatus, StakePolicy, StakeSpec, StakeTransactionStatus, StakingStatus
+from pocket.api.status import timestamp
+from pocket.protocol.transactions.staking import message_json
+from pocket.staking.chain import SentOutcome, SentState
+from pocket.staking.model import StakePlan, StakeState
+from pocket_operator.decide.conditions import StakeCondition, State
+from pocket_operator.decide.reasons import StakeReason
+
+APPROVAL: Final = "pocket.network/approve-stake-plan"
+_LONGEST_LOG: Final = 4096
+
+
+class StakeStep(StrEnum):
+    """What to do after the status is written."""
+
+    NOTHING = "nothing"
+    SIGN = "sign"
+    SEND_AGAIN = "send again"
+
+
+@dataclass(frozen=True, slots=True)
+class StakeSight:
+    """What a decision needs. `sent` is the state of the transaction that the status names, None without one."""
+
+    spec: StakeSpec
+    signer: str
+    has_key: bool
+    approved: str
+    status: StakingStatus
+    now: datetime
+    plan: StakePlan | None = None
+    sent: SentState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StakeDecision:
+    """The condition and status to write, and the step after that."""
+
+    condition: StakeCondition
+    status: StakingStatus
+    step: StakeStep = StakeStep.NOTHING
+    approved: bool = False
+
+
+def after_sending(sight: StakeSight, sent: SentState) -> StakeDecision:
+    """Decide what to do about a transaction that was signed before: it is sent again as it is, or concluded."""
+    transaction = sight.status.transaction
+    if sent.outcome is SentOutcome.WAITING:
+        text = f"Transaction {transaction.hash} is sent and in no block yet. {sent.log}".strip()
+        return StakeDecision(
+            _condition("False", StakeReason.TRANSACTION_SENT, text), sight.status, StakeStep.SEND_AGAIN
+        )
+    concluded = transaction.model_copy(
+        update={"outcome": sent.outcome.value, "height": sent.height, "log": sent.log[:_LONGEST_LOG]}
+    )
+    costs = {SentOutcome.INCLUDED: transaction.cost_upokt, SentOutcome.FAILED: transaction.fee_upokt}
+    paid = 0 if transaction.approved else costs.get(sent.outcome, 0)
+    status = sight.status.model_copy(
+        update={
+            "transaction": concluded,
+            "plan": StakePlanStatus(),
+            "spent_upokt": sight.status.spent_upokt + paid,
+        }
+    )
+    if sent.outcome is SentOutcome.INCLUDED:
+        text = f"Transaction {transaction.hash} is in block {sent.height}."
+        return StakeDecision(_condition("False", StakeReason.TRANSACTION_INCLUDED, text), status)
+    return StakeDecision(_condition("False", StakeReason.TRANSACTION_FAILED, _failed(concluded)), status)
+
+
+def towards_declaration(sight: StakeSight, plan: StakePlan) -> StakeDecision:
+    """Decide with nothing on its way: report, wait for an approval, or sign."""
+    if plan.state in (StakeState.AS_DECLARED, StakeState.PENDING):
+        status = _found_on_chain(sight.status)
+        status = status.model_copy(update={"plan": StakePlanStatus(), "reached": plan.declaration})
+        pending = plan.state is StakeState.PENDING
+        reason = StakeReason.PENDING if pending else StakeReason.AS_DECLARED
+        return StakeDecision(_condition("False" if pending else "True", reason, _sentence(plan.detail)), status)
+    empty = sight.status.model_copy(update={"plan": StakePlanStatus()})
+    if plan.refusal is not None:
+        return StakeDecision(_condition("False", StakeReason(plan.refusal.value), _sentence(plan.detail)), empty)
+    differs = f"Differs: {plan.detail}. {' '.join(plan.effect)}"
+    if sight.spec.policy is StakePolicy.OBSERVE:
+        return StakeDecision(_condition("False", StakeReason.DIFFERS, differs), empty)
+    planned = sight.status.model_copy(update={"plan": _shown(plan, sight.signer)})
+    held = _held(sight, plan)
+    if held is not None:
+        return StakeDecision(_condition("False", held[0], f"{held[1]} {differs}"), planned)
+    approved = sight.approved == plan.plan_hash
+    text = f"Signing plan {plan.plan_hash}. {differs}"
+    return StakeDecision(_condition("False", StakeReason.SIGNING, text), planned, StakeStep.SIGN, approved)
+
+
+def _found_on_chain(status: StakingStatus) -> StakingStatus:
+    """Conclude a transaction that no node found by its hash, from the record that it made."""
+    last = status.transaction
+    if last.outcome != SentOutcome.EXPIRED.value:
+        return status
+    spent = status.spent_upokt + (0 if last.approved else last.cost_upokt)
+    included = last.model_copy(update={"outcome": SentOutcome.INCLUDED.value})
+    return status.model_copy(update={"transaction": included, "spent_upokt": spent})
+
+
+def _held(sight: StakeSight, plan: StakePlan) -> tuple[StakeReason, str] | None:
+    """Return why a plan is not carried out now, None where it is."""
+    last, spec = sight.status.transaction, sight.spec
+    approved = sight.approved == plan.plan_hash
+    if not sight.has_key:
+        return (
+            StakeReason.KEY_MISSING,
+            "The key that signs is missing: see KeysLoaded and spec.stake.keySecretRef.",
+        )
+    rest = _rest(last, sight.now, spec.min_interval_seconds)
+    if rest and last.plan == plan.plan_hash and last.outcome == SentOutcome.FAILED.value:
+        return StakeReason.TRANSACTION_FAILED, f"{_failed(last)} It is tried again in {rest} s."
+    if approved:
+        return None
+    if spec.policy is StakePolicy.PLAN or plan.approvals:
+        causes = f" ({', '.join(plan.approvals)})" if plan.approvals else ""
+        return (
+            StakeReason.AWAITS_APPROVAL,
+            f"The plan costs {plan.cost.total_upokt} upokt and waits for an approval{causes}: kubectl annotate "
+            f"supplier NAME --overwrite {APPROVAL}={plan.plan_hash}.",
+        )
+    if sight.status.spent_upokt + plan.cost.total_upokt > spec.budget_upokt:
+        return (
+            StakeReason.BUDGET_EXHAUSTED,
+            f"The plan costs {plan.cost.total_upokt} upokt, and {sight.status.spent_upokt} of budgetUpokt "
+            f"{spec.budget_upokt} are spent. Raise spec.stake.budgetUpokt, or approve plan {plan.plan_hash}.",
+        )
+    if rest and last.outcome != SentOutcome.EXPIRED.value:
+        return StakeReason.RATE_LIMITED, f"The last transaction was signed less than {spec.min_interval_seconds} s ago."
+    return None
+
+
+def _rest(last: StakeTransactionStatus, now: datetime, seconds: int) -> int:
+    """Return the seconds until another transaction may be signed."""
+    if not last.signed_at:
+        return 0
+    due = datetime.fromisoformat(last.signed_at) + timedelta(seconds=seconds)
+    return max(0, int((due - now).total_seconds()))
+
+
+def signed_status(
+    status: StakingStatus, plan: StakePlan, transaction: StakeTransactionStatus, *, now: datetime, approved: bool
+) -> StakingStatus:
+    """Return the status that must be stored before the transaction is sent."""
+    recorded = transaction.model_copy(
+        update={
+            "plan": plan.plan_hash,
+            "approved": approved,
+            "cost_upokt": plan.cost.total_upokt,
+            "signed_at": timestamp(now),
+            "outcome": SentOutcome.WAITING.value,
+        }
+    )
+    return status.model_copy(update={"transaction": recorded})
+
+
+def would_fail(decision: StakeDecision, text: str) -> StakeDecision:
+    """Return the decision where the simulation refuses the plan: nothing is signed, nothing is paid."""
+    condition = _condition("False", StakeReason.SIMULATION_FAILED, f"{_sentence(text)} No fee was paid.")
+    return replace(decision, condition=condition, step=StakeStep.NOTHING)
+
+
+def unknown(text: str) -> StakeCondition:
+    """Return the condition where the chain gives no usable answer."""
+    return _condition("Unknown", StakeReason.CHAIN_UNREACHABLE, _sentence(text))
+
+
+def _shown(plan: StakePlan, signer: str) -> StakePlanStatus:
+    messages = [message_json(message) for message in plan.messages]
+    return StakePlanStatus(
+        hash=plan.plan_hash,
+        changes=tuple(change.value for change in plan.changes),
+        signer=signer,
+        cost_upokt=plan.cost.total_upokt,
+        returned_upokt=plan.returned_upokt,
+        effect=tuple(line for line in plan.effect if "block" not in line),
+        approvals=tuple(cause.value for cause in plan.approvals),
+        transaction=json.dumps(messages, separators=(",", ":")),
+    )
+
+
+def _failed(transaction: StakeTransactionStatus) -> str:
+    if transaction.outcome == SentOutcome.EXPIRED.value:
+        return f"Transaction {transaction.hash} came into no block in time; no fee was paid."
+    return f"Transaction {transaction.hash} failed in block {transaction.height} and cost its fee: {transaction.log}."
+
+
+def _sentence(text: str) -> str:
+    whole = text[:1].upper() + text[1:]
+    return whole if whole.endswith(".") else f"{whole}."
+
+
+def _condition(state: State, reason: StakeReason, message: str) -> StakeCondition:
+    return StakeCondition(state, reason, message)

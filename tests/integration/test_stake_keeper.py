@@ -1,0 +1,212 @@
+"""The operator's staking against a localnet: stopped before or after every request, one fee is paid."""
+
+import copy
+from datetime import UTC, datetime
+
+import pytest
+
+from pocket.kube.api_client import Conflict
+from pocket.staking.chain import StakeChain
+from pocket_localnet.local_chain import LocalChain
+from pocket_localnet.server import serve
+from pocket_operator.controller.stake_keeper import StakeKeeper
+from pocket_operator.decide.object_cache import ObjectCache
+from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
+from resources import address, key_of, relay_miner, secret, supplier
+from world import World
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+FUNDS, COST = 60_000_000, 6_000_001
+STAKE = {
+    "policy": "Apply",
+    "budgetUpokt": 10_000_000,
+    "amountUpokt": 5_000_000,
+    "services": [{"id": "eth", "endpoints": [{"url": "https://relay.example", "rpcType": "jsonRpc"}]}],
+}
+ENOUGH = 40
+"""More requests than a stake takes."""
+
+
+class Stopped(BaseException):
+    """The operator ends here."""
+
+
+class Requests:
+    """Counts what leaves the process, and stops it before or after one of them."""
+
+    def __init__(self, stop_at=None, *, after=False):
+        self.stop_at, self.after, self.count = stop_at, after, 0
+
+    async def around(self, request):
+        self.count += 1
+        if self.count == self.stop_at and not self.after:
+            request.close()
+            raise Stopped
+        answer = await request
+        if self.count == self.stop_at and self.after:
+            raise Stopped
+        return answer
+
+
+class Api:
+    """Just enough of an API server: one Supplier with versions, Secrets, and a status that is applied."""
+
+    def __init__(self, stake):
+        self.object = supplier("ns", stake=stake)
+        self.object["metadata"] |= {"uid": "alice", "resourceVersion": "1", "generation": 1}
+        self.secrets = {"main-miner-keys": secret("ns", "main-miner-keys", **{address("alice"): key_of("alice")})}
+        self.requests = Requests()
+
+    async def get_or_none(self, kind, namespace, name):
+        async def answer():
+            return copy.deepcopy(self.object if kind is SUPPLIERS else self.secrets.get(name))
+
+        return await self.requests.around(answer())
+
+    async def call(self, method, path, *, body, **_):
+        async def answer():
+            metadata = self.object["metadata"]
+            if body["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
+                raise Conflict("changed", 409)
+            metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
+            self.object["status"] = copy.deepcopy(body["status"])
+            return copy.deepcopy(self.object)
+
+        assert (method, path.rsplit("/", 1)[1]) == ("PATCH", "status")
+        return await self.requests.around(answer())
+
+    @property
+    def reason(self):
+        return self.object["status"]["conditions"][0]["reason"]
+
+
+class Staking:
+    """A localnet, the API and the operator's staking, which may be stopped and started."""
+
+    def __init__(self, net, monkeypatch):
+        self.net = net
+        self.api = Api(copy.deepcopy(STAKE))
+        self.store = ObjectCache()
+        chain = {"nodes": [{"grpc": net.grpc_url, "rpc": net.rpc_url}]}
+        owner = relay_miner("ns", chain=chain)
+        owner["metadata"]["uid"] = "main"
+        self.store.put(RELAY_MINERS.name, owner)
+        self.store.put(SUPPLIERS.name, self.api.object)
+        for name in ("snapshot", "sign", "send", "outcome"):
+            self._counted(monkeypatch, name)
+
+    def _counted(self, monkeypatch, name):
+        real = getattr(StakeChain, name)
+
+        async def counted(chain, *arguments):
+            return await self.api.requests.around(real(chain, *arguments))
+
+        monkeypatch.setattr(StakeChain, name, counted)
+
+    async def round(self):
+        """One round of an operator that was just started, and a block."""
+        try:
+            await StakeKeeper(self.api, self.store, lambda: NOW).once()
+        except BaseExceptionGroup as stopped:
+            if stopped.subgroup(Stopped) is None:
+                raise
+        self.net.step()
+
+    @property
+    def balance(self):
+        return self.net.chain.state.balances[address("alice")]
+
+
+@pytest.fixture
+async def world(monkeypatch):
+    made = World(suppliers=("bob",))
+    accounts = [*made.genesis().accounts, {"address": address("alice"), "balance": FUNDS}]
+    chain = LocalChain(made.genesis(accounts=accounts, minimum_gas_price="0.000001upokt"))
+    async with serve(chain) as net:
+        yield Staking(net, monkeypatch)
+
+
+async def settled(world):
+    for _ in range(ENOUGH):
+        await world.round()
+        if world.api.object.get("status") and world.api.reason == "AsDeclared":
+            return
+    raise AssertionError(world.api.object["status"])
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_stopped_anywhere_the_stake_is_made_with_one_fee(world, after):
+    await settled(world)
+    assert world.balance == FUNDS - COST
+    whole = world.api.requests.count
+    status = world.api.object["status"]
+    assert (status["staking"]["spentUpokt"], status["staking"]["transaction"]["outcome"]) == (COST, "Included")
+    for stop_at in range(1, min(whole, 20)):
+        state = world.net.chain.state
+        del state.suppliers[address("alice")]
+        state.balances[address("alice")] = FUNDS
+        world.net.step()
+        world.api.object["status"] = {}
+        world.net.chain.faults.hold_blocks = 3  # blocks without the transaction: another one would have other bytes
+        world.api.requests = Requests(stop_at, after=after)
+        await settled(world)
+        assert world.balance == FUNDS - COST, f"stopped at request {stop_at}"
+
+
+async def test_a_status_that_was_changed_in_between_sends_nothing(world, monkeypatch):
+    real = StakeChain.sign
+
+    async def meanwhile(chain, *arguments):
+        metadata = world.api.object["metadata"]
+        metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
+        return await real(chain, *arguments)
+
+    monkeypatch.setattr(StakeChain, "sign", meanwhile)
+    for _ in range(3):
+        await world.round()
+    assert world.balance == FUNDS
+    assert address("alice") not in world.net.chain.state.suppliers
+
+
+async def test_a_lost_broadcast_is_repeated_with_the_same_bytes(world):
+    world.net.chain.faults.evict = 1
+    await world.round()
+    first = world.api.object["status"]["staking"]["transaction"]["hash"]
+    await settled(world)
+    assert world.api.object["status"]["staking"]["transaction"]["hash"] == first
+    assert world.balance == FUNDS - COST
+
+
+async def test_a_transaction_that_expired_is_signed_anew_at_no_cost(world):
+    world.net.chain.faults.evict = 1
+    await world.round()
+    first = world.api.object["status"]["staking"]["transaction"]["hash"]
+    for _ in range(340):
+        world.net.step()
+    await settled(world)
+    assert world.api.object["status"]["staking"]["transaction"]["hash"] != first
+    assert world.balance == FUNDS - COST
+
+
+async def test_what_the_chain_would_refuse_is_not_sent(world):
+    world.api.object["spec"]["stake"]["services"][0]["id"] = "nosuch"
+    await world.round()
+    assert world.api.reason == "SimulationFailed"
+    assert "nosuch" in world.api.object["status"]["conditions"][0]["message"]
+    assert world.balance == FUNDS
+
+
+async def test_without_a_node_nothing_is_concluded(world):
+    owner = world.store.get(RELAY_MINERS.name, "ns", "main")
+    owner["spec"]["chain"]["nodes"] = [{"grpc": "grpc://127.0.0.1:1", "rpc": "http://127.0.0.1:1"}]
+    await world.round()
+    assert world.api.reason == "ChainUnreachable"
+    assert world.api.object["status"]["conditions"][0]["status"] == "Unknown"
+
+
+async def test_without_a_key_the_plan_is_shown(world):
+    world.api.secrets.clear()
+    await world.round()
+    assert world.api.reason == "KeyMissing"
+    assert world.api.object["status"]["staking"]["plan"]["costUpokt"] == COST
+    assert world.balance == FUNDS
