@@ -180,3 +180,14 @@ def test_every_module_that_a_page_names_exists():
             if dotted not in modules and dotted.rpartition(".")[0] not in modules:
                 missing.append(f"{name}: {dotted}")
     assert missing == []
+
+
+def test_every_metric_that_a_page_names_exists():
+    reference = (ROOT / "docs/reference/metrics.md").read_text()
+    known = set(re.findall(r"`(pocket_\w+)`", reference))
+    missing = []
+    for name in NAMES:
+        for metric in re.findall(r"`(pocket_(?:miner|relayer|operator)_\w+)`", (ROOT / name).read_text()):
+            if metric not in known and not any(path.name == metric for path in ROOT.glob("*/*")):
+                missing.append(f"{name}: {metric}")
+    assert missing == []
