@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import Any
 
 
+INDEX = ("index.md", "README.md")
+
+
 def expanded(nav: list[Any], docs: Path) -> list[Any]:
     """Return the navigation with each entry `folder/` replaced by the folder's pages, the index first."""
     rows: list[Any] = []
@@ -13,7 +16,7 @@ def expanded(nav: list[Any], docs: Path) -> list[Any]:
             rows.append({title: expanded(value, docs) if isinstance(value, list) else value})
         elif isinstance(entry, str) and entry.endswith("/"):
             pages = (docs / entry).glob("*.md")
-            names = sorted((page.name for page in pages), key=lambda name: (name != "index.md", name))
+            names = sorted((page.name for page in pages), key=lambda name: (name not in INDEX, name))
             rows += [f"{entry}{name}" for name in names]
         else:
             rows.append(entry)

@@ -191,3 +191,29 @@ def test_every_metric_that_a_page_names_exists():
             if metric not in known and not any(path.name == metric for path in ROOT.glob("*/*")):
                 missing.append(f"{name}: {metric}")
     assert missing == []
+
+
+def test_no_source_file_cites_an_entry_of_a_list_that_is_not_here():
+    folders = (
+        "benchmarks",
+        "cli",
+        "core",
+        "crds",
+        "images",
+        "manifests",
+        "native",
+        "operator",
+        "scripts",
+        "tests",
+        "workloads",
+    )
+    found = []
+    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()):
+        if path == Path(__file__) or path.suffix not in (".py", ".sh", ".yaml", ".yml", ".c", ".h", ".proto", ""):
+            continue
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT)}: {entry}" for entry in re.findall(rf"\b(?:{LISTS})-[0-9]+\b", text)]
+    assert found == []
