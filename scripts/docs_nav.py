@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-
 INDEX = ("index.md", "README.md")
 
 
