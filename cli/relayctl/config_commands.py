@@ -87,11 +87,11 @@ async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) ->
         aiohttp.ClientSession() as http,
         ChainClient(nodes, seconds, node_health) as chain,
         NodeMonitor(
-            nodes, http, miner.spec.chain.id, node_health, timeout_seconds=seconds, told=verdicts.__setitem__
+            nodes, http, miner.spec.chain.id, node_health, timeout_seconds=seconds, on_assessment=verdicts.__setitem__
         ) as watch,
     ):
         try:
-            await watch.look()
+            await watch.probe_all()
             found += check_nodes(miner, verdicts)
             present = await chain.chain_id()
             if present != miner.spec.chain.id:
@@ -100,7 +100,7 @@ async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) ->
             found += check_terms(miner, await chain.minimum_gas_price(), block.time.nanoseconds, time.time_ns())
             for node in nodes:
                 with contextlib.suppress(ChainError):  # the comparison of the nodes tells of those that do not answer
-                    keeping = await CometClient([node], http, seconds).keeping()
+                    keeping = await CometClient([node], http, seconds).retention()
                     found += check_keeping(miner, node.name, keeping)
             for supplier in manifests.suppliers:
                 if supplier.spec.relay_miner_ref.name == miner.metadata.name:

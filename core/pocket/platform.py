@@ -27,13 +27,13 @@ _NANOSECONDS = 1_000_000_000
 class Platform:
     """What relayer and miner have in common; the defaults are the machine's own.
 
-    `clock` gives monotonic seconds, `chance` is for jitter, `unique` makes names that nobody has used.
+    `clock` gives monotonic seconds, `rng` is for jitter, `unique` makes names that nobody has used.
     """
 
     clock: Callable[[], float] = time.monotonic
     cpu_seconds: Callable[[], float] = time.process_time
     wall_nanoseconds: Callable[[], int] = time.time_ns
-    chance: random.Random = field(default_factory=random.Random)
+    rng: random.Random = field(default_factory=random.Random)
     unique: Callable[[], str] = lambda: uuid.uuid4().hex
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     connect_redis: Callable[[str], "Redis"] = connect

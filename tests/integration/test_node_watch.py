@@ -46,7 +46,7 @@ class Nodes:
         )
 
     def by_name(self):
-        return dict(zip(self.localnets, (v.health for v in self.node_health.verdicts), strict=True))
+        return dict(zip(self.localnets, (v.health for v in self.node_health.assessments), strict=True))
 
 
 @contextlib.asynccontextmanager
@@ -67,7 +67,7 @@ async def running(*names):
 async def test_stale_strayed_and_foreign_nodes_are_found_out_and_queries_go_to_the_others():
     async with running("stale", "strayed", "foreign", "good", "better") as nodes:
         assert await latest_over_grpc(nodes.chain) == 3
-        await nodes.watch.look()
+        await nodes.watch.probe_all()
         assert nodes.by_name() == {
             "stale": NodeHealth.LAGGING, "strayed": NodeHealth.FORKED, "foreign": NodeHealth.WRONG_CHAIN,
             "good": NodeHealth.HEALTHY, "better": NodeHealth.HEALTHY,
@@ -80,18 +80,18 @@ async def test_stale_strayed_and_foreign_nodes_are_found_out_and_queries_go_to_t
 
 async def test_a_node_that_caught_up_is_asked_first_again():
     async with running("stale", "better") as nodes:
-        await nodes.watch.look()
+        await nodes.watch.probe_all()
         assert await latest_over_grpc(nodes.chain) == 12
         while nodes.localnets["stale"].chain.height < 13:
             nodes.localnets["stale"].step()
-        await nodes.watch.look()
+        await nodes.watch.probe_all()
         assert nodes.by_name() == {"stale": NodeHealth.HEALTHY, "better": NodeHealth.HEALTHY}
         assert await latest_over_grpc(nodes.chain) == 13
 
 
 async def test_two_nodes_that_contradict_each_other_are_both_kept_and_said_to_be_in_dispute(caplog):
     async with running("strayed", "better") as nodes:
-        await nodes.watch.look()
+        await nodes.watch.probe_all()
         assert set(nodes.by_name().values()) == {NodeHealth.DISPUTED}
         assert await latest_over_grpc(nodes.chain) == 30
         assert "the nodes are split" in caplog.text
@@ -107,8 +107,8 @@ async def test_silent_nodes_are_asked_last_and_one_node_alone_is_never_judged():
         aiohttp.ClientSession() as http,
         NodeMonitor([dead, dead], http, "pocket", node_health, timeout_seconds=0.2) as watch,
     ):
-        await watch.look()
-    assert {v.health for v in node_health.verdicts} == {NodeHealth.UNREACHABLE}
+        await watch.probe_all()
+    assert {v.health for v in node_health.assessments} == {NodeHealth.UNREACHABLE}
 
 
 async def test_the_block_feed_leaves_a_node_that_fell_behind_though_its_connection_lives():
@@ -121,12 +121,12 @@ async def test_the_block_feed_leaves_a_node_that_fell_behind_though_its_connecti
             if block.height > 12:
                 beyond.set()
 
-        feed = BlockFeed(nodes.comet, on_block, poll_seconds=0.05, chance=random.Random(1))
+        feed = BlockFeed(nodes.comet, on_block, poll_seconds=0.05, rng=random.Random(1))
         following = asyncio.create_task(feed.run())
         await first.wait()
         for _ in range(8):  # the first node stands still from now on
             nodes.localnets["better"].step()
-        await nodes.watch.look()
+        await nodes.watch.probe_all()
         async with asyncio.timeout(30):
             await beyond.wait()
         following.cancel()
@@ -175,6 +175,6 @@ async def test_a_configuration_is_checked_with_the_chain_before_it_is_applied(tm
 
 async def test_announcements_without_any_usable_node_say_so():
     async with running("foreign") as nodes:
-        nodes.node_health.verdicts = (NodeAssessment(NodeHealth.WRONG_CHAIN),)
+        nodes.node_health.assessments = (NodeAssessment(NodeHealth.WRONG_CHAIN),)
         with pytest.raises(ChainUnavailable, match="another fork or chain"):
             await anext(nodes.comet.heights())

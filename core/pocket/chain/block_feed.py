@@ -36,9 +36,9 @@ class Backoff:
     first: float = 0.2
     longest: float = 5.0
 
-    def pause(self, attempt: int, chance: random.Random) -> float:
+    def pause(self, attempt: int, rng: random.Random) -> float:
         """Pause before the attempt after `attempt` failures."""
-        return float(min(self.longest, self.first * 2 ** min(attempt, 16)) * chance.uniform(0.5, 1.0))
+        return float(min(self.longest, self.first * 2 ** min(attempt, 16)) * rng.uniform(0.5, 1.0))
 
 
 class BlockFeed:
@@ -56,7 +56,7 @@ class BlockFeed:
         on_block: Callable[[Block], Awaitable[None]],
         *,
         poll_seconds: float = 1.0,
-        chance: random.Random | None = None,
+        rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         on_error: Callable[[PocketError], None] = lambda error: None,
         clock: Callable[[], float] = time.monotonic,
@@ -65,7 +65,7 @@ class BlockFeed:
         self._source = source
         self._on_block = on_block
         self._poll = poll_seconds
-        self._chance = chance or random.Random()  # noqa: S311 - jitter, not cryptography
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
         self._sleep = sleep
         self._on_error = on_error
         self._clock = clock
@@ -88,7 +88,7 @@ class BlockFeed:
         except PocketError as error:
             self._on_error(error)
             return False
-        belief = self._guard.look(block, self._clock())
+        belief = self._guard.observe(block, self._clock())
         if belief in (Belief.NEWER, Belief.LET_GO):
             if belief is Belief.LET_GO:
                 _LOG.error("nodes contradict the height that was believed: going back", extra={"fields": {
@@ -109,7 +109,7 @@ class BlockFeed:
             except PocketError as error:
                 self._on_error(error)
             await self.refresh()
-            await self._sleep(min(self._poll, Backoff().pause(attempt, self._chance)))
+            await self._sleep(min(self._poll, Backoff().pause(attempt, self._rng)))
             attempt += 1
 
     async def _follow(self) -> bool:
@@ -145,7 +145,7 @@ class BlockFeed:
             await self.refresh()
             if self.height > before:
                 return True
-            await self._sleep(self.block_seconds * self._chance.uniform(0.02, 0.1))
+            await self._sleep(self.block_seconds * self._rng.uniform(0.02, 0.1))
         return False
 
     async def _listen(self, queue: "asyncio.Queue[int | PocketError | None]") -> None:

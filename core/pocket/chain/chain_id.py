@@ -20,10 +20,10 @@ class NamedChain(Protocol):
 
 async def require_chain_id(
     chain: NamedChain, expected: str, stop: asyncio.Event, pause_seconds: float = 0.5,
-    chance: random.Random | None = None,
+    rng: random.Random | None = None,
 ) -> None:  # fmt: skip
     """Waits for an unreachable node, until `stop`; raises ConfigurationError for another chain than `expected`."""
-    chance = chance or random.Random()  # noqa: S311 - jitter
+    rng = rng or random.Random()  # noqa: S311 - jitter
     now = asyncio.get_running_loop().time
     told_at = float("-inf")
     while not stop.is_set():
@@ -33,7 +33,7 @@ async def require_chain_id(
             if now() - told_at >= _TOLD_AGAIN_SECONDS:
                 told_at = now()
                 _LOG.warning("waiting for a chain node: %s. Check spec.chain.nodes.", error)
-            await asyncio.sleep(pause_seconds * chance.uniform(0.5, 1.5))
+            await asyncio.sleep(pause_seconds * rng.uniform(0.5, 1.5))
             continue
         if found != expected:
             raise ConfigurationError(

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
 
-from pocket.chain.end_block_events import EndBlockEventParser, Wanted
+from pocket.chain.end_block_events import EndBlockEventParser, EventFilter
 from pocket.chain.failover import Failover, NodeAddress
 from pocket.chain.failures import classify_rpc, error_of
 from pocket.chain.model import Block, Event, NodeRetention
@@ -82,7 +82,7 @@ def network_of(result: Any) -> str:
         raise DecodingError("the node's status cannot be read") from error
 
 
-def keeping_of(result: Any) -> NodeRetention:
+def retention_of(result: Any) -> NodeRetention:
     """What a node says in its `status` that it keeps; raises DecodingError."""
     try:
         sync, other = result["sync_info"], result["node_info"].get("other") or {}
@@ -122,7 +122,7 @@ class _Result:
 class _Results:
     """Events of an answer of any size; a small one may be an error."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: EventFilter) -> None:
         self._events = EndBlockEventParser(wanted)
         self._size = 0
         self._start = _Result()
@@ -233,23 +233,23 @@ class CometClient:
         found = await self._nodes.ask_all(ask, self._timeout)
         return {name: row if isinstance(row, ChainError) else row.hash for name, row in found.items()}
 
-    async def end_events(self, height: int, wanted: Wanted) -> tuple[Event, ...]:
+    async def end_events(self, height: int, wanted: EventFilter) -> tuple[Event, ...]:
         """Return the wanted events of a block's end; raises ChainUnavailable.
 
         Its failure is PRUNED_NODE where every node says that it does not keep them.
         """
         return await self._nodes.call("block_results", self._results(height, wanted), _RESULTS_SECONDS)
 
-    async def end_events_by_node(self, height: int, wanted: Wanted) -> dict[str, tuple[Event, ...] | ChainError]:
+    async def end_events_by_node(self, height: int, wanted: EventFilter) -> dict[str, tuple[Event, ...] | ChainError]:
         """Return the wanted events of a block's end as every usable node tells them, by node name."""
         return await self._nodes.ask_all(self._results(height, wanted), _RESULTS_SECONDS)
 
-    def _results(self, height: int, wanted: Wanted) -> Callable[[NodeAddress], Awaitable[tuple[Event, ...]]]:
+    def _results(self, height: int, wanted: EventFilter) -> Callable[[NodeAddress], Awaitable[tuple[Event, ...]]]:
         return self._asking(lambda: _Results(wanted), "block_results", {"height": str(height)}, lambda events: events)
 
-    async def keeping(self) -> NodeRetention:
+    async def retention(self) -> NodeRetention:
         """What the node keeps; for the events of past blocks it is asked for those of one."""
-        found = await self._call("status", keeping_of)
+        found = await self._call("status", retention_of)
         try:
             await self.end_events(max(found.earliest, found.height - 1), lambda event: False)
         except ChainUnavailable as error:
@@ -275,7 +275,7 @@ class CometClient:
                 )
                 silent = 0.0
                 while True:
-                    if self._nodes.outranked(order[0]):
+                    if self._nodes.better_node_exists(order[0]):
                         raise ChainUnavailable(f"{node.websocket_url}: another node is better now")
                     try:
                         frame = await socket.receive(self._look)

@@ -15,7 +15,7 @@ from pocket.chain import convert
 from pocket.chain.model import Event
 from pocket.errors import DecodingError
 
-Wanted = Callable[[Event], bool]
+EventFilter = Callable[[Event], bool]
 LARGEST_EVENT: Final = 1024 * 1024
 # Cannot be inside a string: its quotes would be escaped there.
 _START: Final = re.compile(r'"finalize_block_events"\s*:\s*(\[|null)')
@@ -33,7 +33,7 @@ class _Place(Enum):
 class EndBlockEventParser:
     """Takes an answer in pieces; of its events the wanted ones stay."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: EventFilter) -> None:
         self._wanted = wanted
         self._characters = codecs.getincrementaldecoder("utf-8")()
         self._decoder = json.JSONDecoder()

@@ -15,9 +15,9 @@ T = TypeVar("T")
 N = TypeVar("N")
 
 _COOLDOWN_SECONDS = 5.0
-_AGAIN_SECONDS = (0.05, 0.1, 0.15)
+_LAG_RETRY_SECONDS = (0.05, 0.1, 0.15)
 """Pauses before nodes that all lag are asked again."""
-_RESTS = frozenset({FailureClass.TRANSIENT, FailureClass.LAGGING_NODE, FailureClass.WRONG_NODE})
+_COOLDOWN_FAILURES = frozenset({FailureClass.TRANSIENT, FailureClass.LAGGING_NODE, FailureClass.WRONG_NODE})
 """Failures after which a node is asked after the others for a while."""
 
 
@@ -85,8 +85,8 @@ class Failover(Generic[N]):
         ranked = [(rank, i) for i in range(len(self.nodes)) if (rank := node_health.rank(i)) is not None]
         return [i for _, i in sorted(ranked, key=lambda row: (self._failed_until.get(row[1], 0.0) > now, row))]
 
-    def outranked(self, index: int) -> bool:
-        """Whether another node stands better; one that only failed lately is not outranked."""
+    def better_node_exists(self, index: int) -> bool:
+        """Whether another node stands better; one that only failed lately is not better_node_exists."""
         if self.node_health is None:
             return False
         ranks = [self.node_health.rank(i) for i in range(len(self.nodes))]
@@ -112,7 +112,7 @@ class Failover(Generic[N]):
                 f"{what}: every chain node is on another fork or chain. Check spec.chain.nodes.",
                 failure=FailureClass.WRONG_NODE,
             )
-        for pause in (0.0, *_AGAIN_SECONDS):
+        for pause in (0.0, *_LAG_RETRY_SECONDS):
             # Behind one address there may be several nodes: where this one lags, the next call may reach another.
             if pause:
                 if {error.failure for error in errors} != {FailureClass.LAGGING_NODE} or end - self.clock() <= pause:
@@ -152,7 +152,7 @@ class Failover(Generic[N]):
         else:
             self._failed_until.pop(index, None)
             return answer
-        if failed.failure in _RESTS:
+        if failed.failure in _COOLDOWN_FAILURES:
             self._failed_until[index] = self.clock() + _COOLDOWN_SECONDS
         return failed
 

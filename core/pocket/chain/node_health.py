@@ -60,49 +60,49 @@ class NodeAssessment:
         return (2, 0) if self.health is NodeHealth.UNREACHABLE else (0, 0)
 
 
-def compared_height(sights: Sequence[NodeProbe], chain_id: str) -> int:
+def compared_height(probes: Sequence[NodeProbe], chain_id: str) -> int:
     """The highest height that every comparable node of the chain has; 0 where there are fewer than two."""
-    heights = [s.height for s in sights if s.answered and s.chain_id == chain_id]
+    heights = [s.height for s in probes if s.answered and s.chain_id == chain_id]
     near = [height for height in heights if height > max(heights) - COMPARABLE_BLOCKS]
     return min(near) if len(near) > 1 else 0
 
 
-def judge(
-    sights: Sequence[NodeProbe], chain_id: str, allowed_lag: int = ALLOWED_LAG_BLOCKS
+def assess_nodes(
+    probes: Sequence[NodeProbe], chain_id: str, allowed_lag: int = ALLOWED_LAG_BLOCKS
 ) -> tuple[NodeAssessment, ...]:
-    """A verdict for each node, in their order. `sights` hold the hash at `compared_height`."""
-    hashes = Counter(s.hash for s in sights if s.answered and s.chain_id == chain_id and s.hash is not None)
+    """A assessment for each node, in their order. `probes` hold the hash at `compared_height`."""
+    hashes = Counter(s.hash for s in probes if s.answered and s.chain_id == chain_id and s.hash is not None)
     agreed, voices = max(hashes.items(), key=lambda row: row[1], default=(None, 0))
     split = len(hashes) > 1 and voices * 2 <= hashes.total()
 
-    def forked(sight: NodeProbe) -> bool:
-        return not split and sight.hash is not None and sight.hash != agreed
+    def forked(probe: NodeProbe) -> bool:
+        return not split and probe.hash is not None and probe.hash != agreed
 
-    best = max((s.height for s in sights if s.answered and s.chain_id == chain_id and not forked(s)), default=0)
+    best = max((s.height for s in probes if s.answered and s.chain_id == chain_id and not forked(s)), default=0)
 
-    def one(sight: NodeProbe) -> NodeAssessment:
-        if not sight.answered:
-            return NodeAssessment(NodeHealth.UNREACHABLE, 0, sight.problem or "no answer")
-        if sight.chain_id != chain_id:
-            return NodeAssessment(NodeHealth.WRONG_CHAIN, 0, f"it is on chain {sight.chain_id!r}, not on {chain_id!r}")
-        lag = max(0, best - sight.height)
-        if forked(sight):
+    def one(probe: NodeProbe) -> NodeAssessment:
+        if not probe.answered:
+            return NodeAssessment(NodeHealth.UNREACHABLE, 0, probe.problem or "no answer")
+        if probe.chain_id != chain_id:
+            return NodeAssessment(NodeHealth.WRONG_CHAIN, 0, f"it is on chain {probe.chain_id!r}, not on {chain_id!r}")
+        lag = max(0, best - probe.height)
+        if forked(probe):
             return NodeAssessment(NodeHealth.FORKED, lag, "most other nodes have another block at the same height")
-        if split and sight.hash is not None:  # behind whom, nobody can tell
+        if split and probe.hash is not None:  # behind whom, nobody can tell
             return NodeAssessment(NodeHealth.DISPUTED, 0, "the nodes are split over the block at the same height")
         if lag > allowed_lag:
             return NodeAssessment(NodeHealth.LAGGING, lag, f"it is {lag} blocks behind the best node")
         return NodeAssessment(NodeHealth.HEALTHY, lag)
 
-    return tuple(one(sight) for sight in sights)
+    return tuple(one(probe) for probe in probes)
 
 
 class NodeHealthTable:
-    """The latest verdicts, shared by all clients of the same nodes."""
+    """The latest assessments, shared by all clients of the same nodes."""
 
     def __init__(self, nodes: int) -> None:
-        self.verdicts: tuple[NodeAssessment, ...] = (NodeAssessment(),) * nodes
+        self.assessments: tuple[NodeAssessment, ...] = (NodeAssessment(),) * nodes
 
     def rank(self, index: int) -> tuple[int, int] | None:
         """As `NodeAssessment.rank`."""
-        return self.verdicts[index].rank
+        return self.assessments[index].rank

@@ -44,7 +44,7 @@ class HeightGuard:
         """The believed height; 0 before the first block."""
         return self.block.height if self.block else 0
 
-    def look(self, block: Block, now: float) -> Belief:
+    def observe(self, block: Block, now: float) -> Belief:
         """Judge a node's latest block at a moment, seconds of any clock that only grows."""
         known = self.block
         if known is None:

@@ -68,11 +68,11 @@ CHANGING: Final[Mapping[str, tuple[type[Message], type[Message]]]] = {
 }
 """Answers of the present, request and response; the miners' leader checks whether they changed."""
 
-Question = tuple[str, bytes]
+CacheKey = tuple[str, bytes]
 """Method and encoded request."""
 
 
-def encode_question(question: Question) -> str:
+def encode_key(question: CacheKey) -> str:
     """One member of the set of followed records, and what messages name."""
     method, asked = question
     return f"{method} {base64.b64encode(asked).decode()}"
@@ -121,8 +121,8 @@ class CachedChain(ChainClient):
         self._entries = entries
         self._most_bytes = most_bytes
         self._memory_bytes = 0
-        self._memory: OrderedDict[Question, tuple[float, bytes]] = OrderedDict()
-        self._witnessed: OrderedDict[tuple[str, str, int], None] = OrderedDict()
+        self._memory: OrderedDict[CacheKey, tuple[float, bytes]] = OrderedDict()
+        self._session_fingerprints: OrderedDict[tuple[str, str, int], None] = OrderedDict()
         self._asking = SingleFlight()
         self._decoded: OrderedDict[tuple[str | int, ...], tuple[float, int, Any]] = OrderedDict()
         self.counters = CacheCounters()
@@ -157,7 +157,7 @@ class CachedChain(ChainClient):
             self._keep((method, question), self._clock() + lifetime, answer)
         return answer
 
-    def _keep(self, question: Question, until: float, answer: bytes) -> None:
+    def _keep(self, question: CacheKey, until: float, answer: bytes) -> None:
         """The oldest answers leave: a session with its suppliers is kilobytes, and there are hundreds every hour."""
         self._drop(question)
         self._memory[question] = (until, answer)
@@ -165,24 +165,24 @@ class CachedChain(ChainClient):
         while len(self._memory) > self._entries or self._memory_bytes > self._most_bytes:
             self._drop(next(iter(self._memory)))
 
-    def _drop(self, question: Question) -> None:
+    def _drop(self, question: CacheKey) -> None:
         _, answer = self._memory.pop(question, (0.0, b""))
         self._memory_bytes -= len(answer)
 
-    def shared_key(self, question: Question) -> str:
+    def shared_key(self, question: CacheKey) -> str:
         """Where Redis holds an answer."""
         method, asked = question
         name = hashlib.sha256(method.encode() + b"\0" + asked).hexdigest()
         return self._keys.cache(method.rsplit("/", 1)[-1], name)
 
-    async def ask_nodes(self, method: str, request: Message) -> bytes:
+    async def fetch_uncached(self, method: str, request: Message) -> bytes:
         """An answer past all caches."""
         return await super()._call_raw(method, request)
 
-    async def _follow(self, question: Question) -> None:
+    async def _follow(self, question: CacheKey) -> None:
         """Says that this record matters: it is looked at again while somebody asks for it."""
         try:
-            await self._redis.zadd(self._keys.cache_known, {encode_question(question): self._wall_clock()})
+            await self._redis.zadd(self._keys.cache_known, {encode_key(question): self._wall_clock()})
         except (RedisError, OSError, TimeoutError):
             return
 
@@ -206,7 +206,7 @@ class CachedChain(ChainClient):
         except (RedisError, OSError, TimeoutError):
             return
 
-    async def _lately(self, key: tuple[str | int, ...], load: Callable[[], Awaitable[T]]) -> T:
+    async def _decoded_value(self, key: tuple[str | int, ...], load: Callable[[], Awaitable[T]]) -> T:
         """A decoded answer that is at most a second older than the cached one: relays ask for the same thousands."""
         found = self._decoded.get(key)
         if found is not None and found[0] > self._clock() and found[1] == self.generation:
@@ -224,23 +224,25 @@ class CachedChain(ChainClient):
         """As ChainClient does it; of the present they are never cached."""
         if height <= 0:
             return await ChainClient.shared_params(self, height)
-        return await self._lately(("shared", height), lambda: ChainClient.shared_params(self, height))
+        return await self._decoded_value(("shared", height), lambda: ChainClient.shared_params(self, height))
 
     async def num_suppliers_per_session(self) -> int:
         """As ChainClient does it."""
-        return await self._lately(("session",), lambda: ChainClient.num_suppliers_per_session(self))
+        return await self._decoded_value(("session",), lambda: ChainClient.num_suppliers_per_session(self))
 
     async def application(self, address: str) -> Application:
         """As ChainClient does it."""
-        return await self._lately(("application", address), lambda: ChainClient.application(self, address))
+        return await self._decoded_value(("application", address), lambda: ChainClient.application(self, address))
 
     async def supplier(self, operator_address: str) -> StakedSupplier:
         """As ChainClient does it."""
-        return await self._lately(("supplier", operator_address), lambda: ChainClient.supplier(self, operator_address))
+        return await self._decoded_value(
+            ("supplier", operator_address), lambda: ChainClient.supplier(self, operator_address)
+        )
 
     async def compute_units_per_relay(self, service_id: str, height: int) -> int:
         """As ChainClient does it."""
-        return await self._lately(
+        return await self._decoded_value(
             ("units", service_id, height), lambda: ChainClient.compute_units_per_relay(self, service_id, height)
         )
 
@@ -249,10 +251,10 @@ class CachedChain(ChainClient):
         found = await super().session(application_address, service_id, height)
         header = found.header
         key = (application_address, service_id, header.session_start_block_height)
-        if key not in self._witnessed:
-            self._witnessed[key] = None
-            while len(self._witnessed) > self._entries:
-                self._witnessed.popitem(last=False)
+        if key not in self._session_fingerprints:
+            self._session_fingerprints[key] = None
+            while len(self._session_fingerprints) > self._entries:
+                self._session_fingerprints.popitem(last=False)
             await self._compare(key, f"{header.session_id} {' '.join(sorted(found.supplier_addresses))}")
         return found
 
@@ -274,7 +276,7 @@ class CachedChain(ChainClient):
                 extra={"fields": {"application": key[0], "service": key[1], "session_start": key[2]}},
             )
 
-    def forget(self, question: Question | None = None) -> None:
+    def forget(self, question: CacheKey | None = None) -> None:
         """Forgets one answer of the process's memory, None: all that can change."""
         self.generation += 1
         if question is not None:

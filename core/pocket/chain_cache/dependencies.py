@@ -37,7 +37,7 @@ async def await_dependencies(
     stop: asyncio.Event,
     redis_waits: Callable[[RedisUnavailable | None], None],
     chain_waits: Callable[[str], None],
-    chance: random.Random | None = None,
+    rng: random.Random | None = None,
 ) -> None:
     """Wait for both at the same time, until they can be used or `stop` is set.
 
@@ -46,9 +46,9 @@ async def await_dependencies(
     """
 
     async def await_redis() -> None:
-        await await_safe_redis(redis, redis_url, stop, redis_waits, chance)
+        await await_safe_redis(redis, redis_url, stop, redis_waits, rng)
         redis_waits(None)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(await_redis())
-        group.create_task(require_chain_id(_Observed(chain, chain_waits), chain_id, stop, chance=chance))
+        group.create_task(require_chain_id(_Observed(chain, chain_waits), chain_id, stop, rng=rng))

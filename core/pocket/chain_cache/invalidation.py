@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from pocket.chain_cache.cached_client import CHANGING, LIFETIMES, CachedChain, Question, encode_question
+from pocket.chain_cache.cached_client import CHANGING, LIFETIMES, CachedChain, CacheKey, encode_key
 from pocket.errors import NotFound, PocketError
 from pocket.redis_store.lua_scripts import Script
 from pocket.redis_store.redis_keys import RedisKeys
@@ -32,14 +32,14 @@ _LOOK_SECONDS: Final = 5.0
 _MISSES: Final = 3
 
 # KEYS: version   ARGV: channel, JSON without its closing brace.   One number for each message, in their order.
-_TELL: Final = Script("""
+_PUBLISH: Final = Script("""
 local version = redis.call('INCR', KEYS[1])
 redis.call('PUBLISH', ARGV[1], ARGV[2] .. ',"version":' .. version .. '}')
 return version
 """)
 
 
-def decode_question(text: str | bytes) -> Question | None:
+def decode_key(text: str | bytes) -> CacheKey | None:
     """None where it is none of those that can change."""
     try:
         method, _, asked = (text if isinstance(text, str) else text.decode()).partition(" ")
@@ -48,10 +48,10 @@ def decode_question(text: str | bytes) -> Question | None:
         return None
 
 
-async def tell(redis: "Redis", keys: RedisKeys, question: Question | None) -> int:
+async def publish_invalidation(redis: "Redis", keys: RedisKeys, question: CacheKey | None) -> int:
     """Tells every process to forget an answer, None: all of them; the version. Raises what Redis raises."""
-    body = json.dumps({"forget": encode_question(question) if question else ""})
-    return int(await _TELL.run(redis, [keys.cache_version], [keys.cache_news, body[:-1]]))
+    body = json.dumps({"forget": encode_key(question) if question else ""})
+    return int(await _PUBLISH.run(redis, [keys.cache_version], [keys.cache_news, body[:-1]]))
 
 
 @dataclass(slots=True)
@@ -61,8 +61,8 @@ class InvalidationSubscriber:
     redis: "Redis"
     keys: RedisKeys
     chain: CachedChain
-    on_news: Callable[[int], None] = lambda _: None
-    chance: Callable[[], float] = random.random
+    on_invalidation: Callable[[int], None] = lambda _: None
+    rng: Callable[[], float] = random.random
     version: int = -1
 
     async def run(self) -> None:
@@ -74,18 +74,18 @@ class InvalidationSubscriber:
                     await self._follow(subscription)
             except (RedisError, OSError, TimeoutError, ValueError) as error:  # a version that is no number, too
                 _LOG.debug("cache news: %s", error)
-            await asyncio.sleep(0.5 + self.chance())
+            await asyncio.sleep(0.5 + self.rng())
 
     async def _follow(self, subscription: "object") -> None:
         while True:
             message = await subscription.get_message(timeout=_LOOK_SECONDS)  # type: ignore[attr-defined]  # redis' own
             if message is None or message["type"] == "subscribe":
                 # Subscribed anew, or silent for long: what was told meanwhile is known by its number.
-                await self._look()
+                await self._catch_up()
             elif message["type"] == "message":
                 self._take(message["data"])
 
-    async def _look(self) -> None:
+    async def _catch_up(self) -> None:
         now = int(await self.redis.get(self.keys.cache_version) or 0)
         if now != self.version:
             self._forget(None, now)
@@ -97,13 +97,13 @@ class InvalidationSubscriber:
         except (ValueError, KeyError, TypeError):
             _LOG.warning("cache news: a message that cannot be read is left out")
             return
-        question = decode_question(text)
+        question = decode_key(text)
         self._forget(question if version == self.version + 1 else None, version)
 
-    def _forget(self, question: Question | None, version: int) -> None:
+    def _forget(self, question: CacheKey | None, version: int) -> None:
         self.chain.forget(question)
         self.version = version
-        self.on_news(version)
+        self.on_invalidation(version)
 
 
 def _meaning(response: type[Message], answer: bytes) -> bytes:
@@ -124,19 +124,19 @@ class CacheRefresher:
     wall_clock: Callable[[], float]
     counted: Callable[[str], None] = lambda _: None
     at_once: int = 8
-    _misses: dict[Question, int] = field(default_factory=dict)
+    _misses: dict[CacheKey, int] = field(default_factory=dict)
 
     async def refresh(self) -> None:
         """One round over the records of the last ten minutes; raises what Redis raises."""
         oldest = self.wall_clock() - _INTEREST_SECONDS
         await self.redis.zremrangebyscore(self.keys.cache_known, "-inf", oldest)
         members: Any = await self.redis.zrange(self.keys.cache_known, 0, _MOST - 1, desc=True)
-        questions = [question for member in members if (question := decode_question(member))]
+        questions = [question for member in members if (question := decode_key(member))]
         room = asyncio.Semaphore(self.at_once)
 
-        async def one(question: Question) -> None:
+        async def one(question: CacheKey) -> None:
             async with room:
-                self.counted(await self._look_at(question))
+                self.counted(await self._refresh_one(question))
 
         async with asyncio.TaskGroup() as group:
             for question in questions:
@@ -144,12 +144,12 @@ class CacheRefresher:
         known = set(questions)
         self._misses = {question: number for question, number in self._misses.items() if question in known}
 
-    async def _look_at(self, question: Question) -> str:
+    async def _refresh_one(self, question: CacheKey) -> str:
         key = self.chain.shared_key(question)
         requested, responded = CHANGING[question[0]]
         request: Message = requested.FromString(question[1])
         try:
-            answer = await self.chain.ask_nodes(question[0], request)
+            answer = await self.chain.fetch_uncached(question[0], request)
         except NotFound:
             return await self._missed(question, key)
         except PocketError:
@@ -159,16 +159,16 @@ class CacheRefresher:
         await self.redis.set(key, answer, px=int(LIFETIMES[question[0]] * 1000))
         if before is None or before == answer or _meaning(responded, before) == _meaning(responded, answer):
             return "same"
-        await tell(self.redis, self.keys, question)
+        await publish_invalidation(self.redis, self.keys, question)
         return "changed"
 
-    async def _missed(self, question: Question, key: str) -> str:
+    async def _missed(self, question: CacheKey, key: str) -> str:
         """What is gone leaves every cache at once, and the records that are followed after some misses in a row."""
         self._misses[question] = self._misses.get(question, 0) + 1
         if await self.redis.delete(key):
-            await tell(self.redis, self.keys, question)
+            await publish_invalidation(self.redis, self.keys, question)
         if self._misses[question] < _MISSES:
             return "failed"
         del self._misses[question]
-        await self.redis.zrem(self.keys.cache_known, encode_question(question))
+        await self.redis.zrem(self.keys.cache_known, encode_key(question))
         return "evicted"

@@ -33,7 +33,7 @@ def decode_block(text: str | bytes) -> Block | None:
 
 
 class LatestBlockPublisher:
-    """Writes each new block where followers look."""
+    """Writes each new block where followers poll."""
 
     def __init__(self, redis: "Redis", keys: RedisKeys) -> None:
         self._redis = redis
@@ -46,7 +46,7 @@ class LatestBlockPublisher:
 
 
 class LatestBlockWatcher:
-    """The latest height; `seen_at` is the clock's time of the last growth.
+    """The latest height; `updated_at` is the clock's time of the last growth.
 
     A height that the elapsed time does not allow is not believed, and one that others contradict is let go
     (`pocket.chain.plausible_heights`).
@@ -67,7 +67,7 @@ class LatestBlockWatcher:
         self._clock = clock
         self._guard = HeightGuard(block_seconds)
         self._published: Block | None = None
-        self.seen_at = clock()
+        self.updated_at = clock()
 
     @property
     def height(self) -> int:
@@ -75,28 +75,28 @@ class LatestBlockWatcher:
         return self._guard.height
 
     def _learn(self, block: Block | None) -> None:
-        if block is not None and self._guard.look(block, self._clock()) in (Belief.NEWER, Belief.LET_GO):
-            self.seen_at = self._clock()
+        if block is not None and self._guard.observe(block, self._clock()) in (Belief.NEWER, Belief.LET_GO):
+            self.updated_at = self._clock()
 
     @property
     def stale(self) -> bool:
         """Whether neither Redis nor a node told of a new block for more than two blocks' time."""
-        return self.height == 0 or self._clock() - self.seen_at > 2 * self._patience
+        return self.height == 0 or self._clock() - self.updated_at > 2 * self._patience
 
-    async def look(self) -> None:
-        """One look: Redis, and a node when Redis has nothing new for too long."""
+    async def poll(self) -> None:
+        """One poll: Redis, and a node when Redis has nothing new for too long."""
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             raw = await self._redis.get(self._keys.block)
             published = decode_block(raw) if raw else None
             if published != self._published:  # the same again is no second answer
                 self._published = published
                 self._learn(published)
-        if self.height == 0 or self._clock() - self.seen_at > self._patience:
+        if self.height == 0 or self._clock() - self.updated_at > self._patience:
             with contextlib.suppress(PocketError, TimeoutError):
                 self._learn(await self._ask_node())
 
     async def run(self, seconds: float) -> None:
         """Looks for ever."""
         while True:
-            await self.look()
+            await self.poll()
             await asyncio.sleep(seconds)

@@ -11,15 +11,15 @@ _LOG = logging.getLogger("pocket.protocol.acceleration")
 T = TypeVar("T")
 
 
-def take_up(
-    what: str, library: Path, make: Callable[[], T], agrees: Callable[[T], bool], environment: Mapping[str, str]
+def load_native(
+    what: str, library: Path, make: Callable[[], T], self_test: Callable[[T], bool], environment: Mapping[str, str]
 ) -> T | None:
     """None where RELAY_ACCELERATOR switches it off, it was not built, cannot be loaded or computes something else."""
     if environment.get("RELAY_ACCELERATOR", "on").lower() in ("off", "0", "false") or not library.exists():
         return None
     try:
         made = make()
-        if agrees(made):
+        if self_test(made):
             return made
         _LOG.error("the accelerator of %s computes something else than the plain way: it is not used", what)
     except (OSError, ValueError, AttributeError, PocketError) as error:

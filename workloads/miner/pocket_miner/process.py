@@ -165,8 +165,8 @@ class MinerProcess:
         )
         nodes = await stack.enter_async_context(
             NodeMonitor(
-                addresses, http, config.chain.id, node_health, timeout_seconds=seconds, told=self._notes.tell,
-                channel=platform.channel, clock=platform.clock,
+                addresses, http, config.chain.id, node_health, timeout_seconds=seconds,
+                on_assessment=self._notes.tell, channel=platform.channel, clock=platform.clock,
             )
         )  # fmt: skip
         pool = platform.tries()
@@ -180,7 +180,7 @@ class MinerProcess:
             PublicUrlChecker(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
             lambda: self._board.height, lambda: volume.reserve.full, platform,
         )  # fmt: skip
-        fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.chance)
+        fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.rng)
         keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform)
         fleet.keeper = await stack.enter_async_context(keeper)
         return _Parts(redis, keys, chain, comet, nodes, settlements, watch, suppliers, fleet)
@@ -199,7 +199,7 @@ class MinerProcess:
 
         await await_dependencies(
             parts.redis, self._config.redis_url, parts.chain, self._config.chain.id, self._stop, redis_waits,
-            self._readiness.chain_away, self._platform.chance,
+            self._readiness.chain_away, self._platform.rng,
         )  # fmt: skip
 
     async def _mine(self, parts: _Parts) -> None:
@@ -248,15 +248,13 @@ class MinerProcess:
         pulse = LoopLagMonitor(platform.clock)
         refresher = CacheRefresher(parts.redis, parts.keys, parts.chain, platform.wall_seconds, _refreshed)
         loops: Mapping[str, Callable[[], Awaitable[None]]] = {
-            "comparing nodes": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2), platform.chance),
+            "comparing nodes": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2), platform.rng),
             "looking at stakes": lambda: self._look_at_stakes(parts.suppliers, parts.fleet),
             "looking at endpoints": lambda: self._look_at_endpoints(parts.suppliers, parts.fleet),
             "figures": lambda: self._observe(parts.chain, parts.fleet, pulse),
             "volume": lambda: self._watch_volume(self._volume),
             "retention": lambda: self._retain(parts.suppliers.audit, parts.suppliers.reports),
-            "cache news": InvalidationSubscriber(
-                parts.redis, parts.keys, parts.chain, chance=platform.chance.random
-            ).run,
+            "cache news": InvalidationSubscriber(parts.redis, parts.keys, parts.chain, rng=platform.rng.random).run,
             "cache refresh": lambda: self._refresh(refresher, parts.fleet),
             "pulse": pulse.run,
         }
@@ -293,7 +291,7 @@ class MinerProcess:
 
         return BlockFeed(
             comet, on_block, poll_seconds=min(1.0, self._config.chain.block_seconds / 2),
-            on_error=lambda error: _LOG.warning("block feed: %s", error), chance=self._platform.chance,
+            on_error=lambda error: _LOG.warning("block feed: %s", error), rng=self._platform.rng,
             clock=self._platform.clock,
         )  # fmt: skip
 

@@ -57,7 +57,7 @@ class PrivateKey:
         raise TypeError("private keys are not pickled")
 
 
-def signature_holds(public_key: bytes, message: bytes, signature: bytes) -> bool:
+def verify_signature(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether the 64-byte low-s signature over SHA-256(message) is by the compressed public key."""
     if len(signature) != 64:
         return False
@@ -72,8 +72,8 @@ def signature_holds(public_key: bytes, message: bytes, signature: bytes) -> bool
     return bool(lib.secp256k1_ecdsa_verify(_SIGN_CONTEXT, parsed, digest, point.raw))
 
 
-def signed_by(address: str, message: bytes, signature: bytes) -> bool:
-    """As `signature_holds`, for who knows the signer's address and not its key: the key is recovered."""
+def verify_signature_by_address(address: str, message: bytes, signature: bytes) -> bool:
+    """As `verify_signature`, for who knows the signer's address and not its key: the key is recovered."""
     digest = hashlib.sha256(message).digest()
     recoverable, raw = ffi.new("secp256k1_ecdsa_recoverable_signature *"), ffi.new("secp256k1_pubkey *")
     for recovery in range(4 if len(signature) == 64 else 0):
@@ -83,5 +83,5 @@ def signed_by(address: str, message: bytes, signature: bytes) -> bool:
             continue
         key = Point(raw).encoded
         if address_of(key) == address:
-            return signature_holds(key, message, signature)
+            return verify_signature(key, message, signature)
     return False

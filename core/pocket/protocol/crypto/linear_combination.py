@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pocket.errors import InvalidPoint
-from pocket.protocol.acceleration import take_up
+from pocket.protocol.acceleration import load_native
 from pocket.protocol.crypto import curve
 from pocket.protocol.crypto.curve import POINT_BYTES, Point, decode_long_lived_point, encode_point, multiply_base
 
@@ -82,7 +82,7 @@ class Accelerator:
             raise InvalidPoint("no table can be made of what is no point")
         return _Table(self._lib, made)
 
-    def _found(self, point: Point) -> _Table | None:
+    def _table_of(self, point: Point) -> _Table | None:
         if point is BASE:
             return self._base
         table = self._tables.get(point.encoded)
@@ -90,9 +90,9 @@ class Accelerator:
             self._tables.move_to_end(point.encoded)
         return table
 
-    def combine(self, first: Point, a: int, second: Point, b: int) -> bytes | None:
+    def linear_combination(self, first: Point, a: int, second: Point, b: int) -> bytes | None:
         """As `plain`; None where a point has no table. Scalars below 2^256."""
-        one, other = self._found(first), self._found(second)
+        one, other = self._table_of(first), self._table_of(second)
         if one is None or other is None:
             return None
         out = ctypes.create_string_buffer(POINT_BYTES)
@@ -101,7 +101,7 @@ class Accelerator:
             return None
         return out.raw
 
-    def earn(self, points: Iterable[bytes]) -> None:
+    def promote(self, points: Iterable[bytes]) -> None:
         """Points of a signature that held; each gets a table once it came back often enough."""
         for encoded in points:
             if encoded in self._tables:
@@ -116,39 +116,41 @@ class Accelerator:
             if len(self._tables) > self._most:
                 self._tables.popitem(last=False)
 
-    def agrees(self) -> bool:
+    def self_test(self) -> bool:
         """Whether some sums are those of the plain way, edges included."""
         other = decode_long_lived_point(encode_point(multiply_base(7)))
         self._tables[other.encoded] = self._table(other.encoded)
         scalars = (0, 1, curve.N - 1, curve.N, curve.N - 7, 2**256 - 1, curve.N // 3)
         good = all(
-            self.combine(BASE, a, other, b) == plain(BASE, a, other, b) for a in scalars for b in (*scalars, 0x1234567)
+            self.linear_combination(BASE, a, other, b) == plain(BASE, a, other, b)
+            for a in scalars
+            for b in (*scalars, 0x1234567)
         )
         del self._tables[other.encoded]
         return good
 
 
 def load(environment: Mapping[str, str] = os.environ, library: Path = _LIBRARY) -> Accelerator | None:
-    """The accelerator, or None; see `take_up`."""
+    """The accelerator, or None; see `load_native`."""
 
-    def make() -> Accelerator:
+    def open_library() -> Accelerator:
         return Accelerator(library, max(8, int(environment.get("RELAY_ACCELERATOR_TABLES", "256"))))
 
-    return take_up("ring signatures", library, make, Accelerator.agrees, environment)
+    return load_native("ring signatures", library, open_library, Accelerator.self_test, environment)
 
 
 accelerator: Accelerator | None = load()
 """None: everything is computed the plain way."""
 
 
-def combine(first: Point, a: int, second: Point, b: int) -> bytes:
+def linear_combination(first: Point, a: int, second: Point, b: int) -> bytes:
     """The compressed form of a·first + b·second; infinity as `encode_point` has it. Scalars below 2^256."""
-    if accelerator is not None and (found := accelerator.combine(first, a, second, b)) is not None:
+    if accelerator is not None and (found := accelerator.linear_combination(first, a, second, b)) is not None:
         return found
     return plain(first, a, second, b)
 
 
-def held(points: Iterable[bytes]) -> None:
+def record_verified(points: Iterable[bytes]) -> None:
     """Says which points a signature that held was made of."""
     if accelerator is not None:
-        accelerator.earn(points)
+        accelerator.promote(points)

@@ -9,7 +9,7 @@ from pocket.errors import DecodingError, InvalidPoint, InvalidSignature
 from pocket.protocol.crypto import curve
 from pocket.protocol.crypto.curve import N, Point
 from pocket.protocol.crypto.hashing import challenge, hash_to_point, hash_to_scalar
-from pocket.protocol.crypto.linear_combination import BASE, combine, held
+from pocket.protocol.crypto.linear_combination import BASE, linear_combination, record_verified
 
 _HEAD_BYTES = 69
 _MEMBER_BYTES = 65
@@ -80,13 +80,13 @@ def decode_ring_signature(data: bytes) -> RingSignature:
     return RingSignature(curve.decode_scalar(data[4:36]), key_image, tuple(scalars), tuple(members))
 
 
-def ring_signature_holds(message_hash: bytes, signature: RingSignature) -> bool:
+def verify_ring_equation(message_hash: bytes, signature: RingSignature) -> bool:
     """Whether the ring equation closes for the 32-byte message hash (section 3)."""
     image = signature.key_image
     current = signature.start
     for scalar, member in zip(signature.scalars, signature.members, strict=True):
-        left = combine(BASE, scalar, curve.decode_long_lived_point(member), current)
-        right = combine(hash_to_point(member), scalar, image, current)
+        left = linear_combination(BASE, scalar, curve.decode_long_lived_point(member), current)
+        right = linear_combination(hash_to_point(member), scalar, image, current)
         current = hash_to_scalar(message_hash + left + right)
     return current % N == signature.start
 
@@ -99,9 +99,9 @@ def verify_ring_signature(message_hash: bytes, data: bytes, expected_members: fr
     signature = decode_ring_signature(data)
     if not expected_members.issuperset(signature.members):
         raise InvalidSignature(_FOREIGN_KEY)
-    if not ring_signature_holds(message_hash, signature):
+    if not verify_ring_equation(message_hash, signature):
         raise InvalidSignature("the ring signature does not match the request")
-    held(_points(signature))
+    record_verified(_points(signature))
     return signature
 
 

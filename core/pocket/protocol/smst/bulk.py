@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from pocket.protocol.acceleration import take_up
+from pocket.protocol.acceleration import load_native
 from pocket.protocol.smst import digest as d
 from pocket.protocol.smst.closest import ClosestProof
 from pocket.protocol.smst.native_trie import LIBRARY, Subtree, TrieLibrary
@@ -63,7 +63,7 @@ def build_plain(paths: Sequence[bytes], digests: Sequence[bytes], low: int, high
     return Subtree(digest, depth, children if depth is not None else None)
 
 
-def agrees(library: TrieLibrary) -> bool:
+def self_test(library: TrieLibrary) -> bool:
     """Whether the library gives what the plain way gives for some leaves, with deep and shallow branches."""
     paths = sorted({sha256(bytes([n])).digest() for n in range(40)} | {n.to_bytes(32, "big") for n in range(9)})
     digests = [d.leaf_digest(path, path[:3], (1 << 64) - 1 - n) for n, path in enumerate(paths)]
@@ -73,8 +73,8 @@ def agrees(library: TrieLibrary) -> bool:
 
 
 def load(environment: Mapping[str, str] = os.environ, library: Path = LIBRARY) -> TrieLibrary | None:
-    """The compiled library, or None; see `take_up`."""
-    return take_up("tries", library, lambda: TrieLibrary(library), agrees, environment)
+    """The compiled library, or None; see `load_native`."""
+    return load_native("tries", library, lambda: TrieLibrary(library), self_test, environment)
 
 
 native: Final[TrieLibrary | None] = load()

@@ -24,7 +24,7 @@ def largest_leaf(max_transaction_bytes: int) -> int:
     return (max_transaction_bytes - _AROUND_LEAF) // 2
 
 
-def packs(rows: Sequence[T], message_of: Callable[[T], Message], max_transaction_bytes: int) -> list[list[T]]:
+def batch_by_size(rows: Sequence[T], message_of: Callable[[T], Message], max_transaction_bytes: int) -> list[list[T]]:
     """The rows in their order, by transactions that a node takes; a message that is too large alone is alone."""
     found: list[list[T]] = []
     room = 0

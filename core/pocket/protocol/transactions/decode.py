@@ -11,7 +11,7 @@ from pocket.protocol.transactions.build import CREATE_CLAIM, DENOMINATION, SUBMI
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class DecodedTransaction:
     """Fee in upokt, and the sessions that are claimed and proven, in order."""
 
     tx_hash: str
@@ -20,7 +20,7 @@ class Contents:
     proofs: tuple[str, ...]
 
 
-def contents(raw: bytes) -> Contents:
+def decode_tx(raw: bytes) -> DecodedTransaction:
     """Of TxRaw bytes; raises DecodingError."""
     try:
         transaction = tx_pb.TxRaw.FromString(raw)
@@ -28,7 +28,7 @@ def contents(raw: bytes) -> Contents:
         coins = tx_pb.AuthInfo.FromString(transaction.auth_info_bytes).fee.amount
         claims = [proof_pb.MsgCreateClaim.FromString(m.value) for m in messages if m.type_url == CREATE_CLAIM]
         proofs = [proof_pb.MsgSubmitProof.FromString(m.value) for m in messages if m.type_url == SUBMIT_PROOF]
-        return Contents(
+        return DecodedTransaction(
             transaction_hash(raw),
             sum(int(coin.amount) for coin in coins if coin.denom == DENOMINATION),
             tuple(claim.session_header.session_id for claim in claims),

@@ -18,20 +18,20 @@ def timeout_duration_seconds(remaining_blocks: int | None, block_seconds: float)
 
 
 @dataclass(slots=True)
-class NonceClock:
+class UnorderedNonceAllocator:
     """Hands out timestamps such that no supplier gets one twice: the pair (signer, timestamp) is the nonce.
 
-    `lane` separates processes that may sign for one supplier (an old and a new owner): it fills the
+    `offset` separates processes that may sign for one supplier (an old and a new owner): it fills the
     nanosecond digits below one microsecond, so that two lanes never meet.
     """
 
-    lane: int = 0
+    offset: int = 0
     _last: dict[str, int] = field(default_factory=dict)
 
     def next_timeout(self, supplier: str, block_time: Timestamp, duration_seconds: float) -> Timestamp:
         """A timestamp about `duration_seconds` after the block time that this supplier never had from this clock."""
         wanted = block_time.nanoseconds + int(duration_seconds * 1_000_000_000)
-        value = wanted // 1000 * 1000 + self.lane % 1000
+        value = wanted // 1000 * 1000 + self.offset % 1000
         last = self._last.get(supplier)
         if last is not None and value <= last:
             value = last + 1000

@@ -64,7 +64,7 @@ async def shard_keeper(
     def keeper(store: LeaseStore, group: str) -> ShardLeaseManager:
         return ShardLeaseManager(
             store, LeaseNames(group, config.shards), identity_of(config, member, platform), owner, timing,
-            clock=platform.clock, wall=platform.now, chance=platform.chance,
+            clock=platform.clock, wall=platform.now, chance=platform.rng,
         )  # fmt: skip
 
     if config.lease is None:

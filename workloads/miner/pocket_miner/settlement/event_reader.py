@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pocket.chain.end_block_events import Wanted
+from pocket.chain.end_block_events import EventFilter
 from pocket.chain.model import Event
 from pocket.errors import ChainError, ChainUnavailable, PocketError
 
@@ -27,10 +27,12 @@ class NotReadYet(ChainUnavailable):
 class EndEventSource(Protocol):
     """Where the events of a block's end come from."""
 
-    async def end_events(self, height: int, wanted: Wanted) -> tuple[Event, ...]:
+    async def end_events(self, height: int, wanted: EventFilter) -> tuple[Event, ...]:
         """The wanted events; raises PocketError."""
 
-    async def end_events_by_node(self, height: int, wanted: Wanted) -> Mapping[str, tuple[Event, ...] | ChainError]:
+    async def end_events_by_node(
+        self, height: int, wanted: EventFilter
+    ) -> Mapping[str, tuple[Event, ...] | ChainError]:
         """The wanted events as every node tells them, by node name."""
 
 
@@ -153,7 +155,7 @@ class SettlementReader:
             self._pages.popitem(last=False)
 
 
-def _told_of(suppliers: frozenset[str]) -> Wanted:
+def _told_of(suppliers: frozenset[str]) -> EventFilter:
     return lambda event: event.attributes.get(_SUPPLIER) in suppliers
 
 

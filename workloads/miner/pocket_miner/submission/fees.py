@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from pocket.chain.client import ChainClient
 from pocket.errors import DecodingError, NotFound, PocketError
 from pocket.protocol.transactions.build import GasPrice
-from pocket.protocol.transactions.decode import contents
+from pocket.protocol.transactions.decode import decode_tx
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
@@ -82,7 +82,7 @@ class FeeTracker:
     def _costs_of(self, raw: bytes, submission_fee_upokt: int) -> list[tuple[str, str, dict[str, int]]]:
         """Return (claim or proof, transaction hash, upokt by session id) of what a transaction holds."""
         try:
-            found = contents(raw)
+            found = decode_tx(raw)
         except DecodingError as error:
             _LOG.error("fees: %s", error)
             return []

@@ -14,8 +14,8 @@ from pocket.chain.model import Account, Block, TransactionResult
 from pocket.errors import ChainError, ChainQueryRejected, DecodingError, PocketError
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket.protocol.transactions.batches import packs
-from pocket.protocol.transactions.broadcast_errors import Refusal, classify, failed_message_index
+from pocket.protocol.transactions.batches import batch_by_size
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure, classify, failed_message_index
 from pocket.protocol.transactions.build import (
     GasPrice,
     Message,
@@ -25,7 +25,7 @@ from pocket.protocol.transactions.build import (
     adjusted_gas,
     sign_transaction,
 )
-from pocket.protocol.transactions.timeouts import NonceClock, timeout_duration_seconds
+from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator, timeout_duration_seconds
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner.sessions.submission import Submission
 from pocket_miner.storage.corruption import damage_of
@@ -36,7 +36,7 @@ T = TypeVar("T")
 class SendError(PocketError):
     """A transaction was not accepted; `refusal` says what that means, `index` which message is to blame."""
 
-    def __init__(self, refusal: Refusal, message: str, index: int | None = None) -> None:
+    def __init__(self, refusal: BroadcastFailure, message: str, index: int | None = None) -> None:
         super().__init__(message)
         self.refusal = refusal
         self.index = index
@@ -70,13 +70,14 @@ class SkippedMessages:
 
 
 _AGAIN = 3
-_KNOWN = Refusal.ACCEPTED_BEFORE
-_OF_ONE_MESSAGE = (Refusal.POISON, Refusal.NOT_REQUIRED, Refusal.RETRY)
+_KNOWN = BroadcastFailure.ACCEPTED_BEFORE
+_OF_ONE_MESSAGE = (BroadcastFailure.POISON, BroadcastFailure.NOT_REQUIRED, BroadcastFailure.RETRY)
 """Where the chain names the message. What it says may be new: a later chain has other words."""
 
 
 _OF_FEWER_MESSAGES = frozenset({
-    Refusal.TOO_LARGE, Refusal.POISON, Refusal.RETRY, Refusal.PROGRAMMING, Refusal.MORE_GAS,
+    BroadcastFailure.TOO_LARGE, BroadcastFailure.POISON, BroadcastFailure.RETRY, BroadcastFailure.PROGRAMMING,
+    BroadcastFailure.MORE_GAS,
 })  # fmt: skip
 """Where half of the messages may go through: the transaction is too large, or nobody says which message is to blame."""
 
@@ -94,7 +95,7 @@ class Sender:
         gas_price: GasPrice,
         gas_adjustment: float,
         block_seconds: float,
-        nonces: NonceClock,
+        nonces: UnorderedNonceAllocator,
     ) -> None:
         self._chain = chain
         self._supplier = supplier
@@ -135,7 +136,7 @@ class Sender:
             text = str(refusal)
             raise SendError(classify(1, "undefined", text), text, failed_message_index(text)) from refusal
         except (ChainError, DecodingError, TimeoutError) as error:
-            raise SendError(Refusal.UNREACHABLE, f"no node simulated the transaction: {error}") from error
+            raise SendError(BroadcastFailure.UNREACHABLE, f"no node simulated the transaction: {error}") from error
         gas = adjusted_gas(used, self._gas_adjustment * Decimal(str(gas_factor)))
         fee = self._gas_price.fee_upokt(gas)
         return PreparedBatch(
@@ -184,13 +185,13 @@ class Sender:
                 other = await self._chain.broadcast(raw)
                 result = other if other.code == 0 else result
         except (ChainError, DecodingError, TimeoutError) as error:
-            raise SendError(Refusal.UNREACHABLE, f"no node took the transaction: {error}") from error
+            raise SendError(BroadcastFailure.UNREACHABLE, f"no node took the transaction: {error}") from error
         if result.code == 0:
             return BroadcastAnswer(result.tx_hash, known_before=False)
         refusal = classify(result.code, result.codespace, result.log)
-        if refusal is Refusal.ACCEPTED_BEFORE:
+        if refusal is BroadcastFailure.ACCEPTED_BEFORE:
             return BroadcastAnswer(result.tx_hash, known_before=True)
-        if refusal is Refusal.ACCOUNT:
+        if refusal is BroadcastFailure.ACCOUNT:
             self.forget_account()
         raise SendError(
             refusal, f"code {result.code} ({result.codespace}): {result.log[:300]}", failed_message_index(result.log)
@@ -247,7 +248,7 @@ async def in_packs(
     the first error when all have been tried.
     """
     together = [row for row in rows if not alone(row)]
-    waiting = packs(together, message_of, max_transaction_bytes) + [[row] for row in rows if alone(row)]
+    waiting = batch_by_size(together, message_of, max_transaction_bytes) + [[row] for row in rows if alone(row)]
     failure: Exception | None = None
     while waiting:
         pack = waiting.pop(0)
