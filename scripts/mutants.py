@@ -62,7 +62,7 @@ MUTANTS = [
            "tests/unit/test_accelerator.py::test_a_library_that_computes_something_else_is_not_used"),
     Mutant("core/pocket/protocol/acceleration.py", "if self_test(made):", "if True:",
            "tests/unit/test_native_trie.py::test_a_library_that_computes_something_else_is_not_used"),
-    Mutant("core/pocket/chain/node_health.py", "voices * 2 <= hashes.total()", "False",
+    Mutant("core/pocket/chain/node_health.py", "votes * 2 <= hashes.total()", "False",
            "tests/unit/test_standing.py::test_nodes_are_judged_by_what_most_of_them_say"),
     Mutant("core/pocket/protocol/transactions/batches.py", "- _AROUND_LEAF) // 2", "- _AROUND_LEAF)",
            "tests/unit/test_transaction_sizes.py::"
@@ -213,7 +213,7 @@ MUTANTS = [
            f"{PATH}::test_a_session_is_claimed_where_the_suppliers_share_covers_the_costs_or_is_not_known"),
     Mutant("workloads/miner/pocket_miner/settlement/verdict.py", "not end.may_be_of(sealed) or", "",
            "tests/unit/test_settlement.py::test_the_chains_event_decides_whose_claim_was_paid"),
-    Mutant("core/pocket/chain/settlement_event.py", "all(told == ours for told, ours in named if told)", "True",
+    Mutant("core/pocket/chain/settlement_event.py", "all(value == ours for value, ours in named if value)", "True",
            "tests/unit/test_settlement.py::"
            "test_sessions_of_a_supplier_that_end_in_one_block_are_told_apart_by_everything_that_names_them"),
     Mutant("core/pocket/chain/settlement_event.py", "if row.op_reason in _SUPPLIER_REASONS", "",

@@ -119,7 +119,7 @@ def test_a_node_that_catches_up_is_believed_by_the_time_of_its_blocks():
 def test_a_first_height_that_others_contradict_is_let_go_and_a_confirmed_one_never():
     guard = HeightGuard(1.0)
     guard.observe(block(5000, 100), 0.0)
-    assert [guard.observe(block(100 + n, 100 + n), float(n)) for n in (1, 2)] == [Belief.KNOWN, Belief.LET_GO]
+    assert [guard.observe(block(100 + n, 100 + n), float(n)) for n in (1, 2)] == [Belief.KNOWN, Belief.REPLACED]
     assert guard.height == 102
     assert guard.observe(block(103), 3.0) is Belief.NEWER
     assert {guard.observe(block(50), 4.0 + n) for n in range(9)} == {Belief.KNOWN}

@@ -1,4 +1,4 @@
-"""Looking at all nodes side by side, so that one that lags or strayed is not asked (`pocket.chain.node_health`)."""
+"""Probe all nodes together, so that lagging or forked ones are not queried."""
 
 import asyncio
 import logging
@@ -30,7 +30,10 @@ OnAssessment = Callable[[str, NodeAssessment], None]
 
 
 class NodeMonitor:
-    """Asks every node for its height and hash, and keeps `node_health` up to date. With one node it does nothing."""
+    """Probes every node's height and hash and updates `node_health`.
+
+    With a single node it does nothing.
+    """
 
     def __init__(
         self,
@@ -44,7 +47,7 @@ class NodeMonitor:
         channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_assessment` gets every node's name (host:port) and assessment after each look."""
+        """Call `on_assessment` with every node's name (host:port) and assessment after each probe."""
         self._names = [address.name for address in addresses]
         self._clients = [ChainClient([address], timeout_seconds, channel=channel, clock=clock) for address in addresses]
         self._blocks = [CometClient([address], http, timeout_seconds, clock=clock) for address in addresses]
@@ -62,10 +65,10 @@ class NodeMonitor:
             await client.close()
 
     async def probe_all(self) -> None:
-        """One look at all of them; never raises for a node's sake."""
+        """Probe all nodes once. Never raises because of a node."""
         if len(self._clients) < 2:
             return
-        probes = await asyncio.gather(*map(self._sight, self._clients, self._blocks))
+        probes = await asyncio.gather(*map(self._probe, self._clients, self._blocks))
         height = compared_height(probes, self._chain_id)
         if height:
             probes = await asyncio.gather(*map(self._with_hash, self._blocks, probes, [height] * len(probes)))
@@ -75,8 +78,8 @@ class NodeMonitor:
             if old.health is not new.health:
                 _log_change(name, new)
 
-    async def _sight(self, client: ChainClient, blocks: CometClient) -> NodeProbe:
-        """A node that answers on one of its two interfaces only is of no use."""
+    async def _probe(self, client: ChainClient, blocks: CometClient) -> NodeProbe:
+        """Probe one node, which must answer on both of its interfaces."""
         try:
             block = await blocks.block()
             return NodeProbe(block.height, await client.chain_id(), block.hash)
@@ -93,7 +96,7 @@ class NodeMonitor:
         return replace(probe, hash=found)
 
     async def run(self, seconds: float, rng: random.Random | None = None) -> None:
-        """For ever, every so many seconds."""
+        """Probe all nodes every `seconds` seconds, without end."""
         rng = rng or random.Random()  # noqa: S311 - jitter
         while len(self._clients) > 1:
             await self.probe_all()
@@ -102,8 +105,8 @@ class NodeMonitor:
 
 def _log_change(name: str, assessment: NodeAssessment) -> None:
     if assessment.health is NodeHealth.HEALTHY:
-        _LOG.info("chain node %s is as good as the others again", name)
+        _LOG.info("chain node %s is healthy again", name)
     elif assessment.rank is None:
-        _LOG.error("chain node %s is not asked any more: %s. See spec.chain.nodes.", name, assessment.reason)
+        _LOG.error("chain node %s is no longer queried: %s. Check spec.chain.nodes.", name, assessment.reason)
     else:
         _LOG.warning("chain node %s: %s", name, assessment.reason)

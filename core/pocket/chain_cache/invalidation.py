@@ -1,9 +1,9 @@
-"""What changes on chain is told to every process (design.md, section 6).
+"""Invalidate cached chain records in every process.
 
-The miners' leader asks the chain again for every record that processes asked for lately: applications, suppliers,
-accounts, params. What changed is written to Redis and told on one channel, with a version that grows by one.
-A follower that sees a version missing, or was not subscribed, forgets everything that can change: a lost message
-costs queries, never a wrong answer for longer than the lifetimes of `chain_cache`.
+The miners' leader queries every recently used record again: applications, suppliers, accounts, params. A changed record
+is written to Redis and published on one channel, with a version that grows by one. A subscriber that misses a version
+or was not subscribed forgets all changing records. A lost message costs queries, and no wrong answer outlives the
+lifetimes of `pocket.chain_cache.cached_client`.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ return version
 
 
 def decode_key(text: str | bytes) -> CacheKey | None:
-    """None where it is none of those that can change."""
+    """Decode a cache key. Returns None if it is not one of a changing record."""
     try:
         method, _, asked = (text if isinstance(text, str) else text.decode()).partition(" ")
         return (method, base64.b64decode(asked, validate=True)) if method in CHANGING else None
@@ -49,14 +49,17 @@ def decode_key(text: str | bytes) -> CacheKey | None:
 
 
 async def publish_invalidation(redis: "Redis", keys: RedisKeys, question: CacheKey | None) -> int:
-    """Tells every process to forget an answer, None: all of them; the version. Raises what Redis raises."""
+    """Publish that every process must forget an answer, or all of them for None.
+
+    Returns the version of the message. Raises the Redis client's errors.
+    """
     body = json.dumps({"forget": encode_key(question) if question else ""})
     return int(await _PUBLISH.run(redis, [keys.cache_version], [keys.cache_news, body[:-1]]))
 
 
 @dataclass(slots=True)
 class InvalidationSubscriber:
-    """Keeps one process's memory true; `run` must be running."""
+    """Evicts changed records from one process's memory while `run` is running."""
 
     redis: "Redis"
     keys: RedisKeys
@@ -66,21 +69,21 @@ class InvalidationSubscriber:
     version: int = -1
 
     async def run(self) -> None:
-        """Follows for ever; Redis being away only means that less is known."""
+        """Follow invalidations without end, across Redis outages."""
         while True:
             try:
                 async with self.redis.pubsub() as subscription:
                     await subscription.subscribe(self.keys.cache_news)
                     await self._follow(subscription)
             except (RedisError, OSError, TimeoutError, ValueError) as error:  # a version that is no number, too
-                _LOG.debug("cache news: %s", error)
+                _LOG.debug("cache invalidation: %s", error)
             await asyncio.sleep(0.5 + self.rng())
 
     async def _follow(self, subscription: "object") -> None:
         while True:
             message = await subscription.get_message(timeout=_LOOK_SECONDS)  # type: ignore[attr-defined]  # redis' own
             if message is None or message["type"] == "subscribe":
-                # Subscribed anew, or silent for long: what was told meanwhile is known by its number.
+                # Just subscribed, or silent for long: the version shows missed messages.
                 await self._catch_up()
             elif message["type"] == "message":
                 self._take(message["data"])
@@ -92,8 +95,8 @@ class InvalidationSubscriber:
 
     def _take(self, data: str | bytes) -> None:
         try:
-            told = json.loads(data)
-            version, text = int(told["version"]), str(told["forget"])
+            message_body = json.loads(data)
+            version, text = int(message_body["version"]), str(message_body["forget"])
         except (ValueError, KeyError, TypeError):
             _LOG.warning("cache news: a message that cannot be read is left out")
             return
@@ -116,7 +119,10 @@ def _meaning(response: type[Message], answer: bytes) -> bytes:
 
 @dataclass(slots=True)
 class CacheRefresher:
-    """Asks the chain again; run by the leader, once a block. `counted` hears same, changed, evicted or failed."""
+    """Refreshes followed records from the chain, once per block on the leader.
+
+    `counted` is called with same, changed, evicted or failed.
+    """
 
     redis: "Redis"
     keys: RedisKeys
@@ -127,7 +133,10 @@ class CacheRefresher:
     _misses: dict[CacheKey, int] = field(default_factory=dict)
 
     async def refresh(self) -> None:
-        """One round over the records of the last ten minutes; raises what Redis raises."""
+        """Refresh the records used in the last ten minutes once.
+
+        Raises the Redis client's errors.
+        """
         oldest = self.wall_clock() - _INTEREST_SECONDS
         await self.redis.zremrangebyscore(self.keys.cache_known, "-inf", oldest)
         members: Any = await self.redis.zrange(self.keys.cache_known, 0, _MOST - 1, desc=True)
@@ -163,7 +172,10 @@ class CacheRefresher:
         return "changed"
 
     async def _missed(self, question: CacheKey, key: str) -> str:
-        """What is gone leaves every cache at once, and the records that are followed after some misses in a row."""
+        """Evict a record that the chain no longer has.
+
+        It leaves every cache at once, and the followed records after several misses in a row.
+        """
         self._misses[question] = self._misses.get(question, 0) + 1
         if await self.redis.delete(key):
             await publish_invalidation(self.redis, self.keys, question)

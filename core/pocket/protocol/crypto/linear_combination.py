@@ -1,11 +1,11 @@
-"""a·A + b·B for ring signatures: by the optional accelerator where both points have tables, else by libsecp256k1.
+"""Compute a·A + b·B for ring signatures, with the optional accelerator or libsecp256k1.
 
-The accelerator (native) is loaded at import unless RELAY_ACCELERATOR is `off`, and only if it
-agrees with the plain way on a few sums. Both ways give the same bytes for all inputs: tests/unit/test_accelerator.py.
+The accelerator (native/) is used if both points have tables. It is loaded at import unless RELAY_ACCELERATOR is `off`,
+and only if it agrees with libsecp256k1 on a few sums. Both give the same bytes (tests/unit/test_accelerator.py).
 
-A table takes 131 KiB and about a millisecond to build, so only points that came back in signatures that *held* get one:
-a stranger's key image never does. RELAY_ACCELERATOR_TABLES bounds their number (default 256, 33 MiB a process); the
-least recently used go first.
+A table takes 131 KiB and about a millisecond to build, so only points that recur in *verified* signatures get one. The
+key image of an unauthenticated request never does. RELAY_ACCELERATOR_TABLES bounds their number (default 256, 33 MiB a
+process); the least recently used go first.
 """
 
 import ctypes
@@ -28,14 +28,14 @@ BASE: Final = decode_long_lived_point(encode_point(multiply_base(1)))
 
 
 def plain(first: Point, a: int, second: Point, b: int) -> bytes:
-    """The compressed form of a·first + b·second, by libsecp256k1's public functions."""
+    """Return the compressed form of a·first + b·second, computed by libsecp256k1."""
     if first is BASE:
         return encode_point(curve.multiply_base_and_point(a, b, second))
     return encode_point(curve.add(curve.multiply(a, first), curve.multiply(b, second)))
 
 
 class _Table:
-    """A table of the library's, freed with its last reference."""
+    """A table of the library, freed with its last reference."""
 
     __slots__ = ("_library", "address")
 
@@ -48,7 +48,10 @@ class _Table:
 
 
 def _open(library: Path) -> Any:
-    """The library with its declarations (combine.c); raises OSError or AttributeError."""
+    """Load the library and declare its functions (combine.c).
+
+    Raises OSError or AttributeError.
+    """
     found = ctypes.CDLL(str(library))
     found.ra_table_new.argtypes = [ctypes.c_char_p]
     found.ra_table_new.restype = ctypes.c_void_p
@@ -62,10 +65,10 @@ def _open(library: Path) -> Any:
 
 
 class Accelerator:
-    """The compiled library with its tables; one for each process."""
+    """The compiled library and its tables, one for each process."""
 
     def __init__(self, library: Path = _LIBRARY, tables: int = 256) -> None:
-        """Raises OSError where the library cannot be loaded."""
+        """Load the library and build the generator's table. Raises OSError."""
         self._lib = _open(library)
         self._tables: OrderedDict[bytes, _Table] = OrderedDict()
         self._earned: OrderedDict[bytes, int] = OrderedDict()
@@ -73,13 +76,13 @@ class Accelerator:
         self._base = self._table(BASE.encoded)
 
     def __len__(self) -> int:
-        """Points with a table, the generator aside."""
+        """Return the number of points with a table, without the generator."""
         return len(self._tables)
 
     def _table(self, encoded: bytes) -> _Table:
         made = self._lib.ra_table_new(encoded) if len(encoded) == POINT_BYTES else None
         if made is None:
-            raise InvalidPoint("no table can be made of what is no point")
+            raise InvalidPoint("cannot build a table: not a point of secp256k1")
         return _Table(self._lib, made)
 
     def _table_of(self, point: Point) -> _Table | None:
@@ -91,7 +94,10 @@ class Accelerator:
         return table
 
     def linear_combination(self, first: Point, a: int, second: Point, b: int) -> bytes | None:
-        """As `plain`; None where a point has no table. Scalars below 2^256."""
+        """Compute like `plain`, or return None if a point has no table.
+
+        Scalars are below 2^256.
+        """
         one, other = self._table_of(first), self._table_of(second)
         if one is None or other is None:
             return None
@@ -102,7 +108,7 @@ class Accelerator:
         return out.raw
 
     def promote(self, points: Iterable[bytes]) -> None:
-        """Points of a signature that held; each gets a table once it came back often enough."""
+        """Count the points of a verified signature and build tables for frequent ones."""
         for encoded in points:
             if encoded in self._tables:
                 continue
@@ -117,7 +123,7 @@ class Accelerator:
                 self._tables.popitem(last=False)
 
     def self_test(self) -> bool:
-        """Whether some sums are those of the plain way, edges included."""
+        """Return whether some sums, edge cases included, equal those of `plain`."""
         other = decode_long_lived_point(encode_point(multiply_base(7)))
         self._tables[other.encoded] = self._table(other.encoded)
         scalars = (0, 1, curve.N - 1, curve.N, curve.N - 7, 2**256 - 1, curve.N // 3)
@@ -131,7 +137,7 @@ class Accelerator:
 
 
 def load(environment: Mapping[str, str] = os.environ, library: Path = _LIBRARY) -> Accelerator | None:
-    """The accelerator, or None; see `load_native`."""
+    """Return the accelerator, or None if `load_native` rejects it."""
 
     def open_library() -> Accelerator:
         return Accelerator(library, max(8, int(environment.get("RELAY_ACCELERATOR_TABLES", "256"))))
@@ -140,17 +146,20 @@ def load(environment: Mapping[str, str] = os.environ, library: Path = _LIBRARY) 
 
 
 accelerator: Accelerator | None = load()
-"""None: everything is computed the plain way."""
+"""None if everything is computed by libsecp256k1."""
 
 
 def linear_combination(first: Point, a: int, second: Point, b: int) -> bytes:
-    """The compressed form of a·first + b·second; infinity as `encode_point` has it. Scalars below 2^256."""
+    """Return the compressed form of a·first + b·second.
+
+    Infinity is encoded as by `encode_point`. Scalars are below 2^256.
+    """
     if accelerator is not None and (found := accelerator.linear_combination(first, a, second, b)) is not None:
         return found
     return plain(first, a, second, b)
 
 
 def record_verified(points: Iterable[bytes]) -> None:
-    """Says which points a signature that held was made of."""
+    """Record the points of a verified signature as candidates for tables."""
     if accelerator is not None:
         accelerator.promote(points)

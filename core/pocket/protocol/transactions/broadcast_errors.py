@@ -1,6 +1,8 @@
-"""What a refused transaction means and what to do about it (claims-and-proofs.md, section 6).
+"""Classify rejected transactions by cause.
 
-Handlers fail with code 1 and codespace `undefined`: only the text tells why, so the text is matched.
+Source: docs/protocol/claims-and-proofs.md, section 6.
+
+Message handlers fail with code 1 and codespace `undefined`. Only the text names the cause, so the text is matched.
 """
 
 import enum
@@ -8,7 +10,7 @@ import re
 
 
 class BroadcastFailure(enum.Enum):
-    """Treatment of a refusal."""
+    """Cause of a rejected transaction."""
 
     ACCEPTED_BEFORE = "the same bytes are already known"
     NOT_REQUIRED = "the proof is not required"
@@ -67,7 +69,10 @@ _CODES = {
 
 
 def classify(code: int, codespace: str, log: str) -> BroadcastFailure:
-    """Meaning of a refusal; code 0 must not be passed. Texts win over codes."""
+    """Return the cause of a rejection. Texts take precedence over codes.
+
+    `code` must not be 0.
+    """
     if "outside of the session's" in log:
         return BroadcastFailure.TOO_EARLY if "is less than" in log else BroadcastFailure.TOO_LATE
     if "is ahead of the last committed block" in log:
@@ -90,6 +95,6 @@ def classify(code: int, codespace: str, log: str) -> BroadcastFailure:
 
 
 def failed_message_index(log: str) -> int | None:
-    """Which message of a transaction failed, where the text tells."""
+    """Return the index of the failed message if the log names it."""
     found = re.search(r"message index: (\d+)", log)
     return int(found[1]) if found else None

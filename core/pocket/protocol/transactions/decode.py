@@ -1,4 +1,4 @@
-"""What a signed transaction of ours says, read back from its bytes: whoever sends it need not have signed it."""
+"""Read our own signed transactions, which another process may have signed."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from pocket.protocol.transactions.build import CREATE_CLAIM, DENOMINATION, SUBMI
 
 @dataclass(frozen=True, slots=True)
 class DecodedTransaction:
-    """Fee in upokt, and the sessions that are claimed and proven, in order."""
+    """Fee in upokt, and ids of the claimed and proven sessions in order."""
 
     tx_hash: str
     fee_upokt: int
@@ -21,7 +21,7 @@ class DecodedTransaction:
 
 
 def decode_tx(raw: bytes) -> DecodedTransaction:
-    """Of TxRaw bytes; raises DecodingError."""
+    """Decode TxRaw bytes. Raises DecodingError."""
     try:
         transaction = tx_pb.TxRaw.FromString(raw)
         messages = tx_pb.TxBody.FromString(transaction.body_bytes).messages
