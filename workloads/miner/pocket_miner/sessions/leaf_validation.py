@@ -1,4 +1,4 @@
-"""The index gate: nothing becomes a leaf unchecked (design.md, section 2.5)."""
+"""Validate stream entries before they become leaves (docs/fragile/index-gate.md)."""
 
 from dataclasses import dataclass
 

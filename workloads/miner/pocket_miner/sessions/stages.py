@@ -13,7 +13,7 @@ from pocket.protocol.sessions.windows import Windows
 
 
 class Stage(enum.StrEnum):
-    """Names as in design.md, section 14."""
+    """Stage of a session, from its first relay to its outcome."""
 
     ACTIVE = "ACTIVE"
     GRACE = "GRACE"

@@ -40,7 +40,7 @@ class AuditError(PocketError):
 
 @dataclass(frozen=True, slots=True)
 class SessionOutcome:
-    """How a session ended; the names are those of design.md, section 14."""
+    """The outcome of a session."""
 
     supplier: str
     session_id: str
