@@ -97,7 +97,7 @@ MUTANTS = [
            "tests/integration/test_publisher.py::test_the_log_is_released_of_relays_that_came_too_late_to_be_registered"),
     Mutant("workloads/miner/pocket_miner/storage/audit.py", "if height >= below:", "if height > below + 20:",
            "tests/unit/test_audit.py::test_pruning_takes_the_oldest_outcomes_and_the_rest_still_proves_to_follow_them"),
-    Mutant("core/pocket/chain_cache/invalidation.py", "question if version == self.version + 1 else None", "question",
+    Mutant("core/pocket/chain_cache/invalidation.py", "cache_key if version == self.version + 1 else None", "cache_key",
            "tests/integration/test_cache_news.py::test_a_missing_number_means_that_everything_is_forgotten"),
     Mutant("core/pocket/chain_cache/cached_client.py", "if generation == self.generation or method not in CHANGING:", "if True:",
            "tests/integration/test_cache_news.py::test_an_answer_that_was_under_way_when_it_changed_is_not_kept"),

@@ -72,10 +72,10 @@ CacheKey = tuple[str, bytes]
 """Method and encoded request."""
 
 
-def encode_key(question: CacheKey) -> str:
+def encode_key(cache_key: CacheKey) -> str:
     """Encode a cache key as text for the set of followed records and for messages."""
-    method, asked = question
-    return f"{method} {base64.b64encode(asked).decode()}"
+    method, request_bytes = cache_key
+    return f"{method} {base64.b64encode(request_bytes).decode()}"
 
 
 @dataclass(slots=True)
@@ -133,59 +133,61 @@ class CachedChain(ChainClient):
         lifetime = LIFETIMES.get(method)
         if lifetime is None or height:
             return await super()._call_raw(method, request, height)
-        question = request.SerializeToString(deterministic=True)
-        found = self._memory.get((method, question))
-        if found is not None and found[0] > self._clock():
+        request_bytes = request.SerializeToString(deterministic=True)
+        cached = self._memory.get((method, request_bytes))
+        if cached is not None and cached[0] > self._clock():
             self.counters.memory += 1
-            return found[1]
+            return cached[1]
         # Concurrent calls share one query: a new session is one query, not hundreds.
         return await self._single_flight.ask(
-            (method, question), lambda: self._load(method, request, question, lifetime, self.generation)
+            (method, request_bytes), lambda: self._load(method, request, request_bytes, lifetime, self.generation)
         )
 
-    async def _load(self, method: str, request: Message, question: bytes, lifetime: float, generation: int) -> bytes:
-        key = self.shared_key((method, question))
-        answer = await self._from_redis(method, key)
+    async def _load(
+        self, method: str, request: Message, request_bytes: bytes, lifetime: float, generation: int
+    ) -> bytes:
+        redis_key = self.shared_key((method, request_bytes))
+        answer = await self._from_redis(method, redis_key)
         if answer is None:
             self.counters.chain += 1
             answer = await super()._call_raw(method, request)
-            await self._to_redis(key, answer, lifetime)
+            await self._to_redis(redis_key, answer, lifetime)
         if method in CHANGING:
-            await self._follow((method, question))
+            await self._follow((method, request_bytes))
         # An answer that was invalidated during the query is returned but not cached.
         if generation == self.generation or method not in CHANGING:
-            self._store((method, question), self._clock() + lifetime, answer)
+            self._store((method, request_bytes), self._clock() + lifetime, answer)
         return answer
 
-    def _store(self, question: CacheKey, until: float, answer: bytes) -> None:
+    def _store(self, cache_key: CacheKey, until: float, answer: bytes) -> None:
         """Store an answer and evict the oldest ones above the limits.
 
         A session with its suppliers takes kilobytes, and there are hundreds every hour.
         """
-        self._drop(question)
-        self._memory[question] = (until, answer)
+        self._drop(cache_key)
+        self._memory[cache_key] = (until, answer)
         self._memory_bytes += len(answer)
         while len(self._memory) > self._entries or self._memory_bytes > self._most_bytes:
             self._drop(next(iter(self._memory)))
 
-    def _drop(self, question: CacheKey) -> None:
-        _, answer = self._memory.pop(question, (0.0, b""))
+    def _drop(self, cache_key: CacheKey) -> None:
+        _, answer = self._memory.pop(cache_key, (0.0, b""))
         self._memory_bytes -= len(answer)
 
-    def shared_key(self, question: CacheKey) -> str:
+    def shared_key(self, cache_key: CacheKey) -> str:
         """Return the Redis key of an answer."""
-        method, asked = question
-        name = hashlib.sha256(method.encode() + b"\0" + asked).hexdigest()
+        method, request_bytes = cache_key
+        name = hashlib.sha256(method.encode() + b"\0" + request_bytes).hexdigest()
         return self._keys.cache(method.rsplit("/", 1)[-1], name)
 
     async def fetch_uncached(self, method: str, request: Message) -> bytes:
         """Query the chain without caches."""
         return await super()._call_raw(method, request)
 
-    async def _follow(self, question: CacheKey) -> None:
+    async def _follow(self, cache_key: CacheKey) -> None:
         """Mark a record as in use, so that the leader keeps refreshing it."""
         try:
-            await self._redis.zadd(self._keys.cache_known, {encode_key(question): self._wall_clock()})
+            await self._redis.zadd(self._keys.cache_known, {encode_key(cache_key): self._wall_clock()})
         except (RedisError, OSError, TimeoutError):
             return
 
@@ -287,11 +289,11 @@ class CachedChain(ChainClient):
                 extra={"fields": {"application": key[0], "service": key[1], "session_start": key[2]}},
             )
 
-    def forget(self, question: CacheKey | None = None) -> None:
+    def forget(self, cache_key: CacheKey | None = None) -> None:
         """Forget one answer in the process's memory, or all changing ones for None."""
         self.generation += 1
-        if question is not None:
-            self._drop(question)
+        if cache_key is not None:
+            self._drop(cache_key)
             return
         for known in [known for known in self._memory if known[0] in CHANGING]:
             self._drop(known)

@@ -42,18 +42,18 @@ return version
 def decode_key(text: str | bytes) -> CacheKey | None:
     """Decode a cache key. Returns None if it is not one of a changing record."""
     try:
-        method, _, asked = (text if isinstance(text, str) else text.decode()).partition(" ")
-        return (method, base64.b64decode(asked, validate=True)) if method in CHANGING else None
+        method, _, request_bytes = (text if isinstance(text, str) else text.decode()).partition(" ")
+        return (method, base64.b64decode(request_bytes, validate=True)) if method in CHANGING else None
     except (binascii.Error, ValueError):
         return None
 
 
-async def publish_invalidation(redis: "Redis", keys: RedisKeys, question: CacheKey | None) -> int:
+async def publish_invalidation(redis: "Redis", keys: RedisKeys, cache_key: CacheKey | None) -> int:
     """Publish that every process must forget an answer, or all of them for None.
 
     Returns the version of the message. Raises the Redis client's errors.
     """
-    body = json.dumps({"forget": encode_key(question) if question else ""})
+    body = json.dumps({"forget": encode_key(cache_key) if cache_key else ""})
     return int(await _PUBLISH.run(redis, [keys.cache_version], [keys.cache_news, body[:-1]]))
 
 
@@ -100,11 +100,11 @@ class InvalidationSubscriber:
         except (ValueError, KeyError, TypeError):
             _LOG.warning("cache news: a message that cannot be read is left out")
             return
-        question = decode_key(text)
-        self._forget(question if version == self.version + 1 else None, version)
+        cache_key = decode_key(text)
+        self._forget(cache_key if version == self.version + 1 else None, version)
 
-    def _forget(self, question: CacheKey | None, version: int) -> None:
-        self.chain.forget(question)
+    def _forget(self, cache_key: CacheKey | None, version: int) -> None:
+        self.chain.forget(cache_key)
         self.version = version
         self.on_invalidation(version)
 
@@ -140,47 +140,47 @@ class CacheRefresher:
         oldest = self.wall_clock() - _INTEREST_SECONDS
         await self.redis.zremrangebyscore(self.keys.cache_known, "-inf", oldest)
         members: Any = await self.redis.zrange(self.keys.cache_known, 0, _MOST - 1, desc=True)
-        questions = [question for member in members if (question := decode_key(member))]
-        room = asyncio.Semaphore(self.at_once)
+        cache_keys = [cache_key for member in members if (cache_key := decode_key(member))]
+        refresh_limit = asyncio.Semaphore(self.at_once)
 
-        async def one(question: CacheKey) -> None:
-            async with room:
-                self.counted(await self._refresh_one(question))
+        async def one(cache_key: CacheKey) -> None:
+            async with refresh_limit:
+                self.counted(await self._refresh_one(cache_key))
 
         async with asyncio.TaskGroup() as group:
-            for question in questions:
-                group.create_task(one(question))
-        known = set(questions)
-        self._misses = {question: number for question, number in self._misses.items() if question in known}
+            for cache_key in cache_keys:
+                group.create_task(one(cache_key))
+        known = set(cache_keys)
+        self._misses = {cache_key: number for cache_key, number in self._misses.items() if cache_key in known}
 
-    async def _refresh_one(self, question: CacheKey) -> str:
-        key = self.chain.shared_key(question)
-        requested, responded = CHANGING[question[0]]
-        request: Message = requested.FromString(question[1])
+    async def _refresh_one(self, cache_key: CacheKey) -> str:
+        redis_key = self.chain.shared_key(cache_key)
+        requested, responded = CHANGING[cache_key[0]]
+        request: Message = requested.FromString(cache_key[1])
         try:
-            answer = await self.chain.fetch_uncached(question[0], request)
+            answer = await self.chain.fetch_uncached(cache_key[0], request)
         except NotFound:
-            return await self._missed(question, key)
+            return await self._missed(cache_key, redis_key)
         except PocketError:
             return "failed"
-        self._misses.pop(question, None)
-        before: Any = await self.redis.get(key)
-        await self.redis.set(key, answer, px=int(LIFETIMES[question[0]] * 1000))
+        self._misses.pop(cache_key, None)
+        before: Any = await self.redis.get(redis_key)
+        await self.redis.set(redis_key, answer, px=int(LIFETIMES[cache_key[0]] * 1000))
         if before is None or before == answer or _meaning(responded, before) == _meaning(responded, answer):
             return "same"
-        await publish_invalidation(self.redis, self.keys, question)
+        await publish_invalidation(self.redis, self.keys, cache_key)
         return "changed"
 
-    async def _missed(self, question: CacheKey, key: str) -> str:
+    async def _missed(self, cache_key: CacheKey, redis_key: str) -> str:
         """Evict a record that the chain no longer has.
 
         It leaves every cache at once, and the followed records after several misses in a row.
         """
-        self._misses[question] = self._misses.get(question, 0) + 1
-        if await self.redis.delete(key):
-            await publish_invalidation(self.redis, self.keys, question)
-        if self._misses[question] < _MISSES:
+        self._misses[cache_key] = self._misses.get(cache_key, 0) + 1
+        if await self.redis.delete(redis_key):
+            await publish_invalidation(self.redis, self.keys, cache_key)
+        if self._misses[cache_key] < _MISSES:
             return "failed"
-        del self._misses[question]
-        await self.redis.zrem(self.keys.cache_known, encode_key(question))
+        del self._misses[cache_key]
+        await self.redis.zrem(self.keys.cache_known, encode_key(cache_key))
         return "evicted"
