@@ -40,9 +40,9 @@ class Nodes:
         self.node_health = NodeHealthTable(len(localnets))
         self.chain = ChainClient(self.addresses, 2.0, self.node_health)
         self.comet = CometClient(self.addresses, http, 2.0, 1.0, self.node_health)
-        self.told = {}
+        self.assessed = {}
         self.watch = NodeMonitor(
-            self.addresses, http, "pocket", self.node_health, timeout_seconds=2.0, told=self.told.__setitem__
+            self.addresses, http, "pocket", self.node_health, timeout_seconds=2.0, on_assessment=self.assessed.__setitem__
         )
 
     def by_name(self):
@@ -74,8 +74,8 @@ async def test_stale_strayed_and_foreign_nodes_are_found_out_and_queries_go_to_t
         }  # fmt: skip
         assert await latest_over_grpc(nodes.chain) == 10
         assert (await nodes.comet.block()).height == 10
-        assert set(nodes.told) == {address.name for address in nodes.addresses}
-        assert nodes.told[nodes.addresses[0].name].lag == 9
+        assert set(nodes.assessed) == {address.name for address in nodes.addresses}
+        assert nodes.assessed[nodes.addresses[0].name].lag == 9
 
 
 async def test_a_node_that_caught_up_is_asked_first_again():
@@ -100,7 +100,7 @@ async def test_two_nodes_that_contradict_each_other_are_both_kept_and_said_to_be
 async def test_silent_nodes_are_asked_last_and_one_node_alone_is_never_judged():
     async with running("good") as nodes:
         await nodes.watch.run(0.0)
-        assert nodes.told == {}
+        assert nodes.assessed == {}
     dead = NodeAddress.parse("127.0.0.1:1", "http://127.0.0.1:1")
     node_health = NodeHealthTable(2)
     async with (
@@ -168,7 +168,7 @@ async def test_a_configuration_is_checked_with_the_chain_before_it_is_applied(tm
         bad = await checked(tmp_path, dear, other, port)
         assert bad.exit_code == 1
         assert "it is on chain 'other', not on 'pocket'" in bad.output
-        assert "no transaction below 0.002upokt a gas" in bad.output
+        assert "rejects transactions below 0.002upokt a gas" in bad.output
         alone = await checked(tmp_path, other, other, port)
         assert "every chain node is on another fork or chain" in alone.output
 
