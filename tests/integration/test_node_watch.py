@@ -42,7 +42,12 @@ class Nodes:
         self.comet = CometClient(self.addresses, http, 2.0, 1.0, self.node_health)
         self.assessed = {}
         self.watch = NodeMonitor(
-            self.addresses, http, "pocket", self.node_health, timeout_seconds=2.0, on_assessment=self.assessed.__setitem__
+            self.addresses,
+            http,
+            "pocket",
+            self.node_health,
+            timeout_seconds=2.0,
+            on_assessment=self.assessed.__setitem__,
         )
 
     def by_name(self):
