@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from pocket.chain.chain_id import NamedChain, require_chain_id
 from pocket.errors import ChainError
-from pocket.redis_store.connection import await_safe_redis
+from pocket.redis_store.connection import await_durable_redis
 from pocket.redis_store.store_errors import RedisUnavailable
 
 
@@ -46,7 +46,7 @@ async def await_dependencies(
     """
 
     async def await_redis() -> None:
-        await await_safe_redis(redis, redis_url, stop, redis_waits, rng)
+        await await_durable_redis(redis, redis_url, stop, redis_waits, rng)
         redis_waits(None)
 
     async with asyncio.TaskGroup() as group:

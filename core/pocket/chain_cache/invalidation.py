@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.chain_cache.cached_client import CHANGING, LIFETIMES, CachedChain, CacheKey, encode_key
 from pocket.errors import NotFound, PocketError
 from pocket.redis_store.lua_scripts import Script
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 
 _LOG = logging.getLogger("pocket.chain_cache.invalidation")
@@ -54,7 +54,7 @@ async def publish_invalidation(redis: "Redis", keys: RedisKeys, cache_key: Cache
     Returns the version of the message. Raises the Redis client's errors.
     """
     body = json.dumps({"forget": encode_key(cache_key) if cache_key else ""})
-    return int(await _PUBLISH.run(redis, [keys.cache_version], [keys.cache_news, body[:-1]]))
+    return int(await _PUBLISH.run(redis, [keys.cache_version], [keys.cache_invalidations, body[:-1]]))
 
 
 @dataclass(slots=True)
@@ -73,9 +73,9 @@ class InvalidationSubscriber:
         while True:
             try:
                 async with self.redis.pubsub() as subscription:
-                    await subscription.subscribe(self.keys.cache_news)
+                    await subscription.subscribe(self.keys.cache_invalidations)
                     await self._follow(subscription)
-            except (RedisError, OSError, TimeoutError, ValueError) as error:  # a version that is no number, too
+            except (*REDIS_ERRORS, ValueError) as error:  # a version that is no number, too
                 _LOG.debug("cache invalidation: %s", error)
             await asyncio.sleep(0.5 + self.rng())
 
