@@ -151,7 +151,7 @@ async def test_a_proof_refused_as_poison_is_recorded_and_expires(alice):
     entry = alice.chain.state.difficulty_at("eth", 1)
     difficulties[service.id] = (replace(entry, effective_height=1, target_hash=bytes(31) + b"\x01"),)
     await alice.to(19)
-    assert "difficulty" in alice.miner.sessions[header.session_id].details["proof_refusal"]
+    assert "difficulty" in alice.miner.sessions[header.session_id].details.proof_refusal
 
 
 async def test_an_unfunded_operator_is_told_and_nothing_else_breaks(alice):

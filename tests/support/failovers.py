@@ -236,7 +236,7 @@ class Life:
             chain, SUPPLIER, key("alice"), chain_id="pocket", gas_price=gas_price, gas_adjustment=1.7,
             block_seconds=1.0, nonces=UnorderedNonceAllocator(offset=owner.epoch),
         )  # fmt: skip
-        tailer = RelayConsumer(StreamReader(self.gated, self.keys, SUPPLIER), mirror, chain, sessions)
+        consumer = RelayConsumer(StreamReader(self.gated, self.keys, SUPPLIER), mirror, chain, sessions)
 
         async def confirm() -> None:
             await self.explorer.gate("looks at the Lease")
@@ -245,8 +245,8 @@ class Life:
 
         comet = DirectComet(self.chain, self.explorer.gate)
         return SupplierMiner(
-            SUPPLIER, chain, DirectSettlements(comet), store, audit, mirror, tailer,
-            ClaimSubmitter(SUPPLIER, store, audit, mirror, pool, sender, tailer, fees),
+            SUPPLIER, chain, DirectSettlements(comet), store, audit, mirror, consumer,
+            ClaimSubmitter(SUPPLIER, store, audit, mirror, pool, sender, consumer, fees),
             ProofSubmitter(SUPPLIER, chain, comet, mirror, pool, sender, fees, store), sessions, 1,
             lambda: not self.replaying, confirm=confirm,
         )  # fmt: skip
@@ -290,7 +290,7 @@ class Life:
         self.replaying = True
         for owner in self.owners:
             if owner.miner is not None:
-                owner.miner.meet_redis_anew()
+                owner.miner.on_redis_restarted()
         self.explorer.spawn(f"replay-{self.wipes}", self._replay)
 
     async def _fate(self) -> None:

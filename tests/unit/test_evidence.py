@@ -240,5 +240,5 @@ def test_a_volume_tells_long_before_it_is_full_and_keeps_space_for_seals(tmp_pat
     assert (reserve.space().reserved, reserve.full) == (4096, False)
     assert reserve.release()
     assert (reserve.space().reserved, reserve.full, reserve.release()) == (0, True, False)
-    assert reserve.look().reserved == 4096
+    assert reserve.maintain().reserved == 4096
     assert not reserve.full

@@ -46,7 +46,7 @@ async def sift(refused, text="failed to execute message; message index: {index}:
         gas_adjustment=1.5, block_seconds=1.0, nonces=UnorderedNonceAllocator(),
     )  # fmt: skip
     messages = [create_claim_message(address("alice"), replace(HEADER, session_id=name), ROOT) for name in "abcd"]
-    return await sender.sift(messages, BLOCK, 16), chain
+    return await sender.prepare_skipping_rejected(messages, BLOCK, 16), chain
 
 
 @pytest.mark.parametrize("said", ["could not find app with address", "a rule that later chains have"])
