@@ -21,7 +21,7 @@ from pocket.protocol.claims.proof_requirement import (
 )
 from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
-from pocket.protocol.transactions.broadcast_errors import Refusal
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.protocol.transactions.build import Message, submit_proof_message, transaction_hash
 from pocket.redis_store.seals import SealStore
 from pocket_miner import miner_metrics
@@ -210,7 +210,7 @@ class ProofSubmitter:
             answer = await self.sender.broadcast(raw)
         except SendError as error:
             miner_metrics.PROOFS.labels(error.refusal.name.lower()).inc(len(sessions))
-            if error.refusal is not Refusal.UNREACHABLE:
+            if error.refusal is not BroadcastFailure.UNREACHABLE:
                 for session in sessions:
                     session.details.proof_refusal = str(error)[:300]
                     session.proof_attempts = session.proof_attempts.next(shared=len(sessions) > 1)
