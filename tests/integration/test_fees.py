@@ -17,7 +17,7 @@ from pocket.protocol.transactions.build import (
     sign_transaction,
     submit_proof_message,
 )
-from pocket.protocol.transactions.decode import Contents, contents
+from pocket.protocol.transactions.decode import DecodedTransaction, decode_tx
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore
 from pocket_miner.storage.audit import Audit
@@ -127,15 +127,15 @@ def test_a_fee_is_shared_to_the_upokt(total, number):
 
 def test_a_transaction_tells_its_fee_and_sessions_whoever_signed_it():
     made = transaction(claim("a" * 64), claim("b" * 64), fee=7)
-    assert contents(made.raw) == Contents(made.tx_hash, 7, ("a" * 64, "b" * 64), ())
+    assert decode_tx(made.raw) == DecodedTransaction(made.tx_hash, 7, ("a" * 64, "b" * 64), ())
     made = transaction(proof("c" * 64), Message("/other.Msg", b""), fee=0)
-    assert contents(made.raw) == Contents(made.tx_hash, 0, (), ("c" * 64,))
+    assert decode_tx(made.raw) == DecodedTransaction(made.tx_hash, 0, (), ("c" * 64,))
 
 
 @pytest.mark.parametrize("raw", [b"\xff", transaction(Message(claim("a").type_url, b"\xff\xff")).raw])
 async def test_bytes_that_are_no_transaction_of_ours_are_a_typed_error_and_cost_nothing(raw, audit, store, caplog):
     with pytest.raises(DecodingError):
-        contents(raw)
+        decode_tx(raw)
     await FeeTracker(PRICE, audit).record_sent(store, raw)
     assert "cannot be read" in caplog.text
 

@@ -55,7 +55,7 @@ async def test_an_independent_judge_agrees_with_miner_and_localnet(alice):
     assert closest in proof
     assert wanted in proof
     _, request, response, _ = decode_mined_relay(closest)
-    assert slow.ring_signature_holds(request.signable_hash(), request.signature)
+    assert slow.verify_ring_equation(request.signable_hash(), request.signature)
     signature = response.supplier_operator_signature
     assert slow.ecdsa_holds(key("alice").public_key, response.signable_hash(), signature)
     assert not slow.ecdsa_holds(key("bob").public_key, response.signable_hash(), signature)

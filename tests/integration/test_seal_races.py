@@ -7,7 +7,7 @@ import pytest
 from mine import HereTriePool
 from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.smst.digest import Root
-from pocket.protocol.transactions.broadcast_errors import Refusal
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket_miner.submission.sender import SendError
 
@@ -73,7 +73,7 @@ async def test_after_a_crash_between_seal_and_broadcast_the_same_bytes_are_sent(
 
     async def crash(raw):
         taken.append(raw)
-        raise SendError(Refusal.RETRY, "the process died here")
+        raise SendError(BroadcastFailure.RETRY, "the process died here")
 
     sender.broadcast = crash
     await alice.block()

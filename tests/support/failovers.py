@@ -23,7 +23,7 @@ from pocket.errors import PocketError
 from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.smst.digest import path_of
 from pocket.protocol.transactions.build import GasPrice
-from pocket.protocol.transactions.timeouts import NonceClock
+from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore
@@ -234,7 +234,7 @@ class Life:
         store = SealStore(self.gated, self.keys, SUPPLIER, owner.epoch)
         sender = Sender(
             chain, SUPPLIER, key("alice"), chain_id="pocket", gas_price=gas_price, gas_adjustment=1.7,
-            block_seconds=1.0, nonces=NonceClock(lane=owner.epoch),
+            block_seconds=1.0, nonces=UnorderedNonceAllocator(offset=owner.epoch),
         )  # fmt: skip
         consumer = RelayConsumer(StreamReader(self.gated, self.keys, SUPPLIER), mirror, chain, sessions)
 

@@ -15,7 +15,7 @@ from pocket.chain.failover import NodeAddress
 from pocket.protocol.relays.messages import SessionHeader, relay_hash
 from pocket.protocol.smst.digest import path_of
 from pocket.protocol.transactions.build import GasPrice
-from pocket.protocol.transactions.timeouts import NonceClock
+from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore
@@ -126,7 +126,7 @@ class Mine:
         store = SealStore(self.redis, keys, self.supplier, epoch)
         sender = Sender(
             self.client, self.supplier, key(self.supplier_name), chain_id="pocket", gas_price=gas_price,
-            gas_adjustment=1.7, block_seconds=1.0, nonces=NonceClock(lane=epoch),
+            gas_adjustment=1.7, block_seconds=1.0, nonces=UnorderedNonceAllocator(offset=epoch),
         )  # fmt: skip
         consumer = RelayConsumer(
             StreamReader(self.redis, keys, self.supplier), self.mirror, self.client, sessions,

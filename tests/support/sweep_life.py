@@ -19,7 +19,7 @@ from pocket.coordination.elector import timing_for_blocks
 from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
 from pocket.coordination.stores.lease_store import LeaseUnavailable, StoredLease
 from pocket.protocol.transactions.build import GasPrice
-from pocket.protocol.transactions.timeouts import NonceClock
+from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore
@@ -237,7 +237,7 @@ class Life:
         sessions: dict = {}
         store = SealStore(self.connection, self.keys, supplier, epoch)
         sender = Sender(self.client, supplier, key(name), chain_id="pocket", gas_price=PRICE, gas_adjustment=1.7,
-                        block_seconds=1.0, nonces=NonceClock(lane=epoch))  # fmt: skip
+                        block_seconds=1.0, nonces=UnorderedNonceAllocator(offset=epoch))  # fmt: skip
         consumer = RelayConsumer(StreamReader(self.connection, self.keys, supplier), self.mirror, self.client, sessions,
                         dead_letters=DeadLetters(self.folder / "refused.sqlite"))  # fmt: skip
         latest = {"latest_height": lambda: self.chain.height}

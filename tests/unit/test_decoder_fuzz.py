@@ -87,7 +87,7 @@ def test_arbitrary_json(value):
     text = json.dumps(value)
     for read in (
         lambda: comet.block_of(comet.result_of(value)),
-        lambda: comet.keeping_of(comet.result_of(value)),
+        lambda: comet.retention_of(comet.result_of(value)),
         lambda: comet.latest_block_of(comet.result_of(value)),
         lambda: end_events([text.encode()]),
         lambda: comet.announced_height(text),

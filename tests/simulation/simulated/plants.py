@@ -222,7 +222,7 @@ PLANTS = [
     Plant("the block feed does not poll", "core/pocket/chain/block_feed.py",
           "            await self.refresh()\n            if self.height > before:\n", "            if self.height > before:\n"),
     Plant("only one node gets a transaction, and its refusal counts", "workloads/miner/pocket_miner/submission/sender.py",
-          "        if refusal is Refusal.ACCEPTED_BEFORE:\n", "        if False:\n"),
+          "        if refusal is BroadcastFailure.ACCEPTED_BEFORE:\n", "        if False:\n"),
     Plant("gas is not adjusted", "workloads/miner/pocket_miner/submission/sender.py",
           "gas = adjusted_gas(used, self._gas_adjustment * Decimal(str(gas_factor)))", "gas = used // 2"),
     # Terms and trie.

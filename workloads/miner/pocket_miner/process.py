@@ -157,7 +157,7 @@ class MinerProcess:
         nodes = await stack.enter_async_context(
             NodeMonitor(
                 addresses, http, config.chain.id, node_health, timeout_seconds=seconds,
-                told=self._diagnostics.on_node_health, channel=platform.channel, clock=platform.clock,
+                on_assessment=self._diagnostics.on_node_health, channel=platform.channel, clock=platform.clock,
             )
         )  # fmt: skip
         pool = platform.tries()
@@ -171,7 +171,7 @@ class MinerProcess:
             PublicUrlChecker(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
             lambda: self._board.height, lambda: volume.reserve.full, platform,
         )  # fmt: skip
-        fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.chance)
+        fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.rng)
         keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform)
         fleet.keeper = await stack.enter_async_context(keeper)
         return _Parts(redis, keys, chain, comet, nodes, settlements, watch, suppliers, fleet)
@@ -190,7 +190,7 @@ class MinerProcess:
 
         await await_dependencies(
             parts.redis, self._config.redis_url, parts.chain, self._config.chain.id, self._stop, redis_waits,
-            self._readiness.chain_away, self._platform.chance,
+            self._readiness.chain_away, self._platform.rng,
         )  # fmt: skip
 
     async def _mine(self, parts: _Parts) -> None:
@@ -245,14 +245,14 @@ class MinerProcess:
         pulse = LoopLagMonitor(platform.clock)
         refresher = CacheRefresher(parts.redis, parts.keys, parts.chain, platform.wall_seconds, _refreshed)
         loops: Mapping[str, Callable[[], Awaitable[None]]] = {
-            "node monitor": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2), platform.chance),
+            "node monitor": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2), platform.rng),
             "stakes": lambda: self._refresh_stakes(parts.suppliers, parts.fleet),
             "public URLs": lambda: self._check_public_urls(parts.suppliers, parts.fleet),
             "metrics": lambda: self._observe(parts.chain, parts.fleet, pulse),
             "volume": lambda: self._watch_volume(self._volume),
             "retention": lambda: self._retain(parts.suppliers.audit, parts.suppliers.reports),
             "cache invalidation": InvalidationSubscriber(
-                parts.redis, parts.keys, parts.chain, chance=platform.chance.random
+                parts.redis, parts.keys, parts.chain, rng=platform.rng.random
             ).run,
             "cache refresh": lambda: self._refresh(refresher, parts.fleet),
             "event loop lag": pulse.run,
@@ -293,7 +293,7 @@ class MinerProcess:
 
         return BlockFeed(
             comet, on_block, poll_seconds=min(1.0, self._config.chain.block_seconds / 2),
-            on_error=lambda error: _LOG.warning("block feed failed, retrying: %s", error), chance=self._platform.chance,
+            on_error=lambda error: _LOG.warning("block feed failed, retrying: %s", error), rng=self._platform.rng,
             clock=self._platform.clock,
         )  # fmt: skip
 

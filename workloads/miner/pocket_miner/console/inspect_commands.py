@@ -10,7 +10,7 @@ from typing import Any
 import click
 from redis.asyncio import Redis
 
-from pocket.chain_cache.invalidation import tell
+from pocket.chain_cache.invalidation import publish_invalidation
 from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseStore, LeaseUnavailable
 from pocket.errors import ConfigurationError, DecodingError
@@ -245,7 +245,7 @@ async def clear(redis: "Redis", keys: RedisKeys) -> list[Row]:
     async for name in redis.scan_iter(f"{keys.cached}*", count=1000):
         if not _text(name).startswith(keys.cache("witness", "")):  # what nodes answered about sessions is evidence
             gone += await redis.delete(name)
-    return [{"answers forgotten": gone, "told as version": await tell(redis, keys, None)}]
+    return [{"answers forgotten": gone, "told as version": await publish_invalidation(redis, keys, None)}]
 
 
 @inspect_group.command()

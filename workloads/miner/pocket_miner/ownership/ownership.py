@@ -66,7 +66,7 @@ async def shard_keeper(
     def keeper(store: LeaseStore, group: str) -> ShardLeaseManager:
         return ShardLeaseManager(
             store, LeaseNames(group, config.shards), identity_of(config, member, platform), owner, timing,
-            clock=platform.clock, wall_clock=platform.now, rng=platform.chance,
+            clock=platform.clock, wall_clock=platform.now, rng=platform.rng,
         )  # fmt: skip
 
     if config.lease is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pocket.chain.end_block_events import Wanted
+from pocket.chain.end_block_events import EventFilter
 from pocket.chain.model import Event
 from pocket.errors import ChainError, ChainUnavailable, PocketError
 
@@ -27,13 +27,15 @@ class NotReadYet(ChainUnavailable):
 class EndEventSource(Protocol):
     """The source of the events at the end of a block."""
 
-    async def end_events(self, height: int, wanted: Wanted) -> tuple[Event, ...]:
+    async def end_events(self, height: int, wanted: EventFilter) -> tuple[Event, ...]:
         """Return the wanted events of a block.
 
         Raises PocketError.
         """
 
-    async def end_events_by_node(self, height: int, wanted: Wanted) -> Mapping[str, tuple[Event, ...] | ChainError]:
+    async def end_events_by_node(
+        self, height: int, wanted: EventFilter
+    ) -> Mapping[str, tuple[Event, ...] | ChainError]:
         """Return the wanted events of a block as each node returns them, by node name."""
 
 
@@ -159,7 +161,7 @@ class SettlementReader:
             self._pages.popitem(last=False)
 
 
-def _events_of(suppliers: frozenset[str]) -> Wanted:
+def _events_of(suppliers: frozenset[str]) -> EventFilter:
     return lambda event: event.attributes.get(_SUPPLIER) in suppliers
 
 

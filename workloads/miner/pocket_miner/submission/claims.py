@@ -14,9 +14,9 @@ from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams
 from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
-from pocket.protocol.transactions.broadcast_errors import Refusal
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.protocol.transactions.build import Message, create_claim_message, transaction_hash
-from pocket.protocol.transactions.decode import contents
+from pocket.protocol.transactions.decode import decode_tx
 from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import ConcurrentAppend, RedisStoreError, RedisUnavailable, StaleEpoch
@@ -379,7 +379,7 @@ class ClaimSubmitter:
             fresh = [group for group in groups if group.timeout_ns > block.time.nanoseconds]
         for group in fresh:
             try:
-                found = contents(group.tx_raw)
+                found = decode_tx(group.tx_raw)
             except DecodingError as error:
                 _LOG.error("saved claims cannot be decoded, signing them again: %s", error)
                 continue
@@ -431,7 +431,7 @@ class ClaimSubmitter:
             answer = await self.sender.broadcast(raw)
         except SendError as error:
             miner_metrics.CLAIMS.labels(error.refusal.name.lower()).inc(len(sessions))
-            if error.refusal is not Refusal.UNREACHABLE:
+            if error.refusal is not BroadcastFailure.UNREACHABLE:
                 # The nodes rejected these bytes: newly signed ones may be accepted.
                 for session in sessions:
                     session.details.refusal = str(error)[:300]

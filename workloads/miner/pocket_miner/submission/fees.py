@@ -11,7 +11,7 @@ from typing import Final
 from pocket.chain.client import ChainClient
 from pocket.errors import DecodingError, NotFound, PocketError
 from pocket.protocol.transactions.build import GasPrice
-from pocket.protocol.transactions.decode import contents
+from pocket.protocol.transactions.decode import decode_tx
 from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisStoreError
@@ -90,7 +90,7 @@ class FeeTracker:
     def _costs_of(self, raw: bytes, submission_fee_upokt: int) -> list[tuple[str, str, dict[str, int]]]:
         """Return (claim or proof, transaction hash, upokt by session id) for a transaction."""
         try:
-            found = contents(raw)
+            found = decode_tx(raw)
         except DecodingError as error:
             _LOG.error("fees not recorded, the transaction cannot be decoded: %s", error)
             return []

@@ -15,8 +15,8 @@ from pocket.chain.model import Account, Block, TransactionResult
 from pocket.errors import ChainError, ChainQueryRejected, DecodingError, PocketError
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket.protocol.transactions.batches import packs
-from pocket.protocol.transactions.broadcast_errors import Refusal, classify, failed_message_index
+from pocket.protocol.transactions.batches import batch_by_size
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure, classify, failed_message_index
 from pocket.protocol.transactions.build import (
     GasPrice,
     Message,
@@ -26,7 +26,7 @@ from pocket.protocol.transactions.build import (
     adjusted_gas,
     sign_transaction,
 )
-from pocket.protocol.transactions.timeouts import NonceClock, timeout_duration_seconds
+from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator, timeout_duration_seconds
 from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner.sessions.submission import Submission
@@ -41,7 +41,7 @@ class SendError(PocketError):
     `refusal` is the reason, `index` the position of the message at fault, if known.
     """
 
-    def __init__(self, refusal: Refusal, message: str, index: int | None = None) -> None:
+    def __init__(self, refusal: BroadcastFailure, message: str, index: int | None = None) -> None:
         super().__init__(message)
         self.refusal = refusal
         self.index = index
@@ -75,13 +75,14 @@ class SkippedMessages:
 
 
 _AGAIN = 3
-_KNOWN = Refusal.ACCEPTED_BEFORE
-_OF_ONE_MESSAGE = (Refusal.POISON, Refusal.NOT_REQUIRED, Refusal.RETRY)
+_KNOWN = BroadcastFailure.ACCEPTED_BEFORE
+_OF_ONE_MESSAGE = (BroadcastFailure.POISON, BroadcastFailure.NOT_REQUIRED, BroadcastFailure.RETRY)
 """Rejections for which the chain names the message. RETRY covers texts of later chain versions."""
 
 
 _OF_FEWER_MESSAGES = frozenset({
-    Refusal.TOO_LARGE, Refusal.POISON, Refusal.RETRY, Refusal.PROGRAMMING, Refusal.MORE_GAS,
+    BroadcastFailure.TOO_LARGE, BroadcastFailure.POISON, BroadcastFailure.RETRY, BroadcastFailure.PROGRAMMING,
+    BroadcastFailure.MORE_GAS,
 })  # fmt: skip
 """Rejections after which half of the messages may be accepted: too large, or the message is unknown."""
 
@@ -99,7 +100,7 @@ class Sender:
         gas_price: GasPrice,
         gas_adjustment: float,
         block_seconds: float,
-        nonces: NonceClock,
+        nonces: UnorderedNonceAllocator,
     ) -> None:
         self._chain = chain
         self._supplier = supplier
@@ -141,7 +142,7 @@ class Sender:
             text = str(refusal)
             raise SendError(classify(1, "undefined", text), text, failed_message_index(text)) from refusal
         except (ChainError, DecodingError, TimeoutError) as error:
-            raise SendError(Refusal.UNREACHABLE, f"no node simulated the transaction: {error}") from error
+            raise SendError(BroadcastFailure.UNREACHABLE, f"no node simulated the transaction: {error}") from error
         gas = adjusted_gas(used, self._gas_adjustment * Decimal(str(gas_factor)))
         fee = self._gas_price.fee_upokt(gas)
         return PreparedBatch(
@@ -194,13 +195,13 @@ class Sender:
                 other = await self._chain.broadcast(raw)
                 result = other if other.code == 0 else result
         except (ChainError, DecodingError, TimeoutError) as error:
-            raise SendError(Refusal.UNREACHABLE, f"no node took the transaction: {error}") from error
+            raise SendError(BroadcastFailure.UNREACHABLE, f"no node took the transaction: {error}") from error
         if result.code == 0:
             return BroadcastAnswer(result.tx_hash, known_before=False)
         refusal = classify(result.code, result.codespace, result.log)
-        if refusal is Refusal.ACCEPTED_BEFORE:
+        if refusal is BroadcastFailure.ACCEPTED_BEFORE:
             return BroadcastAnswer(result.tx_hash, known_before=True)
-        if refusal is Refusal.ACCOUNT:
+        if refusal is BroadcastFailure.ACCOUNT:
             self.forget_account()
         raise SendError(
             refusal, f"code {result.code} ({result.codespace}): {result.log[:300]}", failed_message_index(result.log)
@@ -260,7 +261,7 @@ async def send_in_batches(
     transaction does not stop the others: the first error is raised after all have been tried.
     """
     together = [row for row in rows if not alone(row)]
-    waiting = packs(together, message_of, max_transaction_bytes) + [[row] for row in rows if alone(row)]
+    waiting = batch_by_size(together, message_of, max_transaction_bytes) + [[row] for row in rows if alone(row)]
     failure: Exception | None = None
     while waiting:
         pack = waiting.pop(0)

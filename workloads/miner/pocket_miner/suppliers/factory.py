@@ -14,7 +14,7 @@ from pocket.keys.loading import KeySet
 from pocket.platform import Platform
 from pocket.protocol.crypto.addresses import Address
 from pocket.protocol.transactions.build import GasPrice
-from pocket.protocol.transactions.timeouts import NonceClock
+from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisUnavailable
@@ -204,7 +204,7 @@ class SupplierFactory:
             gas_price=self._fees.gas_price,
             gas_adjustment=config.chain.gas_adjustment,
             block_seconds=config.chain.block_seconds,
-            nonces=NonceClock(lane=epoch),
+            nonces=UnorderedNonceAllocator(offset=epoch),
         )
         store = SealStore(self.redis, self.keys, address, epoch, self.platform.unique)
         consumer = self._consumer(address, sessions, owner=True)
