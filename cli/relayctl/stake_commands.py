@@ -1,4 +1,4 @@
-"""The commands `relayctl stake`: plan, sign and send the transaction that a Supplier declares."""
+"""Provide the commands `relayctl stake`: plan, sign and send a declared stake."""
 
 import asyncio
 import base64
@@ -36,7 +36,7 @@ _REFUSED, _NOTHING = 3, 2
 
 
 class PlanFile(BaseModel):
-    """What `plan` writes and `sign` reads: the unsigned transaction and what its signature is made over."""
+    """An unsigned transaction and what its signature covers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,7 +50,10 @@ class PlanFile(BaseModel):
     unsigned: dict[str, Any]
 
     def transaction(self) -> TransactionPlan:
-        """Return the transaction to sign. Raises DecodingError where the file was changed by hand."""
+        """Return the transaction to sign.
+
+        Raises DecodingError where the file was changed by hand.
+        """
         try:
             messages = tuple(message_of_json(row) for row in self.unsigned["body"]["messages"])
         except (KeyError, TypeError) as error:
@@ -113,9 +116,9 @@ def plan_command(
     unsigned: Path | None,
     **node: str,
 ) -> None:
-    """Show what differs from the chain, and the transaction that changes it. Nothing is sent.
+    """Show what differs from the chain and the transaction that changes it.
 
-    Exit code 0: a transaction is planned. 2: staked as declared. 3: refused.
+    Nothing is sent. Exit code 0: a transaction is planned. 2: staked as declared. 3: refused.
     """
     operator, spec = _declared(files, name)
     declared = declared_stake(operator, spec)
@@ -208,9 +211,10 @@ def sign_command(plan_file: Path, key_file: Path | None, out: Path) -> None:
               help="Seconds to wait for the block")  # fmt: skip
 @_node_options
 def send_command(signed_file: Path, seconds: float, **node: str) -> None:
-    """Send a signed transaction (base64 bytes, also of `pocketd tx encode`) and wait for its block.
+    """Send a signed transaction and wait for its block.
 
-    It is simulated first: what the chain would refuse costs no fee. Sending the same file twice is harmless.
+    The file holds base64 bytes, also those of `pocketd tx encode`. The transaction is simulated first: what the chain
+    would refuse costs no fee. Sending the same file twice is harmless.
     """
     try:
         raw = base64.b64decode(signed_file.read_text(encoding="ascii").strip(), validate=True)

@@ -177,7 +177,7 @@ async def test_a_lost_broadcast_is_repeated_with_the_same_bytes(world):
     assert world.balance == FUNDS - COST
 
 
-async def test_a_transaction_that_expired_is_signed_anew_at_no_cost(world):
+async def test_a_transaction_that_expired_is_signed_again_at_no_cost(world):
     world.net.chain.faults.evict = 1
     await world.round()
     first = world.api.object["status"]["staking"]["transaction"]["hash"]

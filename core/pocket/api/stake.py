@@ -1,4 +1,4 @@
-"""The declared stake of a Supplier: amount, services, owner, and what the operator may do about it."""
+"""The declared stake of a Supplier, and what the operator may do about it."""
 
 from enum import StrEnum
 from typing import Annotated, Literal, Self

@@ -1,4 +1,4 @@
-"""Read a supplier's stake from chain nodes, sign plans, and find out what became of a transaction."""
+"""Read a supplier's stake from chain nodes, sign plans, and follow transactions."""
 
 import enum
 from collections.abc import Sequence
@@ -65,7 +65,10 @@ class StakeChain:
         self._chain_id = chain_id
 
     async def snapshot(self, operator: str, signer: str) -> StakeSnapshot:
-        """Return what a plan needs. Raises ChainError, also where nodes disagree about the supplier."""
+        """Return what a plan needs.
+
+        Raises ChainError, also where nodes disagree about the supplier.
+        """
         block = await self._comet.block()
         return StakeSnapshot(
             chain_id=self._chain_id,
@@ -77,7 +80,10 @@ class StakeChain:
         )
 
     async def _supplier(self, operator: str) -> StakedSupplier | None:
-        """Return the record that every node that answers has. A change may reach nodes at different moments."""
+        """Return the record that every answering node has.
+
+        Raises ChainUnavailable where they disagree: a change reaches nodes at different moments.
+        """
         request = supplier_pb.QueryGetSupplierRequest(operator_address=operator)
         answers = await self._client.ask_every_node("/pocket.supplier.Query/Supplier", request)
         found = set[StakedSupplier | None]()
@@ -100,7 +106,9 @@ class StakeChain:
         return max(found, key=lambda record: len(record.service_ids) if record else 0)
 
     async def sign(self, plan: StakePlan, key: PrivateKey, lane: int = 0) -> tuple[SignedTransaction, Timestamp]:
-        """Simulate a plan and sign it; return the transaction and its timeout. Nothing is sent.
+        """Simulate a plan and sign it, without sending anything.
+
+        Returns the transaction and its timeout.
 
         Raises ChainError, and TransactionWouldFail where the chain refuses the messages.
         """
@@ -157,7 +165,10 @@ class StakeChain:
         return SentState(SentOutcome.INCLUDED, result.height)
 
     async def unsigned(self, messages: Sequence[Message], plan: StakePlan, signer: str) -> TransactionPlan:
-        """Return the ordered transaction that an offline signer signs, without timeout. Raises ChainError."""
+        """Return the ordered transaction for an offline signer, without a timeout.
+
+        Raises ChainError.
+        """
         account = await self._client.account(signer)
         return TransactionPlan(
             messages=tuple(messages),

@@ -9,7 +9,10 @@ _WHOLE = 100
 
 
 def declared_stake(operator: str, spec: StakeSpec) -> DeclaredStake:
-    """Return the declaration with its defaults filled in: the operator owns, the owner gets all rewards."""
+    """Return the declaration with its defaults filled in.
+
+    Without an owner the operator owns, without shares the owner gets all rewards.
+    """
     owner = spec.owner or operator
     services = tuple(_service(row, spec.revenue_shares, owner) for row in spec.services)
     return DeclaredStake(operator, owner, spec.amount_upokt, services, spec.state == "Unstaked")

@@ -13,8 +13,9 @@ def next_session_start(shared: SharedParams, height: int) -> int:
 
 
 def effective_services(supplier: StakedSupplier, shared: SharedParams, height: int) -> tuple[StakedService, ...]:
-    """Return the services from the next session on: pending ones count, closing ones do not.
+    """Return the services that are in force from the next session on.
 
+    Pending ones count, closing ones do not.
     A service is listed twice while it is being closed, so its id is no key of the history.
     """
     start = shared.session_end(height) + 1
@@ -26,7 +27,7 @@ def effective_services(supplier: StakedSupplier, shared: SharedParams, height: i
 
 
 def canonical(services: Iterable[StakedService]) -> tuple[StakedService, ...]:
-    """Return services in an order that says nothing: by id, endpoints and shares sorted."""
+    """Return services sorted by id, with sorted endpoints and shares."""
     rows = [StakedService(s.service_id, tuple(sorted(s.endpoints)), tuple(sorted(s.revenue_share))) for s in services]
     return tuple(sorted(rows, key=lambda s: (s.service_id, s.endpoints, s.revenue_share)))
 

@@ -1,4 +1,4 @@
-"""What a stake plan is made from and what it says; amounts in upokt, heights in blocks."""
+"""Inputs and results of stake plans. Amounts in upokt, heights in blocks."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -65,7 +65,10 @@ class DeclaredStake:
 
 @dataclass(frozen=True, slots=True)
 class StakeSnapshot:
-    """The chain as of `height`; `supplier` None: not staked. The balance is the signer's."""
+    """The chain as of `height`.
+
+    supplier: None where it is not staked. balance_upokt: the signer's.
+    """
 
     chain_id: str
     height: int
@@ -77,7 +80,10 @@ class StakeSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """Who signs, at which gas price, and the digest of the declaration that was reached before, if any."""
+    """The signer, the gas price, and the declaration that the chain agreed with last.
+
+    reached: its digest, empty for none.
+    """
 
     signer: str
     gas_price: GasPrice

@@ -1,4 +1,4 @@
-"""Plan the transaction that makes a supplier's stake what is declared: a pure function."""
+"""Plan the transaction that makes a supplier's stake as declared, purely."""
 
 import hashlib
 import json
@@ -265,7 +265,10 @@ def _checked(
 
 
 def _hash(draft: _Draft, chain: StakeSnapshot, now: tuple[StakedService, ...]) -> str:
-    """Digest of the transaction's content and of the record that it changes; heights and balances are left out."""
+    """Return a digest of the transaction and of the record that it changes.
+
+    Heights and balances are left out.
+    """
     record = chain.supplier
     state = None if record is None else [record.owner_address, record.stake_upokt, record.unstake_session_end_height]
     cost = [draft.cost.stake_upokt, draft.cost.staking_fee_upokt, draft.cost.transaction_fee_upokt]

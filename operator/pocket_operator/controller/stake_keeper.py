@@ -1,4 +1,7 @@
-"""Bring stakes about as declared: read, decide, record, send. Survives being stopped between any two of these."""
+"""Make stakes as declared: read, decide, record, send.
+
+An operator that is stopped between any two of these continues with the recorded transaction.
+"""
 
 import asyncio
 import base64
@@ -56,7 +59,7 @@ _ROUND_SECONDS = 30.0
 
 
 def without_staking(status: Object) -> Object:
-    """Return a status without what is written here, which the other writer of the status leaves alone."""
+    """Return a status without the fields that only the StakeKeeper writes."""
     rest = {key: value for key, value in status.items() if key != "staking"}
     if "conditions" in rest:
         kind = ConditionType.STAKE_AS_DECLARED.value
@@ -89,7 +92,10 @@ class StakeKeeper:
         self._now = now
 
     async def once(self) -> None:
-        """Take one step for every Supplier; what fails is logged and tried again in the next round."""
+        """Take one step for every Supplier.
+
+        What fails is logged and tried again in the next round.
+        """
         await for_each(self._bounded, self._subjects(), _AT_ONCE)
 
     def _subjects(self) -> list[tuple[str, str]]:
@@ -158,7 +164,7 @@ class StakeKeeper:
         return _Case(supplier, owner, parsed.spec.operator_address, parsed.spec.stake, status, signer)
 
     async def _key(self, namespace: str, relay_miner: str, supplier: Supplier) -> PrivateKey | None:
-        """Return the key of spec.stake.keySecretRef, else the supplier's own as it was proven and published."""
+        """Return the key of spec.stake.keySecretRef, else the supplier's published key."""
         reference = supplier.spec.stake.key_secret_ref if supplier.spec.stake is not None else None
         name, entry = names.keys(relay_miner, names.MINER), supplier.spec.operator_address
         if reference is not None:
@@ -199,7 +205,7 @@ class StakeKeeper:
             await self._write(case.supplier, decision.status, decision.condition)
 
     async def _sign(self, case: _Case, chain: StakeChain, plan: StakePlan, decision: StakeDecision) -> None:
-        """Sign, record the bytes, then send: whatever stops in between, only these bytes are ever sent."""
+        """Sign, record the bytes, then send, so that only recorded bytes are ever sent."""
         if case.key is None:
             return
         try:
@@ -224,7 +230,10 @@ class StakeKeeper:
         await chain.send(signed.raw)
 
     async def _write(self, supplier: Object, status: StakingStatus | None, fact: StakeCondition | None) -> None:
-        """Apply status and condition where they differ. Raises Conflict where it changed since it was read."""
+        """Apply status and condition where they differ.
+
+        Raises Conflict where the Supplier changed since it was read.
+        """
         metadata, before = supplier["metadata"], supplier.get("status") or {}
         rows = before.get("conditions") or ()
         kept: Mapping[str, Any] = next(

@@ -1,4 +1,4 @@
-"""Decide the next step towards a declared stake: a pure function of one Supplier and the chain."""
+"""Decide the next step towards a declared stake, purely."""
 
 import json
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ class StakeStep(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StakeSight:
-    """What a decision needs. `sent` is the state of the transaction that the status names, None without one."""
+    """What a decision needs."""
 
     spec: StakeSpec
     signer: str
@@ -36,8 +36,6 @@ class StakeSight:
     approved: str
     status: StakingStatus
     now: datetime
-    plan: StakePlan | None = None
-    sent: SentState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class StakeDecision:
 
 
 def after_sending(sight: StakeSight, sent: SentState) -> StakeDecision:
-    """Decide what to do about a transaction that was signed before: it is sent again as it is, or concluded."""
+    """Send a transaction that was signed before again as it is, or conclude it."""
     transaction = sight.status.transaction
     if sent.outcome is SentOutcome.WAITING:
         text = f"Transaction {transaction.hash} is sent and in no block yet. {sent.log}".strip()
@@ -100,7 +98,10 @@ def towards_declaration(sight: StakeSight, plan: StakePlan) -> StakeDecision:
 
 
 def _found_on_chain(status: StakingStatus) -> StakingStatus:
-    """Conclude a transaction that no node found by its hash, from the record that it made."""
+    """Conclude an expired transaction from the record that it made after all.
+
+    Nodes without an index find no transaction by its hash.
+    """
     last = status.transaction
     if last.outcome != SentOutcome.EXPIRED.value:
         return status
@@ -166,7 +167,7 @@ def signed_status(
 
 
 def would_fail(decision: StakeDecision, text: str) -> StakeDecision:
-    """Return the decision where the simulation refuses the plan: nothing is signed, nothing is paid."""
+    """Return the decision where the simulation refuses the plan, which costs nothing."""
     condition = _condition("False", StakeReason.SIMULATION_FAILED, f"{_sentence(text)} No fee was paid.")
     return replace(decision, condition=condition, step=StakeStep.NOTHING)
 

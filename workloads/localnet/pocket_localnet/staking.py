@@ -100,7 +100,10 @@ def _active(config: ServiceConfig, height: int) -> bool:
 def _with_services(
     supplier: StakedSupplier, message: supplier_pb.MsgStakeSupplier, start: int
 ) -> tuple[ServiceConfig, ...]:
-    """Return the history with the new entries, sorted by service and activation; open entries close at `start`."""
+    """Return the history with the new entries, sorted by service and activation.
+
+    Open entries close at `start`.
+    """
     new = {service.service_id for service in message.services}
     kept = [
         config if config.deactivation_height else replace(config, deactivation_height=start)

@@ -1,4 +1,4 @@
-"""Messages that stake and unstake a supplier, and their unsigned form for other signers."""
+"""Build messages that stake and unstake a supplier, and their unsigned form."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
