@@ -136,7 +136,7 @@ class Operator:
             clock=clock,
             now=_now,
         )
-        keeper = StakeKeeper(api, self._store, _now)
+        keeper = StakeKeeper(api, self._store, _now, clock)
         poller = Poller(self._store, book, self._queue.add)
         watches = registry(self._store, self._queue.add, self._canary.hear)
         self._synced = True

@@ -1,6 +1,7 @@
 """The operator's staking against a localnet: stopped before or after every request, one fee is paid."""
 
 import copy
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -106,7 +107,7 @@ class Staking:
     async def round(self):
         """One round of an operator that was just started, and a block."""
         try:
-            await StakeKeeper(self.api, self.store, lambda: NOW).once()
+            await StakeKeeper(self.api, self.store, lambda: NOW, time.monotonic).once()
         except BaseExceptionGroup as stopped:
             if stopped.subgroup(Stopped) is None:
                 raise
@@ -210,3 +211,19 @@ async def test_without_a_key_the_plan_is_shown(world):
     assert world.api.reason == "KeyMissing"
     assert world.api.object["status"]["staking"]["plan"]["costUpokt"] == COST
     assert world.balance == FUNDS
+
+
+async def test_a_stake_that_is_as_declared_is_compared_once_a_minute_or_when_its_supplier_changes(world):
+    await settled(world)
+    now = 0.0
+    keeper = StakeKeeper(world.api, world.store, lambda: NOW, lambda: now)
+    asked = []
+    for now in (1.0, 2.0, 60.0, 62.0):  # noqa: B007 - the clock of the keeper
+        before = world.api.requests.count
+        await keeper.once()
+        asked.append(world.api.requests.count > before)
+    assert asked == [True, False, False, True]
+    world.api.object["metadata"]["generation"] += 1
+    before = world.api.requests.count
+    await keeper.once()
+    assert world.api.requests.count > before

@@ -7,7 +7,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -54,7 +54,11 @@ from pocket_operator.resources.kinds import RELAY_MINERS, SECRETS, SUPPLIERS
 _LOG = logging.getLogger("operator.staking")
 Object = dict[str, Any]
 FIELD_MANAGER: Final = f"{names.FIELD_MANAGER}-stake"
+_Place = tuple[str, str]
+_Version = tuple[int, str]
 _AT_ONCE = 4
+_REST_SECONDS = 60.0
+"""Until a stake that was as declared is compared again."""
 _ROUND_SECONDS = 30.0
 
 
@@ -76,29 +80,47 @@ class _Case:
     operator: str
     spec: StakeSpec
     status: StakingStatus
-    key: PrivateKey | None
+    key: PrivateKey | None = field(repr=False)
 
     @property
     def signer(self) -> str:
         return self.operator if self.key is None else address_of(self.key.public_key)
 
 
+def _version(supplier: Object) -> _Version:
+    """Return what a user may change: the generation of the spec, and the approval."""
+    metadata = supplier["metadata"]
+    return int(metadata.get("generation") or 0), str((metadata.get("annotations") or {}).get(APPROVAL, ""))
+
+
 class StakeKeeper:
     """All Suppliers with spec.stake, one round after the other."""
 
-    def __init__(self, api: KubeApi, store: ObjectCache, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, api: KubeApi, store: ObjectCache, now: Callable[[], datetime], clock: Callable[[], float]
+    ) -> None:
         self._api = api
         self._store = store
         self._now = now
+        self._clock = clock
+        self._resting: dict[_Place, tuple[_Version, float]] = {}
 
     async def once(self) -> None:
         """Take one step for every Supplier.
 
         What fails is logged and tried again in the next round.
         """
-        await for_each(self._bounded, self._subjects(), _AT_ONCE)
+        subjects = self._subjects()
+        self._resting = {place: rest for place, rest in self._resting.items() if place in subjects}
+        await for_each(self._bounded, [place for place in subjects if self._is_due(place)], _AT_ONCE)
 
-    def _subjects(self) -> list[tuple[str, str]]:
+    def _is_due(self, place: _Place) -> bool:
+        """Return False for a stake that was as declared a moment ago, unless its Supplier changed."""
+        version, until = self._resting.get(place, (None, 0.0))
+        supplier = self._store.get(SUPPLIERS.name, *place)
+        return supplier is None or version != _version(supplier) or self._clock() >= until
+
+    def _subjects(self) -> list[_Place]:
         found = []
         for key in self._store.everything():
             relay_miner = self._store.get(RELAY_MINERS.name, *key)
@@ -113,7 +135,7 @@ class StakeKeeper:
                     found.append((str(supplier["metadata"]["namespace"]), str(supplier["metadata"]["name"])))
         return found
 
-    async def _bounded(self, place: tuple[str, str]) -> None:
+    async def _bounded(self, place: _Place) -> None:
         try:
             async with asyncio.timeout(_ROUND_SECONDS):
                 await self._one(place)
@@ -126,7 +148,7 @@ class StakeKeeper:
         except Exception:  # noqa: BLE001 - a defect met by one Supplier must not stop the others
             _LOG.exception("%s/%s: a defect of the operator", *place)
 
-    async def _one(self, place: tuple[str, str]) -> None:
+    async def _one(self, place: _Place) -> None:
         # The API server is asked, not the watch: a transaction that was recorded must not be overlooked.
         supplier = await self._api.get_or_none(SUPPLIERS, *place)
         if supplier is None or supplier["metadata"].get("deletionTimestamp"):
@@ -201,8 +223,12 @@ class StakeKeeper:
         decision = towards_declaration(sight, plan)
         if decision.step is StakeStep.SIGN and case.key is not None:
             await self._sign(case, chain, plan, decision)
-        else:
-            await self._write(case.supplier, decision.status, decision.condition)
+            return
+        await self._write(case.supplier, decision.status, decision.condition)
+        if decision.condition.state == "True":
+            metadata = case.supplier["metadata"]
+            place = (str(metadata["namespace"]), str(metadata["name"]))
+            self._resting[place] = (_version(case.supplier), self._clock() + _REST_SECONDS)
 
     async def _sign(self, case: _Case, chain: StakeChain, plan: StakePlan, decision: StakeDecision) -> None:
         """Sign, record the bytes, then send, so that only recorded bytes are ever sent."""

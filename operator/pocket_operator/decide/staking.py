@@ -85,7 +85,8 @@ def towards_declaration(sight: StakeSight, plan: StakePlan) -> StakeDecision:
     empty = sight.status.model_copy(update={"plan": StakePlanStatus()})
     if plan.refusal is not None:
         return StakeDecision(_condition("False", StakeReason(plan.refusal.value), _sentence(plan.detail)), empty)
-    differs = f"Differs: {plan.detail}. {' '.join(plan.effect)}"
+    left = f" Left for another signer: {', '.join(plan.left)}." if plan.left else ""
+    differs = f"Differs: {plan.detail}. {' '.join(plan.effect)}{left}"
     if sight.spec.policy is StakePolicy.OBSERVE:
         return StakeDecision(_condition("False", StakeReason.DIFFERS, differs), empty)
     planned = sight.status.model_copy(update={"plan": _shown(plan, sight.signer)})
