@@ -1,4 +1,4 @@
-"""`python -m pocket_operator`: one replica of the operator."""
+"""Run one replica of the operator: `python -m pocket_operator`."""
 
 import argparse
 import asyncio
@@ -49,14 +49,17 @@ def _options() -> Options:
 
 
 def main() -> int:
-    """Exit code: 0 after a clean stop, 1 when leadership was lost, 78 when nothing can work as it was started."""
+    """Run until stopped.
+
+    Returns the exit code: 0 after a clean stop, 1 after lost leadership, 78 for an invalid configuration.
+    """
     options = _options()
     logs.configure("operator", os.environ.get("LOG_LEVEL", "INFO"))
     logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
         return run_program("operator", Operator(options).run(), asyncio.run)
     except* LostLeadership as lost:
-        logging.getLogger("operator").error("%s: this replica ends", lost.exceptions[0])  # noqa: TRY400 - no defect
+        logging.getLogger("operator").error("lost leadership, exiting: %s", lost.exceptions[0])  # noqa: TRY400 - no defect
     return 1
 
 

@@ -154,12 +154,12 @@ SITUATIONS = [
     ),
     (
         "rm",
-        {"refusals": {("Service", "x"): "foreign: it is another's"}},
+        {"rejections": {("Service", "x"): "foreign: it is another's"}},
         "Ready",
         "False",
         ConditionReason.FOREIGN_OBJECT,
     ),
-    ("rm", {"refusals": {("Service", "x"): "quota"}}, "Stalled", "True", ConditionReason.API_SERVER_REJECTED),
+    ("rm", {"rejections": {("Service", "x"): "quota"}}, "Stalled", "True", ConditionReason.API_SERVER_REJECTED),
     ("rm", {"relay_miner": changed(RM, "spec.chain.nodes", [])}, "Stalled", "True", ConditionReason.INVALID_SPEC),
     ("supplier", {"reports": LOADED}, "KeysLoaded", "True", ConditionReason.LOADED),
     ("supplier", {"reports": LOADED}, "Staked", "True", ConditionReason.STAKED),
@@ -269,6 +269,6 @@ def test_every_reason_is_given_in_some_situation():
 def test_a_situation_is_told_by_its_reason(of, change, condition, status, reason):
     seen = snapshot(**change)
     decided = plan(seen)
-    told_ = relay_miner_status(seen, decided) if of == "rm" else supplier_status(decided.findings[0], seen, decided)
+    told_ = relay_miner_status(seen, decided) if of == "rm" else supplier_status(decided.key_checks[0], seen, decided)
     found = {row.type: row for row in told_.conditions}[condition]
     assert (found.status, found.reason) == (status, reason.value), found.message

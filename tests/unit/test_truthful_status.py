@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from pocket_operator.decide.conditions import notices
+from pocket_operator.decide.conditions import events_to_emit
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.supplier_status import supplier_status
@@ -39,7 +39,7 @@ def whole(**more):
 def one(**more):
     seen = snapshot(**{"reports": SERVED, **more})
     found = plan(seen)
-    return {c.type: c for c in supplier_status(found.findings[0], seen, found).conditions}
+    return {c.type: c for c in supplier_status(found.key_checks[0], seen, found).conditions}
 
 
 def test_a_relay_miner_is_not_ready_while_one_of_its_suppliers_has_no_key():
@@ -93,13 +93,13 @@ def test_only_ready_says_that_all_is_well():
 def test_events_are_for_changes_of_ready_and_for_warnings():
     _, found = whole()
     rows = tuple(found.values())
-    assert [(n.reason, n.warning) for n in notices(rows, [])] == [("Ready", False)]
+    assert [(n.reason, n.warning) for n in events_to_emit(rows, [])] == [("Ready", False)]
     _, later = whole(suppliers=(ALICE, BOB), now=NOW + timedelta(seconds=9))
     before = [row.model_dump(by_alias=True) for row in rows]
-    told = {(n.reason, n.warning) for n in notices(later.values(), before)}
+    told = {(n.reason, n.warning) for n in events_to_emit(later.values(), before)}
     assert told == {("SuppliersNotReady", True), ("SuppliersNotServed", True)}
 
 
 def test_a_relay_miner_that_starts_warns_of_nothing():
     _, found = whole(children={}, reports=())
-    assert [(n.reason, n.warning) for n in notices(found.values(), [])] == [("RollingOut", False)]
+    assert [(n.reason, n.warning) for n in events_to_emit(found.values(), [])] == [("RollingOut", False)]

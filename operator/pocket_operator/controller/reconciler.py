@@ -1,4 +1,4 @@
-"""Carrying plans out: reads what a plan needs, writes what differs, nothing else."""
+"""Reconcile RelayMiners: gather a snapshot, plan, and write what differs."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -12,13 +12,13 @@ from pocket.api.status import Condition, as_status
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
 from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceKind
 from pocket_operator.controller import operator_metrics
-from pocket_operator.controller.concurrency import for_each
+from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.namespace_guard import NamespaceGuard
 from pocket_operator.controller.pod_report_cache import PodReportCache
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
-from pocket_operator.decide.conditions import notices
-from pocket_operator.decide.drift import replacement, replicas_to_keep, surplus
+from pocket_operator.decide.conditions import events_to_emit
+from pocket_operator.decide.drift import force_replace_patch, foreign_fields, replicas_to_keep
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
 from pocket_operator.decide.plan import (
     DRAINING,
@@ -49,31 +49,31 @@ from pocket_operator.resources.kinds import (
 
 _LOG = logging.getLogger("operator.reconcile")
 Object = dict[str, Any]
-_FIGURES_SECONDS = 30.0
+_STATISTICS_SECONDS = 30.0
 _AT_ONCE = 8
 _LATER = frozenset({0, 401, 429, 502, 503, 504})
-"""No answer, or one that says nothing of what was asked for: the whole reconciliation is tried again later."""
-_FIGURES = frozenset({"stake", "sessions", "openSessions", "last", "earnedUpokt", "earned"})
+"""Statuses of no answer or of a temporary condition: the whole reconciliation is retried."""
+_STATISTICS = frozenset({"stake", "sessions", "openSessions", "last", "earnedUpokt", "earned"})
 _WATCHED = tuple(kind.name for kind in WATCHED_CHILDREN)
 
 
 @dataclass(slots=True)
 class ReconcileState:
-    """What is remembered between two reconciliations; losing it costs time only."""
+    """State between two reconciliations. Losing it costs time only."""
 
     quiet_since: dict[str, float] = field(default_factory=dict)
-    refusals: dict[ChildKey, str] = field(default_factory=dict)
+    rejections: dict[ChildKey, str] = field(default_factory=dict)
     status_written: dict[str, float] = field(default_factory=dict)
 
 
 class Reconciler:
-    """One RelayMiner with all its Suppliers at a time."""
+    """Reconciles one RelayMiner with all its Suppliers at a time."""
 
     def __init__(
         self,
         *,
         api: KubeApi,
-        store: ObjectCache,
+        cache: ObjectCache,
         settings: Settings,
         secrets: SecretReader,
         sealing: SealingKeys,
@@ -86,7 +86,7 @@ class Reconciler:
         now: Callable[[], datetime],
     ) -> None:
         self._api = api
-        self._store = store
+        self._cache = cache
         self._settings = settings
         self._secrets = secrets
         self._sealing = sealing
@@ -97,58 +97,61 @@ class Reconciler:
         self._schemas = schemas
         self._clock = clock
         self._now = now
-        self._memory: dict[ReconcileKey, ReconcileState] = {}
+        self._states: dict[ReconcileKey, ReconcileState] = {}
 
     async def reconcile(self, key: ReconcileKey) -> float | None:
-        """Brings one RelayMiner about; seconds until the next look, None for never. Raises KubeError."""
-        memory = self._memory.setdefault(key, ReconcileState())
-        snapshot = await self._snapshot(key, memory)
+        """Reconcile one RelayMiner.
+
+        Returns the seconds until the next run, None for never. Raises KubeError.
+        """
+        state = self._states.setdefault(key, ReconcileState())
+        snapshot = await self._snapshot(key, state)
         if snapshot.relay_miner is None:
-            _forget_figures(key)
-            # The RelayMiner is gone, so its claims and proofs are done: the garbage collector takes the rest.
-            keeper = self._store.get("ConfigMap", key.namespace, names.keeper(key.name))
-            if keeper is not None:
-                await self._delete(key, "ConfigMap", names.keeper(key.name), keeper)
+            _forget_metrics(key)
+            # The RelayMiner is gone, so its claims and proofs are done: the garbage collector removes the rest.
+            drain_anchor = self._cache.get("ConfigMap", key.namespace, names.drain_anchor(key.name))
+            if drain_anchor is not None:
+                await self._delete(key, "ConfigMap", names.drain_anchor(key.name), drain_anchor)
             if not snapshot.suppliers:
-                self._memory.pop(key, None)
+                self._states.pop(key, None)
                 return None
         planned = plan(snapshot)
         known = {str(subject["metadata"]["uid"]) for subject in (snapshot.relay_miner, *snapshot.suppliers) if subject}
-        memory.status_written = {uid: at for uid, at in memory.status_written.items() if uid in known}
-        memory.quiet_since = {a: d.since for a, d in planned.drains.items() if d.since is not None}
-        await for_each(lambda change: self._finalizer(key, change), planned.protect, _AT_ONCE)
+        state.status_written = {uid: at for uid, at in state.status_written.items() if uid in known}
+        state.quiet_since = {a: d.quiet_since for a, d in planned.drains.items() if d.quiet_since is not None}
+        await gather_limited(lambda change: self._finalizer(key, change), planned.protect, _AT_ONCE)
         if planned.protect:
-            await self._guard.hold()
-        memory.refusals = await self._apply_all(planned, snapshot)
+            await self._guard.update()
+        state.rejections = await self._apply_all(planned, snapshot)
         for kind, name in planned.delete:
-            with self._noting(memory.refusals, (kind, name)):
+            with self._noting(state.rejections, (kind, name)):
                 await self._delete(key, kind, name, snapshot.children[kind, name])
         if planned.withdraw:
-            with self._noting(memory.refusals, (SECRETS.name, names.keys(key.name, names.RELAYER))):
+            with self._noting(state.rejections, (SECRETS.name, names.keys(key.name, names.RELAYER))):
                 await self._withdraw(key, planned.withdraw)
         for pod, digest in planned.annotate.items():
-            with self._noting(memory.refusals, (PODS.name, pod)):
+            with self._noting(state.rejections, (PODS.name, pod)):
                 await self._annotate(key, pod, digest)
         snapshot = replace(
             snapshot,
-            children=self._store.children(_WATCHED, key),
-            refusals=dict(memory.refusals),
+            children=self._cache.children(_WATCHED, key),
+            rejections=dict(state.rejections),
         )
-        await self._write_statuses(key, snapshot, planned, memory)
+        await self._write_statuses(key, snapshot, planned, state)
         if planned.release:
-            leaving = (self._store.get(change.kind, key.namespace, change.name) for change in planned.release)
-            await self._guard.let_go(key.namespace, (subject for subject in leaving if subject is not None))
-        await for_each(lambda change: self._finalizer(key, change), planned.release, _AT_ONCE)
+            leaving = (self._cache.get(change.kind, key.namespace, change.name) for change in planned.release)
+            await self._guard.release(key.namespace, (subject for subject in leaving if subject is not None))
+        await gather_limited(lambda change: self._finalizer(key, change), planned.release, _AT_ONCE)
         return (DRAINING if planned.drains else REQUEUE).total_seconds()
 
-    async def _snapshot(self, key: ReconcileKey, memory: ReconcileState) -> Snapshot:
-        relay_miner = self._store.get(RELAY_MINERS.name, *key)
-        suppliers = self._store.suppliers(key)
+    async def _snapshot(self, key: ReconcileKey, state: ReconcileState) -> Snapshot:
+        relay_miner = self._cache.get(RELAY_MINERS.name, *key)
+        suppliers = self._cache.suppliers(key)
         sealing = self._sealing.controller
         wanted = {_secret_of(supplier, sealing) for supplier in suppliers} | {_redis_secret_of(relay_miner)}
         secrets = await self._secrets.read(key, (name for name in wanted if name))
-        children = dict(self._store.children(_WATCHED, key))
-        published, keeper_uid = None, ""
+        children = dict(self._cache.children(_WATCHED, key))
+        published, drain_anchor_uid = None, ""
         if relay_miner is not None:
             for kind, name in self._read_by_name(key):
                 found = None
@@ -158,10 +161,10 @@ class Reconciler:
                     children[kind, name] = {"apiVersion": BY_KIND[kind].api_version, "kind": kind, **found}
             merged = children.get((SECRETS.name, names.keys(key.name, names.MINER)))
             published = None if merged is None else SecretView.of(merged)
-            keeper_uid = await self._keeper(key, relay_miner)
-        pods = tuple(Pod.of(pod) for pod in self._store.pods(key))
+            drain_anchor_uid = await self._drain_anchor(key, relay_miner)
+        pods = tuple(Pod.of(pod) for pod in self._cache.pods(key))
         addresses = {operator_address(supplier) for supplier in suppliers}
-        owners = {address: self._store.owner(address) for address in addresses}
+        owners = {address: self._cache.owner(address) for address in addresses}
         known = {address: owner["metadata"] for address, owner in owners.items() if owner is not None}
         return Snapshot(
             now=self._now(),
@@ -177,28 +180,28 @@ class Reconciler:
             published=published,
             children=children,
             pods=pods,
-            keeper_uid=keeper_uid,
+            drain_anchor_uid=drain_anchor_uid,
             reports=self._reports.of(key.namespace, (pod.name for pod in pods)),
             controller=self._sealing.controller,
             settings=self._settings,
             capabilities=self._capabilities(),
-            quiet_since=dict(memory.quiet_since),
-            refusals=dict(memory.refusals),
+            quiet_since=dict(state.quiet_since),
+            rejections=dict(state.rejections),
         )
 
-    async def _keeper(self, key: ReconcileKey, relay_miner: Object) -> str:
-        """The uid of the keeper, which is made before anything that it is to keep."""
-        name = names.keeper(key.name)
-        keeper = self._store.get("ConfigMap", key.namespace, name)
-        if keeper is None:
-            keeper = await self._api.find(CONFIG_MAPS, key.namespace, name)
-        if keeper is None and (relay_miner["metadata"].get("deletionTimestamp") or is_paused(relay_miner)):
+    async def _drain_anchor(self, key: ReconcileKey, relay_miner: Object) -> str:
+        """Return the uid of the drain anchor, which is created before everything that it co-owns."""
+        name = names.drain_anchor(key.name)
+        drain_anchor = self._cache.get("ConfigMap", key.namespace, name)
+        if drain_anchor is None:
+            drain_anchor = await self._api.find(CONFIG_MAPS, key.namespace, name)
+        if drain_anchor is None and (relay_miner["metadata"].get("deletionTimestamp") or is_paused(relay_miner)):
             return ""
-        if keeper is None:
+        if drain_anchor is None:
             labels = {
                 names.LABEL_MANAGED_BY: names.MANAGED_BY,
                 names.LABEL_PART_OF: "pocket-relay-mining",
-                **names.selector(key.name, names.KEEPER),
+                **names.selector(key.name, names.DRAIN_ANCHOR),
             }
             about = "Keeps the miners, their keys and configuration while the RelayMiner drains. Do not delete."
             body = {
@@ -207,10 +210,10 @@ class Reconciler:
                 "metadata": {"name": name, "namespace": key.namespace, "labels": labels},
                 "data": {"about": about},
             }
-            keeper = await self._api.apply(CONFIG_MAPS, body, names.FIELD_MANAGER)
+            drain_anchor = await self._api.apply(CONFIG_MAPS, body, names.FIELD_MANAGER)
             operator_metrics.WRITES.labels(CONFIG_MAPS.name).inc()
-            self._store.put(CONFIG_MAPS.name, {"apiVersion": "v1", "kind": "ConfigMap", **keeper})
-        return str(keeper["metadata"]["uid"])
+            self._cache.put(CONFIG_MAPS.name, {"apiVersion": "v1", "kind": "ConfigMap", **drain_anchor})
+        return str(drain_anchor["metadata"]["uid"])
 
     def _read_by_name(self, key: ReconcileKey) -> list[ChildKey]:
         found: list[ChildKey] = [(SECRETS.name, names.keys(key.name, c)) for c in (names.RELAYER, names.MINER)]
@@ -220,7 +223,7 @@ class Reconciler:
         return found
 
     async def _apply_all(self, planned: Plan, snapshot: Snapshot) -> dict[ChildKey, str]:
-        """Applies what drifted, in order; what the API server refuses goes to the status and does not stop the rest."""
+        """Apply what drifted, in order. Returns the rejected writes, which do not stop the others."""
         refused: dict[ChildKey, str] = {}
         for child in drifted_children(planned, snapshot.children):
             place = (child["kind"], child["metadata"]["name"])
@@ -239,13 +242,13 @@ class Reconciler:
                 continue
             operator_metrics.WRITES.labels(kind.name).inc()
             if kind.name in _WATCHED:
-                self._store.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **applied})
+                self._cache.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **applied})
             _LOG.info("applied %s %s/%s", kind.name, snapshot.namespace, place[1])
         return refused
 
     @contextmanager
     def _noting(self, refused: dict[ChildKey, str], place: ChildKey) -> Iterator[None]:
-        """Notes what the API server refuses, whatever the code: the rest, statuses and finalizers go on."""
+        """Record a rejection by the API server in `rejected`, so that other writes go on."""
         try:
             yield
         except KubeError as error:
@@ -255,7 +258,10 @@ class Reconciler:
             operator_metrics.REFUSALS.labels(str(error.status)).inc()
 
     async def _withdraw(self, key: ReconcileKey, addresses: tuple[str, ...]) -> None:
-        """Takes keys out of the relayers' set, which refuse their suppliers from then on; raises KubeError."""
+        """Remove keys from the relayers' set, which then reject relays of these suppliers.
+
+        Raises KubeError.
+        """
         name = names.keys(key.name, names.RELAYER)
         patch = {"data": dict.fromkeys(addresses)}
         await self._api.merge(SECRETS, key.namespace, name, patch, manager=names.FIELD_MANAGER)
@@ -263,13 +269,16 @@ class Reconciler:
         _LOG.info("withdrew %d keys from Secret %s/%s", len(addresses), key.namespace, name)
 
     async def _apply(self, kind: ResourceKind, child: Object, observed: Object | None) -> Object:
-        """Applies a child, and takes out what others added to it where that must not or cannot stay; raises KubeError.
+        """Apply a child and remove foreign additions that must not or cannot stay.
 
-        What is added may be refused together with ours (two ports of one name) though it was accepted without it. Then
-        the whole object is replaced once. Nobody owns fields by that afterwards: they could not be taken out any more.
+        The API server may reject a foreign addition together with our fields (two ports of one name) though it
+        accepted it before. Then the whole object is replaced once, and the manager of that write is removed: fields
+        that it owned could not be removed by a later apply.
+
+        Raises KubeError.
         """
         namespace, name = child["metadata"]["namespace"], child["metadata"]["name"]
-        if observed is not None and (patch := surplus(child, observed)) is not None:
+        if observed is not None and (patch := foreign_fields(child, observed)) is not None:
             observed = await self._api.merge(kind, namespace, name, patch, manager=names.FIELD_MANAGER)
             operator_metrics.WRITES.labels(kind.name).inc()
         try:
@@ -279,7 +288,9 @@ class Reconciler:
                 raise
             repair = f"{names.FIELD_MANAGER}-repair"
             try:
-                replaced = await self._api.patch(kind, namespace, name, replacement(child, observed), manager=repair)
+                replaced = await self._api.patch(
+                    kind, namespace, name, force_replace_patch(child, observed), manager=repair
+                )
             except KubeError:
                 raise error from None  # it is not what others added
         operator_metrics.WRITES.labels(kind.name).inc()
@@ -289,7 +300,10 @@ class Reconciler:
         return await self._api.apply(kind, child, names.FIELD_MANAGER)
 
     async def _hand_over_replicas(self, kind: ResourceKind, child: Object, observed: Object | None) -> None:
-        """Before an autoscaler takes a workload over; raises KubeError."""
+        """Hand the replicas of a workload over to its new autoscaler.
+
+        Raises KubeError.
+        """
         replicas = replicas_to_keep(child, observed, names.FIELD_MANAGER)
         if replicas is None:
             return
@@ -310,12 +324,12 @@ class Reconciler:
         except ObjectNotFound:
             return
         operator_metrics.WRITES.labels(PODS.name).inc()
-        self._store.put(PODS.name, {"apiVersion": "v1", "kind": "Pod", **patched})
+        self._cache.put(PODS.name, {"apiVersion": "v1", "kind": "Pod", **patched})
 
     async def _finalizer(self, key: ReconcileKey, change: FinalizerChange) -> None:
-        """Adds or takes away our finalizer; the version is named, so that nobody else's is lost."""
+        """Add or remove our finalizer on this very version, so that no other finalizer is lost."""
         kind = BY_KIND[change.kind]
-        observed = self._store.get(kind.name, key.namespace, change.name)
+        observed = self._cache.get(kind.name, key.namespace, change.name)
         if observed is None:
             return
         there = list(observed["metadata"].get("finalizers") or ())
@@ -330,39 +344,39 @@ class Reconciler:
             return
         operator_metrics.WRITES.labels(kind.name).inc()
         if not patched["metadata"].get("deletionTimestamp") or patched["metadata"].get("finalizers"):
-            self._store.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **patched})
+            self._cache.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **patched})
         _LOG.info(
             "%s %s/%s: finalizer %s", kind.name, key.namespace, change.name, "added" if change.wanted else "removed"
         )
 
     async def _write_statuses(
-        self, key: ReconcileKey, snapshot: Snapshot, planned: Plan, memory: ReconcileState
+        self, key: ReconcileKey, snapshot: Snapshot, planned: Plan, state: ReconcileState
     ) -> None:
         if snapshot.relay_miner is not None:
             status = as_status(relay_miner_status(snapshot, planned))
             found = served_suppliers(snapshot, planned)
             operator_metrics.SUPPLIERS_SERVED.labels(*key).set(len(found.served))
             operator_metrics.SUPPLIERS_DECLARED.labels(*key).set(found.declared)
-            await self._write_status(snapshot.relay_miner, status, passing=frozenset({"height"}), memory=memory)
+            await self._write_status(snapshot.relay_miner, status, passing=frozenset({"height"}), state=state)
 
-        async def of_supplier(finding: KeyCheck) -> None:
-            status = as_status(supplier_status(finding, snapshot, planned))
-            await self._write_status(finding.supplier, status, passing=frozenset(), memory=memory)
+        async def of_supplier(check: KeyCheck) -> None:
+            status = as_status(supplier_status(check, snapshot, planned))
+            await self._write_status(check.supplier, status, passing=frozenset(), state=state)
 
-        await for_each(of_supplier, planned.findings, _AT_ONCE)
+        await gather_limited(of_supplier, planned.key_checks, _AT_ONCE)
 
     async def _write_status(
-        self, subject: Object, status: Object, *, passing: frozenset[str], memory: ReconcileState
+        self, subject: Object, status: Object, *, passing: frozenset[str], state: ReconcileState
     ) -> None:
-        """Server-side apply of the status where it differs; `passing` fields alone are no reason to write."""
+        """Apply the status if it differs in other than the `passing` fields."""
         before = subject.get("status") or {}
         status = self._schemas().pruned_status(str(subject["kind"]), status)
         if _without(before, passing) == _without(status, passing):
             return
         uid = str(subject["metadata"]["uid"])
-        only_figures = _without(before, _FIGURES | passing) == _without(status, _FIGURES | passing)
-        written = memory.status_written.get(uid, float("-inf"))
-        if only_figures and self._clock() - written < _FIGURES_SECONDS:
+        only_figures = _without(before, _STATISTICS | passing) == _without(status, _STATISTICS | passing)
+        written = state.status_written.get(uid, float("-inf"))
+        if only_figures and self._clock() - written < _STATISTICS_SECONDS:
             return
         kind, metadata = BY_KIND[subject["kind"]], subject["metadata"]
         body = {
@@ -379,32 +393,35 @@ class Reconciler:
             )
         except KubeError as error:
             if isinstance(error, ObjectNotFound) or error.status == 409:
-                return  # it is gone, or another one of the same name
+                return  # it is gone, or another object has its name
             if error.status in _LATER:
                 raise
-            operator_metrics.REFUSALS.labels(
-                str(error.status)
-            ).inc()  # one that is refused must not keep the others from theirs
-            _LOG.warning("status of %s %s/%s: %s", kind.name, metadata["namespace"], metadata["name"], error)
+            # One rejected status must not prevent the others.
+            operator_metrics.REFUSALS.labels(str(error.status)).inc()
+            _LOG.warning("cannot write the status of %s %s/%s: %s", kind.name, *_place(metadata), error)
             return
         operator_metrics.WRITES.labels(kind.name).inc()
-        memory.status_written[uid] = self._clock()
+        state.status_written[uid] = self._clock()
         before_rows = before.get("conditions") or ()
-        self._store.put(kind.name, patched)
-        for notice in notices(relevant(status), before_rows):
-            await self._events.post(subject, notice)
+        self._cache.put(kind.name, patched)
+        for event in events_to_emit(relevant(status), before_rows):
+            await self._events.post(subject, event)
 
 
-def _forget_figures(key: ReconcileKey) -> None:
-    """Take a RelayMiner that is gone out of the metrics."""
+def _forget_metrics(key: ReconcileKey) -> None:
+    """Remove the metrics of a RelayMiner that is gone."""
     for family in (operator_metrics.SUPPLIERS_SERVED, operator_metrics.SUPPLIERS_DECLARED):
         with suppress(KeyError):
             family.remove(*key)
 
 
 def relevant(status: Object) -> list[Condition]:
-    """The conditions of a status as models."""
+    """Return the conditions of a status as models."""
     return [Condition.model_validate(row) for row in status.get("conditions") or ()]
+
+
+def _place(metadata: Object) -> tuple[str, str]:
+    return str(metadata["namespace"]), str(metadata["name"])
 
 
 def _without(status: Object, fields: frozenset[str]) -> Object:
@@ -412,7 +429,7 @@ def _without(status: Object, fields: frozenset[str]) -> Object:
 
 
 def _ours(observed: Object, planned: Plan) -> bool:
-    """Ours, or an orphan that carries our label; everything else is somebody else's."""
+    """Return True for an object that we control, or for an orphan with our label."""
     owner = owner_of(observed)
     if owner is None:
         labels = observed["metadata"].get("labels") or {}
@@ -421,7 +438,7 @@ def _ours(observed: Object, planned: Plan) -> bool:
 
 
 def _secret_of(supplier: Object, sealing: Controller) -> str:
-    """The Secret that a Supplier's key needs, empty for none: the operator's own keys are known."""
+    """Return the Secret that a Supplier's key needs, empty for a key sealed for the operator."""
     key = (supplier.get("spec") or {}).get("key") or {}
     if (sealed := key.get("sealed")) is not None:
         return "" if sealing.knows(str(sealed)) else SECRET_OF_NAMESPACE

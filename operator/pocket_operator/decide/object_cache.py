@@ -1,4 +1,4 @@
-"""What the watches have shown so far, and whom a change concerns."""
+"""Cache of watched objects, indexed by the RelayMiner that each of them affects."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class ReconcileKey(NamedTuple):
-    """A RelayMiner, existing or only named by a Supplier: the unit of reconciliation."""
+    """The unit of reconciliation: a RelayMiner that exists or that a Supplier names."""
 
     namespace: str
     name: str
@@ -25,13 +25,13 @@ def _version(observed: Mapping[str, Any]) -> int:
 
 
 def relay_miner_of(supplier: Mapping[str, Any]) -> ReconcileKey:
-    """The RelayMiner that a Supplier names."""
+    """Return the RelayMiner that a Supplier names."""
     reference = (supplier.get("spec") or {}).get("relayMinerRef") or {}
     return ReconcileKey(str(supplier["metadata"]["namespace"]), str(reference.get("name", "")))
 
 
 class ObjectCache:
-    """Objects by kind, namespace and name; a late event never replaces a newer state."""
+    """Objects by kind, namespace and name. A late event never replaces a newer state."""
 
     def __init__(self) -> None:
         self._objects: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
@@ -40,7 +40,7 @@ class ObjectCache:
         self._labelled: dict[ReconcileKey, set[tuple[str, tuple[str, str]]]] = defaultdict(set)
 
     def put(self, kind: str, observed: Object) -> set[ReconcileKey]:
-        """Takes in a state; the keys that it concerns."""
+        """Store an object's state. Returns the affected keys."""
         metadata = observed["metadata"]
         place = (str(metadata.get("namespace", "")), str(metadata["name"]))
         old = self._objects[kind].get(place)
@@ -57,7 +57,7 @@ class ObjectCache:
         return concerned
 
     def drop(self, kind: str, observed: Object) -> set[ReconcileKey]:
-        """Forgets a deleted object; the keys that it concerned."""
+        """Remove a deleted object. Returns the affected keys."""
         metadata = observed["metadata"]
         place = (str(metadata.get("namespace", "")), str(metadata["name"]))
         concerned = self._concerned(kind, observed)
@@ -69,7 +69,7 @@ class ObjectCache:
         return concerned
 
     def places(self, kind: str, namespace: str) -> dict[tuple[str, str], str]:
-        """Known objects with their uids, of one namespace or of all."""
+        """Return the uid of each known object, of one namespace or of all (empty)."""
         return {
             place: str(observed["metadata"].get("uid"))
             for place, observed in self._objects[kind].items()
@@ -77,7 +77,7 @@ class ObjectCache:
         }
 
     def replace(self, kind: str, listed: list[Object], known: Mapping[tuple[str, str], str]) -> set[ReconcileKey]:
-        """Takes in a whole listing; what was known before it began and is not listed is gone."""
+        """Store a complete listing, and drop what was `known` before it began and is not listed."""
         concerned: set[ReconcileKey] = set()
         seen = set()
         for observed in listed:
@@ -113,20 +113,20 @@ class ObjectCache:
         return set() if key is None else {key}
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
-        """One object."""
+        """Return one object, None if it is unknown."""
         return self._objects[kind].get((namespace, name))
 
     def all(self, kind: str) -> tuple[Object, ...]:
-        """Every known object of a kind."""
+        """Return all known objects of a kind."""
         return tuple(self._objects[kind].values())
 
     def suppliers(self, key: ReconcileKey) -> tuple[Object, ...]:
-        """Suppliers that name a RelayMiner, by name."""
+        """Return the Suppliers that name a RelayMiner, in the order of their names."""
         found = (self._objects[SUPPLIERS.name].get(place) for place in sorted(self._suppliers_of.get(key, ())))
         return tuple(supplier for supplier in found if supplier is not None)
 
     def owner(self, address: str) -> Object | None:
-        """The Supplier that may use an address: the oldest one that names it."""
+        """Return the Supplier that may use an address: the oldest one that names it."""
         found = [self._objects[SUPPLIERS.name].get(place) for place in self._by_address.get(address, ())]
         known = [supplier for supplier in found if supplier is not None]
         if not known:
@@ -134,7 +134,7 @@ class ObjectCache:
         return min(known, key=lambda s: (s["metadata"].get("creationTimestamp", ""), s["metadata"]["uid"]))
 
     def children(self, kinds: tuple[str, ...], key: ReconcileKey) -> dict[tuple[str, str], Object]:
-        """Watched children of a RelayMiner."""
+        """Return the watched children of a RelayMiner."""
         return {
             (kind, place[1]): self._objects[kind][place]
             for kind, place in sorted(self._labelled.get(key, ()))
@@ -142,24 +142,24 @@ class ObjectCache:
         }
 
     def pods(self, key: ReconcileKey | None = None) -> Iterator[Object]:
-        """Pods of a RelayMiner, or of all, by name."""
+        """Iterate over the pods of one RelayMiner, or of all, in the order of their names."""
         for one in sorted(self._labelled) if key is None else (key,):
             for kind, place in sorted(self._labelled.get(one, ())):
                 if kind == PODS.name:
                     yield self._objects[kind][place]
 
     def everything(self) -> set[ReconcileKey]:
-        """Everything there is to reconcile."""
+        """Return every key to reconcile."""
         found = {ReconcileKey(*place) for place in self._objects[RELAY_MINERS.name]}
         for observed in self._objects[CONFIG_MAPS.name].values():
             component = (observed["metadata"].get("labels") or {}).get(names.LABEL_COMPONENT)
-            if component == names.KEEPER and (key := _labelled(observed)) is not None:
+            if component == names.DRAIN_ANCHOR and (key := _labelled(observed)) is not None:
                 found.add(key)
         return found | set(self._suppliers_of)
 
 
 def _labelled(observed: Mapping[str, Any]) -> ReconcileKey | None:
-    """The RelayMiner to which a child's label says that it belongs."""
+    """Return the RelayMiner that a child's label names."""
     metadata = observed["metadata"]
     name = (metadata.get("labels") or {}).get(names.LABEL_RELAY_MINER)
     return ReconcileKey(str(metadata.get("namespace", "")), str(name)) if name else None
@@ -172,5 +172,5 @@ def _discard(index: dict[K, set[V]], key: K, value: V) -> None:
 
 
 def operator_address(supplier: Mapping[str, Any]) -> str:
-    """The address that a Supplier names."""
+    """Return the operator address that a Supplier names."""
     return str((supplier.get("spec") or {}).get("operatorAddress", ""))

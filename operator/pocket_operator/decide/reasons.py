@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class ConditionReason(StrEnum):
-    """Every reason the operator gives; docs/troubleshoot.md says for each what to do."""
+    """All reasons of the operator. docs/troubleshoot.md has the remedy of each."""
 
     # well
     READY = "Ready"
@@ -74,7 +74,7 @@ PASSING = frozenset(
         ConditionReason.PAUSED,
     }
 )
-"""On the way: told as normal Events, not as warnings."""
+"""Transitional reasons: reported as normal Events, not as warnings."""
 
 STALLING = frozenset(
     {
@@ -85,4 +85,4 @@ STALLING = frozenset(
         ConditionReason.CANARY_FAILED,
     }
 )
-"""Only an edit helps: these make Stalled true. Everything else recovers by itself once its cause is gone."""
+"""Reasons that only an edit cures: they make Stalled true. All others recover once their cause is gone."""
