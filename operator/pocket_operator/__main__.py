@@ -10,7 +10,7 @@ from pathlib import Path
 from pocket.runtime import logs
 from pocket.runtime.program import run_program
 from pocket_operator.app import LostLeadership, Operator, Options
-from pocket_operator.decide.snapshot import Settings
+from pocket_operator.decide.snapshot import UPDATE_DELAY_SECONDS, Settings
 from pocket_operator.resources.context import Images
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -38,10 +38,16 @@ def _options() -> Options:
     parser.add_argument("--miner-image", default=environment.get("MINER_IMAGE", defaults.miner))
     parser.add_argument("--redis-image", default=environment.get("REDIS_IMAGE", defaults.redis))
     parser.add_argument("--image-pull-policy", default=environment.get("IMAGE_PULL_POLICY", defaults.pull_policy))
+    parser.add_argument(
+        "--update-delay-seconds",
+        type=float,
+        default=float(environment.get("UPDATE_DELAY_SECONDS", UPDATE_DELAY_SECONDS)),
+        help="pause between the updates of two RelayMiners to new default images",
+    )
     chosen = parser.parse_args()
     images = Images(chosen.relayer_image, chosen.miner_image, chosen.redis_image, chosen.image_pull_policy)
     return Options(
-        settings=Settings(chosen.own_namespace, images),
+        settings=Settings(chosen.own_namespace, images, chosen.update_delay_seconds),
         namespaces=tuple(chosen.namespace),
         health_host=chosen.health_host,
         health_port=chosen.health_port,

@@ -27,6 +27,7 @@ from pocket_operator.controller.namespace_guard import NamespaceGuard
 from pocket_operator.controller.pod_report_cache import PodReportCache, Poller
 from pocket_operator.controller.reconciler import Reconciler
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
+from pocket_operator.controller.update_queue import UpdateQueue
 from pocket_operator.controller.watch_heartbeat import WatchHeartbeat
 from pocket_operator.controller.work_queue import WorkQueue
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
@@ -137,6 +138,7 @@ class Operator:
             events=EventWriter(api, clock, _now, self._options.identity),
             capabilities=lambda: self._capabilities,
             schemas=lambda: self._schemas,
+            updates=UpdateQueue(self._cache, settings.images, clock, settings.update_delay_seconds),
             clock=clock,
             now=_now,
         )

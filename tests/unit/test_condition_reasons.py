@@ -11,7 +11,7 @@ from pocket_operator.decide.plan import plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.relay_miner_status import relay_miner_status
-from pocket_operator.decide.snapshot import SecretView
+from pocket_operator.decide.snapshot import Rejection, SecretView
 from pocket_operator.decide.supplier_status import supplier_status
 from resources import address, changed, key_of
 from snapshots import ALICE, MINER_POD, POD, RM, gone, miner_report, relayer_report, snapshot, with_uid
@@ -68,6 +68,7 @@ LOADED = loaded(*READY)
 NONE = {"suppliers": (), "owners": {}}
 LOST = miner_report(lost_recently=1)
 # (of the RelayMiner or the Supplier, changes of the snapshot, condition, status, reason)
+REJECTED = {"rejections": {("Service", "x"): Rejection("quota")}}
 SITUATIONS = [
     ("rm", {"reports": LOADED}, "KeysLoaded", "True", ConditionReason.LOADED),
     ("rm", {"reports": LOADED}, "RedisReachable", "True", ConditionReason.REACHABLE),
@@ -77,6 +78,7 @@ SITUATIONS = [
     ("rm", {"reports": LOADED}, "Stalled", "False", ConditionReason.NOT_STALLED),
     ("supplier", {"reports": LOADED}, "Reconciling", "False", ConditionReason.NOT_RECONCILING),
     ("rm", {"reports": LOADED}, "SuppliersServed", "True", ConditionReason.ALL_SERVED),
+    ("rm", {"reports": LOADED}, "UpToDate", "True", ConditionReason.UP_TO_DATE),
     ("rm", {"reports": ()}, "SuppliersServed", "False", ConditionReason.LOADING_KEYS),
     (
         "rm",
@@ -154,12 +156,18 @@ SITUATIONS = [
     ),
     (
         "rm",
-        {"rejections": {("Service", "x"): "foreign: it is another's"}},
+        {"rejections": {("Service", "x"): Rejection("it is another's", foreign=True)}},
         "Ready",
         "False",
         ConditionReason.FOREIGN_OBJECT,
     ),
-    ("rm", {"rejections": {("Service", "x"): "quota"}}, "Stalled", "True", ConditionReason.API_SERVER_REJECTED),
+    (
+        "rm",
+        {"rejections": {("Service", "x"): Rejection("quota")}},
+        "Stalled",
+        "True",
+        ConditionReason.API_SERVER_REJECTED,
+    ),
     ("rm", {"relay_miner": changed(RM, "spec.chain.nodes", [])}, "Stalled", "True", ConditionReason.INVALID_SPEC),
     ("supplier", {"reports": LOADED}, "KeysLoaded", "True", ConditionReason.LOADED),
     ("supplier", {"reports": LOADED}, "Staked", "True", ConditionReason.STAKED),
@@ -252,6 +260,13 @@ SITUATIONS = [
 ELSEWHERE = {
     "test_releases.py": {ConditionReason.CRD_OLDER, ConditionReason.CRD_NEWER},
     "test_rollout.py": {ConditionReason.OBSERVING_CANARY, ConditionReason.CANARY_FAILED},
+    "test_truthful_status.py": {ConditionReason.PROGRESS_DEADLINE_EXCEEDED},
+    "test_update.py": {
+        ConditionReason.UPDATE_QUEUED,
+        ConditionReason.AWAITING_APPROVAL,
+        ConditionReason.UPDATING,
+        ConditionReason.UPDATE_FAILED,
+    },
 }
 """Reasons whose situations take more than a changed snapshot."""
 

@@ -52,6 +52,33 @@ def test_a_relay_miner_is_not_ready_while_one_of_its_suppliers_has_no_key():
     assert (status.served, found["SuppliersServed"].status, found["Ready"].status) == ("1/1", "True", "True")
 
 
+def test_pods_of_a_stateful_set_that_cannot_be_created_are_named_with_the_api_servers_message():
+    children = pods_of(miners=0)
+    quota = {("StatefulSet", "main-miner"): "pods main-miner-0 is forbidden: exceeded quota"}
+    _, found = whole(children=children, failed_creates=quota)
+    assert (found["Ready"].status, found["Ready"].reason) == ("False", "PodsNotReady")
+    assert "StatefulSet main-miner cannot be created: pods main-miner-0 is forbidden" in found["Ready"].message
+
+
+def test_a_rollout_stalls_at_its_deadline_and_is_ready_while_as_many_pods_serve_as_should():
+    for children, ready, cause in ((pods_of(updated=1, replicas=5), "True", "events and logs"),
+                                   (pods_of(ready=2), "False", "events and logs")):  # fmt: skip
+        _, early = whole(children=children, rolling_since=100.0 - 899.0)
+        assert (early["Stalled"].status, early["Reconciling"].reason) == ("False", "RollingOut")
+        _, late = whole(children=children, rolling_since=100.0 - 900.0)
+        assert (late["Stalled"].status, late["Ready"].status) == ("True", ready)
+        assert late["Stalled"].reason == late["Reconciling"].reason == "ProgressDeadlineExceeded"
+        assert "not all pods became ready within 900 s" in late["Stalled"].message.lower()
+        assert cause in late["Stalled"].message
+    shorter = changed(RM, "spec.progressDeadlineSeconds", 30)
+    _, found = whole(relay_miner=shorter, children=pods_of(ready=2), rolling_since=100.0 - 30.0)
+    assert found["Stalled"].status == "True"
+    quota = {("StatefulSet", "main-miner"): "exceeded quota"}
+    _, found = whole(children=pods_of(miners=0), failed_creates=quota, rolling_since=-800.0)
+    assert found["Ready"].reason == "PodsNotReady"
+    assert "exceeded quota" in found["Stalled"].message
+
+
 def test_a_relay_miner_that_goes_says_draining_whatever_its_suppliers_lack():
     status, found = whole(suppliers=(ALICE, BOB), relay_miner=gone(RM))
     assert status.served == "0/0"

@@ -352,6 +352,19 @@ class RelayMinerSpec(Model):
     monitoring: Monitoring = Monitoring()
     network_policy: NetworkPolicies = NetworkPolicies()
     deletion: Deletion = Deletion()
+    update_strategy: Literal["automatic", "supervised"] = Field(
+        default="automatic",
+        description="How new default images of the operator reach this RelayMiner. automatic: when its turn comes. "
+        "supervised: once the annotation pocket.network/approve-update names the update that status.update shows. "
+        "Applied without restart.",
+    )
+    progress_deadline_seconds: int = Field(
+        default=900,
+        ge=30,
+        le=86400,
+        description="Seconds in which pods that are created or replaced must become ready before the status reports a "
+        "failure. Applied without restart.",
+    )
     debug: bool = Field(
         default=False,
         description="Tasks, memory and CPU profiles at /debug, on localhost of pods: port 6060 of the miner and of the "

@@ -25,6 +25,7 @@ class ConditionType(StrEnum):
     PAUSED = "Paused"
     SCHEMA_CURRENT = "SchemaCurrent"
     SUPPLIERS_SERVED = "SuppliersServed"
+    UP_TO_DATE = "UpToDate"
 
 
 class Condition(Model):
@@ -62,6 +63,17 @@ class RolloutStatus(Model):
     revision: str = Field(default="", description="Digest of the pod template that is wanted.")
 
 
+class UpdateStatus(Model):
+    """Progress of an update to the operator's default images."""
+
+    phase: str = Field(
+        default="",
+        description="Empty, Queued, AwaitingApproval, Relayers, WaitingForWindows, Miners or Failed.",
+    )
+    target: str = Field(default="", description="Name of the update: a digest of the operator's default images.")
+    message: str = Field(default="", max_length=4096, description="What happens now or what the update waits for.")
+
+
 class RelayMinerStatus(Model):
     """Status of a RelayMiner."""
 
@@ -70,6 +82,7 @@ class RelayMinerStatus(Model):
     relayers: Workload = Workload()
     miners: Workload = Workload()
     rollout: RolloutStatus = RolloutStatus()
+    update: UpdateStatus = UpdateStatus()
     suppliers: int = Field(default=0, description="Suppliers that name this RelayMiner.")
     served: str = Field(default="", description="Suppliers that are served and mined, of those that stay, as in 6/7.")
     keys: KeySetStatus = KeySetStatus()

@@ -117,12 +117,16 @@ class KubeApi:
         except ObjectNotFound:
             return None
 
-    async def list(self, kind: ResourceKind, namespace: str = "", selector: str = "") -> list[Object]:
+    async def list(
+        self, kind: ResourceKind, namespace: str = "", selector: str = "", *, fields: str = ""
+    ) -> list[Object]:
         """All objects, page by page; items lack kind and apiVersion in the API, so they are filled in."""
         found: list[Object] = []
         query = {"limit": str(_PAGE)}
         if selector:
             query["labelSelector"] = selector
+        if fields:
+            query["fieldSelector"] = fields
         while True:
             page = await self.call("GET", kind.path(namespace), query=query)
             found += [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in page["items"]]

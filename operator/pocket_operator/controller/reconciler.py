@@ -1,41 +1,40 @@
 """Reconcile RelayMiners: gather a snapshot, plan, and write what differs."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from http import HTTPStatus
 from typing import Any
 
 from pocket.api.status import Condition, as_status
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
-from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceKind
+from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound
 from pocket_operator.controller import operator_metrics
+from pocket_operator.controller.child_writer import LATER, WATCHED, ChildWriter
 from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.events import EventWriter
+from pocket_operator.controller.failed_creates import FailedCreates
 from pocket_operator.controller.namespace_guard import NamespaceGuard
 from pocket_operator.controller.pod_report_cache import PodReportCache
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
+from pocket_operator.controller.update_queue import UpdateQueue
 from pocket_operator.decide.conditions import events_to_emit
-from pocket_operator.decide.drift import force_replace_patch, foreign_fields, replicas_to_keep
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
 from pocket_operator.decide.plan import (
     DRAINING,
     REQUEUE,
-    FinalizerChange,
     Plan,
-    drifted_children,
     is_paused,
-    owner_of,
     plan,
 )
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.schemas import Schemas
 from pocket_operator.decide.served import served_suppliers
-from pocket_operator.decide.snapshot import ChildKey, Pod, SecretView, Settings, Snapshot
+from pocket_operator.decide.snapshot import ChildKey, Pod, Rejection, SecretView, Settings, Snapshot, UpdateStep
 from pocket_operator.decide.supplier_keys import KeyCheck
 from pocket_operator.decide.supplier_status import supplier_status
+from pocket_operator.decide.workloads import rolling_generations
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import (
     BY_KIND,
@@ -44,17 +43,13 @@ from pocket_operator.resources.kinds import (
     READ_CHILDREN,
     RELAY_MINERS,
     SECRETS,
-    WATCHED_CHILDREN,
 )
 
 _LOG = logging.getLogger("operator.reconcile")
 Object = dict[str, Any]
 _STATISTICS_SECONDS = 30.0
 _AT_ONCE = 8
-_LATER = frozenset({0, 401, 429, 502, 503, 504})
-"""Statuses of no answer or of a temporary condition: the whole reconciliation is retried."""
 _STATISTICS = frozenset({"stake", "sessions", "openSessions", "last", "earnedUpokt", "earned"})
-_WATCHED = tuple(kind.name for kind in WATCHED_CHILDREN)
 
 
 @dataclass(slots=True)
@@ -62,8 +57,11 @@ class ReconcileState:
     """State between two reconciliations. Losing it costs time only."""
 
     quiet_since: dict[str, float] = field(default_factory=dict)
-    rejections: dict[ChildKey, str] = field(default_factory=dict)
+    rejections: dict[ChildKey, Rejection] = field(default_factory=dict)
     status_written: dict[str, float] = field(default_factory=dict)
+    update_step: UpdateStep = field(default_factory=UpdateStep)
+    rolling: UpdateStep = field(default_factory=UpdateStep)
+    """The generations of the workloads that are not complete, and since when."""
 
 
 class Reconciler:
@@ -82,6 +80,7 @@ class Reconciler:
         events: EventWriter,
         capabilities: Callable[[], frozenset[str]],
         schemas: Callable[[], Schemas],
+        updates: UpdateQueue,
         clock: Callable[[], float],
         now: Callable[[], datetime],
     ) -> None:
@@ -95,6 +94,9 @@ class Reconciler:
         self._events = events
         self._capabilities = capabilities
         self._schemas = schemas
+        self._updates = updates
+        self._failed_creates = FailedCreates(api, clock)
+        self._writer = ChildWriter(api, cache)
         self._clock = clock
         self._now = now
         self._states: dict[ReconcileKey, ReconcileState] = {}
@@ -111,7 +113,7 @@ class Reconciler:
             # The RelayMiner is gone, so its claims and proofs are done: the garbage collector removes the rest.
             drain_anchor = self._cache.get("ConfigMap", key.namespace, names.drain_anchor(key.name))
             if drain_anchor is not None:
-                await self._delete(key, "ConfigMap", names.drain_anchor(key.name), drain_anchor)
+                await self._writer.delete(key, "ConfigMap", names.drain_anchor(key.name), drain_anchor)
             if not snapshot.suppliers:
                 self._states.pop(key, None)
                 return None
@@ -119,29 +121,32 @@ class Reconciler:
         known = {str(subject["metadata"]["uid"]) for subject in (snapshot.relay_miner, *snapshot.suppliers) if subject}
         state.status_written = {uid: at for uid, at in state.status_written.items() if uid in known}
         state.quiet_since = {a: d.quiet_since for a, d in planned.drains.items() if d.quiet_since is not None}
-        await gather_limited(lambda change: self._finalizer(key, change), planned.protect, _AT_ONCE)
+        step = planned.update.step if planned.update is not None else ""
+        if step != state.update_step.name:
+            state.update_step = UpdateStep(step, self._clock())
+        await gather_limited(lambda change: self._writer.finalizer(key, change), planned.protect, _AT_ONCE)
         if planned.protect:
             await self._guard.update()
-        state.rejections = await self._apply_all(planned, snapshot)
+        state.rejections = await self._writer.apply_all(planned, snapshot)
         for kind, name in planned.delete:
-            with self._noting(state.rejections, (kind, name)):
-                await self._delete(key, kind, name, snapshot.children[kind, name])
+            with self._writer.recording(state.rejections, (kind, name)):
+                await self._writer.delete(key, kind, name, snapshot.children[kind, name])
         if planned.withdraw:
-            with self._noting(state.rejections, (SECRETS.name, names.keys(key.name, names.RELAYER))):
-                await self._withdraw(key, planned.withdraw)
+            with self._writer.recording(state.rejections, (SECRETS.name, names.keys(key.name, names.RELAYER))):
+                await self._writer.withdraw(key, planned.withdraw)
         for pod, digest in planned.annotate.items():
-            with self._noting(state.rejections, (PODS.name, pod)):
-                await self._annotate(key, pod, digest)
+            with self._writer.recording(state.rejections, (PODS.name, pod)):
+                await self._writer.annotate(key, pod, digest)
         snapshot = replace(
             snapshot,
-            children=self._cache.children(_WATCHED, key),
+            children=self._cache.children(WATCHED, key),
             rejections=dict(state.rejections),
         )
         await self._write_statuses(key, snapshot, planned, state)
         if planned.release:
             leaving = (self._cache.get(change.kind, key.namespace, change.name) for change in planned.release)
             await self._guard.release(key.namespace, (subject for subject in leaving if subject is not None))
-        await gather_limited(lambda change: self._finalizer(key, change), planned.release, _AT_ONCE)
+        await gather_limited(lambda change: self._writer.finalizer(key, change), planned.release, _AT_ONCE)
         return (DRAINING if planned.drains else REQUEUE).total_seconds()
 
     async def _snapshot(self, key: ReconcileKey, state: ReconcileState) -> Snapshot:
@@ -150,12 +155,12 @@ class Reconciler:
         sealing = self._sealing.controller
         wanted = {_secret_of(supplier, sealing) for supplier in suppliers} | {_redis_secret_of(relay_miner)}
         secrets = await self._secrets.read(key, (name for name in wanted if name))
-        children = dict(self._cache.children(_WATCHED, key))
+        children = dict(self._cache.children(WATCHED, key))
         published, drain_anchor_uid = None, ""
         if relay_miner is not None:
             for kind, name in self._read_by_name(key):
                 found = None
-                with self._noting({}, (kind, name)) if kind != SECRETS.name else nullcontext():
+                with self._writer.recording({}, (kind, name)) if kind != SECRETS.name else nullcontext():
                     found = await self._api.find(BY_KIND[kind], key.namespace, name)
                 if found is not None:
                     children[kind, name] = {"apiVersion": BY_KIND[kind].api_version, "kind": kind, **found}
@@ -166,7 +171,12 @@ class Reconciler:
         addresses = {operator_address(supplier) for supplier in suppliers}
         owners = {address: self._cache.owner(address) for address in addresses}
         known = {address: owner["metadata"] for address, owner in owners.items() if owner is not None}
+        rolling = rolling_generations(children.get(row) for row in _workloads(key.name))
+        if rolling != state.rolling.name:
+            state.rolling = UpdateStep(rolling, self._clock())
         return Snapshot(
+            failed_creates=await self._failed_creates.read(key, children),
+            rolling_since=state.rolling.since if rolling else None,
             now=self._now(),
             clock=self._clock(),
             namespace=key.namespace,
@@ -176,6 +186,8 @@ class Reconciler:
             owners={address: str(metadata["uid"]) for address, metadata in known.items()},
             owner_names={address: f"{row['namespace']}/{row['name']}" for address, row in known.items()},
             schemas=self._schemas(),
+            turn=self._updates.turn(key),
+            update_step=state.update_step,
             secrets=secrets,
             published=published,
             children=children,
@@ -222,133 +234,6 @@ class Reconciler:
                 found.append((kind.name, names.relayer(key.name) if kind.name == "HTTPRoute" else key.name))
         return found
 
-    async def _apply_all(self, planned: Plan, snapshot: Snapshot) -> dict[ChildKey, str]:
-        """Apply what drifted, in order. Returns the rejected writes, which do not stop the others."""
-        refused: dict[ChildKey, str] = {}
-        for child in drifted_children(planned, snapshot.children):
-            place = (child["kind"], child["metadata"]["name"])
-            kind = BY_KIND[child["kind"]]
-            with self._noting(refused, place):
-                observed = snapshot.children.get(place) or await self._api.find(kind, snapshot.namespace, place[1])
-                if observed is not None and not _ours(observed, planned):
-                    refused[place] = (
-                        "foreign: an object of this name is there that the operator did not make. Rename or delete it, "
-                        "or give the RelayMiner another name."
-                    )
-                    continue
-                await self._hand_over_replicas(kind, child, observed)
-                applied = await self._apply(kind, child, observed)
-            if place in refused:
-                continue
-            operator_metrics.WRITES.labels(kind.name).inc()
-            if kind.name in _WATCHED:
-                self._cache.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **applied})
-            _LOG.info("applied %s %s/%s", kind.name, snapshot.namespace, place[1])
-        return refused
-
-    @contextmanager
-    def _noting(self, refused: dict[ChildKey, str], place: ChildKey) -> Iterator[None]:
-        """Record a rejection by the API server in `rejected`, so that other writes go on."""
-        try:
-            yield
-        except KubeError as error:
-            if error.status in _LATER:
-                raise
-            refused[place] = str(error)
-            operator_metrics.REFUSALS.labels(str(error.status)).inc()
-
-    async def _withdraw(self, key: ReconcileKey, addresses: tuple[str, ...]) -> None:
-        """Remove keys from the relayers' set, which then reject relays of these suppliers.
-
-        Raises KubeError.
-        """
-        name = names.keys(key.name, names.RELAYER)
-        patch = {"data": dict.fromkeys(addresses)}
-        await self._api.merge(SECRETS, key.namespace, name, patch, manager=names.FIELD_MANAGER)
-        operator_metrics.WRITES.labels(SECRETS.name).inc()
-        _LOG.info("withdrew %d keys from Secret %s/%s", len(addresses), key.namespace, name)
-
-    async def _apply(self, kind: ResourceKind, child: Object, observed: Object | None) -> Object:
-        """Apply a child and remove foreign additions that must not or cannot stay.
-
-        The API server may reject a foreign addition together with our fields (two ports of one name) though it
-        accepted it before. Then the whole object is replaced once, and the manager of that write is removed: fields
-        that it owned could not be removed by a later apply.
-
-        Raises KubeError.
-        """
-        namespace, name = child["metadata"]["namespace"], child["metadata"]["name"]
-        if observed is not None and (patch := foreign_fields(child, observed)) is not None:
-            observed = await self._api.merge(kind, namespace, name, patch, manager=names.FIELD_MANAGER)
-            operator_metrics.WRITES.labels(kind.name).inc()
-        try:
-            return await self._api.apply(kind, child, names.FIELD_MANAGER)
-        except KubeError as error:
-            if observed is None or error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
-                raise
-            repair = f"{names.FIELD_MANAGER}-repair"
-            try:
-                replaced = await self._api.patch(
-                    kind, namespace, name, force_replace_patch(child, observed), manager=repair
-                )
-            except KubeError:
-                raise error from None  # it is not what others added
-        operator_metrics.WRITES.labels(kind.name).inc()
-        kept = [row for row in replaced["metadata"].get("managedFields") or () if row.get("manager") != repair]
-        if kept:
-            await self._api.merge(kind, namespace, name, {"metadata": {"managedFields": kept}}, manager=repair)
-        return await self._api.apply(kind, child, names.FIELD_MANAGER)
-
-    async def _hand_over_replicas(self, kind: ResourceKind, child: Object, observed: Object | None) -> None:
-        """Hand the replicas of a workload over to its new autoscaler.
-
-        Raises KubeError.
-        """
-        replicas = replicas_to_keep(child, observed, names.FIELD_MANAGER)
-        if replicas is None:
-            return
-        metadata = {key: child["metadata"][key] for key in ("name", "namespace")}
-        body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, "spec": {"replicas": replicas}}
-        await self._api.apply(kind, body, f"{names.FIELD_MANAGER}-replicas")
-        operator_metrics.WRITES.labels(kind.name).inc()
-
-    async def _delete(self, key: ReconcileKey, kind: str, name: str, observed: Object) -> None:
-        await self._api.delete(BY_KIND[kind], key.namespace, name, uid=str(observed["metadata"]["uid"]))
-        operator_metrics.WRITES.labels(kind).inc()
-        _LOG.info("deleted %s %s/%s", kind, key.namespace, name)
-
-    async def _annotate(self, key: ReconcileKey, pod: str, digest: str) -> None:
-        patch = {"metadata": {"annotations": {names.ANNOTATION_KEYS: digest}}}
-        try:
-            patched = await self._api.merge(PODS, key.namespace, pod, patch, manager=names.FIELD_MANAGER)
-        except ObjectNotFound:
-            return
-        operator_metrics.WRITES.labels(PODS.name).inc()
-        self._cache.put(PODS.name, {"apiVersion": "v1", "kind": "Pod", **patched})
-
-    async def _finalizer(self, key: ReconcileKey, change: FinalizerChange) -> None:
-        """Add or remove our finalizer on this very version, so that no other finalizer is lost."""
-        kind = BY_KIND[change.kind]
-        observed = self._cache.get(kind.name, key.namespace, change.name)
-        if observed is None:
-            return
-        there = list(observed["metadata"].get("finalizers") or ())
-        if (names.FINALIZER in there) == change.wanted:
-            return
-        finalizers = [*there, names.FINALIZER] if change.wanted else [f for f in there if f != names.FINALIZER]
-        version = observed["metadata"]["resourceVersion"]
-        patch = {"metadata": {"finalizers": finalizers, "resourceVersion": version}}
-        try:
-            patched = await self._api.merge(kind, key.namespace, change.name, patch, manager=names.FIELD_MANAGER)
-        except ObjectNotFound:
-            return
-        operator_metrics.WRITES.labels(kind.name).inc()
-        if not patched["metadata"].get("deletionTimestamp") or patched["metadata"].get("finalizers"):
-            self._cache.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **patched})
-        _LOG.info(
-            "%s %s/%s: finalizer %s", kind.name, key.namespace, change.name, "added" if change.wanted else "removed"
-        )
-
     async def _write_statuses(
         self, key: ReconcileKey, snapshot: Snapshot, planned: Plan, state: ReconcileState
     ) -> None:
@@ -394,7 +279,7 @@ class Reconciler:
         except KubeError as error:
             if isinstance(error, ObjectNotFound) or error.status == 409:
                 return  # it is gone, or another object has its name
-            if error.status in _LATER:
+            if error.status in LATER:
                 raise
             # One rejected status must not prevent the others.
             operator_metrics.REFUSALS.labels(str(error.status)).inc()
@@ -406,6 +291,10 @@ class Reconciler:
         self._cache.put(kind.name, patched)
         for event in events_to_emit(relevant(status), before_rows):
             await self._events.post(subject, event)
+
+
+def _workloads(name: str) -> tuple[ChildKey, ChildKey]:
+    return ("Deployment", names.relayer(name)), ("StatefulSet", names.miner(name))
 
 
 def _forget_metrics(key: ReconcileKey) -> None:
@@ -426,15 +315,6 @@ def _place(metadata: Object) -> tuple[str, str]:
 
 def _without(status: Object, fields: frozenset[str]) -> Object:
     return {key: value for key, value in status.items() if key not in fields}
-
-
-def _ours(observed: Object, planned: Plan) -> bool:
-    """Return True for an object that we control, or for an orphan with our label."""
-    owner = owner_of(observed)
-    if owner is None:
-        labels = observed["metadata"].get("labels") or {}
-        return bool(labels.get(names.LABEL_MANAGED_BY) == names.MANAGED_BY)
-    return planned.context is not None and owner == planned.context.uid
 
 
 def _secret_of(supplier: Object, sealing: Controller) -> str:

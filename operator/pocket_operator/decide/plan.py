@@ -27,6 +27,7 @@ from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.rollout import RolloutState, plan_rollout
 from pocket_operator.decide.snapshot import ChildKey, Snapshot
 from pocket_operator.decide.supplier_keys import KeyCheck, check_key
+from pocket_operator.decide.update import UpdatePlan, plan_update
 from pocket_operator.resources import desired, names
 from pocket_operator.resources.config import reloadable_text
 from pocket_operator.resources.context import Context, PublishedSupplier
@@ -75,6 +76,8 @@ class Plan:
     """Fields of the RelayMiner that this release does not know and ignores."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """Component → digest of the public keys that its pods should report."""
+    update: UpdatePlan | None = None
+    """How the default images of the operator reach the children, None where no children are wanted."""
 
     @property
     def rollout(self) -> RolloutPlan | None:
@@ -106,7 +109,7 @@ def _deadline(relay_miner: Mapping[str, Any] | None) -> float:
     """Return the drain deadline in seconds, the default where the resource has no valid one."""
     deletion = ((relay_miner or {}).get("spec") or {}).get("deletion")
     try:
-        return float(Deletion.model_validate(deletion or {}).drain_deadline_seconds)
+        return float(read_known(Deletion, deletion or {})[0].drain_deadline_seconds)
     except ValidationError:
         return float(Deletion().drain_deadline_seconds)
 
@@ -131,6 +134,11 @@ def plan(snapshot: Snapshot) -> Plan:
     if blocked_by is not None and not deleting:
         return replace(_blocked_plan(snapshot, key_checks, drains, blocked_by), unknown=unknown)
     context = _context(snapshot, parsed, key_checks, drains, redis_digest=redis_digest, deleting=deleting)
+    update = plan_update(snapshot, parsed.spec.progress_deadline_seconds)
+    context = replace(
+        context, images=update.images, miner_partition=update.partition,
+        updating_to=update.target if update.started else "",
+    )  # fmt: skip
     if not deleting:
         context = replace(context, rollout=_rollout(snapshot, context))
     wanted = tuple(with_digest(child) for child in desired(context))
@@ -149,6 +157,7 @@ def plan(snapshot: Snapshot) -> Plan:
         release=_release(snapshot, key_checks, drains),
         unknown=unknown,
         digests=digests,
+        update=update,
     )
 
 

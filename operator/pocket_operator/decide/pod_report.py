@@ -38,6 +38,8 @@ class ReportedSupplier(_ReportModel):
     """A miner's report of one supplier. `open` has no default: a supplier must not leave before it is 0."""
 
     open: int = Field(ge=0)
+    closing: int = 0
+    """Sessions that owe a claim or proof in the last third of its window."""
     sessions: ReportedSessions = ReportedSessions()
     last: ReportedEvents = ReportedEvents()
     earned_by: dict[str, int] = {}

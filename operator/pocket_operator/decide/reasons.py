@@ -19,9 +19,13 @@ class ConditionReason(StrEnum):
     NOT_STALLED = "NotStalled"
     ALL_SERVED = "AllServed"
     SCHEMA_MATCHES = "SchemaMatches"
+    UP_TO_DATE = "UpToDate"
     # going on
     ROLLING_OUT = "RollingOut"
     OBSERVING_CANARY = "ObservingCanary"
+    UPDATE_QUEUED = "UpdateQueued"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    UPDATING = "Updating"
     LOADING_KEYS = "LoadingKeys"
     DRAINING = "Draining"
     PAUSED = "Paused"
@@ -41,6 +45,7 @@ class ConditionReason(StrEnum):
     SEALING_KEY_NOT_FOUND = "SealingKeyNotFound"
     REDIS_SECRET_MISSING = "RedisSecretMissing"  # noqa: S105 - a reason
     PODS_NOT_READY = "PodsNotReady"
+    UPDATE_FAILED = "UpdateFailed"
     REDIS_UNREACHABLE = "RedisUnreachable"
     CHAIN_UNREACHABLE = "ChainUnreachable"
     VOLUME_FILLING = "VolumeFilling"
@@ -63,12 +68,16 @@ class ConditionReason(StrEnum):
     FOREIGN_OBJECT = "ForeignObject"
     API_SERVER_REJECTED = "APIServerRejected"
     CANARY_FAILED = "CanaryFailed"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
 
 
 PASSING = frozenset(
     {
         ConditionReason.ROLLING_OUT,
         ConditionReason.OBSERVING_CANARY,
+        ConditionReason.UPDATE_QUEUED,
+        ConditionReason.AWAITING_APPROVAL,
+        ConditionReason.UPDATING,
         ConditionReason.LOADING_KEYS,
         ConditionReason.DRAINING,
         ConditionReason.PAUSED,
@@ -83,6 +92,7 @@ STALLING = frozenset(
         ConditionReason.FOREIGN_OBJECT,
         ConditionReason.API_SERVER_REJECTED,
         ConditionReason.CANARY_FAILED,
+        ConditionReason.PROGRESS_DEADLINE_EXCEEDED,
     }
 )
 """Reasons that only an edit cures: they make Stalled true. All others recover once their cause is gone."""

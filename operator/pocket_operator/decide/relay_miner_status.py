@@ -3,13 +3,22 @@
 from typing import Any
 
 from pocket.api.problems import ProblemCode
-from pocket.api.status import ConditionType, KeySetStatus, RelayMinerStatus, RolloutStatus, Workload
+from pocket.api.status import (
+    ConditionType,
+    KeySetStatus,
+    RelayMinerStatus,
+    RolloutStatus,
+    UpdateStatus,
+    Workload,
+)
 from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_condition, true_if
 from pocket_operator.decide.plan import Plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import STALLING, ConditionReason
 from pocket_operator.decide.served import served_condition, served_suppliers
 from pocket_operator.decide.snapshot import Snapshot
+from pocket_operator.decide.update import UpdatePhase
+from pocket_operator.decide.workloads import is_rolling, serves
 from pocket_operator.resources import names
 
 Object = dict[str, Any]
@@ -32,11 +41,12 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     claims = _claims(reports)
     pods = _pod_problem(snapshot, (deployment, stateful), loading=loaded < expected)
     problem = _problem(snapshot, plan, keys, redis, chain, pods)
-    rolling = problem is None and (_rolls(deployment) or _rolls(stateful))
-    serving = _all_ready(deployment) and _all_ready(stateful)
+    overdue = _overdue(snapshot, plan, problem, (relayers, miners))
+    rolling = problem is None and (is_rolling(deployment) or is_rolling(stateful))
+    serving = serves(deployment) and serves(stateful)
     served = served_suppliers(snapshot, plan)
     specs = [
-        *_summary(snapshot, plan, problem, rolling=rolling, serving=serving),
+        *_summary(snapshot, plan, problem, rolling=rolling, serving=serving, overdue=overdue),
         keys,
         served_condition(snapshot, served, keys),
         redis,
@@ -44,6 +54,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
         chain,
         claims,
         schema_condition("RelayMiner", snapshot.schemas, plan.unknown),
+        _up_to_date(plan),
     ]
     generation = int(relay_miner["metadata"].get("generation") or 0)
     before = (relay_miner.get("status") or {}).get("conditions") or ()
@@ -55,6 +66,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
         relayers=relayers,
         miners=miners,
         rollout=_rollout(plan),
+        update=_update(plan),
         suppliers=len(snapshot.suppliers),
         served=f"{len(served.served)}/{served.declared}",
         keys=KeySetStatus(
@@ -75,6 +87,42 @@ def _rollout(plan: Plan) -> RolloutStatus:
     return RolloutStatus(phase="Failed" if found.failed else "Observing", revision=found.canary.name)
 
 
+def _overdue(
+    snapshot: Snapshot, plan: Plan, problem: tuple[ConditionReason, str] | None, workloads: tuple[Workload, Workload]
+) -> str:
+    """Return why the rollout has failed by its deadline, empty if it has not."""
+    if plan.context is None or plan.context.deleting or snapshot.rolling_since is None:
+        return ""
+    seconds = plan.context.relay_miner.spec.progress_deadline_seconds
+    if snapshot.clock - snapshot.rolling_since < seconds:
+        return ""
+    relayers, miners = (workload.summary or "no" for workload in workloads)
+    cause = f" {problem[1]}" if problem is not None else " Check the pods' events and logs."
+    return f"Not all pods became ready within {seconds} s: {relayers} relayers and {miners} miners are.{cause}"
+
+
+def _update(plan: Plan) -> UpdateStatus:
+    update = plan.update
+    if update is None:
+        return UpdateStatus()
+    return UpdateStatus(phase=update.phase.value, target=update.target, message=update.message)
+
+
+def _up_to_date(plan: Plan) -> ConditionSpec:
+    kind, update = ConditionType.UP_TO_DATE, plan.update
+    if update is None:
+        return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "Unknown while the children are not applied.")
+    if update.phase is UpdatePhase.NONE:
+        message = "Relayers and miners have the operator's default images, or those that the resource names."
+        return ConditionSpec(kind, "True", ConditionReason.UP_TO_DATE, message)
+    reason = {
+        UpdatePhase.QUEUED: ConditionReason.UPDATE_QUEUED,
+        UpdatePhase.AWAITING_APPROVAL: ConditionReason.AWAITING_APPROVAL,
+        UpdatePhase.FAILED: ConditionReason.UPDATE_FAILED,
+    }.get(update.phase, ConditionReason.UPDATING)
+    return ConditionSpec(kind, "False", reason, f"Update {update.target}: {update.message}")
+
+
 def _container(deployment: Object | None) -> Object:
     if deployment is None:
         return {}
@@ -89,24 +137,6 @@ def _workload(observed: Object | None, selector: dict[str, str]) -> Workload:
     status = observed.get("status") or {}
     ready, wanted = int(status.get("readyReplicas") or 0), int((observed.get("spec") or {}).get("replicas") or 0)
     return Workload(replicas=int(status.get("replicas") or 0), ready=ready, summary=f"{ready}/{wanted}", selector=text)
-
-
-def _rolls(observed: Object | None) -> bool:
-    if observed is None:
-        return True
-    status, wanted = observed.get("status") or {}, int((observed.get("spec") or {}).get("replicas") or 0)
-    return (
-        int(status.get("observedGeneration") or 0) < int(observed["metadata"].get("generation") or 0)
-        or int(status.get("updatedReplicas") or 0) < wanted
-        or int(status.get("replicas") or 0) > wanted
-        or int(status.get("readyReplicas") or 0) < wanted
-    )
-
-
-def _all_ready(observed: Object | None) -> bool:
-    """Return whether as many pods are ready as are wanted, of whichever revision."""
-    wanted = int(((observed or {}).get("spec") or {}).get("replicas") or 0)
-    return int(((observed or {}).get("status") or {}).get("readyReplicas") or 0) >= max(1, wanted)
 
 
 def _keys(snapshot: Snapshot, plan: Plan, *, loading: bool) -> ConditionSpec:
@@ -205,10 +235,9 @@ def _problem(
         return plan.blocked_by.reason, plan.blocked_by.message + _deletion_waits(
             snapshot.relay_miner or {}, "valid again"
         )
-    for (kind, name), message in sorted(snapshot.rejections.items()):
-        foreign = message.startswith("foreign:")
-        reason = ConditionReason.FOREIGN_OBJECT if foreign else ConditionReason.API_SERVER_REJECTED
-        return reason, f"{kind} {name}: {message.removeprefix('foreign:').strip()}"
+    for (kind, name), rejection in sorted(snapshot.rejections.items(), key=lambda row: row[0]):
+        reason = ConditionReason.FOREIGN_OBJECT if rejection.foreign else ConditionReason.API_SERVER_REJECTED
+        return reason, f"{kind} {name}: {rejection.message}"
     for fact in (redis, chain):
         if fact.state == "False":
             return fact.reason, fact.message
@@ -238,10 +267,8 @@ def _pod_problem(snapshot: Snapshot, workloads: tuple[Object | None, ...], *, lo
 
     A pod with a hung worker counts though it may be ready: its workers share a port, so probes reach another one.
     """
-    for workload in workloads:
-        for row in ((workload or {}).get("status") or {}).get("conditions") or ():
-            if row.get("type") == "ReplicaFailure" and row.get("status") == "True":
-                return str(row.get("message", ""))[:500]
+    if failure := _failed_create(snapshot, workloads):
+        return failure
     unready = {pod.name: pod for pod in snapshot.steady_pods if not pod.ready and not pod.deleting}
     for pod in unready.values():
         if pod.problem:
@@ -259,6 +286,17 @@ def _pod_problem(snapshot: Snapshot, workloads: tuple[Object | None, ...], *, lo
     return ""
 
 
+def _failed_create(snapshot: Snapshot, workloads: tuple[Object | None, ...]) -> str:
+    """Return why pods cannot be created: a Deployment's condition, or the Events of a StatefulSet."""
+    for (kind, name), message in sorted(snapshot.failed_creates.items()):
+        return f"Pods of {kind} {name} cannot be created: {message}"[:500]
+    for workload in workloads:
+        for row in ((workload or {}).get("status") or {}).get("conditions") or ():
+            if row.get("type") == "ReplicaFailure" and row.get("status") == "True":
+                return str(row.get("message", ""))[:500]
+    return ""
+
+
 def _deletion_waits(relay_miner: Object, until: str) -> str:
     """Return what a RelayMiner that is being deleted waits for, and the remedy. Empty for one that stays."""
     if not relay_miner.get("metadata", {}).get("deletionTimestamp"):
@@ -270,11 +308,19 @@ def _deletion_waits(relay_miner: Object, until: str) -> str:
 
 
 def _summary(
-    snapshot: Snapshot, plan: Plan, problem: tuple[ConditionReason, str] | None, *, rolling: bool, serving: bool
+    snapshot: Snapshot,
+    plan: Plan,
+    problem: tuple[ConditionReason, str] | None,
+    *,
+    rolling: bool,
+    serving: bool,
+    overdue: str,
 ) -> list[ConditionSpec]:
     relay_miner = snapshot.relay_miner or {}
     deleting = bool(relay_miner["metadata"].get("deletionTimestamp"))
-    stalled = problem is not None and problem[0] in STALLING
+    stalled = problem if problem is not None and problem[0] in STALLING else None
+    if stalled is None and overdue:
+        stalled = (ConditionReason.PROGRESS_DEADLINE_EXCEEDED, overdue)
     ready = ConditionSpec(ConditionType.READY, "True", ConditionReason.READY, "Relays are served and mined.")
     going_on: tuple[ConditionReason, str] | None = None
     if deleting:
@@ -285,6 +331,8 @@ def _summary(
             ConditionReason.OBSERVING_CANARY,
             f"A canary tries revision {rollout.canary.name}: {rollout.message}.",
         )
+    elif rolling and overdue:
+        going_on = (ConditionReason.PROGRESS_DEADLINE_EXCEEDED, overdue)
     elif rolling:
         going_on = (ConditionReason.ROLLING_OUT, "Pods are being started or replaced.")
     if plan.paused:
@@ -295,7 +343,7 @@ def _summary(
         ready = ConditionSpec(ConditionType.READY, "False", *problem)
     elif going_on is not None and going_on[0] is ConditionReason.OBSERVING_CANARY:
         pass  # the others serve as before
-    elif going_on is not None and going_on[0] is ConditionReason.ROLLING_OUT and serving:
+    elif going_on is not None and going_on[0] is not ConditionReason.DRAINING and serving:
         pass  # enough pods serve, some of them of another revision
     elif going_on is not None:
         ready = ConditionSpec(ConditionType.READY, "False", *going_on)
@@ -308,8 +356,8 @@ def _summary(
         ),
         ConditionSpec(
             ConditionType.STALLED,
-            true_if(stalled),
-            *((problem[0], problem[1]) if stalled and problem else (ConditionReason.NOT_STALLED, "")),
+            true_if(stalled is not None),
+            *(stalled or (ConditionReason.NOT_STALLED, "")),
         ),
         ConditionSpec(
             ConditionType.PAUSED,

@@ -16,6 +16,7 @@ from pocket_operator.resources import names
 from pocket_operator.resources.context import Images
 
 Object = dict[str, Any]
+UPDATE_DELAY_SECONDS = 60.0
 ChildKey = tuple[str, str]
 """Kind and name."""
 
@@ -101,6 +102,32 @@ class Settings:
 
     namespace: str = "pocket-system"
     images: Images = field(default_factory=Images)
+    update_delay_seconds: float = UPDATE_DELAY_SECONDS
+    """Pause between the updates of two RelayMiners to new default images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a child was not written: the API server's message, or a `foreign` object has its name."""
+
+    message: str
+    foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Whether a RelayMiner may update to the default images now, or what comes first."""
+
+    granted: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStep:
+    """The step of an update that is under way and the time at which it began (monotonic seconds)."""
+
+    name: str = ""
+    since: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,12 +158,18 @@ class Snapshot:
     capabilities: frozenset[str] = frozenset()
     quiet_since: Mapping[str, float] = field(default_factory=dict)
     """Address → time since which no relayer may record relays of a draining supplier (monotonic seconds)."""
-    rejections: Mapping[ChildKey, str] = field(default_factory=dict)
-    """Writes that the API server rejected at the last attempt, with its messages."""
+    rejections: Mapping[ChildKey, Rejection] = field(default_factory=dict)
+    """Children that the last attempt could not write."""
     owner_names: Mapping[str, str] = field(default_factory=dict)
     """Operator address → namespace/name of the Supplier that may use it."""
     schemas: Schemas = field(default_factory=Schemas)
     """The installed definitions of our kinds."""
+    failed_creates: Mapping[ChildKey, str] = field(default_factory=dict)
+    """StatefulSets whose pods cannot be created, with the API server's message."""
+    rolling_since: float | None = None
+    """Time since which not all declared pods are updated and ready (monotonic seconds), None if they are."""
+    turn: Turn = field(default_factory=lambda: Turn(False))
+    update_step: UpdateStep = field(default_factory=UpdateStep)
 
     @cached_property
     def own_sealing(self) -> Controller:

@@ -48,6 +48,10 @@ class Context:
     drain_anchor_uid: str = ""
     rollout: RolloutPlan | None = None
     """Where the relayers' revisions run. None: all relayers run the declared one."""
+    miner_partition: int = 0
+    """First ordinal of the miners that an update reaches."""
+    updating_to: str = ""
+    """The update to the operator's default images that is under way."""
 
     @property
     def name(self) -> str:

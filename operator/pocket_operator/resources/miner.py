@@ -33,11 +33,12 @@ def stateful_set(context: Context) -> Object:
     replicas = {"replicas": spec.replicas or 1} if spec.autoscaling is None else {}
     return context.object(
         "apps/v1", "StatefulSet", names.miner(context.name), names.MINER,
+        annotations={names.ANNOTATION_UPDATE: context.updating_to} if context.updating_to else None,
         spec={
             **replicas,
             "serviceName": names.miner(context.name),
             "podManagementPolicy": "Parallel",
-            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": context.miner_partition}},
             "selector": {"matchLabels": names.selector(context.name, names.MINER)},
             "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
             "template": template(

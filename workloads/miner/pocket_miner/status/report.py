@@ -34,10 +34,12 @@ class SupplierReport:
     """One supplier: sessions by where they are, the last of each event, what was paid.
 
     `open` counts every session that has no outcome, also those of which the chain has not told yet where they are.
+    `closing` counts those that owe a claim or proof in the last third of its window.
     `earned_by` is what reached operator, owner and shareholders, by address, upokt.
     """
 
     open: int = 0
+    closing: int = 0
     sessions: Counter[str] = field(default_factory=Counter)
     last: dict[str, str] = field(default_factory=dict)
     earned_by: dict[str, int] = field(default_factory=dict)
@@ -128,7 +130,7 @@ class SupplierReport:
     def row(self) -> dict[str, Any]:
         """As JSON."""
         return {
-            "open": self.open, "sessions": dict(self.sessions), "last": dict(self.last),
+            "open": self.open, "closing": self.closing, "sessions": dict(self.sessions), "last": dict(self.last),
             "earned_upokt": self.earned_upokt, "earned_by": dict(self.earned_by), "lost_recently": self.lost_recently,
             "staked": self.staked, "stake": self.stake, "transports": self.transports,
             "endpoint_problems": self.endpoint_problems,

@@ -27,7 +27,7 @@ from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.claim_view import ClaimsAnswer, learn, surprising
 from pocket_miner.sessions.cutoff import SessionCutoff, horizon_at
-from pocket_miner.sessions.stages import Action, ClaimState, Decision, SessionSnapshot, Stage, decide
+from pocket_miner.sessions.stages import Action, ClaimState, Decision, SessionSnapshot, Stage, decide, in_last_third
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.settlement.concluding import Concluder
 from pocket_miner.settlement.event_reader import SettlementReader
@@ -218,6 +218,7 @@ class SupplierMiner:
         stages: dict[str, int] = defaultdict(int)
         seen: dict[str, str] = {}
         groups: dict[tuple[Action, int], list[TrackedSession]] = defaultdict(list)
+        closing = 0
         for session in list(self.sessions.values()):
             decision = await self._decided(session, answers, block, proof)
             if decision is None:
@@ -225,8 +226,11 @@ class SupplierMiner:
             stages[decision.stage.value] += 1
             self._margin(session, decision, block.height)
             seen[session.session_id] = decision.stage.value
+            windows = session.windows
+            closing += windows is not None and in_last_third(windows, decision.stage, block.height)
             groups[decision.action, session.end].append(session)
         self.report.saw(seen, block.height)
+        self.report.closing = closing
         if connected and any(action in _COSTS for action, _ in groups):
             await self._isolated("checking the fence", block, self.store.check_fence)
         await self._act_on(groups, block, proof, connected=connected)
