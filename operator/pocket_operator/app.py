@@ -24,6 +24,7 @@ from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.informers import CHILD_SELECTOR, registry, run_watches
 from pocket_operator.controller.namespace_guard import NamespaceGuard
+from pocket_operator.controller.operator_claim import LEASE
 from pocket_operator.controller.pod_report_cache import PodReportCache, Poller
 from pocket_operator.controller.reconciler import Reconciler
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
@@ -38,7 +39,7 @@ from pocket_operator.decide.snapshot import Settings
 from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
 
 _LOG = logging.getLogger("operator")
-LEASE = "pocket-operator"
+
 _WORKERS = 4
 _LIST_CONCURRENCY = 16
 _HEARTBEAT_SECONDS = 30.0

@@ -68,7 +68,6 @@ LOADED = loaded(*READY)
 NONE = {"suppliers": (), "owners": {}}
 LOST = miner_report(lost_recently=1)
 # (of the RelayMiner or the Supplier, changes of the snapshot, condition, status, reason)
-REJECTED = {"rejections": {("Service", "x"): Rejection("quota")}}
 SITUATIONS = [
     ("rm", {"reports": LOADED}, "KeysLoaded", "True", ConditionReason.LOADED),
     ("rm", {"reports": LOADED}, "RedisReachable", "True", ConditionReason.REACHABLE),
@@ -161,6 +160,7 @@ SITUATIONS = [
         "False",
         ConditionReason.FOREIGN_OBJECT,
     ),
+    ("rm", {"prefix_owner": "team/eu-main"}, "Ready", "False", ConditionReason.PREFIX_IN_USE),
     (
         "rm",
         {"rejections": {("Service", "x"): Rejection("quota")}},
@@ -260,6 +260,7 @@ SITUATIONS = [
 ELSEWHERE = {
     "test_releases.py": {ConditionReason.CRD_OLDER, ConditionReason.CRD_NEWER},
     "test_rollout.py": {ConditionReason.OBSERVING_CANARY, ConditionReason.CANARY_FAILED},
+    "test_operator_claim.py": {ConditionReason.OTHER_OPERATOR},
     "test_truthful_status.py": {ConditionReason.PROGRESS_DEADLINE_EXCEEDED},
     "test_update.py": {
         ConditionReason.UPDATE_QUEUED,

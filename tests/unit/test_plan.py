@@ -16,13 +16,14 @@ from pocket_operator.decide.drift import (
     replicas_to_keep,
     with_digest,
 )
+from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.plan import drifted_children, key_digest, plan
 from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.supplier_status import supplier_status
 from pocket_operator.resources import names
-from resources import address, changed, key_of
+from resources import address, changed, key_of, relay_miner
 from snapshots import ALICE, MINER_POD, NOW, POD, RM, gone, miner_report, relayer_report, snapshot, with_uid
 
 
@@ -388,3 +389,23 @@ def test_a_replacement_names_the_version_it_replaces_and_leaves_an_autoscaler_it
     assert spec == {"op": "add", "path": "/spec", "value": {"replicas": 5, "template": {"spec": {}}}}
     fixed = child("Deployment", spec={"replicas": 2, "template": {}})
     assert force_replace_patch(fixed, observed)[1]["value"]["replicas"] == 2
+
+
+def test_a_relay_miner_whose_prefix_belongs_to_another_starts_nothing_and_finishes_what_is_deleted():
+    found = plan(snapshot(prefix_owner="team/eu-main"))
+    assert (found.blocked_by.reason, found.wanted, found.delete) == (ConditionReason.PREFIX_IN_USE, (), ())
+    assert "the older RelayMiner team/eu-main" in found.blocked_by.message
+    going = plan(snapshot(prefix_owner="team/eu-main", relay_miner=gone(RM)))
+    assert going.blocked_by is None
+    assert going.wanted
+
+
+def test_relay_miners_with_the_same_default_prefix_concern_each_other():
+    cache = ObjectCache()
+    rows = [relay_miner("team", "eu-main"), relay_miner("team-eu", "main"), relay_miner("team-eu", "other")]
+    for number, body in enumerate(rows):
+        cache.put("RelayMiner", with_uid(body, str(number)))
+    assert [row["metadata"]["namespace"] for row in cache.same_prefix(rows[0])] == ["team-eu"]
+    both = {ReconcileKey("team", "eu-main"), ReconcileKey("team-eu", "main")}
+    assert cache.drop("RelayMiner", with_uid(rows[0], "0")) == both
+    assert cache.same_prefix(rows[1]) == []

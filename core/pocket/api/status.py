@@ -26,6 +26,7 @@ class ConditionType(StrEnum):
     SCHEMA_CURRENT = "SchemaCurrent"
     SUPPLIERS_SERVED = "SuppliersServed"
     UP_TO_DATE = "UpToDate"
+    OPERATOR_CONFLICT = "OperatorConflict"
 
 
 class Condition(Model):
@@ -88,6 +89,7 @@ class RelayMinerStatus(Model):
     keys: KeySetStatus = KeySetStatus()
     height: int = Field(default=0, description="Latest block that a miner reports.")
     version: str = Field(default="", description="Image of the relayers.")
+    operator: str = Field(default="", description="Namespace of the operator that manages this RelayMiner.")
     endpoint: str = Field(default="", description="Where gateways reach the relayers inside the cluster.")
 
 

@@ -5,7 +5,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -258,17 +258,19 @@ async def require_safe(redis: "Redis", url: str) -> RedisInfo:
 
 async def await_safe_redis(
     redis: "Redis", url: str, stop: asyncio.Event, on_wait: Callable[[RedisUnavailable], None] = lambda error: None,
-    chance: random.Random | None = None,
+    chance: random.Random | None = None, claim: Callable[[], Awaitable[None]] | None = None,
 ) -> None:  # fmt: skip
     """Wait for a Redis that cannot be used yet, until `stop`; raises UnsafeRedis for one that can lose relays.
 
-    Each reason is logged once, and `on_wait` is called with it at every attempt.
+    Each reason is logged once, and `on_wait` is called with it at every attempt. `claim` runs once Redis can be used.
     """
     chance = chance or random.Random()  # noqa: S311 - jitter
     logged = ""
     while not stop.is_set():
         try:
             await require_safe(redis, url)
+            if claim is not None:
+                await claim()
         except RedisUnavailable as error:
             on_wait(error)
             if str(error) != logged:

@@ -90,6 +90,11 @@ class RedisKeys:
         return f"{self.prefix}:wake:{shard}"
 
     @property
+    def owner(self) -> str:
+        """Namespace and name of the RelayMiner that owns the prefix."""
+        return f"{self.prefix}:owner"
+
+    @property
     def leases(self) -> str:
         """Hash: Leases of the miners, where there is no Kubernetes."""
         return f"{self.prefix}:leases"

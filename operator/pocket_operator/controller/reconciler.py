@@ -1,7 +1,7 @@
 """Reconcile RelayMiners: gather a snapshot, plan, and write what differs."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -9,17 +9,23 @@ from typing import Any
 
 from pocket.api.status import Condition, as_status
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
-from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound
+from pocket.kube.api_client import APPLY, KubeApi, KubeError, ObjectNotFound
 from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.child_writer import LATER, WATCHED, ChildWriter
 from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.failed_creates import FailedCreates
 from pocket_operator.controller.namespace_guard import NamespaceGuard
+from pocket_operator.controller.operator_claim import OperatorClaim
 from pocket_operator.controller.pod_report_cache import PodReportCache
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
 from pocket_operator.controller.update_queue import UpdateQueue
-from pocket_operator.decide.conditions import events_to_emit
+from pocket_operator.decide.conditions import (
+    OPERATOR_CONFLICT,
+    conditions,
+    events_to_emit,
+    operator_conflict,
+)
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
 from pocket_operator.decide.plan import (
     DRAINING,
@@ -96,6 +102,7 @@ class Reconciler:
         self._schemas = schemas
         self._updates = updates
         self._failed_creates = FailedCreates(api, clock)
+        self._claim = OperatorClaim(api, settings.namespace, clock)
         self._writer = ChildWriter(api, cache)
         self._clock = clock
         self._now = now
@@ -106,6 +113,9 @@ class Reconciler:
 
         Returns the seconds until the next run, None for never. Raises KubeError.
         """
+        if other := await self._other_operator(key):
+            return await self._stand_back(key, other)
+        await self._clear_conflicts(key)
         state = self._states.setdefault(key, ReconcileState())
         snapshot = await self._snapshot(key, state)
         if snapshot.relay_miner is None:
@@ -149,6 +159,54 @@ class Reconciler:
         await gather_limited(lambda change: self._writer.finalizer(key, change), planned.release, _AT_ONCE)
         return (DRAINING if planned.drains else REQUEUE).total_seconds()
 
+    async def _other_operator(self, key: ReconcileKey) -> str:
+        relay_miner = self._cache.get(RELAY_MINERS.name, *key)
+        return "" if relay_miner is None else await self._claim.other(relay_miner)
+
+    async def _stand_back(self, key: ReconcileKey, other: str) -> float:
+        """Report another operator in a condition that only this one writes. Returns the seconds until the next run."""
+        subject = self._cache.get(RELAY_MINERS.name, *key)
+        if subject is None:
+            return REQUEUE.total_seconds()
+        before = [
+            r for r in (subject.get("status") or {}).get("conditions") or () if r.get("type") == OPERATOR_CONFLICT
+        ]
+        spec = operator_conflict(self._settings.namespace, other)
+        (condition,) = conditions([spec], before, int(subject["metadata"].get("generation") or 0), self._now())
+        row = condition.model_dump(by_alias=True, mode="json")
+        if before != [row]:
+            body = {
+                "apiVersion": RELAY_MINERS.api_version, "kind": RELAY_MINERS.name,
+                "metadata": {"name": key.name, "namespace": key.namespace, "uid": subject["metadata"]["uid"]},
+                "status": {"conditions": [row]},
+            }  # fmt: skip
+            await self._apply_conflicts(key, body, self._settings.namespace)
+            _LOG.warning("leaving %s/%s to the operator in namespace %s", *key, other)
+        return REQUEUE.total_seconds()
+
+    async def _clear_conflicts(self, key: ReconcileKey) -> None:
+        """Remove the conditions of operators that no longer lead, and this one's from before it took over."""
+        subject = self._cache.get(RELAY_MINERS.name, *key)
+        rows = ((subject or {}).get("status") or {}).get("conditions") or ()
+        if subject is None or not any(row.get("type") == OPERATOR_CONFLICT for row in rows):
+            return
+        for entry in subject["metadata"].get("managedFields") or ():
+            manager, _, namespace = str(entry.get("manager")).partition("-of-")
+            if manager != names.FIELD_MANAGER or not namespace:
+                continue
+            if namespace == self._settings.namespace or not await self._claim.leads(namespace):
+                body = {
+                    "apiVersion": RELAY_MINERS.api_version, "kind": RELAY_MINERS.name,
+                    "metadata": {"name": key.name, "namespace": key.namespace, "uid": subject["metadata"]["uid"]},
+                }  # fmt: skip
+                await self._apply_conflicts(key, body, namespace)
+
+    async def _apply_conflicts(self, key: ReconcileKey, body: Object, namespace: str) -> None:
+        path = RELAY_MINERS.path(key.namespace, key.name, "status")
+        query = {"fieldManager": f"{names.FIELD_MANAGER}-of-{namespace}", "force": "true"}
+        patched = await self._api.call("PATCH", path, body=body, query=query, content_type=APPLY)
+        self._cache.put(RELAY_MINERS.name, patched)
+
     async def _snapshot(self, key: ReconcileKey, state: ReconcileState) -> Snapshot:
         relay_miner = self._cache.get(RELAY_MINERS.name, *key)
         suppliers = self._cache.suppliers(key)
@@ -175,6 +233,7 @@ class Reconciler:
         if rolling != state.rolling.name:
             state.rolling = UpdateStep(rolling, self._clock())
         return Snapshot(
+            prefix_owner=self._prefix_owner(key, relay_miner, secrets),
             failed_creates=await self._failed_creates.read(key, children),
             rolling_since=state.rolling.since if rolling else None,
             now=self._now(),
@@ -200,6 +259,20 @@ class Reconciler:
             quiet_since=dict(state.quiet_since),
             rejections=dict(state.rejections),
         )
+
+    def _prefix_owner(
+        self, key: ReconcileKey, relay_miner: Object | None, secrets: Mapping[str, SecretView | None]
+    ) -> str:
+        """Return the oldest other RelayMiner with the same Redis and prefix if it is older, else an empty string."""
+        if relay_miner is None:
+            return ""
+        redis = redis_of(relay_miner, secrets)
+        same = [
+            other for other in self._cache.same_prefix(relay_miner)
+            if redis and redis_of(other, self._secrets.known(ReconcileKey(*namespaced(other)))) == redis
+        ]  # fmt: skip
+        oldest = min([relay_miner, *same], key=age)
+        return "" if namespaced(oldest) == key else "/".join(namespaced(oldest))
 
     async def _drain_anchor(self, key: ReconcileKey, relay_miner: Object) -> str:
         """Return the uid of the drain anchor, which is created before everything that it co-owns."""
@@ -254,7 +327,9 @@ class Reconciler:
         self, subject: Object, status: Object, *, passing: frozenset[str], state: ReconcileState
     ) -> None:
         """Apply the status if it differs in other than the `passing` fields."""
-        before = subject.get("status") or {}
+        before = dict(subject.get("status") or {})
+        # Another operator owns this condition.
+        before["conditions"] = [r for r in before.get("conditions") or () if r.get("type") != OPERATOR_CONFLICT]
         status = self._schemas().pruned_status(str(subject["kind"]), status)
         if _without(before, passing) == _without(status, passing):
             return
@@ -323,6 +398,26 @@ def _secret_of(supplier: Object, sealing: Controller) -> str:
     if (sealed := key.get("sealed")) is not None:
         return "" if sealing.knows(str(sealed)) else SECRET_OF_NAMESPACE
     return str((key.get("secretRef") or {}).get("name", ""))
+
+
+def namespaced(resource: Object) -> tuple[str, str]:
+    """Return namespace and name of a resource."""
+    return str(resource["metadata"]["namespace"]), str(resource["metadata"]["name"])
+
+
+def age(resource: Object) -> tuple[str, str]:
+    """Return a key that sorts resources by age."""
+    return str(resource["metadata"].get("creationTimestamp", "")), str(resource["metadata"].get("uid", ""))
+
+
+def redis_of(relay_miner: Object, secrets: Mapping[str, SecretView | None]) -> str:
+    """Return what identifies a RelayMiner's Redis, empty if its Secret was not read or is invalid."""
+    redis = (relay_miner.get("spec") or {}).get("redis") or {}
+    if redis.get("trial") is not None:
+        return f"trial of {'/'.join(namespaced(relay_miner))}"
+    reference = redis.get("urlSecretRef") or {}
+    view = secrets.get(str(reference.get("name", "")))
+    return str(redis.get("url") or (view.entries.get(str(reference.get("key", ""))) if view is not None else "") or "")
 
 
 def _redis_secret_of(relay_miner: Object | None) -> str:

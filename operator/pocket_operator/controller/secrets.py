@@ -74,6 +74,10 @@ class SecretReader:
         await gather_limited(read_one, [name for name, (due, _) in known.items() if self._clock() >= due], _CONCURRENCY)
         return {name: view for name, (_, view) in known.items()}
 
+    def known(self, key: ReconcileKey) -> Mapping[str, SecretView | None]:
+        """Return the Secrets of a RelayMiner as last read."""
+        return {name: view for name, (_, view) in self._known.get(key, {}).items()}
+
 
 class SealingKeys:
     """The operator's sealing keys: a Secret in its namespace, with the public key in a ConfigMap.

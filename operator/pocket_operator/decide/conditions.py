@@ -45,6 +45,18 @@ def schema_condition(kind: str, schemas: Schemas, unknown: Sequence[str]) -> Con
     return ConditionSpec(ConditionType.SCHEMA_CURRENT, "True", ConditionReason.SCHEMA_MATCHES)
 
 
+OPERATOR_CONFLICT = ConditionType.OPERATOR_CONFLICT.value
+
+
+def operator_conflict(own: str, other: str) -> ConditionSpec:
+    """Return the condition of an operator in namespace `own` that leaves a RelayMiner to one in `other`."""
+    return ConditionSpec(
+        ConditionType.OPERATOR_CONFLICT, "True", ConditionReason.OTHER_OPERATOR,
+        f"The operator in namespace {other} manages this RelayMiner, so the one in {own} leaves it alone. Uninstall "
+        "one of them, or limit it to other namespaces.",
+    )  # fmt: skip
+
+
 def _few(paths: Sequence[str]) -> str:
     return ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
 

@@ -37,6 +37,7 @@ class ObjectCache:
         self._objects: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
         self._suppliers_of: dict[ReconcileKey, set[tuple[str, str]]] = defaultdict(set)
         self._by_address: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self._by_prefix: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._labelled: dict[ReconcileKey, set[tuple[str, tuple[str, str]]]] = defaultdict(set)
 
     def put(self, kind: str, observed: Object) -> set[ReconcileKey]:
@@ -51,6 +52,8 @@ class ObjectCache:
         if kind == SUPPLIERS.name:
             self._suppliers_of[relay_miner_of(observed)].add(place)
             self._by_address[operator_address(observed)].add(place)
+        elif kind == RELAY_MINERS.name:
+            self._by_prefix[prefix_of(observed)].add(place)
         elif (key := _labelled(observed)) is not None:
             self._labelled[key].add((kind, place))
         self._objects[kind][place] = observed
@@ -96,6 +99,8 @@ class ObjectCache:
         if kind == SUPPLIERS.name:
             _discard(self._suppliers_of, relay_miner_of(old), place)
             _discard(self._by_address, operator_address(old), place)
+        elif kind == RELAY_MINERS.name:
+            _discard(self._by_prefix, prefix_of(old), place)
         elif (key := _labelled(old)) is not None:
             _discard(self._labelled, key, (kind, place))
 
@@ -105,7 +110,8 @@ class ObjectCache:
         metadata = observed["metadata"]
         namespace = str(metadata.get("namespace", ""))
         if kind == RELAY_MINERS.name:
-            return {ReconcileKey(namespace, str(metadata["name"]))}
+            same = {ReconcileKey(*place) for place in self._by_prefix.get(prefix_of(observed), ())}
+            return {ReconcileKey(namespace, str(metadata["name"])), *same}
         if kind == SUPPLIERS.name:
             rivals = (self._objects[kind].get(place) for place in self._by_address.get(operator_address(observed), ()))
             return {relay_miner_of(observed), *(relay_miner_of(rival) for rival in rivals if rival is not None)}
@@ -132,6 +138,12 @@ class ObjectCache:
         if not known:
             return None
         return min(known, key=lambda s: (s["metadata"].get("creationTimestamp", ""), s["metadata"]["uid"]))
+
+    def same_prefix(self, relay_miner: Mapping[str, Any]) -> list[Object]:
+        """Return the other RelayMiners with the same prefix of Redis keys."""
+        own = (str(relay_miner["metadata"]["namespace"]), str(relay_miner["metadata"]["name"]))
+        places = self._by_prefix.get(prefix_of(relay_miner), set()) - {own}
+        return [self._objects[RELAY_MINERS.name][place] for place in sorted(places)]
 
     def children(self, kinds: tuple[str, ...], key: ReconcileKey) -> dict[tuple[str, str], Object]:
         """Return the watched children of a RelayMiner."""
@@ -169,6 +181,12 @@ def _discard(index: dict[K, set[V]], key: K, value: V) -> None:
     index[key].discard(value)
     if not index[key]:
         del index[key]
+
+
+def prefix_of(relay_miner: Mapping[str, Any]) -> str:
+    """Return the prefix of a RelayMiner's Redis keys."""
+    metadata, spec = relay_miner["metadata"], relay_miner.get("spec") or {}
+    return str(spec.get("prefix") or f"{metadata.get('namespace')}-{metadata.get('name')}")
 
 
 def operator_address(supplier: Mapping[str, Any]) -> str:

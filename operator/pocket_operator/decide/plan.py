@@ -131,6 +131,12 @@ def plan(snapshot: Snapshot) -> Plan:
         release = _release_forced(snapshot, key_checks)
         return Plan(None, key_checks, drains, paused=True, release=release, unknown=unknown)
     redis_digest, blocked_by = _redis(parsed, snapshot)
+    if snapshot.prefix_owner:
+        blocked_by = BlockingProblem(
+            ConditionReason.PREFIX_IN_USE,
+            f"The prefix {parsed.prefix} in this Redis belongs to the older RelayMiner {snapshot.prefix_owner}. Delete "
+            "this RelayMiner and create it again with another spec.prefix.",
+        )
     if blocked_by is not None and not deleting:
         return replace(_blocked_plan(snapshot, key_checks, drains, blocked_by), unknown=unknown)
     context = _context(snapshot, parsed, key_checks, drains, redis_digest=redis_digest, deleting=deleting)

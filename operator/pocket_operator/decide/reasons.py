@@ -64,6 +64,8 @@ class ConditionReason(StrEnum):
     CRD_NEWER = "CRDNewer"
     # cannot go on
     KEY_IN_USE = "KeyInUse"
+    PREFIX_IN_USE = "PrefixInUse"
+    OTHER_OPERATOR = "OtherOperator"
     INVALID_SPEC = "InvalidSpec"
     FOREIGN_OBJECT = "ForeignObject"
     API_SERVER_REJECTED = "APIServerRejected"
@@ -88,6 +90,7 @@ PASSING = frozenset(
 STALLING = frozenset(
     {
         ConditionReason.KEY_IN_USE,
+        ConditionReason.PREFIX_IN_USE,
         ConditionReason.INVALID_SPEC,
         ConditionReason.FOREIGN_OBJECT,
         ConditionReason.API_SERVER_REJECTED,

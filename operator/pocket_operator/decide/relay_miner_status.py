@@ -75,6 +75,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
             loaded_by=f"{loaded}/{expected}",
         ),
         height=max((r.answer.height for r in reports), default=0),
+        operator=snapshot.settings.namespace,
         version=str(container.get("image", "")),
         endpoint=f"http://{names.relayer(snapshot.name)}.{snapshot.namespace}.svc:{port}",
     )

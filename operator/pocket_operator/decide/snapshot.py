@@ -164,6 +164,8 @@ class Snapshot:
     """Operator address → namespace/name of the Supplier that may use it."""
     schemas: Schemas = field(default_factory=Schemas)
     """The installed definitions of our kinds."""
+    prefix_owner: str = ""
+    """Namespace/name of an older RelayMiner with the same Redis and prefix, empty without one."""
     failed_creates: Mapping[ChildKey, str] = field(default_factory=dict)
     """StatefulSets whose pods cannot be created, with the API server's message."""
     rolling_since: float | None = None

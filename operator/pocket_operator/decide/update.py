@@ -23,6 +23,7 @@ Object = dict[str, Any]
 _NOT_APPLIED = frozenset(
     {
         ConditionReason.INVALID_SPEC,
+        ConditionReason.PREFIX_IN_USE,
         ConditionReason.REDIS_SECRET_MISSING,
         ConditionReason.FOREIGN_OBJECT,
         ConditionReason.API_SERVER_REJECTED,

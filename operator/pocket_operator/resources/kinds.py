@@ -9,6 +9,7 @@ PROTECTED_NAMESPACES = ResourceKind(API_VERSION, "protectednamespaces", "Protect
 PODS = ResourceKind("v1", "pods", "Pod")
 SECRETS = ResourceKind("v1", "secrets", "Secret")
 EVENTS = ResourceKind("v1", "events", "Event")
+LEASES = ResourceKind("coordination.k8s.io/v1", "leases", "Lease")
 CONFIG_MAPS = ResourceKind("v1", "configmaps", "ConfigMap")
 
 WATCHED_CHILDREN = (

@@ -30,6 +30,7 @@ from pocket.chain_cache.shared_heights import LatestBlockPublisher
 from pocket.errors import ConfigurationError
 from pocket.protocol.transactions.build import GasPrice
 from pocket.redis_store.notifications import NotificationReader
+from pocket.redis_store.prefix_owner import claim_prefix
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisStoreError, RedisUnavailable
 from pocket.runtime.debug_server import Debug
@@ -200,6 +201,7 @@ class MinerProcess:
         await await_dependencies(
             parts.redis, self._config.redis_url, parts.chain, self._config.chain.id, self._stop, redis_waits,
             self._readiness.chain_away, self._platform.chance,
+            lambda: claim_prefix(parts.redis, parts.keys, f"{self._config.namespace}/{self._config.name}"),
         )  # fmt: skip
 
     async def _mine(self, parts: _Parts) -> None:

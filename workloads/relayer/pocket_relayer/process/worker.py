@@ -25,6 +25,7 @@ from pocket.errors import PocketError
 from pocket.protocol.transactions.batches import largest_leaf
 from pocket.redis_store.budgets import Budgets, RateLimiter
 from pocket.redis_store.notifications import RelayNotifier
+from pocket.redis_store.prefix_owner import claim_prefix
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.rendezvous import shard_of
@@ -124,7 +125,7 @@ class Worker:
         problems = waits or [Problem(code=ProblemCode.STARTING, message="starting")]
         return WorkerReport(self._number, os.getpid(), "", 0, 0, tuple(problems), starting=True)
 
-    async def _await_dependencies(self, redis: "Redis", chain: CachedChain) -> bool:
+    async def _await_dependencies(self, redis: "Redis", keys: RedisKeys, chain: CachedChain) -> bool:
         """Wait for Redis and a node of the right chain; return False where the stop came first."""
 
         def redis_waits(error: RedisUnavailable | None) -> None:
@@ -142,6 +143,7 @@ class Worker:
             redis_waits,
             chain_waits,
             self._platform.chance,
+            lambda: claim_prefix(redis, keys, f"{self._config.namespace}/{self._config.name}"),
         )
         return not self._stop.is_set()
 
@@ -173,7 +175,7 @@ class Worker:
             channel=platform.channel,
             clock=clock,
         )
-        if not await self._await_dependencies(redis, chain):
+        if not await self._await_dependencies(redis, keys, chain):
             await chain.close()
             await redis.aclose()
             return
