@@ -19,8 +19,8 @@ async def test_the_younger_relay_miner_starts_nothing_until_the_older_one_is_gon
     assert f"belongs to the older RelayMiner {namespace}/main" in found["message"]
     await reason(api, RELAY_MINERS, namespace, "second", "PrefixInUse", "Stalled")
     await reason(api, RELAY_MINERS, namespace, "third", "NoSuppliers")
-    assert await api.find(BY_KIND["Deployment"], namespace, "second-relayer") is None
-    assert await api.find(BY_KIND["Deployment"], namespace, "third-relayer") is not None
+    assert await api.get_or_none(BY_KIND["Deployment"], namespace, "second-relayer") is None
+    assert await api.get_or_none(BY_KIND["Deployment"], namespace, "third-relayer") is not None
     await all_well(api, namespace, "alice")
     await api.delete(RELAY_MINERS, namespace, "main")
     await reason(api, RELAY_MINERS, namespace, "second", "NoSuppliers", seconds=60)

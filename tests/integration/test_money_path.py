@@ -74,7 +74,7 @@ async def test_after_settlement_redis_and_volume_are_back_at_their_baseline(alic
     await alice.record(alice.relays(alice.header(), 3))
     await alice.to(21)
     kinds = {k.decode().split(":")[1] for k in await redis.keys("test:*")}
-    assert kinds <= {"closed", "fence", "horizon", "incarnation", "transactions"}
+    assert kinds <= {"closed", "fence", "cutoff", "incarnation", "transactions"}
     assert list((alice.folder / "mirror").iterdir()) == []
 
 
@@ -119,7 +119,7 @@ async def test_what_is_too_late_stays_too_late_when_redis_comes_back_empty(alice
 
 
 async def test_a_chain_that_was_started_anew_is_told_apart_and_its_relays_are_paid(alice, redis, caplog):
-    await redis.set(RedisKeys("test").horizon(alice.supplier), 500)
+    await redis.set(RedisKeys("test").cutoff(alice.supplier), 500)
     header = alice.header()
     await alice.decide()
     assert "was it started anew?" in caplog.text

@@ -139,7 +139,7 @@ async def test_a_standby_mirrors_and_takes_over_without_reading_again(alice):
     with another(alice) as other:
         standby = follow(other)
         assert await standby.round() == 6
-        assert await other.redis.hgetall(KEYS.mirrored(other.supplier)) == {}, "relayers are told by the owner only"
+        assert await other.redis.hgetall(KEYS.replicated(other.supplier)) == {}, "relayers are told by the owner only"
         await other.to(16)
         session = other.miner.sessions[header.session_id]
         assert session.seal.root == slow_root(rows)

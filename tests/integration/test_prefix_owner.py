@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pocket.redis_store.connection import await_safe_redis, connect
+from pocket.redis_store.connection import await_durable_redis, connect
 from pocket.redis_store.prefix_owner import PrefixInUse, claim_prefix
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable
@@ -16,10 +16,10 @@ KEYS = RedisKeys("team-eu-main")
 async def test_the_first_owner_keeps_a_prefix_and_another_one_does_not_start(redis, redis_process):
     stop = asyncio.Event()
     for owner in ("team/eu-main", "team/eu-main"):
-        await await_safe_redis(redis, redis_process.url, stop, claim=lambda o=owner: claim_prefix(redis, KEYS, o))
+        await await_durable_redis(redis, redis_process.url, stop, claim=lambda o=owner: claim_prefix(redis, KEYS, o))
     assert await redis.ttl(KEYS.owner) == -1, "silence does not end ownership"
     with pytest.raises(PrefixInUse, match=r"belongs to RelayMiner team/eu-main.*redis-cli DEL team-eu-main:owner"):
-        await await_safe_redis(
+        await await_durable_redis(
             redis, redis_process.url, stop, claim=lambda: claim_prefix(redis, KEYS, "team-eu/main")
         )  # fmt: skip
     await claim_prefix(redis, RedisKeys("another"), "team-eu/main")

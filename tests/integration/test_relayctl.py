@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from mine import mine
 from pocket.coordination.elector import LeaseTiming
 from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
-from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from pocket.errors import ConfigurationError, InvalidRelay
 from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.smst.digest import path_of
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.redis_leases import RedisLeaseStore
 from relayctl.load import LoadOptions, run_load
 from relayctl.main import main
 from relays import relaying
@@ -69,7 +69,7 @@ async def test_a_relay_can_be_tried_over_every_transport(redis, tmp_path, capsys
         grpc, rpc = relayer.node
         assert await run_load(options(relayer, tmp_path, grpc, rpc, over=over), 1, 1, 0.0, show=True) == 0
         shown = capsys.readouterr().out
-        assert f"signature of {address('alice')} holds" in shown
+        assert f"valid signature of {address('alice')}" in shown
         assert ("echo" if over == "websocket" else "ok") in shown
         relayer.keys.clear()
         assert await run_load(options(relayer, tmp_path, grpc, rpc, over=over), 1, 1, 0.0, show=True) == 1
@@ -233,10 +233,10 @@ class Nobody:
     async def known_epoch(self, shard):
         return 0
 
-    async def gained(self, shard, epoch):
+    async def on_acquired(self, shard, epoch):
         pass
 
-    async def lost(self, shard):
+    async def on_lost(self, shard):
         pass
 
 

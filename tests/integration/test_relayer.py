@@ -199,11 +199,11 @@ async def test_a_first_relay_of_a_session_before_the_horizon_is_not_acknowledged
     store = SealStore(relayer.redis, KEYS, address("alice"), 1)
     await store.fence(confirmed)
     end = relayer.header().session_end_block_height
-    await store.raise_horizon(end - 1, end)
+    await store.advance_cutoff(end - 1, end)
     assert (await relayer.send(relayer.request()))[0] == 200
     await relayer.redis.flushdb()
     await store.fence(confirmed)
-    await store.raise_horizon(end, end)
+    await store.advance_cutoff(end, end)
     status, _, body = await relayer.send(relayer.request())
     assert status == 403
     assert b"too late to claim" in body

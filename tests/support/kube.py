@@ -220,7 +220,9 @@ class FakeKubelet:
         seen, since = self._seen.get(name, ("", 0.0))
         if seen == annotations and time.monotonic() - since < _REMOUNT_SECONDS:
             return
-        secret = await self.api.find(SECRETS, self.namespace, f"{labels['pocket.network/relayminer']}-{component}-keys")
+        secret = await self.api.get_or_none(
+            SECRETS, self.namespace, f"{labels['pocket.network/relayminer']}-{component}-keys"
+        )
         if secret is None:
             return
         data = secret.get("data") or {}

@@ -106,7 +106,7 @@ class Relayer:
         self.close()
         self._number += 1
         self._log = WriteAheadLog(self._folder, f"w{self._number}")
-        limits = RecorderLimits(linger_seconds=0, patience_seconds=0, retry_seconds=0)
+        limits = RecorderLimits(linger_seconds=0, append_timeout_seconds=0, retry_seconds=0)
         self._publisher = RelayRecorder(self._redis, self._keys, self._log, limits)
         return self._publisher
 
@@ -122,9 +122,9 @@ class Relayer:
             if rows:
                 await self._record(publisher, rows)
             if roll and self._log is not None:
-                self._log.roll()
+                self._log.rotate()
             with contextlib.suppress(RedisStoreError, *TROUBLE):
-                await publisher.beat()
+                await publisher.maintain_once()
         except (Killed, OSError):
             self.close()
 
@@ -174,19 +174,19 @@ class Life:
         except sqlite3.Error as error:
             raise LeaseUnavailable(f"the volume tells no epoch: {error}") from error
 
-    async def gained(self, shard: int, epoch: int) -> None:
+    async def on_acquired(self, shard: int, epoch: int) -> None:
         with contextlib.suppress(*TROUBLE):
             await asyncio.to_thread(self.audit.keep_epoch, shard, epoch)
         self.epoch = epoch
 
-    async def lost(self, shard: int) -> None:
+    async def on_lost(self, shard: int) -> None:
         self.epoch = 0
         self.miners.clear()
 
     async def confirm(self) -> None:
         epoch = self.epoch
         try:
-            current = await self.keeper.look(0)
+            current = await self.keeper.verify_lease(0)
         except LeaseUnavailable as error:
             raise RedisUnavailable(f"the Lease cannot be read: {error}") from error
         if not epoch or current != epoch:
@@ -216,11 +216,11 @@ class Life:
         self.miners, self.epoch = {}, 0
         self.keeper = ShardLeaseManager(
             FaultyLeases(self.leases, self.fault, self._freeze), LeaseNames("sweep", 1), f"volume_here_{self.starts}",
-            self, TIMING, clock=self._clock, wall=lambda: WALL + timedelta(seconds=self._clock()),
-            chance=random.Random(1),
+            self, TIMING, clock=self._clock, wall_clock=lambda: WALL + timedelta(seconds=self._clock()),
+            rng=random.Random(1),
         )  # fmt: skip
         self.sealed = SealedWork(
-            self, self.board, self.params, 1.0, lambda: self.keeper.informed, lambda: self.miners, 0.0
+            self, self.board, self.params, 1.0, lambda: self.keeper.is_recent, lambda: self.miners, 0.0
         )  # fmt: skip
 
     @property
@@ -282,7 +282,7 @@ class Life:
                     await work(supplier)
                     break
                 except StaleEpoch as error:
-                    self.keeper.fenced(0, error.epoch)
+                    self.keeper.report_stale_epoch(0, error.epoch)
                     self.miners.pop(supplier, None)
                     await self._tick()
                 except TROUBLE:

@@ -174,7 +174,7 @@ class Keeper:
     leads: bool = False
     epochs: list = field(default_factory=list)
 
-    def fenced(self, shard, epoch):
+    def report_stale_epoch(self, shard, epoch):
         self.epochs.append((shard, epoch))
 
     def standby_for(self):
@@ -217,11 +217,11 @@ def fleet(*names):
 async def test_a_shard_that_is_gained_is_mined_under_its_epoch_and_nothing_of_it_runs_once_it_is_lost():
     made, suppliers = fleet(*(f"supplier {n}" for n in range(40)))
     for shard in range(4):
-        await made.gained(shard, 5 + shard)
+        await made.on_acquired(shard, 5 + shard)
     assert set(made.running) == set(suppliers.addresses)
     assert {epoch for epochs in suppliers.made.values() for epoch in epochs} == {5, 6, 7, 8}
     tasks = dict(made._tasks)
-    await made.lost(2)
+    await made.on_lost(2)
     gone = set(suppliers.addresses) - set(made.running)
     assert gone
     assert all(tasks[name].done() for name in gone)
@@ -254,7 +254,7 @@ async def test_what_nobody_foresaw_ends_neither_the_supplier_nor_the_others(monk
 
     suppliers.miner = miner
     for shard in range(4):
-        await made.gained(shard, 1)
+        await made.on_acquired(shard, 1)
     await until(lambda: len(failing) >= 3)
     assert set(made.running) == {"a", "b"}
     assert not any(task.done() for task in made._tasks.values())
@@ -304,7 +304,7 @@ async def test_a_damaged_volume_is_told_to_whoever_can_end_the_miner_and_not_tri
     suppliers.miner = miner
     made._board.post(block(1))
     for shard in range(4):
-        await made.gained(shard, 1)
+        await made.on_acquired(shard, 1)
     found = await asyncio.wait_for(made.damage, 10)
     assert found.path == "/data/mirror/end-10.sqlite"
     await until(made._tasks["a"].done)

@@ -16,7 +16,6 @@ from typing import Any, Final, TypeVar
 import grpc.aio
 from google.protobuf.message import Message
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.chain.client import ChainClient, channel_of
 from pocket.chain.failover import NodeAddress
@@ -31,6 +30,7 @@ from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.sessions.windows import SharedParams
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.runtime.single_flight import SingleFlight
 
@@ -139,7 +139,7 @@ class CachedChain(ChainClient):
             self.counters.memory += 1
             return found[1]
         # Whoever asks the same while it is being asked waits for that answer: a new session is one query, not hundreds.
-        return await self._asking.ask(
+        return await self._asking.do(
             (method, question), lambda: self._ask(method, request, question, lifetime, self.generation)
         )
 
@@ -183,13 +183,13 @@ class CachedChain(ChainClient):
         """Says that this record matters: it is looked at again while somebody asks for it."""
         try:
             await self._redis.zadd(self._keys.cache_known, {encode_question(question): self._wall_clock()})
-        except (RedisError, OSError, TimeoutError):
+        except REDIS_ERRORS:
             return
 
     async def _from_redis(self, method: str, key: str) -> bytes | None:
         try:
             answer = await self._redis.get(key)
-        except (RedisError, OSError, TimeoutError):
+        except REDIS_ERRORS:
             return None
         if not isinstance(answer, bytes):
             return None
@@ -203,7 +203,7 @@ class CachedChain(ChainClient):
     async def _to_redis(self, key: str, answer: bytes, lifetime: float) -> None:
         try:
             await self._redis.set(key, answer, px=int(lifetime * 1000))
-        except (RedisError, OSError, TimeoutError):
+        except REDIS_ERRORS:
             return
 
     async def _lately(self, key: tuple[str | int, ...], load: Callable[[], Awaitable[T]]) -> T:
@@ -264,7 +264,7 @@ class CachedChain(ChainClient):
             if await self._redis.set(name, digest, nx=True, px=_WITNESS_MILLISECONDS):
                 return
             before = await self._redis.get(name)
-        except (RedisError, OSError, TimeoutError):
+        except REDIS_ERRORS:
             return
         if isinstance(before, bytes) and before.decode() != digest:
             self.counters.divergent += 1

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from pocket.chain.chain_id import NamedChain, require_chain_id
 from pocket.errors import ChainError
-from pocket.redis_store.connection import await_safe_redis
+from pocket.redis_store.connection import await_durable_redis
 from pocket.redis_store.store_errors import RedisUnavailable
 
 
@@ -47,7 +47,7 @@ async def await_dependencies(
     """
 
     async def await_redis() -> None:
-        await await_safe_redis(redis, redis_url, stop, redis_waits, chance, claim)
+        await await_durable_redis(redis, redis_url, stop, redis_waits, chance, claim)
         redis_waits(None)
 
     async with asyncio.TaskGroup() as group:

@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.chain_cache.cached_client import CHANGING, LIFETIMES, CachedChain, Question, encode_question
 from pocket.errors import NotFound, PocketError
 from pocket.redis_store.lua_scripts import Script
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 
 _LOG = logging.getLogger("pocket.chain_cache.invalidation")
@@ -51,7 +51,7 @@ def decode_question(text: str | bytes) -> Question | None:
 async def tell(redis: "Redis", keys: RedisKeys, question: Question | None) -> int:
     """Tells every process to forget an answer, None: all of them; the version. Raises what Redis raises."""
     body = json.dumps({"forget": encode_question(question) if question else ""})
-    return int(await _TELL.run(redis, [keys.cache_version], [keys.cache_news, body[:-1]]))
+    return int(await _TELL.run(redis, [keys.cache_version], [keys.cache_invalidations, body[:-1]]))
 
 
 @dataclass(slots=True)
@@ -70,9 +70,9 @@ class InvalidationSubscriber:
         while True:
             try:
                 async with self.redis.pubsub() as subscription:
-                    await subscription.subscribe(self.keys.cache_news)
+                    await subscription.subscribe(self.keys.cache_invalidations)
                     await self._follow(subscription)
-            except (RedisError, OSError, TimeoutError, ValueError) as error:  # a version that is no number, too
+            except (*REDIS_ERRORS, ValueError) as error:  # a version that is no number, too
                 _LOG.debug("cache news: %s", error)
             await asyncio.sleep(0.5 + self.chance())
 

@@ -9,12 +9,12 @@ import json
 from collections.abc import Awaitable, Callable
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.chain.model import Block
 from pocket.chain.plausible_heights import Belief, HeightGuard
 from pocket.errors import PocketError
 from pocket.protocol.transactions.build import Timestamp
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 
 
@@ -41,7 +41,7 @@ class LatestBlockPublisher:
 
     async def publish(self, block: Block) -> None:
         """Best effort: a follower that misses it asks a node."""
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
+        with contextlib.suppress(*REDIS_ERRORS):
             await self._redis.set(self._keys.block, encode_block(block))
 
 
@@ -85,7 +85,7 @@ class LatestBlockWatcher:
 
     async def look(self) -> None:
         """One look: Redis, and a node when Redis has nothing new for too long."""
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
+        with contextlib.suppress(*REDIS_ERRORS):
             raw = await self._redis.get(self._keys.block)
             published = decode_block(raw) if raw else None
             if published != self._published:  # the same again is no second answer

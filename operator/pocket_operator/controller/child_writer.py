@@ -36,7 +36,9 @@ class ChildWriter:
             place = (child["kind"], child["metadata"]["name"])
             kind = BY_KIND[child["kind"]]
             with self.recording(rejected, place):
-                observed = snapshot.children.get(place) or await self._api.find(kind, snapshot.namespace, place[1])
+                observed = snapshot.children.get(place) or await self._api.get_or_none(
+                    kind, snapshot.namespace, place[1]
+                )
                 if observed is not None and not _ours(observed, planned):
                     rejected[place] = Rejection(
                         "an object of this name exists that the operator did not create. Rename or delete it, "

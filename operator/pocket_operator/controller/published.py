@@ -18,7 +18,7 @@ async def publish(
     Raises KubeError.
     """
     namespace, name = place
-    observed = await api.find(kind, namespace, name)
+    observed = await api.get_or_none(kind, namespace, name)
     if observed is not None and all((observed.get(part) or {}) == wanted for part, wanted in content.items()):
         return
     body: dict[str, Any] = {

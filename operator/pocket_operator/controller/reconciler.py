@@ -219,7 +219,7 @@ class Reconciler:
             for kind, name in self._read_by_name(key):
                 found = None
                 with self._writer.recording({}, (kind, name)) if kind != SECRETS.name else nullcontext():
-                    found = await self._api.find(BY_KIND[kind], key.namespace, name)
+                    found = await self._api.get_or_none(BY_KIND[kind], key.namespace, name)
                 if found is not None:
                     children[kind, name] = {"apiVersion": BY_KIND[kind].api_version, "kind": kind, **found}
             merged = children.get((SECRETS.name, names.keys(key.name, names.MINER)))
@@ -279,7 +279,7 @@ class Reconciler:
         name = names.drain_anchor(key.name)
         drain_anchor = self._cache.get("ConfigMap", key.namespace, name)
         if drain_anchor is None:
-            drain_anchor = await self._api.find(CONFIG_MAPS, key.namespace, name)
+            drain_anchor = await self._api.get_or_none(CONFIG_MAPS, key.namespace, name)
         if drain_anchor is None and (relay_miner["metadata"].get("deletionTimestamp") or is_paused(relay_miner)):
             return ""
         if drain_anchor is None:

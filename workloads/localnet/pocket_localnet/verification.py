@@ -11,7 +11,10 @@ from pocket_localnet.state import BlockHash, State, StoredProof
 
 
 def expected_ring(state: State, application: str, session_end: int) -> frozenset[bytes]:
-    """Keys that may sign for the application's session; KeyError where one is unknown."""
+    """Return the keys that may sign for the application's session.
+
+    Raises KeyError if one is unknown.
+    """
     record = state.applications[application]
     addresses = ring_addresses(record.delegations, session_end)
     keys: dict[str, bytes] = {}
@@ -26,7 +29,7 @@ def expected_ring(state: State, application: str, session_end: int) -> frozenset
 
 
 def failure_of(state: State, block_hash: BlockHash, claim: Claim, stored: StoredProof) -> str:
-    """Why the proof is invalid, empty when it is valid; texts begin as the chain's do."""
+    """Return why the proof is invalid, '' if it is valid. Texts begin as the chain's do."""
     try:
         proof, _ = decompact(unmarshal(stored.proof))
         _, request, response, header = decode_mined_relay(leaf_value(proof))

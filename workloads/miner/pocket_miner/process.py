@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.api.problems import Problem
 from pocket.api.workload import MinerConfig
@@ -31,6 +30,7 @@ from pocket.errors import ConfigurationError
 from pocket.protocol.transactions.build import GasPrice
 from pocket.redis_store.notifications import NotificationReader
 from pocket.redis_store.prefix_owner import claim_prefix
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisStoreError, RedisUnavailable
 from pocket.runtime.debug_server import Debug
@@ -229,8 +229,8 @@ class MinerProcess:
         """Whether somebody mines who can: this miner by its Leases, or another one where this one cannot write."""
         keeper = fleet.keeper
         if self._volume is not None and self._volume.read_only:
-            return keeper.informed and keeper.taken_elsewhere
-        return keeper.informed
+            return keeper.is_recent and keeper.taken_elsewhere
+        return keeper.is_recent
 
     def _loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
         """Loops that mining needs."""
@@ -327,7 +327,7 @@ class MinerProcess:
                 try:
                     async with asyncio.timeout(_REFRESH_SECONDS):
                         await refresher.refresh()
-                except (RedisError, OSError, TimeoutError, ExceptionGroup) as error:
+                except (*REDIS_ERRORS, ExceptionGroup) as error:
                     miner_metrics.ERRORS.labels("cache refresh").inc()
                     _LOG.warning("cache refresh: %s", error)
             await asyncio.sleep(_REFRESH_PAUSE_SECONDS)
@@ -339,7 +339,7 @@ class MinerProcess:
                 self._readiness.redis = ""
                 if restarted:
                     fleet.reread()
-            except (RedisStoreError, RedisError, OSError, TimeoutError) as error:
+            except (RedisStoreError, *REDIS_ERRORS) as error:
                 self._readiness.redis = str(error) or type(error).__name__
                 miner_metrics.ERRORS.labels("redis").inc()
                 _LOG.warning("Redis: %s", error)
@@ -357,7 +357,7 @@ class MinerProcess:
                 miner_metrics.SESSIONS.labels(stage.value).set(stages.get(stage.value, 0))
             sessions = [s for running in fleet.running.values() for s in running.supplier.sessions.values()]
             miner_metrics.BEHIND.set(sum(session.behind for session in sessions))
-            vitals = pulse.take()
+            vitals = pulse.reset()
             miner_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
             miner_metrics.TASKS.set(vitals.tasks)
             miner_metrics.LAG.set(len(sessions))

@@ -9,18 +9,18 @@ from typing import Any
 
 import click
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.chain_cache.invalidation import tell
 from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseStore, LeaseUnavailable
-from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from pocket.errors import ConfigurationError, DecodingError
 from pocket.kube.api_client import KubeError
 from pocket.kube.api_client import connect as connect_kubernetes
 from pocket.protocol.smst.digest import Root
-from pocket.redis_store.connection import connect, shown
+from pocket.redis_store.connection import connect, redact_url
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.redis_leases import RedisLeaseStore
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.console.places import configuration
 from pocket_miner.sessions.tracked_session import header_of
@@ -78,8 +78,8 @@ def _read(place: Place, work: "Callable[[Redis], Awaitable[list[Row]]]") -> None
         _show(place, asyncio.run(run()))
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
-    except (RedisError, OSError, TimeoutError) as error:
-        raise click.ClickException(f"Redis {shown(place.url)}: {error}") from None
+    except REDIS_ERRORS as error:
+        raise click.ClickException(f"Redis {redact_url(place.url)}: {error}") from None
 
 
 def _text(value: Any) -> str:
@@ -175,7 +175,7 @@ async def streams(redis: "Redis", keys: RedisKeys) -> list[Row]:
     """Every stream with its length, its last entry, and up to where a miner's volume has it."""
     rows = []
     for address in await _suppliers(redis, keys, "relays"):
-        mirrored: Mapping[Any, Any] = await redis.hgetall(keys.mirrored(address))
+        mirrored: Mapping[Any, Any] = await redis.hgetall(keys.replicated(address))
         start = keys.stream(address, "")
         async for name in redis.scan_iter(f"{start}*", count=1000):
             session_id = _text(name).removeprefix(start)

@@ -6,10 +6,9 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 
-from redis.exceptions import RedisError
-
 from pocket.chain.client import ChainClient
 from pocket.errors import ChainError, DecodingError
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.stream_reader import Entry, StreamReader
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.batch_size import AdaptiveBatchSize
@@ -187,7 +186,7 @@ class RelayConsumer:
         """Last entries of the streams; none while Redis is away: then every peer may have more."""
         try:
             return await self._tail.last_ids(session_ids)
-        except (RedisError, OSError, TimeoutError):
+        except REDIS_ERRORS:
             return {}
 
     def _add(self, session: TrackedSession, terms: LeafTerms, values: list[bytes]) -> int:
@@ -313,7 +312,7 @@ class RelayConsumer:
             tracked.incarnation = incarnation
             marks[session_id] = f"{incarnation}/{tracked.position}"
         if self._owner:
-            await self._tail.mark_mirrored(marks)
+            await self._tail.publish_replicated(marks)
         return total
 
     def _measure(self, oldest_id: str) -> None:

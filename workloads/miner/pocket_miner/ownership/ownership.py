@@ -10,15 +10,15 @@ from contextlib import asynccontextmanager
 from redis.asyncio import Redis
 
 from pocket.api.workload import MinerConfig
-from pocket.coordination.elector import place, seat, timing_for_blocks
+from pocket.coordination.elector import member_location, member_name, timing_for_blocks
 from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager, ShardListener
 from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseStore
-from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from pocket.errors import ConfigurationError
 from pocket.kube.api_client import KubeError
 from pocket.platform import Platform
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.redis_leases import RedisLeaseStore
 from pocket_miner.miner_platform import MinerPlatform
 
 _EMBEDDED_GROUP = "miners"
@@ -44,11 +44,11 @@ def peer_urls(config: MinerConfig, keeper: ShardLeaseManager) -> list[str]:
 
     def url(identity: str) -> str:
         if config.lease is None:
-            return f"http://{place(identity)}"
-        return f"http://{seat(identity)}.{config.peer_domain}:{config.admin_port}"
+            return f"http://{member_location(identity)}"
+        return f"http://{member_name(identity)}.{config.peer_domain}:{config.admin_port}"
 
-    me = seat(keeper.identity)
-    return sorted({url(member) for member in keeper.members if seat(member) != me})
+    me = member_name(keeper.identity)
+    return sorted({url(member) for member in keeper.members if member_name(member) != me})
 
 
 @asynccontextmanager
@@ -64,7 +64,7 @@ async def shard_keeper(
     def keeper(store: LeaseStore, group: str) -> ShardLeaseManager:
         return ShardLeaseManager(
             store, LeaseNames(group, config.shards), identity_of(config, member, platform), owner, timing,
-            clock=platform.clock, wall=platform.now, chance=platform.chance,
+            clock=platform.clock, wall_clock=platform.now, rng=platform.chance,
         )  # fmt: skip
 
     if config.lease is None:

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from redis.exceptions import RedisError
-
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block, Event
 from pocket.errors import ChainUnavailable, FailureClass
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket.redis_store.stream_reader import StreamReader
@@ -111,7 +110,7 @@ class Concluder:
                 if session.end > self._pruned_through:  # once for all that end together: there are thousands
                     await self.store.forget_before(session.end - TOMBSTONE_BLOCKS)
                     self._pruned_through = session.end
-            except (RedisError, OSError, TimeoutError, RedisStoreError) as error:
+            except (*REDIS_ERRORS, RedisStoreError) as error:
                 _LOG.info("ended sessions stay in Redis until it answers: %s", error)
                 raise
             await asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
@@ -175,7 +174,7 @@ class Concluder:
         """Return the sessions whose outcome another owner has recorded, as its tombstones say."""
         try:
             return await self.tail.finished([session.session_id for session in group])
-        except (RedisError, OSError, TimeoutError, RedisStoreError):
+        except (*REDIS_ERRORS, RedisStoreError):
             return set()  # the chain tells the same; a second record is told apart by its owner
 
     async def _ended_by_a_peer(self, session: TrackedSession) -> bool:

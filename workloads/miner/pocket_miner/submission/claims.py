@@ -7,8 +7,6 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from redis.exceptions import RedisError
-
 from pocket.chain.model import Block
 from pocket.errors import ChainError, DecodingError, PocketError
 from pocket.protocol.claims.amounts import Price
@@ -19,6 +17,7 @@ from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
 from pocket.protocol.transactions.broadcast_errors import Refusal
 from pocket.protocol.transactions.build import Message, create_claim_message, transaction_hash
 from pocket.protocol.transactions.decode import contents
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import ConcurrentAppend, RedisStoreError, RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
@@ -381,7 +380,7 @@ class ClaimSubmitter:
         """What a predecessor signed; nothing while Redis is away: the same roots are then signed anew."""
         try:
             return await self.store.signed(end)
-        except (RedisError, OSError, TimeoutError, RedisStoreError, DecodingError):
+        except (*REDIS_ERRORS, RedisStoreError, DecodingError):
             return []
 
     async def _broadcast(

@@ -8,12 +8,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from redis.exceptions import RedisError
-
 from pocket.chain.client import ChainClient
 from pocket.errors import DecodingError, NotFound, PocketError
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.decode import contents
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
@@ -65,7 +64,7 @@ class FeeTracker:
             self._last[what] = -(-sum(costs.values()) // len(costs)) - each
             new = await self._spend(store.supplier, what, tx_hash, costs)
             miner_metrics.FEES.labels(what).inc(new + self._begun.pop(tx_hash, 0))
-            with contextlib.suppress(RedisError, OSError, TimeoutError, RedisStoreError):
+            with contextlib.suppress(*REDIS_ERRORS, RedisStoreError):
                 await store.share_costs(tx_hash, what, costs)
 
     async def refused(self, store: SealStore, raw: bytes) -> None:
@@ -117,7 +116,7 @@ class FeeTracker:
         supplier = store.supplier
         try:
             told = await store.costs(session_id)
-        except (RedisError, OSError, TimeoutError, RedisStoreError) as error:
+        except (*REDIS_ERRORS, RedisStoreError) as error:
             _LOG.warning("fees of former owners: %s", error)
             told = {}
         for (of, tx_hash), (what, costs) in list(self._owed.items()):

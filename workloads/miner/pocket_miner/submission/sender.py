@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar
 
-from redis.exceptions import RedisError
-
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Account, Block, TransactionResult
 from pocket.errors import ChainError, ChainQueryRejected, DecodingError, PocketError
@@ -26,6 +24,7 @@ from pocket.protocol.transactions.build import (
     sign_transaction,
 )
 from pocket.protocol.transactions.timeouts import NonceClock, timeout_duration_seconds
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner.sessions.submission import Submission
 from pocket_miner.storage.corruption import damage_of
@@ -259,7 +258,7 @@ async def in_packs(
                 waiting[:0] = [pack[:half], pack[half:]]
                 continue
             failure = failure or error
-        except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
+        except (PocketError, *REDIS_ERRORS, sqlite3.Error) as error:
             if isinstance(error, StaleEpoch) or damage_of(error) is not None:
                 raise
             failure = failure or error

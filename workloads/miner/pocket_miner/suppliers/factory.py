@@ -142,7 +142,7 @@ class SupplierFactory:
     async def look_at_endpoints(self, addresses: Iterable[str]) -> bool:
         """The public URLs of these suppliers' stakes; whether something is wrong with any."""
         reports = {address: self.reports.of(address) for address in addresses}
-        await self.endpoints.look(url for report in reports.values() for url in report.urls)
+        await self.endpoints.probe(url for report in reports.values() for url in report.urls)
         for address, report in reports.items():
             report.endpoint_problems = self.endpoints.problems(report.urls)
             miner_metrics.ENDPOINTS.labels(address).set(len(report.endpoint_problems))

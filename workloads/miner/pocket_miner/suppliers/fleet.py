@@ -10,12 +10,11 @@ import sqlite3
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
+from pocket.coordination.rendezvous import shard_of
 from pocket.coordination.stores.lease_store import LeaseUnavailable
 from pocket.errors import PocketError
 from pocket.redis_store.notifications import NotificationReader
-from pocket.redis_store.rendezvous import shard_of
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import VolumeCorrupted, damage_of
@@ -117,13 +116,13 @@ class SupplierManager:
             _LOG.warning("the volume tells no epoch: %s", error)
         try:
             fences = await self._suppliers.highest_fence(self._of(shard))
-        except (RedisError, OSError, TimeoutError) as error:
+        except REDIS_ERRORS as error:
             _LOG.info("Redis tells no fences: %s", error)
         if volume is None and fences is None:
             raise LeaseUnavailable(f"neither the volume nor Redis tells the epoch of shard {shard}")
         return max(volume or 0, fences or 0)
 
-    async def gained(self, shard: int, epoch: int) -> None:
+    async def on_acquired(self, shard: int, epoch: int) -> None:
         """Mines the shard's suppliers."""
         try:
             await asyncio.to_thread(self._suppliers.audit.keep_epoch, shard, epoch)
@@ -134,20 +133,20 @@ class SupplierManager:
         self._epochs[shard] = epoch
         await self._align()
 
-    async def lost(self, shard: int) -> None:
+    async def on_lost(self, shard: int) -> None:
         """Stops mining the shard's suppliers; nothing of them runs when this returns."""
         self._epochs.pop(shard, None)
         await self._end([address for address in self._running if self._shard(address) == shard])
 
     def _fenced(self, address: str, error: StaleEpoch) -> None:
         _LOG.error("%s: this miner stops mining the supplier", error, extra={"fields": {"supplier": address}})
-        self.keeper.fenced(self._shard(address), error.epoch)
+        self.keeper.report_stale_epoch(self._shard(address), error.epoch)
 
     async def _confirm(self, address: str, epoch: int) -> None:
         """A fresh look at the Lease; raises Fenced where it is not ours under this epoch, or LedgerUnavailable."""
         shard = self._shard(address)
         try:
-            current = await self.keeper.look(shard)
+            current = await self.keeper.verify_lease(shard)
         except LeaseUnavailable as error:
             raise RedisUnavailable(f"the Lease of shard {shard} cannot be read: {error}") from error
         if current != epoch:
@@ -232,7 +231,7 @@ class SupplierManager:
                 if await asyncio.to_thread(self._suppliers.reload):
                     _LOG.info("keys changed", extra={"fields": {"keys": self._suppliers.digest[:16]}})
                 await self._align()
-            except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
+            except (PocketError, *REDIS_ERRORS, sqlite3.Error) as error:
                 self._hurt(error)
                 miner_metrics.ERRORS.labels("keys").inc()
                 _LOG.warning("keys: %s", error)
@@ -251,7 +250,7 @@ class SupplierManager:
                         self._due.add(address)
                 if not self._epochs and not self._standbys:
                     await asyncio.sleep(_KEYS_SECONDS)
-            except (RedisError, OSError, TimeoutError):
+            except REDIS_ERRORS:
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     async def follow(self) -> None:

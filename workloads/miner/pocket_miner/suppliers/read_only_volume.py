@@ -29,7 +29,7 @@ async def until_writable(folder: Path, keeper: ShardLeaseManager, readiness: Rea
     _LOG.error("%s", readiness.volume)
     while not stop.is_set():
         with contextlib.suppress(LeaseUnavailable):
-            await keeper.look_around()
+            await keeper.refresh()
         if await asyncio.to_thread(takes_writes, folder):
             _LOG.warning("%s takes writes again: the miner ends, to start anew", folder)
             return

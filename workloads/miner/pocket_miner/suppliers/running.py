@@ -8,9 +8,8 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from redis.exceptions import RedisError
-
 from pocket.errors import PocketError
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import damage_of
@@ -24,7 +23,7 @@ _BUSY_ROUNDS = 15
 _HEAL_SECONDS = 5.0
 LAST_SECONDS = 5.0
 """For so long after a key is gone here, a relayer may have gone on with it."""
-TROUBLE = (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error)
+TROUBLE = (PocketError, *REDIS_ERRORS, sqlite3.Error)
 
 
 @dataclass(slots=True)

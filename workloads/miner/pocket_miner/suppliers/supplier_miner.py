@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from redis.exceptions import RedisError, ResponseError
-
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
 from pocket.errors import ChainError, PocketError
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams
+from pocket.redis_store.redis_errors import REDIS_ERRORS, CommandRejected
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import (
     ConcurrentAppend,
@@ -41,12 +40,12 @@ from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.submission.sender import SendError
 
 _LOG = logging.getLogger("miner.supplier")
-_REDIS_TROUBLE: Final = (RedisError, OSError, TimeoutError, RedisUnavailable)
-_TROUBLE: Final = (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error)
+_REDIS_TROUBLE: Final = (*REDIS_ERRORS, RedisUnavailable)
+_TROUBLE: Final = (PocketError, *REDIS_ERRORS, sqlite3.Error)
 _COSTS: Final = (Action.SEND_CLAIM, Action.SEND_PROOF)
 """What costs a fee: a former owner that wakes up is stopped before, where Redis knows another one."""
 _CONFIRMED_AT_ONCE: Final = 8
-_OF_ONE: Final = (ResponseError, PocketError, ValueError, KeyError, sqlite3.DataError)
+_OF_ONE: Final = (CommandRejected, PocketError, ValueError, KeyError, sqlite3.DataError)
 """Errors that one session of a group may cause."""
 _OF_ALL: Final = (ChainError, RedisStoreError, SendError)
 """Those among them that concern the whole group, or that sending has tried in halves already."""
@@ -152,7 +151,7 @@ class SupplierMiner:
         self._unfenced = False
         if self._horizon.session_end:
             # Redis may have lost it.
-            await self.store.raise_horizon(self._horizon.session_end, self._horizon.height)
+            await self.store.advance_cutoff(self._horizon.session_end, self._horizon.height)
 
     def meet_redis_anew(self) -> None:
         """After a restart of Redis: it may hold other content under known ids, and an older fence."""
@@ -190,7 +189,7 @@ class SupplierMiner:
             return
         try:
             due = await horizon_at(height, self.seal_after_blocks, self.chain.shared_params)
-            before, now = await self.store.raise_horizon(due.session_end, height)
+            before, now = await self.store.advance_cutoff(due.session_end, height)
             if before > height:
                 _LOG.error(
                     "Redis knows this chain at a height of %d or more, it is at %d: was it started anew? First relays "
@@ -344,7 +343,7 @@ class SupplierMiner:
         """Decide one session; None while the chain has not told its windows, or where deciding failed."""
         try:
             return await self._decide(session, answers, block, proof)
-        except (PocketError, RedisError, OSError, TimeoutError, ValueError, KeyError) as error:
+        except (PocketError, *REDIS_ERRORS, ValueError, KeyError) as error:
             if isinstance(error, StaleEpoch) or damage_of(error) is not None:
                 raise
             miner_metrics.ERRORS.labels("decide").inc()

@@ -21,6 +21,7 @@ from pocket.chain_cache.cached_client import CachedChain
 from pocket.chain_cache.dependencies import await_dependencies
 from pocket.chain_cache.invalidation import InvalidationSubscriber
 from pocket.chain_cache.shared_heights import LatestBlockWatcher
+from pocket.coordination.rendezvous import shard_of
 from pocket.errors import PocketError
 from pocket.protocol.transactions.batches import largest_leaf
 from pocket.redis_store.budgets import Budgets, RateLimiter
@@ -28,7 +29,6 @@ from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.prefix_owner import claim_prefix
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
-from pocket.redis_store.rendezvous import shard_of
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket.runtime.debug_server import Debug
@@ -194,7 +194,7 @@ class Worker:
             keys,
             log,
             on_replay=lambda reason: relayer_metrics.REPLAYS.labels(reason).inc(),
-            waker=RelayNotifier(
+            notifier=RelayNotifier(
                 redis, keys, functools.lru_cache(4096)(lambda address: shard_of(address, config.shards)), clock
             ),
             cpu=platform.cpu_seconds,
@@ -278,7 +278,7 @@ class Worker:
                 tasks = [
                     group.create_task(watch.run(max(1.0, config.chain.block_seconds / 2), platform.chance)),
                     group.create_task(publisher.run()),
-                    group.create_task(publisher.heartbeat()),
+                    group.create_task(publisher.maintain()),
                     group.create_task(follower.run(min(0.25, config.chain.block_seconds / 4))),
                     group.create_task(budgets.run()),
                     group.create_task(InvalidationSubscriber(redis, keys, chain, chance=platform.chance.random).run()),
@@ -341,7 +341,7 @@ class Worker:
             waiting=publisher.waiting,
             problems=() if found is None else (found,),
             addresses=sorted(loaded),
-            leaving=sorted((pipeline.in_flight.suppliers | publisher.owing) - loaded),
+            leaving=sorted((pipeline.in_flight.suppliers | publisher.suppliers_with_unacknowledged) - loaded),
             recent=pipeline.recent.figures(),
             unhealthy=pipeline.catalog.unhealthy_endpoints(),
         )
@@ -379,7 +379,7 @@ class Worker:
             relayer_metrics.IN_FLIGHT.set(catalog.in_flight)
             for (service, kind), number in catalog.unhealthy().items():
                 relayer_metrics.UNHEALTHY.labels(service, kind).set(number)
-            vitals = pulse.take()
+            vitals = pulse.reset()
             relayer_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
             relayer_metrics.RESIDENT.set(vitals.resident_bytes)
             relayer_metrics.TASKS.set(vitals.tasks)
