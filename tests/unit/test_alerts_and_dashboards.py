@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
 from pocket.api.relayminer import RelayMiner
@@ -106,8 +107,8 @@ CASES = {
     ),
     "PocketChainDiverges": (
         {
-            'pocket_relayer_chain_cache_requests_total{source="divergent"}': "0x50 1x10",
-            'pocket_miner_chain_cache_requests_total{source="divergent"}': "0x60",
+            'pocket_relayer_chain_cache_requests_total{pod="r",source="divergent"}': "0x50 1x10",
+            'pocket_miner_chain_cache_requests_total{pod="m",source="divergent"}': "0x60",
         },
         {
             'pocket_relayer_chain_cache_requests_total{source="divergent"}': "1x60",
@@ -237,12 +238,65 @@ def _expected(alert, fires):
         "PocketMinerStepsFail": {"step": "seal"}, "PocketWindowsTight": {"what": "claim"},
         "PocketSessionLost": {"outcome": "claim_missed"}, "PocketRelaysNotRecorded": {"reason": "unavailable"},
         "PocketRelaysUnprovable": {"service": "eth"},
-        "PocketChainDiverges": {"source": "divergent"}, "PocketChainNodesDisagree": {"health": "lagging"},
+        "PocketChainNodesDisagree": {"health": "lagging"},
     }.get(alert["alert"], {})  # fmt: skip
     apart = {"namespace": "pocket", "pocket_network_relayminer": "main"}
     shown = {**labels, **apart, "severity": alert["labels"]["severity"]}
     told = [{"exp_labels": shown, "exp_annotations": alert["annotations"]}] if fires else []
     return {"eval_time": "59m", "alertname": alert["alert"], "exp_alerts": told}
+
+
+INCREASES = [alert for alert in ALERTS if "increase(" in alert.expression]
+
+
+def counted_events(alert):
+    """The families in `increase(...)` with the values of the label that the alert names, or None for all of them."""
+    for family, matcher in re.findall(r"increase\((pocket_\w+)\{\{\{pods\}(?:,([^}]*))?\}\}", alert.expression):
+        label, _, values = matcher.partition("=")
+        yield family, label, values.strip('~"').split("|") if values and "!" not in matcher else None
+
+
+def test_series_of_alerts_on_first_events_exist_at_zero_from_the_start():
+    miner_metrics.start_at_zero()
+    relayer_metrics.start_at_zero(["eth"])
+    samples = [sample for family in REGISTRY.collect() for sample in family.samples]
+    checked = set()
+    for alert in INCREASES:
+        if not alert.expression.endswith("> 0"):
+            continue  # alerts on several events fire without the first one
+        for family, label, values in counted_events(alert):
+            rows = [sample for sample in samples if sample.name == family]
+            assert rows, f"{family} does not exist before its first event"
+            if values is not None:
+                assert set(values) <= {row.labels[label] for row in rows}, family
+            checked.add(family)
+    assert len(checked) == 6
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("alert", [alert for alert in INCREASES if alert.expression.endswith("> 0")],
+                         ids=lambda alert: alert.name)  # fmt: skip
+def test_an_alert_fires_for_the_first_event_of_a_pod_that_restarted(tmp_path, alert):
+    fires, _ = CASES[alert.name]
+    (name, _), *others = fires.items()
+    before, after = name.replace("}", ',pod="old"}'), name.replace("}", ',pod="new"}')
+    if "{" not in name:
+        before, after = f'{name}{{pod="old"}}', f'{name}{{pod="new"}}'
+    if 'pod="r"' in name:
+        before, after = name, name.replace('pod="r"', 'pod="new"')
+    rows = {before: "7x45", after: "_x47 0x3 1x9", **dict(others)}
+    (rule,) = rules(context())
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
+    row = next(r for group in rule["spec"]["groups"] for r in group["rules"] if r["alert"] == alert.name)
+    expected = _expected(row, True)
+    for entry in expected["exp_alerts"]:
+        if "sum(" not in alert.expression:
+            entry["exp_labels"]["pod"] = "new"
+    tests = [{"interval": "1m", "input_series": list(series(rows, "main")), "alert_rule_test": [expected]}]
+    wanted = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(wanted))
+    told = promtool("test", "rules", str(tmp_path / "test.yaml"))
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 @pytest.mark.processes

@@ -99,8 +99,10 @@ ALERTS = (
         "A public URL of a supplier's stake cannot be reached, or its certificate ends soon",
     ),
     Alert(
-        "PocketChainDiverges", 'increase(pocket_relayer_chain_cache_requests_total{{{pods},source="divergent"}}[1h]) + '
-        'increase(pocket_miner_chain_cache_requests_total{{{pods},source="divergent"}}[1h]) > 0', 0, "critical",
+        "PocketChainDiverges",
+        '(sum(increase(pocket_relayer_chain_cache_requests_total{{{pods},source="divergent"}}[1h])) or vector(0)) + '
+        '(sum(increase(pocket_miner_chain_cache_requests_total{{{pods},source="divergent"}}[1h])) or vector(0)) > 0',
+        0, "critical",
         "Nodes return different sessions: they do not follow the same chain",
     ),
     Alert(

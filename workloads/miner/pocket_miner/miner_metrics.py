@@ -78,6 +78,19 @@ MARGIN = Histogram(
 )  # fmt: skip
 
 
+_OUTCOMES = (
+    "settled", "claim_missed", "claim_lost", "proof_missed", "proof_invalid", "expired", "forfeited", "empty",
+    "unprofitable", "unseen",
+)  # fmt: skip
+
+
+def start_at_zero() -> None:
+    """Create the series that alerts watch, so that their first event is an increase from 0."""
+    for outcome in _OUTCOMES:
+        OUTCOMES.labels(outcome)
+    CACHE.labels("divergent")
+
+
 def forget_funds(supplier: str) -> None:
     """Drops the figures of a supplier that another miner has now: an old figure would alarm for ever."""
     for gauge in (BALANCE, RUNWAY, ENDPOINTS):

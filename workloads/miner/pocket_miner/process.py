@@ -348,6 +348,7 @@ class MinerProcess:
     async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor) -> None:
         """Figures of the whole process."""
         miner_metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
+        miner_metrics.start_at_zero()
         seen = written = 0
         while True:
             await self._board.wait(seen, max(1.0, self._config.chain.block_seconds))

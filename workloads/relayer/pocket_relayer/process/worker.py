@@ -186,6 +186,7 @@ class Worker:
         set_level(hot.current.log_level)
         limits = hot.current.limits()
         catalog = ServiceRegistry(hot.current.services, clock, Credentials(config.secrets_dir), platform.backend_http)
+        relayer_metrics.start_at_zero(service.id for service in hot.current.services)
         # In a thread: it reads what dead workers left, which may be gigabytes after an outage of Redis.
         name = f"worker-{self._number}-{os.getpid()}"
         log = await asyncio.to_thread(WriteAheadLog, config.data_dir / "relay-log", name)
@@ -271,6 +272,7 @@ class Worker:
                 set_level(hot.current.log_level)
                 limits = hot.current.limits()
                 changed = catalog.update(hot.current.services)
+                relayer_metrics.start_at_zero(service.id for service in hot.current.services)
                 _LOG.info("configuration taken up", extra={"fields": {"services": changed}})
 
         try:
