@@ -7,7 +7,7 @@ from pocket.api.base import API_VERSION, GROUP
 from pocket_operator.controller.namespace_guard import PROTECTED
 from pocket_operator.controller.secrets import SEALING_PUBLIC, SEALING_SECRET
 from pocket_operator.controller.watch_heartbeat import NAME as HEARTBEAT
-from pocket_operator.resources import names
+from pocket_operator.resources import monitoring, names
 from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, PROTECTED_NAMESPACES, WATCHED_CHILDREN
 from pocket_operator.resources.pods import CONTAINER_SECURITY, USER
 
@@ -174,15 +174,56 @@ def namespace_policy(values: Values) -> list[Object]:
             ],
         },
     )  # fmt: skip
-    binding = _named(
-        group, "ValidatingAdmissionPolicyBinding", name, values,
+    return [policy, _binding(name, values), *definition_policy(values)]
+
+
+def _binding(name: str, values: Values) -> Object:
+    return _named(
+        "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", name, values,
         spec={
             "policyName": name,
             "validationActions": ["Deny"],
             "paramRef": {"name": PROTECTED, "namespace": values.namespace, "parameterNotFoundAction": "Allow"},
         },
     )  # fmt: skip
-    return [policy, binding]
+
+
+def definition_policy(values: Values) -> list[Object]:
+    """Build the policy that rejects deleting our CRDs while any session is open: all resources would go with them."""
+    name, escape = f"{NAME}-definitions", names.ANNOTATION_FORCE_DELETE
+    forced = f"oldObject.metadata.?annotations[?'{escape}'].orValue('') == 'true'"
+    message = (
+        "'with ' + request.name + ' all of its resources would be deleted, and sessions in namespaces ' + "
+        "params.spec.namespaces.map(n, n).join(', ') + ' may not be settled yet: delete RelayMiners and Suppliers "
+        f"first and wait until they are gone. To lose what is open, annotate the definition with {escape}=true'"
+    )
+    policy = _named(
+        "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", name, values,
+        spec={
+            "failurePolicy": "Ignore",
+            "paramKind": {"apiVersion": API_VERSION, "kind": PROTECTED_NAMESPACES.name},
+            "matchConstraints": {
+                "resourceRules": [
+                    {
+                        "apiGroups": ["apiextensions.k8s.io"], "apiVersions": ["v1"], "operations": ["DELETE"],
+                        "resources": ["customresourcedefinitions"],
+                    }
+                ]
+            },
+            "matchConditions": [
+                {"name": "ours", "expression": f"request.name.endsWith('.{GROUP}')"},
+                {"name": "not-forced", "expression": f"!({forced})"},
+            ],
+            "validations": [
+                {
+                    "expression": "size(params.spec.?namespaces.orValue({})) == 0",
+                    "message": "RelayMiners and Suppliers come first",
+                    "messageExpression": message,
+                }
+            ],
+        },
+    )  # fmt: skip
+    return [policy, _binding(name, values)]
 
 
 def deployment(values: Values, *, cluster_wide: bool) -> Object:
@@ -249,6 +290,50 @@ def disruption_budget(values: Values) -> Object:
         "policy/v1", "PodDisruptionBudget", NAME, values,
         spec={"maxUnavailable": 1, "selector": {"matchLabels": {names.LABEL_NAME: NAME}}},
     )  # fmt: skip
+
+
+RUNBOOK = f"{monitoring.RUNBOOK}#"
+OPERATOR_ALERTS = (
+    (
+        "PocketOperatorDown", 'absent(pocket_operator_leader{{namespace="{namespace}"}} == 1)', 5, "critical",
+        "No operator leads: keys, drains, repairs and updates wait, relayers and miners go on",
+    ),
+    (
+        "PocketOperatorReconcilesFail",
+        'sum(rate(pocket_operator_reconciles_total{{namespace="{namespace}",result!="done"}}[10m])) > 0.05', 15,
+        "warning", "Reconciliations fail repeatedly",
+    ),
+    (
+        "PocketOperatorRejected",
+        'sum by (status) (increase(pocket_operator_api_refusals_total{{namespace="{namespace}"}}[15m])) > 5', 15,
+        "warning", "The API server rejects writes of the operator repeatedly",
+    ),
+)  # fmt: skip
+
+
+def monitors(values: Values) -> list[Object]:
+    """Build the operator's own PodMonitor and alerting rules, for clusters with the Prometheus operator."""
+    rules = [
+        {
+            "alert": name,
+            "expr": expression.format(namespace=values.namespace),
+            "for": f"{minutes}m",
+            "labels": {"severity": severity, "namespace": values.namespace},
+            "annotations": {"summary": summary, "runbook_url": f"{RUNBOOK}{name.lower()}"},
+        }
+        for name, expression, minutes, severity, summary in OPERATOR_ALERTS
+    ]
+    group = "monitoring.coreos.com/v1"
+    return [
+        _named(
+            group, "PodMonitor", NAME, values,
+            spec={
+                "selector": {"matchLabels": {names.LABEL_NAME: NAME}},
+                "podMetricsEndpoints": [{"port": "health", "path": "/metrics", "interval": "30s"}],
+            },
+        ),
+        _named(group, "PrometheusRule", NAME, values, spec={"groups": [{"name": NAME, "rules": rules}]}),
+    ]  # fmt: skip
 
 
 def objects(values: Values, *, cluster_wide: bool) -> list[Object]:

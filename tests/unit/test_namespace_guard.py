@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket_operator.controller.namespace_guard import protected_namespaces
+from pocket_operator.controller.namespace_guard import protected_namespaces, with_own
 from pocket_operator.resources import names
 
 
@@ -23,6 +23,12 @@ def test_each_namespace_lists_what_is_protected_there():
         }
     )
     assert found == {"a": "1 RelayMiner and 2 Suppliers"}
+
+
+def test_the_operators_own_namespace_is_protected_while_any_other_is():
+    assert with_own({}, "own") == {}
+    assert with_own({"a": "1 Supplier"}, "own") == {"a": "1 Supplier", "own": "the operator of a"}
+    assert with_own({"own": "1 Supplier"}, "own") == {"own": "1 Supplier"}
 
 
 SUBJECTS = st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.booleans()), max_size=8)

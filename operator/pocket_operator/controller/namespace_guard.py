@@ -40,6 +40,13 @@ def protected_namespaces(
     }
 
 
+def with_own(protected: dict[str, str], own: str) -> dict[str, str]:
+    """Add the operator's own namespace while any other is protected: drains need the operator."""
+    if not protected or own in protected:
+        return protected
+    return {**protected, own: f"the operator of {', '.join(sorted(protected)[:5])}"}
+
+
 class NamespaceGuard:
     """Writes the list of protected namespaces when it differs. A failure does not stop reconciliation."""
 
@@ -77,4 +84,4 @@ class NamespaceGuard:
     def _protected(self) -> dict[str, str]:
         subjects = {kind.name: self._cache.all(kind.name) for kind in (RELAY_MINERS, SUPPLIERS)}
         self._released &= {str(subject["metadata"]["uid"]) for rows in subjects.values() for subject in rows}
-        return protected_namespaces(subjects, self._released)
+        return with_own(protected_namespaces(subjects, self._released), self._namespace)
