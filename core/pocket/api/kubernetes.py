@@ -36,6 +36,12 @@ class PodTemplate(Model):
 
     labels: dict[str, str] = Field(default={}, max_length=32, description="Additional labels of the pods.")
     annotations: dict[str, str] = Field(default={}, max_length=32, description="Additional annotations of the pods.")
+    spec: FreeObject | None = Field(
+        default=None,
+        description="A part of a PodSpec that is merged strategically into the operator's: environment, volumes, "
+        "mounts, init and side containers, security context, DNS, runtime class and so on. null removes a field. A part that "
+        "changes what the operator owns is rejected in the status.",
+    )
     node_selector: dict[str, str] = Field(default={}, max_length=32)
     tolerations: tuple[FreeObject, ...] = Field(default=(), max_length=32)
     affinity: FreeObject | None = Field(default=None, description="Merged into the pod's spec.")

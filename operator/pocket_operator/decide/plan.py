@@ -31,6 +31,7 @@ from pocket_operator.decide.update import UpdatePlan, plan_update
 from pocket_operator.resources import desired, names
 from pocket_operator.resources.config import reloadable_text
 from pocket_operator.resources.context import Context, PublishedSupplier
+from pocket_operator.resources.pod_overlay import PodTemplateRejected
 from pocket_operator.resources.relayer import revision
 from pocket_operator.resources.revision import Revision, RolloutPlan
 
@@ -145,9 +146,13 @@ def plan(snapshot: Snapshot) -> Plan:
         context, images=update.images, miner_partition=update.partition,
         updating_to=update.target if update.started else "",
     )  # fmt: skip
-    if not deleting:
-        context = replace(context, rollout=_rollout(snapshot, context))
-    wanted = tuple(with_digest(child) for child in desired(context))
+    try:
+        if not deleting:
+            context = replace(context, rollout=_rollout(snapshot, context))
+        wanted = tuple(with_digest(child) for child in desired(context))
+    except PodTemplateRejected as error:
+        rejected = BlockingProblem(ConditionReason.INVALID_SPEC, str(error))
+        return replace(_blocked_plan(snapshot, key_checks, drains, rejected), unknown=unknown)
     digests = {
         names.RELAYER: key_digest([s.key_hex for s in context.suppliers if not s.draining]),
         names.MINER: key_digest([s.key_hex for s in context.suppliers]),

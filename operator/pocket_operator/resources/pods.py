@@ -16,6 +16,7 @@ from pocket_operator.resources.config import (
     auth_secrets,
 )
 from pocket_operator.resources.context import Context, Object
+from pocket_operator.resources.pod_overlay import merge_pod_spec
 
 USER = 65532
 CONTAINER_SECURITY: Mapping[str, Any] = {
@@ -132,6 +133,8 @@ def template(
         spec["priorityClassName"] = chosen.priority_class_name
     if chosen.image_pull_secrets:
         spec["imagePullSecrets"] = [dict(s) for s in chosen.image_pull_secrets]
+    if chosen.spec is not None:
+        spec = merge_pod_spec(spec, chosen.spec, component)
     labels = {**chosen.labels, **context.labels(component)}
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
 
