@@ -31,7 +31,8 @@ def test_what_people_need_is_merged():
         securityContext={"runAsUser": None, "supplementalGroups": [7]}, hostAliases=[{"ip": "10.0.0.1"}],
         containers=[
             {"name": "relayer", "env": [{"name": "HTTPS_PROXY", "value": "p"}],
-             "envFrom": [{"secretRef": {"name": "e"}}], "volumeMounts": [{"name": "ca", "mountPath": "/etc/ssl/certs"}]},
+             "envFrom": [{"secretRef": {"name": "e"}}],
+             "volumeMounts": [{"name": "ca", "mountPath": "/etc/ssl/certs"}]},
             {"name": "sidecar", "image": "s"},
         ],
     )  # fmt: skip

@@ -39,8 +39,8 @@ class PodTemplate(Model):
     spec: FreeObject | None = Field(
         default=None,
         description="A part of a PodSpec that is merged strategically into the operator's: environment, volumes, "
-        "mounts, init and side containers, security context, DNS, runtime class and so on. null removes a field. A part that "
-        "changes what the operator owns is rejected in the status.",
+        "mounts, init and side containers, security context, DNS, runtime class and so on. null removes a field. A "
+        "part that changes what the operator owns is rejected in the status.",
     )
     node_selector: dict[str, str] = Field(default={}, max_length=32)
     tolerations: tuple[FreeObject, ...] = Field(default=(), max_length=32)
