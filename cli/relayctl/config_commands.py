@@ -92,11 +92,16 @@ async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) ->
         aiohttp.ClientSession() as http,
         ChainClient(nodes, seconds, node_health) as chain,
         NodeMonitor(
-            nodes, http, miner.spec.chain.id, node_health, timeout_seconds=seconds, told=assessments.__setitem__
+            nodes,
+            http,
+            miner.spec.chain.id,
+            node_health,
+            timeout_seconds=seconds,
+            on_assessment=assessments.__setitem__,
         ) as watch,
     ):
         try:
-            await watch.look()
+            await watch.probe_all()
             issues += check_nodes(miner, assessments)
             present = await chain.chain_id()
             if present != miner.spec.chain.id:
@@ -105,7 +110,7 @@ async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) ->
             issues += check_terms(miner, await chain.minimum_gas_price(), block.time.nanoseconds, time.time_ns())
             for node in nodes:
                 with contextlib.suppress(ChainError):  # the node health check reports nodes that do not answer
-                    keeping = await CometClient([node], http, seconds).keeping()
+                    keeping = await CometClient([node], http, seconds).retention()
                     issues += check_keeping(miner, node.name, keeping)
             for supplier in manifests.suppliers:
                 if supplier.spec.relay_miner_ref.name == miner.metadata.name:

@@ -10,7 +10,7 @@ import aiohttp
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Session
 from pocket.errors import ChainError, InvalidRelay, NotFound
-from pocket.protocol.crypto.ecdsa import PrivateKey, signature_holds
+from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
 from pocket.protocol.crypto.ring import sign_ring
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, decode_http_response, url_text
 from pocket.protocol.relays.messages import RelayRequest, RelayResponse, decode_relay_response
@@ -105,7 +105,7 @@ class Gateway:
         for response in responses:
             if response.header != request.header:
                 raise RelayFailed("the response is for another session header")
-            if not signature_holds(supplier_key, response.signable_hash(), response.supplier_operator_signature):
+            if not verify_signature(supplier_key, response.signable_hash(), response.supplier_operator_signature):
                 raise RelayFailed("the supplier's signature is invalid")
         if not responses:
             raise RelayFailed("the stream was empty")

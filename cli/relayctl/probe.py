@@ -22,7 +22,7 @@ from pocket.api.services import RPC_NUMBERS
 from pocket.api.simulation import SimulationIdentity
 from pocket.chain.model import Session
 from pocket.errors import PocketError
-from pocket.protocol.crypto.ecdsa import PrivateKey, signed_by
+from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature_by_address
 from pocket.protocol.relays.envelope import decode_http_response
 from pocket.protocol.relays.messages import RelayRequest, decode_relay_response
 from pocket.protocol.relays.simulated import simulated_header
@@ -95,7 +95,9 @@ class Prober:
                 response = decode_relay_response(body)
                 if response.header != request.header:
                     return done("the response is for another session header")
-                if not signed_by(target.supplier, response.signable_hash(), response.supplier_operator_signature):
+                if not verify_signature_by_address(
+                    target.supplier, response.signable_hash(), response.supplier_operator_signature
+                ):
                     return done("the supplier's signature is invalid")
                 if target.backend != "webSocket":
                     decode_http_response(response.payload)

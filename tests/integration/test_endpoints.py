@@ -143,7 +143,7 @@ def test_only_the_urls_of_what_is_in_force_are_looked_at():
         ServiceConfig("eth", 1, 0, endpoints=((3, "https://a"), (2, "wss://a"))),
         ServiceConfig("old", 1, 9, endpoints=((3, "https://gone"),)),
     )
-    report.knows(StakedSupplier("s", "o", 1, frozenset({"eth"}), 0, history))
+    report.record_stake(StakedSupplier("s", "o", 1, frozenset({"eth"}), 0, history))
     assert report.urls == ["https://a", "wss://a"]
-    report.knows(None)
+    report.record_stake(None)
     assert report.urls == []

@@ -156,7 +156,7 @@ def test_a_full_volume_keeps_no_miner_from_starting(tmp_path, monkeypatch, caplo
 
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
     assert member_name(tmp_path, lambda: "0" * 16) == "0" * 16
-    assert "Free space on it" in caplog.text
+    assert "Free up space on it" in caplog.text
 
 
 async def test_no_two_processes_have_the_name_of_one_volume(redis, tmp_path):

@@ -55,7 +55,7 @@ async def test_an_independent_judge_agrees_with_miner_and_localnet(alice):
     assert closest in proof
     assert wanted in proof
     _, request, response, _ = decode_mined_relay(closest)
-    assert slow.ring_signature_holds(request.signable_hash(), request.signature)
+    assert slow.verify_ring_equation(request.signable_hash(), request.signature)
     signature = response.supplier_operator_signature
     assert slow.ecdsa_holds(key("alice").public_key, response.signable_hash(), signature)
     assert not slow.ecdsa_holds(key("bob").public_key, response.signable_hash(), signature)
@@ -122,7 +122,7 @@ async def test_a_chain_that_was_started_anew_is_told_apart_and_its_relays_are_pa
     await redis.set(RedisKeys("test").cutoff(alice.supplier), 500)
     header = alice.header()
     await alice.decide()
-    assert "was it started anew?" in caplog.text
+    assert "was it reset?" in caplog.text
     await alice.record(alice.relays(header, 2))
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"
@@ -201,7 +201,7 @@ async def test_an_empty_redis_loses_nothing_that_was_mirrored(alice, redis, heig
     await alice.record(alice.relays(header, 7))
     await alice.to(height)
     await redis.flushall()
-    alice.miner.tailer.reread()
+    alice.miner.consumer.reread()
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["details"]["settled_upokt"] == 700
 

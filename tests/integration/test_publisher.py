@@ -305,20 +305,20 @@ async def test_heights_come_from_redis_and_from_a_node_when_redis_is_silent(redi
         return Block(node[0], bytes(32), Timestamp(0))
 
     follower = LatestBlockWatcher(redis, KEYS, ask, 1.0, lambda: clock[0])
-    await follower.look()
+    await follower.poll()
     assert follower.height == 7
     publisher = LatestBlockPublisher(redis, KEYS)
     await publisher.publish(Block(9, bytes(32), Timestamp(1)))
-    await follower.look()
+    await follower.poll()
     assert follower.height == 9
     await redis.set(KEYS.block, "garbage")
     node[0] = 8
     clock[0] = 4.0
-    await follower.look()
+    await follower.poll()
     assert follower.height == 9
     node[0] = -1
     clock[0] = 20.0
-    await follower.look()
+    await follower.poll()
     assert follower.stale
     assert decode_block(b'{"height": "x"}') is None
 

@@ -130,7 +130,7 @@ async def test_a_volume_is_verified_exported_and_its_tries_rebuilt(redis, tmp_pa
         assert "4 relays" in found.output
         assert "equals the seal" in found.output
         missing = await invoke("ledger", "rebuild", "--data", folder, "--session", "zz")
-        assert "no mirrored session" in missing.output
+        assert "no stored session" in missing.output
         path = path_of(relay_hash(rows[0].relay))
         alice.mirror.file(10)._database.execute("DELETE FROM leaf WHERE path=?", (path,))
         broken = await invoke("ledger", "rebuild", "--data", folder)
@@ -164,7 +164,7 @@ async def test_a_session_is_explained_while_it_is_open_and_afterwards(redis, tmp
         for part in ("ended as     settled", "relays       4", "paid         ", alice.supplier, "service      eth"):
             assert part in ended, ended
         unknown = await invoke("ledger", "explain", "--data", folder, "zz")
-        assert (unknown.exit_code, "knows no session" in unknown.output) == (1, True)
+        assert (unknown.exit_code, "no session on this volume" in unknown.output) == (1, True)
 
 
 async def test_seals_are_taken_along_and_never_replaced(redis, tmp_path):

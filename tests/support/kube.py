@@ -141,7 +141,7 @@ def fetch(url: str) -> Any:
         return json.loads(answer.read())
 
 
-async def eventually(check: Any, seconds: float = 20.0, what: str = "", pause: float = 0.1) -> Any:
+async def eventually(check: Any, seconds: float = 60.0, what: str = "", pause: float = 0.1) -> Any:
     """Polls an async check until it returns something true; the last failure is what a timeout shows."""
     last: Any = None
     try:

@@ -60,7 +60,7 @@ async def main(redis_url: str, folder: Path, number: int) -> None:
     connections, decided = 0, []
     for _ in range(3):
         chain.step()
-        board.post(await comet.block())
+        board.publish(await comet.block())
         async with asyncio.timeout(100):
             while not all(one.seen == chain.height for one in fleet.running.values()):
                 connections = max(connections, len(await watcher.client_list()) - 1)

@@ -19,7 +19,7 @@ from pocket.coordination.elector import timing_for_blocks
 from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
 from pocket.coordination.stores.lease_store import LeaseUnavailable, StoredLease
 from pocket.protocol.transactions.build import GasPrice
-from pocket.protocol.transactions.timeouts import NonceClock
+from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore
@@ -42,7 +42,7 @@ from pocket_miner.submission.seeds import SeedHashes
 from pocket_miner.submission.sender import Sender
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import TROUBLE
+from pocket_miner.suppliers.running import TRANSIENT_ERRORS
 from pocket_miner.suppliers.sealed_work import SealedWork
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 from sweep_faults import (
@@ -123,7 +123,7 @@ class Relayer:
                 await self._record(publisher, rows)
             if roll and self._log is not None:
                 self._log.rotate()
-            with contextlib.suppress(RedisStoreError, *TROUBLE):
+            with contextlib.suppress(RedisStoreError, *TRANSIENT_ERRORS):
                 await publisher.maintain_once()
         except (Killed, OSError):
             self.close()
@@ -175,8 +175,8 @@ class Life:
             raise LeaseUnavailable(f"the volume tells no epoch: {error}") from error
 
     async def on_acquired(self, shard: int, epoch: int) -> None:
-        with contextlib.suppress(*TROUBLE):
-            await asyncio.to_thread(self.audit.keep_epoch, shard, epoch)
+        with contextlib.suppress(*TRANSIENT_ERRORS):
+            await asyncio.to_thread(self.audit.save_epoch, shard, epoch)
         self.epoch = epoch
 
     async def on_lost(self, shard: int) -> None:
@@ -237,17 +237,17 @@ class Life:
         sessions: dict = {}
         store = SealStore(self.connection, self.keys, supplier, epoch)
         sender = Sender(self.client, supplier, key(name), chain_id="pocket", gas_price=PRICE, gas_adjustment=1.7,
-                        block_seconds=1.0, nonces=NonceClock(lane=epoch))  # fmt: skip
-        tailer = RelayConsumer(StreamReader(self.connection, self.keys, supplier), self.mirror, self.client, sessions,
+                        block_seconds=1.0, nonces=UnorderedNonceAllocator(offset=epoch))  # fmt: skip
+        consumer = RelayConsumer(StreamReader(self.connection, self.keys, supplier), self.mirror, self.client, sessions,
                         dead_letters=DeadLetters(self.folder / "refused.sqlite"))  # fmt: skip
         latest = {"latest_height": lambda: self.chain.height}
         claims = ClaimSubmitter(
-            supplier, store, self.audit, self.mirror, self.pool, sender, tailer, self.fees, **latest
+            supplier, store, self.audit, self.mirror, self.pool, sender, consumer, self.fees, **latest
         )
         proofs = ProofSubmitter(supplier, self.client, self.comet, self.mirror, self.pool, sender, self.fees, store,
                            seeds=self.seeds, **latest)  # fmt: skip
         return SupplierMiner(
-            supplier, self.client, DirectSettlements(self.comet), store, self.audit, self.mirror, tailer, claims,
+            supplier, self.client, DirectSettlements(self.comet), store, self.audit, self.mirror, consumer, claims,
             proofs, sessions, 1, lambda: True, self.reports.of(supplier), self.peers, self.confirm,
         )  # fmt: skip
 
@@ -264,7 +264,7 @@ class Life:
 
     async def _decide(self, supplier: str) -> None:
         block = await self.comet.block()
-        self.board.post(block)
+        self.board.publish(block)
         await self.miners[supplier].on_block(block, await self.params.at(block.height))
 
     async def _tail(self, supplier: str) -> None:
@@ -285,12 +285,12 @@ class Life:
                     self.keeper.report_stale_epoch(0, error.epoch)
                     self.miners.pop(supplier, None)
                     await self._tick()
-                except TROUBLE:
+                except TRANSIENT_ERRORS:
                     continue
 
     async def _without_lease(self) -> None:
-        with contextlib.suppress(*TROUBLE):
-            self.board.post(await self.comet.block())
+        with contextlib.suppress(*TRANSIENT_ERRORS):
+            self.board.publish(await self.comet.block())
             await self.sealed.at_block()
 
     async def _miner_step(self) -> None:

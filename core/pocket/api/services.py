@@ -64,7 +64,7 @@ class Replays(StrEnum):
 
 
 RPC_NUMBERS: Final[Mapping[str, int]] = {"grpc": 1, "webSocket": 2, "jsonRpc": 3, "rest": 4, "cometBft": 5}
-"""Backends by the numbers with which stakes declare their transports."""
+"""Backends by the numbers with which stakes declare their transports (docs/protocol/messages.md)."""
 
 _SAME_URL = "the same URL occurs twice"
 _SOME_BACKEND = "set at least one of jsonRpc, rest, cometBft, webSocket and grpc"

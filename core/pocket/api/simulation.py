@@ -1,4 +1,7 @@
-"""Simulated relays: an operator's probe through the whole data path, never paid."""
+"""Simulated relays: an operator's probe through the whole data path, never paid.
+
+Source: docs/protocol/relay-lifecycle.md, section 12.
+"""
 
 from datetime import UTC, datetime
 from typing import Annotated, Final, Self

@@ -1,4 +1,4 @@
-"""Names, labels and annotations of the operator's interface (docs/reference/labels.md)."""
+"""Names, labels and annotations of the operator's interface (docs/labels.md)."""
 
 from typing import NewType
 

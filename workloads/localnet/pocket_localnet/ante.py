@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from pocket.protocol.crypto.addresses import address_of, is_address
-from pocket.protocol.crypto.ecdsa import signature_holds
+from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.pb import cosmos_bank_v1beta1_pb2 as bank_pb
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
@@ -204,7 +204,7 @@ def _check_signature(transaction: Transaction, state: State, signer: str, key: b
         chain_id=state.chain_id,
         account_number=account.number,
     ).SerializeToString(deterministic=True)
-    if not signature_holds(key, document, transaction.tx_raw.signatures[0]):
+    if not verify_signature(key, document, transaction.tx_raw.signatures[0]):
         text = f"please verify account number ({account.number}) and chain-id ({state.chain_id})"
         raise TxRejected(
             4, "sdk",

@@ -2,7 +2,7 @@
 
 from pocket.errors import InvalidProof, PocketError
 from pocket.protocol.claims.proof_requirement import Claim, proof_path
-from pocket.protocol.crypto.ecdsa import signature_holds
+from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.crypto.ring import verify_ring_signature
 from pocket.protocol.relays.messages import decode_mined_relay
 from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
@@ -48,7 +48,7 @@ def failure_of(state: State, block_hash: BlockHash, claim: Claim, stored: Stored
     if (
         account is None
         or account.public_key is None
-        or not signature_holds(account.public_key, response.signable_hash(), response.supplier_operator_signature)
+        or not verify_signature(account.public_key, response.signable_hash(), response.supplier_operator_signature)
     ):
         return "invalid signature: invalid relay response"
     end = claim.header.session_end_block_height

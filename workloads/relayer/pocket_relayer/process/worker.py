@@ -142,7 +142,7 @@ class Worker:
             self._stop,
             redis_waits,
             chain_waits,
-            self._platform.chance,
+            self._platform.rng,
             lambda: claim_prefix(redis, keys, f"{self._config.namespace}/{self._config.name}"),
         )
         return not self._stop.is_set()
@@ -171,7 +171,7 @@ class Worker:
             config.chain.id,
             node_health,
             timeout_seconds=seconds,
-            told=relayer_metrics.node_told,
+            on_assessment=relayer_metrics.node_told,
             channel=platform.channel,
             clock=clock,
         )
@@ -278,19 +278,19 @@ class Worker:
         try:
             async with watch, asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(watch.run(max(1.0, config.chain.block_seconds / 2), platform.chance)),
+                    group.create_task(watch.run(max(1.0, config.chain.block_seconds / 2), platform.rng)),
                     group.create_task(publisher.run()),
                     group.create_task(publisher.maintain()),
                     group.create_task(follower.run(min(0.25, config.chain.block_seconds / 4))),
                     group.create_task(budgets.run()),
-                    group.create_task(InvalidationSubscriber(redis, keys, chain, chance=platform.chance.random).run()),
+                    group.create_task(InvalidationSubscriber(redis, keys, chain, rng=platform.rng.random).run()),
                     group.create_task(catalog.run()),
                     group.create_task(pulse.run()),
                     group.create_task(self._reload(reload)),
                     group.create_task(self._observe(publisher, follower, log, chain, catalog, pulse, connections)),
                     group.create_task(self._follow_parent()),
                 ]
-                await follower.look()
+                await follower.poll()
                 self._report = functools.partial(
                     self._serving_report, supplier_keys, follower, publisher, pipeline, problem
                 )
