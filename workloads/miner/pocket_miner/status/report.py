@@ -59,11 +59,12 @@ class SupplierReport:
         """Return the upokt that the supplier's side received from all settled sessions."""
         return sum(self.earned_by.values())
 
-    def record_stages(self, stages: Mapping[str, str], height: int) -> None:
-        """Record the stages of open sessions at a height.
+    def record_stages(self, stages: Mapping[str, str], height: int, closing: int) -> None:
+        """Record the stages of open sessions at a height, and how many of them are due soon.
 
         A change of stage is an event.
         """
+        self.closing = closing
         for session_id, stage in stages.items():
             before = self._stages.get(session_id)
             if stage == before:

@@ -243,9 +243,9 @@ class SupplierMiner:
         answers = await query_claims(self.chain, self.supplier, self.sessions.values(), block.height)
         await self._confirm_terms(block)
         stages: dict[str, int] = defaultdict(int)
+        closing = 0
         seen: dict[str, str] = {}
         groups: dict[tuple[Action, int], list[TrackedSession]] = defaultdict(list)
-        closing = 0
         for session in list(self.sessions.values()):
             decision = await self._decided(session, answers, block, proof)
             if decision is None:
@@ -253,11 +253,9 @@ class SupplierMiner:
             stages[decision.stage.value] += 1
             self._margin(session, decision, block.height)
             seen[session.session_id] = decision.stage.value
-            windows = session.windows
-            closing += windows is not None and in_last_third(windows, decision.stage, block.height)
+            closing += in_last_third(session.windows, decision.stage, block.height)
             groups[decision.action, session.end].append(session)
-        self.report.record_stages(seen, block.height)
-        self.report.closing = closing
+        self.report.record_stages(seen, block.height, closing)
         if connected and any(action in _COSTS for action, _ in groups):
             await self._isolated("checking the fence", block, self.store.check_fence)
         await self._act_on(groups, block, proof, connected=connected)
