@@ -177,7 +177,7 @@ def plan_update(snapshot: Snapshot, deadline_seconds: float) -> UpdatePlan:
     partition = 0 if _own_image(relay_miner, "miner") else partition_of(installed.miners)
     if relay_miner["metadata"].get("deletionTimestamp"):
         return UpdatePlan(held, partition)
-    if not (installed.target or partition or relayers or miners or redis):
+    if not (installed.target or relayers or miners or redis):
         return UpdatePlan(wanted)
     if not _approved(relay_miner, target) and not installed.target:
         command = f"kubectl annotate rm {snapshot.name} {names.ANNOTATION_APPROVE_UPDATE}={target} --overwrite"
