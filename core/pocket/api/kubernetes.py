@@ -107,3 +107,15 @@ class GatewayRoute(Model):
 
     parent_refs: tuple[FreeObject, ...] = Field(min_length=1, max_length=8, description="The Gateways to attach to.")
     hostnames: tuple[Name, ...] = Field(default=(), max_length=16)
+
+
+class NetworkPolicies(Model):
+    """Restricts the clients of the pods. Off by default."""
+
+    enabled: bool = False
+    relays_from: tuple[FreeObject, ...] = Field(
+        default=(), max_length=16, description="NetworkPolicyPeers that may send relays. Empty: all."
+    )
+    metrics_from: tuple[FreeObject, ...] = Field(
+        default=(), max_length=16, description="NetworkPolicyPeers that may read metrics, in addition to the operator."
+    )

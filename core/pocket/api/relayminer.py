@@ -8,10 +8,10 @@ from pydantic import Field, field_validator, model_validator
 from pocket.api.base import Metadata, Model
 from pocket.api.kubernetes import (
     Autoscaling,
-    FreeObject,
     GatewayRoute,
     Ingress,
     Name,
+    NetworkPolicies,
     PodTemplate,
     Quantity,
     Resources,
@@ -361,18 +361,6 @@ class Monitoring(Model):
     dashboards: bool = Field(default=True, description="A Grafana dashboard in a ConfigMap.")
     dashboard_labels: dict[str, str] = Field(
         default={"grafana_dashboard": "1"}, max_length=16, description="Labels that Grafana's sidecar selects by."
-    )
-
-
-class NetworkPolicies(Model):
-    """Restricts the clients of the pods. Off by default."""
-
-    enabled: bool = False
-    relays_from: tuple[FreeObject, ...] = Field(
-        default=(), max_length=16, description="NetworkPolicyPeers that may send relays. Empty: all."
-    )
-    metrics_from: tuple[FreeObject, ...] = Field(
-        default=(), max_length=16, description="NetworkPolicyPeers that may read metrics, in addition to the operator."
     )
 
 
