@@ -337,10 +337,14 @@ _ACTS = {
 def live(seed: int, faults: Sequence[Fault] | None = None, *, hasty: bool = False) -> Result:
     """Lives one life in a fresh world, quietly."""
     world()
+    gc.freeze()  # what is there already is not searched again and again
+    gc.disable()
     made = Life(seed, faults, hasty=hasty)
     try:
         return made.run()
     finally:
+        del made
+        gc.enable()
         gc.collect()
 
 
