@@ -8,7 +8,7 @@ between, and what lies is one node, while the other one is there.
 import random
 from dataclasses import dataclass
 
-from simulated.plan import BLOCK_SECONDS, NODES, Fault, Kind
+from simulated.plan import BLOCK_SECONDS, NODES, SERVICES, SUPPLIERS, Fault, Kind
 
 _LAST_SECONDS = 108.0
 _APART_SECONDS = 3.5 * BLOCK_SECONDS
@@ -83,6 +83,12 @@ _LIES = (
     _Row(Kind.NODE_OTHER_HASH, ("",), (3.0, 30.0), (0.1, 0.6)),
 )
 """Of one node; the other one is always right."""
+_OF_ONE = (
+    _Row(Kind.SUPPLIER_AWAY, SUPPLIERS, (20.0, 80.0)),
+    _Row(Kind.APPLICATION_AWAY, SERVICES, (20.0, 80.0)),
+    _Row(Kind.GARBAGE_ROWS, SUPPLIERS),
+)
+"""What befalls one supplier or application, and must change nothing of the others."""
 _ABOUT_NODES = frozenset({Kind.NODE_DOWN, Kind.NODE_RESTART, Kind.NODE_HANGS})
 
 
@@ -116,6 +122,8 @@ def draw(seed: int) -> list[Fault]:
     if liar:
         for _ in range(chance.randint(1, 2)):
             add(chance.choice(_LIES), chance.uniform(0, _LAST_SECONDS), liar)
+    if chance.random() < 0.25:
+        add(chance.choice(_OF_ONE), chance.uniform(0, 0.6 * _LAST_SECONDS))
     return sorted(found, key=lambda fault: fault.at)
 
 

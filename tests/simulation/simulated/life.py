@@ -15,16 +15,14 @@ from pocket.protocol.claims.proof_requirement import ProofParams
 from simulated.draw import draw
 from simulated.judges import Judges
 from simulated.loop import Loop, Stuck
-from simulated.plan import Fault, Kind
+from simulated.plan import SERVICES, SUPPLIERS, Fault, Kind
 from simulated.system import (
     BLOCK_SECONDS,
     NODES,
     RELAYS,
-    SERVICES,
     SESSION_BLOCKS,
     SETTLED,
     STARTS,
-    SUPPLIERS,
     Program,
     System,
     world,
@@ -62,7 +60,7 @@ class Life:
         folder = Path(tempfile.mkdtemp(prefix="life-", dir=VOLUMES))
         self.system = System(seed, self.loop, folder, kubernetes=bool(seed % 3))
         self.faults = tuple(draw(seed) if faults is None else faults)
-        self.judges = Judges(self.system)
+        self.judges = Judges(self.system, self.faults)
         self._held: set[str] = set()
         self._pace = 1.0
         for number in range(2):
@@ -144,9 +142,11 @@ class Life:
             for service in SERVICES:
                 header = system.session(service, start)
                 for supplier in SUPPLIERS:
-                    for _ in range(chance.randint(1, RELAYS)):
+                    # Of some sessions the only relay comes at their end.
+                    late = chance.random() < 0.15
+                    for _ in range(1 if late else chance.randint(1, RELAYS)):
                         number += 1
-                        at = chance.uniform(0, SESSION_BLOCKS + 1.5) * BLOCK_SECONDS
+                        at = chance.uniform(SESSION_BLOCKS - 1 if late else 0, SESSION_BLOCKS + 1.5) * BLOCK_SECONDS
                         rows.append((at, header, supplier, number))
             await asyncio.gather(*(self._relay_at(*row) for row in rows))
 
@@ -306,6 +306,10 @@ class Life:
         self.system.tell(f"{fault}")
         self.system.chain.change_compute_units(SERVICES[fault.seed % 2], 50 + fault.seed % 200)
 
+    def _garbage_rows(self, fault: Fault, _: Program | None) -> None:
+        self.system.tell(f"{fault}")
+        self.system.put_garbage(fault.target)
+
     def _clock_jumps(self, fault: Fault, program: Program) -> None:
         if program.process is not None:
             self.system.tell(f"{fault}")
@@ -330,7 +334,7 @@ _ACTS = {
     Kind.MEMPOOL_LOSS: Life._mempool_loss, Kind.MEMPOOL_REFUSES: Life._mempool_refuses,
     Kind.NO_TRANSACTIONS: Life._no_transactions, Kind.BLOCKS_SLOW: Life._pace_changes,
     Kind.BLOCKS_FAST: Life._pace_changes, Kind.PROOF_PARAMS: Life._proof_params, Kind.PRICES: Life._prices,
-    Kind.CLOCK_JUMP: Life._clock_jumps, Kind.DISK_SLOW: Life._disk_slow,
+    Kind.CLOCK_JUMP: Life._clock_jumps, Kind.GARBAGE_ROWS: Life._garbage_rows, Kind.DISK_SLOW: Life._disk_slow,
 }  # fmt: skip
 
 

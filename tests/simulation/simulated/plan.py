@@ -5,6 +5,8 @@ from enum import StrEnum
 
 BLOCK_SECONDS = 3.0
 NODES = ("node0", "node1")
+SUPPLIERS = ("alice", "bob", "carol")
+SERVICES = ("eth", "base")
 
 
 class Kind(StrEnum):
@@ -51,12 +53,15 @@ class Kind(StrEnum):
     DISK_FULL = "volume is full"
     VOLUME_LOST = "volume is lost"
     LOG_LOST = "relayer pod deleted"
+    SUPPLIER_AWAY = "calls about one supplier fail"  # its sessions may be lost, those of others may not
+    APPLICATION_AWAY = "queries about one application fail"  # as above
+    GARBAGE_ROWS = "garbage among one supplier's rows in Redis"
     CLOCK_JUMP = "wall clock jumps"  # (seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`at` and `seconds` are virtual time; `target` is a process or node, empty: everybody."""
+    """`at` and `seconds` are virtual time; `target` is a process, node, supplier or service, empty: everybody."""
 
     number: int
     kind: Kind

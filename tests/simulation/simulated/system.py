@@ -16,6 +16,7 @@ from typing import Any
 from pocket.api.workload import MinerConfig, RelayerConfig
 from pocket.protocol.relays.messages import RelayResponse, SessionHeader, decode_relay_response
 from pocket.protocol.relays.wire import bytes_field
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket_localnet.hydration import hydrate
 from pocket_localnet.local_chain import CommittedBlock, LocalChain
 from pocket_miner.miner_platform import MinerPlatform
@@ -34,13 +35,11 @@ from simulated.loop import Loop, Process
 from simulated.machine import Machine
 from simulated.network import Network
 from simulated.nodes import Channel, Node, messages_of, tx_hash_of
-from simulated.plan import BLOCK_SECONDS, NODES, Kind
+from simulated.plan import BLOCK_SECONDS, NODES, SERVICES, SUPPLIERS, Kind
 from simulated.redis_servers import RedisService
 from world import World, address, key
 
 GENESIS_SECONDS = 1_767_225_600
-SUPPLIERS = ("alice", "bob", "carol")
-SERVICES = ("eth", "base")
 STARTS = (1, 11)
 SESSION_BLOCKS = 10
 WINDOW_BLOCKS = 8
@@ -50,6 +49,7 @@ STAKE = 10**9
 RELAYS = 5
 REDIS_URL = "redis://simulated:6379/0"
 PREFIX = "sim"
+KEYS = RedisKeys(PREFIX)
 
 
 def block_hash(seed: int, height: int, _: bytes = b"") -> bytes:
@@ -142,6 +142,7 @@ class System:
     roots: dict[tuple[str, str], dict[bytes, str]] = field(default_factory=dict)
     events: list[tuple[float, int, str]] = field(default_factory=list)
     senders: dict[str, str] = field(default_factory=dict)
+    sent_at: dict[str, int] = field(default_factory=dict)
     refused: int = 0
     lost_volumes: int = 0
     losing: int = 0
@@ -188,6 +189,7 @@ class System:
     def _broadcast(self, sender: str, request: bytes) -> None:
         lives = self.programs[sender].lives
         self.senders.setdefault(tx_hash_of(request), f"{sender}, life {lives}")
+        self.sent_at.setdefault(tx_hash_of(request), self.chain.height)
         for message in messages_of(request):
             if hasattr(message, "root_hash"):
                 pair = (message.supplier_operator_address, message.session_header.session_id)
@@ -299,6 +301,21 @@ class System:
         process = program.process
         if process is not None and not process.dead and (handler := process.signals.get(signal.SIGTERM)):
             handler()
+
+    # Redis.
+
+    def put_garbage(self, supplier: str) -> None:
+        """Rows that no program of ours writes, beside the supplier's own."""
+        operator, redis = address(supplier), self.redis.primary.model
+        far = SessionHeader(world().application(SERVICES[0]), SERVICES[0], "f" * 64, 2**63 - 10, 2**63 - 1)
+        rows = {b"\xff\xfe\xfd": b"\x00", b"no header": b"garbage", far.session_id.encode(): far.encode()}
+        for session, header in rows.items():
+            redis.execute((b"HSET", KEYS.sessions(operator).encode(), session, header))
+            redis.execute((b"HSET", KEYS.seals(operator).encode(), session, b"no JSON"))
+        for session in [far.session_id, *(pair[1] for pair in self.acknowledged if pair[0] == operator)]:
+            stream = KEYS.stream(operator, session).encode()
+            if session == far.session_id or stream in redis.data.values:
+                redis.execute((b"XADD", stream, b"*", b"r", b"no relay"))
 
     # Gateways.
 
