@@ -22,21 +22,30 @@ HERE = Path(__file__).parents[1]
 _NOTHING = 0
 
 
+def planted(fault: Plant) -> dict[Path, str]:
+    """The sources of a fault's modules with its texts replaced; raises ValueError where a text is not there."""
+    broken: dict[Path, str] = {}
+    for file, old, new in fault.edits:
+        place = ROOT / file
+        source = broken.get(place) or place.read_text(encoding="utf-8")
+        if source.count(old) != 1:
+            raise ValueError(f"{fault.name}: {file} does not hold {old!r} once")
+        broken[place] = source.replace(old, new)
+    return broken
+
+
 def plant(fault: Plant) -> None:
-    """Has the module of a fault compiled with its text replaced; raises ValueError where the text is not there."""
-    place = ROOT / fault.file
-    if any(getattr(module, "__file__", None) == str(place) for module in list(sys.modules.values())):
-        raise RuntimeError(f"{fault.file} is imported already: the fault would not be in it")
-    source = place.read_text(encoding="utf-8")
-    if source.count(fault.old) < 1:
-        raise ValueError(f"{fault.name}: {fault.file} does not hold {fault.old!r}")
-    broken = source.replace(fault.old, fault.new)
+    """Has the modules of a fault compiled with its texts replaced; raises RuntimeError where one is imported already."""
+    broken = planted(fault)
+    imported = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    for place in broken:
+        if str(place) in imported:
+            raise RuntimeError(f"{place} is imported already: the fault would not be in it")
     whole = importlib.machinery.SourceFileLoader.get_code
 
     def get_code(self: importlib.machinery.SourceFileLoader, name: str) -> object:
-        if Path(self.path).resolve() == place.resolve():
-            return compile(broken, self.path, "exec", dont_inherit=True)
-        return whole(self, name)
+        source = broken.get(Path(self.path).resolve())
+        return whole(self, name) if source is None else compile(source, self.path, "exec", dont_inherit=True)
 
     importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
 

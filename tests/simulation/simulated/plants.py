@@ -7,13 +7,21 @@ from simulated.plan import Kind
 
 @dataclass(frozen=True, slots=True)
 class Plant:
-    """Replace `old` by `new` in a file. Lives with a fault of `kinds` are tried first: few others meet it."""
+    """Replace `old` by `new` in a file, and `more` (file, old, new) where one place is not the whole protection.
+
+    Lives with a fault of `kinds` are tried first: few others meet it.
+    """
 
     name: str
     file: str
     old: str
     new: str
     kinds: tuple[Kind, ...] = ()
+    more: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def edits(self) -> tuple[tuple[str, str, str], ...]:
+        return (self.file, self.old, self.new), *self.more
 
 
 PLANTS = [
@@ -164,6 +172,34 @@ PLANTS = [
           (Kind.FREEZE,)),
     Plant("finishing one session deletes all seals", "core/pocket/redis_store/lua_scripts.py",
           "redis.call('HDEL', KEYS[4], ARGV[2])", "redis.call('DEL', KEYS[4])"),
+    Plant("anybody claims what it has read so far", "core/pocket/redis_store/lua_scripts.py",
+          "  redis.call('HSETNX', KEYS[2], ARGV[at], ARGV[at + 1])\n  local last", "  local last",
+          (Kind.SCALE_UP, Kind.FREEZE,), (
+              ("core/pocket/redis_store/lua_scripts.py",
+               "if tonumber(ARGV[1]) < fence then return {'fenced', tostring(fence)} end\nif tonumber(ARGV[1]) > fence",
+               "if false"),
+              ("workloads/miner/pocket_miner/submission/claims.py",
+               "        if not on_volume and not await self._store(", "        if False and not await self._store("),
+          )),
+    Plant("one seal that cannot be read stops its supplier", "core/pocket/redis_store/seals.py",
+          "            except DecodingError as error:\n                if session_id not in",
+          "            except ZeroDivisionError as error:\n                if session_id not in",
+          (Kind.GARBAGE_ROWS,)),
+    # One session's or supplier's trouble.
+    Plant("one header that cannot be read stops its supplier", "workloads/miner/pocket_miner/ingest/relay_consumer.py",
+          "                self._set_aside(session_id, error)\n                continue", "                raise",
+          (Kind.GARBAGE_ROWS,)),
+    Plant("one entry that is no relay stops its supplier", "workloads/miner/pocket_miner/ingest/relay_consumer.py",
+          "            except InvalidEntry as error:\n                refused", "            except ZeroDivisionError as error:\n                refused",
+          (Kind.GARBAGE_ROWS,)),
+    Plant("a supplier that cannot be asked about holds up all others", "workloads/miner/pocket_miner/suppliers/supplier_miner.py",
+          "        try:\n            found = await self.chain.claims_of(self.supplier, height)\n        except (PocketError, TimeoutError):\n            return []\n",
+          "        found = await self.chain.claims_of(self.supplier, height)\n",
+          (Kind.SUPPLIER_AWAY,),
+          (("workloads/miner/pocket_miner/suppliers/fleet.py", "                await asyncio.sleep(_AGAIN_SECONDS)\n\n    def _hurt",
+            "                raise SystemExit(1) from error\n\n    def _hurt"),)),
+    Plant("claims are looked up at another height than the block's", "workloads/miner/pocket_miner/suppliers/supplier_miner.py",
+          "            found = await self.chain.claims_of(self.supplier, height)\n", "            return []\n"),
     # Recording.
     Plant("relays are acknowledged before they are recorded", "workloads/relayer/pocket_relayer/pipeline/pipeline.py",
           "            if self._recording is Recording.STRICT:\n", "            if False:\n",
@@ -180,6 +216,11 @@ PLANTS = [
     Plant("logs of dead workers are not adopted", "core/pocket/redis_store/write_ahead_log.py",
           "        self._adopt(root)\n", "",
           (Kind.REDIS_EMPTY,)),
+    Plant("a log that is appended again is held to the horizon", "core/pocket/redis_store/relay_recorder.py",
+          "                batches[record.supplier].append(record)\n",
+          "                batches[record.supplier].append(dataclasses.replace(record, session_end=decode(HEADER, record.header).get('session_end_block_height', 0)))\n",
+          (Kind.REDIS_EMPTY,),
+          (("core/pocket/redis_store/relay_recorder.py", "import contextlib\n", "import contextlib, dataclasses\nfrom pocket.protocol.relays.wire import HEADER, decode\n"),)),
     Plant("relays are not written to the log", "core/pocket/redis_store/write_ahead_log.py",
           "        data = b\"\".join(encode_record(record) for record in records)", "        data = b\"\"",
           (Kind.REDIS_EMPTY, Kind.REDIS_CRASH,)),
