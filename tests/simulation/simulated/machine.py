@@ -18,7 +18,8 @@ from simulated.loop import PROCESS, Process
 
 Usage = namedtuple("Usage", "total used free")
 _GIB = 1 << 30
-_WRITES = ("INSERT", "UPDATE", "DELETE", "BEGIN", "CREATE", "REPLACE")
+_PAGE = 4096  # bytes
+_WRITES = ("INSERT", "UPDATE", "DELETE", "CREATE", "REPLACE")
 
 
 class Machine:
@@ -46,9 +47,13 @@ class Machine:
         self._locks[place] = me
 
     def _write(self, descriptor: int, data: bytes) -> int:
-        if self._full(PROCESS.get()):
+        if not self._full(PROCESS.get()):
+            return os.write(descriptor, data)
+        # What is left of the file's last page still takes something.
+        room = -os.fstat(descriptor).st_size % _PAGE
+        if not room:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return os.write(descriptor, data)
+        return os.write(descriptor, data[:room])
 
     def _usage(self, path: Any) -> Usage:
         return Usage(_GIB, _GIB, 0) if self._full(PROCESS.get()) else Usage(_GIB, 0, _GIB)
@@ -62,6 +67,8 @@ class Machine:
         class Database(sqlite3.Connection):
             def _look(self, sql: str) -> None:
                 if sql.lstrip().upper().startswith(_WRITES) and machine._full(PROCESS.get()):
+                    if self.in_transaction:
+                        super().execute("ROLLBACK")  # as SQLite does before it says so
                     raise sqlite3.OperationalError("database or disk is full")
 
             def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
