@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from simulated.planted import plant, planted, table
+from simulated.planted import BEGIN, END, plant, planted, row_of, rows_of, with_rows
 from simulated.plants import PLANTS, Plant
 
 import pocket_miner.sessions.stages  # noqa: F401 - so that it is imported
@@ -34,8 +34,17 @@ def test_a_fault_is_not_planted_into_a_module_that_is_imported_already():
         plant(Plant("late", "workloads/miner/pocket_miner/sessions/stages.py", "class Action(", ""))
 
 
-def test_the_table_says_how_many_lives_each_took_and_what_was_not_found():
+def test_the_table_is_brought_up_to_date_row_by_row():
+    first, second = PLANTS[:2]
     seen, unseen = {"lives": 3, "seed": 8, "problem": "a|b"}, {"lives": 0, "seed": 0, "problem": ""}
-    found = table([(PLANTS[0], seen), (PLANTS[1], unseen)])
-    assert f"| {PLANTS[0].name} | 3 | 8 | a/b |" in found
-    assert f"| {PLANTS[1].name} | **not found** | 0 |  |" in found
+    text = f"before\n{BEGIN}\n| gone | 1 | 1 | x |\n{END}\nafter\n"
+    once = with_rows(text, {second.name: row_of(second, seen)})
+    both = with_rows(once, {first.name: row_of(first, unseen)})
+    assert list(rows_of(both)) == ["planted fault", first.name, second.name]
+    assert f"| {first.name} | **not found** | 0 |  |\n| {second.name} | 3 | 8 | a/b |\n{END}\nafter" in both
+    assert with_rows(both, {}) == both
+
+
+def test_the_document_has_a_row_for_each_planted_fault():
+    rows = rows_of((ROOT / "docs/simulation.md").read_text(encoding="utf-8"))
+    assert list(rows)[1:] == [fault.name for fault in PLANTS]

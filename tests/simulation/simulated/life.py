@@ -1,20 +1,23 @@
 """One life of the whole system: drawn from a seed, lived on a virtual clock, judged."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import shutil
+import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 
 from pocket.protocol.claims.proof_requirement import ProofParams
 from simulated.draw import draw
 from simulated.judges import Judges
-from simulated.loop import Loop, Stuck
+from simulated.loop import PROCESS, Loop, Stuck
 from simulated.plan import SERVICES, SUPPLIERS, Fault, Kind
 from simulated.system import (
     BLOCK_SECONDS,
@@ -31,6 +34,7 @@ from simulated.system import (
 VOLUMES = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 _AFTER_BLOCKS = 12  # after the last settlement, in which everything must be over
 _AGAIN_SECONDS = 1.5
+_MOST_CPU_SECONDS = 30.0  # ten times what a life takes
 
 
 @dataclass
@@ -77,7 +81,8 @@ class Life:
         try:
             with system.machine.installed():
                 try:
-                    self.loop.run_until_complete(self._live())
+                    with self._limited():
+                        self.loop.run_until_complete(self._live())
                 except Stuck as error:
                     self.judges.wrong(f"nothing goes on: {error}")
                 errors = list(self.loop.errors)
@@ -91,6 +96,23 @@ class Life:
             system.network.calls, sum(map(len, system.acknowledged.values())), len(system.acknowledged),
             self.loop.turns, time.process_time() - begun, errors,
         )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[None]:
+        """A process that never gives the loop back is found, too; the error ends what it was doing."""
+
+        def late(_: int, frame: FrameType | None) -> None:
+            where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame else "?"
+            self.judges.wrong(f"{PROCESS.get()} holds its event loop at {where}")
+            raise Stuck("the event loop was held")
+
+        former = signal.signal(signal.SIGPROF, late)
+        signal.setitimer(signal.ITIMER_PROF, _MOST_CPU_SECONDS)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, former)
 
     async def _live(self) -> None:
         for program in list(self.system.programs.values()):

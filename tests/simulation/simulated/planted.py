@@ -82,14 +82,29 @@ def _searched(fault: Plant, seeds: int, lives: int) -> dict[str, object]:
     return found
 
 
-def table(rows: list[tuple[Plant, dict[str, object]]]) -> str:
-    """Markdown: how many lives each took, and which was the one."""
-    lines = ["| planted fault | lives until it was found | seed | what was seen |", "|--|--|--|--|"]
-    for fault, found in rows:
-        lives = found["lives"] if int(str(found["lives"])) > 0 else "**not found**"
-        problem = str(found["problem"]).replace("|", "/").replace("\n", " ")[:90]
-        lines.append(f"| {fault.name} | {lives} | {found['seed']} | {problem} |")
-    return "\n".join(lines) + "\n"
+BEGIN, END = "<!-- begin planted faults -->", "<!-- end planted faults -->"
+_HEAD = ["| planted fault | lives until it was found | seed | what was seen |", "|--|--|--|--|"]
+
+
+def row_of(fault: Plant, found: dict[str, object]) -> str:
+    """A line of the table: how many lives a planted fault took, and which was the one."""
+    lives = found["lives"] if int(str(found["lives"])) > 0 else "**not found**"
+    problem = str(found["problem"]).replace("|", "/").replace("\n", " ")[:90].strip()
+    return f"| {fault.name} | {lives} | {found['seed']} | {problem} |"
+
+
+def rows_of(text: str) -> dict[str, str]:
+    """The table's lines in a document, by the planted fault's name."""
+    lines = text.partition(BEGIN)[2].partition(END)[0].splitlines()
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines if line.startswith("| ")}
+
+
+def with_rows(text: str, new: dict[str, str]) -> str:
+    """The document with these lines of the table replaced; those of faults that are not planted any more go."""
+    rows = {**rows_of(text), **new}
+    lines = [*_HEAD, *(rows[fault.name] for fault in PLANTS if fault.name in rows)]
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.partition(END)[2]}"
 
 
 def main() -> int:
@@ -98,7 +113,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--lives", type=int, default=0, help="most lives for each fault, the likeliest first")
     parser.add_argument("--only", default="")
-    parser.add_argument("--table", type=Path)
+    parser.add_argument("--table", type=Path, help="a document whose table is brought up to date")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--search", help=argparse.SUPPRESS)
     parser.add_argument("--order", help=argparse.SUPPRESS)
@@ -120,7 +135,9 @@ def main() -> int:
     print(f"{len(rows) - len(missed)} of {len(rows)} planted faults were found")
     print("\n".join(f"not found: {name}" for name in missed))
     if options.table:
-        options.table.write_text(table(rows), encoding="utf-8")
+        text = options.table.read_text(encoding="utf-8")
+        made = with_rows(text, {fault.name: row_of(fault, found) for fault, found in rows})
+        options.table.write_text(made, encoding="utf-8")
     return 1 if missed else 0
 
 
