@@ -83,7 +83,7 @@ def main() -> int:
                 except OSError:
                     continue
 
-    print(json.dumps(answers(folder, fill, ballast.unlink)))
+    sys.stdout.write(json.dumps(answers(folder, fill, ballast.unlink)))
     return 0
 
 

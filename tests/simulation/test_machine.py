@@ -1,5 +1,6 @@
 """The simulated machine is held to a real one: a volume without space, and locks of files."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from simulated.loop import PROCESS, Process
 from simulated.machine import Machine
 
 HERE = Path(__file__).parent
-VOLUME = "mount -t tmpfs -o size=1m none \"$1\" && exec \"$2\" -m full_volume \"$1\""
+VOLUME = 'mount -t tmpfs -o size=1m none "$1" && exec "$2" -m full_volume "$1"'
 
 
 def on_a_real_volume(folder):
@@ -46,8 +47,6 @@ def test_a_full_volume_answers_as_a_real_one_does(tmp_path):
 
 
 def test_the_lock_of_a_process_ends_with_it(tmp_path):
-    import fcntl
-
     first, second, machine = Process("first"), Process("second"), Machine(lambda _: False)
     flags = fcntl.LOCK_EX | fcntl.LOCK_NB
 

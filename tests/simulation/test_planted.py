@@ -25,7 +25,7 @@ def test_at_least_sixty_faults_are_planted_each_under_a_name_of_its_own():
 
 
 def test_a_fault_whose_line_is_gone_is_told():
-    with pytest.raises(ValueError, match="does not hold .* once"):
+    with pytest.raises(ValueError, match=r"does not hold .* once"):
         plant(Plant("gone", "scripts/find-python", "no such line", ""))
 
 

@@ -14,8 +14,8 @@ from pocket.protocol.smst.digest import path_of
 from pocket.protocol.transactions.build import transaction_hash
 from pocket.redis_store.write_ahead_log import decode_records
 from pocket_localnet.ante import decode
-from simulated.redis_model import Data, Stream
 from simulated.plan import SUPPLIERS, Fault, Kind
+from simulated.redis_model import Data, Stream
 from simulated.system import KEYS, STAKE, Program, System
 from slow_curve import trie_root
 from world import address
@@ -130,7 +130,8 @@ class Judges:
                 self._paid[pair] = int(event.attributes["settled_upokt"].removesuffix("upokt"))
                 self._relays[pair] = int(event.attributes["num_relays"])
             if event.type.endswith(("EventClaimExpired", "EventSupplierSlashed")):
-                service = self.system.headers[event.attributes["session_id"]].service_id if "session_id" in event.attributes else ""
+                header = self.system.headers.get(event.attributes.get("session_id", ""))
+                service = header.service_id if header else ""
                 if self._is_excused(event.attributes["supplier_operator_address"], service):
                     continue
                 told = {k: v for k, v in event.attributes.items() if k in ("expiration_reason", "session_end_height")}

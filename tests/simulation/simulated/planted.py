@@ -35,7 +35,7 @@ def planted(fault: Plant) -> dict[Path, str]:
 
 
 def plant(fault: Plant) -> None:
-    """Has the modules of a fault compiled with its texts replaced; raises RuntimeError where one is imported already."""
+    """Has a fault's modules compiled with its texts replaced; raises RuntimeError where one is imported already."""
     broken = planted(fault)
     imported = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     for place in broken:

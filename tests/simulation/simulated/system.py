@@ -161,9 +161,7 @@ class System:
         )  # fmt: skip
         self.chain = LocalChain(self.genesis, functools.partial(block_hash, self.seed))
         self.nodes = {name: Node(name, self.chain, self.loop, self.network, self._broadcast) for name in NODES}
-        self.redis = RedisService(
-            self.loop, self.wall, self.network.redis, self.network.redis_is_slow
-        )
+        self.redis = RedisService(self.loop, self.wall, self.network.redis, self.network.redis_is_slow)
         self.leases = LeaseServer(self.network)
         self.ports = Ports()
         self.machine = Machine(lambda process: bool(self.network.of(Kind.DISK_FULL, target=process.name)))
