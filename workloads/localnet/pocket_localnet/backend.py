@@ -1,4 +1,4 @@
-"""The demo backend: a JSON-RPC and REST echo that answers deterministically."""
+"""The demo backend: a JSON-RPC and REST echo with deterministic responses."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ async def _answer(request: web.Request) -> web.Response:
 
 @contextlib.asynccontextmanager
 async def serve_backend(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-    """Serves the backend; yields its URL."""
+    """Serve the backend and yield its URL."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", _answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)

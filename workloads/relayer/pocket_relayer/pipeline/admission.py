@@ -249,7 +249,7 @@ class Admission:
         """
         if key not in self._asking and len(self._asking) >= _LOOKUPS:
             raise Rejected(RejectionReason.OVERLOADED, "too many sessions are being looked up, try another supplier")
-        return await self._asking.ask(key, lambda: self._in_turn(load))
+        return await self._asking.do(key, lambda: self._in_turn(load))
 
     async def _in_turn(self, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async with self._lookups:

@@ -89,7 +89,7 @@ class Meter:
         if (
             signed
             and service.rate_limit is not None
-            and not await self._rates.within(service.id, application, service.rate_limit.relays_per_second)
+            and not await self._rates.allow(service.id, application, service.rate_limit.relays_per_second)
         ):
             relayer_metrics.METERED.labels(service.id, "rate_limited").inc()
             raise Rejected(
@@ -111,7 +111,7 @@ class Meter:
                 raise Rejected(RejectionReason.METER_UNAVAILABLE, "the session's budget cannot be read") from error
             if charge is None:
                 return Metered(None)
-            verdict = self._budgets.charge_locally(charge)
+            verdict = self._budgets.charge_offline(charge)
             # Redis may not have counted it, and must not give back what it never took: the budget would grow.
             charge = replace(charge, cost=0)
         relayer_metrics.METERED.labels(service.id, verdict.name.lower()).inc()
