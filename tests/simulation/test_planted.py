@@ -36,12 +36,12 @@ def test_a_fault_is_not_planted_into_a_module_that_is_imported_already():
 
 def test_the_table_is_brought_up_to_date_row_by_row():
     first, second = PLANTS[:2]
-    seen, unseen = {"lives": 3, "seed": 8, "problem": "a|b"}, {"lives": 0, "seed": 0, "problem": ""}
+    seen, unseen = {"lives": 3, "seed": 8, "problem": "a|b"}, {"lives": 0, "seed": 0, "problem": "", "tried": 5}
     text = f"before\n{BEGIN}\n| gone | 1 | 1 | x |\n{END}\nafter\n"
     once = with_rows(text, {second.name: row_of(second, seen)})
     both = with_rows(once, {first.name: row_of(first, unseen)})
     assert list(rows_of(both)) == ["planted fault", first.name, second.name]
-    assert f"| {first.name} | **not found** | 0 |  |\n| {second.name} | 3 | 8 | a/b |\n{END}\nafter" in both
+    assert f"| {first.name} | **not found** in 5 |  |  |\n| {second.name} | 3 | 8 | a/b |\n{END}\nafter" in both
     assert with_rows(both, {}) == both
 
 

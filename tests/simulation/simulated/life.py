@@ -127,7 +127,8 @@ class Life:
         for task in tasks:
             if task.done() and not task.cancelled() and task.exception() is not None:
                 raise task.exception() or AssertionError
-        self.judges.at_end()
+        if not (self._hasty and self.judges.problems):
+            self.judges.at_end()
 
     async def _blocks(self) -> None:
         system = self.system

@@ -62,7 +62,7 @@ def search(name: str, seeds: list[int]) -> None:
         if found.problems or found.errors:
             print(json.dumps({"lives": number, "seed": seed, "problem": (found.problems or found.errors)[0]}))
             return
-    print(json.dumps({"lives": _NOTHING, "seed": 0, "problem": ""}))
+    print(json.dumps({"lives": _NOTHING, "seed": 0, "problem": "", "tried": len(seeds)}))
 
 
 def _meets(fault: Plant, seed: int) -> bool:
@@ -78,7 +78,7 @@ def _searched(fault: Plant, seeds: int, lives: int) -> dict[str, object]:
     try:
         found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
-        found = {"lives": -1, "seed": 0, "problem": done.stderr[-300:]}
+        found = {"lives": -1, "seed": 0, "problem": done.stderr[-300:], "tried": 0}
     return found
 
 
@@ -88,9 +88,10 @@ _HEAD = ["| planted fault | lives until it was found | seed | what was seen |", 
 
 def row_of(fault: Plant, found: dict[str, object]) -> str:
     """A line of the table: how many lives a planted fault took, and which was the one."""
-    lives = found["lives"] if int(str(found["lives"])) > 0 else "**not found**"
+    if int(str(found["lives"])) <= 0:
+        return f"| {fault.name} | **not found** in {found['tried']} |  |  |"
     problem = str(found["problem"]).replace("|", "/").replace("\n", " ")[:90].strip()
-    return f"| {fault.name} | {lives} | {found['seed']} | {problem} |"
+    return f"| {fault.name} | {found['lives']} | {found['seed']} | {problem} |"
 
 
 def rows_of(text: str) -> dict[str, str]:
