@@ -118,6 +118,8 @@ class Judges:
 
     def at_block(self) -> None:
         system = self.system
+        for crash in system.crashes:
+            self.wrong(crash)
         if number := self.missing():
             self.wrong(f"{number} acknowledged relays of open sessions are nowhere")
         for (supplier, session), roots in system.roots.items():
@@ -199,6 +201,8 @@ class Judges:
 
     def at_end(self) -> None:
         system, booked = self.system, self._outcomes()
+        if not system.acknowledged:
+            self.wrong("no relay was acknowledged")
         for pair, relays in self._wanted().items():
             who = f"{name_of(pair[0])}, {pair[1][:8]}"
             paid, rows = self._paid.get(pair), booked[pair]

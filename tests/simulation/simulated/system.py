@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pocket.api.workload import MinerConfig, RelayerConfig
+from pocket.errors import PocketError
 from pocket.protocol.relays.messages import RelayResponse, SessionHeader, decode_relay_response
 from pocket.protocol.relays.wire import bytes_field
 from pocket.redis_store.redis_keys import RedisKeys
@@ -49,6 +50,7 @@ STAKE = 10**9
 RELAYS = 5
 REDIS_URL = "redis://simulated:6379/0"
 PREFIX = "sim"
+_DEFECTS = (TypeError, AttributeError, NameError, LookupError, ValueError, ArithmeticError, AssertionError)
 KEYS = RedisKeys(PREFIX)
 
 
@@ -251,7 +253,8 @@ class System:
             raise
         except BaseException as error:  # noqa: BLE001 - a simulated process must not end the simulation
             told = _told(error)
-            self.crashes.append(f"{program.name}: {told}")
+            if _is_a_defect(error):
+                self.crashes.append(f"{program.name} ended: {told}")
             self.tell(f"{program.name} ended: {told}")
         self.machine.died(process)
         self.loop.kill(process)
@@ -356,6 +359,13 @@ async def _handled(pipeline: Any, request: bytes) -> bytes | str:
 def _without_payload(body: bytes) -> bytes:
     response: RelayResponse = decode_relay_response(body)
     return response.without_payload().encode()
+
+
+def _is_a_defect(error: BaseException) -> bool:
+    """Whether no fault of the world explains an error, and an operator could do nothing about it."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_a_defect, error.exceptions))
+    return isinstance(error, _DEFECTS) and not isinstance(error, PocketError)
 
 
 def _told(error: BaseException) -> str:
