@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
-from pocket_miner.storage.audit import Audit, SessionOutcome
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.outcomes import OutcomeRecord, SessionOutcome
 from pocket_miner.storage.relay_store import Leaf, RelayStore
 
 _BIG = 32 * 1024  # bytes; more than the free part of a page or block
@@ -25,8 +26,8 @@ def record(number: int) -> WalRecord:
     return WalRecord("alice", "one", b"header", b"%d" % number + b"r" * _BIG, _HEIGHT)
 
 
-def outcome(session: str) -> SessionOutcome:
-    return SessionOutcome("alice", session, "settled", "settled", "", _HEIGHT, {"note": "x" * _BIG})
+def outcome(session: str) -> OutcomeRecord:
+    return OutcomeRecord("alice", session, SessionOutcome.SETTLED, "settled", "", _HEIGHT, {"note": "x" * _BIG})
 
 
 def answers(folder: Path, fill: Callable[[], None], free: Callable[[], None]) -> list[str]:
