@@ -65,6 +65,7 @@ class Judges:
     def __init__(self, system: System, faults: Sequence[Fault]) -> None:
         self.system = system
         self._excused = {f.target for f in faults if f.kind in (Kind.SUPPLIER_AWAY, Kind.APPLICATION_AWAY)}
+        self._seeds_are_doubted = any(f.kind is Kind.NODE_OTHER_HASH for f in faults)
         self._nodes_lie = any(f.kind in _LIES_ABOUT_PROOFS for f in faults)
         self.problems: list[str] = []
         self._paid: dict[Pair, int] = {}
@@ -159,7 +160,11 @@ class Judges:
 
     def _may_be_a_second_proof(self, kind: str, name: str, earlier: list[tuple[str, int]]) -> bool:
         """Whether its sender could not know of the former one: a former owner's, sent or included just before."""
-        if kind == "claim" or self.system.senders[name] in {sender for sender, _ in earlier}:
+        if kind == "claim":
+            return False
+        if self._seeds_are_doubted:
+            return True  # the former one was for another seed: the chain found it invalid, and it is repaired
+        if self.system.senders[name] in {sender for sender, _ in earlier}:
             return False
         late = self.system.sent_at[name] > earlier[-1][1] + _BLOCKS_TO_LEARN_OF_A_PROOF
         return self._nodes_lie or not late

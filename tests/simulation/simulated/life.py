@@ -30,6 +30,7 @@ from simulated.system import (
     System,
     world,
 )  # fmt: skip
+from world import address
 
 VOLUMES = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 _AFTER_BLOCKS = 12  # after the last settlement, in which everything must be over
@@ -239,6 +240,24 @@ class Life:
             self.system.tell(f"{program.name}: goes on")
             self.loop.go_on(process)
 
+    def _burst(self, fault: Fault, first: Program) -> list["asyncio.Task[None]"]:
+        """Relays of the session that ends next, of those three suppliers that have none yet, where there are such."""
+        height, system = self.system.chain.height, self.system
+        start = max((at for at in STARTS if at <= height - SESSION_BLOCKS // 2), default=STARTS[0])
+        pairs = [(system.session(service, start), supplier) for service in SERVICES for supplier in SUPPLIERS]
+        pairs.sort(key=lambda row: bool(system.acknowledged.get((address(row[1]), row[0].session_id))))
+        return [
+            asyncio.create_task(system.relay(header, supplier, 900 + fault.number * 10 + number, first=first))
+            for number, (header, supplier) in enumerate(pairs[:3])
+        ]
+
+    async def _freeze_at_end(self, fault: Fault, program: Program) -> None:
+        """Stopped while it serves relays of the sessions that end."""
+        tasks = self._burst(fault, program)
+        await asyncio.sleep(self.loop.chance.uniform(0.0, 0.06))
+        await self._freeze(fault, program)
+        await asyncio.gather(*tasks)
+
     async def _upgrade(self, fault: Fault, _: Program | None) -> None:
         for program in [p for p in self.system.programs.values() if p.wanted]:
             await self._terminate(replace(fault, seconds=1.0), program)
@@ -350,7 +369,9 @@ class Life:
 
 
 _ACTS = {
-    Kind.KILL: Life._kill, Kind.TERMINATE: Life._terminate, Kind.FREEZE: Life._freeze, Kind.UPGRADE: Life._upgrade,
+    Kind.KILL: Life._kill, Kind.TERMINATE: Life._terminate, Kind.FREEZE: Life._freeze,
+    Kind.FREEZE_AT_END: Life._freeze_at_end,
+    Kind.UPGRADE: Life._upgrade,
     Kind.SCALE_UP: Life._scale_up, Kind.VOLUME_LOST: Life._volume_lost, Kind.LOG_LOST: Life._volume_lost,
     Kind.REDIS_CRASH: Life._redis_crash, Kind.REDIS_EMPTY: Life._redis_crash, Kind.REDIS_OLDER: Life._redis_crash,
     Kind.REDIS_FAIL_OVER: Life._redis_fail_over, Kind.REDIS_FULL: Life._redis_full,

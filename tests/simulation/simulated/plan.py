@@ -47,6 +47,7 @@ class Kind(StrEnum):
     KILL = "SIGKILL"
     TERMINATE = "SIGTERM"
     FREEZE = "SIGSTOP"
+    FREEZE_AT_END = "SIGSTOP with a session's last relays in hand"
     UPGRADE = "rolling upgrade"
     SCALE_UP = "one more miner"
     DISK_SLOW = "disk is slow"  # (seconds)

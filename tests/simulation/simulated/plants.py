@@ -170,15 +170,15 @@ PLANTS = [
           "  redis.call('HSETNX', KEYS[2], ARGV[at], ARGV[at + 1])\n  local last", "  local last"),
     Plant("relays are taken though their session is closed", "core/pocket/redis_store/lua_scripts.py",
           "if redis.call('HEXISTS', KEYS[1], session) == 1 then", "if false then",
-          (Kind.BLOCKS_FAST,)),
+          (Kind.FREEZE_AT_END,)),
     Plant("the first relay of a session is taken however late", "core/pocket/redis_store/lua_scripts.py",
           "elseif ends > 0 and ends <= cutoff and", "elseif false and",
-          (Kind.FREEZE,)),
+          (Kind.FREEZE_AT_END,)),
     Plant("finishing one session deletes all seals", "core/pocket/redis_store/lua_scripts.py",
           "redis.call('HDEL', KEYS[4], ARGV[2])", "redis.call('DEL', KEYS[4])"),
     Plant("anybody claims what it has read so far", "core/pocket/redis_store/lua_scripts.py",
           "  redis.call('HSETNX', KEYS[2], ARGV[at], ARGV[at + 1])\n  local last", "  local last",
-          (Kind.SCALE_UP, Kind.FREEZE,), (
+          (Kind.FREEZE_AT_END,), (
               ("core/pocket/redis_store/lua_scripts.py",
                "if tonumber(ARGV[1]) < fence then return {'fenced', tostring(fence)} end\nif tonumber(ARGV[1]) > fence",
                "if false"),

@@ -49,6 +49,7 @@ SETTLED = 11 + SESSION_BLOCKS + 2 + 2 * WINDOW_BLOCKS
 STAKE = 10**9
 RELAYS = 5
 REDIS_URL = "redis://simulated:6379/0"
+_CLIENT_SECONDS = 20.0
 PREFIX = "sim"
 _DEFECTS = (TypeError, AttributeError, NameError, LookupError, ValueError, ArithmeticError, AssertionError)
 KEYS = RedisKeys(PREFIX)
@@ -325,17 +326,18 @@ class System:
         self.headers[found.session_id] = found
         return found
 
-    async def relay(self, header: SessionHeader, supplier: str, number: int) -> None:
+    async def relay(self, header: SessionHeader, supplier: str, number: int, first: Program | None = None) -> None:
         """One relay to whatever relayer answers first; it is acknowledged when a signed answer came back."""
         request = signed_request(header, address(supplier), number)
         programs = [p for p in self.programs.values() if p.relayer and p.alive]
         self.loop.chance.shuffle(programs)
+        programs.sort(key=lambda program: program is not first)
         for program in programs:
             pipeline = program.made.pipeline if program.made else None
             if pipeline is None or program.made._draining or program.process is None:
                 continue
             answered = self.loop.spawn(program.process, _handled(pipeline, request))
-            await asyncio.wait([answered], timeout=8.0)
+            await asyncio.wait([answered], timeout=_CLIENT_SECONDS)
             found = answered.result() if answered.done() and not answered.cancelled() else None
             if isinstance(found, bytes):
                 mined = bytes_field(1, request) + bytes_field(2, _without_payload(found))
