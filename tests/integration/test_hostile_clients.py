@@ -378,14 +378,14 @@ async def test_a_websocket_without_a_relay_is_closed_when_it_is_idle(redis, tmp_
 
 async def test_relays_beyond_a_backends_connections_are_told_to_come_again_and_a_backend_is_not_blamed(redis, tmp_path):
     async with relaying(redis, tmp_path, service={"validation": "eager"}) as relayer:
-        offer = relayer.catalog.get("eth")
-        pool = offer.pool("jsonRpc")
-        slots = offer.slots(pool.backend, pool.endpoints[0].url)
-        flood = [asyncio.create_task(slots.take("flood")) for _ in range(1500)]
+        backends = relayer.registry.get("eth")
+        pool = backends.pool("jsonRpc")
+        slots = backends.slots(pool.backend, pool.endpoints[0].url)
+        flood = [asyncio.create_task(slots.acquire("flood")) for _ in range(1500)]
         await asyncio.sleep(0)
         assert await served(relayer, body=b"of another application"), "some connections are left to others"
         mine = relayer.header().application_address
-        held = [asyncio.create_task(slots.take(mine)) for _ in range(1500)]
+        held = [asyncio.create_task(slots.acquire(mine)) for _ in range(1500)]
         await asyncio.sleep(0)
         status, headers, _ = await relayer.send(relayer.request(body=b"one too many"))
         assert (status, headers["Retry-After"]) == (503, "1")

@@ -31,7 +31,7 @@ async def test_a_relay_is_one_span_with_its_stages_between_the_gateways_and_the_
         assert f"{span.context.trace_id:032x}" == TRACE
         assert f"{span.parent.span_id:016x}" == PARENT
         stages = [event.name for event in span.events]
-        assert stages == ["proven", "answered", "recorded"] if validation == "eager" else ["answered", "recorded"]
+        assert stages == ["admitted", "answered", "recorded"] if validation == "eager" else ["answered", "recorded"]
         assert span.attributes["pocket.supplier"] == address("alice")
         ((_, _, seen, _),) = relayer.backend.requests
         assert seen["traceparent"] == f"00-{TRACE}-{span.context.span_id:016x}-01"

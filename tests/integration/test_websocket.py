@@ -69,7 +69,7 @@ async def test_a_relayer_that_stops_tells_its_connections_to_move(redis, tmp_pat
         await socket.receive(5)
         relayer.sockets.leave()
         message = await socket.receive(5)
-        assert (socket.close_code, message.extra) == (1001, "this relayer ends: connect again")
+        assert (socket.close_code, message.extra) == (1001, "this relayer is shutting down: connect again")
         await sockets.closed.wait()
         assert len(await relayer.leaves()) == 1
 

@@ -1,4 +1,7 @@
-"""One admission path: whether a relay may be served, independent of its transport (relay-lifecycle.md, section 5)."""
+"""Decide if a relay may be served, independent of its transport.
+
+Source: relay-lifecycle.md, section 5.
+"""
 
 import asyncio
 import logging
@@ -26,57 +29,60 @@ _RingKey = tuple[str, int]
 _SessionKey = tuple[str, str, int]
 """Application address, service id and session start height."""
 _SessionRow = tuple[Session, bytes, SharedParams]
-"""Session, target hash and params, as of the session's start."""
+"""Session, target hash and parameters, as of the session's start."""
 _FARTHEST = 10_000  # blocks between a plausible session and the chain's height
 _RING_SECONDS = 30.0
 _RINGS = 4096
-_LOOKUPS_AT_ONCE = 32
-_LOOKUPS = 1024  # sessions and rings that are asked for or wait for it; whoever wants one more is told to come again
+_CONCURRENT_QUERIES = 32
+_MAX_QUERIES = 1024  # running and waiting queries for sessions and rings
 
 
 class ChainQueries(Protocol):
-    """What admission asks the chain; see pocket.chain.client.ChainClient."""
+    """Chain queries of admission, implemented by pocket.chain.client.ChainClient."""
 
     async def session(self, application_address: str, service_id: str, height: int) -> Session:
-        """As ChainClient does it."""
+        """Return the session of an application and service at a height."""
 
     async def shared_params(self, height: int = 0) -> SharedParams:
-        """As ChainClient does it."""
+        """Return the shared parameters at a height, 0 for the latest."""
 
     async def application(self, address: str) -> Application:
-        """As ChainClient does it."""
+        """Return an application."""
 
     async def account(self, address: str) -> Account:
-        """As ChainClient does it."""
+        """Return an account."""
 
     async def supplier(self, operator_address: str) -> StakedSupplier:
-        """As ChainClient does it."""
+        """Return a staked supplier."""
 
     async def compute_units_per_relay(self, service_id: str, height: int) -> int:
-        """As ChainClient does it."""
+        """Return the compute units of one relay at a height."""
 
     async def difficulty(self, service_id: str, height: int) -> Difficulty:
-        """As ChainClient does it."""
+        """Return the relay mining difficulty at a height."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """What a served relay needs later."""
+    """What is known of an admitted relay."""
 
     header: SessionHeader
     target_hash: bytes
     windows: Windows | None
-    """None: of a simulated relay, which belongs to no session."""
+    """None for a simulated relay, which belongs to no session."""
     identity: bytes
-    """Names the signed request, whatever form it came in: by this replays are known."""
+    """Identifies the signed request in any encoding, so that replays are recognised."""
 
-    def over(self, height: int) -> bool:
-        """Whether the session and its grace period are over."""
+    def is_over(self, height: int) -> bool:
+        """Return True if the session and its grace period are over."""
         return self.windows is not None and self.windows.grace_elapsed(height)
 
 
 def plausible_problem(header: SessionHeader, height: int) -> str | None:
-    """Why the heights cannot be right; checked before any chain query. Height 0 = no block seen yet."""
+    """Return why the heights cannot be right, or None.
+
+    It needs no chain query. Height 0 means that no block is known yet.
+    """
     start, end = header.session_start_block_height, header.session_end_block_height
     if start < 1 or end <= start or end - start > _FARTHEST:
         return "the session heights are impossible"
@@ -86,7 +92,7 @@ def plausible_problem(header: SessionHeader, height: int) -> str | None:
 
 
 def header_mismatch(header: SessionHeader, onchain: SessionHeader) -> str | None:
-    """The first of the five fields that differs from the chain's session."""
+    """Return the first field that differs from the chain's session, or None."""
     for name in SessionHeader.__dataclass_fields__:
         if getattr(header, name) != getattr(onchain, name):
             return name
@@ -94,7 +100,10 @@ def header_mismatch(header: SessionHeader, onchain: SessionHeader) -> str | None
 
 
 class Admission:
-    """Checks in the order of the protocol; everything it learns is cached by the session's own heights."""
+    """Checks relays in the order of the protocol.
+
+    Chain data is cached by the session's own heights.
+    """
 
     def __init__(
         self,
@@ -109,17 +118,20 @@ class Admission:
         self._generation = generation
         self._height = height
         self._clock = clock
-        self._lookups = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
-        self._asking = SingleFlight()
+        self._query_limit = asyncio.Semaphore(_CONCURRENT_QUERIES)
+        self._single_flight = SingleFlight()
         self._undeclared: set[tuple[str, str, str]] = set()
         self._rings: OrderedDict[_RingKey, tuple[float, int, ExpectedRing]] = OrderedDict()
         self._sessions: OrderedDict[_SessionKey, _SessionRow] = OrderedDict()
         self._grid: tuple[int, SharedParams] | None = None
-        self._denied: NegativeCache[_SessionKey] = NegativeCache(height)
+        self._negative_cache: NegativeCache[_SessionKey] = NegativeCache(height)
         self._budget = ColdQueryBudget(clock)
 
     async def check_supplier(self, request: RelayRequest, header: SessionHeader, rpc_type: str = "") -> None:
-        """Whether the supplier may serve this session; an unknown chain state never drains it. Raises Rejected."""
+        """Check that the supplier may serve this session.
+
+        An unknown chain state never takes a supplier out of service. Raises Rejected.
+        """
         limited = self._limits().get(request.supplier_operator_address)
         if limited is not None and header.service_id not in limited:
             raise Rejected(
@@ -134,7 +146,7 @@ class Admission:
         if not supplier.service_ids and not supplier.history:
             return
         if supplier.serves(header.service_id, self._height(), header.session_end_block_height):
-            self._look_at_transport(supplier, header.service_id, rpc_type)
+            self._check_transport(supplier, header.service_id, rpc_type)
             return
         if supplier.unstake_session_end_height:
             raise Rejected(
@@ -143,8 +155,11 @@ class Admission:
             )
         raise Rejected(RejectionReason.WRONG_SERVICE, f"the supplier is not staked for service {header.service_id}")
 
-    def _look_at_transport(self, supplier: StakedSupplier, service_id: str, rpc_type: str) -> None:
-        """A transport that the stake does not declare is served, counted, and warned of once."""
+    def _check_transport(self, supplier: StakedSupplier, service_id: str, rpc_type: str) -> None:
+        """Count relays over a transport that the stake does not declare, and warn once.
+
+        They are served.
+        """
         number = RPC_NUMBERS.get(rpc_type)
         declared = {
             kind for config in supplier.history if config.service_id == service_id for kind, _ in config.endpoints
@@ -155,13 +170,13 @@ class Admission:
         row = (supplier.operator_address, service_id, rpc_type)
         if row not in self._undeclared and len(self._undeclared) < _RINGS:
             self._undeclared.add(row)
-            _LOG.warning("supplier %s is asked for %s over %s, which its stake does not declare", *row)
+            _LOG.warning("supplier %s got a relay for service %s over %s, which its stake does not declare", *row)
 
     async def validate(self, request: RelayRequest, header: SessionHeader, address: str = "") -> Admitted:
-        """Session timing, header, ring signature and membership; raises Rejected.
+        """Check session timing, header, ring signature and membership.
 
-        address: of who asks, for the budget of questions in vain. Nothing is asked of the chain that the session's own
-        grid answers, and no ring is looked up or verified for a header that is not the chain's.
+        `address` is the client's, for the budget of fruitless queries. The chain is not queried for what the session's
+        own grid decides, and no ring is looked up or verified for a header that is not the chain's. Raises Rejected.
         """
         if problem := header.problem():
             raise Rejected(RejectionReason.INVALID_REQUEST, problem)
@@ -177,11 +192,11 @@ class Admission:
             ring_key = (header.application_address, header.session_end_block_height)
             ring = self._known_ring(ring_key)
             if ring is None:
-                ring = await self._looked_up(ring_key, lambda: self._ring(ring_key))
+                ring = await self._query(ring_key, lambda: self._ring(ring_key))
         except NotFound as error:
             raise Rejected(RejectionReason.INVALID_SIGNATURE, f"the ring cannot be built: {error}") from error
         except (ChainError, DecodingError) as error:
-            raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "no chain node can answer at present") from error
+            raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "no chain node is available") from error
         try:
             identity = verify_request_signature(request.signable_hash(), request.signature, ring)
         except (InvalidSignature, DecodingError) as error:
@@ -191,16 +206,19 @@ class Admission:
         return Admitted(header, target, windows, identity)
 
     async def _known_session(self, header: SessionHeader, address: str) -> _SessionRow:
-        """The chain's session of an application, service and start; raises Rejected and ChainError."""
+        """Return the chain's session of an application, service and start height.
+
+        Raises Rejected and ChainError.
+        """
         key = (header.application_address, header.service_id, header.session_start_block_height)
         known = self._sessions.get(key)
         if known is not None:
             return known
-        self._denied.check(key)
+        self._negative_cache.check(key)
         self._budget.check(address)
         await self._check_grid(header)
         try:
-            return await self._looked_up(key, lambda: self._session(key))
+            return await self._query(key, lambda: self._session(key))
         except NotFound as error:
             denied = Rejected(
                 RejectionReason.SESSION_MISMATCH, f"the chain knows no such application or service: {error}"
@@ -212,12 +230,13 @@ class Admission:
                 error,
             )
         self._budget.strike(address)
-        raise self._denied.remember(key, denied) from cause
+        raise self._negative_cache.remember(key, denied) from cause
 
     async def _check_grid(self, header: SessionHeader) -> None:
-        """Refuse heights of no session, or of one that is over or far, by the params of now: asked once a session.
+        """Reject heights that belong to no session, or to one that is over or far away.
 
-        They say nothing of sessions before their own grid began: those are asked for. Raises Rejected.
+        It uses the latest parameters, queried once a session. They do not describe sessions before their own grid
+        began, which are queried. Raises Rejected.
         """
         height, start = self._height(), header.session_start_block_height
         if height < 1:
@@ -225,7 +244,7 @@ class Admission:
         params = self._grid
         if params is None or params[0] != params[1].session_start(height):
             try:
-                found = await self._looked_up("grid", lambda: self._chain.shared_params(height))
+                found = await self._query("grid", lambda: self._chain.shared_params(height))
             except (ChainError, DecodingError):
                 return
             params = self._grid = (found.session_start(height), found)
@@ -242,27 +261,27 @@ class Admission:
         if Windows.after(header.session_end_block_height, grid).grace_elapsed(height):
             raise Rejected(RejectionReason.SESSION_EXPIRED, "the session and its grace period are over")
 
-    async def _looked_up(self, key: object, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What the chain has to be asked for, before anything is proven: strangers must not flood its nodes.
+    async def _query(self, key: object, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Query the chain with limited concurrency, coalescing equal queries.
 
-        However many relays wait for the same, it is one question.
+        Clients that are not authenticated must not flood its nodes. Raises Rejected if too many queries wait.
         """
-        if key not in self._asking and len(self._asking) >= _LOOKUPS:
-            raise Rejected(RejectionReason.OVERLOADED, "too many sessions are being looked up, try another supplier")
-        return await self._asking.ask(key, lambda: self._in_turn(load))
+        if key not in self._single_flight and len(self._single_flight) >= _MAX_QUERIES:
+            raise Rejected(RejectionReason.OVERLOADED, "too many session queries are waiting, try another supplier")
+        return await self._single_flight.ask(key, lambda: self._query_limited(load))
 
-    async def _in_turn(self, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        async with self._lookups:
+    async def _query_limited(self, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        async with self._query_limit:
             return await load()
 
     async def _session(self, key: _SessionKey) -> _SessionRow:
-        """Session, target and params at its start; the start height decides, never the present."""
+        """Return session, target hash and parameters at the session's start height."""
         application_address, service_id, start = key
         session = await self._chain.session(application_address, service_id, start)
         params = await self._chain.shared_params(start)
         difficulty = await self._chain.difficulty(service_id, start)
         row = (session, difficulty.target_hash, params)
-        # Only what is the chain's own session is kept, so that nobody can fill the cache with inventions.
+        # Only the chain's own sessions are cached, so that clients cannot fill the cache with invented ones.
         found = session.header
         if (found.application_address, found.service_id, found.session_start_block_height) == key:
             self._sessions[key] = row
