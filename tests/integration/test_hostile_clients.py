@@ -5,6 +5,7 @@ import contextlib
 import gc
 import gzip
 import io
+import json
 import tracemalloc
 import zlib
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from h2.settings import SettingCodes
 
 from callers import METHOD, http1
 from hostile_clients import MIB, dial, post, until
+from metric_growth import Growth
 from pocket.api.relayminer import ConnectionLimits
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from relays import relaying
@@ -172,6 +174,68 @@ async def test_pipelined_relays_of_a_client_that_reads_nothing_end_its_connectio
         writer.close()
         assert len(relayer.backend.requests) < 300
         assert await served(relayer, body=b"after")
+
+
+async def test_pipelined_requests_behind_a_slow_one_count_as_memory_until_they_are_served(redis, tmp_path):
+    async with relaying(redis, tmp_path) as relayer:
+        relayer.backend.gate = asyncio.Event()
+        reader, writer = await dial(relayer)
+        bodies = [relayer.request(body=b"%d" % n + bytes(20_000)).encode() for n in range(4)]
+        writer.write(post(len(bodies[0])) + bodies[0])
+        await relayer.backend.asked.wait()
+        first = relayer.memory.used
+        writer.write(b"".join(post(len(body)) + body for body in bodies[1:]))
+        await until(lambda: relayer.memory.used >= first + sum(map(len, bodies[1:])))
+        relayer.backend.gate.set()
+        answers = b""
+        while answers.count(b"HTTP/1.1 200 OK") < 4:
+            answers += await asyncio.wait_for(reader.read(65_536), 10)
+        await until(lambda: relayer.memory.used == 0)
+        writer.close()
+
+
+async def test_pipelined_requests_beyond_the_memory_end_their_connection_and_relays_go_on(redis, tmp_path):
+    async with relaying(redis, tmp_path, memory_bytes=2 * MIB) as relayer:
+        relayer.backend.gate = asyncio.Event()
+        _, writer = await dial(relayer)
+        body = relayer.request(body=b"first").encode()
+        writer.write(post(len(body)) + body)
+        await relayer.backend.asked.wait()
+        writer.write(post(MIB) + bytes(MIB))
+        await until(lambda: relayer.connections.open == 0)
+        writer.close()
+        relayer.backend.gate.set()
+        await until(lambda: relayer.memory.used == 0)
+        assert await served(relayer, body=b"after")
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost relayer\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: relayer\r\n\r\nGET / HTTP/9\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"a" * 7000) for n in range(11)), 431),
+    ],
+)
+async def test_an_unreadable_request_is_rejected_with_a_code_and_counted_but_is_no_error_of_ours(
+    redis, tmp_path, caplog, raw, status
+):
+    async with relaying(redis, tmp_path) as relayer:
+        growth = Growth()
+        reader, writer = await dial(relayer)
+        writer.write(raw)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    head, _, body = answer[answer.rindex(b"HTTP/1.") :].partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status
+    found = json.loads(body)
+    assert (found["code"], len(found["request_id"])) == ("invalid_request", 16)
+    assert (
+        growth.of("pocket_relayer_relays_rejected_total", service="", transport="http", reason="invalid_request") >= 1
+    )
+    assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
 
 
 @pytest.mark.parametrize("number", [1, 3])

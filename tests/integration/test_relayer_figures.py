@@ -1,31 +1,11 @@
 """What the relayer's figures say of backends and of the parts of a relay."""
 
 import pytest
-from prometheus_client import REGISTRY
 
+from metric_growth import Growth
 from relays import relaying
 
 pytestmark = pytest.mark.redis
-
-
-class Growth:
-    """How much samples grew since it was made."""
-
-    def __init__(self):
-        self._before = {}
-        self._before = self._all()
-
-    @staticmethod
-    def _all():
-        return {
-            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-            for family in REGISTRY.collect()
-            for sample in family.samples
-        }
-
-    def of(self, name, **labels):
-        key = (name, tuple(sorted(labels.items())))
-        return self._all().get(key, 0) - self._before.get(key, 0)
 
 
 def outcome(growth, name):

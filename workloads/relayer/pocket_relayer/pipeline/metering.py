@@ -22,6 +22,9 @@ LIMIT_REACHED = "session relay limit reached"
 """Gateways search for this text, and do not penalise the supplier for it."""
 
 
+_UNKNOWN_WINDOW_BLOCKS = 100  # after a session's end, while its claim window is unknown
+
+
 def relay_cost(compute_units: int, params: SharedParams) -> int:
     """Return the price of one relay in upokt, at the prices of its session's start."""
     return compute_units * params.compute_units_to_tokens_multiplier // params.compute_unit_cost_granularity
@@ -110,18 +113,21 @@ class Meter:
         identity = signed if service.replays is not Replays.SERVE else b""
         if not self._enabled and not identity:
             return Metered(None)
-        charge, verdict = None, ChargeResult.CHARGED
         try:
             charge = await self._quote(service, header, supplier, identity)
+        except (ChainError, DecodingError) as error:
+            self._require_open(service, error)
+            if not identity:
+                return Metered(None)
+            # Only the budget needs the chain: replays are rejected without it.
+            keep = self._keep_seconds(header.session_end_block_height + _UNKNOWN_WINDOW_BLOCKS)
+            charge = Charge(supplier, header.session_id, 0, None, keep, identity)
+        try:
             verdict = await self._budgets.charge(charge)
         except QueueFull as error:
             raise Rejected(RejectionReason.OVERLOADED, str(error)) from error
-        except (RedisUnavailable, ChainError, DecodingError) as error:
-            relayer_metrics.METERED.labels(service.id, "unavailable").inc()
-            if not self._open:
-                raise Rejected(RejectionReason.METER_UNAVAILABLE, "the session's budget cannot be read") from error
-            if charge is None:
-                return Metered(None)
+        except RedisUnavailable as error:
+            self._require_open(service, error)
             verdict = self._budgets.charge_locally(charge)
             # Redis may not have counted it. A refund of what was never charged would let the budget grow.
             charge = replace(charge, cost=0)
@@ -139,12 +145,21 @@ class Meter:
         if metered.charge is not None:
             self._budgets.refund(metered.charge)
 
+    def _require_open(self, service: ServiceSpec, error: Exception) -> None:
+        """Count an unavailable meter, and raise Rejected unless relays are served without it."""
+        relayer_metrics.METERED.labels(service.id, "unavailable").inc()
+        if not self._open:
+            raise Rejected(RejectionReason.METER_UNAVAILABLE, "the session's budget cannot be read") from error
+
+    def _keep_seconds(self, height: int) -> int:
+        """Return the seconds for which a charge is kept, until well after a height."""
+        return max(600, int(2 * (height - self._height()) * self._block_seconds))
+
     async def _quote(self, service: ServiceSpec, header: SessionHeader, supplier: str, identity: bytes) -> Charge:
         """Return the charge at the session's prices and the application's current stake."""
         start = header.session_start_block_height
         params = await self._chain.shared_params(start)
-        blocks = Windows.after(header.session_end_block_height, params).claim_close - self._height() + 10
-        keep = max(600, int(2 * blocks * self._block_seconds))
+        keep = self._keep_seconds(Windows.after(header.session_end_block_height, params).claim_close + 10)
         if not self._enabled:
             return Charge(supplier, header.session_id, 0, None, keep, identity)
         application = await self._chain.application(header.application_address)

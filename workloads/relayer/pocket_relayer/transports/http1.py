@@ -125,7 +125,13 @@ class Http1:
         """Return the protocol of a new connection."""
         if self._server is None:
             raise RuntimeError("the HTTP server is not set up")
-        return Http1Connection(self._server, connection, self._timeouts)
+        address = connection.memory.address
+        return Http1Connection(
+            self._server,
+            connection,
+            self._timeouts,
+            lambda status: _response(self._router.reject_unreadable(status, address)),
+        )
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         protocol = request.protocol

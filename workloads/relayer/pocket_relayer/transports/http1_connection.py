@@ -29,7 +29,9 @@ class Http1Connection(web.RequestHandler):
 
     __slots__ = (
         "_payload",
+        "_pipelined",
         "_reading_ended",
+        "_reject_unreadable",
         "_timeouts",
         "_unparsed",
         "_write_timer",
@@ -39,7 +41,13 @@ class Http1Connection(web.RequestHandler):
         "on_overload",
     )  # fmt: skip
 
-    def __init__(self, server: web.Server, connection: Connection, timeouts: ClientTimeouts) -> None:
+    def __init__(
+        self,
+        server: web.Server,
+        connection: Connection,
+        timeouts: ClientTimeouts,
+        reject_unreadable: Callable[[int], web.Response],
+    ) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(
             server, loop=loop, keepalive_timeout=timeouts.idle_seconds, auto_decompress=False,
@@ -47,10 +55,12 @@ class Http1Connection(web.RequestHandler):
         )  # fmt: skip
         self.connection = connection
         self._timeouts = timeouts
+        self._reject_unreadable = reject_unreadable
         self._write_timer: asyncio.TimerHandle | None = None
         self._reading_ended = False
         self._payload: StreamReader | None = None  # of the last request
         self._unparsed = connection.memory.reserve()
+        self._pipelined = connection.memory.reserve()
         self.half_closed = False
         self.incoming: IncomingMessages | None = None
         self.on_overload: Callable[[], None] = connection.abort
@@ -70,6 +80,7 @@ class Http1Connection(web.RequestHandler):
             self.incoming.close()
         super().connection_lost(exc)
         self._messages.clear()
+        self._pipelined.close()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, unless an earlier request ended the reading of this connection."""
@@ -86,6 +97,18 @@ class Http1Connection(web.RequestHandler):
             self._count_unparsed(len(data))
         if self._upgraded and self._payload_parser is None:
             self._count_unparsed(len(self._message_tail) - self._unparsed.size)
+        if len(self._messages) > (0 if self._request_in_progress else 1):
+            self._count_pipelined(len(data))
+
+    def _count_pipelined(self, size: int) -> None:
+        """Count bytes of requests that wait for an earlier one, or end the connection."""
+        try:
+            self._pipelined.acquire(size)
+        except Rejected:
+            self._stop_reading()
+            self.connection.abort()
+            return
+        self._pipelined.on_evict = self.connection.abort
 
     def _count_unparsed(self, size: int) -> None:
         """Count bytes that belong to no request yet.
@@ -134,7 +157,23 @@ class Http1Connection(web.RequestHandler):
         if self._upgraded and self._payload_parser is None and not self._messages:
             self._stop_reading()
             resp.force_close()
+        if not self._messages:
+            self._pipelined.close()
         return await super().finish_response(request, resp, start_time)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Reject a request that the parser cannot read. Only defects of our own are logged as errors."""
+        if status >= web.HTTPInternalServerError.status_code:
+            return super().handle_error(request, status, exc, message)
+        response = self._reject_unreadable(status)
+        response.force_close()
+        return response
 
     def pause_writing(self) -> None:
         """Start the timer for a client that does not read."""

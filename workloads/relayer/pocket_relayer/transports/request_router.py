@@ -87,6 +87,12 @@ class RequestRouter:
             _LOG.exception("relay failed", extra={"fields": {"request_id": failed.request_id}})
             return error_reply(failed)
 
+    def reject_unreadable(self, status: int, address: str) -> OutgoingResponse:
+        """Count a request that is not valid HTTP and return its error response."""
+        rejected = Rejected(RejectionReason.INVALID_REQUEST, "the request is not valid HTTP", status)
+        self._pipeline.count_rejection(rejected, TransportInfo(Transport.HTTP, {}, address))
+        return error_reply(rejected)
+
     async def _dispatch(self, request: IncomingRequest) -> OutgoingResponse:
         path = request.path.partition("?")[0]
         if request.method in ("GET", "HEAD"):
