@@ -20,6 +20,7 @@ from pocket.protocol.sessions.windows import SharedParams, Windows
 from pocket.runtime.single_flight import SingleFlight
 from pocket_relayer import relayer_metrics
 from pocket_relayer.pipeline.cold_queries import ColdQueryBudget, NegativeCache
+from pocket_relayer.pipeline.fair_queue import QUANTUM, FairQueue
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 _LOG = logging.getLogger("pocket_relayer.pipeline.admission")
@@ -31,6 +32,7 @@ _SessionKey = tuple[str, str, int]
 _SessionRow = tuple[Session, bytes, SharedParams]
 """Session, target hash and parameters, as of the session's start."""
 _FARTHEST = 10_000  # blocks between a plausible session and the chain's height
+_HASHED_IN_PLACE = 256 * 1024  # bytes of a payload up to which no thread is used
 _RING_SECONDS = 30.0
 _RINGS = 4096
 _CONCURRENT_QUERIES = 32
@@ -126,6 +128,7 @@ class Admission:
         self._grid: tuple[int, SharedParams] | None = None
         self._negative_cache: NegativeCache[_SessionKey] = NegativeCache(height)
         self._budget = ColdQueryBudget(clock)
+        self._verifications = FairQueue(clock)
 
     async def check_supplier(self, request: RelayRequest, header: SessionHeader, rpc_type: str = "") -> None:
         """Check that the supplier may serve this session.
@@ -197,8 +200,11 @@ class Admission:
             raise Rejected(RejectionReason.INVALID_SIGNATURE, f"the ring cannot be built: {error}") from error
         except (ChainError, DecodingError) as error:
             raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "no chain node is available") from error
+        large = len(request.payload) > _HASHED_IN_PLACE
+        hashed = await asyncio.to_thread(request.signable_hash) if large else request.signable_hash()
+        await self._verifications.turn(f"{header.application_address} {address}", max(QUANTUM, ring.size / 2))
         try:
-            identity = verify_request_signature(request.signable_hash(), request.signature, ring)
+            identity = verify_request_signature(hashed, request.signature, ring)
         except (InvalidSignature, DecodingError) as error:
             raise Rejected(RejectionReason.INVALID_SIGNATURE, str(error)) from error
         if request.supplier_operator_address not in session.supplier_addresses:
