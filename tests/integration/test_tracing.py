@@ -64,4 +64,4 @@ async def test_spans_reach_a_collector_and_without_one_nothing_is_made(monkeypat
 def test_an_image_without_the_extra_says_so_and_serves_on(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     assert tracing_from({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, 0) is NO_TRACING
-    assert "install the extra tracing" in caplog.text
+    assert "Install the extra 'tracing'" in caplog.text
