@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from pocket.chain.client import ChainClient
-from pocket.chain.failover import NodeAddress
-from relayctl.session_commands import describe_session
 from relays import relaying
 from world import address, key
 
@@ -22,6 +19,16 @@ COMMANDS = {
     "javascript": ["node", str(EXAMPLES / "javascript/relay.mjs")],
     "go": ["go", "run", "."],
 }
+
+
+async def described(node, application):
+    """The session as `relayctl relay session` prints it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "relayctl.main", "relay", "session", "--grpc", node, "--app", application, "--service", "eth",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    return json.loads(output)
 
 
 async def run(language, session, url):
@@ -39,8 +46,7 @@ async def test_an_example_signs_a_relay_and_accepts_only_the_suppliers_signature
     if shutil.which(COMMANDS[language][0]) is None:
         pytest.skip(f"{COMMANDS[language][0]} is not installed")
     async with relaying(redis, tmp_path) as relayer:
-        async with ChainClient([NodeAddress.parse(*relayer.node)]) as chain:
-            session = await describe_session(chain, relayer.world.application("eth"), "eth")
+        session = await described(relayer.node[0], relayer.world.application("eth"))
         session["suppliers"] = {address("alice"): session["suppliers"][address("alice")]}
         file = tmp_path / "session.json"
         file.write_text(json.dumps(session))

@@ -67,13 +67,13 @@ async def _answer_web_socket(request: web.Request) -> web.WebSocketResponse:
     return socket
 
 
-class _EchoAnyMethod(grpc.GenericRpcHandler[bytes, bytes]):
+class _EchoAnyMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     """Echoes the message of every unary method."""
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:  # type: ignore[type-arg]
         """Return the handler of any method."""
 
-        async def echo(message: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        async def echo(message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
             await context.send_initial_metadata((("demo-method", handler_call_details.method),))
             return message
 
