@@ -24,7 +24,8 @@ COMMANDS = {
 async def described(node, application):
     """The session as `relayctl relay session` prints it."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "relayctl.main", "relay", "session", "--grpc", node, "--app", application, "--service", "eth",
+        sys.executable, "-m", "relayctl.main", "relay", "session",
+        "--grpc", node, "--app", application, "--service", "eth",
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     output, _ = await process.communicate()
