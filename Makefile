@@ -1,9 +1,9 @@
-# The commands of this project. `make demo` and `make test` need CPython 3.11 or 3.12, make and the package index.
+# The commands of this project. `make demo` and `make test` need CPython 3.11 to 3.13, make and the package index.
 SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := core operator workloads cli scripts tests benchmarks
 
-.PHONY: help demo setup lint unit test cluster e2e e2e-kind test-all mutants failovers simulate simulate-faults fuzz sweep repeat bench bench-compare soak realchain lock manifests images clean
+.PHONY: help demo setup lint unit test cluster e2e e2e-kind test-all mutants mutate failovers simulate simulate-faults fuzz sweep repeat bench bench-compare soak realchain lock manifests images clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -40,6 +40,10 @@ lint: setup ## style, types, layers, file sizes
 
 mutants: setup ## break the money path line by line; each break must be caught by a named test
 	@$(PY) scripts/mutants.py
+
+mutate: setup ## generated mutants of the money path, each with the tests that run its line (SAMPLE=<n>, SEED, ONLY=<path>, CHANGED=<git range>, JOBS, MIN_SCORE)
+	@$(PY) scripts/mutation.py cover
+	@SAMPLE=$${SAMPLE:-200} $(PY) scripts/mutation.py run
 
 fuzz: setup ## mutated requests over every decoder of the relay port (FUZZ=<n>, 10000000 for the long run; SEED)
 	@FUZZ=$${FUZZ:-300000} $(PY) -m pytest -q -n 0 --timeout 0 tests/unit/test_edge_decoders.py

@@ -1,3 +1,3 @@
-"""relayctl: the command line."""
+"""The command line relayctl."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""How a signed relay gets to a relayer: HTTP, gRPC or WebSocket."""
+"""Transports from a gateway to a relayer: HTTP, gRPC and WebSocket."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
@@ -23,18 +23,21 @@ class ClientTransport(StrEnum):
 
 
 class RelayFailed(Exception):
-    """The relay was not answered with a valid signed response; the text says why."""
+    """The relay got no valid signed response. The text gives the reason."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
 
 
-Carrier = Callable[[aiohttp.ClientSession, str, RelayRequest, int, float, Mapping[str, str]], Awaitable[list[bytes]]]
-"""Session, URL, request, RPC type, seconds, more headers → encoded responses, several of a stream; or RelayFailed."""
+Sender = Callable[[aiohttp.ClientSession, str, RelayRequest, int, float, Mapping[str, str]], Awaitable[list[bytes]]]
+"""Sends a request with an RPC type, a timeout in seconds and additional headers to a URL.
+
+Returns the encoded responses, several for a stream. Raises RelayFailed.
+"""
 
 
-async def over_http(
+async def send_http(
     http: aiohttp.ClientSession,
     url: str,
     request: RelayRequest,
@@ -42,7 +45,7 @@ async def over_http(
     seconds: float,
     extra: Mapping[str, str],
 ) -> list[bytes]:
-    """A stream is taken apart at its delimiters."""
+    """Send over HTTP. A stream is split at its delimiters."""
     headers = {"Rpc-Type": str(rpc_type), "Content-Type": "application/json", **extra}
     timeout = aiohttp.ClientTimeout(total=seconds)
     async with http.post(url, data=request.encode(), headers=headers, timeout=timeout) as answer:
@@ -53,10 +56,10 @@ async def over_http(
     return [part for part in body.split(STREAM_DELIMITER) if part] if streamed else [body]
 
 
-async def over_grpc(
+async def send_grpc(
     _: aiohttp.ClientSession, url: str, request: RelayRequest, rpc_type: int, seconds: float, extra: Mapping[str, str]
 ) -> list[bytes]:
-    """One unary call on a channel of its own."""
+    """Send one unary gRPC call on its own channel."""
     parts = urlsplit(url)
     if parts.scheme == "https":
         channel = grpc.aio.secure_channel(parts.netloc, grpc.ssl_channel_credentials())
@@ -71,10 +74,10 @@ async def over_grpc(
             raise RelayFailed(f"{error.code().name}: {error.details()}", error.code().value[0]) from error
 
 
-async def over_web_socket(
+async def send_web_socket(
     http: aiohttp.ClientSession, url: str, request: RelayRequest, _: int, seconds: float, extra: Mapping[str, str]
 ) -> list[bytes]:
-    """One frame on a connection of its own, and the first frame that comes back."""
+    """Send one frame on its own connection and return the first frame received."""
     service = request.header.service_id if request.header else ""
     try:
         async with http.ws_connect(url, headers={"Target-Service-Id": service, **extra}, decode_text=False) as socket:
@@ -84,11 +87,11 @@ async def over_web_socket(
                 return [message.data]
             raise RelayFailed(f"closed with {socket.close_code}: {message.extra or ''}", socket.close_code or 0)
     except aiohttp.WSServerHandshakeError as error:
-        raise RelayFailed(f"status {error.status}: the upgrade was refused", error.status) from error
+        raise RelayFailed(f"status {error.status}: the upgrade was rejected", error.status) from error
 
 
-CARRIERS: Final[Mapping[ClientTransport, Carrier]] = {
-    ClientTransport.HTTP: over_http,
-    ClientTransport.GRPC: over_grpc,
-    ClientTransport.WEB_SOCKET: over_web_socket,
+SENDERS: Final[Mapping[ClientTransport, Sender]] = {
+    ClientTransport.HTTP: send_http,
+    ClientTransport.GRPC: send_grpc,
+    ClientTransport.WEB_SOCKET: send_web_socket,
 }

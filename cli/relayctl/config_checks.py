@@ -1,4 +1,4 @@
-"""What can be said of resources before they are applied; pure."""
+"""Checks of resources before they are applied. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _BACKENDS = {number: name for name, number in RPC_NUMBERS.items()}
 
 
 class Level(StrEnum):
-    """error: relays would be refused or lost; note: worth knowing."""
+    """Severity: an error makes the relayer reject or lose relays, a note is worth knowing."""
 
     ERROR = "error"
     NOTE = "note"
@@ -27,7 +27,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ConfigIssue:
-    """One thing to say, with what it is about."""
+    """One issue with its location."""
 
     level: Level
     where: str
@@ -38,37 +38,40 @@ class ConfigIssue:
 
 
 def check_references(manifests: Manifests) -> list[ConfigIssue]:
-    """Whether resources fit each other: names, keys, services. Secrets that are not among the files are noted."""
-    found: list[ConfigIssue] = []
+    """Check that resources fit each other: names, keys, services.
+
+    Secrets that are not among the files are noted.
+    """
+    issues: list[ConfigIssue] = []
     miners = {(m.metadata.namespace, m.metadata.name): m for m in manifests.relay_miners}
     seen: dict[str, str] = {}
     for supplier in manifests.suppliers:
         where = f"Supplier {supplier.metadata.name}"
         address = supplier.spec.operator_address
         if address in seen:
-            found.append(ConfigIssue(Level.ERROR, where, f"{address} is also the address of {seen[address]}"))
+            issues.append(ConfigIssue(Level.ERROR, where, f"{address} is also the address of {seen[address]}"))
         seen.setdefault(address, where)
         miner = miners.get((supplier.metadata.namespace, supplier.spec.relay_miner_ref.name))
         if miner is None:
             name = supplier.spec.relay_miner_ref.name
-            found.append(ConfigIssue(Level.ERROR, where, f"no RelayMiner {name} in its namespace among these files"))
+            issues.append(ConfigIssue(Level.ERROR, where, f"no RelayMiner {name} in its namespace among these files"))
             continue
         offered = {service.id for service in miner.spec.services}
         for service in supplier.spec.services:
             if service not in offered:
                 text = f"service {service} is not among the services of RelayMiner {miner.metadata.name}"
-                found.append(ConfigIssue(Level.ERROR, where, text))
-        found += _check_key(supplier, manifests)
+                issues.append(ConfigIssue(Level.ERROR, where, text))
+        issues += _check_key(supplier, manifests)
     for miner in manifests.relay_miners:
-        found += _check_services(miner, manifests)
-    return found
+        issues += _check_services(miner, manifests)
+    return issues
 
 
 def _check_key(supplier: Supplier, manifests: Manifests) -> Iterable[ConfigIssue]:
     where, key = f"Supplier {supplier.metadata.name}", supplier.spec.key
     if key.secret_ref is not None:
         if key.secret_ref.name not in manifests.secrets:
-            text = f"Secret {key.secret_ref.name} must be there before relays are served"
+            text = f"Secret {key.secret_ref.name} must exist before relays are served"
             yield ConfigIssue(Level.NOTE, where, text)
         return
     sealing = Controller.of_texts(manifests.secrets.get(SECRET_OF_NAMESPACE, {}))
@@ -76,7 +79,7 @@ def _check_key(supplier: Supplier, manifests: Manifests) -> Iterable[ConfigIssue
     try:
         sealing.open(key.sealed or "", subject)
     except UnknownController:
-        yield ConfigIssue(Level.NOTE, where, "its key is sealed to the operator: only there it shows whether it opens")
+        yield ConfigIssue(Level.NOTE, where, "its key is sealed to the operator, which alone can check it")
     except SealError as error:
         yield ConfigIssue(Level.ERROR, where, f"spec.key.sealed: {error}")
 
@@ -84,9 +87,9 @@ def _check_key(supplier: Supplier, manifests: Manifests) -> Iterable[ConfigIssue
 def _check_services(miner: RelayMiner, manifests: Manifests) -> Iterable[ConfigIssue]:
     names = {s.spec.relay_miner_ref.name for s in manifests.suppliers}
     if miner.metadata.name not in names:
-        yield ConfigIssue(Level.NOTE, f"RelayMiner {miner.metadata.name}", "no Supplier among these files names it")
+        yield ConfigIssue(Level.NOTE, f"RelayMiner {miner.metadata.name}", "no Supplier among these files refers to it")
     for problem in miner.spec.relayer.simulation.problems():
-        yield ConfigIssue(Level.NOTE, f"RelayMiner {miner.metadata.name}", f"simulation, which is off: {problem}")
+        yield ConfigIssue(Level.NOTE, f"RelayMiner {miner.metadata.name}", f"simulation, currently disabled: {problem}")
     for service in miner.spec.services:
         where = f"RelayMiner {miner.metadata.name}, service {service.id}"
         backends = service.backends.by_type()
@@ -95,27 +98,29 @@ def _check_services(miner: RelayMiner, manifests: Manifests) -> Iterable[ConfigI
             yield ConfigIssue(Level.NOTE, where, text)
         for kind, backend in backends.items():
             if backend.auth is not None and backend.auth.secret_ref.name not in manifests.secrets:
-                text = f"{kind}: Secret {backend.auth.secret_ref.name} must be there before it is asked"
+                text = f"{kind}: Secret {backend.auth.secret_ref.name} must exist before it is called"
                 yield ConfigIssue(Level.NOTE, where, text)
 
 
 def check_stake(supplier: Supplier, miner: RelayMiner, staked: StakedSupplier | None) -> list[ConfigIssue]:
-    """What the chain says of a supplier, beside what is served here; None: not staked."""
+    """Compare a supplier's stake with what is served here. `staked` None: not staked."""
     where = f"Supplier {supplier.metadata.name}"
     if staked is None:
         return [ConfigIssue(Level.ERROR, where, f"{supplier.spec.operator_address} is not staked")]
-    found = []
+    issues = []
     if staked.unstake_session_end_height:
         text = f"it unstakes: its last session ends at height {staked.unstake_session_end_height}"
-        found.append(ConfigIssue(Level.NOTE, where, text))
+        issues.append(ConfigIssue(Level.NOTE, where, text))
     offered: Mapping[str, Mapping[str, BackendBase]] = {s.id: s.backends.by_type() for s in miner.spec.services}
     wanted = set(supplier.spec.services) or set(offered)
     for service in sorted(wanted - staked.service_ids):
-        found.append(
-            ConfigIssue(Level.NOTE, where, f"service {service} is served here and not staked: no relay will come")
+        issues.append(
+            ConfigIssue(Level.NOTE, where, f"service {service} is served here but not staked: no relay will arrive")
         )
     for service in sorted(staked.service_ids - wanted):
-        found.append(ConfigIssue(Level.ERROR, where, f"service {service} is staked and not served: relays are refused"))
+        issues.append(
+            ConfigIssue(Level.ERROR, where, f"service {service} is staked but not served: relays are rejected")
+        )
     declared = {
         (config.service_id, _BACKENDS.get(kind, f"type {kind}"))
         for config in staked.history
@@ -124,59 +129,64 @@ def check_stake(supplier: Supplier, miner: RelayMiner, staked: StakedSupplier | 
     }
     for service, kind in sorted(declared):
         if kind not in offered.get(service, {}):
-            text = f"service {service} is staked with {kind}, which has no backend: such relays are refused"
-            found.append(ConfigIssue(Level.ERROR, where, text))
-    return found
+            text = f"service {service} is staked with {kind}, which has no backend: such relays are rejected"
+            issues.append(ConfigIssue(Level.ERROR, where, text))
+    return issues
 
 
-def check_nodes(miner: RelayMiner, verdicts: Mapping[str, NodeAssessment]) -> list[ConfigIssue]:
-    """Nodes that are not as good as the others, by name."""
+def check_nodes(miner: RelayMiner, assessments: Mapping[str, NodeAssessment]) -> list[ConfigIssue]:
+    """Report nodes that are not healthy, by name."""
     where = f"RelayMiner {miner.metadata.name}"
     return [
-        ConfigIssue(Level.ERROR if verdict.rank is None else Level.NOTE, where, f"chain node {name}: {verdict.reason}")
-        for name, verdict in verdicts.items()
-        if verdict.health is not NodeHealth.HEALTHY
+        ConfigIssue(
+            Level.ERROR if assessment.rank is None else Level.NOTE, where, f"chain node {name}: {assessment.reason}"
+        )
+        for name, assessment in assessments.items()
+        if assessment.health is not NodeHealth.HEALTHY
     ]
 
 
 def check_terms(miner: RelayMiner, minimum_gas_price: str, block_time_ns: int, now_ns: int) -> list[ConfigIssue]:
-    """What the node asks for a transaction, and whether the newest block fits this machine's clock."""
+    """Check the node's minimum gas price and this machine's clock against the newest block."""
     where = f"RelayMiner {miner.metadata.name}"
     spec = miner.spec.chain
-    found = []
+    issues = []
     if problem := gas_price_problem(minimum_gas_price, GasPrice.parse(spec.gas_price)):
-        found.append(ConfigIssue(Level.ERROR, where, problem))
+        issues.append(ConfigIssue(Level.ERROR, where, problem))
     if problem := clock_problem(block_time_ns, now_ns, spec.block_seconds):
-        found.append(ConfigIssue(Level.NOTE, where, problem))
-    return found
+        issues.append(ConfigIssue(Level.NOTE, where, problem))
+    return issues
 
 
 def check_keeping(miner: RelayMiner, node: str, keeping: NodeRetention) -> list[ConfigIssue]:
-    """Whether a node keeps what miners ask for later (docs/high-availability.md, "What a node must have")."""
+    """Check that a node retains what miners query later.
+
+    The needs are listed in docs/high-availability.md, "What a node must have".
+    """
     texts = []
     if not keeping.transactions:
-        texts.append('no transaction index (tx_index = "kv"): fees and refusals of included transactions are not seen')
+        texts.append('no transaction index (tx_index = "kv"): fees and errors of included transactions stay unknown')
     if not keeping.events:
-        texts.append("no events of past blocks (discard_abci_responses = false): how sessions were settled is not seen")
+        texts.append("no events of past blocks (discard_abci_responses = false): session outcomes stay unknown")
     if keeping.earliest > 1 and keeping.height - keeping.earliest < _KEPT_BLOCKS:
         kept = keeping.height - keeping.earliest
-        texts.append(f"the last {kept} blocks only: what was settled while a miner is away for longer is not seen")
+        texts.append(f"the last {kept} blocks only: settlements during a longer outage of a miner stay unknown")
     return [ConfigIssue(Level.NOTE, f"RelayMiner {miner.metadata.name}", f"node {node} keeps {text}") for text in texts]
 
 
 def check_account(
     supplier: Supplier, balance_upokt: int, min_stake_upokt: int, staked: StakedSupplier, *, public_key: bool
 ) -> list[ConfigIssue]:
-    """Whether a staked supplier can pay for claims and is known to gateways."""
+    """Check that a staked supplier can pay for claims and is known to gateways."""
     where = f"Supplier {supplier.metadata.name}"
-    found = []
+    issues = []
     if balance_upokt < LOW_BALANCE_UPOKT:
         text = f"its account has {balance_upokt} upokt, less than 1 POKT: claims and proofs need fees"
-        found.append(ConfigIssue(Level.NOTE if balance_upokt else Level.ERROR, where, text))
+        issues.append(ConfigIssue(Level.NOTE if balance_upokt else Level.ERROR, where, text))
     if not public_key:
-        text = "its account has no public key on chain, gateways cannot verify its answers: let it sign a transaction"
-        found.append(ConfigIssue(Level.ERROR, where, text))
+        text = "its account has no public key on chain, gateways cannot verify its responses: let it sign a transaction"
+        issues.append(ConfigIssue(Level.ERROR, where, text))
     if staked.stake_upokt < min_stake_upokt:
         text = f"its stake of {staked.stake_upokt} upokt is below the minimum of {min_stake_upokt}: it will be unstaked"
-        found.append(ConfigIssue(Level.ERROR, where, text))
-    return found
+        issues.append(ConfigIssue(Level.ERROR, where, text))
+    return issues

@@ -1,4 +1,4 @@
-"""`relayctl config`: looking at resources before they are applied."""
+"""The commands `relayctl config`: check resources before they are applied."""
 
 import asyncio
 import contextlib
@@ -36,36 +36,41 @@ from relayctl.config_checks import (
 
 @click.group()
 def config() -> None:
-    """Look at RelayMiners and Suppliers before they are applied."""
+    """Check RelayMiners and Suppliers before they are applied."""
 
 
 @config.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--check-chain", is_flag=True, help="Ask the chain for stakes, and connect to every backend.")
-@click.option("--timeout", type=click.FloatRange(0.1, 300), default=5.0, show_default=True, help="Seconds a question.")
+@click.option("--check-chain", is_flag=True, help="Query stakes from the chain, and connect to every backend.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 300), default=5.0, show_default=True, help="Deadline of a query, seconds."
+)
 def validate(files: tuple[Path, ...], check_chain: bool, timeout: float) -> None:
-    """Check FILES (or folders) as the API server and the workloads would; exit code 1 when something is wrong."""
+    """Check FILES (or folders) as the API server and the workloads would.
+
+    The exit code is 1 if there is an error.
+    """
     try:
         manifests = load_manifests(files)
     except ManifestError as error:
         raise click.ClickException(str(error)) from None
     if not manifests.relay_miners and not manifests.suppliers:
-        raise click.ClickException("there is no RelayMiner and no Supplier in these files")
-    findings = check_references(manifests)
+        raise click.ClickException("these files hold neither a RelayMiner nor a Supplier: name files that do")
+    issues = check_references(manifests)
     if check_chain:
-        findings += asyncio.run(_ask(manifests, timeout))
-    for finding in findings:
-        click.echo(str(finding))
-    wrong = sum(finding.level is Level.ERROR for finding in findings)
+        issues += asyncio.run(_ask(manifests, timeout))
+    for issue in issues:
+        click.echo(str(issue))
+    wrong = sum(issue.level is Level.ERROR for issue in issues)
     counted = f"{len(manifests.relay_miners)} RelayMiners and {len(manifests.suppliers)} Suppliers"
-    click.echo(f"{counted}: {wrong} errors, {len(findings) - wrong} notes.")
+    click.echo(f"{counted}: {wrong} errors, {len(issues) - wrong} notes.")
     sys.exit(1 if wrong else 0)
 
 
 async def _ask(manifests: Manifests, seconds: float) -> list[ConfigIssue]:
-    found: list[ConfigIssue] = []
+    issues: list[ConfigIssue] = []
     for miner in manifests.relay_miners:
-        found += await _ask_chain(miner, manifests, seconds)
+        issues += await _ask_chain(miner, manifests, seconds)
         endpoints = [
             (f"RelayMiner {miner.metadata.name}, service {service.id}, {kind}", url)
             for service in miner.spec.services
@@ -73,41 +78,46 @@ async def _ask(manifests: Manifests, seconds: float) -> list[ConfigIssue]:
             for url in backend.endpoints
         ]
         answers = await asyncio.gather(*(_reach(where, url, seconds) for where, url in endpoints))
-        found += [finding for finding in answers if finding is not None]
-    return found
+        issues += [issue for issue in answers if issue is not None]
+    return issues
 
 
 async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) -> Iterable[ConfigIssue]:
     where = f"RelayMiner {miner.metadata.name}"
-    found: list[ConfigIssue] = []
+    issues: list[ConfigIssue] = []
     nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in miner.spec.chain.nodes]
     node_health = NodeHealthTable(len(nodes))
-    verdicts: dict[str, NodeAssessment] = {}
+    assessments: dict[str, NodeAssessment] = {}
     async with (
         aiohttp.ClientSession() as http,
         ChainClient(nodes, seconds, node_health) as chain,
         NodeMonitor(
-            nodes, http, miner.spec.chain.id, node_health, timeout_seconds=seconds, told=verdicts.__setitem__
+            nodes,
+            http,
+            miner.spec.chain.id,
+            node_health,
+            timeout_seconds=seconds,
+            on_assessment=assessments.__setitem__,
         ) as watch,
     ):
         try:
-            await watch.look()
-            found += check_nodes(miner, verdicts)
+            await watch.probe_all()
+            issues += check_nodes(miner, assessments)
             present = await chain.chain_id()
             if present != miner.spec.chain.id:
-                return [ConfigIssue(Level.ERROR, where, f"the nodes are of chain {present}, not {miner.spec.chain.id}")]
+                return [ConfigIssue(Level.ERROR, where, f"the nodes serve chain {present}, not {miner.spec.chain.id}")]
             block = await CometClient(nodes, http, seconds, node_health=node_health).block()
-            found += check_terms(miner, await chain.minimum_gas_price(), block.time.nanoseconds, time.time_ns())
+            issues += check_terms(miner, await chain.minimum_gas_price(), block.time.nanoseconds, time.time_ns())
             for node in nodes:
-                with contextlib.suppress(ChainError):  # the comparison of the nodes tells of those that do not answer
-                    keeping = await CometClient([node], http, seconds).keeping()
-                    found += check_keeping(miner, node.name, keeping)
+                with contextlib.suppress(ChainError):  # the node health check reports nodes that do not answer
+                    keeping = await CometClient([node], http, seconds).retention()
+                    issues += check_keeping(miner, node.name, keeping)
             for supplier in manifests.suppliers:
                 if supplier.spec.relay_miner_ref.name == miner.metadata.name:
-                    found += await _ask_supplier(chain, miner, supplier)
+                    issues += await _ask_supplier(chain, miner, supplier)
         except ChainError as error:
-            found.append(ConfigIssue(Level.ERROR, where, f"no chain node answers: {error}"))
-    return found
+            issues.append(ConfigIssue(Level.ERROR, where, f"no chain node answers: {error}"))
+    return issues
 
 
 async def _ask_supplier(chain: ChainClient, miner: RelayMiner, supplier: Supplier) -> list[ConfigIssue]:

@@ -1,4 +1,4 @@
-"""The demo: every part as a process of this machine, real relays, real claims, exact earnings."""
+"""The demo: all parts as local processes, real relays, real claims, exact earnings."""
 
 import asyncio
 import contextlib
@@ -35,15 +35,15 @@ from relayctl.local_stack import LocalStack
 _JSON_RPC, _REST = 3, 4
 _FREEZES = 0.4
 _NOTHING = TokenomicsParams(mint_ratio=0.0, supplier_share=0.0)
-"""Until a lane has a session."""
+"""The split of a lane before its first session."""
 Pair = tuple[str, str]  # session id, supplier operator address
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the user may choose; `chaos` is a seed, `rate` relays per second, `corrupt` a deliberate fault.
+    """Options of the user. `chaos` is a seed, `rate` relays per second, `corrupt` a deliberate fault.
 
-    `lose_redis`: every killed Redis comes back empty. With several `miners` chaos freezes them for a while, too.
+    With `lose_redis` every killed Redis comes back empty. With several `miners` chaos also freezes them for a while.
     """
 
     samples: Path
@@ -59,14 +59,17 @@ class DemoOptions:
 
 @dataclass(slots=True)
 class Expectation:
-    """What must be paid for one (session, supplier); `split` is how the chain splits what a claim mints."""
+    """The payment due for one (session, supplier).
+
+    `split` is how the chain divides what a claim mints.
+    """
 
     header: SessionHeader
     price_upokt: int
     split: TokenomicsParams
     acknowledged: set[bytes] = field(default_factory=set)
     attempted: int = 0
-    refused: int = 0
+    rejected: int = 0
     settled_upokt: int | None = None
     settled_relays: int = 0
     earned_upokt: int = 0
@@ -74,18 +77,18 @@ class Expectation:
 
     @property
     def end(self) -> int:
-        """Session end height."""
+        """Return the session end height."""
         return self.header.session_end_block_height
 
     @property
     def expected_upokt(self) -> int:
-        """What must reach the supplier's side: its share of the acknowledged relays at the session's price."""
+        """Return the supplier side's share of the acknowledged relays at the session's price, upokt."""
         return supplier_reward_upokt(len(self.acknowledged) * self.price_upokt, self.split)
 
 
 @dataclass(slots=True)
 class Accounting:
-    """The conductor's own account of the run, independent of relayer and miner."""
+    """The demo's own accounting of the run, independent of relayer and miner."""
 
     pairs: dict[Pair, Expectation] = field(default_factory=dict)
     height: int = 0
@@ -95,19 +98,19 @@ class Accounting:
 
     @property
     def settled(self) -> list[Expectation]:
-        """Pairs with an outcome."""
+        """Return the pairs with an outcome."""
         return [row for row in self.pairs.values() if row.outcome]
 
     def with_acknowledged(self) -> list[Expectation]:
-        """Pairs that must be paid."""
+        """Return the pairs that must be paid."""
         return [row for row in self.pairs.values() if row.acknowledged]
 
     def complete(self) -> bool:
-        """Whether every pair that must be paid has an outcome."""
+        """Return True if every pair that must be paid has an outcome."""
         return all(row.outcome for row in self.with_acknowledged())
 
-    def take(self, event: Event) -> None:
-        """Learns from a settlement event of the chain."""
+    def record_event(self, event: Event) -> None:
+        """Record a settlement event of the chain."""
         end = claim_end(event)
         row = None if end is None else self._row_of(end)
         if end is None or row is None:
@@ -123,31 +126,31 @@ class Accounting:
         return next(rows, None)
 
     def problems(self, *, exact: bool) -> list[str]:
-        """Why the run failed; `exact`: nothing was killed, so not one relay may differ."""
-        found = list(self.invalid_answers)
+        """Return why the run failed. With `exact` nothing was killed, so no relay may differ."""
+        problems = list(self.invalid_answers)
         if not self.with_acknowledged():
-            found.append("no relay was acknowledged")
+            problems.append("no relay was acknowledged")
         for (session_id, supplier), row in self.pairs.items():
             name = f"session {session_id[:8]} of {supplier}"
             if row.acknowledged and row.outcome != "settled":
-                found.append(f"{name}: {row.outcome or 'not settled'}, {len(row.acknowledged)} relays unpaid")
+                problems.append(f"{name}: {row.outcome or 'not settled'}, {len(row.acknowledged)} relays unpaid")
                 continue
             if row.settled_upokt is None:
                 continue
             if row.settled_upokt != row.settled_relays * row.price_upokt:
-                found.append(f"{name}: {row.settled_relays} relays were paid {row.settled_upokt} upokt")
+                problems.append(f"{name}: {row.settled_relays} relays were paid {row.settled_upokt} upokt")
             if row.earned_upokt != (due := supplier_reward_upokt(row.settled_upokt, row.split)):
-                found.append(f"{name}: {row.earned_upokt} upokt reached the supplier's side, {due} are its share")
+                problems.append(f"{name}: {row.earned_upokt} upokt reached the supplier's side, {due} are its share")
             if row.settled_relays < len(row.acknowledged):
-                found.append(f"{name}: {len(row.acknowledged)} relays acknowledged, {row.settled_relays} paid")
+                problems.append(f"{name}: {len(row.acknowledged)} relays acknowledged, {row.settled_relays} paid")
             if row.settled_relays > (len(row.acknowledged) if exact else row.attempted):
-                found.append(f"{name}: {row.settled_relays} relays paid, {len(row.acknowledged)} acknowledged")
-        return found
+                problems.append(f"{name}: {row.settled_relays} relays paid, {len(row.acknowledged)} acknowledged")
+        return problems
 
 
 @dataclass(slots=True)
 class TrafficLane:
-    """One service's traffic."""
+    """The traffic to one service."""
 
     service: str
     application: str
@@ -165,14 +168,14 @@ class DemoRunner:
         self._options = options
         self._console = console
         seed = options.chaos if options.chaos is not None else 1
-        # One for the traffic, one for chaos: how fast the traffic is must not decide what is killed.
-        self._chance, self._fate = random.Random(seed), random.Random(seed)  # noqa: S311 - a demo's choices
-        self.book = Accounting()
+        # One for the traffic, one for chaos: the speed of the traffic must not decide what is killed.
+        self._rng, self._chaos_rng = random.Random(seed), random.Random(seed)  # noqa: S311 - a demo's choices
+        self.accounting = Accounting()
         self._sessions_seen: set[int] = set()
         self._traffic_done = asyncio.Event()
 
     async def run(self, stack: LocalStack) -> list[str]:
-        """Problems of the run; empty when every acknowledged relay was paid."""
+        """Run the demo. Returns its problems, empty when every acknowledged relay was paid."""
         gateway_file = yaml.safe_load((self._options.samples / "gateway.yaml").read_text(encoding="utf-8"))
         node = NodeAddress.parse(f"grpc://127.0.0.1:{stack.ports['grpc']}", stack.url("rpc"))
         async with aiohttp.ClientSession() as http, ChainClient([node]) as chain:
@@ -182,7 +185,7 @@ class DemoRunner:
                 TrafficLane("eth", gateway_file["applications"]["eth"], _JSON_RPC),
                 TrafficLane("weather", gateway_file["applications"]["weather"], _REST),
             ]
-            view = DemoView(self._console, self.book, stack)
+            view = DemoView(self._console, self.accounting, stack)
             async with asyncio.TaskGroup() as group:
                 traffic = group.create_task(self._traffic(stack, gateway, chain, lanes))
                 tasks = [group.create_task(view.run(http))]
@@ -193,38 +196,38 @@ class DemoRunner:
                 for task in tasks:
                     task.cancel()
             view.finish()
-        return self.book.problems(exact=self._options.chaos is None)
+        return self.accounting.problems(exact=self._options.chaos is None)
 
     async def _follow(self, comet: CometClient) -> None:
-        """Reads every block's events until all is settled, or nothing can settle any more."""
+        """Read every block's events until all is settled, or can no longer settle."""
         seen = 0
         while True:
             try:
                 latest = (await comet.block()).height
                 for height in range(seen + 1, latest + 1):
                     for event in await comet.end_events(height, lambda event: True):
-                        self.book.take(event)
-                    self.book.height = seen = height
+                        self.accounting.record_event(event)
+                    self.accounting.height = seen = height
             except PocketError as error:
-                self.book.failures[str(error)[:60]] += 1
-            last_end = max((row.end for row in self.book.pairs.values()), default=0)
-            if self._traffic_done.is_set() and (self.book.complete() or self.book.height > last_end + 24):
+                self.accounting.failures[str(error)[:60]] += 1
+            last_end = max((row.end for row in self.accounting.pairs.values()), default=0)
+            if self._traffic_done.is_set() and (self.accounting.complete() or self.accounting.height > last_end + 24):
                 return
             await asyncio.sleep(0.2)
 
     async def _traffic(self, stack: LocalStack, gateway: Gateway, chain: ChainClient, lanes: list[TrafficLane]) -> None:
-        """Steady traffic over all services and suppliers for the wanted number of sessions."""
+        """Send steady traffic to all services and suppliers for the wanted number of sessions."""
         inflight: set[asyncio.Task[None]] = set()
         pause = 1.0 / self._options.rate
         async with asyncio.TaskGroup() as group:
             while True:
-                lane = lanes[self._chance.randrange(len(lanes))]
+                lane = lanes[self._rng.randrange(len(lanes))]
                 with contextlib.suppress(PocketError):
                     await self._renew(lane, gateway, chain)
                 if len(self._sessions_seen) > self._options.sessions:
                     break
                 if lane.signer is not None and len(inflight) < 200:
-                    supplier = self._chance.choice(sorted(lane.signer.session.supplier_addresses))
+                    supplier = self._rng.choice(sorted(lane.signer.session.supplier_addresses))
                     lane.number += 1
                     task = group.create_task(self._send(stack, gateway, lane, lane.signer, supplier, lane.number))
                     inflight.add(task)
@@ -233,7 +236,7 @@ class DemoRunner:
         self._traffic_done.set()
 
     async def _renew(self, lane: TrafficLane, gateway: Gateway, chain: ChainClient) -> None:
-        height = self.book.height
+        height = self.accounting.height
         if lane.signer is not None and height <= lane.signer.session.header.session_end_block_height:
             return
         signer = await gateway.signer(lane.application, lane.service)
@@ -249,7 +252,7 @@ class DemoRunner:
         self, stack: LocalStack, gateway: Gateway, lane: TrafficLane, signer: SessionSigner, supplier: str, number: int
     ) -> None:
         header = signer.session.header
-        row = self.book.pairs.setdefault(
+        row = self.accounting.pairs.setdefault(
             (header.session_id, supplier), Expectation(header, lane.price_upokt, lane.split)
         )
         if lane.rpc_type == _JSON_RPC:
@@ -266,43 +269,44 @@ class DemoRunner:
         try:
             answer = await gateway.send(stack.url("relayer"), request, lane.rpc_type, timeout_seconds=10)
         except RelayFailed as error:
-            row.refused += 1
-            self.book.failures[str(error)[:80]] += 1
+            row.rejected += 1
+            self.accounting.failures[str(error)[:80]] += 1
             return
         if answer.http.status != 200:
-            self.book.invalid_answers.append(f"the backend answered {answer.http.status}")
+            self.accounting.invalid_answers.append(f"the backend returned status {answer.http.status}")
         row.acknowledged.add(relay_hash(Relay(request, answer.response.without_payload()).encode()))
 
     async def _chaos(self, stack: LocalStack) -> None:
-        """Kills with SIGKILL and starts again, at moments that the seed decides.
+        """Kill with SIGKILL and restart, at moments that the seed decides.
 
-        What was killed gets up before the next is: no miner earns what is never up for a whole claim window.
+        A killed process is up before the next is killed: a miner that is never up for a whole claim window earns
+        nothing.
         """
         while True:
-            await asyncio.sleep(self._fate.uniform(1.5, 5.0))
-            name = self._fate.choice(["relayer", *stack.miner_names, "redis"])
+            await asyncio.sleep(self._chaos_rng.uniform(1.5, 5.0))
+            name = self._chaos_rng.choice(["relayer", *stack.miner_names, "redis"])
             process = stack.processes[name]
-            if name in stack.miner_names and len(stack.miner_names) > 1 and self._fate.random() < _FREEZES:
-                # Longer than a lease: it wakes up and believes that it still owns what others took over.
+            if name in stack.miner_names and len(stack.miner_names) > 1 and self._chaos_rng.random() < _FREEZES:
+                # Longer than a lease: when it resumes, it still believes it owns shards that others took over.
                 process.freeze(frozen=True)
-                self.book.kills[f"{name} frozen"] += 1
+                self.accounting.kills[f"{name} frozen"] += 1
                 try:
-                    await asyncio.sleep(self._fate.uniform(1.0, 7.0))
+                    await asyncio.sleep(self._chaos_rng.uniform(1.0, 7.0))
                 finally:
                     process.freeze(frozen=False)
                 continue
             await asyncio.to_thread(process.kill)
-            self.book.kills[name] += 1
+            self.accounting.kills[name] += 1
             if name == "redis" and self._options.lose_redis:
                 await asyncio.to_thread(stack.lose_redis_data)
-            await asyncio.sleep(self._fate.uniform(0.0, 0.8))
+            await asyncio.sleep(self._chaos_rng.uniform(0.0, 0.8))
             process.start()
             await asyncio.to_thread(stack.await_part, name)
 
 
 @contextlib.asynccontextmanager
 async def interruptible() -> AsyncIterator[asyncio.Event]:
-    """An event that Ctrl-C and SIGTERM set."""
+    """Yield an event that Ctrl-C and SIGTERM set."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -315,9 +319,9 @@ async def interruptible() -> AsyncIterator[asyncio.Event]:
 
 
 async def _run(options: DemoOptions, stack: LocalStack, console: Console) -> int:
-    conductor = DemoRunner(options, console)
+    runner = DemoRunner(options, console)
     async with interruptible() as stop:
-        run = asyncio.ensure_future(conductor.run(stack))
+        run = asyncio.ensure_future(runner.run(stack))
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait({run, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not run.done():
@@ -328,42 +332,42 @@ async def _run(options: DemoOptions, stack: LocalStack, console: Console) -> int
             return 130
         stopping.cancel()
         problems = run.result()
-        summary(conductor.book, problems, console, options)
+        summary(runner.accounting, problems, console, options)
         if options.keep:
-            console.print(f"kept running below {stack.folder}:")
+            console.print(f"still running below {stack.folder}:")
             for name in ("relayer", "rpc", "backend", "relayer-admin", *(f"{m}-admin" for m in stack.miner_names)):
                 console.print(f"  {name:14} {stack.url(name)}")
             console.print(f"  {'gRPC':14} grpc://127.0.0.1:{stack.ports['grpc']}")
-            console.print("docs/clients.md shows how to send relays from here. Ctrl-C ends it.")
+            console.print("docs/clients.md shows how to send relays from here. Stop it with Ctrl-C.")
             await stop.wait()
         return 1 if problems else 0
 
 
-def summary(book: Accounting, problems: list[str], console: Console, options: DemoOptions) -> None:
-    """What the run came to."""
-    paid = book.with_acknowledged()
+def summary(accounting: Accounting, problems: list[str], console: Console, options: DemoOptions) -> None:
+    """Print the result of the run."""
+    paid = accounting.with_acknowledged()
     acknowledged = sum(len(row.acknowledged) for row in paid)
     console.print(
-        f"\n{len(book.settled)} settlements of {len(paid)} expected, {acknowledged} relays acknowledged, "
-        f"{sum(row.settled_relays for row in book.settled)} paid: "
-        f"{sum(row.earned_upokt for row in book.settled)} upokt earned, "
+        f"\n{len(accounting.settled)} settlements of {len(paid)} expected, {acknowledged} relays acknowledged, "
+        f"{sum(row.settled_relays for row in accounting.settled)} paid: "
+        f"{sum(row.earned_upokt for row in accounting.settled)} upokt earned, "
         f"{sum(row.expected_upokt for row in paid)} upokt expected."
     )
     if options.chaos is not None:
-        kills = ", ".join(f"{name} {number}" for name, number in sorted(book.kills.items()))
-        refused = sum(row.refused for row in book.pairs.values())
-        console.print(f"chaos seed {options.chaos}: killed {kills}; {refused} relays were refused, none lost.")
+        kills = ", ".join(f"{name} {number}" for name, number in sorted(accounting.kills.items()))
+        rejected = sum(row.rejected for row in accounting.pairs.values())
+        console.print(f"chaos seed {options.chaos}: killed {kills}; {rejected} relays were rejected, none lost.")
     for problem in problems[:20]:
         console.print(f"FAILED: {problem}", style="red")
     if not problems:
         console.print("Every acknowledged relay was claimed, proven where required, and paid.", style="green")
-    elif book.failures:
-        for text, number in book.failures.most_common(5):
+    elif accounting.failures:
+        for text, number in accounting.failures.most_common(5):
             console.print(f"  {number} × {text}")
 
 
 def run_demo(options: DemoOptions, remove: Callable[[Path], None]) -> int:
-    """Exit code 0 only if every acknowledged relay was paid to the upokt."""
+    """Run the demo. Returns exit code 0 only if every acknowledged relay was paid to the upokt."""
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     try:
         manifests = load_manifests([options.samples / "relayminer.yaml", options.samples / "suppliers.yaml"])
@@ -376,7 +380,7 @@ def run_demo(options: DemoOptions, remove: Callable[[Path], None]) -> int:
         stack.start()
         miners = "miner" if options.miners == 1 else f"{options.miners} miners"
         console.print(
-            f"Redis, localnet, backend, relayer (2 workers) and {miners} run after {time.monotonic() - begun:.1f} s"
+            f"Redis, localnet, backend, relayer (2 workers) and {miners} started in {time.monotonic() - begun:.1f} s"
         )
         code = asyncio.run(_run(options, stack, console))
     except (ConfigurationError, KeyboardInterrupt) as error:

@@ -26,9 +26,9 @@ _TOTALS = {
 class DemoView:
     """Shows blocks, relays, sessions by stage, settlements and earnings."""
 
-    def __init__(self, console: Console, book: "Accounting", stack: LocalStack) -> None:
+    def __init__(self, console: Console, accounting: "Accounting", stack: LocalStack) -> None:
         self._console = console
-        self._book = book
+        self._accounting = accounting
         self._stack = stack
         self._stages: Counter[str] = Counter()
         self._seen: dict[tuple[str, str], int] = {}
@@ -37,7 +37,7 @@ class DemoView:
         self._last = ""
 
     async def run(self, http: aiohttp.ClientSession) -> None:
-        """Refreshes until cancelled."""
+        """Refresh until cancelled."""
         if self._console.is_terminal:
             self._live = Live(console=self._console, refresh_per_second=4)
             self._live.start()
@@ -66,7 +66,7 @@ class DemoView:
                     totals[what] += int(float(value))
         for what in _TOTALS:
             before = self._seen.get((miner, what), 0)
-            if totals[what] < before:  # it was killed and counts from zero again
+            if totals[what] < before:  # the miner was restarted and counts from zero again
                 self._before[what] += before
             self._seen[miner, what] = totals[what]
 
@@ -74,23 +74,23 @@ class DemoView:
         return self._before[what] + sum(number for (_, name), number in self._seen.items() if name == what)
 
     def finish(self) -> None:
-        """Ends the live table."""
+        """Stop the live table."""
         if self._live is not None:
             self._live.update(self._table())
             self._live.stop()
             self._live = None
 
     def _numbers(self) -> dict[str, Any]:
-        book = self._book
-        paid = book.with_acknowledged()
+        accounting = self._accounting
+        paid = accounting.with_acknowledged()
         return {
-            "block": book.height,
+            "block": accounting.height,
             "relays acknowledged": sum(len(row.acknowledged) for row in paid),
-            "relays refused": sum(row.refused for row in book.pairs.values()),
+            "relays rejected": sum(row.rejected for row in accounting.pairs.values()),
             **{what: self._total(what) for what in _TOTALS},
             "sessions": ", ".join(f"{n} {stage}" for stage, n in self._stages.items() if n) or "-",
-            "settled": f"{len(book.settled)} of {len(paid)}",
-            "earned": f"{sum(row.earned_upokt for row in book.settled)} of "
+            "settled": f"{len(accounting.settled)} of {len(paid)}",
+            "earned": f"{sum(row.earned_upokt for row in accounting.settled)} of "
             f"{sum(row.expected_upokt for row in paid)} upokt",
         }
 
@@ -98,8 +98,8 @@ class DemoView:
         table = Table(title="Pocket relay mining", show_header=False, min_width=60)
         for name, value in self._numbers().items():
             table.add_row(name, str(value))
-        if self._book.kills:
-            table.add_row("killed", ", ".join(f"{name} {n}" for name, n in self._book.kills.items()))
+        if self._accounting.kills:
+            table.add_row("killed", ", ".join(f"{name} {n}" for name, n in self._accounting.kills.items()))
         return table
 
     def _show(self) -> None:

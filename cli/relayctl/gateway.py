@@ -1,4 +1,4 @@
-"""A gateway: signs relays for an application, sends them, verifies the supplier's answer."""
+"""A gateway: signs relays for an application, sends them, verifies the supplier's response."""
 
 import secrets
 import time
@@ -10,17 +10,17 @@ import aiohttp
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Session
 from pocket.errors import ChainError, InvalidRelay, NotFound
-from pocket.protocol.crypto.ecdsa import PrivateKey, signature_holds
+from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
 from pocket.protocol.crypto.ring import sign_ring
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, decode_http_response, url_text
 from pocket.protocol.relays.messages import RelayRequest, RelayResponse, decode_relay_response
 from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
-from relayctl.client_transports import CARRIERS, ClientTransport, RelayFailed
+from relayctl.client_transports import SENDERS, ClientTransport, RelayFailed
 
 
 @dataclass(frozen=True, slots=True)
 class RelayAnswer:
-    """A verified answer."""
+    """A verified response."""
 
     response: RelayResponse
     http: HttpResponse
@@ -29,7 +29,7 @@ class RelayAnswer:
 
 @dataclass(slots=True)
 class SessionSigner:
-    """Everything needed to sign for one session."""
+    """Signs for one session."""
 
     session: Session
     ring: tuple[bytes, ...]
@@ -37,11 +37,11 @@ class SessionSigner:
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
 
     def sign(self, supplier: str, envelope: HttpRequest) -> RelayRequest:
-        """A request with a fresh ring signature."""
+        """Return a request with a new ring signature."""
         return self.sign_payload(supplier, envelope.encode())
 
     def sign_payload(self, supplier: str, payload: bytes) -> RelayRequest:
-        """As `sign`, for payloads without envelope: WebSocket frames."""
+        """Sign a payload without envelope, such as a WebSocket frame."""
         unsigned = RelayRequest(self.session.header, b"", supplier, payload)
         signature = sign_ring(unsigned.signable_hash(), self.ring, self.key.scalar, self.random_bytes)
         return RelayRequest(self.session.header, signature.encode(), supplier, unsigned.payload)
@@ -73,7 +73,7 @@ class Gateway:
         self._supplier_keys: dict[str, bytes] = {}
 
     async def signer(self, application: str, service: str, height: int = 0) -> SessionSigner:
-        """The signer for the session that holds `height` (0 = now); raises ChainError."""
+        """Return the signer for the session that includes `height` (0 = now). Raises ChainError."""
         session = await self._chain.session(application, service, height)
         ring = await session_ring(self._chain, session)
         if self._key.public_key not in ring:
@@ -81,7 +81,7 @@ class Gateway:
         return SessionSigner(session, ring, self._key)
 
     async def supplier_key(self, address: str) -> bytes:
-        """Public key of a supplier; raises ChainError."""
+        """Return the public key of a supplier. Raises ChainError."""
         if address not in self._supplier_keys:
             account = await self._chain.account(address)
             if account.public_key is None:
@@ -97,11 +97,14 @@ class Gateway:
         timeout_seconds: float = 30.0,
         over: ClientTransport = ClientTransport.HTTP,
     ) -> RelayAnswer:
-        """The verified answer; raises RelayFailed. A stream's pieces are verified one by one and shown as one body."""
+        """Send a relay and return the verified response. Raises RelayFailed.
+
+        The chunks of a stream are verified one by one and returned as one body.
+        """
         begun = time.perf_counter()
         try:
             supplier_key = await self.supplier_key(request.supplier_operator_address)
-            bodies = await CARRIERS[over](self._http, url, request, rpc_type, timeout_seconds, {})
+            bodies = await SENDERS[over](self._http, url, request, rpc_type, timeout_seconds, {})
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise RelayFailed(f"{url}: {type(error).__name__}: {error}") from error
         except ChainError as error:
@@ -109,24 +112,24 @@ class Gateway:
         responses = [decode_relay_response(body) for body in bodies]
         for response in responses:
             if response.header != request.header:
-                raise RelayFailed("the response carries another session header")
-            if not signature_holds(supplier_key, response.signable_hash(), response.supplier_operator_signature):
-                raise RelayFailed("the supplier's signature does not hold")
+                raise RelayFailed("the response is for another session header")
+            if not verify_signature(supplier_key, response.signable_hash(), response.supplier_operator_signature):
+                raise RelayFailed("the supplier's signature is invalid")
         if not responses:
             raise RelayFailed("the stream was empty")
         if over is ClientTransport.WEB_SOCKET:
-            shown = HttpResponse(200, {}, responses[0].payload)
+            combined = HttpResponse(200, {}, responses[0].payload)
         else:
             parts = [decode_http_response(response.payload) for response in responses]
-            shown = HttpResponse(parts[0].status, parts[0].headers, b"".join(part.body for part in parts))
-        return RelayAnswer(responses[-1], shown, time.perf_counter() - begun)
+            combined = HttpResponse(parts[0].status, parts[0].headers, b"".join(part.body for part in parts))
+        return RelayAnswer(responses[-1], combined, time.perf_counter() - begun)
 
 
 def json_rpc_envelope(url: str, body: bytes) -> HttpRequest:
-    """A JSON-RPC call."""
+    """Return the envelope of a JSON-RPC call."""
     return HttpRequest("POST", url_text(url), {"Content-Type": ("application/json",)}, body)
 
 
 def rest_envelope(url: str) -> HttpRequest:
-    """A REST read."""
+    """Return the envelope of a REST read."""
     return HttpRequest("GET", url_text(url), {"Accept": ("application/json",)}, b"")

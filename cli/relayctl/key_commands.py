@@ -1,4 +1,4 @@
-"""`relayctl keys`: addresses of keys, and sealing them for Git."""
+"""The commands `relayctl keys`: generate keys, print addresses and seal keys for Git."""
 
 import base64
 import binascii
@@ -20,7 +20,10 @@ from pocket.protocol.crypto.ecdsa import PrivateKey
 
 
 def _key(file: Path | None) -> tuple[str, str]:
-    """Hex key and address, from a file or standard input; a key is never taken as an argument, which others can see."""
+    """Return the hex key and its address, from a file or standard input.
+
+    A key is never an argument, which other users can see.
+    """
     text = (sys.stdin.read() if file is None else file.read_text(encoding="utf-8")).strip().removeprefix("0x")
     try:
         return text, address_of(PrivateKey.from_hex(text).public_key)
@@ -29,7 +32,7 @@ def _key(file: Path | None) -> tuple[str, str]:
 
 
 def sealing_key(text: str) -> bytes:
-    """A public key to seal with: base64, or a file that holds it."""
+    """Return a public sealing key from base64, or from a file that holds it."""
     file = Path(text)
     if file.is_file():
         text = file.read_text(encoding="utf-8").strip()
@@ -46,7 +49,7 @@ def sealing_key(text: str) -> bytes:
 
 
 def _write_for_owner(file: Path, text: str) -> None:
-    """A new file that its owner alone reads; never replaces one."""
+    """Create a file that only its owner can read. Never replaces one."""
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
@@ -56,13 +59,15 @@ def _write_for_owner(file: Path, text: str) -> None:
 
 
 _KEY_FILE = click.option(
-    "--key-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Hex key; standard input without."
+    "--key-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File with the hex key. Default: standard input.",
 )
 
 
 @click.group()
 def keys() -> None:
-    """Supplier keys."""
+    """Generate, seal and inspect supplier keys."""
 
 
 @keys.command()
@@ -75,7 +80,7 @@ def address(key_file: Path | None) -> None:
 @keys.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def generate(file: Path) -> None:
-    """Write a new key to FILE, readable by you alone; print its address and public key."""
+    """Write a new key to FILE, readable by you alone, and print its address and public key."""
     key = PrivateKey((secrets.randbelow(N - 1) + 1).to_bytes(32, "big"))
     _write_for_owner(file, f"{key.scalar:064x}\n")
     click.echo(f"address: {address_of(key.public_key)}\npublicKey: {key.public_key.hex()}")
@@ -85,8 +90,11 @@ def generate(file: Path) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--namespace", required=True, help="Namespace of the Suppliers")
 def sealing_secret(file: Path, namespace: str) -> None:
-    """Write a Secret with a sealing key of the namespace to FILE, readable by you alone; print its public key."""
-    private = Controller.fresh()
+    """Write a Secret with a new sealing key of the namespace to FILE and print its public key.
+
+    FILE is readable by you alone.
+    """
+    private = Controller.generate()
     resource = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -99,12 +107,15 @@ def sealing_secret(file: Path, namespace: str) -> None:
 
 @keys.command("seal")
 @_KEY_FILE
-@click.option("--public-key", required=True, help="The operator's or the namespace's, base64 or a file with it")
+@click.option("--public-key", required=True, help="Sealing key of the operator or the namespace, base64 or a file")
 @click.option("--namespace", required=True, help="Namespace of the Supplier")
 @click.option("--name", required=True, help="Name of the Supplier")
-@click.option("--relay-miner", help="Print a whole Supplier that names this RelayMiner, instead of the sealed text")
+@click.option("--relay-miner", help="Print a Supplier of this RelayMiner instead of the sealed text")
 def seal_key(key_file: Path | None, public_key: str, namespace: str, name: str, relay_miner: str | None) -> None:
-    """Seal a key for one Supplier, so that the operator alone opens it: the text may lie in Git."""
+    """Seal a key for one Supplier, so that the text may be stored in Git.
+
+    Only the holder of the sealing key can open it.
+    """
     public = sealing_key(public_key)
     text, operator_address = _key(key_file)
     try:

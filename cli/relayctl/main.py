@@ -1,4 +1,4 @@
-"""`relayctl`: demo, localnet, relays, keys, configuration, migration."""
+"""The command line `relayctl`: demo, localnet, relays, keys, configuration, migration."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ def _samples() -> Path:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Pocket relay mining."""
+    """Operate and test Pocket relay mining."""
 
 
 @main.command()
@@ -43,9 +43,15 @@ def version() -> None:
 @click.option("--sessions", type=click.IntRange(1, 100), default=2, show_default=True, help="Sessions with traffic.")
 @click.option("--rate", type=click.FloatRange(0.1, 1000), default=40.0, show_default=True, help="Relays per second.")
 @click.option("--keep", is_flag=True, help="Leave everything running afterwards and print the URLs.")
-@click.option("--chaos", type=int, help="Kill relayer, miner and Redis at random moments; the number is the seed.")
-@click.option("--corrupt", type=click.Choice(["gateway-signature"]), help="Inject a fault that must be noticed.")
-@click.option("--miners", type=click.IntRange(1, 9), default=1, show_default=True, help="Miners that share suppliers.")
+@click.option("--chaos", type=int, help="Kill relayer, miner and Redis at random moments. The value is the seed.")
+@click.option("--corrupt", type=click.Choice(["gateway-signature"]), help="Inject a fault that must be detected.")
+@click.option(
+    "--miners",
+    type=click.IntRange(1, 9),
+    default=1,
+    show_default=True,
+    help="Number of miners, which share the suppliers.",
+)
 @click.option("--lose-redis", is_flag=True, help="With --chaos: a killed Redis comes back empty.")
 def demo(
     samples: Path,
@@ -57,7 +63,7 @@ def demo(
     miners: int,
     lose_redis: bool,
 ) -> None:
-    """Run the whole money path on this machine and check the earnings."""
+    """Run all parts and real relays on this machine and check the earnings."""
     folder = Path(tempfile.mkdtemp(prefix="pocket-demo-"))
     options = DemoOptions(samples, folder, sessions, rate, keep, chaos, corrupt or "", lose_redis, miners)
     sys.exit(run_demo(options, lambda path: shutil.rmtree(path, ignore_errors=True)))
@@ -73,7 +79,7 @@ main.add_command(cache_group)
 
 @main.group()
 def localnet() -> None:
-    """A small and faithful chain on this machine."""
+    """Run a small, faithful chain on this machine."""
 
 
 @localnet.command()
@@ -81,8 +87,8 @@ def localnet() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--grpc-port", type=int, default=9090, show_default=True)
 @click.option("--rpc-port", type=int, default=26657, show_default=True)
-@click.option("--step", is_flag=True, help="Make blocks only on request: POST /localnet/step?blocks=N")
-@click.option("--block-seconds", type=click.FloatRange(0), help="0 = as fast as possible; the genesis' by default.")
+@click.option("--step", is_flag=True, help="Commit blocks only on request: POST /localnet/step?blocks=N")
+@click.option("--block-seconds", type=click.FloatRange(0), help="0 = as fast as possible. Default: the genesis'.")
 def up(genesis: Path, host: str, grpc_port: int, rpc_port: int, step: bool, block_seconds: float | None) -> None:
     """Run the chain until Ctrl-C."""
     arguments = ["--host", host, "chain", "--genesis", str(genesis), "--grpc-port", str(grpc_port)]
@@ -107,13 +113,13 @@ def _relay_options(command: click.decorators.FC) -> click.decorators.FC:
         click.option("--rpc", "node_rpc", default="http://127.0.0.1:26657", help="Its CometBFT RPC"),
         click.option("--app", required=True, help="Application address"),
         click.option("--service", required=True, help="Service id"),
-        click.option("--supplier", help="Supplier operator address; all of the session's by default"),
+        click.option("--supplier", help="Supplier operator address. Default: all of the session's"),
         click.option("--key-file", type=click.Path(path_type=Path, exists=True), required=True,
                      help="File with the hex key of the application or gateway"),
         click.option("--method", default="eth_blockNumber", show_default=True, help="JSON-RPC method"),
         click.option("--path", "rest_path", help="Send a REST read of this path instead of JSON-RPC"),
         click.option("--over", type=click.Choice(["http", "grpc", "websocket"]), default="http", show_default=True,
-                     help="Transport to the relayer; over HTTP, streams are shown whole"),
+                     help="Transport to the relayer. HTTP streams are shown as one body"),
         click.option("--timeout", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True),
     ):  # fmt: skip
         command = option(command)
@@ -123,7 +129,7 @@ def _relay_options(command: click.decorators.FC) -> click.decorators.FC:
 @relay.command()
 @_relay_options
 def send(**options: object) -> None:
-    """Send one relay and show the verified answer."""
+    """Send one relay and show the verified response."""
     _run_load(options, count=1, concurrency=1, rate=0.0, show=True)
 
 
@@ -133,7 +139,7 @@ def send(**options: object) -> None:
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=10, show_default=True)
 @click.option("--rps", type=click.FloatRange(0, 10_000), default=0.0, help="0 = as fast as possible")
 def load(count: int, concurrency: int, rps: float, **options: object) -> None:
-    """Send many relays, each signed anew, and show latencies."""
+    """Send many individually signed relays and show latencies."""
     _run_load(options, count=count, concurrency=concurrency, rate=rps, show=False)
 
 

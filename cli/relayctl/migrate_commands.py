@@ -1,4 +1,4 @@
-"""`relayctl migrate`: from the Go relay miner's files to resources, with a report of what has no counterpart."""
+"""The command `relayctl migrate`: turn the Go relay miner's files into resources."""
 
 import os
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from relayctl.key_commands import sealing_key
 from relayctl.migration import Migration, convert, supplier, supplier_name
 
 _KINDS = {
-    "changed": "Changed: look at these",
-    "unknown": "Not known, not taken",
-    "left": "Without counterpart, and why none is needed",
+    "changed": "Changed: check these",
+    "unknown": "Unknown and ignored",
+    "left": "Without counterpart, with the reason",
 }
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -29,16 +29,16 @@ def _tree(path: Path | None) -> Mapping[str, Any]:
     if path is None:
         return {}
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise click.ClickException(f"{path}: not YAML ({type(error).__name__})") from None
-    if not isinstance(found, dict):
+    if not isinstance(tree, dict):
         raise click.ClickException(f"{path}: expected the configuration of the Go relayer or miner")
-    return found
+    return tree
 
 
 def _keys(trees: list[Mapping[str, Any]], files: tuple[Path, ...], folders: tuple[Path, ...]) -> KeySet:
-    """Keys that are named on the command line, or by the configurations."""
+    """Load the keys named on the command line, else those named by the configurations."""
     if not files and not folders:
         named = [tree.get("keys") or {} for tree in trees]
         files = tuple({Path(row["keys_file"]) for row in named if row.get("keys_file")})
@@ -65,23 +65,23 @@ def _write(path: Path, documents: list[dict[str, Any]], mode: int) -> None:
 
 
 def report(migration: Migration) -> str:
-    """What a person has to know."""
+    """Return the report for the user."""
     parts = []
     for kind, title in _KINDS.items():
         rows = [note for note in migration.notes if note.kind == kind]
         if rows:
             parts.append("\n".join([f"{title}:", *(f"  {note.path}: {note.text}" for note in rows)]))
-    return "\n\n".join(parts) or "Everything was taken as it is."
+    return "\n\n".join(parts) or "Everything was converted unchanged."
 
 
 @click.command()
 @click.option("--relayer", type=_FILE, required=True, help="The Go relayer's YAML")
 @click.option("--miner", type=_FILE, help="The Go miner's YAML")
-@click.option("--keys-file", "files", type=_FILE, multiple=True, help="Default: what the configurations name")
+@click.option("--keys-file", "files", type=_FILE, multiple=True, help="Default: the files named by the configurations")
 @click.option("--keys-dir", "folders", type=click.Path(path_type=Path, exists=True, file_okay=False), multiple=True)
 @click.option("--name", default="main", show_default=True, help="Name of the RelayMiner")
 @click.option("--namespace", default="pocket", show_default=True)
-@click.option("--public-key", help="The operator's sealing key, base64 or a file: keys are sealed, for Git")
+@click.option("--public-key", help="The operator's sealing key, base64 or a file, to seal the keys for Git")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to")
 def migrate(
     relayer: Path,
@@ -101,7 +101,7 @@ def migrate(
     except ManifestError as error:
         raise click.ClickException(str(error)) from None
     except ValidationError as error:
-        raise click.ClickException(f"what came out cannot be used: {problem_of(error)}") from None
+        raise click.ClickException(f"the converted RelayMiner is invalid: {problem_of(error)}") from None
     loaded = _keys(trees, files, folders)
     sealing = sealing_key(public_key) if public_key else None
     suppliers, secrets = [], [_secret(n, namespace, entries) for n, entries in migration.secrets.items()]
@@ -121,9 +121,9 @@ def migrate(
     _write(output / "secrets.yaml", secrets, 0o600)
     click.echo(report(migration))
     for problem in loaded.problems:
-        click.echo(f"\nA key was not taken: {problem}")
+        click.echo(f"\nKey ignored: {problem}")
     click.echo(f"\nWritten to {output}: relayminer.yaml, suppliers.yaml ({len(suppliers)} suppliers)", nl=False)
     click.echo(", secrets.yaml (keep it out of Git)." if secrets else ".")
     if not suppliers:
-        click.echo("No key was found: name --keys-file or --keys-dir, or write the Suppliers yourself.")
+        click.echo("No key was found: set --keys-file or --keys-dir, or write the Suppliers yourself.")
     click.echo(f"Check it with: relayctl config validate {output}")

@@ -1,4 +1,7 @@
-"""From the Go relay miner's YAML to a RelayMiner and Suppliers: pure, with a report of what has no counterpart."""
+"""Conversion of the Go relay miner's YAML to a RelayMiner and Suppliers.
+
+Pure, with a report of settings without counterpart.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,49 +19,49 @@ _TYPES = {
 _PROFILE_SECONDS = {"fast": 30.0, "streaming": 600.0}
 _STRATEGIES = {"first_healthy": "first_healthy", "round_robin": "round_robin", "": None}
 
-# What the Go miner needs and this one does not; the longest matching path gives the reason.
+# Settings of the Go miner that have no counterpart. The longest matching path gives the reason.
 _NO_COUNTERPART = {
     "redis.namespace": "keys have one prefix, <namespace>-<name>; let the Go miner finish its sessions before it stops",
-    "redis.consumer_name": "there are no consumer groups: streams are tailed (docs/architecture.md)",
-    "redis.claim_idle_timeout_ms": "there is nothing to reclaim: streams are tailed (docs/architecture.md)",
-    "redis": "connections are bounded and have deadlines by themselves",
+    "redis.consumer_name": "there are no consumer groups: streams are read directly (docs/architecture.md)",
+    "redis.claim_idle_timeout_ms": "there is nothing to reclaim: streams are read directly (docs/architecture.md)",
+    "redis": "connections are always bounded and have deadlines",
     "metrics": "metrics are on the admin port 9090 of every pod",
     "health_check": "health and readiness are on the admin port 9090 of every pod",
-    "pprof": "there is no profiling port",
-    "logging": "logs are JSON on standard output; spec.relayer.logLevel is the level",
-    "simulation": "simulated relays are not there yet",
-    "cache_warmup": "caches fill by themselves; a question is asked once at a time",
+    "pprof": "spec.debug serves profiles on localhost of the pods",
+    "logging": "logs are JSON on standard error; spec.relayer.logLevel is the level",
+    "simulation": "declare identities under spec.relayer.simulation (docs/simulation.md)",
+    "cache_warmup": "caches fill on demand, with one query per key at a time",
     "http_transport": "each backend has dialTimeoutSeconds, timeoutSeconds and maxConnections",
-    "timeout_profiles": "taken into the backends that name them, as timeoutSeconds",
-    "pool_profiles": "taken into the backends that name them, as maxConnections",
-    "response_compression": "answers are signed as they are; a proxy in front may compress",
-    "relay_meter": "the meter shares the ledger's keys; entries leave by themselves",
+    "timeout_profiles": "converted to timeoutSeconds of the backends that name them",
+    "pool_profiles": "converted to maxConnections of the backends that name them",
+    "response_compression": "set spec.relayer.responseCompression",
+    "relay_meter": "the meter uses the same Redis keys prefix; entries expire automatically",
     "transaction": "timeouts follow block time; batching and checks before proofs are always on",
-    "inclusion_reconciler": "inclusion is read from the chain at every block, missing claims are sent again",
-    "leader_election": "Leases, with durations that fit spec.chain.blockSeconds",
+    "inclusion_reconciler": "inclusion is read from the chain at every block, and missing claims are rebroadcast",
+    "leader_election": "Leases are used, with durations that fit spec.chain.blockSeconds",
     "supplier_claiming": "shards (spec.miner.shards), one Lease each",
     "session_lifecycle": "sessions are decided at every block, without a queue",
-    "worker_pools": "sized by themselves",
+    "worker_pools": "sized automatically",
     "smst_live_root_checkpoint_interval": "no trie node is stored, so there is no checkpoint",
     "submission_tracking_ttl": "the audit trail keeps every outcome",
     "dedup_ttl_blocks": "a relay read twice is one leaf: nothing is deduplicated",
-    "supplier_reconcile_interval": "stakes are looked at all the time",
+    "supplier_reconcile_interval": "stakes are refreshed continuously",
     "balance_monitor": "balances are metrics; the alerts have thresholds",
-    "settlement_monitor": "settlements are always followed",
+    "settlement_monitor": "settlements are always monitored",
     "block_health_monitor": "the age of the last block is part of readiness and has an alert",
-    "hot_reload": "keys, services and backends are always hot",
+    "hot_reload": "keys, services and backends are always reloaded without restart",
     "session_ttl": "a session's data lives until it is settled",
     "cache_ttl": "a session's data lives until it is settled",
-    "batch_size": "sized by itself",
+    "batch_size": "sized automatically",
     "ack_batch_size": "nothing is acknowledged",
     "suppliers": "the Go relayer ignores it, too",
-    "keys": "keys are Secrets that Suppliers name",
+    "keys": "keys are in Secrets to which Suppliers refer",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One line of the report; `kind` is taken, changed, left or unknown."""
+    """One line of the report. `kind` is changed, left or unknown."""
 
     kind: str
     path: str
@@ -67,7 +70,7 @@ class Note:
 
 @dataclass(slots=True)
 class Migration:
-    """What was made of the configuration. `secrets` holds name → entries and is written to a file of its own."""
+    """The converted configuration. `secrets` holds name → entries and gets its own file."""
 
     relay_miner: Tree
     notes: list[Note] = field(default_factory=list)
@@ -83,19 +86,19 @@ class _Source:
         self._used: set[str] = set()
 
     def take(self, path: str, default: Any = None) -> Any:
-        found: Any = self._tree
+        node: Any = self._tree
         for part in path.split("."):
-            if not isinstance(found, Mapping) or part not in found:
+            if not isinstance(node, Mapping) or part not in node:
                 return default
-            found = found[part]
+            node = node[part]
         self._used.add(path)
-        return found
+        return node
 
     def names(self, path: str) -> list[str]:
-        found: Any = self._tree
+        node: Any = self._tree
         for part in path.split(".") if path else []:
-            found = found.get(part) if isinstance(found, Mapping) else None
-        return [str(name) for name in found] if isinstance(found, Mapping) else []
+            node = node.get(part) if isinstance(node, Mapping) else None
+        return [str(name) for name in node] if isinstance(node, Mapping) else []
 
     def left(self) -> list[str]:
         return [path for path in _leaves(self._tree) if not any(_covers(used, path) for used in self._used)]
@@ -124,17 +127,17 @@ class _Converter:
         self.notes.append(Note(kind, path, text))
 
     def either(self, path: str, default: Any = None) -> Any:
-        """A setting that both files have; the relayer's counts, and a difference is said."""
+        """Read a setting of both files. The relayer's wins, and a difference is noted."""
         first, second = self.relayer.take(path), self.miner.take(path)
         if first is not None and second is not None and first != second:
-            self.note("changed", path, f"relayer and miner differ; the relayer's {first!r} is taken")
-        found = first if first is not None else second
-        return default if found is None else found
+            self.note("changed", path, f"relayer and miner differ; the relayer's {first!r} is used")
+        value = first if first is not None else second
+        return default if value is None else value
 
     def chain(self) -> Tree:
         grpc, rpc = self.either("pocket_node.query_node_grpc_url"), self.either("pocket_node.query_node_rpc_url")
         if not grpc or not rpc:
-            raise ManifestError("pocket_node: query_node_grpc_url and query_node_rpc_url are needed")
+            raise ManifestError("pocket_node: set query_node_grpc_url and query_node_rpc_url")
         insecure = bool(self.either("pocket_node.grpc_insecure", False))
         chain: Tree = {
             "id": self.either("pocket_node.chain_id", "pocket"),
@@ -144,14 +147,14 @@ class _Converter:
             ("pocket_node.query_timeout_seconds", "queryTimeoutSeconds", _seconds),
             ("pocket_node.query_timeout", "queryTimeoutSeconds", _seconds),
         ):
-            if (found := self.either(path)) is not None:
-                chain[name] = convert(found)
+            if (value := self.either(path)) is not None:
+                chain[name] = convert(value)
         for path, name in (("transaction.gas_price", "gasPrice"), ("transaction.gas_adjustment", "gasAdjustment")):
-            if (found := self.miner.take(path)) is not None:
-                chain[name] = found
+            if (value := self.miner.take(path)) is not None:
+                chain[name] = value
         for path in ("block_time_seconds", "block_time"):
-            if (found := self.miner.take(path)) is not None:
-                chain["blockSeconds"] = _seconds(found)
+            if (value := self.miner.take(path)) is not None:
+                chain["blockSeconds"] = _seconds(value)
         return chain
 
     def redis(self) -> Tree:
@@ -179,7 +182,7 @@ class _Converter:
         self.relayer.take("default_validation_mode")
         service: Tree = {"id": service_id, "validation": mode}
         if mode == "optimistic":
-            text = "validated beside the backend and before the answer; the Go relayer answers first"
+            text = "validated while the backend works and before the response; the Go relayer responds first"
             self.note("changed", f"{path}.validation_mode", text)
         limit = take(f"{path}.max_body_size_bytes") or take("default_max_body_size_bytes")
         if limit:
@@ -201,7 +204,7 @@ class _Converter:
                 continue
             backends[name] = self._backend(service_id, kind, name, shared)
         if not backends:
-            raise ManifestError(f"{path}: no backend; it has to name at least one")
+            raise ManifestError(f"{path}: no backend: name at least one")
         service["backends"] = backends
         return service
 
@@ -213,12 +216,12 @@ class _Converter:
         if own is not None:
             return _seconds(own)
         if profile not in _PROFILE_SECONDS:
-            self.note("unknown", f"timeout_profiles.{profile}", f"not defined; {default:g} s are taken")
+            self.note("unknown", f"timeout_profiles.{profile}", f"not defined; {default:g} s are used")
         return _PROFILE_SECONDS.get(str(profile), default)
 
     def _pool(self, profile: Any) -> int | None:
-        found = self.relayer.take(f"pool_profiles.{profile}.max_conns_per_host") if profile else None
-        return int(found) if found else None
+        value = self.relayer.take(f"pool_profiles.{profile}.max_conns_per_host") if profile else None
+        return int(value) if value else None
 
     def _backend(self, service_id: str, kind: str, name: str, shared: Mapping[str, Any]) -> Tree:
         path = f"services.{service_id}.backends.{kind}"
@@ -229,7 +232,7 @@ class _Converter:
         if strategy:
             backend["strategy"] = _STRATEGIES.get(str(strategy))
             if str(strategy) not in _STRATEGIES:
-                self.note("changed", f"{path}.load_balancing", f"{strategy}: the default is taken")
+                self.note("changed", f"{path}.load_balancing", f"{strategy}: not supported, the default is used")
                 del backend["strategy"]
         if headers := take(f"{path}.headers"):
             backend["headers"] = {str(key): str(value) for key, value in headers.items()}
@@ -279,8 +282,8 @@ class _Converter:
             ("timeout_seconds", "timeoutSeconds", _seconds), ("unhealthy_threshold", "unhealthyThreshold", int),
             ("healthy_threshold", "healthyThreshold", int),
         ):  # fmt: skip
-            if (found := take(f"{path}.health_check.{theirs}")) is not None:
-                check[ours] = convert(found)
+            if (value := take(f"{path}.health_check.{theirs}")) is not None:
+                check[ours] = convert(value)
         if status := take(f"{path}.health_check.expected_status"):
             check["expectStatus"] = [int(code) for code in (status if isinstance(status, list) else [status])]
         return check
@@ -301,7 +304,7 @@ class _Converter:
 
     def convert(self) -> Migration:
         if not self.relayer.names("services"):
-            raise ManifestError("services: the relayer's configuration names none")
+            raise ManifestError("services: the relayer's configuration has none: name at least one")
         spec: Tree = {"chain": self.chain(), "redis": self.redis(), "services": self.services()}
         if relayer := self.relayer_spec():
             spec["relayer"] = relayer
@@ -309,7 +312,7 @@ class _Converter:
             for path in source.left():
                 reason = _reason(path)
                 kind = "left" if reason else "unknown"
-                self.note(kind, f"{source.name}: {path}", reason or "not known; it was not taken")
+                self.note(kind, f"{source.name}: {path}", reason or "unknown setting, ignored")
         tree = {
             "apiVersion": "pocket.network/v1beta1", "kind": "RelayMiner",
             "metadata": {"name": self.name, "namespace": self.namespace}, "spec": spec,
@@ -318,12 +321,15 @@ class _Converter:
 
 
 def convert(relayer: Mapping[str, Any], miner: Mapping[str, Any], name: str, namespace: str) -> Migration:
-    """The RelayMiner of a Go relayer's and miner's configuration; raises ManifestError where it makes none."""
+    """Convert a Go relayer's and miner's configuration to a RelayMiner.
+
+    Raises ManifestError if it cannot.
+    """
     return _Converter(_Source("relayer", relayer), _Source("miner", miner), name, namespace).convert()
 
 
 def supplier(address: str, relay_miner: str, namespace: str, key: Tree) -> Tree:
-    """A Supplier named by the end of its address."""
+    """Return a Supplier named after the end of its address."""
     return {
         "apiVersion": "pocket.network/v1beta1", "kind": "Supplier",
         "metadata": {"name": supplier_name(address), "namespace": namespace},
@@ -332,7 +338,7 @@ def supplier(address: str, relay_miner: str, namespace: str, key: Tree) -> Tree:
 
 
 def supplier_name(address: str) -> str:
-    """A name that is valid, short and the same at every run."""
+    """Return a valid, short name that is the same at every run."""
     return f"supplier-{address[-8:]}"
 
 
@@ -349,13 +355,13 @@ def _object_name(text: str) -> str:
 
 
 def _seconds(value: Any) -> float:
-    """Seconds of a number, or of a Go duration such as 1m30s."""
+    """Return the seconds of a number, or of a Go duration such as 1m30s."""
     if isinstance(value, int | float):
         return float(value)
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
     parts = re.findall(r"([0-9.]+)(ms|s|m|h)", str(value))
     if not parts:
-        raise ManifestError(f"{value!r} is no duration; write seconds, or for example 30s")
+        raise ManifestError(f"{value!r} is not a duration: write seconds, or for example 30s")
     return float(sum(float(number) * units[unit] for number, unit in parts))
 
 

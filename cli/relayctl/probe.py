@@ -1,4 +1,7 @@
-"""`relayctl relay probe`: a simulated relay to every supplier, service and transport; free, and without the chain."""
+"""The command `relayctl relay probe`: simulated relays to every supplier, service and transport.
+
+They are free and need no chain node.
+"""
 
 import asyncio
 import json
@@ -19,20 +22,20 @@ from pocket.api.services import RPC_NUMBERS
 from pocket.api.simulation import SimulationIdentity
 from pocket.chain.model import Session
 from pocket.errors import PocketError
-from pocket.protocol.crypto.ecdsa import PrivateKey, signed_by
+from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature_by_address
 from pocket.protocol.relays.envelope import decode_http_response
 from pocket.protocol.relays.messages import RelayRequest, decode_relay_response
 from pocket.protocol.relays.simulated import simulated_header
 from pocket_relayer.pipeline.simulated_relays import HEADER
-from relayctl.client_transports import CARRIERS, ClientTransport, RelayFailed
+from relayctl.client_transports import SENDERS, ClientTransport, RelayFailed
 from relayctl.gateway import SessionSigner, json_rpc_envelope, rest_envelope
 
-_ASKED: Final = RPC_NUMBERS.keys() - {"grpc"}  # no call is known to all gRPC backends
+_ASKED: Final = RPC_NUMBERS.keys() - {"grpc"}  # no call is common to all gRPC backends
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What one probe asks."""
+    """The target of one probe."""
 
     supplier: str
     service: str
@@ -42,7 +45,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of it; `problem` is empty when all is well."""
+    """The result of one probe. `problem` is empty if it was served."""
 
     target: Target
     milliseconds: float
@@ -63,7 +66,7 @@ class Prober:
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
 
     def request(self, target: Target) -> RelayRequest:
-        """A fresh signed request."""
+        """Return a new signed request."""
         application = bytes.fromhex(self.identity.application_public_key)
         header = simulated_header(application, target.service, int(self.unix_seconds()), self.random_bytes(16))
         session = Session(header, 0, 1, 0, frozenset({target.supplier}))
@@ -78,7 +81,7 @@ class Prober:
         return signer.sign(target.supplier, json_rpc_envelope(self.url + "/", call))
 
     async def probe(self, http: aiohttp.ClientSession, target: Target) -> Result:
-        """Sends one; the supplier's signature is checked by its address."""
+        """Send one relay and check the supplier's signature against its address."""
         begun = time.perf_counter()
 
         def done(problem: str = "") -> Result:
@@ -87,24 +90,26 @@ class Prober:
         request = self.request(target)
         number, extra = RPC_NUMBERS[target.backend], {HEADER: self.identity.key_id}
         try:
-            bodies = await CARRIERS[target.over](http, self.url, request, number, self.seconds, extra)
+            bodies = await SENDERS[target.over](http, self.url, request, number, self.seconds, extra)
             for body in bodies:
                 response = decode_relay_response(body)
                 if response.header != request.header:
-                    return done("the response carries another session header")
-                if not signed_by(target.supplier, response.signable_hash(), response.supplier_operator_signature):
-                    return done("the supplier's signature does not hold")
+                    return done("the response is for another session header")
+                if not verify_signature_by_address(
+                    target.supplier, response.signable_hash(), response.supplier_operator_signature
+                ):
+                    return done("the supplier's signature is invalid")
                 if target.backend != "webSocket":
                     decode_http_response(response.payload)
         except (RelayFailed, PocketError) as error:
             return done(str(error))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return done(f"{type(error).__name__}: {error}")
-        return done() if bodies else done("nothing was answered")
+        return done() if bodies else done("the response was empty")
 
 
 def targets(manifests: Manifests, identity: SimulationIdentity, name: str) -> Iterator[Target]:
-    """Every supplier, service and kind of backend of a RelayMiner that a simulated relay can ask."""
+    """Yield every supplier, service and backend type that a simulated relay can reach."""
     (miner,) = (row for row in manifests.relay_miners if row.metadata.name == name)
     for supplier in manifests.suppliers:
         if supplier.spec.relay_miner_ref.name != name:
@@ -131,11 +136,11 @@ def _identity(manifests: Manifests, key_id: str) -> tuple[str, SimulationIdentit
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--url", required=True, help="The relayer, http://host:port")
-@click.option("--key-id", required=True, help="Which identity of spec.relayer.simulation is used.")
+@click.option("--key-id", required=True, help="Identity of spec.relayer.simulation to use.")
 @click.option("--key-file", type=click.Path(path_type=Path, exists=True), required=True,
               help="File with the hex key of its application or of one of its gateways.")  # fmt: skip
 @click.option("--method", default="eth_blockNumber", show_default=True, help="JSON-RPC method.")
-@click.option("--path", default="/", show_default=True, help="What REST backends are asked for.")
+@click.option("--path", default="/", show_default=True, help="Path requested from REST backends.")
 @click.option("--timeout", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def probe(
@@ -149,10 +154,10 @@ def probe(
     *,
     as_json: bool,
 ) -> None:
-    """Send a simulated relay to every supplier, service and transport of FILES; exit code 1 when one is not served.
+    """Send a simulated relay to every supplier, service and transport of FILES.
 
-    Nothing is paid, charged or written to the ledger, and no chain node is asked. gRPC backends are left out: there is
-    no call that all of them know.
+    The exit code is 1 if one is not served. Nothing is paid, charged or recorded, and no chain node is queried. gRPC
+    backends are left out: no call is common to all of them.
     """
     try:
         manifests = load_manifests(files)
@@ -166,7 +171,7 @@ def probe(
         raise click.ClickException(f"the key in {key_file} is not in the ring of {key_id}")
     rows = list(targets(manifests, identity, name))
     if not rows:
-        raise click.ClickException("there is nothing to ask: no Supplier of these files serves an allowed service")
+        raise click.ClickException("nothing to probe: no Supplier of these files serves an allowed service")
     results = asyncio.run(_probe_all(prober, rows, identity.max_per_second, as_json=as_json))
     failed = sum(bool(result.problem) for result in results)
     if not as_json:
@@ -187,6 +192,6 @@ async def _probe_all(prober: Prober, rows: list[Target], per_second: int, *, as_
                     json.dumps({**asdict(target), "milliseconds": result.milliseconds, "problem": result.problem})
                 )
             else:
-                told = result.problem or f"served in {result.milliseconds:.0f} ms"
-                click.echo(f"{target.supplier} {target.service} {target.backend}: {told}")
+                text = result.problem or f"served in {result.milliseconds:.0f} ms"
+                click.echo(f"{target.supplier} {target.service} {target.backend}: {text}")
     return results

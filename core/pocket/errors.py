@@ -1,4 +1,4 @@
-"""The one hierarchy of errors: what is wrong, where, and what to do."""
+"""Hierarchy of the product's errors."""
 
 import enum
 from typing import ClassVar, Final
@@ -9,27 +9,30 @@ class PocketError(Exception):
 
 
 class DecodingError(PocketError):
-    """Bytes or text from outside do not have the form the protocol demands."""
+    """External bytes or text that violate the protocol's format."""
 
 
 class InvalidPoint(DecodingError):
-    """Not the encoding of a point of secp256k1."""
+    """Bytes that encode no point of secp256k1."""
 
 
 class InvalidSignature(PocketError):
-    """A ring or response signature that does not hold."""
+    """An invalid ring or response signature."""
 
 
 class InvalidAddress(DecodingError):
-    """Not a bech32 address of this chain."""
+    """A text that is no bech32 address of this chain."""
 
 
 class InvalidRelay(PocketError):
-    """A relay request or response that fails its basic validation or its checks."""
+    """A relay request or response that fails validation."""
 
 
 class InvalidProof(PocketError):
-    """A Merkle proof that is refused; `stage` is unmarshal, decompact, verify_error or verify_false."""
+    """An invalid Merkle proof.
+
+    `stage` is unmarshal, decompact, verify_error or verify_false.
+    """
 
     def __init__(self, stage: str, message: str) -> None:
         super().__init__(f"{stage}: {message}")
@@ -37,31 +40,31 @@ class InvalidProof(PocketError):
 
 
 class ConfigurationError(PocketError):
-    """What the user wrote cannot be used; the message names the place and the remedy."""
+    """An unusable configuration. The message names the place and the remedy."""
 
 
 class FailureClass(enum.StrEnum):
-    """What a failed call says about the node, the message or the session it was about."""
+    """Cause of a failed call: the node, the message or the session."""
 
-    TRANSIENT = "transient"  # unknown or temporary: ask again, or ask another node
-    LAGGING_NODE = "lagging_node"  # the node does not have the height yet: ask another node
-    PRUNED_NODE = "pruned_node"  # the node does not keep the height any more: ask another node
+    TRANSIENT = "transient"  # unknown or temporary: retry, or query another node
+    LAGGING_NODE = "lagging_node"  # the node does not have the height yet: query another node
+    PRUNED_NODE = "pruned_node"  # the node does not keep the height any more: query another node
     WRONG_NODE = "wrong_node"  # the node belongs to another network
     UNSUPPORTED = "unsupported"  # the node does not know the method
     ABSENT = "absent"  # the chain's state has no such entity
-    MESSAGE_NEVER = "message_never"  # the chain rejects this message, whoever asks
-    SESSION_NEVER = "session_never"  # the chain rejects this session, whoever asks
+    MESSAGE_NEVER = "message_never"  # the chain always rejects this message
+    SESSION_NEVER = "session_never"  # the chain always rejects this session
 
 
 STATED: Final = frozenset({FailureClass.ABSENT, FailureClass.MESSAGE_NEVER, FailureClass.SESSION_NEVER})
-"""What a node says about the chain, as opposed to what it says about itself."""
+"""Statements about the chain, as opposed to a node's own failures."""
 
 
 class ChainError(PocketError):
     """A chain node gave no usable answer.
 
-    failure: what the failure says. height: as of which committed height, 0 where the node did not tell.
-    nodes: names of the nodes that said so.
+    `failure` is the cause, `height` the committed height of the statement (0 if unknown), `nodes` the nodes that
+    made it.
     """
 
     default: ClassVar[FailureClass] = FailureClass.TRANSIENT
@@ -76,7 +79,7 @@ class ChainError(PocketError):
 
 
 class ChainUnavailable(ChainError):
-    """No node gave a usable answer. Asking again later may help."""
+    """No node gave a usable answer. A later retry may help."""
 
 
 class NotFound(ChainError):
@@ -86,7 +89,7 @@ class NotFound(ChainError):
 
 
 class ChainQueryRejected(ChainError):
-    """The chain rejects the request, as every node that answered says."""
+    """The chain rejects the request, according to every node that answered."""
 
     default = FailureClass.SESSION_NEVER
 

@@ -1,7 +1,7 @@
-"""What a process runs on: its clocks, its randomness, and the ways in which it reaches Redis and chain nodes.
+"""Clocks, randomness and connections of a process.
 
-Everything that differs between a process of an operating system and one of the simulation is here, so that both put
-the same parts together.
+Everything that differs between a process of an operating system and one of the simulation is here, so that both run
+the same code.
 """
 
 import os
@@ -25,15 +25,17 @@ _NANOSECONDS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
-    """What relayer and miner have in common; the defaults are the machine's own.
+    """Clocks, randomness and connections that relayer and miner share.
 
-    `clock` gives monotonic seconds, `chance` is for jitter, `unique` makes names that nobody has used.
+    The defaults are those of the operating system.
+
+    `clock` returns monotonic seconds, `rng` is for jitter, `unique` returns unused names.
     """
 
     clock: Callable[[], float] = time.monotonic
     cpu_seconds: Callable[[], float] = time.process_time
     wall_nanoseconds: Callable[[], int] = time.time_ns
-    chance: random.Random = field(default_factory=random.Random)
+    rng: random.Random = field(default_factory=random.Random)
     unique: Callable[[], str] = lambda: uuid.uuid4().hex
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     connect_redis: Callable[[str], "Redis"] = connect
@@ -41,9 +43,9 @@ class Platform:
     http: Callable[[], aiohttp.ClientSession] = aiohttp.ClientSession
 
     def wall_seconds(self) -> float:
-        """Seconds since 1970."""
+        """Return seconds since 1970."""
         return self.wall_nanoseconds() / _NANOSECONDS
 
     def now(self) -> datetime:
-        """UTC."""
+        """Return the current UTC time."""
         return datetime.fromtimestamp(self.wall_seconds(), UTC)

@@ -116,8 +116,8 @@ BAD_SUPPLIERS = [
     ("spec.services", ["e th"], "service id"),
 ]
 IMMUTABLE = [
-    ("spec.chain.id", "other", "immutable: make another RelayMiner for another chain"),
-    ("spec.miner.shards", 8, "immutable: make another RelayMiner with more shards"),
+    ("spec.chain.id", "other", "immutable: create another RelayMiner for another chain"),
+    ("spec.miner.shards", 8, "immutable: create another RelayMiner with more shards"),
     ("spec.miner.storage", "20Gi", "immutable: grow the claims"),
     ("spec.prefix", "other", "prefix is immutable"),
 ]

@@ -80,7 +80,7 @@ CASES = {
         {"spec.key": {"sealed": FOREIGN}},
         [],
         "sup",
-        ["SealingKeyNotFound", "seal the key anew"],
+        ["SealingKeyNotFound", "seal the key again"],
     ),
     "the sealed key is nonsense": (
         nothing,

@@ -30,7 +30,7 @@ async def acts(api, namespace: str) -> None:
     await api.delete(SERVICE, namespace, "main-relayer")
 
     async def back():
-        return await api.find(SERVICE, namespace, "main-relayer")
+        return await api.get_or_none(SERVICE, namespace, "main-relayer")
 
     await eventually(back, 40)
 

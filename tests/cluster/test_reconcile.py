@@ -268,7 +268,7 @@ async def test_under_an_autoscaler_replicas_belong_to_it(api, running):
     await eventually(lambda: _replicas(api, running, 1))
 
     async def gone():
-        return await api.find(BY_KIND["HorizontalPodAutoscaler"], running, "main-relayer") is None
+        return await api.get_or_none(BY_KIND["HorizontalPodAutoscaler"], running, "main-relayer") is None
 
     await eventually(gone)
 
@@ -295,12 +295,12 @@ async def test_a_paused_relay_miner_is_left_alone_and_says_so(api, running, how)
         return True
 
     await eventually(seen_again)
-    assert await api.find(SERVICE, running, "main-relayer") is None
+    assert await api.get_or_none(SERVICE, running, "main-relayer") is None
     assert (await api.get(CONFIG_MAP, running, "main-config"))["data"]["relayer.json"] == "by hand"
     await api.merge(RELAY_MINERS, running, "main", undo)
 
     async def back():
-        return await api.find(SERVICE, running, "main-relayer")
+        return await api.get_or_none(SERVICE, running, "main-relayer")
 
     await eventually(back)
 

@@ -84,7 +84,7 @@ async def test_what_operator_and_definitions_both_know_goes_on_and_the_differenc
         await reason(api, SUPPLIERS, namespace, "alice", told, of="SchemaCurrent", seconds=60)
 
         async def brought_about():
-            return await api.find(BY_KIND["Deployment"], namespace, "main-relayer")
+            return await api.get_or_none(BY_KIND["Deployment"], namespace, "main-relayer")
 
         await eventually(brought_about, 60)
         family = "pocket_operator_schema_fields{"

@@ -27,11 +27,11 @@ class Acting:
     async def known_epoch(self, shard):
         return self.known
 
-    async def gained(self, shard, epoch):
+    async def on_acquired(self, shard, epoch):
         self.acts[shard] = epoch
         self.epochs.append((shard, epoch))
 
-    async def lost(self, shard):
+    async def on_lost(self, shard):
         self.acts.pop(shard, None)
 
 

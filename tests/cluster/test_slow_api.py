@@ -80,7 +80,7 @@ async def test_an_operator_leads_and_keeps_leading_though_listing_takes_longer_t
         await eventually(lambda: leading(first), 30)
 
         async def brought_about():
-            return await api.find(BY_KIND["Deployment"], namespace, "main-relayer")
+            return await api.get_or_none(BY_KIND["Deployment"], namespace, "main-relayer")
 
         await eventually(brought_about, 180)
         lease = await api.get(LEASES, namespace, "pocket-operator")

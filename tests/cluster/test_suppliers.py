@@ -174,7 +174,7 @@ async def test_a_paused_relay_miner_is_deleted_only_by_force(api, running, nodes
         return True
 
     await eventually(told)
-    assert await api.find(DEPLOYMENT, running, "main-relayer")
+    assert await api.get_or_none(DEPLOYMENT, running, "main-relayer")
     escape = {"metadata": {"annotations": {"pocket.network/force-delete": "true"}}}
     await api.merge(RELAY_MINERS, running, "main", escape)
     for kind, name in ((RELAY_MINERS, "main"), (SUPPLIERS, "alice"), (DEPLOYMENT, "main-relayer")):
@@ -188,7 +188,7 @@ async def test_a_deleted_relay_miner_stops_serving_and_mines_on_until_all_is_set
     await gone(api, DEPLOYMENT, running, "main-relayer")
     found = await reason(api, RELAY_MINERS, running, "main", "Draining")
     assert "1 suppliers" in found["message"]
-    assert await api.find(STATEFUL_SET, running, "main-miner")
+    assert await api.get_or_none(STATEFUL_SET, running, "main-miner")
     assert await published(api, running, "miner") == {address("alice")}
     nodes.open.clear()
     await gone(api, RELAY_MINERS, running, "main")

@@ -37,7 +37,7 @@ async def all_well(
 
 
 async def published(api: KubeApi, namespace: str, component: str, relay_miner: str = "main") -> set[str]:
-    secret = await api.find(SECRETS, namespace, f"{relay_miner}-{component}-keys")
+    secret = await api.get_or_none(SECRETS, namespace, f"{relay_miner}-{component}-keys")
     return set((secret or {}).get("data") or {})
 
 
@@ -51,6 +51,6 @@ async def leading(replica: Any) -> bool:
 
 async def gone(api: KubeApi, kind: ResourceKind, namespace: str, name: str, seconds: float = 30) -> None:
     async def look() -> bool:
-        return await api.find(kind, namespace, name) is None
+        return await api.get_or_none(kind, namespace, name) is None
 
     await eventually(look, seconds, f"{kind.name} {name} gone")

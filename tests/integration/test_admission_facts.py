@@ -143,7 +143,7 @@ async def test_strict_recording_answers_only_when_the_relay_is_in_the_ledger(red
 @pytest.mark.parametrize("why", ["queue", "bytes", "memory"])
 async def test_a_full_relayer_sheds_relays_before_it_works_for_them(redis, tmp_path, why):
     async with relaying(redis, tmp_path) as relayer:
-        limits = {"queue": {"queue": 1}, "bytes": {"queue_bytes": 1}, "memory": {"memory_mark": 0.0}}[why]
+        limits = {"queue": {"queue": 1}, "bytes": {"queue_bytes": 1}, "memory": {"memory_high_water_mark": 0.0}}[why]
         log = WriteAheadLog(tmp_path / "another log", "w")
         # Nobody empties its queue.
         full = RelayRecorder(redis, RedisKeys("relayer-test"), log, RecorderLimits(**limits))

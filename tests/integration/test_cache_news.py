@@ -16,9 +16,9 @@ from pocket.chain_cache.cached_client import CachedChain
 from pocket.chain_cache.invalidation import (
     CacheRefresher,
     InvalidationSubscriber,
-    decode_question,
-    encode_question,
-    tell,
+    decode_key,
+    encode_key,
+    publish_invalidation,
 )
 from pocket.errors import NotFound
 from pocket.protocol.pb.pocket_application_pb2 import QueryGetApplicationResponse
@@ -158,9 +158,9 @@ async def test_an_answer_whose_map_is_only_written_in_another_order_is_no_change
             return other
 
         question = ("/pocket.application.Query/Application", b"")
-        await redis.zadd(KEYS.cache_known, {encode_question(question): time.time()})
+        await redis.zadd(KEYS.cache_known, {encode_key(question): time.time()})
         await redis.set(refresher.chain.shared_key(question), first)
-        monkeypatch.setattr(refresher.chain, "ask_nodes", answers)
+        monkeypatch.setattr(refresher.chain, "fetch_uncached", answers)
         await refresher.refresh()
         assert counted == ["same"]
 
@@ -227,15 +227,15 @@ def test_a_missing_number_means_that_everything_is_forgotten():
     follower = InvalidationSubscriber(None, KEYS, Remembering(), version=4)
     question = ("/pocket.application.Query/Application", b"\n\x01")
     for version in (5, 6, 8):
-        follower._take(json.dumps({"version": version, "forget": encode_question(question)}))
+        follower._take(json.dumps({"version": version, "forget": encode_key(question)}))
     assert forgotten == [question, question, None]
 
 
 def test_only_questions_of_the_present_are_followed():
-    assert decode_question("/pocket.shared.Query/ParamsAtHeight AAAA") is None
-    assert decode_question("/pocket.application.Query/Application !!") is None
-    assert decode_question(b"\xff\xfe") is None
-    assert decode_question("/pocket.application.Query/Application CgE=") is not None
+    assert decode_key("/pocket.shared.Query/ParamsAtHeight AAAA") is None
+    assert decode_key("/pocket.application.Query/Application !!") is None
+    assert decode_key(b"\xff\xfe") is None
+    assert decode_key("/pocket.application.Query/Application CgE=") is not None
 
 
 async def test_a_relayer_takes_up_another_ring_as_soon_as_it_is_told(redis, tmp_path):
@@ -250,7 +250,7 @@ async def test_a_relayer_takes_up_another_ring_as_soon_as_it_is_told(redis, tmp_
             await redis.delete(name)
         relayer.cache.forget()
         assert (await relayer.send(relayer.request(body=b"3")))[0] == 403
-        assert await tell(redis, KEYS, None) == 1
+        assert await publish_invalidation(redis, KEYS, None) == 1
 
 
 async def test_clearing_the_cache_makes_every_process_ask_again_and_keeps_the_evidence(redis, redis_process):

@@ -100,7 +100,7 @@ async def test_a_copy_never_replaces_anything(alice, tmp_path):
     (tmp_path / "there").mkdir()
     told = await invoke("ledger", "backup", "--data", str(tmp_path), str(tmp_path / "there"))
     assert told.exit_code == 1
-    assert "exists: name a new folder" in told.output
+    assert "already exists: name a new folder" in told.output
 
 
 async def test_a_damaged_volume_gives_no_copy_and_leaves_nothing(alice, tmp_path):

@@ -77,7 +77,7 @@ def test_an_interrupt_ends_every_process_and_removes_every_file(interruptible, f
         stdout=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, "TMPDIR": str(folder)},
     )  # fmt: skip
     line = child.stdout.readline()
-    assert "run after" in line
+    assert "started in" in line
     assert len(list(folder.iterdir())) == 1
     child.send_signal(signal.SIGINT)
     child.communicate(timeout=60)

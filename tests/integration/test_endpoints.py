@@ -45,7 +45,7 @@ def endpoints(now=NOW):
 
 async def looked(url, now=NOW):
     looking = endpoints(now)
-    await looking.look([url])
+    await looking.probe([url])
     return looking.problems([url])
 
 
@@ -60,12 +60,12 @@ async def test_what_shows_a_good_certificate_is_fine_until_it_ends_soon(scheme):
     async with listening("good.pem") as port:
         url = f"{scheme}://localhost:{port}"
         assert await looked(url) == []
-        assert await looked(url, LATE) == [f"{url}: its certificate ends on 2125-12-30"]
+        assert await looked(url, LATE) == [f"{url}: its certificate expires on 2125-12-30"]
 
 
 @pytest.mark.parametrize(("certificate", "said"), [
-    ("expired.pem", "its certificate does not hold: certificate has expired"),
-    ("stranger.pem", "its certificate does not hold: self-signed certificate"),
+    ("expired.pem", "its certificate is invalid: certificate has expired"),
+    ("stranger.pem", "its certificate is invalid: self-signed certificate"),
     (None, "it does not speak TLS"),
 ])  # fmt: skip
 async def test_what_is_wrong_with_a_certificate_is_said(certificate, said):
@@ -78,18 +78,18 @@ async def test_what_is_wrong_with_a_certificate_is_said(certificate, said):
 async def test_a_certificate_for_another_name_does_not_hold():
     async with listening("good.pem", "127.0.0.2") as port:
         (found,) = await looked(f"https://127.0.0.2:{port}")
-    assert "its certificate does not hold: IP address mismatch" in found
+    assert "its certificate is invalid: IP address mismatch" in found
 
 
 @pytest.mark.parametrize(("url", "said"), [
     ("http://127.0.0.1:1", "it cannot be reached"),
-    ("ftp://x", "no address that a gateway could use"),
-    ("http://", "no address that a gateway could use"),
-    ("http://localhost:99999", "no address that a gateway could use"),
+    ("ftp://x", "not a URL that a gateway can connect to"),
+    ("http://", "not a URL that a gateway can connect to"),
+    ("http://localhost:99999", "not a URL that a gateway can connect to"),
     ("http://" + "a" * 70 + ".example", "cannot be reached (UnicodeError)"),
-    ("no url at all", "no address"),
-    ("http://[::1", "no address that a gateway could use"),
-    ("https://[node]/v1", "no address that a gateway could use"),
+    ("no url at all", "not a URL"),
+    ("http://[::1", "not a URL that a gateway can connect to"),
+    ("https://[node]/v1", "not a URL that a gateway can connect to"),
     ("http://node\x00", "cannot be reached (ValueError)"),
 ])  # fmt: skip
 async def test_what_leads_nowhere_is_said_in_words(url, said):
@@ -104,7 +104,7 @@ async def test_a_name_that_does_not_resolve_is_said(monkeypatch):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", nobody)
-    assert await looked("https://name.invalid") == ["https://name.invalid: its name does not resolve"]
+    assert await looked("https://name.invalid") == ["https://name.invalid: its host name does not resolve"]
 
 
 async def test_a_url_that_many_suppliers_declare_is_tried_once_and_shown_without_its_secrets():
@@ -119,11 +119,11 @@ async def test_a_url_that_many_suppliers_declare_is_tried_once_and_shown_without
     async with server:
         url = f"http://localhost:{server.sockets[0].getsockname()[1]}"
         looking = endpoints()
-        await looking.look([url] * 5)
+        await looking.probe([url] * 5)
         await came.wait()
     assert len(tried) == 1
     secret = "http://user:secret@127.0.0.1:1/key?token=secret"
-    await looking.look([secret])
+    await looking.probe([secret])
     assert looking.problems([secret, url]) == ["http://127.0.0.1:1: it cannot be reached (ConnectionRefusedError)"]
 
 
@@ -133,7 +133,7 @@ async def test_a_silent_address_costs_no_more_than_its_deadline():
 
     looking = PublicUrlChecker(lambda: NOW, seconds=0.05)
     looking._reach = never
-    await looking.look(["http://localhost"])
+    await looking.probe(["http://localhost"])
     assert looking.problems(["http://localhost"]) == ["http://localhost: no connection within 0.05 s"]
 
 
@@ -143,7 +143,7 @@ def test_only_the_urls_of_what_is_in_force_are_looked_at():
         ServiceConfig("eth", 1, 0, endpoints=((3, "https://a"), (2, "wss://a"))),
         ServiceConfig("old", 1, 9, endpoints=((3, "https://gone"),)),
     )
-    report.knows(StakedSupplier("s", "o", 1, frozenset({"eth"}), 0, history))
+    report.record_stake(StakedSupplier("s", "o", 1, frozenset({"eth"}), 0, history))
     assert report.urls == ["https://a", "wss://a"]
-    report.knows(None)
+    report.record_stake(None)
     assert report.urls == []

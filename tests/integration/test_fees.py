@@ -17,10 +17,11 @@ from pocket.protocol.transactions.build import (
     sign_transaction,
     submit_proof_message,
 )
-from pocket.protocol.transactions.decode import Contents, contents
+from pocket.protocol.transactions.decode import DecodedTransaction, decode_tx
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore
-from pocket_miner.storage.audit import Audit, SessionOutcome
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.outcomes import OutcomeRecord
 from pocket_miner.submission.fees import FeeTracker, shares
 from world import address, key
 
@@ -126,16 +127,16 @@ def test_a_fee_is_shared_to_the_upokt(total, number):
 
 def test_a_transaction_tells_its_fee_and_sessions_whoever_signed_it():
     made = transaction(claim("a" * 64), claim("b" * 64), fee=7)
-    assert contents(made.raw) == Contents(made.tx_hash, 7, ("a" * 64, "b" * 64), ())
+    assert decode_tx(made.raw) == DecodedTransaction(made.tx_hash, 7, ("a" * 64, "b" * 64), ())
     made = transaction(proof("c" * 64), Message("/other.Msg", b""), fee=0)
-    assert contents(made.raw) == Contents(made.tx_hash, 0, (), ("c" * 64,))
+    assert decode_tx(made.raw) == DecodedTransaction(made.tx_hash, 0, (), ("c" * 64,))
 
 
 @pytest.mark.parametrize("raw", [b"\xff", transaction(Message(claim("a").type_url, b"\xff\xff")).raw])
 async def test_bytes_that_are_no_transaction_of_ours_are_a_typed_error_and_cost_nothing(raw, audit, store, caplog):
     with pytest.raises(DecodingError):
-        contents(raw)
-    await FeeTracker(PRICE, audit).sent(store, raw)
+        decode_tx(raw)
+    await FeeTracker(PRICE, audit).record_sent(store, raw)
     assert "cannot be read" in caplog.text
 
 
@@ -143,20 +144,20 @@ async def test_the_same_transaction_costs_once_however_often_it_is_sent(audit, s
     book = FeeTracker(PRICE, audit)
     first = transaction(claim("a" * 64), claim("b" * 64), fee=101)
     for _ in range(3):
-        await book.sent(store, first.raw)
-    await book.sent(store, transaction(proof("a" * 64), fee=30, timeout=6).raw, 10)
+        await book.record_sent(store, first.raw)
+    await book.record_sent(store, transaction(proof("a" * 64), fee=30, timeout=6).raw, 10)
     assert [book.of(address("alice"), i * 64) for i in "abc"] == [91, 50, 0]
     assert book.of(address("bob"), "a" * 64) == 0
-    audit.record(SessionOutcome(address("alice"), "a" * 64, "settled", "SETTLED", "", 9, {"session_end_height": 5}))
+    audit.record(OutcomeRecord(address("alice"), "a" * 64, "settled", "SETTLED", "", 9, {"session_end_height": 5}))
     assert [book.of(address("alice"), i * 64) for i in "ab"] == [0, 50]
 
 
 async def test_the_next_claim_is_judged_by_what_the_last_ones_cost(audit, store, redis):
     book = FeeTracker(PRICE, audit)
     assert book.estimate_upokt() == 130 + 400
-    await book.sent(store, transaction(claim("a" * 64), claim("b" * 64), fee=101).raw)
+    await book.record_sent(store, transaction(claim("a" * 64), claim("b" * 64), fee=101).raw)
     assert book.estimate_upokt() == 51 + 400
-    await book.sent(
+    await book.record_sent(
         SealStore(redis, RedisKeys("fees"), address("bob"), 1),
         transaction(proof("a" * 64), fee=33, timeout=6).raw,
         1_000_000,
@@ -169,8 +170,8 @@ async def test_a_volume_that_takes_no_fees_stops_nobody(store, audit, monkeypatc
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(audit, "spend", full)
-    await FeeTracker(PRICE, audit).sent(store, transaction(claim("a" * 64)).raw)
-    assert "Free space" in caplog.text
+    await FeeTracker(PRICE, audit).record_sent(store, transaction(claim("a" * 64)).raw)
+    assert "Free up space" in caplog.text
 
 
 class Node:
@@ -196,7 +197,7 @@ async def test_of_a_claim_signed_twice_counts_what_the_chain_included_and_all_wh
     made = [transaction(claim(session), fee=10), transaction(claim(session), fee=20, timeout=6)]
     only = transaction(proof(session), fee=5, timeout=7)
     for one in (*made, only):
-        await book.sent(store, one.raw)
+        await book.record_sent(store, one.raw)
     hashes = [one.tx_hash for one in made]
     node = Node({"first": hashes[:1], "second": hashes[1:], "both": hashes, "none": [], "away": None}[known])
     await book.settle(store, session, node)
@@ -205,7 +206,7 @@ async def test_of_a_claim_signed_twice_counts_what_the_chain_included_and_all_wh
 
 async def test_an_owner_counts_what_former_owners_paid_and_no_word_that_cannot_be_read(audit, store, redis, tmp_path):
     session, paid = "a" * 64, transaction(claim("a" * 64), fee=10)
-    await FeeTracker(PRICE, audit).sent(store, paid.raw)
+    await FeeTracker(PRICE, audit).record_sent(store, paid.raw)
     await redis.hset(RedisKeys("fees").costs(store.supplier, session), "ff", "claim/-1")
     other = Audit(tmp_path / "other" / "audit.sqlite")
     try:
@@ -223,7 +224,7 @@ async def test_fees_are_kept_while_redis_is_away(audit, store, redis, monkeypatc
     monkeypatch.setattr(store, "share_costs", away)
     monkeypatch.setattr(store, "costs", away)
     book, paid = FeeTracker(PRICE, audit), transaction(claim("a" * 64), fee=10)
-    await book.sent(store, paid.raw)
+    await book.record_sent(store, paid.raw)
     await book.settle(store, "a" * 64, Node([paid.tx_hash]))
     assert book.of(store.supplier, "a" * 64) == 10
     assert "fees of former owners" in caplog.text
@@ -233,9 +234,9 @@ async def test_what_a_transaction_costs_is_in_the_books_before_it_is_handed_over
     audit, store
 ):
     book, paid = FeeTracker(PRICE, audit), transaction(claim("a" * 64), fee=10)
-    await book.begun(store, paid.raw)
+    await book.record_pending(store, paid.raw)
     assert book.of(store.supplier, "a" * 64) == 10
-    await book.refused(store, paid.raw)
+    await book.record_rejected(store, paid.raw)
     assert book.of(store.supplier, "a" * 64) == 0
 
 
@@ -246,7 +247,7 @@ async def test_fees_that_the_volume_did_not_take_are_in_the_books_at_the_end(aud
     book, paid = FeeTracker(PRICE, audit), transaction(claim("a" * 64), fee=10)
     with monkeypatch.context() as patch:
         patch.setattr(audit, "spend", full)
-        await book.sent(store, paid.raw)
+        await book.record_sent(store, paid.raw)
         with pytest.raises(sqlite3.OperationalError):
             await book.settle(store, "a" * 64, Node([paid.tx_hash]))
     await store._redis.flushall()

@@ -90,7 +90,7 @@ async def test_a_node_tells_what_it_keeps():
         return [told(status) if method == "status" else PRUNED]
 
     async with node(answer) as address, aiohttp.ClientSession() as http:
-        keeping = await CometClient([address], http).keeping()
+        keeping = await CometClient([address], http).retention()
     assert keeping == NodeRetention(100, 400, transactions=False, events=False)
     miner = load_manifests([TRIAL / "relayminer.yaml"]).relay_miners[0]
     texts = [str(finding) for finding in check_keeping(miner, "node:9090", keeping)]

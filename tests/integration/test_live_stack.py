@@ -198,7 +198,7 @@ async def test_a_miner_whose_files_are_damaged_sets_them_aside_and_reads_the_rel
         "end-200.sqlite.damaged-1",
         "audit.sqlite.damaged-1",
     }
-    assert "a file was damaged" in miner.log.read_text()
+    assert "corrupt file moved" in miner.log.read_text()
 
 
 def mirrored(stack):

@@ -48,7 +48,7 @@ async def test_redis_killed_ten_times_costs_no_window_and_heights_only_grow(tmp_
                 server.kill()
                 alice.localnet.step()
                 now[0] += 10  # long enough for a follower to ask a node itself
-                await follower.look()
+                await follower.poll()
                 seen.append(follower.height)
                 try:
                     await alice.decide()
@@ -59,7 +59,7 @@ async def test_redis_killed_ten_times_costs_no_window_and_heights_only_grow(tmp_
                 for _ in range(8):  # connections of the old life fail once each
                     with contextlib.suppress(RedisError, OSError):
                         await publisher.publish(await alice.comet.block())
-                        await follower.look()
+                        await follower.poll()
                         await alice.decide()
                         break
                 seen.append(follower.height)

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 import pytest
 
 from pocket.api.workload import MinerConfig
-from pocket.coordination.elector import place, seat, timing_for_blocks
+from pocket.coordination import elector
+from pocket.coordination.elector import member_location, timing_for_blocks
 from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
-from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from pocket.errors import ConfigurationError
 from pocket.platform import Platform
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.redis_leases import RedisLeaseStore
 from pocket_miner.ownership.ownership import identity_of, peer_urls
 from pocket_miner.storage.volume import lock, member_name
 
@@ -30,10 +31,10 @@ class Acting:
     async def known_epoch(self, shard):
         return 0
 
-    async def gained(self, shard, epoch):
+    async def on_acquired(self, shard, epoch):
         self.epochs[shard] = epoch
 
-    async def lost(self, shard):
+    async def on_lost(self, shard):
         self.epochs.pop(shard, None)
 
 
@@ -55,7 +56,7 @@ class Process:
         self.keeper = ShardLeaseManager(
             store, LeaseNames("miners", SHARDS), identity_of(config, member_name(folder), Platform()), self.owner,
             TIMING,
-            clock=lambda: now[0], wall=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+            clock=lambda: now[0], wall_clock=lambda: datetime(2026, 1, 1, tzinfo=UTC),
         )  # fmt: skip
 
     async def ticks(self, number=2):
@@ -155,7 +156,7 @@ def test_a_full_volume_keeps_no_miner_from_starting(tmp_path, monkeypatch, caplo
 
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
     assert member_name(tmp_path, lambda: "0" * 16) == "0" * 16
-    assert "Free space on it" in caplog.text
+    assert "Free up space on it" in caplog.text
 
 
 async def test_no_two_processes_have_the_name_of_one_volume(redis, tmp_path):
@@ -173,9 +174,9 @@ def test_in_kubernetes_the_name_is_the_pods_and_a_new_pod_of_the_name_has_anothe
     for uid in ("uid-1", "uid-2"):
         monkeypatch.setenv("POD_UID", uid)
         identity = identity_of(config, "volume", Platform())
-        assert (seat(identity), place(identity)) == ("main-miner-0", uid)
+        assert (elector.member_name(identity), member_location(identity)) == ("main-miner-0", uid)
         seen.add(identity)
     assert len(seen) == 2
     outside = MinerConfig.model_construct(lease=None, admin_host="my_host", admin_port=9090)
     identity = identity_of(outside, "volume", Platform())
-    assert (seat(identity), place(identity)) == ("volume", "my_host:9090")
+    assert (elector.member_name(identity), member_location(identity)) == ("volume", "my_host:9090")

@@ -91,14 +91,14 @@ async def test_without_redis_the_mirrored_relays_are_sealed_before_the_window_cl
     await alice.to(12)
     miner = alice.miner
     away = connect("redis://127.0.0.1:1/0")
-    for part in (miner.store, miner.tailer._tail):
+    for part in (miner.store, miner.consumer._tail):
         part._redis = away
     proof = await alice.client.proof_params()
     for height in (13, 14, 15, 16):
         alice.skip(height)
         await miner.on_block(await alice.comet.block(), proof)
     assert alice.claim(header).root_hash == slow_root(rows)
-    for part in (miner.store, miner.tailer._tail):
+    for part in (miner.store, miner.consumer._tail):
         part._redis = redis
     await away.aclose()
     alice.start()
@@ -200,20 +200,20 @@ async def test_a_reread_in_mid_flight_is_not_undone_by_what_was_read_before_it(a
     header = alice.header()
     await alice.record(alice.relays(header, 6))
     await alice.miner.tail()
-    tailer = alice.miner.tailer
+    consumer = alice.miner.consumer
     session = alice.miner.sessions[header.session_id]
     session.position = "0-0"
-    store = tailer._store
+    store = consumer._store
 
     def interrupted(*arguments):
         store(*arguments)
-        tailer.reread()
+        consumer.reread()
 
-    tailer._store = interrupted
-    await tailer.tail_once()
+    consumer._store = interrupted
+    await consumer.consume_once()
     assert session.position == "0-0"
-    tailer._store = store
-    await tailer.tail_once()
+    consumer._store = store
+    await consumer.consume_once()
     assert session.position != "0-0"
     assert alice.mirror.file(10).count(alice.supplier, header.session_id) == 6
 
@@ -221,8 +221,8 @@ async def test_a_reread_in_mid_flight_is_not_undone_by_what_was_read_before_it(a
 async def test_concurrent_readers_never_move_a_position_back(alice):
     header = alice.header()
     await alice.record(alice.relays(header, 30))
-    await alice.miner.tailer.discover({})
-    await asyncio.gather(*(alice.miner.tailer.tail_once(count=7) for _ in range(8)))
+    await alice.miner.consumer.discover({})
+    await asyncio.gather(*(alice.miner.consumer.consume_once(count=7) for _ in range(8)))
     last = (await alice.redis.xrevrange(RedisKeys("test").stream(alice.supplier, header.session_id), count=1))[0][0]
     assert alice.miner.sessions[header.session_id].position == last.decode()
 
@@ -291,7 +291,7 @@ async def test_a_trie_process_that_hangs_is_ended_and_one_that_raises_fails_its_
             await pool._small.run(runs_out_of_memory)
         (hung,) = pool._small._pool._processes.values()
         pool._small._seconds = 0.1
-        with pytest.raises(TrieWorkFailed, match="was ended"):
+        with pytest.raises(TrieWorkFailed, match="was killed"):
             await pool._small.run(waits_as_a_large_session, str(gate))
         await asyncio.to_thread(hung.join)
         pool._small._seconds = 60
@@ -312,7 +312,7 @@ async def test_a_large_session_that_is_being_computed_delays_no_small_one(alice,
         path = alice.miner.mirror.path(header.session_end_block_height)
         bigger = asyncio.create_task(pool.root(path, alice.supplier, header.session_id))
         await asyncio.sleep(0)
-        pool._most = 9
+        pool._small_leaves = 9
         small = await asyncio.wait_for(pool.root(path, alice.supplier, header.session_id), 30)
         assert small.root == slow_root(rows)
         assert not bigger.done()

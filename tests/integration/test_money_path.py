@@ -55,7 +55,7 @@ async def test_an_independent_judge_agrees_with_miner_and_localnet(alice):
     assert closest in proof
     assert wanted in proof
     _, request, response, _ = decode_mined_relay(closest)
-    assert slow.ring_signature_holds(request.signable_hash(), request.signature)
+    assert slow.verify_ring_equation(request.signable_hash(), request.signature)
     signature = response.supplier_operator_signature
     assert slow.ecdsa_holds(key("alice").public_key, response.signable_hash(), signature)
     assert not slow.ecdsa_holds(key("bob").public_key, response.signable_hash(), signature)
@@ -74,7 +74,7 @@ async def test_after_settlement_redis_and_volume_are_back_at_their_baseline(alic
     await alice.record(alice.relays(alice.header(), 3))
     await alice.to(21)
     kinds = {k.decode().split(":")[1] for k in await redis.keys("test:*")}
-    assert kinds <= {"closed", "fence", "horizon", "incarnation", "transactions"}
+    assert kinds <= {"closed", "fence", "cutoff", "incarnation", "transactions"}
     assert list((alice.folder / "mirror").iterdir()) == []
 
 
@@ -119,10 +119,10 @@ async def test_what_is_too_late_stays_too_late_when_redis_comes_back_empty(alice
 
 
 async def test_a_chain_that_was_started_anew_is_told_apart_and_its_relays_are_paid(alice, redis, caplog):
-    await redis.set(RedisKeys("test").horizon(alice.supplier), 500)
+    await redis.set(RedisKeys("test").cutoff(alice.supplier), 500)
     header = alice.header()
     await alice.decide()
-    assert "was it started anew?" in caplog.text
+    assert "was it reset?" in caplog.text
     await alice.record(alice.relays(header, 2))
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"
@@ -201,7 +201,7 @@ async def test_an_empty_redis_loses_nothing_that_was_mirrored(alice, redis, heig
     await alice.record(alice.relays(header, 7))
     await alice.to(height)
     await redis.flushall()
-    alice.miner.tailer.reread()
+    alice.miner.consumer.reread()
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["details"]["settled_upokt"] == 700
 

@@ -40,13 +40,18 @@ class Nodes:
         self.node_health = NodeHealthTable(len(localnets))
         self.chain = ChainClient(self.addresses, 2.0, self.node_health)
         self.comet = CometClient(self.addresses, http, 2.0, 1.0, self.node_health)
-        self.told = {}
+        self.assessed = {}
         self.watch = NodeMonitor(
-            self.addresses, http, "pocket", self.node_health, timeout_seconds=2.0, told=self.told.__setitem__
+            self.addresses,
+            http,
+            "pocket",
+            self.node_health,
+            timeout_seconds=2.0,
+            on_assessment=self.assessed.__setitem__,
         )
 
     def by_name(self):
-        return dict(zip(self.localnets, (v.health for v in self.node_health.verdicts), strict=True))
+        return dict(zip(self.localnets, (v.health for v in self.node_health.assessments), strict=True))
 
 
 @contextlib.asynccontextmanager
@@ -67,31 +72,31 @@ async def running(*names):
 async def test_stale_strayed_and_foreign_nodes_are_found_out_and_queries_go_to_the_others():
     async with running("stale", "strayed", "foreign", "good", "better") as nodes:
         assert await latest_over_grpc(nodes.chain) == 3
-        await nodes.watch.look()
+        await nodes.watch.probe_all()
         assert nodes.by_name() == {
             "stale": NodeHealth.LAGGING, "strayed": NodeHealth.FORKED, "foreign": NodeHealth.WRONG_CHAIN,
             "good": NodeHealth.HEALTHY, "better": NodeHealth.HEALTHY,
         }  # fmt: skip
         assert await latest_over_grpc(nodes.chain) == 10
         assert (await nodes.comet.block()).height == 10
-        assert set(nodes.told) == {address.name for address in nodes.addresses}
-        assert nodes.told[nodes.addresses[0].name].lag == 9
+        assert set(nodes.assessed) == {address.name for address in nodes.addresses}
+        assert nodes.assessed[nodes.addresses[0].name].lag == 9
 
 
 async def test_a_node_that_caught_up_is_asked_first_again():
     async with running("stale", "better") as nodes:
-        await nodes.watch.look()
+        await nodes.watch.probe_all()
         assert await latest_over_grpc(nodes.chain) == 12
         while nodes.localnets["stale"].chain.height < 13:
             nodes.localnets["stale"].step()
-        await nodes.watch.look()
+        await nodes.watch.probe_all()
         assert nodes.by_name() == {"stale": NodeHealth.HEALTHY, "better": NodeHealth.HEALTHY}
         assert await latest_over_grpc(nodes.chain) == 13
 
 
 async def test_two_nodes_that_contradict_each_other_are_both_kept_and_said_to_be_in_dispute(caplog):
     async with running("strayed", "better") as nodes:
-        await nodes.watch.look()
+        await nodes.watch.probe_all()
         assert set(nodes.by_name().values()) == {NodeHealth.DISPUTED}
         assert await latest_over_grpc(nodes.chain) == 30
         assert "the nodes are split" in caplog.text
@@ -100,15 +105,15 @@ async def test_two_nodes_that_contradict_each_other_are_both_kept_and_said_to_be
 async def test_silent_nodes_are_asked_last_and_one_node_alone_is_never_judged():
     async with running("good") as nodes:
         await nodes.watch.run(0.0)
-        assert nodes.told == {}
+        assert nodes.assessed == {}
     dead = NodeAddress.parse("127.0.0.1:1", "http://127.0.0.1:1")
     node_health = NodeHealthTable(2)
     async with (
         aiohttp.ClientSession() as http,
         NodeMonitor([dead, dead], http, "pocket", node_health, timeout_seconds=0.2) as watch,
     ):
-        await watch.look()
-    assert {v.health for v in node_health.verdicts} == {NodeHealth.UNREACHABLE}
+        await watch.probe_all()
+    assert {v.health for v in node_health.assessments} == {NodeHealth.UNREACHABLE}
 
 
 async def test_the_block_feed_leaves_a_node_that_fell_behind_though_its_connection_lives():
@@ -121,12 +126,12 @@ async def test_the_block_feed_leaves_a_node_that_fell_behind_though_its_connecti
             if block.height > 12:
                 beyond.set()
 
-        feed = BlockFeed(nodes.comet, on_block, poll_seconds=0.05, chance=random.Random(1))
+        feed = BlockFeed(nodes.comet, on_block, poll_seconds=0.05, rng=random.Random(1))
         following = asyncio.create_task(feed.run())
         await first.wait()
         for _ in range(8):  # the first node stands still from now on
             nodes.localnets["better"].step()
-        await nodes.watch.look()
+        await nodes.watch.probe_all()
         async with asyncio.timeout(30):
             await beyond.wait()
         following.cancel()
@@ -168,13 +173,13 @@ async def test_a_configuration_is_checked_with_the_chain_before_it_is_applied(tm
         bad = await checked(tmp_path, dear, other, port)
         assert bad.exit_code == 1
         assert "it is on chain 'other', not on 'pocket'" in bad.output
-        assert "no transaction below 0.002upokt a gas" in bad.output
+        assert "rejects transactions below 0.002upokt a gas" in bad.output
         alone = await checked(tmp_path, other, other, port)
         assert "every chain node is on another fork or chain" in alone.output
 
 
 async def test_announcements_without_any_usable_node_say_so():
     async with running("foreign") as nodes:
-        nodes.node_health.verdicts = (NodeAssessment(NodeHealth.WRONG_CHAIN),)
+        nodes.node_health.assessments = (NodeAssessment(NodeHealth.WRONG_CHAIN),)
         with pytest.raises(ChainUnavailable, match="another fork or chain"):
             await anext(nodes.comet.heights())

@@ -15,9 +15,9 @@ DEAD = NodeAddress.parse("grpc://127.0.0.1:1", "http://127.0.0.1:1")
 
 
 async def test_a_session_is_open_from_its_first_relay_to_its_outcome(alice):
-    assert alice.miner.looked_at is None
+    assert alice.miner.last_scan_at is None
     await alice.decide()
-    assert (alice.miner.report.open, alice.miner.looked_at is None) == (0, False)
+    assert (alice.miner.report.open, alice.miner.last_scan_at is None) == (0, False)
     header = alice.header()
     await alice.record(alice.relays(header, 2))
     await alice.miner.tail()
@@ -46,13 +46,13 @@ async def test_a_miner_that_cannot_ask_redis_has_not_looked(tmp_path):
         async with mine(client, tmp_path) as alice:
             await alice.record(alice.relays(alice.header(), 2))
             await alice.miner.tail()
-            looked = alice.miner.looked_at
+            looked = alice.miner.last_scan_at
             server.kill()
             with pytest.raises((RedisError, OSError)):
                 await alice.miner.tail()
-            assert alice.miner.looked_at == looked
+            assert alice.miner.last_scan_at == looked
             successor = alice.start()
             with pytest.raises((RedisError, OSError)):
                 await successor.tail()
-            assert successor.looked_at is None
+            assert successor.last_scan_at is None
         await client.aclose()

@@ -30,45 +30,45 @@ async def refused(publisher, redis, row):
 
 async def test_what_redis_did_not_take_is_appended_once_it_does_without_a_restart(redis, tmp_path):
     async with publishing(redis, tmp_path) as publisher:
-        await publisher.beat()
+        await publisher.maintain_once()
         await publisher.record(record(0))
         await refused(publisher, redis, record(1, "two"))
-        assert publisher.owing == {"pokt1s"}
-        await publisher.beat()
+        assert publisher.suppliers_with_unacknowledged == {"pokt1s"}
+        await publisher.maintain_once()
         assert await entries(redis, "two") == [b"relay 1"]
         assert await entries(redis) == [b"relay 0"]  # only what is owed is appended again
-        assert publisher.owing == set()
+        assert publisher.suppliers_with_unacknowledged == set()
 
 
 async def test_what_is_owed_stays_owed_while_redis_still_refuses_it(redis, tmp_path):
     async with publishing(redis, tmp_path) as publisher:
-        await publisher.beat()
+        await publisher.maintain_once()
         async with a_full_redis(redis):
             with pytest.raises(RedisUnavailable):
                 await publisher.record(record(1))
             for _ in range(2):
                 with contextlib.suppress(Exception):
-                    await publisher.beat()
-                assert publisher.owing == {"pokt1s"}
-        await publisher.beat()
+                    await publisher.maintain_once()
+                assert publisher.suppliers_with_unacknowledged == {"pokt1s"}
+        await publisher.maintain_once()
         assert await entries(redis) == [b"relay 1"]
 
 
 async def test_a_log_is_not_released_while_it_owes_relays_of_a_session_that_is_mirrored_further(redis, tmp_path):
     async with publishing(redis, tmp_path) as publisher:
-        await publisher.beat()
+        await publisher.maintain_once()
         await refused(publisher, redis, record(1))
         await publisher.record(record(2))
-        publisher._log.roll()
+        publisher._log.rotate()
         tail = StreamReader(redis, KEYS, "pokt1s")
         last = (await tail.read({"one": "0-0"}))["one"][-1].id
-        await tail.mark_mirrored({"one": f"{await tail.incarnation()}/{last}"})
-        await publisher.beat()
+        await tail.publish_replicated({"one": f"{await tail.incarnation()}/{last}"})
+        await publisher.maintain_once()
         assert set(await entries(redis)) == {b"relay 1", b"relay 2"}
         assert publisher._log.segments  # what was owed is in the stream now, and not mirrored yet
         last = (await tail.read({"one": "0-0"}))["one"][-1].id
-        await tail.mark_mirrored({"one": f"{await tail.incarnation()}/{last}"})
-        await publisher.beat()
+        await tail.publish_replicated({"one": f"{await tail.incarnation()}/{last}"})
+        await publisher.maintain_once()
         assert not publisher._log.segments
 
 
@@ -77,37 +77,37 @@ async def test_a_worker_owes_what_it_adopted_until_it_looked_at_redis(redis, tmp
     dead.append([record(1, supplier="pokt1a"), record(2, supplier="pokt1b")])
     dead.close()
     async with publishing(redis, tmp_path, name="heir") as publisher:
-        assert publisher.owing == {"pokt1a", "pokt1b"}
-        await publisher.beat()
-        assert publisher.owing == set()
+        assert publisher.suppliers_with_unacknowledged == {"pokt1a", "pokt1b"}
+        await publisher.maintain_once()
+        assert publisher.suppliers_with_unacknowledged == set()
         publisher.submit(record(3, supplier="pokt1c"))
-        assert publisher.owing == {"pokt1c"}
+        assert publisher.suppliers_with_unacknowledged == {"pokt1c"}
         await publisher.drain()
-        assert publisher.owing == set()
+        assert publisher.suppliers_with_unacknowledged == set()
 
 
 async def test_a_worker_that_ends_waits_a_while_for_redis_to_take_what_it_is_owed(redis, tmp_path):
     async with publishing(redis, tmp_path) as publisher:
-        await publisher.beat()
+        await publisher.maintain_once()
         await refused(publisher, redis, record(1))
         await publisher.drain(0.01)  # and no longer than it may
-        assert publisher.owing == {"pokt1s"}
+        assert publisher.suppliers_with_unacknowledged == {"pokt1s"}
         ending = asyncio.create_task(publisher.drain(30.0))
-        await publisher.beat()
+        await publisher.maintain_once()
         await ending
         assert await entries(redis) == [b"relay 1"]
 
 
 async def test_what_is_being_appended_again_is_owed_until_it_is(redis, tmp_path, monkeypatch):
     async with publishing(redis, tmp_path) as publisher:
-        await publisher.beat()
+        await publisher.maintain_once()
         await refused(publisher, redis, record(1))
         append, seen = publisher._append, []
 
         async def watched(*arguments):
-            seen.append(publisher.owing)
+            seen.append(publisher.suppliers_with_unacknowledged)
             return await append(*arguments)
 
         monkeypatch.setattr(publisher, "_append", watched)
-        await publisher.beat()
-        assert (seen, publisher.owing) == ([{"pokt1s"}], set())
+        await publisher.maintain_once()
+        assert (seen, publisher.suppliers_with_unacknowledged) == ([{"pokt1s"}], set())

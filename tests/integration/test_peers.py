@@ -16,7 +16,7 @@ from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.stream_reader import StreamReader
 from pocket_miner.ingest import peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
-from pocket_miner.suppliers.standby import Standby, drop_leftovers
+from pocket_miner.suppliers.standby import Standby, delete_leftovers
 
 pytestmark = pytest.mark.redis
 KEYS = RedisKeys("test")
@@ -46,10 +46,10 @@ def another(alice, name="other", asked=None):
 def follow(made):
     """A standby on that volume."""
     sessions = {}
-    tailer = RelayConsumer(
+    consumer = RelayConsumer(
         StreamReader(made.redis, KEYS, made.supplier), made.mirror, made.client, sessions, owner=False
     )
-    return Standby(StreamReader(made.redis, KEYS, made.supplier), tailer, made.mirror, sessions)
+    return Standby(StreamReader(made.redis, KEYS, made.supplier), consumer, made.mirror, sessions)
 
 
 async def test_relays_that_only_a_former_owners_volume_holds_are_in_the_claim(alice):
@@ -139,7 +139,7 @@ async def test_a_standby_mirrors_and_takes_over_without_reading_again(alice):
     with another(alice) as other:
         standby = follow(other)
         assert await standby.round() == 6
-        assert await other.redis.hgetall(KEYS.mirrored(other.supplier)) == {}, "relayers are told by the owner only"
+        assert await other.redis.hgetall(KEYS.replicated(other.supplier)) == {}, "relayers are told by the owner only"
         await other.to(16)
         session = other.miner.sessions[header.session_id]
         assert session.seal.root == slow_root(rows)
@@ -162,10 +162,10 @@ async def test_leftovers_of_suppliers_that_went_elsewhere_are_removed_once_they_
     await alice.record(alice.relays(header, 3))
     with another(alice) as other:
         await follow(other).round()
-        assert await drop_leftovers(other.mirror, other.redis, KEYS, {other.supplier}) == 0
-        assert await drop_leftovers(other.mirror, other.redis, KEYS, set()) == 0
+        assert await delete_leftovers(other.mirror, other.redis, KEYS, {other.supplier}) == 0
+        assert await delete_leftovers(other.mirror, other.redis, KEYS, set()) == 0
         await alice.to(21)
-        assert await drop_leftovers(other.mirror, other.redis, KEYS, set()) == 1
+        assert await delete_leftovers(other.mirror, other.redis, KEYS, set()) == 1
         assert other.mirror.ends() == []
 
 

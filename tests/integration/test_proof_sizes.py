@@ -6,7 +6,7 @@ Windows of these worlds: sessions of 10 blocks, claims in 12â€¦16, proofs in 16â
 import pytest
 
 from mine import mine
-from pocket.protocol.transactions.broadcast_errors import Refusal
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from world import World
 
 pytestmark = pytest.mark.redis
@@ -85,4 +85,4 @@ async def test_a_transaction_that_is_refused_does_not_take_the_others_with_it(re
         assert len(sent) == 5, "the second and third transactions went out, and the first in halves"
         await alice.to(21)
         assert {row["outcome"] for row in alice.outcomes().values()} == {"settled"}
-        assert Refusal.RETRY.name.lower() not in {row.get("reason") for row in alice.outcomes().values()}
+        assert BroadcastFailure.RETRY.name.lower() not in {row.get("reason") for row in alice.outcomes().values()}

@@ -11,7 +11,7 @@ from pocket.chain.model import Block
 from pocket.chain_cache.shared_heights import LatestBlockPublisher, LatestBlockWatcher, decode_block
 from pocket.errors import ChainUnavailable, ConfigurationError, DecodingError
 from pocket.protocol.transactions.build import Timestamp
-from pocket.redis_store.connection import connect, inspect, require_safe, shown
+from pocket.redis_store.connection import check_durability, connect, inspect, redact_url
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
@@ -91,14 +91,16 @@ async def test_relays_survive_a_redis_that_comes_back_empty(tmp_path):
     with running_redis() as server:
         client = connect(server.url)
         async with publishing(client, tmp_path) as publisher:
-            await publisher.beat()
+            await publisher.maintain_once()
             await asyncio.gather(*(publisher.record(record(i)) for i in range(20)))
             server.kill()
             server.wipe()
             server.start()
             with pytest.raises(RedisUnavailable):
-                await publisher.beat()  # the old connection is dead: the heartbeat's next round makes a new one
-            await publisher.beat()
+                await (
+                    publisher.maintain_once()
+                )  # the old connection is dead: the heartbeat's next round makes a new one
+            await publisher.maintain_once()
             assert sorted(await entries(client)) == sorted(b"relay %d" % i for i in range(20))
             assert publisher.counters.replayed == 20
             await publisher.record(record(99))
@@ -108,9 +110,9 @@ async def test_relays_survive_a_redis_that_comes_back_empty(tmp_path):
 async def test_a_restart_in_mid_flight_loses_nothing_acknowledged(tmp_path):
     with running_redis() as server:
         client = connect(server.url)
-        limits = RecorderLimits(linger_seconds=0, patience_seconds=5, retry_seconds=0.02)
+        limits = RecorderLimits(linger_seconds=0, append_timeout_seconds=5, retry_seconds=0.02)
         async with publishing(client, tmp_path, limits) as publisher:
-            await publisher.beat()
+            await publisher.maintain_once()
             await publisher.record(record(0))
             server.kill()
             waiting = asyncio.ensure_future(asyncio.gather(*(publisher.record(record(i)) for i in range(1, 10))))
@@ -125,33 +127,33 @@ async def test_a_new_worker_appends_the_log_of_a_killed_one(redis, tmp_path):
     dead.append([record(i) for i in range(4)])
     dead.close()
     async with publishing(redis, tmp_path, name="heir") as publisher:
-        await publisher.beat()
+        await publisher.maintain_once()
     assert sorted(await entries(redis)) == sorted(b"relay %d" % i for i in range(4))
 
 
 async def test_the_log_is_released_once_mirrored_and_not_before(redis, tmp_path):
     async with publishing(redis, tmp_path) as publisher:
         await publisher.record(record(1))
-        publisher._log.roll()
-        await publisher.beat()
+        publisher._log.rotate()
+        await publisher.maintain_once()
         assert publisher._log.segments
         tail = StreamReader(redis, KEYS, "pokt1s")
         last = (await tail.read({"one": "0-0"}))["one"][-1].id
-        await tail.mark_mirrored({"one": f"other/{last}"})
-        await publisher.beat()
+        await tail.publish_replicated({"one": f"other/{last}"})
+        await publisher.maintain_once()
         assert publisher._log.segments
-        await tail.mark_mirrored({"one": f"{await tail.incarnation()}/{last}"})
-        await publisher.beat()
+        await tail.publish_replicated({"one": f"{await tail.incarnation()}/{last}"})
+        await publisher.maintain_once()
         assert not publisher._log.segments
 
 
 async def test_the_log_is_released_when_the_session_is_finished(redis, tmp_path):
     async with publishing(redis, tmp_path) as publisher:
         await publisher.record(record(1))
-        publisher._log.roll()
+        publisher._log.rotate()
         store = await owned(redis, "pokt1s")
         await store.finish("one", 10)
-        await publisher.beat()
+        await publisher.maintain_once()
         assert not publisher._log.segments
         with pytest.raises(SessionClosed):
             await publisher.record(record(2))
@@ -163,7 +165,7 @@ async def test_a_first_relay_is_refused_when_its_session_ended_before_the_horizo
     async with publishing(redis, tmp_path) as publisher:
         store = await owned(redis, "pokt1s")
         await publisher.record(record(1, "known", end=10))
-        assert await store.raise_horizon(10, 13) == (0, 10)
+        assert await store.advance_cutoff(10, 13) == (0, 10)
         with pytest.raises(SessionClosed):
             await publisher.record(record(2, "unknown", end=10))
         await publisher.record(record(3, "known", end=10))
@@ -175,41 +177,41 @@ async def test_a_first_relay_is_refused_when_its_session_ended_before_the_horizo
 
 async def test_the_horizon_never_falls_and_only_an_owner_raises_it(redis):
     store = await owned(redis, "pokt1s")
-    assert [await store.raise_horizon(end, 33) for end in (20, 10, 30)] == [(0, 20), (20, 20), (20, 30)]
+    assert [await store.advance_cutoff(end, 33) for end in (20, 10, 30)] == [(0, 20), (20, 20), (20, 30)]
     with pytest.raises(FenceMissing):
-        await SealStore(redis, KEYS, "pokt1s", 2).raise_horizon(40, 43)
+        await SealStore(redis, KEYS, "pokt1s", 2).advance_cutoff(40, 43)
     await SealStore(redis, KEYS, "pokt1s", 2).fence(confirmed)
     with pytest.raises(StaleEpoch):
-        await store.raise_horizon(40, 43)
-    assert await redis.get(KEYS.horizon("pokt1s")) == b"30"
+        await store.advance_cutoff(40, 43)
+    assert await redis.get(KEYS.cutoff("pokt1s")) == b"30"
 
 
 async def test_a_horizon_far_above_the_chain_is_another_chains(redis):
     store = await owned(redis, "pokt1s")
-    await store.raise_horizon(500, 503)
-    assert await store.raise_horizon(390, 400) == (500, 500)
-    assert await store.raise_horizon(380, 399) == (500, 380)
+    await store.advance_cutoff(500, 503)
+    assert await store.advance_cutoff(390, 400) == (500, 500)
+    assert await store.advance_cutoff(380, 399) == (500, 380)
 
 
 async def test_a_log_is_appended_again_whatever_the_horizon_is(redis, tmp_path):
     async with publishing(redis, tmp_path) as publisher:
-        await publisher.beat()
+        await publisher.maintain_once()
         await publisher.record(record(1, end=10))
         await redis.flushdb()
-        await (await owned(redis, "pokt1s")).raise_horizon(10, 13)
+        await (await owned(redis, "pokt1s")).advance_cutoff(10, 13)
         await publisher.replay("Redis was lost")
         assert await entries(redis) == [b"relay 1"]
 
 
 async def test_the_log_is_released_of_relays_that_came_too_late_to_be_registered(redis, tmp_path):
     async with publishing(redis, tmp_path) as publisher:
-        await (await owned(redis, "pokt1s")).raise_horizon(10, 13)
+        await (await owned(redis, "pokt1s")).advance_cutoff(10, 13)
         with pytest.raises(SessionClosed):
             await publisher.record(record(1, end=10))
-        publisher._log.roll()
+        publisher._log.rotate()
         await publisher.replay("Redis was lost")
         assert await entries(redis) == []
-        await publisher.beat()
+        await publisher.maintain_once()
         assert not publisher._log.segments
 
 
@@ -265,19 +267,19 @@ async def test_an_unsafe_redis_is_refused_with_the_remedy(arguments, text):
     with running_redis(*arguments) as server:
         client = connect(server.url)
         with pytest.raises(RedisNotDurable, match=text):
-            await require_safe(client, server.url)
+            await check_durability(client, server.url)
         await client.aclose()
 
 
 async def test_a_safe_redis_is_described_and_a_missing_one_named_without_credentials(redis, redis_process):
-    info = await require_safe(redis, redis_process.url)
+    info = await check_durability(redis, redis_process.url)
     assert info.history_id == (await inspect(redis)).history_id
-    assert info.pressure() == 0
+    assert info.memory_ratio() == 0
     lost = connect("redis://user:secret@127.0.0.1:1/0")
     with pytest.raises(RedisUnavailable) as caught:
-        await require_safe(lost, "redis://user:secret@127.0.0.1:1/0")
+        await check_durability(lost, "redis://user:secret@127.0.0.1:1/0")
     assert "secret" not in str(caught.value)
-    assert shown("redis://u:p@h/1") == "redis://h:6379/1"
+    assert redact_url("redis://u:p@h/1") == "redis://h:6379/1"
     await lost.aclose()
 
 
@@ -303,20 +305,20 @@ async def test_heights_come_from_redis_and_from_a_node_when_redis_is_silent(redi
         return Block(node[0], bytes(32), Timestamp(0))
 
     follower = LatestBlockWatcher(redis, KEYS, ask, 1.0, lambda: clock[0])
-    await follower.look()
+    await follower.poll()
     assert follower.height == 7
     publisher = LatestBlockPublisher(redis, KEYS)
     await publisher.publish(Block(9, bytes(32), Timestamp(1)))
-    await follower.look()
+    await follower.poll()
     assert follower.height == 9
     await redis.set(KEYS.block, "garbage")
     node[0] = 8
     clock[0] = 4.0
-    await follower.look()
+    await follower.poll()
     assert follower.height == 9
     node[0] = -1
     clock[0] = 20.0
-    await follower.look()
+    await follower.poll()
     assert follower.stale
     assert decode_block(b'{"height": "x"}') is None
 
@@ -324,7 +326,7 @@ async def test_heights_come_from_redis_and_from_a_node_when_redis_is_silent(redi
 def test_keys_carry_the_hash_tag_and_refuse_odd_prefixes():
     assert KEYS.stream("pokt1s", "abc") == "unit:relays:{pokt1s}:abc"
     assert KEYS.cache("a", "b") == "unit:cache:a:b"
-    for name in (KEYS.leases, KEYS.block, KEYS.horizon("pokt1s")):
+    for name in (KEYS.leases, KEYS.block, KEYS.cutoff("pokt1s")):
         assert name.startswith("unit:")
     for bad in ("", "a b", "{x}", "a*"):
         with pytest.raises(ConfigurationError):

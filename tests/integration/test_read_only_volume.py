@@ -46,7 +46,7 @@ async def test_what_is_sealed_on_a_volume_that_takes_no_writes_is_claimed_and_pr
                 assert health["status"] == "ok"
                 status, ready = await ask("/ready")
                 assert (status, codes(ready)) == (503, ["VolumeReadOnly"])
-                assert "takes no writes" in (await ask("/report"))[1]["volume"]
+                assert "is read-only" in (await ask("/report"))[1]["volume"]
                 while alice.chain.height < 17:
                     if not claimed or alice.chain.height == 16:
                         await something_is_sent(alice.chain)

@@ -17,12 +17,12 @@ pytestmark = pytest.mark.redis
 async def test_its_clock_is_known_after_the_first_look_and_its_memory_is_shown(redis):
     watch = RedisWatch(redis, 5.0)
     assert watch.server_milliseconds() is None
-    assert await watch.look()
+    assert await watch.poll()
     seconds, microseconds = await redis.time()
     assert abs(watch.server_milliseconds() - (seconds * 1000 + microseconds / 1000)) < 2000
     used = REGISTRY.get_sample_value("pocket_miner_redis_memory_bytes", {"what": "used"})
     assert used > 100_000
-    assert not await watch.look(), "it is the same process"
+    assert not await watch.poll(), "it is the same process"
 
 
 def test_what_was_up_before_the_miner_is_settled_and_what_it_met_anew_gives_relayers_their_time():
@@ -37,16 +37,16 @@ def test_what_was_up_before_the_miner_is_settled_and_what_it_met_anew_gives_rela
 
     running = watch()
     assert not running.settled()
-    assert running.take(info("a"))
+    assert running.observe(info("a"))
     assert running.settled()
-    assert not running.take(info("a"))
-    assert running.take(info("b")), "a fail-over to a server that is up for an hour"
+    assert not running.observe(info("a"))
+    assert running.observe(info("b")), "a fail-over to a server that is up for an hour"
     assert not running.settled()
     now[0] += 5.1
     assert running.settled()
     waited = watch()
     waited.missed()
-    assert waited.take(info("a"))
+    assert waited.observe(info("a"))
     assert not waited.settled(), "it was loading its file: relayers meet it only now"
 
 
@@ -54,12 +54,12 @@ async def test_a_replica_is_no_restart_and_its_promotion_is_one_though_it_is_the
     with running_redis() as server:
         client = connect(server.url)
         watch = RedisWatch(client, 5.0)
-        assert await watch.look()
+        assert await watch.poll()
         await client.replicaof("127.0.0.1", 1)
         with pytest.raises(RedisUnavailable, match="replica"):
-            await watch.look()
+            await watch.poll()
         await client.replicaof("NO", "ONE")
-        assert await watch.look()
+        assert await watch.poll()
         await client.aclose()
 
 
@@ -76,17 +76,17 @@ async def test_the_age_of_relays_is_measured_by_the_clock_that_named_them(alice,
     stream = RedisKeys("test").stream(alice.supplier, header.session_id)
     (first, _), *_ = await redis.xrange(stream, count=1)
     now = [None]
-    tailer = RelayConsumer(
+    consumer = RelayConsumer(
         StreamReader(redis, RedisKeys("test"), alice.supplier), alice.mirror, alice.client, {},
         server_milliseconds=lambda: now[0],
     )  # fmt: skip
-    await tailer.discover({})
+    await consumer.discover({})
     before = observed()
     now[0] = int(first.partition(b"-")[0]) + 2500
-    assert await tailer.tail_once(2) == 2
+    assert await consumer.consume_once(2) == 2
     assert observed()[0] - before[0] == pytest.approx(2.5)
-    (session,) = tailer._sessions.values()
+    (session,) = consumer._sessions.values()
     assert session.behind, "there is one more"
-    assert await tailer.tail_once(2) == 1
+    assert await consumer.consume_once(2) == 1
     assert not session.behind
     assert observed()[1] - before[1] == 2

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from mine import mine
 from pocket.coordination.elector import LeaseTiming
 from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
-from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from pocket.errors import ConfigurationError, InvalidRelay
 from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.smst.digest import path_of
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.redis_leases import RedisLeaseStore
 from relayctl.load import LoadOptions, run_load
 from relayctl.main import main
 from relays import relaying
@@ -69,7 +69,7 @@ async def test_a_relay_can_be_tried_over_every_transport(redis, tmp_path, capsys
         grpc, rpc = relayer.node
         assert await run_load(options(relayer, tmp_path, grpc, rpc, over=over), 1, 1, 0.0, show=True) == 0
         shown = capsys.readouterr().out
-        assert f"signature of {address('alice')} holds" in shown
+        assert f"valid signature of {address('alice')}" in shown
         assert ("echo" if over == "websocket" else "ok") in shown
         relayer.keys.clear()
         assert await run_load(options(relayer, tmp_path, grpc, rpc, over=over), 1, 1, 0.0, show=True) == 1
@@ -130,7 +130,7 @@ async def test_a_volume_is_verified_exported_and_its_tries_rebuilt(redis, tmp_pa
         assert "4 relays" in found.output
         assert "equals the seal" in found.output
         missing = await invoke("ledger", "rebuild", "--data", folder, "--session", "zz")
-        assert "no mirrored session" in missing.output
+        assert "no stored session" in missing.output
         path = path_of(relay_hash(rows[0].relay))
         alice.mirror.file(10)._database.execute("DELETE FROM leaf WHERE path=?", (path,))
         broken = await invoke("ledger", "rebuild", "--data", folder)
@@ -164,7 +164,7 @@ async def test_a_session_is_explained_while_it_is_open_and_afterwards(redis, tmp
         for part in ("ended as     settled", "relays       4", "paid         ", alice.supplier, "service      eth"):
             assert part in ended, ended
         unknown = await invoke("ledger", "explain", "--data", folder, "zz")
-        assert (unknown.exit_code, "knows no session" in unknown.output) == (1, True)
+        assert (unknown.exit_code, "no session on this volume" in unknown.output) == (1, True)
 
 
 async def test_seals_are_taken_along_and_never_replaced(redis, tmp_path):
@@ -233,10 +233,10 @@ class Nobody:
     async def known_epoch(self, shard):
         return 0
 
-    async def gained(self, shard, epoch):
+    async def on_acquired(self, shard, epoch):
         pass
 
-    async def lost(self, shard):
+    async def on_lost(self, shard):
         pass
 
 

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from pocket.api.relayminer import Recording, ResponseCompression
-from pocket.protocol.crypto.ecdsa import signature_holds
+from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.crypto.ring import sign_ring
 from pocket.protocol.relays.envelope import HttpRequest, decode_http_response
 from pocket.protocol.relays.messages import RelayRequest, decode_mined_relay, decode_relay_response
@@ -39,7 +39,7 @@ async def test_a_relay_is_served_signed_and_mined_exactly_as_served(relayer):
     assert (status, headers["Content-Type"]) == (200, "application/json")
     response = decode_relay_response(body)
     assert response.header == request.header
-    assert signature_holds(key("alice").public_key, response.signable_hash(), response.supplier_operator_signature)
+    assert verify_signature(key("alice").public_key, response.signable_hash(), response.supplier_operator_signature)
     envelope = decode_http_response(response.payload)
     assert (envelope.status, envelope.body) == (200, b'{"ok":true}')
     (leaf,) = await relayer.leaves()
@@ -199,11 +199,11 @@ async def test_a_first_relay_of_a_session_before_the_horizon_is_not_acknowledged
     store = SealStore(relayer.redis, KEYS, address("alice"), 1)
     await store.fence(confirmed)
     end = relayer.header().session_end_block_height
-    await store.raise_horizon(end - 1, end)
+    await store.advance_cutoff(end - 1, end)
     assert (await relayer.send(relayer.request()))[0] == 200
     await relayer.redis.flushdb()
     await store.fence(confirmed)
-    await store.raise_horizon(end, end)
+    await store.advance_cutoff(end, end)
     status, _, body = await relayer.send(relayer.request())
     assert status == 403
     assert b"too late to claim" in body
@@ -361,7 +361,7 @@ async def test_answers_are_compressed_when_that_is_on_and_the_gateway_accepts_it
             body = await answer.read()
             assert answer.headers.get("Content-Encoding") == ("gzip" if packed else None)
         response = decode_relay_response(gzip.decompress(body) if packed else body)
-        assert signature_holds(key("alice").public_key, response.signable_hash(), response.supplier_operator_signature)
+        assert verify_signature(key("alice").public_key, response.signable_hash(), response.supplier_operator_signature)
         assert (len(body) < 1000) == packed
 
 

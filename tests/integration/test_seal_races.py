@@ -7,7 +7,7 @@ import pytest
 from mine import HereTriePool
 from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.smst.digest import Root
-from pocket.protocol.transactions.broadcast_errors import Refusal
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket_miner.submission.sender import SendError
 
@@ -73,7 +73,7 @@ async def test_after_a_crash_between_seal_and_broadcast_the_same_bytes_are_sent(
 
     async def crash(raw):
         taken.append(raw)
-        raise SendError(Refusal.RETRY, "the process died here")
+        raise SendError(BroadcastFailure.RETRY, "the process died here")
 
     sender.broadcast = crash
     await alice.block()
@@ -151,7 +151,7 @@ async def test_a_proof_refused_as_poison_is_recorded_and_expires(alice):
     entry = alice.chain.state.difficulty_at("eth", 1)
     difficulties[service.id] = (replace(entry, effective_height=1, target_hash=bytes(31) + b"\x01"),)
     await alice.to(19)
-    assert "difficulty" in alice.miner.sessions[header.session_id].details["proof_refusal"]
+    assert "difficulty" in alice.miner.sessions[header.session_id].details.proof_refusal
 
 
 async def test_an_unfunded_operator_is_told_and_nothing_else_breaks(alice):

@@ -114,7 +114,7 @@ async def test_a_settlement_that_is_being_read_keeps_no_session_from_its_window_
     assert second.session_end_block_height > first.session_end_block_height
     await alice.record(alice.relays(second, 3))
     # Nobody reads: what is asked for is waited for until a moment that has passed.
-    alice.miner.settlements = SettlementReader(alice.comet, list, patience_seconds=0.0)
+    alice.miner.settlements = SettlementReader(alice.comet, list, wait_timeout_seconds=0.0)
     await alice.to(26)
     assert alice.claim(second) is not None
     assert set(alice.miner.sessions) == {first.session_id, second.session_id}

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from callers import TRANSPORTS
 from pocket.api.simulation import Simulation
-from pocket.protocol.crypto.ecdsa import signature_holds, signed_by
+from pocket.protocol.crypto.ecdsa import verify_signature, verify_signature_by_address
 from pocket.protocol.crypto.ring import sign_ring
 from pocket.protocol.relays.envelope import HttpRequest
 from pocket.protocol.relays.messages import RelayRequest, decode_relay_response
@@ -86,7 +86,7 @@ async def test_a_simulated_relay_is_served_and_signed_and_leaves_no_trace_but_it
         for _ in range(3):
             outcome = await TRANSPORTS[transport](relayer.url, simulated(transport).encode(), HEADERS)
             response = decode_relay_response(outcome.body)
-            assert signature_holds(
+            assert verify_signature(
                 key("alice").public_key, response.signable_hash(), response.supplier_operator_signature
             )
         assert results(transport, "served") == served + 3
@@ -257,11 +257,11 @@ async def test_the_probe_asks_every_supplier_service_and_transport_and_fails_whe
 
 def test_a_signature_is_recognised_by_the_signers_address():
     signature = key("alice").sign(b"message")
-    assert signed_by(address("alice"), b"message", signature)
-    assert not signed_by(address("alice"), b"another", signature)
-    assert not signed_by(address("bob"), b"message", signature)
-    assert not signed_by(address("alice"), b"message", signature[:63])
-    assert not signed_by(address("alice"), b"message", b"\xff" * 64)
+    assert verify_signature_by_address(address("alice"), b"message", signature)
+    assert not verify_signature_by_address(address("alice"), b"another", signature)
+    assert not verify_signature_by_address(address("bob"), b"message", signature)
+    assert not verify_signature_by_address(address("alice"), b"message", signature[:63])
+    assert not verify_signature_by_address(address("alice"), b"message", b"\xff" * 64)
 
 
 async def test_a_simulated_connection_ends_by_itself(redis, tmp_path, monkeypatch):

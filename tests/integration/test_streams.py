@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from callers import grpc_call
-from pocket.protocol.crypto.ecdsa import signature_holds
+from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.relays.envelope import decode_http_response
 from pocket.protocol.relays.messages import decode_mined_relay, decode_relay_response
 from relays import listening, relaying
@@ -32,7 +32,7 @@ async def test_a_stream_comes_in_signed_pieces_as_it_is_made_and_is_one_relay(re
             assert parts.pop() == b""
             responses = [decode_relay_response(part) for part in parts]
             for response in responses:
-                assert signature_holds(
+                assert verify_signature(
                     key("alice").public_key, response.signable_hash(), response.supplier_operator_signature
                 )
             whole = b"".join(decode_http_response(response.payload).body for response in responses)

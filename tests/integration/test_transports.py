@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from callers import TRANSPORTS, http1
 from forms import other_forms
-from pocket.protocol.crypto.ecdsa import signature_holds
+from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.relays.messages import decode_mined_relay, decode_relay_response
 from pocket_relayer import relayer_metrics
 from pocket_relayer.rejection import RejectionReason
@@ -43,7 +43,7 @@ async def test_a_relay_of_every_transport_is_served_signed_charged_and_mined_onc
         outcome = await TRANSPORTS[transport](relayer.url, request.encode())
         assert outcome.body, outcome
         response = decode_relay_response(outcome.body)
-        assert signature_holds(key("alice").public_key, response.signable_hash(), response.supplier_operator_signature)
+        assert verify_signature(key("alice").public_key, response.signable_hash(), response.supplier_operator_signature)
         (leaf,) = await relayer.leaves()
         _, mined_request, mined_response, _ = decode_mined_relay(leaf)
         assert mined_request == request

@@ -10,7 +10,7 @@ import sqlite3
 import pytest
 
 from mine import HereTriePool, slow_root
-from pocket_miner.storage.corruption import VolumeCorrupted, damage_of, set_aside, set_damaged_aside, sound
+from pocket_miner.storage.corruption import VolumeCorrupted, corruption_in, is_intact, quarantine, quarantine_corrupted
 from pocket_miner.storage.trie_pool import TriePool
 
 pytestmark = pytest.mark.redis
@@ -36,20 +36,20 @@ def filled(path, rows=2000):
 @pytest.mark.parametrize("harm", [overwritten, lambda p: overwritten(p, 0), lambda p: p.write_text("no")])
 def test_a_damaged_file_is_found_and_set_aside_with_its_log(tmp_path, harm):
     path = filled(tmp_path / "audit.sqlite")
-    assert sound(path)
+    assert is_intact(path)
     (tmp_path / "audit.sqlite-wal").write_bytes(b"")
     harm(path)
-    assert not sound(path)
-    assert set_damaged_aside(tmp_path) == [tmp_path / "audit.sqlite.damaged-1"]
+    assert not is_intact(path)
+    assert quarantine_corrupted(tmp_path) == [tmp_path / "audit.sqlite.damaged-1"]
     assert not path.exists()
     assert not (tmp_path / "audit.sqlite-wal").exists()
-    assert set_damaged_aside(tmp_path) == []
+    assert quarantine_corrupted(tmp_path) == []
 
 
 def test_what_is_set_aside_is_bounded(tmp_path):
     for number in range(1, 9):
         (tmp_path / "end-10.sqlite").write_text(str(number))
-        assert set_aside(tmp_path / "end-10.sqlite").name == f"end-10.sqlite.damaged-{number}"
+        assert quarantine(tmp_path / "end-10.sqlite").name == f"end-10.sqlite.damaged-{number}"
     assert sorted(path.read_text() for path in tmp_path.iterdir()) == ["4", "5", "6", "7", "8"]
 
 
@@ -58,23 +58,23 @@ def test_a_locked_an_empty_and_a_very_large_file_are_not_damaged(tmp_path, monke
     holder = sqlite3.connect(path)
     holder.execute("BEGIN EXCLUSIVE")
     monkeypatch.setattr("sqlite3.connect", lambda *a, connect=sqlite3.connect, **k: connect(*a, **k | {"timeout": 0}))
-    assert sound(path)
+    assert is_intact(path)
     holder.close()
     (tmp_path / "empty.sqlite").touch()
-    assert sound(tmp_path / "empty.sqlite")
+    assert is_intact(tmp_path / "empty.sqlite")
     overwritten(path)
     monkeypatch.setattr("pocket_miner.storage.corruption._CHECKED_BYTES", 1000)
-    assert sound(path), "only its beginning is read"
+    assert is_intact(path), "only its beginning is read"
     overwritten(path, 0)
-    assert not sound(path)
+    assert not is_intact(path)
 
 
 def test_only_damage_is_damage():
-    assert damage_of(sqlite3.OperationalError("database or disk is full")) is None
-    assert damage_of(ValueError()) is None
-    found = damage_of(ExceptionGroup("", [ValueError(), ExceptionGroup("", [VolumeCorrupted("/x")])]))
+    assert corruption_in(sqlite3.OperationalError("database or disk is full")) is None
+    assert corruption_in(ValueError()) is None
+    found = corruption_in(ExceptionGroup("", [ValueError(), ExceptionGroup("", [VolumeCorrupted("/x")])]))
     assert found is not None
-    assert "/x is damaged" in str(found)
+    assert "/x is corrupt" in str(found)
 
 
 @pytest.mark.parametrize("height", [12, 14, 17])
@@ -92,7 +92,7 @@ async def test_with_a_damaged_file_all_relays_are_read_again_and_the_same_root_i
     await alice.to(height)
     alice.close()
     harm(alice.folder / name)
-    assert set_damaged_aside(alice.folder) == [alice.folder / f"{name}.damaged-1"]
+    assert quarantine_corrupted(alice.folder) == [alice.folder / f"{name}.damaged-1"]
     alice.start()
     await alice.to(21)
     outcome = alice.outcomes()[header.session_id]
@@ -108,11 +108,11 @@ async def test_a_relay_that_changed_on_the_disk_is_not_proven_with_but_read_agai
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         for path_of_leaf, value in database.execute("SELECT path, value FROM leaf").fetchall():
             database.execute("UPDATE leaf SET value=? WHERE path=?", (value[:-1] + b"\0", path_of_leaf))
-    assert sound(path), "to SQLite nothing is wrong with it"
+    assert is_intact(path), "to SQLite nothing is wrong with it"
     with pytest.raises(VolumeCorrupted) as caught:
         await alice.block()
     alice.close()
-    set_aside(path.parent / caught.value.path.rpartition("/")[2])
+    quarantine(path.parent / caught.value.path.rpartition("/")[2])
     alice.start()
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from callers import web_socket
-from pocket.protocol.crypto.ecdsa import signature_holds
+from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.relays.messages import decode_relay_response
 from relays import listening, relaying
 from transports import all_transports, connected, consumed, frame
@@ -55,7 +55,7 @@ async def test_at_the_end_of_the_session_comes_the_signed_advice_then_4000(redis
         relayer.height[0] = relayer.header().session_end_block_height + 2
         advice = decode_relay_response((await socket.receive(5)).data)
         assert advice.relay_miner_error.code == 410
-        assert signature_holds(key("alice").public_key, advice.signable_hash(), advice.supplier_operator_signature)
+        assert verify_signature(key("alice").public_key, advice.signable_hash(), advice.supplier_operator_signature)
         await socket.receive(5)
         assert socket.close_code == 4000
         await sockets.closed.wait()

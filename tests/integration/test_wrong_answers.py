@@ -18,7 +18,7 @@ from pocket_localnet.grpc_service import Abort
 from pocket_localnet.tx_rejected import handler_refusal
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import TROUBLE
+from pocket_miner.suppliers.running import TRANSIENT_ERRORS
 from pocket_miner.suppliers.sealed_work import SealedWork
 from servers import running_redis
 from world import World
@@ -209,10 +209,10 @@ async def test_a_redis_that_comes_back_with_an_older_file_costs_nothing_that_is_
             if restarts:
                 alice.start()
             else:
-                alice.miner.meet_redis_anew()
+                alice.miner.on_redis_restarted()
             while alice.chain.height < 22:
                 alice.localnet.step()
-                with contextlib.suppress(*TROUBLE):  # connections of the old life fail once each
+                with contextlib.suppress(*TRANSIENT_ERRORS):  # connections of the old life fail once each
                     await alice.miner.tail()
                 await alice.miner.on_block(await alice.comet.block(), await alice.client.proof_params())
             assert unharmed(alice, header)
@@ -233,10 +233,10 @@ async def test_what_is_sealed_is_claimed_and_proven_without_redis_and_without_a_
     work = SealedWork(suppliers, board, ProofParamsByHeight(alice.client), 1.0, lambda: bool(known), dict)
     while alice.chain.height < 20:
         alice.localnet.step()
-        board.post(await alice.comet.block())
+        board.publish(await alice.comet.block())
         await work.at_block()
     assert alice.outcomes() == {}, "whoever owns the supplier records how the session ended"
-    patient = SealedWork(suppliers, board, work.params, 1.0, lambda: False, dict, patience_seconds=60.0)
+    patient = SealedWork(suppliers, board, work.params, 1.0, lambda: False, dict, grace_seconds=60.0)
     await patient.at_block()
     assert patient._miners == {}, "at an ordinary start the Leases are read at once"
     known.append(True)
@@ -276,7 +276,7 @@ async def test_a_full_volume_stops_no_claim_of_what_it_has(alice):
     await alice.record(alice.relays(header, 5))
     await alice.to(5)
     await alice.record(alice.relays(header, 2))
-    alice.miner.tailer._volume_full = lambda: True
+    alice.miner.consumer._volume_full = lambda: True
     while alice.chain.height < 22:
         alice.localnet.step()
         with pytest.raises(Exception, match="volume is full"):

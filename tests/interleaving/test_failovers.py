@@ -83,7 +83,7 @@ BREAKS = {
         of_kind(HASTY),
     ),
     "the first relay of a session is taken however late it comes": (
-        {"pocket.redis_store.relay_recorder.APPEND": Script(APPEND.replace("ends <= horizon", "ends < 0"))},
+        {"pocket.redis_store.relay_recorder.APPEND": Script(APPEND.replace("ends <= cutoff", "ends < 0"))},
         "settled",
         of_kind(FROZEN),
     ),

@@ -99,19 +99,19 @@ async def test_the_model_answers_as_a_redis_server_does(redis, seed):
 SOURCES = [
     (
         lua_scripts.APPEND_SOURCE,
-        [b"closed", b"sessions", b"life", b"horizon", b"xone", b"xtwo"],
+        [b"closed", b"sessions", b"life", b"cutoff", b"xone", b"xtwo"],
         [b"fresh", b"one", b"header", b"10", b"2", b"relay1", b"relay2", b"two", b"header", b"5", b"1", b"relay3"],
     ),
     (
         lua_scripts.APPEND_SOURCE,
-        [b"closed", b"sessions", b"life", b"horizon", b"xthree"],
+        [b"closed", b"sessions", b"life", b"cutoff", b"xthree"],
         [b"fresh", b"three", b"header", b"10", b"1", b"relay1"],
     ),
     (lua_scripts.LIFE_SOURCE, [b"life"], [b"fresh"]),
     (lua_scripts.FENCE_SOURCE, [b"fence", b"life"], [b"3", b"fresh"]),
     (lua_scripts.FENCE_SOURCE, [b"fence", b"life"], [b"2", b"fresh"]),
     (lua_scripts.FENCE_SOURCE, [b"fence", b"life"], [b"4", b"other"]),
-    (lua_scripts.HORIZON_SOURCE, [b"fence", b"horizon"], [b"3", b"8", b"20"]),
+    (lua_scripts.CUTOFF_SOURCE, [b"fence", b"cutoff"], [b"3", b"8", b"20"]),
     (lua_scripts.CLOSE_SOURCE, [b"fence", b"closed", b"xone", b"xtwo"], [b"3", b"one", b"sealed", b"two", b"sealed"]),
     (lua_scripts.CLOSE_SOURCE, [b"fence", b"closed", b"xone"], [b"4", b"one", b"sealed"]),
     (
@@ -126,7 +126,7 @@ SOURCES = [
     ),
     (
         lua_scripts.FINISH_SOURCE,
-        [b"fence", b"closed", b"sessions", b"seals", b"mirrored", b"xone"],
+        [b"fence", b"closed", b"sessions", b"seals", b"replicated", b"xone"],
         [b"3", b"one", b"done/1"],
     ),
     (budgets._CHARGE.source, [b"used", b"bucket"], [b"60", b"100", b"1000", b"id1"]),

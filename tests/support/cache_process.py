@@ -25,7 +25,7 @@ async def main(redis_url: str, prefix: str, grpc: str, rpc: str) -> None:
 
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    follower = InvalidationSubscriber(redis, keys, chain, lambda version: tell("version", version), chance=lambda: 0.0)
+    follower = InvalidationSubscriber(redis, keys, chain, lambda version: tell("version", version), rng=lambda: 0.0)
     task = asyncio.create_task(follower.run())
     while line := await reader.readline():
         address = line.decode().split()[1]

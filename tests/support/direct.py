@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from google.protobuf.message import Message
 
 from pocket.chain.client import ChainClient, NodeAnswer
-from pocket.chain.end_block_events import Wanted
+from pocket.chain.end_block_events import EventFilter
 from pocket.chain.failures import classify_rpc, error_from_status, error_of
 from pocket.chain.model import Block, Event
 from pocket.chain.response_checks import check_answer
@@ -87,7 +87,7 @@ class DirectComet:
             raise not_there(height or 0, self._chain.height)
         return Block(found.height, found.hash, Timestamp(*divmod(found.time_ns, 10**9)))
 
-    async def end_events(self, height: int, wanted: Wanted) -> tuple[Event, ...]:
+    async def end_events(self, height: int, wanted: EventFilter) -> tuple[Event, ...]:
         await self._gate("block_results")
         block = self._chain.blocks.get(height)
         if block is None:

@@ -23,7 +23,7 @@ from pocket.errors import PocketError
 from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.smst.digest import path_of
 from pocket.protocol.transactions.build import GasPrice
-from pocket.protocol.transactions.timeouts import NonceClock
+from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore
@@ -234,9 +234,9 @@ class Life:
         store = SealStore(self.gated, self.keys, SUPPLIER, owner.epoch)
         sender = Sender(
             chain, SUPPLIER, key("alice"), chain_id="pocket", gas_price=gas_price, gas_adjustment=1.7,
-            block_seconds=1.0, nonces=NonceClock(lane=owner.epoch),
+            block_seconds=1.0, nonces=UnorderedNonceAllocator(offset=owner.epoch),
         )  # fmt: skip
-        tailer = RelayConsumer(StreamReader(self.gated, self.keys, SUPPLIER), mirror, chain, sessions)
+        consumer = RelayConsumer(StreamReader(self.gated, self.keys, SUPPLIER), mirror, chain, sessions)
 
         async def confirm() -> None:
             await self.explorer.gate("looks at the Lease")
@@ -245,8 +245,8 @@ class Life:
 
         comet = DirectComet(self.chain, self.explorer.gate)
         return SupplierMiner(
-            SUPPLIER, chain, DirectSettlements(comet), store, audit, mirror, tailer,
-            ClaimSubmitter(SUPPLIER, store, audit, mirror, pool, sender, tailer, fees),
+            SUPPLIER, chain, DirectSettlements(comet), store, audit, mirror, consumer,
+            ClaimSubmitter(SUPPLIER, store, audit, mirror, pool, sender, consumer, fees),
             ProofSubmitter(SUPPLIER, chain, comet, mirror, pool, sender, fees, store), sessions, 1,
             lambda: not self.replaying, confirm=confirm,
         )  # fmt: skip
@@ -290,7 +290,7 @@ class Life:
         self.replaying = True
         for owner in self.owners:
             if owner.miner is not None:
-                owner.miner.meet_redis_anew()
+                owner.miner.on_redis_restarted()
         self.explorer.spawn(f"replay-{self.wipes}", self._replay)
 
     async def _fate(self) -> None:

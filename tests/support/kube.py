@@ -141,7 +141,7 @@ def fetch(url: str) -> Any:
         return json.loads(answer.read())
 
 
-async def eventually(check: Any, seconds: float = 20.0, what: str = "", pause: float = 0.1) -> Any:
+async def eventually(check: Any, seconds: float = 60.0, what: str = "", pause: float = 0.1) -> Any:
     """Polls an async check until it returns something true; the last failure is what a timeout shows."""
     last: Any = None
     try:
@@ -220,7 +220,9 @@ class FakeKubelet:
         seen, since = self._seen.get(name, ("", 0.0))
         if seen == annotations and time.monotonic() - since < _REMOUNT_SECONDS:
             return
-        secret = await self.api.find(SECRETS, self.namespace, f"{labels['pocket.network/relayminer']}-{component}-keys")
+        secret = await self.api.get_or_none(
+            SECRETS, self.namespace, f"{labels['pocket.network/relayminer']}-{component}-keys"
+        )
         if secret is None:
             return
         data = secret.get("data") or {}

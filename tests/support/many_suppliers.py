@@ -28,7 +28,7 @@ from world import World, key
 class Keeper:
     """Everything is ours."""
 
-    async def look(self, shard: int) -> int:
+    async def verify_lease(self, shard: int) -> int:
         """The epoch under which all shards are ours."""
         return 1
 
@@ -56,11 +56,11 @@ async def main(redis_url: str, folder: Path, number: int) -> None:
     fleet = SupplierManager(suppliers, board, 30.0)
     fleet.keeper = Keeper()
     for shard in range(config.shards):
-        await fleet.gained(shard, 1)
+        await fleet.on_acquired(shard, 1)
     connections, decided = 0, []
     for _ in range(3):
         chain.step()
-        board.post(await comet.block())
+        board.publish(await comet.block())
         async with asyncio.timeout(100):
             while not all(one.seen == chain.height for one in fleet.running.values()):
                 connections = max(connections, len(await watcher.client_list()) - 1)

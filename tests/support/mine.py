@@ -15,7 +15,7 @@ from pocket.chain.failover import NodeAddress
 from pocket.protocol.relays.messages import SessionHeader, relay_hash
 from pocket.protocol.smst.digest import path_of
 from pocket.protocol.transactions.build import GasPrice
-from pocket.protocol.transactions.timeouts import NonceClock
+from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore
@@ -126,18 +126,18 @@ class Mine:
         store = SealStore(self.redis, keys, self.supplier, epoch)
         sender = Sender(
             self.client, self.supplier, key(self.supplier_name), chain_id="pocket", gas_price=gas_price,
-            gas_adjustment=1.7, block_seconds=1.0, nonces=NonceClock(lane=epoch),
+            gas_adjustment=1.7, block_seconds=1.0, nonces=UnorderedNonceAllocator(offset=epoch),
         )  # fmt: skip
-        tailer = RelayConsumer(
+        consumer = RelayConsumer(
             StreamReader(self.redis, keys, self.supplier), self.mirror, self.client, sessions,
             dead_letters=DeadLetters(self.folder / "refused.sqlite"),
         )  # fmt: skip
         trie = pool or HereTriePool()
         fees = FeeTracker(gas_price, self.audit)
-        claims = ClaimSubmitter(self.supplier, store, self.audit, self.mirror, trie, sender, tailer, fees)
+        claims = ClaimSubmitter(self.supplier, store, self.audit, self.mirror, trie, sender, consumer, fees)
         proofs = ProofSubmitter(self.supplier, self.client, self.comet, self.mirror, trie, sender, fees, store)
         return SupplierMiner(
-            self.supplier, self.client, self.settlements, store, self.audit, self.mirror, tailer, claims, proofs,
+            self.supplier, self.client, self.settlements, store, self.audit, self.mirror, consumer, claims, proofs,
             sessions, 1, lambda: self.settled,
         )  # fmt: skip
 
@@ -185,7 +185,7 @@ async def mine(redis: object, folder: Path, world: World | None = None, **genesi
         node = NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)
         async with ChainClient([node]) as client:
             comet = CometClient([node], http)
-            settlements = SettlementReader(comet, list, patience_seconds=10.0, failure_seconds=0.0)
+            settlements = SettlementReader(comet, list, wait_timeout_seconds=10.0, failure_seconds=0.0)
             made = Mine(world, chain, localnet, redis, folder, client, comet, settlements)
             async with asyncio.TaskGroup() as group:
                 reading = group.create_task(settlements.run())

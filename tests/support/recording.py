@@ -10,7 +10,7 @@ from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
 
 KEYS = RedisKeys("unit")
-FAST = RecorderLimits(linger_seconds=0, patience_seconds=0.3, retry_seconds=0.02)
+FAST = RecorderLimits(linger_seconds=0, append_timeout_seconds=0.3, retry_seconds=0.02)
 
 
 def record(number, session="one", supplier="pokt1s", end=0):

@@ -156,12 +156,14 @@ async def relaying(
         stack.push_async_callback(client.close)
         log = WriteAheadLog(folder / "log", "w")
         stack.callback(log.close)
-        recorder = RelayRecorder(redis, KEYS, log, RecorderLimits(linger_seconds=0, patience_seconds=record_patience))
+        recorder = RelayRecorder(
+            redis, KEYS, log, RecorderLimits(linger_seconds=0, append_timeout_seconds=record_patience)
+        )
         registry = ServiceRegistry([model], time.monotonic)
         stack.push_async_callback(registry.close)
         simulation = [simulation or Simulation()]
         height, keys, problem = [1], {address("alice"): key("alice")}, [None]
-        budgets = Budgets(redis, KEYS, BudgetLimits(patience_seconds=budget_patience))
+        budgets = Budgets(redis, KEYS, BudgetLimits(timeout_seconds=budget_patience))
         meter = Meter(
             client, budgets, RateLimiter(redis, KEYS, lambda: 1_000.0), lambda: height[0],
             enabled=metering, open_when_unavailable=open_when_unavailable,

@@ -69,7 +69,7 @@ def hash_to_scalar(data):
     return int.from_bytes(shortest.ljust(32, b"\0"), "big")
 
 
-def ring_signature_holds(message, data):
+def verify_ring_equation(message, data):
     count = int.from_bytes(data[:4], "big")
     start = current = int.from_bytes(data[4:36], "big") % N
     image = decode(data[36:69])

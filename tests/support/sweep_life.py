@@ -19,7 +19,7 @@ from pocket.coordination.elector import timing_for_blocks
 from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
 from pocket.coordination.stores.lease_store import LeaseUnavailable, StoredLease
 from pocket.protocol.transactions.build import GasPrice
-from pocket.protocol.transactions.timeouts import NonceClock
+from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore
@@ -42,7 +42,7 @@ from pocket_miner.submission.seeds import SeedHashes
 from pocket_miner.submission.sender import Sender
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import TROUBLE
+from pocket_miner.suppliers.running import TRANSIENT_ERRORS
 from pocket_miner.suppliers.sealed_work import SealedWork
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 from sweep_faults import (
@@ -106,7 +106,7 @@ class Relayer:
         self.close()
         self._number += 1
         self._log = WriteAheadLog(self._folder, f"w{self._number}")
-        limits = RecorderLimits(linger_seconds=0, patience_seconds=0, retry_seconds=0)
+        limits = RecorderLimits(linger_seconds=0, append_timeout_seconds=0, retry_seconds=0)
         self._publisher = RelayRecorder(self._redis, self._keys, self._log, limits)
         return self._publisher
 
@@ -122,9 +122,9 @@ class Relayer:
             if rows:
                 await self._record(publisher, rows)
             if roll and self._log is not None:
-                self._log.roll()
-            with contextlib.suppress(RedisStoreError, *TROUBLE):
-                await publisher.beat()
+                self._log.rotate()
+            with contextlib.suppress(RedisStoreError, *TRANSIENT_ERRORS):
+                await publisher.maintain_once()
         except (Killed, OSError):
             self.close()
 
@@ -174,19 +174,19 @@ class Life:
         except sqlite3.Error as error:
             raise LeaseUnavailable(f"the volume tells no epoch: {error}") from error
 
-    async def gained(self, shard: int, epoch: int) -> None:
-        with contextlib.suppress(*TROUBLE):
-            await asyncio.to_thread(self.audit.keep_epoch, shard, epoch)
+    async def on_acquired(self, shard: int, epoch: int) -> None:
+        with contextlib.suppress(*TRANSIENT_ERRORS):
+            await asyncio.to_thread(self.audit.save_epoch, shard, epoch)
         self.epoch = epoch
 
-    async def lost(self, shard: int) -> None:
+    async def on_lost(self, shard: int) -> None:
         self.epoch = 0
         self.miners.clear()
 
     async def confirm(self) -> None:
         epoch = self.epoch
         try:
-            current = await self.keeper.look(0)
+            current = await self.keeper.verify_lease(0)
         except LeaseUnavailable as error:
             raise RedisUnavailable(f"the Lease cannot be read: {error}") from error
         if not epoch or current != epoch:
@@ -216,11 +216,11 @@ class Life:
         self.miners, self.epoch = {}, 0
         self.keeper = ShardLeaseManager(
             FaultyLeases(self.leases, self.fault, self._freeze), LeaseNames("sweep", 1), f"volume_here_{self.starts}",
-            self, TIMING, clock=self._clock, wall=lambda: WALL + timedelta(seconds=self._clock()),
-            chance=random.Random(1),
+            self, TIMING, clock=self._clock, wall_clock=lambda: WALL + timedelta(seconds=self._clock()),
+            rng=random.Random(1),
         )  # fmt: skip
         self.sealed = SealedWork(
-            self, self.board, self.params, 1.0, lambda: self.keeper.informed, lambda: self.miners, 0.0
+            self, self.board, self.params, 1.0, lambda: self.keeper.is_recent, lambda: self.miners, 0.0
         )  # fmt: skip
 
     @property
@@ -237,17 +237,17 @@ class Life:
         sessions: dict = {}
         store = SealStore(self.connection, self.keys, supplier, epoch)
         sender = Sender(self.client, supplier, key(name), chain_id="pocket", gas_price=PRICE, gas_adjustment=1.7,
-                        block_seconds=1.0, nonces=NonceClock(lane=epoch))  # fmt: skip
-        tailer = RelayConsumer(StreamReader(self.connection, self.keys, supplier), self.mirror, self.client, sessions,
+                        block_seconds=1.0, nonces=UnorderedNonceAllocator(offset=epoch))  # fmt: skip
+        consumer = RelayConsumer(StreamReader(self.connection, self.keys, supplier), self.mirror, self.client, sessions,
                         dead_letters=DeadLetters(self.folder / "refused.sqlite"))  # fmt: skip
         latest = {"latest_height": lambda: self.chain.height}
         claims = ClaimSubmitter(
-            supplier, store, self.audit, self.mirror, self.pool, sender, tailer, self.fees, **latest
+            supplier, store, self.audit, self.mirror, self.pool, sender, consumer, self.fees, **latest
         )
         proofs = ProofSubmitter(supplier, self.client, self.comet, self.mirror, self.pool, sender, self.fees, store,
                            seeds=self.seeds, **latest)  # fmt: skip
         return SupplierMiner(
-            supplier, self.client, DirectSettlements(self.comet), store, self.audit, self.mirror, tailer, claims,
+            supplier, self.client, DirectSettlements(self.comet), store, self.audit, self.mirror, consumer, claims,
             proofs, sessions, 1, lambda: True, self.reports.of(supplier), self.peers, self.confirm,
         )  # fmt: skip
 
@@ -264,7 +264,7 @@ class Life:
 
     async def _decide(self, supplier: str) -> None:
         block = await self.comet.block()
-        self.board.post(block)
+        self.board.publish(block)
         await self.miners[supplier].on_block(block, await self.params.at(block.height))
 
     async def _tail(self, supplier: str) -> None:
@@ -282,15 +282,15 @@ class Life:
                     await work(supplier)
                     break
                 except StaleEpoch as error:
-                    self.keeper.fenced(0, error.epoch)
+                    self.keeper.report_stale_epoch(0, error.epoch)
                     self.miners.pop(supplier, None)
                     await self._tick()
-                except TROUBLE:
+                except TRANSIENT_ERRORS:
                     continue
 
     async def _without_lease(self) -> None:
-        with contextlib.suppress(*TROUBLE):
-            self.board.post(await self.comet.block())
+        with contextlib.suppress(*TRANSIENT_ERRORS):
+            self.board.publish(await self.comet.block())
             await self.sealed.at_block()
 
     async def _miner_step(self) -> None:

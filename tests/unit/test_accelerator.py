@@ -17,7 +17,7 @@ from pocket.errors import InvalidPoint, InvalidSignature, PocketError
 from pocket.protocol.crypto import curve, linear_combination
 from pocket.protocol.crypto.hashing import hash_to_point
 from pocket.protocol.crypto.linear_combination import BASE, Accelerator, load, plain
-from pocket.protocol.crypto.ring import decode_ring_signature, ring_signature_holds, sign_ring, verify_ring_signature
+from pocket.protocol.crypto.ring import decode_ring_signature, sign_ring, verify_ring_equation, verify_ring_signature
 from world import key
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,10 @@ def build(folder, change=lambda text: text):
     file.write_text(change(file.read_text()))
     out = folder / "library.so"
     subprocess.run(
-        ["cc", "-O2", "-std=gnu11", "-fPIC", "-shared", "-o", out, "combine.c"], cwd=copy, check=True, timeout=120
+        ["cc", "-O2", "-std=gnu11", "-fPIC", "-shared", "-o", out, "combine.c"],
+        cwd=copy,
+        check=True,
+        timeout=120,
     )
     return out
 
@@ -60,7 +63,7 @@ def point(scalar):
 
 def with_tables(accelerator, *points):
     for _ in range(4):
-        accelerator.earn(p.encoded for p in points)
+        accelerator.promote(p.encoded for p in points)
     return accelerator
 
 
@@ -80,16 +83,16 @@ def test_sums_equal_those_of_libsecp256k1_edges_opposites_and_endomorphism_inclu
     accelerator, points = sums
     first, second = (data.draw(st.sampled_from(sorted(points))) for _ in "12")
     expected = plain(points[first], a, points[second], b)
-    assert accelerator.combine(points[first], a, points[second], b) == expected
+    assert accelerator.linear_combination(points[first], a, points[second], b) == expected
     assert expected == curve.encode_point(curve.multiply_base((a * first + b * second) % slow.N))
-    assert accelerator.combine(BASE, a, points[second], b) == plain(BASE, a, points[second], b)
+    assert accelerator.linear_combination(BASE, a, points[second], b) == plain(BASE, a, points[second], b)
 
 
 @given(SCALARS, SCALARS, st.integers(1, slow.N - 1))
 @settings(max_examples=10)
 def test_sums_equal_those_of_the_slow_implementation(library, a, b, secret):
     accelerator = with_tables(Accelerator(library), point(secret))
-    found = accelerator.combine(BASE, a, point(secret), b)
+    found = accelerator.linear_combination(BASE, a, point(secret), b)
     expected = slow.add(slow.multiply(a, slow.G), slow.multiply(b, slow.multiply(secret, slow.G)))
     assert found == slow.encode(expected)
 
@@ -97,8 +100,8 @@ def test_sums_equal_those_of_the_slow_implementation(library, a, b, secret):
 def test_what_adds_up_to_infinity_is_encoded_as_the_reference_has_it(sums):
     accelerator, points = sums
     first = next(iter(points))
-    assert accelerator.combine(points[first], 5, points[slow.N - first], 5) == curve.INFINITY_ENCODING
-    assert accelerator.combine(points[first], 0, points[first], slow.N) == curve.INFINITY_ENCODING
+    assert accelerator.linear_combination(points[first], 5, points[slow.N - first], 5) == curve.INFINITY_ENCODING
+    assert accelerator.linear_combination(points[first], 0, points[first], slow.N) == curve.INFINITY_ENCODING
 
 
 @pytest.mark.parametrize("case", corpus("ring_signatures")["signatures"], ids=lambda case: case["id"])
@@ -109,7 +112,7 @@ def test_every_ring_signature_of_the_reference_is_judged_alike_with_tables_for_a
 
     def judged():
         try:
-            return ring_signature_holds(unhex(case["message_hash"]), decode_ring_signature(unhex(case["signature"])))
+            return verify_ring_equation(unhex(case["message_hash"]), decode_ring_signature(unhex(case["signature"])))
         except PocketError as error:
             return type(error)
 
@@ -149,11 +152,11 @@ def test_the_least_recently_used_tables_go_first(library):
     one, two, three = (point(n) for n in (11, 12, 13))
     with_tables(accelerator, one)
     with_tables(accelerator, two)
-    assert accelerator.combine(BASE, 1, one, 1) is not None
+    assert accelerator.linear_combination(BASE, 1, one, 1) is not None
     with_tables(accelerator, three)
     assert len(accelerator) == 2
-    assert accelerator.combine(BASE, 1, two, 1) is None
-    assert accelerator.combine(BASE, 1, one, 1) is not None
+    assert accelerator.linear_combination(BASE, 1, two, 1) is None
+    assert accelerator.linear_combination(BASE, 1, one, 1) is not None
 
 
 @pytest.mark.parametrize("encoded", [b"", b"\x02", b"\x04" + bytes(32), b"\x02" + b"\xff" * 32, b"\x02" + bytes(34)])

@@ -4,7 +4,8 @@ import pytest
 
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.status.report import Reports
-from pocket_miner.storage.audit import Audit, AuditError, SessionOutcome
+from pocket_miner.storage.audit import Audit, AuditError
+from pocket_miner.storage.outcomes import OutcomeRecord
 
 
 @pytest.fixture
@@ -15,14 +16,14 @@ def audit(tmp_path):
 
 
 def outcome(number, supplier="pokt1a"):
-    return SessionOutcome(
+    return OutcomeRecord(
         supplier, f"session {number}", "settled", "SETTLED", "", number * 10, {"session_end_height": number * 10 - 5}
     )
 
 
 def sealed(audit, number, supplier="pokt1a"):
     seal = SessionSeal(f"session {number}", bytes(48), bytes(32), number * 10, 1)
-    audit.keep_seals(supplier, number * 10 - 5, [seal], "")
+    audit.save_seals(supplier, number * 10 - 5, [seal], "")
 
 
 def names(rows):
@@ -109,7 +110,7 @@ def reported(audit):
 
 
 def paid(number, upokt, supplier="pokt1a", name="settled"):
-    return SessionOutcome(
+    return OutcomeRecord(
         supplier, f"session {number}", name, "SETTLED", "", number * 10, {"earned_by": {"owner": upokt}}
     )
 
@@ -120,9 +121,9 @@ def test_figures_outlive_the_outcomes_they_come_from_and_later_ones_are_added(au
     reports = Reports(audit)
     for number in range(6, 9):
         if audit.record(paid(number, number)):
-            reports.of("pokt1a").ended({"outcome": "settled", "session_id": f"session {number}", "height": number * 10,
-                                        "details": {"earned_by": {"owner": number}}})  # fmt: skip
-    reports.keep()
+            outcome = {"outcome": "settled", "session_id": f"session {number}", "height": number * 10}
+            reports.of("pokt1a").record_outcome({**outcome, "details": {"earned_by": {"owner": number}}})
+    reports.save()
     before = reported(audit)
     assert before["pokt1a"][0] == 36
     assert audit.prune(1000) == 8
@@ -136,14 +137,14 @@ def test_figures_outlive_the_outcomes_they_come_from_and_later_ones_are_added(au
 
 
 def test_figures_of_versions_that_kept_no_recipients_are_not_taken_for_earnings(audit):
-    audit.keep_summary(0, {"pokt1a": {"earned_upokt": 11940, "lost_recently": 2, "last": {"loss": "x at 9"}}})
+    audit.save_summary(0, {"pokt1a": {"earned_upokt": 11940, "lost_recently": 2, "last": {"loss": "x at 9"}}})
     assert reported(audit)["pokt1a"] == (0, {"loss": "x at 9"}, 2)
 
 
 def test_a_start_reads_the_outcomes_after_the_kept_figures_only(audit):
     for number in range(1, 6):
         audit.record(paid(number, number))
-    Reports(audit).keep()
+    Reports(audit).save()
     audit._database.execute("UPDATE outcome SET body='{}' WHERE number<=5")
     audit.record(paid(6, 10))
     assert reported(audit)["pokt1a"][0] == 25

@@ -11,7 +11,7 @@ from pocket.errors import ChainQueryRejected, ChainUnavailable, ConfigurationErr
 from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as base_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.transactions.build import GasPrice, Timestamp
-from pocket.protocol.transactions.timeouts import NonceClock, timeout_duration_seconds
+from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator, timeout_duration_seconds
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ async def test_the_feed_is_monotonic_collapses_bursts_and_outlives_outages():
     async def no_sleep(_):
         return None
 
-    feed = BlockFeed(source, on_block, chance=random.Random(1), sleep=no_sleep, on_error=errors.append)
+    feed = BlockFeed(source, on_block, rng=random.Random(1), sleep=no_sleep, on_error=errors.append)
     with pytest.raises(asyncio.CancelledError):
         await feed.run()
     assert seen == [4, 7, 9]
@@ -171,7 +171,7 @@ async def test_a_block_that_is_overdue_is_looked_for_at_every_node_of_the_addres
             new.set()
 
     source = OneOfTwoStandsStill()
-    feed = BlockFeed(source, on_block, poll_seconds=0.01, chance=random.Random(1))
+    feed = BlockFeed(source, on_block, poll_seconds=0.01, rng=random.Random(1))
     await feed.refresh()
     source.asked = 0
     assert await feed._overdue()
@@ -191,7 +191,7 @@ async def test_an_address_without_a_new_block_is_looked_at_a_few_times_and_keeps
     async def on_block(block):
         asked.append(block.height)
 
-    feed = BlockFeed(source, on_block, poll_seconds=0.01, chance=random.Random(1))
+    feed = BlockFeed(source, on_block, poll_seconds=0.01, rng=random.Random(1))
     await feed.refresh()
     assert not await feed._overdue()
     assert asked == [7]
@@ -241,7 +241,7 @@ def test_timeouts_follow_block_time_and_stay_within_the_chains_limits():
 
 
 def test_no_supplier_ever_gets_a_timestamp_twice_and_lanes_never_meet():
-    one, two = NonceClock(lane=1), NonceClock(lane=2)
+    one, two = UnorderedNonceAllocator(offset=1), UnorderedNonceAllocator(offset=2)
     block = Timestamp(1000, 5)
     stamps = [clock.next_timeout("s", block, 120).nanoseconds for clock in (one, two) for _ in range(50)]
     assert len(set(stamps)) == 100

@@ -50,7 +50,7 @@ REDIS_IN_A_SECRET = changed(RM, "spec.redis", {"urlSecretRef": {"name": "none", 
 NO_KEYS = plan(snapshot(secrets={"alice-key": None}, published=None)).digests
 ANY_KEYS = tuple(told(report, keys=NO_KEYS[report.component]) for report in (relayer_report(), miner_report()))
 KEYLESS = {"secrets": {"alice-key": None}, "published": None, "reports": ANY_KEYS}
-CONTROLLER = Controller.of([Controller.fresh()])
+CONTROLLER = Controller.of([Controller.generate()])
 BOB = Subject("ns", "bob", address("bob"))
 
 
@@ -197,7 +197,7 @@ SITUATIONS = [
     ),
     (
         "supplier",
-        sealed(seal(Controller.of([Controller.fresh()]).newest, BOB, key_of("alice"))),
+        sealed(seal(Controller.of([Controller.generate()]).newest, BOB, key_of("alice"))),
         "KeysLoaded",
         "False",
         ConditionReason.SEALING_KEY_NOT_FOUND,

@@ -43,7 +43,7 @@ def test_resources_that_do_not_fit_each_other_are_named(manifests):
     alone = replace(manifests, relay_miners=())
     assert "no RelayMiner trial" in texts(check_references(alone))
     bare = replace(manifests, secrets={})
-    assert "Secret alice-key must be there" in texts(check_references(bare), Level.NOTE)
+    assert "Secret alice-key must exist" in texts(check_references(bare), Level.NOTE)
     assert "sealed to the operator" in texts(check_references(bare), Level.NOTE)
 
 
@@ -58,8 +58,8 @@ def test_a_sealed_key_is_opened_where_its_sealing_key_is_among_the_files(manifes
 
 @pytest.mark.parametrize(("on_chain", "level", "said"), [
     (None, Level.ERROR, "is not staked"),
-    ({"services": ("eth",)}, Level.NOTE, "weather is served here and not staked"),
-    ({"services": ("eth", "weather", "solana")}, Level.ERROR, "solana is staked and not served"),
+    ({"services": ("eth",)}, Level.NOTE, "weather is served here but not staked"),
+    ({"services": ("eth", "weather", "solana")}, Level.ERROR, "solana is staked but not served"),
     ({"kinds": (2,)}, Level.ERROR, "service eth is staked with webSocket, which has no backend"),
     ({"ends": 60}, Level.NOTE, "its last session ends at height 60"),
 ])  # fmt: skip
@@ -95,7 +95,7 @@ def test_a_file_that_cannot_be_used_is_an_error_in_words(tmp_path):
     assert "jsonrpc" in done.output
     empty = tmp_path / "empty.yaml"
     empty.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n")
-    assert "no RelayMiner" in CliRunner().invoke(main, ["config", "validate", str(empty)]).output
+    assert "neither a RelayMiner" in CliRunner().invoke(main, ["config", "validate", str(empty)]).output
 
 
 def test_nodes_and_backends_that_cannot_be_reached_are_named(tmp_path):

@@ -20,7 +20,7 @@ from pocket.redis_store.seals import SessionSeal, SignedGroup
 from pocket_localnet import ante
 from pocket_localnet.tx_rejected import TxRejected
 from pocket_miner.sessions.leaf_validation import InvalidEntry as GateRefused
-from pocket_miner.sessions.leaf_validation import LeafTerms, leaf_of
+from pocket_miner.sessions.leaf_validation import LeafTerms, build_leaf
 from pocket_miner.sessions.tracked_session import header_of
 from world import World, address, key
 
@@ -46,7 +46,7 @@ def test_arbitrary_bytes(data):
     with contextlib.suppress(TxRejected):
         ante.decode(data)
     with contextlib.suppress(GateRefused):
-        leaf_of(data, TERMS)
+        build_leaf(data, TERMS)
     with contextlib.suppress(DecodingError):
         header_of(data)
     with contextlib.suppress(InvalidProof):
@@ -71,7 +71,7 @@ def damaged(original):
 @settings(max_examples=300)
 def test_a_damaged_relay_is_refused_or_has_another_leaf(data):
     with contextlib.suppress(GateRefused):
-        leaf = leaf_of(data, TERMS)
+        leaf = build_leaf(data, TERMS)
         assert (leaf.value == RELAY) == (data == RELAY)
 
 
@@ -87,7 +87,7 @@ def test_arbitrary_json(value):
     text = json.dumps(value)
     for read in (
         lambda: comet.block_of(comet.result_of(value)),
-        lambda: comet.keeping_of(comet.result_of(value)),
+        lambda: comet.retention_of(comet.result_of(value)),
         lambda: comet.latest_block_of(comet.result_of(value)),
         lambda: end_events([text.encode()]),
         lambda: comet.announced_height(text),

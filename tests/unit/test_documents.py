@@ -15,6 +15,7 @@ from sweep_points import HARDENING, between_markers, sweep_columns, sweep_rows
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SOURCES = ["core/pocket", "workloads", "operator", "cli", "scripts"]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 GROUPS = {"relayctl": relayctl, "python -m pocket_miner.console": console}
 
@@ -25,6 +26,37 @@ def test_every_link_leads_somewhere(name):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{name} links to {target}"
+
+
+def cited_documents(text):
+    """Names of Markdown files in a text, without the addresses of web pages."""
+    return set(re.findall(r"(?<![\w./=-])[A-Za-z0-9_./-]*[A-Za-z0-9_-]+\.md\b", re.sub(r"\w+://\S+", "", text)))
+
+
+def exists(name, page):
+    return any((folder / name).exists() for folder in (ROOT, page.parent, ROOT / "docs", ROOT / "docs/protocol"))
+
+
+def test_every_cited_document_is_in_the_repository():
+    sources = [path for root in SOURCES for path in sorted((ROOT / root).rglob("*.py"))]
+    assert len(sources) > 250
+    cited = [(path, name) for path in [*sources, *PAGES] for name in cited_documents(path.read_text())]
+    assert len(cited) > 100
+    assert [f"{path.relative_to(ROOT)} cites {name}" for path, name in cited if not exists(name, path)] == []
+
+
+def test_an_absent_document_would_be_noticed():
+    (name,) = cited_documents("The rules are elsewhere (docs/protocol/absent.md, section 3).")
+    assert not exists(name, ROOT / "core/pocket/errors.py")
+    assert cited_documents("see https://example.org/docs/page.md") == set()
+
+
+def test_the_protocol_index_lists_every_document():
+    folder = ROOT / "docs/protocol"
+    index = (folder / "README.md").read_text()
+    names = sorted(path.name for path in folder.glob("*.md") if path.name != "README.md")
+    assert len(names) == 7
+    assert [name for name in names if f"]({name})" not in index] == []
 
 
 def commands(text):

@@ -14,12 +14,12 @@ from pocket.coordination.elector import (
     ElectionStep,
     LeaseRecord,
     LeaseTiming,
-    draft,
+    after_write,
+    next_record,
     next_step,
     observe,
-    released,
+    release_record,
     timing_for_blocks,
-    written,
 )
 from pocket.coordination.leader_lease import LeaseElector, record_of, spec_of
 from pocket.kube.api_client import Conflict, ObjectNotFound
@@ -55,21 +55,21 @@ def test_the_holders_own_longer_duration_is_respected():
 
 
 def test_a_released_lease_is_taken_at_once_and_the_epoch_grows():
-    record = released(LeaseRecord("other", 15, WALL, WALL, 3), WALL)
+    record = release_record(LeaseRecord("other", 15, WALL, WALL, 3), WALL)
     view = observe(CandidateState("me"), record, "1", now=0.0)
     assert next_step(view, 0.0, TIMING) is ElectionStep.TAKE
-    assert draft(view, ElectionStep.TAKE, WALL, TIMING).transitions == 4
-    assert draft(view, ElectionStep.TAKE, WALL, TIMING, known_epoch=9).transitions == 10
+    assert next_record(view, ElectionStep.TAKE, WALL, TIMING).transitions == 4
+    assert next_record(view, ElectionStep.TAKE, WALL, TIMING, known_epoch=9).transitions == 10
 
 
 def test_the_creator_of_a_lease_starts_above_every_known_epoch():
     assert next_step(CandidateState("me"), 0.0, TIMING) is ElectionStep.CREATE
-    assert draft(CandidateState("me"), ElectionStep.CREATE, WALL, TIMING, known_epoch=41).transitions == 42
+    assert next_record(CandidateState("me"), ElectionStep.CREATE, WALL, TIMING, known_epoch=41).transitions == 42
 
 
 def test_leadership_counts_from_before_the_write_was_sent():
-    record = draft(CandidateState("me"), ElectionStep.CREATE, WALL, TIMING)
-    view = written(CandidateState("me"), record, "1", sent_at=10.0, now=12.9, timing=TIMING)
+    record = next_record(CandidateState("me"), ElectionStep.CREATE, WALL, TIMING)
+    view = after_write(CandidateState("me"), record, "1", sent_at=10.0, now=12.9, timing=TIMING)
     assert view.leads(19.9)
     assert not view.leads(20.0)
 
@@ -129,7 +129,7 @@ class Election(RuleBasedStateMachine):
         step = next_step(candidate.view, clock, TIMING)
         candidate.pending = None
         if step is not ElectionStep.WAIT:
-            candidate.pending = (draft(candidate.view, step, WALL, TIMING), version, clock)
+            candidate.pending = (next_record(candidate.view, step, WALL, TIMING), version, clock)
 
     @rule(which=st.integers(0, 2), reply_lost=st.booleans())
     def the_write_arrives(self, which, reply_lost):
@@ -148,7 +148,7 @@ class Election(RuleBasedStateMachine):
         assert record.transitions not in self.epochs or self.epochs[record.transitions] == record.holder
         self.epochs[record.transitions] = record.holder
         if not reply_lost:
-            candidate.view = written(candidate.view, record, str(self.version), sent_at, clock, TIMING)
+            candidate.view = after_write(candidate.view, record, str(self.version), sent_at, clock, TIMING)
 
     @precondition(lambda self: self.record is not None)
     @rule(which=st.integers(0, 2))
@@ -156,7 +156,7 @@ class Election(RuleBasedStateMachine):
         candidate = self.candidates[which]
         if self.record.holder != candidate.view.identity or not self._awake(which):
             return
-        self.record, self.version = released(self.record, WALL), self.version + 1
+        self.record, self.version = release_record(self.record, WALL), self.version + 1
         candidate.view = CandidateState(candidate.view.identity)
         candidate.pending = None
 

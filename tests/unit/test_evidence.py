@@ -101,28 +101,28 @@ def block(height, seconds=None):
 @given(st.lists(st.integers(1, 3), max_size=30), st.integers(20, 10**9), st.integers(0, 29))
 def test_a_height_that_time_does_not_allow_is_never_taken_and_changes_nothing(steps, ahead, at):
     guard, height, now = HeightGuard(1.0), 100, 0.0
-    guard.look(block(height), now)
+    guard.observe(block(height), now)
     for number, step in enumerate(steps):
         height, now = height + step, now + step
         if number == at:
-            assert guard.look(Block(height + ahead + 20, b"x", Timestamp(100)), now - step) is Belief.IMPLAUSIBLE
-        assert guard.look(block(height), now) is Belief.NEWER
+            assert guard.observe(Block(height + ahead + 20, b"x", Timestamp(100)), now - step) is Belief.IMPLAUSIBLE
+        assert guard.observe(block(height), now) is Belief.NEWER
     assert guard.height == height
 
 
 def test_a_node_that_catches_up_is_believed_by_the_time_of_its_blocks():
     guard = HeightGuard(1.0)
-    guard.look(block(100), 0.0)
-    assert guard.look(block(2100), 0.5) is Belief.NEWER
+    guard.observe(block(100), 0.0)
+    assert guard.observe(block(2100), 0.5) is Belief.NEWER
 
 
 def test_a_first_height_that_others_contradict_is_let_go_and_a_confirmed_one_never():
     guard = HeightGuard(1.0)
-    guard.look(block(5000, 100), 0.0)
-    assert [guard.look(block(100 + n, 100 + n), float(n)) for n in (1, 2)] == [Belief.KNOWN, Belief.LET_GO]
+    guard.observe(block(5000, 100), 0.0)
+    assert [guard.observe(block(100 + n, 100 + n), float(n)) for n in (1, 2)] == [Belief.KNOWN, Belief.REPLACED]
     assert guard.height == 102
-    assert guard.look(block(103), 3.0) is Belief.NEWER
-    assert {guard.look(block(50), 4.0 + n) for n in range(9)} == {Belief.KNOWN}
+    assert guard.observe(block(103), 3.0) is Belief.NEWER
+    assert {guard.observe(block(50), 4.0 + n) for n in range(9)} == {Belief.KNOWN}
     assert guard.height == 103
 
 
@@ -240,5 +240,5 @@ def test_a_volume_tells_long_before_it_is_full_and_keeps_space_for_seals(tmp_pat
     assert (reserve.space().reserved, reserve.full) == (4096, False)
     assert reserve.release()
     assert (reserve.space().reserved, reserve.full, reserve.release()) == (0, True, False)
-    assert reserve.look().reserved == 4096
+    assert reserve.maintain().reserved == 4096
     assert not reserve.full

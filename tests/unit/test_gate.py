@@ -5,7 +5,7 @@ import pytest
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import Relay, SessionHeader, decode_relay, relay_hash
 from pocket.protocol.smst.digest import leaf_digest, path_of
-from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafTerms, leaf_of
+from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafTerms, build_leaf
 from world import World, address
 
 HEADER = SessionHeader(address("app eth"), "eth", "ab" * 32, 1, 10)
@@ -21,7 +21,7 @@ def altered(**changes):
 
 
 def test_a_good_relay_becomes_the_leaf_the_chain_would_check():
-    leaf = leaf_of(RELAY, TERMS)
+    leaf = build_leaf(RELAY, TERMS)
     assert leaf.path == path_of(relay_hash(RELAY))
     assert leaf.digest == leaf_digest(leaf.path, RELAY, 100)
     assert (leaf.weight, leaf.value) == (100, RELAY)
@@ -48,16 +48,16 @@ OTHER = replace(HEADER, session_start_block_height=2)
 )
 def test_nothing_enters_the_index_unchecked(entry, reason):
     with pytest.raises(InvalidEntry, match=reason):
-        leaf_of(entry, TERMS)
+        build_leaf(entry, TERMS)
 
 
 def test_a_relay_at_or_above_the_target_is_refused():
     target = relay_hash(RELAY)
     with pytest.raises(InvalidEntry, match="difficulty"):
-        leaf_of(RELAY, replace(TERMS, target_hash=target))
+        build_leaf(RELAY, replace(TERMS, target_hash=target))
     above = (int.from_bytes(target, "big") + 1).to_bytes(32, "big")
-    assert leaf_of(RELAY, replace(TERMS, target_hash=above)).weight == 100
+    assert build_leaf(RELAY, replace(TERMS, target_hash=above)).weight == 100
 
 
 def test_the_weight_is_the_chains_never_the_entrys():
-    assert leaf_of(RELAY, replace(TERMS, compute_units_per_relay=7)).weight == 7
+    assert build_leaf(RELAY, replace(TERMS, compute_units_per_relay=7)).weight == 7

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocket.protocol.sessions.windows import SharedParams, Windows
-from pocket_miner.sessions.cutoff import SessionCutoff, horizon_at, horizon_height
+from pocket_miner.sessions.cutoff import SessionCutoff, cutoff_at, cutoff_height
 from pocket_miner.sessions.stages import seal_height
 
 PARAMS = SharedParams()  # sessions of ten blocks, claims from two to six blocks after their end
@@ -19,7 +19,7 @@ def at(height, params=PARAMS, seal_after=1):
         assert 0 < asked <= height, "nobody knows the params of later heights"
         return params(asked) if callable(params) else params
 
-    return asyncio.run(horizon_at(height, seal_after, shared_params))
+    return asyncio.run(cutoff_at(height, seal_after, shared_params))
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,6 @@ def test_it_never_falls_and_changes_when_it_says(params, height, seal_after):
 def test_a_session_that_may_still_get_its_first_relay_can_be_sealed_at_the_block_after(params, height, seal_after):
     """It is found at the block after, sealed then, and its claim is in the block after that."""
     windows = Windows.after(params.session_end(height), params)
-    due = horizon_height(windows, seal_after)
+    due = cutoff_height(windows, seal_after)
     assert windows.session_end <= due <= max(windows.session_end, seal_height(windows, seal_after))
     assert due <= max(windows.session_end, windows.claim_close - 2)

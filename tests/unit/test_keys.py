@@ -36,7 +36,7 @@ def test_a_directory_holds_yaml_json_and_bare_keys_and_compares_addresses(tmp_pa
     loaded = load_keys_directory(tmp_path)
     assert set(loaded.keys) == {address("alice"), address("dave")}
     shown = " ".join(map(str, loaded.problems))
-    assert "does not belong to the key" in shown
+    assert "does not match the key" in shown
     for name in ("alice", "carol", "dave"):
         assert secret(name) not in shown + repr(loaded)
 

@@ -75,7 +75,7 @@ def test_records_after_one_that_did_not_fit_are_read_again(tmp_path, monkeypatch
         with monkeypatch.context() as broken:
             if not truncates:
                 broken.setattr("os.ftruncate", broken_disk)
-            with pytest.raises(OSError, match="free space"):
+            with pytest.raises(OSError, match="free up space"):
                 log.append([too_large])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
@@ -94,7 +94,7 @@ def test_segments_rotate_and_only_ended_ones_are_released(tmp_path):
     log.release(first)
     assert not first.path.exists()
     assert log.size == second.size > 0
-    log.roll()
+    log.rotate()
     assert log.active is None
     log.release(second)
     assert log.size == 0

@@ -132,13 +132,13 @@ async def test_a_guarded_request_takes_at_most_32_bytes_and_leaves_by_itself(red
 
 @pytest.mark.redis
 async def test_without_redis_a_charge_fails_in_time_and_the_worker_itself_still_refuses_replays(redis):
-    budgets, task = await working(redis, patience_seconds=0.05)
+    budgets, task = await working(redis, timeout_seconds=0.05)
     await redis.execute_command("CLIENT", "PAUSE", "600", "ALL")
     with pytest.raises(RedisUnavailable):
         await budgets.charge(charge(1))
-    assert budgets.charge_locally(charge(1)) is ChargeResult.CHARGED
-    assert budgets.charge_locally(charge(1)) is ChargeResult.REPLAYED
-    assert budgets.charge_locally(charge(2, guarded=False)) is ChargeResult.CHARGED
+    assert budgets.charge_offline(charge(1)) is ChargeResult.CHARGED
+    assert budgets.charge_offline(charge(1)) is ChargeResult.REPLAYED
+    assert budgets.charge_offline(charge(2, guarded=False)) is ChargeResult.CHARGED
     task.cancel()
 
 

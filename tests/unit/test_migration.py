@@ -151,7 +151,7 @@ def test_keys_are_sealed_where_the_operators_key_is_given(files):
 @pytest.mark.parametrize(
     ("relayer", "said"),
     [
-        ("{}", "services: the relayer's configuration names none"),
+        ("{}", "services: the relayer's configuration has none"),
         ("services: {eth: {backends: {jsonrpc: {url: 'http://b'}}}}", "query_node_grpc_url"),
         ("services: {eth: {backends: {ws: {url: 'ws://b'}}}}\npocket_node: {query_node_rpc_url: 'http://n', "
          "query_node_grpc_url: 'n:1'}", "no backend"),
@@ -187,5 +187,5 @@ def test_arbitrary_further_settings_change_nothing_but_the_report(more):
 
 def test_a_duration_that_is_none_is_named():
     relayer = {**yaml.safe_load(RELAYER), "default_request_timeout_seconds": "soon"}
-    with pytest.raises(ManifestError, match="'soon' is no duration"):
+    with pytest.raises(ManifestError, match="'soon' is not a duration"):
         convert(relayer, {}, "main", "pocket")

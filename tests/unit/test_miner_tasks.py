@@ -17,12 +17,12 @@ from pocket_miner import miner_metrics
 from pocket_miner.status.report import Reports
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import VolumeCorrupted
-from pocket_miner.supervise import kept_up
+from pocket_miner.supervise import supervise
 from pocket_miner.suppliers.factory import SupplierFactory
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import LAST_SECONDS, SupplierWorker
+from pocket_miner.suppliers.running import KEY_REMOVAL_GRACE_SECONDS, SupplierWorker
 from world import World, address
 
 
@@ -42,7 +42,7 @@ class Supplier:
     supplier: str
     behaviour: object = None
     sessions: dict = field(default_factory=dict)
-    looked_at: float | None = None
+    last_scan_at: float | None = None
     decided: list = field(default_factory=list)
     tails: int = 0
     tailed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,7 +83,7 @@ async def test_a_supplier_that_is_slow_or_broken_does_not_keep_the_others_from_t
     rows = [Supplier("slow", hangs), Supplier("broken", refuses), *good]
     tasks = [asyncio.create_task(running(row, board).run()) for row in rows]
     for height in range(1, 6):
-        board.post(block(height))
+        board.publish(block(height))
         await until(lambda height=height: all(row.decided[-1:] == [height] for row in good))
     assert rows[0].decided == []
     for task in tasks:
@@ -94,7 +94,7 @@ async def test_a_supplier_that_is_slow_or_broken_does_not_keep_the_others_from_t
 async def test_a_burst_of_blocks_is_decided_once_at_its_newest():
     board, supplier = LatestBlock(), Supplier("a")
     for height in range(1, 500):
-        board.post(block(height))
+        board.publish(block(height))
     task = asyncio.create_task(running(supplier, board).run())
     await until(lambda: supplier.decided)
     assert supplier.decided == [499]
@@ -108,47 +108,50 @@ async def test_an_owner_that_is_fenced_ends_and_says_by_whom():
     async def fenced(_):
         raise StaleEpoch("another owner holds epoch 9", 9)
 
-    board.post(block(1))
+    board.publish(block(1))
     found = running(Supplier("a", fenced), board, fenced=lambda a, e: met.append((a, e.epoch)))
     await asyncio.wait_for(found.run(), 10)
     assert met == [("a", 9)]
 
 
 async def test_a_retired_supplier_ends_when_nothing_of_it_is_open():
-    board, supplier = LatestBlock(), Supplier("a", sessions={"s": None}, looked_at=100.0 + LAST_SECONDS + 0.1)
+    board, supplier = (
+        LatestBlock(),
+        Supplier("a", sessions={"s": None}, last_scan_at=100.0 + KEY_REMOVAL_GRACE_SECONDS + 0.1),
+    )
     found = running(supplier, board)
     found.retire(100.0)
     found.retire(200.0)  # since the first time
     task = asyncio.create_task(found.run())
-    board.post(block(1))
+    board.publish(block(1))
     await until(lambda: supplier.decided)
     assert not task.done()
     supplier.sessions.clear()
-    board.post(block(2))
+    board.publish(block(2))
     await asyncio.wait_for(task, 10)
 
 
-@pytest.mark.parametrize("looked", [None, 99.0, 100.0 + LAST_SECONDS])
+@pytest.mark.parametrize("looked", [None, 99.0, 100.0 + KEY_REMOVAL_GRACE_SECONDS])
 async def test_a_retired_supplier_goes_on_until_it_looked_for_what_relayers_recorded_last(looked):
-    board, supplier = LatestBlock(), Supplier("a", looked_at=looked)
+    board, supplier = LatestBlock(), Supplier("a", last_scan_at=looked)
     found = running(supplier, board)
     found.retire(100.0)
     task = asyncio.create_task(found.run())
-    board.post(block(1))
+    board.publish(block(1))
     await until(lambda: supplier.decided)
     assert not task.done()
-    supplier.looked_at = 100.0 + LAST_SECONDS + 0.1
+    supplier.last_scan_at = 100.0 + KEY_REMOVAL_GRACE_SECONDS + 0.1
     found.wake()
     await asyncio.wait_for(task, 10)
 
 
 async def test_a_supplier_whose_key_comes_back_is_mined_on():
-    board, supplier = LatestBlock(), Supplier("a", looked_at=1000.0)
+    board, supplier = LatestBlock(), Supplier("a", last_scan_at=1000.0)
     found = running(supplier, board)
     found.retire(100.0)
     found.retire(None)
     task = asyncio.create_task(found.run())
-    board.post(block(1))
+    board.publish(block(1))
     await until(lambda: supplier.decided and supplier.tails > 1)
     assert not task.done()
     task.cancel()
@@ -174,7 +177,7 @@ class Keeper:
     leads: bool = False
     epochs: list = field(default_factory=list)
 
-    def fenced(self, shard, epoch):
+    def report_stale_epoch(self, shard, epoch):
         self.epochs.append((shard, epoch))
 
     def standby_for(self):
@@ -196,7 +199,7 @@ class Made:
     def epoch(self, shard):
         return self.kept.get(shard, 0)
 
-    def keep_epoch(self, shard, epoch):
+    def save_epoch(self, shard, epoch):
         self.kept[shard] = epoch
 
     def miner(self, name, epoch, confirm):
@@ -217,11 +220,11 @@ def fleet(*names):
 async def test_a_shard_that_is_gained_is_mined_under_its_epoch_and_nothing_of_it_runs_once_it_is_lost():
     made, suppliers = fleet(*(f"supplier {n}" for n in range(40)))
     for shard in range(4):
-        await made.gained(shard, 5 + shard)
+        await made.on_acquired(shard, 5 + shard)
     assert set(made.running) == set(suppliers.addresses)
     assert {epoch for epochs in suppliers.made.values() for epoch in epochs} == {5, 6, 7, 8}
     tasks = dict(made._tasks)
-    await made.lost(2)
+    await made.on_lost(2)
     gone = set(suppliers.addresses) - set(made.running)
     assert gone
     assert all(tasks[name].done() for name in gone)
@@ -254,7 +257,7 @@ async def test_what_nobody_foresaw_ends_neither_the_supplier_nor_the_others(monk
 
     suppliers.miner = miner
     for shard in range(4):
-        await made.gained(shard, 1)
+        await made.on_acquired(shard, 1)
     await until(lambda: len(failing) >= 3)
     assert set(made.running) == {"a", "b"}
     assert not any(task.done() for task in made._tasks.values())
@@ -273,9 +276,9 @@ async def test_what_nobody_foresaw_in_a_loop_beside_the_mining_is_told_and_the_l
     async def pause(seconds):
         pauses.append(seconds)
 
-    await kept_up("the figures", loop, pause)
+    await supervise("the figures", loop, pause)
     assert (len(runs), len(pauses)) == (3, 2)
-    assert "the figures failed and is begun anew" in caplog.text
+    assert "background task the figures failed, restarting" in caplog.text
     assert REGISTRY.get_sample_value("pocket_miner_errors_total", {"step": "unforeseen"}) == before + 2
 
 
@@ -285,7 +288,7 @@ async def test_damage_and_cancellation_end_a_loop_beside_the_mining(error):
         raise error
 
     with pytest.raises(type(error)):
-        await kept_up("the figures", loop)
+        await supervise("the figures", loop)
 
 
 @pytest.mark.parametrize("where", ["tail", "on_block"])
@@ -302,10 +305,10 @@ async def test_a_damaged_volume_is_told_to_whoever_can_end_the_miner_and_not_tri
         return supplier
 
     suppliers.miner = miner
-    made._board.post(block(1))
+    made._board.publish(block(1))
     for shard in range(4):
-        await made.gained(shard, 1)
-    found = await asyncio.wait_for(made.damage, 10)
+        await made.on_acquired(shard, 1)
+    found = await asyncio.wait_for(made.corruption, 10)
     assert found.path == "/data/mirror/end-10.sqlite"
     await until(made._tasks["a"].done)
     assert not made._tasks["b"].done()
@@ -317,8 +320,9 @@ async def test_balances_and_the_runway_of_stakes_are_told_and_forgotten_with_the
     chain = LocalChain(world.genesis(supplier_min_stake=10**9 - 2_500_000))
     suppliers = SupplierFactory.__new__(SupplierFactory)
     suppliers.chain = DirectChain(chain)
-    suppliers.reports = Reports(Audit(tmp_path / "audit.sqlite"))
-    await suppliers.look_at_funds([address("alice"), address("nobody")])
+    audit = Audit(tmp_path / "audit.sqlite")
+    suppliers.reports = Reports(audit)
+    await suppliers.refresh_funds([address("alice"), address("nobody")])
 
     def told(name):
         return REGISTRY.get_sample_value(name, {"supplier": address("alice")})
@@ -331,18 +335,19 @@ async def test_balances_and_the_runway_of_stakes_are_told_and_forgotten_with_the
     miner_metrics.forget_funds(address("alice"))
     assert told("pocket_miner_balance_upokt") is None
     chain.state.proof_params = replace(chain.state.proof_params, proof_missing_penalty_upokt=0)
-    await suppliers.look_at_funds([address("alice")])
+    await suppliers.refresh_funds([address("alice")])
     assert told("pocket_miner_stake_runway_penalties") is None, "nothing is taken, so there is no end"
     miner_metrics.forget_funds(address("alice"))
+    audit.close()
 
 
 @pytest.mark.parametrize("seen", [0, 3])
 async def test_a_board_returns_at_once_when_there_is_news_and_after_a_while_without(seen):
     board = LatestBlock()
-    await asyncio.wait_for(board.wait(seen, 0.01), 5)
-    board.post(block(4))
-    await asyncio.wait_for(board.wait(seen, 1000), 5)
-    waiting = asyncio.create_task(board.wait(4, 1000))
+    await asyncio.wait_for(board.wait_newer(seen, 0.01), 5)
+    board.publish(block(4))
+    await asyncio.wait_for(board.wait_newer(seen, 1000), 5)
+    waiting = asyncio.create_task(board.wait_newer(4, 1000))
     await asyncio.sleep(0)
-    board.post(block(5))
+    board.publish(block(5))
     await asyncio.wait_for(waiting, 5)

@@ -112,7 +112,7 @@ def test_it_is_off_where_it_is_switched_off_missing_or_damaged(tmp_path, caplog)
     assert bulk.load({}, tmp_path / "nothing.so") is None
     (tmp_path / "damaged.so").write_bytes(b"\x7fELF" + bytes(100))
     assert bulk.load({}, tmp_path / "damaged.so") is None
-    assert "cannot be used" in caplog.text
+    assert "cannot be loaded" in caplog.text
 
 
 WRONG = [

@@ -41,7 +41,7 @@ ALICE = Subject("ns", "alice", "pokt1alice")
 
 @pytest.fixture
 def controller() -> Controller:
-    return Controller.of([Controller.fresh()])
+    return Controller.of([Controller.generate()])
 
 
 def test_what_is_sealed_is_opened_again(controller):
@@ -60,7 +60,7 @@ def test_a_sealed_key_is_bound_to_its_namespace_name_and_address(controller, oth
 def test_another_operator_cannot_open_it_and_says_which_key_is_missing(controller):
     text = seal(controller.newest, ALICE, KEY)
     with pytest.raises(UnknownController, match=key_id(controller.newest)):
-        Controller.of([Controller.fresh()]).open(text, ALICE)
+        Controller.of([Controller.generate()]).open(text, ALICE)
 
 
 @given(position=st.integers(0, 400), bit=st.integers(0, 7))
@@ -83,19 +83,19 @@ def test_a_box_with_other_content_is_refused(controller, plain):
     public = controller.newest
     box = SealedBox(PublicKey(public)).encrypt(json.dumps(plain).encode())
     text = base64.b64encode(b"PKS1" + bytes.fromhex(key_id(public)) + box).decode()
-    with pytest.raises(SealError, match="something else than a supplier key"):
+    with pytest.raises(SealError, match="does not hold a supplier key"):
         controller.open(text, ALICE)
 
 
 def test_after_a_rotation_old_texts_open_and_are_offered_resealed():
-    old, new = Controller.fresh(), Controller.fresh()
+    old, new = Controller.generate(), Controller.generate()
     text = seal(Controller.of([old]).newest, ALICE, KEY)
     both = Controller.of([old, new])
     assert both.open(text, ALICE) == KEY
-    again = both.resealed(text, ALICE)
+    again = both.reseal(text, ALICE)
     assert again is not None
     assert Controller.of([new]).open(again, ALICE) == KEY
-    assert both.resealed(again, ALICE) is None
+    assert both.reseal(again, ALICE) is None
 
 
 def test_a_sealing_key_of_another_length_is_refused():
@@ -117,7 +117,7 @@ def test_a_namespaces_sealing_keys_are_what_is_a_key_and_nothing_else_matters(en
 
 
 def test_the_newest_sealing_key_of_a_namespace_is_its_last_by_name():
-    older, newer = Controller.fresh(), Controller.fresh()
+    older, newer = Controller.generate(), Controller.generate()
     found = Controller.of_texts({"2026-02": encoded(newer) + "\n", "2026-01": encoded(older)})
     assert found.newest == Controller.of([newer]).newest
 
@@ -125,7 +125,7 @@ def test_the_newest_sealing_key_of_a_namespace_is_its_last_by_name():
 def test_only_the_keys_that_a_text_is_sealed_to_know_it(controller):
     text = seal(controller.newest, ALICE, KEY)
     assert controller.knows(text)
-    assert not Controller.of([Controller.fresh()]).knows(text)
+    assert not Controller.of([Controller.generate()]).knows(text)
     assert not controller.knows("no sealed text")
 
 

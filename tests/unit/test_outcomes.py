@@ -1,43 +1,32 @@
-"""What is told of a session at its end, from whatever is known then."""
+"""Outcomes and details of sessions are stored and shown, so their texts must not change unnoticed."""
 
-import pytest
+import json
 
-from pocket.protocol.claims.proof_requirement import Claim, ProofRequirement
-from pocket.protocol.relays.difficulty import BASE_TARGET
-from pocket.protocol.relays.messages import SessionHeader
-from pocket.protocol.sessions.windows import SharedParams
-from pocket.redis_store.seals import SessionSeal
-from pocket_miner.sessions.leaf_validation import LeafTerms
-from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket_miner.settlement.outcome_details import facts_of
-
-HEADER = SessionHeader("app", "eth", "s", 1, 10)
-ROOT = bytes(32) + (300).to_bytes(8, "big") + (3).to_bytes(8, "big")
-TERMS = LeafTerms("supplier", HEADER, BASE_TARGET, 100)
-KNOWN = {"relays": 3, "compute_units": 300, "claimed_upokt": 12600}
+from pocket_miner.console.explanations import MEANINGS
+from pocket_miner.sessions.session_details import SessionDetails
+from pocket_miner.storage.outcomes import LOSSES, OutcomeRecord, SessionOutcome
 
 
-def session(*, sealed=False, terms=True, **more):
-    made = TrackedSession(HEADER, terms=TERMS if terms else None, params=SharedParams() if terms else None, **more)
-    made.seal = SessionSeal("s", ROOT, bytes(32), 13, 1) if sealed else None
-    return made
+def test_every_outcome_is_explained():
+    assert set(MEANINGS) == set(SessionOutcome)
 
 
-@pytest.mark.parametrize(("made", "leaves", "told"), [
-    (session(), 0, {}),
-    (session(), 3, KNOWN),
-    (session(terms=False), 3, {}),
-    (session(sealed=True), 7, {**KNOWN, "root": ROOT.hex(), "sealed_height": 13}),
-    (session(sealed=True, terms=False), 0,
-     {"relays": 3, "compute_units": 300, "root": ROOT.hex(), "sealed_height": 13}),
-    (session(claim_on_chain=Claim("", HEADER, ROOT)), 9, {**KNOWN, "root": ROOT.hex()}),
-    (session(requirement=ProofRequirement.NOT_REQUIRED), 0, {"proof_required": False}),
-    (session(requirement=ProofRequirement.THRESHOLD), 0, {"proof_required": True}),
-])  # fmt: skip
-def test_everything_that_is_known_is_told_and_nothing_else(made, leaves, told):
-    assert facts_of(made, leaves, []) == told
+def test_the_stored_values_of_outcomes_stay():
+    assert {outcome.value for outcome in SessionOutcome} - {outcome.value for outcome in LOSSES} == {
+        "settled", "unprofitable", "empty", "unseen",
+    }  # fmt: skip
+    assert {outcome.value for outcome in LOSSES} == {
+        "claim_missed", "claim_lost", "proof_missed", "proof_invalid", "expired", "forfeited",
+    }  # fmt: skip
 
 
-def test_transactions_are_told_by_what_they_were_for():
-    paid = [("claim", "A"), ("claim", "B"), ("proof", "C"), ("other", "D")]
-    assert facts_of(session(), 0, paid) == {"claim_transactions": ["A", "B"], "proof_transactions": ["C"]}
+def test_an_outcome_is_stored_as_canonical_json_with_plain_texts():
+    details = SessionDetails(refusal="too late", proof_cost_upokt=0.5).to_dict()
+    record = OutcomeRecord("pokt1a", "id", SessionOutcome.CLAIM_MISSED, "SEALED", "why", 9, details)
+    assert record.body() == json.dumps(
+        {
+            "details": {"proof_cost_upokt": 0.5, "refusal": "too late"}, "height": 9, "outcome": "claim_missed",
+            "reason": "why", "session_id": "id", "stage": "SEALED", "supplier": "pokt1a",
+        },
+        separators=(",", ":"),
+    )  # fmt: skip

@@ -60,17 +60,17 @@ async def test_the_notes_of_a_miner_name_everything_and_forget_what_is_mended():
     notes.block(block(9999))
     assert notes.rows() == []
     notes.block(block(9999))
-    notes.tell("b:1", NodeAssessment(NodeHealth.LAGGING, 7, "it is 7 blocks behind"))
-    notes.tell("a:1", NodeAssessment())
-    await notes.look(Node("1upokt"), 1, 1)
-    await notes.look(Node(ChainUnavailable("down")), 1, 1)
+    notes.on_node_health("b:1", NodeAssessment(NodeHealth.LAGGING, 7, "it is 7 blocks behind"))
+    notes.on_node_health("a:1", NodeAssessment())
+    await notes.refresh(Node("1upokt"), 1, 1)
+    await notes.refresh(Node(ChainUnavailable("down")), 1, 1)
     rows = notes.rows()
     assert [row["reason"] for row in rows] == ["GasPriceTooLow", "ClockSkewed", "ChainNodesDisagree"]
     assert rows[2]["text"] == "Chain node b:1 is lagging: see spec.chain.nodes."
     assert notes.nodes()["b:1"] == {"health": "lagging", "lag_blocks": 7, "reason": "it is 7 blocks behind"}
     notes.block(block(1))
-    notes.tell("b:1", NodeAssessment())
-    await notes.look(Node(""), 1, 1)
+    notes.on_node_health("b:1", NodeAssessment())
+    await notes.refresh(Node(""), 1, 1)
     assert notes.rows() == []
 
 
@@ -97,5 +97,5 @@ def test_more_suppliers_than_processors_can_seal_at_once_are_told(suppliers, pro
 async def test_advice_is_logged_once_and_again_when_it_comes_back(caplog):
     notes, bad = ChainDiagnostics(OURS, 1.0, lambda: NOW), replace(SAFE, grace_period_end_offset_blocks=2)
     for params in (bad, bad, SAFE, bad):
-        await notes.look(Node("", params), 1, 1)
+        await notes.refresh(Node("", params), 1, 1)
     assert caplog.text.count("takes relays until 2 blocks") == 2

@@ -13,7 +13,8 @@ from pocket.coordination.file_lock import FileLock, LockHeld
 from pocket.errors import ConfigurationError
 from pocket.runtime.logs import JsonFormatter, configure
 from pocket.runtime.program import require_writable, run_program
-from pocket_miner.storage.audit import Audit, AuditError, SessionOutcome
+from pocket_miner.storage.audit import Audit, AuditError
+from pocket_miner.storage.outcomes import OutcomeRecord
 
 
 async def ends(error=None):
@@ -92,7 +93,7 @@ def test_logs_are_json_and_an_exception_shows_type_and_place_but_never_values():
 
 
 def outcome(number):
-    return SessionOutcome("s", f"id{number}", "settled", "SETTLED", "paid", number, {"upokt": number})
+    return OutcomeRecord("s", f"id{number}", "settled", "SETTLED", "paid", number, {"upokt": number})
 
 
 def test_every_session_has_exactly_one_outcome_and_alterations_are_found(tmp_path):
@@ -110,8 +111,8 @@ def test_every_session_has_exactly_one_outcome_and_alterations_are_found(tmp_pat
 def test_a_volume_remembers_under_which_epoch_each_shard_was_acted_on(tmp_path):
     audit = Audit(tmp_path / "a.sqlite")
     assert audit.epoch(3) == 0
-    audit.keep_epoch(3, 7)
-    audit.keep_epoch(4, 1)
+    audit.save_epoch(3, 7)
+    audit.save_epoch(4, 1)
     audit.close()
     again = Audit(tmp_path / "a.sqlite")
     assert (again.epoch(3), again.epoch(4), again.epoch(5)) == (7, 1, 0)

@@ -22,13 +22,13 @@ ANSWERS = {
     "NOREPLICAS Not enough good replicas to write.": RedisTrouble.BUSY,
     "NOAUTH Authentication required.": RedisTrouble.LOGIN,
     "WRONGPASS invalid username-password pair or user is disabled.": RedisTrouble.LOGIN,
-    "NOPERM this user has no permissions to run the 'evalsha' command": RedisTrouble.REFUSED,
+    "NOPERM this user has no permissions to run the 'evalsha' command": RedisTrouble.REJECTED,
     "OOM command not allowed when used memory > 'maxmemory'.": RedisTrouble.OUT_OF_MEMORY,
     "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist": RedisTrouble.DISK,
     f"ERR {IN_SCRIPT} -READONLY You can't write against a read only replica.": RedisTrouble.REPLICA,
     f"ERR {IN_SCRIPT} -OOM command not allowed when used memory > 'maxmemory'.": RedisTrouble.OUT_OF_MEMORY,
-    "ERR unknown command 'NONSENSE'": RedisTrouble.REFUSED,
-    "BUSYGROUP Consumer Group name already exists": RedisTrouble.REFUSED,
+    "ERR unknown command 'NONSENSE'": RedisTrouble.REJECTED,
+    "BUSYGROUP Consumer Group name already exists": RedisTrouble.REJECTED,
 }  # fmt: skip
 
 
@@ -41,18 +41,18 @@ def test_an_answer_is_classified_by_its_code_also_within_a_script(answer):
 def test_what_is_no_answer_is_an_unreachable_redis_that_may_come_back(error):
     told = translate(error)
     assert (code_of(error), told.trouble) == ("", RedisTrouble.UNREACHABLE)
-    assert told.trouble.passes
+    assert told.trouble.is_transient
     assert type(error).__name__ in str(told) or str(error) in str(told)
 
 
 def test_only_what_somebody_has_to_change_does_not_pass_by_itself():
-    lasting = {trouble for trouble in RedisTrouble if not trouble.passes}
-    assert lasting == {RedisTrouble.OUT_OF_MEMORY, RedisTrouble.DISK, RedisTrouble.REFUSED}
+    lasting = {trouble for trouble in RedisTrouble if not trouble.is_transient}
+    assert lasting == {RedisTrouble.OUT_OF_MEMORY, RedisTrouble.DISK, RedisTrouble.REJECTED}
 
 
 def test_a_ready_primary_is_described():
     info = read_info(GOOD)
-    assert (info.history_id, info.append_only, info.pressure(), info.problem()) == ("r/m", True, 0.5, None)
+    assert (info.history_id, info.append_only, info.memory_ratio(), info.problem()) == ("r/m", True, 0.5, None)
     assert "Set appendonly yes" in read_info({**GOOD, "aof_enabled": 0}).problem()
     assert "noeviction" in read_info({**GOOD, "maxmemory_policy": "allkeys-lru"}).problem()
 
@@ -75,7 +75,7 @@ def test_a_redis_that_loads_or_follows_another_is_waited_for_whatever_settings_i
 
 @pytest.mark.parametrize("missing", ["aof_enabled", "run_id"])
 def test_an_answer_without_the_settings_is_no_evidence_of_wrong_ones(missing):
-    with pytest.raises(RedisUnavailable, match="allow its user INFO"):
+    with pytest.raises(RedisUnavailable, match="allow INFO to its user"):
         read_info({key: value for key, value in GOOD.items() if key != missing})
 
 

@@ -149,7 +149,7 @@ def test_the_digest_of_the_redis_url_is_not_the_sealing_keys_matter_but_the_urls
         secrets = {"alice-key": SecretView({"hex": key_of("alice")}), "r": SecretView({"url": url})}
         return plan(snapshot(relay_miner=resource, secrets=secrets, **more)).context.redis_digest
 
-    rotated = Controller.of([Controller.fresh(), Controller.fresh()])
+    rotated = Controller.of([Controller.generate(), Controller.generate()])
     assert digest() == digest(controller=rotated)
     assert len({digest(), digest(url="redis://u:other@r:6379/0"), digest(resource=with_uid(by_secret, "other"))}) == 3
 

@@ -10,13 +10,13 @@ import slow_curve as slow
 from forms import HEAD, MEMBER, rotated
 from pocket.errors import DecodingError, InvalidSignature
 from pocket.protocol.crypto.curve import decode_scalar, encode_scalar
-from pocket.protocol.crypto.ecdsa import PrivateKey, signature_holds
+from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
 from pocket.protocol.crypto.ring import (
     ExpectedRing,
     decode_ring_signature,
-    ring_signature_holds,
     sign_ring,
     verify_request_signature,
+    verify_ring_equation,
     verify_ring_signature,
 )
 from world import key
@@ -33,9 +33,9 @@ def signature(size, signer, seed, message=b"m" * 32):
 @settings(max_examples=15)
 def test_our_signatures_hold_for_the_slow_verifier_and_altered_ones_for_neither(size, signer, seed):
     encoded = signature(size, signer % size, seed).encode()
-    assert slow.ring_signature_holds(b"m" * 32, encoded)
-    assert ring_signature_holds(b"m" * 32, decode_ring_signature(encoded))
-    assert not ring_signature_holds(b"n" * 32, decode_ring_signature(encoded))
+    assert slow.verify_ring_equation(b"m" * 32, encoded)
+    assert verify_ring_equation(b"m" * 32, decode_ring_signature(encoded))
+    assert not verify_ring_equation(b"n" * 32, decode_ring_signature(encoded))
 
 
 def test_every_flipped_byte_of_a_signature_is_rejected():
@@ -92,13 +92,13 @@ def test_a_private_key_never_shows_itself():
 
 def test_a_response_signature_of_the_wrong_length_key_or_range_is_refused():
     signed = KEYS[0].sign(b"message")
-    assert signature_holds(KEYS[0].public_key, b"message", signed)
-    assert not signature_holds(KEYS[0].public_key, b"other", signed)
-    assert not signature_holds(KEYS[0].public_key, b"message", signed[:-1])
-    assert not signature_holds(b"\x05" + bytes(32), b"message", signed)
-    assert not signature_holds(KEYS[0].public_key, b"message", b"\xff" * 64)
+    assert verify_signature(KEYS[0].public_key, b"message", signed)
+    assert not verify_signature(KEYS[0].public_key, b"other", signed)
+    assert not verify_signature(KEYS[0].public_key, b"message", signed[:-1])
+    assert not verify_signature(b"\x05" + bytes(32), b"message", signed)
+    assert not verify_signature(KEYS[0].public_key, b"message", b"\xff" * 64)
     high = signed[:32] + (slow.N - int.from_bytes(signed[32:], "big")).to_bytes(32, "big")
-    assert not signature_holds(KEYS[0].public_key, b"message", high)
+    assert not verify_signature(KEYS[0].public_key, b"message", high)
 
 
 def ring_of(size):

@@ -7,10 +7,10 @@ import pytest
 from pocket.chain.model import Account, Block, TransactionResult
 from pocket.errors import ChainQueryRejected
 from pocket.protocol.relays.messages import SessionHeader
-from pocket.protocol.transactions.broadcast_errors import Refusal
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.protocol.transactions.build import GasPrice, Timestamp, create_claim_message
-from pocket.protocol.transactions.decode import contents
-from pocket.protocol.transactions.timeouts import NonceClock
+from pocket.protocol.transactions.decode import decode_tx
+from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket_miner.submission.sender import Sender, SendError
 from world import address, key
 
@@ -31,7 +31,7 @@ class Chain:
         return Account(address_, 7, 0, None)
 
     async def simulate(self, raw):
-        sessions = contents(raw).claims
+        sessions = decode_tx(raw).claims
         self.asked.append(list(sessions))
         for index, session_id in enumerate(sessions):
             if session_id in self.refused:
@@ -43,16 +43,16 @@ async def sift(refused, text="failed to execute message; message index: {index}:
     chain = Chain(refused, text.replace("{{}}", said))
     sender = Sender(
         chain, address("alice"), key("alice"), chain_id="pocket", gas_price=GasPrice.parse("0.001upokt"),
-        gas_adjustment=1.5, block_seconds=1.0, nonces=NonceClock(),
+        gas_adjustment=1.5, block_seconds=1.0, nonces=UnorderedNonceAllocator(),
     )  # fmt: skip
     messages = [create_claim_message(address("alice"), replace(HEADER, session_id=name), ROOT) for name in "abcd"]
-    return await sender.sift(messages, BLOCK, 16), chain
+    return await sender.prepare_skipping_rejected(messages, BLOCK, 16), chain
 
 
 @pytest.mark.parametrize("said", ["could not find app with address", "a rule that later chains have"])
 async def test_what_is_refused_by_name_is_left_out_and_the_rest_is_signed(said):
     sifted, chain = await sift("bd", said=said)
-    assert list(contents(sifted.prepared.signed.raw).claims) == ["a", "c"]
+    assert list(decode_tx(sifted.prepared.signed.raw).claims) == ["a", "c"]
     assert {position: said in str(error) for position, error in sifted.refused.items()} == {1: True, 3: True}
     assert len(chain.asked) == 3
 
@@ -64,10 +64,10 @@ async def test_where_all_are_refused_nothing_is_signed():
 
 @pytest.mark.parametrize(("text", "refusal"), [
     ("message index: {index}: current block height (13) is less than session's: outside of the session's claim window",
-     Refusal.TOO_EARLY),
-    ("message index: {index}: insufficient funds", Refusal.NO_FUNDS),
-    ("the node is being started", Refusal.RETRY),
-    ("message index: 9: could not find app", Refusal.POISON),
+     BroadcastFailure.TOO_EARLY),
+    ("message index: {index}: insufficient funds", BroadcastFailure.NO_FUNDS),
+    ("the node is being started", BroadcastFailure.RETRY),
+    ("message index: 9: could not find app", BroadcastFailure.POISON),
 ])  # fmt: skip
 async def test_what_concerns_the_whole_transaction_or_nobody_knows_whom_is_told_at_once(text, refusal):
     with pytest.raises(SendError) as caught:
@@ -94,7 +94,7 @@ async def test_bytes_that_a_node_has_already_are_given_to_another_node_of_its_ad
     chain = Balancer(*codes)
     sender = Sender(
         chain, address("alice"), key("alice"), chain_id="pocket", gas_price=GasPrice.parse("0.001upokt"),
-        gas_adjustment=1.5, block_seconds=1.0, nonces=NonceClock(),
+        gas_adjustment=1.5, block_seconds=1.0, nonces=UnorderedNonceAllocator(),
     )  # fmt: skip
     assert (await sender.broadcast(b"raw")).known_before is known
     assert len(chain.codes) == left

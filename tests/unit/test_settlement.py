@@ -101,10 +101,10 @@ def test_the_shareholders_of_a_session_are_those_of_its_service_then():
     report = SupplierReport()
     assert report.shareholders(session().header) == frozenset()
     history = (config("eth", 1, 21, "old"), config("eth", 21, 0, "new", "op"), config("base", 1, 0, "other"))
-    report.knows(StakedSupplier("op", "owner", 1, frozenset(), 0, history))
+    report.record_stake(StakedSupplier("op", "owner", 1, frozenset(), 0, history))
     assert report.shareholders(session(end=10).header) == {"old"}
     assert report.shareholders(session(end=40).header) == {"new", "op"}
-    report.knows(None)
+    report.record_stake(None)
     assert report.shareholders(session(end=40).header) == {"new", "op"}
     paid = event(session(end=40), 3, reward_distribution='{"new":"4upokt","other":"9upokt"}')
     assert settled_as("op", session(end=40), [paid], report.shareholders(session(end=40).header)).details[

@@ -34,8 +34,8 @@ class Source:
 
 
 @contextlib.asynccontextmanager
-async def reading(source, ours=(), patience_seconds=10.0, failure_seconds=0.0):
-    settlements = SettlementReader(source, lambda: ours, patience_seconds, failure_seconds)
+async def reading(source, ours=(), wait_timeout_seconds=10.0, failure_seconds=0.0):
+    settlements = SettlementReader(source, lambda: ours, wait_timeout_seconds, failure_seconds)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(settlements.run())
         yield settlements
@@ -62,12 +62,12 @@ async def test_who_has_no_event_in_a_block_that_was_read_is_told_so():
 async def test_nobody_waits_longer_than_a_moment_that_is_the_same_for_all():
     source = Source([settled("alice"), settled("bob")])
     source.gate.clear()
-    async with reading(source, ["alice", "bob"], patience_seconds=0.05) as settlements:
+    async with reading(source, ["alice", "bob"], wait_timeout_seconds=0.05) as settlements:
         for name in ("alice", "bob", "alice"):
             with pytest.raises(NotReadYet, match="being read"):
                 await settlements.events(20, name)
         source.gate.set()
-        question = settlements._questions[20]
+        question = settlements._pending[20]
         await question.answered.wait()
         assert await settlements.events(20, "alice") == (settled("alice"),)
         assert await settlements.events(20, "bob") == (settled("bob"),)
@@ -116,7 +116,7 @@ async def test_who_asks_while_the_block_is_being_read_for_others_asks_again():
         await asyncio.sleep(0)
         source.gate.set()
         assert await first == (settled("alice"),)
-        with pytest.raises(NotReadYet, match="for others"):
+        with pytest.raises(NotReadYet, match="without this supplier"):
             await second
         assert await settlements.events(20, "bob") == (settled("bob"),)
 

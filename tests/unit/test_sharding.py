@@ -70,13 +70,13 @@ class Acting:
     async def known_epoch(self, shard):
         return self.known.get(shard, 0)
 
-    async def gained(self, shard, epoch):
+    async def on_acquired(self, shard, epoch):
         assert shard not in self.acts
         self.acts[shard] = epoch
         self.history.append((shard, epoch))
         self.known[shard] = max(self.known.get(shard, 0), epoch)
 
-    async def lost(self, shard):
+    async def on_lost(self, shard):
         self.acts.pop(shard, None)
 
 
@@ -93,7 +93,7 @@ def member(world, number, clock, known):
     connection = Connection(world)
     keeper = ShardLeaseManager(
         connection, LeaseNames("main-miner", SHARDS), f"main-miner-{number}_uid_{id(owner):x}", owner, TIMING,
-        clock=clock, wall=lambda: WALL,
+        clock=clock, wall_clock=lambda: WALL,
     )  # fmt: skip
     return keeper, owner, connection
 
@@ -202,8 +202,8 @@ async def test_three_members_share_equally_and_one_leads():
     assert sorted(len(owner.acts) for _, owner, _ in members) == [2, 2, 2]
     assert [keeper.leads for keeper, _, _ in members].count(True) == 1
     for keeper, owner, _ in members:
-        assert dict(keeper.held) == owner.acts
-        assert [await keeper.look(shard) for shard in owner.acts] == list(owner.acts.values())
+        assert dict(keeper.owned_shards) == owner.acts
+        assert [await keeper.verify_lease(shard) for shard in owner.acts] == list(owner.acts.values())
 
 
 async def test_every_shard_has_a_standby_that_is_not_its_holder():
@@ -250,7 +250,7 @@ async def test_a_fence_above_our_epoch_makes_the_holder_write_a_higher_one():
     _, clocks, members = group(1)
     await settled(members, clocks)
     keeper, owner, _ = members[0]
-    keeper.fenced(2, 40)
+    keeper.report_stale_epoch(2, 40)
     await keeper.tick()
     assert owner.acts[2] == 41
 
@@ -266,7 +266,7 @@ async def test_an_outage_of_the_store_ends_nothing_but_is_not_confirmed():
     await asyncio.sleep(0)
     assert len(owner.acts) == SHARDS
     with pytest.raises(LeaseUnavailable):
-        await keeper.look(0)
+        await keeper.verify_lease(0)
     stop.set()
     await task
     assert not owner.acts
@@ -277,16 +277,16 @@ async def test_a_lease_that_was_lost_or_is_anothers_confirms_nothing():
     await settled(members, clocks)
     (keeper, owner, _), (other, others, _) = members
     mine, theirs = next(iter(owner.acts)), next(iter(others.acts))
-    assert await keeper.look(mine) == owner.acts[mine]
-    assert await keeper.look(theirs) == 0
+    assert await keeper.verify_lease(mine) == owner.acts[mine]
+    assert await keeper.verify_lease(theirs) == 0
     name = f"main-miner-shard-{mine}"
     taken = world.leases[name].record
     world.put(name, replace(taken, holder=other.identity, transitions=taken.transitions + 1))
     clocks[0].now += 0.1
-    assert await keeper.look(mine) == 0
+    assert await keeper.verify_lease(mine) == 0
     del world.leases[name]
     clocks[0].now += 0.1
-    assert await keeper.look(mine) == 0
+    assert await keeper.verify_lease(mine) == 0
     lost = owner.acts[mine]
     await keeper.tick()
     assert owner.acts.get(mine) != lost, "it acts on it only under another epoch"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket.coordination.rebalancing import moves, ranked, standby_of, targets
-from pocket.redis_store.rendezvous import shard_of
+from pocket.coordination.rebalancing import fair_shares, plan_rebalance, rendezvous_order, standby_of
+from pocket.coordination.rendezvous import shard_of
 
 MEMBERS = [f"main-miner-{number}" for number in range(9)]
 
@@ -20,7 +20,7 @@ def settle(holders, members, *, rounds=20):
     for _ in range(rounds):
         before = list(holders)
         for member in members:
-            found = moves(member, members, holders, order[member])
+            found = plan_rebalance(member, members, holders, order[member])
             for shard in found.release:
                 holders[shard] = ""
                 order[member].remove(shard)
@@ -56,29 +56,29 @@ def test_scaling_moves_the_fewest_shards_that_equal_shares_allow(before, after, 
 
 
 def test_what_was_taken_last_is_given_up_first():
-    found = moves("a", {"a", "b"}, ["a"] * 4, [2, 0, 3, 1])
+    found = plan_rebalance("a", {"a", "b"}, ["a"] * 4, [2, 0, 3, 1])
     assert found.release == (1, 3)
 
 
 def test_who_is_not_known_to_live_takes_nothing():
-    assert moves("a", {"b"}, ["", ""], []).take == ()
+    assert plan_rebalance("a", {"b"}, ["", ""], []).take == ()
 
 
 def test_members_that_start_together_want_different_shards_first():
-    first = [moves(member, MEMBERS[:4], [""] * 16, []).take[0] for member in MEMBERS[:4]]
+    first = [plan_rebalance(member, MEMBERS[:4], [""] * 16, []).take[0] for member in MEMBERS[:4]]
     assert len(set(first)) == 4
 
 
 @given(st.lists(st.sampled_from(MEMBERS), min_size=2, unique=True), st.integers(0, 63))
 def test_the_standby_is_another_member_and_the_next_in_rank(members, shard):
-    first = ranked(shard, members)[0]
-    assert standby_of(shard, first, members) == ranked(shard, members)[1]
+    first = rendezvous_order(shard, members)[0]
+    assert standby_of(shard, first, members) == rendezvous_order(shard, members)[1]
     assert standby_of(shard, "gone", members) == first
     assert standby_of(shard, members[0], members[:1]) is None
 
 
 def test_targets_leave_the_surplus_with_those_who_hold_most():
-    assert targets(["a", "b", "c"], {"c": 9, "b": 1}, 10) == {"c": 4, "b": 3, "a": 3}
+    assert fair_shares(["a", "b", "c"], {"c": 9, "b": 1}, 10) == {"c": 4, "b": 3, "a": 3}
 
 
 def test_the_shard_of_an_address_never_changes():

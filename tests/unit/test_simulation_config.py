@@ -18,16 +18,16 @@ OFF_CURVE = "02" + "00" * 31 + "05"
 BAD = [
     ([], "at least one identity"),
     ([GOOD | {"enabled": False}], "at least one identity"),
-    ([GOOD, GOOD], "key id canary stands twice"),
+    ([GOOD, GOOD], "key id canary occurs twice"),
     ([GOOD | {"gatewayPublicKeys": [PLACEHOLDER_PUBLIC_KEY.hex()]}], "placeholder"),
     ([GOOD | {"applicationPublicKey": PLACEHOLDER_PUBLIC_KEY.hex()}], "placeholder"),
     ([GOOD | {"applicationPublicKey": OFF_CURVE}], "not a point of the curve"),
     ([GOOD | {"gatewayPublicKeys": ["02" + "ff" * 32]}], "not a point of the curve"),
-    ([GOOD | {"gatewayPublicKeys": [APP]}], "stands twice in its ring"),
+    ([GOOD | {"gatewayPublicKeys": [APP]}], "occurs twice in its ring"),
     ([GOOD | {"gatewayPublicKeys": []}], "at least 1 item"),
     ([GOOD | {"gatewayPublicKeys": ["04" + "00" * 64]}], "compressed public key"),
     ([GOOD | {"notAfter": "tomorrow"}], "such as 2027-01-31T00:00:00Z"),
-    ([GOOD | {"notAfter": "2027-13-31T00:00:00Z"}], "notAfter is no date"),
+    ([GOOD | {"notAfter": "2027-13-31T00:00:00Z"}], "notAfter is not a valid date"),
 ]
 
 
@@ -46,4 +46,4 @@ def test_a_disabled_one_starts_and_validate_notes_what_is_wrong_with_it():
     off = {"simulation": {"identities": [GOOD | {"applicationPublicKey": OFF_CURVE}]}}
     miner = RelayMiner.model_validate(changed(relay_miner("ns"), "spec.relayer", off))
     found = [str(finding) for finding in check_references(Manifests((miner,), (), {}))]
-    assert any("simulation, which is off" in row and "not a point" in row for row in found), found
+    assert any("simulation, currently disabled" in row and "not a point" in row for row in found), found

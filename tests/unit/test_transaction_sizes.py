@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.smst import digest as d
 from pocket.protocol.smst.bulk import LeafContent, LeafSet
-from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES, largest_leaf, packs
-from pocket.protocol.transactions.broadcast_errors import Refusal, classify
+from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES, batch_by_size, largest_leaf
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure, classify
 from pocket.protocol.transactions.build import (
     Message,
     Timestamp,
@@ -30,7 +30,7 @@ def signed(messages):
 @given(st.lists(st.integers(0, 9000), max_size=40), st.integers(4096, 20_000))
 def test_packs_hold_everything_in_order_and_each_fits_or_is_one_message(sizes, most):
     messages = [Message(URL, bytes(size)) for size in sizes]
-    made = packs(messages, lambda message: message, most)
+    made = batch_by_size(messages, lambda message: message, most)
     assert [message for pack in made for message in pack] == messages
     for pack in made:
         assert pack
@@ -39,8 +39,8 @@ def test_packs_hold_everything_in_order_and_each_fits_or_is_one_message(sizes, m
 
 def test_what_fits_together_goes_together():
     messages = [Message(URL, bytes(1000))] * 100
-    assert [len(pack) for pack in packs(messages, lambda message: message, MAX_TRANSACTION_BYTES)] == [100]
-    assert packs([], lambda message: message, MAX_TRANSACTION_BYTES) == []
+    assert [len(pack) for pack in batch_by_size(messages, lambda message: message, MAX_TRANSACTION_BYTES)] == [100]
+    assert batch_by_size([], lambda message: message, MAX_TRANSACTION_BYTES) == []
 
 
 @pytest.mark.parametrize("most", [65_536, MAX_TRANSACTION_BYTES])
@@ -60,9 +60,9 @@ def test_a_largest_leaf_is_proven_in_one_transaction_however_deep_it_is_and_what
 
 
 def test_a_node_that_takes_no_such_transaction_is_understood():
-    assert classify(21, "sdk", "") is Refusal.TOO_LARGE
+    assert classify(21, "sdk", "") is BroadcastFailure.TOO_LARGE
 
 
 def test_more_gas_than_a_block_takes_is_too_large():
     log = "tx gas limit 90000000 exceeds block max gas 40000000: invalid gas limit"
-    assert classify(41, "sdk", log) is Refusal.TOO_LARGE
+    assert classify(41, "sdk", log) is BroadcastFailure.TOO_LARGE

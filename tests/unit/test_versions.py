@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pocket.api.base import ManifestError
 from pocket.api.lenient import read_known
 from pocket.api.relayminer import RelayMiner
-from pocket.api.workload import MinerConfig, RelayerConfig, ReloadableConfig, parse_hot_config, read_config
+from pocket.api.workload import MinerConfig, RelayerConfig, ReloadableConfig, parse_reloadable_config, read_config
 from pocket_operator.decide.plan import plan
 from pocket_operator.resources.config import configurations, hot_text
 from resources import changed
@@ -39,7 +39,7 @@ def test_a_relayer_takes_up_the_known_part_of_a_newer_hot_configuration(tmp_path
     body = json.loads(text)
     body["services"][0]["backends"]["jsonRpc"]["hue"] = "red"
     with caplog.at_level(logging.WARNING):
-        newer = parse_hot_config(json.dumps(body).encode(), tmp_path / "hot.json")
+        newer = parse_reloadable_config(json.dumps(body).encode(), tmp_path / "hot.json")
     assert newer == ReloadableConfig.model_validate_json(text)
     assert newer.suppliers
     assert "services.0.backends.jsonRpc.hue" in caplog.text
@@ -48,7 +48,7 @@ def test_a_relayer_takes_up_the_known_part_of_a_newer_hot_configuration(tmp_path
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"suppliers": 3}', b'{"shiny": 1, "logLevel": "loud"}', b"\xff"])
 def test_a_wrong_value_is_refused_whether_or_not_unknown_fields_are_beside_it(tmp_path, content):
     with pytest.raises(ManifestError):
-        parse_hot_config(content, tmp_path / "hot.json")
+        parse_reloadable_config(content, tmp_path / "hot.json")
 
 
 def test_reading_what_is_known_changes_nothing_of_what_is_read_and_names_every_unknown_field():

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from corpus import load
-from pocket.chain.comet import announced_height, block_of, keeping_of, latest_block_of, parse_time, result_of
+from pocket.chain.comet import announced_height, block_of, latest_block_of, parse_time, result_of, retention_of
 from pocket.chain.end_block_events import EndBlockEventParser
 from pocket.chain.model import NodeRetention
 from pocket.errors import ChainError, DecodingError
@@ -40,7 +40,7 @@ def test_the_status_carries_height_hash_and_time_of_the_latest_block():
 
 
 def test_the_status_says_what_the_node_keeps():
-    assert keeping_of(result("status")) == NodeRetention(
+    assert retention_of(result("status")) == NodeRetention(
         1, int(result("block-latest")["block"]["header"]["height"]), True
     )
 

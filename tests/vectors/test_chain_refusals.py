@@ -3,51 +3,51 @@
 import pytest
 
 from corpus import FOLDER, load
-from pocket.protocol.transactions.broadcast_errors import Refusal, classify, failed_message_index
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure, classify, failed_message_index
 
 CASES = [case for chain in load("chain/refusals")["chains"] for case in chain["cases"]]
 REFUSED = [c for c in CASES if c["broadcast"].get("tx_code")]
 FAILED = [c for c in CASES if c["execution"] and c["execution"]["code"]]
 
 BY_ID = {
-    "wrong-chain-id": Refusal.ACCOUNT,
-    "wrong-account-number": Refusal.ACCOUNT,
-    "bad-signature": Refusal.ACCOUNT,
-    "ordered-sequence-ahead": Refusal.ACCOUNT,
-    "unordered-timeout-past": Refusal.NEW_TIMESTAMP,
-    "unordered-timeout-11-minutes": Refusal.NEW_TIMESTAMP,
-    "unordered-nonce-duplicate-in-mempool": Refusal.NEW_TIMESTAMP,
-    "unordered-nonce-duplicate-after-inclusion": Refusal.NEW_TIMESTAMP,
-    "unordered-without-timeout": Refusal.PROGRAMMING,
-    "unordered-with-sequence": Refusal.PROGRAMMING,
-    "same-bytes-again": Refusal.ACCEPTED_BEFORE,
-    "same-bytes-after-inclusion": Refusal.ACCEPTED_BEFORE,
-    "out-of-gas-at-broadcast": Refusal.MORE_GAS,
-    "out-of-gas-at-execution": Refusal.MORE_GAS,
-    "fee-larger-than-balance": Refusal.NO_FUNDS,
-    "amount-larger-than-balance": Refusal.NO_FUNDS,
-    "fee-below-minimum-gas-price": Refusal.FEE_TOO_LOW,
-    "memo-too-long": Refusal.PROGRAMMING,
-    "garbage": Refusal.PROGRAMMING,
-    "account-unknown": Refusal.PROGRAMMING,
-    "claim-during-session": Refusal.TOO_EARLY,
-    "claim-grace-block": Refusal.TOO_EARLY,
-    "claim-too-late": Refusal.TOO_LATE,
-    "proof-too-early": Refusal.TOO_EARLY,
-    "proof-too-late": Refusal.TOO_LATE,
-    "proof-not-required": Refusal.NOT_REQUIRED,
-    "proof-batch-not-required": Refusal.NOT_REQUIRED,
-    "proof-without-claim": Refusal.POISON,
-    "proof-empty": Refusal.POISON,
-    "proof-garbage": Refusal.POISON,
-    "proof-session-id-random": Refusal.POISON,
-    "proof-supplier-not-selected": Refusal.POISON,
-    "proof-of-other-supplier": Refusal.POISON,
-    "proof-header-session-id": Refusal.POISON,
-    "proof-response-no-signature": Refusal.POISON,
-    "proof-difficulty": Refusal.POISON,
-    "proof-operator-cannot-pay-submission-fee": Refusal.POISON,
-    "proof-for-claim-with-other-end": Refusal.POISON,
+    "wrong-chain-id": BroadcastFailure.ACCOUNT,
+    "wrong-account-number": BroadcastFailure.ACCOUNT,
+    "bad-signature": BroadcastFailure.ACCOUNT,
+    "ordered-sequence-ahead": BroadcastFailure.ACCOUNT,
+    "unordered-timeout-past": BroadcastFailure.NEW_TIMESTAMP,
+    "unordered-timeout-11-minutes": BroadcastFailure.NEW_TIMESTAMP,
+    "unordered-nonce-duplicate-in-mempool": BroadcastFailure.NEW_TIMESTAMP,
+    "unordered-nonce-duplicate-after-inclusion": BroadcastFailure.NEW_TIMESTAMP,
+    "unordered-without-timeout": BroadcastFailure.PROGRAMMING,
+    "unordered-with-sequence": BroadcastFailure.PROGRAMMING,
+    "same-bytes-again": BroadcastFailure.ACCEPTED_BEFORE,
+    "same-bytes-after-inclusion": BroadcastFailure.ACCEPTED_BEFORE,
+    "out-of-gas-at-broadcast": BroadcastFailure.MORE_GAS,
+    "out-of-gas-at-execution": BroadcastFailure.MORE_GAS,
+    "fee-larger-than-balance": BroadcastFailure.NO_FUNDS,
+    "amount-larger-than-balance": BroadcastFailure.NO_FUNDS,
+    "fee-below-minimum-gas-price": BroadcastFailure.FEE_TOO_LOW,
+    "memo-too-long": BroadcastFailure.PROGRAMMING,
+    "garbage": BroadcastFailure.PROGRAMMING,
+    "account-unknown": BroadcastFailure.PROGRAMMING,
+    "claim-during-session": BroadcastFailure.TOO_EARLY,
+    "claim-grace-block": BroadcastFailure.TOO_EARLY,
+    "claim-too-late": BroadcastFailure.TOO_LATE,
+    "proof-too-early": BroadcastFailure.TOO_EARLY,
+    "proof-too-late": BroadcastFailure.TOO_LATE,
+    "proof-not-required": BroadcastFailure.NOT_REQUIRED,
+    "proof-batch-not-required": BroadcastFailure.NOT_REQUIRED,
+    "proof-without-claim": BroadcastFailure.POISON,
+    "proof-empty": BroadcastFailure.POISON,
+    "proof-garbage": BroadcastFailure.POISON,
+    "proof-session-id-random": BroadcastFailure.POISON,
+    "proof-supplier-not-selected": BroadcastFailure.POISON,
+    "proof-of-other-supplier": BroadcastFailure.POISON,
+    "proof-header-session-id": BroadcastFailure.POISON,
+    "proof-response-no-signature": BroadcastFailure.POISON,
+    "proof-difficulty": BroadcastFailure.POISON,
+    "proof-operator-cannot-pay-submission-fee": BroadcastFailure.POISON,
+    "proof-for-claim-with-other-end": BroadcastFailure.POISON,
 }
 
 
@@ -67,7 +67,7 @@ def test_every_recorded_refusal_gets_its_treatment(case):
         assert found is expected
     elif case["group"] in ("claim", "proof"):
         # What handlers or the basic validation refuse is a window, a poison or a gas matter: never a blind retry.
-        assert found is not Refusal.RETRY
+        assert found is not BroadcastFailure.RETRY
 
 
 @pytest.mark.parametrize("case", FAILED, ids=lambda case: case["id"])

@@ -9,7 +9,7 @@ from corpus import unhex
 from pocket.chain.settlement_event import CLAIM_SETTLED, claim_end
 from pocket.protocol.claims.proof_requirement import proof_path
 from pocket.protocol.claims.rewards import supplier_reward_upokt
-from pocket.protocol.crypto.ecdsa import PrivateKey, signature_holds
+from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
 from pocket.protocol.crypto.ring import verify_ring_signature
 from pocket.protocol.relays.difficulty import is_applicable
 from pocket.protocol.relays.messages import Relay, decode_relay_request, decode_relay_response, relay_hash
@@ -60,7 +60,7 @@ def test_every_recorded_request_and_response_verifies(record):
             verify_ring_signature(request.signable_hash(), request.signature, ring)
             for response in (row["response"], row["mined_response"]):
                 decoded = decode_relay_response(unhex(response))
-                assert signature_holds(public_key, decoded.signable_hash(), decoded.supplier_operator_signature)
+                assert verify_signature(public_key, decoded.signable_hash(), decoded.supplier_operator_signature)
 
 
 @each_supplier

@@ -2,7 +2,7 @@ import pytest
 
 from corpus import load, numbered, unhex
 from pocket.protocol.crypto.addresses import address_of
-from pocket.protocol.crypto.ecdsa import PrivateKey, signature_holds
+from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
 from pocket.protocol.relays.messages import decode_relay_response
 
 CASES = load("response_signatures")["responses"]
@@ -13,7 +13,7 @@ def test_a_response_is_accepted_exactly_when_the_reference_accepts_it(index, cas
     response = decode_relay_response(unhex(case["response_bytes"]))
     assert response.signable_bytes().hex() == case["signable_bytes"]
     assert response.signable_hash().hex() == case["signable_hash"]
-    held = signature_holds(unhex(case["public_key"]), response.signable_hash(), response.supplier_operator_signature)
+    held = verify_signature(unhex(case["public_key"]), response.signable_hash(), response.supplier_operator_signature)
     assert held == (case["expected"] == "accept")
 
 

@@ -1,4 +1,4 @@
-"""What all models share: camelCase in YAML, unknown fields refused, immutable."""
+"""The base of all models: camelCase in YAML, unknown fields rejected, immutable."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +14,7 @@ API_VERSION = f"{GROUP}/{VERSION}"
 
 
 class ManifestError(Exception):
-    """A manifest that cannot be used; the message names file, resource, field and remedy."""
+    """A manifest cannot be used. The message names file, resource, field and remedy."""
 
 
 class Model(BaseModel):
@@ -24,7 +24,7 @@ class Model(BaseModel):
 
 
 class Metadata(BaseModel):
-    """The part of Kubernetes metadata that is read here."""
+    """The part of Kubernetes metadata that is used here."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -34,7 +34,7 @@ class Metadata(BaseModel):
 
 
 def problem_of(error: ValidationError) -> str:
-    """All problems of a validation, each with its field's path."""
+    """Return all problems of a validation, each with its field's path."""
     rows = []
     for row in error.errors():
         place = ".".join(str(part) for part in row["loc"]) or "the document"
@@ -44,8 +44,11 @@ def problem_of(error: ValidationError) -> str:
 
 
 def read_documents(paths: Iterable[Path]) -> list[tuple[Path, dict[str, Any]]]:
-    """YAML documents of files and of the *.yaml files in folders, in name order; raises ManifestError."""
-    found: list[tuple[Path, dict[str, Any]]] = []
+    """Read YAML documents of files and of the *.yaml files in folders, in name order.
+
+    Raises ManifestError.
+    """
+    documents_by_file: list[tuple[Path, dict[str, Any]]] = []
     for path in paths:
         files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
         for file in files:
@@ -62,5 +65,5 @@ def read_documents(paths: Iterable[Path]) -> list[tuple[Path, dict[str, Any]]]:
                     raise ManifestError(
                         f"{file}: a document is not a mapping; each needs apiVersion, kind and metadata"
                     )
-                found.append((file, document))
-    return found
+                documents_by_file.append((file, document))
+    return documents_by_file

@@ -1,4 +1,4 @@
-"""CustomResourceDefinitions, generated from the models: structural schemas with CEL rules."""
+"""CustomResourceDefinitions generated from the models: structural schemas with CEL rules."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _DROPPED = {"title", "additionalProperties", "const", "exclusiveMinimum", "exclu
 
 
 def structural_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The OpenAPI v3 schema that an API server takes: no references, no unions, no null."""
+    """Return the OpenAPI v3 schema that an API server accepts: no references, unions or null."""
     schema = model.model_json_schema(by_alias=True, mode="validation")
     return _structural(schema, schema.get("$defs", {}))
 
@@ -43,7 +43,10 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
 
 
 def _dense(value: Any) -> Any:
-    """A default without nulls and empty collections; an object stays, as the API server fills in its fields."""
+    """Remove nulls and empty collections from a default.
+
+    An object stays, since the API server fills in its fields.
+    """
     if isinstance(value, dict):
         return {key: _dense(child) for key, child in value.items() if child not in (None, [], {}, "")}
     return value
@@ -56,7 +59,7 @@ def _without_defaults(node: Any) -> Any:
 
 
 def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """References and `X | None` taken apart; the outer description wins, rules add up."""
+    """Resolve references and `X | None`. The outer description wins, rules are combined."""
     inner: dict[str, Any] = {}
     if "$ref" in node:
         inner = _resolved(definitions[node["$ref"].rpartition("/")[2]], definitions)
@@ -84,8 +87,9 @@ def _condition(name: str) -> str:
 
 _NAME_RULE = rule(
     "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-    "metadata.name must be at most 40 lower case letters, digits and -, and start with a letter: Services and pods are "
-    "named after it",
+    "metadata.name must be at most 40 lower case letters, digits and -, and start with a letter: it begins the names "
+    "of "
+    "Services and pods",
 )
 
 _AGE = _column("Age", ".metadata.creationTimestamp", kind="date")
@@ -98,7 +102,7 @@ _RELAY_MINER_COLUMNS = [
     _column("Relayers", ".status.relayers.summary", help_text="Ready and wanted pods."),
     _column("Miners", ".status.miners.summary", help_text="Ready and wanted pods."),
     _column("Suppliers", ".status.suppliers", kind="integer"),
-    _column("Served", ".status.served", help_text="Suppliers that are served and mined, of those that stay."),
+    _column("Served", ".status.served", help_text="Suppliers served and mined, of those not being deleted."),
     _column("Height", ".status.height", kind="integer"),
     _AGE,
     _column("Keys", ".status.keys.loadedBy", wide=True, help_text="Pods that have the published key set."),
@@ -113,7 +117,7 @@ _SUPPLIER_COLUMNS = [
     _column("RelayMiner", ".spec.relayMinerRef.name"),
     _column("Staked", _condition("Staked")),
     _column("Loaded", ".status.loadedBy", help_text="Pods that have the key."),
-    _column("Open", ".status.openSessions", kind="integer", help_text="Sessions on their way to settlement."),
+    _column("Open", ".status.openSessions", kind="integer", help_text="Sessions that are not settled yet."),
     _AGE,
     _column("Miner", ".status.miner", wide=True),
     _column("Last claim", ".status.last.claim", wide=True),
@@ -124,7 +128,7 @@ _SUPPLIER_COLUMNS = [
         ".status.earnedUpokt",
         kind="integer",
         wide=True,
-        help_text="What reached operator, owner and shareholders, upokt.",
+        help_text="Paid to operator, owner and shareholders, upokt.",
     ),
 ]
 _SCALE = {
@@ -191,16 +195,16 @@ def _definition(
 
 
 def definitions() -> dict[str, dict[str, Any]]:
-    """All kinds by plural, as the files are named.
+    """Return all kinds by plural, which also names the files.
 
-    ProtectedNamespaces has no short name and is in no category: it is nothing that users make.
+    ProtectedNamespaces has no short name and no category, since users never create one.
     """
     relay_miner = (RelayMinerSpec, RelayMinerStatus)
-    found = (
+    kinds = (
         _definition(
             "RelayMiner", "relayminers", ["rm"], relay_miner, _RELAY_MINER_COLUMNS, scale=_SCALE, named=_NAME_RULE
         ),
         _definition("Supplier", "suppliers", ["sup"], (SupplierSpec, SupplierStatus), _SUPPLIER_COLUMNS),
         _definition("ProtectedNamespaces", "protectednamespaces", [], (ProtectedNamespacesSpec, None), []),
     )
-    return {crd["spec"]["names"]["plural"]: crd for crd in found}
+    return {crd["spec"]["names"]["plural"]: crd for crd in kinds}

@@ -1,4 +1,4 @@
-"""The parts of Kubernetes objects that a RelayMiner passes on to its pods, Services and routes."""
+"""Parts of Kubernetes objects that a RelayMiner passes on to its pods, Services and routes."""
 
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,7 @@ Quantity = Annotated[
     str,
     *text(
         r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?",
-        "must be a quantity such as 500m, 2 or 1Gi, quoted when it is a bare number",
+        "must be a quantity such as 500m, 2 or 1Gi, quoted if it is a bare number",
         longest=32,
     ),
 ]
@@ -32,33 +32,36 @@ class Resources(Model):
 
 
 class PodTemplate(Model):
-    """What a pod gets besides what the operator decides. Rolling."""
+    """Settings of the pods in addition to the operator's own. Changes roll the pods."""
 
-    labels: dict[str, str] = Field(default={}, max_length=32, description="Further labels of the pods.")
-    annotations: dict[str, str] = Field(default={}, max_length=32, description="Further annotations of the pods.")
+    labels: dict[str, str] = Field(default={}, max_length=32, description="Additional labels of the pods.")
+    annotations: dict[str, str] = Field(default={}, max_length=32, description="Additional annotations of the pods.")
     node_selector: dict[str, str] = Field(default={}, max_length=32)
     tolerations: tuple[FreeObject, ...] = Field(default=(), max_length=32)
-    affinity: FreeObject | None = Field(default=None, description="Replaces nothing: merged into the pod's spec.")
+    affinity: FreeObject | None = Field(default=None, description="Merged into the pod's spec.")
     topology_spread_constraints: tuple[FreeObject, ...] | None = Field(
         default=None, max_length=16, description="Default: spread over nodes and zones, ScheduleAnyway."
     )
     priority_class_name: str | None = Field(default=None, max_length=253)
     image_pull_secrets: tuple[FreeObject, ...] = Field(default=(), max_length=8)
     termination_grace_seconds: int | None = Field(
-        default=None, ge=1, le=3600, description="Default: drainSeconds and a margin."
+        default=None, ge=1, le=3600, description="Seconds. Default: drainSeconds and a margin."
     )
 
 
 class ServicePort(Model):
-    """How the relayers are offered inside the cluster or by a load balancer."""
+    """The Service that exposes the relayers inside the cluster or by a load balancer."""
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    port: int = Field(default=80, ge=1, le=65535, description="Port of the Service; it leads to the relayers' port.")
+    port: int = Field(default=80, ge=1, le=65535, description="Port of the Service, forwarded to the relayers' port.")
     annotations: dict[str, str] = Field(default={}, max_length=32)
 
 
 class Autoscaling(Model):
-    """A HorizontalPodAutoscaler; the operator then leaves replicas alone. Whatever asks for most pods wins."""
+    """A HorizontalPodAutoscaler, to which the operator then leaves replicas.
+
+    The metric that asks for the most pods wins.
+    """
 
     model_config = Model.model_config | {
         "json_schema_extra": rules(
@@ -72,14 +75,14 @@ class Autoscaling(Model):
     metrics: tuple[FreeObject, ...] = Field(
         default=(),
         max_length=16,
-        description="Further MetricSpecs of autoscaling/v2: what a metrics adapter offers of the pods' own figures.",
+        description="Additional MetricSpecs of autoscaling/v2, such as the pods' own metrics from a metrics adapter.",
     )
     scale_down_seconds: int = Field(
-        default=300, ge=0, le=3600, description="Seconds for which fewer pods must have been enough."
+        default=300, ge=0, le=3600, description="Seconds during which fewer pods must be enough before scaling down."
     )
 
     def model_post_init(self, _: Any, /) -> None:
-        """The same rule for files that no API server has seen."""
+        """Check the rule for files that no API server has validated."""
         if self.min_replicas > self.max_replicas:
             raise ValueError("minReplicas must not be above maxReplicas")
 

@@ -1,4 +1,4 @@
-"""Reading what another version wrote: fields that this version does not know are named and left out."""
+"""Lenient reading of what another version wrote: unknown fields are reported and left out."""
 
 import copy
 from collections.abc import Iterable
@@ -11,9 +11,10 @@ _UNKNOWN_FIELD = "extra_forbidden"
 
 
 def read_known(model: type[M], value: Any) -> tuple[M, tuple[str, ...]]:
-    """Validate `value` without the fields that the model does not know; raises ValidationError for anything else.
+    """Validate `value` without the fields that the model does not know.
 
-    Returns the model and the paths of what was left out, such as `spec.relayer.shiny`.
+    Returns the model and the paths of the fields left out, such as `spec.relayer.shiny`. Raises ValidationError for any
+    other problem.
     """
     known, left_out = copy.deepcopy(value), set[str]()
     while True:
@@ -28,9 +29,9 @@ def read_known(model: type[M], value: Any) -> tuple[M, tuple[str, ...]]:
 
 
 def _take_out(value: Any, location: Iterable[int | str]) -> str:
-    """Remove the field at a location of pydantic's; returns its path, empty where it is not there.
+    """Remove the field at a location of pydantic's. Returns its path, '' if it is not there.
 
-    A location also names the alternatives of unions, which are no fields: they are passed over.
+    A location also names the alternatives of unions, which are no fields: they are skipped.
     """
     place, path = value, list[str]()
     *parents, last = location

@@ -1,4 +1,4 @@
-"""Reading resources from YAML files, as `kubectl apply -f` would."""
+"""Reading of resources from YAML files, as `kubectl apply -f` would."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pocket.api.supplier import Supplier
 
 @dataclass(frozen=True, slots=True)
 class Manifests:
-    """The resources of some files; Secrets as name → key → text, never shown."""
+    """The resources of some files, Secrets as name → key → text. The repr never shows them."""
 
     relay_miners: tuple[RelayMiner, ...]
     suppliers: tuple[Supplier, ...]
@@ -26,7 +26,10 @@ class Manifests:
 
 
 def load_manifests(paths: Iterable[Path]) -> Manifests:
-    """RelayMiners, Suppliers and Secrets (stringData) of files and folders; raises ManifestError."""
+    """Load RelayMiners, Suppliers and Secrets (stringData) of files and folders.
+
+    Raises ManifestError.
+    """
     miners: list[RelayMiner] = []
     suppliers: list[Supplier] = []
     secrets: dict[str, dict[str, str]] = {}

@@ -1,4 +1,4 @@
-"""What relayers and miners answer at /report in common: why a pod is not ready, with a code that others decide by."""
+"""The problems that relayers and miners report at /report, with codes to decide by."""
 
 from enum import StrEnum
 from typing import Any
@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class ProblemCode(StrEnum):
-    """Why a pod is not ready. Texts may be reworded, codes stay."""
+    """Reasons why a pod is not ready. Texts may be reworded, codes stay."""
 
     STARTING = "Starting"
     DRAINING = "Draining"
@@ -21,7 +21,10 @@ class ProblemCode(StrEnum):
 
 
 class Problem(BaseModel):
-    """One reason, with its message for people. `code` is a ProblemCode, or one that this version does not know."""
+    """One reason with its message for people.
+
+    `code` is a ProblemCode, or one that this version does not know.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -31,7 +34,7 @@ class Problem(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _of_text(cls, value: Any) -> Any:
-        """Pods of older versions report messages alone."""
+        """Accept the plain messages that pods of older versions report."""
         return {"code": "", "message": value} if isinstance(value, str) else value
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""ProtectedNamespaces: what the operator tells the admission policy. Written by the operator alone."""
+"""The ProtectedNamespaces resource, by which the operator informs the admission policy."""
 
 from pydantic import Field
 
@@ -6,11 +6,11 @@ from pocket.api.base import Model
 
 
 class ProtectedNamespacesSpec(Model):
-    """Namespaces that must not be deleted yet. The operator writes it; an admission policy reads it."""
+    """Namespaces that must not be deleted yet. The operator writes it, an admission policy reads it."""
 
     namespaces: dict[str, str] = Field(
         default={},
-        description="Names of namespaces, and in words what is held there.",
-        # As one: of a map whose last entry goes by server-side apply the API server makes null, and refuses that.
+        description="Names of namespaces with the reason why each must stay.",
+        # Atomic: when server-side apply removes the last entry, the API server makes the map null and rejects that.
         json_schema_extra={"x-kubernetes-map-type": "atomic"},
     )

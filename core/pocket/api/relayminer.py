@@ -21,9 +21,9 @@ from pocket.api.schema import immutable, list_map, rule, rules, text
 from pocket.api.services import ServiceSpec, url
 from pocket.api.simulation import Simulation
 
-GrpcUrl = Annotated[str, *url("grpcs?", "grpc://host:port or grpcs://host:port", "gRPC address; grpcs:// is TLS.")]
+GrpcUrl = Annotated[str, *url("grpcs?", "grpc://host:port or grpcs://host:port", "gRPC address. grpcs:// uses TLS.")]
 RpcUrl = Annotated[str, *url("https?|tcp", "http://host:port or https://host:port", "CometBFT RPC.")]
-RedisUrl = Annotated[str, *url("rediss?", "redis://host:6379/0", "rediss:// is TLS.")]
+RedisUrl = Annotated[str, *url("rediss?", "redis://host:6379/0", "rediss:// uses TLS.")]
 
 
 class ChainNode(Model):
@@ -36,35 +36,38 @@ class ChainNode(Model):
 class ChainSpec(Model):
     """The chain and how to reach it."""
 
-    id: Annotated[str, immutable("make another RelayMiner for another chain")] = Field(
+    id: Annotated[str, immutable("create another RelayMiner for another chain")] = Field(
         default="pocket",
         min_length=1,
         max_length=50,
-        description="Chain id; immutable. The nodes are checked against it.",
+        description="Chain id. Immutable. The nodes are checked against it.",
     )
     nodes: tuple[ChainNode, ...] = Field(
-        min_length=1, max_length=16, description="Nodes in order of preference. Rolling."
+        min_length=1, max_length=16, description="Nodes in order of preference. Rolls the pods."
     )
-    block_seconds: float = Field(default=30.0, gt=0, le=3600, description="Expected seconds between blocks. Rolling.")
+    block_seconds: float = Field(
+        default=30.0, gt=0, le=3600, description="Expected seconds between blocks. Rolls the pods."
+    )
     gas_price: Annotated[
         str,
         *text(
             r"[0-9]+(\.[0-9]+)?upokt",
             "must be an amount in upokt, such as 0.000001upokt",
             longest=40,
-            description="Price of one gas, in upokt. Rolling.",
+            description="Price of one gas, in upokt. Rolls the pods.",
         ),
     ] = "0.000001upokt"
-    gas_adjustment: float = Field(default=1.7, ge=1, le=10, description="Factor on simulated gas. Rolling.")
+    gas_adjustment: float = Field(default=1.7, ge=1, le=10, description="Factor on simulated gas. Rolls the pods.")
     max_transaction_bytes: int = Field(
         default=1_048_576,
         ge=65_536,
         le=104_857_600,
-        description="Largest transaction that the chain's nodes take (mempool.max_tx_bytes), bytes. Proofs are sent in "
-        "transactions below it; a relay that no such proof could hold is served and not mined. Rolling.",
+        description="Largest transaction that the chain's nodes accept (mempool.max_tx_bytes), bytes. A relay too "
+        "large for "
+        "the proof in such a transaction is served but not mined. Rolls the pods.",
     )
     query_timeout_seconds: float = Field(
-        default=5.0, gt=0, le=300, description="Deadline of one query over all nodes, seconds. Rolling."
+        default=5.0, gt=0, le=300, description="Deadline of one query over all nodes, seconds. Rolls the pods."
     )
 
 
@@ -72,20 +75,20 @@ class SecretKeyRef(Model):
     """A key of a Secret in the same namespace."""
 
     name: Name = Field(min_length=1, description="Name of the Secret.")
-    key: str = Field(min_length=1, max_length=253, description="Which entry of its data.")
+    key: str = Field(min_length=1, max_length=253, description="Entry of its data.")
 
 
 class TrialRedis(Model):
-    """A single Redis pod without replica for trials: not for real money."""
+    """A single Redis pod without replica for trials. Not for real money."""
 
     storage: Quantity = Field(default="1Gi", description="Volume of its append-only file.")
 
 
-_ONE_REDIS = "name exactly one of url, urlSecretRef and trial"
+_ONE_REDIS = "set exactly one of url, urlSecretRef and trial"
 
 
 class RedisSpec(Model):
-    """The Redis that holds the ledger; exactly one source. Rolling."""
+    """The Redis that holds the relays. Name exactly one source. Changes roll the pods."""
 
     model_config = Model.model_config | {
         "json_schema_extra": rules(
@@ -107,84 +110,104 @@ class RedisSpec(Model):
 
 
 class Recording(StrEnum):
-    """strict: a relay is answered once it is in the ledger and in the local log. fast: answered before."""
+    """When a relay is answered. strict: once it is in Redis and in the local log. fast: before that."""
 
     STRICT = "strict"
     FAST = "fast"
 
 
 class Metering(Model):
-    """Serving not more than the chain can pay: the budget of a session is shared by all relayers through Redis."""
+    """Limits service to what the chain can pay.
 
-    enabled: bool = Field(default=True, description="Rolling.")
+    All relayers share a session's budget through Redis.
+    """
+
+    enabled: bool = Field(default=True, description="Rolls the pods.")
     when_unavailable: Literal["open", "closed"] = Field(
         default="open",
-        description="What happens while the budget cannot be read: open serves on, closed refuses. Rolling.",
+        description="While the budget cannot be read: open serves relays, closed rejects them. Rolls the pods.",
     )
 
 
 class ResponseCompression(Model):
-    """Gzip of answers to gateways that accept it; what is signed stays as it is. Hot."""
+    """Gzip of responses to gateways that accept it. Signed bytes are unchanged. Applied without restart."""
 
     enabled: bool = False
-    min_bytes: int = Field(default=1024, ge=0, le=2**30, description="Smaller answers are sent as they are.")
+    min_bytes: int = Field(default=1024, ge=0, le=2**30, description="Smaller responses are sent uncompressed, bytes.")
 
 
 class Rollout(Model):
-    """How a new image or a changed rolling configuration reaches the relayers.
+    """How a new image, or a change that rolls the pods, reaches the relayers.
 
-    RollingUpdate: pod by pod, as each becomes ready. Canary: on one further pod first, that serves its share of the
-    relays; only if it stays good the others follow, else they stay as they are.
+    RollingUpdate: pod by pod, as each becomes ready. Canary: on one additional pod first, which serves its share of the
+    relays. The other pods follow only if it performs well, otherwise they stay unchanged.
     """
 
-    strategy: Literal["RollingUpdate", "Canary"] = Field(default="RollingUpdate", description="Hot.")
+    strategy: Literal["RollingUpdate", "Canary"] = Field(
+        default="RollingUpdate", description="Applied without restart."
+    )
     observe_seconds: int = Field(
-        default=120, ge=0, le=86400, description="Seconds for which a ready canary is watched. Hot."
+        default=120,
+        ge=0,
+        le=86400,
+        description="Seconds for which a ready canary is observed. Applied without restart.",
     )
     ready_seconds: int = Field(
-        default=300, ge=1, le=86400, description="Seconds in which a canary must become ready. Hot."
+        default=300,
+        ge=1,
+        le=86400,
+        description="Seconds within which a canary must become ready. Applied without restart.",
     )
     max_more_errors_percent: float = Field(
         default=5.0,
         ge=0,
         le=100,
-        description="Failed relays of the canary, in percentage points above those of the other relayers. Hot.",
+        description="Largest error rate of the canary, in percentage points above the other relayers'. Applied "
+        "without restart.",
     )
     max_latency_factor: float = Field(
-        default=3.0, ge=1, le=1000, description="Mean time of the canary's relays over that of the others'. Hot."
+        default=3.0,
+        ge=1,
+        le=1000,
+        description="Largest mean latency of the canary, as a multiple of the other relayers'. Applied without "
+        "restart.",
     )
 
 
-_ONE_SCALE = "name replicas or autoscaling, not both"
+_ONE_SCALE = "set replicas or autoscaling, not both"
 
 
 class ConnectionLimits(Model):
-    """Clients' connections to each worker process of a relayer."""
+    """Client connections per worker process of a relayer."""
 
     total: int = Field(
         default=10_000,
         ge=16,
         le=1_000_000,
-        description="Connections; a new one takes the place of the oldest without a proven relay. Rolling.",
+        description="Connections. At the limit a new one replaces the oldest without an admitted relay. Rolls the "
+        "pods.",
     )
     per_address: int = Field(
         default=2_500,
         ge=1,
         le=1_000_000,
-        description="Connections of one address (IPv6: a /64). Behind a proxy all clients have the proxy's. Rolling.",
+        description="Connections per address (IPv6: /64). Behind a proxy all clients share the proxy's. Rolls the "
+        "pods.",
     )
     idle_seconds: float = Field(
         default=120.0,
         ge=1,
         le=86_400,
-        description="Seconds until a connection without request, or a WebSocket without relay, is closed. Rolling.",
+        description="Seconds until a connection without request, or a WebSocket without relay, is closed. Rolls the "
+        "pods.",
     )
     memory_bytes: int = Field(
         default=256 * 1024 * 1024,
         ge=32 * 1024 * 1024,
         le=64 * 1024**3,
-        description="Bytes of unfinished requests and of answers that are not taken yet; what stands still is dropped "
-        "first. One connection may hold a quarter of them, one address three quarters. Rolling.",
+        description="Bytes of unfinished requests and of responses that clients have not read. Stalled ones are "
+        "dropped "
+        "first. One connection may hold a quarter of it, one address three quarters. Rolls the pods.",
     )
 
 
@@ -195,36 +218,43 @@ class RelayerSpec(Model):
         "json_schema_extra": rules(rule("!(has(self.replicas) && has(self.autoscaling))", _ONE_SCALE))
     }
 
-    replicas: int | None = Field(default=None, ge=0, le=1000, description="Pods; 1 unless autoscaling is set. Hot.")
+    replicas: int | None = Field(
+        default=None, ge=0, le=1000, description="Pods. 1 unless autoscaling is set. Applied without restart."
+    )
     autoscaling: Autoscaling | None = None
-    workers: int = Field(default=2, ge=1, le=64, description="Processes per pod that share the port. Rolling.")
-    port: int = Field(default=8080, ge=1, le=65535, description="Port of the pods. Rolling.")
+    workers: int = Field(default=2, ge=1, le=64, description="Processes per pod that share the port. Rolls the pods.")
+    port: int = Field(default=8080, ge=1, le=65535, description="Port of the pods. Rolls the pods.")
     recording: Recording = Field(
         default=Recording.STRICT,
         description="strict: a relay is answered once it is in Redis and in the local log. fast: it is answered "
-        "before, so a crash can lose relays that were answered. Rolling.",
+        "before, so a crash can lose relays that were answered. Rolls the pods.",
     )
     metering: Metering = Metering()
     simulation: Simulation = Simulation()
     response_compression: ResponseCompression = ResponseCompression()
     web_socket_handshake: Literal["log", "enforce"] = Field(
-        default="log", description="A signed WebSocket handshake that is wrong: only logged, or refused. Rolling."
+        default="log", description="An invalid signed WebSocket handshake is only logged, or rejected. Rolls the pods."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Hot.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Applied without restart."
+    )
     connections: ConnectionLimits = ConnectionLimits()
     drain_seconds: float = Field(
         default=30.0,
         ge=0,
         le=3600,
-        description="Seconds for running requests after SIGTERM, and for a Redis that is away to come back. Rolling.",
+        description="Seconds after SIGTERM for running requests, and for an unavailable Redis to return. Rolls the "
+        "pods.",
     )
     hung_worker_seconds: float = Field(
         default=10.0,
         ge=3,
         le=600,
-        description="Seconds without a sign of life after which a worker process is killed and started again. Rolling.",
+        description="Seconds without a heartbeat after which a worker process is killed and restarted. Rolls the pods.",
     )
-    image: str | None = Field(default=None, max_length=512, description="Default: the operator's release. Rolling.")
+    image: str | None = Field(
+        default=None, max_length=512, description="Default: the operator's release. Rolls the pods."
+    )
     rollout: Rollout = Rollout()
     resources: Resources = Resources()
     service: ServicePort = ServicePort()
@@ -254,35 +284,40 @@ class MinerSpec(Model):
     }
 
     replicas: int | None = Field(
-        default=None, ge=1, le=1024, description="Pods, at most the number of shards; 1 unless autoscaling is set. Hot."
+        default=None,
+        ge=1,
+        le=1024,
+        description="Pods, at most the number of shards. 1 unless autoscaling is set. Applied without restart.",
     )
     autoscaling: Autoscaling | None = Field(
-        default=None, description="A miner that goes hands its shards over first, and its volume stays."
+        default=None, description="A miner that is scaled down hands its shards over first, and its volume stays."
     )
-    shards: Annotated[int, immutable("make another RelayMiner with more shards and move its Suppliers")] = Field(
-        default=16, ge=1, le=1024, description="Units of ownership; immutable."
+    shards: Annotated[int, immutable("create another RelayMiner with more shards and move its Suppliers")] = Field(
+        default=16, ge=1, le=1024, description="Units into which the miners divide the Suppliers. Immutable."
     )
     storage: Annotated[Quantity, immutable("grow the claims of the StatefulSet's volumes by kubectl patch pvc")] = (
-        Field(default="10Gi", description="Volume of each miner's mirror; immutable.")
+        Field(default="10Gi", description="Size of each miner's volume. Immutable.")
     )
     storage_class_name: Annotated[Name | None, immutable("volumes keep their class")] = Field(
         default=None, description="Default: the cluster's."
     )
     check_endpoints: bool = Field(
         default=True,
-        description="Connect every few minutes to the URLs of the stakes: do their names, ports and certificates hold? "
-        "Rolling.",
+        description="Check the public URLs of the stakes every few minutes: names, ports and certificates. Rolls the "
+        "pods.",
     )
     retention_days: int = Field(
-        default=400, ge=7, le=36500, description="Days for which outcomes of sessions stay on the volume. Rolling."
+        default=400, ge=7, le=36500, description="Days for which session outcomes stay on the volume. Rolls the pods."
     )
     seal_after_blocks: int = Field(
         default=1,
         ge=0,
         le=100,
-        description="Blocks after the claim window opens at which a session is sealed. Rolling.",
+        description="Blocks after the claim window opens at which a session is sealed. Rolls the pods.",
     )
-    image: str | None = Field(default=None, max_length=512, description="Default: the operator's release. Rolling.")
+    image: str | None = Field(
+        default=None, max_length=512, description="Default: the operator's release. Rolls the pods."
+    )
     resources: Resources = Resources()
     pod_template: PodTemplate = PodTemplate()
 
@@ -296,7 +331,7 @@ class MinerSpec(Model):
 
 
 class Monitoring(Model):
-    """Objects of the Prometheus operator; made only where the cluster has these kinds."""
+    """Objects of the Prometheus operator, created only if the cluster has these kinds."""
 
     pod_monitor: bool = True
     rules: bool = Field(default=True, description="Alerting rules (PrometheusRule).")
@@ -308,14 +343,14 @@ class Monitoring(Model):
 
 
 class NetworkPolicies(Model):
-    """Who may talk to the pods; off by default."""
+    """Restricts the clients of the pods. Off by default."""
 
     enabled: bool = False
     relays_from: tuple[FreeObject, ...] = Field(
-        default=(), max_length=16, description="NetworkPolicyPeers that may send relays; empty: anyone."
+        default=(), max_length=16, description="NetworkPolicyPeers that may send relays. Empty: all."
     )
     metrics_from: tuple[FreeObject, ...] = Field(
-        default=(), max_length=16, description="NetworkPolicyPeers that may read metrics, besides the operator."
+        default=(), max_length=16, description="NetworkPolicyPeers that may read metrics, in addition to the operator."
     )
 
 
@@ -323,16 +358,19 @@ class Deletion(Model):
     """What happens when a Supplier or the RelayMiner is deleted."""
 
     drain_deadline_seconds: int = Field(
-        default=14400, ge=0, le=604800, description="Seconds after which open claims and proofs are given up. Hot."
+        default=14400,
+        ge=0,
+        le=604800,
+        description="Seconds after which open claims and proofs are abandoned. Applied without restart.",
     )
 
 
 class RelayMinerSpec(Model):
-    """What a RelayMiner declares."""
+    """The desired state of a RelayMiner."""
 
     model_config = Model.model_config | {
         "json_schema_extra": rules(
-            rule("has(self.prefix) == has(oldSelf.prefix)", "prefix is immutable: it names the ledger's keys in Redis")
+            rule("has(self.prefix) == has(oldSelf.prefix)", "prefix is immutable: all keys in Redis begin with it")
         )
     }
 
@@ -344,8 +382,8 @@ class RelayMinerSpec(Model):
             *text("[a-zA-Z0-9._-]{1,100}", "must be at most 100 letters, digits, ., _ or -", longest=100),
         ]
         | None,
-        immutable("it names the ledger's keys in Redis"),
-    ] = Field(default=None, description="Prefix of the keys in Redis; <namespace>-<name> by default; immutable.")
+        immutable("all keys in Redis begin with it"),
+    ] = Field(default=None, description="Prefix of the keys in Redis. Default: <namespace>-<name>. Immutable.")
     services: tuple[ServiceSpec, ...] = Field(min_length=1, max_length=256, json_schema_extra=list_map("id"))
     relayer: RelayerSpec = RelayerSpec()
     miner: MinerSpec = MinerSpec()
@@ -354,22 +392,25 @@ class RelayMinerSpec(Model):
     deletion: Deletion = Deletion()
     debug: bool = Field(
         default=False,
-        description="Tasks, memory and CPU profiles at /debug, on localhost of pods: port 6060 of the miner and of the "
-        "first relayer worker, then counting up. Rolling.",
+        description="Serve tasks, memory and CPU profiles at /debug on localhost of the pods: port 6060 of the miner "
+        "and "
+        "of the first relayer worker, the following ports of the other workers. Rolls the pods.",
     )
-    paused: bool = Field(default=False, description="The operator leaves all children as they are. Hot.")
+    paused: bool = Field(
+        default=False, description="The operator leaves all children as they are. Applied without restart."
+    )
 
     @field_validator("services")
     @classmethod
     def _unique(cls, services: tuple[ServiceSpec, ...]) -> tuple[ServiceSpec, ...]:
         ids = [service.id for service in services]
         if len(set(ids)) != len(ids):
-            raise ValueError("a service id stands twice")
+            raise ValueError("a service id occurs twice")
         return services
 
 
 class RelayMiner(Model):
-    """The custom resource."""
+    """The RelayMiner resource."""
 
     api_version: Literal["pocket.network/v1beta1"] = "pocket.network/v1beta1"
     kind: Literal["RelayMiner"] = "RelayMiner"
@@ -378,5 +419,5 @@ class RelayMiner(Model):
 
     @property
     def prefix(self) -> str:
-        """Redis key prefix in force."""
+        """Return the Redis key prefix in force."""
         return self.spec.prefix or f"{self.metadata.namespace}-{self.metadata.name}"

@@ -1,4 +1,4 @@
-"""The services of a RelayMiner: what is served, by which backends, and under which limits."""
+"""The services of a RelayMiner, their backends and their limits."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -26,10 +26,10 @@ _PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2
 
 
 def url(schemes: str, example: str, description: str) -> tuple[AfterValidator, Cel, FieldInfo]:
-    """A URL with one of the schemes, without credentials: unpack into `Annotated[str, *url(...)]`.
+    """Return the annotations of a URL without credentials, for `Annotated[str, *url(...)]`.
 
-    The API server bounds what a rule may cost, which a long pattern exceeds: that a port is at most 65535 is looked at
-    here alone.
+    The API server bounds the cost of a rule, which a long pattern exceeds. So only pydantic checks that a port is at
+    most 65535.
     """
     message = f"must be a URL of this kind: {example}, without credentials (those belong in auth.secretRef)"
 
@@ -43,20 +43,20 @@ def url(schemes: str, example: str, description: str) -> tuple[AfterValidator, C
 HttpUrl = Annotated[str, *url("https?", "http://host:port/path", "An endpoint.")]
 WebSocketUrl = Annotated[str, *url("wss?", "ws://host:port/path or wss://host:port/path", "An endpoint.")]
 GrpcBackendUrl = Annotated[
-    str, *url("grpcs?", "grpc://host:port or grpcs://host:port", "An endpoint; grpcs:// is TLS.")
+    str, *url("grpcs?", "grpc://host:port or grpcs://host:port", "An endpoint. grpcs:// uses TLS.")
 ]
 ApplicationAddress = Annotated[str, *text("pokt1[a-z0-9]{38}", "must be an application address: pokt1...", longest=43)]
 
 
 class Validation(StrEnum):
-    """When a relay is validated: before the backend is asked, or beside it. Nothing invalid is ever answered."""
+    """When a relay is validated: before the backend is called, or concurrently. No invalid relay is answered."""
 
     EAGER = "eager"
     OPTIMISTIC = "optimistic"
 
 
 class Replays(StrEnum):
-    """What becomes of a signed request that was served before: refused, served but not mined, or a relay as any."""
+    """Handling of a repeated signed request: rejected, served but not mined, or served as any relay."""
 
     REFUSE = "refuse"
     SERVE_UNPAID = "serve-unpaid"
@@ -64,10 +64,10 @@ class Replays(StrEnum):
 
 
 RPC_NUMBERS: Final[Mapping[str, int]] = {"grpc": 1, "webSocket": 2, "jsonRpc": 3, "rest": 4, "cometBft": 5}
-"""Backends by the numbers with which stakes declare their transports (messages.md)."""
+"""Backends by the numbers with which stakes declare their transports (docs/protocol/messages.md)."""
 
-_SAME_URL = "the same URL stands twice"
-_SOME_BACKEND = "name at least one of jsonRpc, rest, cometBft, webSocket and grpc"
+_SAME_URL = "the same URL occurs twice"
+_SOME_BACKEND = "set at least one of jsonRpc, rest, cometBft, webSocket and grpc"
 
 
 class SecretRef(Model):
@@ -77,10 +77,10 @@ class SecretRef(Model):
 
 
 class Auth(Model):
-    """How the relayer proves itself to a backend; the values lie in a Secret and are taken up without restart."""
+    """Authentication to a backend. The values are in a Secret. Changes are applied without restart."""
 
     type: Literal["basic", "bearer", "header"] = Field(
-        description="basic: entries username and password. bearer: entry token. header: entry value, sent as it is."
+        description="basic: entries username and password. bearer: entry token. header: entry value, sent unchanged."
     )
     secret_ref: SecretRef
     header: str = Field(
@@ -89,49 +89,62 @@ class Auth(Model):
 
 
 class Freshness(Model):
-    """Endpoints that lag behind the others of their pool get no relays."""
+    """Excludes endpoints that lag behind the others of their pool."""
 
     field: str = Field(
         default="result",
         min_length=1,
         max_length=200,
-        description="Where the answer holds the block height: names joined by dots; decimal, or hexadecimal after 0x.",
+        description="Path of the block height in the response, names joined by dots. Decimal, or hexadecimal with 0x.",
     )
     max_behind_blocks: int = Field(default=5, ge=0, le=1_000_000, description="Blocks behind the highest endpoint.")
 
 
 class HealthCheck(Model):
-    """A probe of every endpoint, besides what relays tell of it."""
+    """A probe of every endpoint, in addition to the results of relays."""
 
     method: Literal["GET", "POST", "HEAD"] = "GET"
     path: str = Field(default="", max_length=512, description="Joined to the endpoint's URL.")
-    body: str = Field(default="", max_length=4096, description="Sent as JSON when it begins with { or [.")
-    expect_status: tuple[int, ...] = Field(default=(), max_length=16, description="Default: 200 to 299.")
-    expect_body: str = Field(default="", max_length=1024, description="Text that the answer must hold.")
+    body: str = Field(default="", max_length=4096, description="Request body, sent as JSON if it begins with { or [.")
+    expect_status: tuple[int, ...] = Field(
+        default=(), max_length=16, description="Expected status codes. Default: 200 to 299."
+    )
+    expect_body: str = Field(default="", max_length=1024, description="Text that the response must contain.")
     interval_seconds: float = Field(default=10.0, ge=0.1, le=3600)
     timeout_seconds: float = Field(default=5.0, gt=0, le=300)
-    unhealthy_threshold: int = Field(default=3, ge=1, le=100, description="Failures in a row that take it out.")
-    healthy_threshold: int = Field(default=2, ge=1, le=100, description="Successes in a row that take it back.")
+    unhealthy_threshold: int = Field(
+        default=3, ge=1, le=100, description="Consecutive failures after which an endpoint is unhealthy."
+    )
+    healthy_threshold: int = Field(
+        default=2, ge=1, le=100, description="Consecutive successes after which it is healthy again."
+    )
     freshness: Freshness | None = None
 
 
 class BackendBase(Model):
-    """What backends of all transports have in common. Hot."""
+    """Settings common to backends of all transports. Applied without restart."""
 
     strategy: Literal["first_healthy", "round_robin"] | None = Field(
         default=None, description="Default: first_healthy for one URL, round_robin for several."
     )
     dial_timeout_seconds: float = Field(default=5.0, gt=0, le=300, description="Seconds to connect.")
-    unhealthy_threshold: int = Field(default=5, ge=1, le=1000, description="Failures in a row that open the breaker.")
-    recovery_seconds: float = Field(
-        default=30.0, ge=0, le=3600, description="Seconds before an open endpoint is tried again."
+    unhealthy_threshold: int = Field(
+        default=5, ge=1, le=1000, description="Consecutive failures that open the circuit breaker."
     )
-    headers: dict[str, str] = Field(default={}, max_length=32, description="Added to every request; they override.")
+    recovery_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        le=3600,
+        description="Seconds before an endpoint with an open circuit breaker is tried again.",
+    )
+    headers: dict[str, str] = Field(
+        default={}, max_length=32, description="Headers set on every request, replacing its own."
+    )
     auth: Auth | None = None
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """URLs, whatever their scheme."""
+        """Return the URLs of any scheme."""
         urls: tuple[str, ...] = getattr(self, "urls", ())
         return urls
 
@@ -143,43 +156,45 @@ class BackendBase(Model):
 
 
 class RequestBackend(BackendBase):
-    """Backends that are asked one thing at a time."""
+    """Backends with one response per request."""
 
-    timeout_seconds: float = Field(default=30.0, gt=0, le=3600, description="Whole request, all attempts, seconds.")
-    max_retries: int = Field(default=1, ge=0, le=3, description="Further attempts on another healthy endpoint.")
+    timeout_seconds: float = Field(
+        default=30.0, gt=0, le=3600, description="Deadline of a request with all its attempts, seconds."
+    )
+    max_retries: int = Field(default=1, ge=0, le=3, description="Additional attempts on another healthy endpoint.")
 
 
 class Backend(RequestBackend):
-    """The HTTP backends of one transport of a service. Hot."""
+    """The HTTP backends of one transport of a service. Applied without restart."""
 
     urls: tuple[HttpUrl, ...] = Field(
-        min_length=1, max_length=8, description="Endpoints; http:// or https://.", json_schema_extra=LIST_SET
+        min_length=1, max_length=8, description="Endpoints, http:// or https://.", json_schema_extra=LIST_SET
     )
     base_path: str = Field(
-        default="", max_length=512, description="Replaces the path of the URLs as prefix of every request."
+        default="", max_length=512, description="Path prefix of every request, instead of the URLs' own path."
     )
-    max_connections: int = Field(default=500, ge=1, le=65535, description="Per endpoint.")
+    max_connections: int = Field(default=500, ge=1, le=65535, description="Connections per endpoint.")
     health_check: HealthCheck | None = None
 
 
 class WebSocketBackend(BackendBase):
-    """The WebSocket backends of a service. Hot."""
+    """The WebSocket backends of a service. Applied without restart."""
 
     urls: tuple[WebSocketUrl, ...] = Field(
-        min_length=1, max_length=8, description="Endpoints; ws:// or wss://.", json_schema_extra=LIST_SET
+        min_length=1, max_length=8, description="Endpoints, ws:// or wss://.", json_schema_extra=LIST_SET
     )
 
 
 class GrpcBackend(RequestBackend):
-    """The gRPC backends of a service. Hot."""
+    """The gRPC backends of a service. Applied without restart."""
 
     urls: tuple[GrpcBackendUrl, ...] = Field(
-        min_length=1, max_length=8, description="Endpoints; grpc:// or grpcs://.", json_schema_extra=LIST_SET
+        min_length=1, max_length=8, description="Endpoints, grpc:// or grpcs://.", json_schema_extra=LIST_SET
     )
 
 
 class Backends(Model):
-    """Backends by transport; a request is never served by another transport's backend."""
+    """Backends by transport. A request is never served by another transport's backend."""
 
     model_config = Model.model_config | {
         "json_schema_extra": rules(
@@ -197,7 +212,7 @@ class Backends(Model):
     grpc: GrpcBackend | None = None
 
     def by_type(self) -> dict[str, BackendBase]:
-        """Those that are set, by the name that the resource gives them."""
+        """Return the configured backends by the names of their fields in the resource."""
         named = {
             "jsonRpc": self.json_rpc, "rest": self.rest, "cometBft": self.comet_bft,
             "webSocket": self.web_socket, "grpc": self.grpc,
@@ -212,22 +227,25 @@ class Backends(Model):
 
 
 class Applications(Model):
-    """Whose relays are served. Hot."""
+    """Applications whose relays are served. Applied without restart."""
 
     allow: tuple[ApplicationAddress, ...] = Field(
-        default=(), max_length=256, description="Only these; empty: all.", json_schema_extra=LIST_SET
+        default=(), max_length=256, description="Serve only these. Empty: all.", json_schema_extra=LIST_SET
     )
     deny: tuple[ApplicationAddress, ...] = Field(
-        default=(), max_length=256, description="Never these.", json_schema_extra=LIST_SET
+        default=(), max_length=256, description="Never serve these.", json_schema_extra=LIST_SET
     )
 
-    def refuses(self, address: str) -> bool:
-        """Whether the application's relays are refused."""
+    def rejects(self, address: str) -> bool:
+        """Return True if the application's relays are rejected."""
         return address in self.deny or (bool(self.allow) and address not in self.allow)
 
 
 class RateLimit(Model):
-    """Relays per second of one application, over all replicas; beyond it the relayer answers 429. Hot."""
+    """Relays per second per application over all replicas. Applied without restart.
+
+    Beyond it the relayer answers 429.
+    """
 
     relays_per_second: int = Field(ge=1, le=1_000_000)
 
@@ -236,21 +254,29 @@ class ServiceSpec(Model):
     """A service that is served."""
 
     id: ServiceId
-    validation: Validation = Field(default=Validation.EAGER, description="Hot.")
+    validation: Validation = Field(
+        default=Validation.EAGER, description="When relays are validated. Applied without restart."
+    )
     default_backend: Literal["jsonRpc", "rest", "cometBft"] = Field(
-        default="jsonRpc", description="Transport of requests without Rpc-Type header. Hot."
+        default="jsonRpc", description="Transport of requests without Rpc-Type header. Applied without restart."
     )
     max_body_bytes: int = Field(
-        default=10 * 1024 * 1024, ge=1, le=2**30, description="Largest request and response body, bytes. Hot."
+        default=10 * 1024 * 1024,
+        ge=1,
+        le=2**30,
+        description="Largest request and response body, bytes. Applied without restart.",
     )
     service_factor: float | None = Field(
         default=None,
         gt=0,
         le=1,
-        description="Share of the application's stake that one supplier serves in a session, instead of what the chain "
-        "surely pays. Hot.",
+        description="Share of the application's stake up to which one supplier serves in a session. Default: what the "
+        "chain "
+        "is certain to pay. Applied without restart.",
     )
-    replays: Replays = Field(default=Replays.REFUSE, description="A signed request that comes again. Hot.")
+    replays: Replays = Field(
+        default=Replays.REFUSE, description="Handling of a repeated signed request. Applied without restart."
+    )
     applications: Applications = Applications()
     rate_limit: RateLimit | None = None
     backends: Backends

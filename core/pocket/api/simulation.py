@@ -1,4 +1,7 @@
-"""Simulated relays: an operator's probe through the whole data path, never paid (relay-lifecycle.md, section 12)."""
+"""Simulated relays: an operator's probe through the whole data path, never paid.
+
+Source: docs/protocol/relay-lifecycle.md, section 12.
+"""
 
 from datetime import UTC, datetime
 from typing import Annotated, Final, Self
@@ -10,7 +13,7 @@ from pocket.api.schema import LIST_SET, list_map, rule, rules, text
 from pocket.api.services import ServiceId
 
 _FIELD: Final = 2**256 - 2**32 - 977  # of secp256k1
-# The key that completes the ring of an application without gateways: its private half is public knowledge.
+# The key that completes the ring of an application without gateways. Its private key is public knowledge.
 _PLACEHOLDER: Final = "021066f293709356a33e9c13017867586baf52513e845bc4335233a15ed1e00baf"
 _SOME_IDENTITY: Final = "enabled needs at least one identity that is enabled"
 
@@ -20,11 +23,11 @@ PublicKeyHex = Annotated[
 
 
 class SimulationIdentity(Model):
-    """Who may send simulated relays: a pinned application with its gateways."""
+    """A sender of simulated relays: a pinned application with its gateways."""
 
     key_id: Annotated[
         str, *text("[a-zA-Z0-9._-]{1,64}", "must be at most 64 letters, digits, ., _ or -", longest=64)
-    ] = Field(description="Named by the header Pocket-Simulation-Key-Id.")
+    ] = Field(description="Sent in the header Pocket-Simulation-Key-Id.")
     enabled: bool = True
     not_after: (
         Annotated[
@@ -33,7 +36,7 @@ class SimulationIdentity(Model):
                 r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z",
                 "must be a time in UTC, such as 2027-01-31T00:00:00Z",
                 longest=20,
-                description="When the identity ends; never by default.",
+                description="When the identity expires. Default: never.",
             ),
         ]
         | None
@@ -44,41 +47,44 @@ class SimulationIdentity(Model):
         min_length=1, max_length=16, description="The rest of the ring.", json_schema_extra=LIST_SET
     )
     services: tuple[ServiceId, ...] = Field(
-        default=(), max_length=64, description="What may be asked; empty: every service.", json_schema_extra=LIST_SET
+        default=(), max_length=64, description="Services that may be requested. Empty: all.", json_schema_extra=LIST_SET
     )
 
     @property
     def ring(self) -> tuple[str, ...]:
-        """Hex public keys of all members."""
+        """Return the hex public keys of all ring members."""
         return (self.application_public_key, *self.gateway_public_keys)
 
     def expired(self, unix_seconds: float) -> bool:
-        """Whether its time is over."""
+        """Return True if the identity has expired."""
         if self.not_after is None:
             return False
         return unix_seconds >= datetime.strptime(self.not_after, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
 
     def problems(self) -> list[str]:
-        """What no schema can say of it."""
-        found = []
+        """Return the problems that no schema can express."""
+        problems = []
         for key in self.ring:
             x = int.from_bytes(bytes.fromhex(key)[1:], "big")
             if x >= _FIELD or pow(x**3 + 7, (_FIELD - 1) // 2, _FIELD) != 1:
-                found.append(f"{self.key_id}: {key[:10]}… is not a point of the curve")
+                problems.append(f"{self.key_id}: {key[:10]}… is not a point of the curve")
         if _PLACEHOLDER in self.ring:
-            found.append(f"{self.key_id}: the placeholder key of rings is known to everybody: pin a key of your own")
+            problems.append(f"{self.key_id}: the placeholder key of rings is publicly known: pin a key of your own")
         if len(set(self.ring)) != len(self.ring):
-            found.append(f"{self.key_id}: a key stands twice in its ring")
+            problems.append(f"{self.key_id}: a key occurs twice in its ring")
         if self.not_after is not None:
             try:
                 self.expired(0)
             except ValueError:
-                found.append(f"{self.key_id}: notAfter is no date")
-        return found
+                problems.append(f"{self.key_id}: notAfter is not a valid date")
+        return problems
 
 
 class Simulation(Model):
-    """Simulated relays: served by the real backend, signed by a real supplier, never charged, mined or counted. Hot."""
+    """Simulated relays, never charged, mined or counted. Applied without restart.
+
+    A real backend serves them and a real supplier signs them.
+    """
 
     model_config = Model.model_config | {
         "json_schema_extra": rules(
@@ -86,22 +92,22 @@ class Simulation(Model):
         )
     }
 
-    enabled: bool = Field(default=False, description="While it is off, the header that asks for it is ignored.")
-    max_concurrent: int = Field(default=32, ge=1, le=1000, description="Simulated relays at once, per worker.")
+    enabled: bool = Field(default=False, description="While false, the header that requests simulation is ignored.")
+    max_concurrent: int = Field(default=32, ge=1, le=1000, description="Concurrent simulated relays per worker.")
     freshness_seconds: int = Field(
-        default=30, ge=1, le=600, description="Age at which a signed simulated relay is refused."
+        default=30, ge=1, le=600, description="Age at which a signed simulated relay is rejected, seconds."
     )
     identities: tuple[SimulationIdentity, ...] = Field(default=(), max_length=16, json_schema_extra=list_map("keyId"))
 
     def problems(self) -> list[str]:
-        """Why it would not work, switched on or not."""
+        """Return why simulation would not work, whether it is enabled or not."""
         names = [identity.key_id for identity in self.identities]
-        found = [f"key id {name} stands twice" for name in sorted({n for n in names if names.count(n) > 1})]
-        return found + [problem for identity in self.identities for problem in identity.problems()]
+        repeated = [f"key id {name} occurs twice" for name in sorted({n for n in names if names.count(n) > 1})]
+        return repeated + [problem for identity in self.identities for problem in identity.problems()]
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
-        # What is switched off cannot keep anything from starting; `relayctl config validate` notes it.
+        # A disabled simulation cannot keep anything from starting. `relayctl config validate` reports it.
         if self.enabled and not any(identity.enabled for identity in self.identities):
             raise ValueError(_SOME_IDENTITY)
         if self.enabled and (problems := self.problems()):

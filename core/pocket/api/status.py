@@ -1,4 +1,4 @@
-"""What the operator reports in `status`: conditions as kstatus reads them, and the figures behind them."""
+"""The status that the operator reports: conditions as kstatus reads them, and their details."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -11,7 +11,10 @@ from pocket.api.schema import list_map
 
 
 class ConditionType(StrEnum):
-    """Reconciling and Stalled are true when something is going on or wrong; the others are true when all is well."""
+    """Types of conditions.
+
+    Reconciling, Stalled and Paused are True in an exceptional state, the others when all is well.
+    """
 
     READY = "Ready"
     RECONCILING = "Reconciling"
@@ -28,7 +31,7 @@ class ConditionType(StrEnum):
 
 
 class Condition(Model):
-    """A condition; its message says what is the case and, where something is wrong, what to do."""
+    """A condition. Its message describes the state and, if something is wrong, the remedy."""
 
     type: Annotated[str, Field(max_length=64)]
     status: Literal["True", "False", "Unknown"]
@@ -51,19 +54,19 @@ class KeySetStatus(Model):
     """The published key set."""
 
     published: int = Field(default=0, description="Suppliers whose keys are published.")
-    digest: str = Field(default="", description="SHA-256 over the sorted public keys that relayers should have.")
+    digest: str = Field(default="", description="SHA-256 over the sorted public keys that relayers should load.")
     loaded_by: str = Field(default="", description="Pods that report the published set, as in 3/3.")
 
 
 class RolloutStatus(Model):
-    """Where a new revision of the relayers stands."""
+    """Progress of a new revision of the relayers."""
 
     phase: str = Field(default="", description="Empty, Observing while a canary runs, or Failed.")
-    revision: str = Field(default="", description="Digest of the pod template that is wanted.")
+    revision: str = Field(default="", description="Digest of the desired pod template.")
 
 
 class RelayMinerStatus(Model):
-    """Status of a RelayMiner."""
+    """The observed state of a RelayMiner."""
 
     observed_generation: int = 0
     conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=list_map("type"))] = ()
@@ -71,15 +74,15 @@ class RelayMinerStatus(Model):
     miners: Workload = Workload()
     rollout: RolloutStatus = RolloutStatus()
     suppliers: int = Field(default=0, description="Suppliers that name this RelayMiner.")
-    served: str = Field(default="", description="Suppliers that are served and mined, of those that stay, as in 6/7.")
+    served: str = Field(default="", description="Suppliers served and mined, of those not being deleted, as in 6/7.")
     keys: KeySetStatus = KeySetStatus()
     height: int = Field(default=0, description="Latest block that a miner reports.")
     version: str = Field(default="", description="Image of the relayers.")
-    endpoint: str = Field(default="", description="Where gateways reach the relayers inside the cluster.")
+    endpoint: str = Field(default="", description="Address of the relayers inside the cluster.")
 
 
 class SupplierSessions(Model):
-    """Sessions by where they are on their way to settlement."""
+    """Numbers of unsettled sessions by stage."""
 
     active: int = 0
     claimable: int = 0
@@ -97,11 +100,13 @@ class LastEvents(Model):
 
 
 class Stake(Model):
-    """What the chain says of the supplier."""
+    """The supplier's stake on chain."""
 
     amount_upokt: int | None = Field(default=None, description="Stake, upokt.")
     services: tuple[str, ...] = ()
-    unstake_session_end_height: int = Field(default=0, description="Not 0 while it is unstaking, blocks.")
+    unstake_session_end_height: int = Field(
+        default=0, description="Last block of its last session while unstaking, else 0."
+    )
 
 
 OTHERS: Final = "others"
@@ -109,22 +114,22 @@ MOST_RECIPIENTS: Final = 16
 
 
 class Earning(Model):
-    """What one of the supplier's side got."""
+    """Earnings of one recipient on the supplier's side."""
 
     recipient: str = Field(max_length=128, description="Address, or `others` for those that are not listed.")
     upokt: int = Field(default=0, description="Amount, upokt.")
 
 
 class SupplierStatus(Model):
-    """Status of a Supplier."""
+    """The observed state of a Supplier."""
 
     observed_generation: int = 0
     conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=list_map("type"))] = ()
-    address: str = Field(default="", description="Address that the key was proven to have.")
+    address: str = Field(default="", description="Address derived from the key.")
     loaded_by: str = Field(default="", description="Pods that have the key, as in 3/3.")
     published_generation: int = Field(
         default=0,
-        description="Generation of the Supplier with which its key was last handed to pods; 0 where it never was.",
+        description="Generation of the Supplier with which its key was last published to pods, 0 if never.",
     )
     miner: str = Field(default="", description="Pod that mines for this supplier.")
     stake: Stake = Stake()
@@ -133,21 +138,21 @@ class SupplierStatus(Model):
     last: LastEvents = LastEvents()
     earned_upokt: int = Field(
         default=0,
-        description="What settled sessions paid the supplier's operator, owner and shareholders together, upokt.",
+        description="Paid by settled sessions to the supplier's operator, owner and shareholders together, upokt.",
     )
     earned: Annotated[
         tuple[Earning, ...], Field(max_length=MOST_RECIPIENTS, json_schema_extra=list_map("recipient"))
     ] = ()
     resealed: str = Field(
-        default="", description="The sealed key, sealed to the newest controller key: replace spec.key.sealed with it."
+        default="", description="The key sealed to the newest sealing key. Replace spec.key.sealed with it."
     )
 
 
 def as_status(status: Model) -> dict[str, Any]:
-    """The status as the API server stores it."""
+    """Return the status as the API server stores it."""
     return status.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
 def timestamp(now: datetime) -> str:
-    """Kubernetes' form of a UTC time."""
+    """Return a UTC time in Kubernetes' format."""
     return now.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -17,11 +17,11 @@ class RelayMinerRef(Model):
     name: Name = Field(min_length=1)
 
 
-_ONE_KEY = "name exactly one of secretRef and sealed"
+_ONE_KEY = "set exactly one of secretRef and sealed"
 
 
 class SupplierKey(Model):
-    """Where the private key is; exactly one source. Hot."""
+    """The source of the private key. Name exactly one. Changes are applied without restart."""
 
     model_config = Model.model_config | {
         "json_schema_extra": rules(rule("has(self.secretRef) != has(self.sealed)", _ONE_KEY))
@@ -58,32 +58,32 @@ OperatorAddress = Annotated[
         "pokt1[02-9ac-hj-np-z]{38}",
         "must be an operator address: pokt1 and 38 lower case letters or digits",
         longest=43,
-        description="Operator address on chain; proven against the key; immutable.",
+        description="Operator address on chain. The key must match it. Immutable.",
     ),
 ]
 
 
 class SupplierSpec(Model):
-    """What a Supplier declares."""
+    """The desired state of a Supplier."""
 
     relay_miner_ref: Annotated[
-        RelayMinerRef, immutable("delete this Supplier, wait for its claims and proofs, and create it anew")
+        RelayMinerRef, immutable("delete this Supplier, wait for its claims and proofs, and create it again")
     ]
     operator_address: Annotated[
         OperatorAddress,
-        immutable("make another Supplier for another address and delete this one; it drains first"),
+        immutable("create another Supplier for another address and delete this one, which drains first"),
     ]
     key: SupplierKey
     services: tuple[ServiceId, ...] = Field(
         default=(),
         max_length=256,
-        description="Services that are served here; default: all services staked on chain. Hot.",
+        description="Services that are served here. Default: all services staked on chain. Applied without restart.",
         json_schema_extra=LIST_SET,
     )
 
 
 class Supplier(Model):
-    """The custom resource."""
+    """The Supplier resource."""
 
     api_version: Literal["pocket.network/v1beta1"] = "pocket.network/v1beta1"
     kind: Literal["Supplier"] = "Supplier"

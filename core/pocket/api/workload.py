@@ -1,6 +1,6 @@
-"""Configuration of the workloads, rendered from the resources; the same in a cluster and embedded.
+"""Configuration of the workloads, rendered from the resources, in a cluster and embedded.
 
-What has its default value is not written, so that an operator with more fields writes the same text.
+Default values are not written, so that an operator with more fields writes the same text.
 """
 
 import json
@@ -20,14 +20,14 @@ from pocket.api.simulation import Simulation
 
 
 class SupplierEntry(Model):
-    """A supplier of the RelayMiner; its key lies in the keys folder."""
+    """A supplier of the RelayMiner. Its key is in the keys folder."""
 
     operator_address: str
-    services: tuple[str, ...] = Field(default=(), description="What it is limited to; empty: all it is staked for.")
+    services: tuple[str, ...] = Field(default=(), description="Services it is limited to. Empty: all it is staked for.")
 
 
 class ReloadableConfig(Model):
-    """The part of a relayer's configuration that is taken up while it runs: a file of its own."""
+    """The part of a relayer's configuration that is applied without restart, in its own file."""
 
     suppliers: tuple[SupplierEntry, ...] = ()
     services: tuple[ServiceSpec, ...] = ()
@@ -36,12 +36,12 @@ class ReloadableConfig(Model):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def limits(self) -> Mapping[str, frozenset[str]]:
-        """Services by supplier address, of the suppliers that are limited."""
+        """Return services by supplier address, of the suppliers that are limited."""
         return {entry.operator_address: frozenset(entry.services) for entry in self.suppliers if entry.services}
 
 
 class WorkloadConfig(Model):
-    """What relayer and miner have in common."""
+    """Configuration common to relayer and miner."""
 
     name: str
     namespace: str
@@ -56,20 +56,22 @@ class WorkloadConfig(Model):
 
 
 class RelayerConfig(WorkloadConfig):
-    """One relayer pod."""
+    """Configuration of one relayer pod."""
 
-    hot_file: Path = Field(description="A HotConfig.")
-    secrets_dir: Path | None = Field(default=None, description="Folder of the Secrets that backends' auth names.")
+    hot_file: Path = Field(description="File with a ReloadableConfig.")
+    secrets_dir: Path | None = Field(default=None, description="Folder of the Secrets referenced by backends' auth.")
     metering: Metering = Metering()
     web_socket_handshake: Literal["log", "enforce"] = "log"
     host: str = "0.0.0.0"
     port: int = Field(default=8080, ge=0, le=65535)
     workers: int = Field(default=2, ge=1, le=64)
     recording: Recording = Recording.STRICT
-    shards: int = Field(default=16, ge=1, description="Of the miners: whoever has news wakes the owner of a shard.")
+    shards: int = Field(default=16, ge=1, description="Number of the miners' shards, for notifying their owners.")
     connections: ConnectionLimits = ConnectionLimits()
     drain_seconds: float = Field(default=30.0, ge=0)
-    hung_worker_seconds: float = Field(default=10.0, ge=3, description="Silence after which a worker is killed.")
+    hung_worker_seconds: float = Field(
+        default=10.0, ge=3, description="Seconds without heartbeat until a worker is killed."
+    )
 
 
 class LeaseOwner(Model):
@@ -82,18 +84,18 @@ class LeaseOwner(Model):
 
 
 class MinerConfig(WorkloadConfig):
-    """One miner pod."""
+    """Configuration of one miner pod."""
 
     seal_after_blocks: int = Field(default=1, ge=0)
     retention_days: int = Field(default=400, ge=1)
     check_endpoints: bool = True
     shards: int = Field(default=16, ge=1)
     lease: str | None = Field(
-        default=None, description="Group of the Kubernetes Leases by which miners share shards; None: kept in Redis."
+        default=None, description="Group of the Kubernetes Leases for shards. None: the Leases are in Redis."
     )
-    lease_owner: LeaseOwner | None = Field(default=None, description="What the Leases are deleted with.")
-    peer_domain: str = Field(default="", description="Domain below which pods of the group have their names.")
-    keys_required: bool = Field(default=True, description="Whether to end when there is no key, instead of waiting.")
+    lease_owner: LeaseOwner | None = Field(default=None, description="Object with which the Leases are deleted.")
+    peer_domain: str = Field(default="", description="Domain of the pods' names.")
+    keys_required: bool = Field(default=True, description="End if there is no key, instead of waiting for one.")
 
 
 C = TypeVar("C", bound=WorkloadConfig)
@@ -102,14 +104,15 @@ _LOG = logging.getLogger("configuration")
 
 
 def config_text(config: Model) -> str:
-    """Return the text that a workload reads: what differs from the defaults, and nothing else."""
+    """Return the text that a workload reads, holding only values that differ from defaults."""
     return config.model_dump_json(by_alias=True, exclude_defaults=True, indent=2) + "\n"
 
 
 def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.environ) -> C:
-    """Read a workload's configuration from its JSON file and fill in the Redis URL; raises ManifestError.
+    """Read a workload's configuration from its JSON file and fill in the Redis URL.
 
-    Fields that this version does not know come from a newer operator: they are warned about and ignored.
+    Fields that this version does not know come from a newer operator: they are logged and ignored. Raises
+    ManifestError.
     """
     try:
         config = _parse(model, path.read_bytes(), path)
@@ -123,23 +126,26 @@ def read_config(model: type[C], path: Path, environment: Mapping[str, str] = os.
     return config.model_copy(update={"redis_url": environment[variable].strip()})
 
 
-def parse_hot_config(content: bytes, path: Path) -> ReloadableConfig:
-    """Read the hot part as it stands in a file, with unknown fields as in `read_config`; raises ManifestError."""
+def parse_reloadable_config(content: bytes, path: Path) -> ReloadableConfig:
+    """Parse the reloadable configuration, with unknown fields as in `read_config`.
+
+    Raises ManifestError.
+    """
     return _parse(ReloadableConfig, content, path)
 
 
 def _parse(model: type[M], content: bytes, path: Path) -> M:
     try:
-        found: Any = json.loads(content)
+        content_tree: Any = json.loads(content)
     except ValueError as error:
         raise ManifestError(f"{path}: not JSON: {error}") from error
     try:
-        config, ignored = read_known(model, found)
+        config, ignored = read_known(model, content_tree)
     except ValidationError as error:
         raise ManifestError(f"{path}: {problem_of(error)}") from error
     if ignored:
         _LOG.warning(
-            "%s: fields that this version does not know are ignored: %s. Update the image, or take them out",
+            "%s: unknown fields ignored: %s. Update the image, or remove them",
             path, ", ".join(ignored),
         )  # fmt: skip
     return config

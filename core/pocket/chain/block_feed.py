@@ -1,4 +1,4 @@
-"""The block feed: monotonic, gap-filling, alive through every outage of a node."""
+"""Follow the chain's latest block through node outages."""
 
 import asyncio
 import contextlib
@@ -20,10 +20,10 @@ _PATIENCE = 1.5  # times the measured time between blocks
 
 
 class BlockSource(Protocol):
-    """Where blocks come from."""
+    """A source of blocks and of announced heights."""
 
     async def block(self, height: int | None = None) -> Block:
-        """A block, the latest without height."""
+        """Return a block, the latest without a height."""
 
     def heights(self) -> AsyncIterator[int]:
         """Heights as they are announced."""
@@ -36,18 +36,18 @@ class Backoff:
     first: float = 0.2
     longest: float = 5.0
 
-    def pause(self, attempt: int, chance: random.Random) -> float:
-        """Pause before the attempt after `attempt` failures."""
-        return float(min(self.longest, self.first * 2 ** min(attempt, 16)) * chance.uniform(0.5, 1.0))
+    def pause(self, attempt: int, rng: random.Random) -> float:
+        """Return the pause in seconds before the attempt after `attempt` failures."""
+        return float(min(self.longest, self.first * 2 ** min(attempt, 16)) * rng.uniform(0.5, 1.0))
 
 
 class BlockFeed:
-    """Calls `on_block` with the latest block; never ends by itself.
+    """Calls `on_block` with each latest block and never ends on its own.
 
-    Announcements only say that something happened: what is delivered is always the node's latest block, so a burst
-    collapses to its newest height (stages are level-triggered). While nothing is announced for longer than a block
-    takes, the feed polls; a subscription that announced nothing of a block which a poll found is made anew.
-    Heights only grow, but where one that was believed turns out to be wrong (`pocket.chain.plausible_heights`).
+    An announcement only triggers a query of the node's latest block, so a burst collapses to its newest height. While
+    nothing is announced for longer than a block takes, the feed polls. If a poll finds a block that was not announced,
+    the feed subscribes again. Heights only grow, unless a believed height turns out to be wrong
+    (`pocket.chain.plausible_heights`).
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class BlockFeed:
         on_block: Callable[[Block], Awaitable[None]],
         *,
         poll_seconds: float = 1.0,
-        chance: random.Random | None = None,
+        rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         on_error: Callable[[PocketError], None] = lambda error: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """poll_seconds: how long a block is expected to take at first, and the longest pause while nodes are away."""
+        """Take the expected block time as `poll_seconds`, also the longest pause between retries."""
         self._source = source
         self._on_block = on_block
         self._poll = poll_seconds
-        self._chance = chance or random.Random()  # noqa: S311 - jitter, not cryptography
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
         self._sleep = sleep
         self._on_error = on_error
         self._clock = clock
@@ -78,24 +78,24 @@ class BlockFeed:
 
     @property
     def block_seconds(self) -> float:
-        """The measured time between blocks."""
+        """Return the measured time between blocks in seconds."""
         return self._guard.block_seconds
 
     async def refresh(self) -> bool:
-        """Deliver the latest block if it is new; return whether the node answered."""
+        """Deliver the latest block if it is new. Returns whether the node answered."""
         try:
             block = await self._source.block()
         except PocketError as error:
             self._on_error(error)
             return False
-        belief = self._guard.look(block, self._clock())
-        if belief in (Belief.NEWER, Belief.LET_GO):
-            if belief is Belief.LET_GO:
-                _LOG.error("nodes contradict the height that was believed: going back", extra={"fields": {
+        belief = self._guard.observe(block, self._clock())
+        if belief in (Belief.NEWER, Belief.REPLACED):
+            if belief is Belief.REPLACED:
+                _LOG.error("nodes contradict the known height, going back", extra={"fields": {
                     "height": block.height}})  # fmt: skip
             await self._on_block(block)
         elif belief is Belief.IMPLAUSIBLE:
-            _LOG.warning("a node tells of a height that the elapsed time does not allow", extra={"fields": {
+            _LOG.warning("a node reports a height that the elapsed time does not allow", extra={"fields": {
                 "height": block.height, "known_height": self.height}})  # fmt: skip
         return True
 
@@ -109,11 +109,14 @@ class BlockFeed:
             except PocketError as error:
                 self._on_error(error)
             await self.refresh()
-            await self._sleep(min(self._poll, Backoff().pause(attempt, self._chance)))
+            await self._sleep(min(self._poll, Backoff().pause(attempt, self._rng)))
             attempt += 1
 
     async def _follow(self) -> bool:
-        """Follow one subscription until it ends or is silent; return whether it announced anything."""
+        """Follow one subscription until it ends or is silent.
+
+        Returns whether it announced anything.
+        """
         queue: asyncio.Queue[int | PocketError | None] = asyncio.Queue(_ANNOUNCEMENTS)
         listener = asyncio.create_task(self._listen(queue))
         announced = False
@@ -125,7 +128,7 @@ class BlockFeed:
                         news = await queue.get()
                 except TimeoutError:
                     if await self._overdue():
-                        raise ChainUnavailable("the subscription announces no blocks any more") from None
+                        raise ChainUnavailable("the subscription no longer announces blocks") from None
                     continue
                 if not isinstance(news, int):
                     if news is not None:
@@ -139,17 +142,23 @@ class BlockFeed:
             await asyncio.gather(listener, return_exceptions=True)
 
     async def _overdue(self) -> bool:
-        """Look for a block that was not announced; behind one address several nodes may answer in turn."""
+        """Poll for a block that was not announced.
+
+        Several nodes may answer in turn behind one address, hence several attempts.
+        """
         before = self.height
         for _ in range(_LOOKS):
             await self.refresh()
             if self.height > before:
                 return True
-            await self._sleep(self.block_seconds * self._chance.uniform(0.02, 0.1))
+            await self._sleep(self.block_seconds * self._rng.uniform(0.02, 0.1))
         return False
 
     async def _listen(self, queue: "asyncio.Queue[int | PocketError | None]") -> None:
-        """Put announced heights into the queue, the newest where it is full; at last what ended the subscription."""
+        """Put announced heights into the queue, then the error that ended the subscription.
+
+        The newest heights replace the oldest in a full queue.
+        """
         ended: PocketError | None = None
         try:
             async with contextlib.aclosing(self._source.heights()) as heights:  # type: ignore[type-var]  # a generator

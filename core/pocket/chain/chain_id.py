@@ -1,4 +1,4 @@
-"""Refusing the wrong chain."""
+"""Reject nodes of another chain."""
 
 import asyncio
 import logging
@@ -8,11 +8,11 @@ from typing import Protocol
 from pocket.errors import ChainError, ConfigurationError
 
 _LOG = logging.getLogger("pocket.chain")
-_TOLD_AGAIN_SECONDS = 30.0
+_LOG_INTERVAL_SECONDS = 30.0
 
 
 class NamedChain(Protocol):
-    """A chain that tells its name."""
+    """A client that can query the chain id."""
 
     async def chain_id(self) -> str:
         """Network name of the node."""
@@ -20,24 +20,27 @@ class NamedChain(Protocol):
 
 async def require_chain_id(
     chain: NamedChain, expected: str, stop: asyncio.Event, pause_seconds: float = 0.5,
-    chance: random.Random | None = None,
+    rng: random.Random | None = None,
 ) -> None:  # fmt: skip
-    """Waits for an unreachable node, until `stop`; raises ConfigurationError for another chain than `expected`."""
-    chance = chance or random.Random()  # noqa: S311 - jitter
+    """Wait for a reachable node until `stop` is set, then check its chain id.
+
+    Raises ConfigurationError if the node belongs to another chain than `expected`.
+    """
+    rng = rng or random.Random()  # noqa: S311 - jitter
     now = asyncio.get_running_loop().time
-    told_at = float("-inf")
+    logged_at = float("-inf")
     while not stop.is_set():
         try:
             found = await chain.chain_id()
         except ChainError as error:
-            if now() - told_at >= _TOLD_AGAIN_SECONDS:
-                told_at = now()
+            if now() - logged_at >= _LOG_INTERVAL_SECONDS:
+                logged_at = now()
                 _LOG.warning("waiting for a chain node: %s. Check spec.chain.nodes.", error)
-            await asyncio.sleep(pause_seconds * chance.uniform(0.5, 1.5))
+            await asyncio.sleep(pause_seconds * rng.uniform(0.5, 1.5))
             continue
         if found != expected:
             raise ConfigurationError(
                 f"the node is on chain {found!r}, spec.chain.id says {expected!r}. "
-                "Correct one of them: claims signed for another chain are refused."
+                "Correct one of them: the chain rejects claims that were signed for another one."
             )
         return

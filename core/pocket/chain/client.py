@@ -1,4 +1,7 @@
-"""The chain's gRPC queries with failover over several nodes (messages.md, sections 3 to 10)."""
+"""Query the chain over gRPC with failover between nodes.
+
+Source: docs/protocol/messages.md, sections 3 to 10.
+"""
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -41,15 +44,15 @@ _PAGE: Final = 100
 _ALL_CLAIMS: Final = "/pocket.proof.Query/AllClaims"
 _BROADCAST: Final = "/cosmos.tx.v1beta1.Service/BroadcastTx"
 _BROADCAST_ORDER: Final = {("", 0): 0, ("sdk", 0): 0, ("sdk", 19): 1}
-"""Accepted, then known before; any rejection comes after."""
+"""Accepted first, then already known. Every rejection comes after."""
 _CONNECT_MILLISECONDS: Final = 3000
 # A transaction response whose log is not UTF-8 (an unknown fee payer's raw address) cannot be parsed by the
-# runtime; the node gives it code 9 (claims-and-proofs.md, section 6).
+# runtime; the node gives it code 9 (docs/protocol/claims-and-proofs.md, section 6).
 _UNREADABLE_LOG_CODE: Final = 9
 
 
 def channel_of(address: NodeAddress) -> grpc.aio.Channel:
-    """A channel with keep-alive and a bounded receive size."""
+    """Return a channel with keep-alive and a bounded receive size."""
     target, secure = address.grpc_target
     options = [
         ("grpc.keepalive_time_ms", 60_000),
@@ -66,7 +69,7 @@ def channel_of(address: NodeAddress) -> grpc.aio.Channel:
 
 @dataclass(frozen=True, slots=True)
 class NodeAnswer:
-    """What one node answered, as of a height of its own (0: it did not tell)."""
+    """One node's response as of its own height, 0 if unknown."""
 
     raw: bytes = b""
     height: int = 0
@@ -74,14 +77,20 @@ class NodeAnswer:
 
 
 def _height_of(metadata: Any) -> int:
-    """Height of the state that answered, from a call's metadata; 0 where it is missing or no number."""
+    """Return the height of the state that answered, from a call's metadata.
+
+    Returns 0 if it is missing or not a number.
+    """
     value = next((value for key, value in metadata or () if key.lower() == HEIGHT_HEADER), "")
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
     return int(text) if text.isdecimal() else 0
 
 
 async def _all_claims(supplier: str, page: Callable[[Message], Awaitable[bytes]]) -> list[Claim]:
-    """Read all pages of a supplier's claims; raises DecodingError where a node turns in a circle."""
+    """Read all pages of a supplier's claims.
+
+    Raises DecodingError if a node repeats a page.
+    """
     found: list[Claim] = []
     keys = [b""]
     while True:
@@ -95,7 +104,7 @@ async def _all_claims(supplier: str, page: Callable[[Message], Awaitable[bytes]]
         if not key:
             return found
         if key in keys:
-            raise DecodingError(f"{_ALL_CLAIMS}: the node gives the same page again")
+            raise DecodingError(f"{_ALL_CLAIMS}: the node repeats a page")
         keys.append(key)
 
 
@@ -103,14 +112,15 @@ def _broadcast_result(raw: bytes, answer: bytes) -> TransactionResult:
     try:
         return convert.transaction_result(tx_pb.BroadcastTxResponse.FromString(answer).tx_response)
     except DecodeError:
-        log = "the node refused the transaction with a log that is not UTF-8: unknown fee payer address"
+        log = "the node rejected the transaction with a log that is not UTF-8: unknown fee payer address"
         return TransactionResult(transaction_hash(raw), _UNREADABLE_LOG_CODE, "sdk", log)
 
 
 class ChainClient:
-    """Typed queries; every call has a deadline and tries the nodes in turn.
+    """Typed queries that have a deadline and try the nodes in turn.
 
-    Errors: NotFound and ChainRefusal, which the chain states; Unsupported; ChainUnavailable for everything else.
+    Raises NotFound and ChainQueryRejected for statements of the chain, MethodNotImplemented, and ChainUnavailable for
+    everything else.
     """
 
     def __init__(
@@ -136,7 +146,7 @@ class ChainClient:
         await self.close()
 
     async def close(self) -> None:
-        """Closes every channel."""
+        """Close every channel."""
         for channel in self._channels:
             await channel.close(None)
 
@@ -148,7 +158,7 @@ class ChainClient:
             raise DecodingError(f"{method}: the node's answer cannot be read") from error
 
     async def _call_raw(self, method: str, request: Message, height: int = 0) -> bytes:
-        """Return a checked answer. height: of the state that is asked, 0 for the latest."""
+        """Return a checked answer as of a height, 0 for the latest."""
 
         async def ask(channel: grpc.aio.Channel) -> bytes:
             return (await self._ask_node(channel, method, request, height))[0]
@@ -158,7 +168,10 @@ class ChainClient:
     async def _ask_node(
         self, channel: grpc.aio.Channel, method: str, request: Message, height: int = 0
     ) -> tuple[bytes, int]:
-        """Ask one node; return its checked answer and the height of its state, 0 where it does not tell."""
+        """Query one node and return its checked answer with the height of its state.
+
+        The height is 0 if the node does not report it.
+        """
         metadata = ((HEIGHT_HEADER, str(height)),) if height else ()
         call = channel.unary_unary(method, None, None)(
             request.SerializeToString(), timeout=self._timeout, metadata=metadata
@@ -177,7 +190,7 @@ class ChainClient:
         return answer, committed
 
     async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, "NodeAnswer"]:
-        """Ask every usable node the same, past all caches; return what each answered, by name."""
+        """Query every usable node without caches. Returns the answers by node name."""
 
         async def ask(channel: grpc.aio.Channel) -> tuple[bytes, int]:
             return await self._ask_node(channel, method, request, height)
@@ -198,16 +211,16 @@ class ChainClient:
         return answer.default_node_info.network
 
     async def minimum_gas_price(self) -> str:
-        """The node's minimum gas price; empty where none is required."""
+        """Return the node's minimum gas price, empty if there is none."""
         answer = await self._call(
             "/cosmos.base.node.v1beta1.Service/Config", node_pb.ConfigRequest(), node_pb.ConfigResponse
         )
         return answer.minimum_gas_price
 
     async def block(self, height: int) -> Block:
-        """A committed block; raises ChainUnavailable where no node has it yet.
+        """Return a committed block. Raises ChainUnavailable if no node has it yet.
 
-        The node sends all of its transactions along: `CometClient.block` costs a thousandth of that.
+        The response contains all transactions of the block. `CometClient.block` costs a thousandth of that.
         """
         answer = await self._call(
             "/cosmos.base.tendermint.v1beta1.Service/GetBlockByHeight",
@@ -217,7 +230,7 @@ class ChainClient:
         return convert.block(answer.block_id, answer.block.header)
 
     async def shared_params(self, height: int = 0) -> SharedParams:
-        """Params effective at `height`; the live ones for 0."""
+        """Return the params effective at `height`, the live ones for 0."""
         if height <= 0:
             live = await self._call(
                 "/pocket.shared.Query/Params", shared_pb.QueryParamsRequest(), shared_pb.QueryParamsResponse
@@ -231,14 +244,17 @@ class ChainClient:
         return convert.shared_params(answer.params)
 
     async def proof_params(self, height: int = 0) -> ProofParams:
-        """Return the proof params as of a height; the live ones for 0."""
+        """Return the proof params as of a height, the live ones for 0."""
         answer = await self._call(
             "/pocket.proof.Query/Params", proof_pb.QueryParamsRequest(), proof_pb.QueryParamsResponse, height
         )
         return convert.proof_params(answer.params)
 
     async def tokenomics_params(self) -> TokenomicsParams:
-        """Live tokenomics params; DecodingError where an older chain does not say the supplier's share."""
+        """Return the live tokenomics params.
+
+        Raises DecodingError for an older chain that has no supplier share.
+        """
         answer = await self._call(
             "/pocket.tokenomics.Query/Params", tokenomics_pb.QueryParamsRequest(), tokenomics_pb.QueryParamsResponse
         )
@@ -252,7 +268,10 @@ class ChainClient:
         return answer.params.num_suppliers_per_session
 
     async def session(self, application_address: str, service_id: str, height: int) -> Session:
-        """The hydrated session that holds `height`; ChainRefusal names why there is none."""
+        """Return the hydrated session that holds `height`.
+
+        Raises ChainQueryRejected with the chain's reason if there is none.
+        """
         answer = await self._call(
             "/pocket.session.Query/GetSession",
             session_pb.QueryGetSessionRequest(
@@ -263,7 +282,7 @@ class ChainClient:
         return convert.session(answer.session)
 
     async def application(self, address: str) -> Application:
-        """Current record; NotFound."""
+        """Return the application's current record. Raises NotFound."""
         answer = await self._call(
             "/pocket.application.Query/Application",
             application_pb.QueryGetApplicationRequest(address=address),
@@ -272,7 +291,7 @@ class ChainClient:
         return convert.application(answer.application)
 
     async def supplier(self, operator_address: str) -> StakedSupplier:
-        """Current record with its service history; NotFound."""
+        """Return the supplier's current record with its history. Raises NotFound."""
         answer = await self._call(
             "/pocket.supplier.Query/Supplier",
             supplier_pb.QueryGetSupplierRequest(operator_address=operator_address),
@@ -288,7 +307,10 @@ class ChainClient:
         return convert.amount(answer.params.min_stake)
 
     async def compute_units_per_relay(self, service_id: str, height: int) -> int:
-        """Units per relay effective at `height`; a node without that query answers with the live value."""
+        """Return the compute units per relay effective at `height`.
+
+        Nodes without that query answer with the live value.
+        """
         try:
             answer = await self._call(
                 "/pocket.service.Query/ComputeUnitsPerRelayAtHeight",
@@ -305,7 +327,10 @@ class ChainClient:
         return answer.computeUnitsPerRelay
 
     async def difficulty(self, service_id: str, height: int) -> Difficulty:
-        """Difficulty effective at `height`; the base target where the service has no entry."""
+        """Return the difficulty effective at `height`.
+
+        A service without an entry has the base target.
+        """
         answer = await self._call(
             "/pocket.service.Query/RelayMiningDifficultyAtHeight",
             service_pb.QueryGetRelayMiningDifficultyAtHeightRequest(serviceId=service_id, blockHeight=height),
@@ -314,7 +339,7 @@ class ChainClient:
         return convert.difficulty(answer.relayMiningDifficulty)
 
     async def account(self, address: str) -> Account:
-        """Account with number and public key; NotFound."""
+        """Return the account with its number and public key. Raises NotFound."""
         answer = await self._call(
             "/cosmos.auth.v1beta1.Query/Account",
             auth_pb.QueryAccountRequest(address=address),
@@ -323,7 +348,7 @@ class ChainClient:
         return convert.account(answer.account.type_url, answer.account.value)
 
     async def balance_upokt(self, address: str) -> int:
-        """Balance; 0 for an unknown account."""
+        """Return the balance, 0 for an unknown account."""
         answer = await self._call(
             "/cosmos.bank.v1beta1.Query/Balance",
             bank_pb.QueryBalanceRequest(address=address, denom=DENOMINATION),
@@ -332,7 +357,10 @@ class ChainClient:
         return convert.amount(answer.balance)
 
     async def claim(self, session_id: str, supplier: str) -> Claim:
-        """The claim in module state; NotFound before inclusion and after settlement."""
+        """Return the claim in module state.
+
+        Raises NotFound before inclusion and after settlement.
+        """
         answer = await self._call(
             "/pocket.proof.Query/Claim",
             proof_pb.QueryGetClaimRequest(session_id=session_id, supplier_operator_address=supplier),
@@ -349,7 +377,7 @@ class ChainClient:
         return await _all_claims(supplier, page)
 
     async def claims_by_node(self, supplier: str, height: int) -> dict[str, list[Claim] | ChainError]:
-        """Return what every usable node says of a supplier's claims as of a height, by node name."""
+        """Return a supplier's claims as of a height from every usable node, by node name."""
 
         async def all_of(channel: grpc.aio.Channel) -> list[Claim]:
             async def page(request: Message) -> bytes:
@@ -360,29 +388,37 @@ class ChainClient:
         return await self._nodes.ask_all(all_of, self._timeout)
 
     async def simulate(self, raw: bytes) -> int:
-        """Gas used by a transaction on the last committed state; ChainRefusal with the chain's text."""
+        """Return the gas that a transaction uses on the last committed state.
+
+        Raises ChainQueryRejected with the chain's text.
+        """
         answer = await self._call(
             "/cosmos.tx.v1beta1.Service/Simulate", tx_pb.SimulateRequest(tx_bytes=raw), tx_pb.SimulateResponse
         )
         return answer.gas_info.gas_used
 
     async def broadcast(self, raw: bytes) -> TransactionResult:
-        """Hand a transaction to the mempools of all nodes (mode SYNC); code 0 is not inclusion.
+        """Send a transaction to the mempools of all nodes (mode SYNC).
 
-        Returns the best answer: one node that accepts the bytes is enough. Raises ChainUnavailable where no node gave
-        an answer; some may have taken it all the same.
+        Code 0 means accepted by a mempool, not included in a block.
+
+        Returns the best answer, since one node that accepts the bytes is enough. Raises ChainUnavailable if no node
+        answered. Some nodes may have accepted the transaction all the same.
         """
         request = tx_pb.BroadcastTxRequest(tx_bytes=raw, mode=tx_pb.BROADCAST_MODE_SYNC)
         answers = await self.ask_every_node(_BROADCAST, request)
-        told = [_broadcast_result(raw, answer.raw) for answer in answers.values() if answer.error is None]
-        results = [result for result in told if result.tx_hash]  # an answer that names no transaction says nothing
+        answered = [_broadcast_result(raw, answer.raw) for answer in answers.values() if answer.error is None]
+        results = [result for result in answered if result.tx_hash]  # one without a hash is no evidence
         if results:
             return min(results, key=lambda result: _BROADCAST_ORDER.get((result.codespace, result.code), 2))
         causes = "; ".join(str(answer.error) for answer in answers.values())
         raise ChainUnavailable(f"{_BROADCAST}: no chain node answered ({causes or 'none may be asked'})")
 
     async def transaction(self, tx_hash: str) -> TransactionResult:
-        """Result of an included transaction; NotFound until it is indexed, and on nodes without index."""
+        """Return the result of an included transaction.
+
+        Raises NotFound until it is indexed, and always on nodes without an index.
+        """
         answer = await self._call(
             "/cosmos.tx.v1beta1.Service/GetTx", tx_pb.GetTxRequest(hash=tx_hash), tx_pb.GetTxResponse
         )

@@ -1,4 +1,7 @@
-"""CometBFT JSON-RPC over HTTP and WebSocket (messages.md, section 11)."""
+"""Query CometBFT's JSON-RPC over HTTP and WebSocket.
+
+Source: docs/protocol/messages.md, section 11.
+"""
 
 import functools
 import json
@@ -11,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
 
-from pocket.chain.end_block_events import EndBlockEventParser, Wanted
+from pocket.chain.end_block_events import EndBlockEventParser, EventFilter
 from pocket.chain.failover import Failover, NodeAddress
 from pocket.chain.failures import classify_rpc, error_of
 from pocket.chain.model import Block, Event, NodeRetention
@@ -35,14 +38,14 @@ class ResponseParser(Protocol[T_co]):
     """Takes an answer in pieces."""
 
     def feed(self, piece: bytes) -> None:
-        """The next bytes; raises DecodingError."""
+        """Take the next bytes. Raises DecodingError."""
 
     def close(self) -> T_co:
-        """What the whole answer says; raises PocketError."""
+        """Return the parsed response. Raises PocketError."""
 
 
 def parse_time(text: str) -> Timestamp:
-    """RFC 3339 with up to nanoseconds, UTC; raises DecodingError."""
+    """Parse RFC 3339 UTC with up to nanoseconds. Raises DecodingError."""
     try:
         whole, _, fraction = text.removesuffix("Z").partition(".")
         seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
@@ -52,7 +55,7 @@ def parse_time(text: str) -> Timestamp:
 
 
 def result_of(body: Any) -> Any:
-    """Return the result of a JSON-RPC answer; raises the ChainError that its error means."""
+    """Return the result of a JSON-RPC response. Raises ChainError for an error response."""
     if not isinstance(body, dict):
         raise DecodingError("the node's answer is not a JSON-RPC object")
     if error := body.get("error"):
@@ -66,7 +69,7 @@ def _block(height: Any, block_hash: Any, time: Any) -> Block:
 
 
 def latest_block_of(result: Any) -> Block:
-    """The latest block from a `status` result; raises DecodingError."""
+    """Return the latest block of a `status` result. Raises DecodingError."""
     try:
         sync = result["sync_info"]
         return _block(sync["latest_block_height"], sync["latest_block_hash"], sync["latest_block_time"])
@@ -75,15 +78,15 @@ def latest_block_of(result: Any) -> Block:
 
 
 def network_of(result: Any) -> str:
-    """Return the network name of a `status` result; raises DecodingError."""
+    """Return the network name of a `status` result. Raises DecodingError."""
     try:
         return str(result["node_info"]["network"])
     except (KeyError, TypeError) as error:
         raise DecodingError("the node's status cannot be read") from error
 
 
-def keeping_of(result: Any) -> NodeRetention:
-    """What a node says in its `status` that it keeps; raises DecodingError."""
+def retention_of(result: Any) -> NodeRetention:
+    """Return the node's retention from a `status` result. Raises DecodingError."""
     try:
         sync, other = result["sync_info"], result["node_info"].get("other") or {}
         earliest, height = int(sync.get("earliest_block_height") or 1), int(sync["latest_block_height"])
@@ -93,7 +96,7 @@ def keeping_of(result: Any) -> NodeRetention:
 
 
 def block_of(result: Any) -> Block:
-    """Block from a `commit` result; raises DecodingError."""
+    """Return the block of a `commit` result. Raises DecodingError."""
     try:
         signed = result["signed_header"]
         return _block(signed["header"]["height"], signed["commit"]["block_id"]["hash"], signed["header"]["time"])
@@ -120,9 +123,9 @@ class _Result:
 
 
 class _Results:
-    """Events of an answer of any size; a small one may be an error."""
+    """Events of a response of any size. A small response may be an error."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: EventFilter) -> None:
         self._events = EndBlockEventParser(wanted)
         self._size = 0
         self._start = _Result()
@@ -142,9 +145,9 @@ class _Results:
 
 
 class CometClient:
-    """Blocks and their events. Every node is asked before an error goes up.
+    """Queries blocks and their events. Every node is queried before an error is raised.
 
-    chain_id: what nodes must belong to; empty: any. Nodes of another network are treated as not usable.
+    `chain_id` is the required network, empty for any. Nodes of another network are not used.
     """
 
     def __init__(
@@ -171,7 +174,10 @@ class CometClient:
     def _asking(
         self, answer: Callable[[], ResponseParser[T]], method: str, params: Mapping[str, str], check: Callable[[T], U]
     ) -> Callable[[NodeAddress], Awaitable[U]]:
-        """Make the question for one node; `check` turns the result into what is wanted and raises PocketError."""
+        """Return the query for one node.
+
+        `check` converts the result and raises PocketError.
+        """
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
 
         async def ask(node: NodeAddress) -> U:
@@ -214,9 +220,11 @@ class CometClient:
         return await self._call("status", network_of)
 
     async def block(self, height: int | None = None) -> Block:
-        """Return a block, the latest without height; raises ChainUnavailable where no node has it.
+        """Return a block, the latest without a height.
 
-        Neither question makes the node send the block's transactions, which are megabytes where claims are due.
+        Raises ChainUnavailable if no node has it.
+
+        Neither query transfers the block's transactions, which take megabytes when claims are due.
         """
         if height is None:
             return await self._call("status", self._latest)
@@ -228,28 +236,31 @@ class CometClient:
         return self._blocks[height]
 
     async def hashes_by_node(self, height: int) -> dict[str, bytes | ChainError]:
-        """Return the hash of a block as every usable node tells it, past all caches, by node name."""
+        """Return a block's hash from every usable node without caches, by node name."""
         ask = self._asking(_Result, "commit", {"height": str(height)}, functools.partial(self._commit, height))
         found = await self._nodes.ask_all(ask, self._timeout)
         return {name: row if isinstance(row, ChainError) else row.hash for name, row in found.items()}
 
-    async def end_events(self, height: int, wanted: Wanted) -> tuple[Event, ...]:
-        """Return the wanted events of a block's end; raises ChainUnavailable.
+    async def end_events(self, height: int, wanted: EventFilter) -> tuple[Event, ...]:
+        """Return the selected end-block events of a block. Raises ChainUnavailable.
 
-        Its failure is PRUNED_NODE where every node says that it does not keep them.
+        The error's failure is PRUNED_NODE if every node reports that it has pruned them.
         """
         return await self._nodes.call("block_results", self._results(height, wanted), _RESULTS_SECONDS)
 
-    async def end_events_by_node(self, height: int, wanted: Wanted) -> dict[str, tuple[Event, ...] | ChainError]:
-        """Return the wanted events of a block's end as every usable node tells them, by node name."""
+    async def end_events_by_node(self, height: int, wanted: EventFilter) -> dict[str, tuple[Event, ...] | ChainError]:
+        """Return the selected end-block events from every usable node, by node name."""
         return await self._nodes.ask_all(self._results(height, wanted), _RESULTS_SECONDS)
 
-    def _results(self, height: int, wanted: Wanted) -> Callable[[NodeAddress], Awaitable[tuple[Event, ...]]]:
+    def _results(self, height: int, wanted: EventFilter) -> Callable[[NodeAddress], Awaitable[tuple[Event, ...]]]:
         return self._asking(lambda: _Results(wanted), "block_results", {"height": str(height)}, lambda events: events)
 
-    async def keeping(self) -> NodeRetention:
-        """What the node keeps; for the events of past blocks it is asked for those of one."""
-        found = await self._call("status", keeping_of)
+    async def retention(self) -> NodeRetention:
+        """Return what the node retains.
+
+        Queries the events of one past block to learn whether it retains events.
+        """
+        found = await self._call("status", retention_of)
         try:
             await self.end_events(max(found.earliest, found.height - 1), lambda event: False)
         except ChainUnavailable as error:
@@ -259,10 +270,12 @@ class CometClient:
         return found
 
     async def heights(self) -> AsyncIterator[int]:
-        """Heights as a node's WebSocket announces them; raises ChainUnavailable when the connection ends.
+        """Yield heights as a node's WebSocket announces them.
 
-        A connection without an announcement for three blocks' time counts as lost, and so does one to a node that
-        another is to be preferred to by now.
+        Raises ChainUnavailable when the connection ends.
+
+        A connection without an announcement for the time of three blocks counts as lost. So does one to a node if
+        another node is healthier by now.
         """
         order = self._nodes.order()
         if not order:
@@ -275,8 +288,8 @@ class CometClient:
                 )
                 silent = 0.0
                 while True:
-                    if self._nodes.outranked(order[0]):
-                        raise ChainUnavailable(f"{node.websocket_url}: another node is better now")
+                    if self._nodes.better_node_exists(order[0]):
+                        raise ChainUnavailable(f"{node.websocket_url}: switching to a healthier node")
                     try:
                         frame = await socket.receive(self._look)
                     except TimeoutError:
@@ -294,7 +307,10 @@ class CometClient:
 
 
 def announced_height(text: str) -> int | None:
-    """Height of a NewBlockHeader event; None for the empty answer to the subscription. Raises ChainError."""
+    """Return the height of a NewBlockHeader event.
+
+    Returns None for the empty response to the subscription. Raises ChainError.
+    """
     try:
         result = result_of(json.loads(text))
         return int(result["data"]["value"]["header"]["height"]) if result else None

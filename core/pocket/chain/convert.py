@@ -1,4 +1,4 @@
-"""From protobuf answers to model values; raises DecodingError on what cannot be."""
+"""Convert protobuf responses to model values. Raises DecodingError for invalid ones."""
 
 import contextlib
 import json
@@ -42,7 +42,7 @@ from pocket.protocol.transactions.build import SECP256K1_PUBLIC_KEY, Timestamp
 
 
 def amount(coin: base_pb.Coin) -> int:
-    """Amount of a coin in upokt; raises DecodingError."""
+    """Return the amount of a coin in upokt. Raises DecodingError."""
     try:
         return int(coin.amount or "0")
     except ValueError as error:
@@ -61,7 +61,7 @@ def header_of(message: session_pb.SessionHeader) -> SessionHeader:
 
 
 def shared_params(message: shared_pb.Params) -> SharedParams:
-    """Shared params; both number and anchor may be unset on older chains."""
+    """Convert shared params. Older chains leave session number and anchor unset."""
     if message.num_blocks_per_session == 0 or message.compute_unit_cost_granularity == 0:
         raise DecodingError("shared params without blocks per session or price granularity")
     return SharedParams(**{f.name: getattr(message, f.name) for f in shared_pb.Params.DESCRIPTOR.fields})
@@ -78,7 +78,7 @@ def proof_params(message: proof_pb.Params) -> ProofParams:
 
 
 def tokenomics_params(message: tokenomics_pb.Params) -> TokenomicsParams:
-    """Tokenomics params; an unset or impossible share is refused, since nothing may be concluded from it."""
+    """Convert tokenomics params. Raises DecodingError for missing or impossible shares."""
     minted, distributed = message.mint_allocation_percentages, message.mint_equals_burn_claim_distribution
     if not message.HasField("mint_equals_burn_claim_distribution") or not _adds_up(distributed):
         raise DecodingError("tokenomics params without shares of a claim that add up to one")
@@ -149,7 +149,10 @@ _FIRST_FIELD = {1: wire.Field("inner", wire.BYTES)}
 
 
 def _base_account(value: bytes) -> auth_pb.BaseAccount:
-    """Module accounts hold a base account at field 1, vesting accounts one level deeper."""
+    """Return the base account inside an account.
+
+    Module accounts hold it at field 1, vesting accounts one level deeper.
+    """
     for _ in range(3):
         with contextlib.suppress(DecodeError):
             base = auth_pb.BaseAccount.FromString(value)
@@ -161,7 +164,7 @@ def _base_account(value: bytes) -> auth_pb.BaseAccount:
 
 
 def account(type_url: str, value: bytes) -> Account:
-    """Account from its Any; raises DecodingError."""
+    """Convert an account from its Any. Raises DecodingError."""
     try:
         base = _base_account(value)
         key = None
@@ -173,7 +176,7 @@ def account(type_url: str, value: bytes) -> Account:
 
 
 def difficulty(message: service_pb.RelayMiningDifficulty) -> Difficulty:
-    """Difficulty; an empty target means the base target."""
+    """Convert a difficulty. An empty target means the base target."""
     return Difficulty(message.service_id, message.target_hash or BASE_TARGET, message.num_relays_ema)
 
 
@@ -210,7 +213,7 @@ def _plain(value: str) -> str:
 
 
 def events(rows: Iterable[Mapping[str, Any]]) -> tuple[Event, ...]:
-    """Events from CometBFT JSON; quotes of attribute values stripped."""
+    """Convert events from CometBFT JSON and strip quotes from attribute values."""
     return tuple(
         Event(str(row["type"]), {str(a["key"]): _plain(str(a.get("value") or "")) for a in row.get("attributes") or []})
         for row in rows

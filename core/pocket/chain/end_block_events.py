@@ -1,7 +1,9 @@
-"""Events of a block's end, read from a node's `block_results` answer as it arrives (messages.md, section 11).
+"""Parse end-block events of a `block_results` response while it arrives.
+
+Source: docs/protocol/messages.md, section 11.
 
 A settlement block of a busy chain has tens of thousands of events: as one JSON document they take hundreds of
-megabytes, and hold up everything else while they are parsed. Read piece by piece, only what is wanted is kept.
+megabytes and block the event loop while they are parsed. Read piece by piece, only the selected ones are stored.
 """
 
 import codecs
@@ -15,7 +17,7 @@ from pocket.chain import convert
 from pocket.chain.model import Event
 from pocket.errors import DecodingError
 
-Wanted = Callable[[Event], bool]
+EventFilter = Callable[[Event], bool]
 LARGEST_EVENT: Final = 1024 * 1024
 # Cannot be inside a string: its quotes would be escaped there.
 _START: Final = re.compile(r'"finalize_block_events"\s*:\s*(\[|null)')
@@ -31,9 +33,9 @@ class _Place(Enum):
 
 
 class EndBlockEventParser:
-    """Takes an answer in pieces; of its events the wanted ones stay."""
+    """Incremental parser that keeps only the selected events."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: EventFilter) -> None:
         self._wanted = wanted
         self._characters = codecs.getincrementaldecoder("utf-8")()
         self._decoder = json.JSONDecoder()
@@ -42,7 +44,7 @@ class EndBlockEventParser:
         self._found: list[Event] = []
 
     def feed(self, piece: bytes) -> None:
-        """The next bytes; raises DecodingError."""
+        """Take the next bytes. Raises DecodingError."""
         if self._place is _Place.AFTER:
             return
         try:
@@ -50,19 +52,19 @@ class EndBlockEventParser:
         except UnicodeDecodeError as error:
             raise DecodingError(_UNREADABLE) from error
         if self._place is _Place.BEFORE:
-            self._look_for_start()
+            self._find_start()
         if self._place is _Place.INSIDE:
             self._text = self._text[self._take() :]
             if len(self._text) > LARGEST_EVENT:
                 raise DecodingError(_UNREADABLE)
 
     def close(self) -> tuple[Event, ...]:
-        """The wanted events in the order of the block; raises DecodingError where the answer is not whole."""
+        """Return the selected events in block order. Raises DecodingError for a cut response."""
         if self._place is not _Place.AFTER:
             raise DecodingError("the node's block results end too early")
         return tuple(self._found)
 
-    def _look_for_start(self) -> None:
+    def _find_start(self) -> None:
         start = _START.search(self._text)
         if start is None:
             self._text = self._text[-_START_LENGTH:]
@@ -72,7 +74,7 @@ class EndBlockEventParser:
             self._place, self._text = _Place.INSIDE, self._text[start.end() :]
 
     def _take(self) -> int:
-        """Decodes the whole events; where the first one begins that is not."""
+        """Decode the complete events. Returns the position of the first incomplete one."""
         rows: list[Any] = []
         at = 0
         while True:

@@ -15,14 +15,14 @@ T = TypeVar("T")
 N = TypeVar("N")
 
 _COOLDOWN_SECONDS = 5.0
-_AGAIN_SECONDS = (0.05, 0.1, 0.15)
-"""Pauses before nodes that all lag are asked again."""
-_RESTS = frozenset({FailureClass.TRANSIENT, FailureClass.LAGGING_NODE, FailureClass.WRONG_NODE})
-"""Failures after which a node is asked after the others for a while."""
+_LAG_RETRY_SECONDS = (0.05, 0.1, 0.15)
+"""Pauses in seconds before nodes that all lag are queried again."""
+_COOLDOWN_FAILURES = frozenset({FailureClass.TRANSIENT, FailureClass.LAGGING_NODE, FailureClass.WRONG_NODE})
+"""Failures after which a node is queried last for some seconds."""
 
 
 def _is_address(text: str, schemes: Collection[str]) -> bool:
-    """Whether it is a URL with one of the schemes, a host, and a port that can be one or none."""
+    """Return whether it is a URL with an allowed scheme, a host and a valid or no port."""
     try:
         parts = urlsplit(text)
         return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
@@ -39,7 +39,10 @@ class NodeAddress:
 
     @classmethod
     def parse(cls, grpc: str, rpc: str) -> "NodeAddress":
-        """Normalised address: `tcp://` counts as `http://`, trailing slashes go; raises ConfigurationError."""
+        """Return the normalised address. Raises ConfigurationError.
+
+        `tcp://` counts as `http://`, and trailing slashes are removed.
+        """
         if "://" not in grpc:
             grpc = "grpc://" + grpc
         if not _is_address(grpc, ("grpc", "grpcs", "http", "https")):
@@ -51,7 +54,7 @@ class NodeAddress:
 
     @property
     def grpc_target(self) -> tuple[str, bool]:
-        """(host:port, TLS)."""
+        """Return (host:port, TLS)."""
         parts = urlsplit(self.grpc)
         secure = parts.scheme in ("grpcs", "https")
         host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
@@ -59,18 +62,18 @@ class NodeAddress:
 
     @property
     def name(self) -> str:
-        """host:port of the gRPC address, for logs and metrics: never a password."""
+        """Return host:port of the gRPC address for logs and metrics, without credentials."""
         return self.grpc_target[0]
 
     @property
     def websocket_url(self) -> str:
-        """The CometBFT WebSocket."""
+        """Return the URL of the CometBFT WebSocket."""
         return self.rpc.replace("http", "ws", 1) + "/websocket"
 
 
 @dataclass(slots=True)
 class Failover(Generic[N]):
-    """Asks nodes in order, preferring those that stand well (`node_health`) and did not fail lately."""
+    """Queries nodes in order of health (`node_health`), recently failed ones last."""
 
     nodes: Sequence[N]
     clock: Callable[[], float] = time.monotonic
@@ -79,14 +82,17 @@ class Failover(Generic[N]):
     _failed_until: dict[int, float] = field(default_factory=dict)
 
     def order(self) -> list[int]:
-        """Indices of nodes, the resting ones last; those on another fork or chain are not among them."""
+        """Return the indices of usable nodes, those in cooldown last.
+
+        Nodes on another fork or chain are excluded.
+        """
         now = self.clock()
         node_health = self.node_health or NodeHealthTable(len(self.nodes))
         ranked = [(rank, i) for i in range(len(self.nodes)) if (rank := node_health.rank(i)) is not None]
         return [i for _, i in sorted(ranked, key=lambda row: (self._failed_until.get(row[1], 0.0) > now, row))]
 
-    def outranked(self, index: int) -> bool:
-        """Whether another node stands better; one that only failed lately is not outranked."""
+    def better_node_exists(self, index: int) -> bool:
+        """Return whether another node is healthier. Recent failures do not count."""
         if self.node_health is None:
             return False
         ranks = [self.node_health.rank(i) for i in range(len(self.nodes))]
@@ -94,15 +100,15 @@ class Failover(Generic[N]):
         return any(rank is not None and (own is None or rank < own) for rank in ranks)
 
     def name(self, index: int) -> str:
-        """Return how a node is called in messages."""
+        """Return the name of a node in messages."""
         return self.names[index] if index < len(self.names) else f"node {index + 1}"
 
     async def call(self, what: str, ask: Callable[[N], Awaitable[T]], deadline_seconds: float) -> T:
-        """Return the first usable answer; every node is asked before an error goes up.
+        """Return the first usable answer. Every node is queried before an error is raised.
 
-        Where all of them lag they are asked again, a few times within a third of a second. Raises ChainUnavailable
-        where no node gave an answer in time. Raises what the nodes state of the chain (NotFound, ChainRefusal) as of
-        the greatest height, with the names of all that state it; Unsupported where no node knows the method.
+        If all of them lag they are queried again, a few times within a third of a second. Raises ChainUnavailable
+        if no node answered in time. Raises what the nodes state about the chain (NotFound, ChainQueryRejected) as of
+        the greatest height, with the names of all that state it; MethodNotImplemented if no node knows the method.
         """
         errors: list[ChainError] = []
         end = self.clock() + deadline_seconds
@@ -112,7 +118,7 @@ class Failover(Generic[N]):
                 f"{what}: every chain node is on another fork or chain. Check spec.chain.nodes.",
                 failure=FailureClass.WRONG_NODE,
             )
-        for pause in (0.0, *_AGAIN_SECONDS):
+        for pause in (0.0, *_LAG_RETRY_SECONDS):
             # Behind one address there may be several nodes: where this one lags, the next call may reach another.
             if pause:
                 if {error.failure for error in errors} != {FailureClass.LAGGING_NODE} or end - self.clock() <= pause:
@@ -132,7 +138,7 @@ class Failover(Generic[N]):
         raise _merged(what, errors)
 
     async def ask_all(self, ask: Callable[[N], Awaitable[T]], deadline_seconds: float) -> dict[str, T | ChainError]:
-        """Ask every usable node at the same time; return what each answered, by name."""
+        """Query every usable node concurrently. Returns the answers by node name."""
         order = self.order()
         answers = await asyncio.gather(*(self._ask(index, ask, deadline_seconds) for index in order))
         return {self.name(index): answer for index, answer in zip(order, answers, strict=True)}
@@ -152,13 +158,13 @@ class Failover(Generic[N]):
         else:
             self._failed_until.pop(index, None)
             return answer
-        if failed.failure in _RESTS:
+        if failed.failure in _COOLDOWN_FAILURES:
             self._failed_until[index] = self.clock() + _COOLDOWN_SECONDS
         return failed
 
 
 def _merged(what: str, errors: Sequence[ChainError]) -> ChainError:
-    """Merge what the nodes answered: a statement of the chain counts for more than a node that cannot tell."""
+    """Merge the nodes' errors. A statement about the chain outranks a node's own failure."""
     for wanted in (STATED, frozenset({FailureClass.UNSUPPORTED})):
         found = [error for error in errors if error.failure in wanted]
         if found:

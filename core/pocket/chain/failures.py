@@ -1,7 +1,7 @@
-"""Classify failed node calls: one table from what a node answered to what it means.
+"""Classify failed node calls by status code and text.
 
-Whatever no row names is transient. The texts are the chain's own words, as recorded in `tests/vectors`: handlers of
-the chain's modules give no codes (claims-and-proofs, section 6).
+A failure that no row matches is transient. The texts are those of the chain, as recorded in `tests/vectors`, because
+the handlers of its modules give no codes (docs/protocol/claims-and-proofs.md, section 6).
 """
 
 import re
@@ -53,9 +53,9 @@ _GRPC_ROWS: Final = (
         r"application for session not found|suppliers not found", "GetSession",
     ),
     _row(FailureClass.SESSION_NEVER, {Code.INVALID_ARGUMENT}, r"invalid .*session|invalid service ID", "GetSession"),
-    # A message is tried when its window is open by a block that is known: whoever says "too early" has not got it.
+    # A message is simulated after the block that opens its window, so a node that answers "too early" lags.
     _row(FailureClass.LAGGING_NODE, set(), r"current block height \(\d+\) is less than", "Simulate"),
-    # What a message's handler says when the transaction is tried: see pocket.protocol.transactions.broadcast_errors.
+    # Texts of message handlers during simulation, see pocket.protocol.transactions.broadcast_errors.
     _row(
         FailureClass.MESSAGE_NEVER, {Code.UNKNOWN, Code.INVALID_ARGUMENT, Code.INTERNAL, Code.FAILED_PRECONDITION},
         r"failed to execute message|with gas used: '|tx parse error|insufficient|ttl exceeds|tx timeout|"
@@ -78,7 +78,7 @@ _KINDS: Final[Mapping[FailureClass, type[ChainError]]] = {
 
 
 def classify_status(method: str, code: grpc.StatusCode, text: str) -> FailureClass:
-    """Classify a gRPC status; `method` is the full or the short name."""
+    """Classify a gRPC status. `method` is the full or the short name."""
     name = method.rsplit("/", 1)[-1]
     return next((row.failure for row in _GRPC_ROWS if row.matches(name, code, text)), FailureClass.TRANSIENT)
 

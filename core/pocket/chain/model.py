@@ -1,4 +1,4 @@
-"""Immutable values that the chain answers with; amounts in upokt, heights in blocks."""
+"""Immutable values of the chain's responses. Amounts are in upokt, heights in blocks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from pocket.protocol.transactions.build import Timestamp
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A committed block; `hash` is the 32-byte block id hash that seeds sessions and proofs."""
+    """A committed block. Its 32-byte block id hash seeds sessions and proofs."""
 
     height: int
     hash: bytes
@@ -31,7 +31,7 @@ class Application:
 
     @property
     def delegations(self) -> Delegations:
-        """What decides the ring."""
+        """Return the part of the record that decides the ring."""
         return Delegations(self.address, self.gateway_addresses, self.pending_undelegations)
 
 
@@ -48,7 +48,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
-    """One service of a supplier with its bounds; deactivation 0 means none."""
+    """One service of a supplier with its heights. A deactivation of 0 means no end."""
 
     service_id: str
     activation_height: int
@@ -69,7 +69,9 @@ class StakedSupplier:
     history: tuple[ServiceConfig, ...] = field(default=())
 
     def serves(self, service_id: str, height: int, session_end_height: int) -> bool:
-        """Whether it may serve the session ending at `session_end_height` (sessions.md, section 5).
+        """Return whether the supplier may serve the session ending at `session_end_height`.
+
+        Source: docs/protocol/sessions.md, section 5.
 
         Without history (older or dehydrated answers) the plain services count; height 0 means unknown.
         """
@@ -85,7 +87,7 @@ class StakedSupplier:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account; without public key until it has signed once."""
+    """An account. It has no public key until it has signed once."""
 
     address: str
     number: int
@@ -104,7 +106,7 @@ class Difficulty:
 
 @dataclass(frozen=True, slots=True)
 class TransactionResult:
-    """What a node said of a broadcast or an included transaction; code 0 is acceptance."""
+    """A node's result of a broadcast or included transaction. Code 0 means accepted."""
 
     tx_hash: str
     code: int
@@ -116,7 +118,7 @@ class TransactionResult:
 
 @dataclass(frozen=True, slots=True)
 class NodeRetention:
-    """What a node keeps: blocks from `earliest` to `height`, transactions by hash, events of past blocks."""
+    """A node's retention: blocks `earliest` to `height`, transactions, past events."""
 
     earliest: int
     height: int
@@ -126,7 +128,7 @@ class NodeRetention:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A chain event; JSON quotes are stripped from the values."""
+    """A chain event. JSON quotes are stripped from the values."""
 
     type: str
     attributes: Mapping[str, str]

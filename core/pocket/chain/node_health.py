@@ -1,6 +1,6 @@
-"""Which of several nodes may be asked, judged by comparing what they say of the chain: pure.
+"""Assess chain nodes by comparing their heights and hashes, without I/O.
 
-A node that answers is not yet a node that is right: it may lag, follow another fork after a failed upgrade, or belong
+A node that answers is not necessarily right. It may lag, follow another fork after a failed upgrade, or belong
 to another chain. Nodes are compared at a height that all of them have; the hash that more than half of them give is
 the chain's.
 """
@@ -17,7 +17,7 @@ ALLOWED_LAG_BLOCKS: Final = 2
 
 
 class NodeHealth(StrEnum):
-    """How a node compares with the others, best first."""
+    """Health of a node compared with the others, best first."""
 
     HEALTHY = "healthy"
     DISPUTED = "disputed"  # the nodes are split, no hash has more than half of them
@@ -29,7 +29,10 @@ class NodeHealth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NodeProbe:
-    """What one node said at one look; `hash` is of the compared height, None where it has none."""
+    """One node's response to a probe.
+
+    `hash` is that of the compared height, None if the node has none.
+    """
 
     height: int = 0
     chain_id: str = ""
@@ -38,13 +41,13 @@ class NodeProbe:
 
     @property
     def answered(self) -> bool:
-        """Whether it told a height."""
+        """Return whether the node reported a height."""
         return self.height > 0
 
 
 @dataclass(frozen=True, slots=True)
 class NodeAssessment:
-    """A node's health; `lag` in blocks behind the best node of the chain."""
+    """A node's health. `lag` counts blocks behind the best node of the chain."""
 
     health: NodeHealth = NodeHealth.HEALTHY
     lag: int = 0
@@ -52,7 +55,7 @@ class NodeAssessment:
 
     @property
     def rank(self) -> tuple[int, int] | None:
-        """Smaller is asked sooner; None is never asked."""
+        """Return the node's rank. Lower ranks are queried first, None never."""
         if self.health in (NodeHealth.FORKED, NodeHealth.WRONG_CHAIN):
             return None
         if self.health is NodeHealth.LAGGING:
@@ -60,49 +63,55 @@ class NodeAssessment:
         return (2, 0) if self.health is NodeHealth.UNREACHABLE else (0, 0)
 
 
-def compared_height(sights: Sequence[NodeProbe], chain_id: str) -> int:
-    """The highest height that every comparable node of the chain has; 0 where there are fewer than two."""
-    heights = [s.height for s in sights if s.answered and s.chain_id == chain_id]
+def compared_height(probes: Sequence[NodeProbe], chain_id: str) -> int:
+    """Return the highest height that every comparable node of the chain has.
+
+    Returns 0 for fewer than two comparable nodes.
+    """
+    heights = [s.height for s in probes if s.answered and s.chain_id == chain_id]
     near = [height for height in heights if height > max(heights) - COMPARABLE_BLOCKS]
     return min(near) if len(near) > 1 else 0
 
 
-def judge(
-    sights: Sequence[NodeProbe], chain_id: str, allowed_lag: int = ALLOWED_LAG_BLOCKS
+def assess_nodes(
+    probes: Sequence[NodeProbe], chain_id: str, allowed_lag: int = ALLOWED_LAG_BLOCKS
 ) -> tuple[NodeAssessment, ...]:
-    """A verdict for each node, in their order. `sights` hold the hash at `compared_height`."""
-    hashes = Counter(s.hash for s in sights if s.answered and s.chain_id == chain_id and s.hash is not None)
-    agreed, voices = max(hashes.items(), key=lambda row: row[1], default=(None, 0))
-    split = len(hashes) > 1 and voices * 2 <= hashes.total()
+    """Assess each node, in their order.
 
-    def forked(sight: NodeProbe) -> bool:
-        return not split and sight.hash is not None and sight.hash != agreed
+    `probes` hold the hash at `compared_height`.
+    """
+    hashes = Counter(s.hash for s in probes if s.answered and s.chain_id == chain_id and s.hash is not None)
+    agreed, votes = max(hashes.items(), key=lambda row: row[1], default=(None, 0))
+    split = len(hashes) > 1 and votes * 2 <= hashes.total()
 
-    best = max((s.height for s in sights if s.answered and s.chain_id == chain_id and not forked(s)), default=0)
+    def forked(probe: NodeProbe) -> bool:
+        return not split and probe.hash is not None and probe.hash != agreed
 
-    def one(sight: NodeProbe) -> NodeAssessment:
-        if not sight.answered:
-            return NodeAssessment(NodeHealth.UNREACHABLE, 0, sight.problem or "no answer")
-        if sight.chain_id != chain_id:
-            return NodeAssessment(NodeHealth.WRONG_CHAIN, 0, f"it is on chain {sight.chain_id!r}, not on {chain_id!r}")
-        lag = max(0, best - sight.height)
-        if forked(sight):
+    best = max((s.height for s in probes if s.answered and s.chain_id == chain_id and not forked(s)), default=0)
+
+    def one(probe: NodeProbe) -> NodeAssessment:
+        if not probe.answered:
+            return NodeAssessment(NodeHealth.UNREACHABLE, 0, probe.problem or "no answer")
+        if probe.chain_id != chain_id:
+            return NodeAssessment(NodeHealth.WRONG_CHAIN, 0, f"it is on chain {probe.chain_id!r}, not on {chain_id!r}")
+        lag = max(0, best - probe.height)
+        if forked(probe):
             return NodeAssessment(NodeHealth.FORKED, lag, "most other nodes have another block at the same height")
-        if split and sight.hash is not None:  # behind whom, nobody can tell
+        if split and probe.hash is not None:  # it is unknown which branch is right
             return NodeAssessment(NodeHealth.DISPUTED, 0, "the nodes are split over the block at the same height")
         if lag > allowed_lag:
             return NodeAssessment(NodeHealth.LAGGING, lag, f"it is {lag} blocks behind the best node")
         return NodeAssessment(NodeHealth.HEALTHY, lag)
 
-    return tuple(one(sight) for sight in sights)
+    return tuple(one(probe) for probe in probes)
 
 
 class NodeHealthTable:
-    """The latest verdicts, shared by all clients of the same nodes."""
+    """Latest assessments, shared by all clients of the same nodes."""
 
     def __init__(self, nodes: int) -> None:
-        self.verdicts: tuple[NodeAssessment, ...] = (NodeAssessment(),) * nodes
+        self.assessments: tuple[NodeAssessment, ...] = (NodeAssessment(),) * nodes
 
     def rank(self, index: int) -> tuple[int, int] | None:
-        """As `NodeAssessment.rank`."""
-        return self.verdicts[index].rank
+        """Return the rank of a node (see `NodeAssessment.rank`)."""
+        return self.assessments[index].rank

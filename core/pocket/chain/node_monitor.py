@@ -1,4 +1,4 @@
-"""Looking at all nodes side by side, so that one that lags or strayed is not asked (`pocket.chain.node_health`)."""
+"""Probe all nodes together, so that lagging or forked ones are not queried."""
 
 import asyncio
 import logging
@@ -15,15 +15,25 @@ import grpc.aio
 from pocket.chain.client import ChainClient, channel_of
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
-from pocket.chain.node_health import NodeAssessment, NodeHealth, NodeHealthTable, NodeProbe, compared_height, judge
+from pocket.chain.node_health import (
+    NodeAssessment,
+    NodeHealth,
+    NodeHealthTable,
+    NodeProbe,
+    assess_nodes,
+    compared_height,
+)
 from pocket.errors import PocketError
 
 _LOG = logging.getLogger("pocket.chain.node_monitor")
-Told = Callable[[str, NodeAssessment], None]
+OnAssessment = Callable[[str, NodeAssessment], None]
 
 
 class NodeMonitor:
-    """Asks every node for its height and hash, and keeps `node_health` up to date. With one node it does nothing."""
+    """Probes every node's height and hash and updates `node_health`.
+
+    With a single node it does nothing.
+    """
 
     def __init__(
         self,
@@ -33,17 +43,17 @@ class NodeMonitor:
         node_health: NodeHealthTable,
         *,
         timeout_seconds: float = 5.0,
-        told: Told = lambda name, verdict: None,
+        on_assessment: OnAssessment = lambda name, assessment: None,
         channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`told` gets every node's name (host:port) and verdict after each look."""
+        """Call `on_assessment` with every node's name (host:port) and assessment after each probe."""
         self._names = [address.name for address in addresses]
         self._clients = [ChainClient([address], timeout_seconds, channel=channel, clock=clock) for address in addresses]
         self._blocks = [CometClient([address], http, timeout_seconds, clock=clock) for address in addresses]
         self._chain_id = chain_id
         self._node_health = node_health
-        self._told = told
+        self._on_assessment = on_assessment
 
     async def __aenter__(self) -> Self:
         return self
@@ -54,49 +64,49 @@ class NodeMonitor:
         for client in self._clients:
             await client.close()
 
-    async def look(self) -> None:
-        """One look at all of them; never raises for a node's sake."""
+    async def probe_all(self) -> None:
+        """Probe all nodes once. Never raises because of a node."""
         if len(self._clients) < 2:
             return
-        sights = await asyncio.gather(*map(self._sight, self._clients, self._blocks))
-        height = compared_height(sights, self._chain_id)
+        probes = await asyncio.gather(*map(self._probe, self._clients, self._blocks))
+        height = compared_height(probes, self._chain_id)
         if height:
-            sights = await asyncio.gather(*map(self._with_hash, self._blocks, sights, [height] * len(sights)))
-        before, self._node_health.verdicts = self._node_health.verdicts, judge(sights, self._chain_id)
-        for name, old, new in zip(self._names, before, self._node_health.verdicts, strict=True):
-            self._told(name, new)
+            probes = await asyncio.gather(*map(self._with_hash, self._blocks, probes, [height] * len(probes)))
+        before, self._node_health.assessments = self._node_health.assessments, assess_nodes(probes, self._chain_id)
+        for name, old, new in zip(self._names, before, self._node_health.assessments, strict=True):
+            self._on_assessment(name, new)
             if old.health is not new.health:
-                _say(name, new)
+                _log_change(name, new)
 
-    async def _sight(self, client: ChainClient, blocks: CometClient) -> NodeProbe:
-        """A node that answers on one of its two interfaces only is of no use."""
+    async def _probe(self, client: ChainClient, blocks: CometClient) -> NodeProbe:
+        """Probe one node, which must answer on both of its interfaces."""
         try:
             block = await blocks.block()
             return NodeProbe(block.height, await client.chain_id(), block.hash)
         except PocketError as error:
             return NodeProbe(problem=str(error))
 
-    async def _with_hash(self, blocks: CometClient, sight: NodeProbe, height: int) -> NodeProbe:
-        if not sight.answered or sight.height == height:
-            return sight
+    async def _with_hash(self, blocks: CometClient, probe: NodeProbe, height: int) -> NodeProbe:
+        if not probe.answered or probe.height == height:
+            return probe
         try:
-            found = (await blocks.block(height)).hash if sight.height > height else None
+            found = (await blocks.block(height)).hash if probe.height > height else None
         except PocketError:
             found = None  # pruned, or it just went away: nothing to compare
-        return replace(sight, hash=found)
+        return replace(probe, hash=found)
 
-    async def run(self, seconds: float, chance: random.Random | None = None) -> None:
-        """For ever, every so many seconds."""
-        chance = chance or random.Random()  # noqa: S311 - jitter
+    async def run(self, seconds: float, rng: random.Random | None = None) -> None:
+        """Probe all nodes every `seconds` seconds, without end."""
+        rng = rng or random.Random()  # noqa: S311 - jitter
         while len(self._clients) > 1:
-            await self.look()
-            await asyncio.sleep(seconds * chance.uniform(0.8, 1.2))
+            await self.probe_all()
+            await asyncio.sleep(seconds * rng.uniform(0.8, 1.2))
 
 
-def _say(name: str, verdict: NodeAssessment) -> None:
-    if verdict.health is NodeHealth.HEALTHY:
-        _LOG.info("chain node %s is as good as the others again", name)
-    elif verdict.rank is None:
-        _LOG.error("chain node %s is not asked any more: %s. See spec.chain.nodes.", name, verdict.reason)
+def _log_change(name: str, assessment: NodeAssessment) -> None:
+    if assessment.health is NodeHealth.HEALTHY:
+        _LOG.info("chain node %s is healthy again", name)
+    elif assessment.rank is None:
+        _LOG.error("chain node %s is no longer queried: %s. Check spec.chain.nodes.", name, assessment.reason)
     else:
-        _LOG.warning("chain node %s: %s", name, verdict.reason)
+        _LOG.warning("chain node %s: %s", name, assessment.reason)

@@ -1,7 +1,7 @@
-"""Decide whether a block that a node tells of can be the chain's: pure, time is passed in.
+"""Decide whether a reported block can be the chain's. Pure, with the time passed in.
 
 Blocks take time. A height that the elapsed time does not allow comes from another network, or from a damaged node. It
-is not believed until it stays, and one that was believed without a reference is let go when others contradict it.
+is not believed until it repeats. A height that was believed without a reference is dropped when others contradict it.
 """
 
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from pocket.chain.model import Block
 
 _FASTEST: Final = 0.2  # of the observed time between blocks
 _SLACK_BLOCKS: Final = 3
-_REPEATS: Final = 3  # looks in a row after which an implausible height is believed
-_CONTRADICTIONS: Final = 2  # looks in a row that contradict a height believed without a reference
+_REPEATS: Final = 3  # observations in a row after which an implausible height is believed
+_CONTRADICTIONS: Final = 2  # observations in a row that contradict a height believed without a reference
 _SLOWEST_SECONDS: Final = 600.0
 _SHARE: Final = 0.2  # of a new observation in the mean
 
 
 class Belief(StrEnum):
-    """What to do with a block."""
+    """Decision about a reported block."""
 
     NEWER = "newer"  # it continues the chain
     KNOWN = "known"  # not above the known height
     IMPLAUSIBLE = "implausible"  # it cannot be that far by now
-    LET_GO = "let_go"  # the height known so far is wrong, this one is right
+    REPLACED = "replaced"  # the height known so far is wrong, this one is right
 
 
 @dataclass(slots=True)
 class HeightGuard:
-    """Follow the latest block; `block_seconds` is the time between blocks, measured as they come."""
+    """Tracks the latest block. `block_seconds` is the measured time between blocks."""
 
     block_seconds: float
     block: Block | None = None
@@ -41,10 +41,10 @@ class HeightGuard:
 
     @property
     def height(self) -> int:
-        """The believed height; 0 before the first block."""
+        """Return the believed height, 0 before the first block."""
         return self.block.height if self.block else 0
 
-    def look(self, block: Block, now: float) -> Belief:
+    def observe(self, block: Block, now: float) -> Belief:
         """Judge a node's latest block at a moment, seconds of any clock that only grows."""
         known = self.block
         if known is None:
@@ -62,7 +62,10 @@ class HeightGuard:
         return self._believe(block, now, confirmed=False)
 
     def _possible(self, known: Block, block: Block, now: float) -> bool:
-        """Whether so many blocks fit into the time that passed here, or between the blocks by their own clocks."""
+        """Return whether the elapsed time allows that many blocks.
+
+        Time is measured here or between the blocks' own clocks, whichever is longer.
+        """
         between = (block.time.nanoseconds - known.time.nanoseconds) / 1e9
         seconds = max(now - self._seen_at, between)
         return block.height - known.height <= _SLACK_BLOCKS + seconds / (_FASTEST * self.block_seconds)
@@ -77,7 +80,7 @@ class HeightGuard:
         if self._contradictions < _CONTRADICTIONS:
             return Belief.KNOWN
         self._believe(block, now, confirmed=False)
-        return Belief.LET_GO
+        return Belief.REPLACED
 
     def _believe(self, block: Block, now: float, *, confirmed: bool) -> Belief:
         self.block, self._seen_at, self._confirmed = block, now, confirmed

@@ -1,4 +1,7 @@
-"""What is wrong between this machine and the chain's nodes though they answer; pure. Each text says what to do."""
+"""Diagnose problems between this machine and nodes that answer. Pure.
+
+Each text names the remedy.
+"""
 
 from typing import Final
 
@@ -15,7 +18,10 @@ _AHEAD_SECONDS: Final = 60
 
 
 def params_advice(params: SharedParams) -> tuple[str, ...]:
-    """What the chain's own parameters make likely to go wrong; nobody but its governance can change them."""
+    """Return likely problems of the chain's own parameters.
+
+    Only the chain's governance can change them.
+    """
     found = []
     for who, sessions in (
         ("applications", params.application_unbonding_period_sessions),
@@ -25,7 +31,7 @@ def params_advice(params: SharedParams) -> tuple[str, ...]:
         if blocks < params.window_blocks:
             found.append(
                 f"The chain lets {who} leave {blocks} blocks after they unstake, and settles a session after "
-                f"{params.window_blocks}: what was served last may find nobody to pay or be paid."
+                f"{params.window_blocks}: relays served just before may not be paid."
             )
     if params.grace_period_end_offset_blocks > params.claim_window_open_offset_blocks:
         found.append(
@@ -36,7 +42,7 @@ def params_advice(params: SharedParams) -> tuple[str, ...]:
 
 
 def capacity_advice(suppliers: int, processors: int) -> str:
-    """Empty where a miner's processors are enough for its suppliers."""
+    """Return advice if a miner has too few processors for its suppliers, or an empty text."""
     if suppliers <= SUPPLIERS_PER_PROCESSOR * processors:
         return ""
     return (
@@ -46,9 +52,9 @@ def capacity_advice(suppliers: int, processors: int) -> str:
 
 
 def clock_problem(block_time_ns: int, now_ns: int, block_seconds: float) -> str:
-    """For a block that was just announced; empty where the clock fits.
+    """Return the clock problem that a just announced block shows, or an empty text.
 
-    A block's time is that of the votes for the one before, so it is one block's time old when it arrives.
+    A block's time is that of the votes for the previous one, so a block is one block interval old when it arrives.
     """
     if block_time_ns > now_ns + _BEHIND_SECONDS * _NANOSECONDS:
         return (
@@ -58,23 +64,26 @@ def clock_problem(block_time_ns: int, now_ns: int, block_seconds: float) -> str:
     if now_ns > block_time_ns + max(_AHEAD_SECONDS, 3 * block_seconds) * _NANOSECONDS:
         return (
             "New blocks are minutes old when they arrive: the chain's nodes are still catching up, or this machine's "
-            "clock is fast. Look at catching_up in the node's /status, then at time synchronisation (NTP)."
+            "clock is fast. Check catching_up in the node's /status, then time synchronisation (NTP)."
         )
     return ""
 
 
 def gas_price_problem(minimum: str, ours: GasPrice) -> str:
-    """`minimum`: the node's minimum gas prices, coins separated by commas; empty where ours is enough."""
+    """Return the problem of a gas price below the node's minimum, or an empty text.
+
+    `minimum` holds the node's minimum gas prices, coins separated by commas.
+    """
     for coin in minimum.split(","):
         if not coin.strip().endswith(DENOMINATION):
             continue
         try:
             least = GasPrice.parse(coin)
         except ConfigurationError:
-            continue  # a node that words it in another way tells when it refuses
+            continue  # another notation shows when the node rejects a transaction
         if least.upokt > ours.upokt:
             return (
-                f"The node takes no transaction below {least.upokt:f}{DENOMINATION} a gas, spec.chain.gasPrice is "
-                f"{ours.upokt:f}{DENOMINATION}: claims and proofs would be refused. Raise spec.chain.gasPrice."
+                f"The node rejects transactions below {least.upokt:f}{DENOMINATION} a gas, spec.chain.gasPrice is "
+                f"{ours.upokt:f}{DENOMINATION}: it would reject claims and proofs. Raise spec.chain.gasPrice."
             )
     return ""

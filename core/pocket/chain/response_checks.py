@@ -1,7 +1,7 @@
-"""Check a node's raw answers before anybody believes or caches them.
+"""Check a node's raw responses before they are used or cached.
 
-A valid answer of the chain always holds certain fields, even where everything in it is zero or empty. One without them
-comes from something in between, or from a damaged node: another node is asked.
+A valid response of the chain always holds certain fields, even if their values are zero or empty. A response without
+them comes from a proxy or a damaged node, so another node is queried.
 """
 
 from collections.abc import Mapping
@@ -61,11 +61,14 @@ _HEIGHT_FIELDS: Final[Mapping[str, str]] = {
     "/pocket.service.Query/ComputeUnitsPerRelayAtHeight": "blockHeight",
     "/pocket.service.Query/RelayMiningDifficultyAtHeight": "blockHeight",
 }
-"""Queries about a height which a node that does not have it yet answers with what holds at present."""
+"""Queries that a lagging node answers with present values instead of those at the height."""
 
 
 def required_height(method: str, request: Message) -> int:
-    """Return the height that a node must have committed to answer; 0 for a question of the present."""
+    """Return the height that a node must have committed to answer.
+
+    Returns 0 for a query of the present.
+    """
     name = _HEIGHT_FIELDS.get(method)
     return int(getattr(request, name)) if name else 0
 

@@ -1,4 +1,4 @@
-"""What the chain's events say of how a claim ended: who was paid what, or why nobody was."""
+"""Read from the chain's events how a claim ended and who was paid."""
 
 import base64
 import binascii
@@ -26,7 +26,7 @@ _SUPPLIER_REASONS: Final = frozenset(
 
 
 class ClaimOutcome(enum.StrEnum):
-    """How a claim left the chain."""
+    """The way in which a claim left the chain."""
 
     SETTLED = "settled"
     PROOF_MISSING = "proof_missing"
@@ -45,10 +45,12 @@ _EXPIRATIONS: Final = {"PROOF_MISSING": ClaimOutcome.PROOF_MISSING, "PROOF_INVAL
 
 @dataclass(frozen=True, slots=True)
 class ClaimEnd:
-    """How one claim ended. Amounts are upokt; what the event does not say, or says illegibly, is None or empty.
+    """The end of one claim, with amounts in upokt.
 
-    by_recipient: everybody who was paid. supplier_side: those of them who were paid as the supplier's operator, owner
-    or shareholders. malformed: attributes that could not be read.
+    A missing or unreadable value is None or empty.
+
+    `by_recipient` holds all payments, `supplier_side` those to the supplier's operator, owner or shareholders.
+    `malformed` names attributes that could not be read.
     """
 
     outcome: ClaimOutcome
@@ -70,13 +72,14 @@ class ClaimEnd:
 
     @property
     def earned_upokt(self) -> int:
-        """What reached the supplier's side."""
+        """Return the amount paid to the supplier's side in upokt."""
         return sum(self.supplier_side.values())
 
     def concerns(self, supplier: str, header: SessionHeader) -> bool:
-        """Return whether this is the end of a supplier's claim for a session: nothing that it names may differ.
+        """Return whether this is the end of a supplier's claim for a session.
 
-        Without a session id (expired claims have none) application, service and end height must all be named.
+        Every named value must be equal. Without a session id (expired claims have none) application, service and end
+        height must all be named.
         """
         named = [
             (self.application, header.application_address),
@@ -85,12 +88,12 @@ class ClaimEnd:
         ]
         if self.supplier != supplier or self.session_id not in ("", header.session_id):
             return False
-        if not self.session_id and not all(told for told, _ in named):
+        if not self.session_id and not all(value for value, _ in named):
             return False
-        return all(told == ours for told, ours in named if told)
+        return all(value == ours for value, ours in named if value)
 
     def may_be_of(self, root: bytes) -> bool:
-        """Return whether the claim may have had a root, by what the event says: the root, or its count and sum."""
+        """Return whether the claim may have had a root, by the event's root, count or sum."""
         if self.root:
             return self.root == root
         known = Root(root)
@@ -116,7 +119,7 @@ def _is_named(address: str) -> bool:
 
 
 class _Attributes:
-    """Reads attributes one by one and notes which ones are illegible."""
+    """Reads attributes one by one and notes which ones are unreadable."""
 
     def __init__(self, attributes: Mapping[str, str]) -> None:
         self._attributes = attributes
@@ -154,12 +157,12 @@ class _Attributes:
         return b""
 
     def rewards(self, name: str) -> dict[str, int]:
-        """Recipients and amounts of a JSON object; entries that are illegible are left out."""
+        """Return recipients and amounts of a JSON object without unreadable entries."""
         rows = self._json(name, _REWARDS)
         return self._amounts(name, list(rows.items()) if rows is not None else [])
 
     def payments(self, name: str) -> list[_Detail] | None:
-        """Single payments; None where any of them is illegible."""
+        """Return the single payments, or None if any of them is unreadable."""
         rows: list[_Detail] | None = self._json(name, _DETAILS)
         if rows is None or all(_COIN.fullmatch(row.amount) and _is_named(row.recipient_address) for row in rows):
             return rows
@@ -188,10 +191,10 @@ class _Attributes:
 
 
 def claim_end(event: Event, shareholders: Collection[str] = ()) -> ClaimEnd | None:
-    """Return what an event says of the end of a claim, None for events of other kinds. Never raises.
+    """Return the end of a claim from an event, or None for other events. Never raises.
 
-    The event lists each payment with the reason for it, which tells what reached the supplier's side: the same address
-    may also be paid as the owner of the service. Where that list is missing or illegible, the amounts by address count
+    The event lists each payment with the reason for it, which shows what reached the supplier's side. The same address
+    may also be paid as the owner of the service. Where that list is missing or unreadable, the amounts by address count
     that went to operator, owner and `shareholders`, the addresses that share the supplier's revenue.
     """
     outcome = _OUTCOMES.get(event.type)

@@ -1,7 +1,7 @@
-"""The shared chain view: process memory, then Redis, then the chain (design.md, section 6).
+"""Share chain responses through process memory, then Redis, then the chain.
 
-What is cached are the node's raw answers, so every typed query is covered once. Refusals and unknown
-entities are never cached. Redis being away only costs chain queries.
+The node's raw answers are cached, so one cache covers all typed queries. Rejections and unknown entities are never
+cached. A Redis outage only costs chain queries.
 """
 
 import base64
@@ -16,7 +16,6 @@ from typing import Any, Final, TypeVar
 import grpc.aio
 from google.protobuf.message import Message
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.chain.client import ChainClient, channel_of
 from pocket.chain.failover import NodeAddress
@@ -31,6 +30,7 @@ from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.sessions.windows import SharedParams
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.runtime.single_flight import SingleFlight
 
@@ -41,7 +41,7 @@ _MOST_BYTES: Final = 32 * 1024 * 1024
 T = TypeVar("T")
 
 # Seconds an answer may serve. Answers at a height never change; an application's record decides the ring
-# and may be a minute old (sessions.md, section 6); a supplier's state soon matters.
+# and may be a minute old (docs/protocol/sessions.md, section 6). A supplier's state must be fresher.
 LIFETIMES: Final[Mapping[str, float]] = {
     "/pocket.shared.Query/ParamsAtHeight": 1800.0,
     "/pocket.session.Query/GetSession": 1800.0,
@@ -66,32 +66,32 @@ CHANGING: Final[Mapping[str, tuple[type[Message], type[Message]]]] = {
     "/pocket.tokenomics.Query/Params": (tokenomics_pb.QueryParamsRequest, tokenomics_pb.QueryParamsResponse),
     "/cosmos.auth.v1beta1.Query/Account": (auth_pb.QueryAccountRequest, auth_pb.QueryAccountResponse),
 }
-"""Answers of the present, request and response; the miners' leader checks whether they changed."""
+"""Request and response types of changing records, which the miners' leader refreshes."""
 
-Question = tuple[str, bytes]
+CacheKey = tuple[str, bytes]
 """Method and encoded request."""
 
 
-def encode_question(question: Question) -> str:
-    """One member of the set of followed records, and what messages name."""
-    method, asked = question
-    return f"{method} {base64.b64encode(asked).decode()}"
+def encode_key(cache_key: CacheKey) -> str:
+    """Encode a cache key as text for the set of followed records and for messages."""
+    method, request_bytes = cache_key
+    return f"{method} {base64.b64encode(request_bytes).decode()}"
 
 
 @dataclass(slots=True)
 class CacheCounters:
-    """Where answers came from."""
+    """Counts answers by source."""
 
     memory: int = 0
     redis: int = 0
     chain: int = 0
-    divergent: int = 0  # sessions that another process was told differently
-    _told: tuple[int, int, int, int] = (0, 0, 0, 0)
+    divergent: int = 0  # sessions that another process received differently
+    _reported: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def taken(self) -> list[tuple[str, int]]:
-        """(source, answers since the last call), for counters."""
+        """Return (source, answers since the last call) pairs."""
         now = (self.memory, self.redis, self.chain, self.divergent)
-        before, self._told = self._told, now
+        before, self._reported = self._reported, now
         names = ("memory", "redis", "chain", "divergent")
         return [(name, new - old) for name, new, old in zip(names, now, before, strict=True)]
 
@@ -121,75 +121,80 @@ class CachedChain(ChainClient):
         self._entries = entries
         self._most_bytes = most_bytes
         self._memory_bytes = 0
-        self._memory: OrderedDict[Question, tuple[float, bytes]] = OrderedDict()
-        self._witnessed: OrderedDict[tuple[str, str, int], None] = OrderedDict()
-        self._asking = SingleFlight()
+        self._memory: OrderedDict[CacheKey, tuple[float, bytes]] = OrderedDict()
+        self._session_fingerprints: OrderedDict[tuple[str, str, int], None] = OrderedDict()
+        self._single_flight = SingleFlight()
         self._decoded: OrderedDict[tuple[str | int, ...], tuple[float, int, Any]] = OrderedDict()
         self.counters = CacheCounters()
         self.generation = 0
-        """Grows whenever something is forgotten: what was derived from answers is to be made anew."""
+        """Grows on each invalidation. Values derived from answers are then recomputed."""
 
     async def _call_raw(self, method: str, request: Message, height: int = 0) -> bytes:
         lifetime = LIFETIMES.get(method)
         if lifetime is None or height:
             return await super()._call_raw(method, request, height)
-        question = request.SerializeToString(deterministic=True)
-        found = self._memory.get((method, question))
-        if found is not None and found[0] > self._clock():
+        request_bytes = request.SerializeToString(deterministic=True)
+        cached = self._memory.get((method, request_bytes))
+        if cached is not None and cached[0] > self._clock():
             self.counters.memory += 1
-            return found[1]
-        # Whoever asks the same while it is being asked waits for that answer: a new session is one query, not hundreds.
-        return await self._asking.ask(
-            (method, question), lambda: self._ask(method, request, question, lifetime, self.generation)
+            return cached[1]
+        # Concurrent calls share one query: a new session is one query, not hundreds.
+        return await self._single_flight.do(
+            (method, request_bytes), lambda: self._load(method, request, request_bytes, lifetime, self.generation)
         )
 
-    async def _ask(self, method: str, request: Message, question: bytes, lifetime: float, generation: int) -> bytes:
-        key = self.shared_key((method, question))
-        answer = await self._from_redis(method, key)
+    async def _load(
+        self, method: str, request: Message, request_bytes: bytes, lifetime: float, generation: int
+    ) -> bytes:
+        redis_key = self.shared_key((method, request_bytes))
+        answer = await self._from_redis(method, redis_key)
         if answer is None:
             self.counters.chain += 1
             answer = await super()._call_raw(method, request)
-            await self._to_redis(key, answer, lifetime)
+            await self._to_redis(redis_key, answer, lifetime)
         if method in CHANGING:
-            await self._follow((method, question))
-        # What was to be forgotten while it was asked is answered, and not kept.
+            await self._follow((method, request_bytes))
+        # An answer that was invalidated during the query is returned but not cached.
         if generation == self.generation or method not in CHANGING:
-            self._keep((method, question), self._clock() + lifetime, answer)
+            self._store((method, request_bytes), self._clock() + lifetime, answer)
         return answer
 
-    def _keep(self, question: Question, until: float, answer: bytes) -> None:
-        """The oldest answers leave: a session with its suppliers is kilobytes, and there are hundreds every hour."""
-        self._drop(question)
-        self._memory[question] = (until, answer)
+    def _store(self, cache_key: CacheKey, until: float, answer: bytes) -> None:
+        """Store an answer and evict the oldest ones above the limits.
+
+        A session with its suppliers takes kilobytes, and there are hundreds every hour.
+        """
+        self._drop(cache_key)
+        self._memory[cache_key] = (until, answer)
         self._memory_bytes += len(answer)
         while len(self._memory) > self._entries or self._memory_bytes > self._most_bytes:
             self._drop(next(iter(self._memory)))
 
-    def _drop(self, question: Question) -> None:
-        _, answer = self._memory.pop(question, (0.0, b""))
+    def _drop(self, cache_key: CacheKey) -> None:
+        _, answer = self._memory.pop(cache_key, (0.0, b""))
         self._memory_bytes -= len(answer)
 
-    def shared_key(self, question: Question) -> str:
-        """Where Redis holds an answer."""
-        method, asked = question
-        name = hashlib.sha256(method.encode() + b"\0" + asked).hexdigest()
+    def shared_key(self, cache_key: CacheKey) -> str:
+        """Return the Redis key of an answer."""
+        method, request_bytes = cache_key
+        name = hashlib.sha256(method.encode() + b"\0" + request_bytes).hexdigest()
         return self._keys.cache(method.rsplit("/", 1)[-1], name)
 
-    async def ask_nodes(self, method: str, request: Message) -> bytes:
-        """An answer past all caches."""
+    async def fetch_uncached(self, method: str, request: Message) -> bytes:
+        """Query the chain without caches."""
         return await super()._call_raw(method, request)
 
-    async def _follow(self, question: Question) -> None:
-        """Says that this record matters: it is looked at again while somebody asks for it."""
+    async def _follow(self, cache_key: CacheKey) -> None:
+        """Mark a record as in use, so that the leader keeps refreshing it."""
         try:
-            await self._redis.zadd(self._keys.cache_known, {encode_question(question): self._wall_clock()})
-        except (RedisError, OSError, TimeoutError):
+            await self._redis.zadd(self._keys.cache_known, {encode_key(cache_key): self._wall_clock()})
+        except REDIS_ERRORS:
             return
 
     async def _from_redis(self, method: str, key: str) -> bytes | None:
         try:
             answer = await self._redis.get(key)
-        except (RedisError, OSError, TimeoutError):
+        except REDIS_ERRORS:
             return None
         if not isinstance(answer, bytes):
             return None
@@ -203,11 +208,14 @@ class CachedChain(ChainClient):
     async def _to_redis(self, key: str, answer: bytes, lifetime: float) -> None:
         try:
             await self._redis.set(key, answer, px=int(lifetime * 1000))
-        except (RedisError, OSError, TimeoutError):
+        except REDIS_ERRORS:
             return
 
-    async def _lately(self, key: tuple[str | int, ...], load: Callable[[], Awaitable[T]]) -> T:
-        """A decoded answer that is at most a second older than the cached one: relays ask for the same thousands."""
+    async def _decoded_value(self, key: tuple[str | int, ...], load: Callable[[], Awaitable[T]]) -> T:
+        """Return a decoded answer at most one second older than the cached bytes.
+
+        Relays ask for the same answer thousands of times.
+        """
         found = self._decoded.get(key)
         if found is not None and found[0] > self._clock() and found[1] == self.generation:
             self.counters.memory += 1
@@ -221,64 +229,71 @@ class CachedChain(ChainClient):
         return value
 
     async def shared_params(self, height: int = 0) -> SharedParams:
-        """As ChainClient does it; of the present they are never cached."""
+        """Return the params effective at `height`. Live params (0) are never cached."""
         if height <= 0:
             return await ChainClient.shared_params(self, height)
-        return await self._lately(("shared", height), lambda: ChainClient.shared_params(self, height))
+        return await self._decoded_value(("shared", height), lambda: ChainClient.shared_params(self, height))
 
     async def num_suppliers_per_session(self) -> int:
-        """As ChainClient does it."""
-        return await self._lately(("session",), lambda: ChainClient.num_suppliers_per_session(self))
+        """Return the cached number of suppliers in a session."""
+        return await self._decoded_value(("session",), lambda: ChainClient.num_suppliers_per_session(self))
 
     async def application(self, address: str) -> Application:
-        """As ChainClient does it."""
-        return await self._lately(("application", address), lambda: ChainClient.application(self, address))
+        """Return the application's cached record. Raises NotFound."""
+        return await self._decoded_value(("application", address), lambda: ChainClient.application(self, address))
 
     async def supplier(self, operator_address: str) -> StakedSupplier:
-        """As ChainClient does it."""
-        return await self._lately(("supplier", operator_address), lambda: ChainClient.supplier(self, operator_address))
+        """Return the supplier's cached record. Raises NotFound."""
+        return await self._decoded_value(
+            ("supplier", operator_address), lambda: ChainClient.supplier(self, operator_address)
+        )
 
     async def compute_units_per_relay(self, service_id: str, height: int) -> int:
-        """As ChainClient does it."""
-        return await self._lately(
+        """Return the cached compute units per relay effective at `height`."""
+        return await self._decoded_value(
             ("units", service_id, height), lambda: ChainClient.compute_units_per_relay(self, service_id, height)
         )
 
     async def session(self, application_address: str, service_id: str, height: int) -> Session:
-        """As `ChainClient.session`; sessions that other processes know differently are counted and said."""
+        """Return the session that holds `height`, and log if other processes got another one.
+
+        Divergent sessions are also counted.
+        """
         found = await super().session(application_address, service_id, height)
         header = found.header
         key = (application_address, service_id, header.session_start_block_height)
-        if key not in self._witnessed:
-            self._witnessed[key] = None
-            while len(self._witnessed) > self._entries:
-                self._witnessed.popitem(last=False)
+        if key not in self._session_fingerprints:
+            self._session_fingerprints[key] = None
+            while len(self._session_fingerprints) > self._entries:
+                self._session_fingerprints.popitem(last=False)
             await self._compare(key, f"{header.session_id} {' '.join(sorted(found.supplier_addresses))}")
         return found
 
-    async def _compare(self, key: tuple[str, str, int], told: str) -> None:
-        """The same application, service and start are one session, whoever asks whichever node."""
+    async def _compare(self, key: tuple[str, str, int], fingerprint: str) -> None:
+        """Compare a session with the one that other processes received.
+
+        Application, service and start height identify exactly one session on every node.
+        """
         name = self._keys.cache("witness", "/".join(map(str, key)))
-        digest = hashlib.sha256(told.encode()).hexdigest()
+        digest = hashlib.sha256(fingerprint.encode()).hexdigest()
         try:
             if await self._redis.set(name, digest, nx=True, px=_WITNESS_MILLISECONDS):
                 return
             before = await self._redis.get(name)
-        except (RedisError, OSError, TimeoutError):
+        except REDIS_ERRORS:
             return
         if isinstance(before, bytes) and before.decode() != digest:
             self.counters.divergent += 1
             _LOG.error(
-                "a chain node tells another session than the one other processes were told: do all nodes follow the "
-                "same chain?",
+                "chain nodes disagree on a session: check that all of spec.chain.nodes follow the same chain",
                 extra={"fields": {"application": key[0], "service": key[1], "session_start": key[2]}},
             )
 
-    def forget(self, question: Question | None = None) -> None:
-        """Forgets one answer of the process's memory, None: all that can change."""
+    def forget(self, cache_key: CacheKey | None = None) -> None:
+        """Forget one answer in the process's memory, or all changing ones for None."""
         self.generation += 1
-        if question is not None:
-            self._drop(question)
+        if cache_key is not None:
+            self._drop(cache_key)
             return
         for known in [known for known in self._memory if known[0] in CHANGING]:
             self._drop(known)

@@ -1,4 +1,4 @@
-"""Waiting for what relayer and miner need before they start: Redis and a node of the right chain."""
+"""Wait at start for Redis and for a node of the right chain."""
 
 import asyncio
 import random
@@ -8,12 +8,12 @@ from redis.asyncio import Redis
 
 from pocket.chain.chain_id import NamedChain, require_chain_id
 from pocket.errors import ChainError
-from pocket.redis_store.connection import await_safe_redis
+from pocket.redis_store.connection import await_durable_redis
 from pocket.redis_store.store_errors import RedisUnavailable
 
 
 class _Observed:
-    """A chain whose failures to tell its name are noted."""
+    """A chain id query whose failures are reported to `on_wait`."""
 
     def __init__(self, chain: NamedChain, on_wait: Callable[[str], None]) -> None:
         self._chain = chain
@@ -37,18 +37,18 @@ async def await_dependencies(
     stop: asyncio.Event,
     redis_waits: Callable[[RedisUnavailable | None], None],
     chain_waits: Callable[[str], None],
-    chance: random.Random | None = None,
+    rng: random.Random | None = None,
 ) -> None:
     """Wait for both at the same time, until they can be used or `stop` is set.
 
-    `redis_waits` and `chain_waits` are called with the reason while one is waited for, and with None or an empty text
-    afterwards. Raises a group with UnsafeRedis or ConfigurationError for what only another configuration cures.
+    `redis_waits` and `chain_waits` are called with the reason while waiting, and with None or an empty text
+    afterwards. Raises a group with RedisNotDurable or ConfigurationError if only another configuration helps.
     """
 
     async def await_redis() -> None:
-        await await_safe_redis(redis, redis_url, stop, redis_waits, chance)
+        await await_durable_redis(redis, redis_url, stop, redis_waits, rng)
         redis_waits(None)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(await_redis())
-        group.create_task(require_chain_id(_Observed(chain, chain_waits), chain_id, stop, chance=chance))
+        group.create_task(require_chain_id(_Observed(chain, chain_waits), chain_id, stop, rng=rng))

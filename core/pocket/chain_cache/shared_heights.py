@@ -1,6 +1,6 @@
-"""The chain's height, shared through Redis: a miner's leader publishes blocks, relayers follow.
+"""Share the chain's height through Redis, from the miners' leader to relayers.
 
-A follower that sees nothing new for longer than two blocks asks a node itself.
+A watcher that gets nothing new for longer than two blocks queries a node.
 """
 
 import asyncio
@@ -9,22 +9,25 @@ import json
 from collections.abc import Awaitable, Callable
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.chain.model import Block
 from pocket.chain.plausible_heights import Belief, HeightGuard
 from pocket.errors import PocketError
 from pocket.protocol.transactions.build import Timestamp
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 
 
 def encode_block(block: Block) -> str:
-    """JSON of a block."""
+    """Encode a block as JSON."""
     return json.dumps({"height": block.height, "hash": block.hash.hex(), "time_ns": block.time.nanoseconds})
 
 
 def decode_block(text: str | bytes) -> Block | None:
-    """Block from JSON; None where it cannot be read (a foreign or damaged message never stops the follower)."""
+    """Decode a block from JSON. Returns None if it is unreadable.
+
+    A foreign or damaged message never stops the watcher.
+    """
     try:
         row = json.loads(text)
         return Block(int(row["height"]), bytes.fromhex(row["hash"]), Timestamp.of_nanoseconds(int(row["time_ns"])))
@@ -33,22 +36,22 @@ def decode_block(text: str | bytes) -> Block | None:
 
 
 class LatestBlockPublisher:
-    """Writes each new block where followers look."""
+    """Publishes each new block to Redis."""
 
     def __init__(self, redis: "Redis", keys: RedisKeys) -> None:
         self._redis = redis
         self._keys = keys
 
     async def publish(self, block: Block) -> None:
-        """Best effort: a follower that misses it asks a node."""
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
+        """Publish on a best-effort basis. A watcher that misses it queries a node."""
+        with contextlib.suppress(*REDIS_ERRORS):
             await self._redis.set(self._keys.block, encode_block(block))
 
 
 class LatestBlockWatcher:
-    """The latest height; `seen_at` is the clock's time of the last growth.
+    """Tracks the latest height. `updated_at` is the clock's time of its last growth.
 
-    A height that the elapsed time does not allow is not believed, and one that others contradict is let go
+    A height that the elapsed time does not allow is not believed, and one that others contradict is dropped
     (`pocket.chain.plausible_heights`).
     """
 
@@ -67,36 +70,36 @@ class LatestBlockWatcher:
         self._clock = clock
         self._guard = HeightGuard(block_seconds)
         self._published: Block | None = None
-        self.seen_at = clock()
+        self.updated_at = clock()
 
     @property
     def height(self) -> int:
-        """The latest height; 0 before the first."""
+        """Return the latest height, 0 before the first."""
         return self._guard.height
 
     def _learn(self, block: Block | None) -> None:
-        if block is not None and self._guard.look(block, self._clock()) in (Belief.NEWER, Belief.LET_GO):
-            self.seen_at = self._clock()
+        if block is not None and self._guard.observe(block, self._clock()) in (Belief.NEWER, Belief.REPLACED):
+            self.updated_at = self._clock()
 
     @property
     def stale(self) -> bool:
-        """Whether neither Redis nor a node told of a new block for more than two blocks' time."""
-        return self.height == 0 or self._clock() - self.seen_at > 2 * self._patience
+        """Return whether no source reported a new block for more than twice the patience."""
+        return self.height == 0 or self._clock() - self.updated_at > 2 * self._patience
 
-    async def look(self) -> None:
-        """One look: Redis, and a node when Redis has nothing new for too long."""
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
+    async def poll(self) -> None:
+        """Poll Redis once, and a node if Redis has had nothing new for too long."""
+        with contextlib.suppress(*REDIS_ERRORS):
             raw = await self._redis.get(self._keys.block)
             published = decode_block(raw) if raw else None
             if published != self._published:  # the same again is no second answer
                 self._published = published
                 self._learn(published)
-        if self.height == 0 or self._clock() - self.seen_at > self._patience:
+        if self.height == 0 or self._clock() - self.updated_at > self._patience:
             with contextlib.suppress(PocketError, TimeoutError):
                 self._learn(await self._ask_node())
 
     async def run(self, seconds: float) -> None:
-        """Looks for ever."""
+        """Poll every `seconds` seconds, without end."""
         while True:
-            await self.look()
+            await self.poll()
             await asyncio.sleep(seconds)

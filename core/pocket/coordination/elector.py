@@ -1,8 +1,7 @@
-"""Who holds a Lease: a pure state machine over an injected monotonic clock (docs/fragile/lease.md).
+"""Leader election on a Lease: a pure state machine over an injected monotonic clock (docs/fragile/lease.md).
 
-The clocks of two machines are never compared. Whoever wants a Lease waits until the record has not changed for the
-whole lease duration by its own clock; whoever holds it stops before that can be over, counted from before the last
-renewal was sent.
+The clocks of two machines are never compared. A candidate waits until the record has not changed for the whole lease
+duration by its own clock. A holder stops before that time can be over, counted from before its last renewal was sent.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from enum import Enum
 
 @dataclass(frozen=True, slots=True)
 class LeaseTiming:
-    """Seconds; renewing must fail well before the lease can be taken."""
+    """Durations in seconds. Renewing must fail well before the lease can be taken."""
 
     lease: float = 15.0
     renew: float = 10.0
@@ -25,14 +24,17 @@ class LeaseTiming:
 
 
 def timing_for_blocks(block_seconds: float) -> LeaseTiming:
-    """Takeover within about five blocks, and never slower than client-go's 15 s: windows are counted in blocks."""
+    """Return a timing for takeover within about five blocks, at most client-go's 15 s.
+
+    Windows are counted in blocks, so a takeover must be, too.
+    """
     lease = min(15.0, max(3.0, 4 * block_seconds))
     return LeaseTiming(lease=lease, renew=lease * 0.6, retry=lease * 0.13, call=lease * 0.2)
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseRecord:
-    """What a Lease says; an empty holder means released. `transitions` is the epoch of the holder."""
+    """The content of a Lease. An empty holder means released, `transitions` is the holder's epoch."""
 
     holder: str
     lease_seconds: int
@@ -43,10 +45,10 @@ class LeaseRecord:
 
 @dataclass(frozen=True, slots=True)
 class CandidateState:
-    """What one candidate knows.
+    """One candidate's knowledge of a Lease.
 
-    `version` is the API server's version of the record, None when there is none. `seen_at` is when this content was
-    first observed, `held_until` the time after which leadership must not be assumed.
+    `version` is the API server's version of the record, None without a record. `seen_at` is when this content was first
+    observed, `held_until` the time after which leadership must not be assumed.
     """
 
     identity: str
@@ -56,17 +58,17 @@ class CandidateState:
     held_until: float | None = None
 
     def leads(self, now: float) -> bool:
-        """Whether this candidate may act as leader now."""
+        """Return True if this candidate may act as leader now."""
         return self.held_until is not None and now < self.held_until
 
     @property
     def epoch(self) -> int:
-        """The fencing token of the current record."""
+        """Return the fencing token of the current record."""
         return 0 if self.record is None else self.record.transitions
 
 
 class ElectionStep(Enum):
-    """What to do next."""
+    """The next action of a candidate."""
 
     CREATE = "create"
     TAKE = "take"
@@ -74,62 +76,62 @@ class ElectionStep(Enum):
     WAIT = "wait"
 
 
-def seat(identity: str) -> str:
-    """Who it is across restarts, of an identity `name_place_incarnation`."""
+def member_name(identity: str) -> str:
+    """Return the part of `name_place_incarnation` that is stable across restarts."""
     return identity.partition("_")[0]
 
 
-def place(identity: str) -> str:
-    """Where it runs, of an identity `name_place_incarnation`: a pod's uid, or an address."""
+def member_location(identity: str) -> str:
+    """Return the location in `name_place_incarnation`: a pod's uid, or an address."""
     return identity.partition("_")[2].rpartition("_")[0]
 
 
-def observe(view: CandidateState, record: LeaseRecord | None, version: str | None, now: float) -> CandidateState:
-    """After a read. Any change of the record starts the wait afresh; another holder ends leadership."""
-    changed = version != view.version
-    held = view.held_until if record is not None and record.holder == view.identity else None
-    return replace(view, record=record, version=version, seen_at=now if changed else view.seen_at, held_until=held)
+def observe(state: CandidateState, record: LeaseRecord | None, version: str | None, now: float) -> CandidateState:
+    """Apply a read. Any change of the record restarts the wait, another holder ends leadership."""
+    changed = version != state.version
+    held = state.held_until if record is not None and record.holder == state.identity else None
+    return replace(state, record=record, version=version, seen_at=now if changed else state.seen_at, held_until=held)
 
 
-def next_step(view: CandidateState, now: float, timing: LeaseTiming) -> ElectionStep:
-    """What may be tried now."""
-    record = view.record
+def next_step(state: CandidateState, now: float, timing: LeaseTiming) -> ElectionStep:
+    """Decide what may be attempted now."""
+    record = state.record
     if record is None:
         return ElectionStep.CREATE
-    if record.holder == view.identity and view.held_until is not None:
+    if record.holder == state.identity and state.held_until is not None:
         return ElectionStep.RENEW
-    # What an earlier life of this candidate holds is taken over at once: a pod of a StatefulSet runs once, a container
-    # once in its pod, and a process holds the lock of the volume that names it. One that was cut off and lives on is
-    # stopped by the fence, as any former owner.
-    if not record.holder or seat(record.holder) == seat(view.identity):
+    # A Lease of an earlier incarnation of this candidate is taken at once: a pod of a StatefulSet runs once, a
+    # container once in its pod, and a process holds the lock of the volume that names it. An earlier incarnation that
+    # is still alive behind a partition is stopped by the fence, as any former owner.
+    if not record.holder or member_name(record.holder) == member_name(state.identity):
         return ElectionStep.TAKE
-    return ElectionStep.TAKE if now >= takeable_at(view, timing) else ElectionStep.WAIT
+    return ElectionStep.TAKE if now >= takeable_at(state, timing) else ElectionStep.WAIT
 
 
-def takeable_at(view: CandidateState, timing: LeaseTiming) -> float:
-    """When the lease of another holder may be taken, on this candidate's clock."""
-    seconds = float(view.record.lease_seconds) if view.record is not None else 0.0
-    return view.seen_at + max(timing.lease, seconds)
+def takeable_at(state: CandidateState, timing: LeaseTiming) -> float:
+    """Return when another holder's lease may be taken, on this candidate's clock."""
+    seconds = float(state.record.lease_seconds) if state.record is not None else 0.0
+    return state.seen_at + max(timing.lease, seconds)
 
 
-def draft(
-    view: CandidateState, step: ElectionStep, wall: datetime, timing: LeaseTiming, known_epoch: int = 0
+def next_record(
+    state: CandidateState, step: ElectionStep, wall_time: datetime, timing: LeaseTiming, known_epoch: int = 0
 ) -> LeaseRecord:
-    """The record to write for a step; the epoch only ever grows, past any that is known elsewhere."""
-    wall = wall.astimezone(UTC)
-    if step is ElectionStep.RENEW and view.record is not None:
-        return replace(view.record, renewed=wall, lease_seconds=round(timing.lease))
-    epoch = max(view.epoch, known_epoch) + 1
-    return LeaseRecord(view.identity, round(timing.lease), wall, wall, epoch)
+    """Return the record to write for a step. The epoch only grows, past any known elsewhere."""
+    wall_time = wall_time.astimezone(UTC)
+    if step is ElectionStep.RENEW and state.record is not None:
+        return replace(state.record, renewed=wall_time, lease_seconds=round(timing.lease))
+    epoch = max(state.epoch, known_epoch) + 1
+    return LeaseRecord(state.identity, round(timing.lease), wall_time, wall_time, epoch)
 
 
-def written(
-    view: CandidateState, record: LeaseRecord, version: str, sent_at: float, now: float, timing: LeaseTiming
+def after_write(
+    state: CandidateState, record: LeaseRecord, version: str, sent_at: float, now: float, timing: LeaseTiming
 ) -> CandidateState:
-    """After a write succeeded; leadership counts from before it was sent."""
-    return replace(view, record=record, version=version, seen_at=now, held_until=sent_at + timing.renew)
+    """Apply a successful write. Leadership counts from before it was sent."""
+    return replace(state, record=record, version=version, seen_at=now, held_until=sent_at + timing.renew)
 
 
-def released(record: LeaseRecord, wall: datetime) -> LeaseRecord:
-    """The record that gives a Lease up at once; the epoch stays, so that it never goes back."""
-    return replace(record, holder="", lease_seconds=1, renewed=wall.astimezone(UTC))
+def release_record(record: LeaseRecord, wall_time: datetime) -> LeaseRecord:
+    """Return the record that gives a Lease up at once. The epoch stays, so it never decreases."""
+    return replace(record, holder="", lease_seconds=1, renewed=wall_time.astimezone(UTC))

@@ -1,4 +1,4 @@
-"""Ownership without Kubernetes: one process per data folder, by a file lock."""
+"""Ownership without Kubernetes: a file lock admits one process per data folder."""
 
 import fcntl
 import os
@@ -8,20 +8,21 @@ from typing import Self
 
 
 class LockHeld(Exception):
-    """Another process owns the folder; the message names it."""
+    """Another process owns the folder. The message names it."""
 
 
 class FileLock:
-    """Held while the process lives; the kernel releases it when the process dies, however it dies."""
+    """A lock held while the process lives. The kernel releases it however the process ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
 
     def acquire(self, *, read_only: bool = False) -> None:
-        """Take the lock; raises OwnedElsewhere, and OSError where there is no such file.
+        """Take the lock.
 
-        read_only: the volume takes no writes, so the file must be there, and it keeps the name of who wrote it.
+        With read_only the volume accepts no writes, so the file must exist and keeps its content. Raises LockHeld, and
+        OSError if there is no such file.
         """
         if not read_only:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +40,7 @@ class FileLock:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Gives the folder up."""
+        """Release the folder."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

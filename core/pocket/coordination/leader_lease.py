@@ -1,4 +1,4 @@
-"""Holding a Kubernetes Lease: the elector's steps as calls, each with a deadline."""
+"""Election on a Kubernetes Lease: the elector's steps as calls, each with a deadline."""
 
 import asyncio
 import contextlib
@@ -14,12 +14,12 @@ from pocket.coordination.elector import (
     ElectionStep,
     LeaseRecord,
     LeaseTiming,
-    draft,
+    after_write,
+    next_record,
     next_step,
     observe,
-    released,
+    release_record,
     takeable_at,
-    written,
 )
 from pocket.kube.api_client import Conflict, KubeApi, KubeError, ObjectNotFound, ResourceKind
 
@@ -38,7 +38,7 @@ def _instant(text: Any) -> datetime:
 
 
 def record_of(lease: dict[str, Any]) -> LeaseRecord:
-    """A Lease as any client writes it; absent fields count as released."""
+    """Decode a Lease as any client writes it. Absent fields count as released."""
     spec = lease.get("spec") or {}
     return LeaseRecord(
         holder=spec.get("holderIdentity") or "",
@@ -50,7 +50,7 @@ def record_of(lease: dict[str, Any]) -> LeaseRecord:
 
 
 def spec_of(record: LeaseRecord) -> dict[str, Any]:
-    """The Lease's spec."""
+    """Encode a record as the Lease's spec."""
     return {
         "holderIdentity": record.holder,
         "leaseDurationSeconds": record.lease_seconds,
@@ -72,8 +72,8 @@ class LeaseElector:
         *,
         timing: LeaseTiming | None = None,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
-        chance: random.Random | None = None,
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        rng: random.Random | None = None,
         known_epoch: Callable[[], int] = lambda: 0,
     ) -> None:
         self._api = api
@@ -81,8 +81,8 @@ class LeaseElector:
         self._name = name
         self._timing = timing or LeaseTiming()
         self._clock = clock
-        self._wall = wall
-        self._chance = chance or random.Random()  # noqa: S311 - jitter
+        self._wall_clock = wall_clock
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._known_epoch = known_epoch
         self._lease: dict[str, Any] | None = None
         self._view = CandidateState(identity)
@@ -90,26 +90,29 @@ class LeaseElector:
 
     @property
     def leads(self) -> bool:
-        """Whether this candidate may act as leader now."""
+        """Return True if this candidate may act as leader now."""
         return self._view.leads(self._clock())
 
     @property
     def epoch(self) -> int:
-        """Fencing token: grows with every change of holder."""
+        """Return the fencing token, which grows with every change of holder."""
         return self._view.epoch
 
     @property
     def holder(self) -> str:
-        """Who holds the Lease, as last seen."""
+        """Return the last known holder of the Lease."""
         return self._view.record.holder if self._view.record else ""
 
     @property
     def identity(self) -> str:
-        """This candidate."""
+        """Return this candidate's identity."""
         return self._view.identity
 
     async def attempt(self) -> bool:
-        """One look and at most one write; whether this candidate leads afterwards. Raises KubeError."""
+        """Read the Lease and write it at most once.
+
+        Returns True if this candidate leads afterwards. Raises KubeError.
+        """
         try:
             self._lease = await self._call("GET", name=self._name)
             record, version = record_of(self._lease), str(self._lease["metadata"]["resourceVersion"])
@@ -119,14 +122,14 @@ class LeaseElector:
         step = next_step(self._view, self._clock(), self._timing)
         if step is ElectionStep.WAIT:
             return False
-        drafted = draft(self._view, step, self._wall(), self._timing, self._known_epoch())
+        drafted = next_record(self._view, step, self._wall_clock(), self._timing, self._known_epoch())
         sent_at = self._clock()
         try:
             stored = await self._write(drafted)
         except Conflict:
-            # Somebody was faster; the next look tells who. A reply that was lost shows up as our own record.
+            # Another candidate was faster, the next read shows which. After a lost reply it shows our own record.
             return self.leads
-        self._view = written(
+        self._view = after_write(
             self._view, drafted, str(stored["metadata"]["resourceVersion"]), sent_at, self._clock(), self._timing
         )
         return self.leads
@@ -145,28 +148,28 @@ class LeaseElector:
         return await self._call("PUT", name=self._name, body={**self._lease, "spec": spec})
 
     def _pause(self) -> float:
-        return self._timing.retry * self._chance.uniform(0.8, 1.2)
+        return self._timing.retry * self._rng.uniform(0.8, 1.2)
 
     async def acquire(self, stop: asyncio.Event) -> bool:
-        """Waits until this candidate leads; False when `stop` was set first. Outages are waited out."""
+        """Wait until this candidate leads, through outages. Returns False when `stop` was set first."""
         while not stop.is_set():
             try:
                 if await self.attempt():
-                    _LOG.info("leading", extra={"fields": {"lease": self._name, "epoch": self.epoch}})
+                    _LOG.info("lease acquired", extra={"fields": {"lease": self._name, "epoch": self.epoch}})
                     return True
                 self._complained = ""
             except KubeError as error:
                 self._complain(error)
-            # Followers look twice as often as a holder renews: a released Lease is to be taken within seconds.
+            # Followers poll twice as often as a holder renews: a released Lease must be taken within seconds.
             pause = self._pause() / 2
             if self.holder not in ("", self.identity):
-                # Not a whole pause later than need be: takeover is promised within a bound.
+                # Wake when the lease expires: takeover is promised within a bound.
                 pause = min(pause, max(0.05, takeable_at(self._view, self._timing) - self._clock()))
             await _sleep(stop, pause)
         return False
 
     async def hold(self, stop: asyncio.Event) -> str:
-        """Renews until `stop` is set or leadership ends; the reason, empty when stopped."""
+        """Renew until `stop` is set or leadership ends. Returns the reason, '' when stopped."""
         while not stop.is_set():
             await _sleep(stop, self._pause())
             if stop.is_set():
@@ -188,16 +191,19 @@ class LeaseElector:
         return ""
 
     async def release(self) -> None:
-        """Gives the Lease up, so that the next candidate need not wait; a failure only costs time."""
+        """Release the Lease so that the next candidate need not wait. A failure only costs time."""
         record = self._view.record
         if record is None or record.holder != self.identity:
             return
         for _ in range(_RELEASES):
-            # A renewal that was cancelled half way may still arrive between our look and our write: look again.
+            # A renewal that was cancelled half way may still arrive between our read and our write: read again.
             with contextlib.suppress(KubeError):
                 fresh = await self._call("GET", name=self._name)
                 if record_of(fresh).holder == self.identity:
-                    body = {**fresh, "spec": {**fresh["spec"], **spec_of(released(record_of(fresh), self._wall()))}}
+                    body = {
+                        **fresh,
+                        "spec": {**fresh["spec"], **spec_of(release_record(record_of(fresh), self._wall_clock()))},
+                    }
                     await self._call("PUT", name=self._name, body=body)
                 break
             await asyncio.sleep(_RELEASE_PAUSE_SECONDS)
@@ -205,7 +211,7 @@ class LeaseElector:
 
     def _complain(self, error: KubeError) -> None:
         if str(error) != self._complained:
-            _LOG.warning("lease %s: %s", self._name, error)
+            _LOG.warning("lease request failed, retrying: %s", error, extra={"fields": {"lease": self._name}})
         self._complained = str(error)
 
 

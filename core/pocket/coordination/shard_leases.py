@@ -1,7 +1,7 @@
-"""Holding shards: one Lease a shard, one for each member, one for the leader (docs/fragile/ownership.md).
+"""Ownership of shards: one Lease per shard, one per member, one for the leader (docs/fragile/ownership.md).
 
-A tick is one read of the group, and a write for every Lease that is renewed, taken or given up. Decisions are pure
-(`pocket.coordination.elector`, `pocket.coordination.rebalancing`); this is their shell.
+A tick is one read of the group, and one write for every Lease that is renewed, taken or released. Decisions are pure
+(`pocket.coordination.elector`, `pocket.coordination.rebalancing`), this module executes them.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ from pocket.coordination.elector import (
     CandidateState,
     ElectionStep,
     LeaseTiming,
-    draft,
+    after_write,
+    member_name,
+    next_record,
     next_step,
     observe,
-    released,
-    seat,
+    release_record,
     takeable_at,
-    written,
 )
-from pocket.coordination.rebalancing import RebalancePlan, moves, standby_of
+from pocket.coordination.rebalancing import RebalancePlan, plan_rebalance, standby_of
 from pocket.coordination.stores.lease_store import LeaseConflict, LeaseStore, LeaseUnavailable, StoredLease
 
 _LOG = logging.getLogger("pocket.coordination.shard_leases")
@@ -34,18 +34,18 @@ _RENEW_AFTER = 0.2  # of the lease's duration
 
 
 class ShardListener(Protocol):
-    """Who acts on shards. `gained` and `lost` are called in turn, never at once for one shard."""
+    """Acts on shards. The callbacks for one shard are called alternately, never concurrently."""
 
     async def known_epoch(self, shard: int) -> int:
-        """The highest epoch that anything but the Lease knows for a shard; raises LeaseUnavailable."""
+        """Return the highest epoch known for a shard outside the Lease. Raises LeaseUnavailable."""
         ...
 
-    async def gained(self, shard: int, epoch: int) -> None:
-        """Begins to act. Must not raise."""
+    async def on_acquired(self, shard: int, epoch: int) -> None:
+        """Start to act on the shard. Must not raise."""
         ...
 
-    async def lost(self, shard: int) -> None:
-        """Has stopped acting when it returns. Must not raise."""
+    async def on_lost(self, shard: int) -> None:
+        """Stop acting on the shard before returning. Must not raise."""
         ...
 
 
@@ -59,11 +59,11 @@ class LeaseNames:
         self.shards = [f"{group}-shard-{number}" for number in range(shards)]
 
     def member(self, name: str) -> str:
-        """The Lease that says a member lives."""
+        """Return the name of the Lease that shows that a member is alive."""
         return self._member + name.removeprefix(f"{self._group}-")
 
     def is_member(self, name: str) -> bool:
-        """Whether a Lease is a member's."""
+        """Return True if a Lease is a member's."""
         return name.startswith(self._member)
 
 
@@ -75,109 +75,112 @@ class ShardLeaseManager:
         store: LeaseStore,
         names: LeaseNames,
         identity: str,
-        owner: ShardListener,
+        listener: ShardListener,
         timing: LeaseTiming,
         *,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
-        chance: random.Random | None = None,
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        rng: random.Random | None = None,
     ) -> None:
         self._store = store
         self._names = names
         self.identity = identity
-        self._owner = owner
+        self._listener = listener
         self._timing = timing
         self._clock = clock
-        self._wall = wall
-        self._chance = chance or random.Random()  # noqa: S311 - jitter
+        self._wall_clock = wall_clock
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._views: dict[str, CandidateState] = {}
         self._stored: Mapping[str, StoredLease] = {}
         self._renewed: dict[str, float] = {}
-        self._held: dict[int, int] = {}
-        self._fenced: dict[int, int] = {}
+        self._owned: dict[int, int] = {}
+        self._stale_epochs: dict[int, int] = {}
         self._wake = asyncio.Event()
         self._complained = ""
-        self._looked = False
-        self._looking = asyncio.Lock()
-        self._look: Mapping[str, StoredLease] = {}
-        self._look_begun = float("-inf")
+        self._has_read = False
+        self._read_lock = asyncio.Lock()
+        self._verified: Mapping[str, StoredLease] = {}
+        self._verified_since = float("-inf")
         self._read_at = float("-inf")
         self.writes = 0
 
-    # What others ask.
+    # Queries.
 
     @property
-    def held(self) -> Mapping[int, int]:
-        """Shard → epoch of the shards that this member acts on, oldest first."""
-        return self._held
+    def owned_shards(self) -> Mapping[int, int]:
+        """Return shard → epoch of the shards that this member acts on, oldest first."""
+        return self._owned
 
     @property
-    def informed(self) -> bool:
-        """Whether the Leases were read so lately that what they say of owners still holds."""
+    def is_recent(self) -> bool:
+        """Return True if the Leases were read recently enough for their owners to be current."""
         return self._clock() - self._read_at < self._timing.lease
 
-    async def look_around(self) -> None:
-        """Read the Leases and take none; raises LeaseUnavailable."""
+    async def refresh(self) -> None:
+        """Read the Leases without taking any. Raises LeaseUnavailable."""
         await self._read()
 
     @property
     def taken_elsewhere(self) -> bool:
-        """Whether another member that lives holds a shard, as last seen."""
-        me = seat(self.identity)
+        """Return True if another live member holds a shard, as last seen."""
+        me = member_name(self.identity)
         return any(holder and holder != me for holder in self._holders())
 
     @property
     def leads(self) -> bool:
-        """Whether this member does the jobs that one alone should do."""
+        """Return True if this member is the leader of the group."""
         return self._view(self._names.leader).leads(self._clock())
 
-    async def look(self, shard: int) -> int:
-        """The epoch under which this member holds a shard, 0 where it does not; raises LeaseUnavailable.
+    async def verify_lease(self, shard: int) -> int:
+        """Read from the store the epoch under which this member holds a shard, 0 if it does not.
 
-        The read begins after the call; many that ask at once share one.
+        The read starts after the call, and concurrent callers share one. Raises LeaseUnavailable.
         """
         called = self._clock()
-        async with self._looking:
-            if self._look_begun < called:
+        async with self._read_lock:
+            if self._verified_since < called:
                 begun = self._clock()
-                self._look = await self._store.read()
-                self._look_begun = begun
-            found = self._look.get(self._names.shards[shard])
-        if found is None or found.record.holder != self.identity:
+                self._verified = await self._store.read()
+                self._verified_since = begun
+            lease = self._verified.get(self._names.shards[shard])
+        if lease is None or lease.record.holder != self.identity:
             return 0
-        return found.record.transitions
+        return lease.record.transitions
 
     @property
     def members(self) -> frozenset[str]:
-        """Identities of the members that live, as last seen."""
+        """Return the identities of the live members, as last seen."""
         now = self._clock()
-        found = set()
+        members = set()
         for name, view in self._views.items():
             if not self._names.is_member(name) or view.record is None or not view.record.holder:
                 continue
             if view.record.holder == self.identity or now < takeable_at(view, self._timing):
-                found.add(view.record.holder)
-        return frozenset(found)
+                members.add(view.record.holder)
+        return frozenset(members)
 
     def standby_for(self) -> frozenset[int]:
-        """Shards that this member follows so that it can take over warm."""
-        seats = {seat(identity) for identity in self.members}
-        me = seat(self.identity)
+        """Return the shards that this member follows as standby."""
+        member_names = {member_name(identity) for identity in self.members}
+        me = member_name(self.identity)
         return frozenset(
             number
             for number, holder in enumerate(self._holders())
-            if holder and holder != me and standby_of(number, holder, seats) == me
+            if holder and holder != me and standby_of(number, holder, member_names) == me
         )
 
-    def fenced(self, shard: int, epoch: int) -> None:
-        """A higher epoch than ours was met: a Lease that is ours is written again above it."""
-        self._fenced[shard] = max(self._fenced.get(shard, 0), epoch)
+    def report_stale_epoch(self, shard: int, epoch: int) -> None:
+        """Report an epoch above ours, so that a Lease of ours is written again above it."""
+        self._stale_epochs[shard] = max(self._stale_epochs.get(shard, 0), epoch)
         self._wake.set()
 
     # The loop.
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; then everything is given up. An outage of the store ends nothing: the fence decides."""
+        """Tick until `stop`, then release everything.
+
+        An outage of the store ends no ownership: the fence decides.
+        """
         try:
             while not stop.is_set():
                 try:
@@ -185,18 +188,22 @@ class ShardLeaseManager:
                     self._complained = ""
                 except LeaseUnavailable as error:
                     if str(error) != self._complained:
-                        _LOG.warning("leases: %s", error)
+                        _LOG.warning("lease store unavailable, retrying: %s", error)
                     self._complained = str(error)
                 await self._pause(stop)
         finally:
             await asyncio.shield(self.release_all())
 
     async def _pause(self, stop: asyncio.Event) -> None:
-        seconds = self._timing.retry * self._chance.uniform(0.4, 0.6)
+        seconds = self._timing.retry * self._rng.uniform(0.4, 0.6)
         now = self._clock()
         for name, view in self._views.items():
-            if view.record is not None and view.record.holder and seat(view.record.holder) != seat(self.identity):
-                # Not a whole pause later than need be: takeover is promised within a bound.
+            if (
+                view.record is not None
+                and view.record.holder
+                and member_name(view.record.holder) != member_name(self.identity)
+            ):
+                # Wake when the lease expires: takeover is promised within a bound.
                 left = takeable_at(self._views[name], self._timing) - now
                 seconds = min(seconds, max(0.05, left)) if left > 0 else seconds
         waiting = [asyncio.ensure_future(event.wait()) for event in (stop, self._wake)]
@@ -208,78 +215,81 @@ class ShardLeaseManager:
         self._wake.clear()
 
     async def tick(self) -> None:
-        """One look at all Leases and what follows from it; raises LeaseUnavailable."""
+        """Read all Leases and act on them once. Raises LeaseUnavailable."""
         await self._read()
         await self._drop_lost()
-        await self._raise_fenced()
+        await self._raise_epochs()
         await self._renew()
-        if not self._looked:
-            # Everybody who starts at the same time should have said so before shares are computed.
-            self._looked = True
+        if not self._has_read:
+            # Members that start at the same time should have written their Leases before shares are computed.
+            self._has_read = True
             return
-        await self._follow(self._planned())
+        await self._execute(self._plan())
 
     async def _read(self) -> None:
         self._stored = await self._store.read()
         now = self._read_at = self._clock()
         for name in {*self._stored, *self._names.shards, self._names.leader, *self._views}:
-            found = self._stored.get(name)
-            record, version = (found.record, found.version) if found else (None, None)
+            stored = self._stored.get(name)
+            record, version = (stored.record, stored.version) if stored else (None, None)
             self._views[name] = observe(self._view(name), record, version, now)
 
     def _view(self, name: str) -> CandidateState:
         return self._views.get(name) or CandidateState(self.identity)
 
     def _holders(self) -> list[str]:
-        """Seat of each shard's holder; empty where the shard can be taken."""
-        now, me = self._clock(), seat(self.identity)
+        """Return the member name of each shard's holder, '' where the shard can be taken."""
+        now, me = self._clock(), member_name(self.identity)
         holders = []
         for number, name in enumerate(self._names.shards):
             view = self._view(name)
             holder = view.record.holder if view.record is not None else ""
-            if number in self._held:
+            if number in self._owned:
                 holders.append(me)
-            elif not holder or seat(holder) == me or now >= takeable_at(view, self._timing):
+            elif not holder or member_name(holder) == me or now >= takeable_at(view, self._timing):
                 holders.append("")
             else:
-                holders.append(seat(holder))
+                holders.append(member_name(holder))
         return holders
 
-    def _planned(self) -> RebalancePlan:
-        return moves(seat(self.identity), {seat(m) for m in self.members}, self._holders(), list(self._held))
+    def _plan(self) -> RebalancePlan:
+        return plan_rebalance(
+            member_name(self.identity), {member_name(m) for m in self.members}, self._holders(), list(self._owned)
+        )
 
     async def _drop_lost(self) -> None:
-        for shard in list(self._held):
+        for shard in list(self._owned):
             record = self._view(self._names.shards[shard]).record
             if record is None or record.holder != self.identity:
-                _LOG.warning("shard %d is held by %s", shard, record.holder if record else "nobody")
+                holder = record.holder if record else ""
+                _LOG.warning("shard lost to another holder", extra={"fields": {"shard": shard, "holder": holder}})
                 await self._lose(shard)
 
-    async def _raise_fenced(self) -> None:
-        fenced, self._fenced = self._fenced, {}
+    async def _raise_epochs(self) -> None:
+        fenced, self._stale_epochs = self._stale_epochs, {}
         for shard, epoch in fenced.items():
-            if shard in self._held and self._held[shard] < epoch:
+            if shard in self._owned and self._owned[shard] < epoch:
                 await self._lose(shard)
                 await self._attempt(self._names.shards[shard], above=epoch)
                 await self._gain_if_written(shard)
 
     async def _renew(self) -> None:
         now, due = self._clock(), self._timing.lease * _RENEW_AFTER
-        mine = [self._names.member(seat(self.identity)), self._names.leader]
-        names = [*mine, *(self._names.shards[shard] for shard in self._held)]
+        mine = [self._names.member(member_name(self.identity)), self._names.leader]
+        names = [*mine, *(self._names.shards[shard] for shard in self._owned)]
         names = [name for name in names if now - self._renewed.get(name, -due) >= due]
-        gate = asyncio.Semaphore(_WRITERS)
+        write_limit = asyncio.Semaphore(_WRITERS)
 
         async def renew(name: str) -> None:
-            async with gate:
+            async with write_limit:
                 await self._attempt(name)
 
         await asyncio.gather(*(renew(name) for name in names))
 
     async def _attempt(self, name: str, *, above: int | None = None) -> bool:
-        """At most one write; whether the Lease is ours afterwards. `above` writes a new epoch, past it.
+        """Write the Lease at most once. `above` writes a new epoch, past it.
 
-        Raises LeaseUnavailable.
+        Returns True if the Lease is ours afterwards. Raises LeaseUnavailable.
         """
         view = self._view(name)
         step = next_step(view, self._clock(), self._timing)
@@ -287,7 +297,7 @@ class ShardLeaseManager:
             return False
         if above is not None and step is ElectionStep.RENEW:
             step = ElectionStep.TAKE
-        record = draft(view, step, self._wall(), self._timing, above or 0)
+        record = next_record(view, step, self._wall_clock(), self._timing, above or 0)
         sent_at = self._clock()
         try:
             self.writes += 1
@@ -295,49 +305,49 @@ class ShardLeaseManager:
         except LeaseConflict:
             return False
         self._stored = {**self._stored, name: stored}
-        self._views[name] = written(view, stored.record, stored.version, sent_at, self._clock(), self._timing)
+        self._views[name] = after_write(view, stored.record, stored.version, sent_at, self._clock(), self._timing)
         self._renewed[name] = sent_at
         return True
 
-    async def _follow(self, planned: RebalancePlan) -> None:
+    async def _execute(self, planned: RebalancePlan) -> None:
         for shard in planned.release:
             await self._lose(shard)
-            await self._give_up(self._names.shards[shard])
+            await self._release(self._names.shards[shard])
         for shard in planned.take:
-            if await self._attempt(self._names.shards[shard], above=await self._owner.known_epoch(shard)):
+            if await self._attempt(self._names.shards[shard], above=await self._listener.known_epoch(shard)):
                 await self._gain_if_written(shard)
 
     async def _gain_if_written(self, shard: int) -> None:
         view = self._view(self._names.shards[shard])
         if view.record is not None and view.record.holder == self.identity and view.leads(self._clock()):
-            self._held[shard] = view.epoch
+            self._owned[shard] = view.epoch
             _LOG.info("shard taken", extra={"fields": {"shard": shard, "epoch": view.epoch}})
-            await self._owner.gained(shard, view.epoch)
+            await self._listener.on_acquired(shard, view.epoch)
 
     async def _lose(self, shard: int) -> None:
-        self._held.pop(shard, None)
-        await self._owner.lost(shard)
+        self._owned.pop(shard, None)
+        await self._listener.on_lost(shard)
 
-    async def _give_up(self, name: str) -> None:
+    async def _release(self, name: str) -> None:
         view, stored = self._view(name), self._stored.get(name)
         if view.record is None or view.record.holder != self.identity or stored is None:
             return
-        record = released(view.record, self._wall())
+        record = release_record(view.record, self._wall_clock())
         with contextlib.suppress(LeaseConflict):
             self.writes += 1
             after = await self._store.write(name, record, stored)
             self._stored = {**self._stored, name: after}
             self._views[name] = observe(view, after.record, after.version, self._clock())
-            _LOG.info("lease given up", extra={"fields": {"lease": name}})
+            _LOG.info("lease released", extra={"fields": {"lease": name}})
 
     async def release_all(self) -> None:
-        """Stops acting, then gives everything up; what cannot be written runs out by itself."""
-        for shard in list(self._held):
+        """Stop acting, then release everything. Leases that cannot be written expire."""
+        for shard in list(self._owned):
             await self._lose(shard)
         with contextlib.suppress(LeaseUnavailable):
-            # A renewal that was cut off half way may have arrived: look again before writing.
+            # A renewal that was cancelled half way may have arrived: read again before writing.
             await self._read()
-            ours = [name for name, found in self._stored.items() if found.record.holder == self.identity]
+            ours = [name for name, stored in self._stored.items() if stored.record.holder == self.identity]
             # The member first: the others should not count on us when they see the shards free.
             for name in sorted(ours, key=lambda name: not self._names.is_member(name)):
-                await self._give_up(name)
+                await self._release(name)

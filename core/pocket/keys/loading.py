@@ -1,4 +1,7 @@
-"""Loading supplier keys. Good entries load though bad ones are reported; no report repeats key material."""
+"""Loading of supplier keys.
+
+Good entries load although bad ones are reported. No report repeats key material.
+"""
 
 import hashlib
 import stat
@@ -19,7 +22,7 @@ _LARGEST_FILE = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class KeyProblem:
-    """What is wrong with one entry, and where; never the key."""
+    """A problem with one entry and its location. It never holds the key."""
 
     place: str
     reason: str
@@ -37,13 +40,13 @@ class KeySet:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the sorted public keys: tells which set is loaded without revealing any."""
+        """Return SHA-256 over the sorted public keys. It identifies the set without revealing a key."""
         joined = b"".join(sorted(key.public_key for key in self.keys.values()))
         return hashlib.sha256(joined).hexdigest()
 
 
 def merge(sets: Iterable[KeySet]) -> KeySet:
-    """All keys; the later set wins, a repetition is reported."""
+    """Merge sets of keys. The later set wins, a repetition is reported."""
     keys: dict[Address, PrivateKey] = {}
     problems: list[KeyProblem] = []
     for one in sets:
@@ -67,7 +70,7 @@ def _entry(place: str, text: Any, claimed: Any = None) -> tuple[Address, Private
     address = address_of(key.public_key)
     if claimed is not None and claimed != address:
         return KeyProblem(
-            place, f"operator_address {str(claimed)[:64]} does not belong to the key, which is {address}'s"
+            place, f"operator_address {str(claimed)[:64]} does not match the key, whose address is {address}"
         )
     return address, key
 
@@ -96,7 +99,7 @@ def _read_yaml(path: Path) -> Any:
 
 
 def load_keys_file(path: Path) -> KeySet:
-    """The reference's keys file: `keys:` and a list of 64-digit hex; raises ConfigurationError."""
+    """Load a keys file: `keys:` and a list of 64-digit hex. Raises ConfigurationError."""
     content = _read_yaml(path)
     rows = content.get("keys") if isinstance(content, dict) else None
     if not isinstance(rows, list):
@@ -130,9 +133,9 @@ def _directory_entries(path: Path) -> Iterable[tuple[Address, PrivateKey] | KeyP
 
 
 def load_keys_directory(path: Path) -> KeySet:
-    """Every key of a folder; raises ConfigurationError.
+    """Load every key of a folder.
 
-    A file is YAML/JSON with operator_address and private_key_hex, a keys file of the reference, or bare hex.
+    A file is YAML/JSON with operator_address and private_key_hex, a keys file, or bare hex. Raises ConfigurationError.
     """
     if not path.is_dir():
         raise ConfigurationError(f"keys {path}: not a folder")
@@ -140,7 +143,7 @@ def load_keys_directory(path: Path) -> KeySet:
 
 
 def load_keys_environment(environment: Mapping[str, str], prefix: str = "POCKET_SUPPLIER_KEY") -> KeySet:
-    """Keys from variables whose names start with the prefix."""
+    """Load keys from variables whose names start with the prefix."""
     return _collect(
         _entry(f"environment variable {name}", value)
         for name, value in sorted(environment.items())
@@ -149,7 +152,7 @@ def load_keys_environment(environment: Mapping[str, str], prefix: str = "POCKET_
 
 
 def _exposed(folder: Path) -> KeySet:
-    """No keys; a problem for each file that any user of the machine may read."""
+    """Return no keys, but a problem for each file that any user of the machine may read."""
     problems = []
     for path in sorted(folder.iterdir()):
         try:
@@ -162,5 +165,8 @@ def _exposed(folder: Path) -> KeySet:
 
 
 def load_supplier_keys(folder: Path, environment: Mapping[str, str]) -> KeySet:
-    """What a workload uses: the folder, and variables for small set-ups; raises ConfigurationError."""
+    """Load the keys of a workload from the folder and, for small set-ups, from variables.
+
+    Raises ConfigurationError.
+    """
     return merge([load_keys_directory(folder), load_keys_environment(environment), _exposed(folder)])

@@ -1,8 +1,8 @@
 """Supplier keys sealed to the operator or to a key of their namespace, bound to one Supplier (docs/suppliers.md).
 
-A sealed key is base64 of `PKS1`, eight bytes that tell which sealing key opens it, and a NaCl sealed box. The box
-holds version, namespace, name, address and key; all of them are compared after opening, so that a sealed text cannot be
-moved to another Supplier.
+A sealed key is base64 of `PKS1`, eight bytes that identify the sealing key, and a NaCl sealed box. The box holds
+version, namespace, name, address and key. All of them are compared after opening, so a sealed text cannot be moved to
+another Supplier.
 """
 
 import base64
@@ -20,26 +20,26 @@ _MAGIC = b"PKS1"
 _ID_BYTES = 8
 _BOX_OVERHEAD = 48
 SECRET_OF_NAMESPACE: Final = "pocket-sealing"  # noqa: S105 - a name
-"""The Secret in which a namespace may have sealing keys of its own: each entry base64 of 32 bytes, newest last by name.
+"""The Secret with a namespace's own sealing keys: each entry base64 of 32 bytes, newest last by name.
 
-Who reads it can read the merged keys beside it as well, so it gives no right to anybody.
+It grants no additional access: a reader of the Secret can read the merged keys in the same namespace as well.
 """
 
 
 class SealError(Exception):
-    """A sealed key that cannot be used; never quotes what is inside."""
+    """A sealed key cannot be used. The message never quotes its content."""
 
 
 class UnknownController(SealError):
-    """Sealed to a key that neither this operator nor the namespace has."""
+    """The key is sealed to a key that neither this operator nor the namespace has."""
 
 
 class SealedForAnother(SealError):
-    """Sealed for another namespace, name or address."""
+    """The key is sealed for another namespace, name or address."""
 
 
 def key_id(public: bytes) -> str:
-    """Sixteen hex digits that tell a sealing key."""
+    """Return the sixteen hex digits that identify a sealing key."""
     return hashlib.sha256(public).hexdigest()[: 2 * _ID_BYTES]
 
 
@@ -53,7 +53,7 @@ class Subject:
 
 
 def seal(public: bytes, subject: Subject, key_hex: str) -> str:
-    """The text for spec.key.sealed; raises SealError."""
+    """Return the text for spec.key.sealed. Raises SealError."""
     plain = {
         "version": 1, "namespace": subject.namespace, "name": subject.name, "address": subject.address, "key": key_hex,
     }  # fmt: skip
@@ -66,13 +66,13 @@ def seal(public: bytes, subject: Subject, key_hex: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Controller:
-    """Sealing keys of the operator, or of a namespace; newest last."""
+    """Sealing keys of the operator, or of a namespace, newest last."""
 
     keys: tuple[bytes, ...] = field(repr=False)
 
     @classmethod
     def of(cls, keys: Iterable[bytes]) -> "Controller":
-        """From raw private keys of 32 bytes; others are refused with SealError."""
+        """Create from raw private keys of 32 bytes. Raises SealError."""
         rows = tuple(keys)
         if any(len(row) != PrivateKey.SIZE for row in rows):
             raise SealError("a sealing key must be 32 bytes")
@@ -80,54 +80,57 @@ class Controller:
 
     @classmethod
     def of_texts(cls, entries: Mapping[str, str]) -> "Controller":
-        """From base64 texts by name, as `SECRET_OF_NAMESPACE` holds them; an entry that is no key is left out."""
+        """Create from base64 texts by name, as in `SECRET_OF_NAMESPACE`. Invalid entries are left out."""
         rows = (_decoded(text) for _, text in sorted(entries.items()))
         return cls(tuple(row for row in rows if len(row) == PrivateKey.SIZE))
 
     @staticmethod
-    def fresh() -> bytes:
-        """A new private key."""
+    def generate() -> bytes:
+        """Generate a private key."""
         return bytes(PrivateKey.generate())
 
     @property
     def publics(self) -> tuple[bytes, ...]:
-        """Public keys in the same order."""
+        """Return the public keys in the same order."""
         return tuple(bytes(PrivateKey(key).public_key) for key in self.keys)
 
     @property
     def newest(self) -> bytes:
-        """The public key to seal with; raises SealError when there is none."""
+        """Return the public key to seal with. Raises SealError without any key."""
         if not self.keys:
-            raise SealError("there is no sealing key yet")
+            raise SealError("there is no sealing key yet: wait until the operator has created one")
         return self.publics[-1]
 
     def knows(self, text: str) -> bool:
-        """Whether a text is sealed to one of these keys."""
+        """Return True if a text is sealed to one of these keys."""
         try:
-            identity, _ = _taken_apart(text)
+            identity, _ = _split_sealed(text)
         except SealError:
             return False
         return any(key_id(public) == identity for public in self.publics)
 
     def open(self, text: str, subject: Subject) -> str:
-        """The key as hex; raises SealError without any part of the content."""
-        identity, box = _taken_apart(text)
+        """Open a sealed key and return it as hex. Raises SealError without any of the content."""
+        identity, box = _split_sealed(text)
         for private, public in zip(self.keys, self.publics, strict=True):
             if key_id(public) != identity:
                 continue
             try:
                 plain = json.loads(SealedBox(PrivateKey(private)).decrypt(box))
             except (CryptoError, ValueError, TypeError):
-                raise SealError("the sealed text was altered or cut: seal the key anew") from None
+                raise SealError("the sealed text was altered or truncated: seal the key again") from None
             return _checked(plain, subject)
         raise UnknownController(
             f"sealed to key {identity}, which neither this operator nor Secret {SECRET_OF_NAMESPACE} of the namespace "
-            "has: seal the key anew"
+            "has: seal the key again"
         )
 
-    def resealed(self, text: str, subject: Subject) -> str | None:
-        """The same key sealed to the newest of these keys, or None when it is already; raises SealError."""
-        identity, _ = _taken_apart(text)
+    def reseal(self, text: str, subject: Subject) -> str | None:
+        """Seal a key again to the newest of these keys, or return None if it already is.
+
+        Raises SealError.
+        """
+        identity, _ = _split_sealed(text)
         if identity == key_id(self.newest):
             return None
         return seal(self.newest, subject, self.open(text, subject))
@@ -140,11 +143,11 @@ def _decoded(text: str) -> bytes:
         return b""
 
 
-def _taken_apart(text: str) -> tuple[str, bytes]:
+def _split_sealed(text: str) -> tuple[str, bytes]:
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise SealError("the sealed text is not base64: seal the key anew") from None
+        raise SealError("the sealed text is not base64: seal the key again") from None
     if not raw.startswith(_MAGIC) or len(raw) <= len(_MAGIC) + _ID_BYTES + _BOX_OVERHEAD:
         raise SealError("the text is not a sealed key: `relayctl keys seal` makes one")
     start = len(_MAGIC) + _ID_BYTES
@@ -153,7 +156,7 @@ def _taken_apart(text: str) -> tuple[str, bytes]:
 
 def _checked(plain: object, subject: Subject) -> str:
     if not isinstance(plain, dict) or plain.get("version") != 1 or not isinstance(plain.get("key"), str):
-        raise SealError("the sealed text holds something else than a supplier key: seal the key anew")
+        raise SealError("the sealed text does not hold a supplier key: seal the key again")
     for name in ("namespace", "name", "address"):
         if plain.get(name) != getattr(subject, name):
             raise SealedForAnother(

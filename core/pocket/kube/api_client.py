@@ -1,4 +1,4 @@
-"""The API server as JSON: paths in, objects out, every call with a deadline, every refusal typed."""
+"""Client of the Kubernetes API: paths in, JSON objects out, a deadline per call, typed errors."""
 
 import json
 import os
@@ -22,7 +22,7 @@ _PAGE = 500
 
 
 class KubeError(Exception):
-    """The API server could not be asked, or refused; `status` is 0 when there was no answer."""
+    """A request to the API server failed. `status` is 0 if there was no answer."""
 
     def __init__(self, message: str, status: int = 0, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -31,16 +31,16 @@ class KubeError(Exception):
 
 
 class ObjectNotFound(KubeError):
-    """404: the object or its kind is not there."""
+    """The object or its kind does not exist (404)."""
 
 
 class Conflict(KubeError):
-    """409: somebody else changed it, or owns a field."""
+    """Another client changed the object, or owns a field (409)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceKind:
-    """Where objects of a kind are."""
+    """A resource kind and the paths of its objects."""
 
     api_version: str
     plural: str
@@ -48,7 +48,7 @@ class ResourceKind:
     namespaced: bool = True
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
-        """The path of a collection or an object."""
+        """Return the path of a collection or an object."""
         root = f"/api/{self.api_version}" if "/" not in self.api_version else f"/apis/{self.api_version}"
         parts = [root]
         if self.namespaced and namespace:
@@ -59,7 +59,7 @@ class ResourceKind:
 
 
 class KubeApi:
-    """A thin client: authentication and TLS are the official client's."""
+    """A thin client. Authentication and TLS are the official client's."""
 
     def __init__(self, client: ApiClient, timeout_seconds: float = 10.0) -> None:
         self._client = client
@@ -76,7 +76,10 @@ class KubeApi:
         content_type: str = "application/json",
         timeout_seconds: float | None = None,
     ) -> Any:
-        """One request; raises KubeError. Request bodies never appear in errors: they may hold Secrets."""
+        """Send one request. Raises KubeError.
+
+        Request bodies never appear in errors, since they may hold Secrets.
+        """
         seconds = self._timeout if timeout_seconds is None else timeout_seconds
         if method != "GET":
             self.writes += 1
@@ -92,58 +95,61 @@ class KubeApi:
             response = await self._client.call_api(*request, _request_timeout=aiohttp.ClientTimeout(total=seconds))
             data = await response.read()  # type: ignore[no-untyped-call]  # generated client
         except ApiException as error:
-            raise _typed(error.status or 0, str(error.body or error.reason), method, path) from None
+            raise _error_from_status(error.status or 0, str(error.body or error.reason), method, path) from None
         except TimeoutError:
             raise KubeError(f"{method} {path}: no answer within {seconds:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise KubeError(f"{method} {path}: {type(error).__name__}: {error}") from error
         text = data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
         if response.status >= 400:
-            raise _typed(response.status, text, method, path, response.response.headers.get("Retry-After"))
+            raise _error_from_status(response.status, text, method, path, response.response.headers.get("Retry-After"))
         try:
             return json.loads(text) if text else None
         except ValueError as error:
-            raise KubeError(f"{method} {path}: the answer is not JSON", response.status) from error
+            raise KubeError(f"{method} {path}: the response is not JSON", response.status) from error
 
     async def get(self, kind: ResourceKind, namespace: str, name: str) -> Object:
-        """An object; raises Missing."""
-        found: Object = await self.call("GET", kind.path(namespace, name))
-        return found
+        """Return an object. Raises ObjectNotFound."""
+        result: Object = await self.call("GET", kind.path(namespace, name))
+        return result
 
-    async def find(self, kind: ResourceKind, namespace: str, name: str) -> Object | None:
-        """An object, or None."""
+    async def get_or_none(self, kind: ResourceKind, namespace: str, name: str) -> Object | None:
+        """Return an object, or None if it does not exist."""
         try:
             return await self.get(kind, namespace, name)
         except ObjectNotFound:
             return None
 
     async def list(self, kind: ResourceKind, namespace: str = "", selector: str = "") -> list[Object]:
-        """All objects, page by page; items lack kind and apiVersion in the API, so they are filled in."""
-        found: list[Object] = []
+        """Return all objects, page by page.
+
+        The API omits kind and apiVersion from items, so they are filled in.
+        """
+        objects: list[Object] = []
         query = {"limit": str(_PAGE)}
         if selector:
             query["labelSelector"] = selector
         while True:
             page = await self.call("GET", kind.path(namespace), query=query)
-            found += [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in page["items"]]
+            objects += [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in page["items"]]
             token = page.get("metadata", {}).get("continue")
             if not token:
-                return found
+                return objects
             query["continue"] = token
 
     async def create(self, kind: ResourceKind, namespace: str, body: Object) -> Object:
-        """Creates; raises Conflict when it is there already."""
+        """Create an object. Raises Conflict if it exists already."""
         created: Object = await self.call("POST", kind.path(namespace), body=body)
         return created
 
     async def replace(self, kind: ResourceKind, namespace: str, body: Object) -> Object:
-        """Replaces the version that `body` names; raises Conflict."""
+        """Replace the version that `body` names. Raises Conflict."""
         path = kind.path(namespace, body["metadata"]["name"])
         replaced: Object = await self.call("PUT", path, body=body)
         return replaced
 
     async def apply(self, kind: ResourceKind, body: Object, manager: str, *, force: bool = True) -> Object:
-        """Server-side apply."""
+        """Apply an object server-side."""
         metadata = body["metadata"]
         query = {"fieldManager": manager, "force": "true" if force else "false"}
         path = kind.path(metadata.get("namespace", ""), metadata["name"])
@@ -153,7 +159,7 @@ class KubeApi:
     async def merge(
         self, kind: ResourceKind, namespace: str, name: str, patch: Object, *, subresource: str = "", manager: str = ""
     ) -> Object:
-        """JSON merge patch."""
+        """Apply a JSON merge patch."""
         query = {"fieldManager": manager} if manager else {}
         path = kind.path(namespace, name, subresource)
         merged: Object = await self.call("PATCH", path, body=patch, query=query, content_type=MERGE)
@@ -162,13 +168,13 @@ class KubeApi:
     async def patch(
         self, kind: ResourceKind, namespace: str, name: str, operations: Sequence[Object], *, manager: str
     ) -> Object:
-        """JSON patch."""
+        """Apply a JSON patch."""
         path, query = kind.path(namespace, name), {"fieldManager": manager}
         patched: Object = await self.call("PATCH", path, body=operations, query=query, content_type=JSON_PATCH)
         return patched
 
     async def delete(self, kind: ResourceKind, namespace: str, name: str, *, uid: str = "") -> None:
-        """Deletes in the background; one that is gone is fine."""
+        """Delete an object in the background. A missing object is no error."""
         body: Object = {"propagationPolicy": "Background"}
         if uid:
             body["preconditions"] = {"uid": uid}
@@ -178,7 +184,7 @@ class KubeApi:
             return
 
 
-def _typed(status: int, text: str, method: str, path: str, retry_after: str | None = None) -> KubeError:
+def _error_from_status(status: int, text: str, method: str, path: str, retry_after: str | None = None) -> KubeError:
     try:
         message = json.loads(text)["message"]
     except (ValueError, KeyError, TypeError):
@@ -190,7 +196,10 @@ def _typed(status: int, text: str, method: str, path: str, retry_after: str | No
 
 @asynccontextmanager
 async def connect(timeout_seconds: float = 10.0, kubeconfig: str | None = None) -> AsyncIterator[KubeApi]:
-    """The cluster of `kubeconfig` or KUBECONFIG, else the one this pod runs in; raises KubeError."""
+    """Connect to the cluster of `kubeconfig` or KUBECONFIG, else to the pod's own.
+
+    Raises KubeError.
+    """
     configuration = Configuration()
     configuration.retries = False  # the callers decide when to try again
     chosen = kubeconfig or os.environ.get("KUBECONFIG")
@@ -201,7 +210,7 @@ async def connect(timeout_seconds: float = 10.0, kubeconfig: str | None = None) 
             await load_kube_config(config_file=chosen, client_configuration=configuration)  # type: ignore[no-untyped-call]  # generated client
     except (ConfigException, OSError) as error:
         raise KubeError(
-            f"no cluster to talk to: {error}. Set KUBECONFIG, or run in a pod with a ServiceAccount token."
+            f"no cluster configured: {error}. Set KUBECONFIG, or run in a pod with a ServiceAccount token."
         ) from error
     client = ApiClient(configuration=configuration)
     try:

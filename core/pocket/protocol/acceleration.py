@@ -1,4 +1,4 @@
-"""Taking up an optional compiled library: only where it is there, wanted, and agrees with the plain way."""
+"""Load optional native libraries, if they are built, enabled and pass a self-test."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -11,17 +11,20 @@ _LOG = logging.getLogger("pocket.protocol.acceleration")
 T = TypeVar("T")
 
 
-def take_up(
-    what: str, library: Path, make: Callable[[], T], agrees: Callable[[T], bool], environment: Mapping[str, str]
+def load_native(
+    what: str, library: Path, make: Callable[[], T], self_test: Callable[[T], bool], environment: Mapping[str, str]
 ) -> T | None:
-    """None where RELAY_ACCELERATOR switches it off, it was not built, cannot be loaded or computes something else."""
+    """Load a native library and test it.
+
+    Returns None if RELAY_ACCELERATOR disables it, or if it was not built, cannot be loaded or fails `self_test`.
+    """
     if environment.get("RELAY_ACCELERATOR", "on").lower() in ("off", "0", "false") or not library.exists():
         return None
     try:
         made = make()
-        if agrees(made):
+        if self_test(made):
             return made
-        _LOG.error("the accelerator of %s computes something else than the plain way: it is not used", what)
+        _LOG.error("native %s disagrees with the Python implementation and is disabled", what)
     except (OSError, ValueError, AttributeError, PocketError) as error:
-        _LOG.warning("the accelerator of %s cannot be used: %s", what, error)
+        _LOG.warning("native %s cannot be loaded: %s", what, error)
     return None

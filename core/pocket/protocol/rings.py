@@ -1,4 +1,7 @@
-"""The expected ring of a relay request (ring-signatures.md, section 5)."""
+"""Compute the expected ring of a relay request.
+
+Source: docs/protocol/ring-signatures.md, section 5.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +14,10 @@ PLACEHOLDER_PRIVATE_KEY: Final = bytes.fromhex("60c6cbe6b5011807d6486f351cbde6f9
 
 @dataclass(frozen=True, slots=True)
 class Delegations:
-    """What of an application's record decides its ring; pending: undelegation height → gateway addresses."""
+    """The part of an application's record that decides its ring.
+
+    `pending_undelegations` maps an undelegation height to gateway addresses.
+    """
 
     application_address: str
     gateway_addresses: tuple[str, ...]
@@ -19,7 +25,10 @@ class Delegations:
 
 
 def ring_addresses(delegations: Delegations, session_end_height: int) -> tuple[str, ...]:
-    """Sorted member addresses; the placeholder stands in where no gateway is delegated (section 5.1)."""
+    """Return the sorted member addresses of the ring (section 5.1).
+
+    An application without delegated gateways gets the placeholder address.
+    """
     pending: dict[str, None] = {}
     for height, addresses in delegations.pending_undelegations.items():
         if height >= session_end_height:
@@ -29,7 +38,10 @@ def ring_addresses(delegations: Delegations, session_end_height: int) -> tuple[s
 
 
 def ring_keys(addresses: Sequence[str], public_keys: Mapping[str, bytes]) -> tuple[bytes, ...]:
-    """Member keys in address order; KeyError names an address without a key on chain."""
+    """Return the member keys in address order.
+
+    Raises KeyError with the address that has no key on chain.
+    """
     return tuple(
         PLACEHOLDER_PUBLIC_KEY if address == PLACEHOLDER_ADDRESS else public_keys[address] for address in addresses
     )

@@ -1,26 +1,26 @@
-"""What a session may still be served: budget, replays and rates, decided in Redis for all workers and replicas.
+"""Session budgets, replay detection and rate limits, decided in Redis for all workers.
 
 Invariant: of all charges of one (supplier, session), exactly those fit the budget that were answered CHARGED and not
-taken back; of identical signed requests at most one is CHARGED while Redis keeps its data.
+refunded. Of identical signed requests at most one is CHARGED while Redis keeps its data.
 """
 
 import asyncio
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from cachetools import FIFOCache
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.redis_store.lua_scripts import Script
-from pocket.redis_store.redis_errors import translate
+from pocket.redis_store.redis_errors import REDIS_ERRORS, translate
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
 
 # KEYS: per charge: consumed, bucket of replays.   ARGV: per charge: cost, budget (-1 = none), seconds to keep, request
-# id ('' = replays are not looked at).   Returns a number per charge, see Verdict.
+# id ('' = replays are not checked).   Returns a number per charge, see ChargeResult.
 # Buckets stay small enough for the compact encoding of hashes (512 fields), about 20 bytes a relay.
 _CHARGE: Final = Script("""
 local out = {}
@@ -46,7 +46,7 @@ end
 return out
 """)
 
-# KEYS: per charge: consumed, bucket   ARGV: per charge: cost, request id.   What was never charged is not taken back.
+# KEYS: per charge: consumed, bucket   ARGV: per charge: cost, request id.   Without a charge nothing is refunded.
 _REFUND: Final = Script("""
 for i = 0, #KEYS / 2 - 1 do
   if redis.call('EXISTS', KEYS[2 * i + 1]) == 1 then redis.call('DECRBY', KEYS[2 * i + 1], ARGV[2 * i + 1]) end
@@ -56,7 +56,7 @@ end
 
 
 class ChargeResult(Enum):
-    """What became of a charge."""
+    """Result of a charge."""
 
     CHARGED = 0
     REPLAYED = 1
@@ -65,10 +65,11 @@ class ChargeResult(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One relay's claim on the budget of its session.
+    """One relay's charge on the budget of its session.
 
-    cost and budget in upokt, budget None: unlimited; keep: seconds until nobody can ask again; request_id: 16 bytes
-    that name the signed request, empty where replays do not matter.
+    Cost and budget are in upokt, a budget of None is unlimited. The charge is kept for keep_seconds, until the request
+    can no longer be repeated. request_id is 16 bytes that identify the signed request, empty where replays do not
+    matter.
     """
 
     supplier: str
@@ -81,16 +82,19 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class BudgetLimits:
-    """Bounds; seconds."""
+    """Limits of the budget queue. Times in seconds."""
 
     queue: int = 20_000
     batch: int = 512
-    patience_seconds: float = 1.0
+    timeout_seconds: float = 1.0
     remembered: int = 100_000
 
 
 class Budgets:
-    """Owned by one worker; `run` must be running. Charges that come while Redis is asked go together next time."""
+    """Charges session budgets in Redis for one worker. `run` must be running.
+
+    Charges that arrive during a call to Redis are sent together in the next one.
+    """
 
     def __init__(self, redis: "Redis", keys: RedisKeys, limits: BudgetLimits | None = None) -> None:
         self._redis = redis
@@ -101,39 +105,40 @@ class Budgets:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._local: OrderedDict[bytes, None] = OrderedDict()
+        self._local: FIFOCache[bytes, None] = FIFOCache(self._limits.remembered)
 
     async def charge(self, charge: Charge) -> ChargeResult:
-        """Raises LedgerUnavailable when Redis does not answer, LedgerFull when too many wait."""
+        """Charge one relay.
+
+        Raises RedisUnavailable when Redis does not answer and QueueFull when too many charges wait.
+        """
         if len(self._waiting) >= self._limits.queue:
-            raise QueueFull("too many relays wait for their budget")
+            raise QueueFull(f"{len(self._waiting)} relays are already waiting for their budget: retry later")
         done: asyncio.Future[ChargeResult] = asyncio.get_running_loop().create_future()
         self._waiting.append((charge, done))
-        self._stir()
+        self._notify()
         return await done
 
     def refund(self, charge: Charge) -> None:
-        """Takes a charge back, soon; its request may come again."""
+        """Take a charge back soon. Its request may be sent again."""
         if len(self._refunds) < self._limits.queue:
             self._refunds.append(charge)
-            self._stir()
+            self._notify()
 
-    def charge_locally(self, charge: Charge) -> ChargeResult:
-        """What this worker alone knows, for the time without Redis: budgets are not kept, replays are refused."""
+    def charge_offline(self, charge: Charge) -> ChargeResult:
+        """Charge without Redis: reject this worker's replays, without limiting budgets."""
         if charge.request_id:
             if charge.request_id in self._local:
                 return ChargeResult.REPLAYED
             self._local[charge.request_id] = None
-            while len(self._local) > self._limits.remembered:
-                self._local.popitem(last=False)
         return ChargeResult.CHARGED
 
     async def drain(self) -> None:
-        """Waits until nothing is owed."""
+        """Wait until no charge or refund is pending."""
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Asks Redis for everything that waits; a failure is the waiting charges', never the loop's."""
+        """Send pending charges to Redis. A failure is reported to the charges and never ends the loop."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -145,11 +150,11 @@ class Budgets:
                 finally:
                     for _, done in rows:
                         if not done.done():
-                            done.set_exception(RedisUnavailable("the budget was not asked"))
+                            done.set_exception(RedisUnavailable("charging the budget was cancelled"))
                             done.exception()
             self._idle.set()
 
-    def _stir(self) -> None:
+    def _notify(self) -> None:
         self._idle.clear()
         self._wake.set()
 
@@ -170,21 +175,21 @@ class Budgets:
             budget = -1 if charge.budget is None else charge.budget
             arguments += [charge.cost, budget, charge.keep_seconds, charge.request_id]
         try:
-            async with asyncio.timeout(self._limits.patience_seconds):
+            async with asyncio.timeout(self._limits.timeout_seconds):
                 numbers = await _CHARGE.run(self._redis, keys, arguments)
-        except (RedisError, OSError, TimeoutError) as error:
-            told = translate(error)
+        except REDIS_ERRORS as error:
+            failure = translate(error)
             for _, done in group:
                 if not done.done():
-                    done.set_exception(RedisUnavailable(f"the budget is unknown: {told}", told.trouble))
+                    done.set_exception(RedisUnavailable(f"the budget is unknown: {failure}", failure.trouble))
                     done.exception()
             return
         for (charge, done), number in zip(group, numbers, strict=True):
-            verdict = ChargeResult(number)
+            result = ChargeResult(number)
             if not done.done():
-                done.set_result(verdict)
-            elif verdict is ChargeResult.CHARGED:
-                self.refund(charge)  # whoever asked is gone
+                done.set_result(result)
+            elif result is ChargeResult.CHARGED:
+                self.refund(charge)  # the caller was cancelled meanwhile
 
     async def _refund_all(self, refunds: list[Charge]) -> None:
         for charge in refunds:
@@ -199,22 +204,25 @@ class Budgets:
                 keys += [self._keys.consumed(charge.supplier, charge.session_id), self._bucket(charge)]
                 arguments += [charge.cost, charge.request_id]
             try:
-                async with asyncio.timeout(self._limits.patience_seconds):
+                async with asyncio.timeout(self._limits.timeout_seconds):
                     await _REFUND.run(self._redis, keys, arguments)
-            except (RedisError, OSError, TimeoutError):
-                continue  # the budget stays a little smaller than it could be: never too large
+            except REDIS_ERRORS:
+                continue  # the budget stays smaller than it could be, but never too large
 
 
 class RateLimiter:
-    """Relays per second of an application, over all replicas: counted in Redis, one window per second."""
+    """Limits relays per second of an application over all replicas.
+
+    Relays are counted in Redis in fixed windows of one second.
+    """
 
     def __init__(self, redis: "Redis", keys: RedisKeys, now: Callable[[], float]) -> None:
         self._redis = redis
         self._keys = keys
         self._now = now
 
-    async def within(self, service_id: str, application: str, per_second: int) -> bool:
-        """Whether one more fits; while Redis is away everything does."""
+    async def allow(self, service_id: str, application: str, per_second: int) -> bool:
+        """Count one relay and return True if it fits the limit, or if Redis is unavailable."""
         key = self._keys.rate(service_id, application, int(self._now()))
         try:
             async with asyncio.timeout(1.0):
@@ -222,6 +230,6 @@ class RateLimiter:
                     pipe.incr(key)
                     pipe.expire(key, 5)
                     counted, _ = await pipe.execute()
-        except (RedisError, OSError, TimeoutError):
+        except REDIS_ERRORS:
             return True
         return int(counted) <= per_second

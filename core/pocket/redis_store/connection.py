@@ -1,4 +1,4 @@
-"""Connecting to Redis, and refusing one that can lose relays."""
+"""Connections to Redis, and the check that it cannot lose relays."""
 
 import asyncio
 import logging
@@ -31,15 +31,16 @@ _RENEWAL_SECONDS = 1.0
 
 
 class _Demoted(ReadOnlyError):
-    """A replica refused a write on a connection that was made before others are: a new one may lead to the primary."""
+    """A replica rejected a write on an old connection. A new connection may lead to the primary."""
 
 
 class Generation:
-    """The generation of a pool's connections, raised when they turn out to lead to a demoted instance.
+    """The generation of a pool's connections, advanced when they lead to a demoted instance.
 
-    A Service that follows a fail-over leads new connections to the new primary, while connections that were open stay
-    with the former one. It answers reads, perhaps old ones for ever, and refuses writes. So one such answer condemns
-    all connections of the pool, at most once a second: where the address itself is a replica's, new ones do not help.
+    A Service that follows a fail-over routes new connections to the new primary, while open connections stay with the
+    former one. That one answers reads, perhaps outdated ones for ever, and rejects writes. So one rejected write
+    condemns all connections of the pool, at most once a second: where the address itself is a replica's, new
+    connections do not help.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -48,7 +49,10 @@ class Generation:
         self._raised_at = float("-inf")
 
     def condemn(self, number: int) -> bool:
-        """Condemn the connections of a generation; return whether the next connection is of a newer one."""
+        """Condemn the connections of a generation.
+
+        Returns True if the next connection belongs to a newer generation.
+        """
         if number < self.number:
             return True
         now = self._clock()
@@ -59,17 +63,17 @@ class Generation:
 
 
 class _RetryDemoted(Retry):
-    """Never retries, except for a write that a demoted instance refused: that once, on a new connection."""
+    """Retry only a write that a demoted instance rejected, once and on a new connection."""
 
     async def call_with_retry(self, *args: Any, **options: Any) -> Any:
-        """Call as redis-py does."""
+        """Call as redis-py does, and once more after a demotion."""
         try:
             return await super().call_with_retry(*args, **options)
         except _Demoted:
             return await super().call_with_retry(*args, **options)
 
 
-class _Robust:
+class _CancelSafeConnection:
     """A connection that never swallows a cancellation and leaves a demoted instance.
 
     redis-py sends within `asyncio.wait_for`, which on CPython 3.11 returns its result although its task was cancelled,
@@ -87,7 +91,10 @@ class _Robust:
         await parent._connect()  # noqa: SLF001 - the one hook of redis-py before anything is sent
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """Send as redis-py does; raises CancelledError where the task was cancelled meanwhile."""
+        """Send as redis-py does.
+
+        Raises CancelledError if the task was cancelled meanwhile.
+        """
         task = asyncio.current_task()
         before = task.cancelling() if task else 0
         parent: Any = super()
@@ -96,11 +103,14 @@ class _Robust:
             await connection.disconnect(nowait=True)  # sending connects again
         await parent.send_packed_command(command, check_health)
         if task and task.cancelling() > before:
-            await connection.disconnect(nowait=True)  # a reply comes that nobody reads
+            await connection.disconnect(nowait=True)  # its reply would be read as that of the next command
             raise asyncio.CancelledError
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
-        """Read as redis-py does; a refusal that a new connection may not meet is told apart."""
+        """Read as redis-py does.
+
+        Raises _Demoted for an error that a new connection may not meet.
+        """
         parent: Any = super()
         try:
             return await parent.read_response(*args, **options)
@@ -110,12 +120,12 @@ class _Robust:
             raise
 
 
-class _Plain(_Robust, Connection):
-    """Over TCP."""
+class _Plain(_CancelSafeConnection, Connection):
+    """A connection over TCP."""
 
 
-class _Secure(_Robust, SSLConnection):
-    """Over TLS."""
+class _Secure(_CancelSafeConnection, SSLConnection):
+    """A connection over TLS."""
 
 
 class _Pool(BlockingConnectionPool):
@@ -134,11 +144,12 @@ def connect(
     url: str, *, timeout_seconds: float = 2.0, connections: int = 32, transport: type[Connection] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> "Redis":  # fmt: skip
-    """A client whose every command has a deadline; retries are the caller's decision.
+    """Return a client whose every command has a deadline. Retries are the caller's decision.
 
-    At most `connections` are open, however many tasks there are: a command waits for a free one. `transport` is a
-    class of connections to use instead of TCP and TLS. Raises
-    ConfigurationError for what is no URL of a Redis; it quotes nothing of it, as there may be a password in any part.
+    At most `connections` are open, however many tasks there are: a command waits for a free one. `transport` is a class
+    of connections to use instead of TCP and TLS.
+
+    Raises ConfigurationError for an invalid URL, without quoting it: any part may hold a password.
     """
     try:
         parts = urlsplit(url)
@@ -161,17 +172,17 @@ def connect(
     return Redis.from_pool(pool)
 
 
-def shown(url: str) -> str:
-    """The URL without credentials, for messages."""
+def redact_url(url: str) -> str:
+    """Return the URL without credentials, for messages."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
 
 
 @dataclass(frozen=True, slots=True)
 class RedisInfo:
-    """What decides whether a Redis can be trusted; memory in bytes, limit 0 = none.
+    """The state that decides whether a Redis can be trusted. Memory in bytes, limit 0 = none.
 
-    history_id: changes whenever the data may be another's or older: restart, fail-over, promotion of a replica.
+    history_id changes whenever the data may be different or older: restart, fail-over, promotion of a replica.
     """
 
     history_id: str
@@ -181,32 +192,34 @@ class RedisInfo:
     max_memory: int
     uptime_seconds: int = 0
     server_time_microseconds: int = 0
-    """By the server's own clock, by which entries of streams are named; 0 where it does not tell."""
+    """The server's own clock, which also names stream entries. 0 if the server does not report it."""
 
     def problem(self) -> str | None:
-        """What must be changed before money is entrusted to it."""
+        """Return what must be changed before Redis may hold relays, or None."""
         if self.eviction_policy != "noeviction":
             return (
-                f"Redis evicts keys (maxmemory-policy {self.eviction_policy}): relays would vanish unseen. "
+                f"Redis evicts keys (maxmemory-policy {self.eviction_policy}): relays would be lost silently. "
                 "Set maxmemory-policy noeviction."
             )
         if not self.append_only:
             return "Redis has no append-only file: a restart loses every relay. Set appendonly yes."
         return None
 
-    def pressure(self) -> float:
-        """Share of the memory limit in use; 0 without limit."""
+    def memory_ratio(self) -> float:
+        """Return the share of the memory limit in use, 0 without a limit."""
         return self.used_memory / self.max_memory if self.max_memory else 0.0
 
 
 def read_info(info: Mapping[str, Any]) -> RedisInfo:
-    """Read an answer to INFO; raises LedgerUnavailable where it says nothing that can be relied on yet.
+    """Read an answer to INFO.
 
     A server that loads its data file reports `aof_enabled:0` whatever its configuration is, and a replica reports its
     own settings, not those of its primary.
+
+    Raises RedisUnavailable if the answer cannot be relied on yet.
     """
     if int(info.get("loading", 0)):
-        raise RedisUnavailable("Redis is loading its data file; it is waited for", RedisTrouble.LOADING)
+        raise RedisUnavailable("Redis is loading its data file", RedisTrouble.LOADING)
     if info.get("role") == "slave":
         primary = f"{info.get('master_host', 'unknown')}:{info.get('master_port', '?')}"
         raise RedisUnavailable(
@@ -214,7 +227,8 @@ def read_info(info: Mapping[str, Any]) -> RedisInfo:
         )
     if "aof_enabled" not in info or "run_id" not in info:
         raise RedisUnavailable(
-            "Redis does not say in INFO whether it keeps an append-only file: allow its user INFO", RedisTrouble.REFUSED
+            "INFO does not report whether Redis keeps an append-only file: allow INFO to its user",
+            RedisTrouble.REJECTED,
         )
     return RedisInfo(
         f"{info['run_id']}/{info.get('master_replid', '')}",
@@ -228,9 +242,11 @@ def read_info(info: Mapping[str, Any]) -> RedisInfo:
 
 
 async def inspect(redis: "Redis") -> RedisInfo:
-    """Read the state of a Redis that is ready; raises LedgerUnavailable with what is the matter.
+    """Read the state of a Redis that is ready.
 
-    Connections to a replica are made anew once: they may be left over from before a fail-over.
+    Connections to a replica are opened again once: they may be left over from before a fail-over.
+
+    Raises RedisUnavailable with the reason.
     """
     generation = getattr(redis.connection_pool, "generation", None)
     number = generation.number if generation is not None else 0
@@ -245,35 +261,39 @@ async def inspect(redis: "Redis") -> RedisInfo:
         raise translate(error) from error
 
 
-async def require_safe(redis: "Redis", url: str) -> RedisInfo:
-    """The Redis's state; raises UnsafeRedis or LedgerUnavailable with what to do."""
+async def check_durability(redis: "Redis", url: str) -> RedisInfo:
+    """Check that Redis is durable and return its state.
+
+    Raises RedisNotDurable or RedisUnavailable with the remedy.
+    """
     try:
         info = await inspect(redis)
     except RedisUnavailable as error:
-        raise RedisUnavailable(f"{shown(url)}: {error}", error.trouble) from error
+        raise RedisUnavailable(f"{redact_url(url)}: {error}", error.trouble) from error
     if problem := info.problem():
-        raise RedisNotDurable(f"{shown(url)}: {problem}")
+        raise RedisNotDurable(f"{redact_url(url)}: {problem}")
     return info
 
 
-async def await_safe_redis(
+async def await_durable_redis(
     redis: "Redis", url: str, stop: asyncio.Event, on_wait: Callable[[RedisUnavailable], None] = lambda error: None,
-    chance: random.Random | None = None,
+    rng: random.Random | None = None,
 ) -> None:  # fmt: skip
-    """Wait for a Redis that cannot be used yet, until `stop`; raises UnsafeRedis for one that can lose relays.
+    """Wait until Redis is ready, or until `stop` is set.
 
-    Each reason is logged once, and `on_wait` is called with it at every attempt.
+    Each reason is logged once, and `on_wait` is called with it at every attempt. Raises RedisNotDurable for a Redis
+    that can lose relays.
     """
-    chance = chance or random.Random()  # noqa: S311 - jitter
+    rng = rng or random.Random()  # noqa: S311 - jitter
     logged = ""
     while not stop.is_set():
         try:
-            await require_safe(redis, url)
+            await check_durability(redis, url)
         except RedisUnavailable as error:
             on_wait(error)
             if str(error) != logged:
                 _LOG.warning("waiting for Redis: %s", error)
             logged = str(error)
-            await asyncio.sleep(chance.uniform(0.2, 0.5))
+            await asyncio.sleep(rng.uniform(0.2, 0.5))
         else:
             return

@@ -1,4 +1,4 @@
-"""The Lua scripts: every decision that must be one step in Redis."""
+"""The Lua scripts: every decision that must be atomic in Redis."""
 
 import functools
 import hashlib
@@ -8,13 +8,13 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-# KEYS: closed, sessions, incarnation, horizon, stream...   ARGV: fresh incarnation, then per stream: session id,
-# header, session end (0: whatever the horizon is), count, relay...   Returns the incarnation, then per stream the last
-# entry id, nil where the session is closed, or 0 where it is not registered and ended at or before the horizon.
+# KEYS: closed, sessions, incarnation, cutoff, stream...   ARGV: fresh incarnation, then per stream: session id,
+# header, session end (0: ignore the cutoff), count, relay...   Returns the incarnation, then per stream the last
+# entry id, nil where the session is closed, or 0 where it is not registered and ended at or before the cutoff.
 APPEND_SOURCE: Final = """
 local incarnation = redis.call('GET', KEYS[3])
 if not incarnation then incarnation = ARGV[1]; redis.call('SET', KEYS[3], incarnation) end
-local horizon = tonumber(redis.call('GET', KEYS[4]) or '0')
+local cutoff = tonumber(redis.call('GET', KEYS[4]) or '0')
 local out = {incarnation}
 local at = 2
 for i = 5, #KEYS do
@@ -22,7 +22,7 @@ for i = 5, #KEYS do
   at = at + 4
   if redis.call('HEXISTS', KEYS[1], session) == 1 then
     out[#out + 1] = false
-  elseif ends > 0 and ends <= horizon and redis.call('HEXISTS', KEYS[2], session) == 0 then
+  elseif ends > 0 and ends <= cutoff and redis.call('HEXISTS', KEYS[2], session) == 0 then
     out[#out + 1] = 0
   else
     redis.call('HSETNX', KEYS[2], session, header)
@@ -35,15 +35,15 @@ end
 return out
 """
 
-# Every write of an owner: only the epoch that was fenced last may write. One that Redis does not know has to be fenced
-# first, which takes a fresh look at the Lease: a former owner must not slip in after Redis came back empty.
+# Every write of an owner: only the epoch that was fenced last may write. An epoch that Redis does not know has to be
+# fenced first, which reads the Lease again: a former owner must not write after Redis came back empty.
 _FENCE: Final = """
 local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
 if tonumber(ARGV[1]) < fence then return {'fenced', tostring(fence)} end
 if tonumber(ARGV[1]) > fence then return {'unfenced'} end
 """
 
-# KEYS: incarnation   ARGV: fresh incarnation.   The marker of this life of Redis, made where there is none.
+# KEYS: incarnation   ARGV: fresh incarnation.   Returns the marker of this life of Redis, creating it if missing.
 LIFE_SOURCE: Final = """
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
 return redis.call('GET', KEYS[1])
@@ -58,9 +58,9 @@ redis.call('SET', KEYS[1], ARGV[1])
 return {'ok'}
 """
 
-# KEYS: fence, horizon   ARGV: epoch, session end height, what no horizon of this chain can be above.   Only rises, but
-# for one of another chain; returns 'ok', what it was and what it is.
-HORIZON_SOURCE: Final = (
+# KEYS: fence, cutoff   ARGV: epoch, session end height, the limit of any cutoff of this chain.   It only rises,
+# except from one of another chain. Returns 'ok', the previous and the new cutoff.
+CUTOFF_SOURCE: Final = (
     _FENCE
     + """
 local known, is = tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[2])
@@ -113,7 +113,7 @@ return {'sealed'}
 """
 )
 
-# KEYS: fence, closed, sessions, seals, mirrored, stream   ARGV: epoch, session id, tombstone
+# KEYS: fence, closed, sessions, seals, replicated, stream   ARGV: epoch, session id, tombstone
 FINISH_SOURCE: Final = (
     _FENCE
     + """
@@ -134,17 +134,17 @@ def _digest(source: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script that is loaded again when Redis forgot it."""
+    """A script that is loaded again when Redis has forgotten it."""
 
     source: str
 
     @property
     def digest(self) -> str:
-        """SHA-1, by which Redis knows it."""
+        """Return the SHA-1 by which Redis knows the script."""
         return _digest(self.source)
 
     async def run(self, redis: "Redis", keys: list[str], arguments: list[Any]) -> Any:
-        """Result of one run."""
+        """Run the script once and return its result."""
         try:
             return await redis.evalsha(self.digest, len(keys), *keys, *arguments)
         except NoScriptError:
@@ -154,7 +154,7 @@ class Script:
 LIFE: Final = Script(LIFE_SOURCE)
 APPEND: Final = Script(APPEND_SOURCE)
 FENCE: Final = Script(FENCE_SOURCE)
-HORIZON: Final = Script(HORIZON_SOURCE)
+CUTOFF: Final = Script(CUTOFF_SOURCE)
 CLOSE: Final = Script(CLOSE_SOURCE)
 SEAL: Final = Script(SEAL_SOURCE)
 FINISH: Final = Script(FINISH_SOURCE)

@@ -1,6 +1,6 @@
-"""Telling the owner of a supplier that relays came: a short stream per shard.
+"""Notifications to the owner of a supplier that relays were recorded: a stream per shard.
 
-A wake only saves waiting: owners look at all their suppliers every few seconds anyway, so a lost one costs that.
+A notification only saves waiting: owners poll all their suppliers every few seconds anyway.
 """
 
 import time
@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 
 _LENGTH: Final = 1000
@@ -18,7 +18,7 @@ _REMEMBERED: Final = 10_000
 
 
 class RelayNotifier:
-    """The relayer's side: at most one wake a second for a supplier; whoever is awake looks often."""
+    """The relayer's side: at most one notification a second for a supplier."""
 
     def __init__(
         self,
@@ -31,28 +31,28 @@ class RelayNotifier:
         self._keys = keys
         self._shard_of = shard_of
         self._clock = clock
-        self._told: dict[str, float] = {}
+        self._notified_at: dict[str, float] = {}
 
-    async def wake(self, suppliers: Iterable[str]) -> None:
-        """Best effort: errors are swallowed, since owners look by themselves."""
+    async def notify(self, suppliers: Iterable[str]) -> None:
+        """Notify the owners of suppliers. Errors are ignored, since owners poll anyway."""
         now = self._clock()
-        due = [s for s in suppliers if now - self._told.get(s, -_AGAIN_SECONDS) >= _AGAIN_SECONDS]
+        due = [s for s in suppliers if now - self._notified_at.get(s, -_AGAIN_SECONDS) >= _AGAIN_SECONDS]
         if not due:
             return
-        if len(self._told) > _REMEMBERED:
-            self._told.clear()
-        self._told.update(dict.fromkeys(due, now))
+        if len(self._notified_at) > _REMEMBERED:
+            self._notified_at.clear()
+        self._notified_at.update(dict.fromkeys(due, now))
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for supplier in due:
-                    pipe.xadd(self._keys.wake(self._shard_of(supplier)), {"s": supplier}, maxlen=_LENGTH)
+                    pipe.xadd(self._keys.notifications(self._shard_of(supplier)), {"s": supplier}, maxlen=_LENGTH)
                 await pipe.execute()
-        except (RedisError, OSError, TimeoutError):
+        except REDIS_ERRORS:
             return
 
 
 class NotificationReader:
-    """The miner's side: one blocking read over the wake streams of the shards that it follows."""
+    """The miner's side: one blocking read over the notification streams of its shards."""
 
     def __init__(self, redis: "Redis", keys: RedisKeys) -> None:
         self._redis = redis
@@ -60,28 +60,28 @@ class NotificationReader:
         self._positions: dict[int, str] = {}
 
     async def read(self, shards: Iterable[int], milliseconds: int = 1000) -> set[str]:
-        """Suppliers that have news; empty after the time is over. Raises what Redis raises.
+        """Return the suppliers that were notified within the time, possibly none.
 
-        A shard that is new is read from now on: whoever begins to follow it looks at all its suppliers first.
+        A new shard is read from now on: the caller polls all its suppliers first. Raises RedisUnavailable.
         """
         wanted = set(shards)
         for gone in set(self._positions) - wanted:
             del self._positions[gone]
         for shard in wanted - set(self._positions):
-            last: Any = await self._redis.xrevrange(self._keys.wake(shard), count=1)
+            last: Any = await self._redis.xrevrange(self._keys.notifications(shard), count=1)
             self._positions[shard] = _text(last[0][0]) if last else "0-0"
         if not wanted:
             return set()
-        streams: dict[Any, Any] = {self._keys.wake(shard): at for shard, at in self._positions.items()}
+        streams: dict[Any, Any] = {self._keys.notifications(shard): at for shard, at in self._positions.items()}
         reply: Any = await self._redis.xread(streams, count=_LENGTH, block=milliseconds)
         rows: Mapping[Any, Any] = dict(reply.items() if isinstance(reply, dict) else reply or [])
-        by_key = {self._keys.wake(shard): shard for shard in self._positions}
-        found = set()
+        by_key = {self._keys.notifications(shard): shard for shard in self._positions}
+        suppliers = set()
         for name, entries in rows.items():
             for entry_id, fields in entries:
                 self._positions[by_key[_text(name)]] = _text(entry_id)
-                found.add(_text(fields.get(b"s", b"")))
-        return found
+                suppliers.add(_text(fields.get(b"s", b"")))
+        return suppliers
 
 
 def _text(value: Any) -> str:

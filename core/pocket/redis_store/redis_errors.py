@@ -1,14 +1,19 @@
-"""Classify what Redis answers, so that nothing above decides by the words of an error.
+"""Translation of redis-py's errors, so that nothing above decides by their wording.
 
-A table, not a guess: the code that the server puts first in its answer says what kind of trouble it is.
+The code that the server puts first in its answer is looked up in a table.
 """
 
 import re
 from typing import Final
 
-from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
+
+REDIS_ERRORS: Final = (RedisError, OSError, TimeoutError)
+"""Every error of a call to Redis: its reply, the connection or the deadline. Only this package imports redis-py's."""
+CommandRejected = ResponseError
+"""Redis rejected one command, such as one on a key of another type."""
 
 _BY_CODE: Final = {
     "LOADING": RedisTrouble.LOADING,
@@ -20,18 +25,18 @@ _BY_CODE: Final = {
     "NOREPLICAS": RedisTrouble.BUSY,
     "NOAUTH": RedisTrouble.LOGIN,
     "WRONGPASS": RedisTrouble.LOGIN,
-    "NOPERM": RedisTrouble.REFUSED,
+    "NOPERM": RedisTrouble.REJECTED,
     "OOM": RedisTrouble.OUT_OF_MEMORY,
     "MISCONF": RedisTrouble.DISK,
 }
 _SAID: Final = {
-    RedisTrouble.LOADING: "Redis is loading its data file; it is waited for",
-    RedisTrouble.REPLICA: "this Redis is a replica and takes no writes: point spec.redis at the primary",
-    RedisTrouble.BUSY: "Redis is busy; it is waited for",
-    RedisTrouble.LOGIN: "Redis refused the login: check user and password of spec.redis",
+    RedisTrouble.LOADING: "Redis is loading its data file",
+    RedisTrouble.REPLICA: "this Redis is a replica and rejects writes: point spec.redis at the primary",
+    RedisTrouble.BUSY: "Redis is busy",
+    RedisTrouble.LOGIN: "Redis rejected the login: check user and password of spec.redis",
     RedisTrouble.OUT_OF_MEMORY: "Redis is full: raise its maxmemory",
     RedisTrouble.DISK: "Redis cannot write its data file: check its volume",
-    RedisTrouble.REFUSED: "Redis refused the command",
+    RedisTrouble.REJECTED: "Redis rejected the command",
     RedisTrouble.UNREACHABLE: "Redis does not answer: check spec.redis and that the server runs",
 }
 _LEADING = re.compile(r"([A-Z]{2,})(?: |$)")
@@ -39,7 +44,7 @@ _IN_SCRIPT = re.compile(r"(?:^|\s)-([A-Z]{2,}) ")
 
 
 def code_of(error: BaseException) -> str:
-    """Return the server's error code, such as `READONLY`; empty where the error is not an answer of Redis.
+    """Return the server's error code, such as `READONLY`, or '' if Redis did not answer.
 
     Servers before version 7 wrap the code of a command that fails within a script: `ERR Error running script … -OOM …`.
     """
@@ -58,16 +63,16 @@ def code_of(error: BaseException) -> str:
 
 def trouble_of(error: BaseException) -> RedisTrouble:
     """Return the kind of an error of redis-py or of the network."""
-    found = _BY_CODE.get(code_of(error))
-    if found is not None:
-        return found
+    trouble = _BY_CODE.get(code_of(error))
+    if trouble is not None:
+        return trouble
     if isinstance(error, AuthenticationError):
         return RedisTrouble.LOGIN
-    return RedisTrouble.REFUSED if isinstance(error, ResponseError) else RedisTrouble.UNREACHABLE
+    return RedisTrouble.REJECTED if isinstance(error, ResponseError) else RedisTrouble.UNREACHABLE
 
 
 def translate(error: BaseException) -> RedisUnavailable:
-    """Return the ledger's error for an error of redis-py or of the network."""
+    """Return the RedisUnavailable for an error of redis-py or of the network."""
     trouble = trouble_of(error)
     detail = str(error) or type(error).__name__
     return RedisUnavailable(f"{_SAID[trouble]} ({detail})", trouble)

@@ -1,7 +1,7 @@
 """Every Redis key and channel, built in one place.
 
-Per-supplier keys carry the hash tag `{<supplier address>}`, so a Redis Cluster keeps them in one slot
-and the scripts may touch them together.
+Per-supplier keys carry the hash tag `{<supplier address>}`, so a Redis Cluster keeps them in one slot and scripts may
+use them together.
 """
 
 from dataclasses import dataclass
@@ -25,100 +25,103 @@ class RedisKeys:
         return f"{self.prefix}:{kind}:{{{supplier}}}"
 
     def stream(self, supplier: str, session_id: str) -> str:
-        """Mined relays of a session, one entry each."""
+        """Return the stream of a session's mined relays, one entry each."""
         return f"{self._supplier('relays', supplier)}:{session_id}"
 
     def sessions(self, supplier: str) -> str:
-        """Hash: session id → canonical session header, for sessions not yet settled."""
+        """Return the hash of session id → session header, for sessions not settled yet."""
         return self._supplier("sessions", supplier)
 
     def closed(self, supplier: str) -> str:
-        """Hash: session id → why no relay is taken any more, with the session end height."""
+        """Return the hash of session id → why the session is closed, with its end height."""
         return self._supplier("closed", supplier)
 
-    def horizon(self, supplier: str) -> str:
-        """Session end height up to which no session is registered any more: there would be no time to claim it."""
-        return self._supplier("horizon", supplier)
+    def cutoff(self, supplier: str) -> str:
+        """Return the key of the session end height up to which no new session is registered.
+
+        There would be no time left to claim such a session.
+        """
+        return self._supplier("cutoff", supplier)
 
     def incarnation(self, supplier: str) -> str:
-        """Marker that changes when the supplier's streams were lost."""
+        """Return the marker that changes when the supplier's streams are lost."""
         return self._supplier("incarnation", supplier)
 
     def seals(self, supplier: str) -> str:
-        """Hash: session id → seal."""
+        """Return the hash of session id → seal."""
         return self._supplier("seals", supplier)
 
     def transactions(self, supplier: str) -> str:
-        """Hash: claim or proof group → signed transaction bytes."""
+        """Return the hash of claim or proof group → signed transaction bytes."""
         return self._supplier("transactions", supplier)
 
     def fence(self, supplier: str) -> str:
-        """Highest epoch of an owner."""
+        """Return the key of the highest epoch of an owner."""
         return self._supplier("fence", supplier)
 
-    def mirrored(self, supplier: str) -> str:
-        """Hash: session id → incarnation and stream id up to which a miner's volume holds the relays."""
-        return self._supplier("mirrored", supplier)
+    def replicated(self, supplier: str) -> str:
+        """Return the hash of session id → `incarnation/id` up to which a volume holds the relays."""
+        return self._supplier("replicated", supplier)
 
     def costs(self, supplier: str, session_id: str) -> str:
-        """Hash: transaction hash → what it was for and how many upokt of its fee are the session's."""
+        """Return the hash of transaction hash → its kind and the session's share of its fee, upokt."""
         return f"{self._supplier('costs', supplier)}:{session_id}"
 
     def consumed(self, supplier: str, session_id: str) -> str:
-        """Upokt of a session's budget that served relays took."""
+        """Return the key of the upokt of a session's budget that served relays consumed."""
         return f"{self._supplier('meter', supplier)}:{session_id}"
 
     def replays(self, supplier: str, session_id: str, bucket: int) -> str:
-        """Hash: ids of requests that were served; REPLAY_BUCKETS of a session keep each small."""
+        """Return a hash of ids of served requests. REPLAY_BUCKETS per session keep each small."""
         return f"{self._supplier('replays', supplier)}:{session_id}:{bucket}"
 
     def spent(self, supplier: str, session_id: str) -> list[str]:
-        """All that is known of what a session was charged."""
+        """Return all keys about what a session was charged."""
         buckets = (self.replays(supplier, session_id, bucket) for bucket in range(REPLAY_BUCKETS))
         return [self.consumed(supplier, session_id), *buckets]
 
     def rate(self, service_id: str, application: str, second: int) -> str:
-        """Relays of an application in one second."""
+        """Return the counter of an application's relays in one second."""
         return f"{self.prefix}:rate:{service_id}:{application}:{second}"
 
     def simulated(self, digest: str) -> str:
-        """A simulated relay that was served."""
+        """Return the key of a simulated relay that was served."""
         return f"{self.prefix}:simulated:{digest}"
 
-    def wake(self, shard: int) -> str:
-        """Stream: suppliers of a shard that have new relays."""
-        return f"{self.prefix}:wake:{shard}"
+    def notifications(self, shard: int) -> str:
+        """Return the stream of suppliers of a shard that have new relays."""
+        return f"{self.prefix}:notifications:{shard}"
 
     @property
     def leases(self) -> str:
-        """Hash: Leases of the miners, where there is no Kubernetes."""
+        """Return the hash of the miners' Leases, used without Kubernetes."""
         return f"{self.prefix}:leases"
 
     @property
     def block(self) -> str:
-        """Latest block as the miner's leader saw it."""
+        """Return the key of the latest block as the miners' leader saw it."""
         return f"{self.prefix}:block"
 
     @property
     def cache_known(self) -> str:
-        """Sorted set: records that processes asked for, by the unix second of the last time."""
+        """Return the sorted set of records that processes read, by unix second of the last read."""
         return f"{self.prefix}:cache-known"
 
     @property
     def cache_version(self) -> str:
-        """Number of the last message on `cache_news`."""
+        """Return the key of the number of the last message on `cache_invalidations`."""
         return f"{self.prefix}:cache-version"
 
     @property
-    def cache_news(self) -> str:
-        """Channel: what is to be forgotten."""
-        return f"{self.prefix}:cache-news"
+    def cache_invalidations(self) -> str:
+        """Return the channel of what is to be evicted."""
+        return f"{self.prefix}:cache-invalidations"
 
     @property
     def cached(self) -> str:
-        """What the keys of all cached chain answers begin with."""
+        """Return the prefix of all cached chain answers."""
         return f"{self.prefix}:cache:"
 
     def cache(self, kind: str, name: str) -> str:
-        """A cached chain answer."""
+        """Return the key of one cached chain answer."""
         return f"{self.cached}{kind}:{name}"

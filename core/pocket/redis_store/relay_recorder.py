@@ -1,7 +1,7 @@
-"""Recording relays: micro-batches through one script per supplier, each relay in the local log as well.
+"""Recording of relays: micro-batches through one script per supplier, with a local log.
 
-Invariant: `record` returns only when the relay is in its stream and in the local log (strict), or it raises
-and the relay must not be acknowledged.
+Invariant: `record` returns only when the relay is in its stream and in the local log (strict). Otherwise it raises and
+the relay must not be acknowledged.
 """
 
 import asyncio
@@ -14,25 +14,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.redis_store.connection import inspect
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.notifications import RelayNotifier
-from pocket.redis_store.redis_errors import translate
+from pocket.redis_store.redis_errors import REDIS_ERRORS, translate
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import QueueFull, RedisStoreError, RedisUnavailable, SessionClosed
 from pocket.redis_store.write_ahead_log import Segment, WalRecord, WriteAheadLog
 
 _REPLAY_BATCH = 256
 _BATCH_BYTES = 4 * 1024 * 1024
-"""Relays with requests of half a megabyte are few for one command, small ones are many."""
+"""Bound of a batch in bytes, since relays with large requests fill a command with few."""
 _BEATS_PER_SEGMENT = 30
 _BUSY_SECONDS = 0.1
 
 
 class _CpuUtilization:
-    """Share of the last tenth of a second in which this process had the CPU."""
+    """The process's share of one CPU over the last tenth of a second."""
 
     def __init__(self, cpu: Callable[[], float]) -> None:
         self._cpu = cpu
@@ -50,7 +49,7 @@ class _CpuUtilization:
 
 @dataclass(slots=True)
 class RecorderCounters:
-    """Exact counts of what became of relays."""
+    """Exact counts of relays by result."""
 
     appended: int = 0
     refused_closed: int = 0
@@ -60,10 +59,10 @@ class RecorderCounters:
 
 @dataclass(frozen=True, slots=True)
 class RecorderLimits:
-    """Bounds; times in seconds.
+    """Limits of a recorder. Times in seconds.
 
-    linger_seconds: a pause that collects relays into larger batches, which saves CPU, while the process uses more than
-    the share linger_above of one: else a pause only costs time.
+    linger_seconds is a pause that collects relays into larger batches, which saves CPU. It applies only while the
+    process uses more than the share linger_above of one CPU: otherwise a pause only costs time.
     """
 
     queue: int = 20_000
@@ -71,9 +70,9 @@ class RecorderLimits:
     batch: int = 512
     linger_seconds: float = 0.002
     linger_above: float = 0.85
-    patience_seconds: float = 3.0
+    append_timeout_seconds: float = 3.0
     retry_seconds: float = 0.05
-    memory_mark: float = 0.9
+    memory_high_water_mark: float = 0.9
 
 
 @dataclass(slots=True)
@@ -87,7 +86,7 @@ def _text(value: Any) -> str:
 
 
 class RelayRecorder:
-    """Owned by one worker; `run` must be running while relays are recorded."""
+    """Records the relays of one worker. `run` must be running meanwhile."""
 
     def __init__(
         self,
@@ -96,7 +95,7 @@ class RelayRecorder:
         log: WriteAheadLog,
         limits: RecorderLimits | None = None,
         on_replay: Callable[[str], None] = lambda reason: None,
-        waker: RelayNotifier | None = None,
+        notifier: RelayNotifier | None = None,
         cpu: Callable[[], float] = time.process_time,
         unique: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
@@ -105,14 +104,14 @@ class RelayRecorder:
         self._log = log
         self._limits = limits or RecorderLimits()
         self._on_replay = on_replay
-        self._waker = waker
+        self._notifier = notifier
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(self._limits.queue)
         self._queued_bytes = 0
         self._queued: Counter[str] = Counter()
         self._flushing = asyncio.Lock()
         self._incarnations: dict[str, str] = {}
         self._history = ""
-        self._pressure = 0.0
+        self._memory_ratio = 0.0
         self._beats = 0
         self._stopping = False
         self._busyness = _CpuUtilization(cpu)
@@ -121,43 +120,49 @@ class RelayRecorder:
 
     @property
     def waiting(self) -> int:
-        """Relays not yet recorded."""
+        """Return the number of relays not recorded yet."""
         return self._queue.qsize()
 
     @property
-    def owing(self) -> set[str]:
-        """Suppliers of whose relays some are not in Redis, or may not be since it changed."""
-        found = {supplier for supplier, number in self._queued.items() if number}
+    def suppliers_with_unacknowledged(self) -> set[str]:
+        """Return the suppliers with relays that are not, or may not be, in Redis."""
+        suppliers = {supplier for supplier, number in self._queued.items() if number}
         for segment in self._log.segments:
-            pairs = segment.owed | segment.replaying if self._history else segment.sessions
-            found.update(supplier for supplier, _ in pairs)
-        return found
+            pairs = segment.unacknowledged | segment.replaying if self._history else segment.sessions
+            suppliers.update(supplier for supplier, _ in pairs)
+        return suppliers
 
     @property
     def overloaded(self) -> bool:
-        """Whether new relays should be refused before any work is done for them."""
-        return self._full or self._pressure >= self._limits.memory_mark
+        """Return True if new relays should be rejected before any work is done for them."""
+        return self._full or self._memory_ratio >= self._limits.memory_high_water_mark
 
     @property
     def _full(self) -> bool:
         return self._queue.full() or self._queued_bytes >= self._limits.queue_bytes
 
     async def record(self, record: WalRecord) -> None:
-        """Records one relay; raises SessionClosed, LedgerUnavailable or LedgerFull."""
+        """Record one relay.
+
+        Raises SessionClosed, RedisUnavailable or QueueFull.
+        """
         await self.submit(record)
 
     def submit(self, record: WalRecord) -> "asyncio.Future[None]":
-        """Queues one relay; the future ends as `record` does. Raises LedgerFull."""
+        """Queue one relay. The returned future ends as `record` does.
+
+        Raises QueueFull.
+        """
         waiting = _Waiting(record, asyncio.get_running_loop().create_future())
         if self._full:
-            raise QueueFull("too many relays wait to be recorded")
+            raise QueueFull(f"{self._queue.qsize()} relays are already waiting to be recorded: retry later")
         self._queue.put_nowait(waiting)
         self._queued_bytes += len(record.relay)
         self._queued[record.supplier] += 1
         return waiting.done
 
     async def run(self) -> None:
-        """Flushes until `drain`; every failure is the waiting relays', never the loop's."""
+        """Flush until cancelled. A failure is reported to the waiting relays and never ends the loop."""
         while True:
             first = await self._queue.get()
             busy = self._busyness.read(asyncio.get_running_loop().time()) >= self._limits.linger_above
@@ -187,13 +192,16 @@ class RelayRecorder:
         if not self._queued[supplier]:
             del self._queued[supplier]
 
-    async def drain(self, patience_seconds: float = 0.0) -> None:
-        """Waits until everything queued is recorded or refused, and a while for Redis to take what it is owed."""
+    async def drain(self, timeout_seconds: float = 0.0) -> None:
+        """Wait until everything queued is recorded or rejected.
+
+        Then wait up to the given seconds for Redis to accept unacknowledged relays.
+        """
         self._stopping = True
         await self._queue.join()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience_seconds):
-                while self.owing:  # noqa: ASYNC110 - the heartbeat appends it
+            async with asyncio.timeout(timeout_seconds):
+                while self.suppliers_with_unacknowledged:  # noqa: ASYNC110 - the heartbeat appends it
                     await asyncio.sleep(self._limits.retry_seconds)
 
     async def _flush(self, batch: list[_Waiting]) -> None:
@@ -213,20 +221,20 @@ class RelayRecorder:
                 )
         finally:
             segment.pending -= 1
-        if self._waker is not None:
-            await self._waker.wake(by_supplier)
+        if self._notifier is not None:
+            await self._notifier.notify(by_supplier)
 
     async def _append_waiting(self, supplier: str, group: list[_Waiting], segment: Segment) -> None:
-        end = asyncio.get_running_loop().time() + self._limits.patience_seconds
+        end = asyncio.get_running_loop().time() + self._limits.append_timeout_seconds
         while True:
             try:
                 closed = await self._append(supplier, [waiting.record for waiting in group], segment)
                 break
-            except (RedisError, OSError, TimeoutError) as error:
-                told = translate(error)
-                if not told.trouble.passes or asyncio.get_running_loop().time() >= end:
-                    segment.owed.update((supplier, waiting.record.session_id) for waiting in group)
-                    self._fail(group, RedisUnavailable(f"the relay was not recorded: {told}", told.trouble))
+            except REDIS_ERRORS as error:
+                failure = translate(error)
+                if not failure.trouble.is_transient or asyncio.get_running_loop().time() >= end:
+                    segment.unacknowledged.update((supplier, waiting.record.session_id) for waiting in group)
+                    self._fail(group, RedisUnavailable(f"the relay was not recorded: {failure}", failure.trouble))
                     return
                 await asyncio.sleep(self._limits.retry_seconds)
         for waiting in group:
@@ -248,7 +256,7 @@ class RelayRecorder:
                 waiting.done.exception()
 
     async def _append(self, supplier: str, records: list[WalRecord], segment: Segment) -> set[str]:
-        """Appends records of one supplier; returns the sessions that are closed."""
+        """Append records of one supplier. Returns the sessions that are closed."""
         by_session: dict[str, list[WalRecord]] = defaultdict(list)
         for record in records:
             by_session[record.session_id].append(record)
@@ -256,7 +264,7 @@ class RelayRecorder:
             self._keys.closed(supplier),
             self._keys.sessions(supplier),
             self._keys.incarnation(supplier),
-            self._keys.horizon(supplier),
+            self._keys.cutoff(supplier),
         ]
         arguments: list[Any] = [self._unique()]
         for session_id, rows in by_session.items():
@@ -273,44 +281,47 @@ class RelayRecorder:
             if not last:
                 closed.add(session_id)
                 if last is not None:
-                    segment.late.add((supplier, session_id))
+                    segment.rejected.add((supplier, session_id))
             else:
                 segment.appended[supplier, session_id] = f"{incarnation}/{_text(last)}"
         return closed
 
-    async def heartbeat(self, seconds: float = 1.0) -> None:
-        """Watches Redis for restarts and memory, replays the log after a loss, releases mirrored segments."""
+    async def maintain(self, seconds: float = 1.0) -> None:
+        """Watch Redis for restarts and memory, replay the log after a loss, release segments."""
         while True:
-            with contextlib.suppress(RedisStoreError, RedisError, OSError, TimeoutError):
-                await self.beat()
+            with contextlib.suppress(RedisStoreError, *REDIS_ERRORS):
+                await self.maintain_once()
             await asyncio.sleep(seconds)
 
-    async def beat(self) -> None:
-        """One heartbeat; raises what Redis raises."""
+    async def maintain_once(self) -> None:
+        """Run one heartbeat. Raises RedisUnavailable."""
         info = await inspect(self._redis)
-        self._pressure = info.pressure()
+        self._memory_ratio = info.memory_ratio()
         if info.history_id != self._history:
             if self._log.segments:
-                await self.replay("first look at Redis" if not self._history else "Redis was restarted")
+                await self.replay("first contact with Redis" if not self._history else "Redis was restarted")
             self._history = info.history_id
         await self._release()
-        if any(segment.owed for segment in self._log.segments):
-            await self.replay("Redis did not take all relays", owed_only=True)
+        if any(segment.unacknowledged for segment in self._log.segments):
+            await self.replay("Redis did not acknowledge all relays", unacknowledged_only=True)
 
-    async def replay(self, reason: str, *, owed_only: bool = False) -> None:
-        """Appends what is in the log again; a relay that is already there makes no second leaf.
+    async def replay(self, reason: str, *, unacknowledged_only: bool = False) -> None:
+        """Append the log's relays again. A relay that is already there makes no second leaf.
 
-        New relays are recorded between the batches: a long log does not hold them up.
+        New relays are recorded between the batches, so a long log does not delay them.
         """
         self._on_replay(reason)
         for segment in list(self._log.segments):
-            if owed_only and not segment.owed:
+            if unacknowledged_only and not segment.unacknowledged:
                 continue
-            segment.replaying, segment.owed = segment.owed, set()  # what is refused from now on is owed again
+            segment.replaying, segment.unacknowledged = (
+                segment.unacknowledged,
+                set(),
+            )  # a failure from now on adds to it again
             try:
-                await self._replay(segment, segment.replaying if owed_only else segment.sessions)
+                await self._replay(segment, segment.replaying if unacknowledged_only else segment.sessions)
             except BaseException:
-                segment.owed |= segment.replaying
+                segment.unacknowledged |= segment.replaying
                 raise
             finally:
                 segment.replaying = set()
@@ -319,21 +330,21 @@ class RelayRecorder:
         batches: dict[str, list[WalRecord]] = defaultdict(list)
         for record in segment.read():
             pair = record.supplier, record.session_id
-            if pair in wanted and not segment.refused(pair):
+            if pair in wanted and not segment.is_rejected(pair):
                 batches[record.supplier].append(record)
         for supplier, records in batches.items():
             for chunk in _chunks(records):
                 async with self._flushing:
                     closed = await self._append(supplier, chunk, segment)
                 self.counters.replayed += sum(r.session_id not in closed for r in chunk)
-        if self._waker is not None:
-            await self._waker.wake(batches)
+        if self._notifier is not None:
+            await self._notifier.notify(batches)
 
     async def _release(self) -> None:
-        """Releases ended segments whose sessions are all settled or mirrored beyond what the segment holds."""
+        """Release ended segments whose sessions are settled or replicated past the segment."""
         self._beats += 1
         if self._beats % _BEATS_PER_SEGMENT == 0 and self._log.active is not None and self._log.active.size:
-            self._log.roll()
+            self._log.rotate()
         ended = [s for s in self._log.segments if s is not self._log.active and not s.pending]
         marks = await self._marks({pair for segment in ended for pair in segment.sessions})
         for segment in ended:
@@ -341,7 +352,7 @@ class RelayRecorder:
                 self._log.release(segment)
 
     async def _marks(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
-        """Of each (supplier, session): up to where it is mirrored, and why it is closed; empty where it is not."""
+        """Return per (supplier, session) its replicated offset and why it is closed, or ''."""
         by_supplier: dict[str, list[str]] = defaultdict(list)
         for supplier, session_id in pairs:
             by_supplier[supplier].append(session_id)
@@ -349,27 +360,27 @@ class RelayRecorder:
             return {}
         async with self._redis.pipeline(transaction=False) as pipe:
             for supplier, names in by_supplier.items():
-                pipe.hmget(self._keys.mirrored(supplier), names)
+                pipe.hmget(self._keys.replicated(supplier), names)
                 pipe.hmget(self._keys.closed(supplier), names)
             rows: list[Any] = await pipe.execute()
-        found = {}
-        for (supplier, names), mirrored, closed in zip(by_supplier.items(), rows[::2], rows[1::2], strict=True):
-            for name, mark, reason in zip(names, mirrored, closed, strict=True):
-                found[supplier, name] = (_text(mark or b""), _text(reason or b""))
-        return found
+        marks = {}
+        for (supplier, names), replicated, closed in zip(by_supplier.items(), rows[::2], rows[1::2], strict=True):
+            for name, mark, reason in zip(names, replicated, closed, strict=True):
+                marks[supplier, name] = (_text(mark or b""), _text(reason or b""))
+        return marks
 
 
 def _is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str]) -> bool:
-    """Whether what a segment holds of a session is on a volume, or does not matter any more."""
-    mirrored, closed = marks
+    """Return True if a segment's relays of a session are on a volume or no longer matter."""
+    replicated, closed = marks
     ours = segment.appended.get(pair)
-    if closed.startswith("done") or segment.refused(pair):
+    if closed.startswith("done") or segment.is_rejected(pair):
         return True
-    return pair not in segment.owed and bool(ours and mirrored and _reached(mirrored, ours))
+    return pair not in segment.unacknowledged and bool(ours and replicated and _reached(replicated, ours))
 
 
 def _chunks(records: Iterable[WalRecord]) -> Iterator[list[WalRecord]]:
-    """The records in their order, by what one command takes."""
+    """Yield the records in order, in chunks that fit one command."""
     chunk: list[WalRecord] = []
     size = 0
     for record in records:
@@ -383,13 +394,16 @@ def _chunks(records: Iterable[WalRecord]) -> Iterator[list[WalRecord]]:
 
 
 def _reached(theirs: str, ours: str) -> bool:
-    """Whether a mirrored mark `incarnation/id` covers ours; marks of different incarnations never do."""
+    """Return True if a replicated offset `incarnation/id` covers ours.
+
+    Offsets of different incarnations never do.
+    """
     their_incarnation, _, their_id = theirs.partition("/")
     our_incarnation, _, our_id = ours.partition("/")
     return their_incarnation == our_incarnation and stream_id(their_id) >= stream_id(our_id)
 
 
 def stream_id(text: str) -> tuple[int, int]:
-    """A stream id as a comparable pair."""
+    """Return a stream id as a comparable pair."""
     milliseconds, _, sequence = text.partition("-")
     return int(milliseconds), int(sequence or 0)

@@ -1,6 +1,6 @@
-"""The seal: what defines a claim, kept before anything is broadcast (docs/fragile/seal.md).
+"""The seal: what defines a claim, stored before anything is broadcast (docs/fragile/seal.md).
 
-A session is sealed once. Whoever owns it later broadcasts only the sealed root.
+A session is sealed once. A later owner broadcasts only the sealed root.
 """
 
 import base64
@@ -13,19 +13,22 @@ from typing import Any
 from redis.asyncio import Redis
 
 from pocket.errors import DecodingError
-from pocket.redis_store.lua_scripts import CLOSE, FENCE, FINISH, HORIZON, LIFE, SEAL
+from pocket.redis_store.lua_scripts import CLOSE, CUTOFF, FENCE, FINISH, LIFE, SEAL
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import ConcurrentAppend, FenceMissing, RedisStoreError, StaleEpoch
 
 _LIVES = 3
 _OTHER_CHAIN_BLOCKS = 100
-"""A node that lags tells a lower height, but not by so much."""
+"""A lagging node reports a lower height, but not by this many blocks."""
 _COSTS_SECONDS = 7 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSeal:
-    """A sealed leaf set: root (48 bytes), digest over the sorted leaf digests, height and epoch of the sealing."""
+    """A sealed leaf set.
+
+    The root has 48 bytes, leaf_digest is taken over the sorted leaf digests, height and epoch are those of the sealing.
+    """
 
     session_id: str
     root: bytes
@@ -34,13 +37,13 @@ class SessionSeal:
     epoch: int
 
     def encode(self) -> str:
-        """JSON, byte fields as hex."""
+        """Return JSON with byte fields as hex."""
         fields = asdict(self)
         return json.dumps({k: v.hex() if isinstance(v, bytes) else v for k, v in fields.items()}, sort_keys=True)
 
     @classmethod
     def decode(cls, text: str | bytes) -> "SessionSeal":
-        """From JSON; raises DecodingError."""
+        """Decode from JSON. Raises DecodingError."""
         try:
             row = json.loads(text)
             return cls(
@@ -48,29 +51,29 @@ class SessionSeal:
                 int(row["height"]), int(row["epoch"]),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:
-            raise DecodingError("a seal cannot be read") from error
+            raise DecodingError("invalid seal in Redis") from error
 
 
 @dataclass(frozen=True, slots=True)
 class SignedGroup:
-    """Signed bytes of the claims of one supplier and session end, with what rebuilds them later."""
+    """Signed bytes of the claims of one supplier and session end, with the data to rebuild them."""
 
     tx_raw: bytes
     timeout_ns: int
     height: int
 
     def encode(self) -> str:
-        """JSON, the bytes as base64."""
+        """Return JSON with the bytes as base64."""
         return json.dumps({"tx": base64.b64encode(self.tx_raw).decode(), "timeout": self.timeout_ns, "h": self.height})
 
     @classmethod
     def decode(cls, text: str | bytes) -> "SignedGroup":
-        """From JSON; raises DecodingError."""
+        """Decode from JSON. Raises DecodingError."""
         try:
             row = json.loads(text)
             return cls(base64.b64decode(row["tx"]), int(row["timeout"]), int(row["h"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise DecodingError("a signed transaction cannot be read") from error
+            raise DecodingError("invalid signed transaction in Redis") from error
 
 
 def _text(value: Any) -> str:
@@ -82,11 +85,11 @@ def _fenced(reply: Sequence[Any]) -> None:
         epoch = int(_text(reply[1]))
         raise StaleEpoch(f"another owner holds epoch {epoch}", epoch)
     if _text(reply[0]) == "unfenced":
-        raise FenceMissing("Redis does not know this owner")
+        raise FenceMissing("Redis does not know this owner's epoch: fence again")
 
 
 class SealStore:
-    """Seals of one supplier; every write carries the owner's epoch."""
+    """Seals of one supplier. Every write carries the owner's epoch."""
 
     def __init__(
         self, redis: "Redis", keys: RedisKeys, supplier: str, epoch: int,
@@ -100,14 +103,17 @@ class SealStore:
 
     @property
     def supplier(self) -> str:
-        """Operator address."""
+        """Return the supplier's operator address."""
         return self._supplier
 
     async def fence(self, confirm: Callable[[], Awaitable[None]]) -> None:
-        """Makes smaller epochs powerless; raises Fenced when a greater one is known, and what `confirm` raises.
+        """Fence off smaller epochs.
 
-        `confirm` takes a fresh look at who owns the supplier. It counts only for the life of Redis in which it was
-        taken: an owner that was stopped in between, while Redis was lost, has to look again.
+        `confirm` verifies from the Lease that this owner still owns the supplier. The result counts only for the life
+        of Redis in which it was read: an owner that was paused in between, while Redis lost its data, has to confirm
+        again.
+
+        Raises StaleEpoch when a greater epoch is known, and what `confirm` raises.
         """
         keys = [self._keys.fence(self._supplier), self._keys.incarnation(self._supplier)]
         for _ in range(_LIVES):
@@ -117,29 +123,34 @@ class SealStore:
             _fenced(reply)
             if _text(reply[0]) == "ok":
                 return
-        raise FenceMissing("Redis is lost again and again")
+        raise FenceMissing(f"Redis lost its data {_LIVES} times while fencing epoch {self.epoch}")
 
     async def check_fence(self) -> None:
-        """Raise Fenced where another owner has a higher epoch; raises what Redis raises."""
+        """Check that no other owner has a higher epoch.
+
+        Raises StaleEpoch, and RedisUnavailable.
+        """
         known = int(_text(await self._redis.get(self._keys.fence(self._supplier)) or 0))
         if known > self.epoch:
             raise StaleEpoch(f"another owner holds epoch {known}", known)
 
-    async def raise_horizon(self, session_end: int, height: int) -> tuple[int, int]:
-        """Sessions that ended by then and have no relay yet take none any more; what the horizon was, and what it is.
+    async def advance_cutoff(self, session_end: int, height: int) -> tuple[int, int]:
+        """Advance the height up to which ended sessions without relays are no longer registered.
 
-        It never falls, but where it is far above the chain's height: then another chain left it there. Raises Fenced,
-        Unfenced and what Redis raises.
+        The cut-off never falls, except when it is far above the chain's height: then another chain left it there.
+
+        Returns the previous and the new cut-off, in blocks. Raises StaleEpoch, FenceMissing and RedisUnavailable.
         """
-        keys = [self._keys.fence(self._supplier), self._keys.horizon(self._supplier)]
-        reply = await HORIZON.run(self._redis, keys, [self.epoch, session_end, height + _OTHER_CHAIN_BLOCKS])
+        keys = [self._keys.fence(self._supplier), self._keys.cutoff(self._supplier)]
+        reply = await CUTOFF.run(self._redis, keys, [self.epoch, session_end, height + _OTHER_CHAIN_BLOCKS])
         _fenced(reply)
         return int(_text(reply[1])), int(_text(reply[2]))
 
     async def close(self, sessions: Mapping[str, int]) -> dict[str, str]:
-        """Closes sessions (id → session end height) to new relays; the last entry id of each stream.
+        """Close sessions (id → session end height) to new relays.
 
-        Raises Fenced, or Unfenced where `fence` has to come first: so does every other write.
+        Returns the last entry id of each stream. Raises StaleEpoch, or FenceMissing if `fence` has to come first, as
+        does every other write.
         """
         keys = [self._keys.fence(self._supplier), self._keys.closed(self._supplier)]
         arguments: list[Any] = [self.epoch]
@@ -153,10 +164,10 @@ class SealStore:
     async def seal(
         self, seals: Sequence[SessionSeal], last_ids: Mapping[str, str], group: str, signed: SignedGroup
     ) -> None:
-        """Stores all seals with their transaction in one step.
+        """Store all seals with their transaction in one step.
 
-        Raises Fenced, StaleView when a stream grew or is open, or LedgerError when one is sealed already
-        (read `load` and use that seal).
+        Raises StaleEpoch, ConcurrentAppend when a stream grew or is open, or RedisStoreError when a session is sealed
+        already (read `load` and use that seal).
         """
         keys = [
             self._keys.fence(self._supplier),
@@ -170,19 +181,19 @@ class SealStore:
             arguments += [seal.session_id, last_ids[seal.session_id], seal.encode()]
         reply = await SEAL.run(self._redis, keys, arguments)
         _fenced(reply)
-        verdict = _text(reply[0])
-        if verdict in ("stale", "open"):
-            raise ConcurrentAppend(f"session {_text(reply[1])} is {verdict}")
-        if verdict == "exists":
+        status = _text(reply[0])
+        if status in ("stale", "open"):
+            raise ConcurrentAppend(f"session {_text(reply[1])} is {status}")
+        if status == "exists":
             raise RedisStoreError("a session of the group is sealed already")
 
     async def load(self) -> dict[str, SessionSeal]:
-        """All seals of open sessions by session id."""
+        """Return all seals of open sessions by session id."""
         seals = await self._redis.hgetall(self._keys.seals(self._supplier))
         return {_text(key): SessionSeal.decode(value) for key, value in seals.items()}
 
     async def signed(self, session_end: int) -> list[SignedGroup]:
-        """The transactions that were signed with the seals of one session end."""
+        """Return the transactions signed with the seals of one session end."""
         names = [_text(name) for name in await self._redis.hkeys(self._keys.transactions(self._supplier))]
         wanted = [name for name in names if name.startswith(f"{session_end}/claim/")]
         if not wanted:
@@ -191,15 +202,15 @@ class SealStore:
         return [SignedGroup.decode(row) for row in rows if row]
 
     async def restore(self, seals: Mapping[str, SessionSeal], ends: Mapping[str, int]) -> None:
-        """Puts seals of the mirror back after Redis lost them; existing ones stay."""
+        """Put saved seals back after Redis lost them. Existing ones stay."""
         for session_id, seal in seals.items():
             await self.close({session_id: ends[session_id]})
             await self._redis.hsetnx(self._keys.seals(self._supplier), session_id, seal.encode())
 
     async def share_costs(self, tx_hash: str, what: str, upokt: Mapping[str, int]) -> None:
-        """Tells later owners what a transaction cost each session; raises what Redis raises.
+        """Publish to later owners what a transaction cost each session. Raises RedisUnavailable.
 
-        A fact, which no fence guards: a former owner that has paid may say so.
+        It is a fact that no fence guards: a former owner that has paid may publish it.
         """
         async with self._redis.pipeline(transaction=False) as pipe:
             for session_id, amount in upokt.items():
@@ -209,24 +220,27 @@ class SealStore:
             await pipe.execute()
 
     async def costs(self, session_id: str) -> dict[str, tuple[str, int]]:
-        """Transaction hash → (claim or proof, upokt) as all owners told; raises what Redis raises."""
+        """Return transaction hash → (claim or proof, upokt) as published by all owners.
+
+        Raises RedisUnavailable.
+        """
         rows = await self._redis.hgetall(self._keys.costs(self._supplier, session_id))
-        found = {}
+        costs = {}
         for tx_hash, value in rows.items():
             what, _, amount = _text(value).partition("/")
             if amount.isdecimal():
-                found[_text(tx_hash)] = (what, int(amount))
-        return found
+                costs[_text(tx_hash)] = (what, int(amount))
+        return costs
 
     async def finish(self, session_id: str, session_end: int) -> None:
-        """Deletes the session's stream and budget and leaves a tombstone; raises Fenced."""
+        """Delete the session's stream and budget and leave a tombstone. Raises StaleEpoch."""
         supplier = self._supplier
         keys = [
             self._keys.fence(supplier),
             self._keys.closed(supplier),
             self._keys.sessions(supplier),
             self._keys.seals(supplier),
-            self._keys.mirrored(supplier),
+            self._keys.replicated(supplier),
             self._keys.stream(supplier, session_id),
             self._keys.costs(supplier, session_id),
             *self._keys.spent(supplier, session_id),
@@ -234,7 +248,7 @@ class SealStore:
         _fenced(await FINISH.run(self._redis, keys, [self.epoch, session_id, f"done/{session_end}"]))
 
     async def forget_before(self, height: int) -> None:
-        """Drops tombstones and transactions of sessions that ended below `height`."""
+        """Delete tombstones and transactions of sessions that ended below `height`."""
         closed = await self._redis.hgetall(self._keys.closed(self._supplier))
         old = [k for k, v in closed.items() if _text(v).startswith("done/") and int(_text(v)[5:]) < height]
         if old:

@@ -1,4 +1,4 @@
-"""Errors of the ledger."""
+"""Errors of the Redis store."""
 
 from enum import StrEnum
 
@@ -6,15 +6,15 @@ from pocket.errors import PocketError
 
 
 class RedisStoreError(PocketError):
-    """Base of the ledger's errors."""
+    """Base of the Redis store's errors."""
 
 
 class SessionClosed(RedisStoreError):
-    """The session is sealed or settled: the relay is not recorded and must not be acknowledged."""
+    """The session is sealed or settled. The relay is not recorded and must not be acknowledged."""
 
 
 class RedisTrouble(StrEnum):
-    """Why Redis cannot be used at the moment."""
+    """Reasons for which Redis cannot be used at the moment."""
 
     UNREACHABLE = "unreachable"
     LOADING = "loading"
@@ -23,16 +23,16 @@ class RedisTrouble(StrEnum):
     LOGIN = "login"
     OUT_OF_MEMORY = "out of memory"
     DISK = "disk"
-    REFUSED = "refused"
+    REJECTED = "rejected"
 
     @property
-    def passes(self) -> bool:
-        """Whether the same command may succeed within seconds, without anybody's doing."""
-        return self not in (RedisTrouble.OUT_OF_MEMORY, RedisTrouble.DISK, RedisTrouble.REFUSED)
+    def is_transient(self) -> bool:
+        """Return True if the same command may succeed within seconds without intervention."""
+        return self not in (RedisTrouble.OUT_OF_MEMORY, RedisTrouble.DISK, RedisTrouble.REJECTED)
 
 
 class RedisUnavailable(RedisStoreError):
-    """Redis did not take the record in time."""
+    """Redis did not execute a command in time, or rejected it."""
 
     def __init__(self, message: str, trouble: RedisTrouble = RedisTrouble.UNREACHABLE) -> None:
         super().__init__(message)
@@ -40,11 +40,11 @@ class RedisUnavailable(RedisStoreError):
 
 
 class QueueFull(RedisStoreError):
-    """More relays are waiting to be recorded than the queue holds, or Redis is above its memory mark."""
+    """The queue of relays to record is full, or Redis is above its memory high-water mark."""
 
 
 class StaleEpoch(RedisStoreError):
-    """Another owner has a higher epoch, `epoch`: this one must stop writing."""
+    """Another owner has the higher epoch `epoch`. This owner must stop writing."""
 
     def __init__(self, message: str, epoch: int) -> None:
         super().__init__(message)
@@ -52,12 +52,12 @@ class StaleEpoch(RedisStoreError):
 
 
 class ConcurrentAppend(RedisStoreError):
-    """The stream grew since the leaf set was read; read on and seal again."""
+    """The stream grew since the leaf set was read. Read on and seal again."""
 
 
 class FenceMissing(ConcurrentAppend):
-    """Redis does not know this owner's epoch (it came back empty, or went back in time): fence again, then write."""
+    """Redis does not know this owner's epoch: it is empty or older. Fence again, then write."""
 
 
 class RedisNotDurable(RedisStoreError):
-    """Redis is configured so that relays can be lost; the message says what to change."""
+    """Redis is configured so that relays can be lost. The message names the setting to change."""

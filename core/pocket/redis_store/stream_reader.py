@@ -1,4 +1,4 @@
-"""Reading the streams of a supplier's sessions."""
+"""Reading of the streams of a supplier's sessions."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pocket.redis_store.redis_keys import RedisKeys
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One recorded relay with its place in the stream."""
+    """One recorded relay with its position in the stream."""
 
     id: str
     relay: bytes
@@ -22,7 +22,7 @@ def _text(value: Any) -> str:
 
 
 class StreamReader:
-    """Reads of one supplier; the caller keeps the positions."""
+    """Reads the streams of one supplier. The caller keeps the positions."""
 
     def __init__(self, redis: "Redis", keys: RedisKeys, supplier: str) -> None:
         self._redis = redis
@@ -30,16 +30,19 @@ class StreamReader:
         self.supplier = supplier
 
     async def sessions(self) -> dict[str, bytes]:
-        """Open and unsettled sessions: id → canonical header bytes."""
+        """Return open and unsettled sessions: id → canonical header bytes."""
         rows = await self._redis.hgetall(self._keys.sessions(self.supplier))
         return {_text(key): bytes(value) for key, value in rows.items() if isinstance(value, bytes)}
 
     async def incarnation(self) -> str:
-        """The marker of the supplier's streams; empty where there are none."""
+        """Return the marker of the supplier's streams, or '' if there are none."""
         return _text(await self._redis.get(self._keys.incarnation(self.supplier)) or b"")
 
     async def read(self, positions: Mapping[str, str], count: int = 500) -> dict[str, list[Entry]]:
-        """Entries after each session's position ('0-0' = from the start), at most `count` each, in one command."""
+        """Read at most `count` entries after each session's position ('0-0' = start).
+
+        One command reads all sessions.
+        """
         if not positions:
             return {}
         streams = {self._keys.stream(self.supplier, session_id): at for session_id, at in positions.items()}
@@ -54,7 +57,7 @@ class StreamReader:
         }  # fmt: skip
 
     async def last_ids(self, session_ids: Iterable[str]) -> dict[str, str]:
-        """The last entry of each stream; '0-0' of an empty one."""
+        """Return the last entry id of each stream, '0-0' for an empty one."""
         names = list(session_ids)
         async with self._redis.pipeline(transaction=False) as pipe:
             for session_id in names:
@@ -63,16 +66,16 @@ class StreamReader:
         return {name: _text(row[0][0]) if row else "0-0" for name, row in zip(names, rows, strict=True)}
 
     async def finished(self, session_ids: Iterable[str]) -> set[str]:
-        """Which of the sessions their owner has ended."""
+        """Return those of the sessions that their owner has finished."""
         names = list(session_ids)
         if not names:
             return set()
         rows: Any = await self._redis.hmget(self._keys.closed(self.supplier), names)
         return {name for name, row in zip(names, rows, strict=True) if row and _text(row).startswith("done/")}
 
-    async def mark_mirrored(self, marks: Mapping[str, str]) -> None:
-        """Publishes up to where a volume holds the relays, durably: session id → `incarnation/id`."""
+    async def publish_replicated(self, marks: Mapping[str, str]) -> None:
+        """Publish durably up to where a volume holds the relays: session id → `incarnation/id`."""
         if marks:
             await self._redis.hset(
-                self._keys.mirrored(self.supplier), items=[x for pair in marks.items() for x in pair]
+                self._keys.replicated(self.supplier), items=[x for pair in marks.items() for x in pair]
             )

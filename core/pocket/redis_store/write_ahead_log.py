@@ -1,9 +1,10 @@
-"""The worker's append-only local log: the second copy of every recorded relay until a miner mirrored it.
+"""The worker's write-ahead log: a second copy of every relay until a miner replicated it.
 
-A record survives SIGKILL of the worker (the kernel has it after `write`), not the loss of the machine.
-Segments are released when miners report their content mirrored; a worker that starts adopts the logs of
-dead ones. Format of a record: length (4), CRC-32 (4), supplier length (1), supplier, header length (2),
-header, relay bytes.
+A record survives SIGKILL of the worker (the kernel has it after `write`), not the loss of the machine. Segments are
+released when miners report their content replicated. A worker that starts recovers the logs of dead workers.
+
+Format of a record: length (4), CRC-32 (4), supplier length (1), supplier, session id length (2), session id, header
+length (2), header, relay bytes.
 """
 
 import contextlib
@@ -21,9 +22,9 @@ _SUFFIX = ".log"
 
 @dataclass(frozen=True, slots=True)
 class WalRecord:
-    """A mined relay with what finds its stream; `header` is the canonical session header.
+    """A mined relay with the identity of its stream. `header` is the canonical session header.
 
-    session_end: height; 0 where a log was read, whose relays are taken however late they come.
+    session_end is a height, 0 for a record read from a log: its relays are accepted however late they are.
     """
 
     supplier: str
@@ -34,7 +35,7 @@ class WalRecord:
 
 
 def encode_record(record: WalRecord) -> bytes:
-    """Bytes of a record."""
+    """Encode a record with length and checksum."""
     supplier = record.supplier.encode()
     session = record.session_id.encode("utf-8", "surrogateescape")
     body = b"".join(
@@ -45,7 +46,10 @@ def encode_record(record: WalRecord) -> bytes:
 
 
 def decode_records(data: bytes) -> Iterator[WalRecord]:
-    """Records up to the first torn or damaged one: a crash can cut the last write, or leave zeros in its place."""
+    """Yield records up to the first torn or damaged one.
+
+    A crash can cut the last write, or leave zeros in its place.
+    """
     at = 0
     while at + _HEAD <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
@@ -64,10 +68,11 @@ def decode_records(data: bytes) -> Iterator[WalRecord]:
 
 @dataclass(slots=True)
 class Segment:
-    """One file; by (supplier, session) `appended` holds the newest stream id, `late` is what came past the horizon.
+    """One file of the log, with the state of its relays by (supplier, session).
 
-    `owed` is what Redis did not take although it was written here: it is appended once Redis takes it, as `replaying`
-    meanwhile.
+    `appended` holds the newest stream id. `rejected` are sessions that Redis rejected as past the cut-off.
+    `unacknowledged` are sessions with relays that Redis did not acknowledge: they are appended again once Redis is
+    available, as `replaying` meanwhile.
     """
 
     path: Path
@@ -75,16 +80,16 @@ class Segment:
     pending: int = 0  # flushes that wrote here and whose appends are not decided yet
     appended: dict[tuple[str, str], str] = field(default_factory=dict)
     sessions: set[tuple[str, str]] = field(default_factory=set)
-    late: set[tuple[str, str]] = field(default_factory=set)
-    owed: set[tuple[str, str]] = field(default_factory=set)
+    rejected: set[tuple[str, str]] = field(default_factory=set)
+    unacknowledged: set[tuple[str, str]] = field(default_factory=set)
     replaying: set[tuple[str, str]] = field(default_factory=set)
 
-    def refused(self, pair: tuple[str, str]) -> bool:
-        """Whether none of a (supplier, session)'s relays here was acknowledged: they came too late."""
-        return pair in self.late and pair not in self.appended
+    def is_rejected(self, pair: tuple[str, str]) -> bool:
+        """Return True if none of a (supplier, session)'s relays here was acknowledged."""
+        return pair in self.rejected and pair not in self.appended
 
     def read(self) -> Iterator[WalRecord]:
-        """Its records."""
+        """Yield the records of the file."""
         yield from decode_records(self.path.read_bytes())
 
 
@@ -103,10 +108,10 @@ class WriteAheadLog:
         for segment in self.segments:
             segment.sessions = {(r.supplier, r.session_id) for r in segment.read()}
             self._number = max(self._number, int(segment.path.stem.split("-")[-1]))
-        self._adopt(root)
+        self._recover_orphans(root)
 
-    def _adopt(self, root: Path) -> None:
-        """Takes over the segments of workers that are gone."""
+    def _recover_orphans(self, root: Path) -> None:
+        """Recover the segments of workers that are gone."""
         for folder in sorted(p for p in root.iterdir() if p.is_dir() and p != self._folder):
             lock_path = folder / "lock"
             with contextlib.suppress(OSError), lock_path.open("ab") as lock:
@@ -124,12 +129,13 @@ class WriteAheadLog:
         return self._folder / f"segment-{self._number:08d}{_SUFFIX}"
 
     def append(self, records: list[WalRecord]) -> Segment:
-        """Writes the records with one system call; they are with the kernel when this returns. Raises OSError.
+        """Write the records with one system call. Raises OSError.
 
-        What was written in part goes again: reading ends at a torn record, and would miss whatever came after it.
+        The kernel holds them when this returns. A partial write is truncated: reading ends at a torn record and would
+        miss every later one.
         """
         if self._file is None or self.segments[-1].size >= self._segment_bytes:
-            self._rotate()
+            self._open_segment()
         file, segment = self._file, self.segments[-1]
         if file is None:
             raise ValueError("the log is closed")
@@ -139,42 +145,42 @@ class WriteAheadLog:
             try:
                 os.ftruncate(file.fileno(), segment.size)
             except OSError:
-                self.roll()
-            raise OSError("the local log is full: free space on its volume")
+                self.rotate()
+            raise OSError(f"short write to {segment.path.name}: free up space on the local log's volume")
         segment.size += len(data)
         segment.sessions.update((record.supplier, record.session_id) for record in records)
         return segment
 
-    def _rotate(self) -> None:
-        self.roll()
+    def _open_segment(self) -> None:
+        self.rotate()
         segment = Segment(self._next_path())
         self._file = segment.path.open("ab", buffering=0)
         self.segments.append(segment)
 
     @property
     def active(self) -> Segment | None:
-        """The segment that is written to."""
+        """Return the segment that is written to, or None."""
         return self.segments[-1] if self._file is not None and self.segments else None
 
-    def roll(self) -> None:
-        """Ends the active segment, so that it can be released once its content is safe."""
+    def rotate(self) -> None:
+        """End the active segment, so that it can be released once its content is safe."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     @property
     def size(self) -> int:
-        """Bytes held."""
+        """Return the bytes held by all segments."""
         return sum(segment.size for segment in self.segments)
 
     def release(self, segment: Segment) -> None:
-        """Deletes a segment whose relays are safe elsewhere."""
+        """Delete a segment whose relays are safe elsewhere."""
         if segment is self.active:
             raise ValueError("the active segment is not released")
         self.segments.remove(segment)
         segment.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Closes the files and unlocks the folder; what is not released stays for the next worker."""
-        self.roll()
+        """Close the files and unlock the folder. Unreleased segments stay for the next worker."""
+        self.rotate()
         self._lock.close()

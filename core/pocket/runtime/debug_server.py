@@ -1,6 +1,7 @@
-"""`/debug` of a process: tasks, threads, memory and a CPU profile, on localhost only and off by default.
+"""The `/debug` endpoint of a process, on localhost only and off by default.
 
-Nothing shows values: only names of functions and types, files, lines and numbers, so no key can be among them.
+It shows tasks, threads, memory and a CPU profile. Responses hold names of functions and types, files, lines and
+numbers, never values, so they cannot hold a key.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from pocket.errors import ConfigurationError
 
 HOST = "127.0.0.1"
 PORT = 6060
-"""Of the first process of a pod; workers follow."""
+"""Port of the first process of a pod. The ports of workers follow."""
 _LONGEST_SECONDS = 60.0
 _ROWS = 40
 
@@ -33,16 +34,16 @@ def _place(frame: FrameType) -> str:
 
 
 def tasks() -> str:
-    """Every task with where it waits; equal ones are counted."""
+    """List every task with where it waits. Equal ones are counted."""
     rows = Counter(
-        " <- ".join(_place(frame) for frame in reversed(task.get_stack(limit=4))) or "not begun"
+        " <- ".join(_place(frame) for frame in reversed(task.get_stack(limit=4))) or "not started"
         for task in asyncio.all_tasks()
     )
     return "\n".join(f"{number:5} {row}" for row, number in rows.most_common())
 
 
 def threads() -> str:
-    """Every thread with its stack."""
+    """List every thread with its stack."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     parts = []
     for ident, frame in sys._current_frames().items():  # noqa: SLF001 - the documented way to see other threads
@@ -52,17 +53,17 @@ def threads() -> str:
 
 
 def heap() -> str:
-    """Objects by type; where memory was allocated, once `?trace=1` was asked for."""
+    """Count objects by type, and allocations by line while `?trace=1` is in force."""
     rows = Counter(type(thing).__qualname__ for thing in gc.get_objects())
-    told = [f"{number:9} {name}" for name, number in rows.most_common(_ROWS)]
+    lines = [f"{number:9} {name}" for name, number in rows.most_common(_ROWS)]
     if tracemalloc.is_tracing():
-        told += ["", "allocated since tracing began:"]
-        told += [str(row) for row in tracemalloc.take_snapshot().statistics("lineno")[:_ROWS]]
-    return "\n".join(told)
+        lines += ["", "allocated since tracing started:"]
+        lines += [str(row) for row in tracemalloc.take_snapshot().statistics("lineno")[:_ROWS]]
+    return "\n".join(lines)
 
 
 async def profile(seconds: float) -> str:
-    """Where this event loop spends its CPU."""
+    """Profile this event loop's CPU use for some seconds."""
     profiler = cProfile.Profile()
     profiler.enable()
     try:
@@ -76,16 +77,16 @@ async def profile(seconds: float) -> str:
 
 def _seconds(request: web.Request) -> float:
     try:
-        found = float(request.query.get("seconds", "5"))
+        seconds = float(request.query.get("seconds", "5"))
     except ValueError:
-        found = 0.0
-    if not 0 < found <= _LONGEST_SECONDS:
-        raise web.HTTPBadRequest(text=f"seconds: a number up to {_LONGEST_SECONDS:g}")
-    return found
+        seconds = 0.0
+    if not 0 < seconds <= _LONGEST_SECONDS:
+        raise web.HTTPBadRequest(text=f"seconds must be a number above 0, up to {_LONGEST_SECONDS:g}")
+    return seconds
 
 
 class Debug:
-    """Serves until closed; one profile at a time."""
+    """Serves the debug endpoint, with at most one profile running."""
 
     def __init__(self) -> None:
         self._profiling = False
@@ -93,7 +94,7 @@ class Debug:
     async def _profile(self, request: web.Request) -> str:
         seconds = _seconds(request)
         if self._profiling:
-            raise web.HTTPConflict(text="a profile is being made")
+            raise web.HTTPConflict(text="another profile is running: retry when it has ended")
         self._profiling = True
         try:
             return await profile(seconds)
@@ -108,7 +109,7 @@ class Debug:
         return heap()
 
     async def serve(self, port: int) -> web.AppRunner:
-        """On localhost; raises ConfigurationError where the port is taken."""
+        """Listen on localhost. Raises ConfigurationError if the port is taken."""
         app = web.Application()
 
         def text(make: Callable[[web.Request], Awaitable[str]]) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -137,5 +138,5 @@ class Debug:
             await web.TCPSite(runner, HOST, port).start()
         except OSError as error:
             await runner.cleanup()
-            raise ConfigurationError(f"debug port {port} is taken: {error.strerror}") from error
+            raise ConfigurationError(f"cannot listen on debug port {port}: {error.strerror}. Free the port.") from error
         return runner

@@ -8,14 +8,14 @@ from typing import Any
 
 
 class JsonFormatter(logging.Formatter):
-    """Time, level, component, message and the fields given as `extra={"fields": {...}}`."""
+    """Formats time, level, component, message and `extra={"fields": {...}}` as JSON."""
 
     def __init__(self, component: str) -> None:
         super().__init__()
         self._component = component
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Format a record as one line of JSON."""
         row: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
@@ -35,7 +35,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(component: str, level: str = "INFO") -> None:
-    """Sends all logs as JSON to standard error."""
+    """Send all logs as JSON to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(component))
     logging.basicConfig(level=level, handlers=[handler], force=True)
@@ -43,5 +43,5 @@ def configure(component: str, level: str = "INFO") -> None:
 
 
 def set_level(level: str) -> None:
-    """Changes what is logged from now on."""
+    """Change the level of all loggers."""
     logging.getLogger().setLevel(level.upper())

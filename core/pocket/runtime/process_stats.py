@@ -1,4 +1,4 @@
-"""How a process is: memory, tasks, and how late its event loop is."""
+"""Statistics of the process: memory, tasks and event-loop lag."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ _TICK_SECONDS: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class ProcessStats:
-    """At one moment; `loop_lag_seconds` is the worst delay of a timer since the last look."""
+    """Statistics at one moment. `loop_lag_seconds` is the longest timer delay since the last call."""
 
     loop_lag_seconds: float
     resident_bytes: int
@@ -25,7 +25,7 @@ class ProcessStats:
 
 
 class LoopLagMonitor:
-    """Feels the event loop's; whoever takes the figures begins a new period."""
+    """Measures the lag of the event loop."""
 
     def __init__(
         self,
@@ -37,20 +37,20 @@ class LoopLagMonitor:
         self._worst = 0.0
 
     async def run(self) -> None:
-        """For ever: a timer that comes late says that something kept the loop busy."""
+        """Measure for ever: a timer that fires late was delayed by a busy loop."""
         while True:
             due = self._clock() + _TICK_SECONDS
             await self._sleep(_TICK_SECONDS)
             self._worst = max(self._worst, self._clock() - due)
 
-    def take(self) -> ProcessStats:
-        """The figures since the last call."""
+    def reset(self) -> ProcessStats:
+        """Return the statistics since the last call and start a new period."""
         worst, self._worst = self._worst, 0.0
         return ProcessStats(worst, resident_bytes(), len(asyncio.all_tasks()), threading.active_count())
 
 
 def resident_bytes() -> int:
-    """Memory of this process; 0 where the system does not tell."""
+    """Return the resident memory of this process in bytes, 0 if unknown."""
     try:
         return int(_STATM.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):

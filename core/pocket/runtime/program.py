@@ -1,4 +1,4 @@
-"""Running a workload's main coroutine: every known error becomes one sentence and exit code 78."""
+"""Start of a workload: every known error becomes one sentence and exit code 78."""
 
 import asyncio
 import errno
@@ -16,29 +16,30 @@ from pocket.errors import ConfigurationError, PocketError
 def run_program(
     name: str, main: Coroutine[Any, Any, None], runner: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
 ) -> int:
-    """Exit code: 0 after a clean stop, 78 (EX_CONFIG) when the configuration or its surroundings cannot be used.
+    """Run a workload's main coroutine and return its exit code.
 
-    The process leaves no core dump, nor do its children: there would be supplier keys in it.
+    The code is 0 after a clean stop and 78 (EX_CONFIG) for an unusable configuration or environment. Neither the
+    process nor its children leave a core dump, which would hold supplier keys.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         runner(main)
     except PocketError as error:
-        print(f"{name}: {_bare(name, error)}", file=sys.stderr)  # noqa: T201 - the last word of a program, for people - what the user must read
+        print(f"{name}: {_bare(name, error)}", file=sys.stderr)  # noqa: T201 - the user must read it
         return os.EX_CONFIG
     except ExceptionGroup as group:
         known = group.subgroup(PocketError)
         if known is None or group.split(PocketError)[1] is not None:
             raise
-        print(f"{name}: {'; '.join(_bare(name, e) for e in _leaves(known))}", file=sys.stderr)  # noqa: T201 - the last word of a program, for people
+        print(f"{name}: {'; '.join(_bare(name, e) for e in _leaves(known))}", file=sys.stderr)  # noqa: T201 - the user must read it
         return os.EX_CONFIG
     return 0
 
 
 def require_writable(name: str, folder: Path) -> None:
-    """Makes the data folder of a program; raises ConfigurationError where it may not write to it.
+    """Create the data folder of a program and check that it is writable.
 
-    A full volume is no reason to refuse: what is on it may still have to be claimed.
+    A full volume passes: the relays on it may still have to be claimed. Raises ConfigurationError.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def require_writable(name: str, folder: Path) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return
         raise ConfigurationError(
-            f"{name}: {folder}: {error.strerror}. User {os.getuid()} must be able to write there: take storage that "
+            f"{name}: {folder}: {error.strerror}. User {os.getuid()} must be able to write there: use storage that "
             "honours fsGroup, or change the owner of the volume."
         ) from error
 
@@ -58,7 +59,7 @@ def _bare(name: str, error: BaseException) -> str:
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
+    leaves: list[BaseException] = []
     for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves

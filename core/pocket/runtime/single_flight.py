@@ -1,4 +1,4 @@
-"""Many who ask for the same at once are one question."""
+"""Single-flight: coalesce concurrent calls with the same key into one."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -8,28 +8,28 @@ T = TypeVar("T")
 
 
 class SingleFlight:
-    """Questions that are under way, by key. Whoever leaves takes nobody with him."""
+    """Calls in progress by key. Cancelling one waiter does not cancel the others."""
 
     def __init__(self) -> None:
         self._running: dict[object, asyncio.Future[Any]] = {}
 
     def __len__(self) -> int:
-        """Questions under way."""
+        """Return the number of calls in progress."""
         return len(self._running)
 
     def __contains__(self, key: object) -> bool:
         return key in self._running
 
-    async def ask(self, key: object, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The answer of the question that is under way, or of this one; raises what it raises."""
+    async def do(self, key: object, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Join the call in progress for the key, or start `load`. Returns or raises its result."""
         running = self._running.get(key)
         if running is None:
             running = self._running[key] = asyncio.ensure_future(load())
             running.add_done_callback(lambda done: self._ended(key, done))
-        found: T = await asyncio.shield(running)
-        return found
+        result: T = await asyncio.shield(running)
+        return result
 
     def _ended(self, key: object, done: "asyncio.Future[Any]") -> None:
         self._running.pop(key, None)
         if not done.cancelled():
-            done.exception()  # read, though nobody may wait any more
+            done.exception()  # mark it as retrieved, since all waiters may be cancelled

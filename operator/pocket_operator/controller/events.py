@@ -47,7 +47,7 @@ class EventWriter:
 
     async def _write(self, subject: dict[str, Any], notice: EventToEmit, name: str, namespace: str) -> None:
         stamp, message = timestamp(self._now()), notice.message[:_LONGEST]
-        known = await self._api.find(EVENTS, namespace, name)
+        known = await self._api.get_or_none(EVENTS, namespace, name)
         if known is not None:
             patch = {"count": int(known.get("count") or 1) + 1, "lastTimestamp": stamp, "message": message}
             await self._api.merge(EVENTS, namespace, name, patch)

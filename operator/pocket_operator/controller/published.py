@@ -16,7 +16,7 @@ async def publish(
     manager: the field manager, as the API server shows it in `managedFields`.
     """
     namespace, name = place
-    observed = await api.find(kind, namespace, name)
+    observed = await api.get_or_none(kind, namespace, name)
     if observed is not None and all((observed.get(part) or {}) == wanted for part, wanted in content.items()):
         return
     body: dict[str, Any] = {

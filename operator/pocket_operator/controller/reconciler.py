@@ -153,7 +153,7 @@ class Reconciler:
             for kind, name in self._read_by_name(key):
                 found = None
                 with self._noting({}, (kind, name)) if kind != SECRETS.name else nullcontext():
-                    found = await self._api.find(BY_KIND[kind], key.namespace, name)
+                    found = await self._api.get_or_none(BY_KIND[kind], key.namespace, name)
                 if found is not None:
                     children[kind, name] = {"apiVersion": BY_KIND[kind].api_version, "kind": kind, **found}
             merged = children.get((SECRETS.name, names.keys(key.name, names.MINER)))
@@ -191,7 +191,7 @@ class Reconciler:
         name = names.keeper(key.name)
         keeper = self._store.get("ConfigMap", key.namespace, name)
         if keeper is None:
-            keeper = await self._api.find(CONFIG_MAPS, key.namespace, name)
+            keeper = await self._api.get_or_none(CONFIG_MAPS, key.namespace, name)
         if keeper is None and (relay_miner["metadata"].get("deletionTimestamp") or is_paused(relay_miner)):
             return ""
         if keeper is None:
@@ -226,7 +226,9 @@ class Reconciler:
             place = (child["kind"], child["metadata"]["name"])
             kind = BY_KIND[child["kind"]]
             with self._noting(refused, place):
-                observed = snapshot.children.get(place) or await self._api.find(kind, snapshot.namespace, place[1])
+                observed = snapshot.children.get(place) or await self._api.get_or_none(
+                    kind, snapshot.namespace, place[1]
+                )
                 if observed is not None and not _ours(observed, planned):
                     refused[place] = (
                         "foreign: an object of this name is there that the operator did not make. Rename or delete it, "

@@ -64,7 +64,7 @@ class SecretReader:
             return self._clock() + max(youngest, spread * number / _PER_SECOND)
 
         async def look(name: str) -> None:
-            found = await self._api.find(SECRETS, key.namespace, name)
+            found = await self._api.get_or_none(SECRETS, key.namespace, name)
             view = None if found is None else SecretView.of(found)
             known[name] = (next_look(view), view)
 
@@ -85,7 +85,7 @@ class SealingKeys:
 
     async def refresh(self) -> None:
         """Reads the keys, makes the first one, rotates on request; raises KubeError."""
-        secret = await self._api.find(SECRETS, self._namespace, SEALING_SECRET)
+        secret = await self._api.get_or_none(SECRETS, self._namespace, SEALING_SECRET)
         if secret is None:
             secret = await self._create()
         annotations = secret["metadata"].get("annotations") or {}
@@ -127,7 +127,7 @@ class SealingKeys:
 def _entry() -> dict[str, str]:
     """A new key under a name that sorts by time."""
     name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    return {name: base64.b64encode(Controller.fresh()).decode()}
+    return {name: base64.b64encode(Controller.generate()).decode()}
 
 
 def _decoded(secret: Object) -> tuple[bytes, ...]:

@@ -123,7 +123,7 @@ def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
     sealed = parsed.spec.key.sealed or ""
     controller = snapshot.own_sealing if snapshot.own_sealing.knows(sealed) else snapshot.controller
     try:
-        return controller.open(sealed, subject), controller.resealed(sealed, subject)
+        return controller.open(sealed, subject), controller.reseal(sealed, subject)
     except UnknownController as error:
         raise _Broken(ConditionReason.SEALING_KEY_NOT_FOUND, f"spec.key.sealed: {error}.") from None
     except SealedForAnother as error:

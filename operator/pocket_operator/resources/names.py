@@ -1,4 +1,4 @@
-"""Names, labels and annotations that the operator gives; they are part of its interface (docs/reference/labels.md)."""
+"""Names, labels and annotations that the operator gives; they are part of its interface (docs/labels.md)."""
 
 from typing import NewType
 

@@ -16,7 +16,7 @@ from redis.exceptions import BusyLoadingError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisDown
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from pocket.redis_store.connection import _Robust, connect
+from pocket.redis_store.connection import _CancelSafeConnection, connect
 from simulated.loop import Loop
 from simulated.redis_model import _WRITES, Data, Model
 
@@ -64,7 +64,7 @@ class RedisService:
     def client(self, url: str) -> "Redis":
         service = self
 
-        class Made(_Robust, SimulatedConnection):
+        class Made(_CancelSafeConnection, SimulatedConnection):
             redis_service = service
 
         return connect(url, transport=Made, clock=self.loop.time)

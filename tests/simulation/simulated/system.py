@@ -225,7 +225,7 @@ class System:
     def _common(self, process: Process) -> dict[str, Any]:
         chance = random.Random(self.loop.chance.random())
         return {
-            "clock": self.loop.time, "cpu_seconds": lambda: 0.0, "chance": chance, "connect_redis": self.redis.client,
+            "clock": self.loop.time, "cpu_seconds": lambda: 0.0, "rng": chance, "connect_redis": self.redis.client,
             "wall_nanoseconds": lambda: int((self.wall() + process.wall_offset_seconds) * 1e9),
             "unique": lambda: f"{chance.getrandbits(128):032x}",
             "channel": lambda node: Channel(self.nodes[node.name.partition(":")[0]]),

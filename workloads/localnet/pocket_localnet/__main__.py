@@ -15,7 +15,7 @@ from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 
 
-async def _until_told(stop: asyncio.Event) -> None:
+async def _stop_on_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
@@ -23,7 +23,7 @@ async def _until_told(stop: asyncio.Event) -> None:
 
 async def _chain(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
-    await _until_told(stop)
+    await _stop_on_signals(stop)
     chain = LocalChain(load_genesis(options.genesis))
     if options.block_seconds is not None:
         chain.block_seconds = max(0.0, options.block_seconds)
@@ -39,13 +39,13 @@ async def _chain(options: argparse.Namespace) -> None:
 
 async def _backend(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
-    await _until_told(stop)
+    await _stop_on_signals(stop)
     async with serve_backend(options.host, options.port, options.grpc_port):
         await stop.wait()
 
 
 def main() -> int:
-    """Exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="localnet", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     kinds = parser.add_subparsers(required=True)
@@ -53,8 +53,8 @@ def main() -> int:
     chain.add_argument("--genesis", type=Path, required=True)
     chain.add_argument("--grpc-port", type=int, default=9090)
     chain.add_argument("--rpc-port", type=int, default=26657)
-    chain.add_argument("--block-seconds", type=float, help="0 = as fast as possible; the genesis' by default")
-    chain.add_argument("--step", action="store_true", help="blocks only by POST /localnet/step")
+    chain.add_argument("--block-seconds", type=float, help="0 = as fast as possible (default: the genesis')")
+    chain.add_argument("--step", action="store_true", help="commit blocks only on POST /localnet/step")
     chain.set_defaults(run=_chain)
     backend = kinds.add_parser("backend")
     backend.add_argument("--port", type=int, default=8545)

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from pocket.protocol.crypto.addresses import address_of, is_address
-from pocket.protocol.crypto.ecdsa import signature_holds
+from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.pb import cosmos_bank_v1beta1_pb2 as bank_pb
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
@@ -40,23 +40,23 @@ class Transaction:
 
     @property
     def fee_upokt(self) -> int:
-        """Offered fee."""
+        """Return the offered fee in upokt."""
         return sum(int(coin.amount) for coin in self.auth_info.fee.amount if coin.denom == "upokt")
 
     @property
     def timeout_ns(self) -> int:
-        """Timeout timestamp in nanoseconds, 0 when unset."""
+        """Return the timeout timestamp in nanoseconds, 0 when unset."""
         stamp = self.body.timeout_timestamp
         return stamp.seconds * 1_000_000_000 + stamp.nanos if self.body.HasField("timeout_timestamp") else 0
 
     @property
     def ante_gas(self) -> int:
-        """Gas used before the messages run."""
+        """Return the gas used before the messages run."""
         return _ANTE_GAS + _GAS_PER_BYTE * len(self.raw) + (_UNORDERED_GAS if self.body.unordered else 0)
 
     @property
     def gas_limit(self) -> int:
-        """Gas wanted."""
+        """Return the gas limit."""
         return int(self.auth_info.fee.gas_limit)
 
 
@@ -71,14 +71,14 @@ def _parse_error(text: str) -> TxRejected:
     return TxRejected(2, "sdk", f"{text}: tx parse error: tx parse error")
 
 
-def _refuse_unknown(message: Message, name: str) -> None:
-    unknown: Any = UnknownFieldSet(message)  # iterable, which its stub does not say
+def _reject_unknown(message: Message, name: str) -> None:
+    unknown: Any = UnknownFieldSet(message)  # its stub omits that it is iterable
     for field in unknown:
         raise _parse_error(f'errUnknownField "*tx.{name}": {{TagNum: {field.field_number}, WireType:"bytes"}}')
 
 
 def decode(raw: bytes) -> Transaction:
-    """Transaction from its bytes; raises Refused (code 2 or 18) as the chain does."""
+    """Decode a transaction. Raises TxRejected (code 2 or 18) as the chain does."""
     try:
         tx_raw = tx_pb.TxRaw.FromString(raw)
         body = tx_pb.TxBody.FromString(tx_raw.body_bytes)
@@ -86,7 +86,7 @@ def decode(raw: bytes) -> Transaction:
     except DecodeError as error:
         raise _parse_error("invalid length; proto: invalid field number") from error
     for part, name in ((tx_raw, "TxRaw"), (body, "TxBody"), (auth_info, "AuthInfo")):
-        _refuse_unknown(part, name)
+        _reject_unknown(part, name)
     messages = []
     for row in body.messages:
         kind = _TYPES.get(row.type_url)
@@ -96,7 +96,7 @@ def decode(raw: bytes) -> Transaction:
             message = kind.FromString(row.value)
         except DecodeError as error:
             raise _parse_error("proto: cannot parse invalid wire-format data") from error
-        _refuse_unknown(message, kind.__name__)
+        _reject_unknown(message, kind.__name__)
         messages.append(message)
     if not messages:
         raise TxRejected(18, "sdk", "must contain at least one message: invalid request")
@@ -107,7 +107,7 @@ def decode(raw: bytes) -> Transaction:
 
 
 def header_of(message: proof_pb.MsgCreateClaim | proof_pb.MsgSubmitProof) -> SessionHeader | None:
-    """Session header of a message."""
+    """Return the session header of a message, None without one."""
     if not message.HasField("session_header"):
         return None
     h = message.session_header
@@ -117,7 +117,7 @@ def header_of(message: proof_pb.MsgCreateClaim | proof_pb.MsgSubmitProof) -> Ses
 
 
 def _validate_basic(message: ChainMessage) -> None:
-    """Basic validation at broadcast: codespace `proof`."""
+    """Run the basic validation at broadcast, with codespace `proof`."""
     if isinstance(message, bank_pb.MsgSend):
         return
     if not is_address(message.supplier_operator_address):
@@ -138,7 +138,7 @@ def _validate_basic(message: ChainMessage) -> None:
 
 
 def signer_of(message: ChainMessage) -> str:
-    """Who must sign."""
+    """Return the address that must sign a message."""
     return message.from_address if isinstance(message, bank_pb.MsgSend) else message.supplier_operator_address
 
 
@@ -204,7 +204,7 @@ def _check_signature(transaction: Transaction, state: State, signer: str, key: b
         chain_id=state.chain_id,
         account_number=account.number,
     ).SerializeToString(deterministic=True)
-    if not signature_holds(key, document, transaction.tx_raw.signatures[0]):
+    if not verify_signature(key, document, transaction.tx_raw.signatures[0]):
         text = f"please verify account number ({account.number}) and chain-id ({state.chain_id})"
         raise TxRejected(
             4, "sdk",
@@ -224,7 +224,10 @@ def _check_signature(transaction: Transaction, state: State, signer: str, key: b
 
 
 def check(transaction: Transaction, state: State, *, checking: bool, simulate: bool = False) -> None:
-    """Runs the checks and their effects (fee, nonce, sequence, public key) on `state`; raises Refused."""
+    """Run the checks and apply fee, nonce, sequence and public key to `state`.
+
+    Raises TxRejected.
+    """
     if not transaction.tx_raw.signatures or not transaction.auth_info.signer_infos:
         raise TxRejected(15, "sdk", "no signatures supplied")
     _check_timeouts(transaction, state)

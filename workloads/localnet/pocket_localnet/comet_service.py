@@ -16,7 +16,7 @@ _SLOW_SUBSCRIBER = 200  # undelivered events after which a subscriber is dropped
 
 
 class RpcError(Exception):
-    """A JSON-RPC error; the useful text is in `data`."""
+    """A JSON-RPC error, with its detail in `data`."""
 
     def __init__(self, code: int, message: str, data: str = "") -> None:
         super().__init__(data or message)
@@ -129,20 +129,20 @@ def _broadcast(chain: LocalChain, params: dict[str, Any], *, uri: bool) -> dict[
 
 
 class CometService:
-    """The node's RPC; `publish` tells subscribers of a new block."""
+    """The node's RPC. `publish` delivers a new block to subscribers."""
 
     def __init__(self, chain: LocalChain) -> None:
         self._chain = chain
         self._subscribers: set[asyncio.Queue[CommittedBlock]] = set()
 
     def routes(self, app: web.Application) -> None:
-        """Adds the node's paths."""
+        """Add the node's paths."""
         app.router.add_post("/", self._post)
         app.router.add_get("/websocket", self._websocket)
         app.router.add_get("/{method}", self._get)
 
     def publish(self, block: CommittedBlock) -> None:
-        """Queues the block for every subscriber; one that does not keep up is dropped."""
+        """Queue the block for every subscriber. A slow subscriber is dropped."""
         for queue in list(self._subscribers):
             try:
                 queue.put_nowait(block)
@@ -150,7 +150,7 @@ class CometService:
                 self._subscribers.discard(queue)
 
     def call(self, method: str, params: dict[str, Any], *, uri: bool = False) -> Any:
-        """Result of an ordinary method; raises RpcError."""
+        """Return the result of an ordinary method. Raises RpcError."""
         chain = self._chain
         methods: dict[str, Callable[[], Any]] = {
             "status": lambda: _status(chain),
@@ -227,7 +227,7 @@ class CometService:
                         await socket.send_json(self._websocket_answer(frame.data, subscriptions))
                 sender.cancel()
         except* (ConnectionError, RuntimeError):
-            pass  # the client is gone
+            pass  # the client disconnected
         finally:
             self._subscribers.discard(queue)
         return socket

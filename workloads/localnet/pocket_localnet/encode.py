@@ -1,4 +1,4 @@
-"""From the state's records to the chain's protobuf and JSON."""
+"""Encoding of the state's records as the chain's protobuf and JSON."""
 
 import json
 from collections.abc import Iterable
@@ -26,17 +26,17 @@ _JSON_VALUES = {"reward_distribution", "reward_distribution_detailed", "spend_li
 
 
 def coin(upokt: int) -> base_pb.Coin:
-    """A coin in upokt; zero is written as the text 0."""
+    """Return a coin in upokt. Zero is written as the text 0."""
     return base_pb.Coin(denom="upokt", amount=str(upokt))
 
 
 def shared_params(params: SharedParams) -> shared_pb.Params:
-    """Shared params."""
+    """Encode the shared params."""
     return shared_pb.Params(**{f.name: getattr(params, f.name) for f in shared_pb.Params.DESCRIPTOR.fields})
 
 
 def proof_params(state: State) -> proof_pb.Params:
-    """Proof params."""
+    """Encode the proof params."""
     params = state.proof_params
     return proof_pb.Params(
         proof_request_probability=params.proof_request_probability,
@@ -47,7 +47,7 @@ def proof_params(state: State) -> proof_pb.Params:
 
 
 def tokenomics_params(state: State) -> tokenomics_pb.Params:
-    """Tokenomics params; there is no inflation here."""
+    """Encode the tokenomics params. The localnet has no inflation."""
     params = state.tokenomics
     shares = params.distribution.model_dump()
     return tokenomics_pb.Params(
@@ -60,7 +60,7 @@ def tokenomics_params(state: State) -> tokenomics_pb.Params:
 
 
 def application(value: Application) -> application_pb.Application:
-    """Application record."""
+    """Encode an application."""
     message = application_pb.Application(
         address=value.address,
         stake=coin(value.stake_upokt),
@@ -74,7 +74,11 @@ def application(value: Application) -> application_pb.Application:
 
 
 def supplier(value: StakedSupplier, height: int, *, history: bool = True, service: str = "") -> shared_pb.Supplier:
-    """Supplier record with the services active at `height`; inside a session only that service, no history."""
+    """Encode a supplier with the services active at `height`.
+
+    With `service`, as in a session, only that service is included. Without `history` neither history nor revenue shares
+    are.
+    """
     message = shared_pb.Supplier(
         owner_address=value.owner_address,
         operator_address=value.operator_address,
@@ -102,7 +106,7 @@ def supplier(value: StakedSupplier, height: int, *, history: bool = True, servic
 
 
 def session(value: HydratedSession, height: int) -> session_pb.Session:
-    """Hydrated session."""
+    """Encode a hydrated session."""
     return session_pb.Session(
         header=header_message(value.header),
         session_id=value.header.session_id,
@@ -114,7 +118,7 @@ def session(value: HydratedSession, height: int) -> session_pb.Session:
 
 
 def account(value: Account) -> auth_pb.BaseAccount:
-    """Base account."""
+    """Encode a base account."""
     message = auth_pb.BaseAccount(address=value.address, account_number=value.number, sequence=value.sequence)
     if value.public_key is not None:
         message.pub_key.type_url = SECP256K1_PUBLIC_KEY
@@ -123,7 +127,7 @@ def account(value: Account) -> auth_pb.BaseAccount:
 
 
 def claim(value: Claim) -> proof_pb.Claim:
-    """Claim with its status."""
+    """Encode a claim with its status."""
     return proof_pb.Claim(
         supplier_operator_address=value.supplier_operator_address,
         session_header=header_message(value.header),
@@ -133,7 +137,7 @@ def claim(value: Claim) -> proof_pb.Claim:
 
 
 def tx_response(result: TransactionResult, gas_wanted: int = 0) -> abci_pb.TxResponse:
-    """Result of a broadcast or of an included transaction."""
+    """Encode the result of a broadcast or of an included transaction."""
     return abci_pb.TxResponse(
         height=result.height,
         txhash=result.tx_hash,
@@ -146,25 +150,25 @@ def tx_response(result: TransactionResult, gas_wanted: int = 0) -> abci_pb.TxRes
 
 
 def event_json(event: Event, extra: tuple[str, str]) -> dict[str, Any]:
-    """An event as CometBFT shows it: attributes sorted, values quoted as the chain quotes them."""
+    """Return an event as CometBFT writes it: attributes sorted, values quoted as on chain."""
     typed = event.type.startswith("pocket.")
 
-    def shown(name: str, value: str) -> str:
+    def quoted(name: str, value: str) -> str:
         return value if not typed or name in _INTEGERS_32 or name in _JSON_VALUES else json.dumps(value)
 
     rows = [
-        {"key": name, "value": shown(name, value), "index": True} for name, value in sorted(event.attributes.items())
+        {"key": name, "value": quoted(name, value), "index": True} for name, value in sorted(event.attributes.items())
     ]
     return {"type": event.type, "attributes": [*rows, {"key": extra[0], "value": extra[1], "index": True}]}
 
 
 def events_json(events: Iterable[Event], extra: tuple[str, str]) -> list[dict[str, Any]]:
-    """Events as JSON."""
+    """Return events as CometBFT writes them."""
     return [event_json(event, extra) for event in events]
 
 
 def time_text(nanoseconds: int) -> str:
-    """RFC 3339 with nanoseconds."""
+    """Return RFC 3339 with nanoseconds."""
     seconds, nanos = divmod(nanoseconds, 1_000_000_000)
     fraction = f".{nanos:09d}".rstrip("0") if nanos else ""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + fraction + "Z"

@@ -1,4 +1,4 @@
-"""Genesis of a localnet, from YAML; amounts in upokt, heights in blocks, times in seconds."""
+"""Genesis of a localnet, from YAML: amounts in upokt, heights in blocks, times in seconds."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,12 +25,12 @@ class _Model(BaseModel):
 
 
 class AccountGenesis(_Model):
-    """An account; without public key it cannot be a ring member."""
+    """An account. Without a public key it cannot be a ring member."""
 
     address: str
     balance: Annotated[int, Field(ge=0)] = 0
     public_key: str | None = None
-    number: Annotated[int, Field(ge=0, description="account number; the place in the list by default")] | None = None
+    number: Annotated[int, Field(ge=0, description="account number (default: the position in the list)")] | None = None
 
     _checked = field_validator("address")(_address)
 
@@ -45,7 +45,7 @@ class GatewayGenesis(_Model):
 
 
 class ServiceGenesis(_Model):
-    """A service with its price and difficulty (32-byte target as hex; base target when absent)."""
+    """A service with its price and difficulty (32-byte target as hex, default: base target)."""
 
     id: str
     name: str = ""
@@ -73,9 +73,10 @@ class ApplicationGenesis(_Model):
 
 
 class SupplierGenesis(_Model):
-    """A staked supplier; `revenue_share` maps addresses to percent, the owner gets all by default.
+    """A staked supplier.
 
-    `rpc_types` maps services to the transports that the stake declares; JSON_RPC by default.
+    `revenue_share` maps addresses to percent, by default the owner gets all. `rpc_types` maps services to the
+    transports that the stake declares, by default JSON_RPC.
     """
 
     operator: str
@@ -90,7 +91,7 @@ class SupplierGenesis(_Model):
 
 
 class SharedParamsGenesis(_Model):
-    """Shared params; see SharedParams."""
+    """Shared params, as in SharedParams."""
 
     num_blocks_per_session: Annotated[int, Field(ge=1)] = 10
     grace_period_end_offset_blocks: Annotated[int, Field(ge=0)] = 1
@@ -115,7 +116,7 @@ class ProofParamsGenesis(_Model):
 
 
 class DistributionGenesis(_Model):
-    """Shares of a settled claim; the DAO gets what rounding leaves."""
+    """Shares of a settled claim. The DAO gets what rounding leaves."""
 
     dao: float = 0.1
     proposer: float = 0.05
@@ -134,7 +135,7 @@ class TokenomicsGenesis(_Model):
 
 
 class Genesis(_Model):
-    """A whole genesis file."""
+    """A complete genesis file."""
 
     chain_id: str = "pocket"
     time: Annotated[int, Field(ge=0, description="seconds since 1970 of block 1")] = 1_767_225_600
@@ -155,7 +156,7 @@ class Genesis(_Model):
 
 
 def load_genesis(path: Path) -> Genesis:
-    """Genesis from a YAML file; raises ConfigurationError naming the field."""
+    """Load a genesis from a YAML file. Raises ConfigurationError naming the field."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Genesis.model_validate(content)

@@ -48,7 +48,7 @@ class Abort(Exception):
 
 @dataclass(frozen=True, slots=True)
 class QueryContext:
-    """A query on the state it is answered from."""
+    """The chain and the state that a query is answered from."""
 
     chain: LocalChain
     state: State
@@ -64,14 +64,14 @@ def _address(text: str, what: str) -> None:
         raise Abort(Code.INVALID_ARGUMENT, f"decoding bech32 failed: {what}")
 
 
-def _shared_params_at(asked: QueryContext, request: shared_pb.QueryParamsAtHeightRequest) -> Message:
+def _shared_params_at(query: QueryContext, request: shared_pb.QueryParamsAtHeightRequest) -> Message:
     if request.height < 0:
         raise Abort(Code.INVALID_ARGUMENT, "height must be non-negative")
-    params = asked.state.shared_params_at(request.height or asked.state.height)
+    params = query.state.shared_params_at(request.height or query.state.height)
     return shared_pb.QueryParamsAtHeightResponse(params=encode.shared_params(params))
 
 
-def _get_session(asked: QueryContext, request: session_pb.QueryGetSessionRequest) -> Message:
+def _get_session(query: QueryContext, request: session_pb.QueryGetSessionRequest) -> Message:
     _address(request.application_address, "invalid application address for session")
     if not is_service_id(request.service_id):
         problem = "contains invalid characters" if request.service_id else "is empty"
@@ -80,58 +80,58 @@ def _get_session(asked: QueryContext, request: session_pb.QueryGetSessionRequest
         raise Abort(Code.INVALID_ARGUMENT, f"invalid block height for session being retrieved {request.block_height};")
     try:
         session = hydrate(
-            asked.state, asked.chain.block_hash, request.application_address, request.service_id, request.block_height
+            query.state, query.chain.block_hash, request.application_address, request.service_id, request.block_height
         )
     except HydrationError as error:
         raise Abort(Code.INTERNAL, str(error)) from error
-    height = request.block_height or asked.state.height
+    height = request.block_height or query.state.height
     return session_pb.QueryGetSessionResponse(session=encode.session(session, height))
 
 
-def _application(asked: QueryContext, request: application_pb.QueryGetApplicationRequest) -> Message:
-    record = asked.state.applications.get(request.address)
+def _application(query: QueryContext, request: application_pb.QueryGetApplicationRequest) -> Message:
+    record = query.state.applications.get(request.address)
     if record is None:
         raise Abort(Code.NOT_FOUND, f"app address: {request.address}: application not found")
     return application_pb.QueryGetApplicationResponse(application=encode.application(record))
 
 
-def _supplier(asked: QueryContext, request: supplier_pb.QueryGetSupplierRequest) -> Message:
-    record = asked.state.suppliers.get(request.operator_address)
+def _supplier(query: QueryContext, request: supplier_pb.QueryGetSupplierRequest) -> Message:
+    record = query.state.suppliers.get(request.operator_address)
     if record is None:
         raise Abort(Code.NOT_FOUND, f'supplier with operator address: "{request.operator_address}": supplier not found')
-    message = encode.supplier(record, asked.state.height, history=not request.dehydrated)
+    message = encode.supplier(record, query.state.height, history=not request.dehydrated)
     return supplier_pb.QueryGetSupplierResponse(supplier=message)
 
 
-def _service(asked: QueryContext, request: service_pb.QueryGetServiceRequest) -> Message:
-    record = asked.state.services.get(request.id)
+def _service(query: QueryContext, request: service_pb.QueryGetServiceRequest) -> Message:
+    record = query.state.services.get(request.id)
     if record is None:
         raise Abort(Code.NOT_FOUND, f'service ID not found: "{request.id}"')
     answer = service_pb.QueryGetServiceResponse()
     answer.service.id, answer.service.name = record.id, record.name
-    answer.service.compute_units_per_relay = record.compute_units_at(asked.state.height)
+    answer.service.compute_units_per_relay = record.compute_units_at(query.state.height)
     answer.service.owner_address = record.owner_address
     return answer
 
 
-def _known_service(asked: QueryContext, service_id: str, height: int) -> None:
+def _known_service(query: QueryContext, service_id: str, height: int) -> None:
     if height < 0:
         raise Abort(Code.INVALID_ARGUMENT, "block height must be non-negative")
     if not service_id:
         raise Abort(Code.INVALID_ARGUMENT, "service ID is required")
-    if service_id not in asked.state.services:
+    if service_id not in query.state.services:
         raise Abort(Code.NOT_FOUND, f"serviceID: {service_id}: service not found")
 
 
-def _units_at(asked: QueryContext, request: service_pb.QueryComputeUnitsPerRelayAtHeightRequest) -> Message:
-    _known_service(asked, request.serviceId, request.blockHeight)
-    units = asked.state.services[request.serviceId].compute_units_at(request.blockHeight)
+def _units_at(query: QueryContext, request: service_pb.QueryComputeUnitsPerRelayAtHeightRequest) -> Message:
+    _known_service(query, request.serviceId, request.blockHeight)
+    units = query.state.services[request.serviceId].compute_units_at(request.blockHeight)
     return service_pb.QueryComputeUnitsPerRelayAtHeightResponse(computeUnitsPerRelay=units)
 
 
-def _difficulty_at(asked: QueryContext, request: service_pb.QueryGetRelayMiningDifficultyAtHeightRequest) -> Message:
-    _known_service(asked, request.serviceId, request.blockHeight)
-    entry = asked.state.difficulty_at(request.serviceId, request.blockHeight)
+def _difficulty_at(query: QueryContext, request: service_pb.QueryGetRelayMiningDifficultyAtHeightRequest) -> Message:
+    _known_service(query, request.serviceId, request.blockHeight)
+    entry = query.state.difficulty_at(request.serviceId, request.blockHeight)
     return service_pb.QueryGetRelayMiningDifficultyAtHeightResponse(
         relayMiningDifficulty=service_pb.RelayMiningDifficulty(
             service_id=request.serviceId,
@@ -142,44 +142,44 @@ def _difficulty_at(asked: QueryContext, request: service_pb.QueryGetRelayMiningD
     )
 
 
-def _account(asked: QueryContext, request: auth_pb.QueryAccountRequest) -> Message:
+def _account(query: QueryContext, request: auth_pb.QueryAccountRequest) -> Message:
     if not request.address:
         raise Abort(Code.INVALID_ARGUMENT, "Address cannot be empty")
     if not is_address(request.address):
         raise Abort(Code.UNKNOWN, "decoding bech32 failed: invalid separator index")
-    record = asked.state.accounts.get(request.address)
+    record = query.state.accounts.get(request.address)
     if record is None:
         raise Abort(Code.NOT_FOUND, f"account {request.address} not found")
     value = encode.account(record).SerializeToString(deterministic=True)
     return auth_pb.QueryAccountResponse(account=AnyMessage(type_url="/cosmos.auth.v1beta1.BaseAccount", value=value))
 
 
-def _balance(asked: QueryContext, request: bank_pb.QueryBalanceRequest) -> Message:
+def _balance(query: QueryContext, request: bank_pb.QueryBalanceRequest) -> Message:
     _address(request.address, "invalid address")
     if not _DENOMINATION.fullmatch(request.denom):
         raise Abort(Code.INVALID_ARGUMENT, f"invalid denom: {request.denom}")
-    upokt = asked.state.balances.get(request.address, 0) if request.denom == "upokt" else 0
+    upokt = query.state.balances.get(request.address, 0) if request.denom == "upokt" else 0
     answer = bank_pb.QueryBalanceResponse()
     answer.balance.denom, answer.balance.amount = request.denom, str(upokt)
     return answer
 
 
-def _claim(asked: QueryContext, request: proof_pb.QueryGetClaimRequest) -> Message:
+def _claim(query: QueryContext, request: proof_pb.QueryGetClaimRequest) -> Message:
     _address(request.supplier_operator_address, "invalid supplier operator address for claim being retrieved")
     if not request.session_id:
         raise Abort(Code.INVALID_ARGUMENT, "invalid empty session ID for claim being retrieved: invalid session ID")
-    found = asked.state.claims.get((request.session_id, request.supplier_operator_address))
-    if found is None:
+    record = query.state.claims.get((request.session_id, request.supplier_operator_address))
+    if record is None:
         text = f'session ID "{request.session_id}" and supplier "{request.supplier_operator_address}"'
         raise Abort(Code.NOT_FOUND, f"{text}: claim not found")
-    return proof_pb.QueryGetClaimResponse(claim=encode.claim(found))
+    return proof_pb.QueryGetClaimResponse(claim=encode.claim(record))
 
 
-def _all_claims(asked: QueryContext, request: proof_pb.QueryAllClaimsRequest) -> Message:
+def _all_claims(query: QueryContext, request: proof_pb.QueryAllClaimsRequest) -> Message:
     kind = request.WhichOneof("filter")
     rows = [
         claim
-        for _, claim in sorted(asked.state.claims.items())
+        for _, claim in sorted(query.state.claims.items())
         if (kind != "supplier_operator_address" or claim.supplier_operator_address == request.supplier_operator_address)
         and (kind != "session_id" or not request.session_id or claim.header.session_id == request.session_id)
         and (kind != "session_end_height" or claim.header.session_end_block_height == request.session_end_height)
@@ -189,7 +189,7 @@ def _all_claims(asked: QueryContext, request: proof_pb.QueryAllClaimsRequest) ->
     answer = proof_pb.QueryAllClaimsResponse(claims=[encode.claim(c) for c in rows[start : start + limit]])
     if start + limit < len(rows):
         answer.pagination.next_key = (start + limit).to_bytes(8, "big")
-    answer.pagination.SetInParent()  # also where nothing is in it
+    answer.pagination.SetInParent()  # also when it is empty
     if not request.pagination.key:
         answer.pagination.total = len(rows)
     return answer
@@ -204,71 +204,71 @@ def _block_id(chain: LocalChain, height: int) -> tuple[types_pb.BlockID, types_p
     return types_pb.BlockID(hash=block.hash), body
 
 
-def _latest_block(asked: QueryContext, _: block_pb.GetLatestBlockRequest) -> Message:
-    block_id, block = _block_id(asked.chain, asked.chain.served_height)
+def _latest_block(query: QueryContext, _: block_pb.GetLatestBlockRequest) -> Message:
+    block_id, block = _block_id(query.chain, query.chain.served_height)
     return block_pb.GetLatestBlockResponse(block_id=block_id, block=block)
 
 
-def _block_by_height(asked: QueryContext, request: block_pb.GetBlockByHeightRequest) -> Message:
+def _block_by_height(query: QueryContext, request: block_pb.GetBlockByHeightRequest) -> Message:
     if request.height <= 0:
         raise Abort(Code.UNKNOWN, f"height must be greater than 0, but got {request.height}")
-    if request.height > asked.chain.served_height or request.height not in asked.chain.blocks:
+    if request.height > query.chain.served_height or request.height not in query.chain.blocks:
         raise Abort(Code.INVALID_ARGUMENT, "requested block height is bigger then the chain length")
-    block_id, block = _block_id(asked.chain, request.height)
+    block_id, block = _block_id(query.chain, request.height)
     return block_pb.GetBlockByHeightResponse(block_id=block_id, block=block)
 
 
-def _simulate(asked: QueryContext, request: tx_pb.SimulateRequest) -> Message:
+def _simulate(query: QueryContext, request: tx_pb.SimulateRequest) -> Message:
     if not request.tx_bytes:
         raise Abort(Code.INVALID_ARGUMENT, "empty txBytes is not allowed")
     try:
-        gas = asked.chain.simulate(request.tx_bytes)
-    except TxRejected as refused:
-        raise Abort(Code.UNKNOWN, f"{refused.log} [localnet] with gas used: '0'") from refused
+        gas = query.chain.simulate(request.tx_bytes)
+    except TxRejected as rejected:
+        raise Abort(Code.UNKNOWN, f"{rejected.log} [localnet] with gas used: '0'") from rejected
     answer = tx_pb.SimulateResponse()
     answer.gas_info.gas_used, answer.gas_info.gas_wanted = gas, (1 << 64) - 1
     return answer
 
 
-def _broadcast(asked: QueryContext, request: tx_pb.BroadcastTxRequest) -> Message:
+def _broadcast(query: QueryContext, request: tx_pb.BroadcastTxRequest) -> Message:
     if not request.tx_bytes:
         raise Abort(Code.INVALID_ARGUMENT, "invalid empty tx")
     if request.mode not in (tx_pb.BROADCAST_MODE_SYNC, tx_pb.BROADCAST_MODE_ASYNC):
         raise Abort(Code.UNKNOWN, "unsupported return type unspecified; supported types: sync, async")
-    result = asked.chain.broadcast(request.tx_bytes)
+    result = query.chain.broadcast(request.tx_bytes)
     return tx_pb.BroadcastTxResponse(tx_response=encode.tx_response(result))
 
 
-def _get_tx(asked: QueryContext, request: tx_pb.GetTxRequest) -> Message:
+def _get_tx(query: QueryContext, request: tx_pb.GetTxRequest) -> Message:
     if not request.hash:
         raise Abort(Code.INVALID_ARGUMENT, "tx hash cannot be empty")
     try:
         bytes.fromhex(request.hash)
     except ValueError as error:
         raise Abort(Code.UNKNOWN, f"encoding/hex: {error}") from error
-    found = asked.chain.transactions.get(request.hash.upper())
-    if found is None:
+    transaction = query.chain.transactions.get(request.hash.upper())
+    if transaction is None:
         raise Abort(Code.NOT_FOUND, f"tx not found: {request.hash}")
-    raw = tx_pb.TxRaw.FromString(found.raw)
-    answer = tx_pb.GetTxResponse(tx_response=encode.tx_response(found.result, found.gas_wanted))
+    raw = tx_pb.TxRaw.FromString(transaction.raw)
+    answer = tx_pb.GetTxResponse(tx_response=encode.tx_response(transaction.result, transaction.gas_wanted))
     answer.tx.body.ParseFromString(raw.body_bytes)
     answer.tx.auth_info.ParseFromString(raw.auth_info_bytes)
     answer.tx.signatures.extend(raw.signatures)
     return answer
 
 
-def _txs_event(asked: QueryContext, request: tx_pb.GetTxsEventRequest) -> Message:
+def _txs_event(query: QueryContext, request: tx_pb.GetTxsEventRequest) -> Message:
     if not request.query:
         raise Abort(Code.INTERNAL, "query cannot be empty")
     name, _, value = request.query.partition("=")
     if name != "message.action":
         raise Abort(Code.INTERNAL, "failed to search for txs: this localnet searches message.action only")
     wanted = value.strip("'")
-    found = [t for t in asked.chain.transactions.values() if wanted in t.actions]
+    transactions = [t for t in query.chain.transactions.values() if wanted in t.actions]
     if request.order_by == tx_pb.ORDER_BY_DESC:
-        found.reverse()
-    answer = tx_pb.GetTxsEventResponse(total=len(found))
-    for row in found[: request.limit or 100]:
+        transactions.reverse()
+    answer = tx_pb.GetTxsEventResponse(total=len(transactions))
+    for row in transactions[: request.limit or 100]:
         raw = tx_pb.TxRaw.FromString(row.raw)
         tx = answer.txs.add(signatures=raw.signatures)
         tx.body.ParseFromString(raw.body_bytes)
@@ -277,20 +277,20 @@ def _txs_event(asked: QueryContext, request: tx_pb.GetTxsEventRequest) -> Messag
     return answer
 
 
-def _supplier_params(asked: QueryContext, _: Message) -> Message:
+def _supplier_params(query: QueryContext, _: Message) -> Message:
     answer = supplier_pb.QueryParamsResponse()
-    answer.params.min_stake.CopyFrom(encode.coin(asked.state.supplier_min_stake))
+    answer.params.min_stake.CopyFrom(encode.coin(query.state.supplier_min_stake))
     answer.params.staking_fee.CopyFrom(encode.coin(0))
     return answer
 
 
-def _session_params(asked: QueryContext, _: Message) -> Message:
-    places = asked.state.num_suppliers_per_session
+def _session_params(query: QueryContext, _: Message) -> Message:
+    places = query.state.num_suppliers_per_session
     return session_pb.QueryParamsResponse(params=session_pb.Params(num_suppliers_per_session=places))
 
 
-def _node_info(asked: QueryContext, _: Message) -> Message:
-    info = block_pb.NodeInfo(network=asked.state.chain_id, version="0.38.0", moniker="localnet")
+def _node_info(query: QueryContext, _: Message) -> Message:
+    info = block_pb.NodeInfo(network=query.state.chain_id, version="0.38.0", moniker="localnet")
     return block_pb.GetNodeInfoResponse(default_node_info=info)
 
 
@@ -299,7 +299,7 @@ _BLOCKS = "/cosmos.base.tendermint.v1beta1.Service/"
 METHODS: dict[str, tuple[type[Message], Handler]] = {
     "/pocket.shared.Query/Params": (
         shared_pb.QueryParamsRequest,
-        lambda asked, _: shared_pb.QueryParamsResponse(params=encode.shared_params(asked.state.live_shared_params)),
+        lambda query, _: shared_pb.QueryParamsResponse(params=encode.shared_params(query.state.live_shared_params)),
     ),
     "/pocket.shared.Query/ParamsAtHeight": (shared_pb.QueryParamsAtHeightRequest, _shared_params_at),
     "/pocket.session.Query/Params": (session_pb.QueryParamsRequest, _session_params),
@@ -318,11 +318,11 @@ METHODS: dict[str, tuple[type[Message], Handler]] = {
     ),
     "/pocket.proof.Query/Params": (
         proof_pb.QueryParamsRequest,
-        lambda asked, _: proof_pb.QueryParamsResponse(params=encode.proof_params(asked.state)),
+        lambda query, _: proof_pb.QueryParamsResponse(params=encode.proof_params(query.state)),
     ),
     "/pocket.tokenomics.Query/Params": (
         tokenomics_pb.QueryParamsRequest,
-        lambda asked, _: tokenomics_pb.QueryParamsResponse(params=encode.tokenomics_params(asked.state)),
+        lambda query, _: tokenomics_pb.QueryParamsResponse(params=encode.tokenomics_params(query.state)),
     ),
     "/pocket.proof.Query/Claim": (proof_pb.QueryGetClaimRequest, _claim),
     "/pocket.proof.Query/AllClaims": (proof_pb.QueryAllClaimsRequest, _all_claims),
@@ -337,12 +337,12 @@ METHODS: dict[str, tuple[type[Message], Handler]] = {
     _BLOCKS + "GetNodeInfo": (block_pb.GetNodeInfoRequest, _node_info),
     "/cosmos.base.node.v1beta1.Service/Config": (
         node_pb.ConfigRequest,
-        lambda asked, _: node_pb.ConfigResponse(minimum_gas_price=asked.state.minimum_gas_price),
+        lambda query, _: node_pb.ConfigResponse(minimum_gas_price=query.state.minimum_gas_price),
     ),
 }
 
 
-def _asked(chain: LocalChain, height_text: str) -> QueryContext:
+def _query_context(chain: LocalChain, height_text: str) -> QueryContext:
     served = chain.served_height
     try:
         height = int(height_text)
@@ -359,9 +359,12 @@ def _asked(chain: LocalChain, height_text: str) -> QueryContext:
     return QueryContext(chain, state)
 
 
-def _refuse_wrong_wire_types(message: Message) -> None:
-    """The runtime keeps a known field of another wire type as an unknown one; the chain refuses it."""
-    unknown: Any = UnknownFieldSet(message)  # iterable, which its stub does not say
+def _reject_wrong_wire_types(message: Message) -> None:
+    """Reject a known field with a wrong wire type, as the chain does.
+
+    The protobuf runtime keeps such a field as an unknown one.
+    """
+    unknown: Any = UnknownFieldSet(message)  # its stub omits that it is iterable
     for field in unknown:
         known = message.DESCRIPTOR.fields_by_number.get(field.field_number)
         if known is not None:
@@ -370,30 +373,30 @@ def _refuse_wrong_wire_types(message: Message) -> None:
 
 
 def answer(chain: LocalChain, method: str, request: bytes, height_text: str = "0") -> tuple[bytes, int]:
-    """(response bytes, height that answered); raises Abort."""
+    """Answer a query. Returns the response bytes and the height. Raises Abort."""
     kind, handler = METHODS[method]
-    asked = _asked(chain, height_text)
+    query = _query_context(chain, height_text)
     try:
         message = kind.FromString(request)
     except DecodeError as error:
         raise Abort(Code.INTERNAL, "grpc: error unmarshalling request: unexpected EOF") from error
-    _refuse_wrong_wire_types(message)
-    return handler(asked, message).SerializeToString(deterministic=True), asked.state.height
+    _reject_wrong_wire_types(message)
+    return handler(query, message).SerializeToString(deterministic=True), query.state.height
 
 
 def _is_about_the_state(abort: Abort) -> bool:
-    """Whether a query failed before there was a state to answer from: then no height is told."""
+    """Return True if a query failed before a state was selected, so no height is sent."""
     return "codespace sdk code" in abort.text or "unmarshalling" in abort.text
 
 
 class ChainService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """All methods of METHODS; anything else is UNIMPLEMENTED."""
+    """All methods of METHODS. Any other method is UNIMPLEMENTED."""
 
     def __init__(self, chain: LocalChain) -> None:
         self._chain = chain
 
     def service(self, handler_call_details: Any) -> Any:
-        """The handler of a method."""
+        """Return the handler of a method, or None."""
         method = handler_call_details.method
         if method not in METHODS:
             return None
@@ -416,7 +419,7 @@ class ChainService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
 
 
 async def start_grpc(chain: LocalChain, address: str) -> tuple[grpc.aio.Server, int]:
-    """A running server and its port; raises RuntimeError when the port is taken."""
+    """Start a server and return it with its port. Raises RuntimeError when the port is taken."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((ChainService(chain),))
     port = server.add_insecure_port(address)

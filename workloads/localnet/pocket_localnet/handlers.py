@@ -1,4 +1,4 @@
-"""What messages do: claims and proofs as claims-and-proofs.md section 2, and transfers."""
+"""Message handlers: claims and proofs (claims-and-proofs.md, section 2), and transfers."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from pocket.protocol.smst.verify import decompact, leaf_value, unmarshal
 from pocket_localnet.ante import ChainMessage, header_of, signer_of
 from pocket_localnet.hydration import HydratedSession, HydrationError, hydrate
 from pocket_localnet.state import BlockHash, State, StoredProof
-from pocket_localnet.tx_rejected import TxRejected, handler_refusal
+from pocket_localnet.tx_rejected import TxRejected, handler_error
 
 MESSAGE_GAS = 40_000
 PROOF_GAS_PER_BYTE = 12
@@ -30,14 +30,14 @@ class MessageResult:
 
 
 def claimed_amount(state: State, claim: Claim) -> int:
-    """What a claim is worth at its session's start, upokt."""
+    """Return the worth of a claim at its session's start, upokt."""
     start = claim.header.session_start_block_height
     target = state.difficulty_at(claim.header.service_id, start).target_hash
     return claimed_upokt(Root(claim.root_hash), target, Price.of(state.shared_params_at(start)))
 
 
 def requirement_of(state: State, claim: Claim, block_hash: BlockHash) -> ProofRequirement:
-    """Whether the claim needs a proof."""
+    """Return whether and why the claim needs a proof."""
     end = claim.header.session_end_block_height
     seed = block_hash(state.shared_params_at(end).windows(end).proof_seed)
     return proof_requirement(claim, claimed_amount(state, claim), seed, state.proof_params)
@@ -49,13 +49,13 @@ def _session(state: State, block_hash: BlockHash, header: SessionHeader, supplie
             state, block_hash, header.application_address, header.service_id, header.session_start_block_height
         )
     except HydrationError as error:
-        raise handler_refusal(index, str(error), "InvalidArgument") from error
+        raise handler_error(index, str(error), "InvalidArgument") from error
     if session.header.session_id != header.session_id:
         text = f'expected "{session.header.session_id}", got "{header.session_id}"'
-        raise handler_refusal(index, f"session ID does not match onchain session ID; {text}: invalid session ID")
+        raise handler_error(index, f"session ID does not match onchain session ID; {text}: invalid session ID")
     if not session.has(supplier):
         text = f'supplier operator address "{supplier}" not found in session ID "{header.session_id}"'
-        raise handler_refusal(index, f"{text}: supplier not found")
+        raise handler_error(index, f"{text}: supplier not found")
     return session
 
 
@@ -82,21 +82,21 @@ def _claim_event(state: State, kind: str, claim: Claim) -> Event:
 def _create_claim(state: State, block_hash: BlockHash, message: proof_pb.MsgCreateClaim, index: int) -> MessageResult:
     header, supplier = header_of(message), message.supplier_operator_address
     if header is None:
-        raise handler_refusal(index, "session header is nil", "InvalidArgument")
+        raise handler_error(index, "session header is nil", "InvalidArgument")
     _session(state, block_hash, header, supplier, index)
     windows = state.shared_params_at(header.session_end_block_height).windows(header.session_end_block_height)
     window_text = "claim attempted outside of the session's claim window"
     if state.height < windows.earliest_claim_commit:
         text = f"less than the session's earliest claim commit height ({windows.earliest_claim_commit})"
-        raise handler_refusal(index, f"current block height ({state.height}) is {text}: {window_text}")
+        raise handler_error(index, f"current block height ({state.height}) is {text}: {window_text}")
     if state.height > windows.claim_close:
         text = f"greater than session claim window close height ({windows.claim_close})"
-        raise handler_refusal(index, f"current block height ({state.height}) is {text}: {window_text}")
+        raise handler_error(index, f"current block height ({state.height}) is {text}: {window_text}")
     root = Root(message.root_hash)
     service = state.services[header.service_id]
     units = service.compute_units_at(header.session_start_block_height)
     if root.total != root.count * units:
-        raise handler_refusal(
+        raise handler_error(
             index,
             f"claim compute units: {root.total} is not equal to number of relays {root.count} * compute units per "
             f"relay {units} for service {service.id}: mismatch: claim compute units != number of relays * service "
@@ -123,7 +123,7 @@ def _compare_headers(got: SessionHeader | None, expected: SessionHeader, index: 
         theirs = None if got is None else getattr(got, name)
         if theirs != (ours := getattr(expected, name)):
             shown = (f'"{ours}"', f'"{theirs}"') if isinstance(ours, str) else (str(ours), str(theirs))
-            raise handler_refusal(
+            raise handler_error(
                 index, f"session headers {text} mismatch; expected: {shown[0]}, got: {shown[1]}: invalid relay"
             )
 
@@ -133,25 +133,25 @@ def _proven_relay(message: proof_pb.MsgSubmitProof, index: int) -> tuple[bytes, 
         value = leaf_value(decompact(unmarshal(message.proof))[0])
     except InvalidProof as error:
         text = f"failed to unmarshal sparse compact merkle closest proof: {error}: invalid proof"
-        raise handler_refusal(index, text) from error
+        raise handler_error(index, text) from error
     try:
         relay = decode_relay(value)
     except DecodingError as error:
-        raise handler_refusal(index, f"failed to unmarshal relay: {error}: invalid relay") from error
+        raise handler_error(index, f"failed to unmarshal relay: {error}: invalid relay") from error
     request, response = relay.request, relay.response
     if request is None or (problem := request.problem()):
-        raise handler_refusal(index, f"{problem if request else 'request is nil'}: invalid relay request")
+        raise handler_error(index, f"{problem if request else 'request is nil'}: invalid relay request")
     if response is None or (problem := response.problem()):
         if response is not None and response.header and not response.supplier_operator_signature:
             problem = "missing supplier operator signature"
-        raise handler_refusal(index, f"{problem if response else 'response is nil'}: invalid relay response")
+        raise handler_error(index, f"{problem if response else 'response is nil'}: invalid relay response")
     return value, request, response
 
 
 def _submit_proof(state: State, block_hash: BlockHash, message: proof_pb.MsgSubmitProof, index: int) -> MessageResult:
     header, supplier = header_of(message), message.supplier_operator_address
     if header is None:
-        raise handler_refusal(index, "session header is nil", "InvalidArgument")
+        raise handler_error(index, "session header is nil", "InvalidArgument")
     session = _session(state, block_hash, header, supplier, index)
     onchain = session.header
     end = onchain.session_end_block_height
@@ -159,19 +159,19 @@ def _submit_proof(state: State, block_hash: BlockHash, message: proof_pb.MsgSubm
     window_text = "proof attempted outside of the session's proof window"
     if state.height < windows.earliest_proof_commit:
         text = f"less than session's earliest proof commit height ({windows.earliest_proof_commit})"
-        raise handler_refusal(index, f"current block height ({state.height}) is {text}: {window_text}")
+        raise handler_error(index, f"current block height ({state.height}) is {text}: {window_text}")
     if state.height > windows.proof_close:
         text = f"greater than session proof window close height ({windows.proof_close})"
-        raise handler_refusal(index, f"current block height ({state.height}) is {text}: {window_text}")
+        raise handler_error(index, f"current block height ({state.height}) is {text}: {window_text}")
     value, request, response = _proven_relay(message, index)
     if request.supplier_operator_address != supplier:
         text = "supplier type mismatch: supplier operator address does not match the claim or proof"
-        raise handler_refusal(index, text)
+        raise handler_error(index, text)
     _compare_headers(request.header, onchain, index)
     _compare_headers(response.header, onchain, index)
     target = state.difficulty_at(onchain.service_id, onchain.session_start_block_height).target_hash
     if not is_applicable(relay_hash(value), target):
-        raise handler_refusal(
+        raise handler_error(
             index,
             f"failed to validate relay difficulty for service {onchain.service_id} due to: the difficulty relay being "
             "proven is below the target: invalid relay difficulty",
@@ -180,19 +180,19 @@ def _submit_proof(state: State, block_hash: BlockHash, message: proof_pb.MsgSubm
     claim = state.claims.get(key)
     if claim is None:
         text = f'no claim found for session ID "{onchain.session_id}" and supplier "{supplier}": claim not found'
-        raise handler_refusal(index, text)
+        raise handler_error(index, text)
     if claim.header != onchain:
         claimed_end = claim.header.session_end_block_height
         text = f"claim session end height {claimed_end} does not match proof session end height {end}"
-        raise handler_refusal(index, f"{text}: invalid session end height")
+        raise handler_error(index, f"{text}: invalid session end height")
     fee = state.proof_params.proof_submission_fee_upokt
     balance = state.balances.get(supplier, 0)
     if fee and balance <= fee:
         text = f"account has {balance}, but the proof submission fee is {fee}upokt: not enough funds to submit proof"
-        raise handler_refusal(index, text)
+        raise handler_error(index, text)
     state.balances[supplier] = balance - fee
     if requirement_of(state, claim, block_hash) is ProofRequirement.NOT_REQUIRED:
-        raise handler_refusal(index, "proof not required")
+        raise handler_error(index, "proof not required")
     kind = "pocket.proof.EventProofUpdated" if key in state.proofs else "pocket.proof.EventProofSubmitted"
     state.proofs[key] = StoredProof(supplier, onchain.session_id, bytes(message.proof))
     return MessageResult(MESSAGE_GAS + PROOF_GAS_PER_BYTE * len(message.proof), _claim_event(state, kind, claim))
@@ -213,7 +213,7 @@ def _send(state: State, message: bank_pb.MsgSend, index: int) -> MessageResult:
 
 
 def handle(state: State, block_hash: BlockHash, message: ChainMessage, index: int) -> MessageResult:
-    """Runs one message on `state`; raises Refused."""
+    """Run one message on `state`. Raises TxRejected."""
     if isinstance(message, proof_pb.MsgCreateClaim):
         return _create_claim(state, block_hash, message, index)
     if isinstance(message, proof_pb.MsgSubmitProof):

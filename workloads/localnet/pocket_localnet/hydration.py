@@ -16,12 +16,12 @@ from pocket_localnet.state import BlockHash, State
 
 
 class HydrationError(Exception):
-    """There is no such session; the text is the chain's."""
+    """There is no such session. The text is the chain's."""
 
 
 @dataclass(frozen=True, slots=True)
 class HydratedSession:
-    """A session with the records that the answering state holds."""
+    """A session with the records of the queried state."""
 
     header: SessionHeader
     number: int
@@ -30,12 +30,12 @@ class HydratedSession:
     suppliers: tuple[StakedSupplier, ...]
 
     def has(self, supplier: str) -> bool:
-        """Whether the supplier belongs to the session."""
+        """Return True if the supplier belongs to the session."""
         return any(s.operator_address == supplier for s in self.suppliers)
 
 
 def hydrate(state: State, block_hash: BlockHash, application: str, service: str, height: int) -> HydratedSession:
-    """The session that holds `height` (0 = latest); raises HydrationError."""
+    """Return the session that includes `height` (0 = latest). Raises HydrationError."""
     height = height or state.height
     if height > state.height:
         raise HydrationError(

@@ -1,4 +1,4 @@
-"""The chain: mempool, blocks, history. Pure of I/O; a server or a test steps it."""
+"""The chain: mempool, blocks, history. Free of I/O, so a server or a test steps it."""
 
 import hashlib
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class IncludedTransaction:
 
 @dataclass(frozen=True, slots=True)
 class CommittedBlock:
-    """A block with what happened in it."""
+    """A block with its transactions and events."""
 
     height: int
     hash: bytes
@@ -41,9 +41,9 @@ class CommittedBlock:
 
 @dataclass(slots=True)
 class Faults:
-    """Scripted misbehaviour; counters go down as they are used."""
+    """Scripted misbehaviour. Counters decrease as they are used."""
 
-    evict: int = 0  # accepted transactions that vanish from the mempool
+    evict: int = 0  # accepted transactions that are dropped from the mempool
     refuse: list[tuple[int, str, str]] = field(default_factory=list)  # (code, codespace, log) for the next broadcasts
     hold_blocks: int = 0  # blocks that include no transaction
     lag_blocks: int = 0  # queries are answered from this many blocks ago
@@ -52,7 +52,7 @@ class Faults:
 class LocalChain:
     """A single validator's chain.
 
-    `hash_of(height, content)` gives block ids; recorded hashes can be replayed through it.
+    `hash_of(height, content)` computes block hashes, so recorded hashes can be replayed.
     """
 
     def __init__(
@@ -81,30 +81,30 @@ class LocalChain:
 
     @property
     def state(self) -> State:
-        """State after the latest block."""
+        """Return the state after the latest block."""
         return self._state
 
     @property
     def height(self) -> int:
-        """Latest committed height."""
+        """Return the latest committed height."""
         return self._state.height
 
     @property
     def served_height(self) -> int:
-        """Height that queries see; behind the latest while the node lags."""
+        """Return the height that queries see, behind the latest while the node lags."""
         return max(min(self._states), self.height - self.faults.lag_blocks)
 
     def block_hash(self, height: int) -> bytes:
-        """Hash of a block; while block h executes, only hashes up to h are known."""
+        """Return the hash of a block. While block h executes, only hashes up to h are known."""
         block = self.blocks.get(height)
         return block.hash if block else b""
 
     def state_at(self, height: int) -> State | None:
-        """State after a block, None where it is unknown or pruned."""
+        """Return the state after a block, None if it is unknown or pruned."""
         return self._states.get(height)
 
     def simulate(self, raw: bytes) -> int:
-        """Gas used on the last committed state; raises Refused."""
+        """Return the gas used on the last committed state. Raises TxRejected."""
         transaction = ante.decode(raw)
         trial = self._state.copy()
         ante.check(transaction, trial, checking=True, simulate=True)
@@ -114,7 +114,7 @@ class LocalChain:
         return gas
 
     def broadcast(self, raw: bytes) -> TransactionResult:
-        """Mempool admission as CheckTx does it; code 0 is not inclusion."""
+        """Admit a transaction to the mempool as CheckTx does. Code 0 is not inclusion."""
         tx_hash = transaction_hash(raw)
         if self.faults.refuse:
             return TransactionResult(tx_hash, *self.faults.refuse.pop(0))
@@ -126,8 +126,8 @@ class LocalChain:
             transaction = ante.decode(raw)
             trial = self._check_state.copy()
             ante.check(transaction, trial, checking=True)
-        except TxRejected as refused:
-            return TransactionResult(tx_hash, refused.code, refused.codespace, refused.log)
+        except TxRejected as rejected:
+            return TransactionResult(tx_hash, rejected.code, rejected.codespace, rejected.log)
         if self.faults.evict:
             self.faults.evict -= 1
             return TransactionResult(tx_hash, 0, "", "")
@@ -137,7 +137,7 @@ class LocalChain:
         return TransactionResult(tx_hash, 0, "", "")
 
     def step(self, time_ns: int | None = None) -> CommittedBlock:
-        """Commits the next block with everything in the mempool."""
+        """Commit the next block with everything in the mempool."""
         state = self._state.copy()
         state.height += 1
         previous_ns = state.time_ns
@@ -160,7 +160,7 @@ class LocalChain:
             included.append(result)
             self.transactions[transaction.tx_hash] = result
             if result.result.code:
-                self._known.discard(transaction.tx_hash)  # a mempool forgets what failed in a block
+                self._known.discard(transaction.tx_hash)  # a mempool removes a transaction that failed in a block
         events = self._end_block(state)
         block = replace(self.blocks[state.height], transactions=tuple(included), end_events=tuple(events))
         self.blocks[state.height] = block
@@ -185,8 +185,8 @@ class LocalChain:
         paid = state.copy()
         try:
             ante.check(transaction, paid, checking=False)
-        except TxRejected as refused:
-            return state, included(refused.code, refused.codespace, refused.log, gas, ())
+        except TxRejected as rejected:
+            return state, included(rejected.code, rejected.codespace, rejected.log, gas, ())
         trial = paid.copy()
         events = []
         try:
@@ -197,12 +197,12 @@ class LocalChain:
                 if gas > transaction.gas_limit:
                     log = f"out of gas in location: WriteFlat; gasWanted: {transaction.gas_limit}, gasUsed: {gas}"
                     raise TxRejected(11, "sdk", f"{log}: out of gas")
-        except TxRejected as refused:
-            return paid, included(refused.code, refused.codespace, refused.log, gas, ())
+        except TxRejected as rejected:
+            return paid, included(rejected.code, rejected.codespace, rejected.log, gas, ())
         return trial, included(0, "", "", gas, tuple(events))
 
     def _end_block(self, state: State) -> list[Event]:
-        events = self._judge_proofs(state)
+        events = self._verify_proofs(state)
         events += settlement.settle(state, self.block_hash)
         for effective, params in list(self._scheduled):
             if state.height >= effective:
@@ -220,7 +220,7 @@ class LocalChain:
                 del state.suppliers[address]
         return events
 
-    def _judge_proofs(self, state: State) -> list[Event]:
+    def _verify_proofs(self, state: State) -> list[Event]:
         events = []
         for key, stored in sorted(state.proofs.items()):
             claim = state.claims[key]
@@ -244,10 +244,10 @@ class LocalChain:
         state.proofs.clear()
         return events
 
-    # What governance, applications and suppliers do between blocks; it holds from the next block's state on.
+    # Actions of governance, applications and suppliers between blocks, visible in the next block's state.
 
     def change_shared_params(self, params: SharedParams) -> None:
-        """New grid or windows from the next session start on, anchored there (sessions.md, section 1)."""
+        """Schedule a session grid or windows from the next session start, anchored there."""
         state = self._state
         running = state.shared_params_at(state.height)
         effective = running.session_end(state.height) + 1
@@ -261,7 +261,7 @@ class LocalChain:
         self._scheduled = [(effective, anchored)]
 
     def change_compute_units(self, service_id: str, units: int) -> None:
-        """New price of a service from the next session start on."""
+        """Set a service's price from the next session start."""
         state = self._state
         service = state.services[service_id]
         start = state.shared_params_at(state.height).session_end(state.height) + 1
@@ -273,11 +273,11 @@ class LocalChain:
         )
 
     def unstake_supplier(self, address: str) -> None:
-        """The supplier serves to the end of the running session."""
+        """Unstake a supplier, which serves to the end of the running session."""
         self._state.suppliers[address] = settlement.unstaked(self._state, self._state.suppliers[address])
 
     def delegate(self, application: str, gateway: str) -> None:
-        """Takes effect at once."""
+        """Delegate to a gateway, effective immediately."""
         record = self._state.applications[application]
         if gateway not in record.gateway_addresses:
             self._state.applications[application] = replace(
@@ -285,7 +285,7 @@ class LocalChain:
             )
 
     def undelegate(self, application: str, gateway: str) -> None:
-        """The gateway may sign to the end of the running session."""
+        """Undelegate from a gateway, which may sign to the end of the running session."""
         record = self._state.applications[application]
         end = self._state.shared_params_at(self.height).session_end(self.height)
         pending = {**record.pending_undelegations}

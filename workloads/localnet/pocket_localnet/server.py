@@ -25,7 +25,7 @@ class Localnet:
     step: Callable[[], CommittedBlock]
 
     async def follow_clock(self) -> None:
-        """Commits a block every `block_seconds` of wall-clock time, for ever."""
+        """Commit a block every `block_seconds` of wall-clock time, for ever."""
         while True:
             await asyncio.sleep(self.chain.block_seconds)
             self.step()
@@ -70,11 +70,14 @@ def _control(chain: LocalChain, step: Callable[[], CommittedBlock]) -> list[web.
 async def serve(
     chain: LocalChain, *, host: str = "127.0.0.1", grpc_port: int = 0, rpc_port: int = 0
 ) -> AsyncIterator[Localnet]:
-    """Serves the chain; port 0 takes a free one. Raises ConfigurationError for an occupied port."""
+    """Serve the chain. Port 0 selects a free port.
+
+    Raises ConfigurationError for an occupied port.
+    """
     comet = CometService(chain)
 
     def step() -> CommittedBlock:
-        # Block time follows the wall clock but never stands still: timeouts are judged by it.
+        # Block time follows the wall clock but always advances: timeouts depend on it.
         earliest = chain.state.time_ns + 1_000_000
         block = chain.step(max(earliest, time.time_ns()) if chain.genesis.time == 0 else None)
         comet.publish(block)

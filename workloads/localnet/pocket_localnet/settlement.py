@@ -1,4 +1,4 @@
-"""Settlement: who is paid what, penalties, and the next difficulty (claims-and-proofs.md, section 7)."""
+"""Settlement: rewards, penalties and the next difficulty (claims-and-proofs.md, section 7)."""
 
 import json
 from collections import Counter
@@ -28,7 +28,7 @@ class Reward:
 
 
 def ripe_claims(state: State) -> list[Claim]:
-    """Claims whose proof window has closed, in store order."""
+    """Return the claims whose proof window has closed, in store order."""
     ripe = []
     for _, claim in sorted(state.claims.items()):
         end = claim.header.session_end_block_height
@@ -38,7 +38,7 @@ def ripe_claims(state: State) -> list[Claim]:
 
 
 def rewards_of(state: State, claim: Claim, minted: int) -> list[Reward]:
-    """The split of a minted amount; rounding is the DAO's gain."""
+    """Split a minted amount. The DAO gets what rounding leaves."""
     split = state.tokenomics.distribution
     supplier = state.suppliers[claim.supplier_operator_address]
     service = state.services[claim.header.service_id]
@@ -83,7 +83,7 @@ def _claim_attributes(state: State, claim: Claim) -> dict[str, str]:
 
 
 def _budgets(state: State, claims: list[Claim]) -> dict[tuple[str, str], int]:
-    """Upokt that an application can pay each claiming supplier of a session."""
+    """Return the upokt that an application can pay each claiming supplier of a session."""
     claimants = Counter((claim.header.application_address, claim.header.session_id) for claim in claims)
     budgets = {}
     for (application, session_id), number in claimants.items():
@@ -114,7 +114,7 @@ def _slash(state: State, supplier: StakedSupplier, claim: Claim) -> Event:
 
 
 def unstaked(state: State, supplier: StakedSupplier) -> StakedSupplier:
-    """The supplier unstaking now: it serves to the end of the running session (sessions.md, section 5)."""
+    """Return the supplier as unstaking: it serves to the end of the running session."""
     params = state.shared_params_at(state.height)
     end = params.session_end(state.height)
     history = tuple(
@@ -201,7 +201,7 @@ def _update_difficulty(state: State, service_id: str, relays: int) -> Event:
 
 
 def settle(state: State, block_hash: BlockHash) -> list[Event]:
-    """Settles every ripe claim on `state` and deletes it."""
+    """Settle every ripe claim on `state` and delete it."""
     claims = ripe_claims(state)
     budgets = _budgets(state, claims)
     events: list[Event] = []

@@ -1,4 +1,4 @@
-"""The chain's state: dictionaries of immutable records, copied shallowly for every block and transaction."""
+"""The chain's state: dictionaries of immutable records, copied shallowly per block and transaction."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ ClaimKey = tuple[str, str]  # session id, supplier operator address
 
 @dataclass(frozen=True, slots=True)
 class RegisteredService:
-    """A service; its price history holds (effective height, compute units per relay)."""
+    """A service. Its price history holds (effective height, compute units per relay)."""
 
     id: str
     name: str
@@ -25,14 +25,14 @@ class RegisteredService:
     history: tuple[tuple[int, int], ...] = ()
 
     def compute_units_at(self, height: int) -> int:
-        """Units effective at a height; the live value where history does not reach back."""
-        found = [units for effective, units in self.history if effective <= height]
-        return found[-1] if found else self.compute_units_per_relay
+        """Return the units effective at a height, the live value before the history begins."""
+        effective_units = [units for effective, units in self.history if effective <= height]
+        return effective_units[-1] if effective_units else self.compute_units_per_relay
 
 
 @dataclass(frozen=True, slots=True)
 class DifficultyEntry:
-    """A difficulty with the height from which it holds."""
+    """A difficulty with the height from which it is effective."""
 
     effective_height: int
     target_hash: bytes
@@ -41,7 +41,7 @@ class DifficultyEntry:
 
 @dataclass(frozen=True, slots=True)
 class StoredProof:
-    """A submitted proof until the end blocker judges it."""
+    """A submitted proof until the end blocker verifies it."""
 
     supplier_operator_address: str
     session_id: str
@@ -50,7 +50,7 @@ class StoredProof:
 
 @dataclass(slots=True)
 class State:
-    """State after `height`; `time_ns` is that block's time in nanoseconds."""
+    """State after `height`. `time_ns` is that block's time in nanoseconds."""
 
     chain_id: str
     minimum_gas_price: str
@@ -76,7 +76,7 @@ class State:
     nonces: dict[tuple[str, int], None] = field(default_factory=dict)
 
     def copy(self) -> "State":
-        """An independent copy; records are immutable and shared."""
+        """Return an independent copy that shares the immutable records."""
         return replace(
             self,
             accounts=dict(self.accounts),
@@ -92,29 +92,29 @@ class State:
         )
 
     def shared_params_at(self, height: int) -> SharedParams:
-        """Newest history entry effective at `height`; the live params without one."""
-        found = [params for effective, params in self.shared_history if effective <= height]
-        return found[-1] if found else self.live_shared_params
+        """Return the newest params effective at `height`, the live ones without history."""
+        effective_params = [params for effective, params in self.shared_history if effective <= height]
+        return effective_params[-1] if effective_params else self.live_shared_params
 
     def difficulty_at(self, service_id: str, height: int) -> DifficultyEntry:
-        """Newest entry effective at `height`; the base target without one."""
-        found = [e for e in self.difficulties.get(service_id, ()) if e.effective_height <= height]
-        return found[-1] if found else DifficultyEntry(height, BASE_TARGET, self.target_num_relays)
+        """Return the newest difficulty effective at `height`, the base target without one."""
+        entries = [e for e in self.difficulties.get(service_id, ()) if e.effective_height <= height]
+        return entries[-1] if entries else DifficultyEntry(height, BASE_TARGET, self.target_num_relays)
 
     def credit(self, address: str, upokt: int) -> None:
-        """Adds to a balance, creating the account without public key."""
+        """Add to a balance, creating the account without public key."""
         self.account(address)
         self.balances[address] = self.balances.get(address, 0) + upokt
 
     def account(self, address: str) -> Account:
-        """The account, created when new."""
+        """Return the account, created if new."""
         if address not in self.accounts:
             self.accounts[address] = Account(address, len(self.accounts), 0, None)
         return self.accounts[address]
 
 
 def from_genesis(genesis: Genesis) -> State:
-    """State before the first block."""
+    """Return the state before the first block."""
     params = SharedParams(
         **genesis.shared_params.model_dump(), session_grid_anchor_height=1, session_number_at_anchor=1
     )

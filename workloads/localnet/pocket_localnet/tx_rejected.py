@@ -1,8 +1,8 @@
-"""How the chain says no."""
+"""The error of a rejected transaction."""
 
 
 class TxRejected(Exception):
-    """A transaction refused with an ABCI code, codespace and log."""
+    """A transaction rejected with an ABCI code, codespace and log."""
 
     def __init__(self, code: int, codespace: str, log: str) -> None:
         super().__init__(log)
@@ -11,7 +11,7 @@ class TxRejected(Exception):
         self.log = log
 
 
-def handler_refusal(index: int, log: str, status: str = "FailedPrecondition") -> TxRejected:
-    """What message handlers answer: code 1, codespace `undefined`, everything in the text."""
+def handler_error(index: int, log: str, status: str = "FailedPrecondition") -> TxRejected:
+    """Return a message handler's error: code 1, codespace `undefined`, details in the text."""
     text = f"failed to execute message; message index: {index}: rpc error: code = {status} desc = {log}"
     return TxRejected(1, "undefined", text)

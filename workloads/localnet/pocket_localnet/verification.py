@@ -2,7 +2,7 @@
 
 from pocket.errors import InvalidProof, PocketError
 from pocket.protocol.claims.proof_requirement import Claim, proof_path
-from pocket.protocol.crypto.ecdsa import signature_holds
+from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.crypto.ring import verify_ring_signature
 from pocket.protocol.relays.messages import decode_mined_relay
 from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
@@ -11,7 +11,10 @@ from pocket_localnet.state import BlockHash, State, StoredProof
 
 
 def expected_ring(state: State, application: str, session_end: int) -> frozenset[bytes]:
-    """Keys that may sign for the application's session; KeyError where one is unknown."""
+    """Return the keys that may sign for the application's session.
+
+    Raises KeyError if one is unknown.
+    """
     record = state.applications[application]
     addresses = ring_addresses(record.delegations, session_end)
     keys: dict[str, bytes] = {}
@@ -26,7 +29,7 @@ def expected_ring(state: State, application: str, session_end: int) -> frozenset
 
 
 def failure_of(state: State, block_hash: BlockHash, claim: Claim, stored: StoredProof) -> str:
-    """Why the proof is invalid, empty when it is valid; texts begin as the chain's do."""
+    """Return why the proof is invalid, '' if it is valid. Texts begin as the chain's do."""
     try:
         proof, _ = decompact(unmarshal(stored.proof))
         _, request, response, header = decode_mined_relay(leaf_value(proof))
@@ -45,7 +48,7 @@ def failure_of(state: State, block_hash: BlockHash, claim: Claim, stored: Stored
     if (
         account is None
         or account.public_key is None
-        or not signature_holds(account.public_key, response.signable_hash(), response.supplier_operator_signature)
+        or not verify_signature(account.public_key, response.signable_hash(), response.supplier_operator_signature)
     ):
         return "invalid signature: invalid relay response"
     end = claim.header.session_end_block_height

@@ -1,1 +1,1 @@
-"""Miner: claims and proves recorded relays."""
+"""Claim and prove recorded relays."""

@@ -16,7 +16,10 @@ from pocket_miner.process import MinerProcess
 
 
 def main() -> int:
-    """Exit code: 0 after a clean stop, 78 for a configuration that cannot be used."""
+    """Run the miner.
+
+    Returns 0 after a clean stop, 78 for an invalid configuration.
+    """
     parser = argparse.ArgumentParser(prog="miner", description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
     options = parser.parse_args()
@@ -26,7 +29,7 @@ def main() -> int:
     except ManifestError as error:
         sys.stderr.write(f"miner: {error}\n")
         return os.EX_CONFIG
-    # They would double the answer, and nobody asks for them. prometheus_client has no annotations there.
+    # `_created` series would double the response and are not used. prometheus_client lacks annotations there.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     return run_program("miner", MinerProcess(config).run(), uvloop.run)
 

@@ -1,4 +1,4 @@
-"""The miner's own port: health, readiness, metrics, what it owns."""
+"""Serve the admin port: health, readiness, metrics and what the miner owns."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -10,36 +10,39 @@ from prometheus_client import generate_latest
 from pocket.api.problems import Problem
 from pocket.errors import ConfigurationError
 
-Facts = Callable[[], Mapping[str, Any]]
-LateFacts = Callable[[], Awaitable[Mapping[str, Any]]]
+Rows = Callable[[], Mapping[str, Any]]
+AsyncRows = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 async def serve_admin(
     host: str,
     port: int,
     *,
-    health: Facts,
-    report: Facts,
-    status: LateFacts,
+    health: Rows,
+    report: Rows,
+    status: AsyncRows,
     problems: Callable[[], Sequence[Problem]],
     routes: Sequence[web.RouteDef] = (),
 ) -> web.AppRunner:
-    """Serves until the runner is cleaned up; raises ConfigurationError when the port is taken."""
+    """Serve until the runner is cleaned up.
+
+    Raises ConfigurationError if the port is taken.
+    """
 
     async def show_metrics(_: web.Request) -> web.Response:
-        # Of a thousand suppliers there are tens of thousands of rows; blocks are decided meanwhile.
+        # A thousand suppliers have tens of thousands of series, so they are rendered off the event loop.
         body = await asyncio.to_thread(generate_latest)
         return web.Response(body=body, content_type="text/plain", charset="utf-8")
 
     async def show_ready(_: web.Request) -> web.Response:
-        found = problems()
-        rows = [problem.model_dump() for problem in found]
-        body = {"ready": not found, "problem": str(found[0]) if found else "", "problems": rows}
-        return web.json_response(body, status=503 if found else 200)
+        current = problems()
+        rows = [problem.model_dump() for problem in current]
+        body = {"ready": not current, "problem": str(current[0]) if current else "", "problems": rows}
+        return web.json_response(body, status=503 if current else 200)
 
-    def show(facts: Facts) -> Callable[[web.Request], Any]:
+    def show(rows: Rows) -> Callable[[web.Request], Any]:
         async def answer(_: web.Request) -> web.Response:
-            return web.json_response(dict(facts()))
+            return web.json_response(dict(rows()))
 
         return answer
 

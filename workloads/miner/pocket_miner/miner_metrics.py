@@ -6,7 +6,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 RELAYS = Counter("pocket_miner_relays_mirrored_total", "Relays that became leaves.", ["supplier"])
 FOLLOWED = Counter("pocket_miner_standby_relays_total", "Relays mirrored as the standby.", ["supplier"])
-REFUSED = Counter("pocket_miner_relays_refused_total", "Ledger entries that the index gate refused.", ["reason"])
+REFUSED = Counter(
+    "pocket_miner_relays_refused_total", "Stream entries that were rejected and did not become leaves.", ["reason"]
+)
 SESSIONS = Gauge("pocket_miner_sessions", "Sessions by stage.", ["stage"])
 CLAIMS = Counter("pocket_miner_claims_total", "Claim messages by result.", ["result"])
 PROOFS = Counter("pocket_miner_proofs_total", "Proof messages by result.", ["result"])
@@ -33,7 +35,7 @@ NODES = Gauge(
 )
 BEHIND = Gauge("pocket_miner_tail_behind_sessions", "Sessions with more recorded relays than the last read took.")
 REQUIREMENTS = Counter("pocket_miner_proof_requirements_total", "Claims by whether they need a proof.", ["required"])
-LOOP_LAG = Gauge("pocket_miner_event_loop_lag_seconds", "Worst delay of a timer since the last look.")
+LOOP_LAG = Gauge("pocket_miner_event_loop_lag_seconds", "Largest delay of a timer since the previous measurement.")
 TASKS = Gauge("pocket_miner_tasks", "asyncio tasks.")
 BUILD = Gauge("pocket_miner_build_info", "1, with the versions.", ["version", "python"])
 NODE_LAG = Gauge("pocket_miner_chain_node_lag_blocks", "Blocks that a chain node is behind the best one.", ["node"])
@@ -41,36 +43,38 @@ BLOCK_AGE = Gauge(
     "pocket_miner_block_age_seconds",
     "Age of the newest block by this machine's clock when it arrived; negative: slow clock.",
 )
-ERRORS = Counter("pocket_miner_errors_total", "Failed steps that are tried again.", ["step"])
+ERRORS = Counter("pocket_miner_errors_total", "Failed steps that are retried.", ["step"])
 CACHE = Counter(
     "pocket_miner_chain_cache_requests_total", "Chain answers: memory, redis, chain, divergent.", ["source"]
 )
 REFRESHED = Counter(
     "pocket_miner_cache_refreshes_total",
-    "Records that the leader looked at again: same, changed, evicted, failed.", ["result"],
+    "Cached records that the leader refreshed: same, changed, evicted, failed.", ["result"],
 )  # fmt: skip
 TAIL_AGE = Histogram(
-    "pocket_miner_tail_seconds", "From a relay's recording to its place on the volume, of the oldest of each read.",
+    "pocket_miner_tail_seconds", "Seconds from recording to storing the oldest relay of each read on the volume.",
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )  # fmt: skip
 REDIS_MEMORY = Gauge("pocket_miner_redis_memory_bytes", "Memory of Redis: used, and its limit (0: none).", ["what"])
-VOLUME = Gauge("pocket_miner_volume_bytes", "The volume: total, free, and reserved for seals and books.", ["what"])
-READ_ONLY = Gauge("pocket_miner_volume_read_only", "1 while the volume takes no writes.")
-SLOW_BLOCKS = Counter("pocket_miner_slow_blocks_total", "Blocks that came after more than 1.5 times their time.")
-LAG = Gauge("pocket_miner_tail_sessions", "Sessions that are tailed.")
-FOREIGN = Counter("pocket_miner_conflicting_claims_total", "Claims on chain with a root that is not ours.")
-SHARDS = Gauge("pocket_miner_shards", "Shards that this miner holds.")
-LEADER = Gauge("pocket_miner_leader", "1 on the miner that does the jobs of one alone.")
-SUPPLIERS = Gauge("pocket_miner_suppliers", "Suppliers that this miner mines, or follows as the standby.", ["role"])
-LEASE_WRITES = Counter("pocket_miner_lease_writes_total", "Writes to Leases.")
-MERGED = Counter("pocket_miner_relays_merged_total", "Relays that Redis had lost and a peer's volume held.")
-BALANCE = Gauge("pocket_miner_balance_upokt", "Balance that pays for claims and proofs.", ["supplier"])
-ENDPOINTS = Gauge(
-    "pocket_miner_endpoint_problems", "Public URLs of the stake that cannot be used as they are.", ["supplier"]
+VOLUME = Gauge("pocket_miner_volume_bytes", "The volume: total, free, and reserved for seals and outcomes.", ["what"])
+READ_ONLY = Gauge("pocket_miner_volume_read_only", "1 while the volume is read-only.")
+SLOW_BLOCKS = Counter(
+    "pocket_miner_slow_blocks_total", "Blocks that arrived more than 1.5 times blockSeconds after the previous one."
 )
+LAG = Gauge("pocket_miner_tail_sessions", "Open sessions whose relays are consumed.")
+FOREIGN = Counter("pocket_miner_conflicting_claims_total", "Claims on chain with a root that is not ours.")
+SHARDS = Gauge("pocket_miner_shards", "Shards that this miner owns.")
+LEADER = Gauge("pocket_miner_leader", "1 if this miner is the leader.")
+SUPPLIERS = Gauge(
+    "pocket_miner_suppliers", "Suppliers that this miner mines as the owner, or follows as the standby.", ["role"]
+)
+LEASE_WRITES = Counter("pocket_miner_lease_writes_total", "Writes to Leases.")
+MERGED = Counter("pocket_miner_relays_merged_total", "Relays copied from a peer's volume after Redis had lost them.")
+BALANCE = Gauge("pocket_miner_balance_upokt", "Balance that pays for claims and proofs.", ["supplier"])
+ENDPOINTS = Gauge("pocket_miner_endpoint_problems", "Public URLs of the stake that have a problem.", ["supplier"])
 RUNWAY = Gauge(
     "pocket_miner_stake_runway_penalties",
-    "Penalties for missing proofs that the stake takes before it falls below the minimum.", ["supplier"],
+    "Penalties for missing proofs that the stake can pay before it falls below the minimum.", ["supplier"],
 )  # fmt: skip
 MARGIN = Histogram(
     "pocket_miner_window_margin_blocks", "Blocks left in the window when a claim or proof was seen on chain.", ["what"],
@@ -79,7 +83,7 @@ MARGIN = Histogram(
 
 
 def forget_funds(supplier: str) -> None:
-    """Drops the figures of a supplier that another miner has now: an old figure would alarm for ever."""
+    """Remove the metrics of a supplier with another owner, as stale values would alert forever."""
     for gauge in (BALANCE, RUNWAY, ENDPOINTS):
         with contextlib.suppress(KeyError):
             gauge.remove(supplier)

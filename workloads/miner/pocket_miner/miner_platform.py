@@ -1,4 +1,4 @@
-"""What a miner runs on, beside what every process does: its own port, processes for tries, the API server."""
+"""Describe what a miner runs on: its port, trie processes and the API server."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -15,7 +15,7 @@ from pocket_miner.storage.trie_pool import TriePool, Tries
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MinerPlatform(Platform):
-    """The defaults are the machine's own."""
+    """The replaceable environment of a miner. The defaults are the real ones."""
 
     tries: Callable[[], Tries] = TriePool
     serve_admin: Callable[..., Awaitable[web.AppRunner]] = serve_admin

@@ -1,4 +1,4 @@
-"""One miner process: its phases, its loops, what it reports."""
+"""Run one miner process: its phases, its background loops and its reports."""
 
 import asyncio
 import contextlib
@@ -7,13 +7,12 @@ import os
 import platform
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.api.problems import Problem
 from pocket.api.workload import MinerConfig
@@ -30,6 +29,7 @@ from pocket.chain_cache.shared_heights import LatestBlockPublisher
 from pocket.errors import ConfigurationError
 from pocket.protocol.transactions.build import GasPrice
 from pocket.redis_store.notifications import NotificationReader
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisStoreError, RedisUnavailable
 from pocket.runtime.debug_server import Debug
@@ -46,9 +46,9 @@ from pocket_miner.status.chain_diagnostics import ChainDiagnostics
 from pocket_miner.status.readiness import Phase, Readiness
 from pocket_miner.status.report import Reports
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.corruption import set_aside, set_damaged_aside
+from pocket_miner.storage.corruption import quarantine, quarantine_corrupted
 from pocket_miner.storage.volume import Volume, opened, owned
-from pocket_miner.supervise import kept_up
+from pocket_miner.supervise import running_loops, supervise
 from pocket_miner.suppliers.factory import SupplierFactory
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock
@@ -58,7 +58,7 @@ from pocket_miner.suppliers.sealed_work import SealedWork
 _LOG = logging.getLogger("miner")
 _REDIS_SETTLES_SECONDS = 5.0
 _STAKES_SECONDS = 5.0
-_STAKE_PAUSE_SECONDS = 0.1  # for each supplier: a thousand of them are ten questions a second, not hundreds
+_STAKE_PAUSE_SECONDS = 0.1  # per supplier: a thousand of them are ten queries a second, not hundreds
 _FUNDS_SECONDS = 300.0
 _BROKEN_SECONDS = 30.0
 _REFRESH_SECONDS = 30.0
@@ -72,7 +72,7 @@ _SLOW = 1.5
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a miner is made of; nothing of it waits for anything when it is made."""
+    """The parts of a miner. None of them waits for anything while it is built."""
 
     redis: "Redis"
     keys: RedisKeys
@@ -85,23 +85,11 @@ class _Parts:
     fleet: SupplierManager
 
 
-@contextlib.asynccontextmanager
-async def _running(loops: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Run loops while the context is open."""
-    tasks = [asyncio.create_task(loop) for loop in loops]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 class MinerProcess:
     """The miner of one data folder.
 
-    It comes up in phases, so that it answers /health whatever it waits for: own the folder, serve, open the volume,
-    wait for what else is needed, mine.
+    It starts in phases, so that /health is answered whatever it waits for: lock the folder, serve, open the volume,
+    wait for Redis and a chain node, mine.
     """
 
     def __init__(self, config: MinerConfig, platform: MinerPlatform | None = None) -> None:
@@ -113,10 +101,10 @@ class MinerProcess:
         self._volume: Volume | None = None
         self._parts: _Parts | None = None
         gas_price = GasPrice.parse(config.chain.gas_price)
-        self._notes = ChainDiagnostics(gas_price, config.chain.block_seconds, self._platform.wall_nanoseconds)
+        self._diagnostics = ChainDiagnostics(gas_price, config.chain.block_seconds, self._platform.wall_nanoseconds)
 
     async def run(self) -> None:
-        """Mines until SIGTERM or SIGINT."""
+        """Mine until SIGTERM or SIGINT."""
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
@@ -126,7 +114,7 @@ class MinerProcess:
             self._volume = await stack.enter_async_context(opened(self._config.data_dir, self._platform.unique))
             self._parts = parts = await self._assemble(stack, self._volume)
             await self._first_keys(parts.suppliers)
-            async with _running(self._without_redis(parts)):
+            async with running_loops(self._without_redis(parts)):
                 if self._volume.read_only:
                     folder, keeper = self._config.data_dir, parts.fleet.keeper
                     await until_writable(folder, keeper, self._readiness, self._stop)
@@ -136,7 +124,7 @@ class MinerProcess:
                     await self._mine(parts)
 
     async def _serve(self, stack: contextlib.AsyncExitStack) -> None:
-        """Serve the admin port, and the debug port where it is configured, until the stack is closed."""
+        """Serve the admin port and any debug port until the stack is closed."""
         admin = await self._platform.serve_admin(
             self._config.admin_host, self._config.admin_port,
             health=self._health, report=self._report, status=self._status, problems=self._problems,
@@ -147,7 +135,10 @@ class MinerProcess:
             stack.push_async_callback((await Debug().serve(self._config.debug_port)).cleanup)
 
     async def _assemble(self, stack: contextlib.AsyncExitStack, volume: Volume) -> _Parts:
-        """Put the parts together; raises ConfigurationError."""
+        """Build the parts.
+
+        Raises ConfigurationError.
+        """
         config, platform = self._config, self._platform
         redis = platform.connect_redis(config.redis_url)
         stack.push_async_callback(redis.aclose)
@@ -165,8 +156,8 @@ class MinerProcess:
         )
         nodes = await stack.enter_async_context(
             NodeMonitor(
-                addresses, http, config.chain.id, node_health, timeout_seconds=seconds, told=self._notes.tell,
-                channel=platform.channel, clock=platform.clock,
+                addresses, http, config.chain.id, node_health, timeout_seconds=seconds,
+                on_assessment=self._diagnostics.on_node_health, channel=platform.channel, clock=platform.clock,
             )
         )  # fmt: skip
         pool = platform.tries()
@@ -180,15 +171,15 @@ class MinerProcess:
             PublicUrlChecker(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
             lambda: self._board.height, lambda: volume.reserve.full, platform,
         )  # fmt: skip
-        fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.chance)
+        fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.rng)
         keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform)
         fleet.keeper = await stack.enter_async_context(keeper)
         return _Parts(redis, keys, chain, comet, nodes, settlements, watch, suppliers, fleet)
 
     async def _await_dependencies(self, parts: _Parts) -> None:
-        """Wait until Redis can be used and a node of the right chain answers, or for the stop.
+        """Wait until Redis is usable and a node of the right chain answers, or for the stop.
 
-        Raises UnsafeRedis and ConfigurationError for what only a change of the configuration cures.
+        Raises RedisNotDurable and ConfigurationError, which only a change of the configuration fixes.
         """
         self._readiness.enter(Phase.WAITING)
 
@@ -199,14 +190,17 @@ class MinerProcess:
 
         await await_dependencies(
             parts.redis, self._config.redis_url, parts.chain, self._config.chain.id, self._stop, redis_waits,
-            self._readiness.chain_away, self._platform.chance,
+            self._readiness.chain_away, self._platform.rng,
         )  # fmt: skip
 
     async def _mine(self, parts: _Parts) -> None:
-        """Run all loops until the stop, then give up what is owned; raises VolumeDamaged."""
+        """Run all loops until the stop, then release the shards.
+
+        Raises VolumeCorrupted.
+        """
         self._readiness.enter(Phase.MINING)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in (*self._aside(parts), *self._loops(parts))]
+            tasks = [group.create_task(work) for work in (*self._background_loops(parts), *self._loops(parts))]
             await parts.fleet.keeper.run(self._stop)
             self._readiness.enter(Phase.STOPPING)
             await parts.fleet.stop()
@@ -214,71 +208,77 @@ class MinerProcess:
                 task.cancel()
 
     def _without_redis(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
-        """Loops that need neither Redis nor a Lease, and wait for none of them."""
+        """Return the loops that need neither Redis nor a Lease."""
         fleet = parts.fleet
         feed = self._feed(parts.comet, LatestBlockPublisher(parts.redis, parts.keys), fleet)
         sealed = SealedWork(
             parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
             lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
         )  # fmt: skip
-        return [kept_up("block feed", feed.run), kept_up("sealed sessions", sealed.run)]
+        return [supervise("block feed", feed.run), supervise("sealed sessions", sealed.run)]
 
     def _owners_known(self, fleet: SupplierManager) -> bool:
-        """Whether somebody mines who can: this miner by its Leases, or another one where this one cannot write."""
+        """Return True if the owners of shards are known.
+
+        On a read-only volume, another miner must have taken the shards as well.
+        """
         keeper = fleet.keeper
         if self._volume is not None and self._volume.read_only:
-            return keeper.informed and keeper.taken_elsewhere
-        return keeper.informed
+            return keeper.is_recent and keeper.taken_elsewhere
+        return keeper.is_recent
 
     def _loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
-        """Loops that mining needs."""
+        """Return the loops that mining cannot do without."""
         fleet = parts.fleet
         return [
             parts.settlements.run(),
             self._watch_redis(parts.redis_watch, fleet),
-            self._end_of_damage(fleet),
+            self._stop_on_corruption(fleet),
             fleet.watch_keys(),
             fleet.listen(NotificationReader(parts.redis, parts.keys)),
             fleet.follow(),
         ]
 
-    def _aside(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
-        """Loops that mining does not need: one that fails is started again."""
+    def _background_loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
+        """Return the supervised background loops: one that fails is restarted."""
         platform = self._platform
         pulse = LoopLagMonitor(platform.clock)
         refresher = CacheRefresher(parts.redis, parts.keys, parts.chain, platform.wall_seconds, _refreshed)
         loops: Mapping[str, Callable[[], Awaitable[None]]] = {
-            "comparing nodes": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2), platform.chance),
-            "looking at stakes": lambda: self._look_at_stakes(parts.suppliers, parts.fleet),
-            "looking at endpoints": lambda: self._look_at_endpoints(parts.suppliers, parts.fleet),
-            "figures": lambda: self._observe(parts.chain, parts.fleet, pulse),
+            "node monitor": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2), platform.rng),
+            "stakes": lambda: self._refresh_stakes(parts.suppliers, parts.fleet),
+            "public URLs": lambda: self._check_public_urls(parts.suppliers, parts.fleet),
+            "metrics": lambda: self._observe(parts.chain, parts.fleet, pulse),
             "volume": lambda: self._watch_volume(self._volume),
             "retention": lambda: self._retain(parts.suppliers.audit, parts.suppliers.reports),
-            "cache news": InvalidationSubscriber(
-                parts.redis, parts.keys, parts.chain, chance=platform.chance.random
+            "cache invalidation": InvalidationSubscriber(
+                parts.redis, parts.keys, parts.chain, rng=platform.rng.random
             ).run,
             "cache refresh": lambda: self._refresh(refresher, parts.fleet),
-            "pulse": pulse.run,
+            "event loop lag": pulse.run,
         }
-        return [kept_up(name, loop) for name, loop in loops.items()]
+        return [supervise(name, loop) for name, loop in loops.items()]
 
-    async def _end_of_damage(self, fleet: SupplierManager) -> None:
-        """Ends the miner when a file of its volume turns out to be damaged: the next start finds it set aside."""
-        found = await fleet.damage
-        if found.path:
-            await asyncio.to_thread(set_aside, Path(found.path))
-        await asyncio.to_thread(set_damaged_aside, self._config.data_dir)
-        raise found
+    async def _stop_on_corruption(self, fleet: SupplierManager) -> None:
+        """Stop the miner when a file of its volume is corrupt, after quarantining the file."""
+        corruption = await fleet.corruption
+        if corruption.path:
+            await asyncio.to_thread(quarantine, Path(corruption.path))
+        await asyncio.to_thread(quarantine_corrupted, self._config.data_dir)
+        raise corruption
 
     async def _first_keys(self, suppliers: SupplierFactory) -> None:
-        """Raises ConfigurationError where a key is required and none is there."""
+        """Load the keys.
+
+        Raises ConfigurationError if one is required and none is there.
+        """
         await asyncio.to_thread(suppliers.reload)
         if suppliers.addresses:
             return
         text = f"no supplier key is loaded from {self._config.keys_dir}"
         if self._config.keys_required:
             raise ConfigurationError(f"miner: {text}. Put one file per supplier there.")
-        _LOG.warning("%s: waiting for one", text)
+        _LOG.warning("waiting for a key: %s", text)
 
     def _feed(self, comet: CometClient, publisher: LatestBlockPublisher, fleet: SupplierManager) -> BlockFeed:
         async def on_block(block: Block) -> None:
@@ -286,76 +286,76 @@ class MinerProcess:
                 miner_metrics.SLOW_BLOCKS.inc()
             self._readiness.block()
             miner_metrics.HEIGHT.set(block.height)
-            self._notes.block(block)
-            self._board.post(block)
+            self._diagnostics.block(block)
+            self._board.publish(block)
             if fleet.keeper.leads:
                 await publisher.publish(block)
 
         return BlockFeed(
             comet, on_block, poll_seconds=min(1.0, self._config.chain.block_seconds / 2),
-            on_error=lambda error: _LOG.warning("block feed: %s", error), chance=self._platform.chance,
+            on_error=lambda error: _LOG.warning("block feed failed, retrying: %s", error), rng=self._platform.rng,
             clock=self._platform.clock,
         )  # fmt: skip
 
-    async def _look_at_stakes(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
+    async def _refresh_stakes(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
         funds_at, clock = float("-inf"), self._platform.clock
         while True:
             mine = list(fleet.running)
-            await suppliers.look_at_stakes(mine)
+            await suppliers.refresh_stakes(mine)
             if mine and clock() - funds_at > _FUNDS_SECONDS:
                 funds_at = clock()
-                await suppliers.look_at_funds(mine)
-                await self._notes.look(suppliers.chain, len(mine), os.cpu_count() or 1)
+                await suppliers.refresh_funds(mine)
+                await self._diagnostics.refresh(suppliers.chain, len(mine), os.cpu_count() or 1)
             await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))
 
-    async def _look_at_endpoints(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
-        """Of the suppliers that this miner mines for; sooner again while something is wrong."""
+    async def _check_public_urls(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
+        """Check the public URLs of mined suppliers, more often while one has a problem."""
         while self._config.check_endpoints:
             mine = list(fleet.running)
-            broken = await suppliers.look_at_endpoints(mine)
+            broken = await suppliers.check_public_urls(mine)
             await asyncio.sleep(_BROKEN_SECONDS if broken or not mine else _FUNDS_SECONDS)
 
     async def _refresh(self, refresher: CacheRefresher, fleet: SupplierManager) -> None:
-        """The leader looks once a block whether what everybody caches has changed."""
+        """Refresh the shared chain cache once per block while this miner is the leader."""
         seen = 0
         while True:
-            await self._board.wait(seen, max(1.0, self._config.chain.block_seconds))
+            await self._board.wait_newer(seen, max(1.0, self._config.chain.block_seconds))
             seen = self._board.height
             if fleet.keeper.leads:
                 try:
                     async with asyncio.timeout(_REFRESH_SECONDS):
                         await refresher.refresh()
-                except (RedisError, OSError, TimeoutError, ExceptionGroup) as error:
+                except (*REDIS_ERRORS, ExceptionGroup) as error:
                     miner_metrics.ERRORS.labels("cache refresh").inc()
-                    _LOG.warning("cache refresh: %s", error)
+                    _LOG.warning("cache refresh failed, retrying: %s", error)
             await asyncio.sleep(_REFRESH_PAUSE_SECONDS)
 
     async def _watch_redis(self, watch: RedisWatch, fleet: SupplierManager) -> None:
         while True:
             try:
-                restarted = await watch.look()
+                restarted = await watch.poll()
                 self._readiness.redis = ""
                 if restarted:
                     fleet.reread()
-            except (RedisStoreError, RedisError, OSError, TimeoutError) as error:
+            except (RedisStoreError, *REDIS_ERRORS) as error:
                 self._readiness.redis = str(error) or type(error).__name__
                 miner_metrics.ERRORS.labels("redis").inc()
-                _LOG.warning("Redis: %s", error)
+                _LOG.warning("Redis unavailable, retrying: %s", error)
             await asyncio.sleep(0.5)
 
     async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor) -> None:
-        """Figures of the whole process."""
+        """Update the metrics of the whole process at every block."""
         miner_metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
         seen = written = 0
         while True:
-            await self._board.wait(seen, max(1.0, self._config.chain.block_seconds))
+            await self._board.wait_newer(seen, max(1.0, self._config.chain.block_seconds))
             seen = self._board.height
             stages = fleet.stages()
             for stage in Stage:
                 miner_metrics.SESSIONS.labels(stage.value).set(stages.get(stage.value, 0))
             sessions = [s for running in fleet.running.values() for s in running.supplier.sessions.values()]
             miner_metrics.BEHIND.set(sum(session.behind for session in sessions))
-            vitals = pulse.take()
+            vitals = pulse.reset()
             miner_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
             miner_metrics.TASKS.set(vitals.tasks)
             miner_metrics.LAG.set(len(sessions))
@@ -365,9 +365,9 @@ class MinerProcess:
             written = fleet.keeper.writes
 
     async def _watch_volume(self, volume: Volume | None) -> None:
-        """Measure the volume; tell long before it is full, and keep what is left for seals and books."""
+        """Measure the volume, warn long before it is full and manage its reserve."""
         while volume is not None:
-            space = await asyncio.to_thread(volume.reserve.look)
+            space = await asyncio.to_thread(volume.reserve.maintain)
             if space is not None:
                 for kind, size in (("total", space.total), ("free", space.free), ("reserved", space.reserved)):
                     miner_metrics.VOLUME.labels(kind).set(size)
@@ -377,19 +377,19 @@ class MinerProcess:
             await asyncio.sleep(_VOLUME_SECONDS)
 
     async def _retain(self, audit: Audit, reports: Reports) -> None:
-        """Forgets what is older than the policy says."""
+        """Delete outcomes that are older than `retention_days`."""
         days = self._config.retention_days
         blocks = int(days * _DAY_SECONDS / self._config.chain.block_seconds)
         while True:
             try:
-                await asyncio.to_thread(reports.keep)
+                await asyncio.to_thread(reports.save)
                 more = self._board.height > blocks
-                while more:  # a thousand at a time: others go on meanwhile
+                while more:  # a thousand at a time, so that other work continues meanwhile
                     more = bool(await asyncio.to_thread(audit.prune, self._board.height - blocks))
                     await asyncio.sleep(0.1)
             except sqlite3.Error as error:
                 miner_metrics.ERRORS.labels("retention").inc()
-                _LOG.warning("retention: %s", error)
+                _LOG.warning("deleting old outcomes failed, retrying: %s", error)
             await asyncio.sleep(_RETENTION_SECONDS)
 
     def _health(self) -> Mapping[str, Any]:
@@ -411,26 +411,29 @@ class MinerProcess:
         return {
             "height": self._board.height, "sessions": sessions, "outcomes": outcomes,
             "shards": shards, "leader": fleet.keeper.leads, "members": sorted(fleet.keeper.members),
-            "nodes": self._notes.nodes(),
+            "nodes": self._diagnostics.nodes(),
         }  # fmt: skip
 
     def _report(self) -> Mapping[str, Any]:
-        told = {
-            "component": "miner", "role": self._role(), "height": self._board.height, "chain": self._notes.rows(),
+        report = {
+            "component": "miner", "role": self._role(), "height": self._board.height, "chain": self._diagnostics.rows(),
             "phase": self._readiness.phase, "redis": self._readiness.redis, "volume": self._readiness.volume,
             "problems": [problem.model_dump() for problem in self._problems()],
         }  # fmt: skip
         if self._parts is None:
-            return told
+            return report
         suppliers, fleet = self._parts.suppliers, self._parts.fleet
         return {
-            **told, "keys": suppliers.digest, "addresses": suppliers.addresses,
+            **report, "keys": suppliers.digest, "addresses": suppliers.addresses,
             "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
-            "suppliers": suppliers.reports.rows(), "looked": fleet.looked(),
+            "suppliers": suppliers.reports.rows(), "looked": fleet.seconds_since_scan(),
         }  # fmt: skip
 
     def _problems(self) -> list[Problem]:
-        """Why this miner is not ready."""
+        """Return why this miner is not ready.
+
+        The list is empty if it is ready.
+        """
         missing = self._parts is not None and self._config.keys_required and not self._parts.suppliers.addresses
         return list(self._readiness.problems(keys_missing=missing))
 

@@ -1,22 +1,36 @@
-"""Loops beside the mining, which must not end it: figures, stakes, caches, retention."""
+"""Supervise background loops, whose failure must never stop mining."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from typing import Any
 
 from pocket_miner import miner_metrics
-from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.corruption import corruption_in
 
 _LOG = logging.getLogger("pocket_miner.supervise")
 _AGAIN_SECONDS = 2.0
 
 
-async def kept_up(
+@contextlib.asynccontextmanager
+async def running_loops(loops: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run loops while the context is open."""
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def supervise(
     name: str, loop: Callable[[], Awaitable[None]], pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> None:
-    """Runs a loop, and begins it anew after an error that nobody foresaw: it costs what the loop does, no session.
+    """Run a loop and restart it after an unexpected error.
 
-    Raises damage of the volume, which is not the loop's alone.
+    Raises errors that show a corrupt volume, because they concern the whole miner.
     """
     while True:
         try:
@@ -24,8 +38,8 @@ async def kept_up(
             return
         except Exception as error:
             task = asyncio.current_task()
-            if damage_of(error) is not None or (task is not None and task.cancelling()):
-                raise  # a group whose child failed in the same moment swallows a cancellation
+            if corruption_in(error) is not None or (task is not None and task.cancelling()):
+                raise  # a task group whose child failed at the same moment swallows a cancellation
             miner_metrics.ERRORS.labels("unforeseen").inc()
-            _LOG.error("%s failed and is begun anew", name, exc_info=error)
+            _LOG.error("background task %s failed, restarting", name, exc_info=error)
         await pause(_AGAIN_SECONDS)

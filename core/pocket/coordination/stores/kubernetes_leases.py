@@ -1,4 +1,4 @@
-"""A group of Leases in Kubernetes: `kubectl get leases -l pocket.network/lease-group=NAME` shows it."""
+"""A group of Leases in Kubernetes, shown by `kubectl get leases -l pocket.network/lease-group=NAME`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ GROUP_LABEL = "pocket.network/lease-group"
 
 
 class KubeLeaseStore:
-    """Leases of one namespace that carry the group's label; `owner` is the object they are deleted with."""
+    """Leases of one namespace with the group's label. `owner` is the object they are deleted with."""
 
     def __init__(
         self,
@@ -31,20 +31,24 @@ class KubeLeaseStore:
         self._objects: dict[str, dict[str, Any]] = {}
 
     async def read(self) -> dict[str, StoredLease]:
-        """One list; objects of other groups are never seen."""
+        """Read the group in one list request. Objects of other groups are never seen."""
         query = {"labelSelector": f"{GROUP_LABEL}={self._group}"}
         try:
-            found = await self._api.call(
+            listing = await self._api.call(
                 "GET", LEASES.path(self._namespace), query=query, timeout_seconds=self._seconds
             )
         except KubeError as error:
             raise LeaseUnavailable(str(error)) from error
-        # What the Leases hold beside an election is kept when they are written.
-        self._objects = {str(row["metadata"]["name"]): row for row in found.get("items") or ()}
+        # Fields of the Leases outside the election are preserved when they are written.
+        self._objects = {str(row["metadata"]["name"]): row for row in listing.get("items") or ()}
         return {name: _stored(row) for name, row in self._objects.items()}
 
     async def write(self, name: str, record: LeaseRecord, known: StoredLease | None) -> StoredLease:
-        """A conflict also where a Lease of this name exists outside the group: it is never taken over."""
+        """Create or replace a Lease.
+
+        Raises LeaseConflict also where a Lease of this name exists outside the group, which is never taken over, and
+        LeaseUnavailable.
+        """
         try:
             if known is None:
                 answer = await self._api.call(
@@ -69,7 +73,7 @@ class KubeLeaseStore:
         return {"apiVersion": LEASES.api_version, "kind": LEASES.name, "metadata": metadata, "spec": spec_of(record)}
 
     def _changed(self, name: str, record: LeaseRecord, known: StoredLease) -> dict[str, Any]:
-        """What others wrote beside the fields of an election stays as it is."""
+        """Return the object to write, keeping fields that other clients wrote."""
         whole = self._objects.get(name) or self._new(name, record)
         metadata = {**whole["metadata"], "resourceVersion": known.version}
         return {

@@ -1,6 +1,6 @@
-"""Where a group of Leases lives: one interface for Kubernetes and for Redis.
+"""The interface of a store for a group of Leases, in Kubernetes or in Redis.
 
-A write names the version it was decided on and is refused when somebody was faster: both stores compare and set.
+A write names the version it was decided on and is rejected if another write was faster: both stores compare and set.
 """
 
 from dataclasses import dataclass
@@ -10,28 +10,28 @@ from pocket.coordination.elector import LeaseRecord
 
 
 class LeaseUnavailable(Exception):
-    """The store could not be asked; nothing is known to have changed."""
+    """The store did not answer. The Leases may or may not have changed."""
 
 
 class LeaseConflict(Exception):
-    """Somebody else wrote first; the next read tells who."""
+    """Another client wrote first. The next read shows its record."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredLease:
-    """A Lease as it was read, with the store's version of it."""
+    """A Lease as read, with the store's version of it."""
 
     record: LeaseRecord
     version: str
 
 
 class LeaseStore(Protocol):
-    """All Leases of one group; every call has a deadline of its own."""
+    """All Leases of one group. Every call has its own deadline."""
 
     async def read(self) -> dict[str, StoredLease]:
-        """All Leases by name; raises LeaseUnavailable."""
+        """Return all Leases by name. Raises LeaseUnavailable."""
         ...
 
     async def write(self, name: str, record: LeaseRecord, known: StoredLease | None) -> StoredLease:
-        """Creates (`known` is None) or replaces; raises LeaseConflict or LeaseUnavailable."""
+        """Create (`known` is None) or replace. Raises LeaseConflict or LeaseUnavailable."""
         ...

@@ -1,1 +1,1 @@
-"""Claims and proofs: amounts, proof requirement, proof path (protocol/claims-and-proofs.md)."""
+"""Claims and proofs: amounts, proof requirement, proof path (docs/protocol/claims-and-proofs.md)."""

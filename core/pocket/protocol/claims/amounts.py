@@ -1,4 +1,7 @@
-"""What a claim is worth (claims-and-proofs.md, section 7) and the relay meter (relay-lifecycle.md, section 7)."""
+"""Compute the amount of a claim and the relay meter's limits.
+
+Sources: docs/protocol/claims-and-proofs.md, section 7, and docs/protocol/relay-lifecycle.md, section 7.
+"""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -29,24 +32,27 @@ def estimated_compute_units(root: Root, target_hash: bytes) -> int:
 
 
 def estimated_relays(root: Root, target_hash: bytes) -> int:
-    """Served relays that the claim stands for; 0 where it cannot be told."""
+    """Return the number of served relays that the claim stands for.
+
+    Returns 0 for a root without relays or without compute units.
+    """
     per_relay = root.total // root.count if root.count else 0
     return estimated_compute_units(root, target_hash) // per_relay if per_relay else 0
 
 
 def claimed_upokt(root: Root, target_hash: bytes, price: Price) -> int:
-    """Amount in upokt; one rounding down at the very end."""
+    """Return the claimed amount in upokt, rounded down once at the end."""
     exact = root.total * multiplier(target_hash)
     return int(exact * Fraction(price.compute_units_to_tokens_multiplier, price.compute_unit_cost_granularity))
 
 
 def relay_cost_upokt(compute_units_per_relay: int, price: Price) -> int:
-    """What one served relay costs the application."""
+    """Return the cost of one served relay for the application, in upokt."""
     return compute_units_per_relay * price.compute_units_to_tokens_multiplier // price.compute_unit_cost_granularity
 
 
 def base_meter_limit_upokt(app_stake_upokt: int, num_suppliers_per_session: int, params: SharedParams) -> int:
-    """What one supplier can be paid for one session by the application's stake."""
+    """Return the share of the application's stake for one supplier and session, in upokt."""
     pending = -(-(params.window_blocks or 1) // params.num_blocks_per_session) + 1
     return app_stake_upokt // max(num_suppliers_per_session, 1) // pending
 
@@ -54,7 +60,10 @@ def base_meter_limit_upokt(app_stake_upokt: int, num_suppliers_per_session: int,
 def meter_limit_upokt(
     app_stake_upokt: int, num_suppliers_per_session: int, params: SharedParams, service_factor: float | None = None
 ) -> int:
-    """The limit in force: stake × factor where a factor is configured, else the base limit."""
+    """Return the meter limit in force, in upokt.
+
+    It is stake × factor where a factor is configured, else the base limit.
+    """
     if service_factor is not None:
         return int(app_stake_upokt * service_factor)
     return base_meter_limit_upokt(app_stake_upokt, num_suppliers_per_session, params)

@@ -1,4 +1,7 @@
-"""The pseudo-random sample of the proof requirement (smst.md section 6, claims-and-proofs.md section 4)."""
+"""Reproduce the pseudo-random sample of the proof requirement (Go's math/rand).
+
+Sources: docs/protocol/smst.md, section 6, and docs/protocol/claims-and-proofs.md, section 4.
+"""
 
 from typing import Final
 
@@ -12,7 +15,10 @@ _CONSTANTS: Final = {_FEED: 0xBFB2F4D968B759C3, _TAP: 0x39A00A3A31C025C6}
 
 
 def varint_seed(digest: bytes) -> int:
-    """int64 read as a zigzag varint from the start of the digest; 0 where it is cut off or too long."""
+    """Read an int64 as a zigzag varint from the start of the digest.
+
+    Returns 0 for a number that is cut off or too long.
+    """
     value = 0
     for index in range(min(10, len(digest))):
         byte = digest[index]
@@ -44,5 +50,8 @@ def first_int63(seed: int) -> int:
 
 
 def first_float64(seed: int) -> float:
-    """First float in [0, 1]; rounding to 1.0 has probability 2^-54 and would make the reference draw again."""
+    """Return the generator's first float in [0, 1].
+
+    A result of 1.0 has probability 2^-54. The chain would then draw again, which is not reproduced here.
+    """
     return float(first_int63(seed)) / float(1 << 63)

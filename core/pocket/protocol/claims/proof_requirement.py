@@ -1,4 +1,7 @@
-"""When a claim needs a proof, and for which path (claims-and-proofs.md section 4, smst.md section 3)."""
+"""Decide whether a claim needs a proof, and for which path.
+
+Sources: docs/protocol/claims-and-proofs.md, section 4, and docs/protocol/smst.md, section 3.
+"""
 
 import enum
 import hashlib
@@ -11,7 +14,7 @@ from pocket.protocol.relays.wire import bytes_field, int_field
 
 VALIDATED: Final = 1
 INVALID: Final = 2
-"""Status of a claim's proof, as the chain says it; 0: pending."""
+"""Proof status of a claim on chain. 0 means pending."""
 
 
 class ProofRequirement(enum.IntEnum):
@@ -24,7 +27,7 @@ class ProofRequirement(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProofParams:
-    """The proof module's parameters; amounts in upokt."""
+    """The proof module's parameters, with amounts in upokt."""
 
     proof_request_probability: float = 0.25
     proof_requirement_threshold_upokt: int = 20_000_000
@@ -34,7 +37,10 @@ class ProofParams:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claim as the chain stores it; status 0 pending, 1 validated, 2 invalid."""
+    """A claim as the chain stores it.
+
+    The status is 0 (pending), 1 (validated) or 2 (invalid).
+    """
 
     supplier_operator_address: str
     header: SessionHeader
@@ -42,7 +48,10 @@ class Claim:
     proof_validation_status: int = 0
 
     def encode(self) -> bytes:
-        """Canonical bytes; the requirement hashes them with status 0 for a first proof."""
+        """Return the canonical bytes.
+
+        The requirement hashes them with status 0 for a first proof.
+        """
         return (
             bytes_field(1, self.supplier_operator_address.encode())
             + bytes_field(2, self.header.encode())
@@ -52,7 +61,7 @@ class Claim:
 
 
 def requirement_sample(claim: Claim, seed_block_hash: bytes) -> float:
-    """The pseudo-random sample in [0, 1] of a claim."""
+    """Return the pseudo-random sample in [0, 1] of a claim."""
     claim_hash = hashlib.sha256(claim.encode()).digest()
     return first_float64(varint_seed(hashlib.sha256(claim_hash + seed_block_hash).digest()))
 
@@ -60,12 +69,18 @@ def requirement_sample(claim: Claim, seed_block_hash: bytes) -> float:
 def proof_requirement(
     claim: Claim, claimed_upokt: int, seed_block_hash: bytes, params: ProofParams
 ) -> ProofRequirement:
-    """Whether and why the claim needs a proof; `seed_block_hash` is the hash of block proof window open − 1."""
+    """Return why the claim needs a proof, or that it needs none.
+
+    `seed_block_hash` is the hash of block proof window open − 1.
+    """
     return requirement_by(requirement_sample(claim, seed_block_hash), claimed_upokt, params)
 
 
 def requirement_by(sample: float, claimed_upokt: int, params: ProofParams) -> ProofRequirement:
-    """Return the requirement of a claim whose sample is drawn; params may change until the proof window closes."""
+    """Return the requirement of a claim whose sample is known.
+
+    The params may change until the proof window closes.
+    """
     if claimed_upokt >= params.proof_requirement_threshold_upokt:
         return ProofRequirement.THRESHOLD
     drawn = sample <= params.proof_request_probability
@@ -73,5 +88,5 @@ def requirement_by(sample: float, claimed_upokt: int, params: ProofParams) -> Pr
 
 
 def proof_path(seed_block_hash: bytes, session_id: str) -> bytes:
-    """The 32-byte path that must be proven."""
+    """Return the 32-byte path that must be proven."""
     return hashlib.sha256(seed_block_hash + session_id.encode("utf-8", "surrogateescape")).digest()

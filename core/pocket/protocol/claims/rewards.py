@@ -1,4 +1,4 @@
-"""What a settled claim mints and how much of it reaches the supplier's side."""
+"""Compute the minted amount of a settled claim and the supplier's part of it."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from fractions import Fraction
 
 @dataclass(frozen=True, slots=True)
 class TokenomicsParams:
-    """Live tokenomics params that decide the supplier's part; shares and ratios are fractions of one."""
+    """Live tokenomics params that decide the supplier's part, as fractions of one."""
 
     mint_ratio: float
     supplier_share: float
@@ -18,7 +18,10 @@ class TokenomicsParams:
 
 
 def share_of(upokt: int, share: float) -> int:
-    """Return a share of an amount, rounded down; the share is taken as the decimal number that it is written as."""
+    """Return a share of an amount, rounded down.
+
+    The float is read as its shortest decimal form, which is how governance writes it.
+    """
     return int(upokt * Fraction(str(share)))
 
 

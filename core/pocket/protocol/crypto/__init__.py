@@ -1,1 +1,1 @@
-"""Curve arithmetic, signatures and addresses (protocol/ring-signatures.md)."""
+"""Curve arithmetic, signatures and addresses (docs/protocol/ring-signatures.md)."""

@@ -1,4 +1,7 @@
-"""Addresses: RIPEMD-160(SHA-256(public key)) in bech32 with prefix `pokt` (ring-signatures.md, section 8)."""
+"""Addresses: RIPEMD-160(SHA-256(public key)) in bech32 with prefix `pokt`.
+
+Source: docs/protocol/ring-signatures.md, section 8.
+"""
 
 import hashlib
 from functools import lru_cache
@@ -13,7 +16,7 @@ Address = NewType("Address", str)
 PREFIX: Final = "pokt"
 _CHARSET: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _GENERATOR: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
-_LONGEST: Final = 1023  # as the reference's decoder accepts it; a payload of 255 bytes needs 419 characters
+_LONGEST: Final = 1023  # the chain's decoder accepts as much, a payload of 255 bytes needs 419 characters
 
 
 def _polymod(values: list[int]) -> int:
@@ -57,7 +60,10 @@ def encode_address(payload: bytes, prefix: str = PREFIX) -> Address:
 
 
 def parse_address(text: str, prefix: str = PREFIX) -> bytes:
-    """Address bytes (1 to 255) from bech32 text; raises InvalidAddress."""
+    """Return the address bytes (1 to 255) of a bech32 text.
+
+    Raises InvalidAddress.
+    """
     if len(text) > _LONGEST or not text.isascii() or any(not 33 <= ord(c) <= 126 for c in text):
         raise InvalidAddress("address: not printable ASCII without blanks")
     if text.lower() != text and text.upper() != text:
@@ -80,7 +86,7 @@ def parse_address(text: str, prefix: str = PREFIX) -> bytes:
 
 
 def is_address(text: str) -> bool:
-    """Whether `parse_address` accepts the text."""
+    """Return whether `parse_address` accepts the text."""
     try:
         parse_address(text)
     except InvalidAddress:

@@ -3,7 +3,7 @@
 Only this module touches coincurve's private cffi binding; its version is pinned, and
 tests/unit/test_curve.py compares every operation with a slow affine implementation.
 Points are the library's opaque 64-byte structs, wrapped in `Point`; infinity is `None`.
-Source: protocol/ring-signatures.md, section 1.
+Source: docs/protocol/ring-signatures.md, section 1.
 """
 
 from functools import lru_cache
@@ -27,7 +27,7 @@ _POINT_LIST: Final = ffi.typeof("secp256k1_pubkey *[2]")
 
 
 class Point:
-    """A finite curve point; `encoded` is its 33-byte compressed form where it is known."""
+    """A finite curve point."""
 
     __slots__ = ("_encoded", "raw")
 
@@ -37,7 +37,7 @@ class Point:
 
     @property
     def encoded(self) -> bytes:
-        """The 33-byte compressed form."""
+        """Return the 33-byte compressed form."""
         if self._encoded is None:
             out = ffi.new("unsigned char[33]")
             size = ffi.new("size_t *", POINT_BYTES)
@@ -56,7 +56,10 @@ class Point:
 
 
 def decode_point(encoded: bytes) -> Point:
-    """Point from its compressed form; raises InvalidPoint (length, first byte, x >= p, x not on the curve)."""
+    """Decode a point from its compressed form.
+
+    Raises InvalidPoint for a wrong length or first byte, for x >= p, and for an x that is not on the curve.
+    """
     if len(encoded) != POINT_BYTES or encoded[0] not in (2, 3):
         raise InvalidPoint(f"a point has {POINT_BYTES} bytes and starts with 02 or 03, got {len(encoded)} bytes")
     raw = ffi.new(_NEW_POINT)
@@ -67,17 +70,20 @@ def decode_point(encoded: bytes) -> Point:
 
 @lru_cache(maxsize=4096)
 def decode_long_lived_point(encoded: bytes) -> Point:
-    """`decode_point` with a bounded cache, for points that come back: ring members and H_p of them."""
+    """Decode a recurring point (a ring member or its H_p) with a bounded cache."""
     return decode_point(encoded)
 
 
 def encode_point(point: Point | None) -> bytes:
-    """Compressed form; infinity is 02 followed by 32 zero bytes, as the reference hashes it."""
+    """Return the compressed form of a point.
+
+    Infinity is 02 followed by 32 zero bytes, as the chain hashes it.
+    """
     return INFINITY_ENCODING if point is None else point.encoded
 
 
 def decode_scalar(encoded: bytes) -> int:
-    """Big-endian scalar, reduced mod N without complaint (section 1)."""
+    """Big-endian scalar, silently reduced mod N (section 1)."""
     return int.from_bytes(encoded, "big") % N
 
 
@@ -87,7 +93,7 @@ def encode_scalar(scalar: int) -> bytes:
 
 
 def multiply_base(scalar: int) -> Point | None:
-    """scalar·G; None for infinity."""
+    """Return scalar·G, or None for infinity."""
     scalar %= N
     if scalar == 0:
         return None
@@ -97,7 +103,7 @@ def multiply_base(scalar: int) -> Point | None:
 
 
 def multiply(scalar: int, point: Point | None) -> Point | None:
-    """scalar·point; None for infinity."""
+    """Return scalar·point, or None for infinity."""
     scalar %= N
     if scalar == 0 or point is None:
         return None
@@ -107,7 +113,7 @@ def multiply(scalar: int, point: Point | None) -> Point | None:
 
 
 def add(left: Point | None, right: Point | None) -> Point | None:
-    """Left + right; None for infinity."""
+    """Return left + right, or None for infinity."""
     if left is None:
         return right
     if right is None:
@@ -119,11 +125,11 @@ def add(left: Point | None, right: Point | None) -> Point | None:
 
 
 def multiply_base_and_point(base_scalar: int, scalar: int, point: Point) -> Point | None:
-    """base_scalar·G + scalar·point in one multiplication.
+    """Return base_scalar·G + scalar·point from one multiplication.
 
     ECDSA public-key recovery computes r⁻¹·(s'·R − m·G) for the point R with x = r. With R = point,
-    s' = scalar·r and m = −base_scalar·r that is the wanted sum. Recovery refuses s' = 0 and results at
-    infinity, and r must be below N: those cases take the plain way.
+    s' = scalar·r and m = −base_scalar·r that is the wanted sum. Recovery rejects s' = 0 and results at
+    infinity, and r must be below N: those cases use two multiplications.
     """
     encoded = point.encoded
     r = int.from_bytes(encoded[1:], "big")

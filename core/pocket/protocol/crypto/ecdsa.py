@@ -1,4 +1,7 @@
-"""ECDSA as the chain's key type uses it: RFC 6979, 64 bytes r‖s, low s (ring-signatures.md, section 7)."""
+"""ECDSA as the chain's key type uses it: RFC 6979, 64 bytes r‖s, low s.
+
+Source: docs/protocol/ring-signatures.md, section 7.
+"""
 
 import hashlib
 from typing import Final
@@ -14,7 +17,7 @@ _NEW_SIGNATURE: Final = ffi.typeof("secp256k1_ecdsa_signature *")
 
 
 class PrivateKey:
-    """A raw 32-byte scalar that signs; never shown by repr, str or pickling."""
+    """A raw 32-byte scalar that signs and is never shown by repr, str or pickling."""
 
     __slots__ = ("_secret", "public_key")
 
@@ -26,7 +29,10 @@ class PrivateKey:
 
     @classmethod
     def from_hex(cls, text: str) -> "PrivateKey":
-        """Key from 64 hex digits, `0x` allowed; the error never repeats the text."""
+        """Parse a key from 64 hex digits, with or without `0x`.
+
+        Raises DecodingError, whose message never repeats the text.
+        """
         digits = text.strip().removeprefix("0x")
         try:
             secret = bytes.fromhex(digits) if len(digits) == 64 else b""
@@ -38,11 +44,11 @@ class PrivateKey:
 
     @property
     def scalar(self) -> int:
-        """The secret as an integer, for ring signing."""
+        """Return the secret as an integer, for ring signing."""
         return int.from_bytes(self._secret, "big")
 
     def sign(self, message: bytes) -> bytes:
-        """64-byte signature over SHA-256(message); deterministic."""
+        """Return the deterministic 64-byte signature over SHA-256(message)."""
         signature = ffi.new(_NEW_SIGNATURE)
         digest = hashlib.sha256(message).digest()
         lib.secp256k1_ecdsa_sign(_SIGN_CONTEXT, signature, digest, self._secret, ffi.NULL, ffi.NULL)
@@ -57,8 +63,11 @@ class PrivateKey:
         raise TypeError("private keys are not pickled")
 
 
-def signature_holds(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether the 64-byte low-s signature over SHA-256(message) is by the compressed public key."""
+def verify_signature(public_key: bytes, message: bytes, signature: bytes) -> bool:
+    """Return whether a compressed public key made the signature over SHA-256(message).
+
+    Only 64-byte signatures with low s are accepted.
+    """
     if len(signature) != 64:
         return False
     try:
@@ -72,8 +81,11 @@ def signature_holds(public_key: bytes, message: bytes, signature: bytes) -> bool
     return bool(lib.secp256k1_ecdsa_verify(_SIGN_CONTEXT, parsed, digest, point.raw))
 
 
-def signed_by(address: str, message: bytes, signature: bytes) -> bool:
-    """As `signature_holds`, for who knows the signer's address and not its key: the key is recovered."""
+def verify_signature_by_address(address: str, message: bytes, signature: bytes) -> bool:
+    """Verify like `verify_signature`, for a caller that knows only the signer's address.
+
+    The public key is recovered from the signature.
+    """
     digest = hashlib.sha256(message).digest()
     recoverable, raw = ffi.new("secp256k1_ecdsa_recoverable_signature *"), ffi.new("secp256k1_pubkey *")
     for recovery in range(4 if len(signature) == 64 else 0):
@@ -83,5 +95,5 @@ def signed_by(address: str, message: bytes, signature: bytes) -> bool:
             continue
         key = Point(raw).encoded
         if address_of(key) == address:
-            return signature_holds(key, message, signature)
+            return verify_signature(key, message, signature)
     return False

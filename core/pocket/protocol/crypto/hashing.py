@@ -1,4 +1,4 @@
-"""Hashing to points and scalars (protocol/ring-signatures.md, section 2)."""
+"""Hash to points and scalars (docs/protocol/ring-signatures.md, section 2)."""
 
 import hashlib
 from functools import lru_cache
@@ -6,12 +6,12 @@ from functools import lru_cache
 from pocket.errors import InvalidPoint
 from pocket.protocol.crypto.curve import N, Point, decode_point, encode_point
 
-_ATTEMPTS = 128  # the reference gives up after this many digests
+_ATTEMPTS = 128  # the chain's library gives up after this many digests
 
 
 @lru_cache(maxsize=8192)
 def hash_to_point(encoded: bytes) -> Point:
-    """H_p of a compressed point: try-and-increment over repeated SHA3-256, even y (section 2.1).
+    """Return H_p of a compressed point by repeated SHA3-256, with even y (section 2.1).
 
     Depends on the public key only, hence the cache. Raises InvalidPoint after 128 digests.
     """
@@ -26,7 +26,7 @@ def hash_to_point(encoded: bytes) -> Point:
 
 
 def hash_to_scalar(data: bytes) -> int:
-    """SHA3-512 mod N with the left-alignment quirk of the reference (section 2.2).
+    """Return SHA3-512 mod N with the left-alignment quirk of the chain's library (section 2.2).
 
     The shortest big-endian form of the reduced value is placed at the *left* of 32 bytes. Without this
     about 1 challenge in 256 differs from the chain. The shifted value is not reduced again.
@@ -37,5 +37,5 @@ def hash_to_scalar(data: bytes) -> int:
 
 
 def challenge(message_hash: bytes, left: Point | None, right: Point | None) -> int:
-    """The next ring challenge from L and R (section 2.3)."""
+    """Return the next ring challenge from L and R (section 2.3)."""
     return hash_to_scalar(message_hash + encode_point(left) + encode_point(right))

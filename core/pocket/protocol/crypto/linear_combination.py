@@ -1,11 +1,11 @@
-"""a·A + b·B for ring signatures: by the optional accelerator where both points have tables, else by libsecp256k1.
+"""Compute a·A + b·B for ring signatures, with the optional accelerator or libsecp256k1.
 
-The accelerator (native) is loaded at import unless RELAY_ACCELERATOR is `off`, and only if it
-agrees with the plain way on a few sums. Both ways give the same bytes for all inputs: tests/unit/test_accelerator.py.
+The accelerator (native/) is used if both points have tables. It is loaded at import unless RELAY_ACCELERATOR is `off`,
+and only if it agrees with libsecp256k1 on a few sums. Both give the same bytes (tests/unit/test_accelerator.py).
 
-A table takes 131 KiB and about a millisecond to build, so only points that came back in signatures that *held* get one:
-a stranger's key image never does. RELAY_ACCELERATOR_TABLES bounds their number (default 256, 33 MiB a process); the
-least recently used go first.
+A table takes 131 KiB and about a millisecond to build, so only points that recur in *verified* signatures get one. The
+key image of an unauthenticated request never does. RELAY_ACCELERATOR_TABLES bounds their number (default 256, 33 MiB a
+process); the least recently used go first.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pocket.errors import InvalidPoint
-from pocket.protocol.acceleration import take_up
+from pocket.protocol.acceleration import load_native
 from pocket.protocol.crypto import curve
 from pocket.protocol.crypto.curve import POINT_BYTES, Point, decode_long_lived_point, encode_point, multiply_base
 
@@ -28,14 +28,14 @@ BASE: Final = decode_long_lived_point(encode_point(multiply_base(1)))
 
 
 def plain(first: Point, a: int, second: Point, b: int) -> bytes:
-    """The compressed form of a·first + b·second, by libsecp256k1's public functions."""
+    """Return the compressed form of a·first + b·second, computed by libsecp256k1."""
     if first is BASE:
         return encode_point(curve.multiply_base_and_point(a, b, second))
     return encode_point(curve.add(curve.multiply(a, first), curve.multiply(b, second)))
 
 
 class _Table:
-    """A table of the library's, freed with its last reference."""
+    """A table of the library, freed with its last reference."""
 
     __slots__ = ("_library", "address")
 
@@ -48,7 +48,10 @@ class _Table:
 
 
 def _open(library: Path) -> Any:
-    """The library with its declarations (combine.c); raises OSError or AttributeError."""
+    """Load the library and declare its functions (combine.c).
+
+    Raises OSError or AttributeError.
+    """
     found = ctypes.CDLL(str(library))
     found.ra_table_new.argtypes = [ctypes.c_char_p]
     found.ra_table_new.restype = ctypes.c_void_p
@@ -62,10 +65,10 @@ def _open(library: Path) -> Any:
 
 
 class Accelerator:
-    """The compiled library with its tables; one for each process."""
+    """The compiled library and its tables, one for each process."""
 
     def __init__(self, library: Path = _LIBRARY, tables: int = 256) -> None:
-        """Raises OSError where the library cannot be loaded."""
+        """Load the library and build the generator's table. Raises OSError."""
         self._lib = _open(library)
         self._tables: OrderedDict[bytes, _Table] = OrderedDict()
         self._earned: OrderedDict[bytes, int] = OrderedDict()
@@ -73,16 +76,16 @@ class Accelerator:
         self._base = self._table(BASE.encoded)
 
     def __len__(self) -> int:
-        """Points with a table, the generator aside."""
+        """Return the number of points with a table, without the generator."""
         return len(self._tables)
 
     def _table(self, encoded: bytes) -> _Table:
         made = self._lib.ra_table_new(encoded) if len(encoded) == POINT_BYTES else None
         if made is None:
-            raise InvalidPoint("no table can be made of what is no point")
+            raise InvalidPoint("cannot build a table: not a point of secp256k1")
         return _Table(self._lib, made)
 
-    def _found(self, point: Point) -> _Table | None:
+    def _table_of(self, point: Point) -> _Table | None:
         if point is BASE:
             return self._base
         table = self._tables.get(point.encoded)
@@ -90,9 +93,12 @@ class Accelerator:
             self._tables.move_to_end(point.encoded)
         return table
 
-    def combine(self, first: Point, a: int, second: Point, b: int) -> bytes | None:
-        """As `plain`; None where a point has no table. Scalars below 2^256."""
-        one, other = self._found(first), self._found(second)
+    def linear_combination(self, first: Point, a: int, second: Point, b: int) -> bytes | None:
+        """Compute like `plain`, or return None if a point has no table.
+
+        Scalars are below 2^256.
+        """
+        one, other = self._table_of(first), self._table_of(second)
         if one is None or other is None:
             return None
         out = ctypes.create_string_buffer(POINT_BYTES)
@@ -101,8 +107,8 @@ class Accelerator:
             return None
         return out.raw
 
-    def earn(self, points: Iterable[bytes]) -> None:
-        """Points of a signature that held; each gets a table once it came back often enough."""
+    def promote(self, points: Iterable[bytes]) -> None:
+        """Count the points of a verified signature and build tables for frequent ones."""
         for encoded in points:
             if encoded in self._tables:
                 continue
@@ -116,39 +122,44 @@ class Accelerator:
             if len(self._tables) > self._most:
                 self._tables.popitem(last=False)
 
-    def agrees(self) -> bool:
-        """Whether some sums are those of the plain way, edges included."""
+    def self_test(self) -> bool:
+        """Return whether some sums, edge cases included, equal those of `plain`."""
         other = decode_long_lived_point(encode_point(multiply_base(7)))
         self._tables[other.encoded] = self._table(other.encoded)
         scalars = (0, 1, curve.N - 1, curve.N, curve.N - 7, 2**256 - 1, curve.N // 3)
         good = all(
-            self.combine(BASE, a, other, b) == plain(BASE, a, other, b) for a in scalars for b in (*scalars, 0x1234567)
+            self.linear_combination(BASE, a, other, b) == plain(BASE, a, other, b)
+            for a in scalars
+            for b in (*scalars, 0x1234567)
         )
         del self._tables[other.encoded]
         return good
 
 
 def load(environment: Mapping[str, str] = os.environ, library: Path = _LIBRARY) -> Accelerator | None:
-    """The accelerator, or None; see `take_up`."""
+    """Return the accelerator, or None if `load_native` rejects it."""
 
-    def make() -> Accelerator:
+    def open_library() -> Accelerator:
         return Accelerator(library, max(8, int(environment.get("RELAY_ACCELERATOR_TABLES", "256"))))
 
-    return take_up("ring signatures", library, make, Accelerator.agrees, environment)
+    return load_native("ring signatures", library, open_library, Accelerator.self_test, environment)
 
 
 accelerator: Accelerator | None = load()
-"""None: everything is computed the plain way."""
+"""None if everything is computed by libsecp256k1."""
 
 
-def combine(first: Point, a: int, second: Point, b: int) -> bytes:
-    """The compressed form of a·first + b·second; infinity as `encode_point` has it. Scalars below 2^256."""
-    if accelerator is not None and (found := accelerator.combine(first, a, second, b)) is not None:
+def linear_combination(first: Point, a: int, second: Point, b: int) -> bytes:
+    """Return the compressed form of a·first + b·second.
+
+    Infinity is encoded as by `encode_point`. Scalars are below 2^256.
+    """
+    if accelerator is not None and (found := accelerator.linear_combination(first, a, second, b)) is not None:
         return found
     return plain(first, a, second, b)
 
 
-def held(points: Iterable[bytes]) -> None:
-    """Says which points a signature that held was made of."""
+def record_verified(points: Iterable[bytes]) -> None:
+    """Record the points of a verified signature as candidates for tables."""
     if accelerator is not None:
-        accelerator.earn(points)
+        accelerator.promote(points)

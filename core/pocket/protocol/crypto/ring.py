@@ -1,4 +1,7 @@
-"""bLSAG ring signatures: decode, verify, sign (protocol/ring-signatures.md, sections 3 and 4)."""
+"""Decode, verify and create bLSAG ring signatures.
+
+Source: docs/protocol/ring-signatures.md, sections 3 and 4.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +12,7 @@ from pocket.errors import DecodingError, InvalidPoint, InvalidSignature
 from pocket.protocol.crypto import curve
 from pocket.protocol.crypto.curve import N, Point
 from pocket.protocol.crypto.hashing import challenge, hash_to_point, hash_to_scalar
-from pocket.protocol.crypto.linear_combination import BASE, combine, held
+from pocket.protocol.crypto.linear_combination import BASE, linear_combination, record_verified
 
 _HEAD_BYTES = 69
 _MEMBER_BYTES = 65
@@ -19,7 +22,10 @@ _FOREIGN_KEY = "the ring signature names a key that is neither the application's
 
 @dataclass(frozen=True, slots=True)
 class RingSignature:
-    """A decoded signature; `members` are compressed keys in signing order, scalars are reduced mod N."""
+    """A decoded ring signature with scalars reduced mod N.
+
+    `members` are compressed keys in signing order.
+    """
 
     start: int
     key_image: Point
@@ -27,7 +33,7 @@ class RingSignature:
     members: tuple[bytes, ...]
 
     def encode(self) -> bytes:
-        """The wire form of section 4."""
+        """Return the wire form of section 4."""
         parts = [len(self.members).to_bytes(4, "big"), curve.encode_scalar(self.start), self.key_image.encoded]
         for scalar, member in zip(self.scalars, self.members, strict=True):
             parts += [curve.encode_scalar(scalar), member]
@@ -36,7 +42,7 @@ class RingSignature:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedRing:
-    """The keys of a ring and how many members it has: a key may stand twice (section 5.1)."""
+    """The keys of a ring and its number of members. A key may occur twice (section 5.1)."""
 
     keys: frozenset[bytes]
     size: int
@@ -49,15 +55,18 @@ class ExpectedRing:
 
 @lru_cache(maxsize=4096)
 def _seen_key_image(encoded: bytes) -> Point:
-    """Decoded key images; they repeat per gateway. Attacker-chosen, hence the bound."""
+    """Decode a key image with a bounded cache.
+
+    Key images repeat per gateway. They are chosen by the sender, hence the bound.
+    """
     return curve.decode_point(encoded)
 
 
 def decode_ring_signature(data: bytes) -> RingSignature:
-    """Signature from its wire form; bytes after the last member are ignored (section 4).
+    """Decode a ring signature and ignore bytes after the last member (section 4).
 
     Raises DecodingError. The work is linear in `len(data)`: a stated member count that the data
-    cannot hold is refused before any point is decoded.
+    cannot hold is rejected before any point is decoded.
     """
     if len(data) < 4:
         raise DecodingError("ring signature: shorter than its member count")
@@ -80,37 +89,41 @@ def decode_ring_signature(data: bytes) -> RingSignature:
     return RingSignature(curve.decode_scalar(data[4:36]), key_image, tuple(scalars), tuple(members))
 
 
-def ring_signature_holds(message_hash: bytes, signature: RingSignature) -> bool:
-    """Whether the ring equation closes for the 32-byte message hash (section 3)."""
+def verify_ring_equation(message_hash: bytes, signature: RingSignature) -> bool:
+    """Return whether the ring equation closes for the 32-byte message hash (section 3)."""
     image = signature.key_image
     current = signature.start
     for scalar, member in zip(signature.scalars, signature.members, strict=True):
-        left = combine(BASE, scalar, curve.decode_long_lived_point(member), current)
-        right = combine(hash_to_point(member), scalar, image, current)
+        left = linear_combination(BASE, scalar, curve.decode_long_lived_point(member), current)
+        right = linear_combination(hash_to_point(member), scalar, image, current)
         current = hash_to_scalar(message_hash + left + right)
     return current % N == signature.start
 
 
 def verify_ring_signature(message_hash: bytes, data: bytes, expected_members: frozenset[bytes]) -> RingSignature:
-    """Decodes, checks membership of every key, then the equation; raises DecodingError or InvalidSignature.
+    """Decode the signature, check each key's membership, then check the equation.
+
+    Raises DecodingError or InvalidSignature.
 
     Order as in section 5.2: no curve arithmetic beyond decoding before the set check.
     """
     signature = decode_ring_signature(data)
     if not expected_members.issuperset(signature.members):
         raise InvalidSignature(_FOREIGN_KEY)
-    if not ring_signature_holds(message_hash, signature):
+    if not verify_ring_equation(message_hash, signature):
         raise InvalidSignature("the ring signature does not match the request")
-    held(_points(signature))
+    record_verified(_points(signature))
     return signature
 
 
 def verify_request_signature(message_hash: bytes, data: bytes, ring: ExpectedRing) -> bytes:
-    """Verify a relay request's signature and return its identity; raises DecodingError or InvalidSignature.
+    """Verify a relay request's signature and return its identity.
 
-    Stricter than the chain, so that a signature has one form and refusing one costs no more than its ring: bytes after
-    the last member, more members than the ring has, and scalars that are not reduced are refused. Everything that needs
-    no curve is checked first.
+    Raises DecodingError or InvalidSignature.
+
+    Stricter than the chain, so that a signature has one form and rejecting one costs no more than its ring. Bytes after
+    the last member, more members than the ring has, and scalars that are not reduced are rejected. Everything that
+    needs no curve arithmetic is checked first.
     """
     count = int.from_bytes(data[:4], "big")
     if not 1 <= count <= ring.size:
@@ -127,7 +140,7 @@ def verify_request_signature(message_hash: bytes, data: bytes, ring: ExpectedRin
 
 
 def _identity(pairs: list[bytes]) -> bytes:
-    """Name a signature, 16 bytes: the same for every form in which anybody can write it without the signer's key.
+    """Return 16 bytes that identify a signature in all forms that need no signer's key.
 
     Members may be rotated together with the start challenge, so neither their order nor that challenge counts. Scalars
     are random for each signature: two signatures of one request differ, though their signable bytes are equal.
@@ -136,7 +149,7 @@ def _identity(pairs: list[bytes]) -> bytes:
 
 
 def _points(signature: RingSignature) -> Iterator[bytes]:
-    """What the equation was made of, the generator aside."""
+    """Yield the points of the ring equation except the generator."""
     yield signature.key_image.encoded
     for member in signature.members:
         yield member
@@ -146,7 +159,7 @@ def _points(signature: RingSignature) -> Iterator[bytes]:
 def sign_ring(
     message_hash: bytes, ring: Sequence[bytes], private_key: int, random_bytes: Callable[[int], bytes]
 ) -> RingSignature:
-    """Signs for the first index at which the signer's key stands (section 3).
+    """Sign with the first member that is the signer's key (section 3).
 
     `random_bytes(n)` must be a cryptographic source outside tests. Raises InvalidSignature when the ring
     has fewer than two members or lacks the signer's key.

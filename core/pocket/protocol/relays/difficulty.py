@@ -1,4 +1,7 @@
-"""Relay mining difficulty (smst.md, section 1; sessions.md, section 7)."""
+"""Compute relay mining difficulty.
+
+Sources: docs/protocol/smst.md, section 1, and docs/protocol/sessions.md, section 7.
+"""
 
 from fractions import Fraction
 from typing import Final
@@ -8,7 +11,7 @@ _BASE: Final = int.from_bytes(BASE_TARGET, "big")
 
 
 def is_applicable(relay_hash: bytes, target_hash: bytes) -> bool:
-    """Whether a relay is mined: its hash is strictly below the target, compared as byte strings."""
+    """Return whether a relay hash is strictly below the target, compared as bytes."""
     return relay_hash < target_hash
 
 
@@ -23,7 +26,10 @@ def next_ema(previous: int, mined_relays: int) -> int:
 
 
 def target_for(num_relays_ema: int, target_num_relays: int) -> bytes:
-    """Target that would thin `num_relays_ema` relays to `target_num_relays`; the base target where none is needed."""
+    """Return the target that thins `num_relays_ema` relays to `target_num_relays`.
+
+    Returns the base target if no thinning is needed.
+    """
     if num_relays_ema in (target_num_relays, 0):
         return BASE_TARGET
     scaled = _BASE * target_num_relays // num_relays_ema

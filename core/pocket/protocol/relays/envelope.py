@@ -1,4 +1,4 @@
-"""The HTTP payload envelope, POKTHTTPRequest and POKTHTTPResponse (messages.md, section 2)."""
+"""The HTTP payload envelope, POKTHTTPRequest and POKTHTTPResponse (docs/protocol/messages.md, section 2)."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -16,22 +16,28 @@ JSON_RPC: Final = 3
 REST: Final = 4
 UNKNOWN_RPC: Final = 0
 MOST_HEADER_BYTES: Final = 128 * 1024
-"""Of a request's envelope, names and values: what is proven only later must cost little before."""
+"""Limit for names and values of a request envelope, which is decoded before it is authenticated."""
 _SMALL: Final = 16 * 1024
 _URL_AND_BODY: Final = frozenset({3, 4})
 STREAM_DELIMITER: Final = b"||POKT_STREAM||"
-"""Follows each signed response of a streamed answer (relay-lifecycle.md, section 9)."""
+"""Follows each signed response of a streamed answer (docs/protocol/relay-lifecycle.md, section 9)."""
 
 
 def canonical_header_name(name: str) -> str:
-    """First letter and letters after '-' upper case, the rest lower; unchanged if it is no HTTP token."""
+    """Return a header name in canonical case, such as `Content-Type`.
+
+    A name that is no HTTP token is returned unchanged.
+    """
     if not name or any(not (c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~")) for c in name):
         return name
     return "-".join(part[:1].upper() + part[1:].lower() for part in name.split("-"))
 
 
 def url_text(url: str) -> str:
-    """A URL as gateways write it: what is not printable ASCII is percent-encoded as UTF-8, the rest untouched."""
+    """Percent-encode characters that are not printable ASCII, as gateways do.
+
+    They are encoded as UTF-8. The rest of the URL stays unchanged.
+    """
     return quote(url, safe="".join(chr(c) for c in range(33, 127)))
 
 
@@ -49,7 +55,7 @@ def canonical_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What the gateway wants sent to the backend; `url` is whole, only its path and query are used."""
+    """The HTTP request for the backend. Only path and query of `url` are used."""
 
     method: str
     url: str
@@ -65,7 +71,7 @@ class HttpRequest:
         return message.SerializeToString(deterministic=True)
 
     def rpc_type(self) -> int:
-        """RPC type for error formatting: JSON_RPC, REST or UNKNOWN_RPC."""
+        """Return the RPC type for error formatting: JSON_RPC, REST or UNKNOWN_RPC."""
         if "application/json" in self.headers.get("Content-Type", ()) and self._is_json_rpc():
             return JSON_RPC
         return REST if self.url else UNKNOWN_RPC
@@ -91,7 +97,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What the backend answered, its body decompressed."""
+    """The backend's HTTP response with a decompressed body."""
 
     status: int
     headers: Headers
@@ -107,7 +113,7 @@ class HttpResponse:
 
 
 def decode_http_request(data: bytes) -> HttpRequest:
-    """Request envelope from a payload; raises DecodingError."""
+    """Decode the request envelope of a payload. Raises DecodingError."""
     if len(data) > _SMALL and wire.other_bytes(data, _URL_AND_BODY) > MOST_HEADER_BYTES:
         raise DecodingError(f"the payload's headers take more than {MOST_HEADER_BYTES} bytes")
     message = pb.POKTHTTPRequest()
@@ -120,7 +126,7 @@ def decode_http_request(data: bytes) -> HttpRequest:
 
 
 def decode_http_response(data: bytes) -> HttpResponse:
-    """Response envelope from a payload; raises DecodingError."""
+    """Decode the response envelope of a payload. Raises DecodingError."""
     message = pb.POKTHTTPResponse()
     try:
         message.ParseFromString(data)

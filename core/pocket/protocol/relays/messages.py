@@ -1,7 +1,7 @@
 """Relay requests, responses and relays as immutable values with their canonical bytes.
 
-Text is kept as `str` decoded with surrogateescape, so bytes that are not UTF-8 pass unchanged.
-Sources: ring-signatures.md, section 6; messages.md, sections 0 and 1.
+Text is stored as `str` decoded with surrogateescape, so bytes that are not UTF-8 pass unchanged.
+Sources: docs/protocol/ring-signatures.md, section 6, and docs/protocol/messages.md, sections 0 and 1.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _SERVICE_ID = re.compile(r"[a-zA-Z0-9_-]{1,42}")
 
 
 def is_service_id(text: str) -> bool:
-    """Whether the chain accepts it as a service identifier."""
+    """Return whether the chain accepts the text as a service identifier."""
     return _SERVICE_ID.fullmatch(text) is not None
 
 
@@ -45,7 +45,7 @@ def _signed(value: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SessionHeader:
-    """Names one session; heights in blocks, the end inclusive."""
+    """The header that names one session. The end height is inclusive."""
 
     application_address: str
     service_id: str
@@ -58,12 +58,18 @@ class SessionHeader:
         return _known_encoding(self) if self._short else _encode_header(self)
 
     def problem(self) -> str | None:
-        """What basic validation finds wrong (messages.md, section 1), or None."""
+        """Return the first failed basic validation, or None.
+
+        Source: docs/protocol/messages.md, section 1.
+        """
         return _known_problem(self) if self._short else _header_problem(self)
 
     @property
     def _short(self) -> bool:
-        """Whether it may be kept: strangers send headers, too, and may make them as long as a body."""
+        """Return whether the header is short enough to cache.
+
+        Unauthenticated clients send headers, too, and may make them as long as a body.
+        """
         return len(self.application_address) + len(self.service_id) + len(self.session_id) <= _SHORT_HEADER
 
 
@@ -97,7 +103,10 @@ _known_problem = lru_cache(maxsize=8192)(_header_problem)
 
 @dataclass(frozen=True, slots=True)
 class RelayRequest:
-    """A gateway's request; `payload` is a POKTHTTPRequest or a raw WebSocket frame."""
+    """A gateway's request.
+
+    `payload` is a POKTHTTPRequest or a raw WebSocket frame.
+    """
 
     header: SessionHeader | None
     signature: bytes
@@ -113,7 +122,7 @@ class RelayRequest:
         return self._encode(b"")
 
     def signable_hash(self) -> bytes:
-        """The 32 bytes that the ring signs."""
+        """Return the 32 bytes that the ring signs."""
         return hashlib.sha256(self.signable_bytes()).digest()
 
     def _encode(self, signature: bytes) -> bytes:
@@ -125,7 +134,7 @@ class RelayRequest:
         return bytes_field(1, meta) + _optional(2, self.payload)
 
     def problem(self) -> str | None:
-        """What basic validation finds wrong, or None."""
+        """Return the first failed basic validation, or None."""
         if self.header is None:
             return "the session header is missing"
         if problem := self.header.problem():
@@ -158,7 +167,10 @@ class RelayMinerError:
 
 @dataclass(frozen=True, slots=True)
 class RelayResponse:
-    """A supplier's answer. `payload_hash` is None when absent, b"" when sent explicitly empty."""
+    """A supplier's response.
+
+    `payload_hash` is None if the field is absent and b"" if it was sent empty.
+    """
 
     header: SessionHeader | None
     supplier_operator_signature: bytes
@@ -175,11 +187,11 @@ class RelayResponse:
         return self._encode(b"", self.payload if self.payload_hash is None else b"")
 
     def signable_hash(self) -> bytes:
-        """SHA-256 of the signable bytes; the message that the supplier's key signs."""
+        """Return SHA-256 of the signable bytes, which the supplier's key signs."""
         return hashlib.sha256(self.signable_bytes()).digest()
 
     def without_payload(self) -> "RelayResponse":
-        """The copy that is mined."""
+        """Return the copy that is mined."""
         return replace(self, payload=b"")
 
     def _encode(self, signature: bytes, payload: bytes) -> bytes:
@@ -188,7 +200,10 @@ class RelayResponse:
         return bytes_field(1, meta) + _optional(2, payload) + error + _optional(4, self.payload_hash or b"")
 
     def problem(self) -> str | None:
-        """What basic validation finds wrong, or None (the payload hash is not demanded)."""
+        """Return the first failed basic validation, or None.
+
+        The payload hash is optional.
+        """
         if self.header is None:
             return "the session header is missing"
         if problem := self.header.problem():
@@ -200,7 +215,7 @@ class RelayResponse:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """Request and response; what a leaf holds has a response without payload."""
+    """A request with its response. In a leaf, the response has no payload."""
 
     request: RelayRequest | None
     response: RelayResponse | None
@@ -259,10 +274,10 @@ def _response(fields: dict[str, Any]) -> RelayResponse:
 
 
 def decode_relay_request(data: bytes) -> RelayRequest:
-    """Request from bytes as received; raises DecodingError.
+    """Decode a request as received. Raises DecodingError.
 
-    The runtime's decoder serves when its result re-encodes to the very input (so no unknown field, odd
-    order or wire type was in it); all else goes through the exact decoder.
+    The protobuf runtime's decoder is used if its result re-encodes to the input, which excludes unknown fields and
+    unusual orders or wire types. All other input goes through the exact decoder.
     """
     message = pb.RelayRequest()
     try:
@@ -287,12 +302,12 @@ def decode_relay_request(data: bytes) -> RelayRequest:
 
 
 def decode_relay_response(data: bytes) -> RelayResponse:
-    """Response from bytes as received; raises DecodingError."""
+    """Decode a response as received. Raises DecodingError."""
     return _response(wire.decode(wire.RESPONSE, data))
 
 
 def decode_relay(data: bytes) -> Relay:
-    """Relay from a leaf's value; raises DecodingError."""
+    """Decode a relay from a leaf's value. Raises DecodingError."""
     fields = wire.decode(wire.RELAY, data)
     return Relay(
         _request(fields["req"]) if "req" in fields else None,
@@ -301,7 +316,10 @@ def decode_relay(data: bytes) -> Relay:
 
 
 def decode_mined_relay(data: bytes) -> tuple[Relay, RelayRequest, RelayResponse, SessionHeader]:
-    """A leaf's value with both parts and a header present; raises InvalidRelay or DecodingError."""
+    """Decode a leaf's value that has both parts and a session header.
+
+    Raises InvalidRelay or DecodingError.
+    """
     relay = decode_relay(data)
     if relay.request is None or relay.response is None:
         raise InvalidRelay("the relay lacks its request or its response")

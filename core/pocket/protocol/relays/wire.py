@@ -1,8 +1,8 @@
-"""Protobuf wire form of the relay messages, decoded exactly as the chain does.
+"""Encode and decode relay messages exactly as the chain does.
 
-The Python runtime differs from the chain in what it refuses (a wrong wire type counts as an unknown
-field there, an error here), so this decoder is the norm; `messages` takes the runtime's fast decoder
-only where re-encoding proves that nothing was lost. Source: ring-signatures.md, section 6.1.
+The Python protobuf runtime takes a wrong wire type for an unknown field, the chain rejects it. This decoder is
+therefore the norm. `messages` uses the runtime's fast decoder only if re-encoding proves that nothing was lost. Source:
+docs/protocol/ring-signatures.md, section 6.1.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,10 @@ VARINT: Final = 0
 BYTES: Final = 2
 _MAX_64: Final = (1 << 64) - 1
 MOST_FIELDS: Final = 4096
-"""Fields of one message with all that is inside it. Relays have about twenty; each costs a microsecond here."""
+"""Limit of fields in one message, nested messages included.
+
+Relays have about twenty. Decoding one takes about a microsecond.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ RELAY: Final = {1: Field("req", BYTES, message=REQUEST), 2: Field("res", BYTES, 
 
 
 def varint(value: int) -> bytes:
-    """Shortest varint; negative int64 values take ten bytes."""
+    """Return the shortest varint. Negative int64 values take ten bytes."""
     value &= _MAX_64
     if value < 0x80:
         return bytes((value,))
@@ -74,17 +77,20 @@ def varint(value: int) -> bytes:
 
 
 def bytes_field(number: int, value: bytes) -> bytes:
-    """A length-delimited field, also when empty (numbers up to 15)."""
+    """Encode a length-delimited field, also an empty one (numbers up to 15)."""
     return bytes((number << 3 | BYTES,)) + varint(len(value)) + value
 
 
 def int_field(number: int, value: int) -> bytes:
-    """A varint field; nothing for zero."""
+    """Encode a varint field, or nothing for zero."""
     return bytes((number << 3,)) + varint(value) if value else b""
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """(value mod 2^64, position after it); raises DecodingError when cut off or longer than ten bytes."""
+    """Return (value mod 2^64, position after it).
+
+    Raises DecodingError for a number that is cut off or longer than ten bytes.
+    """
     value = shift = 0
     while True:
         if at >= len(data):
@@ -100,7 +106,10 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _skip(data: bytes, at: int, wire_type: int, allowance: "_Allowance") -> int:
-    """Position after an unknown field whose tag was read; groups nest without recursion."""
+    """Return the position after an unknown field whose tag was read.
+
+    Groups nest without recursion.
+    """
     depth = 0
     while True:
         match wire_type:
@@ -132,19 +141,21 @@ def _skip(data: bytes, at: int, wire_type: int, allowance: "_Allowance") -> int:
 
 @dataclass(slots=True)
 class _Allowance:
-    """Fields that may still be read: whoever sends a body must not keep its reader busy for seconds."""
+    """A limit of fields, so that no body can keep its reader busy for seconds."""
 
     left: int = MOST_FIELDS
 
     def take(self) -> None:
-        """One field more; raises DecodingError."""
+        """Count one field. Raises DecodingError above the limit."""
         self.left -= 1
         if self.left < 0:
             raise DecodingError(f"protobuf: more than {MOST_FIELDS} fields")
 
 
 def decode(schema: Mapping[int, Field], data: bytes) -> dict[str, Any]:
-    """Fields by name; repeated scalars keep the last, repeated sub-messages are merged, unknown ones dropped.
+    """Decode the known fields of a message by name.
+
+    Repeated scalars keep the last value, repeated sub-messages are merged, and unknown fields are dropped.
 
     Absent fields are absent from the result, so presence is visible. Raises DecodingError, also for more fields than
     any message has.
@@ -153,7 +164,10 @@ def decode(schema: Mapping[int, Field], data: bytes) -> dict[str, Any]:
 
 
 def other_bytes(data: bytes, but: frozenset[int]) -> int:
-    """Bytes of a message's content outside the fields `but`, by its own lengths; raises DecodingError."""
+    """Return the encoded size of all fields except `but`, in bytes.
+
+    Raises DecodingError.
+    """
     allowance, at, found = _Allowance(), 0, 0
     while at < len(data):
         allowance.take()

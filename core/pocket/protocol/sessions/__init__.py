@@ -1,1 +1,1 @@
-"""Session arithmetic, session ids and supplier selection (protocol/sessions.md)."""
+"""Session arithmetic, session ids and supplier selection (docs/protocol/sessions.md)."""

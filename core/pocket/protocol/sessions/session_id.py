@@ -1,4 +1,7 @@
-"""Session ids and the choice of suppliers (sessions.md, sections 3 and 4)."""
+"""Compute session ids and select a session's suppliers.
+
+Source: docs/protocol/sessions.md, sections 3 and 4.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,7 +9,10 @@ from dataclasses import dataclass
 
 
 def session_id_preimage(block_hash: bytes, service_id: str, application_address: str, session_start: int) -> bytes:
-    """The long form of a session id; `block_hash` is the raw hash of the session's first block."""
+    """Return the bytes whose hash is the session id.
+
+    `block_hash` is the raw hash of the session's first block.
+    """
     hash_bytes = block_hash if session_start > 0 else b""
     tail = (session_start & (1 << 64) - 1).to_bytes(8, "little")
     return b".".join((hash_bytes, service_id.encode(), application_address.encode(), tail))
@@ -19,7 +25,7 @@ def session_id(preimage: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A supplier configured for the service; candidates come in store order."""
+    """A supplier configured for the service. Candidates come in store order."""
 
     operator_address: str
     activation_height: int
@@ -40,12 +46,18 @@ def select_suppliers(preimage: bytes, candidates: Sequence[Candidate], places: i
 
 
 def config_active(activation_height: int, deactivation_height: int, height: int) -> bool:
-    """Whether a service configuration is active at a chain height; deactivation 0 means none."""
+    """Return whether a service configuration is active at a chain height.
+
+    A deactivation height of 0 means that it has no end.
+    """
     return activation_height <= height and (deactivation_height == 0 or deactivation_height > height)
 
 
 def application_active(session_end: int, unstake_session_end: int, transfer_session_end: int) -> bool:
-    """Whether an application takes part in the session ending at `session_end` (section 6)."""
+    """Return whether an application takes part in the session that ends at `session_end`.
+
+    Source: docs/protocol/sessions.md, section 6.
+    """
     if unstake_session_end:
         return session_end <= unstake_session_end
     if transfer_session_end:

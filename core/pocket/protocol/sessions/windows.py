@@ -1,6 +1,8 @@
-"""The session grid and its windows; all heights are block heights (sessions.md, sections 1 and 2).
+"""Session boundaries and windows in block heights.
 
-A value of `SharedParams` is one params record: grid and windows of a session must come from the record
+Source: docs/protocol/sessions.md, sections 1 and 2.
+
+A value of `SharedParams` is one params record. Grid and windows of a session must come from the record
 effective inside that session, never from the live one.
 """
 
@@ -9,7 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SharedParams:
-    """The shared module's parameters; offsets in blocks, unbonding periods in sessions."""
+    """The shared module's parameters.
+
+    Offsets are in blocks, unbonding periods in sessions.
+    """
 
     num_blocks_per_session: int = 10
     grace_period_end_offset_blocks: int = 1
@@ -31,7 +36,7 @@ class SharedParams:
         return self.session_grid_anchor_height, max(self.session_number_at_anchor, 1)
 
     def session_start(self, height: int) -> int:
-        """First block of the session that holds `height`; 0 for heights below 1."""
+        """Return the first block of the session that holds `height`, or 0 below height 1."""
         if height <= 0:
             return 0
         anchor, _ = self._anchor(height)
@@ -42,7 +47,7 @@ class SharedParams:
         return 0 if height <= 0 else self.session_start(height) + self.num_blocks_per_session - 1
 
     def session_number(self, height: int) -> int:
-        """Number of the session that holds `height`."""
+        """Return the number of the session that holds `height`."""
         if height <= 0:
             return 0
         anchor, number = self._anchor(height)
@@ -60,7 +65,7 @@ class SharedParams:
 
     @property
     def pending_sessions(self) -> int:
-        """How many sessions can await settlement at once."""
+        """Return the greatest number of sessions that await settlement at once."""
         return -(-self.window_blocks // self.num_blocks_per_session)
 
     def windows(self, height: int) -> "Windows":
@@ -106,7 +111,10 @@ class Windows:
 
     @property
     def earliest_claim_commit(self) -> int:
-        """First height at which any supplier may claim; this release spreads nobody."""
+        """Return the first height at which any supplier may claim.
+
+        The chain gives every supplier the same height.
+        """
         return self.claim_open
 
     @property
@@ -115,5 +123,5 @@ class Windows:
         return self.proof_open
 
     def grace_elapsed(self, height: int) -> bool:
-        """Whether relays of the session are refused at `height`."""
+        """Return whether relays of the session are rejected at `height`."""
         return height > self.grace_end

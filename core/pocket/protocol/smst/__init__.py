@@ -1,1 +1,1 @@
-"""The sparse Merkle sum trie of a session (protocol/smst.md)."""
+"""The sparse Merkle sum trie of a session (docs/protocol/smst.md)."""

@@ -1,7 +1,8 @@
-"""Root and closest proof in one pass over the sorted leaf set; no node is ever stored.
+"""Compute a root and a closest proof in one pass over sorted leaves.
 
-The root depends only on the set of leaves (smst.md, section 2), so a session's trie is a view of its
-ledger. Leaves are (path, digest) pairs sorted by path, paths distinct.
+No node is ever stored. The root depends only on the set of leaves (docs/protocol/smst.md, section 2), so a session's
+trie can be computed from its recorded relays at any time. Leaves are (path, digest) pairs sorted by path, paths
+distinct.
 """
 
 import operator
@@ -14,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from pocket.protocol.acceleration import take_up
+from pocket.protocol.acceleration import load_native
 from pocket.protocol.smst import digest as d
 from pocket.protocol.smst.closest import ClosestProof
 from pocket.protocol.smst.native_trie import LIBRARY, Subtree, TrieLibrary
@@ -22,7 +23,7 @@ from pocket.protocol.smst.native_trie import LIBRARY, Subtree, TrieLibrary
 
 @dataclass(frozen=True, slots=True)
 class LeafContent:
-    """What a proof needs of a leaf beyond its digest."""
+    """The parts of a leaf that a proof needs in addition to its digest."""
 
     value: bytes
     weight: int
@@ -37,7 +38,10 @@ def _inner(left: bytes, right: bytes) -> bytes:
 
 
 def build_plain(paths: Sequence[bytes], digests: Sequence[bytes], low: int, high: int) -> Subtree:
-    """The trie of leaves low … high−1: joins neighbours by the length of their common prefix, deepest first."""
+    """Build the trie of leaves low … high−1.
+
+    Joins neighbours by the length of their common prefix, deepest first.
+    """
     # (depth of the branch, digest left of it, that digest's own branch depth, one of its paths)
     pending: list[tuple[int, bytes, int | None, bytes]] = []
     children = None
@@ -63,8 +67,11 @@ def build_plain(paths: Sequence[bytes], digests: Sequence[bytes], low: int, high
     return Subtree(digest, depth, children if depth is not None else None)
 
 
-def agrees(library: TrieLibrary) -> bool:
-    """Whether the library gives what the plain way gives for some leaves, with deep and shallow branches."""
+def self_test(library: TrieLibrary) -> bool:
+    """Return whether the library equals `build_plain` for some leaves.
+
+    The leaves have deep and shallow branches.
+    """
     paths = sorted({sha256(bytes([n])).digest() for n in range(40)} | {n.to_bytes(32, "big") for n in range(9)})
     digests = [d.leaf_digest(path, path[:3], (1 << 64) - 1 - n) for n, path in enumerate(paths)]
     native = library.leaves(paths, digests)
@@ -73,12 +80,12 @@ def agrees(library: TrieLibrary) -> bool:
 
 
 def load(environment: Mapping[str, str] = os.environ, library: Path = LIBRARY) -> TrieLibrary | None:
-    """The compiled library, or None; see `take_up`."""
-    return take_up("tries", library, lambda: TrieLibrary(library), agrees, environment)
+    """Return the compiled library, or None if `load_native` rejects it."""
+    return load_native("tries", library, lambda: TrieLibrary(library), self_test, environment)
 
 
 native: Final[TrieLibrary | None] = load()
-"""None: everything is computed the plain way."""
+"""None if everything is computed in Python."""
 
 
 class LeafSet:
@@ -87,7 +94,10 @@ class LeafSet:
     __slots__ = ("_digests", "_native", "_paths")
 
     def __init__(self, leaves: Sequence[tuple[bytes, bytes]], library: TrieLibrary | None = native) -> None:
-        """`leaves`: (32-byte path, 48-byte leaf digest), sorted by path; raises ValueError if not strictly sorted."""
+        """Take (32-byte path, 48-byte leaf digest) pairs sorted by path.
+
+        Raises ValueError if they are not strictly sorted.
+        """
         self._paths = [path for path, _ in leaves]
         self._digests = [digest for _, digest in leaves]
         if any(map(operator.ge, self._paths, islice(self._paths, 1, None))):
@@ -98,7 +108,7 @@ class LeafSet:
         return len(self._paths)
 
     def root(self) -> bytes:
-        """48-byte root; zeros when empty."""
+        """Return the 48-byte root, zeros for no leaves."""
         if not self._paths:
             return d.PLACEHOLDER
         return self._seen_from(0, len(self._paths), 0)
@@ -114,7 +124,9 @@ class LeafSet:
         return build_plain(self._paths, self._digests, low, high)
 
     def closest_proof(self, path: bytes, content: Callable[[bytes], LeafContent]) -> ClosestProof:
-        """Closest proof for `path`; `content(leaf path)` is asked for the leaf and for a leaf sibling only.
+        """Return the closest proof for `path`.
+
+        `content(leaf path)` is called for the leaf and for a leaf sibling only.
 
         Free bits of an extension sibling are zero.
         """

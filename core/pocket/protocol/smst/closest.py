@@ -1,4 +1,4 @@
-"""The closest proof, its compact form and their marshalled bytes (smst.md, sections 4, 4.1 and 4.2)."""
+"""The closest proof, its compact form and their marshalled bytes (docs/protocol/smst.md, section 4)."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ def _short(value: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class CompactProof:
-    """What is sent to the chain: placeholders replaced by a bit mask, numbers as bytes."""
+    """The proof as sent to the chain, with a bit mask instead of placeholders."""
 
     path: bytes
     flipped_bits: tuple[bytes, ...]
@@ -27,7 +27,7 @@ class CompactProof:
     sibling_data: bytes
 
     def marshal(self) -> bytes:
-        """The bytes of MsgSubmitProof.proof."""
+        """Return the bytes of MsgSubmitProof.proof."""
         inner = gob.struct_value(
             [
                 gob.bytes_list(self.side_nodes),
@@ -52,7 +52,10 @@ class CompactProof:
 
 @dataclass(frozen=True, slots=True)
 class ClosestProof:
-    """Proof of the leaf closest to a path; side nodes from the leaf up to the root, 48 bytes each."""
+    """The proof of the leaf closest to a path.
+
+    Side nodes have 48 bytes each and are ordered from the leaf up to the root.
+    """
 
     path: bytes
     flipped_bits: tuple[int, ...]
@@ -64,11 +67,11 @@ class ClosestProof:
 
     @classmethod
     def of_empty_trie(cls, path: bytes) -> "ClosestProof":
-        """What the reference answers for a trie without leaves."""
+        """Return the proof of a trie without leaves."""
         return cls(path, (0,), 0, bytes(DIGEST_BYTES), None, (), None)
 
     def compact(self) -> CompactProof:
-        """The compact form (section 4.1)."""
+        """Return the compact form (section 4.1)."""
         mask = bytearray((len(self.side_nodes) + 7) // 8)
         kept = []
         for index, node in enumerate(self.side_nodes):
@@ -90,7 +93,7 @@ class ClosestProof:
         )
 
     def marshal_full(self) -> bytes:
-        """The uncompacted stream; not used on chain."""
+        """Return the expanded stream, which is not used on chain."""
         inner = gob.struct_value(
             [gob.bytes_list(self.side_nodes), gob.byte_string(b""), gob.byte_string(self.sibling_data or b"")]
         )

@@ -1,4 +1,4 @@
-"""Node digests and the accessors of a root (smst.md, sections 1 and 2)."""
+"""Node digests and the accessors of a root (docs/protocol/smst.md, sections 1 and 2)."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ _ONE: Final = (1).to_bytes(8, "big")
 
 
 def sha256_digest(preimage: bytes) -> bytes:
-    """The 32-byte hash part of a node's digest."""
+    """Return the 32-byte hash part of a node's digest."""
     return hashlib.sha256(preimage).digest()
 
 
 def path_of(key: bytes) -> bytes:
-    """Path of a key; for a relay the key is the relay hash."""
+    """Return the path of a key. For a relay the key is the relay hash."""
     return hashlib.sha256(key).digest()
 
 
@@ -31,7 +31,7 @@ def leaf_data(value: bytes, weight: int) -> bytes:
 
 
 def leaf_preimage(path: bytes, value: bytes, weight: int) -> bytes:
-    """What a leaf's digest is taken over."""
+    """Return the bytes that a leaf's digest hashes."""
     return LEAF_PREFIX + path + leaf_data(value, weight)
 
 
@@ -46,7 +46,7 @@ def digest_sum(digest: bytes) -> int:
 
 
 def digest_count(digest: bytes) -> int:
-    """Number of leaves below a node."""
+    """Return the number of leaves below a node."""
     return int.from_bytes(digest[40:48], "big")
 
 
@@ -57,7 +57,10 @@ def _totals(left: bytes, right: bytes) -> bytes:
 
 
 def inner_preimage(left: bytes, right: bytes) -> bytes:
-    """What an inner node's digest is taken over; additions wrap modulo 2^64."""
+    """Return the bytes that an inner node's digest hashes.
+
+    Additions wrap modulo 2^64.
+    """
     return INNER_PREFIX + left + right + _totals(left, right)
 
 
@@ -80,12 +83,15 @@ def lift(digest: bytes, path: bytes, depth: int, to_depth: int) -> bytes:
 
 
 def extension_bytes(start: int, end: int, path: bytes, child: bytes) -> bytes:
-    """Serialised form of an extension node over levels start … end−1."""
+    """Serialise an extension node over levels start … end−1."""
     return EXTENSION_PREFIX + bytes((start, end)) + path + child + child[32:48]
 
 
 def mask_path(path: bytes, start: int, end: int) -> bytes:
-    """The path with all bits outside start … end−1 cleared; those bits are free in an extension node."""
+    """Return the path with all bits outside start … end−1 cleared.
+
+    Those bits are free in an extension node.
+    """
     value = int.from_bytes(path, "big")
     mask = ((1 << (MAX_DEPTH - start)) - 1) & ~((1 << (MAX_DEPTH - end)) - 1)
     return (value & mask).to_bytes(HASH_BYTES, "big")

@@ -1,7 +1,8 @@
-"""Go's gob encoding, as far as closest proofs need it (smst.md, section 4.2).
+"""Go's gob encoding, as far as closest proofs need it.
 
-The encoder writes the constant type definitions of a fresh process. The decoder follows whatever
-definitions a stream states, matching fields by name as Go does, and raises DecodingError on the rest.
+The encoder writes the constant type definitions of a fresh process. The decoder follows whatever definitions a stream
+states, matching fields by name as Go does, and raises DecodingError on the rest. Source: docs/protocol/smst.md, section
+4.2.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,29 +42,32 @@ def _signed(value: int) -> bytes:
 
 
 def byte_string(value: bytes) -> bytes | None:
-    """A byte string field; None (left out) when empty."""
+    """Encode a byte string field, or return None for an empty one."""
     return unsigned(len(value)) + value if value else None
 
 
 def signed(value: int) -> bytes | None:
-    """A signed field; None when zero."""
+    """Encode a signed field, or return None for zero."""
     return _signed(value) if value else None
 
 
 def bytes_list(values: Sequence[bytes]) -> bytes | None:
-    """A list of byte strings; None when empty, elements always sent."""
+    """Encode a list of byte strings, or return None for an empty list.
+
+    Empty elements are sent.
+    """
     if not values:
         return None
     return unsigned(len(values)) + b"".join(unsigned(len(v)) + v for v in values)
 
 
 def signed_list(values: Sequence[int]) -> bytes | None:
-    """A list of signed integers; None when empty."""
+    """Encode a list of signed integers, or return None for an empty list."""
     return unsigned(len(values)) + b"".join(_signed(v) for v in values) if values else None
 
 
 def struct_value(fields: Sequence[bytes | None]) -> bytes:
-    """A struct from its encoded fields in order; None fields are left out."""
+    """Encode a struct from its encoded fields in order and omit None fields."""
     out = []
     previous = -1
     for index, encoded in enumerate(fields):
@@ -74,7 +78,7 @@ def struct_value(fields: Sequence[bytes | None]) -> bytes:
 
 
 def value_message(type_id: int, content: bytes) -> bytes:
-    """A value message of a struct type."""
+    """Encode a value message of a struct type."""
     body = _signed(type_id) + content
     return unsigned(len(body)) + body
 
@@ -109,7 +113,7 @@ class _Reader:
         return self.take(self.unsigned())
 
     def fields(self, readers: Sequence[Callable[[], Any]]) -> dict[int, Any]:
-        """A struct whose field types are `readers`; index → value."""
+        """Read a struct whose field types are `readers` into index → value."""
         out: dict[int, Any] = {}
         index = -1
         while delta := self.unsigned():
@@ -186,7 +190,10 @@ class _Types:
 
 
 def decode_struct(data: bytes) -> Mapping[str, Any]:
-    """Field name → value of the first value in a stream; bytes after it are ignored. Raises DecodingError."""
+    """Decode the first value of a stream into field name → value.
+
+    Bytes after it are ignored. Raises DecodingError.
+    """
     types = _Types()
     outer = _Reader(data, 0, len(data))
     while True:

@@ -1,7 +1,8 @@
-"""The trie kept node by node, as the reference keeps it: insertion order decides only free extension bits.
+"""The trie stored node by node, as the chain stores it.
 
-Slow and complete: it yields the node store and proofs byte for byte, and judges the bulk build in tests.
-Source: smst.md, section 2 (insertion) and section 4 (closest proof).
+Insertion order decides only free extension bits. This form is slow and complete. It yields the node store and proofs
+byte for byte, and tests compare the bulk build with it. Source: docs/protocol/smst.md, section 2 (insertion) and
+section 4 (closest proof).
 """
 
 from collections.abc import Iterator
@@ -74,15 +75,15 @@ class Trie:
         self._root: _Node = None
 
     def insert(self, key: bytes, value: bytes, weight: int) -> None:
-        """Inserts or replaces the leaf of `key`; weight is a uint64 of compute units."""
+        """Insert or replace the leaf of `key`. The weight is a uint64 of compute units."""
         self._root = _insert(self._root, _Leaf(d.path_of(key), value, weight & d.MASK_64), 0)
 
     def root(self) -> bytes:
-        """48-byte digest; zeros for an empty trie."""
+        """Return the 48-byte digest, zeros for an empty trie."""
         return _digest(self._root)
 
     def nodes(self) -> dict[bytes, bytes]:
-        """The node store: digest → serialised node."""
+        """Return the node store, digest → serialised node."""
         return {node.digest(): node.serialised() for node in _walk(self._root)}
 
     def closest_proof(self, path: bytes) -> ClosestProof:

@@ -1,7 +1,8 @@
-"""The optional compiled way to join leaves (native/trie.c): the same digests, many times faster.
+"""Optional native implementation of joining leaves (native/trie.c).
 
-It is loaded at import unless RELAY_ACCELERATOR is `off`, and only if it agrees with the plain way on a few sets of
-leaves (`pocket.protocol.smst.bulk`). tests/unit/test_native_trie.py compares both for all inputs.
+It computes the same digests many times faster. It is loaded at import unless RELAY_ACCELERATOR is `off`, and only if it
+agrees with the Python implementation on a few sets of leaves (`pocket.protocol.smst.bulk`).
+tests/unit/test_native_trie.py compares both on generated inputs.
 """
 
 import ctypes
@@ -17,7 +18,10 @@ _NO_BRANCH: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class Subtree:
-    """Digest at `depth`; depth is None for a single leaf, which sits wherever its path is unique."""
+    """A subtree's digest at `depth`.
+
+    `depth` is None for a single leaf, which has no branch.
+    """
 
     digest: bytes
     depth: int | None
@@ -25,10 +29,13 @@ class Subtree:
 
 
 class TrieLibrary:
-    """The compiled library; its functions hold no state."""
+    """The compiled library, whose functions hold no state."""
 
     def __init__(self, library: Path = LIBRARY, *, processor: bool = True) -> None:
-        """`processor`: hash by the processor's instructions where it has them. Raises OSError or AttributeError."""
+        """Load the library. Raises OSError or AttributeError.
+
+        With `processor`, hashing uses the processor's SHA instructions if it has them.
+        """
         self._library = ctypes.CDLL(str(library))
         self._library.rt_use.argtypes = [ctypes.c_int]
         self._library.rt_use.restype = ctypes.c_int
@@ -39,7 +46,7 @@ class TrieLibrary:
         self.uses_processor: Final = bool(self._library.rt_use(int(processor)))
 
     def leaves(self, paths: list[bytes], digests: list[bytes]) -> "NativeLeaves":
-        """Leaves for `build`: strictly sorted, of 32 and 48 bytes."""
+        """Return leaves for `build` from strictly sorted 32-byte paths and 48-byte digests."""
         return NativeLeaves(self._library, b"".join(paths), b"".join(digests))
 
 
@@ -54,7 +61,10 @@ class NativeLeaves:
         self._digests = digests
 
     def build(self, low: int, high: int) -> Subtree:
-        """The trie of leaves low … high−1; raises ValueError where they are none or not sorted."""
+        """Build the trie of leaves low … high−1.
+
+        Raises ValueError if there are no such leaves or they are not sorted.
+        """
         if not 0 <= low < high or high * HASH_BYTES > len(self._paths) or high * DIGEST_BYTES > len(self._digests):
             raise ValueError("there are no such leaves")
         digest = ctypes.create_string_buffer(DIGEST_BYTES)
@@ -71,5 +81,5 @@ class NativeLeaves:
 
 
 def _address(data: bytes) -> int:
-    """Where the bytes lie; the caller keeps them alive."""
+    """Return the address of the bytes. The caller keeps them alive."""
     return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0

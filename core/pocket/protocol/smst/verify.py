@@ -1,4 +1,7 @@
-"""Decoding and verification of submitted proofs, as the chain does both (smst.md, section 4.3)."""
+"""Decode and verify submitted proofs as the chain does.
+
+Source: docs/protocol/smst.md, section 4.3.
+"""
 
 from typing import Any
 
@@ -23,7 +26,10 @@ def _list(value: Any) -> tuple[bytes, ...]:
 
 
 def unmarshal(data: bytes) -> CompactProof:
-    """Compact proof from the bytes of a proof message; raises InvalidProof at stage `unmarshal`."""
+    """Decode a compact proof from a proof message.
+
+    Raises InvalidProof at stage `unmarshal`.
+    """
     try:
         outer = gob.decode_struct(data)
         inner = outer.get("ClosestProof", {})
@@ -54,7 +60,10 @@ def _check(holds: bool, stage: str, message: str) -> None:
 
 
 def decompact(proof: CompactProof) -> tuple[ClosestProof, bytes]:
-    """(expanded proof, non-membership data); raises InvalidProof at stage `decompact`."""
+    """Expand a compact proof into (expanded proof, non-membership data).
+
+    Raises InvalidProof at stage `decompact`.
+    """
     count = proof.num_side_nodes
     _check(len(proof.path) == d.HASH_BYTES, "decompact", "the path has not 32 bytes")
     _check(len(proof.depth) <= 2, "decompact", "the depth has more than 2 bytes")
@@ -81,7 +90,7 @@ def decompact(proof: CompactProof) -> tuple[ClosestProof, bytes]:
 
 
 def _sibling_digest(data: bytes) -> bytes | None:
-    """Digest of a serialised node; None when it has no known form."""
+    """Return the digest of a serialised node, or None for an unknown form."""
     if data[:1] == d.EXTENSION_PREFIX and len(data) == 99:
         start, end, path, child = data[1], data[2], data[3:35], data[35:83]
         return d.lift(child, path, end, start) if start <= end else None
@@ -114,12 +123,15 @@ def _check_expanded(proof: ClosestProof, non_membership: bytes) -> None:
 
 
 def verify_closest(data: bytes, root: bytes) -> ClosestProof:
-    """The proof if it shows inclusion of its leaf under `root` (48 bytes); raises InvalidProof with the stage."""
+    """Return the proof if it shows that its leaf is included under the 48-byte `root`.
+
+    Raises InvalidProof with the stage that failed.
+    """
     proof, non_membership = decompact(unmarshal(data))
     _check_expanded(proof, non_membership)
     leaf = proof.closest_value_hash or b""
     _check(not leaf or len(leaf) >= _LEAF_TAIL, "verify_error", "the leaf data is shorter than its weight and count")
-    # An absent leaf, or one without value and weight, counts as the placeholder: it proves the empty trie only.
+    # An absent leaf, or one without value and weight, counts as the placeholder and proves the empty trie only.
     if len(leaf) > _LEAF_TAIL or any(leaf[:8]):
         current = d.sha256_digest(d.LEAF_PREFIX + proof.closest_path + leaf) + leaf[-16:]
     else:
@@ -136,5 +148,5 @@ def verify_closest(data: bytes, root: bytes) -> ClosestProof:
 
 
 def leaf_value(proof: ClosestProof) -> bytes:
-    """The relay bytes inside a verified proof."""
+    """Return the relay bytes of a verified proof."""
     return (proof.closest_value_hash or b"")[:-_LEAF_TAIL]

@@ -1,1 +1,1 @@
-"""Building, signing and timing of transactions (claims-and-proofs.md, section 6)."""
+"""Build, sign and time transactions (docs/protocol/claims-and-proofs.md, section 6)."""

@@ -1,8 +1,8 @@
-"""How large what goes on chain may be.
+"""Bound the sizes of transactions, messages and mined relays.
 
 A CometBFT node takes no transaction above its `mempool.max_tx_bytes`, 1 MiB as shipped. A proof holds its leaf as it
-is, and a leaf that is its sibling as well (smst.md, section 4): a relay with a larger request can be mined, claimed and
-never proven, and the supplier is penalised.
+is, and a leaf that is its sibling as well (docs/protocol/smst.md, section 4): a relay with a larger request can be
+mined and claimed but never proven, and the supplier is penalised.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,12 +20,18 @@ _AROUND_LEAF: Final = 32 * 1024
 
 
 def largest_leaf(max_transaction_bytes: int) -> int:
-    """Bytes of the largest mined relay that a proof can hold, beside a sibling of the same size."""
+    """Return the size in bytes of the largest relay that a proof can hold twice.
+
+    A proof may have to hold the leaf and a sibling of the same size.
+    """
     return (max_transaction_bytes - _AROUND_LEAF) // 2
 
 
-def packs(rows: Sequence[T], message_of: Callable[[T], Message], max_transaction_bytes: int) -> list[list[T]]:
-    """The rows in their order, by transactions that a node takes; a message that is too large alone is alone."""
+def batch_by_size(rows: Sequence[T], message_of: Callable[[T], Message], max_transaction_bytes: int) -> list[list[T]]:
+    """Split rows into batches that fit into one transaction each, keeping their order.
+
+    A message that is too large even alone gets its own batch.
+    """
     found: list[list[T]] = []
     room = 0
     for row in rows:

@@ -1,14 +1,16 @@
-"""What a refused transaction means and what to do about it (claims-and-proofs.md, section 6).
+"""Classify rejected transactions by cause.
 
-Handlers fail with code 1 and codespace `undefined`: only the text tells why, so the text is matched.
+Source: docs/protocol/claims-and-proofs.md, section 6.
+
+Message handlers fail with code 1 and codespace `undefined`. Only the text names the cause, so the text is matched.
 """
 
 import enum
 import re
 
 
-class Refusal(enum.Enum):
-    """Treatment of a refusal."""
+class BroadcastFailure(enum.Enum):
+    """Cause of a rejected transaction."""
 
     ACCEPTED_BEFORE = "the same bytes are already known"
     NOT_REQUIRED = "the proof is not required"
@@ -47,49 +49,52 @@ _POISON_TEXTS = (
 )
 _FUNDS_TEXTS = ("insufficient funds", "insufficient account balance", "spendable balance")
 _CODES = {
-    2: Refusal.PROGRAMMING,
-    4: Refusal.ACCOUNT,
-    5: Refusal.NO_FUNDS,
-    8: Refusal.PROGRAMMING,
-    9: Refusal.PROGRAMMING,
-    11: Refusal.MORE_GAS,
-    12: Refusal.PROGRAMMING,
-    13: Refusal.FEE_TOO_LOW,
-    15: Refusal.PROGRAMMING,
-    19: Refusal.ACCEPTED_BEFORE,
-    20: Refusal.RETRY,
-    21: Refusal.TOO_LARGE,
-    30: Refusal.NEW_TIMESTAMP,
-    32: Refusal.ACCOUNT,
-    41: Refusal.TOO_LARGE,  # more gas than a block takes
-    42: Refusal.NEW_TIMESTAMP,
+    2: BroadcastFailure.PROGRAMMING,
+    4: BroadcastFailure.ACCOUNT,
+    5: BroadcastFailure.NO_FUNDS,
+    8: BroadcastFailure.PROGRAMMING,
+    9: BroadcastFailure.PROGRAMMING,
+    11: BroadcastFailure.MORE_GAS,
+    12: BroadcastFailure.PROGRAMMING,
+    13: BroadcastFailure.FEE_TOO_LOW,
+    15: BroadcastFailure.PROGRAMMING,
+    19: BroadcastFailure.ACCEPTED_BEFORE,
+    20: BroadcastFailure.RETRY,
+    21: BroadcastFailure.TOO_LARGE,
+    30: BroadcastFailure.NEW_TIMESTAMP,
+    32: BroadcastFailure.ACCOUNT,
+    41: BroadcastFailure.TOO_LARGE,  # more gas than a block takes
+    42: BroadcastFailure.NEW_TIMESTAMP,
 }
 
 
-def classify(code: int, codespace: str, log: str) -> Refusal:
-    """Meaning of a refusal; code 0 must not be passed. Texts win over codes."""
+def classify(code: int, codespace: str, log: str) -> BroadcastFailure:
+    """Return the cause of a rejection. Texts take precedence over codes.
+
+    `code` must not be 0.
+    """
     if "outside of the session's" in log:
-        return Refusal.TOO_EARLY if "is less than" in log else Refusal.TOO_LATE
+        return BroadcastFailure.TOO_EARLY if "is less than" in log else BroadcastFailure.TOO_LATE
     if "is ahead of the last committed block" in log:
-        return Refusal.TOO_EARLY
+        return BroadcastFailure.TOO_EARLY
     if "proof not required" in log:
-        return Refusal.NOT_REQUIRED
+        return BroadcastFailure.NOT_REQUIRED
     if any(text in log for text in _FUNDS_TEXTS):
-        return Refusal.NO_FUNDS
+        return BroadcastFailure.NO_FUNDS
     if "ttl exceeds" in log or "failed to add unordered nonce" in log or "tx timeout" in log:
-        return Refusal.NEW_TIMESTAMP
+        return BroadcastFailure.NEW_TIMESTAMP
     if any(text in log for text in _POISON_TEXTS) or codespace == "proof":
-        return Refusal.POISON
+        return BroadcastFailure.POISON
     if "out of gas" in log:
-        return Refusal.MORE_GAS
+        return BroadcastFailure.MORE_GAS
     if "tx already exists in cache" in log:
-        return Refusal.ACCEPTED_BEFORE
+        return BroadcastFailure.ACCEPTED_BEFORE
     if codespace == "sdk":
-        return Refusal.PROGRAMMING if code == 18 else _CODES.get(code, Refusal.RETRY)
-    return Refusal.RETRY
+        return BroadcastFailure.PROGRAMMING if code == 18 else _CODES.get(code, BroadcastFailure.RETRY)
+    return BroadcastFailure.RETRY
 
 
 def failed_message_index(log: str) -> int | None:
-    """Which message of a transaction failed, where the text tells."""
+    """Return the index of the failed message if the log names it."""
     found = re.search(r"message index: (\d+)", log)
     return int(found[1]) if found else None

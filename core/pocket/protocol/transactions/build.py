@@ -1,4 +1,4 @@
-"""Unordered (and ordered) transactions with one signer in direct sign mode."""
+"""Build unordered and ordered transactions with one signer in direct sign mode."""
 
 import hashlib
 import re
@@ -28,7 +28,7 @@ class Timestamp:
 
     @classmethod
     def of_nanoseconds(cls, value: int) -> "Timestamp":
-        """From nanoseconds since 1970."""
+        """Return the timestamp of a number of nanoseconds since 1970."""
         return cls(*divmod(value, 1_000_000_000))
 
     @property
@@ -53,7 +53,7 @@ class GasPrice:
 
     @classmethod
     def parse(cls, text: str) -> "GasPrice":
-        """From text like `0.000001upokt`; raises ConfigurationError."""
+        """Parse a text such as `0.000001upokt`. Raises ConfigurationError."""
         found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*upokt\s*", text)
         try:
             if found:
@@ -70,13 +70,16 @@ class GasPrice:
 
 
 def adjusted_gas(gas_used: int, adjustment: Decimal = Decimal("1.7")) -> int:
-    """Gas limit from simulated gas, truncated. The reference multiplies doubles."""
+    """Gas limit from simulated gas, truncated. The multiplication uses doubles, as in the Go relay miner."""
     return int(gas_used * float(adjustment))
 
 
 @dataclass(frozen=True, slots=True)
 class TransactionPlan:
-    """Everything a transaction says; `fee_upokt` None leaves the fee empty, for simulation."""
+    """The content of a transaction.
+
+    A `fee_upokt` of None leaves the fee empty, for simulation.
+    """
 
     messages: tuple[Message, ...]
     chain_id: str
@@ -114,7 +117,7 @@ def header_message(header: SessionHeader) -> session_pb.SessionHeader:
 
 
 def create_claim_message(supplier: str, header: SessionHeader, root_hash: bytes) -> Message:
-    """MsgCreateClaim; `root_hash` has 48 bytes."""
+    """Return a MsgCreateClaim for a 48-byte root."""
     message = proof_pb.MsgCreateClaim(
         supplier_operator_address=supplier, session_header=header_message(header), root_hash=root_hash
     )
@@ -122,7 +125,7 @@ def create_claim_message(supplier: str, header: SessionHeader, root_hash: bytes)
 
 
 def submit_proof_message(supplier: str, header: SessionHeader, proof: bytes) -> Message:
-    """MsgSubmitProof; `proof` is the marshalled compact closest proof."""
+    """Return a MsgSubmitProof for a marshalled compact closest proof."""
     message = proof_pb.MsgSubmitProof(
         supplier_operator_address=supplier, session_header=header_message(header), proof=proof
     )
@@ -160,7 +163,7 @@ def transaction_hash(raw: bytes) -> str:
 
 
 def sign_transaction(plan: TransactionPlan, key: PrivateKey) -> SignedTransaction:
-    """Signs in SIGN_MODE_DIRECT; deterministic."""
+    """Sign deterministically in SIGN_MODE_DIRECT."""
     body, auth_info = _body(plan), _auth_info(plan, key.public_key)
     document = tx_pb.SignDoc(
         body_bytes=body, auth_info_bytes=auth_info, chain_id=plan.chain_id, account_number=plan.account_number

@@ -1,4 +1,4 @@
-"""What a signed transaction of ours says, read back from its bytes: whoever sends it need not have signed it."""
+"""Read our own signed transactions, which another process may have signed."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ from pocket.protocol.transactions.build import CREATE_CLAIM, DENOMINATION, SUBMI
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
-    """Fee in upokt, and the sessions that are claimed and proven, in order."""
+class DecodedTransaction:
+    """Fee in upokt, and ids of the claimed and proven sessions in order."""
 
     tx_hash: str
     fee_upokt: int
@@ -20,15 +20,15 @@ class Contents:
     proofs: tuple[str, ...]
 
 
-def contents(raw: bytes) -> Contents:
-    """Of TxRaw bytes; raises DecodingError."""
+def decode_tx(raw: bytes) -> DecodedTransaction:
+    """Decode TxRaw bytes. Raises DecodingError."""
     try:
         transaction = tx_pb.TxRaw.FromString(raw)
         messages = tx_pb.TxBody.FromString(transaction.body_bytes).messages
         coins = tx_pb.AuthInfo.FromString(transaction.auth_info_bytes).fee.amount
         claims = [proof_pb.MsgCreateClaim.FromString(m.value) for m in messages if m.type_url == CREATE_CLAIM]
         proofs = [proof_pb.MsgSubmitProof.FromString(m.value) for m in messages if m.type_url == SUBMIT_PROOF]
-        return Contents(
+        return DecodedTransaction(
             transaction_hash(raw),
             sum(int(coin.amount) for coin in coins if coin.denom == DENOMINATION),
             tuple(claim.session_header.session_id for claim in claims),

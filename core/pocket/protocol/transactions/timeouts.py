@@ -1,16 +1,19 @@
-"""Timeout timestamps of unordered transactions: anchored on block time, unique per supplier."""
+"""Timeout timestamps of unordered transactions, based on block time and unique per supplier."""
 
 from dataclasses import dataclass, field
 
 from pocket.protocol.transactions.build import Timestamp
 
 MINIMUM_SECONDS = 120
-MAXIMUM_SECONDS = 590  # the chain refuses more than ten minutes after the block time
+MAXIMUM_SECONDS = 590  # the chain rejects more than ten minutes after the block time
 CLOCK_SKEW_SECONDS = 60
 
 
 def timeout_duration_seconds(remaining_blocks: int | None, block_seconds: float) -> float:
-    """Seconds from the last block time: the rest of the window less a skew buffer, within 2 to 9:50 minutes."""
+    """Return the timeout in seconds after the last block time.
+
+    It is the rest of the window less a buffer for clock skew, at least 2 minutes and at most 9:50 minutes.
+    """
     if remaining_blocks is None:
         return MINIMUM_SECONDS
     wanted = remaining_blocks * block_seconds - CLOCK_SKEW_SECONDS
@@ -18,20 +21,25 @@ def timeout_duration_seconds(remaining_blocks: int | None, block_seconds: float)
 
 
 @dataclass(slots=True)
-class NonceClock:
-    """Hands out timestamps such that no supplier gets one twice: the pair (signer, timestamp) is the nonce.
+class UnorderedNonceAllocator:
+    """Allocates timestamps that are unique per supplier.
 
-    `lane` separates processes that may sign for one supplier (an old and a new owner): it fills the
-    nanosecond digits below one microsecond, so that two lanes never meet.
+    The pair (signer, timestamp) is the nonce of an unordered transaction.
+
+    `offset` separates processes that may sign for one supplier (an old and a new owner): it fills the
+    nanosecond digits below one microsecond, so that two offsets never collide.
     """
 
-    lane: int = 0
+    offset: int = 0
     _last: dict[str, int] = field(default_factory=dict)
 
     def next_timeout(self, supplier: str, block_time: Timestamp, duration_seconds: float) -> Timestamp:
-        """A timestamp about `duration_seconds` after the block time that this supplier never had from this clock."""
+        """Return a timestamp about `duration_seconds` after the block time.
+
+        This allocator gives each timestamp to a supplier only once.
+        """
         wanted = block_time.nanoseconds + int(duration_seconds * 1_000_000_000)
-        value = wanted // 1000 * 1000 + self.lane % 1000
+        value = wanted // 1000 * 1000 + self.offset % 1000
         last = self._last.get(supplier)
         if last is not None and value <= last:
             value = last + 1000

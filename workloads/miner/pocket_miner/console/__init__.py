@@ -1,1 +1,1 @@
-"""The commands that look at a miner's volume and Redis: of `relayctl`, and inside a pod."""
+"""Inspect a miner's volume and Redis, as `relayctl` commands and inside a pod."""

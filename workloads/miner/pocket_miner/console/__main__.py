@@ -1,4 +1,4 @@
-"""`python -m pocket_miner.console`: inspect the ledger from inside a miner's pod, as `relayctl` does."""
+"""Run the inspection commands of `relayctl` inside a miner's pod."""
 
 import click
 
@@ -8,7 +8,10 @@ from pocket_miner.console.ledger_commands import ledger
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Look at a miner's volume and at its Redis; in a pod, --config and --data are known."""
+    """Inspect a miner's volume and its Redis.
+
+    In a pod, --config and --data have defaults.
+    """
 
 
 for group in (inspect_group, cache_group, ledger):

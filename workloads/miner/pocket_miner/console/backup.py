@@ -1,4 +1,7 @@
-"""A copy of a miner's volume while the miner runs: enough to claim and prove everything that is open."""
+"""Copy a miner's volume while the miner runs.
+
+The copy suffices to claim and prove all open sessions.
+"""
 
 import contextlib
 import shutil
@@ -10,11 +13,14 @@ from pocket.errors import PocketError
 
 
 class BackupError(PocketError):
-    """The copy was not made; nothing of it is left."""
+    """The copy failed and was removed."""
 
 
 def _databases(data: Path) -> Iterator[Path]:
-    """Seals first: a copy that knows a seal then also has every relay of it, since nothing is added afterwards."""
+    """Yield the databases, the audit file with the seals first.
+
+    Relays are never added to a sealed session, so the copy has every relay of each seal in it.
+    """
     yield Path("audit.sqlite")
     for path in sorted((data / "mirror").glob("end-*.sqlite")):
         yield path.relative_to(data)
@@ -32,12 +38,13 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def back_up(data: Path, to: Path) -> list[Path]:
-    """Copies what a miner needs to go on into the new folder `to`; the files copied, relative to it.
+    """Copy seals, outcomes and open sessions into the new folder `to`.
 
-    Raises BackupError. A session that ends meanwhile is left out, as on the volume itself.
+    Returns the copied files, relative to it. A session that ends meanwhile is left out, as on the volume itself. Raises
+    BackupError.
     """
     if to.exists():
-        raise BackupError(f"{to} exists: name a new folder")
+        raise BackupError(f"{to} already exists: name a new folder")
     partial = to.with_name(f"{to.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     copied = []

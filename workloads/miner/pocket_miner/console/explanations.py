@@ -1,4 +1,4 @@
-"""What became of a session, in words."""
+"""Explain the state or the outcome of a session in words."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,24 +7,25 @@ from pocket.chain.model import Event
 from pocket.chain.settlement_event import CLAIM_SETTLED, claim_end
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.seals import SessionSeal
+from pocket_miner.storage.outcomes import SessionOutcome
 
-# What each outcome means and what a person does about it: docs/runbook.md has the long form.
+# docs/runbook.md describes each outcome and its remedies in detail.
 MEANINGS: Mapping[str, str] = {
-    "settled": "The claim was paid.",
-    "unprofitable": "Not claimed: fees and the proof's cost exceed what it would have earned.",
-    "empty": "Not claimed: no relay of it was recorded.",
-    "claim_missed": "No claim was on chain when the window closed. Were nodes, Redis or the miner away, or funds gone?",
-    "claim_lost": "The claim on chain has another root: another miner used this key.",
-    "proof_missed": "A proof was required and not on chain in time: the supplier was penalised.",
-    "proof_invalid": "The chain found the proof invalid: the supplier was penalised. Please report it.",
-    "unseen": "Claimed and proven, but no chain node shows how it was settled any more: see the reason.",
-    "expired": "The claim expired on chain.",
-    "forfeited": "Not claimed, since the claim would have been refused or punished.",
+    SessionOutcome.SETTLED: "The claim was paid.",
+    SessionOutcome.UNPROFITABLE: "Not claimed: fees and the proof's cost exceed what it would have earned.",
+    SessionOutcome.EMPTY: "Not claimed: no relay of it was recorded.",
+    SessionOutcome.CLAIM_MISSED: "No claim was on chain in time. Check nodes, Redis, the miner and its balance.",
+    SessionOutcome.CLAIM_LOST: "The claim on chain has another root: another miner used this key.",
+    SessionOutcome.PROOF_MISSED: "A proof was required and not on chain in time: the supplier was penalised.",
+    SessionOutcome.PROOF_INVALID: "The chain found the proof invalid: the supplier was penalised. Please report it.",
+    SessionOutcome.UNSEEN: "Claimed and proven, but no chain node retains how it was settled: see the reason.",
+    SessionOutcome.EXPIRED: "The claim expired on chain.",
+    SessionOutcome.FORFEITED: "Not claimed, because the claim would have been rejected or penalised.",
 }
 
 
 def explained(outcome: Mapping[str, Any]) -> list[str]:
-    """An ended session."""
+    """Return the lines that explain an ended session."""
     details = outcome.get("details") or {}
     lines = [
         f"session {outcome['session_id']}",
@@ -53,12 +54,15 @@ def explained(outcome: Mapping[str, Any]) -> list[str]:
 
 
 def flat(value: Any) -> Any:
-    """A list as one text."""
+    """Return a list as one text, other values unchanged."""
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def paid_to(details: Mapping[str, Any]) -> dict[str, int]:
-    """Return who was paid what by a settled claim, upokt; empty where the chain did not say."""
+    """Return the upokt that a settled claim paid, by address.
+
+    The result is empty if unknown.
+    """
     event = Event(CLAIM_SETTLED, {"reward_distribution": str(details.get("reward_distribution") or "")})
     end = claim_end(event)
     return dict(end.by_recipient) if end is not None else {}
@@ -67,7 +71,7 @@ def paid_to(details: Mapping[str, Any]) -> dict[str, int]:
 def explained_open(
     supplier: str, session_id: str, end: int, count: int, seal: tuple[int, SessionSeal] | None
 ) -> list[str]:
-    """A session that goes on."""
+    """Return the lines that explain an open session."""
     lines = [f"session {session_id}", f"  supplier     {supplier}"]
     lines.append(f"  open         ends at {end}, {count} relays here")
     if seal is not None:

@@ -1,4 +1,4 @@
-"""Outcomes as rows of a table; amounts in upokt, heights in blocks."""
+"""Export outcomes as rows of a table, amounts in upokt and heights in blocks."""
 
 import csv
 import io
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pocket_miner.console.explanations import flat, paid_to
+from pocket_miner.storage.outcomes import SessionOutcome
 
 COLUMNS = (
     "height", "session_end_height", "supplier", "service_id", "application_address", "session_id", "outcome", "stage",
@@ -17,7 +18,10 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class ExportFilter:
-    """Which outcomes: those that have everything that is not empty; `lost` False leaves only settled ones."""
+    """Selects outcomes by all fields that are set.
+
+    `lost` is True for outcomes that were not paid, False for settled ones, None for both.
+    """
 
     supplier: str = ""
     service: str = ""
@@ -25,26 +29,26 @@ class ExportFilter:
     session: str = ""
     lost: bool | None = None
     limit: int = 0
-    """The newest ones; 0: all."""
+    """The number of newest outcomes, 0 for all."""
 
     def select(self, outcomes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """In their order."""
-        found = [row for row in outcomes if self._fits(row)]
-        return found[-self.limit :] if self.limit else found
+        """Return the selected outcomes in their order."""
+        selected = [row for row in outcomes if self._matches(row)]
+        return selected[-self.limit :] if self.limit else selected
 
-    def _fits(self, outcome: Mapping[str, Any]) -> bool:
+    def _matches(self, outcome: Mapping[str, Any]) -> bool:
         details = outcome.get("details") or {}
         return (
             self.supplier in ("", outcome.get("supplier"))
             and self.service in ("", details.get("service_id"))
             and self.application in ("", details.get("application_address"))
             and str(outcome.get("session_id", "")).startswith(self.session)
-            and self.lost in (None, outcome.get("outcome") != "settled")
+            and self.lost in (None, outcome.get("outcome") != SessionOutcome.SETTLED)
         )
 
 
 def csv_lines(outcomes: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    """A header and one line for each outcome. What the chain did not say stays empty."""
+    """Yield a header and one line per outcome. Unknown values are empty."""
     for row in (dict(zip(COLUMNS, COLUMNS, strict=True)), *map(_row, outcomes)):
         text = io.StringIO()
         csv.DictWriter(text, COLUMNS, restval="", lineterminator="").writerow(row)
@@ -65,5 +69,5 @@ def _amounts(amounts: Mapping[str, int]) -> str:
 
 
 def _safe(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula is marked as text: reasons come from outside."""
+    """Mark texts that a spreadsheet would run as formulas, because reasons come from outside."""
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value

@@ -1,4 +1,4 @@
-"""`relayctl inspect`: what lies in Redis and who holds which Lease; nothing is ever changed."""
+"""Define `relayctl inspect` and `relayctl cache`, which show Redis and the Leases."""
 
 import asyncio
 import json
@@ -9,18 +9,18 @@ from typing import Any
 
 import click
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from pocket.chain_cache.invalidation import tell
+from pocket.chain_cache.invalidation import publish_invalidation
 from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseStore, LeaseUnavailable
-from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from pocket.errors import ConfigurationError, DecodingError
 from pocket.kube.api_client import KubeError
 from pocket.kube.api_client import connect as connect_kubernetes
 from pocket.protocol.smst.digest import Root
-from pocket.redis_store.connection import connect, shown
+from pocket.redis_store.connection import connect, redact_url
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.redis_leases import RedisLeaseStore
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.console.places import configuration
 from pocket_miner.sessions.tracked_session import header_of
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the ledger is."""
+    """The Redis to read and how to print the rows."""
 
     url: str
     keys: RedisKeys
@@ -38,9 +38,9 @@ class Place:
 
 
 def _place(url: str | None, prefix: str | None, config: Path | None, *, as_json: bool) -> Place:
-    found = None if url and prefix else configuration(config)
-    if found is not None:
-        url, prefix = url or found.redis_url, prefix or found.prefix
+    loaded = None if url and prefix else configuration(config)
+    if loaded is not None:
+        url, prefix = url or loaded.redis_url, prefix or loaded.prefix
     if not url or not prefix:
         raise click.ClickException("name --redis and --prefix, or --config with a miner's configuration")
     try:
@@ -50,7 +50,7 @@ def _place(url: str | None, prefix: str | None, config: Path | None, *, as_json:
 
 
 def _show(place: Place, rows: Iterable[Row]) -> None:
-    """A table, or one JSON object a line."""
+    """Print rows as a table, or as one JSON object a line."""
     found = list(rows)
     if place.as_json:
         for row in found:
@@ -78,8 +78,8 @@ def _read(place: Place, work: "Callable[[Redis], Awaitable[list[Row]]]") -> None
         _show(place, asyncio.run(run()))
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
-    except (RedisError, OSError, TimeoutError) as error:
-        raise click.ClickException(f"Redis {shown(place.url)}: {error}") from None
+    except REDIS_ERRORS as error:
+        raise click.ClickException(f"Redis {redact_url(place.url)}: {error}") from None
 
 
 def _text(value: Any) -> str:
@@ -87,7 +87,7 @@ def _text(value: Any) -> str:
 
 
 async def _suppliers(redis: "Redis", keys: RedisKeys, kind: str) -> list[str]:
-    """Addresses that have a key of this kind."""
+    """Return the supplier addresses that have a key of this kind."""
     start = f"{keys.prefix}:{kind}:{{"
     names = [_text(name) async for name in redis.scan_iter(f"{start}*", count=1000)]
     return sorted({name.removeprefix(start).partition("}")[0] for name in names})
@@ -100,7 +100,7 @@ def _where(command: click.decorators.FC) -> click.decorators.FC:
         click.option(
             "--config",
             type=click.Path(path_type=Path, exists=True, dir_okay=False),
-            help="A miner's JSON; in its pod it is found",
+            help="A miner's JSON configuration; in its pod it has a default",
         ),
         click.option("--json", "as_json", is_flag=True, help="One JSON object a line"),
     ):
@@ -112,7 +112,10 @@ Work = Callable[..., Awaitable[list[Row]]]
 
 
 def _command(group: click.Group, name: str) -> Callable[[Work], Work]:
-    """A command whose function gets a client, the keys and its own options, and returns the rows to show."""
+    """Make a command of a function that returns the rows to show.
+
+    The function gets a Redis client, the key names and its own options.
+    """
 
     def made(work: Work) -> Work:
         @group.command(name, help=work.__doc__)
@@ -136,18 +139,18 @@ _COMMON = ("url", "prefix", "config", "as_json")
 
 @click.group("inspect")
 def inspect_group() -> None:
-    """Look at sessions, streams, seals, budgets and Leases."""
+    """Show sessions, streams, seals, budgets and Leases."""
 
 
 @click.group("cache")
 def cache_group() -> None:
-    """The chain answers that relayers and miners share."""
+    """Manage the chain answers that relayers and miners share."""
 
 
 @_command(inspect_group, "sessions")
 @click.option("--supplier", help="Only this operator address")
 async def sessions(redis: "Redis", keys: RedisKeys, supplier: str | None) -> list[Row]:
-    """Sessions that are not settled, with their relays in Redis and what holds them up."""
+    """Show the sessions that are not settled, with their state and their relays in Redis."""
     rows = []
     for address in [supplier] if supplier else await _suppliers(redis, keys, "sessions"):
         closed = await redis.hgetall(keys.closed(address))
@@ -172,10 +175,10 @@ async def sessions(redis: "Redis", keys: RedisKeys, supplier: str | None) -> lis
 
 @_command(inspect_group, "streams")
 async def streams(redis: "Redis", keys: RedisKeys) -> list[Row]:
-    """Every stream with its length, its last entry, and up to where a miner's volume has it."""
+    """Show every stream with its length, its last entry and the last one on a miner's volume."""
     rows = []
     for address in await _suppliers(redis, keys, "relays"):
-        mirrored: Mapping[Any, Any] = await redis.hgetall(keys.mirrored(address))
+        mirrored: Mapping[Any, Any] = await redis.hgetall(keys.replicated(address))
         start = keys.stream(address, "")
         async for name in redis.scan_iter(f"{start}*", count=1000):
             session_id = _text(name).removeprefix(start)
@@ -193,7 +196,7 @@ async def streams(redis: "Redis", keys: RedisKeys) -> list[Row]:
 
 @_command(inspect_group, "seals")
 async def show_seals(redis: "Redis", keys: RedisKeys) -> list[Row]:
-    """Seals in Redis: what is claimed, and under which epoch it was sealed."""
+    """Show the seals in Redis with what they claim and the epoch of their owner."""
     rows = []
     for address in await _suppliers(redis, keys, "seals"):
         for text in (await redis.hgetall(keys.seals(address))).values():
@@ -210,7 +213,7 @@ async def show_seals(redis: "Redis", keys: RedisKeys) -> list[Row]:
 
 @_command(inspect_group, "meters")
 async def meters(redis: "Redis", keys: RedisKeys) -> list[Row]:
-    """Upokt of each session's budget that served relays took."""
+    """Show the upokt of each session's budget that served relays have used."""
     rows = []
     for address in await _suppliers(redis, keys, "meter"):
         start = keys.consumed(address, "")
@@ -226,7 +229,7 @@ async def meters(redis: "Redis", keys: RedisKeys) -> list[Row]:
 
 @_command(inspect_group, "cache")
 async def cached(redis: "Redis", keys: RedisKeys) -> list[Row]:
-    """Chain answers that all processes share, and how long each still serves."""
+    """Show the chain answers that all processes share, and the seconds until each expires."""
     rows = []
     async for name in redis.scan_iter(f"{keys.cached}*", count=1000):
         kind, _, digest = _text(name).removeprefix(keys.cached).partition(":")
@@ -237,12 +240,12 @@ async def cached(redis: "Redis", keys: RedisKeys) -> list[Row]:
 
 @_command(cache_group, "clear")
 async def clear(redis: "Redis", keys: RedisKeys) -> list[Row]:
-    """Forget every chain answer, in Redis and in all processes that run; relays are served meanwhile."""
+    """Delete every cached chain answer, in Redis and in all running processes."""
     gone = 0
     async for name in redis.scan_iter(f"{keys.cached}*", count=1000):
-        if not _text(name).startswith(keys.cache("witness", "")):  # what nodes told of sessions is evidence
+        if not _text(name).startswith(keys.cache("witness", "")):  # what nodes answered about sessions is evidence
             gone += await redis.delete(name)
-    return [{"answers forgotten": gone, "told as version": await tell(redis, keys, None)}]
+    return [{"answers forgotten": gone, "told as version": await publish_invalidation(redis, keys, None)}]
 
 
 @inspect_group.command()
@@ -252,10 +255,10 @@ async def clear(redis: "Redis", keys: RedisKeys) -> list[Row]:
 def leases(
     url: str | None, prefix: str | None, config: Path | None, as_json: bool, namespace: str | None, name: str | None
 ) -> None:
-    """Who holds which shard, who leads, which miners live; from Kubernetes, or from Redis without it."""
-    found = None if (namespace and name) or url else configuration(config)
-    group = f"{name}-miner" if name else found.lease if found else None
-    namespace = namespace or (found.namespace if found else None)
+    """Show the holders of shards, the leader and live miners, from Kubernetes or Redis."""
+    loaded = None if (namespace and name) or url else configuration(config)
+    group = f"{name}-miner" if name else loaded.lease if loaded else None
+    namespace = namespace or (loaded.namespace if loaded else None)
     if namespace and group:
         place, where = Place("", RedisKeys("kubernetes"), as_json), namespace
 

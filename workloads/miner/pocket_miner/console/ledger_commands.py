@@ -1,4 +1,4 @@
-"""`ledger`: looking at a miner's volume, with the miner running or not."""
+"""Define `relayctl ledger`: inspect a miner's volume, whether the miner runs or not."""
 
 import base64
 import json
@@ -28,13 +28,13 @@ _DATA = click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     callback=lambda _context, _option, given: data_folder(given),
-    help="The miner's data folder; in its pod it is found.",
+    help="The miner's data folder; in its pod it has a default.",
 )
 
 
 @click.group()
 def ledger() -> None:
-    """Look at a miner's volume: outcomes, seals, tries."""
+    """Inspect a miner's volume: outcomes, seals and tries."""
 
 
 def _audit(data: Path) -> Audit:
@@ -47,7 +47,7 @@ def _audit(data: Path) -> Audit:
 @ledger.command()
 @_DATA
 def verify(data: Path) -> None:
-    """Check the hash chain of all outcomes."""
+    """Verify the hash chain of all outcomes."""
     audit = _audit(data)
     try:
         rows = audit.outcomes()
@@ -64,11 +64,11 @@ def verify(data: Path) -> None:
 @click.option("--supplier", default="", help="Only of this operator address.")
 @click.option("--service", default="", help="Only of this service.")
 @click.option("--application", default="", help="Only of this application.")
-@click.option("--session", default="", help="Only of sessions whose id begins so.")
+@click.option("--session", default="", help="Only of sessions whose id begins with this.")
 @click.option("--lost/--settled", default=None, help="Only what was not paid, or what was.")
 @click.option("--limit", type=click.IntRange(0), default=0, help="Only the newest ones; 0: all.")
 def export(data: Path, form: str, **wanted: Any) -> None:
-    """Print outcomes: as one JSON object a line, or as a table for spreadsheets."""
+    """Print outcomes, as one JSON object a line or as CSV for spreadsheets."""
     audit = _audit(data)
     try:
         rows = ExportFilter(**wanted).select(audit.outcomes())
@@ -84,7 +84,7 @@ def export(data: Path, form: str, **wanted: Any) -> None:
 @_DATA
 @click.argument("session_id")
 def explain(data: Path, session_id: str) -> None:
-    """Tell what became of a session, by its id or the beginning of it, for every supplier."""
+    """Explain the state or outcome of a session, given by its id or the beginning of it."""
     audit = _audit(data)
     try:
         ended = [row for row in audit.outcomes() if str(row["session_id"]).startswith(session_id)]
@@ -101,17 +101,17 @@ def explain(data: Path, session_id: str) -> None:
     for outcome in ended:
         click.echo("\n".join(explained(outcome)))
     if not ended and not opened:
-        raise click.ClickException(f"this volume knows no session that begins with {session_id}")
+        raise click.ClickException(f"no session on this volume begins with {session_id}")
 
 
 @ledger.command()
 @_DATA
 @click.argument("session_id")
 def relays(data: Path, session_id: str) -> None:
-    """Print the relays of an open session, by its id or the beginning of it: one JSON object each.
+    """Print the relays of an open session as one JSON object each.
 
-    With their weights they give the root that is claimed, to whoever wants to compute it by other means. Ended sessions
-    have only their outcome left, which names the root.
+    The session is given by its id or the beginning of it. From the relays and their weights, the claimed root can be
+    computed independently. Of ended sessions only the outcome is left, which names the root.
     """
     found = 0
     try:
@@ -142,9 +142,9 @@ def _relays(file: SessionEndFile, supplier: str, session_id: str) -> Iterator[st
 @_DATA
 @click.argument("folder", type=click.Path(path_type=Path))
 def backup(data: Path, folder: Path) -> None:
-    """Copy seals, outcomes and relays of open sessions into a new FOLDER, while the miner runs.
+    """Copy seals, outcomes and open sessions into a new FOLDER while the miner runs.
 
-    A miner that starts on the copy, with whatever Redis, claims and proves what is open.
+    A miner that starts on the copy, with any Redis, claims and proves the open sessions.
     """
     _audit(data).close()
     try:
@@ -158,20 +158,20 @@ def backup(data: Path, folder: Path) -> None:
 @_DATA
 @click.option("--content/--no-content", default=False, help="With the first 16 KiB of each entry, as base64.")
 def refused(data: Path, content: bool) -> None:
-    """Print the ledger entries that were not made leaves, and why: one JSON object each, the oldest first."""
+    """Print rejected stream entries and the reasons as one JSON object each, oldest first."""
     try:
         letters = DeadLetters(data / "refused.sqlite").read()
     except sqlite3.Error as error:
         raise click.ClickException(f"the volume cannot be read: {error}") from error
     for letter in letters:
         row = asdict(letter)
-        kept = base64.b64encode(row.pop("content")).decode()
-        click.echo(json.dumps({**row, "content": kept} if content else row, sort_keys=True))
+        encoded = base64.b64encode(row.pop("content")).decode()
+        click.echo(json.dumps({**row, "content": encoded} if content else row, sort_keys=True))
 
 
 @ledger.group()
 def seals() -> None:
-    """The protection against claiming a session twice, to take along to another volume."""
+    """Move seals to another volume, so that no session is claimed twice."""
 
 
 @seals.command("export")
@@ -197,11 +197,14 @@ def export_seals(data: Path) -> None:
 @_DATA
 @click.argument("file", type=click.File())
 def import_seals(data: Path, file: TextIO) -> None:
-    """Take seals from a file (- for standard input); stop the miner first. Another root than a known one is refused."""
+    """Import seals from a FILE (- for standard input), after stopping the miner.
+
+    A seal whose root differs from a known one is rejected.
+    """
     try:
         document = json.load(file)
         if document["version"] != 1:
-            raise click.ClickException(f"version {document['version']} is not known; this relayctl reads version 1")
+            raise click.ClickException(f"unsupported version {document['version']}: this relayctl reads version 1")
         rows = [
             (str(row["supplier"]), int(row["session_end_height"]), SessionSeal.decode(json.dumps(row["seal"])),
              str(row.get("signed") or ""))
@@ -221,7 +224,7 @@ def import_seals(data: Path, file: TextIO) -> None:
                     "it. Nothing more was imported."
                 )
             if known is None and audit.outcome(supplier, seal.session_id) is None:
-                audit.keep_seals(supplier, end, [seal], signed)
+                audit.save_seals(supplier, end, [seal], signed)
                 added += 1
     finally:
         audit.close()
@@ -232,7 +235,7 @@ def import_seals(data: Path, file: TextIO) -> None:
 @_DATA
 @click.option("--session", "session_id", help="Only this session id (or its beginning).")
 def rebuild(data: Path, session_id: str | None) -> None:
-    """Rebuild the tries of mirrored sessions from their relays, twice, and compare them with the seals."""
+    """Rebuild the tries of stored sessions by two algorithms and compare them with the seals."""
     audit = _audit(data)
     wrong = seen = 0
     try:
@@ -248,7 +251,7 @@ def rebuild(data: Path, session_id: str | None) -> None:
     finally:
         audit.close()
     if session_id and not seen:
-        raise click.ClickException(f"no mirrored session begins with {session_id}; finished ones are deleted")
+        raise click.ClickException(f"no stored session begins with {session_id}: ended ones are deleted")
     if wrong:
         raise click.ClickException(f"{wrong} of {seen} sessions have another root than they should")
 

@@ -1,4 +1,4 @@
-"""Where a miner's configuration and volume are, when nobody says it: inside its pod."""
+"""Find a miner's configuration and data folder by their defaults inside its pod."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,11 @@ _POD: Final = Path("/config/miner.json")
 
 
 def configuration(given: Path | None) -> MinerConfig | None:
-    """The miner's configuration: the file that is named, by the variable too, or the pod's; None without any."""
+    """Read the miner's configuration, None without a file.
+
+    The file is the given one, the one that POCKET_MINER_CONFIG names, or the pod's. Raises ClickException if it is
+    invalid.
+    """
     named = os.environ.get(VARIABLE)
     path = given or (Path(named) if named else _POD if _POD.exists() else None)
     if path is None:
@@ -26,10 +30,10 @@ def configuration(given: Path | None) -> MinerConfig | None:
 
 
 def data_folder(given: Path | None) -> Path:
-    """The data folder that is named, or that of the configuration."""
+    """Return the given data folder, or that of the configuration."""
     if given is not None:
         return given
-    found = configuration(None)
-    if found is None:
+    config = configuration(None)
+    if config is None:
         raise click.ClickException("name the miner's data folder: --data FOLDER")
-    return found.data_dir
+    return config.data_dir

@@ -1,4 +1,4 @@
-"""How many entries one round of tailing reads, so that its relays take bounded memory whatever their size."""
+"""Choose how many entries one read takes, so that its relays take bounded memory."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ _SMALLEST_ENTRY = 256
 
 @dataclass(slots=True)
 class AdaptiveBatchSize:
-    """Guesses the size of an entry from what came; the guess rises at once and falls by half a round."""
+    """Estimates the entry size from recent reads: grows immediately, decays by half per read."""
 
     entry_bytes: float = 16 * 1024
 
-    def count(self, streams: int) -> int:
-        """Entries to ask of each stream."""
+    def next(self, streams: int) -> int:
+        """Return the number of entries to read from each stream."""
         return max(1, min(_MOST_ENTRIES, int(_ROUND_BYTES / (max(1, streams) * self.entry_bytes))))
 
-    def had(self, entries: int, size: int) -> None:
-        """What a round brought: entries and their bytes."""
+    def observe(self, entries: int, size: int) -> None:
+        """Record the number of entries of a read and their size in bytes."""
         if entries:
             self.entry_bytes = max(size / entries, self.entry_bytes / 2, _SMALLEST_ENTRY)

@@ -1,7 +1,7 @@
-"""What miners of one RelayMiner tell each other: seals, and mirrored relays that Redis no longer has.
+"""Exchange seals and relays that Redis has lost among the miners of one RelayMiner.
 
-A peer's word is not trusted: every relay goes through the gate, and a seal counts only where Redis and the own volume
-know none.
+Peers are not trusted: every relay is validated like any other, and a peer's seal counts only if neither Redis nor the
+own volume has one.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from pocket_miner.storage.relay_store import RelayStore
 _LOG = logging.getLogger("pocket_miner.ingest.peers")
 _PAGE_BYTES = 4 * 1024 * 1024
 _SECONDS = 5.0
-_TROUBLE = (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError, RecursionError)
+_PEER_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
 class PeerSession:
-    """A session in a peer's mirror with the place up to which it read the stream."""
+    """A session on a peer's volume and the stream position up to which the peer has read."""
 
     url: str
     session_id: str
@@ -39,14 +39,17 @@ class PeerSession:
     count: int
 
     def may_have_more(self, incarnation: str, last_id: str) -> bool:
-        """Whether it can hold relays that the stream has not: read in another life of Redis, or further."""
+        """Return True if the peer may hold relays that the stream has lost.
+
+        That is so if it read another incarnation of Redis, or further than the stream reaches now.
+        """
         if not self.count:
             return False
         return self.incarnation != incarnation or stream_id(self.position) > stream_id(last_id)
 
 
 def _sessions(mirror: RelayStore, supplier: str) -> list[dict[str, Any]]:
-    """Return a supplier's mirrored sessions as JSON."""
+    """Return a supplier's sessions on the volume as JSON."""
     return [
         {
             "session_id": row.session_id, "header": row.header.hex(), "position": row.position,
@@ -58,9 +61,10 @@ def _sessions(mirror: RelayStore, supplier: str) -> list[dict[str, Any]]:
 
 
 def routes(opened: Callable[[], tuple[RelayStore, Audit] | None]) -> list[web.RouteDef]:
-    """The serving side, on the miner's own port. While the volume is not opened, peers get no answer instead of none.
+    """Return the routes of the admin port that serve peers.
 
-    `opened` returns what is on the volume, None before it is opened.
+    `opened` returns the stores of the volume, None before it is opened. Peers get status 503 until then, which is not
+    the same as an empty answer.
     """
 
     def volume() -> tuple[RelayStore, Audit]:
@@ -105,7 +109,10 @@ def routes(opened: Callable[[], tuple[RelayStore, Audit] | None]) -> list[web.Ro
 
 
 class Peers:
-    """The asking side; a peer that does not answer is left out."""
+    """Client of the other miners.
+
+    A peer that does not answer is skipped.
+    """
 
     def __init__(self, http: aiohttp.ClientSession, urls: Callable[[], Sequence[str]]) -> None:
         self._http = http
@@ -118,7 +125,7 @@ class Peers:
             return await answer.json()
 
     async def sessions(self, supplier: str) -> tuple[bool, list[PeerSession]]:
-        """Whether all peers answered, and what they have mirrored of a supplier."""
+        """Return True if all peers answered, and the sessions of a supplier on their volumes."""
         found: list[PeerSession] = []
         whole = True
         for url in self._urls():
@@ -131,38 +138,41 @@ class Peers:
                     )
                     for row in rows
                 ]  # fmt: skip
-            except _TROUBLE as error:
-                _LOG.info("peer %s was not asked: %s", url, error or type(error).__name__)
+            except _PEER_ERRORS as error:
+                _LOG.info("sessions not read from peer %s: %s", url, error or type(error).__name__)
                 whole = False
         return whole, found
 
     async def seals(self, supplier: str) -> dict[str, tuple[int, SessionSeal]]:
-        """Seals of unfinished sessions that peers keep: session id → (session end, seal)."""
+        """Return peers' seals of unfinished sessions: session id → (session end, seal)."""
         found: dict[str, tuple[int, SessionSeal]] = {}
         for url in self._urls():
             try:
                 for row in await self._get(f"{url}/peer/seals", {"supplier": supplier}):
                     seal = SessionSeal.decode(row["seal"])
                     found.setdefault(seal.session_id, (int(row["end"]), seal))
-            except (*_TROUBLE, DecodingError) as error:
-                _LOG.info("peer %s was not asked for seals: %s", url, error or type(error).__name__)
+            except (*_PEER_ERRORS, DecodingError) as error:
+                _LOG.info("seals not read from peer %s: %s", url, error or type(error).__name__)
         return found
 
     async def ended(self, supplier: str, session_id: str) -> bool:
-        """Whether a peer's audit trail has an outcome of the session."""
+        """Return True if a peer has recorded an outcome of the session."""
         for url in self._urls():
             try:
                 query = {"supplier": supplier, "session": session_id}
                 if (await self._get(f"{url}/peer/outcome", query))["outcome"]:
                     return True
-            except _TROUBLE as error:
-                _LOG.info("peer %s was not asked for an outcome: %s", url, error or type(error).__name__)
+            except _PEER_ERRORS as error:
+                _LOG.info("outcome not read from peer %s: %s", url, error or type(error).__name__)
         return False
 
     async def relays(
         self, session: PeerSession, supplier: str, end: int, take: Callable[[list[bytes]], Awaitable[None]]
     ) -> bool:
-        """Hands all relays of a peer's session to `take`, page by page; False where the peer failed on the way."""
+        """Pass all relays of a peer's session to `take`, page by page.
+
+        Returns False if the peer failed.
+        """
         after = ""
         query = {"supplier": supplier, "session": session.session_id, "end": str(end)}
         while True:
@@ -170,8 +180,8 @@ class Peers:
                 page = await self._get(f"{session.url}/peer/relays", {**query, "after": after})
                 values = [base64.b64decode(text, validate=True) for text in page["relays"]]
                 after = str(page["next"] or "")
-            except (*_TROUBLE, binascii.Error) as error:
-                _LOG.warning("peer %s: its relays were not read: %s", session.url, error or type(error).__name__)
+            except (*_PEER_ERRORS, binascii.Error) as error:
+                _LOG.warning("relays not read from peer %s: %s", session.url, error or type(error).__name__)
                 return False
             if not values or not after:
                 return True

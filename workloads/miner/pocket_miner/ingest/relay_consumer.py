@@ -1,4 +1,4 @@
-"""Tailing a supplier's streams into the mirror, through the gate."""
+"""Consume a supplier's relay streams: validate each entry and store it on the volume."""
 
 import asyncio
 import functools
@@ -6,16 +6,15 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 
-from redis.exceptions import RedisError
-
 from pocket.chain.client import ChainClient
 from pocket.errors import ChainError, DecodingError
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.stream_reader import Entry, StreamReader
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.batch_size import AdaptiveBatchSize
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.sessions.evidence import REJECTIONS, Statement
-from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafTerms, leaf_of
+from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafTerms, build_leaf
 from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node
 from pocket_miner.sessions.tracked_session import TrackedSession, header_of
 from pocket_miner.storage.dead_letters import DeadLetters
@@ -27,15 +26,18 @@ _ASK_AGAIN_SECONDS = 0.5
 
 
 def _fits(terms: LeafTerms, value: bytes) -> Leaf | None:
-    """Return the leaf of a relay under these terms, None where it must not become one."""
+    """Return the leaf of a relay under these terms, None if the relay is invalid."""
     try:
-        return leaf_of(value, terms)
+        return build_leaf(value, terms)
     except InvalidEntry:
         return None
 
 
 class RelayConsumer:
-    """Reads what is new of every session; positions are durable in the mirror."""
+    """Reads the new entries of every session.
+
+    Read positions are durable on the volume.
+    """
 
     def __init__(
         self,
@@ -49,71 +51,84 @@ class RelayConsumer:
         dead_letters: DeadLetters | None = None,
         volume_full: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`server_milliseconds`: the time by Redis's clock, which names entries; None while it is not known."""
+        """`server_milliseconds` returns the time by Redis's clock, which entry ids hold.
+
+        Returns None while unknown.
+        """
         self._tail = tail
         self._server_milliseconds = server_milliseconds
         self._dead_letters = dead_letters
         self._volume_full = volume_full
-        self._owner = owner  # who follows as a standby tells relayers nothing of its volume
+        self._owner = owner  # a standby does not publish how far its volume has read
         self._mirror = mirror
         self._chain = chain
         self._sessions = sessions
         self._revived: list[str] = []
         self._damaged: set[str] = set()
-        self._incarnation: str | None = None  # None: not asked yet
-        # Tail loop and sealing both read; a position must never go back because the slower one finished last.
+        self._incarnation: str | None = None  # None: not read yet
+        # The consume loop and sealing both read. The slower of them must never set a position back.
         self._reading = asyncio.Lock()
-        self._appetite = AdaptiveBatchSize()
+        self._batch_size = AdaptiveBatchSize()
         self._ask_again: dict[str, float] = {}  # loop's clock, by session id
-        # Grows with every reread: what was read before it must not move a position.
+        # Increases with every reread: a read that began before it must not move a position.
         self._generation = 0
 
     @property
     def supplier(self) -> str:
-        """Operator address."""
+        """Return the supplier's operator address."""
         return self._tail.supplier
 
     @property
     def tail(self) -> StreamReader:
-        """What reads the supplier's streams."""
+        """Return the reader of the supplier's streams."""
         return self._tail
 
     async def restore(self) -> None:
-        """Takes up the mirror's sessions after a start. Raises what the volume raises."""
+        """Load the sessions on the volume after a start.
+
+        Raises the errors of the volume.
+        """
         for _, row in await asyncio.to_thread(self._mirror.sessions):
             if row.supplier != self.supplier or row.session_id in self._sessions:
                 continue
             try:
                 header = header_of(row.header)
             except DecodingError as error:
-                self._set_aside(row.session_id, error)
+                self._report_damaged(row.session_id, error)
                 continue
             self._sessions[row.session_id] = TrackedSession(header, row.position, row.incarnation)
 
-    def _set_aside(self, session_id: str, error: Exception | str) -> None:
-        """Count a value that cannot be a session's, and tell of it once: it stays where it is."""
+    def _report_damaged(self, session_id: str, error: Exception | str) -> None:
+        """Count and log, once, a header that cannot be decoded.
+
+        The session is neither mined nor deleted.
+        """
         if session_id in self._damaged:
             return
         self._damaged.add(session_id)
         miner_metrics.REFUSED.labels("header").inc()
         fields = {"supplier": self.supplier, "session": ascii(session_id)[:80], "error": str(error)}
-        _LOG.error("a session's header is damaged and set aside", extra={"fields": fields})
+        _LOG.error("session skipped, its header is damaged", extra={"fields": fields})
 
     async def ended_elsewhere(self) -> list[str]:
-        """Return the sessions that another owner has ended, as its tombstones say; raises what Redis raises.
+        """Return the sessions whose tombstones show that another owner has ended them.
 
-        That Redis does not know a session says nothing: it may have come back with an older file.
+        A session missing in Redis proves nothing: Redis may have been restored from an older file. Raises the errors
+        of Redis.
         """
         return sorted(await self._tail.finished([i for i, s in self._sessions.items() if s.seal is None]))
 
     def reread(self) -> None:
-        """Reads every stream from its start again: Redis may hold other content under known ids."""
+        """Read every stream from its start, because Redis may hold other entries under known ids."""
         self._generation += 1
         for session in self._sessions.values():
             session.position = "0-0"
 
     async def discover(self, finished: Mapping[str, object]) -> bool:
-        """Adds the sessions that relayers registered, `finished` ones left out; whether the streams were lost."""
+        """Add the sessions that relayers registered, without `finished` ones.
+
+        Returns True if Redis has lost the streams that were read before.
+        """
         incarnation = await self._tail.incarnation()
         lost = incarnation != self._incarnation and (
             bool(self._incarnation) or any(s.incarnation not in ("", incarnation) for s in self._sessions.values())
@@ -132,22 +147,25 @@ class RelayConsumer:
         return lost
 
     def revived(self, finished: Mapping[str, int]) -> list[tuple[str, int]]:
-        """Ended sessions (id, session end height) that are registered again, as `discover` found them."""
+        """Return ended sessions (id, end height) that `discover` found registered again."""
         return [(session_id, finished[session_id]) for session_id in self._revived if session_id in finished]
 
     async def _track(self, headers: Mapping[str, bytes]) -> None:
-        """Take up the sessions of these headers; those whose header cannot be theirs are set aside."""
-        found: dict[int, list[tuple[TrackedSession, bytes]]] = defaultdict(list)
+        """Track the sessions of these headers.
+
+        A header that does not match its session is skipped.
+        """
+        by_end: dict[int, list[tuple[TrackedSession, bytes]]] = defaultdict(list)
         for session_id, raw in headers.items():
             try:
                 header = header_of(raw)
                 if header.session_id != session_id:
                     raise DecodingError(f"the header is of session {header.session_id}")
             except DecodingError as error:
-                self._set_aside(session_id, error)
+                self._report_damaged(session_id, error)
                 continue
-            found[header.session_end_block_height].append((TrackedSession(header), raw))
-        for end, rows in found.items():
+            by_end[header.session_end_block_height].append((TrackedSession(header), raw))
+        for end, rows in by_end.items():
             await asyncio.to_thread(self._register, end, [(session.session_id, raw) for session, raw in rows])
             for session, _ in rows:
                 self._sessions.setdefault(session.session_id, session)
@@ -156,10 +174,10 @@ class RelayConsumer:
         self._mirror.file(end).add_sessions(self.supplier, rows)
 
     async def merge(self, peers: Peers, finished: Mapping[str, object]) -> bool:
-        """Takes from peers' volumes what the streams do not hold any more; raises what the volume raises.
+        """Copy relays that the streams have lost from peers' volumes.
 
-        Only peers that read another life of Redis, or further than its streams reach, can have more. False where it
-        has to be tried again.
+        Only peers that read another incarnation of Redis, or further than its streams reach, can have more. Returns
+        False if it must be retried. Raises the errors of the volume.
         """
         answered, found = await peers.sessions(self.supplier)
         found = [row for row in found if row.session_id not in finished]
@@ -184,17 +202,20 @@ class RelayConsumer:
         miner_metrics.MERGED.inc(await asyncio.to_thread(self._add, session, terms, values))
 
     async def _last_ids(self, session_ids: set[str]) -> dict[str, str]:
-        """Last entries of the streams; none while Redis is away: then every peer may have more."""
+        """Return the last entry ids of streams.
+
+        The result is empty while Redis is unavailable, because any peer may have more relays then.
+        """
         try:
             return await self._tail.last_ids(session_ids)
-        except (RedisError, OSError, TimeoutError):
+        except REDIS_ERRORS:
             return {}
 
     def _add(self, session: TrackedSession, terms: LeafTerms, values: list[bytes]) -> int:
         leaves = []
         for value in values:
             try:
-                leaves.append(leaf_of(value, terms))
+                leaves.append(build_leaf(value, terms))
             except InvalidEntry as error:
                 miner_metrics.REFUSED.labels(str(error)).inc()
         added = self._mirror.file(session.end).add(self.supplier, session.header.session_id, leaves)
@@ -202,10 +223,10 @@ class RelayConsumer:
         return added
 
     async def learn_terms(self, session: TrackedSession, height: int = 0) -> bool:
-        """Ask the chain for header, target and units at the session's start; return False while they are not known.
+        """Query header, target and compute units at the session's start.
 
-        Unknown price or target: hold, never guess. height: of the block at which it is decided. Only then is it asked
-        again what was answered with a rejection, or what failed a moment ago.
+        Returns False while unknown. Nothing is guessed. `height` is the height of the block being decided, 0 outside a
+        decision. Only during a decision is a rejected or recently failed query repeated.
         """
         if session.terms is not None:
             return True
@@ -224,10 +245,11 @@ class RelayConsumer:
         return session.terms is not None
 
     async def confirm_terms(self, session: TrackedSession, height: int) -> bool:
-        """Ask every node for the terms once more, past all caches; return whether a second answer said the same.
+        """Query every node for the terms, without caches.
 
-        Where the nodes say something else than the first answer, theirs counts: relays that do not fit it leave the
-        volume, and those that were set aside by it are read again. Raises what the volume raises.
+        Returns True if a second answer agrees. If the nodes agree on other terms than the first answer, theirs are
+        used: relays that do not meet them are deleted from the volume, and all entries are read again. Raises the
+        errors of the volume.
         """
         if session.terms is None or session.terms_confirmed:
             return session.terms_confirmed
@@ -245,7 +267,7 @@ class RelayConsumer:
         session.doubted_terms = best
         if number > 1 or doubted:
             _LOG.error(
-                "the chain's nodes state other terms than the first answer: relays are checked again",
+                "session terms replaced, the chain's nodes state others than the first answer: validating relays again",
                 extra={"fields": {"supplier": self.supplier, "session": session.session_id, "height": height}},
             )
             await self._replace_terms(session, best)
@@ -263,7 +285,10 @@ class RelayConsumer:
         self._mirror.file(session.end).check_again(self.supplier, session.session_id, fits)
 
     async def _ask_everybody(self, session: TrackedSession, height: int) -> None:
-        """Ask every node about a session that an answer rejected: one that knows it is right."""
+        """Query every node about a rejected session.
+
+        The answer of a node that knows the session is accepted.
+        """
         answers = await ask_terms_of_every_node(self._chain, self.supplier, session.header)
         good = [(node, row) for node, row in answers.items() if row[1].terms is not None]
         for node, (at, found) in good or answers.items():
@@ -277,26 +302,26 @@ class RelayConsumer:
         session.evidence.retract(*REJECTIONS)
         session.terms = found.terms
 
-    async def tail_once(self, count: int | None = None) -> int:
-        """Mirrors what is new, at most `count` of each session; the number of entries read.
+    async def consume_once(self, count: int | None = None) -> int:
+        """Store new entries, at most `count` per session.
 
-        Raises what Redis and the volume raise.
+        Returns the number of entries read. Raises the errors of Redis and of the volume.
         """
         async with self._reading:
-            return await self._tail_once(count)
+            return await self._consume_once(count)
 
-    async def _tail_once(self, most: int | None) -> int:
+    async def _consume_once(self, limit: int | None) -> int:
         if self._volume_full():
-            raise VolumeFull("relays stay in Redis: the volume is full. Free up or enlarge it.")
+            raise VolumeFull("relays stay in Redis, the volume is full: free up or enlarge it")
         positions = {}
         for session_id, session in list(self._sessions.items()):
             if await self.learn_terms(session):
                 positions[session_id] = session.position
         generation, incarnation = self._generation, self._incarnation or ""
-        count = most or self._appetite.count(len(positions))
+        count = limit or self._batch_size.next(len(positions))
         read = await self._tail.read(positions, count)
         sizes = [len(entry.relay) for entries in read.values() for entry in entries]
-        self._appetite.had(len(sizes), sum(sizes))
+        self._batch_size.observe(len(sizes), sum(sizes))
         marks = {}
         total = 0
         for session_id, entries in read.items():
@@ -313,7 +338,7 @@ class RelayConsumer:
             tracked.incarnation = incarnation
             marks[session_id] = f"{incarnation}/{tracked.position}"
         if self._owner:
-            await self._tail.mark_mirrored(marks)
+            await self._tail.publish_replicated(marks)
         return total
 
     def _measure(self, oldest_id: str) -> None:
@@ -326,14 +351,14 @@ class RelayConsumer:
         refused = []
         for entry in entries:
             try:
-                leaves.append(leaf_of(entry.relay, terms))
+                leaves.append(build_leaf(entry.relay, terms))
             except InvalidEntry as error:
                 refused.append((entry.id, str(error), entry.relay))
                 miner_metrics.REFUSED.labels(str(error)).inc()
                 fields = {"supplier": self.supplier, "session": session.header.session_id, "entry": entry.id}
-                _LOG.warning("an entry was refused: %s", error, extra={"fields": fields})
+                _LOG.warning("entry rejected: %s", error, extra={"fields": fields})
         if self._dead_letters is not None:
-            self._dead_letters.keep(self.supplier, session.header.session_id, refused)
+            self._dead_letters.add(self.supplier, session.header.session_id, refused)
         added = self._mirror.file(session.end).store(
             self.supplier, session.header.session_id, leaves, len(refused), entries[-1].id, incarnation
         )

@@ -1,7 +1,8 @@
-"""How miners of a RelayMiner share its suppliers: by Leases in Kubernetes, by the same records in Redis without it.
+"""Share the suppliers of a RelayMiner among its miners by Leases.
 
-A Lease gives liveness only. Safety is the fence of each supplier in Redis and the seal: a former owner's writes are
-refused, and nothing but sealed roots is ever broadcast (docs/fragile/ownership.md).
+Leases are Kubernetes objects, or the same records in Redis without Kubernetes. A Lease gives liveness only. Safety
+comes from the fence of each supplier in Redis and from the seal: writes of a former owner are rejected, and only
+sealed roots are ever broadcast (docs/fragile/ownership.md).
 """
 
 from collections.abc import AsyncIterator
@@ -10,27 +11,28 @@ from contextlib import asynccontextmanager
 from redis.asyncio import Redis
 
 from pocket.api.workload import MinerConfig
-from pocket.coordination.elector import place, seat, timing_for_blocks
+from pocket.coordination.elector import member_location, member_name, timing_for_blocks
 from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager, ShardListener
 from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseStore
-from pocket.coordination.stores.redis_leases import RedisLeaseStore
 from pocket.errors import ConfigurationError
 from pocket.kube.api_client import KubeError
 from pocket.platform import Platform
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.redis_leases import RedisLeaseStore
 from pocket_miner.miner_platform import MinerPlatform
 
 _EMBEDDED_GROUP = "miners"
 
 
 def identity_of(config: MinerConfig, member: str, platform: Platform) -> str:
-    """Return `name_place_incarnation`, by which a miner holds Leases.
+    """Return `name_place_incarnation`, the identity under which a miner holds Leases.
 
-    The name stays across restarts, and no two miners that run have the same: whoever finds a Lease of its own name
-    knows that the process which took it is gone. In Kubernetes it is the pod's of a StatefulSet, elsewhere it is
-    `member`, the name of the volume whose lock this process holds. The place is the pod's uid, or where peers find the
-    miner. The incarnation differs at each start, so that a former process of the name is fenced like any other owner.
+    The name stays across restarts, and no two running miners have the same: a miner that finds a Lease of its own name
+    knows that the process which took it is gone. In Kubernetes the name is the StatefulSet pod's, elsewhere it is
+    `member`, the name of the volume whose lock this process holds. The place is the pod's uid, or the address at which
+    peers reach the miner. The incarnation differs at each start, so that a former process of the same name is fenced
+    like any other owner.
     """
     incarnation, environment = platform.unique()[:8], platform.environment
     pod = environment.get("POD_NAME") if config.lease else None
@@ -40,31 +42,31 @@ def identity_of(config: MinerConfig, member: str, platform: Platform) -> str:
 
 
 def peer_urls(config: MinerConfig, keeper: ShardLeaseManager) -> list[str]:
-    """Where the other miners that live, as last seen, can be asked."""
+    """Return the URLs of the other miners that were live when Leases were last read."""
 
     def url(identity: str) -> str:
         if config.lease is None:
-            return f"http://{place(identity)}"
-        return f"http://{seat(identity)}.{config.peer_domain}:{config.admin_port}"
+            return f"http://{member_location(identity)}"
+        return f"http://{member_name(identity)}.{config.peer_domain}:{config.admin_port}"
 
-    me = seat(keeper.identity)
-    return sorted({url(member) for member in keeper.members if seat(member) != me})
+    me = member_name(keeper.identity)
+    return sorted({url(member) for member in keeper.members if member_name(member) != me})
 
 
 @asynccontextmanager
 async def shard_keeper(
     config: MinerConfig, member: str, redis: "Redis", keys: RedisKeys, owner: ShardListener, platform: MinerPlatform
 ) -> AsyncIterator[ShardLeaseManager]:
-    """This miner's part in sharing; raises ConfigurationError where the API server cannot be used.
+    """Build the manager of this miner's shard leases, and close its connection at the end.
 
-    `member` is the name of the volume.
+    `member` is the name of the volume. Raises ConfigurationError if the API server cannot be used.
     """
     timing = timing_for_blocks(config.chain.block_seconds)
 
     def keeper(store: LeaseStore, group: str) -> ShardLeaseManager:
         return ShardLeaseManager(
             store, LeaseNames(group, config.shards), identity_of(config, member, platform), owner, timing,
-            clock=platform.clock, wall=platform.now, chance=platform.chance,
+            clock=platform.clock, wall_clock=platform.now, rng=platform.rng,
         )  # fmt: skip
 
     if config.lease is None:

@@ -1,4 +1,4 @@
-"""Watch Redis: restarts, fail-overs, its clock and its memory."""
+"""Watch Redis for restarts and failovers, and read its clock and memory."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,10 @@ from pocket_miner import miner_metrics
 
 
 class RedisWatch:
-    """Notices restarts and fail-overs of Redis; `settled` once relayers had time to append their logs again."""
+    """Detects restarts and failovers of Redis.
+
+    `settled` is True once relayers have had time to replay their write-ahead logs to it.
+    """
 
     def __init__(self, redis: "Redis", settle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis = redis
@@ -23,28 +26,40 @@ class RedisWatch:
         self._ahead: float | None = None
 
     def server_milliseconds(self) -> float | None:
-        """The time by Redis's clock; None before the first look."""
+        """Return the time by Redis's clock in milliseconds, None before the first poll."""
         return None if self._ahead is None else self._clock() * 1000 + self._ahead
 
     def settled(self) -> bool:
-        """Whether relayers have met this Redis for long enough; False before the first look."""
+        """Return True if this Redis has been usable for long enough.
+
+        Returns False before the first poll.
+        """
         return self._usable_since is not None and self._clock() - self._usable_since > self._settle
 
     def missed(self) -> None:
-        """Note that Redis could not be used: what comes next counts from then, not from the server's start."""
+        """Record that Redis was unusable.
+
+        Settling then counts from its return instead of its start.
+        """
         self._missed = True
 
-    async def look(self) -> bool:
-        """Whether Redis may hold other data than at the last look; raises LedgerUnavailable."""
+    async def poll(self) -> bool:
+        """Poll Redis.
+
+        Returns True if it may hold other data than before. Raises RedisUnavailable.
+        """
         try:
             info = await inspect(self._redis)
         except RedisUnavailable:
             self.missed()
             raise
-        return self.take(info)
+        return self.observe(info)
 
-    def take(self, info: RedisInfo) -> bool:
-        """Take in a state of Redis; return whether it may hold other data than the last one."""
+    def observe(self, info: RedisInfo) -> bool:
+        """Record a state of Redis.
+
+        Returns True if it may hold other data than the previous one.
+        """
         now = self._clock()
         if info.server_time_microseconds:
             self._ahead = info.server_time_microseconds / 1000 - now * 1000

@@ -1,1 +1,1 @@
-"""Hold what is known of a session and decide its stage."""
+"""Track each session and decide its stage."""

@@ -1,7 +1,8 @@
-"""What the chain says of a session's claim, from answers that may be wrong: pure.
+"""Derive the state of a session's claim from answers that may be wrong.
 
-A claim that was seen once stays until it settles: the chain removes none before. That none is there counts once a
-second answer says so. Another root than the sealed one counts at the block at which it was told, and no longer.
+The functions are pure. A claim that was seen once exists until it settles, because the chain removes none before. Its
+absence counts only after a second answer. Another root than the sealed one counts only at the block at which it was
+returned.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from pocket_miner.sessions.tracked_session import TrackedSession
 
 @dataclass(frozen=True, slots=True)
 class ClaimsAnswer:
-    """The claims of a supplier as one source tells them, as of a height."""
+    """The claims of a supplier at a height, as returned by one source."""
 
     source: str
     height: int
@@ -23,7 +24,7 @@ class ClaimsAnswer:
 
 
 def surprising(session: TrackedSession, answer: ClaimsAnswer) -> bool:
-    """Whether another node should be asked before this answer is acted on."""
+    """Return True if other nodes should be queried before acting on this answer."""
     claim = answer.claims.get(session.session_id)
     if session.seal is None:
         return False
@@ -35,7 +36,10 @@ def surprising(session: TrackedSession, answer: ClaimsAnswer) -> bool:
 
 
 def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
-    """Take the answers of one block; return what they say together. No answers: nobody could be asked."""
+    """Record the answers of one block and return the claim's state that follows from them.
+
+    `answers` is empty if no node could be queried.
+    """
     found = [(answer, claim) for answer in answers if (claim := answer.claims.get(session.session_id)) is not None]
     if found:
         session.evidence.retract(Fact.CLAIM_ABSENT)
@@ -49,7 +53,7 @@ def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
             session.evidence.retract(Fact.CLAIM_CONFLICTING)
         return state
     if session.claim_on_chain is not None:
-        # Nothing but its settlement removes a claim: whoever does not see it lags, or is wrong.
+        # Only settlement removes a claim: a node that does not return it lags or is wrong.
         return _state_of(session, session.claim_on_chain)
     close = session.windows.claim_close if session.windows is not None else 0
     for answer in answers:
@@ -60,7 +64,7 @@ def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
 
 
 def _best(session: TrackedSession, found: list[tuple[ClaimsAnswer, Claim]]) -> tuple[ClaimsAnswer, Claim]:
-    """Choose among answers: our own root before another, and the furthest status of it."""
+    """Choose among answers: our own root before another one, then a validated proof."""
     root = session.seal.root if session.seal is not None else b""
     return max(found, key=lambda row: (row[1].root_hash == root, row[1].proof_validation_status == VALIDATED))
 

@@ -1,7 +1,8 @@
-"""What was learned about a session, by whom and as of which height. Nothing final is concluded from less than two.
+"""Collect statements about a session with their source and height.
 
-A statement is confirmed by a second one: from another source, or from the same source at another height. A statement
-that contradicts it takes it back. The evidence is part of the outcome (docs/fragile/evidence.md).
+Nothing final is concluded from a single statement. It is confirmed by a second one, from another source or from the
+same source at another height. A contradicting statement retracts it. The evidence is stored with the outcome
+(docs/fragile/evidence.md).
 """
 
 from dataclasses import dataclass, field
@@ -10,9 +11,9 @@ from typing import Any, Final
 
 
 class Fact(StrEnum):
-    """What a statement says."""
+    """The fact that a statement asserts."""
 
-    SESSION_REJECTED = "session_rejected"  # the chain knows no such session
+    SESSION_REJECTED = "session_rejected"  # the chain has no such session
     HEADER_DIFFERS = "header_differs"  # the chain's session has another header
     NOT_IN_SESSION = "supplier_not_in_session"
     CLAIM_ABSENT = "claim_absent"
@@ -24,54 +25,57 @@ class Fact(StrEnum):
 
 
 REJECTIONS: Final = (Fact.SESSION_REJECTED, Fact.HEADER_DIFFERS, Fact.NOT_IN_SESSION)
-"""Why a session cannot be claimed at all."""
+"""Facts that make it impossible to claim a session."""
 _ENOUGH: Final = 2
-_KEPT: Final = 8
+_MAX_STATEMENTS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One answer. height: the chain's, as of which it was given."""
+    """One answer about a fact, given as of a height."""
 
-    finding: Fact
+    fact: Fact
     source: str
     height: int
     text: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON, for the outcome."""
-        row: dict[str, Any] = {"finding": self.finding.value, "source": self.source, "height": self.height}
+        """Return the statement as JSON, for the outcome."""
+        row: dict[str, Any] = {"finding": self.fact.value, "source": self.source, "height": self.height}
         return row | ({"text": self.text[:200]} if self.text else {})
 
 
 @dataclass(slots=True)
 class Evidence:
-    """The statements about one session. Of each finding the first ones are kept, each source and height once."""
+    """The statements about one session.
+
+    Only the first ones of each fact are kept, one per source and height.
+    """
 
     _statements: dict[Fact, dict[tuple[str, int], Statement]] = field(default_factory=dict)
 
     def add(self, statement: Statement) -> None:
-        """Keep a statement."""
-        rows = self._statements.setdefault(statement.finding, {})
-        if len(rows) < _KEPT:
+        """Add a statement."""
+        rows = self._statements.setdefault(statement.fact, {})
+        if len(rows) < _MAX_STATEMENTS:
             rows.setdefault((statement.source, statement.height), statement)
 
-    def retract(self, *findings: Fact) -> None:
-        """Take findings back: somebody has shown the contrary."""
-        for finding in findings:
-            self._statements.pop(finding, None)
+    def retract(self, *facts: Fact) -> None:
+        """Remove all statements of facts that were contradicted."""
+        for fact in facts:
+            self._statements.pop(fact, None)
 
-    def of(self, finding: Fact) -> list[Statement]:
-        """Return the statements of a finding, the first one first."""
-        return list(self._statements.get(finding, {}).values())
+    def of(self, fact: Fact) -> list[Statement]:
+        """Return the statements of a fact, oldest first."""
+        return list(self._statements.get(fact, {}).values())
 
-    def confirmed(self, finding: Fact) -> bool:
+    def confirmed(self, fact: Fact) -> bool:
         """Return whether a second source, or the same one at another height, said so too."""
-        return len(self._statements.get(finding, {})) >= _ENOUGH
+        return len(self._statements.get(fact, {})) >= _ENOUGH
 
     def rejection(self) -> Statement | None:
-        """Return a confirmed reason why the session cannot be claimed at all."""
-        return next((self.of(finding)[0] for finding in REJECTIONS if self.confirmed(finding)), None)
+        """Return a confirmed reason why the session cannot be claimed, if there is one."""
+        return next((self.of(fact)[0] for fact in REJECTIONS if self.confirmed(fact)), None)
 
     def to_list(self) -> list[dict[str, Any]]:
         """Return all statements as JSON, for the outcome."""

@@ -1,4 +1,4 @@
-"""The index gate: nothing becomes a leaf unchecked (design.md, section 2.5)."""
+"""Validate recorded relays before they become leaves of a session trie."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,10 @@ from pocket_miner.storage.relay_store import Leaf
 
 @dataclass(frozen=True, slots=True)
 class LeafTerms:
-    """What the chain says of a session: header, target and units at its start, never an entry's own word."""
+    """Header, target and compute units of a session at its start, as the chain states them.
+
+    They never come from the recorded entry itself.
+    """
 
     supplier: str
     header: SessionHeader
@@ -22,17 +25,20 @@ class LeafTerms:
 
 
 class InvalidEntry(Exception):
-    """An entry that must not become a leaf; one wrong leaf gets the supplier slashed."""
+    """An entry that must not become a leaf. A single wrong leaf gets the supplier slashed."""
 
 
-def leaf_of(relay_bytes: bytes, terms: LeafTerms) -> Leaf:
-    """The leaf of a recorded relay; raises Refused with the reason."""
+def build_leaf(relay_bytes: bytes, terms: LeafTerms) -> Leaf:
+    """Build the leaf of a recorded relay.
+
+    Raises InvalidEntry with the reason.
+    """
     relay = pb.Relay()
     try:
         relay.ParseFromString(relay_bytes)
     except DecodeError as error:
         raise InvalidEntry("not a relay") from error
-    # The chain hashes its own re-encoding: bytes that are not canonical would have another hash there.
+    # The chain hashes its own encoding of the relay: bytes that are not canonical would have another hash there.
     relay.req.meta.SetInParent()
     relay.res.meta.SetInParent()
     relay.DiscardUnknownFields()
@@ -48,10 +54,10 @@ def leaf_of(relay_bytes: bytes, terms: LeafTerms) -> Leaf:
         raise InvalidEntry("the response payload was not removed")
     if not relay.req.meta.signature or len(relay.res.meta.supplier_operator_signature) != 64:
         raise InvalidEntry("a signature is missing")
-    found = relay_hash(relay_bytes)
-    if not is_applicable(found, terms.target_hash):
+    hashed = relay_hash(relay_bytes)
+    if not is_applicable(hashed, terms.target_hash):
         raise InvalidEntry("the relay does not meet the difficulty")
-    path = path_of(found)
+    path = path_of(hashed)
     return Leaf(
         path, leaf_digest(path, relay_bytes, terms.compute_units_per_relay), terms.compute_units_per_relay, relay_bytes
     )

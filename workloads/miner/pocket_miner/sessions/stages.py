@@ -1,7 +1,8 @@
-"""The stage of a session and what to do: a pure function of height, windows, ledger and chain.
+"""Decide the stage of a session and the next action.
 
-It is computed afresh each block, for any owner, from any state; nothing is remembered.
-Heights: H is the last committed block, so what is sent now lands in H+1 at the earliest.
+The functions are pure. The decision depends on height, windows, seal and claim alone. It is computed again at each
+block, so that any owner can continue from any state. H is the last committed block: what is sent now is included in H+1
+at the earliest.
 """
 
 import enum
@@ -13,7 +14,7 @@ from pocket.protocol.sessions.windows import Windows
 
 
 class Stage(enum.StrEnum):
-    """Names as in design.md, section 14."""
+    """The stage of a session, in the order of its life."""
 
     ACTIVE = "ACTIVE"
     GRACE = "GRACE"
@@ -26,7 +27,7 @@ class Stage(enum.StrEnum):
 
 
 class Action(enum.Enum):
-    """What the owner does now."""
+    """The action that the owner takes now."""
 
     NOTHING = "nothing"
     SEAL = "seal"
@@ -37,9 +38,9 @@ class Action(enum.Enum):
 
 
 class ClaimState(enum.Enum):
-    """What module state says of our claim."""
+    """The state of our claim on chain."""
 
-    UNKNOWN = "unknown"  # the chain could not be asked, or nobody has confirmed its answer yet
+    UNKNOWN = "unknown"  # the chain could not be queried, or its answer is not confirmed yet
     ABSENT = "absent"
     PENDING = "pending"
     VALIDATED = "validated"
@@ -49,7 +50,10 @@ class ClaimState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SessionSnapshot:
-    """One session as seen now; `requirement` is None while it is not decided."""
+    """One session as seen now.
+
+    `requirement` is None while undecided.
+    """
 
     windows: Windows
     sealed: bool
@@ -60,59 +64,60 @@ class SessionSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Stage and action."""
+    """The stage of a session and the action to take."""
 
     stage: Stage
     action: Action
 
 
-_SEAL_AT_THE_LATEST: Final = 3  # blocks left in the claim window
+_SEAL_MARGIN: Final = 3  # blocks left in the claim window
 
 
 def seal_height(windows: Windows, seal_after_blocks: int) -> int:
-    """Height from which a session is sealed: late, but with at least three blocks left."""
-    return max(
-        windows.claim_open, min(windows.claim_open + seal_after_blocks, windows.claim_close - _SEAL_AT_THE_LATEST)
-    )
+    """Return the height from which a session is sealed: late, but with three blocks left."""
+    return max(windows.claim_open, min(windows.claim_open + seal_after_blocks, windows.claim_close - _SEAL_MARGIN))
 
 
-def _before_claim(facts: SessionSnapshot, height: int) -> Decision:
-    windows = facts.windows
+def _before_claim(snapshot: SessionSnapshot, height: int) -> Decision:
+    windows = snapshot.windows
     if height <= windows.session_end:
         return Decision(Stage.ACTIVE, Action.NOTHING)
     if height < windows.claim_open:
         return Decision(Stage.GRACE, Action.NOTHING)
     if height >= windows.claim_close:
-        # Nothing sent now can be included by the close. What became of it is known when it settles.
-        return Decision(Stage.SEALED if facts.sealed else Stage.CLAIMABLE, Action.NOTHING)
-    if facts.sealed:
+        # Nothing sent now can be included before the close. The outcome is known at settlement.
+        return Decision(Stage.SEALED if snapshot.sealed else Stage.CLAIMABLE, Action.NOTHING)
+    if snapshot.sealed:
         return Decision(Stage.SEALED, Action.SEND_CLAIM)
-    due = height >= seal_height(windows, facts.seal_after_blocks)
+    due = height >= seal_height(windows, snapshot.seal_after_blocks)
     return Decision(Stage.CLAIMABLE, Action.SEAL if due else Action.NOTHING)
 
 
-def decide(facts: SessionSnapshot, height: int) -> Decision:
-    """Return stage and action at the last committed height. Nothing ends before its settlement."""
-    windows = facts.windows
+def decide(snapshot: SessionSnapshot, height: int) -> Decision:
+    """Return stage and action at the last committed height.
+
+    No session ends before its settlement.
+    """
+    windows = snapshot.windows
     if height >= windows.settlement:
         return Decision(Stage.SETTLED, Action.CONCLUDE)
-    if facts.claim is ClaimState.CONFLICTING:
+    if snapshot.claim is ClaimState.CONFLICTING:
         return Decision(Stage.CLAIMED, Action.NOTHING)
-    if facts.claim is ClaimState.ABSENT or (facts.claim is ClaimState.UNKNOWN and height < windows.claim_close):
+    if snapshot.claim is ClaimState.ABSENT or (snapshot.claim is ClaimState.UNKNOWN and height < windows.claim_close):
         # Sending the sealed claim once more is harmless; missing the window is not.
-        return _before_claim(facts, height)
-    if facts.claim is ClaimState.VALIDATED:
+        return _before_claim(snapshot, height)
+    if snapshot.claim is ClaimState.VALIDATED:
         return Decision(Stage.PROVED, Action.NOTHING)
-    if not facts.sealed:
-        # Claimed by an owner whose seal is lost: never claimed again, and proven only if our leaves have that root.
-        adopt = facts.claim is not ClaimState.UNKNOWN
+    if not snapshot.sealed:
+        # Claimed by an owner whose seal is lost: never claimed again, and proven only if our leaves have its root.
+        adopt = snapshot.claim is not ClaimState.UNKNOWN
         return Decision(Stage.CLAIMED, Action.ADOPT if adopt else Action.NOTHING)
     if height < windows.proof_open:
         return Decision(Stage.CLAIMED, Action.NOTHING)
-    if facts.requirement is ProofRequirement.NOT_REQUIRED:
+    if snapshot.requirement is ProofRequirement.NOT_REQUIRED:
         return Decision(Stage.PROVED, Action.NOTHING)
     if height >= windows.proof_close:
         return Decision(Stage.PROOFABLE, Action.NOTHING)
-    # An undecided requirement is treated as required: an unneeded proof costs a fee, a missing one the penalty. So is
-    # an unknown claim: the node refuses a proof without a claim for nothing.
+    # An undecided requirement is treated as required: an unneeded proof costs a fee, a missing one the penalty. An
+    # unknown claim is treated as present: a node rejects a proof without a claim at no cost.
     return Decision(Stage.PROOFABLE, Action.SEND_PROOF)

@@ -1,6 +1,6 @@
-"""The terms of a session as the chain states them: header, members, target, units and windows at its start.
+"""Query a session's header, members, target, compute units and windows at its start.
 
-They decide over stake, so what one answer said is confirmed by a second one before anything is sealed.
+Stake depends on these terms, so one answer is confirmed by a second one before anything is sealed.
 """
 
 import asyncio
@@ -22,7 +22,10 @@ from pocket_miner.sessions.leaf_validation import LeafTerms
 
 @dataclass(frozen=True, slots=True)
 class SessionTerms:
-    """One answer. rejection: why the session cannot be claimed, None where it can; then there are terms."""
+    """One answer about a session.
+
+    `rejection` states why the session cannot be claimed. If it is None, there are terms.
+    """
 
     params: SharedParams | None
     terms: LeafTerms | None
@@ -30,8 +33,8 @@ class SessionTerms:
     text: str = ""
 
 
-def judge(supplier: str, header: SessionHeader, onchain: Session) -> tuple[Fact, str] | None:
-    """Return why the supplier cannot claim the session, as the chain knows it."""
+def rejection_of(supplier: str, header: SessionHeader, onchain: Session) -> tuple[Fact, str] | None:
+    """Return why the supplier cannot claim a session, None if it can."""
     if onchain.header != header:
         return Fact.HEADER_DIFFERS, f"the chain's session is {onchain.header.session_id}"
     if supplier not in onchain.supplier_addresses:
@@ -40,14 +43,17 @@ def judge(supplier: str, header: SessionHeader, onchain: Session) -> tuple[Fact,
 
 
 async def ask_terms(chain: ChainClient, supplier: str, header: SessionHeader) -> SessionTerms:
-    """Ask through the caches; raises ChainError and DecodingError while it cannot be told."""
+    """Query the terms through the caches.
+
+    Raises ChainError and DecodingError while unknown.
+    """
     start = header.session_start_block_height
     params = await chain.shared_params(start)
     try:
         onchain = await chain.session(header.application_address, header.service_id, start)
     except ChainQueryRejected as error:
         return SessionTerms(params, None, Fact.SESSION_REJECTED, str(error))
-    if found := judge(supplier, header, onchain):
+    if found := rejection_of(supplier, header, onchain):
         return SessionTerms(params, None, *found)
     units = await chain.compute_units_per_relay(header.service_id, start)
     difficulty = await chain.difficulty(header.service_id, start)
@@ -59,9 +65,12 @@ async def ask_terms(chain: ChainClient, supplier: str, header: SessionHeader) ->
 async def ask_terms_of_every_node(
     chain: ChainClient, supplier: str, header: SessionHeader
 ) -> Mapping[str, tuple[int, SessionTerms]]:
-    """Ask every node past all caches; return (height, terms) by node, without those that could not tell."""
+    """Query every node without caches.
+
+    Returns (height, terms) of each node that could answer.
+    """
     start, service = header.session_start_block_height, header.service_id
-    questions = (
+    queries = (
         ("/pocket.shared.Query/ParamsAtHeight", shared_pb.QueryParamsAtHeightRequest(height=start)),
         ("/pocket.session.Query/GetSession", session_pb.QueryGetSessionRequest(
             application_address=header.application_address, service_id=service, block_height=start)),
@@ -70,7 +79,7 @@ async def ask_terms_of_every_node(
         ("/pocket.service.Query/RelayMiningDifficultyAtHeight",
          service_pb.QueryGetRelayMiningDifficultyAtHeightRequest(serviceId=service, blockHeight=start)),
     )  # fmt: skip
-    rows = await asyncio.gather(*(chain.ask_every_node(method, request) for method, request in questions))
+    rows = await asyncio.gather(*(chain.ask_every_node(method, request) for method, request in queries))
     found: dict[str, tuple[int, SessionTerms]] = {}
     for node, first in rows[0].items():
         answers = [row.get(node) for row in rows]
@@ -86,13 +95,16 @@ async def _terms_of(
     chain: ChainClient, supplier: str, header: SessionHeader, params: NodeAnswer, session: NodeAnswer | None,
     units: NodeAnswer | None, difficulty: NodeAnswer | None,
 ) -> SessionTerms:  # fmt: skip
-    """Read one node's answers; raises what it answered with."""
+    """Decode one node's answers.
+
+    Raises the errors that it returned.
+    """
     shared = convert.shared_params(shared_pb.QueryParamsAtHeightResponse.FromString(_raw(params)).params)
     try:
         onchain = convert.session(session_pb.QueryGetSessionResponse.FromString(_raw(session)).session)
     except ChainQueryRejected as error:
         return SessionTerms(shared, None, Fact.SESSION_REJECTED, str(error))
-    if found := judge(supplier, header, onchain):
+    if found := rejection_of(supplier, header, onchain):
         return SessionTerms(shared, None, *found)
     target = convert.difficulty(
         service_pb.QueryGetRelayMiningDifficultyAtHeightResponse.FromString(_raw(difficulty)).relayMiningDifficulty
@@ -106,7 +118,7 @@ async def _terms_of(
 
 def _raw(answer: NodeAnswer | None) -> bytes:
     if answer is None:
-        raise ChainUnavailable("the node did not answer all questions")
+        raise ChainUnavailable("the node did not answer all queries")
     if answer.error is not None:
         raise answer.error
     return answer.raw

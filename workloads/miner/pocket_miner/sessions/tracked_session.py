@@ -1,4 +1,4 @@
-"""The sessions of one supplier as the owner knows them."""
+"""The state of an unfinished session as its owner knows it."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,14 +13,18 @@ from pocket.protocol.transactions.build import Message
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.sessions.evidence import REJECTIONS, Evidence
 from pocket_miner.sessions.leaf_validation import LeafTerms
+from pocket_miner.sessions.session_details import SessionDetails
 from pocket_miner.sessions.submission import Attempts, Submission
 
-_FARTHEST_HEIGHT: Final = 2**53  # heights are JSON numbers on their way
+_FARTHEST_HEIGHT: Final = 2**53  # heights are transported as JSON numbers
 _LONGEST_SESSION: Final = 100_000  # blocks
 
 
 def header_of(raw: bytes) -> SessionHeader:
-    """Session header from its canonical bytes; raises DecodingError."""
+    """Decode a session header from its canonical bytes.
+
+    Raises DecodingError.
+    """
     fields = decode(HEADER, raw)
 
     def text(name: str) -> str:
@@ -35,12 +39,12 @@ def header_of(raw: bytes) -> SessionHeader:
     if not 0 < start <= end <= _FARTHEST_HEIGHT or end - start > _LONGEST_SESSION:
         raise DecodingError(f"a session cannot reach from block {start} to {end}")
     if not header.session_id.isprintable() or not header.session_id.isascii():
-        raise DecodingError("the session id is no text")
+        raise DecodingError("the session id is not printable ASCII")
     return header
 
 
 class Skip(StrEnum):
-    """Why a session is not claimed as things stand. It is decided anew at every block of the claim window."""
+    """The reason not to claim a session, decided again at every block of the claim window."""
 
     EMPTY = "empty"
     UNPROFITABLE = "unprofitable"
@@ -49,58 +53,61 @@ class Skip(StrEnum):
 
 @dataclass(slots=True)
 class TrackedSession:
-    """One unfinished session; terms are None until the chain has confirmed the header."""
+    """One unfinished session.
+
+    Terms are None until the chain has confirmed the header.
+    """
 
     header: SessionHeader
     position: str = "0-0"
     incarnation: str = ""
     terms: LeafTerms | None = None
-    terms_confirmed: bool = False  # a second answer said the same
-    doubted_terms: LeafTerms | None = None  # what a second answer said instead
+    terms_confirmed: bool = False  # a second answer agreed
+    doubted_terms: LeafTerms | None = None  # what a second answer stated instead
     params: SharedParams | None = None
     evidence: Evidence = field(default_factory=Evidence)
     seal: SessionSeal | None = None
     skip: Skip | None = None
     requirement: ProofRequirement | None = None
     claim_on_chain: Claim | None = None  # as last seen
-    claim_seen_at: int = 0  # height as of which it was seen; 0: never
-    measured: set[str] = field(default_factory=set)  # what was counted once for this session
-    behind: bool = False  # the last read did not reach the end
+    claim_seen_at: int = 0  # height at which it was last seen, 0: never
+    measured: set[str] = field(default_factory=set)  # metrics already counted for this session
+    behind: bool = False  # the last read did not reach the end of the stream
     claim: Submission | None = None
     claim_attempts: Attempts = field(default_factory=Attempts)
     proof: Submission | None = None
     proof_attempts: Attempts = field(default_factory=Attempts)
-    sample: tuple[bytes, float] | None = None  # seed hash, and what was drawn with it
-    proof_message: tuple[bytes, Message] | None = None  # seed hash, and what was built with it
-    conflicting: bool = False  # the claim on chain is of nobody that we know
-    details: dict[str, object] = field(default_factory=dict)
+    sample: tuple[bytes, float] | None = None  # seed hash, and the sample drawn with it
+    proof_message: tuple[bytes, Message] | None = None  # seed hash, and the message built with it
+    conflicting: bool = False  # the claim on chain has a root that is not ours
+    details: SessionDetails = field(default_factory=SessionDetails)
 
     @property
     def session_id(self) -> str:
-        """The session's id."""
+        """Return the session id."""
         return self.header.session_id
 
     @property
     def windows(self) -> Windows | None:
-        """Windows by the params at the session's start; None while unknown."""
+        """Return the windows by the params at the session's start, None while unknown."""
         return None if self.params is None else self.params.windows(self.header.session_start_block_height)
 
     @property
     def end(self) -> int:
-        """Session end height."""
+        """Return the session end height."""
         return self.header.session_end_block_height
 
     @property
     def rejected(self) -> bool:
-        """Whether somebody said that the session cannot be claimed, and nobody the contrary."""
-        return self.terms is None and any(self.evidence.of(finding) for finding in REJECTIONS)
+        """Return True if an uncontradicted answer states that the session cannot be claimed."""
+        return self.terms is None and any(self.evidence.of(fact) for fact in REJECTIONS)
 
     @property
     def claimed_root(self) -> bytes:
-        """Root of the claim on chain, as last seen; empty where none was."""
+        """Return the root of the claim on chain as last seen, empty without one."""
         return self.claim_on_chain.root_hash if self.claim_on_chain is not None else b""
 
     @property
     def proven(self) -> bool:
-        """Whether the chain has a valid proof, as last seen."""
+        """Return True if the chain had a valid proof when last seen."""
         return self.claim_on_chain is not None and self.claim_on_chain.proof_validation_status == VALIDATED

@@ -1,4 +1,4 @@
-"""What is told of a session at its end: its facts, which are pure, and the counters of its outcome."""
+"""Compute the details recorded with an outcome, and count it in the metrics."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -9,22 +9,24 @@ from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.smst.digest import Root
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.storage.outcomes import SessionOutcome
 
 _NO_HASH = bytes(32)
 
 
 def _unsealed(session: TrackedSession, leaves: int) -> Root | None:
-    """Sum and number of the leaves, without a hash that nobody computed."""
+    """Return a root with sum and count of the leaves but a zero hash, None without leaves."""
     if session.terms is None or not leaves:
         return None
     units = leaves * session.terms.compute_units_per_relay
     return Root(_NO_HASH + units.to_bytes(8, "big") + leaves.to_bytes(8, "big"))
 
 
-def facts_of(session: TrackedSession, leaves: int, payments: Sequence[tuple[str, str]]) -> dict[str, object]:
-    """Root, relays, compute units, upokt, and the transactions; what is not known is left out.
+def details_of(session: TrackedSession, leaves: int, payments: Sequence[tuple[str, str]]) -> dict[str, object]:
+    """Return root, relays, compute units, claimed upokt and transactions, as far as known.
 
-    leaves: on the volume, for a session that was never sealed. payments: (claim or proof, transaction hash).
+    `leaves` is the number on the volume, for a session that was never sealed. `payments` are pairs of "claim" or
+    "proof" and a transaction hash.
     """
     found: dict[str, object] = {}
     sealed = session.seal.root if session.seal is not None else session.claimed_root
@@ -46,16 +48,19 @@ def facts_of(session: TrackedSession, leaves: int, payments: Sequence[tuple[str,
 
 
 def count_outcome(outcome: Mapping[str, Any], recipients: Collection[str]) -> None:
-    """Count a recorded outcome in the metrics; only `recipients` are told apart there, which bounds the series."""
+    """Count a recorded outcome in the metrics.
+
+    Addresses other than `recipients` share one series, which bounds their number.
+    """
     details, name = outcome["details"], outcome["outcome"]
-    whose = (outcome["supplier"], details["service_id"])
+    labels = (outcome["supplier"], details["service_id"])
     claimed, settled = _number(details.get("claimed_upokt")), _number(details.get("settled_upokt"))
     miner_metrics.OUTCOMES.labels(name).inc()
-    miner_metrics.CLAIMED.labels(*whose).inc(claimed)
-    miner_metrics.SETTLED.labels(*whose).inc(settled)
+    miner_metrics.CLAIMED.labels(*labels).inc(claimed)
+    miner_metrics.SETTLED.labels(*labels).inc(settled)
     for address, upokt in (details.get("earned_by") or {}).items():
-        miner_metrics.EARNED.labels(*whose, address if address in recipients else OTHERS).inc(_number(upokt))
-    if name != "unseen":
+        miner_metrics.EARNED.labels(*labels, address if address in recipients else OTHERS).inc(_number(upokt))
+    if name != SessionOutcome.UNSEEN:
         miner_metrics.LOST.labels(name).inc(max(0.0, claimed - settled))
 
 

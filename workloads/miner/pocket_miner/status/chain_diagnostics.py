@@ -1,4 +1,4 @@
-"""What a miner has to say of the chain's nodes beside whether blocks arrive: for /report, /status and metrics."""
+"""Diagnose the chain's nodes, parameters and clock for /report, /status and metrics."""
 
 import contextlib
 import logging
@@ -18,7 +18,7 @@ _LOG = logging.getLogger("miner.chain")
 
 
 class ChainDiagnostics:
-    """Remembers the latest verdicts; texts hold no figure that changes with each block."""
+    """Holds the latest assessments. Texts contain no number that changes with each block."""
 
     def __init__(self, gas_price: GasPrice, block_seconds: float, wall_clock_ns: Callable[[], int]) -> None:
         self._gas_price = gas_price
@@ -30,26 +30,30 @@ class ChainDiagnostics:
         self._advice: tuple[str, ...] = ()
         self._seen = False
 
-    def tell(self, name: str, verdict: NodeAssessment) -> None:
-        """A node's verdict (`NodeWatch`)."""
-        self._nodes[name] = verdict
-        miner_metrics.NODE_LAG.labels(name).set(verdict.lag)
-        counts = Counter(found.health for found in self._nodes.values())
+    def on_node_health(self, name: str, assessment: NodeAssessment) -> None:
+        """Record a node's assessment by the node monitor."""
+        self._nodes[name] = assessment
+        miner_metrics.NODE_LAG.labels(name).set(assessment.lag)
+        counts = Counter(row.health for row in self._nodes.values())
         for health in NodeHealth:
             miner_metrics.NODES.labels(health.value).set(counts[health])
 
     def block(self, block: Block) -> None:
-        """A new block. The first one says nothing: the chain may have stood still before this process started."""
+        """Compare a new block's time with this machine's clock.
+
+        The first block is not compared: the chain may have halted before this process started.
+        """
         now, made = self._wall_clock_ns(), block.time.nanoseconds
         miner_metrics.BLOCK_AGE.set((now - made) / 1e9)
         if self._seen:
             self._clock = clock_problem(made, now, self._block_seconds)
         self._seen = True
 
-    async def look(self, chain: ChainClient, suppliers: int, processors: int) -> None:
-        """Asks for the least gas price and the chain's parameters; an unanswered question changes nothing.
+    async def refresh(self, chain: ChainClient, suppliers: int, processors: int) -> None:
+        """Query the minimum gas price and the chain's parameters.
 
-        `suppliers` are mined here, on so many processors.
+        A failed query changes nothing. `suppliers` and `processors` are the numbers of mined suppliers and of
+        processors.
         """
         with contextlib.suppress(PocketError):
             advice = (capacity_advice(suppliers, processors), *params_advice(await chain.shared_params()))
@@ -58,25 +62,28 @@ class ChainDiagnostics:
             self._gas = gas_price_problem(await chain.minimum_gas_price(), self._gas_price)
 
     def _advise(self, advice: tuple[str, ...]) -> None:
-        """Once for each text: there is nothing that a reader could repair."""
+        """Log each advice once."""
         for text in advice:
             if text not in self._advice:
                 _LOG.warning("%s", text)
         self._advice = advice
 
     def rows(self) -> list[Mapping[str, str]]:
-        """Reason and text of everything that is not as it should be, the worst first."""
-        found = [("GasPriceTooLow", self._gas), ("ClockSkewed", self._clock)]
-        for name, verdict in sorted(self._nodes.items()):
-            if verdict.health is not NodeHealth.HEALTHY:
-                found.append(
-                    ("ChainNodesDisagree", f"Chain node {name} is {verdict.health.value}: see spec.chain.nodes.")
+        """Return reason and text of every problem, the most severe first."""
+        problems = [("GasPriceTooLow", self._gas), ("ClockSkewed", self._clock)]
+        for name, row in sorted(self._nodes.items()):
+            if row.health is not NodeHealth.HEALTHY:
+                problems.append(
+                    ("ChainNodesDisagree", f"Chain node {name} is {row.health.value}: see spec.chain.nodes.")
                 )
-        return [{"reason": reason, "text": text} for reason, text in found if text]
+        return [{"reason": reason, "text": text} for reason, text in problems if text]
 
     def nodes(self) -> Mapping[str, Any]:
-        """Standing, lag in blocks and reason of each node; empty where there is one only."""
+        """Return health, lag in blocks and reason of each node.
+
+        The result is empty with a single node.
+        """
         return {
-            name: {"health": found.health.value, "lag_blocks": found.lag, "reason": found.reason}
-            for name, found in sorted(self._nodes.items())
+            name: {"health": row.health.value, "lag_blocks": row.lag, "reason": row.reason}
+            for name, row in sorted(self._nodes.items())
         }

@@ -1,4 +1,4 @@
-"""How far a miner has come, and why it is not ready."""
+"""Track a miner's phase and the problems that keep it from being ready."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,60 +11,66 @@ _STALE_BLOCKS = 5
 
 
 class Phase(StrEnum):
-    """How far a miner has come. It answers /health in each of them."""
+    """The phase of a miner. It answers /health in each of them."""
 
     OPENING = "opening"
-    """Its volume is looked at."""
+    """Checking and opening the volume."""
     WAITING = "waiting"
-    """For Redis, for a chain node."""
+    """Waiting for Redis and a chain node."""
     READ_ONLY = "read-only"
-    """The volume takes no writes: only what is sealed on it is claimed and proven."""
+    """The volume is read-only: only sealed sessions are claimed and proven."""
     MINING = "mining"
     STOPPING = "stopping"
 
 
 class Readiness:
-    """Collects what keeps a miner from being ready; `block_seconds` bounds how long no block may come."""
+    """Collects the problems that keep a miner from being ready.
+
+    `block_seconds` determines how long the miner stays ready without a new block.
+    """
 
     def __init__(self, block_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.phase = Phase.OPENING
         self.redis = ""
         self.volume = ""
-        """What is wrong with the space on the volume; a miner is ready all the same."""
+        """The problem with the space on the volume. It does not make the miner unready."""
         self._chain = ""
-        self._patience = max(_STALE_SECONDS, _STALE_BLOCKS * block_seconds)
+        self._stale_seconds = max(_STALE_SECONDS, _STALE_BLOCKS * block_seconds)
         self._clock = clock
         self._block_at = clock()
 
     @property
     def since_block(self) -> float:
-        """Seconds since the last block."""
+        """Return the seconds since the last block."""
         return self._clock() - self._block_at
 
     def block(self) -> None:
-        """Note a new block; also called when blocks are to be expected from now on."""
+        """Record a new block.
+
+        Also called when blocks are expected from now on.
+        """
         self._block_at = self._clock()
         self._chain = ""
 
     def enter(self, phase: Phase) -> None:
-        """Note that a phase begins."""
+        """Record that a phase begins."""
         self.phase = phase
         if phase is Phase.MINING:
             self.redis = ""
             self.block()
 
     def chain_away(self, reason: str) -> None:
-        """Note why the chain cannot be asked at the start."""
+        """Record why no chain node can be used at the start."""
         self._chain = reason
 
     def problems(self, *, keys_missing: bool) -> Iterator[Problem]:
-        """Why the miner is not ready, the cause before its consequences."""
+        """Yield why the miner is not ready, causes before consequences."""
         waiting = "" if self.phase is Phase.MINING else "waiting for "
         if self.redis:
             yield Problem(code=ProblemCode.REDIS_UNAVAILABLE, message=f"{waiting}Redis: {self.redis}")
         if self._chain:
             yield Problem(code=ProblemCode.CHAIN_UNAVAILABLE, message=f"waiting for a chain node: {self._chain}")
-        elif self.phase is Phase.MINING and self.since_block > self._patience:
+        elif self.phase is Phase.MINING and self.since_block > self._stale_seconds:
             yield Problem(code=ProblemCode.NO_NEW_BLOCK, message="no new block for too long: check the chain nodes")
         if self.phase is Phase.STOPPING:
             yield Problem(code=ProblemCode.DRAINING, message="stopping")

@@ -1,4 +1,4 @@
-"""What a miner tells of its suppliers: the operator shows it in their status, people read it at /report."""
+"""Report the state of suppliers at /report, which the operator shows in their status."""
 
 import logging
 import sqlite3
@@ -15,14 +15,14 @@ from pocket_miner import miner_metrics
 from pocket_miner.sessions.recipients import added
 from pocket_miner.sessions.stages import Stage
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.corruption import corruption_in
+from pocket_miner.storage.outcomes import LOSSES, SessionOutcome
 
 _LOG = logging.getLogger("pocket_miner.status.report")
 _GROUPS = {
     Stage.ACTIVE: "active", Stage.GRACE: "active", Stage.CLAIMABLE: "claimable", Stage.SEALED: "claimable",
     Stage.CLAIMED: "claimed", Stage.PROOFABLE: "claimed", Stage.PROVED: "proved",
 }  # fmt: skip
-_LOST = frozenset({"claim_missed", "claim_lost", "proof_missed", "proof_invalid", "expired", "forfeited"})
 
 
 def _mark(session_id: str, height: int) -> str:
@@ -31,10 +31,10 @@ def _mark(session_id: str, height: int) -> str:
 
 @dataclass(slots=True)
 class SupplierReport:
-    """One supplier: sessions by where they are, the last of each event, what was paid.
+    """Sessions by stage, the last event of each kind and the earnings of one supplier.
 
-    `open` counts every session that has no outcome, also those of which the chain has not told yet where they are.
-    `earned_by` is what reached operator, owner and shareholders, by address, upokt.
+    `open` counts every session without an outcome, including those whose stage is not known yet. `earned_by` holds the
+    upokt that operator, owner and shareholders received, by address.
     """
 
     open: int = 0
@@ -54,11 +54,14 @@ class SupplierReport:
 
     @property
     def earned_upokt(self) -> int:
-        """What reached the supplier's side by all settled sessions."""
+        """Return the upokt that the supplier's side received from all settled sessions."""
         return sum(self.earned_by.values())
 
-    def saw(self, stages: Mapping[str, str], height: int) -> None:
-        """The stages of open sessions at a height; a session that moved on is an event."""
+    def record_stages(self, stages: Mapping[str, str], height: int) -> None:
+        """Record the stages of open sessions at a height.
+
+        A change of stage is an event.
+        """
         for session_id, stage in stages.items():
             before = self._stages.get(session_id)
             if stage == before:
@@ -70,31 +73,34 @@ class SupplierReport:
         self._stages = dict(stages)
         self.sessions = Counter(_GROUPS[Stage(stage)] for stage in stages.values() if Stage(stage) in _GROUPS)
 
-    def ended(self, outcome: Mapping[str, Any]) -> None:
-        """An outcome of the audit trail."""
+    def record_outcome(self, outcome: Mapping[str, Any]) -> None:
+        """Record an outcome of the audit trail."""
         details = outcome.get("details") or {}
         self.earned_by = added(self.earned_by, _amounts(details.get("earned_by")), MOST_RECIPIENTS)
         mark = _mark(str(outcome.get("session_id", "")), int(outcome.get("height", 0)))
-        if outcome.get("outcome") == "settled":
+        if outcome.get("outcome") == SessionOutcome.SETTLED:
             self.last["settlement"] = mark
             self.lost_recently = 0
-        elif outcome.get("outcome") in _LOST:
+        elif outcome.get("outcome") in LOSSES:
             self.last["loss"] = f"{mark}: {outcome.get('outcome')}: {outcome.get('reason', '')}"
             self.lost_recently += 1
 
-    def resume(self, kept: Mapping[str, Any]) -> None:
-        """Restore what `kept` had saved of outcomes; older versions kept no recipients, but all that was minted."""
-        self.earned_by = _amounts(kept.get("earned_by"))
-        self.lost_recently = int(kept.get("lost_recently", 0))
-        self.last = {str(event): str(mark) for event, mark in dict(kept.get("last", {})).items()}
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Restore the totals that `to_dict` returned.
 
-    def kept(self) -> dict[str, Any]:
-        """What outcomes come to."""
+        Older versions saved no recipients but only the minted amount, which is ignored.
+        """
+        self.earned_by = _amounts(saved.get("earned_by"))
+        self.lost_recently = int(saved.get("lost_recently", 0))
+        self.last = {str(event): str(mark) for event, mark in dict(saved.get("last", {})).items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the totals of outcomes as JSON, to be saved."""
         last = {event: mark for event, mark in self.last.items() if event in ("settlement", "loss")}
         return {"earned_by": dict(self.earned_by), "lost_recently": self.lost_recently, "last": last}
 
     def shareholders(self, header: SessionHeader) -> frozenset[str]:
-        """Return the addresses that share the revenue of a session, as far as the chain was asked for the supplier."""
+        """Return the addresses that share a session's revenue, as far as the stake is known."""
         heights = (header.session_start_block_height, header.session_end_block_height)
         configs = [row for row in self._history if row.service_id == header.service_id]
         active = [
@@ -103,8 +109,8 @@ class SupplierReport:
         ]  # fmt: skip
         return frozenset(address for row in active or configs for address, _ in row.revenue_share)
 
-    def knows(self, supplier: StakedSupplier | None) -> None:
-        """What the chain says; None: it is not staked."""
+    def record_stake(self, supplier: StakedSupplier | None) -> None:
+        """Record the stake on chain, None if the supplier is not staked."""
         self.staked = supplier is not None
         if supplier is None:
             self.stake = None
@@ -120,13 +126,16 @@ class SupplierReport:
             "unstake_session_end_height": supplier.unstake_session_end_height,
         }
 
-    def funded(self, balance_upokt: int, *, public_key: bool) -> None:
-        """What the supplier's account has: for fees, and for whoever verifies its answers."""
+    def record_funds(self, balance_upokt: int, *, public_key: bool) -> None:
+        """Record the balance that pays fees, and whether the account's public key is on chain.
+
+        Gateways need the public key to verify responses.
+        """
         self.balance_upokt = balance_upokt
         self.public_key_on_chain = public_key
 
     def row(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the report as JSON."""
         return {
             "open": self.open, "sessions": dict(self.sessions), "last": dict(self.last),
             "earned_upokt": self.earned_upokt, "earned_by": dict(self.earned_by), "lost_recently": self.lost_recently,
@@ -136,64 +145,71 @@ class SupplierReport:
         }  # fmt: skip
 
 
-def _amounts(told: object) -> dict[str, int]:
-    """Return amounts by address out of stored JSON; anything else is left out."""
-    rows = told.items() if isinstance(told, Mapping) else ()
+def _amounts(stored: object) -> dict[str, int]:
+    """Return the amounts by address in stored JSON, without anything else."""
+    rows = stored.items() if isinstance(stored, Mapping) else ()
     return {str(address): upokt for address, upokt in rows if isinstance(upokt, int)}
 
 
-def _figures(audit: Audit) -> tuple[int, dict[str, dict[str, Any]], str]:
-    """Return what the outcomes up to a number come to, by address, and what is wrong with the trail."""
+def _totals(audit: Audit) -> tuple[int, dict[str, dict[str, Any]], str]:
+    """Return the last outcome's number, totals by address and any audit problem."""
     number, suppliers = audit.summary()
     reports: dict[str, SupplierReport] = {}
-    for address, kept in suppliers.items():
-        reports.setdefault(address, SupplierReport()).resume(kept)
+    for address, saved in suppliers.items():
+        reports.setdefault(address, SupplierReport()).restore(saved)
     outcomes, problem, last = audit.after(number)
     for outcome in outcomes:
-        reports.setdefault(str(outcome["supplier"]), SupplierReport()).ended(outcome)
-    return last, {address: report.kept() for address, report in reports.items()}, problem
+        reports.setdefault(str(outcome["supplier"]), SupplierReport()).record_outcome(outcome)
+    return last, {address: report.to_dict() for address, report in reports.items()}, problem
 
 
 class Reports:
-    """Reports of all suppliers; figures of earlier lives come from the audit trail."""
+    """The reports of all suppliers.
+
+    Totals before a restart come from the audit trail.
+    """
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
         self._by_address: dict[str, SupplierReport] = {}
-        self._known = False
-        self._learn()
+        self._loaded = False
+        self._load()
 
-    def _learn(self) -> None:
-        """Take up the figures of earlier lives. A volume that cannot be read is asked again by `keep`."""
+    def _load(self) -> None:
+        """Load the totals before the restart.
+
+        If the volume cannot be read, `save` tries again.
+        """
         try:
-            _, found, problem = _figures(self._audit)
+            _, totals, problem = _totals(self._audit)
         except sqlite3.Error as error:
-            if damage_of(error) is not None:
+            if corruption_in(error) is not None:
                 raise
             miner_metrics.ERRORS.labels("volume").inc()
-            _LOG.warning("the figures of earlier sessions cannot be read: %s", error)
+            _LOG.warning("totals of ended sessions not read from the volume, retrying: %s", error)
             return
-        for address, kept in found.items():
-            self.of(address).resume(kept)
-        self._known = True
+        for address, saved in totals.items():
+            self.of(address).restore(saved)
+        self._loaded = True
         if problem:
-            # Whoever altered what is over must not keep what is open from being paid.
-            _LOG.error("%s: see `relayctl ledger verify`", problem)
+            # An altered trail of ended sessions must not keep open ones from being paid.
+            _LOG.error("audit trail damaged: %s. Run `relayctl ledger verify`.", problem)
 
-    def keep(self) -> None:
-        """Keep the figures, so that they outlive the outcomes and a start does not read all of them.
+    def save(self) -> None:
+        """Save the totals of outcomes.
 
-        They are those of the audit trail alone: what is recorded meanwhile is in the next ones. Raises sqlite3.Error.
+        They outlive the outcomes, and a start need not read all of these. They include only what is in the audit trail
+        now. Raises sqlite3.Error.
         """
-        if not self._known:
-            self._learn()
-        number, found, _ = _figures(self._audit)
-        self._audit.keep_summary(number, found)
+        if not self._loaded:
+            self._load()
+        number, totals, _ = _totals(self._audit)
+        self._audit.save_summary(number, totals)
 
     def of(self, address: str) -> SupplierReport:
-        """The report of one supplier."""
+        """Return the report of one supplier."""
         return self._by_address.setdefault(address, SupplierReport())
 
     def rows(self) -> dict[str, Any]:
-        """As JSON, by address."""
+        """Return all reports as JSON, by address."""
         return {address: report.row() for address, report in sorted(self._by_address.items())}

@@ -1,4 +1,4 @@
-"""What lasts: the owner's epoch, seals, and one hash-chained outcome per session."""
+"""Store epochs, seals, fees and one hash-chained outcome per session durably."""
 
 import contextlib
 import hashlib
@@ -6,13 +6,13 @@ import json
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pocket.errors import DecodingError, PocketError
 from pocket.redis_store.seals import SessionSeal, SignedGroup
 from pocket_miner.storage.database import open_to_read, open_to_write
+from pocket_miner.storage.outcomes import OutcomeRecord
 
 _LOG = logging.getLogger("pocket_miner.storage.audit")
 _SCHEMA = """
@@ -38,33 +38,12 @@ class AuditError(PocketError):
     """The audit trail was altered."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionOutcome:
-    """How a session ended; the names are those of design.md, section 14."""
-
-    supplier: str
-    session_id: str
-    outcome: str
-    stage: str
-    reason: str
-    height: int
-    details: Mapping[str, Any]
-
-    def body(self) -> str:
-        """Canonical JSON."""
-        fields = {
-            "supplier": self.supplier, "session_id": self.session_id, "outcome": self.outcome, "stage": self.stage,
-            "reason": self.reason, "height": self.height, "details": dict(self.details),
-        }  # fmt: skip
-        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
-
-
 def _link(previous: str, body: str) -> str:
     return hashlib.sha256(f"{previous}\n{body}".encode()).hexdigest()
 
 
 class Audit:
-    """The file `audit.sqlite`."""
+    """The file `audit.sqlite` on a miner's volume."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         if not read_only:
@@ -74,45 +53,51 @@ class Audit:
         self._lock = threading.RLock()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._database.close()
 
     def epoch(self, shard: int) -> int:
-        """The highest epoch under which this volume's miner acted on a shard."""
+        """Return the highest epoch under which this volume's miner owned a shard, 0 if never."""
         with self._lock:
             row = self._database.execute("SELECT value FROM meta WHERE name=?", (f"epoch/{shard}",)).fetchone()
             return int(row[0]) if row else 0
 
-    def keep_epoch(self, shard: int, epoch: int) -> None:
-        """Keeps the epoch of a shard before it is acted on."""
+    def save_epoch(self, shard: int, epoch: int) -> None:
+        """Save the epoch of a shard, before its suppliers are mined."""
         with self._lock:
             self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"epoch/{shard}", str(epoch)))
 
-    def keep_seals(self, supplier: str, session_end: int, seals: Iterable[SessionSeal], signed: str) -> None:
-        """Keep seals before their claims are broadcast, in one step; existing ones are never replaced."""
+    def save_seals(self, supplier: str, session_end: int, seals: Iterable[SessionSeal], signed: str) -> None:
+        """Save seals in one step before their claims are broadcast.
+
+        Existing ones are never replaced.
+        """
         rows = [(supplier, seal.session_id, session_end, seal.encode(), signed) for seal in seals]
         with self._transaction():
             self._database.executemany("INSERT OR IGNORE INTO seal VALUES (?,?,?,?,?)", rows)
 
     def seals(self, supplier: str) -> dict[str, tuple[int, SessionSeal]]:
-        """Return session id → (session end, seal) of sessions without outcome, without those that cannot be read."""
+        """Return session id → (session end, seal) of open sessions.
+
+        Damaged seals are skipped.
+        """
         with self._lock:
             rows = self._database.execute(
                 "SELECT session_id, session_end, seal FROM seal WHERE supplier=? AND NOT EXISTS "
                 "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id)",
                 (supplier,),
             ).fetchall()
-        found = {}
+        seals = {}
         for session_id, end, text in rows:
             try:
-                found[session_id] = (int(end), SessionSeal.decode(text))
+                seals[session_id] = (int(end), SessionSeal.decode(text))
             except (DecodingError, ValueError) as error:
                 fields = {"supplier": supplier, "session": session_id, "error": str(error)}
-                _LOG.error("a seal on the volume is damaged and left out", extra={"fields": fields})
-        return found
+                _LOG.error("seal skipped, it is damaged on the volume", extra={"fields": fields})
+        return seals
 
     def suppliers_with_open_seals(self) -> set[str]:
-        """Return the suppliers of sealed sessions without outcome."""
+        """Return the suppliers that have sealed sessions without an outcome."""
         with self._lock:
             rows = self._database.execute(
                 "SELECT DISTINCT supplier FROM seal WHERE NOT EXISTS "
@@ -121,7 +106,7 @@ class Audit:
         return {str(supplier) for (supplier,) in rows}
 
     def all_seals(self) -> list[tuple[str, int, SessionSeal, str]]:
-        """(supplier, session end, seal, signed transaction) of every session without outcome."""
+        """Return (supplier, session end, seal, signed transaction) of every open sealed session."""
         with self._lock:
             rows = self._database.execute(
                 "SELECT supplier, session_end, seal, signed FROM seal WHERE NOT EXISTS "
@@ -131,20 +116,26 @@ class Audit:
             return [(supplier, int(end), SessionSeal.decode(text), signed) for supplier, end, text, signed in rows]
 
     def signed(self, supplier: str, session_end: int) -> list[SignedGroup]:
-        """Return the transactions signed for the seals of one session end, each once; none for seals taken over."""
+        """Return each transaction signed for the seals of one session end.
+
+        Adopted seals have none.
+        """
         with self._lock:
             rows = self._database.execute(
                 "SELECT DISTINCT signed FROM seal WHERE supplier=? AND session_end=? AND signed<>''",
                 (supplier, session_end),
             ).fetchall()
-        found = []
+        groups = []
         for (text,) in rows:
-            with contextlib.suppress(DecodingError):  # the same roots are signed anew
-                found.append(SignedGroup.decode(text))
-        return found
+            with contextlib.suppress(DecodingError):  # the same roots are signed again
+                groups.append(SignedGroup.decode(text))
+        return groups
 
     def spend(self, supplier: str, tx_hash: str, what: str, upokt: Mapping[str, int]) -> int:
-        """Keep what a transaction cost each session; return how many upokt of it were not known before."""
+        """Save the cost of a transaction to each session.
+
+        Returns how many upokt of it are new.
+        """
         new = 0
         with self._transaction():
             for session_id, amount in upokt.items():
@@ -154,7 +145,7 @@ class Audit:
         return new
 
     def spent(self, supplier: str, session_id: str) -> int:
-        """What a session without outcome has cost, upokt."""
+        """Return what an open session has cost, in upokt."""
         with self._lock:
             row = self._database.execute(
                 "SELECT coalesce(sum(upokt), 0) FROM cost WHERE supplier=? AND session_id=?", (supplier, session_id)
@@ -162,7 +153,7 @@ class Audit:
             return int(row[0])
 
     def payments(self, supplier: str, session_id: str) -> list[tuple[str, str]]:
-        """(what, hash) of the transactions that cost a session something."""
+        """Return (kind, hash) of the transactions that a session paid for."""
         with self._lock:
             rows = self._database.execute(
                 "SELECT what, tx_hash FROM cost WHERE supplier=? AND session_id=? ORDER BY what, tx_hash",
@@ -171,14 +162,14 @@ class Audit:
             return [(str(what), str(tx_hash)) for what, tx_hash in rows]
 
     def unspend(self, supplier: str, session_id: str, tx_hash: str) -> None:
-        """Forgets what a transaction would have cost a session: it was never included."""
+        """Delete the cost of a transaction that was never included."""
         with self._lock:
             self._database.execute(
                 "DELETE FROM cost WHERE supplier=? AND session_id=? AND tx_hash=?", (supplier, session_id, tx_hash)
             )
 
     def with_outcome(self, supplier: str, session_ids: Sequence[str]) -> list[str]:
-        """Return those of a supplier's sessions that have an outcome."""
+        """Return those of the given sessions that have an outcome."""
         with self._lock:
             rows = self._database.execute(
                 "SELECT session_id FROM outcome WHERE supplier=? AND session_id IN (SELECT value FROM json_each(?))",
@@ -186,12 +177,18 @@ class Audit:
             )
             return [str(session_id) for (session_id,) in rows]
 
-    def record(self, outcome: SessionOutcome) -> bool:
-        """Append an outcome; False when the session has one already."""
+    def record(self, outcome: OutcomeRecord) -> bool:
+        """Append an outcome.
+
+        Returns False if the session already has one.
+        """
         return bool(self.record_all([outcome]))
 
-    def record_all(self, outcomes: Iterable[SessionOutcome]) -> list[SessionOutcome]:
-        """Append outcomes in one step, which takes their costs with it; return those of sessions that had none yet."""
+    def record_all(self, outcomes: Iterable[OutcomeRecord]) -> list[OutcomeRecord]:
+        """Append outcomes and delete their costs in one step.
+
+        Returns those that are new.
+        """
         added = []
         with self._transaction():
             for outcome in outcomes:
@@ -200,7 +197,7 @@ class Audit:
                     added.append(outcome)
         return added
 
-    def _append(self, outcome: SessionOutcome) -> None:
+    def _append(self, outcome: OutcomeRecord) -> None:
         row = self._database.execute(
             "SELECT hash FROM (SELECT hash, number FROM outcome ORDER BY number DESC LIMIT 1) "
             "UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1"
@@ -217,7 +214,7 @@ class Audit:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """One step, also beside other threads."""
+        """Run the body as one transaction, exclusive among threads."""
         with self._lock:
             self._database.execute("BEGIN IMMEDIATE")
             try:
@@ -229,7 +226,7 @@ class Audit:
                 raise
 
     def outcome(self, supplier: str, session_id: str) -> dict[str, Any] | None:
-        """The recorded outcome."""
+        """Return the recorded outcome of a session, None without one."""
         with self._lock:
             row = self._database.execute(
                 "SELECT body FROM outcome WHERE supplier=? AND session_id=?", (supplier, session_id)
@@ -237,7 +234,10 @@ class Audit:
             return None if row is None else json.loads(row[0])
 
     def ended(self, supplier: str, blocks: int) -> dict[str, int]:
-        """Sessions with an outcome that ended within so many blocks of the latest one → session end height."""
+        """Return session id → end height of recently ended sessions.
+
+        They ended at most `blocks` before the latest one.
+        """
         with self._lock:
             rows = self._database.execute(
                 f"SELECT session_id, {_END} FROM outcome WHERE supplier=?1 AND {_END} >= "  # noqa: S608 - a constant
@@ -247,18 +247,19 @@ class Audit:
             return {session_id: int(end) for session_id, end in rows}
 
     def recent(self, number: int) -> list[dict[str, Any]]:
-        """The last outcomes in order, as they lie there."""
+        """Return the last outcomes in order, without verifying hashes."""
         with self._lock:
             rows = self._database.execute("SELECT body FROM outcome ORDER BY number DESC LIMIT ?", (number,)).fetchall()
             return [json.loads(body) for (body,) in reversed(rows)]
 
     def prune(self, below: int) -> int:
-        """Forgets outcomes recorded below a height, oldest first, and the seals of what ended there; how many outcomes.
+        """Delete outcomes recorded below a height, oldest first.
 
-        The hash of the last one is kept, so that the rest still proves to follow it. At most a thousand a call.
+        Seals of ended sessions below it are deleted too. The hash of the last deleted outcome is saved, so that the
+        rest can still be verified. Returns the number of deleted outcomes, at most a thousand per call.
         """
         database = self._database
-        gone = 0
+        deleted = 0
         with self._transaction():
             database.execute(
                 "DELETE FROM seal WHERE session_end<? AND EXISTS "
@@ -274,11 +275,14 @@ class Audit:
                     break
                 database.execute("DELETE FROM outcome WHERE number=?", (number,))
                 database.execute("INSERT OR REPLACE INTO meta VALUES ('pruned', ?)", (link,))
-                gone += 1
-        return gone
+                deleted += 1
+        return deleted
 
     def outcomes(self) -> list[dict[str, Any]]:
-        """All outcomes in order; raises AuditError where the chain of hashes is broken."""
+        """Return all outcomes in order.
+
+        Raises AuditError if the chain of hashes is broken.
+        """
         found = []
         for outcome, problem, _ in self._rows(0):
             if problem:
@@ -287,13 +291,16 @@ class Audit:
         return found
 
     def after(self, number: int) -> tuple[list[dict[str, Any]], str, int]:
-        """Outcomes after the numbered one, where their chain of hashes is broken first, and the last one's number."""
+        """Return the outcomes after a number.
+
+        Also returns the first break of their hash chain, empty without one, and the last number.
+        """
         rows = list(self._rows(number))
         last = rows[-1][2] if rows else number
         return [outcome for outcome, _, _ in rows], next((problem for _, problem, _ in rows if problem), ""), last
 
     def _rows(self, after: int) -> Iterator[tuple[dict[str, Any], str, int]]:
-        """Outcomes with, where the chain of hashes is broken there, how, and their numbers."""
+        """Yield outcomes after a number with any break of the hash chain there and their numbers."""
         with self._lock:
             known = self._database.execute(
                 "SELECT hash FROM outcome WHERE number=? UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1",
@@ -310,17 +317,23 @@ class Audit:
             yield json.loads(body), text, int(number)
 
     def summary(self) -> tuple[int, Mapping[str, Any]]:
-        """What was kept of outcomes up to a number; (0, nothing) at first."""
+        """Return the number and the totals that `save_summary` saved.
+
+        Returns (0, {}) at first.
+        """
         with self._lock:
             row = self._database.execute("SELECT value FROM meta WHERE name='summary'").fetchone()
             try:
-                kept = json.loads(row[0]) if row else {}
-                return int(kept.get("number", 0)), dict(kept.get("suppliers", {}))
+                summary = json.loads(row[0]) if row else {}
+                return int(summary.get("number", 0)), dict(summary.get("suppliers", {}))
             except (ValueError, TypeError, AttributeError):
                 return 0, {}
 
-    def keep_summary(self, number: int, suppliers: Mapping[str, Any]) -> None:
-        """Keeps what outcomes up to a number come to: it outlives them, and a start reads the later ones only."""
+    def save_summary(self, number: int, suppliers: Mapping[str, Any]) -> None:
+        """Save the totals of outcomes up to a number.
+
+        They outlive the outcomes, and a start reads only later ones.
+        """
         with self._lock:
             text = json.dumps({"number": number, "suppliers": dict(suppliers)})
             self._database.execute("INSERT OR REPLACE INTO meta VALUES ('summary', ?)", (text,))

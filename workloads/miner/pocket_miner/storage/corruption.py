@@ -1,7 +1,7 @@
-"""Files of the volume that SQLite cannot read any more (docs/fragile/volume.md).
+"""Detect and quarantine corrupt SQLite files of the volume (docs/fragile/volume.md).
 
-A damaged file is set aside, and the miner starts again: what it needs of relays and seals comes back from Redis and
-from peers. Going on with a file that is only partly readable would seal fewer relays than were served.
+A corrupt file is quarantined and the miner restarts: the relays and seals that it needs come back from Redis and from
+peers. Continuing with a partly readable file would seal fewer relays than were served.
 """
 
 import contextlib
@@ -12,26 +12,32 @@ from urllib.parse import quote
 
 from pocket.errors import PocketError
 
-_CHECKED_BYTES = 256 * 1024 * 1024  # larger files would hold up the start for seconds
-_KEPT = 5
+_CHECKED_BYTES = 256 * 1024 * 1024  # checking larger files would delay the start by seconds
+_MAX_QUARANTINED = 5
 _CODES = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
 class VolumeCorrupted(PocketError):
-    """What is at `path` cannot be trusted; empty: it is not known which file it is."""
+    """The file at `path` is corrupt.
+
+    An empty path means that the file is unknown.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self.path = path
 
     def __str__(self) -> str:
-        return f"{self.path or 'a file of the volume'} is damaged: it is set aside, and the miner has to start again"
+        return f"{self.path or 'a file of the volume'} is corrupt: it is quarantined and the miner must restart"
 
 
-def damage_of(error: BaseException) -> VolumeCorrupted | None:
-    """The damage that an error, or one in a group, tells of. A full, locked or read-only volume is none."""
+def corruption_in(error: BaseException) -> VolumeCorrupted | None:
+    """Return the corruption that an error, or one in a group, shows.
+
+    Returns None without any. A full, locked or read-only volume is not corrupt.
+    """
     if isinstance(error, BaseExceptionGroup):
-        return next((found for part in error.exceptions if (found := damage_of(part)) is not None), None)
+        return next((found for part in error.exceptions if (found := corruption_in(part)) is not None), None)
     if isinstance(error, VolumeCorrupted):
         return error
     if isinstance(error, sqlite3.DatabaseError) and str(getattr(error, "sqlite_errorname", "")).startswith(_CODES):
@@ -40,18 +46,18 @@ def damage_of(error: BaseException) -> VolumeCorrupted | None:
 
 
 @contextlib.contextmanager
-def naming(path: Path | str) -> Iterator[None]:
-    """Damage met inside is told with the file's name."""
+def attach_path(path: Path | str) -> Iterator[None]:
+    """Add the file's path to a corruption error raised in the body."""
     try:
         yield
     except sqlite3.DatabaseError as error:
-        if damage_of(error) is not None:
+        if corruption_in(error) is not None:
             raise VolumeCorrupted(str(path)) from error
         raise
 
 
-def sound(path: Path) -> bool:
-    """Whether SQLite can read the file: all of it, or how it begins where it is very large."""
+def is_intact(path: Path) -> bool:
+    """Return True if SQLite can read the file, or the beginning of a very large one."""
     try:
         database = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=10)
         try:
@@ -62,34 +68,40 @@ def sound(path: Path) -> bool:
         finally:
             database.close()
     except sqlite3.DatabaseError as error:
-        return damage_of(error) is None
+        return corruption_in(error) is None
 
 
 def files_of(path: Path) -> tuple[Path, Path, Path]:
-    """A database's log, the log's index, and the database itself, which goes last."""
+    """Return a database's write-ahead log, the log's index and, last, the database itself."""
     return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"), path
 
 
-def set_aside(path: Path) -> Path:
-    """Renames a file, with its log, for whoever wants to look at it; the newest five stay."""
-    before = _aside(path)
+def quarantine(path: Path) -> Path:
+    """Rename a corrupt file with its log and return its new path.
+
+    The newest five are kept.
+    """
+    before = _quarantined(path)
     target = path.with_name(f"{path.name}.damaged-{max(before, default=0) + 1}")
     for old, new in zip(files_of(path), files_of(target), strict=True):
         with contextlib.suppress(FileNotFoundError):
             old.rename(new)
-    for number in sorted(before)[: 1 - _KEPT]:
+    for number in sorted(before)[: 1 - _MAX_QUARANTINED]:
         for old in files_of(path.with_name(f"{path.name}.damaged-{number}")):
             old.unlink(missing_ok=True)
     return target
 
 
-def _aside(path: Path) -> list[int]:
-    """Numbers of the files that were set aside."""
+def _quarantined(path: Path) -> list[int]:
+    """Return the numbers of the quarantined copies of a file."""
     endings = (old.name.rpartition("-")[2] for old in path.parent.glob(f"{path.name}.damaged-*"))
     return [int(ending) for ending in endings if ending.isdecimal()]
 
 
-def set_damaged_aside(folder: Path) -> list[Path]:
-    """Looks at every file of a miner's volume before any is used; where the damaged ones are now."""
+def quarantine_corrupted(folder: Path) -> list[Path]:
+    """Check every file of a miner's volume.
+
+    Returns the new paths of corrupt ones.
+    """
     files = [folder / "audit.sqlite", folder / "refused.sqlite", *sorted((folder / "mirror").glob("end-*.sqlite"))]
-    return [set_aside(path) for path in files if path.exists() and not sound(path)]
+    return [quarantine(path) for path in files if path.exists() and not is_intact(path)]

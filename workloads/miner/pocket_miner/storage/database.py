@@ -1,15 +1,15 @@
-"""Opening the SQLite files of the volume: to write, or to read what is there."""
+"""Open the SQLite files of the volume for writing, or for reading only."""
 
 import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-_WAL_BYTES = 8 * 1024 * 1024  # what the write-ahead log keeps of its size after a long reader held it back
-_SECONDS = 10.0  # for which another writer is waited for
+_WAL_BYTES = 8 * 1024 * 1024  # to which the write-ahead log shrinks after a long read
+_SECONDS = 10.0  # to wait for another writer
 
 
 def open_to_write(path: Path, schema: str) -> sqlite3.Connection:
-    """Open a file, made where it is missing. Commits are durable. Raises sqlite3.Error."""
+    """Open a file, creating it if missing. Commits are durable. Raises sqlite3.Error."""
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_SECONDS)
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=FULL")
@@ -20,10 +20,10 @@ def open_to_write(path: Path, schema: str) -> sqlite3.Connection:
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
-    """Open a file that is there, also on a volume that takes no writes. Raises sqlite3.Error, also where it is missing.
+    """Open an existing file, even on a read-only volume.
 
-    Without a folder to write to, SQLite cannot make the index of a write-ahead log: a file without a log is then read
-    as one that nobody changes, and one with a log needs the index that its writer left.
+    Raises sqlite3.Error if it is missing. In a read-only folder SQLite cannot create the index of a write-ahead log. A
+    file without a log is then read as immutable, and one with a log needs the index that its writer left.
     """
     try:
         return _read_only(path, "mode=ro")

@@ -1,4 +1,4 @@
-"""Ledger entries that the index gate refused, kept on the volume for whoever wants to know what they were."""
+"""Store rejected stream entries on the volume, for diagnosis."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -19,7 +19,10 @@ CONTENT_BYTES: Final = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One refused entry; `size` is its length in bytes, `content` what is kept of it."""
+    """One rejected entry.
+
+    `size` is its full length in bytes, `content` the stored beginning.
+    """
 
     supplier: str
     session_id: str
@@ -30,7 +33,10 @@ class DeadLetter:
 
 
 class DeadLetters:
-    """The newest `kept` entries, of each the first `CONTENT_BYTES`: 16 MB. The file is made for the first one."""
+    """The newest `kept` entries with their first `CONTENT_BYTES`, at most 16 MB in total.
+
+    The file is created with the first entry.
+    """
 
     def __init__(self, path: Path, kept: int = KEPT) -> None:
         self._path = path
@@ -43,8 +49,11 @@ class DeadLetters:
         database.executescript(_SCHEMA)
         return database
 
-    def keep(self, supplier: str, session_id: str, refused: Sequence[tuple[str, str, bytes]]) -> None:
-        """Keeps (entry id, reason, relay bytes); an entry read again is kept once. Never raises."""
+    def add(self, supplier: str, session_id: str, refused: Sequence[tuple[str, str, bytes]]) -> None:
+        """Add rejected entries (entry id, reason, relay bytes), each once.
+
+        Never raises.
+        """
         if not refused:
             return
         rows = [
@@ -66,11 +75,14 @@ class DeadLetters:
             finally:
                 database.close()
         except sqlite3.Error:
-            # They are counted and logged; keeping them is worth no trouble to anybody.
+            # They are counted and logged already, so failing to store them is harmless.
             miner_metrics.ERRORS.labels("dead_letters").inc()
 
     def read(self) -> list[DeadLetter]:
-        """From the oldest; raises what SQLite raises."""
+        """Return the stored entries, oldest first.
+
+        Raises sqlite3.Error.
+        """
         if not self._path.exists():
             return []
         database = self._open()

@@ -1,7 +1,7 @@
-"""Space on the volume that is kept for when it is full: for the seals and the books of the sessions that are open.
+"""Reserve space on the volume for the seals and outcomes of open sessions.
 
-A full volume must not cost a claim. The reserve is a file of zeros, which is removed when a write finds no space; what
-it frees takes seals, signed transactions and outcomes. It is made again when there is space.
+A full volume must not cost a claim. The reserve is a file of zeros that is deleted when the volume is full. The freed
+space takes seals, signed transactions and outcomes. The reserve is created again when there is space.
 """
 
 import logging
@@ -16,14 +16,14 @@ from pocket.errors import PocketError
 _LOG = logging.getLogger("pocket_miner.storage.disk_reserve")
 _BYTES: Final = 64 * 1024 * 1024
 _NEARLY_FULL: Final = 8 * 1024 * 1024
-_ROOM: Final = 2  # times its size that must be free before the reserve is made
+_CREATE_FACTOR: Final = 2  # times its size that must be free before the reserve is created
 LOW_SHARE: Final = 0.1
-"""Of the volume: below that much free space it is filling up."""
+"""Share of free space below which the volume is filling up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What a volume has, bytes."""
+    """The space of a volume in bytes."""
 
     total: int
     free: int
@@ -31,12 +31,12 @@ class Space:
 
     @property
     def low(self) -> bool:
-        """Whether it is filling up, or its reserve is used."""
+        """Return True if the volume is filling up or its reserve is in use."""
         return self.free < LOW_SHARE * self.total or not self.reserved
 
     @property
     def problem(self) -> str:
-        """Return what to do about it; empty where nothing is wrong."""
+        """Return the problem and its remedy, empty without a problem."""
         if not self.low:
             return ""
         used = "" if self.reserved else ", the reserve for seals is in use"
@@ -44,7 +44,7 @@ class Space:
 
 
 class VolumeFull(PocketError):
-    """The volume has no space for relays: what is left of it is for seals and books."""
+    """The volume has no space for relays: the rest is reserved for seals and outcomes."""
 
 
 @dataclass(slots=True)
@@ -57,20 +57,26 @@ class Reserve:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Return the path of the reserve."""
         return self.folder / "reserve"
 
     def space(self) -> Space:
-        """Measure the volume; raises OSError."""
+        """Measure the volume.
+
+        Raises OSError.
+        """
         usage = shutil.disk_usage(self.folder)
-        held = self.path.stat().st_size if self.path.exists() else 0
-        return Space(usage.total, usage.free, held)
+        reserved = self.path.stat().st_size if self.path.exists() else 0
+        return Space(usage.total, usage.free, reserved)
 
     def hold(self) -> bool:
-        """Make the reserve where there is space for it; return whether it is there. Never raises."""
+        """Create the reserve if there is space for it.
+
+        Returns True if it exists. Never raises.
+        """
         try:
             space = self.space()
-            if not space.reserved and space.free < _ROOM * self.size:
+            if not space.reserved and space.free < _CREATE_FACTOR * self.size:
                 return False
             if not space.reserved:
                 with self.path.open("wb") as file:
@@ -82,10 +88,10 @@ class Reserve:
         self.full = False
         return True
 
-    def look(self) -> Space | None:
-        """Free the reserve where the volume is full, make it again where it is not.
+    def maintain(self) -> Space | None:
+        """Release the reserve if the volume is full, create it again if it is not.
 
-        Returns None where the volume cannot be measured.
+        Returns the space of the volume, None if it cannot be measured.
         """
         try:
             space = self.space()
@@ -99,11 +105,14 @@ class Reserve:
             return None
 
     def release(self) -> bool:
-        """Free the reserved space; return whether there was any. Never raises."""
+        """Delete the reserve.
+
+        Returns True if there was one. Never raises.
+        """
         self.full = True
         try:
             self.path.unlink()
         except OSError:
             return False
-        _LOG.error("the volume is full: the space reserved for seals is in use now. Free up or enlarge the volume.")
+        _LOG.error("volume full, using the space reserved for seals: free up or enlarge the volume")
         return True

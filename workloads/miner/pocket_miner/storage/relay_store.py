@@ -1,7 +1,7 @@
-"""The miner's own copy of recorded relays on its volume: SQLite, one file per session end.
+"""Store recorded relays on the miner's volume in one SQLite file per session end.
 
-A file is the session's index as well: paths are unique per session, so a relay read twice is one leaf.
-Files are deleted when all their sessions are finished. Commits are durable (WAL, synchronous=FULL).
+A file also indexes its sessions: paths are unique per session, so a relay that is read twice is one leaf. A file is
+deleted when all its sessions have ended. Commits are durable (WAL, synchronous=FULL).
 """
 
 import threading
@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS leaf (
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A leaf that passed the gate."""
+    """A leaf that passed validation."""
 
     path: bytes
     digest: bytes
@@ -37,7 +37,7 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class StoredSession:
-    """A session in the mirror with the place up to which its stream was read."""
+    """A stored session and the position up to which its stream was read."""
 
     supplier: str
     session_id: str
@@ -47,16 +47,16 @@ class StoredSession:
 
 
 class SessionEndFile:
-    """All sessions that end at one height."""
+    """The file of all sessions that end at one height."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self._database = open_to_read(path) if read_only else open_to_write(path, _SCHEMA)
-        # One connection, used by tail threads and the event loop: a transaction must not be interleaved.
+        # Consumer threads and the event loop share one connection: transactions must not be interleaved.
         self._lock = threading.RLock()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         with self._lock:
             self._database.close()
 
@@ -67,17 +67,23 @@ class SessionEndFile:
         return None if row is None else int(row[0])
 
     def add_session(self, supplier: str, session_id: str, header: bytes) -> None:
-        """Registers a session; one that is known stays as it is."""
+        """Register a session.
+
+        A known one is not changed.
+        """
         self.add_sessions(supplier, [(session_id, header)])
 
     def add_sessions(self, supplier: str, rows: Iterable[tuple[str, bytes]]) -> None:
-        """Register sessions (id, header) in one durable step; those that are known stay as they are."""
+        """Register sessions (id, header) in one durable step.
+
+        Known ones are not changed.
+        """
         with self._lock:
             database = self._database
             database.execute("BEGIN IMMEDIATE")
             try:
                 for session_id, header in rows:
-                    # A number that was used before may still have leaves: those of a session that has ended.
+                    # A number that was used before may still have the leaves of an ended session.
                     database.execute(
                         "INSERT OR IGNORE INTO session (id, supplier, session_id, header) SELECT 1 + max("
                         "coalesce((SELECT max(id) FROM session), 0), coalesce((SELECT max(session) FROM leaf), 0)), "
@@ -91,7 +97,7 @@ class SessionEndFile:
                 raise
 
     def sessions(self) -> list[StoredSession]:
-        """All sessions in the file."""
+        """Return all sessions in the file."""
         with self._lock:
             rows = self._database.execute("SELECT supplier, session_id, header, position, incarnation FROM session")
             return [StoredSession(*row) for row in rows]
@@ -99,11 +105,14 @@ class SessionEndFile:
     def store(
         self, supplier: str, session_id: str, leaves: Iterable[Leaf], refused: int, position: str, incarnation: str
     ) -> int:
-        """Stores leaves and the new position in one durable step; the number of leaves that were new."""
+        """Store leaves and the new position in one durable step.
+
+        Returns the number of new leaves.
+        """
         with self._lock:
             number = self._number(supplier, session_id)
             if number is None:
-                return 0  # finished meanwhile: its relays are settled or lost
+                return 0  # ended meanwhile
             database = self._database
             database.execute("BEGIN IMMEDIATE")
             try:
@@ -124,8 +133,11 @@ class SessionEndFile:
             return added
 
     def check_again(self, supplier: str, session_id: str, check: Callable[[bytes], Leaf | None]) -> int:
-        """Make every leaf of a session anew from its relay, without those that `check` does not take; how many went."""
-        gone = 0
+        """Rebuild every leaf of a session from its relay with `check`.
+
+        A leaf for which `check` returns None is deleted. Returns the number of deleted leaves.
+        """
+        deleted = 0
         with self._lock:
             number = self._number(supplier, session_id)
             database = self._database
@@ -138,7 +150,7 @@ class SessionEndFile:
                     leaf = check(bytes(row[0]))
                     if leaf is None:
                         database.execute("DELETE FROM leaf WHERE session=? AND path=?", key)
-                        gone += 1
+                        deleted += 1
                     else:
                         values = (leaf.digest, leaf.weight, *key)
                         database.execute("UPDATE leaf SET digest=?, weight=? WHERE session=? AND path=?", values)
@@ -148,31 +160,37 @@ class SessionEndFile:
                 if database.in_transaction:
                     database.execute("ROLLBACK")
                 raise
-        return gone
+        return deleted
 
     def leaves(self, supplier: str, session_id: str) -> list[tuple[bytes, bytes]]:
-        """(path, digest) sorted by path."""
+        """Return the (path, digest) of all leaves of a session, sorted by path."""
         with self._lock:
             number = self._number(supplier, session_id)
             rows = self._database.execute("SELECT path, digest FROM leaf WHERE session=? ORDER BY path", (number,))
             return [(bytes(path), bytes(digest)) for path, digest in rows]
 
     def count(self, supplier: str, session_id: str) -> int:
-        """Number of leaves."""
+        """Return the number of leaves of a session."""
         with self._lock:
             number = self._number(supplier, session_id)
             row = self._database.execute("SELECT count(*) FROM leaf WHERE session=?", (number,)).fetchone()
             return int(row[0])
 
     def exceeds(self, supplier: str, session_id: str, leaves: int) -> bool:
-        """Whether a session has more leaves than these; looks at no more of them."""
+        """Return True if a session has more leaves than `leaves`.
+
+        Reads no more of them than needed.
+        """
         with self._lock:
             number = self._number(supplier, session_id)
             beyond = self._database.execute("SELECT 1 FROM leaf WHERE session=? LIMIT 1 OFFSET ?", (number, leaves))
             return beyond.fetchone() is not None
 
     def content(self, supplier: str, session_id: str, path: bytes) -> LeafContent:
-        """Value and weight of one leaf; KeyError when absent."""
+        """Return value and weight of one leaf.
+
+        Raises KeyError if there is none.
+        """
         with self._lock:
             number = self._number(supplier, session_id)
             row = self._database.execute(
@@ -182,8 +200,11 @@ class SessionEndFile:
                 raise KeyError(path.hex())
             return LeafContent(bytes(row[0]), int(row[1]))
 
-    def page(self, supplier: str, session_id: str, after: bytes, most_bytes: int) -> tuple[list[bytes], bytes]:
-        """Relays by path after `after`, at least one and about `most_bytes` of them; and the last path."""
+    def page(self, supplier: str, session_id: str, after: bytes, max_bytes: int) -> tuple[list[bytes], bytes]:
+        """Return relays whose paths follow `after`, and the last of their paths.
+
+        Returns at least one relay if there is one, and about `max_bytes` in total.
+        """
         values: list[bytes] = []
         last, size = after, 0
         with self._lock:
@@ -194,12 +215,15 @@ class SessionEndFile:
             for path, value in rows:
                 values.append(bytes(value))
                 last, size = bytes(path), size + len(value)
-                if size >= most_bytes:
+                if size >= max_bytes:
                     break
         return values, last
 
     def add(self, supplier: str, session_id: str, leaves: Iterable[Leaf]) -> int:
-        """Stores leaves that did not come from the stream; the position stays. The number that were new."""
+        """Store leaves that did not come from the stream, without a new position.
+
+        Returns the number of new leaves.
+        """
         with self._lock:
             number = self._number(supplier, session_id)
             if number is None:
@@ -208,10 +232,10 @@ class SessionEndFile:
             return self.store(supplier, session_id, leaves, 0, row[0], row[1])
 
     def remove(self, supplier: str, session_id: str) -> bool:
-        """Forget a session; return whether the file has none any more.
+        """Delete a session.
 
-        Its leaves stay until the file goes, with the last session of the same end: to delete hundreds of thousands of
-        rows takes seconds.
+        Returns True if the file has no other. Its leaves stay until the file is deleted with its last session, because
+        deleting hundreds of thousands of rows takes seconds.
         """
         with self._lock:
             self._database.execute("DELETE FROM session WHERE supplier=? AND session_id=?", (supplier, session_id))
@@ -220,7 +244,7 @@ class SessionEndFile:
 
 
 class RelayStore:
-    """The folder of session-end files."""
+    """The folder of session-end files, shared by all suppliers of a miner."""
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self._folder = folder
@@ -240,36 +264,36 @@ class RelayStore:
         self.close()
 
     def close(self) -> None:
-        """Closes all files."""
+        """Close all files."""
         for file in self._files.values():
             file.close()
 
     def path(self, session_end: int) -> Path:
-        """File of a session end."""
+        """Return the path of a session end's file."""
         return self._folder / f"end-{session_end}.sqlite"
 
     def file(self, session_end: int) -> SessionEndFile:
-        """File of a session end, created when new."""
+        """Return the file of a session end, creating it if missing."""
         with self._lock:
             if session_end not in self._files:
                 self._files[session_end] = SessionEndFile(self.path(session_end), read_only=self._read_only)
             return self._files[session_end]
 
     def known(self, session_end: int) -> SessionEndFile | None:
-        """File of a session end, None where there is none: reading makes no file."""
+        """Return the file of a session end, None without one."""
         return self._files.get(session_end)
 
     def ends(self) -> Sequence[int]:
-        """Session ends with a file."""
+        """Return the session ends that have a file, sorted."""
         return sorted(self._files)
 
     def sessions(self) -> list[tuple[int, StoredSession]]:
-        """All sessions with their session ends, the earliest first."""
+        """Return all sessions with their session ends, the earliest end first."""
         with self._lock:
             return [(end, row) for end, file in sorted(self._files.items()) for row in file.sessions()]
 
     def remove(self, session_end: int, supplier: str, session_id: str) -> None:
-        """Deletes a session, and the file with the last one."""
+        """Delete a session, and the file with its last session."""
         with self._lock:
             file = self._files.get(session_end)
             if file is None or not file.remove(supplier, session_id):

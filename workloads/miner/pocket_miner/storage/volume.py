@@ -1,4 +1,4 @@
-"""A miner's volume: its lock, and the files below its folder (docs/fragile/volume.md)."""
+"""Lock a miner's volume and open its files (docs/fragile/volume.md)."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from pocket.errors import ConfigurationError
 from pocket.runtime.program import require_writable
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.corruption import set_damaged_aside
+from pocket_miner.storage.corruption import quarantine_corrupted
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.disk_reserve import Reserve
 from pocket_miner.storage.relay_store import RelayStore
@@ -27,7 +27,10 @@ _LOG = logging.getLogger("pocket_miner.storage.volume")
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """What is kept on a volume that is locked and was looked at; `member` is its name among those of other miners."""
+    """The stores of a locked and checked volume.
+
+    `member` is its name in the group of miners.
+    """
 
     member: str
     mirror: RelayStore
@@ -35,29 +38,32 @@ class Volume:
     dead_letters: DeadLetters
     reserve: Reserve
     read_only: bool = False
-    """Whether it takes no writes: what is sealed on it is claimed and proven, nothing else is done."""
+    """True if it cannot be written: only sealed sessions are claimed and proven."""
 
     def close(self) -> None:
-        """Close its files."""
+        """Close the files."""
         self.mirror.close()
         self.audit.close()
 
 
-_BOOKS = "audit.sqlite"
+_AUDIT = "audit.sqlite"
 
 
 @contextlib.asynccontextmanager
 async def owned(folder: Path) -> AsyncIterator[None]:
-    """Own a miner's folder while the context is open; raises as `lock`."""
-    held = await asyncio.to_thread(lock, folder)
+    """Hold the lock of a miner's folder while the context is open.
+
+    Raises as `lock`.
+    """
+    acquired = await asyncio.to_thread(lock, folder)
     try:
         yield
     finally:
-        held.release()
+        acquired.release()
 
 
 def takes_writes(folder: Path) -> bool:
-    """Return whether a folder can be written to; a full one can."""
+    """Return True if a folder is writable, even if it is full."""
     try:
         require_writable("miner", folder)
     except ConfigurationError:
@@ -66,35 +72,37 @@ def takes_writes(folder: Path) -> bool:
 
 
 def lock(folder: Path) -> FileLock:
-    """Take a miner's folder; raises ConfigurationError where another process has it or nobody may write there.
+    """Lock a miner's folder.
 
-    One that was written to and takes no writes any more can be taken: what is sealed on it has windows.
+    A folder that holds a miner's data can be locked even if it is read-only now, because sessions that are sealed on it
+    must be claimed in time. Raises ConfigurationError if another process holds the lock or an empty folder is not
+    writable.
     """
-    read_only = (folder / _BOOKS).is_file() and not takes_writes(folder)
+    read_only = (folder / _AUDIT).is_file() and not takes_writes(folder)
     if not read_only:
         require_writable("miner", folder)
-    taken = FileLock(folder / "miner.lock")
+    file_lock = FileLock(folder / "miner.lock")
     try:
-        taken.acquire(read_only=read_only)
+        file_lock.acquire(read_only=read_only)
     except FileNotFoundError as error:
-        _LOG.warning("the read-only volume has no lock: %s", error)
+        _LOG.warning("read-only volume used without a lock file: %s", error)
     except LockHeld as error:
         raise ConfigurationError(f"miner: {error}") from error
-    return taken
+    return file_lock
 
 
 def member_name(folder: Path, make: Callable[[], str] = lambda: secrets.token_hex(8)) -> str:
-    """Return the name of a locked volume, which is made at the first call and stays.
+    """Return the permanent name of a locked volume, creating it at the first call.
 
-    The file names its own inode, so a copy of the volume is another one: two miners that run must not share a name.
-    Where it cannot be written (a full volume) the name holds for this process only, and after a restart the miner waits
-    until its own Leases have run out.
+    The file holds its own inode number, so that a copy of the volume gets another name: running miners must not share
+    one. If the file cannot be written (a full volume), the name is valid for this process only, and after a restart the
+    miner waits until its own Leases expire.
     """
     path = folder / "member.json"
     try:
-        found = json.loads(path.read_text("utf-8"))
-        if found["inode"] == path.stat().st_ino and re.fullmatch("[0-9a-f]{16}", found["name"]):
-            return str(found["name"])
+        stored = json.loads(path.read_text("utf-8"))
+        if stored["inode"] == path.stat().st_ino and re.fullmatch("[0-9a-f]{16}", stored["name"]):
+            return str(stored["name"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
     name = make()
@@ -105,21 +113,21 @@ def member_name(folder: Path, make: Callable[[], str] = lambda: secrets.token_he
             os.fsync(draft.fileno())
         Path(draft.name).replace(path)
     except OSError as error:
-        _LOG.warning("the volume took no member name: %s. Free space on it.", error)
+        _LOG.warning("member name not saved to the volume: %s. Free up space on it.", error)
     return name
 
 
 def _opened(folder: Path, unique: Callable[[], str]) -> Volume:
     read_only = not takes_writes(folder)
-    for path in [] if read_only else set_damaged_aside(folder):
+    for path in [] if read_only else quarantine_corrupted(folder):
         miner_metrics.ERRORS.labels("volume").inc()
-        _LOG.error("a file was damaged and is %s now: what is needed of it is read again", path)
+        _LOG.error("corrupt file moved to %s, its contents are rebuilt from Redis and peers", path)
     reserve = Reserve(folder, full=read_only)
     if not read_only:
         reserve.hold()
     mirror = RelayStore(folder / "mirror", read_only=read_only)
     try:
-        audit = Audit(folder / _BOOKS, read_only=read_only)
+        audit = Audit(folder / _AUDIT, read_only=read_only)
     except BaseException:
         mirror.close()
         raise
@@ -129,7 +137,10 @@ def _opened(folder: Path, unique: Callable[[], str]) -> Volume:
 
 @contextlib.asynccontextmanager
 async def opened(folder: Path, unique: Callable[[], str] = lambda: secrets.token_hex(16)) -> AsyncIterator[Volume]:
-    """Open the files of a locked folder, in a thread: there may be gigabytes. Damaged ones are set aside first."""
+    """Open the files of a locked folder after quarantining corrupt ones.
+
+    It runs in a thread, because gigabytes may have to be checked.
+    """
     volume = await asyncio.to_thread(_opened, folder, unique)
     try:
         yield volume

@@ -1,4 +1,4 @@
-"""Claims of one supplier: seal, then broadcast nothing but the seal (docs/fragile/seal.md)."""
+"""Seal sessions and broadcast only sealed claims (docs/fragile/seal.md)."""
 
 import asyncio
 import enum
@@ -7,8 +7,6 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from redis.exceptions import RedisError
-
 from pocket.chain.model import Block
 from pocket.errors import ChainError, DecodingError, PocketError
 from pocket.protocol.claims.amounts import Price
@@ -16,9 +14,10 @@ from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams
 from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
-from pocket.protocol.transactions.broadcast_errors import Refusal
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.protocol.transactions.build import Message, create_claim_message, transaction_hash
-from pocket.protocol.transactions.decode import contents
+from pocket.protocol.transactions.decode import decode_tx
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import ConcurrentAppend, RedisStoreError, RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
@@ -26,19 +25,22 @@ from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.disk_reserve import VolumeFull
 from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.trie_pool import SealedSet, Tries
 from pocket_miner.submission.fees import FeeTracker
-from pocket_miner.submission.sender import PreparedBatch, Sender, SendError, in_packs, send_same_bytes
+from pocket_miner.submission.sender import PreparedBatch, Sender, SendError, send_in_batches, send_same_bytes
 from pocket_miner.submission.viability import tokenomics_or_unknown, viability
 
 _LOG = logging.getLogger("pocket_miner.submission.claims")
 
 
 def claim_problem(root: Root, compute_units_per_relay: int) -> Skip | None:
-    """Why a root must not be claimed; one leaf of another weight kills the claim, an empty one is refused."""
+    """Return why a root must not be claimed, None if it may be.
+
+    The chain rejects an empty claim, and one whose leaves do not all have the weight `compute_units_per_relay`.
+    """
     if root.count == 0:
         return Skip.EMPTY
     if root.total != root.count * compute_units_per_relay:
@@ -47,16 +49,16 @@ def claim_problem(root: Root, compute_units_per_relay: int) -> Skip | None:
 
 
 class SealSource(enum.Enum):
-    """From what a session is sealed."""
+    """The data from which a session is sealed."""
 
-    STREAM = "stream"  # all that Redis holds, read to its end
-    VOLUME_AND_STREAM = "volume and stream"  # as far as the volume took it; the seal is kept in Redis
-    VOLUME = "volume"  # what is on the volume; the seal is kept there
+    STREAM = "stream"  # the stream in Redis, read to its end
+    VOLUME_AND_STREAM = "volume and stream"  # what could be stored on the volume; the seal is in Redis
+    VOLUME = "volume"  # what is on the volume; so is the seal
 
 
 @dataclass(slots=True)
 class ClaimSubmitter:
-    """Seals and sends the claims of one supplier."""
+    """Seals sessions and submits the claims of one supplier."""
 
     supplier: str
     store: SealStore
@@ -64,20 +66,20 @@ class ClaimSubmitter:
     mirror: RelayStore
     pool: Tries
     sender: Sender
-    tailer: RelayConsumer
+    consumer: RelayConsumer
     fees: FeeTracker
     max_transaction_bytes: int = MAX_TRANSACTION_BYTES
     latest_height: Callable[[], int] = lambda: 0
-    """The latest height that is known; the block that is being decided may be older."""
+    """Returns the latest known height. The block being decided may be older."""
 
     async def seal_and_claim(
         self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams, *,
         source: SealSource = SealSource.STREAM,
     ) -> None:  # fmt: skip
-        """Close, read to the end, seal and send the claims of sessions with one end height.
+        """Close sessions of one end height, read them to the end, seal them and send their claims.
 
-        A session that fails keeps to itself and comes again at the next block. Raises what Redis and the chain raise
-        for all of them; every step can be repeated from the start.
+        A session that fails is retried at the next block without affecting the others. Every step can be repeated from
+        the start. Raises the errors of Redis and of the chain that concern all of them.
         """
         end = sessions[0].end
         by_id = {s.session_id: s for s in sessions}
@@ -87,31 +89,37 @@ class ClaimSubmitter:
             by_id = {i: session for i, session in by_id.items() if i in last_ids}
         sets = await self._sets(by_id, end)
         tokenomics = await tokenomics_or_unknown(self.sender.chain)
-        rows = [(by_id[i], sets[i]) for i in self._worthy(by_id, sets, proof, tokenomics)]
-        await in_packs(
+        rows = [(by_id[i], sets[i]) for i in self._profitable(by_id, sets, proof, tokenomics)]
+        await send_in_batches(
             rows, lambda row: self._message(row[0], row[1].root), self.max_transaction_bytes,
             lambda pack: self._seal(pack, last_ids, block, source),
         )  # fmt: skip
 
     async def _sets(self, by_id: Mapping[str, TrackedSession], end: int) -> dict[str, SealedSet]:
-        """Compute the roots; a session whose trie cannot be built is left out, this time."""
+        """Compute the roots.
+
+        A session whose trie cannot be built is skipped until the next block.
+        """
         sets = {}
         for session_id in by_id:
             try:
                 sets[session_id] = await self.pool.root(self.mirror.path(end), self.supplier, session_id)
             except (PocketError, OSError, sqlite3.Error, ValueError) as error:
-                if damage_of(error) is not None:
+                if corruption_in(error) is not None:
                     raise
                 miner_metrics.ERRORS.labels("trie").inc()
                 fields = {"supplier": self.supplier, "session": session_id, "error": str(error)}
-                _LOG.error("the trie of a session cannot be built, trying again", extra={"fields": fields})
+                _LOG.error("building the trie of a session failed, retrying", extra={"fields": fields})
         return sets
 
     async def _seal(
         self, rows: Sequence[tuple[TrackedSession, SealedSet]], last_ids: Mapping[str, str], block: Block,
         source: SealSource,
     ) -> None:  # fmt: skip
-        """Seals and sends what goes into one transaction. Raises SendError and what Redis raises."""
+        """Seal and send the claims of one transaction.
+
+        Raises SendError and the errors of Redis.
+        """
         prepared, sessions = await self._prepare([(session, found.root) for session, found in rows], block)
         if prepared is None:
             return
@@ -121,31 +129,39 @@ class ClaimSubmitter:
         signed = SignedGroup(prepared.signed.raw, prepared.timeout.nanoseconds, block.height)
         on_volume = source is SealSource.VOLUME
         if not on_volume and not await self._store(seals, last_ids, f"{end}/claim/{ids[0][:16]}", signed):
-            # Sealed before, by a predecessor: its seals count, not ours.
+            # A predecessor has sealed them before: its seals count, not ours.
             await self.load_seals({session.session_id: session for session, _ in rows})
             return
-        await self._keep(seals, end, signed.encode(), needed=on_volume)
+        await self._save_seals(seals, end, signed.encode(), needed=on_volume)
         for session, seal in zip(sessions, seals, strict=True):
             session.seal = seal
         await self._broadcast(signed.tx_raw, sessions, block, signed.timeout_ns)
 
-    async def _keep(self, seals: Sequence[SessionSeal], end: int, signed: str, *, needed: bool) -> None:
-        """Keeps seals on the volume. A full volume stops no claim whose seal is in Redis; raises where it is not."""
+    async def _save_seals(self, seals: Sequence[SessionSeal], end: int, signed: str, *, needed: bool) -> None:
+        """Save seals to the volume.
+
+        A full volume does not stop claims whose seals are in Redis. If `needed`, they are not, and sqlite3.Error is
+        raised.
+        """
         try:
-            await asyncio.to_thread(self.audit.keep_seals, self.supplier, end, seals, signed)
+            await asyncio.to_thread(self.audit.save_seals, self.supplier, end, seals, signed)
         except sqlite3.Error as error:
             if needed:
                 raise
             miner_metrics.ERRORS.labels("volume").inc()
-            _LOG.error("cannot save the seals to disk: %s. Free up space on the miner's volume.", error)
+            _LOG.error("seals not saved to the volume: %s. Free up space on it.", error)
 
     async def _store(
         self, seals: list[SessionSeal], last_ids: Mapping[str, str], group: str, signed: SignedGroup
     ) -> bool:
-        """Whether the seals are ours; raises StaleView, Fenced and what Redis raises."""
+        """Store the seals in Redis.
+
+        Returns False if a predecessor has sealed these sessions. Raises ConcurrentAppend, StaleEpoch and the errors of
+        Redis.
+        """
         try:
             await self.store.seal(seals, last_ids, group, signed)
-        except (ConcurrentAppend, StaleEpoch, RedisUnavailable):  # Unfenced among them
+        except (ConcurrentAppend, StaleEpoch, RedisUnavailable):  # includes FenceMissing
             raise
         except RedisStoreError:
             return False
@@ -154,9 +170,10 @@ class ClaimSubmitter:
     async def _close_and_read(
         self, by_id: Mapping[str, TrackedSession], end: int, *, to_the_end: bool = True
     ) -> dict[str, str]:
-        """Close the sessions and copy their streams to the end; return the last entries of those that are whole.
+        """Close sessions and copy their streams to the end.
 
-        Those that are behind come again at the next block. Raises StaleView where none is whole.
+        Returns the last entry ids of complete ones. Incomplete sessions are retried at the next block. Raises
+        ConcurrentAppend if none is complete.
         """
         last_ids = await self.store.close(dict.fromkeys(by_id, end))
 
@@ -165,25 +182,26 @@ class ClaimSubmitter:
 
         try:
             while behind():
-                if not await self.tailer.tail_once():
+                if not await self.consumer.consume_once():
                     break
         except (sqlite3.Error, VolumeFull) as error:
-            if to_the_end or damage_of(error) is not None:
+            if to_the_end or corruption_in(error) is not None:
                 raise
-            _LOG.error("sealing what the volume took of a session: %s. Free up space on the miner's volume.", error)
+            _LOG.error("sealing only the relays on the volume: %s. Free up space on it.", error)
         if not to_the_end:
             return last_ids
         late = behind()
         if late and len(late) == len(by_id):
-            raise ConcurrentAppend(f"{len(late)} sessions are not read to their end")
+            raise ConcurrentAppend(f"{len(late)} sessions are not read to their end yet")
         return {i: last for i, last in last_ids.items() if i not in late}
 
     async def _prepare(
         self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block, gas_factor: float = 1.0
     ) -> tuple[PreparedBatch | None, list[TrackedSession]]:
-        """The signed claims of roots with one session end, and whose they are. Raises SendError.
+        """Sign the claims of roots with one session end.
 
-        One that the chain refuses by name is left out, this time: it may have been wrong.
+        Returns them with their sessions. A claim that the chain rejects by its index is skipped until the next block,
+        because that answer may be wrong. Raises SendError.
         """
         if not rows:
             return None, []
@@ -191,23 +209,26 @@ class ClaimSubmitter:
         close = windows.claim_close if windows else block.height + 2
         sessions = [session for session, _ in rows]
         messages = [self._message(session, root) for session, root in rows]
-        sifted = await self.sender.sift(messages, block, close, gas_factor)
+        sifted = await self.sender.prepare_skipping_rejected(messages, block, close, gas_factor)
         for position, error in sifted.refused.items():
-            sessions[position].details["refusal"] = str(error)[:300]
+            sessions[position].details.refusal = str(error)[:300]
             miner_metrics.CLAIMS.labels(error.refusal.name.lower()).inc()
         good = [session for position, session in enumerate(sessions) if position not in sifted.refused]
         for session in good:
-            session.details.pop("refusal", None)
+            session.details.refusal = None
         return sifted.prepared, good
 
-    def _worthy(
+    def _profitable(
         self,
         by_id: Mapping[str, TrackedSession],
         sets: Mapping[str, SealedSet],
         proof: ProofParams,
         tokenomics: TokenomicsParams | None,
     ) -> list[str]:
-        """Decide which are claimed; the others say why not, and are decided again at the next block."""
+        """Return the ids of sessions to claim.
+
+        For the others the reason is recorded until the next block.
+        """
         worthy = []
         fees = self.fees.estimate_upokt()
         for session_id, found in sets.items():
@@ -216,14 +237,14 @@ class ClaimSubmitter:
                 continue
             session.skip = claim_problem(Root(found.root), session.terms.compute_units_per_relay)
             if session.skip is not None:
-                session.details["reason"] = session.skip.value
+                session.details.reason = session.skip.value
                 continue
-            session.details.pop("reason", None)
+            session.details.reason = None
             price = Price.of(session.params)
             expected = viability(found.root, session.terms.target_hash, price, proof, tokenomics, fees)
             if not expected.viable:
                 session.skip = Skip.UNPROFITABLE
-                session.details.update(expected.details())
+                expected.record(session.details)
                 continue
             worthy.append(session_id)
         return worthy
@@ -231,19 +252,19 @@ class ClaimSubmitter:
     def _message(self, session: TrackedSession, root: bytes) -> Message:
         return create_claim_message(self.supplier, session.header, root)
 
-    async def learn_seals(self, seals: Mapping[str, tuple[int, SessionSeal]]) -> None:
-        """Keeps what peers had sealed, so that nothing else is ever claimed for these sessions."""
+    async def import_seals(self, seals: Mapping[str, tuple[int, SessionSeal]]) -> None:
+        """Save peers' seals, so that nothing else is ever claimed for their sessions."""
         known = await asyncio.to_thread(self.audit.seals, self.supplier)
         for session_id, (end, seal) in seals.items():
             ended = await asyncio.to_thread(self.audit.outcome, self.supplier, session_id)
             if session_id in known or ended is not None:
                 continue
-            await self._keep([seal], end, "", needed=False)
+            await self._save_seals([seal], end, "", needed=False)
 
     async def adopt(self, session: TrackedSession, block: Block) -> None:
-        """A claim on chain that no seal is known of: ours if our leaves have its root, a stranger's otherwise.
+        """Adopt a claim on chain without a known seal, if our leaves have its root.
 
-        A stranger's claim is neither replaced nor proven. Raises what Redis raises.
+        Otherwise the claim conflicts with ours, and is neither replaced nor proven. Raises the errors of Redis.
         """
         session_id, end = session.session_id, session.end
         await self._close_and_read({session_id: session}, end)
@@ -252,22 +273,22 @@ class ClaimSubmitter:
             if not session.conflicting:
                 miner_metrics.FOREIGN.inc()
                 _LOG.error(
-                    "a claim on chain has a root that is not ours: does another miner use this supplier's key?",
+                    "conflicting claim, its root on chain is not ours: does another miner use this supplier's key?",
                     extra={"fields": {"supplier": self.supplier, "session": session_id, "height": block.height}},
                 )
-            session.details["foreign_root"] = session.claimed_root.hex()
+            session.details.foreign_root = session.claimed_root.hex()
             session.conflicting = True
             return
         session.conflicting = False
-        session.details.pop("foreign_root", None)
+        session.details.foreign_root = None
         seal = SessionSeal(session_id, found.root, found.leaf_digest, block.height, self.store.epoch)
         await self.store.restore({session_id: seal}, {session_id: end})
-        await self._keep([seal], end, "", needed=False)
+        await self._save_seals([seal], end, "", needed=False)
         session.seal = seal
         _LOG.info("claim adopted", extra={"fields": {"supplier": self.supplier, "session": session_id}})
 
     async def load_own_seals(self, sessions: Mapping[str, TrackedSession]) -> dict[str, tuple[int, SessionSeal]]:
-        """Take over the seals that the volume holds; return them."""
+        """Load the seals on the volume into `sessions` and return all of them."""
         kept = await asyncio.to_thread(self.audit.seals, self.supplier)
         for session_id, (_, seal) in kept.items():
             if session_id in sessions:
@@ -275,7 +296,10 @@ class ClaimSubmitter:
         return kept
 
     async def load_seals(self, sessions: Mapping[str, TrackedSession]) -> None:
-        """Takes over existing seals, from Redis and from the mirror; Redis gets back what it lost."""
+        """Load existing seals from Redis and the volume.
+
+        Restores in Redis those that it lost.
+        """
         kept = await self.load_own_seals(sessions)
         seals = await self.store.load()
         missing = {i: seal for i, (_, seal) in kept.items() if i not in seals and i in sessions}
@@ -285,14 +309,15 @@ class ClaimSubmitter:
             session = sessions.get(session_id)
             if session is not None and session.seal is None:
                 session.seal = seal
-                await self._keep([seal], session.end, "", needed=False)
+                await self._save_seals([seal], session.end, "", needed=False)
 
-    async def send_again(self, sessions: Sequence[TrackedSession], block: Block) -> None:
-        """Send sealed claims that the chain does not show: the same bytes first, then the same roots signed anew.
+    async def rebroadcast(self, sessions: Sequence[TrackedSession], block: Block) -> None:
+        """Send sealed claims again that the chain does not show.
 
-        Raises the first error when all have been tried.
+        The same bytes are sent first, then the same roots signed again. Raises the first error after all have been
+        tried.
         """
-        await self._take_over(sessions, block)
+        await self._load_signed(sessions, block)
         shared = len(sessions) > 1
         results = await self.sender.results_of(session.claim for session in sessions)
         same, signed_anew = divide(
@@ -305,7 +330,7 @@ class ClaimSubmitter:
             ((session, session.claim) for session in same), lambda raw, group: self._broadcast(raw, group, block)
         )
         for session in same:
-            # Bytes that nodes have had for long, and that no block took: where there is no block to wait for.
+            # Nodes have had the bytes for several blocks, and the window leaves no later block to wait for.
             known = session.claim is not None and session.claim.known_at
             last = session.windows is not None and session.windows.claim_close - block.height <= LAST_BLOCKS
             if known and last:
@@ -313,7 +338,7 @@ class ClaimSubmitter:
                 attempts[session.session_id] = session.claim_attempts.next(shared=shared)
         try:
             anew = await self._still_missing(anew, block)
-            await in_packs(
+            await send_in_batches(
                 [(session, session.seal.root) for session in anew if session.seal is not None],
                 lambda row: self._message(*row),
                 self.max_transaction_bytes,
@@ -326,9 +351,10 @@ class ClaimSubmitter:
             raise failure
 
     async def _still_missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
-        """Ask the chain as of now before a second fee is paid; return those whose claim is not there.
+        """Query the chain before a second fee is paid.
 
-        Where nobody answers, a claim that was sent before waits for the next block while there is one.
+        Returns the sessions without our claim. If no node answers, a claim that was sent before waits for the next
+        block, while there is one.
         """
         if all(session.claim is None for session in sessions):
             return list(sessions)
@@ -341,8 +367,8 @@ class ClaimSubmitter:
             return [session for session in sessions if last or session.claim is None]
         return [s for s in sessions if s.seal is None or claimed.get(s.session_id) != s.seal.root]
 
-    async def _take_over(self, sessions: Sequence[TrackedSession], block: Block) -> None:
-        """Take what was signed with the seals, by us before a restart or by a predecessor, as what is to be sent."""
+    async def _load_signed(self, sessions: Sequence[TrackedSession], block: Block) -> None:
+        """Load transactions that were signed with the seals, before a restart or by a predecessor."""
         waiting = {s.session_id: s for s in sessions if s.claim is None and not s.claim_attempts.number}
         if not waiting:
             return
@@ -353,9 +379,9 @@ class ClaimSubmitter:
             fresh = [group for group in groups if group.timeout_ns > block.time.nanoseconds]
         for group in fresh:
             try:
-                found = contents(group.tx_raw)
+                found = decode_tx(group.tx_raw)
             except DecodingError as error:
-                _LOG.error("claims that were signed before are signed anew: %s", error)
+                _LOG.error("saved claims cannot be decoded, signing them again: %s", error)
                 continue
             for session_id in found.claims:
                 if session_id in waiting:
@@ -373,43 +399,49 @@ class ClaimSubmitter:
             session.claim_attempts = attempts[session.session_id]
             session.claim = None
             if session.claim_attempts.failed:
-                session.details["refusal"] = session.claim_attempts.failed
+                session.details.refusal = session.claim_attempts.failed
         miner_metrics.CLAIMS.labels("resent").inc(len(good))
         await self._broadcast(prepared.signed.raw, good, block, prepared.timeout.nanoseconds)
 
     async def _signed_in_redis(self, end: int) -> list[SignedGroup]:
-        """What a predecessor signed; nothing while Redis is away: the same roots are then signed anew."""
+        """Return what a predecessor signed.
+
+        The result is empty while Redis is unavailable, then roots are signed again.
+        """
         try:
             return await self.store.signed(end)
-        except (RedisError, OSError, TimeoutError, RedisStoreError, DecodingError):
+        except (*REDIS_ERRORS, RedisStoreError, DecodingError):
             return []
 
     async def _broadcast(
         self, raw: bytes, sessions: Sequence[TrackedSession], block: Block, timeout_ns: int = 0
     ) -> None:
-        """Hand a transaction to all nodes. Raises SendError; where nobody answered the same bytes are due again."""
+        """Broadcast a transaction to all nodes.
+
+        Raises SendError. If no node answered, the same bytes are sent again at the next block.
+        """
         height = max(self.latest_height(), block.height)
         submission = sessions[0].claim
         if submission is None or submission.raw != raw:
             submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
         for session in sessions:
             session.claim = submission
-        await self.fees.begun(self.store, raw)
+        await self.fees.record_pending(self.store, raw)
         try:
             answer = await self.sender.broadcast(raw)
         except SendError as error:
             miner_metrics.CLAIMS.labels(error.refusal.name.lower()).inc(len(sessions))
-            if error.refusal is not Refusal.UNREACHABLE:
-                # The nodes do not take these bytes: others may do.
+            if error.refusal is not BroadcastFailure.UNREACHABLE:
+                # The nodes rejected these bytes: newly signed ones may be accepted.
                 for session in sessions:
-                    session.details["refusal"] = str(error)[:300]
+                    session.details.refusal = str(error)[:300]
                     session.claim_attempts = session.claim_attempts.next(shared=len(sessions) > 1)
                     session.claim = None
-                await self.fees.refused(self.store, raw)
+                await self.fees.record_rejected(self.store, raw)
             raise
         for session in sessions:
             session.claim = submission.handed_over(height, known_before=answer.known_before)
         miner_metrics.CLAIMS.labels("sent").inc(len(sessions))
-        await self.fees.sent(self.store, raw)
+        await self.fees.record_sent(self.store, raw)
         fields = {"supplier": self.supplier, "session_end": sessions[0].end, "claims": len(sessions)}
         _LOG.info("claims sent", extra={"fields": {**fields, "tx": answer.tx_hash, "height": height}})

@@ -1,4 +1,4 @@
-"""What claims and proofs cost: kept for each session until its outcome, and the measure for the next ones."""
+"""Track the fees of claims and proofs per session, and estimate those of the next ones."""
 
 import asyncio
 import contextlib
@@ -8,12 +8,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from redis.exceptions import RedisError
-
 from pocket.chain.client import ChainClient
 from pocket.errors import DecodingError, NotFound, PocketError
 from pocket.protocol.transactions.build import GasPrice
-from pocket.protocol.transactions.decode import contents
+from pocket.protocol.transactions.decode import decode_tx
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
@@ -23,68 +22,77 @@ _LOG = logging.getLogger("pocket_miner.submission.fees")
 _CLAIM_GAS: Final = 130_000
 _PROOF_GAS: Final = 400_000
 """Gas of one message before any was sent."""
-_MOST_OWED: Final = 1000
+_MAX_UNSAVED: Final = 1000
 
 
 def shares(total: int, number: int) -> list[int]:
-    """A fee over the messages that it paid for: whole upokt that add up to it."""
+    """Split a fee in upokt over `number` messages into whole amounts that add up to it."""
     whole, rest = divmod(total, number)
     return [whole + (index < rest) for index in range(number)]
 
 
 @dataclass(slots=True)
 class FeeTracker:
-    """Of all suppliers of a process."""
+    """Tracks fees of all suppliers of a process on the volume and in the metrics."""
 
     gas_price: GasPrice
     audit: Audit
     _last: dict[str, int] = field(default_factory=dict)
-    _begun: dict[str, int] = field(default_factory=dict)
-    """Transaction hash → upokt that are in the books and not in the metrics: nobody knows yet whether it was taken."""
-    _owed: dict[tuple[str, str], tuple[str, dict[str, int]]] = field(default_factory=dict)
-    """(supplier, transaction hash) → what the volume did not take."""
+    _pending: dict[str, int] = field(default_factory=dict)
+    """Transaction hash → upokt saved to the volume but not counted yet, as acceptance is unknown."""
+    _unsaved: dict[tuple[str, str], tuple[str, dict[str, int]]] = field(default_factory=dict)
+    """(supplier, transaction hash) → costs that could not be saved to the volume."""
 
     def estimate_upokt(self) -> int:
-        """Fees of one claim and one proof: as in the last transactions, by usual gas before there were any."""
+        """Return the expected fees of one claim and one proof in upokt.
+
+        They are those of the last transactions, or follow from typical gas before the first ones.
+        """
         claim = self._last.get("claim", self.gas_price.fee_upokt(_CLAIM_GAS))
         return claim + self._last.get("proof", self.gas_price.fee_upokt(_PROOF_GAS))
 
-    async def begun(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
-        """Keep what a transaction costs before it is handed to a node: whoever is killed then has it in the books.
+    async def record_pending(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
+        """Save the cost of a transaction before it is sent.
 
-        Never raises.
+        A crash cannot lose it then. Never raises.
         """
         for what, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
             new = await self._spend(store.supplier, what, tx_hash, costs)
-            self._begun[tx_hash] = self._begun.get(tx_hash, 0) + new
+            self._pending[tx_hash] = self._pending.get(tx_hash, 0) + new
 
-    async def sent(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
-        """A transaction that a mempool took. The same bytes again cost nothing more; never raises."""
+    async def record_sent(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
+        """Record a transaction that a mempool accepted.
+
+        Never raises. Sending the same bytes again costs nothing more.
+        """
         for what, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
             each = proof_submission_fee_upokt if what == "proof" else 0
             self._last[what] = -(-sum(costs.values()) // len(costs)) - each
             new = await self._spend(store.supplier, what, tx_hash, costs)
-            miner_metrics.FEES.labels(what).inc(new + self._begun.pop(tx_hash, 0))
-            with contextlib.suppress(RedisError, OSError, TimeoutError, RedisStoreError):
+            miner_metrics.FEES.labels(what).inc(new + self._pending.pop(tx_hash, 0))
+            with contextlib.suppress(*REDIS_ERRORS, RedisStoreError):
                 await store.share_costs(tx_hash, what, costs)
 
-    async def refused(self, store: SealStore, raw: bytes) -> None:
-        """A transaction that no mempool took: it costs nothing. Never raises."""
+    async def record_rejected(self, store: SealStore, raw: bytes) -> None:
+        """Forget the cost of a transaction that every mempool rejected.
+
+        Never raises.
+        """
         for _, tx_hash, costs in self._costs_of(raw, 0):
-            self._begun.pop(tx_hash, None)
-            self._owed.pop((store.supplier, tx_hash), None)
+            self._pending.pop(tx_hash, None)
+            self._unsaved.pop((store.supplier, tx_hash), None)
             try:
                 for session_id in costs:
                     await asyncio.to_thread(self.audit.unspend, store.supplier, session_id, tx_hash)
             except sqlite3.Error as error:
-                _LOG.warning("the fee of a refused transaction stays in the books: %s", error)
+                _LOG.warning("fee of a rejected transaction not deleted from the volume: %s", error)
 
     def _costs_of(self, raw: bytes, submission_fee_upokt: int) -> list[tuple[str, str, dict[str, int]]]:
-        """Return (claim or proof, transaction hash, upokt by session id) of what a transaction holds."""
+        """Return (claim or proof, transaction hash, upokt by session id) for a transaction."""
         try:
-            found = contents(raw)
+            found = decode_tx(raw)
         except DecodingError as error:
-            _LOG.error("fees: %s", error)
+            _LOG.error("fees not recorded, the transaction cannot be decoded: %s", error)
             return []
         return [
             (what, found.tx_hash,
@@ -95,35 +103,40 @@ class FeeTracker:
         ]  # fmt: skip
 
     async def _spend(self, supplier: str, what: str, tx_hash: str, costs: dict[str, int]) -> int:
-        """Keep costs on the volume; return how many upokt of them are new. What it does not take is owed to it."""
+        """Save costs to the volume.
+
+        Returns how many upokt of them are new. Costs that cannot be saved stay in memory until the session is settled.
+        """
         try:
             new = await asyncio.to_thread(self.audit.spend, supplier, tx_hash, what, costs)
         except sqlite3.Error as error:
             miner_metrics.ERRORS.labels("volume").inc()
-            _LOG.error("the volume took no fees: %s. Free space on it.", error)
-            self._owed[supplier, tx_hash] = (what, costs)
-            while len(self._owed) > _MOST_OWED:
-                self._owed.pop(next(iter(self._owed)))
+            _LOG.error("fees not saved to the volume: %s. Free up space on it.", error)
+            self._unsaved[supplier, tx_hash] = (what, costs)
+            while len(self._unsaved) > _MAX_UNSAVED:
+                self._unsaved.pop(next(iter(self._unsaved)))
             return 0
-        self._owed.pop((supplier, tx_hash), None)
+        self._unsaved.pop((supplier, tx_hash), None)
         return new
 
     async def settle(self, store: SealStore, session_id: str, chain: ChainClient) -> None:
-        """What a session has cost in the end: also what former owners paid, and only what the chain included.
+        """Determine the final cost of a session.
 
-        A claim or proof that was signed more than once cost the fee of those that were included, failed ones too. Where
-        the node cannot tell, all of them count. Raises sqlite3.Error: a volume that takes no fees takes no outcome.
+        It includes fees that former owners paid, and only those of included transactions. A claim or proof that was
+        signed several times costs the fees of all included transactions, failed ones too. If the node cannot return
+        which were included, all of them count. Raises sqlite3.Error, because a volume that cannot save fees cannot save
+        the outcome either.
         """
         supplier = store.supplier
         try:
-            told = await store.costs(session_id)
-        except (RedisError, OSError, TimeoutError, RedisStoreError) as error:
-            _LOG.warning("fees of former owners: %s", error)
-            told = {}
-        for (of, tx_hash), (what, costs) in list(self._owed.items()):
+            known = await store.costs(session_id)
+        except (*REDIS_ERRORS, RedisStoreError) as error:
+            _LOG.warning("fees of former owners not read from Redis: %s", error)
+            known = {}
+        for (of, tx_hash), (what, costs) in list(self._unsaved.items()):
             if of == supplier and session_id in costs:
-                told.setdefault(tx_hash, (what, costs[session_id]))
-        for tx_hash, (what, upokt) in told.items():
+                known.setdefault(tx_hash, (what, costs[session_id]))
+        for tx_hash, (what, upokt) in known.items():
             await asyncio.to_thread(self.audit.spend, supplier, tx_hash, what, {session_id: upokt})
         try:
             payments = await asyncio.to_thread(self.audit.payments, supplier, session_id)
@@ -131,14 +144,14 @@ class FeeTracker:
             for what, number in several.items():
                 hashes = [tx_hash for kind, tx_hash in payments if kind == what]
                 missing = [tx_hash for tx_hash in hashes if number > 1 and not await _included(chain, tx_hash)]
-                # A node without an index knows none of them.
+                # A node without a transaction index returns none of them.
                 for tx_hash in missing if len(missing) < number else ():
                     await asyncio.to_thread(self.audit.unspend, supplier, session_id, tx_hash)
         except PocketError as error:
-            _LOG.warning("fees: %s", error)
+            _LOG.warning("inclusion of transactions unknown, all fees count: %s", error)
 
     def of(self, supplier: str, session_id: str) -> int:
-        """What a session has cost so far, upokt."""
+        """Return what a session has cost so far, in upokt."""
         return self.audit.spent(supplier, session_id)
 
 

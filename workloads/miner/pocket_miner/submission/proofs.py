@@ -1,4 +1,4 @@
-"""Proofs of one supplier: which are required, built from the sealed set, sent in batches."""
+"""Decide which proofs of one supplier are required, build them and send them in batches."""
 
 import logging
 import sqlite3
@@ -21,32 +21,35 @@ from pocket.protocol.claims.proof_requirement import (
 )
 from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
-from pocket.protocol.transactions.broadcast_errors import Refusal
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.protocol.transactions.build import Message, submit_proof_message, transaction_hash
 from pocket.redis_store.seals import SealStore
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
 from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.trie_pool import Tries
 from pocket_miner.submission.fees import FeeTracker
 from pocket_miner.submission.seeds import HashSource, SeedHashes
-from pocket_miner.submission.sender import Sender, SendError, in_packs, send_same_bytes
+from pocket_miner.submission.sender import Sender, SendError, send_in_batches, send_same_bytes
 
 _LOG = logging.getLogger("pocket_miner.submission.proofs")
 _Built = tuple[TrackedSession, Message]
 
 
 def _invalid(session: TrackedSession) -> bool:
-    """Whether the chain found the proof that it has invalid."""
+    """Return True if the chain found the submitted proof invalid."""
     return session.claim_on_chain is not None and session.claim_on_chain.proof_validation_status == INVALID
 
 
 def requirement_of(
     supplier: str, session: TrackedSession, seed_hash: bytes, params: ProofParams
 ) -> ProofRequirement | None:
-    """The chain's decision, computed with claim status 0; None while a fact is missing."""
+    """Return the chain's proof requirement, None while a parameter is missing.
+
+    The claim is hashed with status 0, as the chain does.
+    """
     if session.seal is None or session.terms is None or session.params is None:
         return None
     amount = claimed_upokt(Root(session.seal.root), session.terms.target_hash, Price.of(session.params))
@@ -58,7 +61,7 @@ def requirement_of(
 
 @dataclass(slots=True)
 class ProofSubmitter:
-    """Builds and sends the proofs of one supplier."""
+    """Builds and submits the proofs of one supplier."""
 
     supplier: str
     chain: ChainClient
@@ -70,9 +73,9 @@ class ProofSubmitter:
     store: SealStore
     max_transaction_bytes: int = MAX_TRANSACTION_BYTES
     latest_height: Callable[[], int] = lambda: 0
-    """The latest height that is known; the block that is being decided may be older."""
+    """Returns the latest known height. The block being decided may be older."""
     seeds: SeedHashes | None = None
-    """Shared by all suppliers of a process; made here where none is given."""
+    """Shared by all suppliers of a process. Created here if not given."""
 
     def _seeds(self) -> SeedHashes:
         if self.seeds is None:
@@ -80,7 +83,10 @@ class ProofSubmitter:
         return self.seeds
 
     async def decide(self, session: TrackedSession, params: ProofParams, height: int) -> None:
-        """Decide anew whether a proof is required, by the params of this block; nothing is kept of earlier answers."""
+        """Decide by the params of this block whether a proof is required.
+
+        Earlier decisions do not count.
+        """
         windows = session.windows
         if windows is None or session.seal is None:
             return
@@ -89,18 +95,18 @@ class ProofSubmitter:
         except ChainError:
             session.requirement = None
             return
-        found = requirement_of(self.supplier, session, seed, params)
-        if found is ProofRequirement.NOT_REQUIRED and not confirmed:
-            found = None  # one answer about the seed block does not decide over stake
-        session.requirement = found
-        if found is not None and "requirement" not in session.measured:
+        requirement = requirement_of(self.supplier, session, seed, params)
+        if requirement is ProofRequirement.NOT_REQUIRED and not confirmed:
+            requirement = None  # stake must not depend on a single answer about the seed block
+        session.requirement = requirement
+        if requirement is not None and "requirement" not in session.measured:
             session.measured.add("requirement")
-            miner_metrics.REQUIREMENTS.labels("no" if found is ProofRequirement.NOT_REQUIRED else "yes").inc()
+            miner_metrics.REQUIREMENTS.labels("no" if requirement is ProofRequirement.NOT_REQUIRED else "yes").inc()
 
     async def prove(self, sessions: Sequence[TrackedSession], block: Block, params: ProofParams) -> None:
-        """Send the proofs of sessions with one end height, in as many transactions as their size takes.
+        """Send the proofs of sessions with one end height in as few transactions as possible.
 
-        A bad one does not take the others with it. Raises the first error when all have been tried.
+        An invalid proof does not stop the others. Raises the first error after all have been tried.
         """
         invalid = [session for session in sessions if session.proof is not None and _invalid(session)]
         for session in invalid:
@@ -122,7 +128,7 @@ class ProofSubmitter:
         missing = await self._still_missing(anew, block)
         built = [(session, message) for session in missing if (message := await self._built(session, block))]
         try:
-            await in_packs(
+            await send_in_batches(
                 built,
                 lambda row: row[1],
                 self.max_transaction_bytes,
@@ -135,18 +141,18 @@ class ProofSubmitter:
             raise failure
 
     def _doubt(self, session: TrackedSession) -> None:
-        """The chain found the proof invalid: ask again for the hash of the seed block."""
+        """Query the hash of the seed block again, because the chain found the proof invalid."""
         proof, windows = session.proof, session.windows
         if windows is not None and proof is not None and f"doubted {proof.tx_hash}" not in session.measured:
             session.measured.add(f"doubted {proof.tx_hash}")
             self._seeds().doubt(windows.proof_seed)
-        session.details["proof_refusal"] = "the chain found the proof invalid"
+        session.details.proof_refusal = "the chain found the proof invalid"
 
     async def _still_missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
-        """Ask the chain as of now before a fee is paid twice; return those that it shows no valid proof of.
+        """Query the chain before a second fee is paid.
 
-        A former owner, or this miner before a restart, may have sent one. Where nobody answers, what was sent before
-        waits for the next block while there is one.
+        Returns the sessions without a valid proof. A former owner, or this miner before a restart, may have sent one.
+        If no node answers, a proof that was sent before waits for the next block, while there is one.
         """
         if not sessions:
             return []
@@ -165,15 +171,18 @@ class ProofSubmitter:
     async def _send(
         self, built: list[_Built], block: Block, params: ProofParams, attempts: Mapping[str, Attempts]
     ) -> None:
-        """One transaction; what the chain says can never succeed is left out of it. Raises SendError."""
+        """Send one transaction without the messages that the chain rejects by index.
+
+        Raises SendError.
+        """
         windows = built[0][0].windows
         close = windows.proof_close if windows else block.height + 2
         factor = highest_gas_factor([attempts[session.session_id] for session, _ in built])
-        sifted = await self.sender.sift([message for _, message in built], block, close, factor)
+        sifted = await self.sender.prepare_skipping_rejected([message for _, message in built], block, close, factor)
         for position, error in sifted.refused.items():
             session, _ = built[position]
-            # "Not required" counts for this block only: it may be asked for at the next.
-            session.details["proof_refusal"] = str(error)[:300]
+            # "Not required" counts for this block only: the proof may be required at the next one.
+            session.details.proof_refusal = str(error)[:300]
             miner_metrics.PROOFS.labels(error.refusal.name.lower()).inc()
         if sifted.prepared is None:
             return
@@ -186,66 +195,75 @@ class ProofSubmitter:
     async def _broadcast(
         self, raw: bytes, sessions: Sequence[TrackedSession], block: Block, params: ProofParams, timeout_ns: int = 0
     ) -> None:
-        """Hand a transaction to all nodes. Raises SendError; where nobody answered the same bytes are due again."""
+        """Broadcast a transaction to all nodes.
+
+        Raises SendError. If no node answered, the same bytes are sent again at the next block.
+        """
         height = max(self.latest_height(), block.height)
         submission = sessions[0].proof
         if submission is None or submission.raw != raw:
             submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
         for session in sessions:
             session.proof = submission
-        await self.fees.begun(self.store, raw, params.proof_submission_fee_upokt)
+        await self.fees.record_pending(self.store, raw, params.proof_submission_fee_upokt)
         try:
             answer = await self.sender.broadcast(raw)
         except SendError as error:
             miner_metrics.PROOFS.labels(error.refusal.name.lower()).inc(len(sessions))
-            if error.refusal is not Refusal.UNREACHABLE:
+            if error.refusal is not BroadcastFailure.UNREACHABLE:
                 for session in sessions:
-                    session.details["proof_refusal"] = str(error)[:300]
+                    session.details.proof_refusal = str(error)[:300]
                     session.proof_attempts = session.proof_attempts.next(shared=len(sessions) > 1)
                     session.proof = None
-                await self.fees.refused(self.store, raw)
+                await self.fees.record_rejected(self.store, raw)
             raise
         for session in sessions:
             session.proof = submission.handed_over(height, known_before=answer.known_before)
-            session.details.pop("proof_refusal", None)
+            session.details.proof_refusal = None
             if session.proof_attempts.failed:
-                session.details["proof_refusal"] = session.proof_attempts.failed
+                session.details.proof_refusal = session.proof_attempts.failed
         miner_metrics.PROOFS.labels("sent").inc(len(sessions))
-        await self.fees.sent(self.store, raw, params.proof_submission_fee_upokt)
+        await self.fees.record_sent(self.store, raw, params.proof_submission_fee_upokt)
         fields = {"supplier": self.supplier, "session_end": sessions[0].end, "proofs": len(sessions)}
         _LOG.info("proofs sent", extra={"fields": {**fields, "tx": answer.tx_hash, "height": height}})
 
     async def _built(self, session: TrackedSession, block: Block) -> Message | None:
-        """Build the proof message; None where it cannot be sent now. What fails keeps to its session."""
+        """Build the proof message, or return None if it cannot be sent now.
+
+        A failure concerns only its session.
+        """
         try:
             return await self._build(session, block)
         except (PocketError, OSError, sqlite3.Error, KeyError, ValueError) as error:
-            if damage_of(error) is not None:
+            if corruption_in(error) is not None:
                 raise
-            session.details["proof_problem"] = str(error)[:300]
+            session.details.proof_problem = str(error)[:300]
             miner_metrics.ERRORS.labels("trie").inc()
             fields = {"supplier": self.supplier, "session": session.session_id, "error": str(error)}
-            _LOG.error("the proof of a session cannot be built, trying again", extra={"fields": fields})
+            _LOG.error("building the proof of a session failed, retrying", extra={"fields": fields})
             return None
 
     async def _build(self, session: TrackedSession, block: Block) -> Message | None:
-        """The proof message; None when the mirror's root is not the sealed one (never a fabricated proof)."""
+        """Build the proof message.
+
+        Returns None if the leaves on the volume do not have the sealed root.
+        """
         windows = session.windows
         if windows is None or session.seal is None:
             return None
-        # A proof for a hash that turns out to be wrong is found invalid, and repaired while the window is open.
+        # A proof for a wrong hash is found invalid, and replaced while the window is open.
         seed, _ = await self._seeds().hash_of(windows.proof_seed, block.height)
         before = session.proof_message
         if before is not None and before[0] == seed:
-            # The chain found this very proof invalid: to send it again costs the submission fee and changes nothing.
+            # The chain found this very proof invalid: sending it again would only cost the submission fee.
             return None if _invalid(session) and session.proof is not None else before[1]
         path = proof_path(seed, session.session_id)
         root, proof = await self.pool.proof(self.mirror.path(session.end), self.supplier, session.session_id, path)
         if root != session.seal.root:
-            session.details["proof_problem"] = "the mirrored leaves have another root than the seal"
+            session.details.proof_problem = "the mirrored leaves have another root than the seal"
             miner_metrics.PROOFS.labels("root_mismatch").inc()
             _LOG.error(
-                "the mirrored leaves have another root than the seal",
+                "proof not built, the leaves on the volume have another root than the seal",
                 extra={"fields": {"supplier": self.supplier, "session": session.session_id}},
             )
             return None

@@ -1,7 +1,8 @@
-"""The hash of the block before a proof window, on which requirement and path of a proof depend.
+"""Query the hash of the block before a proof window.
 
-It comes from several nodes, or from one at several blocks: a proof for a wrong hash is refused, and a requirement
-decided by it costs stake. One object serves all suppliers of a process.
+It determines requirement and path of proofs. The hash is confirmed by several nodes, or by one node at several blocks.
+A proof for a wrong hash is rejected, and a requirement decided by one costs stake. One object serves all suppliers of a
+process.
 """
 
 import asyncio
@@ -20,45 +21,52 @@ _KEPT: Final = 64
 
 
 class HashSource(Protocol):
-    """Where block hashes come from."""
+    """The source of block hashes."""
 
     async def block(self, height: int | None = None) -> Block:
-        """Return a block; raises ChainError."""
+        """Return a block.
+
+        Raises ChainError.
+        """
 
     async def hashes_by_node(self, height: int) -> Mapping[str, bytes | ChainError]:
-        """Return what every node says."""
+        """Return the hash or the error of every node, by node name."""
 
 
 @dataclass(slots=True)
 class _Votes:
-    """Who told which hash, by (source, height at which it was asked)."""
+    """The returned hashes, by (source, height at which it was queried)."""
 
-    told: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    answers: dict[tuple[str, int], bytes] = field(default_factory=dict)
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
     asked_at: int = -1
 
     def best(self) -> tuple[bytes, bool] | None:
-        """Return the hash that most told, and whether enough did; the latest one where several are told as often."""
-        counts = Counter(self.told.values())
+        """Return the most frequent hash and whether it is confirmed.
+
+        If several tie, the latest one is returned as unconfirmed.
+        """
+        counts = Counter(self.answers.values())
         if not counts:
             return None
-        most = max(counts.values())
-        block_hash = next(row for row in reversed(self.told.values()) if counts[row] == most)
-        return block_hash, most >= _ENOUGH and list(counts.values()).count(most) == 1
+        highest = max(counts.values())
+        block_hash = next(row for row in reversed(self.answers.values()) if counts[row] == highest)
+        return block_hash, highest >= _ENOUGH and list(counts.values()).count(highest) == 1
 
 
 @dataclass(slots=True)
 class SeedHashes:
-    """Block hashes with their witnesses."""
+    """Block hashes with the answers that confirm them."""
 
     blocks: HashSource
     chain: ChainClient
     _votes: OrderedDict[int, _Votes] = field(default_factory=OrderedDict)
 
     async def hash_of(self, height: int, now: int) -> tuple[bytes, bool]:
-        """Return the hash of a block and whether a second answer confirms it; raises ChainError while unknown.
+        """Return the hash of a block and whether a second answer confirms it.
 
-        now: the latest height. Nodes are asked once a block until enough say the same.
+        `now` is the latest height. Nodes are queried once per block until enough agree. Raises ChainError while the
+        hash is unknown.
         """
         votes = self._votes.setdefault(height, _Votes())
         while len(self._votes) > _KEPT:
@@ -69,21 +77,21 @@ class SeedHashes:
                 await self._ask(height, now, votes)
                 best = votes.best()
         if best is None:
-            raise ChainUnavailable(f"no node tells the hash of block {height}")
+            raise ChainUnavailable(f"no node returned the hash of block {height}")
         return best
 
     def doubt(self, height: int) -> None:
-        """Ask everybody again: the chain found a proof made with this hash invalid."""
+        """Discard the answers about a block, because a proof made with its hash was found invalid."""
         self._votes.pop(height, None)
 
     async def _ask(self, height: int, now: int, votes: _Votes) -> None:
-        found = await self.blocks.hashes_by_node(height)
-        told = {source: row for source, row in found.items() if not isinstance(row, ChainError)}
-        if not told:
-            # The other interface of the nodes, where a proxy breaks the first.
+        by_node = await self.blocks.hashes_by_node(height)
+        hashes = {source: row for source, row in by_node.items() if not isinstance(row, ChainError)}
+        if not hashes:
+            # A proxy may break RPC but not gRPC.
             with contextlib.suppress(ChainError, DecodingError):
-                told["grpc"] = (await self.chain.block(height)).hash
-        for source, block_hash in told.items():
-            votes.told[source, now] = block_hash
-        # An answer that all asked for a moment ago may have missed is asked for again; a whole one at the next block.
-        votes.asked_at = now if told else -1
+                hashes["grpc"] = (await self.chain.block(height)).hash
+        for source, block_hash in hashes.items():
+            votes.answers[source, now] = block_hash
+        # Without any answer the nodes are queried again immediately, otherwise at the next block.
+        votes.asked_at = now if hashes else -1

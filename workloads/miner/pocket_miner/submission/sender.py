@@ -1,4 +1,7 @@
-"""Signing and sending one supplier's transactions; every refusal is classified, none is fatal to others."""
+"""Sign and send one supplier's transactions.
+
+Every rejection is classified.
+"""
 
 import sqlite3
 from collections import defaultdict
@@ -7,15 +10,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar
 
-from redis.exceptions import RedisError
-
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Account, Block, TransactionResult
 from pocket.errors import ChainError, ChainQueryRejected, DecodingError, PocketError
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket.protocol.transactions.batches import packs
-from pocket.protocol.transactions.broadcast_errors import Refusal, classify, failed_message_index
+from pocket.protocol.transactions.batches import batch_by_size
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure, classify, failed_message_index
 from pocket.protocol.transactions.build import (
     GasPrice,
     Message,
@@ -25,18 +26,22 @@ from pocket.protocol.transactions.build import (
     adjusted_gas,
     sign_transaction,
 )
-from pocket.protocol.transactions.timeouts import NonceClock, timeout_duration_seconds
+from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator, timeout_duration_seconds
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner.sessions.submission import Submission
-from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.corruption import corruption_in
 
 T = TypeVar("T")
 
 
 class SendError(PocketError):
-    """A transaction was not accepted; `refusal` says what that means, `index` which message is to blame."""
+    """A transaction was not accepted.
 
-    def __init__(self, refusal: Refusal, message: str, index: int | None = None) -> None:
+    `refusal` is the reason, `index` the position of the message at fault, if known.
+    """
+
+    def __init__(self, refusal: BroadcastFailure, message: str, index: int | None = None) -> None:
         super().__init__(message)
         self.refusal = refusal
         self.index = index
@@ -52,7 +57,7 @@ class PreparedBatch:
 
 @dataclass(frozen=True, slots=True)
 class BroadcastAnswer:
-    """What the nodes' mempools said: they took the bytes, or had them already."""
+    """The answer of the nodes' mempools: they accepted the bytes, or already had them."""
 
     tx_hash: str
     known_before: bool
@@ -60,9 +65,9 @@ class BroadcastAnswer:
 
 @dataclass(frozen=True, slots=True)
 class SkippedMessages:
-    """A transaction of all messages that the chain takes, None where there are none, and the refusals of the others.
+    """A transaction of the accepted messages, and the errors of the rejected ones.
 
-    refused: by position among the messages that were given.
+    `prepared` is None if all were rejected. `refused` maps positions among the given messages to errors.
     """
 
     prepared: PreparedBatch | None
@@ -70,19 +75,20 @@ class SkippedMessages:
 
 
 _AGAIN = 3
-_KNOWN = Refusal.ACCEPTED_BEFORE
-_OF_ONE_MESSAGE = (Refusal.POISON, Refusal.NOT_REQUIRED, Refusal.RETRY)
-"""Where the chain names the message. What it says may be new: a later chain has other words."""
+_KNOWN = BroadcastFailure.ACCEPTED_BEFORE
+_OF_ONE_MESSAGE = (BroadcastFailure.POISON, BroadcastFailure.NOT_REQUIRED, BroadcastFailure.RETRY)
+"""Rejections for which the chain names the message. RETRY covers texts of later chain versions."""
 
 
 _OF_FEWER_MESSAGES = frozenset({
-    Refusal.TOO_LARGE, Refusal.POISON, Refusal.RETRY, Refusal.PROGRAMMING, Refusal.MORE_GAS,
+    BroadcastFailure.TOO_LARGE, BroadcastFailure.POISON, BroadcastFailure.RETRY, BroadcastFailure.PROGRAMMING,
+    BroadcastFailure.MORE_GAS,
 })  # fmt: skip
-"""Where half of the messages may go through: the transaction is too large, or nobody says which message is to blame."""
+"""Rejections after which half of the messages may be accepted: too large, or the message is unknown."""
 
 
 class Sender:
-    """Transactions of one supplier."""
+    """Signs and broadcasts the transactions of one supplier."""
 
     def __init__(
         self,
@@ -94,7 +100,7 @@ class Sender:
         gas_price: GasPrice,
         gas_adjustment: float,
         block_seconds: float,
-        nonces: NonceClock,
+        nonces: UnorderedNonceAllocator,
     ) -> None:
         self._chain = chain
         self._supplier = supplier
@@ -108,19 +114,20 @@ class Sender:
 
     @property
     def chain(self) -> ChainClient:
-        """The chain that transactions are sent to."""
+        """Return the client of the chain that transactions are sent to."""
         return self._chain
 
     def forget_account(self) -> None:
-        """Asks for the account again: its number or key may have been wrong."""
+        """Query the account again before the next transaction, because its number may be wrong."""
         self._account = None
 
     async def prepare(
         self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0
     ) -> PreparedBatch:
-        """Simulate and sign; raises SendError naming the message that can never succeed.
+        """Simulate and sign a transaction.
 
-        gas_factor: what the simulated gas is multiplied with besides the adjustment, after it was too little.
+        Raises SendError with the index of the message at fault. `gas_factor` multiplies the simulated gas in addition
+        to the adjustment, after it was too low.
         """
         remaining = close_height - block.height
         try:
@@ -135,17 +142,20 @@ class Sender:
             text = str(refusal)
             raise SendError(classify(1, "undefined", text), text, failed_message_index(text)) from refusal
         except (ChainError, DecodingError, TimeoutError) as error:
-            raise SendError(Refusal.UNREACHABLE, f"no node simulated the transaction: {error}") from error
+            raise SendError(BroadcastFailure.UNREACHABLE, f"no node simulated the transaction: {error}") from error
         gas = adjusted_gas(used, self._gas_adjustment * Decimal(str(gas_factor)))
         fee = self._gas_price.fee_upokt(gas)
         return PreparedBatch(
             sign_transaction(self._plan(messages, timeout, close_height, gas, fee), self._key), timeout
         )
 
-    async def sift(
+    async def prepare_skipping_rejected(
         self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0
     ) -> SkippedMessages:
-        """As `prepare`; a message that the chain refuses by name does not take the others with it. Raises SendError."""
+        """Prepare a transaction without the messages that the chain rejects by index.
+
+        Raises SendError.
+        """
         left, refused = list(range(len(messages))), {}
         while left:
             try:
@@ -161,9 +171,9 @@ class Sender:
     def _plan(
         self, messages: Sequence[Message], timeout: Timestamp, close_height: int, gas: int, fee: int | None
     ) -> TransactionPlan:
-        """Plan a transaction that no block takes after its window: a node that was cut off may hand it on late.
+        """Plan a transaction that cannot be included after its window.
 
-        It would fail and cost its fee.
+        A node that was disconnected may forward it late, and it would then fail and still cost its fee.
         """
         number = self._account.number if self._account else 0
         return TransactionPlan(
@@ -171,10 +181,11 @@ class Sender:
         )  # fmt: skip
 
     async def broadcast(self, raw: bytes) -> BroadcastAnswer:
-        """Hand the bytes to all nodes; raises SendError. Bytes that are known already count as accepted.
+        """Broadcast bytes to all nodes.
 
-        Behind one address there may be several nodes. Where one knows bytes that no block took, it may be cut off from
-        the others: the address gets them again, for another of its nodes.
+        Raises SendError. Bytes that a node already has count as accepted. One address may lead to several nodes. A node
+        that already has bytes which no block included may be disconnected from the others, so the address gets them
+        again for another of its nodes.
         """
         try:
             result = await self._chain.broadcast(raw)
@@ -184,33 +195,33 @@ class Sender:
                 other = await self._chain.broadcast(raw)
                 result = other if other.code == 0 else result
         except (ChainError, DecodingError, TimeoutError) as error:
-            raise SendError(Refusal.UNREACHABLE, f"no node took the transaction: {error}") from error
+            raise SendError(BroadcastFailure.UNREACHABLE, f"no node took the transaction: {error}") from error
         if result.code == 0:
             return BroadcastAnswer(result.tx_hash, known_before=False)
         refusal = classify(result.code, result.codespace, result.log)
-        if refusal is Refusal.ACCEPTED_BEFORE:
+        if refusal is BroadcastFailure.ACCEPTED_BEFORE:
             return BroadcastAnswer(result.tx_hash, known_before=True)
-        if refusal is Refusal.ACCOUNT:
+        if refusal is BroadcastFailure.ACCOUNT:
             self.forget_account()
         raise SendError(
             refusal, f"code {result.code} ({result.codespace}): {result.log[:300]}", failed_message_index(result.log)
         )
 
     async def claims_at(self, height: int) -> list[Claim]:
-        """Return the supplier's claims as of the latest block that is known; raises ChainError.
+        """Return the supplier's claims at the latest known height.
 
-        A node that has not got it lags, and what it does not show says nothing.
+        Raises ChainError. A lagging node does not have that height, and its answer would prove nothing.
         """
         return await self._chain.claims_of(self._supplier, height)
 
     async def results_of(self, submissions: Iterable[Submission | None]) -> dict[str, TransactionResult]:
-        """Return by hash what became of the transactions that a node took and a block included."""
+        """Return the results of accepted transactions that were included, by hash."""
         hashes = {last.tx_hash for last in submissions if last is not None and last.accepted}
         rows = [(tx_hash, await self.result_of(tx_hash)) for tx_hash in sorted(hashes)]
         return {tx_hash: result for tx_hash, result in rows if result is not None}
 
     async def result_of(self, tx_hash: str) -> TransactionResult | None:
-        """Return the result of an included transaction; None where it is not included, or nobody can tell."""
+        """Return the result of a transaction, None if it is not included or no node can answer."""
         try:
             return await self._chain.transaction(tx_hash)
         except (ChainError, DecodingError, TimeoutError):
@@ -220,7 +231,10 @@ class Sender:
 async def send_same_bytes(
     rows: Iterable[tuple[T, Submission | None]], broadcast: Callable[[bytes, list[T]], Awaitable[None]]
 ) -> SendError | None:
-    """Hand over again what was signed before, each transaction once for all rows in it; return the first error."""
+    """Send signed transactions again, each once for all rows in it.
+
+    Returns the first error.
+    """
     by_raw: dict[bytes, list[T]] = defaultdict(list)
     for row, last in rows:
         if last is not None:
@@ -234,20 +248,20 @@ async def send_same_bytes(
     return failure
 
 
-async def in_packs(
+async def send_in_batches(
     rows: Sequence[T],
     message_of: Callable[[T], Message],
     max_transaction_bytes: int,
     send: Callable[[list[T]], Awaitable[None]],
     alone: Callable[[T], bool] = lambda row: False,
 ) -> None:
-    """Send rows in as many transactions as their size takes; what is refused as a whole goes in halves.
+    """Send rows in as many transactions as their size needs.
 
-    alone: rows that share their transaction with no other. One transaction that fails does not keep the others: raises
-    the first error when all have been tried.
+    A rejected one is retried in halves. Rows for which `alone` returns True get a transaction of their own. A failed
+    transaction does not stop the others: the first error is raised after all have been tried.
     """
     together = [row for row in rows if not alone(row)]
-    waiting = packs(together, message_of, max_transaction_bytes) + [[row] for row in rows if alone(row)]
+    waiting = batch_by_size(together, message_of, max_transaction_bytes) + [[row] for row in rows if alone(row)]
     failure: Exception | None = None
     while waiting:
         pack = waiting.pop(0)
@@ -259,8 +273,8 @@ async def in_packs(
                 waiting[:0] = [pack[:half], pack[half:]]
                 continue
             failure = failure or error
-        except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
-            if isinstance(error, StaleEpoch) or damage_of(error) is not None:
+        except (PocketError, *REDIS_ERRORS, sqlite3.Error) as error:
+            if isinstance(error, StaleEpoch) or corruption_in(error) is not None:
                 raise
             failure = failure or error
     if failure is not None:

@@ -1,4 +1,4 @@
-"""Whether a claim is worth its fees: what it would earn the supplier's side against what it costs."""
+"""Compare the expected earnings of a claim with its costs."""
 
 import asyncio
 import logging
@@ -11,6 +11,7 @@ from pocket.protocol.claims.amounts import Price, claimed_upokt
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
 from pocket.protocol.smst.digest import Root
+from pocket_miner.sessions.session_details import SessionDetails
 
 _LOG = logging.getLogger("pocket_miner.submission.viability")
 _SECONDS: Final = 2.0
@@ -18,7 +19,10 @@ _SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Viability:
-    """Expected earnings of the supplier's side against costs, upokt; earnings are None where they are unknown."""
+    """Expected earnings of the supplier's side and costs, upokt.
+
+    Earnings are None if unknown.
+    """
 
     claimed_upokt: int
     earned_upokt: int | None
@@ -27,16 +31,14 @@ class Viability:
 
     @property
     def viable(self) -> bool:
-        """Return whether claiming is worth it; what is not known never keeps a session from being claimed."""
+        """Return True if claiming is profitable, or if the earnings are unknown."""
         return self.earned_upokt is None or self.earned_upokt > self.fees_upokt + self.proof_cost_upokt
 
-    def details(self) -> dict[str, object]:
-        """Return the amounts for the session's outcome."""
-        return {
-            "expected_earnings_upokt": self.earned_upokt,
-            "expected_fees_upokt": self.fees_upokt,
-            "proof_cost_upokt": self.proof_cost_upokt,
-        }
+    def record(self, details: SessionDetails) -> None:
+        """Record the amounts for the session's outcome."""
+        details.expected_earnings_upokt = self.earned_upokt
+        details.expected_fees_upokt = self.fees_upokt
+        details.proof_cost_upokt = self.proof_cost_upokt
 
 
 def viability(
@@ -60,10 +62,13 @@ def viability(
 
 
 async def tokenomics_or_unknown(chain: ChainClient) -> TokenomicsParams | None:
-    """Return how the chain splits what it mints, None where it cannot be told soon. Never raises."""
+    """Return how the chain splits minted upokt, None if it cannot be queried in time.
+
+    Never raises.
+    """
     try:
         async with asyncio.timeout(_SECONDS):
             return await chain.tokenomics_params()
     except (PocketError, TimeoutError) as error:
-        _LOG.info("the supplier's share is not known, claims are sent whatever they earn: %s", error)
+        _LOG.info("supplier's share unknown, claiming without a profitability check: %s", error)
         return None

@@ -1,4 +1,4 @@
-"""What the miners of single suppliers are made of: the keys folder, the volume, the chain."""
+"""Build the miners of single suppliers from the keys folder, the volume and the chain."""
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
@@ -14,7 +14,7 @@ from pocket.keys.loading import KeySet
 from pocket.platform import Platform
 from pocket.protocol.crypto.addresses import Address
 from pocket.protocol.transactions.build import GasPrice
-from pocket.protocol.transactions.timeouts import NonceClock
+from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisUnavailable
@@ -43,7 +43,7 @@ _LOG = logging.getLogger("pocket_miner.suppliers.factory")
 
 @dataclass(slots=True)
 class SupplierFactory:
-    """Loaded keys, and the parts that every supplier's miner shares."""
+    """Builds supplier miners from the loaded keys and the parts that all of them share."""
 
     config: MinerConfig
     redis: "Redis"
@@ -74,34 +74,40 @@ class SupplierFactory:
         self._fees = FeeTracker(GasPrice.parse(self.config.chain.gas_price), self.audit)
 
     def reload(self) -> bool:
-        """Whether the set of keys changed. A folder that cannot be read changes nothing: the last good set stays."""
+        """Reload the keys folder.
+
+        Returns True if the set of keys changed. If the folder cannot be read, the previous keys stay in use.
+        """
         try:
             loaded = self._folder.load()
         except ConfigurationError as error:
-            _LOG.warning("keys: %s", error)
+            _LOG.warning("keys not reloaded, keeping the previous ones: %s", error)
             return False
         if loaded is self._loaded:
             return False
         changed = loaded.digest != self._loaded.digest or not self._loaded.keys
         if changed:
             for problem in loaded.problems:
-                _LOG.warning("keys: %s", problem)
+                _LOG.warning("key skipped: %s", problem)
         changed = loaded.digest != self._loaded.digest
         self._loaded = loaded
         return changed
 
     @property
     def digest(self) -> str:
-        """Of the public keys that are loaded; empty without any."""
+        """Return the digest of the loaded public keys, or an empty text without any."""
         return self._loaded.digest if self._loaded.keys else ""
 
     @property
     def addresses(self) -> list[str]:
-        """Addresses of the loaded keys."""
+        """Return the operator addresses of the loaded keys, sorted."""
         return sorted(str(address) for address in self._loaded.keys)
 
     async def highest_fence(self, addresses: Iterable[str]) -> int:
-        """The highest epoch that Redis knows for any of these; raises what Redis raises."""
+        """Return the highest epoch that Redis holds for these suppliers, 0 without any.
+
+        Raises the errors of Redis.
+        """
         names = [self.keys.fence(address) for address in addresses]
         if not names:
             return 0
@@ -110,18 +116,24 @@ class SupplierFactory:
                 pipe.get(name)
             return max(int(value or 0) for value in await pipe.execute())
 
-    async def look_at_stakes(self, addresses: Iterable[str]) -> None:
-        """Asks the chain, through the caches, what suppliers have staked; unanswered questions change nothing."""
+    async def refresh_stakes(self, addresses: Iterable[str]) -> None:
+        """Update the reported stakes of suppliers from the chain, through its caches.
+
+        A failed query leaves the previous report unchanged.
+        """
         for address in addresses:
             try:
-                self.reports.of(address).knows(await self.chain.supplier(address))
+                self.reports.of(address).record_stake(await self.chain.supplier(address))
             except NotFound:
-                self.reports.of(address).knows(None)
+                self.reports.of(address).record_stake(None)
             except PocketError:
                 continue
 
-    async def look_at_funds(self, addresses: Iterable[str]) -> None:
-        """Balances, and how many penalties each stake takes; unanswered questions change nothing."""
+    async def refresh_funds(self, addresses: Iterable[str]) -> None:
+        """Update balances (upokt) and the number of penalties that each stake can pay.
+
+        A failed query leaves the previous values unchanged.
+        """
         try:
             penalty = (await self.chain.proof_params()).proof_missing_penalty_upokt
             least = await self.chain.supplier_min_stake_upokt()
@@ -133,22 +145,25 @@ class SupplierFactory:
                 stake = (await self.chain.supplier(address)).stake_upokt
                 account = await self.chain.account(address)
             except PocketError:
-                continue  # one that is not staked needs no funds
-            self.reports.of(address).funded(balance, public_key=account.public_key is not None)
+                continue  # a supplier that is not staked needs no funds
+            self.reports.of(address).record_funds(balance, public_key=account.public_key is not None)
             miner_metrics.BALANCE.labels(address).set(balance)
             if penalty:
                 miner_metrics.RUNWAY.labels(address).set(max(0, stake - least) // penalty)
 
-    async def look_at_endpoints(self, addresses: Iterable[str]) -> bool:
-        """The public URLs of these suppliers' stakes; whether something is wrong with any."""
+    async def check_public_urls(self, addresses: Iterable[str]) -> bool:
+        """Check the public URLs in these suppliers' stakes.
+
+        Returns True if any has a problem.
+        """
         reports = {address: self.reports.of(address) for address in addresses}
-        await self.endpoints.look(url for report in reports.values() for url in report.urls)
+        await self.endpoints.probe(url for report in reports.values() for url in report.urls)
         for address, report in reports.items():
             report.endpoint_problems = self.endpoints.problems(report.urls)
             miner_metrics.ENDPOINTS.labels(address).set(len(report.endpoint_problems))
         return any(report.endpoint_problems for report in reports.values())
 
-    def _tailer(self, address: str, sessions: dict[str, TrackedSession], *, owner: bool) -> RelayConsumer:
+    def _consumer(self, address: str, sessions: dict[str, TrackedSession], *, owner: bool) -> RelayConsumer:
         return RelayConsumer(
             StreamReader(self.redis, self.keys, address), self.mirror, self.chain, sessions,
             owner=owner, server_milliseconds=self.redis_milliseconds,
@@ -156,23 +171,29 @@ class SupplierFactory:
         )  # fmt: skip
 
     def standby(self, address: str) -> Standby:
-        """Follows a supplier that another miner owns."""
+        """Build the standby of a supplier that another miner owns."""
         sessions: dict[str, TrackedSession] = {}
-        tailer = self._tailer(address, sessions, owner=False)
-        return Standby(StreamReader(self.redis, self.keys, address), tailer, self.mirror, sessions)
+        consumer = self._consumer(address, sessions, owner=False)
+        return Standby(StreamReader(self.redis, self.keys, address), consumer, self.mirror, sessions)
 
     def detached(self, address: str) -> SupplierMiner:
-        """Return a miner of a supplier whose key is loaded that needs neither Redis nor a Lease: it seals nothing."""
+        """Build a miner that needs neither Redis nor a Lease.
 
-        async def nobody_knows() -> None:
-            raise RedisUnavailable("nobody has said who owns the supplier")
+        It seals nothing: it only claims and proves what is sealed on the volume. The supplier's key must be loaded.
+        """
 
-        made = self.miner(address, 0, nobody_knows)
-        made.detached = True
-        return made
+        async def owner_unknown() -> None:
+            raise RedisUnavailable("the owner of the supplier is unknown while Redis or the Lease cannot be read")
+
+        miner = self.miner(address, 0, owner_unknown)
+        miner.detached = True
+        return miner
 
     def miner(self, address: str, epoch: int, confirm: Callable[[], Awaitable[None]]) -> SupplierMiner:
-        """Mines for a supplier whose key is loaded, under an epoch; `confirm` raises where it is not ours any more."""
+        """Build the miner of an owned supplier whose key is loaded.
+
+        `epoch` is the fencing token of its shard. `confirm` raises StaleEpoch once another miner owns the supplier.
+        """
         config = self.config
         sessions: dict[str, TrackedSession] = {}
         sender = Sender(
@@ -183,13 +204,13 @@ class SupplierFactory:
             gas_price=self._fees.gas_price,
             gas_adjustment=config.chain.gas_adjustment,
             block_seconds=config.chain.block_seconds,
-            nonces=NonceClock(lane=epoch),
+            nonces=UnorderedNonceAllocator(offset=epoch),
         )
         store = SealStore(self.redis, self.keys, address, epoch, self.platform.unique)
-        tailer = self._tailer(address, sessions, owner=True)
+        consumer = self._consumer(address, sessions, owner=True)
         largest = config.chain.max_transaction_bytes
         claims = ClaimSubmitter(
-            address, store, self.audit, self.mirror, self.pool, sender, tailer, self._fees, largest,
+            address, store, self.audit, self.mirror, self.pool, sender, consumer, self._fees, largest,
             self.latest_height,
         )  # fmt: skip
         proofs = ProofSubmitter(
@@ -197,6 +218,6 @@ class SupplierFactory:
             self.latest_height, self._seeds,
         )  # fmt: skip
         return SupplierMiner(
-            address, self.chain, self.settlements, store, self.audit, self.mirror, tailer, claims, proofs, sessions,
+            address, self.chain, self.settlements, store, self.audit, self.mirror, consumer, claims, proofs, sessions,
             config.seal_after_blocks, self.redis_settled, self.reports.of(address), self.peers, confirm,
         )  # fmt: skip

@@ -1,6 +1,6 @@
-"""Which suppliers this process mines or follows, and the tasks that do it (docs/fragile/ownership.md).
+"""Manage the suppliers that this process mines or follows (docs/fragile/ownership.md).
 
-Keys say who could be mined, held shards who is: both change while everything runs.
+A supplier is mined if its key is loaded and its shard is owned here. Both change while the process runs.
 """
 
 import asyncio
@@ -10,20 +10,19 @@ import sqlite3
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
+from pocket.coordination.rendezvous import shard_of
 from pocket.coordination.stores.lease_store import LeaseUnavailable
 from pocket.errors import PocketError
 from pocket.redis_store.notifications import NotificationReader
-from pocket.redis_store.rendezvous import shard_of
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
-from pocket_miner.storage.corruption import VolumeCorrupted, damage_of
+from pocket_miner.storage.corruption import VolumeCorrupted, corruption_in
 from pocket_miner.suppliers.factory import SupplierFactory
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import TROUBLE, SupplierWorker
-from pocket_miner.suppliers.standby import Standby, drop_leftovers
+from pocket_miner.suppliers.running import TRANSIENT_ERRORS, SupplierWorker
+from pocket_miner.suppliers.standby import Standby, delete_leftovers
 
 if TYPE_CHECKING:
     from pocket.coordination.shard_leases import ShardLeaseManager
@@ -39,7 +38,10 @@ _AGAIN_SECONDS = 2.0
 
 
 class SupplierManager:
-    """Owner of shards. `keeper` is set before anything runs."""
+    """Starts and stops a worker per supplier as keys and owned shards change.
+
+    It listens to the shard leases. `keeper` must be set before any other method is called.
+    """
 
     keeper: "ShardLeaseManager"
 
@@ -49,51 +51,54 @@ class SupplierManager:
         self._suppliers = suppliers
         self._board = board
         self._block_seconds = block_seconds
-        self._gate = asyncio.Semaphore(_AT_ONCE)
-        self._tail_gate = asyncio.Semaphore(_TAILED_AT_ONCE)
+        self._decide_limit = asyncio.Semaphore(_AT_ONCE)
+        self._consume_limit = asyncio.Semaphore(_TAILED_AT_ONCE)
         self._chance = chance or random.Random()  # noqa: S311 - jitter
         self.params = ProofParamsByHeight(suppliers.chain)
         self._epochs: dict[int, int] = {}
         self._running: dict[str, SupplierWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self.damage: asyncio.Future[VolumeCorrupted] = asyncio.get_running_loop().create_future()
+        self.corruption: asyncio.Future[VolumeCorrupted] = asyncio.get_running_loop().create_future()
         self._standbys: dict[str, Standby] = {}
         self._due: set[str] = set()
         self._shards: dict[str, int] = {}
         self._stopped = False
 
-    # What others ask.
+    # Queries.
 
     @property
     def running(self) -> Mapping[str, SupplierWorker]:
-        """Suppliers that are mined, by address."""
+        """Return the workers of mined suppliers, by address."""
         return self._running
 
     @property
     def epochs(self) -> Mapping[int, int]:
-        """Shards that are acted on, with their epochs."""
+        """Return the owned shards with their epochs."""
         return self._epochs
 
-    def looked(self) -> dict[str, float]:
-        """Seconds since each mined supplier's latest look at Redis began; absent: it has not looked yet."""
+    def seconds_since_scan(self) -> dict[str, float]:
+        """Return the seconds since each supplier's latest complete scan of Redis began.
+
+        A supplier that has not completed a scan is missing from the result.
+        """
         now = asyncio.get_running_loop().time()
-        rows = ((address, running.supplier.looked_at) for address, running in self._running.items())
-        return {address: round(now - looked, 1) for address, looked in rows if looked is not None}
+        rows = ((address, running.supplier.last_scan_at) for address, running in self._running.items())
+        return {address: round(now - scanned, 1) for address, scanned in rows if scanned is not None}
 
     def reread(self) -> None:
-        """Redis may hold other content under known ids."""
+        """Read all streams from their start, because Redis may hold other entries under known ids."""
         for running in self._running.values():
-            running.supplier.meet_redis_anew()
+            running.supplier.on_redis_restarted()
         for standby in self._standbys.values():
-            standby.tailer.reread()
+            standby.consumer.reread()
 
     def stages(self) -> dict[str, int]:
-        """Sessions by stage, over all suppliers that are mined."""
-        found: dict[str, int] = {}
+        """Return the number of sessions by stage, over all mined suppliers."""
+        totals: dict[str, int] = {}
         for running in self._running.values():
             for stage, number in running.stages.items():
-                found[stage] = found.get(stage, 0) + number
-        return found
+                totals[stage] = totals.get(stage, 0) + number
+        return totals
 
     # Ownership.
 
@@ -103,51 +108,62 @@ class SupplierManager:
         return self._shards[address]
 
     def _of(self, shard: int) -> list[str]:
-        """Suppliers of a shard: those whose keys are loaded, and those that retire."""
+        """Return the suppliers of a shard whose keys are loaded or that are retiring."""
         known = {*self._suppliers.addresses, *self._running}
         return sorted(address for address in known if self._shard(address) == shard)
 
     async def known_epoch(self, shard: int) -> int:
-        """Of the suppliers' fences and of this volume. Raises LeaseUnavailable where neither can be read."""
+        """Return the highest epoch of a shard in its suppliers' fences and on this volume.
+
+        Raises LeaseUnavailable if neither can be read.
+        """
         volume = fences = None
         try:
             volume = await asyncio.to_thread(self._suppliers.audit.epoch, shard)
         except sqlite3.Error as error:
-            self._hurt(error)
-            _LOG.warning("the volume tells no epoch: %s", error)
+            self._report_corruption(error)
+            _LOG.warning("epoch not read from the volume: %s", error)
         try:
             fences = await self._suppliers.highest_fence(self._of(shard))
-        except (RedisError, OSError, TimeoutError) as error:
-            _LOG.info("Redis tells no fences: %s", error)
+        except REDIS_ERRORS as error:
+            _LOG.info("fences not read from Redis: %s", error)
         if volume is None and fences is None:
-            raise LeaseUnavailable(f"neither the volume nor Redis tells the epoch of shard {shard}")
+            raise LeaseUnavailable(f"the epoch of shard {shard} can be read neither from the volume nor from Redis")
         return max(volume or 0, fences or 0)
 
-    async def gained(self, shard: int, epoch: int) -> None:
-        """Mines the shard's suppliers."""
+    async def on_acquired(self, shard: int, epoch: int) -> None:
+        """Start to mine the shard's suppliers."""
         try:
-            await asyncio.to_thread(self._suppliers.audit.keep_epoch, shard, epoch)
+            await asyncio.to_thread(self._suppliers.audit.save_epoch, shard, epoch)
         except sqlite3.Error as error:
-            self._hurt(error)
-            # The Lease and Redis know it too.
-            _LOG.warning("the volume took no epoch: %s. Free space on it.", error)
+            self._report_corruption(error)
+            # Not fatal: the Lease and Redis hold the epoch too.
+            _LOG.warning("epoch not saved to the volume: %s. Free up space on it.", error)
         self._epochs[shard] = epoch
         await self._align()
 
-    async def lost(self, shard: int) -> None:
-        """Stops mining the shard's suppliers; nothing of them runs when this returns."""
+    async def on_lost(self, shard: int) -> None:
+        """Stop mining the shard's suppliers.
+
+        None of their tasks runs when this returns.
+        """
         self._epochs.pop(shard, None)
         await self._end([address for address in self._running if self._shard(address) == shard])
 
     def _fenced(self, address: str, error: StaleEpoch) -> None:
-        _LOG.error("%s: this miner stops mining the supplier", error, extra={"fields": {"supplier": address}})
-        self.keeper.fenced(self._shard(address), error.epoch)
+        _LOG.error(
+            "mining stopped, another miner owns the supplier: %s", error, extra={"fields": {"supplier": address}}
+        )
+        self.keeper.report_stale_epoch(self._shard(address), error.epoch)
 
     async def _confirm(self, address: str, epoch: int) -> None:
-        """A fresh look at the Lease; raises Fenced where it is not ours under this epoch, or LedgerUnavailable."""
+        """Read the Lease again to confirm ownership under this epoch.
+
+        Raises StaleEpoch if it is not ours and RedisUnavailable if it cannot be read.
+        """
         shard = self._shard(address)
         try:
-            current = await self.keeper.look(shard)
+            current = await self.keeper.verify_lease(shard)
         except LeaseUnavailable as error:
             raise RedisUnavailable(f"the Lease of shard {shard} cannot be read: {error}") from error
         if current != epoch:
@@ -161,10 +177,10 @@ class SupplierManager:
         for address in addresses:
             self._running.pop(address, None)
             self._tasks.pop(address, None)
-            miner_metrics.forget_funds(address)  # whoever mines it next tells
+            miner_metrics.forget_funds(address)  # the next owner publishes them
 
     async def _align(self) -> None:
-        """Starts and retires suppliers so that they follow keys and shards."""
+        """Start and retire supplier workers to match the loaded keys and the owned shards."""
         if self._stopped:
             return
         loaded = set(self._suppliers.addresses)
@@ -178,9 +194,9 @@ class SupplierManager:
             running.retire(None if address in loaded else now)
             if self._tasks[address].done() and running.retiring_since is not None:
                 await self._end([address])
-                _LOG.info("retired", extra={"fields": {"supplier": address}})
+                _LOG.info("supplier retired", extra={"fields": {"supplier": address}})
             elif self._tasks[address].done():
-                # It met another owner, yet the Lease is ours: it looks again.
+                # It met another owner, but the Lease is still ours: start again.
                 await self._end([address])
                 epoch = self._epochs.get(self._shard(address))
                 if epoch is not None:
@@ -191,57 +207,60 @@ class SupplierManager:
     def _start(self, address: str, epoch: int) -> None:
         supplier = self._suppliers.miner(address, epoch, lambda: self._confirm(address, epoch))
         running = SupplierWorker(
-            supplier, self.params, self._board, self._gate, self._tail_gate, self._block_seconds,
+            supplier, self.params, self._board, self._decide_limit, self._consume_limit, self._block_seconds,
             self._fenced, self._chance,
         )  # fmt: skip
         self._running[address] = running
-        self._tasks[address] = asyncio.create_task(self._keep(running), name=f"mine {address}")
+        self._tasks[address] = asyncio.create_task(self._supervise(running), name=f"mine {address}")
 
-    async def _keep(self, running: SupplierWorker) -> None:
-        """Runs a supplier; what nobody foresaw ends neither it nor the others."""
+    async def _supervise(self, running: SupplierWorker) -> None:
+        """Run a supplier's worker and restart it after an unexpected error."""
         while True:
             try:
                 await running.run()
                 return
             except asyncio.CancelledError:
                 raise
-            except Exception as error:  # noqa: BLE001 - a defect met by one supplier must not cost the others their windows
+            except Exception as error:  # noqa: BLE001 - one supplier's defect must not cost others their windows
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
-                    return  # a group whose child failed in the same moment swallows the cancellation
-                if self._hurt(error):
+                    return  # a task group whose child failed at the same moment swallows the cancellation
+                if self._report_corruption(error):
                     return
                 miner_metrics.ERRORS.labels("unforeseen").inc()
-                _LOG.error("mining a supplier failed and is started again", exc_info=error,
+                _LOG.error("mining a supplier failed unexpectedly, restarting", exc_info=error,
                            extra={"fields": {"supplier": running.supplier.supplier}})  # fmt: skip
                 await asyncio.sleep(_AGAIN_SECONDS)
 
-    def _hurt(self, error: BaseException) -> bool:
-        """Whether an error tells that the volume is damaged; who waits for `damage` is told."""
-        found = damage_of(error)
-        if found is not None and not self.damage.done():
-            self.damage.set_result(found)
-        return found is not None
+    def _report_corruption(self, error: BaseException) -> bool:
+        """Resolve `corruption` if the error shows that the volume is damaged.
+
+        Returns True if it does.
+        """
+        corruption = corruption_in(error)
+        if corruption is not None and not self.corruption.done():
+            self.corruption.set_result(corruption)
+        return corruption is not None
 
     # Loops.
 
     async def watch_keys(self) -> None:
-        """Suppliers come and go with their keys, without restart."""
+        """Add and retire suppliers as their keys come and go, without a restart."""
         while True:
             try:
                 if await asyncio.to_thread(self._suppliers.reload):
-                    _LOG.info("keys changed", extra={"fields": {"keys": self._suppliers.digest[:16]}})
+                    _LOG.info("keys reloaded", extra={"fields": {"keys": self._suppliers.digest[:16]}})
                 await self._align()
-            except (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error) as error:
-                self._hurt(error)
+            except (PocketError, *REDIS_ERRORS, sqlite3.Error) as error:
+                self._report_corruption(error)
                 miner_metrics.ERRORS.labels("keys").inc()
-                _LOG.warning("keys: %s", error)
+                _LOG.warning("applying keys failed, retrying: %s", error)
             miner_metrics.SHARDS.set(len(self._epochs))
             miner_metrics.LEADER.set(self.keeper.leads)
             await asyncio.sleep(_KEYS_SECONDS)
 
     async def listen(self, wakes: NotificationReader) -> None:
-        """Wakes those whose relays came."""
+        """Wake the suppliers that Redis notifies of new relays."""
         while True:
             try:
                 for address in await wakes.read({*self._epochs, *self.keeper.standby_for()}):
@@ -251,11 +270,11 @@ class SupplierManager:
                         self._due.add(address)
                 if not self._epochs and not self._standbys:
                     await asyncio.sleep(_KEYS_SECONDS)
-            except (RedisError, OSError, TimeoutError):
+            except REDIS_ERRORS:
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     async def follow(self) -> None:
-        """Mirrors the suppliers of shards that this miner stands by for."""
+        """Copy the relays of suppliers whose shards this miner is the standby of."""
         loop = asyncio.get_running_loop()
         healed = cleaned = loop.time()
         while True:
@@ -285,18 +304,23 @@ class SupplierManager:
             try:
                 if await standby.round():
                     self._due.add(address)
-            except TROUBLE as error:
-                self._hurt(error)
+            except TRANSIENT_ERRORS as error:
+                self._report_corruption(error)
                 miner_metrics.ERRORS.labels("standby").inc()
-                _LOG.warning("following: %s", error, extra={"fields": {"supplier": address}})
+                _LOG.warning(
+                    "copying a standby's relays failed, retrying: %s", error, extra={"fields": {"supplier": address}}
+                )
 
     async def _clean(self, followed: set[str]) -> None:
         try:
-            await drop_leftovers(self._suppliers.mirror, self._suppliers.redis, self._suppliers.keys, followed)
-        except TROUBLE as error:
-            _LOG.warning("cleaning the mirror: %s", error)
+            await delete_leftovers(self._suppliers.mirror, self._suppliers.redis, self._suppliers.keys, followed)
+        except TRANSIENT_ERRORS as error:
+            _LOG.warning("deleting leftover sessions failed, retrying: %s", error)
 
     async def stop(self) -> None:
-        """Ends everything; nothing is started afterwards."""
+        """Stop all workers.
+
+        No worker is started afterwards.
+        """
         self._stopped = True
         await self._end(list(self._running))

@@ -1,4 +1,4 @@
-"""The latest block, and waiting for a later one."""
+"""Publish the latest block to any number of waiting readers."""
 
 import asyncio
 
@@ -6,25 +6,28 @@ from pocket.chain.model import Block
 
 
 class LatestBlock:
-    """One writer, many readers; a reader that is slow sees the newest block only: stages are level-triggered."""
+    """A watch channel for the newest block: one writer, many readers.
+
+    A slow reader misses the blocks in between, which is fine: stages are computed from the newest block alone.
+    """
 
     def __init__(self) -> None:
         self.latest: Block | None = None
         self._news = asyncio.Event()
 
-    def post(self, block: Block) -> None:
-        """Shows a block to everybody who waits."""
+    def publish(self, block: Block) -> None:
+        """Publish a block and wake all readers."""
         self.latest = block
         news, self._news = self._news, asyncio.Event()
         news.set()
 
     @property
     def height(self) -> int:
-        """Height of the latest block; 0 before the first."""
+        """Return the height of the latest block, 0 before the first one."""
         return self.latest.height if self.latest else 0
 
-    async def wait(self, seen: int, seconds: float) -> None:
-        """Returns once a block above `seen` is there, or after a while without one."""
+    async def wait_newer(self, seen: int, seconds: float) -> None:
+        """Wait for a block above the height `seen`, at most `seconds`."""
         if self.height > seen:
             return
         try:

@@ -1,4 +1,4 @@
-"""A miner whose volume takes no writes: what is sealed is claimed and proven, and nothing else is done."""
+"""Wait on a read-only volume, while what is sealed on it is claimed and proven."""
 
 import asyncio
 import contextlib
@@ -16,22 +16,22 @@ _SECONDS = 5.0
 
 
 async def until_writable(folder: Path, keeper: ShardLeaseManager, readiness: Readiness, stop: asyncio.Event) -> None:
-    """Wait until the folder takes writes again, which takes a new start of the miner, or for the stop.
+    """Wait until the folder can be written again, or for the stop.
 
-    The Leases are read meanwhile: other members that live mine instead.
+    The miner restarts then. Leases are read meanwhile to find out whether live members mine instead.
     """
     readiness.volume = (
-        f"{folder} takes no writes: nothing new is mined, what is sealed is claimed and proven. Look at the volume and "
-        "its node."
+        f"{folder} is read-only: no new relays are mined, sealed sessions are still claimed and proven. Check the "
+        "volume and its node."
     )
     readiness.enter(Phase.READ_ONLY)
     miner_metrics.READ_ONLY.set(1)
     _LOG.error("%s", readiness.volume)
     while not stop.is_set():
         with contextlib.suppress(LeaseUnavailable):
-            await keeper.look_around()
+            await keeper.refresh()
         if await asyncio.to_thread(takes_writes, folder):
-            _LOG.warning("%s takes writes again: the miner ends, to start anew", folder)
+            _LOG.warning("%s is writable again, restarting the miner", folder)
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS):

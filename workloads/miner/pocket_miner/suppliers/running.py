@@ -1,4 +1,4 @@
-"""The tasks of one supplier that is mined: it is tailed, and it decides at every block."""
+"""Run the tasks of one mined supplier: consume its relays and decide at every block."""
 
 import asyncio
 import contextlib
@@ -8,12 +8,11 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from redis.exceptions import RedisError
-
 from pocket.errors import PocketError
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
-from pocket_miner.storage.corruption import damage_of
+from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
@@ -22,35 +21,39 @@ _LOG = logging.getLogger("pocket_miner.suppliers.running")
 _BUSY_SECONDS = 0.1
 _BUSY_ROUNDS = 15
 _HEAL_SECONDS = 5.0
-LAST_SECONDS = 5.0
-"""For so long after a key is gone here, a relayer may have gone on with it."""
-TROUBLE = (PocketError, RedisError, OSError, TimeoutError, sqlite3.Error)
+KEY_REMOVAL_GRACE_SECONDS = 5.0
+"""How long a relayer may keep using a key after this miner saw it removed."""
+TRANSIENT_ERRORS = (PocketError, *REDIS_ERRORS, sqlite3.Error)
 
 
 @dataclass(slots=True)
 class SupplierWorker:
-    """`gate` and `tail_gate` bound how many suppliers of a process decide and are tailed at once.
+    """Runs one supplier until it is retired or another miner owns it.
 
+    `decide_limit` and `consume_limit` bound how many suppliers of a process decide and consume at the same time.
     Without them a thousand suppliers would wait for the same few connections until each one's deadline. `fenced` is
-    told of a higher epoch.
+    called with a supplier's address when Redis holds a higher epoch.
     """
 
     supplier: SupplierMiner
     params: ProofParamsByHeight
     board: LatestBlock
-    gate: asyncio.Semaphore
-    tail_gate: asyncio.Semaphore
+    decide_limit: asyncio.Semaphore
+    consume_limit: asyncio.Semaphore
     block_seconds: float
     fenced: Callable[[str, StaleEpoch], None]
     chance: random.Random
     retiring_since: float | None = None
-    """Since when the supplier's key is gone (loop's clock): nothing new is mined, what is open goes on."""
+    """When the supplier's key was removed (loop's clock). Open sessions are still finished."""
     stages: dict[str, int] = field(default_factory=dict)
-    seen: int = 0  # height of the block that was decided last
+    seen: int = 0  # height of the last decided block
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Until the supplier is retired with nothing open, or another owner is met. Raises damage of the volume."""
+        """Run until the supplier is retired with nothing open, or has another owner.
+
+        Raises VolumeCorrupted.
+        """
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._decide()), group.create_task(self._tail())]
@@ -61,45 +64,57 @@ class SupplierWorker:
             self.stages = {}
 
     def wake(self) -> None:
-        """Relays came."""
+        """Consume now, because relays have arrived."""
         self._woken.set()
 
     def retire(self, now: float | None) -> None:
-        """Its key is gone; None: it is there."""
+        """Set when the key was removed (loop's clock), None while it is present."""
         self.retiring_since = None if now is None else self.retiring_since or now
 
     @property
     def _over(self) -> bool:
-        """Whether nothing is open that a relayer which lost the key a little later may have recorded."""
-        since, looked = self.retiring_since, self.supplier.looked_at
-        return since is not None and not self.supplier.sessions and looked is not None and looked > since + LAST_SECONDS
+        """Return True if the supplier is retired and nothing of it can still be open.
+
+        A relayer may lose the key a little later than this miner, so one scan after the grace period must find nothing.
+        """
+        since, scanned = self.retiring_since, self.supplier.last_scan_at
+        return (
+            since is not None
+            and not self.supplier.sessions
+            and scanned is not None
+            and scanned > since + KEY_REMOVAL_GRACE_SECONDS
+        )
 
     async def _tail(self) -> None:
         failures = idle = 0
         while not self._over:
             try:
-                async with self.tail_gate:
+                async with self.consume_limit:
                     read = await self.supplier.tail()
                 failures = 0
             except StaleEpoch as error:
                 self.fenced(self.supplier.supplier, error)
                 return
-            except TROUBLE as error:
-                if damage_of(error) is not None:
+            except TRANSIENT_ERRORS as error:
+                if corruption_in(error) is not None:
                     raise
-                # A full volume stops mirroring, never claims: what is not mirrored is still in the streams.
+                # A full volume stops copying, never claims: what is not copied is still in the streams.
                 miner_metrics.ERRORS.labels("tail").inc()
                 failures += 1
                 if failures == 1:
-                    _LOG.warning("tailing: %s", error, extra={"fields": {"supplier": self.supplier.supplier}})
+                    _LOG.warning(
+                        "consuming relays failed, retrying: %s",
+                        error,
+                        extra={"fields": {"supplier": self.supplier.supplier}},
+                    )
                 await asyncio.sleep(min(2.0, 0.1 * 2 ** min(failures, 5)))
                 continue
             if read:
                 idle = 0
                 continue
             idle += 1
-            # Whoever just had relays looks often; the others wait to be woken, and look now and then in case they
-            # were not.
+            # A supplier that just had relays is polled often. The others wait for a notification, and are polled
+            # now and then in case one was lost.
             await self._rest(_BUSY_SECONDS if idle < _BUSY_ROUNDS else _HEAL_SECONDS * self.chance.uniform(0.8, 1.2))
 
     async def _rest(self, seconds: float) -> None:
@@ -109,12 +124,15 @@ class SupplierWorker:
         self._woken.clear()
 
     async def _decide(self) -> None:
-        """At every new block, and again after a while without one; bursts collapse."""
+        """Decide at every new block, and again after a while without one.
+
+        Of several blocks that arrive at once only the newest is decided.
+        """
         while not self._over:
-            await self.board.wait(self.seen, max(1.0, self.block_seconds))
+            await self.board.wait_newer(self.seen, max(1.0, self.block_seconds))
             try:
-                async with self.gate:
-                    block = self.board.latest  # what came while others decided is skipped
+                async with self.decide_limit:
+                    block = self.board.latest  # blocks that arrived while others decided are skipped
                     if block is None:
                         continue
                     self.stages = await self.supplier.on_block(block, await self.params.at(block.height))
@@ -122,10 +140,12 @@ class SupplierWorker:
             except StaleEpoch as error:
                 self.fenced(self.supplier.supplier, error)
                 return
-            except TROUBLE as error:
-                if damage_of(error) is not None:
+            except TRANSIENT_ERRORS as error:
+                if corruption_in(error) is not None:
                     raise
-                # One supplier's trouble must not keep the others from their windows.
+                # One supplier's error must not cost the others their windows.
                 miner_metrics.ERRORS.labels("decide").inc()
-                _LOG.warning("deciding: %s", error, extra={"fields": {"supplier": self.supplier.supplier}})
+                _LOG.warning(
+                    "deciding failed, retrying: %s", error, extra={"fields": {"supplier": self.supplier.supplier}}
+                )
                 await asyncio.sleep(min(1.0, self.block_seconds / 4))

@@ -1,6 +1,7 @@
-"""Following a supplier that another miner owns: its relays lie on a second volume, and a takeover is warm.
+"""Copy the relays of a supplier that another miner owns.
 
-A standby tells nobody of what it read, holds no fence and decides nothing.
+The relays are then on a second volume, and a takeover starts warm. A standby does not publish how far it has read,
+holds no fence and decides nothing.
 """
 
 import asyncio
@@ -20,31 +21,34 @@ _LOG = logging.getLogger("pocket_miner.suppliers.standby")
 
 @dataclass(slots=True)
 class Standby:
-    """One followed supplier."""
+    """The standby of one supplier."""
 
     tail: StreamReader
-    tailer: RelayConsumer
+    consumer: RelayConsumer
     mirror: RelayStore
     sessions: dict[str, TrackedSession] = field(default_factory=dict)
     _restored: bool = False
 
     async def round(self) -> int:
-        """Mirrors what is new and drops what its owner has ended; the entries read. Raises what Redis raises."""
+        """Copy new relays and delete the sessions that the owner has ended.
+
+        Returns the number of entries read. Raises the errors of Redis.
+        """
         if not self._restored:
-            await self.tailer.restore()
+            await self.consumer.restore()
             self._restored = True
-        await self.tailer.discover({})
-        read = await self.tailer.tail_once()
+        await self.consumer.discover({})
+        read = await self.consumer.consume_once()
         for session_id in await self.tail.finished(self.sessions):
             session = self.sessions.pop(session_id)
             await asyncio.to_thread(self.mirror.remove, session.end, self.tail.supplier, session_id)
         return read
 
 
-async def drop_leftovers(mirror: RelayStore, redis: "Redis", keys: RedisKeys, followed: set[str]) -> int:
-    """Removes mirrored sessions of suppliers that are no business of this miner and that their owner has ended.
+async def delete_leftovers(mirror: RelayStore, redis: "Redis", keys: RedisKeys, followed: set[str]) -> int:
+    """Delete ended sessions of suppliers that this miner neither mines nor follows.
 
-    The number removed; raises what Redis raises.
+    Returns the number of deleted sessions. Raises the errors of Redis.
     """
     removed = 0
     by_supplier: dict[str, dict[str, int]] = {}

@@ -274,7 +274,7 @@ class Admission:
         """
         if key not in self._single_flight and len(self._single_flight) >= _MAX_QUERIES:
             raise Rejected(RejectionReason.OVERLOADED, "too many session queries are waiting, try another supplier")
-        return await self._single_flight.ask(key, lambda: self._query_limited(load))
+        return await self._single_flight.do(key, lambda: self._query_limited(load))
 
     async def _query_limited(self, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async with self._query_limit:

@@ -103,7 +103,7 @@ class Meter:
         if (
             signed
             and service.rate_limit is not None
-            and not await self._rates.within(service.id, application, service.rate_limit.relays_per_second)
+            and not await self._rates.allow(service.id, application, service.rate_limit.relays_per_second)
         ):
             relayer_metrics.METERED.labels(service.id, "rate_limited").inc()
             raise Rejected(
@@ -128,7 +128,7 @@ class Meter:
             raise Rejected(RejectionReason.OVERLOADED, str(error)) from error
         except RedisUnavailable as error:
             self._require_open(service, error)
-            verdict = self._budgets.charge_locally(charge)
+            verdict = self._budgets.charge_offline(charge)
             # Redis may not have counted it. A refund of what was never charged would let the budget grow.
             charge = replace(charge, cost=0)
         relayer_metrics.METERED.labels(service.id, verdict.name.lower()).inc()

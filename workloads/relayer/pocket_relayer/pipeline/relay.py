@@ -176,6 +176,6 @@ def _checked(
         raise Rejected(
             RejectionReason.IMPLAUSIBLE_HEIGHTS if "heights" in problem else RejectionReason.INVALID_REQUEST, problem
         )
-    if not simulated and service.applications.refuses(header.application_address):
+    if not simulated and service.applications.rejects(header.application_address):
         raise Rejected(RejectionReason.APPLICATION_REFUSED, "relays of this application are not served here")
     return AdmissibleRelay(request, header, envelope, rpc_type, key, backends, caller, simulated)

@@ -11,13 +11,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.api.simulation import Simulation, SimulationIdentity
 from pocket.errors import DecodingError, InvalidSignature
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
 from pocket.protocol.relays.simulated import SESSION_ID
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket_relayer.pipeline.admission import Admitted
 from pocket_relayer.pipeline.metering import Metered
@@ -119,7 +119,7 @@ class SimulatedRelayAdmission:
         key = self._keys.simulated(signed.hex())
         try:
             fresh = await self._redis.set(key, b"", nx=True, ex=2 * freshness_seconds)
-        except (RedisError, OSError, TimeoutError) as error:
+        except REDIS_ERRORS as error:
             raise Rejected(
                 RejectionReason.SIMULATION_UNAVAILABLE, "Redis, which knows of replays, does not answer"
             ) from error

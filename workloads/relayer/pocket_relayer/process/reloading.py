@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pocket.api.base import ManifestError
-from pocket.api.workload import parse_hot_config
+from pocket.api.workload import parse_reloadable_config
 from pocket.errors import ConfigurationError
 from pocket.keys.key_folder import KeyFolder
 from pocket.keys.loading import KeySet
@@ -64,7 +64,7 @@ class ReloadedConfig:
         self._last_error = ""
         try:
             self._content = file.read_bytes()
-            self.current = parse_hot_config(self._content, file)
+            self.current = parse_reloadable_config(self._content, file)
         except OSError as error:
             raise ConfigurationError(f"relayer: {file}: {error.strerror}") from error
         except ManifestError as error:
@@ -77,7 +77,7 @@ class ReloadedConfig:
             if content == self._content:
                 return False
             self._content = content
-            loaded = parse_hot_config(content, self._file)
+            loaded = parse_reloadable_config(content, self._file)
         except (ManifestError, OSError) as error:
             if str(error) != self._last_error:
                 _LOG.warning("config reload failed, keeping the previous configuration: %s", error)

@@ -21,13 +21,13 @@ from pocket.chain_cache.cached_client import CachedChain
 from pocket.chain_cache.dependencies import await_dependencies
 from pocket.chain_cache.invalidation import InvalidationSubscriber
 from pocket.chain_cache.shared_heights import LatestBlockWatcher
+from pocket.coordination.rendezvous import shard_of
 from pocket.errors import PocketError
 from pocket.protocol.transactions.batches import largest_leaf
 from pocket.redis_store.budgets import Budgets, RateLimiter
 from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
-from pocket.redis_store.rendezvous import shard_of
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket.runtime.debug_server import Debug
@@ -144,7 +144,7 @@ class Worker:
             self._stop,
             redis_waits,
             chain_waits,
-            self._platform.chance,
+            self._platform.rng,
         )
         return not self._stop.is_set()
 
@@ -172,7 +172,7 @@ class Worker:
             config.chain.id,
             node_health,
             timeout_seconds=seconds,
-            told=relayer_metrics.show_node_health,
+            on_assessment=relayer_metrics.show_node_health,
             channel=platform.channel,
             clock=clock,
         )
@@ -197,7 +197,7 @@ class Worker:
             keys,
             log,
             on_replay=lambda reason: relayer_metrics.REPLAYS.labels(reason).inc(),
-            waker=RelayNotifier(
+            notifier=RelayNotifier(
                 redis, keys, functools.lru_cache(4096)(lambda address: shard_of(address, config.shards)), clock
             ),
             cpu=platform.cpu_seconds,
@@ -279,12 +279,12 @@ class Worker:
         try:
             async with watch, asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(watch.run(max(1.0, config.chain.block_seconds / 2), platform.chance)),
+                    group.create_task(watch.run(max(1.0, config.chain.block_seconds / 2), platform.rng)),
                     group.create_task(recorder.run()),
-                    group.create_task(recorder.heartbeat()),
+                    group.create_task(recorder.maintain()),
                     group.create_task(latest_block.run(min(0.25, config.chain.block_seconds / 4))),
                     group.create_task(budgets.run()),
-                    group.create_task(InvalidationSubscriber(redis, keys, chain, chance=platform.chance.random).run()),
+                    group.create_task(InvalidationSubscriber(redis, keys, chain, rng=platform.rng.random).run()),
                     group.create_task(registry.run()),
                     group.create_task(loop_lag.run()),
                     group.create_task(self._reload(reload)),
@@ -293,7 +293,7 @@ class Worker:
                     ),
                     group.create_task(self._watch_parent()),
                 ]
-                await latest_block.look()
+                await latest_block.poll()
                 self._report = functools.partial(
                     self._serving_report, supplier_keys, latest_block, recorder, pipeline, problem
                 )
@@ -346,7 +346,7 @@ class Worker:
             waiting=recorder.waiting,
             problems=() if found is None else (found,),
             addresses=sorted(loaded),
-            leaving=sorted((pipeline.in_flight.suppliers | recorder.owing) - loaded),
+            leaving=sorted((pipeline.in_flight.suppliers | recorder.suppliers_with_unacknowledged) - loaded),
             recent=pipeline.recent.totals(),
             unhealthy=pipeline.registry.unhealthy_endpoints(),
         )
@@ -387,7 +387,7 @@ class Worker:
             relayer_metrics.IN_FLIGHT.set(registry.in_flight)
             for (service, kind), number in registry.unhealthy().items():
                 relayer_metrics.UNHEALTHY.labels(service, kind).set(number)
-            vitals = loop_lag.take()
+            vitals = loop_lag.reset()
             relayer_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
             relayer_metrics.RESIDENT.set(vitals.resident_bytes)
             relayer_metrics.TASKS.set(vitals.tasks)

@@ -1,4 +1,4 @@
-"""A group of Leases in Redis, for miners without Kubernetes: one hash, compare and set by script."""
+"""A group of Leases in Redis, for miners without Kubernetes: one hash, compare-and-set by script."""
 
 import asyncio
 import json
@@ -6,17 +6,18 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from pocket.coordination.elector import LeaseRecord
 from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, StoredLease
+from pocket.redis_store.lua_scripts import Script
+from pocket.redis_store.redis_errors import REDIS_ERRORS, translate
 
 # KEYS: hash   ARGV: name, text that it was decided on ('' = none), new text
-_WRITE: Final = """
+_WRITE: Final = Script("""
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
-"""
+""")
 
 
 def _encode(record: LeaseRecord) -> str:
@@ -32,7 +33,7 @@ def _encode(record: LeaseRecord) -> str:
 
 
 def _decode(text: str) -> StoredLease:
-    """The text is its own version; what cannot be read counts as released."""
+    """Decode a Lease. The text is its own version, an invalid text counts as released."""
     try:
         row = json.loads(text)
         record = LeaseRecord(
@@ -46,7 +47,7 @@ def _decode(text: str) -> StoredLease:
 
 
 class RedisLeaseStore:
-    """The hash `key`."""
+    """Leases of the group in the hash `key`."""
 
     def __init__(self, redis: "Redis", key: str, *, call_seconds: float) -> None:
         self._redis = redis
@@ -54,23 +55,23 @@ class RedisLeaseStore:
         self._seconds = call_seconds
 
     async def read(self) -> dict[str, StoredLease]:
-        """One command."""
+        """Read the group with one command."""
         try:
             async with asyncio.timeout(self._seconds):
                 rows: Any = await self._redis.hgetall(self._key)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise LeaseUnavailable(f"Redis: {error or type(error).__name__}") from error
+        except REDIS_ERRORS as error:
+            raise LeaseUnavailable(str(translate(error))) from error
         return {name.decode(): _decode(text.decode("utf-8", "surrogateescape")) for name, text in rows.items()}
 
     async def write(self, name: str, record: LeaseRecord, known: StoredLease | None) -> StoredLease:
-        """One script."""
+        """Write a Lease with one script."""
         text = _encode(record)
         arguments: list[Any] = [name, "" if known is None else known.version, text]
         try:
             async with asyncio.timeout(self._seconds):
-                taken = await self._redis.eval(_WRITE, 1, self._key, *arguments)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise LeaseUnavailable(f"Redis: {error or type(error).__name__}") from error
+                taken = await _WRITE.run(self._redis, [self._key], arguments)
+        except REDIS_ERRORS as error:
+            raise LeaseUnavailable(str(translate(error))) from error
         if not taken:
-            raise LeaseConflict(f"{name} was written by somebody else")
+            raise LeaseConflict(f"{name} was written by another member")
         return StoredLease(record, text)
