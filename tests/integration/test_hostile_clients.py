@@ -5,7 +5,6 @@ import contextlib
 import gc
 import gzip
 import io
-import json
 import tracemalloc
 import zlib
 from urllib.parse import urlsplit
@@ -20,7 +19,6 @@ from h2.settings import SettingCodes
 
 from callers import METHOD, http1
 from hostile_clients import MIB, dial, post, until
-from metric_growth import Growth
 from pocket.api.relayminer import ConnectionLimits
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from relays import relaying
@@ -207,35 +205,6 @@ async def test_pipelined_requests_beyond_the_memory_end_their_connection_and_rel
         relayer.backend.gate.set()
         await until(lambda: relayer.memory.used == 0)
         assert await served(relayer, body=b"after")
-
-
-@pytest.mark.parametrize(
-    ("raw", "status"),
-    [
-        (b"GET / HTTP/1.1\r\nHost relayer\r\n\r\n", 400),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: relayer\r\n\r\nGET / HTTP/9\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"a" * 7000) for n in range(11)), 431),
-    ],
-)
-async def test_an_unreadable_request_is_rejected_with_a_code_and_counted_but_is_no_error_of_ours(
-    redis, tmp_path, caplog, raw, status
-):
-    async with relaying(redis, tmp_path) as relayer:
-        growth = Growth()
-        reader, writer = await dial(relayer)
-        writer.write(raw)
-        answer = await asyncio.wait_for(reader.read(), 10)
-        writer.close()
-    head, _, body = answer[answer.rindex(b"HTTP/1.") :].partition(b"\r\n\r\n")
-    assert int(head.split()[1]) == status
-    found = json.loads(body)
-    assert (found["code"], len(found["request_id"])) == ("invalid_request", 16)
-    assert (
-        growth.of("pocket_relayer_relays_rejected_total", service="", transport="http", reason="invalid_request") >= 1
-    )
-    assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
 
 
 @pytest.mark.parametrize("number", [1, 3])
