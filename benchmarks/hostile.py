@@ -44,13 +44,13 @@ def _resets() -> bytes:
 def _oversized() -> bytes:
     header = b"\x40\x01x\x7f" + _hpack_length(100_000 - 127) + b"y" * 100_000
     block = b"\x83\x86\x84\x41\x01x" + header
-    frames = b""
+    frames = []
     for n in range(200):
         parts = [block[at : at + 16_000] for at in range(0, len(block), 16_000)]
         for number, part in enumerate(parts):
             flags = (0x01 if not number else 0) | (0x04 if number == len(parts) - 1 else 0)
-            frames += _h2(9 if number else 1, 2 * n + 1, part, flags)
-    return frames
+            frames.append(_h2(9 if number else 1, 2 * n + 1, part, flags))
+    return b"".join(frames)
 
 
 def _hpack_length(rest: int) -> bytes:
@@ -144,7 +144,7 @@ class Attackers:
 def _meaning(first: bytes) -> str:
     if not first:
         return "cut"
-    if first.startswith(b"HTTP/1.1 "):
+    if first.startswith(b"HTTP/1."):
         return first[9:12].decode()
     return "HTTP/2"
 
