@@ -93,7 +93,7 @@ async def test_any_number_of_relays_of_one_new_session_are_one_question_and_none
     found = await asyncio.gather(*tasks[1::2])
     assert set(found) == {None}
     assert node.asked < 20
-    assert len(admission._single_flight) == 0
+    assert len(admission._contexts._single_flight) == 0
 
 
 def changed(request, **fields):

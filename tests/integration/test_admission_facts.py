@@ -88,7 +88,7 @@ async def test_a_session_is_judged_by_the_target_of_its_own_start(redis, tmp_pat
             asked.append((service_id, height))
             return await difficulty(service_id, height)
 
-        relayer.pipeline.admission._chain.difficulty = noted
+        relayer.pipeline.admission._contexts._chain.difficulty = noted
         assert state.height == 11
         assert (await relayer.send(relayer.request(header=header)))[0] == 200
         assert asked == [("eth", 1)]

@@ -1,4 +1,8 @@
-"""The relay pipeline of all transports: admit, meter, forward, sign, record."""
+"""The relay pipeline of all transports.
+
+A relay is parsed, gets its session's context (all chain reads), is authorized (pure), charged, forwarded, signed and
+recorded.
+"""
 
 import asyncio
 from collections import OrderedDict
@@ -21,10 +25,11 @@ from pocket.redis_store.write_ahead_log import WalRecord
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.responses import BackendResponse, BackendStream
 from pocket_relayer.backends.service_registry import ServiceRegistry
-from pocket_relayer.pipeline.admission import Admission, Admitted
+from pocket_relayer.pipeline.admission import Admission
+from pocket_relayer.pipeline.authorization import Admitted
 from pocket_relayer.pipeline.in_flight import InFlight
 from pocket_relayer.pipeline.metering import Meter, Metered
-from pocket_relayer.pipeline.relay import AdmissibleRelay, TransportInfo, decode
+from pocket_relayer.pipeline.relay import AdmissibleRelay, TransportInfo, parse_relay
 from pocket_relayer.pipeline.relay_metrics import PaidRelayMetrics, RelayMetrics, SimulatedRelayMetrics
 from pocket_relayer.pipeline.signing import signed_payload, signed_response
 from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
@@ -97,14 +102,14 @@ class RelayPipeline:
         """Return True if the supplier's key is loaded."""
         return supplier in self._keys()
 
-    def decode(self, body: bytes, caller: TransportInfo) -> AdmissibleRelay:
-        """Decode the relay of a body.
+    def parse(self, body: bytes, caller: TransportInfo) -> AdmissibleRelay:
+        """Parse the relay of a body.
 
         Raises Rejected.
         """
         if self._recorder.overloaded:
             raise Rejected(RejectionReason.OVERLOADED, "too many relays wait to be recorded, try another supplier")
-        relay = decode(body, caller, self.registry, self._keys(), self.height, self.simulations.key_id(caller))
+        relay = parse_relay(body, caller, self.registry, self._keys(), self.height, self.simulations.key_id(caller))
         self._metrics_of(relay).received(relay)
         return relay
 
@@ -124,9 +129,9 @@ class RelayPipeline:
         if relay.simulated:
             return await self.simulations.admit(relay)
         await self.admission.check_supplier(relay.request, relay.header, relay.rpc_type)
-        return await self._authorize(relay)
+        return await self._authorize_and_charge(relay)
 
-    async def _authorize(self, relay: AdmissibleRelay) -> tuple[Admitted, Metered]:
+    async def _authorize_and_charge(self, relay: AdmissibleRelay) -> tuple[Admitted, Metered]:
         admitted = await self.admission.validate(relay.request, relay.header, relay.caller.address)
         metered = await self._meter.charge(relay.service, relay.header, relay.supplier, admitted.identity)
         return admitted, metered
@@ -151,7 +156,7 @@ class RelayPipeline:
         """
         relay: AdmissibleRelay | None = None
         try:
-            relay = self.decode(body, caller)
+            relay = self.parse(body, caller)
             in_flight = self.in_flight.relay_of(relay.supplier)
             with in_flight, self.simulations.limit(caller), self._tracing.relay(relay) as span:
                 return await self._handle(relay, span, streams=streams)
@@ -228,7 +233,7 @@ class RelayPipeline:
         served: asyncio.Task[BackendResponse | BackendStream] | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                proof = group.create_task(self._authorize(relay))
+                proof = group.create_task(self._authorize_and_charge(relay))
                 served = group.create_task(self._forward(relay, span))
         except BaseException as failure:  # noqa: BLE001 - raised again: nothing may stay charged or open
             if proof is not None and _succeeded(proof):

@@ -13,7 +13,7 @@ from pocket.protocol.relays.messages import RelayRequest, SessionHeader, decode_
 from pocket_relayer.backends.service import ServiceBackends
 from pocket_relayer.backends.service_registry import ServiceRegistry
 from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.pipeline.admission import plausible_problem
+from pocket_relayer.pipeline.authorization import plausible_problem
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 RPC_TYPES: Final[Mapping[str, str]] = {
@@ -115,7 +115,7 @@ def _rpc_type(caller: TransportInfo, envelope: HttpRequest, service: ServiceSpec
     return service.default_backend
 
 
-def decode(
+def parse_relay(
     body: bytes,
     caller: TransportInfo,
     registry: ServiceRegistry,
@@ -123,7 +123,7 @@ def decode(
     height: Callable[[], int],
     simulated: str = "",
 ) -> AdmissibleRelay:
-    """Decode the relay of a body, in the order of relay-lifecycle.md, section 3.
+    """Parse the relay of a body, in the order of relay-lifecycle.md, section 3.
 
     Raises Rejected.
     """
@@ -139,13 +139,13 @@ def decode(
         name = header.service_id[:42].encode("ascii", "replace").decode()
         raise Rejected(RejectionReason.UNKNOWN_SERVICE, f"service {name} is not served here")
     try:
-        return _checked(body, request, header, backends, caller, keys, height, simulated)
+        return _check(body, request, header, backends, caller, keys, height, simulated)
     except Rejected as rejected:
         rejected.service_id = backends.service.id
         raise
 
 
-def _checked(
+def _check(
     body: bytes,
     request: RelayRequest,
     header: SessionHeader,

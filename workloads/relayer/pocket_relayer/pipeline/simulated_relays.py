@@ -19,7 +19,7 @@ from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
 from pocket.protocol.relays.simulated import SESSION_ID
 from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
-from pocket_relayer.pipeline.admission import Admitted
+from pocket_relayer.pipeline.authorization import Admitted
 from pocket_relayer.pipeline.metering import Metered
 from pocket_relayer.pipeline.relay import AdmissibleRelay, TransportInfo
 from pocket_relayer.rejection import Rejected, RejectionReason

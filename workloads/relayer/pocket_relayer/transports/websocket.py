@@ -21,7 +21,7 @@ from pocket.protocol.relays.envelope import HttpResponse
 from pocket.protocol.relays.messages import RelayMinerError, RelayRequest, RelayResponse, SessionHeader
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.service import WEB_SOCKET_MESSAGE_BYTES, ServiceBackends
-from pocket_relayer.pipeline.admission import Admitted, plausible_problem
+from pocket_relayer.pipeline.authorization import Admitted, plausible_problem
 from pocket_relayer.pipeline.metering import Metered
 from pocket_relayer.pipeline.pipeline import RelayPipeline
 from pocket_relayer.pipeline.relay import AdmissibleRelay, Transport, TransportInfo, pocket_headers
@@ -273,7 +273,7 @@ class Bridge:
             message = await self.gateway.receive()
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 raise _close_of(message, self.gateway.close_code, 1001)
-            relay = self.pipeline.decode(message.data, self.caller)
+            relay = self.pipeline.parse(message.data, self.caller)
             with self.pipeline.in_flight.relay_of(relay.supplier):
                 await self._forward_request(relay, message.type, group)
             self.connection.trust()
