@@ -1,6 +1,6 @@
 """Measure the delay that the relayer adds to the first event of a stream, in milliseconds.
 
-Usage: `python -m benchmarks.first_byte`. A backend sends an event at once and the next one 50 ms later. The same stream
+Usage: `python -m benchmarks.first_byte`. A backend sends an event at once and the next one 5 ms later. The same stream
 is requested directly and through a relayer in turns, on open connections.
 """
 
@@ -28,7 +28,7 @@ async def _events(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     await response.write(b"data: first\n\n")
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.005)
     await response.write(b"data: second\n\n")
     return response
 
