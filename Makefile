@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := core operator workloads cli scripts tests benchmarks
 
-.PHONY: help demo setup lint unit test cluster e2e e2e-kind test-all mutants mutate failovers simulate simulate-faults fuzz sweep repeat bench bench-compare soak realchain lock manifests images clean
+.PHONY: help demo setup lint unit test cluster e2e e2e-kind test-all mutants mutate failovers simulate simulate-faults fuzz sweep repeat bench bench-compare soak realchain lock manifests docs images clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -82,6 +82,9 @@ manifests: setup ## write crds/, manifests/ and docs/reference/ from the models
 	@$(PY) scripts/generate_manifests.py
 	@$(PY) scripts/generate_reference.py
 
+docs: setup ## build the documentation site into .site, every link checked (scripts/docs serve shows it)
+	@scripts/docs build
+
 images: setup ## build the container images with docker
 	@scripts/images docker
 
@@ -92,4 +95,4 @@ e2e-kind: setup ## the trial on a kind cluster that is made for it
 	@scripts/e2e-kind
 
 clean: ## remove what was installed and cached
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	@rm -rf .venv .site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -1,17 +1,22 @@
-"""Every test that a page in docs/fragile names must exist; every page must name at least one."""
+"""Check that the tests, metrics and alerts named by docs/fragile and docs/hardening.md exist."""
 
 import re
 import sys
 from pathlib import Path
 
+from pocket_operator.resources.monitoring import ALERTS
+
 ROOT = Path(__file__).resolve().parent.parent
+_HARDENING = ROOT / "docs/hardening.md"
 _NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
 def problems() -> list[str]:
-    """What is wrong, one sentence each."""
+    """Return what is wrong with the pages of docs/fragile, one sentence each."""
     found = []
     for page in sorted((ROOT / "docs/fragile").glob("*.md")):
+        if page.name == "index.md":
+            continue
         named = _NAMED.findall(page.read_text(encoding="utf-8"))
         if not named:
             found.append(f"{page.name}: names no test")
@@ -22,18 +27,36 @@ def problems() -> list[str]:
     return found
 
 
-_ROW = re.compile(r"^\| ((?:FIX|REG)-\d\d) \|.*\|(.*)\|$", re.MULTILINE)
-_LOSS = re.compile(r"^\| ([a-z_ ]+) \| `(\w+)` \|.*\| (Pocket\w+) \|$", re.MULTILINE)
-_WANTED = {*(f"FIX-{n:02}" for n in range(1, 57)), *(f"REG-{n:02}" for n in range(1, 33))}
+_ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
+_LOSS = re.compile(r"^\| ([a-z_ ]+) \| [^|]+ \| `(\w+)` \|[^|]+\| (\w+) \|$", re.MULTILINE)
 
 
-def hardening_problems() -> list[str]:
-    """What is wrong with docs/hardening.md: a missing row, a test, metric or alert that does not exist."""
-    text = (ROOT / "docs/hardening.md").read_text(encoding="utf-8")
-    rows = dict(_ROW.findall(text))
-    found = [f"hardening.md: {name} has no row" for name in sorted(_WANTED - set(rows))]
-    found += [f"hardening.md: {n} names neither a test nor a design" for n, by in rows.items()
-              if "`tests/" not in by and "design:" not in by]  # fmt: skip
+def _defects(text: str) -> list[tuple[str, str]]:
+    """Return each defect of the page and what shows its absence."""
+    tables = text.partition("## Defects\n")[2].partition("## Faults")[0]
+    return [(defect, shown) for defect, _, shown in _ROW.findall(tables) if defect not in ("defect", "--")]
+
+
+def _alert_problem(loss: str, metric: str, alert: str) -> str | None:
+    """Return why an alert cannot fire for a loss; None if it can, or if the page names no alert."""
+    if alert == "none":
+        return None
+    expression = next((row.expression for row in ALERTS if row.name == alert), None)
+    if expression is None:
+        return f"{alert} does not exist"
+    if metric not in expression:
+        return f"{alert} does not use {metric}"
+    outcomes = re.search(r'outcome=~"([^"]+)"', expression)
+    if outcomes is not None and loss not in outcomes[1].split("|"):
+        return f"{alert} does not fire for this outcome"
+    return None
+
+
+def hardening_problems(text: str | None = None) -> list[str]:
+    """Return what is wrong with docs/hardening.md: a test, metric or alert that does not exist or cannot fire."""
+    text = _HARDENING.read_text(encoding="utf-8") if text is None else text
+    found = [f"hardening.md: {defect!r} names neither a test nor a design" for defect, shown in _defects(text)
+             if "`tests/" not in shown and "design:" not in shown]  # fmt: skip
     for path, test in _NAMED.findall(text):
         file = ROOT / path
         if not file.exists() or f"def {test}(" not in file.read_text(encoding="utf-8"):
@@ -43,17 +66,20 @@ def hardening_problems() -> list[str]:
     for loss, metric, alert in _LOSS.findall(text):
         if f"`{metric}`" not in metrics:
             found.append(f"hardening.md: {loss}: metric {metric} does not exist")
-        if f"## {alert}\n" not in runbook:
+        problem = _alert_problem(loss, metric, alert)
+        if problem is not None:
+            found.append(f"hardening.md: {loss}: {problem}")
+        if alert != "none" and f"## {alert}\n" not in runbook:
             found.append(f"hardening.md: {loss}: {alert} has no entry in runbook.md")
     return found
 
 
 def losses() -> set[str]:
-    """Names of everything that can cost money, as docs/hardening.md lists them."""
-    return {row[0] for row in _LOSS.findall((ROOT / "docs/hardening.md").read_text(encoding="utf-8"))}
+    """Return the names of everything that can cost money, as docs/hardening.md lists them."""
+    return {row[0] for row in _LOSS.findall(_HARDENING.read_text(encoding="utf-8"))}
 
 
 if __name__ == "__main__":
     rows = problems() + hardening_problems()
-    print("\n".join(rows) or "every fragile area's tests exist, and every known defect's")
+    print("\n".join(rows) or "every fragile area and every known defect names tests that exist")
     sys.exit(1 if rows else 0)

@@ -1,4 +1,4 @@
-"""A new image of the relayers goes to one canary first, against real controllers (NEW-11)."""
+"""A new image of the relayers goes to one canary first, against real controllers."""
 
 import pytest
 from waits import all_well, create, gone, reason

@@ -1,4 +1,4 @@
-"""Several chain nodes: one that lags, strayed or is of another chain is found out and not asked (NEW-14)."""
+"""Several chain nodes: one that lags, strayed or is of another chain is found out and not asked."""
 
 import asyncio
 import contextlib

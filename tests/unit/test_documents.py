@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
+from docs_nav import expanded
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket_miner.console.__main__ import main as console
 from relayctl.main import main as relayctl
@@ -129,3 +131,121 @@ def test_the_tables_of_faults_and_outages_are_of_todays_sweep():
     assert [tuple(row[:2]) for row in rows] == sweep_rows()
     assert not [row for row in rows if "lost" in "".join(row[2:])]
     assert between_markers(HARDENING, "outages") == outage_table(UNAVOIDABLE)
+
+
+def navigation(entries):
+    """Every page that a navigation names."""
+    for entry in entries:
+        value = next(iter(entry.values())) if isinstance(entry, dict) else entry
+        yield from navigation(value) if isinstance(value, list) else [value]
+
+
+def test_the_site_shows_every_page_once():
+    text = (ROOT / "mkdocs.yml").read_text().replace("!!python/name:", "")
+    shown = list(navigation(expanded(yaml.safe_load(text)["nav"], ROOT / "docs")))
+    assert sorted(shown) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
+
+
+LISTS = "FIX|REG|CON|SES|VAL|PUB|NEW|MET|TXN|RLY|CLM|PRF|MTR|HLT|BCK|TRN|KEY|BLK|MON|SEED|CLI|CAC|TX"
+ABSENT = re.compile(
+    rf"\b(?:{LISTS})-[0-9]+|feature inventory|the known implementation|design card"
+    r"|\b(?:design|features|faults|house|kubernetes|profile|anchors)\.md\b"
+)
+
+
+def foreign_citations(text):
+    """Ids of lists, and documents, that are not in the repository."""
+    return ABSENT.findall(text)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "CHANGELOG.md", "SECURITY.md"])
+def test_no_page_cites_a_list_or_a_document_that_is_not_here(name):
+    assert foreign_citations((ROOT / name).read_text()) == []
+
+
+def test_a_citation_of_something_absent_would_be_noticed():
+    assert foreign_citations("as FIX-40 and the known implementation in design.md") == [
+        "FIX-40", "the known implementation", "design.md",
+    ]  # fmt: skip
+
+
+OLD_NAMES = {
+    "AllWell",
+    "ClaimsSettle",
+    "HeldNamespaces",
+    "NodesDiffer",
+    "PocketChainNodesDiffer",
+    "PocketForeignClaim",
+    "RefusedByAPI",
+    "SealBroken",
+    "SealForAnother",
+    "SealKeyUnknown",
+    "StakedBeyond",
+    "SuppliersWait",
+    "pocket_miner_foreign_claims_total",
+    "pocket_miner_relays_followed_total",
+    "pocket_operator_leads",
+    "pocket_relayer_relays_waiting",
+    "v1alpha1",
+}
+ABOUT_THE_RENAMING = {"docs/decisions/0024-v1beta1.md"}
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - ABOUT_THE_RENAMING))
+def test_no_page_uses_a_name_from_before_v1beta1(name):
+    text = (ROOT / name).read_text()
+    assert [word for word in sorted(OLD_NAMES) if re.search(rf"\b{word}\b", text)] == []
+
+
+def module_names():
+    """Dotted names of the product's modules and packages."""
+    for folder in ("core", "operator", "workloads/relayer", "workloads/miner", "workloads/localnet", "cli"):
+        for path in (ROOT / folder).rglob("*.py"):
+            yield ".".join(path.relative_to(ROOT / folder).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_every_module_that_a_page_names_exists():
+    modules = set(module_names())
+    missing = []
+    for name in NAMES:
+        for dotted in re.findall(r"`((?:pocket|pocket_\w+|relayctl)(?:\.[a-z_]\w*)+)", (ROOT / name).read_text()):
+            if dotted not in modules and dotted.rpartition(".")[0] not in modules:
+                missing.append(f"{name}: {dotted}")
+    assert missing == []
+
+
+def test_every_metric_that_a_page_names_exists():
+    reference = (ROOT / "docs/reference/metrics.md").read_text()
+    known = set(re.findall(r"`(pocket_\w+)`", reference))
+    missing = []
+    for name in NAMES:
+        for metric in re.findall(r"`(pocket_(?:miner|relayer|operator)_\w+)`", (ROOT / name).read_text()):
+            if metric not in known and not any(path.name == metric for path in ROOT.glob("*/*")):
+                missing.append(f"{name}: {metric}")
+    assert missing == []
+
+
+def test_no_source_file_cites_an_entry_of_a_list_that_is_not_here():
+    folders = (
+        "benchmarks",
+        "cli",
+        "core",
+        "crds",
+        "images",
+        "manifests",
+        "native",
+        "operator",
+        "scripts",
+        "tests",
+        "workloads",
+    )
+    found = []
+    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()):
+        if path == Path(__file__) or path.suffix not in (".py", ".sh", ".yaml", ".yml", ".c", ".h", ".proto", ""):
+            continue
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT)}: {entry}" for entry in re.findall(rf"\b(?:{LISTS})-[0-9]+\b", text)]
+    assert found == []

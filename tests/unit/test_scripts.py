@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from check_fragile import hardening_problems, losses, problems
+from check_fragile import _defects, hardening_problems, losses, problems
 from generate_pb import drifted
 from mutants import MUTANTS, ROOT
 from pocket_miner.console.explanations import MEANINGS
@@ -53,9 +53,28 @@ def test_every_fragile_area_names_tests_that_exist():
 def test_every_known_defect_and_every_loss_has_a_test_a_metric_and_a_runbook_entry():
     assert hardening_problems() == []
     assert set(MEANINGS) - {"settled"} <= losses()
+    assert len(_defects((ROOT / "docs/hardening.md").read_text())) > 80
     recorded = re.findall(r'NOT_RECORDED.labels\("(\w+)"\)', (ROOT / PIPELINE).read_text())
     assert recorded
     assert set(recorded) <= losses()
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (
+            "| empty | m | `pocket_miner_session_outcomes_total` | t | PocketSessionLost |",
+            "does not fire for this outcome",
+        ),
+        ("| equal relays | m | `pocket_relayer_relays_duplicate_total` | t | PocketRelaysRejected |", "does not use"),
+        ("| a | m | `pocket_miner_balance_upokt` | t | PocketNothing |", "does not exist"),
+        ("| a | m | `pocket_nothing` | t | none |", "metric pocket_nothing does not exist"),
+        ("## Defects\n| a | b | nothing |", "neither a test nor a design"),
+        ("`tests/unit/test_scripts.py::test_nothing`", "does not exist"),
+    ],
+)
+def test_a_row_of_the_hardening_page_that_cannot_be_true_is_reported(row, problem):
+    assert problem in "\n".join(hardening_problems(row + "\n"))
 
 
 def test_every_mutant_still_finds_its_line_and_its_test():
