@@ -305,7 +305,8 @@ class LocalStack:
                 "backend:9545": f"127.0.0.1:{ports['backend-grpc']}",
             },
         )
-        redis_url = local.spec.redis.url
+        sentinel = local.spec.redis.sentinel
+        redis_url = sentinel.url if sentinel is not None else local.spec.redis.url
         if local.spec.redis.trial is not None:
             redis_url = f"redis://127.0.0.1:{ports['redis']}/0"
         if redis_url is None:

@@ -15,7 +15,7 @@ from pocket.redis_store.connection import connect
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket_localnet import grpc_service
 from pocket_localnet.grpc_service import Abort
-from pocket_localnet.tx_rejected import handler_refusal
+from pocket_localnet.tx_rejected import handler_error
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.running import TRANSIENT_ERRORS
@@ -161,7 +161,7 @@ async def test_a_claim_that_fails_only_when_it_is_delivered_takes_no_other_with_
 
         def handle(state, block_hash, message, index):
             if not trying and message.session_header.session_id == bad.session_id:
-                raise handler_refusal(index, "invalid session ID")
+                raise handler_error(index, "invalid session ID")
             return real(state, block_hash, message, index)
 
         def simulated(raw):
@@ -269,6 +269,19 @@ async def test_a_former_owner_that_wakes_up_pays_no_second_fee(alice, tmp_path):
     assert folder != alice.folder
     assert unharmed(alice, header)
     assert sum("/pocket.proof.MsgSubmitProof" in t.actions for t in alice.chain.transactions.values()) == 1
+
+
+async def test_owners_that_change_at_every_block_pay_one_fee_for_a_proof(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 5))
+    await alice.to(12)
+    while alice.chain.height < 22:
+        await alice.block()
+        alice.start()
+        await alice.decide()
+    assert unharmed(alice, header)
+    included = sorted(kind for t in alice.chain.transactions.values() for kind in t.actions)
+    assert included == ["/pocket.proof.MsgCreateClaim", "/pocket.proof.MsgSubmitProof"]
 
 
 async def test_a_full_volume_stops_no_claim_of_what_it_has(alice):

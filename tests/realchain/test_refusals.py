@@ -61,7 +61,7 @@ class Sites:
             for node in ast.walk(ast.parse(source)):
                 if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
                     name = getattr(node.exc.func, "id", "")
-                    if name in ("Refused", "handler_refusal", "_parse_error"):
+                    if name in ("Refused", "handler_error", "_parse_error"):
                         found[module.__name__, node.lineno, node.end_lineno] = ast.get_source_segment(source, node)
         return found
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from pocket.api.relayminer import RelayMiner
+from pocket.redis_store.sentinel import SentinelUrl
 from pocket_operator.resources import desired, names
 from pocket_operator.resources.context import Context, Images, PublishedSupplier
 from resources import address, changed, key_of, relay_miner
@@ -216,3 +217,21 @@ def test_builders_do_not_change_what_they_are_given():
     desired(given)
     assert given == before
     assert key_of("alice") not in repr(given)
+
+
+@pytest.mark.parametrize(
+    ("sentinel", "url"),
+    [
+        ({"addresses": ["a:26379", "b"]}, "redis+sentinel://a:26379,b/mymaster/0"),
+        (
+            {"addresses": ["a"], "service": "relays", "database": 2, "tls": True},
+            "rediss+sentinel://a/relays/2",
+        ),
+    ],
+)
+def test_pods_are_given_the_url_of_the_sentinels(sentinel, url):
+    children = by_name(desired(context(changed(relay_miner("pocket"), "spec.redis", {"sentinel": sentinel}))))
+    for kind, name in (("StatefulSet", "main-miner"), ("Deployment", "main-relayer")):
+        environment = children[kind, name]["spec"]["template"]["spec"]["containers"][0]["env"]
+        assert {"name": "POCKET_REDIS_URL", "value": url} in environment
+    assert SentinelUrl.parse(url) is not None

@@ -20,11 +20,13 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pocket.errors import ConfigurationError
 from pocket.redis_store.redis_errors import code_of, translate
+from pocket.redis_store.sentinel import PrimaryResolver, SentinelUrl
 from pocket.redis_store.store_errors import RedisNotDurable, RedisTrouble, RedisUnavailable
 
 _LOG = logging.getLogger("pocket.redis_store.connection")
 _NO_URL = (
-    "the Redis URL cannot be read. Write redis://user:password@host:port/0 (rediss:// with TLS), and percent-encode "
+    "the Redis URL cannot be read. Write redis://user:password@host:port/0 or "
+    "redis+sentinel://user:password@host:port,host:port/service/0 (rediss with TLS), and percent-encode "
     "what is special in the password: %2F for /, %23 for #, %3F for ?, %40 for @."
 )
 _RENEWAL_SECONDS = 1.0
@@ -80,13 +82,16 @@ class _CancelSafeConnection:
     when both meet. Then a supplier that is handed over, or a process that ends, would go on for ever.
     """
 
-    def __init__(self, *, generation: Generation, **options: Any) -> None:
+    def __init__(self, *, generation: Generation, primary: PrimaryResolver | None, **options: Any) -> None:
         self._generations = generation
         self._generation = generation.number
+        self._primary = primary
         super().__init__(**options)
 
     async def _connect(self) -> None:
         self._generation = self._generations.number
+        if self._primary is not None:
+            self.host, self.port = await self._primary.address()
         parent: Any = super()
         await parent._connect()  # noqa: SLF001 - the one hook of redis-py before anything is sent
 
@@ -132,12 +137,20 @@ class _Pool(BlockingConnectionPool):
     """A pool whose connections share a generation."""
 
     def __init__(
-        self, *, transport: type[Connection] | None, clock: Callable[[], float], connection_class: type = Connection,
+        self,
+        *,
+        transport: type[Connection] | None,
+        clock: Callable[[], float],
+        primary: PrimaryResolver | None,
+        connection_class: type = Connection,
         **options: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.generation = Generation(clock)
-        kind = transport or (_Secure if issubclass(connection_class, SSLConnection) else _Plain)
-        super().__init__(connection_class=kind, generation=self.generation, **options)
+        if transport is not None:
+            super().__init__(connection_class=transport, generation=self.generation, **options)
+            return
+        kind = _Secure if issubclass(connection_class, SSLConnection) else _Plain
+        super().__init__(connection_class=kind, generation=self.generation, primary=primary, **options)
 
 
 def connect(
@@ -147,11 +160,14 @@ def connect(
     """Return a client whose every command has a deadline. Retries are the caller's decision.
 
     At most `connections` are open, however many tasks there are: a command waits for a free one. `transport` is a class
-    of connections to use instead of TCP and TLS.
+    of connections to use instead of TCP and TLS. With a URL of Sentinels every new connection leads to the primary that
+    they name, and connections to a former primary are replaced once it rejects a write.
 
     Raises ConfigurationError for an invalid URL, without quoting it: any part may hold a password.
     """
     try:
+        sentinel = SentinelUrl.parse(url)
+        url = sentinel.redis_url if sentinel is not None else url
         parts = urlsplit(url)
         if parts.scheme != "unix" and not re.fullmatch("/?|/[0-9]+", parts.path):
             raise ValueError("redis-py would take database 0")
@@ -160,6 +176,7 @@ def connect(
             max_connections=connections,
             transport=transport,
             clock=clock,
+            primary=PrimaryResolver(sentinel, timeout_seconds, clock) if sentinel is not None else None,
             timeout=timeout_seconds,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
@@ -174,6 +191,9 @@ def connect(
 
 def redact_url(url: str) -> str:
     """Return the URL without credentials, for messages."""
+    sentinel = SentinelUrl.parse(url)
+    if sentinel is not None:
+        return sentinel.redacted
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
 

@@ -56,7 +56,7 @@ class SessionSeal:
 
 @dataclass(frozen=True, slots=True)
 class SignedGroup:
-    """Signed bytes of the claims of one supplier and session end, with the data to rebuild them."""
+    """Signed bytes of claims or proofs of one supplier and session end, with the data to rebuild them."""
 
     tx_raw: bytes
     timeout_ns: int
@@ -192,10 +192,19 @@ class SealStore:
         seals = await self._redis.hgetall(self._keys.seals(self._supplier))
         return {_text(key): SessionSeal.decode(value) for key, value in seals.items()}
 
-    async def signed(self, session_end: int) -> list[SignedGroup]:
-        """Return the transactions signed with the seals of one session end."""
+    async def share_proofs(self, session_end: int, tx_hash: str, signed: SignedGroup) -> None:
+        """Publish signed proofs to later owners, who send the same bytes instead of paying a second fee.
+
+        It is a fact that no fence guards.
+        """
+        await self._redis.hset(
+            self._keys.transactions(self._supplier), f"{session_end}/proof/{tx_hash}", signed.encode()
+        )
+
+    async def signed(self, session_end: int, what: str = "claim") -> list[SignedGroup]:
+        """Return the signed transactions of one session end: with its seals, or with `what` = proof its proofs."""
         names = [_text(name) for name in await self._redis.hkeys(self._keys.transactions(self._supplier))]
-        wanted = [name for name in names if name.startswith(f"{session_end}/claim/")]
+        wanted = [name for name in names if name.startswith(f"{session_end}/{what}/")]
         if not wanted:
             return []
         rows = await self._redis.hmget(self._keys.transactions(self._supplier), wanted)

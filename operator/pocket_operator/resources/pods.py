@@ -60,7 +60,9 @@ def redis_environment(context: Context) -> Object:
     if redis.url_secret_ref is not None:
         reference = {"name": redis.url_secret_ref.name, "key": redis.url_secret_ref.key}
         return {"name": REDIS_URL_VARIABLE, "valueFrom": {"secretKeyRef": reference}}
-    url = redis.url or f"redis://{names.redis(context.name)}:6379/0"
+    url = redis.sentinel.url if redis.sentinel is not None else redis.url
+    if url is None:
+        url = f"redis://{names.redis(context.name)}:6379/0"
     return {"name": REDIS_URL_VARIABLE, "value": url}
 
 

@@ -23,7 +23,10 @@ from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
 from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.protocol.transactions.build import Message, submit_proof_message, transaction_hash
-from pocket.redis_store.seals import SealStore
+from pocket.protocol.transactions.decode import decode_tx
+from pocket.redis_store.redis_errors import REDIS_ERRORS
+from pocket.redis_store.seals import SealStore, SignedGroup
+from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
 from pocket_miner.sessions.tracked_session import TrackedSession
@@ -108,6 +111,7 @@ class ProofSubmitter:
 
         An invalid proof does not stop the others. Raises the first error after all have been tried.
         """
+        await self._load_signed(sessions, block)
         invalid = [session for session in sessions if session.proof is not None and _invalid(session)]
         for session in invalid:
             self._doubt(session)
@@ -139,6 +143,34 @@ class ProofSubmitter:
             failure = failure or error
         if failure is not None:
             raise failure
+
+    async def _load_signed(self, sessions: Sequence[TrackedSession], block: Block) -> None:
+        """Load proofs that this miner signed before a restart, or a former owner: the same bytes cost no second fee."""
+        waiting = {
+            session.session_id: session
+            for session in sessions
+            if session.proof is None and not session.proof_attempts.number and not _invalid(session)
+        }
+        windows = sessions[0].windows
+        if not waiting or windows is None or windows.proof_close - block.height <= LAST_BLOCKS:
+            return  # nodes may know bytes that they dropped: too late to find out, a second fee is less than the stake
+        try:
+            groups = await self.store.signed(sessions[0].end, "proof")
+        except (*REDIS_ERRORS, RedisStoreError, DecodingError) as error:
+            _LOG.info("signed proofs not read from Redis, signing them: %s", error)
+            return
+        for group in sorted(groups, key=lambda group: -group.height):
+            if group.timeout_ns <= block.time.nanoseconds:
+                continue
+            try:
+                found = decode_tx(group.tx_raw)
+            except DecodingError as error:
+                _LOG.error("shared proofs cannot be decoded, signing them again: %s", error)
+                continue
+            for session_id in found.proofs:
+                if session_id in waiting:
+                    submission = Submission(group.tx_raw, found.tx_hash, group.height, group.timeout_ns)
+                    waiting.pop(session_id).proof = submission
 
     def _doubt(self, session: TrackedSession) -> None:
         """Query the hash of the seed block again, because the chain found the proof invalid."""
@@ -190,6 +222,11 @@ class ProofSubmitter:
         for session in good:
             session.proof_attempts, session.proof = attempts[session.session_id], None
         raw, timeout = sifted.prepared.signed.raw, sifted.prepared.timeout.nanoseconds
+        shared = SignedGroup(raw, timeout, max(self.latest_height(), block.height))
+        try:
+            await self.store.share_proofs(good[0].end, transaction_hash(raw), shared)
+        except (*REDIS_ERRORS, RedisStoreError) as error:
+            _LOG.info("signed proofs not shared through Redis: %s", error)
         await self._broadcast(raw, good, block, params, timeout)
 
     async def _broadcast(
