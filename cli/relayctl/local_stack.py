@@ -23,9 +23,9 @@ from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, SealError, S
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
 from pocket_operator.resources.workload_config import (
     RuntimePaths,
-    hot_config,
     miner_config,
     relayer_config,
+    reloadable_config,
     suppliers_of,
 )
 
@@ -312,7 +312,7 @@ class LocalStack:
         if redis_url is None:
             raise ConfigurationError("set spec.redis.url or spec.redis.trial: urlSecretRef is read only in a cluster")
 
-        def placement(admin: str, port: int | None = None, data: str = "data", debug: int = 6060) -> RuntimePaths:
+        def runtime_paths(admin: str, port: int | None = None, data: str = "data", debug: int = 6060) -> RuntimePaths:
             return RuntimePaths(
                 redis_url=redis_url,
                 keys_dir=self.folder / "keys",
@@ -324,13 +324,13 @@ class LocalStack:
                 debug_port=debug,
             )
 
-        hot = hot_config(local, suppliers_of(self.relay_miner, self.manifests.suppliers))
-        relayer = relayer_config(local, placement("relayer-admin", ports["relayer"]))
+        hot = reloadable_config(local, suppliers_of(self.relay_miner, self.manifests.suppliers))
+        relayer = relayer_config(local, runtime_paths("relayer-admin", ports["relayer"]))
         # The first miner shares the relayer's folder, as on a single machine. Each other miner has its own volume.
         miners = {
             name: miner_config(
                 local,
-                placement(f"{name}-admin", data="data" if name == "miner" else f"data-{name}", debug=6160 + number),
+                runtime_paths(f"{name}-admin", data="data" if name == "miner" else f"data-{name}", debug=6160 + number),
             )
             for number, name in enumerate(self.miner_names)
         }

@@ -1,5 +1,7 @@
 """Metric families of the relayer. Labels stay of low cardinality."""
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from pocket.chain.node_health import NodeAssessment, NodeHealth
@@ -111,6 +113,15 @@ NODES = Gauge(
 WAITING = Gauge("pocket_relayer_relays_queued", "Relays waiting to be recorded.", multiprocess_mode="livesum")
 LOG_BYTES = Gauge("pocket_relayer_local_log_bytes", "Bytes in write-ahead logs.", multiprocess_mode="livesum")
 KEYS_LOADED = Gauge("pocket_relayer_supplier_keys", "Supplier keys loaded.", multiprocess_mode="livemin")
+
+
+def start_at_zero(services: Iterable[str]) -> None:
+    """Create the series of alerts, so that their first event is an increase from 0."""
+    for reason in ("full", "session_closed", "unavailable"):
+        NOT_RECORDED.labels(reason)
+    for service in services:
+        UNPROVABLE.labels(service)
+    CACHE.labels("divergent")
 
 
 def show_node_health(name: str, assessment: NodeAssessment) -> None:

@@ -26,6 +26,7 @@ from pocket.errors import PocketError
 from pocket.protocol.transactions.batches import largest_leaf
 from pocket.redis_store.budgets import Budgets, RateLimiter
 from pocket.redis_store.notifications import RelayNotifier
+from pocket.redis_store.prefix_owner import claim_prefix
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.store_errors import RedisUnavailable
@@ -124,7 +125,7 @@ class Worker:
         problems = waits or [Problem(code=ProblemCode.STARTING, message="starting")]
         return WorkerReport(self._number, os.getpid(), "", 0, 0, tuple(problems), starting=True)
 
-    async def _await_dependencies(self, redis: "Redis", chain: CachedChain) -> bool:
+    async def _await_dependencies(self, redis: "Redis", keys: RedisKeys, chain: CachedChain) -> bool:
         """Wait for Redis and a node of the right chain.
 
         Returns False if the stop came first.
@@ -145,6 +146,7 @@ class Worker:
             redis_waits,
             chain_waits,
             self._platform.rng,
+            lambda: claim_prefix(redis, keys, f"{self._config.namespace}/{self._config.name}"),
         )
         return not self._stop.is_set()
 
@@ -176,7 +178,7 @@ class Worker:
             channel=platform.channel,
             clock=clock,
         )
-        if not await self._await_dependencies(redis, chain):
+        if not await self._await_dependencies(redis, keys, chain):
             await chain.close()
             await redis.aclose()
             return
@@ -189,6 +191,7 @@ class Worker:
         registry = ServiceRegistry(
             reloaded.current.services, clock, Credentials(config.secrets_dir), platform.backend_http
         )
+        relayer_metrics.start_at_zero(service.id for service in reloaded.current.services)
         # In a thread: it reads the logs of dead workers, which may be gigabytes after an outage of Redis.
         name = f"worker-{self._number}-{os.getpid()}"
         log = await asyncio.to_thread(WriteAheadLog, config.data_dir / "relay-log", name)
@@ -274,6 +277,7 @@ class Worker:
                 set_level(reloaded.current.log_level)
                 limits = reloaded.current.limits()
                 changed = registry.update(reloaded.current.services)
+                relayer_metrics.start_at_zero(service.id for service in reloaded.current.services)
                 _LOG.info("configuration reloaded", extra={"fields": {"services": changed}})
 
         try:
