@@ -82,7 +82,7 @@ class _CancelSafeConnection:
     when both meet. Then a supplier that is handed over, or a process that ends, would go on for ever.
     """
 
-    def __init__(self, *, generation: Generation, primary: PrimaryResolver | None, **options: Any) -> None:
+    def __init__(self, *, generation: Generation, primary: PrimaryResolver | None = None, **options: Any) -> None:
         self._generations = generation
         self._generation = generation.number
         self._primary = primary

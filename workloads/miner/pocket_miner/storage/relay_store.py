@@ -128,7 +128,8 @@ class SessionEndFile:
                 )
                 database.execute("COMMIT")
             except BaseException:
-                database.execute("ROLLBACK")
+                if database.in_transaction:  # SQLite ends it itself where the volume is full
+                    database.execute("ROLLBACK")
                 raise
             return added
 
