@@ -72,7 +72,7 @@ bench: setup ## measure: crypto, trie, relayer, miner (table and benchmarks/resu
 bench-compare: setup ## another relayer beside ours: TARGET=host:port (COMPARE_ARGS for more, see --help)
 	@$(PY) -m benchmarks.compare --target $(TARGET) $(COMPARE_ARGS)
 
-soak: setup ## steady load for long: memory and descriptors must stay flat (DURATION=seconds, RATE=relays per second); HOSTILE=1: attacks beside it, DURATION each
+soak: setup ## steady load for a long time, memory and descriptors must stay flat (DURATION=seconds, RATE=relays per second); HOSTILE=1: attacks under load, DURATION each
 	@$(PY) -m benchmarks.soak $(if $(HOSTILE),--hostile --seconds $${DURATION:-15} --rate $${RATE:-100},--seconds $${DURATION:-3600} --rate $${RATE:-300})
 
 lock: setup ## refresh requirements/*.txt

@@ -1,6 +1,6 @@
-"""What strangers do to an open port, each for some seconds: `python -m benchmarks.hostile ATTACK URL SECONDS`.
+"""Attack an open relay port: `python -m benchmarks.hostile ATTACK URL SECONDS`.
 
-Prints what they were answered. `python -m benchmarks.soak --hostile` runs them beside paying relays.
+Prints how the connections ended. `python -m benchmarks.soak --hostile` runs all attacks under paying load.
 """
 
 import asyncio
@@ -44,13 +44,13 @@ def _resets() -> bytes:
 def _oversized() -> bytes:
     header = b"\x40\x01x\x7f" + _hpack_length(100_000 - 127) + b"y" * 100_000
     block = b"\x83\x86\x84\x41\x01x" + header
-    frames = b""
+    frames = []
     for n in range(200):
         parts = [block[at : at + 16_000] for at in range(0, len(block), 16_000)]
         for number, part in enumerate(parts):
             flags = (0x01 if not number else 0) | (0x04 if number == len(parts) - 1 else 0)
-            frames += _h2(9 if number else 1, 2 * n + 1, part, flags)
-    return frames
+            frames.append(_h2(9 if number else 1, 2 * n + 1, part, flags))
+    return b"".join(frames)
 
 
 def _hpack_length(rest: int) -> bytes:
@@ -61,8 +61,8 @@ def _hpack_length(rest: int) -> bytes:
     return out + bytes([rest])
 
 
-class Strangers:
-    """Connections of attackers, and how they ended."""
+class Attackers:
+    """Connections of one attack, and how they ended."""
 
     def __init__(self, url: str, seconds: float) -> None:
         parts = urlsplit(url)
@@ -72,13 +72,16 @@ class Strangers:
         self.sent = 0
 
     @property
-    def on(self) -> bool:
-        """Whether the attack goes on."""
+    def running(self) -> bool:
+        """Return True until the attack is over."""
         return time.monotonic() < self._until
 
     async def each(self, begin: bytes, again: bytes, pause: float, *, read: bool = True) -> None:
-        """One attacker: sends the beginning, then the rest every `pause` seconds; the next one comes when it is cut."""
-        while self.on:
+        """Attack on one connection after the other.
+
+        Sends `begin`, then `again` every `pause` seconds, until the connection is cut.
+        """
+        while self.running:
             try:
                 reader, writer = await asyncio.open_connection(*self._place, limit=4096)
             except OSError:
@@ -88,10 +91,10 @@ class Strangers:
             reading = asyncio.create_task(self._read(reader)) if read else None
             try:
                 await self._send(writer, begin)
-                while self.on and (reading is None or not reading.done()):
+                while self.running and (reading is None or not reading.done()):
                     await self._send(writer, again)
                     await asyncio.sleep(pause)
-                if not self.on:
+                if not self.running:
                     self.ends["still open"] += 1
             except (OSError, TimeoutError):
                 self.ends["cut"] += 1
@@ -118,21 +121,21 @@ class Strangers:
             pass
 
     async def many(self, number: int, begin: bytes, again: bytes, pause: float, *, read: bool = True) -> None:
-        """Several attackers of a kind."""
+        """Attack on several connections at the same time."""
         await asyncio.gather(*(self.each(begin, again, pause, read=read) for _ in range(number)))
 
     async def aborting(self, number: int, data: bytes) -> None:
-        """Uploads that end in the middle."""
+        """Abort uploads before their end, on several connections."""
 
         async def one() -> None:
-            while self.on:
+            while self.running:
                 with suppress(OSError, TimeoutError):
                     _, writer = await asyncio.open_connection(*self._place)
                     try:
                         await self._send(writer, data)
                     finally:
                         writer.transport.abort()
-                        self.ends["left"] += 1
+                        self.ends["aborted"] += 1
                 await asyncio.sleep(0.5)
 
         await asyncio.gather(*(one() for _ in range(number)))
@@ -141,38 +144,40 @@ class Strangers:
 def _meaning(first: bytes) -> str:
     if not first:
         return "cut"
-    if first.startswith(b"HTTP/1.1 "):
+    if first.startswith(b"HTTP/1."):
         return first[9:12].decode()
     return "HTTP/2"
 
 
 _ENDLESS: Final = b"\x02\xfe\xff\xff" + b"mask" + bytes(65_535)
 
-ATTACKS: Final[dict[str, Callable[[Strangers], Awaitable[None]]]] = {
+ATTACKS: Final[dict[str, Callable[[Attackers], Awaitable[None]]]] = {
     "unfinished bodies": lambda s: s.many(60, _post(10 * MIB) + bytes(4 * MIB), b"x", 0.5),
     "aborted uploads": lambda s: s.aborting(20, _post(10 * MIB) + bytes(10 * MIB - 4096)),
-    "packed bombs": lambda s: s.many(10, _bomb(), b"", 0.1),
+    "gzip bombs": lambda s: s.many(10, _bomb(), b"", 0.1),
     "idle connections": lambda s: s.many(800, b"P", b"", 1.0),
-    "answers not read": lambda s: s.many(20, b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 50, 0.2, read=False),
-    "WebSocket messages without end": lambda s: s.many(40, _UPGRADE + _ENDLESS, (b"\0" + _ENDLESS[1:]) * 8, 0.1),
+    "responses not read": lambda s: s.many(20, b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 50, 0.2, read=False),
+    "endless WebSocket messages": lambda s: s.many(40, _UPGRADE + _ENDLESS, (b"\0" + _ENDLESS[1:]) * 8, 0.1),
+    "requests that are not HTTP": lambda s: s.many(20, b"\x16\x03\x01\x02\x00\x01\r\n\r\n" * 100, b"", 0.1),
+    "pipelined requests": lambda s: s.many(20, b"", (_post(20_000) + bytes(20_000)) * 50, 0.1),
     "HTTP/2 PING": lambda s: s.many(2, PREFACE, _h2(6, 0, b"12345678") * 4000, 0.0),
     "HTTP/2 WINDOW_UPDATE": lambda s: s.many(2, PREFACE, _h2(8, 0, struct.pack(">I", 1)) * 4000, 0.0),
     "HTTP/2 streams opened and reset": lambda s: s.many(2, PREFACE + _resets(), b"", 0.1),
     "HTTP/2 oversized headers": lambda s: s.many(2, PREFACE + _oversized(), b"", 0.1),
 }
-"""What is done, by its name."""
+"""Attacks by name."""
 
 
 async def attack(name: str, url: str, seconds: float) -> str:
-    """Run one attack; return how its connections ended and what was sent."""
-    strangers = Strangers(url, seconds)
-    await ATTACKS[name](strangers)
-    ends = ", ".join(f"{number} x {what}" for what, number in strangers.ends.most_common(3))
-    return f"{strangers.sent / MIB:.0f} MiB sent; {ends or 'nothing answered'}"
+    """Run one attack and return how much it sent and how its connections ended."""
+    attackers = Attackers(url, seconds)
+    await ATTACKS[name](attackers)
+    ends = ", ".join(f"{number} x {what}" for what, number in attackers.ends.most_common(3))
+    return f"{attackers.sent / MIB:.0f} MiB sent; {ends or 'no response'}"
 
 
 def main() -> None:
-    """Attacks."""
+    """Run the attack that the arguments name."""
     name, url, seconds = sys.argv[1:4]
     print(asyncio.run(attack(name, url, float(seconds))))
 

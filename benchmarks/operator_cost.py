@@ -39,7 +39,7 @@ def snapshot(suppliers: int, relayers: int, miners: int) -> Snapshot:
         },
         suppliers=resources,
         owners={address: address for address in addresses},
-        secrets={"keys": SecretView(hexes)}, published=SecretView(hexes), children={}, keeper_uid="keeper",
+        secrets={"keys": SecretView(hexes)}, published=SecretView(hexes), children={}, drain_anchor_uid="keeper",
         pods=tuple(_pod(r.pod, r.component) for r in reports), reports=tuple(reports),
     )  # fmt: skip
 
@@ -82,12 +82,12 @@ def measure(suppliers: int = 1000, relayers: int = 9, miners: int = 3) -> float:
         seen = snapshot(suppliers, relayers, miners)
         begun = time.process_time()
         planned = plan(seen)
-        if planned.trouble is not None:
-            raise SystemExit(f"the figures would mean nothing: {planned.trouble}")
+        if planned.blocked_by is not None:
+            raise SystemExit(f"the figures would mean nothing: {planned.blocked_by}")
         drifted_children(planned, seen.children)
         as_status(relay_miner_status(seen, planned))
-        for finding in planned.findings:
-            as_status(supplier_status(finding, seen, planned))
+        for check in planned.key_checks:
+            as_status(supplier_status(check, seen, planned))
         found.append(time.process_time() - begun)
     return min(found)
 

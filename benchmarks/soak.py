@@ -1,6 +1,7 @@
-"""`make soak DURATION=3600`: steady load for long; memory and descriptors must stay flat. Exit code 1 when they do not.
+"""Run a steady load for a long time: `make soak DURATION=3600`.
 
-Sessions are short, so that streams, mirrors, budgets and caches come and go all the time (invariant I10).
+Memory and file descriptors must stay flat, otherwise the exit code is 1. Sessions are short, so that streams, replicas,
+budgets and caches are created and removed all the time (invariant I10).
 """
 
 import argparse
@@ -22,41 +23,41 @@ _PARTS = ("relayer", "miner", "redis")
 
 
 async def _sample(stack: LocalStack, redis: "Redis") -> dict[str, float]:
-    found: dict[str, float] = {}
+    sample: dict[str, float] = {}
     for name in _PARTS:
         child = stack.processes[name].child
         if child is None:
             raise RuntimeError(f"{name} is not running")
-        found[f"{name} MiB"] = resident_mib(child.pid)
-        found[f"{name} fds"] = descriptors(child.pid)
-    found["redis keys"] = float(await redis.dbsize())
-    return found
+        sample[f"{name} MiB"] = resident_mib(child.pid)
+        sample[f"{name} fds"] = descriptors(child.pid)
+    sample["redis keys"] = float(await redis.dbsize())
+    return sample
 
 
 async def _soak(stack: LocalStack, seconds: float, rate: float) -> int:
     redis = Redis(port=stack.ports["redis"])
     samples: list[dict[str, float]] = []
-    begun = time.monotonic()
+    started = time.monotonic()
     async with aiohttp.ClientSession() as http:
         sender, signing, sent = Sender(stack.url("relayer")), signing_for(stack), 0
-        while (passed := time.monotonic() - begun) < seconds:
-            # Signed for the present session in small lots; a lot that a session's end overtakes is refused in part.
+        while (passed := time.monotonic() - started) < seconds:
+            # Small batches of the current session. A batch at a session's end is partly rejected.
             bodies = await signing.bodies(http, int(rate * 2))
             await sender.at_rate(bodies, rate)
             sent += len(bodies)
             samples.append(await _sample(stack, redis))
             row = ", ".join(f"{name} {value:.0f}" for name, value in samples[-1].items())
-            print(f"{passed:6.0f} s, {sent} sent, {sender.failed} refused: {row}", flush=True)
+            print(f"{passed:6.0f} s, {sent} sent, {sender.failed} rejected: {row}", flush=True)
         await asyncio.sleep(1)
     await redis.aclose()
-    return _judge(samples)
+    return _assess(samples)
 
 
-def _judge(samples: list[dict[str, float]]) -> int:
-    """The last quarter beside the second one; the first is the warming up."""
+def _assess(samples: list[dict[str, float]]) -> int:
+    """Compare the last quarter with the second one, after a quarter to warm up."""
     quarter = len(samples) // 4
     if quarter < 3:
-        print("too short to judge: let it run for longer")
+        print("too short to assess: use a longer duration")
         return 1
     bad = 0
     for name in samples[0]:
@@ -69,12 +70,12 @@ def _judge(samples: list[dict[str, float]]) -> int:
 
 
 def main() -> None:
-    """Soaks."""
+    """Run the soak test that the arguments name."""
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--rate", type=float, default=300)
-    parser.add_argument("--hostile", action="store_true", help="attacks beside the relays, --seconds each")
-    parser.add_argument("--write", action="store_true", help="put the table of the attacks into docs/security.md")
+    parser.add_argument("--hostile", action="store_true", help="run attacks under load, --seconds each")
+    parser.add_argument("--write", action="store_true", help="write the table of attacks into docs/security.md")
     options = parser.parse_args()
     if options.hostile:
         with stack_with(2) as stack:

@@ -27,6 +27,8 @@ def documents() -> dict[Path, str]:
         base / "cluster/kustomization.yaml": _kustomization("../crds", "namespace.yaml", "operator.yaml"),
         base / "namespaced-admin/policy.yaml": _yaml(*install.namespace_policy(values)),
         base / "namespaced-admin/kustomization.yaml": _kustomization("../crds", "policy.yaml"),
+        base / "monitoring/monitors.yaml": _yaml(*install.monitors(values)),
+        base / "monitoring/kustomization.yaml": _kustomization("monitors.yaml"),
         base / "namespaced/operator.yaml": _yaml(*install.objects(values, cluster_wide=False)),
         base / "namespaced/kustomization.yaml": _kustomization("operator.yaml"),
     }
@@ -65,7 +67,10 @@ def _chart(folder: Path) -> dict[Path, str]:
     defaults = Values()
 
     def template(*, cluster_wide: bool) -> str:
-        text = yaml.safe_dump_all(install.objects(values, cluster_wide=cluster_wide), sort_keys=False, width=120)
+        return filled(install.objects(values, cluster_wide=cluster_wide))
+
+    def filled(rows: list[dict[str, object]]) -> str:
+        text = yaml.safe_dump_all(rows, sort_keys=False, width=120)
         for placeholder, expression in _PLACEHOLDERS.items():
             text = text.replace(placeholder, expression)
         return text.rstrip()
@@ -81,6 +86,7 @@ def _chart(folder: Path) -> dict[Path, str]:
         "namespaced": False,
         "replicas": defaults.replicas,
         "logLevel": defaults.log_level,
+        "monitoring": {"enabled": False},
         "images": {
             "operator": defaults.operator_image,
             "relayer": defaults.relayer_image,
@@ -101,6 +107,12 @@ def _chart(folder: Path) -> dict[Path, str]:
         "properties": {
             "namespaced": {"type": "boolean", "description": "Watch the release's namespace only."},
             "replicas": {"type": "integer", "minimum": 1, "description": "One leads, the others stand by."},
+            "monitoring": {
+                "type": "object", "additionalProperties": False,
+                "properties": {
+                    "enabled": {"type": "boolean", "description": "PodMonitor and alerting rules of the operator."}
+                },
+            },
             "logLevel": {"enum": ["DEBUG", "INFO", "WARNING", "ERROR"]},
             "images": {
                 "type": "object", "additionalProperties": False,
@@ -117,6 +129,8 @@ def _chart(folder: Path) -> dict[Path, str]:
         folder / "values.yaml": _yaml(settings),
         folder / "values.schema.json": json.dumps(schema, indent=2) + "\n",
         folder / "templates/operator.yaml": "{{- /* " + HEADER.strip("# \n") + " */}}\n" + both,
+        folder / "templates/monitoring.yaml": "{{- /* " + HEADER.strip("# \n") + " */}}\n"
+        "{{- if .Values.monitoring.enabled }}\n" + filled(install.monitors(values)) + "\n{{- end }}\n",
     }
 
 

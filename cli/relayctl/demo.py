@@ -337,7 +337,8 @@ async def _run(options: DemoOptions, stack: LocalStack, console: Console) -> int
             console.print(f"still running below {stack.folder}:")
             for name in ("relayer", "rpc", "backend", "relayer-admin", *(f"{m}-admin" for m in stack.miner_names)):
                 console.print(f"  {name:14} {stack.url(name)}")
-            console.print(f"  {'gRPC':14} 127.0.0.1:{stack.ports['grpc']}\nStop it with Ctrl-C.")
+            console.print(f"  {'gRPC':14} grpc://127.0.0.1:{stack.ports['grpc']}")
+            console.print("docs/clients.md shows how to send relays from here. Stop it with Ctrl-C.")
             await stop.wait()
         return 1 if problems else 0
 

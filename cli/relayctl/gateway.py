@@ -47,6 +47,22 @@ class SessionSigner:
         return RelayRequest(self.session.header, signature.encode(), supplier, unsigned.payload)
 
 
+async def session_ring(chain: ChainClient, session: Session) -> tuple[bytes, ...]:
+    """Return the public keys that may sign for a session.
+
+    Raises ChainError, and NotFound for a member without a public key on chain.
+    """
+    application = await chain.application(session.header.application_address)
+    addresses = ring_addresses(application.delegations, session.header.session_end_block_height)
+    keys: dict[str, bytes] = {}
+    for address in set(addresses) - {PLACEHOLDER_ADDRESS}:
+        account = await chain.account(address)
+        if account.public_key is None:
+            raise NotFound(f"{address} has no public key on chain: it must sign a transaction once")
+        keys[address] = account.public_key
+    return ring_keys(addresses, keys)
+
+
 class Gateway:
     """Signs with one key for any application that is, or delegates to, its owner."""
 
@@ -59,15 +75,7 @@ class Gateway:
     async def signer(self, application: str, service: str, height: int = 0) -> SessionSigner:
         """Return the signer for the session that includes `height` (0 = now). Raises ChainError."""
         session = await self._chain.session(application, service, height)
-        record = await self._chain.application(application)
-        addresses = ring_addresses(record.delegations, session.header.session_end_block_height)
-        keys: dict[str, bytes] = {}
-        for address in set(addresses) - {PLACEHOLDER_ADDRESS}:
-            account = await self._chain.account(address)
-            if account.public_key is None:
-                raise NotFound(f"{address} has no public key on chain: it must sign a transaction once")
-            keys[address] = account.public_key
-        ring = ring_keys(addresses, keys)
+        ring = await session_ring(self._chain, session)
         if self._key.public_key not in ring:
             raise InvalidRelay(f"the key is neither application {application}'s nor a delegated gateway's")
         return SessionSigner(session, ring, self._key)

@@ -23,9 +23,9 @@ from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, SealError, S
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
 from pocket_operator.resources.workload_config import (
     RuntimePaths,
-    hot_config,
     miner_config,
     relayer_config,
+    reloadable_config,
     suppliers_of,
 )
 
@@ -231,17 +231,20 @@ class LocalStack:
         """Start everything in order. Raises ConfigurationError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         miners = [f"{name}-admin" for name in self.miner_names]
-        names = ("redis", "grpc", "rpc", "backend", "relayer", "relayer-admin", *miners)
+        names = ("redis", "grpc", "rpc", "backend", "backend-grpc", "relayer", "relayer-admin", *miners)
         self.ports = {name: free_port() for name in names}
         write_keys(self.folder / "keys", self.manifests)
         self._write_configs()
         python = sys.executable
         self._add("redis", self._redis_command())
         self._add(
-            "localnet", [python, "-m", "pocket_localnet", "chain", "--genesis", str(self.genesis),
+            "localnet", [python, "-m", "pocket_localnet", "chain", "--genesis", str(self._write_genesis()),
                          "--grpc-port", str(self.ports["grpc"]), "--rpc-port", str(self.ports["rpc"])],
         )  # fmt: skip
-        self._add("backend", [python, "-m", "pocket_localnet", "backend", "--port", str(self.ports["backend"])])
+        self._add(
+            "backend", [python, "-m", "pocket_localnet", "backend", "--port", str(self.ports["backend"]),
+                        "--grpc-port", str(self.ports["backend-grpc"])],
+        )  # fmt: skip
         self._add("relayer", [python, "-m", "pocket_relayer", "--config", str(self.folder / "relayer.json")])
         for name in self.miner_names:
             self._add(name, [python, "-m", "pocket_miner", "--config", str(self.folder / f"{name}.json")])
@@ -281,6 +284,15 @@ class LocalStack:
         shutil.rmtree(self.folder / "redis")
         (self.folder / "redis").mkdir()
 
+    def _write_genesis(self) -> Path:
+        """Write the genesis with staked endpoints that clients on this machine reach, and return its path."""
+        path = self.folder / "genesis.yaml"
+        name = f"http://{self.relay_miner.metadata.name}-relayer"
+        path.write_text(
+            self.genesis.read_text(encoding="utf-8").replace(f'"{name}"', f'"{self.url("relayer")}"'), "utf-8"
+        )
+        return path
+
     def _write_configs(self) -> None:
         ports = self.ports
         local = resolve(
@@ -290,6 +302,7 @@ class LocalStack:
                 "localnet:26657": f"127.0.0.1:{ports['rpc']}",
                 "redis:6379": f"127.0.0.1:{ports['redis']}",
                 "backend:8545": f"127.0.0.1:{ports['backend']}",
+                "backend:9545": f"127.0.0.1:{ports['backend-grpc']}",
             },
         )
         sentinel = local.spec.redis.sentinel
@@ -299,7 +312,7 @@ class LocalStack:
         if redis_url is None:
             raise ConfigurationError("set spec.redis.url or spec.redis.trial: urlSecretRef is read only in a cluster")
 
-        def placement(admin: str, port: int | None = None, data: str = "data", debug: int = 6060) -> RuntimePaths:
+        def runtime_paths(admin: str, port: int | None = None, data: str = "data", debug: int = 6060) -> RuntimePaths:
             return RuntimePaths(
                 redis_url=redis_url,
                 keys_dir=self.folder / "keys",
@@ -311,13 +324,13 @@ class LocalStack:
                 debug_port=debug,
             )
 
-        hot = hot_config(local, suppliers_of(self.relay_miner, self.manifests.suppliers))
-        relayer = relayer_config(local, placement("relayer-admin", ports["relayer"]))
+        hot = reloadable_config(local, suppliers_of(self.relay_miner, self.manifests.suppliers))
+        relayer = relayer_config(local, runtime_paths("relayer-admin", ports["relayer"]))
         # The first miner shares the relayer's folder, as on a single machine. Each other miner has its own volume.
         miners = {
             name: miner_config(
                 local,
-                placement(f"{name}-admin", data="data" if name == "miner" else f"data-{name}", debug=6160 + number),
+                runtime_paths(f"{name}-admin", data="data" if name == "miner" else f"data-{name}", debug=6160 + number),
             )
             for number, name in enumerate(self.miner_names)
         }

@@ -18,6 +18,7 @@ from relayctl.demo import DemoOptions, run_demo
 from relayctl.key_commands import keys
 from relayctl.migrate_commands import migrate
 from relayctl.probe import probe
+from relayctl.session_commands import show_session
 from relayctl.stake_commands import stake
 
 
@@ -104,6 +105,7 @@ def relay() -> None:
 
 
 relay.add_command(probe)
+relay.add_command(show_session)
 
 
 def _relay_options(command: click.decorators.FC) -> click.decorators.FC:

@@ -1,1 +1,1 @@
-"""Operator: pure builders of what a RelayMiner needs."""
+"""The Kubernetes operator that reconciles RelayMiner and Supplier resources."""

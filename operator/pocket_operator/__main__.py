@@ -1,4 +1,4 @@
-"""`python -m pocket_operator`: one replica of the operator."""
+"""Run one replica of the operator: `python -m pocket_operator`."""
 
 import argparse
 import asyncio
@@ -10,7 +10,7 @@ from pathlib import Path
 from pocket.runtime import logs
 from pocket.runtime.program import run_program
 from pocket_operator.app import LostLeadership, Operator, Options
-from pocket_operator.decide.snapshot import Settings
+from pocket_operator.decide.snapshot import UPDATE_DELAY_SECONDS, Settings
 from pocket_operator.resources.context import Images
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -38,10 +38,16 @@ def _options() -> Options:
     parser.add_argument("--miner-image", default=environment.get("MINER_IMAGE", defaults.miner))
     parser.add_argument("--redis-image", default=environment.get("REDIS_IMAGE", defaults.redis))
     parser.add_argument("--image-pull-policy", default=environment.get("IMAGE_PULL_POLICY", defaults.pull_policy))
+    parser.add_argument(
+        "--update-delay-seconds",
+        type=float,
+        default=float(environment.get("UPDATE_DELAY_SECONDS", UPDATE_DELAY_SECONDS)),
+        help="pause between the updates of two RelayMiners to new default images",
+    )
     chosen = parser.parse_args()
     images = Images(chosen.relayer_image, chosen.miner_image, chosen.redis_image, chosen.image_pull_policy)
     return Options(
-        settings=Settings(chosen.own_namespace, images),
+        settings=Settings(chosen.own_namespace, images, chosen.update_delay_seconds),
         namespaces=tuple(chosen.namespace),
         health_host=chosen.health_host,
         health_port=chosen.health_port,
@@ -49,14 +55,17 @@ def _options() -> Options:
 
 
 def main() -> int:
-    """Exit code: 0 after a clean stop, 1 when leadership was lost, 78 when nothing can work as it was started."""
+    """Run until stopped.
+
+    Returns the exit code: 0 after a clean stop, 1 after lost leadership, 78 for an invalid configuration.
+    """
     options = _options()
     logs.configure("operator", os.environ.get("LOG_LEVEL", "INFO"))
     logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
         return run_program("operator", Operator(options).run(), asyncio.run)
     except* LostLeadership as lost:
-        logging.getLogger("operator").error("%s: this replica ends", lost.exceptions[0])  # noqa: TRY400 - no defect
+        logging.getLogger("operator").error("lost leadership, exiting: %s", lost.exceptions[0])  # noqa: TRY400 - no defect
     return 1
 
 

@@ -1,4 +1,4 @@
-"""One operator replica: leads or stands by, and ends rather than lead without knowing."""
+"""One operator replica: it waits for the Lease, leads, and exits once it may have lost the Lease."""
 
 import asyncio
 import itertools
@@ -20,14 +20,16 @@ from pocket.coordination.leader_lease import LeaseElector
 from pocket.errors import ConfigurationError
 from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceKind, connect
 from pocket_operator.controller import operator_metrics
-from pocket_operator.controller.concurrency import for_each
+from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.informers import CHILD_SELECTOR, registry, run_watches
 from pocket_operator.controller.namespace_guard import NamespaceGuard
+from pocket_operator.controller.operator_claim import LEASE
 from pocket_operator.controller.pod_report_cache import PodReportCache, Poller
 from pocket_operator.controller.reconciler import Reconciler
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
 from pocket_operator.controller.stake_keeper import StakeKeeper
+from pocket_operator.controller.update_queue import UpdateQueue
 from pocket_operator.controller.watch_heartbeat import WatchHeartbeat
 from pocket_operator.controller.work_queue import WorkQueue
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
@@ -38,23 +40,23 @@ from pocket_operator.decide.snapshot import Settings
 from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
 
 _LOG = logging.getLogger("operator")
-LEASE = "pocket-operator"
+
 _WORKERS = 4
-_LISTS_AT_ONCE = 16
-_CANARY_SECONDS = 30.0
-_CANARY_DEAD_SECONDS = 120.0
+_LIST_CONCURRENCY = 16
+_HEARTBEAT_SECONDS = 30.0
+_HEARTBEAT_DEAD_SECONDS = 120.0
 _SEALING_SECONDS = 10.0
 _DISCOVERY_SECONDS = 300.0
 _STAKING_SECONDS = 5.0
 _GUARD_SECONDS = 5.0
 _RELIST_SECONDS = (1.0, 4.0, 10.0, 60.0)
-"""Pauses between whole listings, the last one for ever. A watch tells nothing of what vanished before it began or while
-it was broken, so early listings close the gap between the first one and the watches, later ones all others."""
+"""Pauses between complete listings, the last one repeated. A watch does not report what vanished before it started or
+while it was broken. Early listings close the gap between the first listing and the watches, later ones all others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the operator is started; no namespaces: the whole cluster."""
+    """Options of the process. Without namespaces it watches the whole cluster."""
 
     settings: Settings
     namespaces: Collection[str] = ()
@@ -64,11 +66,11 @@ class Options:
 
 
 class LostLeadership(Exception):
-    """Another replica leads, or this one cannot know: the process ends and is started again as a follower."""
+    """Another replica leads, or may: the process exits and restarts as a follower."""
 
 
 class Operator:
-    """Everything of one replica."""
+    """One replica of the operator with its watches, queue and health server."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -76,24 +78,27 @@ class Operator:
         self._synced = False
         self._capabilities: frozenset[str] = frozenset()
         self._schemas = Schemas()
-        self._store = ObjectCache()
+        self._cache = ObjectCache()
         self._queue: WorkQueue[ReconcileKey] = WorkQueue(time.monotonic)
-        self._canary: WatchHeartbeat | None = None
-        self._leads: Callable[[], bool] = lambda: False
+        self._heartbeat: WatchHeartbeat | None = None
+        self._is_leader: Callable[[], bool] = lambda: False
 
     async def run(self) -> None:
-        """Until SIGTERM; raises LostLeadership, ConfigurationError."""
+        """Run until SIGTERM.
+
+        Raises LostLeadership, ConfigurationError.
+        """
         self._listen_to_signals()
         health = await self._serve_health()
         try:
             async with connect() as api:
                 elector = LeaseElector(api, self._options.settings.namespace, LEASE, self._options.identity)
-                self._leads = lambda: elector.leads
+                self._is_leader = lambda: elector.leads
                 try:
                     if await elector.acquire(self._stop):
                         await self._lead(api, elector)
                 finally:
-                    # At once: the other replica need not wait for the lease to run out.
+                    # Released now, so that the other replica need not wait until it expires.
                     await elector.release()
                     operator_metrics.LEADS.set(0)
         except KubeError as error:
@@ -102,7 +107,10 @@ class Operator:
             await health.cleanup()
 
     async def _lead(self, api: KubeApi, elector: LeaseElector) -> None:
-        """Until stopped; raises LostLeadership. The Lease is renewed from the first moment: listing may take longer."""
+        """Lead until stopped, renewing the Lease from the start because listing may outlast it.
+
+        Raises LostLeadership.
+        """
         operator_metrics.LEADS.set(1)
         async with asyncio.TaskGroup() as group:
             holding = group.create_task(self._hold(elector))
@@ -113,43 +121,48 @@ class Operator:
         settings, clock = self._options.settings, time.monotonic
         sealing = SealingKeys(api, settings.namespace)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._insist(sealing.refresh, "sealing keys"))
-            group.create_task(self._insist(lambda: self._discover(api), "discovery"))
-            # A RelayMiner seen before its Suppliers would lose its keys: nothing is decided before all is listed.
-            group.create_task(self._insist(lambda: self._relist(api), "listing"))
+            group.create_task(self._retry_until_success(sealing.refresh, "sealing keys"))
+            group.create_task(self._retry_until_success(lambda: self._discover(api), "discovery"))
+            # A RelayMiner listed before its Suppliers would lose its keys, so no decision precedes a complete listing.
+            group.create_task(self._retry_until_success(lambda: self._relist(api), "listing"))
         if self._stop.is_set():
             return
-        self._canary = WatchHeartbeat(api, settings.namespace, self._options.identity, clock)
-        guard = NamespaceGuard(api, self._store, settings.namespace)
-        book = PodReportCache(clock)
+        self._heartbeat = WatchHeartbeat(api, settings.namespace, self._options.identity, clock)
+        guard = NamespaceGuard(api, self._cache, settings.namespace)
+        reports = PodReportCache(clock)
         reconciler = Reconciler(
             api=api,
-            store=self._store,
+            cache=self._cache,
             settings=settings,
             secrets=SecretReader(api, clock),
             sealing=sealing,
             guard=guard,
-            reports=book,
+            reports=reports,
             events=EventWriter(api, clock, _now, self._options.identity),
             capabilities=lambda: self._capabilities,
             schemas=lambda: self._schemas,
+            updates=UpdateQueue(self._cache, settings.images, clock, settings.update_delay_seconds),
             clock=clock,
             now=_now,
         )
-        keeper = StakeKeeper(api, self._store, _now, clock)
-        poller = Poller(self._store, book, self._queue.add)
-        watches = registry(self._store, self._queue.add, self._canary.hear)
+        keeper = StakeKeeper(api, self._cache, settings.namespace, _now, clock)
+        poller = Poller(self._cache, reports, self._queue.add)
+        watches = registry(self._cache, self._queue.add, self._heartbeat.receive)
         self._synced = True
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._watch(watches)),
                 group.create_task(poller.run()),
-                group.create_task(self._every(_CANARY_SECONDS, self._canary.beat, "canary", at_once=True)),
-                group.create_task(self._every(_SEALING_SECONDS, sealing.refresh, "sealing keys")),
-                group.create_task(self._every(_GUARD_SECONDS, guard.refresh, "namespaces", at_once=True)),
-                group.create_task(self._every(_DISCOVERY_SECONDS, lambda: self._discover(api), "discovery")),
-                group.create_task(self._every(_STAKING_SECONDS, keeper.once, "staking", at_once=True)),
-                group.create_task(self._relist_for_ever(api)),
+                group.create_task(
+                    self._run_periodically(_HEARTBEAT_SECONDS, self._heartbeat.send, "heartbeat", immediately=True)
+                ),
+                group.create_task(self._run_periodically(_SEALING_SECONDS, sealing.refresh, "sealing keys")),
+                group.create_task(
+                    self._run_periodically(_GUARD_SECONDS, guard.refresh, "namespaces", immediately=True)
+                ),
+                group.create_task(self._run_periodically(_DISCOVERY_SECONDS, lambda: self._discover(api), "discovery")),
+                group.create_task(self._run_periodically(_STAKING_SECONDS, keeper.once, "staking", immediately=True)),
+                group.create_task(self._resync_loop(api)),
                 *(group.create_task(self._work(reconciler)) for _ in range(_WORKERS)),
             ]
             await self._stop.wait()
@@ -162,12 +175,12 @@ class Operator:
             loop.add_signal_handler(name, self._stop.set)
 
     async def _watch(self, watches: kopf.OperatorRegistry) -> None:
-        """The watches; they never end by themselves while this replica leads."""
+        """Run the watches until the replica stops."""
         ready = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             running = group.create_task(run_watches(watches, self._options.namespaces, self._stop, ready))
             await ready.wait()
-            self._listen_to_signals()  # kopf takes the signals for itself when it starts
+            self._listen_to_signals()  # kopf replaces the signal handlers when it starts
             await running
         self._stop.set()
 
@@ -176,8 +189,8 @@ class Operator:
         if reason:
             raise LostLeadership(reason)
 
-    async def _insist(self, step: Callable[[], Awaitable[None]], name: str) -> None:
-        """Until it works or the replica is stopped."""
+    async def _retry_until_success(self, step: Callable[[], Awaitable[None]], name: str) -> None:
+        """Repeat a step with growing pauses until it succeeds or the replica stops."""
         pause = 0.5
         while not self._stop.is_set():
             try:
@@ -188,10 +201,10 @@ class Operator:
             await self._sleep(pause)
             pause = min(15.0, pause * 2)
 
-    async def _every(
-        self, seconds: float, step: Callable[[], Awaitable[None]], name: str, *, at_once: bool = False
+    async def _run_periodically(
+        self, seconds: float, step: Callable[[], Awaitable[None]], name: str, *, immediately: bool = False
     ) -> None:
-        if not at_once:
+        if not immediately:
             await self._sleep(seconds)
         while not self._stop.is_set():
             try:
@@ -200,12 +213,12 @@ class Operator:
                 _LOG.warning("%s: %s", name, error)
             await self._sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
 
-    async def _relist_for_ever(self, api: KubeApi) -> None:
+    async def _resync_loop(self, api: KubeApi) -> None:
         for pause in itertools.chain(_RELIST_SECONDS, itertools.repeat(_RELIST_SECONDS[-1])):
             await self._sleep(pause)
             if self._stop.is_set():
                 return
-            await self._insist(lambda: self._relist(api), "listing")
+            await self._retry_until_success(lambda: self._relist(api), "listing")
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -215,7 +228,7 @@ class Operator:
             return
 
     async def _discover(self, api: KubeApi) -> None:
-        """Which optional kinds this cluster knows; a change concerns every RelayMiner."""
+        """Find the optional kinds of this cluster, and requeue every RelayMiner after a change."""
         found: set[str] = set()
         for version in {kind.api_version for kind in OPTIONAL_CHILDREN}:
             try:
@@ -226,18 +239,18 @@ class Operator:
         await self._compare_schemas(api)
         if frozenset(found) != self._capabilities:
             self._capabilities = frozenset(found)
-            _LOG.info("optional kinds: %s", ", ".join(sorted(found)) or "none")
-            for key in self._store.everything():
+            _LOG.info("optional kinds changed: %s", ", ".join(sorted(found)) or "none")
+            for key in self._cache.everything():
                 self._queue.add(key)
 
     async def _compare_schemas(self, api: KubeApi) -> None:
-        """How the installed definitions of our kinds differ from those of this release."""
+        """Compare the installed definitions of our kinds with those of this release."""
         try:
             self._schemas = Schemas.of(await api.call("GET", SCHEMAS_PATH))
         except KubeError as error:
             if error.status == 0:
                 raise
-            _LOG.warning("the API server does not tell the schemas of our kinds: %s", error)
+            _LOG.warning("cannot read the schemas of our kinds, comparing nothing: %s", error)
             self._schemas = Schemas()
         for kind in (RELAY_MINERS.name, SUPPLIERS.name):
             found = self._schemas.difference(kind)
@@ -247,20 +260,20 @@ class Operator:
                     _LOG.warning("the installed definition of %s: %s fields: %s", kind, what, ", ".join(paths[:10]))
 
     async def _relist(self, api: KubeApi) -> None:
-        """Everything, afresh, all kinds at once: heals whatever a watch may have missed."""
+        """List every kind and requeue every RelayMiner, which heals what a watch missed."""
 
-        async def list_one(place: tuple[ResourceKind, str]) -> None:
-            kind, namespace = place
+        async def list_one(target: tuple[ResourceKind, str]) -> None:
+            kind, namespace = target
             selector = "" if kind in (SUPPLIERS, RELAY_MINERS) else CHILD_SELECTOR
-            known = self._store.places(kind.name, namespace)
+            known = self._cache.places(kind.name, namespace)
             listed = await api.list(kind, namespace, selector)
-            for key in self._store.replace(kind.name, listed, known):
+            for key in self._cache.replace(kind.name, listed, known):
                 self._queue.add(key)
 
         kinds = (SUPPLIERS, RELAY_MINERS, PODS, *WATCHED_CHILDREN)
         places = [(kind, namespace) for kind in kinds for namespace in self._options.namespaces or ("",)]
-        await for_each(list_one, places, _LISTS_AT_ONCE)
-        for key in self._store.everything():
+        await gather_limited(list_one, places, _LIST_CONCURRENCY)
+        for key in self._cache.everything():
             self._queue.add(key)
 
     async def _work(self, reconciler: Reconciler) -> None:
@@ -273,42 +286,44 @@ class Operator:
             except KubeError as error:
                 pause = self._queue.failed(key, error.retry_after)
                 operator_metrics.RECONCILES.labels("failed").inc()
-                _LOG.warning("%s/%s: %s; again in %.1f s", *key, error, pause)
+                _LOG.warning("reconciling %s/%s failed, retrying in %.1f s: %s", *key, pause, error)
             except Exception:  # noqa: BLE001 - a defect must not end the operator
-                # One RelayMiner that trips a defect must not stop the others; it is tried again, later and later.
+                # A defect that one RelayMiner triggers must not stop the others. It is retried with growing pauses.
                 pause = self._queue.failed(key)
                 operator_metrics.RECONCILES.labels("defect").inc()
-                _LOG.exception("%s/%s: a defect of the operator; again in %.1f s", *key, pause)
+                _LOG.exception("reconciling %s/%s failed unexpectedly, retrying in %.1f s", *key, pause)
             else:
                 self._queue.done(key, again)
                 operator_metrics.RECONCILES.labels("done").inc()
             self._count()
 
     def _count(self) -> None:
-        keys = self._store.everything()
-        miners = [m for m in (self._store.get(RELAY_MINERS.name, *key) for key in keys) if m is not None]
+        keys = self._cache.everything()
+        miners = [m for m in (self._cache.get(RELAY_MINERS.name, *key) for key in keys) if m is not None]
         operator_metrics.RELAY_MINERS.set(len(miners))
         operator_metrics.PAUSED.set(sum(is_paused(m) for m in miners))
-        operator_metrics.SUPPLIERS.set(sum(len(self._store.suppliers(key)) for key in keys))
+        operator_metrics.SUPPLIERS.set(sum(len(self._cache.suppliers(key)) for key in keys))
 
     def problem(self) -> str | None:
-        """Why this replica should be started again."""
-        if self._canary is not None and self._canary.age > _CANARY_DEAD_SECONDS:
-            return f"no heartbeat came back through the watches for {self._canary.age:.0f} s"
+        """Return why this replica should be restarted, or None."""
+        if self._heartbeat is not None and self._heartbeat.age > _HEARTBEAT_DEAD_SECONDS:
+            return f"no heartbeat came back through the watches for {self._heartbeat.age:.0f} s"
         return None
 
     async def _serve_health(self) -> web.AppRunner:
         async def show_health(_: web.Request) -> web.Response:
-            operator_metrics.WATCH_AGE.set(self._canary.age if self._canary else 0.0)
+            operator_metrics.WATCH_AGE.set(self._heartbeat.age if self._heartbeat else 0.0)
             found = self.problem()
-            return web.json_response({"status": found or "ok", "leads": self._leads()}, status=503 if found else 200)
+            return web.json_response(
+                {"status": found or "ok", "leads": self._is_leader()}, status=503 if found else 200
+            )
 
         async def show_ready(_: web.Request) -> web.Response:
-            ready = self._synced or not self._leads()
-            return web.json_response({"ready": ready, "leads": self._leads()}, status=200 if ready else 503)
+            ready = self._synced or not self._is_leader()
+            return web.json_response({"ready": ready, "leads": self._is_leader()}, status=200 if ready else 503)
 
         async def show_metrics(_: web.Request) -> web.Response:
-            operator_metrics.WATCH_AGE.set(self._canary.age if self._canary else 0.0)
+            operator_metrics.WATCH_AGE.set(self._heartbeat.age if self._heartbeat else 0.0)
             return web.Response(body=generate_latest(), content_type="text/plain", charset="utf-8")
 
         app = web.Application()

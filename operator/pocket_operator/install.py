@@ -1,13 +1,13 @@
-"""What installs the operator: the one source of the kustomize folders and of the Helm chart."""
+"""Manifests that install the operator, from which the kustomize folders and the Helm chart are generated."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from pocket.api.base import API_VERSION, GROUP
-from pocket_operator.controller.namespace_guard import HELD
+from pocket_operator.controller.namespace_guard import PROTECTED
 from pocket_operator.controller.secrets import SEALING_PUBLIC, SEALING_SECRET
-from pocket_operator.controller.watch_heartbeat import NAME as CANARY
-from pocket_operator.resources import names
+from pocket_operator.controller.watch_heartbeat import NAME as HEARTBEAT
+from pocket_operator.resources import monitoring, names
 from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, PROTECTED_NAMESPACES, WATCHED_CHILDREN
 from pocket_operator.resources.pods import CONTAINER_SECURITY, USER
 
@@ -20,7 +20,7 @@ READ = ["get", "list", "watch"]
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """What an installation chooses; the chart puts its placeholders here."""
+    """Values that an installation sets. The chart inserts its placeholders here."""
 
     namespace: str = NAMESPACE
     operator_image: str = "ghcr.io/pocket-relay-mining/operator:0.1.0"
@@ -40,14 +40,14 @@ def _rule(group: str, resources: list[str], verbs: list[str], names_: list[str] 
 
 
 def watching_rules() -> list[Object]:
-    """What the operator may do where Suppliers and RelayMiners are. Secrets: by name only, never list or watch."""
+    """Return the rights in namespaces with RelayMiners. Secrets are read by name, never listed or watched."""
     rules = [
         _rule(GROUP, ["relayminers", "suppliers"], [*READ, "patch"]),
         _rule(GROUP, ["relayminers/status", "suppliers/status"], ["patch"]),
         _rule("", ["secrets"], ["get", "create", "patch", "delete"]),
         _rule("", ["pods"], [*READ, "patch"]),
-        _rule("", ["events"], ["get", "create", "patch"]),
-        # What a miner may do with its Lease the operator must be allowed itself, to be able to grant it.
+        _rule("", ["events"], ["get", "list", "create", "patch"]),
+        # To grant a miner the right to its Lease, the operator needs this right itself.
         _rule("coordination.k8s.io", ["leases"], ["get", "list", "create", "update"]),
     ]
     groups: dict[str, list[str]] = {}
@@ -64,16 +64,16 @@ def watching_rules() -> list[Object]:
 
 
 def own_rules() -> list[Object]:
-    """What it may do in its own namespace: its Lease, its sealing keys, its canary, what it holds."""
+    """Return the rights in the operator's namespace: Lease, sealing keys, heartbeat, protected namespaces."""
     return [
         _rule("coordination.k8s.io", ["leases"], ["create"]),
         _rule("coordination.k8s.io", ["leases"], ["get", "update"], [NAME]),
         _rule("", ["secrets"], ["create"]),
         _rule("", ["secrets"], ["get", "update"], [SEALING_SECRET]),
         _rule("", ["configmaps"], ["create"]),
-        _rule("", ["configmaps"], ["get", "patch"], [SEALING_PUBLIC, CANARY]),
+        _rule("", ["configmaps"], ["get", "patch"], [SEALING_PUBLIC, HEARTBEAT]),
         _rule(GROUP, [PROTECTED_NAMESPACES.plural], ["create"]),
-        _rule(GROUP, [PROTECTED_NAMESPACES.plural], ["get", "patch"], [HELD]),
+        _rule(GROUP, [PROTECTED_NAMESPACES.plural], ["get", "patch"], [PROTECTED]),
     ]
 
 
@@ -85,7 +85,7 @@ def _named(api_version: str, kind: str, name: str, values: Values, **body: Any) 
 
 
 def namespace_object(values: Values) -> Object:
-    """The operator's namespace, which admits only restricted pods."""
+    """Build the operator's namespace, which admits only restricted pods."""
     pod_security = "pod-security.kubernetes.io"
     return {
         "apiVersion": "v1",
@@ -101,7 +101,7 @@ _RBAC = "rbac.authorization.k8s.io"
 
 
 def rights(values: Values, *, cluster_wide: bool) -> list[Object]:
-    """ServiceAccount, roles and bindings of one flavour."""
+    """Build ServiceAccount, roles and bindings."""
     subject = {"kind": "ServiceAccount", "name": NAME, "namespace": values.namespace}
     kind = "ClusterRole" if cluster_wide else "Role"
     watching = f"{NAME}-watching"
@@ -121,7 +121,7 @@ def rights(values: Values, *, cluster_wide: bool) -> list[Object]:
 
 
 def aggregated_roles(values: Values) -> list[Object]:
-    """People with view, edit or admin rights in a namespace get the same for the custom resources."""
+    """Extend the cluster's view, edit and admin roles to the custom resources."""
     resources = ["relayminers", "suppliers"]
     found = []
     for level, verbs, targets in (
@@ -139,16 +139,16 @@ def aggregated_roles(values: Values) -> list[Object]:
 
 
 def namespace_policy(values: Values) -> list[Object]:
-    """A namespace is not deleted while the operator holds something in it: its miners would end at once.
+    """Build the policy that rejects deleting a namespace with open sessions.
 
-    It never stands in the way of anything else: without the operator's list, or by mistake, deletions pass.
-    The list is of a kind of its own: of a ConfigMap the API server (1.34) keeps the copy that it had when the policy
-    was deleted, and looks at no newer one once the policy is made again.
+    A deletion ends all pods of a namespace at once, its miners included. Without the operator's list every deletion
+    passes. The list has a kind of its own because of a defect of the API server (1.34): after a policy was deleted and
+    created again, it goes on using the copy of a ConfigMap that it had before.
     """
     group, name = "admissionregistration.k8s.io/v1", f"{NAME}-namespaces"
     escape = names.ANNOTATION_FORCE_DELETE
     forced = f"oldObject.metadata.?annotations[?'{escape}'].orValue('') == 'true'"
-    said = (
+    message = (
         "'namespace ' + request.name + ' has ' + params.spec.namespaces[request.name] + "
         "' whose sessions may not be settled yet, and its miners would end with it: "
         "delete those first and wait until they are gone. To lose what is open, "
@@ -169,24 +169,65 @@ def namespace_policy(values: Values) -> list[Object]:
                 {
                     "expression": "!(request.name in params.spec.?namespaces.orValue({}))",
                     "message": "RelayMiners and Suppliers of the namespace come first",
-                    "messageExpression": said,
+                    "messageExpression": message,
                 }
             ],
         },
     )  # fmt: skip
-    binding = _named(
-        group, "ValidatingAdmissionPolicyBinding", name, values,
+    return [policy, _binding(name, values), *definition_policy(values)]
+
+
+def _binding(name: str, values: Values) -> Object:
+    return _named(
+        "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", name, values,
         spec={
             "policyName": name,
             "validationActions": ["Deny"],
-            "paramRef": {"name": HELD, "namespace": values.namespace, "parameterNotFoundAction": "Allow"},
+            "paramRef": {"name": PROTECTED, "namespace": values.namespace, "parameterNotFoundAction": "Allow"},
         },
     )  # fmt: skip
-    return [policy, binding]
+
+
+def definition_policy(values: Values) -> list[Object]:
+    """Build the policy that rejects deleting our CRDs while any session is open: all resources would go with them."""
+    name, escape = f"{NAME}-definitions", names.ANNOTATION_FORCE_DELETE
+    forced = f"oldObject.metadata.?annotations[?'{escape}'].orValue('') == 'true'"
+    message = (
+        "'with ' + request.name + ' all of its resources would be deleted, and sessions in namespaces ' + "
+        "params.spec.namespaces.map(n, n).join(', ') + ' may not be settled yet: delete RelayMiners and Suppliers "
+        f"first and wait until they are gone. To lose what is open, annotate the definition with {escape}=true'"
+    )
+    policy = _named(
+        "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", name, values,
+        spec={
+            "failurePolicy": "Ignore",
+            "paramKind": {"apiVersion": API_VERSION, "kind": PROTECTED_NAMESPACES.name},
+            "matchConstraints": {
+                "resourceRules": [
+                    {
+                        "apiGroups": ["apiextensions.k8s.io"], "apiVersions": ["v1"], "operations": ["DELETE"],
+                        "resources": ["customresourcedefinitions"],
+                    }
+                ]
+            },
+            "matchConditions": [
+                {"name": "ours", "expression": f"request.name.endsWith('.{GROUP}')"},
+                {"name": "not-forced", "expression": f"!({forced})"},
+            ],
+            "validations": [
+                {
+                    "expression": "size(params.spec.?namespaces.orValue({})) == 0",
+                    "message": "RelayMiners and Suppliers come first",
+                    "messageExpression": message,
+                }
+            ],
+        },
+    )  # fmt: skip
+    return [policy, _binding(name, values)]
 
 
 def deployment(values: Values, *, cluster_wide: bool) -> Object:
-    """Two replicas, one of which leads."""
+    """Build the Deployment: two replicas, one of which leads."""
     selector = {names.LABEL_NAME: NAME}
     arguments = ["python", "-m", "pocket_operator"]
     if not cluster_wide:
@@ -244,15 +285,59 @@ def deployment(values: Values, *, cluster_wide: bool) -> Object:
 
 
 def disruption_budget(values: Values) -> Object:
-    """One replica at a time leaves voluntarily."""
+    """Build the disruption budget: one replica may be evicted at a time."""
     return _named(
         "policy/v1", "PodDisruptionBudget", NAME, values,
         spec={"maxUnavailable": 1, "selector": {"matchLabels": {names.LABEL_NAME: NAME}}},
     )  # fmt: skip
 
 
+RUNBOOK = f"{monitoring.RUNBOOK}#"
+OPERATOR_ALERTS = (
+    (
+        "PocketOperatorDown", 'absent(pocket_operator_leader{{namespace="{namespace}"}} == 1)', 5, "critical",
+        "No operator leads: keys, drains, repairs and updates wait, relayers and miners go on",
+    ),
+    (
+        "PocketOperatorReconcilesFail",
+        'sum(rate(pocket_operator_reconciles_total{{namespace="{namespace}",result!="done"}}[10m])) > 0.05', 15,
+        "warning", "Reconciliations fail repeatedly",
+    ),
+    (
+        "PocketOperatorRejected",
+        'sum by (status) (increase(pocket_operator_api_refusals_total{{namespace="{namespace}"}}[15m])) > 5', 15,
+        "warning", "The API server rejects writes of the operator repeatedly",
+    ),
+)  # fmt: skip
+
+
+def monitors(values: Values) -> list[Object]:
+    """Build the operator's own PodMonitor and alerting rules, for clusters with the Prometheus operator."""
+    rules = [
+        {
+            "alert": name,
+            "expr": expression.format(namespace=values.namespace),
+            "for": f"{minutes}m",
+            "labels": {"severity": severity, "namespace": values.namespace},
+            "annotations": {"summary": summary, "runbook_url": f"{RUNBOOK}{name.lower()}"},
+        }
+        for name, expression, minutes, severity, summary in OPERATOR_ALERTS
+    ]
+    group = "monitoring.coreos.com/v1"
+    return [
+        _named(
+            group, "PodMonitor", NAME, values,
+            spec={
+                "selector": {"matchLabels": {names.LABEL_NAME: NAME}},
+                "podMetricsEndpoints": [{"port": "health", "path": "/metrics", "interval": "30s"}],
+            },
+        ),
+        _named(group, "PrometheusRule", NAME, values, spec={"groups": [{"name": NAME, "rules": rules}]}),
+    ]  # fmt: skip
+
+
 def objects(values: Values, *, cluster_wide: bool) -> list[Object]:
-    """Everything of one flavour, besides CRDs and namespace."""
+    """Return all objects of an installation except CRDs and namespace."""
     found = rights(values, cluster_wide=cluster_wide)
     if cluster_wide:
         found += [*aggregated_roles(values), *namespace_policy(values)]

@@ -75,11 +75,13 @@ class OperatorProcess:
     log: Path
     port: int = field(default_factory=free_port)
     child: subprocess.Popen[bytes] | None = None
+    arguments: tuple[str, ...] = ()
 
     def start(self) -> "OperatorProcess":
         command = [
             sys.executable, "-m", "pocket_operator", "--namespace", self.namespace,
             "--own-namespace", self.namespace, "--health-host", "127.0.0.1", "--health-port", str(self.port),
+            *self.arguments,
         ]  # fmt: skip
         environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "POD_NAME": f"operator-{self.port}"}
         with self.log.open("ab") as output:

@@ -238,7 +238,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 async def test_describe_names_cause_and_remedy_when(api, cluster, namespace, operator, nodes, case):
-    prepare, miner_changes, supplier_changes, secrets, looked_at, said = CASES[case]
+    prepare, miner_changes, supplier_changes, secrets, resource, said = CASES[case]
     for body in prepare(namespace, nodes):
         await api.create(BY_KIND[body["kind"]], namespace, body)
     for one in secrets:
@@ -254,7 +254,7 @@ async def test_describe_names_cause_and_remedy_when(api, cluster, namespace, ope
         for path, value in supplier_changes.items():
             body = changed(body, path, value)
         await create(api, body)
-    kind, name = (SUPPLIERS, "alice") if looked_at == "sup" else (RELAY_MINERS, "main")
+    kind, name = (SUPPLIERS, "alice") if resource == "sup" else (RELAY_MINERS, "main")
 
     async def told():
         found = await api.get(kind, namespace, name)
@@ -264,7 +264,7 @@ async def test_describe_names_cause_and_remedy_when(api, cluster, namespace, ope
         return found
 
     found = await eventually(told, 40, case)
-    shown = cluster.kubectl("-n", namespace, "describe", looked_at, name).stdout
+    shown = cluster.kubectl("-n", namespace, "describe", resource, name).stdout
     assert all(word in shown for word in said)
     assert condition(found, "Ready")["status"] != "True" or case in (
         "the supplier unstaked",

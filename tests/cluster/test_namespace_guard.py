@@ -18,7 +18,7 @@ def policy(cluster, namespace):
     found = install.namespace_policy(install.Values(namespace=namespace))
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(found))
     yield found
-    cluster.kubectl("delete", POLICIES, found[0]["metadata"]["name"])
+    cluster.kubectl("delete", POLICIES, *sorted({row["metadata"]["name"] for row in found}))
 
 
 @pytest.mark.parametrize("made", ["once", "again"])
@@ -27,8 +27,13 @@ async def test_a_namespace_may_be_deleted_once_nothing_in_it_is_open_or_somebody
 ):
     """Also where the policy is made again, as by an operator that was removed and comes back."""
 
-    def deletion():
-        return cluster.kubectl("delete", "namespace", namespace, "--dry-run=server", check=False)
+    def deletion(kind="namespace", name=namespace):
+        return cluster.kubectl("delete", kind, name, "--dry-run=server", check=False)
+
+    async def definitions_refused():
+        done = deletion("crd", "suppliers.pocket.network")
+        text = f"sessions in namespaces {namespace} may not be settled yet"
+        return text in done.stderr and deletion("crd", "relayminers.pocket.network").returncode != 0
 
     async def refused():
         return "has 1 RelayMiner and 1 Supplier whose sessions may not be settled" in deletion().stderr
@@ -42,6 +47,10 @@ async def test_a_namespace_may_be_deleted_once_nothing_in_it_is_open_or_somebody
     await create(api, key_secret(namespace), relay_miner(namespace), supplier(namespace))
     await all_well(api, namespace, "alice")
     await eventually(refused, 30, "the deletion refused")
+    await eventually(definitions_refused, 30, "the deletion of the definitions refused")
+    cluster.kubectl("annotate", "crd", "suppliers.pocket.network", "pocket.network/force-delete=true")
+    assert deletion("crd", "suppliers.pocket.network").returncode == 0
+    cluster.kubectl("annotate", "crd", "suppliers.pocket.network", "pocket.network/force-delete-")
     cluster.kubectl("annotate", "namespace", namespace, "pocket.network/force-delete=true")
     await passes()
     cluster.kubectl("annotate", "namespace", namespace, "pocket.network/force-delete-")
@@ -54,3 +63,4 @@ async def test_a_namespace_may_be_deleted_once_nothing_in_it_is_open_or_somebody
     await gone(api, RELAY_MINERS, namespace, "main")
     # The operator took it off before; the API server's own copy may be a moment behind.
     await eventually(passes, 3, "the deletion passes")
+    assert deletion("crd", "suppliers.pocket.network").returncode == 0

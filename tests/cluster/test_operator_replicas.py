@@ -74,7 +74,7 @@ async def test_a_leader_that_was_stopped_ends_instead_of_acting_on(api, namespac
     await eventually(lambda: leading(both[1]), 30)
     os.kill(both[0].child.pid, signal.SIGCONT)
     assert await asyncio.to_thread(both[0].child.wait, 20) == 1
-    assert "this replica ends" in both[0].text()
+    assert "lost leadership, exiting" in both[0].text()
     await acts(api, namespace)
 
 

@@ -48,7 +48,7 @@ async def test_applying_a_relay_miner_and_a_supplier_makes_everything_they_need(
     assert {c["type"]: c["status"] for c in whole["status"]["conditions"]} == {
         "Ready": "True", "Reconciling": "False", "Stalled": "False", "Paused": "False", "KeysLoaded": "True",
         "RedisReachable": "True", "VolumesHealthy": "True", "ChainReachable": "True", "ClaimsHealthy": "True",
-        "SchemaCurrent": "True", "SuppliersServed": "True",
+        "SchemaCurrent": "True", "SuppliersServed": "True", "UpToDate": "True",
     }  # fmt: skip
     assert (whole["status"]["relayers"]["summary"], whole["status"]["miners"]["summary"]) == ("1/1", "1/1")
     assert whole["status"]["served"] == "1/1"

@@ -98,7 +98,7 @@ async def test_what_operator_and_definitions_both_know_goes_on_and_the_differenc
         await eventually(event, 30)
         await api.delete(SUPPLIERS, namespace, "alice")
         await reason(api, SUPPLIERS, namespace, "alice", "Draining", seconds=30)
-        assert "a defect" not in operator.text()
+        assert "failed unexpectedly" not in operator.text()
         assert " 500 " not in operator.text()
     finally:
         operator.stop(kill=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,23 +24,20 @@ async def slow_way_to(host: str, port: int) -> AsyncIterator[int]:
     """A port from which all bytes arrive late, in order."""
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        loop, held = asyncio.get_running_loop(), asyncio.Queue[tuple[float, bytes]](10_000)
+        loop, late, ended = asyncio.get_running_loop(), deque[bytes](), asyncio.Event()
 
-        async def deliver() -> None:
-            while True:
-                due, content = await held.get()
-                await asyncio.sleep(due - loop.time())
-                if not content:
-                    return
+        def deliver() -> None:
+            if content := late.popleft():
                 writer.write(content)
-                await writer.drain()
+            else:
+                ended.set()
 
-        async with asyncio.TaskGroup() as group:
-            group.create_task(deliver())
-            content = b"begun"
-            while content:
-                content = await reader.read(65536)
-                await held.put((loop.time() + ONE_WAY_SECONDS, content))
+        content = b"begun"
+        while content:
+            content = await reader.read(65536)
+            late.append(content)
+            loop.call_later(ONE_WAY_SECONDS, deliver)
+        await ended.wait()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(host, port)

@@ -93,7 +93,7 @@ async def test_any_number_of_relays_of_one_new_session_are_one_question_and_none
     found = await asyncio.gather(*tasks[1::2])
     assert set(found) == {None}
     assert node.asked < 20
-    assert len(admission._asking) == 0
+    assert len(admission._contexts._single_flight) == 0
 
 
 def changed(request, **fields):
@@ -155,3 +155,29 @@ async def test_neither_ring_nor_signature_is_looked_at_for_a_header_that_is_not_
     for fields in ({"session_id": "0" * 64}, {"session_end_block_height": 9}):
         assert await outcome(admission, changed(honest, **fields)) is RejectionReason.SESSION_MISMATCH
     assert node.asked == asked
+
+
+async def test_a_flood_of_one_application_does_not_delay_the_verification_of_another():
+    world = World(services=("eth", "weather"))
+    chain = LocalChain(world.genesis())
+    admission = Admission(DirectChain(chain), lambda: 1, lambda: 0.0)
+
+    def request(service, number):
+        header = hydrate(chain.state, chain.block_hash, world.application(service), service, 1).header
+        return world.request(header, address("alice"), b'{"id":%d}' % number)
+
+    flood, paying = [request("eth", n) for n in range(200)], [request("weather", n) for n in range(3)]
+    for one in (flood[0], paying[0]):  # sessions and rings are known from now on
+        assert await outcome(admission, one) is None
+    order = []
+
+    async def verified(name, one):
+        assert await outcome(admission, one) is None
+        order.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        for one in flood:
+            group.create_task(verified("flood", one))
+        for one in paying:
+            group.create_task(verified("paying", one))
+    assert [place for place, name in enumerate(order) if name == "paying"][-1] < 20

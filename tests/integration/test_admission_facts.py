@@ -88,7 +88,7 @@ async def test_a_session_is_judged_by_the_target_of_its_own_start(redis, tmp_pat
             asked.append((service_id, height))
             return await difficulty(service_id, height)
 
-        relayer.pipeline.admission._chain.difficulty = noted
+        relayer.pipeline.admission._contexts._chain.difficulty = noted
         assert state.height == 11
         assert (await relayer.send(relayer.request(header=header)))[0] == 200
         assert asked == [("eth", 1)]
@@ -109,7 +109,7 @@ async def waiting_to_be_recorded(relayer):
     await relayer.redis.client_pause(60_000, all=False)
     relayer.backend.gate.set()
     async with asyncio.timeout(10):
-        while not relayer.publisher._queue._unfinished_tasks:  # noqa: ASYNC110 - the relayer's tasks go on
+        while not relayer.recorder._queue._unfinished_tasks:  # noqa: ASYNC110 - the relayer's tasks go on
             await asyncio.sleep(0.01)
     return task
 
@@ -122,8 +122,8 @@ async def test_a_relay_is_recorded_though_its_client_leaves_while_it_is(redis, t
         with pytest.raises(asyncio.CancelledError):
             await task
         await redis.client_unpause()
-        await relayer.publisher.drain()
-        await relayer.publisher._queue.join()
+        await relayer.recorder.drain()
+        await relayer.recorder._queue.join()
         await asyncio.sleep(0)
         assert len(await relayer.leaves()) == 1
         assert relayer_metrics.MINED.labels("eth")._value.get() == mined + 1
@@ -153,7 +153,7 @@ async def test_a_full_relayer_sheds_relays_before_it_works_for_them(redis, tmp_p
             waiting = full.submit(
                 WalRecord(address("alice"), header.session_id, header.encode(), relay, header.session_end_block_height)
             )
-        relayer.pipeline._publisher = full
+        relayer.pipeline._recorder = full
         assert await refusal(relayer, relayer.request()) is RejectionReason.OVERLOADED
         status, headers, _ = await relayer.send(relayer.request())
         assert (status, int(headers["Retry-After"]) >= 1) == (503, True)

@@ -88,14 +88,14 @@ async def test_a_broken_answer_is_502_neither_mined_nor_taken_for_a_whole_one(re
 
     async with relayer_of(redis, tmp_path, serve) as relayer:
         assert await served(relayer) == (502, None)
-        assert [e.failures for e in relayer.catalog.get("eth").pools["jsonRpc"].endpoints] == [1]
+        assert [e.failures for e in relayer.registry.get("eth").pools["jsonRpc"].endpoints] == [1]
 
 
 async def test_a_header_beyond_all_measure_is_502_and_not_the_endpoint_s_fault(redis, tmp_path):
     reply = answer(b"{}", JSON + b"X: " + b"y" * 100_000 + b"\r\n")
     async with relayer_of(redis, tmp_path, always(reply)) as relayer:
         assert await served(relayer) == (502, None)
-        assert [e.failures for e in relayer.catalog.get("eth").pools["jsonRpc"].endpoints] == [0]
+        assert [e.failures for e in relayer.registry.get("eth").pools["jsonRpc"].endpoints] == [0]
 
 
 async def test_headers_are_readable_and_none_of_the_connection_s_is_passed_on(redis, tmp_path):
@@ -182,7 +182,7 @@ async def test_a_kept_connection_that_the_backend_closed_costs_nobody_anything(r
     async with relayer_of(redis, tmp_path, once_each, maxRetries=0) as relayer:
         for n in range(6):
             assert (await served(relayer, body=b'{"n":%d}' % n))[0] == 200
-        assert [e.failures for e in relayer.catalog.get("eth").pools["jsonRpc"].endpoints] == [0]
+        assert [e.failures for e in relayer.registry.get("eth").pools["jsonRpc"].endpoints] == [0]
         assert len(connections) == 6
 
 
@@ -199,7 +199,7 @@ async def test_a_new_connection_that_ends_without_an_answer_is_asked_once_and_co
         assert (await served(relayer))[0] == 200
         assert (await relayer.send(relayer.request(body=b"2").encode()))[0] == 502
         assert len(seen) == 3, "the kept connection, then one new one"
-        assert [e.failures for e in relayer.catalog.get("eth").pools["jsonRpc"].endpoints] == [1]
+        assert [e.failures for e in relayer.registry.get("eth").pools["jsonRpc"].endpoints] == [1]
 
 
 async def test_part_of_an_answer_on_a_kept_connection_is_not_asked_for_again(redis, tmp_path):

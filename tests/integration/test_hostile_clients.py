@@ -174,6 +174,39 @@ async def test_pipelined_relays_of_a_client_that_reads_nothing_end_its_connectio
         assert await served(relayer, body=b"after")
 
 
+async def test_pipelined_requests_behind_a_slow_one_count_as_memory_until_they_are_served(redis, tmp_path):
+    async with relaying(redis, tmp_path) as relayer:
+        relayer.backend.gate = asyncio.Event()
+        reader, writer = await dial(relayer)
+        bodies = [relayer.request(body=b"%d" % n + bytes(20_000)).encode() for n in range(4)]
+        writer.write(post(len(bodies[0])) + bodies[0])
+        await relayer.backend.asked.wait()
+        first = relayer.memory.used
+        writer.write(b"".join(post(len(body)) + body for body in bodies[1:]))
+        await until(lambda: relayer.memory.used >= first + sum(map(len, bodies[1:])))
+        relayer.backend.gate.set()
+        answers = b""
+        while answers.count(b"HTTP/1.1 200 OK") < 4:
+            answers += await asyncio.wait_for(reader.read(65_536), 10)
+        await until(lambda: relayer.memory.used == 0)
+        writer.close()
+
+
+async def test_pipelined_requests_beyond_the_memory_end_their_connection_and_relays_go_on(redis, tmp_path):
+    async with relaying(redis, tmp_path, memory_bytes=2 * MIB) as relayer:
+        relayer.backend.gate = asyncio.Event()
+        _, writer = await dial(relayer)
+        body = relayer.request(body=b"first").encode()
+        writer.write(post(len(body)) + body)
+        await relayer.backend.asked.wait()
+        writer.write(post(MIB) + bytes(MIB))
+        await until(lambda: relayer.connections.open == 0)
+        writer.close()
+        relayer.backend.gate.set()
+        await until(lambda: relayer.memory.used == 0)
+        assert await served(relayer, body=b"after")
+
+
 @pytest.mark.parametrize("number", [1, 3])
 async def test_a_client_that_closed_its_half_is_answered_all_it_asked(redis, tmp_path, number):
     async with relaying(redis, tmp_path) as relayer:
@@ -378,14 +411,14 @@ async def test_a_websocket_without_a_relay_is_closed_when_it_is_idle(redis, tmp_
 
 async def test_relays_beyond_a_backends_connections_are_told_to_come_again_and_a_backend_is_not_blamed(redis, tmp_path):
     async with relaying(redis, tmp_path, service={"validation": "eager"}) as relayer:
-        offer = relayer.catalog.get("eth")
-        pool = offer.pool("jsonRpc")
-        slots = offer.slots(pool.backend, pool.endpoints[0].url)
-        flood = [asyncio.create_task(slots.take("flood")) for _ in range(1500)]
+        backends = relayer.registry.get("eth")
+        pool = backends.pool("jsonRpc")
+        slots = backends.slots(pool.backend, pool.endpoints[0].url)
+        flood = [asyncio.create_task(slots.acquire("flood")) for _ in range(1500)]
         await asyncio.sleep(0)
         assert await served(relayer, body=b"of another application"), "some connections are left to others"
         mine = relayer.header().application_address
-        held = [asyncio.create_task(slots.take(mine)) for _ in range(1500)]
+        held = [asyncio.create_task(slots.acquire(mine)) for _ in range(1500)]
         await asyncio.sleep(0)
         status, headers, _ = await relayer.send(relayer.request(body=b"one too many"))
         assert (status, headers["Retry-After"]) == (503, "1")

@@ -20,7 +20,7 @@ from pocket.protocol.transactions.build import (
 )
 from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult
 from pocket.redis_store.redis_keys import RedisKeys
-from pocket.redis_store.seals import SealStore
+from pocket.redis_store.seals import SealStore, SessionSeal
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner.sessions.tracked_session import Skip
 from pocket_miner.submission.claims import claim_problem
@@ -34,6 +34,13 @@ PROOF, SEND = "/pocket.proof.MsgSubmitProof", "/cosmos.bank.v1beta1.MsgSend"
 
 def proofs(chain):
     return [t for t in chain.transactions.values() if PROOF in t.actions]
+
+
+async def test_seals_that_cannot_be_read_are_left_out_and_the_others_are_loaded(redis):
+    store, seal = SealStore(redis, KEYS, "supplier", 1), SessionSeal("one", b"r" * 48, b"d" * 32, 12, 1)
+    rows = {b"one": seal.encode(), b"\xff\xfe": b"\x00", b"two": b"no JSON", b"three": b"{}"}
+    await redis.hset(KEYS.seals("supplier"), mapping=rows)
+    assert await store.load() == {"one": seal}
 
 
 async def test_a_claim_whose_seal_was_lost_everywhere_is_adopted_proven_and_paid(alice, redis):

@@ -223,7 +223,7 @@ async def test_a_client_that_leaves_costs_no_relay(relayer):
     async with asyncio.timeout(10):
         while relayer.pipeline.in_flight.suppliers:  # noqa: ASYNC110 - the relayer's tasks go on
             await asyncio.sleep(0.01)
-    await relayer.publisher.drain()
+    await relayer.recorder.drain()
     await relayer.budgets.drain()
     assert len(await relayer.leaves()) == 2
     assert await consumed(relayer) == 200
@@ -244,10 +244,10 @@ async def test_health_and_readiness(relayer):
 
     paths = ("/health", "/healthz", "/ready", "/ready/eth", "/ready/none")
     assert [await get(path) for path in paths] == [200, 200, 200, 200, 404]
-    (endpoint,) = relayer.catalog.get("eth").pools["rest"].endpoints
-    endpoint.down = "84 blocks behind"
+    (endpoint,) = relayer.registry.get("eth").pools["rest"].endpoints
+    endpoint.failed_check = "84 blocks behind"
     assert await get("/ready/eth") == 200
-    relayer.catalog.get("eth").pools["jsonRpc"].endpoints[0].down = "the check got status 503"
+    relayer.registry.get("eth").pools["jsonRpc"].endpoints[0].failed_check = "the check got status 503"
     assert await get("/ready/eth") == 503
     relayer.problem[0] = "no key"
     assert await get("/ready") == 503
@@ -274,7 +274,7 @@ async def test_optimistic_mode_validates_beside_the_backend_and_answers_nothing_
 async def test_fast_recording_answers_and_still_records(redis, tmp_path):
     async with relaying(redis, tmp_path, recording=Recording.FAST) as relayer:
         assert (await relayer.send(relayer.request()))[0] == 200
-        await relayer.publisher.drain()
+        await relayer.recorder.drain()
         assert len(await relayer.leaves()) == 1
 
 
@@ -319,7 +319,7 @@ async def test_the_chain_being_away_refuses_new_sessions_but_not_known_ones(redi
         known = relayer.header(height=10)
         assert (await relayer.send(relayer.request(header=known, body=b"2")))[0] == 200
         status, headers, body = await relayer.send(relayer.request(body=b"3"))
-        assert (status, b"no chain node can answer" in body) == (503, True)
+        assert (status, b"no chain node is available" in body) == (503, True)
         assert int(headers["Retry-After"]) >= 1
         assert len(await relayer.leaves(known)) == 2
         assert await relayer.leaves() == []
@@ -335,12 +335,12 @@ async def test_fast_recording_counts_exactly_what_was_recorded_and_what_was_not(
         async with relaying(redis, tmp_path, recording=Recording.FAST, record_patience=0.3) as relayer:
             mined, lost = counted()
             assert (await relayer.send(relayer.request()))[0] == 200
-            await relayer.publisher._queue.join()
+            await relayer.recorder._queue.join()
             assert counted() == (mined + 1, lost)
             request = relayer.request(body=b"2")
             server.kill()
             assert (await relayer.send(request))[0] == 200, "answered before it is recorded"
-            await relayer.publisher._queue.join()
+            await relayer.recorder._queue.join()
             assert counted() == (mined + 1, lost + 1)
         await redis.aclose()
 
@@ -417,7 +417,7 @@ async def test_the_public_port_says_whether_and_how_many_and_nothing_of_where(re
                 told += await answer.read() + repr(dict(answer.headers)).encode()
         for secret in (b"HIDDEN", b"internal", b"127.0.0.1", b"/base"):
             assert secret not in told
-        (row,) = relayer.catalog.unhealthy_endpoints()
+        (row,) = relayer.registry.unhealthy_endpoints()
         assert row["endpoint"] == "http://node.internal:1"
         assert (row["service"], row["transport"]) == ("eth", "rest")
         async with relayer.http.get(relayer.url + "/ready/eth") as answer:

@@ -1,31 +1,11 @@
 """What the relayer's figures say of backends and of the parts of a relay."""
 
 import pytest
-from prometheus_client import REGISTRY
 
+from metric_growth import Growth
 from relays import relaying
 
 pytestmark = pytest.mark.redis
-
-
-class Growth:
-    """How much samples grew since it was made."""
-
-    def __init__(self):
-        self._before = {}
-        self._before = self._all()
-
-    @staticmethod
-    def _all():
-        return {
-            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-            for family in REGISTRY.collect()
-            for sample in family.samples
-        }
-
-    def of(self, name, **labels):
-        key = (name, tuple(sorted(labels.items())))
-        return self._all().get(key, 0) - self._before.get(key, 0)
 
 
 def outcome(growth, name):
@@ -45,7 +25,7 @@ async def test_a_backends_answer_is_counted_once_by_its_outcome(redis, tmp_path,
         assert found == status
         assert outcome(growth, counted) == 1
         assert sum(outcome(growth, name) for name in ("success", "client_error", "backend_error", "aborted")) == 1
-        parts = [growth.of("pocket_relayer_stage_seconds_count", stage=s) for s in ("proven", "recorded")]
+        parts = [growth.of("pocket_relayer_stage_seconds_count", stage=s) for s in ("admitted", "recorded")]
         assert parts == [1, 1 if status == 200 else 0]
 
 
@@ -63,12 +43,12 @@ async def test_retries_are_counted_beside_the_answer(redis, tmp_path):
             status, _, body = await relayer.send(relayer.request(body=b"another"))
             assert status == 200, body
             assert growth.of("pocket_relayer_backend_retries_total", service="eth") == 1
-            assert relayer.catalog.unhealthy()["eth", "jsonRpc"] == 0
+            assert relayer.registry.unhealthy()["eth", "jsonRpc"] == 0
 
 
 async def test_endpoints_that_are_not_asked_are_counted_by_service_and_transport(redis, tmp_path):
     backends = {"jsonRpc": {"urls": ["http://127.0.0.1:1", "http://127.0.0.1:2"], "unhealthyThreshold": 1}}
     async with relaying(redis, tmp_path, backends=backends) as relayer:
-        assert relayer.catalog.unhealthy() == {("eth", "jsonRpc"): 0, ("eth", "rest"): 0}
+        assert relayer.registry.unhealthy() == {("eth", "jsonRpc"): 0, ("eth", "rest"): 0}
         await relayer.send(relayer.request())
-        assert relayer.catalog.unhealthy()["eth", "jsonRpc"] == 2
+        assert relayer.registry.unhealthy()["eth", "jsonRpc"] == 2

@@ -107,7 +107,7 @@ class Staking:
     async def round(self):
         """One round of an operator that was just started, and a block."""
         try:
-            await StakeKeeper(self.api, self.store, lambda: NOW, time.monotonic).once()
+            await StakeKeeper(self.api, self.store, "pocket-system", lambda: NOW, time.monotonic).once()
         except BaseExceptionGroup as stopped:
             if stopped.subgroup(Stopped) is None:
                 raise
@@ -216,7 +216,7 @@ async def test_without_a_key_the_plan_is_shown(world):
 async def test_a_stake_that_is_as_declared_is_compared_once_a_minute_or_when_its_supplier_changes(world):
     await settled(world)
     now = 0.0
-    keeper = StakeKeeper(world.api, world.store, lambda: NOW, lambda: now)
+    keeper = StakeKeeper(world.api, world.store, "pocket-system", lambda: NOW, lambda: now)
     asked = []
     for now in (1.0, 2.0, 60.0, 62.0):  # noqa: B007 - the clock of the keeper
         before = world.api.requests.count
@@ -227,3 +227,11 @@ async def test_a_stake_that_is_as_declared_is_compared_once_a_minute_or_when_its
     before = world.api.requests.count
     await keeper.once()
     assert world.api.requests.count > before
+
+
+@pytest.mark.parametrize(("field", "value"), [("spec", {"paused": True}), ("status", {"operator": "elsewhere"})])
+async def test_a_relay_miner_that_is_paused_or_managed_elsewhere_is_left_alone(world, field, value):
+    owner = world.store.get(RELAY_MINERS.name, "ns", "main")
+    owner[field] = owner.get(field, {}) | value
+    await world.round()
+    assert world.api.requests.count == 0

@@ -31,7 +31,7 @@ async def test_a_relay_is_one_span_with_its_stages_between_the_gateways_and_the_
         assert f"{span.context.trace_id:032x}" == TRACE
         assert f"{span.parent.span_id:016x}" == PARENT
         stages = [event.name for event in span.events]
-        assert stages == ["proven", "answered", "recorded"] if validation == "eager" else ["answered", "recorded"]
+        assert stages == ["admitted", "answered", "recorded"] if validation == "eager" else ["answered", "recorded"]
         assert span.attributes["pocket.supplier"] == address("alice")
         ((_, _, seen, _),) = relayer.backend.requests
         assert seen["traceparent"] == f"00-{TRACE}-{span.context.span_id:016x}-01"
@@ -64,4 +64,4 @@ async def test_spans_reach_a_collector_and_without_one_nothing_is_made(monkeypat
 def test_an_image_without_the_extra_says_so_and_serves_on(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     assert tracing_from({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, 0) is NO_TRACING
-    assert "install the extra tracing" in caplog.text
+    assert "Install the extra 'tracing'" in caplog.text

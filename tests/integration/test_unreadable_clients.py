@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import gc
+import json
 import tracemalloc
 
 import pytest
 
 from hostile_clients import MIB, dial, post, until
+from metric_growth import Growth
 from relays import relaying
 
 pytestmark = pytest.mark.redis
@@ -87,3 +89,32 @@ async def test_a_head_beyond_its_limit_is_refused(redis, tmp_path):
         assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.0 431")
         writer.close()
         await until(lambda: relayer.memory.used == 0)
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost relayer\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: relayer\r\n\r\nGET / HTTP/9\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"a" * 7000) for n in range(11)), 431),
+    ],
+)
+async def test_an_unreadable_request_is_rejected_with_a_code_and_counted_but_is_no_error_of_ours(
+    redis, tmp_path, caplog, raw, status
+):
+    async with relaying(redis, tmp_path) as relayer:
+        growth = Growth()
+        reader, writer = await dial(relayer)
+        writer.write(raw)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    head, _, body = answer[answer.rindex(b"HTTP/1.") :].partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status
+    found = json.loads(body)
+    assert (found["code"], len(found["request_id"])) == ("invalid_request", 16)
+    assert (
+        growth.of("pocket_relayer_relays_rejected_total", service="", transport="http", reason="invalid_request") >= 1
+    )
+    assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []

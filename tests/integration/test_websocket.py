@@ -67,9 +67,9 @@ async def test_a_relayer_that_stops_tells_its_connections_to_move(redis, tmp_pat
     async with all_transports(redis, tmp_path) as (relayer, sockets), connected(relayer) as socket:
         await socket.send_bytes(frame(relayer, b"ping").encode())
         await socket.receive(5)
-        relayer.sockets.leave()
+        relayer.sockets.close_all()
         message = await socket.receive(5)
-        assert (socket.close_code, message.extra) == (1001, "this relayer ends: connect again")
+        assert (socket.close_code, message.extra) == (1001, "this relayer is shutting down: connect again")
         await sockets.closed.wait()
         assert len(await relayer.leaves()) == 1
 

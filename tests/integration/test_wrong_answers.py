@@ -284,6 +284,21 @@ async def test_owners_that_change_at_every_block_pay_one_fee_for_a_proof(alice):
     assert included == ["/pocket.proof.MsgCreateClaim", "/pocket.proof.MsgSubmitProof"]
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("lost_at", [13, 15, 16])
+async def test_relays_recorded_after_the_seal_in_a_redis_that_lost_its_data_spoil_no_proof(alice, lost_at, restarts):
+    header = alice.header()
+    await alice.record(alice.relays(header, 4))
+    await alice.to(lost_at)
+    await alice.redis.flushall()
+    await alice.record(alice.relays(header, 3))  # by a relayer that was frozen: Redis knows of no closed session
+    if restarts:
+        alice.start()
+    await alice.to(22)
+    assert unharmed(alice, header)
+    assert alice.outcomes()[header.session_id]["details"]["relays"] == 4
+
+
 async def test_a_full_volume_stops_no_claim_of_what_it_has(alice):
     header = alice.header()
     await alice.record(alice.relays(header, 5))

@@ -1,5 +1,6 @@
 """Simulated nodes are held to a localnet that is asked over sockets: the same clients get the same answers."""
 
+import asyncio
 import random
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -56,7 +57,8 @@ async def both():
     chain = LocalChain(WORLD.genesis())
     while chain.height < 6:
         chain.step()
-    network = Network(SimpleNamespace(chance=random.Random(1), note=lambda *_: None))
+    loop = SimpleNamespace(chance=random.Random(1), note=lambda *_: None, pause=asyncio.sleep)
+    network = Network(loop)
     node = Node("node0", chain, network.loop, network, lambda *_: None)
     place = NodeAddress.parse("grpc://node0:9090", "http://node0:26657")
     async with serve(chain) as localnet, aiohttp.ClientSession() as http:

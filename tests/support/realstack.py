@@ -11,7 +11,7 @@ from pocket.chain.failover import NodeAddress
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
-from pocket_operator.resources.workload_config import RuntimePaths, hot_config, miner_config, relayer_config
+from pocket_operator.resources.workload_config import RuntimePaths, miner_config, relayer_config, reloadable_config
 from realchain import SUPPLIERS
 from relayctl.local_stack import Process, await_http, await_port, free_port, redis_server
 
@@ -80,7 +80,7 @@ class RealStack:
             },
         })  # fmt: skip
 
-        def placement(admin: str, port: int | None = None) -> RuntimePaths:
+        def runtime_paths(admin: str, port: int | None = None) -> RuntimePaths:
             return RuntimePaths(
                 redis_url=f"redis://127.0.0.1:{self.ports['redis']}/0", keys_dir=self.folder / "keys",
                 data_dir=self.folder / "data", hot_file=self.folder / "hot.json", host="127.0.0.1",
@@ -88,9 +88,9 @@ class RealStack:
             )  # fmt: skip
 
         configs = {
-            "hot": hot_config(model, [(address, ()) for address in self.addresses]),
-            "relayer": relayer_config(model, placement("relayer-admin", self.ports["relayer"])),
-            "miner": miner_config(model, placement("miner-admin")),
+            "hot": reloadable_config(model, [(address, ()) for address in self.addresses]),
+            "relayer": relayer_config(model, runtime_paths("relayer-admin", self.ports["relayer"])),
+            "miner": miner_config(model, runtime_paths("miner-admin")),
         }
         for name, config in configs.items():
             (self.folder / f"{name}.json").write_text(config.model_dump_json(by_alias=True, indent=2))

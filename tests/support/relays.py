@@ -22,7 +22,7 @@ from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket_localnet.hydration import hydrate
 from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
-from pocket_relayer.backends.catalog import ServiceRegistry
+from pocket_relayer.backends.service_registry import ServiceRegistry
 from pocket_relayer.memory_budget import MemoryBudget
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.metering import Meter
@@ -93,12 +93,12 @@ class Relaying:
     http: aiohttp.ClientSession
     url: str
     redis: object
-    publisher: RelayRecorder
+    recorder: RelayRecorder
     height: list
     keys: dict
     problem: list
     node: tuple
-    catalog: ServiceRegistry
+    registry: ServiceRegistry
     budgets: Budgets
     sockets: WebSockets
     connections: Connections
@@ -156,11 +156,11 @@ async def relaying(
         stack.push_async_callback(client.close)
         log = WriteAheadLog(folder / "log", "w")
         stack.callback(log.close)
-        publisher = RelayRecorder(
+        recorder = RelayRecorder(
             redis, KEYS, log, RecorderLimits(linger_seconds=0, append_timeout_seconds=record_patience)
         )
-        catalog = ServiceRegistry([model], time.monotonic)
-        stack.push_async_callback(catalog.close)
+        registry = ServiceRegistry([model], time.monotonic)
+        stack.push_async_callback(registry.close)
         simulation = [simulation or Simulation()]
         height, keys, problem = [1], {address("alice"): key("alice")}, [None]
         budgets = Budgets(redis, KEYS, BudgetLimits(timeout_seconds=budget_patience))
@@ -169,10 +169,10 @@ async def relaying(
             enabled=metering, open_when_unavailable=open_when_unavailable,
         )  # fmt: skip
         pipeline = RelayPipeline(
-            catalog=catalog,
+            registry=registry,
             admission=Admission(client, lambda: height[0], time.monotonic, generation=lambda: client.generation),
             meter=meter,
-            publisher=publisher,
+            recorder=recorder,
             simulations=SimulatedRelayAdmission(
                 redis, KEYS, lambda: simulation[0], wall_clock=wall_clock, clock=time.monotonic
             ),
@@ -185,19 +185,19 @@ async def relaying(
         probes = Probes(
             health=lambda: {"status": "ok"},
             ready_problem=lambda: problem[0],
-            service_ready=lambda name: service_state(catalog, name, height[0]),
+            service_ready=lambda name: service_state(registry, name, height[0]),
             draining=lambda: False,
         )
         endpoints = RequestRouter(pipeline, probes, lambda: compression)
         sockets = WebSockets(
-            pipeline, lambda: False, enforce_handshake=enforce_handshake, look_seconds=0.05, timeouts=timeouts
+            pipeline, lambda: False, enforce_handshake=enforce_handshake, poll_seconds=0.05, timeouts=timeouts
         )
         memory = MemoryBudget(time.monotonic, memory_bytes)
         connections = Connections(limits, memory)
-        http1 = Http1(endpoints, sockets, lambda: catalog.max_body_bytes, timeouts)
+        http1 = Http1(endpoints, sockets, lambda: registry.max_body_bytes, timeouts)
         runner = await http1.set_up(1)
         stack.push_async_callback(runner.cleanup)
-        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, timeouts)
+        http2 = Http2Server(endpoints, lambda: registry.max_body_bytes, timeouts)
         stack.push_async_callback(http2.drain, 1.0)
         server = await asyncio.get_running_loop().create_server(
             lambda: Sniffer(http1, http2, connections, timeouts), "127.0.0.1", 0
@@ -205,7 +205,7 @@ async def relaying(
         stack.callback(server.close)
         url = "http://{}:{}".format(*server.sockets[0].getsockname())
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        tasks = [asyncio.create_task(work.run()) for work in (publisher, budgets, catalog)]
+        tasks = [asyncio.create_task(work.run()) for work in (recorder, budgets, registry)]
         try:
             yield Relaying(
                 world,
@@ -214,12 +214,12 @@ async def relaying(
                 http,
                 url,
                 redis,
-                publisher,
+                recorder,
                 height,
                 keys,
                 problem,
                 (localnet.grpc_url, localnet.rpc_url),
-                catalog,
+                registry,
                 budgets,
                 sockets,
                 connections,

@@ -32,11 +32,11 @@ def relayer_report(*addresses: str, leaving=(), complete=True) -> Report:
 
 
 def miner_report(
-    open_sessions: int = 0, *, pod="main-miner-0", looked_at=99.0, owned=("alice",), chain=(), **more
+    open_sessions: int = 0, *, pod="main-miner-0", last_scan_began=99.0, owned=("alice",), chain=(), **more
 ) -> Report:
-    """`looked_at` on the clock of a snapshot, which shows 100."""
+    """`last_scan_began` on the clock of a snapshot, which shows 100."""
     row = {"open": open_sessions, "staked": True, "stake": {"services": ["eth"]}, **more}
-    looked = {} if looked_at is None else {address(name): 100.0 - looked_at for name in owned}
+    looked = {} if last_scan_began is None else {address(name): 100.0 - last_scan_began for name in owned}
     body = {
         "component": "miner", "role": "active", "addresses": [address("alice")], "chain": chain, "looked": looked,
         "owned": [address(name) for name in owned], "suppliers": {address("alice"): row},
@@ -50,6 +50,6 @@ def snapshot(**more) -> Snapshot:
             "now": NOW, "clock": 100.0, "namespace": "ns", "name": "main", "relay_miner": RM, "suppliers": (ALICE,),
             "owners": {address("alice"): "alice"}, "secrets": {"alice-key": SecretView({"hex": key_of("alice")})},
             "published": SecretView({address("alice"): key_of("alice")}), "children": {}, "pods": (POD, MINER_POD),
-            "keeper_uid": "keeper", **more,
+            "drain_anchor_uid": "keeper", **more,
         }
     )  # fmt: skip

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
 from pocket.api.relayminer import RelayMiner
 from pocket_miner import miner_metrics
+from pocket_operator import install
 from pocket_operator.controller import operator_metrics
 from pocket_operator.resources.context import Context, Images
 from pocket_operator.resources.dashboard_panels import ROWS
@@ -106,8 +108,8 @@ CASES = {
     ),
     "PocketChainDiverges": (
         {
-            'pocket_relayer_chain_cache_requests_total{source="divergent"}': "0x50 1x10",
-            'pocket_miner_chain_cache_requests_total{source="divergent"}': "0x60",
+            'pocket_relayer_chain_cache_requests_total{pod="r",source="divergent"}': "0x50 1x10",
+            'pocket_miner_chain_cache_requests_total{pod="m",source="divergent"}': "0x60",
         },
         {
             'pocket_relayer_chain_cache_requests_total{source="divergent"}': "1x60",
@@ -230,6 +232,53 @@ def test_an_alert_fires_for_its_own_relayminer_and_not_for_a_sound_one(tmp_path,
     assert told.returncode == 0, told.stdout + told.stderr
 
 
+OF_REPLICAS = 'namespace="pocket-system",pod="{pod}"'
+OPERATOR_CASES = {
+    "PocketOperatorDown": (
+        {"pocket_operator_leader{a}": "0x60", "pocket_operator_leader{b}": "1x20 _x40"},
+        {"pocket_operator_leader{a}": "0x60", "pocket_operator_leader{b}": "1x60"},
+        {},
+    ),
+    "PocketOperatorReconcilesFail": (
+        {'pocket_operator_reconciles_total{a,result="failed"}': "0+4x60"},
+        {'pocket_operator_reconciles_total{a,result="failed"}': "0+1x60",
+         'pocket_operator_reconciles_total{a,result="done"}': "0+90x60"},
+        {},
+    ),
+    "PocketOperatorRejected": (
+        {'pocket_operator_api_refusals_total{a,status="403"}': "0+1x60"},
+        {'pocket_operator_api_refusals_total{a,status="403"}': "5x60"},
+        {"status": "403"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("name", OPERATOR_CASES)
+def test_an_alert_on_the_operator_fires_and_stays_quiet(tmp_path, name):
+    assert set(OPERATOR_CASES) == {row[0] for row in install.OPERATOR_ALERTS}
+    entries = set(re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.MULTILINE))
+    assert set(OPERATOR_CASES) <= entries
+    fires, quiet, labels = OPERATOR_CASES[name]
+    (rule,) = (row for row in install.monitors(install.Values()) if row["kind"] == "PrometheusRule")
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
+    alert = next(row for group in rule["spec"]["groups"] for row in group["rules"] if row["alert"] == name)
+    shown = {**labels, **alert["labels"]}
+    tests = []
+    for rows, expected in ((fires, True), (quiet, False)):
+        inputs = [
+            {"series": re.sub(r"\{([ab])", lambda m: "{" + OF_REPLICAS.format(pod=m[1]), series_name), "values": values}
+            for series_name, values in rows.items()
+        ]
+        told = [{"exp_labels": shown, "exp_annotations": alert["annotations"]}] if expected else []
+        case = {"eval_time": "59m", "alertname": name, "exp_alerts": told}
+        tests.append({"interval": "1m", "input_series": inputs, "alert_rule_test": [case]})
+    wanted = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(wanted))
+    found = promtool("test", "rules", str(tmp_path / "test.yaml"))
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
 def _expected(alert, fires):
     labels = {
         "PocketBalanceLow": {"supplier": "a"}, "PocketStakeRunwayShort": {"supplier": "a"},
@@ -237,12 +286,67 @@ def _expected(alert, fires):
         "PocketMinerStepsFail": {"step": "seal"}, "PocketWindowsTight": {"what": "claim"},
         "PocketSessionLost": {"outcome": "claim_missed"}, "PocketRelaysNotRecorded": {"reason": "unavailable"},
         "PocketRelaysUnprovable": {"service": "eth"},
-        "PocketChainDiverges": {"source": "divergent"}, "PocketChainNodesDisagree": {"health": "lagging"},
+        "PocketChainNodesDisagree": {"health": "lagging"},
     }.get(alert["alert"], {})  # fmt: skip
     apart = {"namespace": "pocket", "pocket_network_relayminer": "main"}
     shown = {**labels, **apart, "severity": alert["labels"]["severity"]}
     told = [{"exp_labels": shown, "exp_annotations": alert["annotations"]}] if fires else []
     return {"eval_time": "59m", "alertname": alert["alert"], "exp_alerts": told}
+
+
+INCREASES = [alert for alert in ALERTS if "increase(" in alert.expression]
+
+
+def counted_events(alert):
+    """The families in `increase(...)` with the values of the label that the alert names, or None for all of them."""
+    for family, matcher in re.findall(r"increase\((pocket_\w+)\{\{\{pods\}(?:,([^}]*))?\}\}", alert.expression):
+        label, _, values = matcher.partition("=")
+        if family == "pocket_relayer_relays_not_recorded_total":
+            yield family, "reason", ["full", "session_closed", "unavailable"]  # the pipeline's
+        yield family, label, values.strip('~"').split("|") if values and "!" not in matcher else None
+
+
+def test_series_of_alerts_on_first_events_exist_at_zero_from_the_start():
+    miner_metrics.start_at_zero()
+    relayer_metrics.start_at_zero(["eth"])
+    samples = [sample for family in REGISTRY.collect() for sample in family.samples]
+    checked = set()
+    for alert in INCREASES:
+        if not alert.expression.endswith("> 0"):
+            continue  # alerts on several events fire without the first one
+        for family, label, values in counted_events(alert):
+            rows = [sample for sample in samples if sample.name == family]
+            assert rows, f"{family} does not exist before its first event"
+            if values is not None:
+                assert set(values) <= {row.labels[label] for row in rows}, family
+            checked.add(family)
+    assert len(checked) == 6
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("alert", [alert for alert in INCREASES if alert.expression.endswith("> 0")],
+                         ids=lambda alert: alert.name)  # fmt: skip
+def test_an_alert_fires_for_the_first_event_of_a_pod_that_restarted(tmp_path, alert):
+    fires, _ = CASES[alert.name]
+    (name, _), *others = fires.items()
+    before, after = name.replace("}", ',pod="old"}'), name.replace("}", ',pod="new"}')
+    if "{" not in name:
+        before, after = f'{name}{{pod="old"}}', f'{name}{{pod="new"}}'
+    if 'pod="r"' in name:
+        before, after = name, name.replace('pod="r"', 'pod="new"')
+    rows = {before: "7x45", after: "_x47 0x3 1x9", **dict(others)}
+    (rule,) = rules(context())
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
+    row = next(r for group in rule["spec"]["groups"] for r in group["rules"] if r["alert"] == alert.name)
+    expected = _expected(row, True)
+    for entry in expected["exp_alerts"]:
+        if "sum(" not in alert.expression:
+            entry["exp_labels"]["pod"] = "new"
+    tests = [{"interval": "1m", "input_series": list(series(rows, "main")), "alert_rule_test": [expected]}]
+    wanted = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(wanted))
+    told = promtool("test", "rules", str(tmp_path / "test.yaml"))
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 @pytest.mark.processes

@@ -6,11 +6,11 @@ import pytest
 
 from pocket.api.services import Backend, HealthCheck, ServiceSpec
 from pocket.errors import ConfigurationError
-from pocket_relayer.backends.catalog import ServiceRegistry
 from pocket_relayer.backends.credentials import Credentials
-from pocket_relayer.backends.health import behind, checkers, height_in, problem_with
+from pocket_relayer.backends.health import check_problem, checkers, endpoints_behind, height_in
 from pocket_relayer.backends.pools import Pool
 from pocket_relayer.backends.service import ServiceBackends
+from pocket_relayer.backends.service_registry import ServiceRegistry
 from relays import Backend as Scripted
 from relays import listening
 
@@ -60,16 +60,16 @@ def test_the_block_height_is_found_where_the_check_says(body, field, height):
 
 
 def test_endpoints_that_lag_are_named_with_their_distance():
-    assert behind({"a": 100, "b": 95, "c": 94}, 5) == {"c": "6 blocks behind"}
-    assert behind({}, 5) == {}
+    assert endpoints_behind({"a": 100, "b": 95, "c": 94}, 5) == {"c": "6 blocks behind"}
+    assert endpoints_behind({}, 5) == {}
 
 
 def test_an_answer_is_held_to_status_and_text():
     check = HealthCheck(expect_body="pong")
-    assert problem_with(check, 200, b"ping pong") == ""
-    assert "text" in problem_with(check, 200, b"ping")
-    assert "503" in problem_with(check, 503, b"pong")
-    assert problem_with(HealthCheck(expect_status=(503,)), 503, b"") == ""
+    assert check_problem(check, 200, b"ping pong") == ""
+    assert "text" in check_problem(check, 200, b"ping")
+    assert "503" in check_problem(check, 503, b"pong")
+    assert check_problem(HealthCheck(expect_status=(503,)), 503, b"") == ""
 
 
 async def test_active_checks_take_an_endpoint_out_and_back(tmp_path):
@@ -81,23 +81,23 @@ async def test_active_checks_take_an_endpoint_out_and_back(tmp_path):
         backends = ServiceBackends(made, lambda: 0.0)
         (checker,) = checkers(backends)
         lagging = backends.pools["jsonRpc"].endpoints[1]
-        await checker.once()
+        await checker.check_once()
         assert lagging.available(0.0), "once is not enough"
-        await checker.once()
-        assert lagging.down == "84 blocks behind"
+        await checker.check_once()
+        assert lagging.failed_check == "84 blocks behind"
         assert backends.state()["healthy"] == 1
         assert backends.endpoints()[1]["problem"] == "84 blocks behind"
         second.answer = (200, {}, b'{"result":"0x63"}')
-        await checker.once()
-        assert lagging.down
-        await checker.once()
-        assert not lagging.down
+        await checker.check_once()
+        assert lagging.failed_check
+        await checker.check_once()
+        assert not lagging.failed_check
         assert first.requests[0][:2] == ("POST", "/v1/status")
         assert first.requests[0][2]["X"] == "1"
         first.answer = (500, {}, b"")
         for _ in range(2):
-            await checker.once()
-        assert backends.pools["jsonRpc"].endpoints[0].down == "the check got status 500"
+            await checker.check_once()
+        assert backends.pools["jsonRpc"].endpoints[0].failed_check == "the check got status 500"
         await backends.close()
 
 
@@ -130,15 +130,15 @@ def test_a_secret_that_cannot_be_used_is_named_without_its_value(tmp_path, text)
 
 
 async def test_a_changed_service_gets_new_backends_and_the_others_keep_theirs():
-    catalog = ServiceRegistry([service(), service("base")], lambda: 0.0)
-    old, base = catalog.get("eth"), catalog.get("base")
+    registry = ServiceRegistry([service(), service("base")], lambda: 0.0)
+    old, base = registry.get("eth"), registry.get("base")
     with old.used():
-        changed = catalog.update([service(url="http://b"), service("base"), service("new")])
+        changed = registry.update([service(url="http://b"), service("base"), service("new")])
         assert changed == ["eth", "new"]
-        assert catalog.get("base") is base
-        assert catalog.get("eth") is not old
+        assert registry.get("base") is base
+        assert registry.get("eth") is not old
         assert not old.http.kept.closed, "a running request ends with what it began with"
-    assert catalog.update([service(url="http://b"), service("base")]) == ["new"]
-    assert catalog.get("new") is None
-    await catalog.close()
+    assert registry.update([service(url="http://b"), service("base")]) == ["new"]
+    assert registry.get("new") is None
+    await registry.close()
     assert old.http.kept.closed

@@ -47,7 +47,7 @@ def context(resource=None, **more) -> Context:
         **{
             "relay_miner": RelayMiner.model_validate(resource or relay_miner("pocket")), "uid": "uid-1",
             "images": Images(), "operator_namespace": "pocket-system", "suppliers": suppliers,
-            "keeper_uid": "uid-2", "capabilities": ALL_KINDS, **more,
+            "drain_anchor_uid": "uid-2", "capabilities": ALL_KINDS, **more,
         }
     )  # fmt: skip
 
@@ -154,7 +154,7 @@ def test_a_deleted_relay_miner_wants_only_what_mines_and_the_keeper_owns_it_all(
         assert "relayer" not in child["metadata"]["name"]
 
 
-def test_what_is_only_relayers_is_not_kept_by_the_keeper():
+def test_what_is_only_relayers_is_not_kept_by_the_drain_anchor():
     for child in desired(CASES["full"]):
         kept = any(owner["kind"] == "ConfigMap" for owner in child["metadata"]["ownerReferences"])
         assert kept == (child["metadata"]["labels"][names.LABEL_COMPONENT] != names.RELAYER)

@@ -27,7 +27,7 @@ def connections(**limits):
 def test_a_newcomer_takes_the_place_of_the_oldest_connection_without_a_proven_relay():
     limited = connections(total=16, per_address=3)
     paying, *strangers = [Transport() for _ in range(6)]
-    limited.admit(paying).prove()
+    limited.admit(paying).trust()
     for transport in strangers:
         assert limited.admit(transport) is not None
     assert [transport.aborted for transport in (paying, *strangers)] == [False, True, True, True, False, False]
@@ -49,7 +49,7 @@ def test_one_address_cannot_take_the_places_of_others_but_the_total_counts():
 def test_where_all_connections_are_proven_a_newcomer_is_refused():
     limited = connections(total=16, per_address=2)
     for _ in range(2):
-        limited.admit(Transport()).prove()
+        limited.admit(Transport()).trust()
     refused = Transport()
     assert limited.admit(refused) is None
     assert refused.aborted
@@ -61,7 +61,7 @@ def test_a_place_is_free_again_once_whatever_ends_the_connection():
     second = limited.admit(Transport())
     first.lost()  # told by the event loop after it was pushed out
     assert limited.open == 1
-    second.prove()
+    second.trust()
     second.lost()
     second.lost()
     assert limited.open == 0

@@ -62,7 +62,7 @@ def test_messages_are_followed_whatever_their_fragments_and_cuts(messages, rest,
 def incoming():
     now = [0.0]
     memory = MemoryBudget(lambda: now[0], 1_000_000)
-    return IncomingMessages(memory.connection("one").hold(), lambda: now[0]), memory, now
+    return IncomingMessages(memory.connection("one").reserve(), lambda: now[0]), memory, now
 
 
 def test_a_message_counts_until_it_was_served_and_tells_since_when_it_has_no_end():

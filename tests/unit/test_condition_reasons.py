@@ -11,7 +11,7 @@ from pocket_operator.decide.plan import plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.relay_miner_status import relay_miner_status
-from pocket_operator.decide.snapshot import SecretView
+from pocket_operator.decide.snapshot import Rejection, SecretView
 from pocket_operator.decide.supplier_status import supplier_status
 from resources import address, changed, key_of
 from snapshots import ALICE, MINER_POD, POD, RM, gone, miner_report, relayer_report, snapshot, with_uid
@@ -77,6 +77,7 @@ SITUATIONS = [
     ("rm", {"reports": LOADED}, "Stalled", "False", ConditionReason.NOT_STALLED),
     ("supplier", {"reports": LOADED}, "Reconciling", "False", ConditionReason.NOT_RECONCILING),
     ("rm", {"reports": LOADED}, "SuppliersServed", "True", ConditionReason.ALL_SERVED),
+    ("rm", {"reports": LOADED}, "UpToDate", "True", ConditionReason.UP_TO_DATE),
     ("rm", {"reports": ()}, "SuppliersServed", "False", ConditionReason.LOADING_KEYS),
     (
         "rm",
@@ -154,12 +155,19 @@ SITUATIONS = [
     ),
     (
         "rm",
-        {"refusals": {("Service", "x"): "foreign: it is another's"}},
+        {"rejections": {("Service", "x"): Rejection("it is another's", foreign=True)}},
         "Ready",
         "False",
         ConditionReason.FOREIGN_OBJECT,
     ),
-    ("rm", {"refusals": {("Service", "x"): "quota"}}, "Stalled", "True", ConditionReason.API_SERVER_REJECTED),
+    ("rm", {"prefix_owner": "team/eu-main"}, "Ready", "False", ConditionReason.PREFIX_IN_USE),
+    (
+        "rm",
+        {"rejections": {("Service", "x"): Rejection("quota")}},
+        "Stalled",
+        "True",
+        ConditionReason.API_SERVER_REJECTED,
+    ),
     ("rm", {"relay_miner": changed(RM, "spec.chain.nodes", [])}, "Stalled", "True", ConditionReason.INVALID_SPEC),
     ("supplier", {"reports": LOADED}, "KeysLoaded", "True", ConditionReason.LOADED),
     ("supplier", {"reports": LOADED}, "Staked", "True", ConditionReason.STAKED),
@@ -252,6 +260,14 @@ SITUATIONS = [
 ELSEWHERE = {
     "test_releases.py": {ConditionReason.CRD_OLDER, ConditionReason.CRD_NEWER},
     "test_rollout.py": {ConditionReason.OBSERVING_CANARY, ConditionReason.CANARY_FAILED},
+    "test_operator_claim.py": {ConditionReason.OTHER_OPERATOR},
+    "test_truthful_status.py": {ConditionReason.PROGRESS_DEADLINE_EXCEEDED},
+    "test_update.py": {
+        ConditionReason.UPDATE_QUEUED,
+        ConditionReason.AWAITING_APPROVAL,
+        ConditionReason.UPDATING,
+        ConditionReason.UPDATE_FAILED,
+    },
 }
 """Reasons whose situations take more than a changed snapshot."""
 
@@ -269,6 +285,6 @@ def test_every_reason_is_given_in_some_situation():
 def test_a_situation_is_told_by_its_reason(of, change, condition, status, reason):
     seen = snapshot(**change)
     decided = plan(seen)
-    told_ = relay_miner_status(seen, decided) if of == "rm" else supplier_status(decided.findings[0], seen, decided)
+    told_ = relay_miner_status(seen, decided) if of == "rm" else supplier_status(decided.key_checks[0], seen, decided)
     found = {row.type: row for row in told_.conditions}[condition]
     assert (found.status, found.reason) == (status, reason.value), found.message

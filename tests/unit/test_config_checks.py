@@ -60,7 +60,7 @@ def test_a_sealed_key_is_opened_where_its_sealing_key_is_among_the_files(manifes
     (None, Level.ERROR, "is not staked"),
     ({"services": ("eth",)}, Level.NOTE, "weather is served here but not staked"),
     ({"services": ("eth", "weather", "solana")}, Level.ERROR, "solana is staked but not served"),
-    ({"kinds": (2,)}, Level.ERROR, "service eth is staked with webSocket, which has no backend"),
+    ({"kinds": (4,)}, Level.ERROR, "service eth is staked with rest, which has no backend"),
     ({"ends": 60}, Level.NOTE, "its last session ends at height 60"),
 ])  # fmt: skip
 def test_a_stake_is_compared_with_what_is_served(manifests, on_chain, level, said):

@@ -16,19 +16,19 @@ async def settle():
 
 async def test_an_application_that_floods_leaves_connections_to_others():
     slots = ConnectionSlots(100, wait_seconds=60)
-    flood = [asyncio.create_task(slots.take("flood")) for _ in range(250)]
+    flood = [asyncio.create_task(slots.acquire("flood")) for _ in range(250)]
     await settle()
     assert sum(task.done() for task in flood) == 75
     for _ in range(10):
         async with asyncio.timeout(0.1):
-            await slots.take("other")
+            await slots.acquire("other")
     for task in flood:
         task.cancel()
 
 
 async def test_who_would_wait_too_long_is_told_at_once_and_the_rest_in_time():
     slots = ConnectionSlots(10, wait_seconds=0.05)
-    flood = [asyncio.create_task(slots.take("flood")) for _ in range(100)]
+    flood = [asyncio.create_task(slots.acquire("flood")) for _ in range(100)]
     await settle()
     told = [task for task in flood if task.done() and task.exception() is not None]
     assert len(told) == 100 - 8 - 20
@@ -41,20 +41,20 @@ async def test_who_would_wait_too_long_is_told_at_once_and_the_rest_in_time():
 
 async def test_applications_take_turns_when_all_connections_are_taken():
     slots = ConnectionSlots(1, wait_seconds=60)
-    await slots.take("flood")
+    await slots.acquire("flood")
     order = []
 
     async def use(key):
-        await slots.take(key)
+        await slots.acquire(key)
         order.append(key)
         await asyncio.sleep(0)
-        slots.free(key)
+        slots.release(key)
 
     async with asyncio.TaskGroup() as group:
         for key in ["flood", "flood", "a", "b"]:
             group.create_task(use(key))
             await settle()
-        slots.free("flood")
+        slots.release("flood")
     assert order == ["flood", "a", "b", "flood"]
 
 
@@ -64,7 +64,7 @@ async def test_whatever_is_cancelled_or_refused_no_connection_is_lost_or_given_t
     slots, used, most = ConnectionSlots(5, wait_seconds=60), [0], [0]
 
     async def use(key):
-        await slots.take(key)
+        await slots.acquire(key)
         used[0] += 1
         most[0] = max(most[0], used[0])
         try:
@@ -72,7 +72,7 @@ async def test_whatever_is_cancelled_or_refused_no_connection_is_lost_or_given_t
                 await asyncio.sleep(0)
         finally:
             used[0] -= 1
-            slots.free(key)
+            slots.release(key)
 
     tasks = []
     for _ in range(200):
@@ -87,4 +87,4 @@ async def test_whatever_is_cancelled_or_refused_no_connection_is_lost_or_given_t
     assert 1 < most[0] <= 5
     for number in range(5):
         async with asyncio.timeout(0.1):
-            await slots.take(f"other {number}")
+            await slots.acquire(f"other {number}")

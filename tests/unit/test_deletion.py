@@ -18,7 +18,7 @@ def test_a_paused_relay_miner_changes_nothing():
     for paused in (changed(RM, "spec.paused", True), gone(changed(RM, "spec.paused", True), 1_000_000)):
         found = plan(snapshot(relay_miner=paused, suppliers=(gone(ALICE),), reports=IDLE, quiet_since=QUIET))
         assert (found.wanted, found.protect, found.release, found.paused) == ((), (), (), True)
-        told = supplier_status(found.findings[0], snapshot(relay_miner=paused, suppliers=(gone(ALICE),)), found)
+        told = supplier_status(found.key_checks[0], snapshot(relay_miner=paused, suppliers=(gone(ALICE),)), found)
         assert "waits while RelayMiner main is paused" in str(told.conditions)
 
 
@@ -28,7 +28,7 @@ def test_the_annotation_ends_a_drain_also_where_the_relay_miner_is_paused_or_not
 
     def released(relay_miner, supplier):
         found = plan(snapshot(relay_miner=relay_miner, suppliers=(supplier,), reports=busy))
-        assert found.paused or found.trouble.reason is ConditionReason.INVALID_SPEC
+        assert found.paused or found.blocked_by.reason is ConditionReason.INVALID_SPEC
         return [(change.kind, change.name, change.wanted) for change in found.release]
 
     def forced(resource):
@@ -47,7 +47,7 @@ def test_the_annotation_ends_a_drain_also_where_the_relay_miner_is_paused_or_not
 
 
 @pytest.mark.parametrize(("path", "value", "until"), [
-    ("spec.paused", True, "paused no more"), ("spec.services", "none", "valid again"),
+    ("spec.paused", True, "no longer paused"), ("spec.services", "none", "valid again"),
 ])  # fmt: skip
 def test_a_deletion_that_waits_tells_what_for_and_the_way_out(path, value, until):
     def told(relay_miner):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocket_operator.decide.draining import PASSAGE_SECONDS
+from pocket_operator.decide.draining import REPORT_LATENCY_SECONDS
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.supplier_status import supplier_status
@@ -41,8 +41,8 @@ def test_keys_pods_and_reports_that_vanish_together_let_no_supplier_go(supplier,
 
 def test_what_is_waited_for_and_the_way_out_are_told():
     seen = snapshot(suppliers=(gone(ALICE),), **VANISHED)
-    told = str(supplier_status(plan(seen).findings[0], seen, plan(seen)).conditions)
-    assert "its open sessions are not known" in told
+    told = str(supplier_status(plan(seen).key_checks[0], seen, plan(seen)).conditions)
+    assert "its open sessions are unknown" in told
     assert "pocket.network/force-delete=true" in told
 
 
@@ -62,28 +62,28 @@ def test_the_annotation_and_the_deadline_let_go_also_where_all_has_vanished():
 def test_a_supplier_that_was_never_published_holds_no_relay_miner(more):
     """The finalizer comes before the key, and the status records it: without both no pod ever had it."""
     found = plan(snapshot(relay_miner=gone(RM), secrets={"alice-key": None}, **more))
-    assert found.drains[ALICES].why == "its key was never published"
+    assert found.drains[ALICES].reason == "its key was never published"
     assert [(change.kind, change.wanted) for change in found.release] == [("RelayMiner", False)]
 
 
 def test_that_a_key_was_published_is_recorded_and_stays_recorded():
     seen = snapshot()
-    status = supplier_status(plan(seen).findings[0], seen, plan(seen))
+    status = supplier_status(plan(seen).key_checks[0], seen, plan(seen))
     assert status.published_generation == 1
     later = {"suppliers": (recorded(gone(ALICE), 3),)}
     for lost in ({}, VANISHED, {"relay_miner": None}, {"relay_miner": changed(RM, "spec.paused", True)}):
         seen = snapshot(**{**later, **lost})
-        assert supplier_status(plan(seen).findings[0], seen, plan(seen)).published_generation >= 1
+        assert supplier_status(plan(seen).key_checks[0], seen, plan(seen)).published_generation >= 1
     for never in ({"secrets": {"alice-key": None}, "published": None}, {"owners": {ALICES: "older"}}):
         seen = snapshot(**never)
-        assert supplier_status(plan(seen).findings[0], seen, plan(seen)).published_generation == 0
+        assert supplier_status(plan(seen).key_checks[0], seen, plan(seen)).published_generation == 0
 
 
 def test_open_sessions_are_those_that_were_reported_last_while_nobody_reports():
     supplier = {**ALICE, "status": {"openSessions": 3}}
     for reports, told in ((), 3), ((miner_report(2),), 2), ((miner_report(0),), 0):
         seen = snapshot(suppliers=(supplier,), reports=reports)
-        assert supplier_status(plan(seen).findings[0], seen, plan(seen)).open_sessions == told
+        assert supplier_status(plan(seen).key_checks[0], seen, plan(seen)).open_sessions == told
 
 
 def test_a_relay_miner_waits_for_open_sessions_of_suppliers_that_somebody_removed():
@@ -106,7 +106,7 @@ def test_two_miners_that_both_mine_for_a_supplier_must_both_have_nothing_open():
     assert released(idle)
     assert not released(idle, busy)
     assert not released(busy, idle)
-    assert not released(idle, miner_report(pod="main-miner-1", looked_at=91.0))
+    assert not released(idle, miner_report(pod="main-miner-1", last_scan_began=91.0))
     assert released(idle, miner_report(pod="main-miner-1"))
 
 
@@ -115,7 +115,7 @@ relayers = st.sampled_from([
 ])  # fmt: skip
 miners = st.builds(
     miner_report, st.integers(0, 2), pod=st.sampled_from(["main-miner-0", "main-miner-1"]),
-    looked_at=st.sampled_from([None, 85.0, 92.5, 92.6, 99.0]), owned=st.sampled_from([(), ("alice",), ("bob",)]),
+    last_scan_began=st.sampled_from([None, 85.0, 92.5, 92.6, 99.0]), owned=st.sampled_from([(), ("alice",), ("bob",)]),
 )  # fmt: skip
 
 
@@ -138,7 +138,8 @@ def test_whatever_is_lost_nothing_goes_before_every_miner_of_it_says_that_nothin
     owners = [report for report in reports if report.owns(ALICES)]
     since = quiet.get(ALICES, 100.0)
     settled = owners and all(
-        report.supplier(ALICES).open == 0 and report.looked_at(ALICES) > since + PASSAGE_SECONDS for report in owners
+        report.supplier(ALICES).open == 0 and report.last_scan_began(ALICES) > since + REPORT_LATENCY_SECONDS
+        for report in owners
     )
     if not settled:
         assert not found.drains[ALICES].done

@@ -16,7 +16,7 @@ from generated import differing
 from pocket.api.crd import definitions
 from pocket.api.manifests import load_manifests
 from pocket_operator.decide.reasons import ConditionReason
-from pocket_operator.install import Values, objects
+from pocket_operator.install import Values, monitors, objects
 from pocket_operator.resources.monitoring import ALERTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ def test_the_flavours_bind_the_operators_own_account_in_its_own_namespace(cluste
 
 def test_the_chart_names_every_value_that_its_templates_use_and_no_other():
     chart = ROOT / "manifests/chart"
-    template = (chart / "templates/operator.yaml").read_text()
+    template = "".join((chart / f"templates/{name}.yaml").read_text() for name in ("operator", "monitoring"))
     values = yaml.safe_load((chart / "values.yaml").read_text())
     flat = {f"{k}.{s}" for k, v in values.items() if isinstance(v, dict) for s in v}
     flat |= {k for k, v in values.items() if not isinstance(v, dict)}
@@ -62,6 +62,12 @@ def test_the_chart_names_every_value_that_its_templates_use_and_no_other():
     assert set(values) == set(schema["properties"]) - {"global"}
     assert set(values["images"]) == set(schema["properties"]["images"]["properties"])
     assert "@" not in template.replace("@sha256", "")
+
+
+def test_the_charts_monitoring_is_that_of_the_kustomize_folder():
+    text = (ROOT / "manifests/chart/templates/monitoring.yaml").read_text()
+    inside = text.split("{{- if .Values.monitoring.enabled }}")[1].split("{{- end }}")[0]
+    assert list(yaml.safe_load_all(inside.replace("{{ .Release.Namespace }}", "pocket-system"))) == monitors(Values())
 
 
 def test_the_charts_two_flavours_are_the_kustomize_ones_with_other_values():

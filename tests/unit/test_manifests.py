@@ -16,7 +16,7 @@ FILES = [SAMPLES / "relayminer.yaml", SAMPLES / "suppliers.yaml"]
 GOOD = (SAMPLES / "relayminer.yaml").read_text().replace("trial:\n      storage: 1Gi", "url: redis://redis:6379/0")
 
 
-def placement(tmp_path):
+def runtime_paths(tmp_path):
     return RuntimePaths(
         redis_url="redis://r:1/0", keys_dir=tmp_path / "keys", data_dir=tmp_path / "data", host="127.0.0.1",
         admin_port=1, port=2,
@@ -26,8 +26,8 @@ def placement(tmp_path):
 def test_the_samples_become_configurations_of_both_workloads(tmp_path):
     manifests = load_manifests(FILES)
     (relay_miner,) = manifests.relay_miners
-    relayer = relayer_config(relay_miner, placement(tmp_path))
-    miner = miner_config(relay_miner, placement(tmp_path))
+    relayer = relayer_config(relay_miner, runtime_paths(tmp_path))
+    miner = miner_config(relay_miner, runtime_paths(tmp_path))
     assert relayer.prefix == miner.prefix == "pocket-trial-trial"
     assert [who for who, _ in sorted(suppliers_of(relay_miner, manifests.suppliers))] == sorted(
         s.spec.operator_address for s in manifests.suppliers
@@ -35,7 +35,7 @@ def test_the_samples_become_configurations_of_both_workloads(tmp_path):
     assert (relayer.port, relayer.workers) == (2, 2)
     assert type(relayer).model_validate_json(relayer.model_dump_json(by_alias=True)) == relayer
     assert type(miner).model_validate_json(miner.model_dump_json(by_alias=True)) == miner
-    assert "redis://" not in repr(relayer) + repr(placement(tmp_path))
+    assert "redis://" not in repr(relayer) + repr(runtime_paths(tmp_path))
 
 
 def test_in_cluster_names_are_resolved_and_keys_written_for_the_owner_only(tmp_path):

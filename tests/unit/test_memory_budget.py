@@ -1,4 +1,4 @@
-"""The memory for what connections make a worker hold: never above its limit, and nobody is locked out."""
+"""The memory for what connections make a worker reservation: never above its limit, and nobody is locked out."""
 
 import contextlib
 
@@ -32,37 +32,37 @@ def test_the_books_are_the_sum_of_the_holds_and_no_limit_is_exceeded(taken):
     clock = Clock()
     memory = MemoryBudget(clock, LIMIT)
     connections = [memory.connection(f"address {number % 2}") for number in range(3)]
-    holds = [connections[number % 3].hold() for number in range(6)]
-    for hold in holds:
-        hold.drop = lambda: None
+    reservations = [connections[number % 3].reserve() for number in range(6)]
+    for reservation in reservations:
+        reservation.on_evict = lambda: None
     for number, what, size in taken:
-        hold = holds[number]
+        reservation = reservations[number]
         if what == "take":
             with contextlib.suppress(Rejected):
-                hold.take(size)
+                reservation.acquire(size)
         elif what == "give":
-            hold.give(min(size, hold.size))
+            reservation.release(min(size, reservation.size))
         elif what == "close":
-            hold.close()
+            reservation.close()
         clock.now += size if what == "wait" else 1
-        assert memory.used == sum(one.size for one in holds) <= LIMIT
+        assert memory.used == sum(one.size for one in reservations) <= LIMIT
         for connection in connections:
-            mine = sum(one.size for one in holds if one.connection is connection)
+            mine = sum(one.size for one in reservations if one.connection is connection)
             assert connection.used == mine <= memory.connection_limit
-            held = sum(one.size for one in holds if one.connection.address == connection.address)
-            assert memory.held_by(connection.address) == held <= memory.address_limit
-    for hold in holds:
-        hold.close()
+            held = sum(one.size for one in reservations if one.connection.address == connection.address)
+            assert memory.used_by(connection.address) == held <= memory.address_limit
+    for reservation in reservations:
+        reservation.close()
     assert memory.used == 0
 
 
 def stalled(memory, address, size):
-    """A hold that can be dropped, and what it was told."""
+    """A reservation that can be dropped, and what it was told."""
     told = []
-    hold = memory.connection(address).hold()
-    hold.drop = lambda: told.append(True)
-    hold.take(size)
-    return hold, told
+    reservation = memory.connection(address).reserve()
+    reservation.on_evict = lambda: told.append(True)
+    reservation.acquire(size)
+    return reservation, told
 
 
 def test_who_stands_still_makes_room_for_a_newcomer_of_the_same_address():
@@ -70,11 +70,11 @@ def test_who_stands_still_makes_room_for_a_newcomer_of_the_same_address():
     memory = MemoryBudget(clock, LIMIT)
     before = [stalled(memory, "one", 150) for _ in range(5)]
     clock.now = 5.0
-    newcomer = memory.connection("one").hold()
-    newcomer.take(200)
+    newcomer = memory.connection("one").reserve()
+    newcomer.acquire(200)
     assert newcomer.size == 200
     assert any(told for _, told in before)
-    assert all(hold.dropped == bool(told) for hold, told in before)
+    assert all(reservation.evicted == bool(told) for reservation, told in before)
 
 
 def test_an_upload_that_goes_on_outlives_those_that_stand_still():
@@ -85,7 +85,7 @@ def test_an_upload_that_goes_on_outlives_those_that_stand_still():
     upload, told = stalled(memory, "gateway", 10)
     for _ in range(20):
         clock.now += 0.01
-        upload.take(10)
+        upload.acquire(10)
     more, _ = stalled(memory, "gateway", 200)
     assert not told
     assert upload.size == 210
@@ -95,32 +95,32 @@ def test_an_upload_that_goes_on_outlives_those_that_stand_still():
 
 def test_what_is_being_served_is_never_dropped():
     memory = MemoryBudget(Clock(), LIMIT)
-    serving = [memory.connection(str(number)).hold() for number in range(5)]
-    for hold in serving:
-        hold.take(200)
+    serving = [memory.connection(str(number)).reserve() for number in range(5)]
+    for reservation in serving:
+        reservation.acquire(200)
     with pytest.raises(Rejected) as refused:
-        memory.connection("new").hold().take(1)
+        memory.connection("new").reserve().acquire(1)
     assert refused.value.reason is RejectionReason.OVERLOADED
-    assert all(hold.size == 200 for hold in serving)
+    assert all(reservation.size == 200 for reservation in serving)
 
 
 def test_one_connection_cannot_take_the_share_of_others():
     memory = MemoryBudget(Clock(), LIMIT)
     connection = memory.connection("one")
     for _ in range(2):
-        connection.hold().take(125)
+        connection.reserve().acquire(125)
     with pytest.raises(Rejected):
-        connection.hold().take(125)
-    memory.connection("one").hold().take(125)
+        connection.reserve().acquire(125)
+    memory.connection("one").reserve().acquire(125)
 
 
 def test_a_hold_that_was_dropped_takes_nothing_more():
     clock = Clock()
     memory = MemoryBudget(clock, LIMIT)
-    hold, _ = stalled(memory, "one", 100)
-    hold.give_up()
+    reservation, _ = stalled(memory, "one", 100)
+    reservation.evict()
     with pytest.raises(Rejected):
-        hold.take(1)
-    hold.give(100)
-    hold.close()
+        reservation.acquire(1)
+    reservation.release(100)
+    reservation.close()
     assert memory.used == 0

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from pocket.api.services import ServiceSpec
 from pocket.chain.model import Application
+from pocket.errors import ChainError
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
 from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
 from pocket_relayer.pipeline.metering import Meter, relay_cost, session_budget
+from pocket_relayer.rejection import Rejected, RejectionReason
 
 KEYS = RedisKeys("budgets")
 
@@ -197,6 +199,58 @@ async def test_what_was_charged_without_redis_is_not_taken_back_from_the_budget_
     await budgets.drain()
     assert await redis.get(KEYS.consumed("pokt1a", "s")) == b"10"
     task.cancel()
+
+
+class ChainAway(Prices):
+    """Prices that cannot be queried, from one of the queries on."""
+
+    def __init__(self, failing):
+        self.failing = failing
+
+    async def shared_params(self, height=0):
+        if self.failing == "shared_params":
+            raise ChainError("no node answers")
+        return await super().shared_params(height)
+
+    async def application(self, address):
+        if self.failing:
+            raise ChainError("no node answers")
+        return await super().application(address)
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("failing", ["shared_params", "application"])
+@pytest.mark.parametrize("redis_away", [False, True])
+async def test_a_replay_is_rejected_while_the_chain_is_away_though_budgets_are_open(redis, failing, redis_away):
+    server = Away(redis)
+    budgets, task = await working(server)
+    chain = ChainAway(failing)
+    meter = Meter(chain, budgets, None, lambda: 5)
+    service = ServiceSpec.model_validate({"id": "eth", "backends": {"jsonRpc": {"urls": ["http://b"]}}})
+    header = SessionHeader("app", "eth", "s", 1, 10)
+    server.away = redis_away
+    assert (await meter.charge(service, header, "pokt1a", b"1")).paid
+    assert (await meter.charge(service, header, "pokt1a", b"2")).paid
+    with pytest.raises(Rejected) as rejected:
+        await meter.charge(service, header, "pokt1a", b"1")
+    assert rejected.value.reason is RejectionReason.REPLAYED
+    assert (await meter.charge(service, header, "pokt1a", b"")).paid, "a further response is no replay"
+    if not redis_away:
+        chain.failing = ""
+        with pytest.raises(Rejected) as rejected:
+            await meter.charge(service, header, "pokt1a", b"2")
+        assert rejected.value.reason is RejectionReason.REPLAYED
+        assert await redis.get(KEYS.consumed("pokt1a", "s")) == b"0", "nothing was charged without a price"
+    task.cancel()
+
+
+@pytest.mark.parametrize("failing", ["shared_params", "application"])
+async def test_a_closed_meter_serves_nothing_while_the_chain_is_away(failing):
+    meter = Meter(ChainAway(failing), Budgets(None, KEYS), None, lambda: 5, open_when_unavailable=False)
+    service = ServiceSpec.model_validate({"id": "eth", "backends": {"jsonRpc": {"urls": ["http://b"]}}})
+    with pytest.raises(Rejected) as rejected:
+        await meter.charge(service, SessionHeader("app", "eth", "s", 1, 10), "pokt1a", b"1")
+    assert rejected.value.reason is RejectionReason.METER_UNAVAILABLE
 
 
 async def test_more_charges_than_the_queue_holds_are_refused():

@@ -11,6 +11,8 @@ from direct import DirectChain
 from pocket.chain.model import Block
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.transactions.build import Timestamp
+from pocket.redis_store.notifications import NotificationReader
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
 from pocket_localnet.local_chain import LocalChain
 from pocket_miner import miner_metrics
@@ -231,6 +233,17 @@ async def test_a_shard_that_is_gained_is_mined_under_its_epoch_and_nothing_of_it
     assert not any(tasks[name].done() for name in made.running)
     await made.stop()
     assert all(task.done() for task in tasks.values())
+
+
+@pytest.mark.timeout(20)
+async def test_a_miner_without_shards_pauses_though_standbys_are_left():
+    made, _ = fleet("a")
+    made._standbys["a"] = None  # they are dropped in a turn of the loop that comes only if this one pauses
+    listening = asyncio.create_task(made.listen(NotificationReader(None, RedisKeys("unit"))))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not listening.done()
+    listening.cancel()
 
 
 async def test_a_volume_knows_an_epoch_though_redis_is_away():

@@ -9,7 +9,7 @@ import pytest
 
 from pocket.api.status import ConditionType
 from pocket.kube.api_client import KubeError
-from pocket_operator.controller.concurrency import for_each
+from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.pod_report_cache import PodReportCache
 from pocket_operator.controller.secrets import SecretReader
 from pocket_operator.decide.conditions import LONGEST_MESSAGE, ConditionSpec, conditions
@@ -61,7 +61,7 @@ def calls(number):
     try:
         planned = plan(seen)
         relay_miner_status(seen, planned)
-        statuses = [supplier_status(finding, seen, planned) for finding in planned.findings]
+        statuses = [supplier_status(check, seen, planned) for check in planned.key_checks]
     finally:
         sys.setprofile(before)
     assert {status.loaded_by for status in statuses} == {"2/2"}
@@ -166,7 +166,7 @@ def test_children_and_pods_are_found_by_their_relay_miner_wherever_their_label_m
 def test_a_keeper_is_reconciled_by_its_labels_and_one_that_names_no_relay_miner_is_nobodys():
     store = ObjectCache()
     for kind, observed in (child("ConfigMap", "keeper", "a"), child("ConfigMap", "forged", "")):
-        observed["metadata"]["labels"][names.LABEL_COMPONENT] = names.KEEPER
+        observed["metadata"]["labels"][names.LABEL_COMPONENT] = names.DRAIN_ANCHOR
         store.put(kind, observed)
     assert store.everything() == {ReconcileKey("ns", "a")}
 
@@ -179,33 +179,33 @@ def test_a_message_that_is_longer_than_a_status_takes_is_cut():
 
 
 def test_a_report_that_cannot_be_read_counts_as_none_and_is_told_once(clock, caplog):
-    book = PodReportCache(lambda: clock[0])
+    reports = PodReportCache(lambda: clock[0])
     good = {"component": "miner", "owned": ["pokt1a"], "suppliers": {"pokt1a": {"open": 2, "of a later version": {}}}}
-    assert book.take("ns", "p", good)
-    assert not book.take("ns", "p", {**good, "height": 9})  # what passes is no news
+    assert reports.update("ns", "p", good)
+    assert not reports.update("ns", "p", {**good, "height": 9})  # what passes is no news
     broken = {**good, "suppliers": {"pokt1a": {"open": None}}}
     with caplog.at_level(logging.WARNING):
         clock[0] += 9.0
-        assert not book.take("ns", "p", broken)
-        assert book.of("ns", ["p"])[0].supplier("pokt1a").open == 2
+        assert not reports.update("ns", "p", broken)
+        assert reports.of("ns", ["p"])[0].supplier("pokt1a").open == 2
         clock[0] += 1.0
-        assert book.take("ns", "p", broken)
-    assert book.of("ns", ["p"]) == ()
+        assert reports.update("ns", "p", broken)
+    assert reports.of("ns", ["p"]) == ()
     assert [r.getMessage() for r in caplog.records if "suppliers.pokt1a.open" in r.getMessage()] != []
     assert len(caplog.records) == 1
-    assert book.take("ns", "p", good)
+    assert reports.update("ns", "p", good)
 
 
 @pytest.mark.parametrize("body", [{}, {"component": 7}, {"component": "miner", "suppliers": {"a": {}}},
                                   {"component": "relayer", "leaving": "pokt1a"}])  # fmt: skip
 def test_what_a_report_does_not_say_is_never_taken_for_nothing_open(body):
-    book = PodReportCache(lambda: 0.0)
-    assert not book.take("ns", "p", body)
-    assert book.of("ns", ["p"]) == ()
+    reports = PodReportCache(lambda: 0.0)
+    assert not reports.update("ns", "p", body)
+    assert reports.of("ns", ["p"]) == ()
 
 
 def test_a_miner_that_does_not_say_when_it_looked_has_not_looked():
-    assert miner_report(looked_at=None).looked_at(address("alice")) == float("-inf")
+    assert miner_report(last_scan_began=None).last_scan_began(address("alice")) == float("-inf")
 
 
 async def test_a_few_requests_go_out_at_once_and_a_refusal_ends_them_as_itself():
@@ -222,10 +222,10 @@ async def test_a_few_requests_go_out_at_once_and_a_refusal_ends_them_as_itself()
             raise KubeError("no answer within 10 s")
         done.append(number)
 
-    await for_each(step, range(20), 8)
+    await gather_limited(step, range(20), 8)
     assert (done, most, running) == (list(range(20)), 8, 0)
     with pytest.raises(KubeError, match="no answer"):
-        await for_each(step, range(40, 1000), 8)
+        await gather_limited(step, range(40, 1000), 8)
     assert len(done) < 40
     with pytest.raises(ExceptionGroup):
-        await for_each(lambda number: asyncio.sleep(0, 1 // number), range(3), 8)
+        await gather_limited(lambda number: asyncio.sleep(0, 1 // number), range(3), 8)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket_relayer.backends.paths import backend_url, grpc_method, merge_path, public_place
+from pocket_relayer.backends.paths import backend_url, grpc_method, merge_path, public_origin
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_parameter_of_the_configuration_is_not_given_again_by_a_client(asked, 
     ("grpc://[::1]:9090", "grpc://[::1]:9090"), ("http://[", "a URL that cannot be read"),
 ])  # fmt: skip
 def test_an_endpoint_is_named_without_what_may_hold_a_key(url, told):
-    assert public_place(url) == told
+    assert public_origin(url) == told
 
 
 @pytest.mark.parametrize("url", ["http://[", "//[x]/y", "/\ud800"])

@@ -8,14 +8,22 @@ import pytest
 
 from pocket.keys.loading import KeySet
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket_operator.decide.drift import covers, drifted, replacement, replicas_to_keep, stamped, surplus
+from pocket_operator.decide.drift import (
+    drifted,
+    force_replace_patch,
+    foreign_fields,
+    is_subset,
+    replicas_to_keep,
+    with_digest,
+)
+from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.plan import drifted_children, key_digest, plan
 from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.supplier_status import supplier_status
 from pocket_operator.resources import names
-from resources import address, changed, key_of
+from resources import address, changed, key_of, relay_miner
 from snapshots import ALICE, MINER_POD, NOW, POD, RM, gone, miner_report, relayer_report, snapshot, with_uid
 
 
@@ -55,18 +63,18 @@ IDLE = (relayer_report(), miner_report())
         ({"reports": (relayer_report(),)}, False, "no miner reports that it mines for it"),
         ({"reports": (relayer_report(), miner_report(owned=()))}, False, "no miner reports that it mines for it"),
         ({"reports": (relayer_report(), miner_report(3))}, False, "3 sessions"),
-        ({"reports": (relayer_report(), miner_report(looked_at=None))}, False, "yet to look for the last relays"),
-        ({"reports": (relayer_report(), miner_report(looked_at=92.5))}, False, "yet to look for the last relays"),
-        ({"reports": (relayer_report(), miner_report(looked_at=92.6))}, True, "nothing is open"),
-        ({"quiet_since": {}}, False, "yet to look for the last relays"),
-        ({"quiet_since": {}, "published": None}, False, "yet to look for the last relays"),
+        ({"reports": (relayer_report(), miner_report(last_scan_began=None))}, False, "yet to scan for the last relays"),
+        ({"reports": (relayer_report(), miner_report(last_scan_began=92.5))}, False, "yet to scan for the last relays"),
+        ({"reports": (relayer_report(), miner_report(last_scan_began=92.6))}, True, "nothing is open"),
+        ({"quiet_since": {}}, False, "yet to scan for the last relays"),
+        ({"quiet_since": {}, "published": None}, False, "yet to scan for the last relays"),
         ({}, True, "nothing is open"),
     ],
 )  # fmt: skip
 def test_a_supplier_leaves_when_no_relayer_may_record_for_it_and_its_miner_looked_once_more(change, done, why):
     found = plan(snapshot(suppliers=(gone(ALICE),), **{"reports": IDLE, "quiet_since": QUIET, **change}))
     drain = found.drains[address("alice")]
-    assert (drain.done, why in drain.why) == (done, True), drain
+    assert (drain.done, why in drain.reason) == (done, True), drain
     assert bool(found.release) == done
     assert published(found, "relayer") == set()
     assert published(found, "miner") == (set() if done else {address("alice")})
@@ -74,9 +82,9 @@ def test_a_supplier_leaves_when_no_relayer_may_record_for_it_and_its_miner_looke
 
 def test_a_relayer_that_records_again_starts_the_wait_anew():
     quiet = plan(snapshot(suppliers=(gone(ALICE),), reports=(relayer_report(), miner_report(2))))
-    assert quiet.drains[address("alice")].since == 100.0
+    assert quiet.drains[address("alice")].quiet_since == 100.0
     busy = snapshot(suppliers=(gone(ALICE),), reports=(relayer_report(leaving=[address("alice")]),), quiet_since=QUIET)
-    assert plan(busy).drains[address("alice")].since is None
+    assert plan(busy).drains[address("alice")].quiet_since is None
 
 
 @pytest.mark.parametrize("report", [relayer_report(address("alice")), miner_report(3)])
@@ -125,10 +133,10 @@ def test_pods_are_annotated_once_per_change_of_what_they_should_have():
 def test_a_missing_redis_secret_is_waited_for_without_touching_what_runs():
     resource = changed(RM, "spec.redis", {"urlSecretRef": {"name": "r", "key": "url"}})
     found = plan(snapshot(relay_miner=resource, secrets={"r": None}))
-    assert found.trouble is not None
-    assert (found.trouble.reason, found.wanted, found.delete) == (ConditionReason.REDIS_SECRET_MISSING, (), ())
+    assert found.blocked_by is not None
+    assert (found.blocked_by.reason, found.wanted, found.delete) == (ConditionReason.REDIS_SECRET_MISSING, (), ())
     there = plan(snapshot(relay_miner=resource, secrets={"r": SecretView({"url": "redis://u:secret@r:1"})}))
-    assert there.trouble is None
+    assert there.blocked_by is None
     assert "secret@" not in repr(there)
 
 
@@ -154,8 +162,8 @@ def test_a_supplier_that_an_older_schema_let_in_stalls_and_goes_on_as_far_as_it_
     found = plan(seen)
     assert published(found, "miner") == {address("alice")}
     assert published(found, "relayer") == ({address("alice")} if serving else set())
-    assert (found.findings[0].reason, found.release) == (ConditionReason.INVALID_SPEC, ())
-    stalled = next(c for c in supplier_status(found.findings[0], seen, found).conditions if c.type == "Stalled")
+    assert (found.key_checks[0].reason, found.release) == (ConditionReason.INVALID_SPEC, ())
+    stalled = next(c for c in supplier_status(found.key_checks[0], seen, found).conditions if c.type == "Stalled")
     assert (stalled.status, stalled.reason) == ("True", "InvalidSpec")
 
 
@@ -163,7 +171,7 @@ def test_a_supplier_of_another_version_gets_no_key_that_was_not_published_and_no
     unpublished = plan(snapshot(suppliers=(OF_ANOTHER_VERSION,), published=None))
     anothers = plan(snapshot(suppliers=(OF_ANOTHER_VERSION,), owners={address("alice"): "older"}))
     for found, reason in ((unpublished, ConditionReason.INVALID_SPEC), (anothers, ConditionReason.KEY_IN_USE)):
-        assert (published(found, "miner"), found.findings[0].reason) == (set(), reason)
+        assert (published(found, "miner"), found.key_checks[0].reason) == (set(), reason)
 
 
 def test_the_deletion_of_one_of_two_suppliers_with_the_same_address_does_not_drain_the_other():
@@ -172,7 +180,7 @@ def test_the_deletion_of_one_of_two_suppliers_with_the_same_address_does_not_dra
         suppliers=(ALICE, twin), owners={address("alice"): "alice"}, reports=(relayer_report(), miner_report(3))
     )
     found = plan(seen)
-    told = [{c.reason for c in supplier_status(finding, seen, found).conditions} for finding in found.findings]
+    told = [{c.reason for c in supplier_status(check, seen, found).conditions} for check in found.key_checks]
     assert ("Draining" in told[0], "KeyInUse" in told[1]) == (False, True)
     assert (published(found, "relayer"), [change.name for change in found.release]) == ({address("alice")}, ["twin"])
 
@@ -184,7 +192,7 @@ def test_a_supplier_whose_address_an_older_one_claims_is_mined_to_its_end_before
     found = plan(busy)
     assert (published(found, "relayer"), published(found, "miner")) == (set(), {address("alice")})
     assert found.release == ()
-    ready = next(c for c in supplier_status(found.findings[0], busy, found).conditions if c.type == "Ready")
+    ready = next(c for c in supplier_status(found.key_checks[0], busy, found).conditions if c.type == "Ready")
     assert ready.reason == "KeyInUse"
     assert "2 sessions are on their way" in ready.message
     assert "the older Supplier eu/old" in ready.message
@@ -193,16 +201,16 @@ def test_a_supplier_whose_address_an_older_one_claims_is_mined_to_its_end_before
 
 
 def test_conditions_keep_the_time_of_their_last_transition():
-    first = supplier_status(plan(snapshot()).findings[0], snapshot(), plan(snapshot()))
+    first = supplier_status(plan(snapshot()).key_checks[0], snapshot(), plan(snapshot()))
     before = changed(ALICE, "status", first.model_dump(by_alias=True, mode="json", exclude_none=True))
     later = snapshot(now=NOW + timedelta(hours=1), suppliers=(before,))
-    again = supplier_status(plan(later).findings[0], later, plan(later))
+    again = supplier_status(plan(later).key_checks[0], later, plan(later))
     assert [c.last_transition_time for c in again.conditions] == [c.last_transition_time for c in first.conditions]
     served = snapshot(
         now=NOW + timedelta(hours=1), suppliers=(before,), pods=(POD,),
         reports=(relayer_report(address("alice")), miner_report()),
     )  # fmt: skip
-    well = supplier_status(plan(served).findings[0], served, plan(served))
+    well = supplier_status(plan(served).key_checks[0], served, plan(served))
     ready = next(c for c in well.conditions if c.type == "Ready")
     assert (ready.status, ready.last_transition_time) == ("True", "2026-01-01T01:00:00Z")
 
@@ -221,7 +229,7 @@ def test_conditions_keep_the_time_of_their_last_transition():
 def test_what_the_chain_and_the_miner_say_becomes_a_condition_with_a_remedy(row, kind, reason):
     limited = changed(ALICE, "spec.services", ["eth"])
     seen = snapshot(suppliers=(limited,), reports=(relayer_report(address("alice")), miner_report(**row)))
-    status = supplier_status(plan(seen).findings[0], seen, plan(seen))
+    status = supplier_status(plan(seen).key_checks[0], seen, plan(seen))
     found = next(c for c in status.conditions if c.type == kind)
     assert (found.status, found.reason) == ("False", reason)
     assert found.message
@@ -240,7 +248,7 @@ def test_what_the_chain_and_the_miner_say_becomes_a_condition_with_a_remedy(row,
 def test_a_stake_for_more_than_is_served_is_told_and_hinders_nothing(limit, row, told):
     limited = changed(ALICE, "spec.services", limit) if limit else ALICE
     seen = snapshot(suppliers=(limited,), reports=(relayer_report(address("alice")), miner_report(**row)))
-    status = supplier_status(plan(seen).findings[0], seen, plan(seen))
+    status = supplier_status(plan(seen).key_checks[0], seen, plan(seen))
     found = next(c for c in status.conditions if c.type == "Staked")
     assert (found.status, found.reason) == ("True", "Staked" if told is None else "StakedServiceNotConfigured")
     assert told is None or f"served here: {told}" in found.message
@@ -275,7 +283,7 @@ def test_earnings_and_events_are_gathered_from_all_miners_that_ever_mined():
     first = miner_report(earned_by={"op": 2, "owner": 3}, last={"claim": "a at 9", "settlement": "a at 20"})
     standby = miner_report(pod="main-miner-1", owned=(), earned_by={"owner": 6, "others": 1}, last={"claim": "b at 30"})
     seen = snapshot(reports=(relayer_report(address("alice")), first, standby))
-    status = supplier_status(plan(seen).findings[0], seen, plan(seen))
+    status = supplier_status(plan(seen).key_checks[0], seen, plan(seen))
     assert (status.earned_upokt, status.last.claim, status.last.settlement) == (12, "b at 30", "a at 20")
     assert [(row.recipient, row.upokt) for row in status.earned] == [("owner", 9), ("op", 2), ("others", 1)]
 
@@ -283,7 +291,7 @@ def test_earnings_and_events_are_gathered_from_all_miners_that_ever_mined():
 def test_recipients_in_the_status_are_bounded_and_nothing_of_them_is_lost():
     many = {f"shareholder {number}": number for number in range(1, 41)}
     seen = snapshot(reports=(relayer_report(address("alice")), miner_report(earned_by={**many, "others": 5})))
-    status = supplier_status(plan(seen).findings[0], seen, plan(seen))
+    status = supplier_status(plan(seen).key_checks[0], seen, plan(seen))
     assert len(status.earned) == 16
     assert sum(row.upokt for row in status.earned) == status.earned_upokt == sum(many.values()) + 5
     assert (status.earned[0].upokt, status.earned[-1].recipient) == (40, "others")
@@ -324,14 +332,14 @@ def test_an_applied_child_as_the_api_server_returns_it_has_not_drifted():
     ],
 )
 def test_what_others_add_is_no_drift_and_what_they_change_is(observed, wanted, same):
-    assert covers(observed, wanted) is same
+    assert is_subset(observed, wanted) is same
 
 
 def test_a_field_that_is_no_longer_wanted_shows_in_the_digest():
     long, short = ({"metadata": {"name": "x"}, "spec": spec} for spec in ({"a": 1, "b": 2}, {"a": 1}))
-    assert not drifted(stamped(long), stamped(long))
-    assert drifted(stamped(short), stamped(long))
-    assert drifted(stamped(short), None)
+    assert not drifted(with_digest(long), with_digest(long))
+    assert drifted(with_digest(short), with_digest(long))
+    assert drifted(with_digest(short), None)
 
 
 @pytest.mark.parametrize(("wanted", "row", "kept"), [
@@ -368,7 +376,7 @@ def child(kind, **body):
     (child("Deployment", spec={"paused": False}), child("Deployment", spec={"more": 1}), None),
 ])  # fmt: skip
 def test_entries_more_in_what_is_ours_alone_are_taken_out(wanted, observed, patch):
-    assert surplus(wanted, observed) == patch
+    assert foreign_fields(wanted, observed) == patch
     if patch is not None:
         assert drifted(wanted, observed)
 
@@ -376,8 +384,28 @@ def test_entries_more_in_what_is_ours_alone_are_taken_out(wanted, observed, patc
 def test_a_replacement_names_the_version_it_replaces_and_leaves_an_autoscaler_its_replicas():
     wanted = child("Deployment", spec={"template": {"spec": {}}})
     observed = child("Deployment", spec={"replicas": 5, "template": {"spec": {"added": "x"}}})
-    version, spec = replacement(wanted, observed)
+    version, spec = force_replace_patch(wanted, observed)
     assert version == {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
     assert spec == {"op": "add", "path": "/spec", "value": {"replicas": 5, "template": {"spec": {}}}}
     fixed = child("Deployment", spec={"replicas": 2, "template": {}})
-    assert replacement(fixed, observed)[1]["value"]["replicas"] == 2
+    assert force_replace_patch(fixed, observed)[1]["value"]["replicas"] == 2
+
+
+def test_a_relay_miner_whose_prefix_belongs_to_another_starts_nothing_and_finishes_what_is_deleted():
+    found = plan(snapshot(prefix_owner="team/eu-main"))
+    assert (found.blocked_by.reason, found.wanted, found.delete) == (ConditionReason.PREFIX_IN_USE, (), ())
+    assert "the older RelayMiner team/eu-main" in found.blocked_by.message
+    going = plan(snapshot(prefix_owner="team/eu-main", relay_miner=gone(RM)))
+    assert going.blocked_by is None
+    assert going.wanted
+
+
+def test_relay_miners_with_the_same_default_prefix_concern_each_other():
+    cache = ObjectCache()
+    rows = [relay_miner("team", "eu-main"), relay_miner("team-eu", "main"), relay_miner("team-eu", "other")]
+    for number, body in enumerate(rows):
+        cache.put("RelayMiner", with_uid(body, str(number)))
+    assert [row["metadata"]["namespace"] for row in cache.same_prefix(rows[0])] == ["team-eu"]
+    both = {ReconcileKey("team", "eu-main"), ReconcileKey("team-eu", "main")}
+    assert cache.drop("RelayMiner", with_uid(rows[0], "0")) == both
+    assert cache.same_prefix(rows[1]) == []

@@ -13,10 +13,10 @@ def test_figures_are_those_of_five_minutes_and_memory_stays_bounded():
         recent.served(0.5)
         recent.served(None)
         recent.failed()
-    assert recent.figures() == {"served": 600, "failed": 300, "timed": 300, "seconds": 150.0}
+    assert recent.totals() == {"served": 600, "failed": 300, "timed": 300, "seconds": 150.0}
     assert len(recent._buckets) <= 31
     now[0] = 5000.0
-    assert recent.figures() == {"served": 0, "failed": 0, "timed": 0, "seconds": 0}
+    assert recent.totals() == {"served": 0, "failed": 0, "timed": 0, "seconds": 0}
 
 
 def test_only_what_is_the_relayers_own_fault_counts_as_failed():

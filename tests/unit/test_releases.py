@@ -66,9 +66,9 @@ def test_fields_of_newer_definitions_are_left_out_and_named_and_the_rest_is_brou
     told = condition(relay_miner_status(seen, found), "SchemaCurrent")
     assert (told.status, told.reason) == ("False", "CRDNewer")
     assert "spec.relayer.turbo" in told.message
-    (finding,) = found.findings
-    assert finding.good
-    told = condition(supplier_status(finding, seen, found), "SchemaCurrent")
+    (check,) = found.key_checks
+    assert check.good
+    told = condition(supplier_status(check, seen, found), "SchemaCurrent")
     assert (told.status, told.reason) == ("False", "CRDNewer")
 
 
@@ -105,7 +105,7 @@ def test_of_a_status_an_older_definition_gets_what_it_knows():
     assert Schemas().pruned_status("Supplier", status) == status
     seen = snapshot(schemas=installed(older))
     found = plan(seen)
-    told = condition(supplier_status(found.findings[0], seen, found), "SchemaCurrent")
+    told = condition(supplier_status(found.key_checks[0], seen, found), "SchemaCurrent")
     assert (told.status, told.reason) == ("False", "CRDOlder")
     assert "status.earned" in told.message
 
@@ -116,23 +116,23 @@ TROUBLES = {
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLES)
-def test_a_deleted_supplier_is_refused_drains_and_goes_whatever_the_trouble_of_its_relay_miner(trouble):
+@pytest.mark.parametrize("problem", TROUBLES)
+def test_a_deleted_supplier_is_refused_drains_and_goes_whatever_the_trouble_of_its_relay_miner(problem):
     bob = with_uid(changed(changed(ALICE, "metadata.name", "bob"), "spec.operatorAddress", address("bob")), "bob")
     keys = {address(name): "x" for name in ("alice", "bob")}
     world = {
-        "relay_miner": TROUBLES[trouble], "suppliers": (gone(ALICE), bob), "children": {RELAYER_KEYS: {"data": keys}},
+        "relay_miner": TROUBLES[problem], "suppliers": (gone(ALICE), bob), "children": {RELAYER_KEYS: {"data": keys}},
         "owners": {address("alice"): "alice", address("bob"): "bob"},
     }  # fmt: skip
     serving = plan(snapshot(**world, reports=(relayer_report(address("alice")), miner_report(open_sessions=1))))
-    assert serving.trouble is not None
+    assert serving.blocked_by is not None
     assert serving.withdraw == (address("alice"),)
     assert serving.release == ()
     quiet = snapshot(
         **world, reports=(relayer_report(), miner_report(open_sessions=0)), quiet_since={address("alice"): 10.0}
     )
     assert [(change.kind, change.name) for change in plan(quiet).release] == [("Supplier", "alice")]
-    told = condition(supplier_status(serving.findings[0], snapshot(**world), serving), "Ready")
+    told = condition(supplier_status(serving.key_checks[0], snapshot(**world), serving), "Ready")
     assert told.reason == ConditionReason.DRAINING
 
 
@@ -159,6 +159,6 @@ def test_entries_of_secrets_that_are_not_ours_are_never_named():
     secrets = {"alice-key": SecretView({"private-name": "x"}), "r": SecretView({"private-name": "x"})}
     seen = snapshot(relay_miner=by_secret, secrets=secrets, published=None)
     found = plan(seen)
-    told = f"{found.trouble.message} {found.findings[0].message} {relay_miner_status(seen, found)}"
+    told = f"{found.blocked_by.message} {found.key_checks[0].message} {relay_miner_status(seen, found)}"
     assert "has no entry" in told
     assert "private-name" not in told

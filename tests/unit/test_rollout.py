@@ -47,11 +47,11 @@ def figures(served=100, failed=0, timed=100, seconds=1.0):
 
 
 GOOD, OTHER = figures(), relayer("r", served=500, failed=5, timed=500, seconds=5.0)
-SIGHT = RolloutState(now=NOW, steady_exists=True, kept=OLD, canary=tried(), pods=(WELL,), reports=(GOOD, OTHER))
+STATE = RolloutState(now=NOW, steady_exists=True, saved=OLD, canary=tried(), pods=(WELL,), reports=(GOOD, OTHER))
 
 
 def test_a_canary_that_stayed_good_long_enough_lets_the_others_follow():
-    found = plan_rollout(NEW, CANARY, SIGHT)
+    found = plan_rollout(NEW, CANARY, STATE)
     assert (found.steady, found.canary, found.failed, found.message) == (NEW, None, "", "")
 
 
@@ -78,7 +78,7 @@ def test_a_canary_that_stayed_good_long_enough_lets_the_others_follow():
      None),
 ])  # fmt: skip
 def test_nothing_is_decided_too_early_and_small_numbers_say_nothing(change, said):
-    found = plan_rollout(NEW, CANARY, replace(SIGHT, **change))
+    found = plan_rollout(NEW, CANARY, replace(STATE, **change))
     assert not found.failed
     if said is None:
         assert found.steady == NEW
@@ -104,22 +104,22 @@ def test_nothing_is_decided_too_early_and_small_numbers_say_nothing(change, said
      "100.0 % of its relays"),
 ])  # fmt: skip
 def test_a_bad_canary_leaves_the_others_as_they_are_and_says_why(change, said):
-    found = plan_rollout(NEW, CANARY, replace(SIGHT, **change))
-    assert (found.steady, found.canary, found.keeps) == (OLD, NEW, True)
+    found = plan_rollout(NEW, CANARY, replace(STATE, **change))
+    assert (found.steady, found.canary, found.saves) == (OLD, NEW, True)
     assert said in found.failed
 
 
 @pytest.mark.parametrize("change", [
-    {"kept": None}, {"steady_exists": False}, {"kept": NEW}, {"promoted": NEW.name, "canary": tried(failed="bad")},
+    {"saved": None}, {"steady_exists": False}, {"saved": NEW}, {"promoted": NEW.name, "canary": tried(failed="bad")},
 ])  # fmt: skip
 def test_without_relayers_to_be_careful_with_or_by_order_there_is_no_canary(change):
-    found = plan_rollout(NEW, CANARY, replace(SIGHT, **change))
-    assert (found.steady, found.canary, found.keeps) == (NEW, None, True)
+    found = plan_rollout(NEW, CANARY, replace(STATE, **change))
+    assert (found.steady, found.canary, found.saves) == (NEW, None, True)
 
 
 def test_a_rolling_update_keeps_nothing():
-    found = plan_rollout(NEW, Rollout(), SIGHT)
-    assert (found.steady, found.canary, found.keeps) == (NEW, None, False)
+    found = plan_rollout(NEW, Rollout(), STATE)
+    assert (found.steady, found.canary, found.saves) == (NEW, None, False)
 
 
 @given(
@@ -133,7 +133,7 @@ def test_the_others_follow_only_after_a_canary_was_seen_ready_for_the_whole_time
         WELL, ready=ready, restarts=restarts, deleting=deleting, ready_changed_at=NOW - timedelta(seconds=seconds)
     )
     sight = replace(
-        SIGHT, pods=(pod,), reports=(figures(100, failed, 100, slow), OTHER),
+        STATE, pods=(pod,), reports=(figures(100, failed, 100, slow), OTHER),
         canary=tried(failed=mark),
     )  # fmt: skip
     found = plan_rollout(NEW, CANARY, sight)
@@ -148,8 +148,8 @@ def test_the_others_follow_only_after_a_canary_was_seen_ready_for_the_whole_time
 @pytest.mark.parametrize("damaged", [None, {}, {"data": {}}, {"data": {"template.json": "{", "relayer.json": ""}},
                                      {"data": {"template.json": "[]", "relayer.json": ""}}])  # fmt: skip
 def test_a_damaged_record_of_the_revision_counts_as_none(damaged):
-    assert Revision.kept(damaged) is None
-    assert Revision.kept({"data": OLD.data()}) == OLD
+    assert Revision.load_saved(damaged) is None
+    assert Revision.load_saved({"data": OLD.data()}) == OLD
 
 
 # The same through the whole plan.

@@ -6,7 +6,16 @@ import pytest
 
 from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.sessions.windows import SharedParams, Windows
-from pocket_miner.sessions.stages import Action, ClaimState, Decision, SessionSnapshot, Stage, decide, seal_height
+from pocket_miner.sessions.stages import (
+    Action,
+    ClaimState,
+    Decision,
+    SessionSnapshot,
+    Stage,
+    decide,
+    in_last_third,
+    seal_height,
+)
 
 GRIDS = [
     SharedParams(),
@@ -32,6 +41,23 @@ def test_nothing_is_sent_that_the_chain_would_refuse_for_its_height(params):
             assert windows.claim_open <= height < windows.claim_close
         if action is Action.SEND_PROOF:
             assert windows.proof_open <= height < windows.proof_close
+
+
+@pytest.mark.parametrize("params", GRIDS, ids=range(len(GRIDS)))
+def test_the_last_third_of_a_window_is_when_something_can_still_be_sent_and_little_is_left(params):
+    for windows, height, facts in every(params):
+        decision = decide(facts, height)
+        last = in_last_third(windows, decision.stage, height)
+        in_claim, in_proof = (
+            first <= height < close and (close - height) * 3 <= close - first
+            for first, close in ((windows.claim_open, windows.claim_close), (windows.proof_open, windows.proof_close))
+        )
+        if decision.action in (Action.SEND_CLAIM, Action.SEAL):
+            assert last == in_claim
+        elif decision.action is Action.SEND_PROOF:
+            assert last == in_proof
+        elif decision.stage in (Stage.ACTIVE, Stage.GRACE, Stage.CLAIMED, Stage.PROVED, Stage.SETTLED):
+            assert not last
 
 
 @pytest.mark.parametrize("params", GRIDS, ids=range(len(GRIDS)))

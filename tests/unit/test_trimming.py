@@ -2,7 +2,7 @@
 
 import pytest
 
-from pocket_relayer.memory_trimming import Trimming, keep_large_pieces_apart, system_trim
+from pocket_relayer.memory_trimming import MemoryTrimmer, mmap_large_allocations, system_trim
 
 MIB = 1024 * 1024
 
@@ -12,12 +12,12 @@ MIB = 1024 * 1024
 )
 async def test_memory_is_given_back_once_after_each_large_peak(held, trims):
     trimmed = []
-    trimming = Trimming(lambda: trimmed.append(True))
+    trimming = MemoryTrimmer(lambda: trimmed.append(True))
     for size in held:
-        await trimming.look(size * MIB)
+        await trimming.observe(size * MIB)
     assert len(trimmed) == trims
 
 
 def test_the_systems_allocator_can_be_asked_or_is_left_alone():
-    keep_large_pieces_apart()
+    mmap_large_allocations()
     system_trim()()

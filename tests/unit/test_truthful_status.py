@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from pocket_operator.decide.conditions import notices
+from pocket_operator.decide.conditions import events_to_emit
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.supplier_status import supplier_status
@@ -39,7 +39,7 @@ def whole(**more):
 def one(**more):
     seen = snapshot(**{"reports": SERVED, **more})
     found = plan(seen)
-    return {c.type: c for c in supplier_status(found.findings[0], seen, found).conditions}
+    return {c.type: c for c in supplier_status(found.key_checks[0], seen, found).conditions}
 
 
 def test_a_relay_miner_is_not_ready_while_one_of_its_suppliers_has_no_key():
@@ -50,6 +50,33 @@ def test_a_relay_miner_is_not_ready_while_one_of_its_suppliers_has_no_key():
     assert "bob" in found["SuppliersServed"].message
     status, found = whole()
     assert (status.served, found["SuppliersServed"].status, found["Ready"].status) == ("1/1", "True", "True")
+
+
+def test_pods_of_a_stateful_set_that_cannot_be_created_are_named_with_the_api_servers_message():
+    children = pods_of(miners=0)
+    quota = {("StatefulSet", "main-miner"): "pods main-miner-0 is forbidden: exceeded quota"}
+    _, found = whole(children=children, failed_creates=quota)
+    assert (found["Ready"].status, found["Ready"].reason) == ("False", "PodsNotReady")
+    assert "StatefulSet main-miner cannot be created: pods main-miner-0 is forbidden" in found["Ready"].message
+
+
+def test_a_rollout_stalls_at_its_deadline_and_is_ready_while_as_many_pods_serve_as_should():
+    for children, ready, cause in ((pods_of(updated=1, replicas=5), "True", "events and logs"),
+                                   (pods_of(ready=2), "False", "events and logs")):  # fmt: skip
+        _, early = whole(children=children, rolling_since=100.0 - 899.0)
+        assert (early["Stalled"].status, early["Reconciling"].reason) == ("False", "RollingOut")
+        _, late = whole(children=children, rolling_since=100.0 - 900.0)
+        assert (late["Stalled"].status, late["Ready"].status) == ("True", ready)
+        assert late["Stalled"].reason == late["Reconciling"].reason == "ProgressDeadlineExceeded"
+        assert "not all pods became ready within 900 s" in late["Stalled"].message.lower()
+        assert cause in late["Stalled"].message
+    shorter = changed(RM, "spec.progressDeadlineSeconds", 30)
+    _, found = whole(relay_miner=shorter, children=pods_of(ready=2), rolling_since=100.0 - 30.0)
+    assert found["Stalled"].status == "True"
+    quota = {("StatefulSet", "main-miner"): "exceeded quota"}
+    _, found = whole(children=pods_of(miners=0), failed_creates=quota, rolling_since=-800.0)
+    assert found["Ready"].reason == "PodsNotReady"
+    assert "exceeded quota" in found["Stalled"].message
 
 
 def test_a_relay_miner_that_goes_says_draining_whatever_its_suppliers_lack():
@@ -93,13 +120,13 @@ def test_only_ready_says_that_all_is_well():
 def test_events_are_for_changes_of_ready_and_for_warnings():
     _, found = whole()
     rows = tuple(found.values())
-    assert [(n.reason, n.warning) for n in notices(rows, [])] == [("Ready", False)]
+    assert [(n.reason, n.warning) for n in events_to_emit(rows, [])] == [("Ready", False)]
     _, later = whole(suppliers=(ALICE, BOB), now=NOW + timedelta(seconds=9))
     before = [row.model_dump(by_alias=True) for row in rows]
-    told = {(n.reason, n.warning) for n in notices(later.values(), before)}
+    told = {(n.reason, n.warning) for n in events_to_emit(later.values(), before)}
     assert told == {("SuppliersNotReady", True), ("SuppliersNotServed", True)}
 
 
 def test_a_relay_miner_that_starts_warns_of_nothing():
     _, found = whole(children={}, reports=())
-    assert [(n.reason, n.warning) for n in notices(found.values(), [])] == [("RollingOut", False)]
+    assert [(n.reason, n.warning) for n in events_to_emit(found.values(), [])] == [("RollingOut", False)]

@@ -11,7 +11,7 @@ from pocket.api.lenient import read_known
 from pocket.api.relayminer import RelayMiner
 from pocket.api.workload import MinerConfig, RelayerConfig, ReloadableConfig, parse_reloadable_config, read_config
 from pocket_operator.decide.plan import plan
-from pocket_operator.resources.config import configurations, hot_text
+from pocket_operator.resources.config import configurations, reloadable_text
 from resources import changed
 from snapshots import RM, snapshot
 
@@ -35,7 +35,7 @@ def test_a_workload_warns_about_fields_of_a_newer_operator_and_uses_all_others(w
 
 
 def test_a_relayer_takes_up_the_known_part_of_a_newer_hot_configuration(tmp_path, caplog):
-    text = hot_text(plan(snapshot()).context)
+    text = reloadable_text(plan(snapshot()).context)
     body = json.loads(text)
     body["services"][0]["backends"]["jsonRpc"]["hue"] = "red"
     with caplog.at_level(logging.WARNING):

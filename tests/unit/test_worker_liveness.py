@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocket.api.problems import Problem, ProblemCode
-from pocket_relayer.process.liveness import LOOK_SECONDS, REPORT_SECONDS, Patience, Silence, WorkerState, judge
+from pocket_relayer.process.liveness import (
+    POLL_SECONDS,
+    REPORT_SECONDS,
+    LivenessDeadlines,
+    SilenceTimer,
+    WorkerState,
+    assess,
+)
 from pocket_relayer.process.reports import (
     ReportWriter,
     WorkerReport,
@@ -19,39 +26,39 @@ from pocket_relayer.process.reports import (
     summary,
 )
 
-PATIENCE = Patience.of(10.0)
+PATIENCE = LivenessDeadlines.of(10.0)
 NO_KEYS = Problem(code=ProblemCode.NO_KEYS, message="no key")
 
 
-def watched(gaps, patience=PATIENCE, *, reported=True):
+def watched(gaps, deadlines=PATIENCE, *, reported=True):
     """States at the looks that come after each of these gaps, in seconds, since the last report."""
     now, states = 100.0, []
-    silence = Silence(now)
+    silence = SilenceTimer(now)
     if reported:
-        silence.heard()
+        silence.reset()
     for gap in gaps:
         now += gap
-        states.append(judge(silence.look(now), patience, reported=silence.reported))
+        states.append(assess(silence.poll(now), deadlines, reported=silence.reported))
     return states
 
 
 @given(st.floats(3.0, 600.0))
 def test_a_worker_is_hung_after_its_deadline_and_neither_sooner_nor_later(hung_seconds):
-    looks = watched([LOOK_SECONDS] * int(hung_seconds / LOOK_SECONDS + 2), Patience.of(hung_seconds))
+    looks = watched([POLL_SECONDS] * int(hung_seconds / POLL_SECONDS + 2), LivenessDeadlines.of(hung_seconds))
     first = looks.index(WorkerState.HUNG)
-    assert hung_seconds <= (first + 1) * LOOK_SECONDS < hung_seconds + 2 * LOOK_SECONDS
+    assert hung_seconds <= (first + 1) * POLL_SECONDS < hung_seconds + 2 * POLL_SECONDS
     assert set(looks[first:]) == {WorkerState.HUNG}
 
 
 @given(st.floats(3.0, 600.0), st.floats(0.0, 2.0))
 def test_an_event_loop_that_stands_for_two_seconds_is_nobodys_concern(hung_seconds, lag):
     silent = min(2.5, REPORT_SECONDS + lag) - 0.001
-    assert judge(silent, Patience.of(hung_seconds), reported=True) is WorkerState.RESPONDING
+    assert assess(silent, LivenessDeadlines.of(hung_seconds), reported=True) is WorkerState.RESPONDING
 
 
 def test_silence_is_shown_within_seconds_long_before_it_is_ended():
-    states = watched([LOOK_SECONDS] * 20)
-    assert states.index(WorkerState.SILENT) * LOOK_SECONDS <= 3.0
+    states = watched([POLL_SECONDS] * 20)
+    assert states.index(WorkerState.SILENT) * POLL_SECONDS <= 3.0
     assert states.index(WorkerState.SILENT) < states.index(WorkerState.HUNG)
 
 
@@ -63,18 +70,18 @@ def test_time_in_which_the_supervisor_itself_did_not_run_kills_no_worker(gaps):
 
 @given(st.lists(st.booleans(), max_size=200))
 def test_every_report_ends_the_silence(heard):
-    silence, now, silent = Silence(0.0), 0.0, 0.0
+    silence, now, silent = SilenceTimer(0.0), 0.0, 0.0
     for report in heard:
-        now += LOOK_SECONDS
+        now += POLL_SECONDS
         if report:
-            silence.heard()
+            silence.reset()
             silent = 0.0
-        silent += LOOK_SECONDS
-        assert silence.look(now) == pytest.approx(silent)
+        silent += POLL_SECONDS
+        assert silence.poll(now) == pytest.approx(silent)
 
 
 def test_a_worker_that_has_not_reported_yet_has_two_minutes_to_start():
-    states = watched([LOOK_SECONDS] * 241, reported=False)
+    states = watched([POLL_SECONDS] * 241, reported=False)
     assert set(states[:239]) == {WorkerState.STARTING}
     assert states[-1] is WorkerState.HUNG
 

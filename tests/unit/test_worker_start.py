@@ -30,8 +30,8 @@ sys.exit(main())
 @pytest.mark.processes
 def test_garbage_collections_never_look_at_what_a_worker_loaded(tmp_path):
     """A look at all of it takes tens of milliseconds, in which no relay is served."""
-    placement = RuntimePaths(redis_url="redis://127.0.0.1:1/0", keys_dir=tmp_path, data_dir=tmp_path)
-    config = relayer_config(RelayMiner.model_validate(relay_miner("ns")), placement)
+    runtime_paths = RuntimePaths(redis_url="redis://127.0.0.1:1/0", keys_dir=tmp_path, data_dir=tmp_path)
+    config = relayer_config(RelayMiner.model_validate(relay_miner("ns")), runtime_paths)
     file = Path(tmp_path, "relayer.json")
     file.write_text(config.model_dump_json(by_alias=True))
     command = [sys.executable, "-c", STARTED, "--config", str(file), "--worker", "0"]

@@ -36,6 +36,12 @@ class PodTemplate(Model):
 
     labels: dict[str, str] = Field(default={}, max_length=32, description="Additional labels of the pods.")
     annotations: dict[str, str] = Field(default={}, max_length=32, description="Additional annotations of the pods.")
+    spec: FreeObject | None = Field(
+        default=None,
+        description="A part of a PodSpec that is merged strategically into the operator's: environment, volumes, "
+        "mounts, init and side containers, security context, DNS, runtime class and so on. null removes a field. A "
+        "part that changes what the operator owns is rejected in the status.",
+    )
     node_selector: dict[str, str] = Field(default={}, max_length=32)
     tolerations: tuple[FreeObject, ...] = Field(default=(), max_length=32)
     affinity: FreeObject | None = Field(default=None, description="Merged into the pod's spec.")
@@ -101,3 +107,15 @@ class GatewayRoute(Model):
 
     parent_refs: tuple[FreeObject, ...] = Field(min_length=1, max_length=8, description="The Gateways to attach to.")
     hostnames: tuple[Name, ...] = Field(default=(), max_length=16)
+
+
+class NetworkPolicies(Model):
+    """Restricts the clients of the pods. Off by default."""
+
+    enabled: bool = False
+    relays_from: tuple[FreeObject, ...] = Field(
+        default=(), max_length=16, description="NetworkPolicyPeers that may send relays. Empty: all."
+    )
+    metrics_from: tuple[FreeObject, ...] = Field(
+        default=(), max_length=16, description="NetworkPolicyPeers that may read metrics, in addition to the operator."
+    )

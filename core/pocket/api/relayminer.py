@@ -8,10 +8,10 @@ from pydantic import Field, field_validator, model_validator
 from pocket.api.base import Metadata, Model
 from pocket.api.kubernetes import (
     Autoscaling,
-    FreeObject,
     GatewayRoute,
     Ingress,
     Name,
+    NetworkPolicies,
     PodTemplate,
     Quantity,
     Resources,
@@ -364,18 +364,6 @@ class Monitoring(Model):
     )
 
 
-class NetworkPolicies(Model):
-    """Restricts the clients of the pods. Off by default."""
-
-    enabled: bool = False
-    relays_from: tuple[FreeObject, ...] = Field(
-        default=(), max_length=16, description="NetworkPolicyPeers that may send relays. Empty: all."
-    )
-    metrics_from: tuple[FreeObject, ...] = Field(
-        default=(), max_length=16, description="NetworkPolicyPeers that may read metrics, in addition to the operator."
-    )
-
-
 class Deletion(Model):
     """What happens when a Supplier or the RelayMiner is deleted."""
 
@@ -412,6 +400,19 @@ class RelayMinerSpec(Model):
     monitoring: Monitoring = Monitoring()
     network_policy: NetworkPolicies = NetworkPolicies()
     deletion: Deletion = Deletion()
+    update_strategy: Literal["automatic", "supervised"] = Field(
+        default="automatic",
+        description="How new default images of the operator reach this RelayMiner. automatic: when its turn comes. "
+        "supervised: once the annotation pocket.network/approve-update names the update that status.update shows. "
+        "Applied without restart.",
+    )
+    progress_deadline_seconds: int = Field(
+        default=900,
+        ge=30,
+        le=86400,
+        description="Seconds in which pods that are created or replaced must become ready before the status reports a "
+        "failure. Applied without restart.",
+    )
     debug: bool = Field(
         default=False,
         description="Serve tasks, memory and CPU profiles at /debug on localhost of the pods: port 6060 of the miner "

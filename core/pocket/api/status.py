@@ -30,6 +30,8 @@ class ConditionType(StrEnum):
     SCHEMA_CURRENT = "SchemaCurrent"
     SUPPLIERS_SERVED = "SuppliersServed"
     STAKE_AS_DECLARED = "StakeAsDeclared"
+    UP_TO_DATE = "UpToDate"
+    OPERATOR_CONFLICT = "OperatorConflict"
 
 
 class Condition(Model):
@@ -67,6 +69,17 @@ class RolloutStatus(Model):
     revision: str = Field(default="", description="Digest of the desired pod template.")
 
 
+class UpdateStatus(Model):
+    """Progress of an update to the operator's default images."""
+
+    phase: str = Field(
+        default="",
+        description="Empty, Queued, AwaitingApproval, Relayers, WaitingForWindows, Miners or Failed.",
+    )
+    target: str = Field(default="", description="Name of the update: a digest of the operator's default images.")
+    message: str = Field(default="", max_length=4096, description="What happens now or what the update waits for.")
+
+
 class RelayMinerStatus(Model):
     """The observed state of a RelayMiner."""
 
@@ -75,11 +88,13 @@ class RelayMinerStatus(Model):
     relayers: Workload = Workload()
     miners: Workload = Workload()
     rollout: RolloutStatus = RolloutStatus()
+    update: UpdateStatus = UpdateStatus()
     suppliers: int = Field(default=0, description="Suppliers that name this RelayMiner.")
     served: str = Field(default="", description="Suppliers served and mined, of those not being deleted, as in 6/7.")
     keys: KeySetStatus = KeySetStatus()
     height: int = Field(default=0, description="Latest block that a miner reports.")
     version: str = Field(default="", description="Image of the relayers.")
+    operator: str = Field(default="", description="Namespace of the operator that manages this RelayMiner.")
     endpoint: str = Field(default="", description="Address of the relayers inside the cluster.")
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from redis.asyncio import Redis
 
@@ -38,6 +38,7 @@ async def await_dependencies(
     redis_waits: Callable[[RedisUnavailable | None], None],
     chain_waits: Callable[[str], None],
     rng: random.Random | None = None,
+    claim: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Wait for both at the same time, until they can be used or `stop` is set.
 
@@ -46,7 +47,7 @@ async def await_dependencies(
     """
 
     async def await_redis() -> None:
-        await await_durable_redis(redis, redis_url, stop, redis_waits, rng)
+        await await_durable_redis(redis, redis_url, stop, redis_waits, rng, claim)
         redis_waits(None)
 
     async with asyncio.TaskGroup() as group:

@@ -120,7 +120,9 @@ class KubeApi:
         except ObjectNotFound:
             return None
 
-    async def list(self, kind: ResourceKind, namespace: str = "", selector: str = "") -> list[Object]:
+    async def list(
+        self, kind: ResourceKind, namespace: str = "", selector: str = "", *, fields: str = ""
+    ) -> list[Object]:
         """Return all objects, page by page.
 
         The API omits kind and apiVersion from items, so they are filled in.
@@ -129,6 +131,8 @@ class KubeApi:
         query = {"limit": str(_PAGE)}
         if selector:
             query["labelSelector"] = selector
+        if fields:
+            query["fieldSelector"] = fields
         while True:
             page = await self.call("GET", kind.path(namespace), query=query)
             objects += [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in page["items"]]

@@ -5,7 +5,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -82,7 +82,7 @@ class _CancelSafeConnection:
     when both meet. Then a supplier that is handed over, or a process that ends, would go on for ever.
     """
 
-    def __init__(self, *, generation: Generation, primary: PrimaryResolver | None, **options: Any) -> None:
+    def __init__(self, *, generation: Generation, primary: PrimaryResolver | None = None, **options: Any) -> None:
         self._generations = generation
         self._generation = generation.number
         self._primary = primary
@@ -297,18 +297,20 @@ async def check_durability(redis: "Redis", url: str) -> RedisInfo:
 
 async def await_durable_redis(
     redis: "Redis", url: str, stop: asyncio.Event, on_wait: Callable[[RedisUnavailable], None] = lambda error: None,
-    rng: random.Random | None = None,
+    rng: random.Random | None = None, claim: Callable[[], Awaitable[None]] | None = None,
 ) -> None:  # fmt: skip
     """Wait until Redis is ready, or until `stop` is set.
 
-    Each reason is logged once, and `on_wait` is called with it at every attempt. Raises RedisNotDurable for a Redis
-    that can lose relays.
+    Each reason is logged once, and `on_wait` is called with it at every attempt. `claim` runs once Redis
+    is ready. Raises RedisNotDurable for a Redis that can lose relays.
     """
     rng = rng or random.Random()  # noqa: S311 - jitter
     logged = ""
     while not stop.is_set():
         try:
             await check_durability(redis, url)
+            if claim is not None:
+                await claim()
         except RedisUnavailable as error:
             on_wait(error)
             if str(error) != logged:

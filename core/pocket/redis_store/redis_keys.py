@@ -93,6 +93,11 @@ class RedisKeys:
         return f"{self.prefix}:notifications:{shard}"
 
     @property
+    def owner(self) -> str:
+        """Namespace and name of the RelayMiner that owns the prefix."""
+        return f"{self.prefix}:owner"
+
+    @property
     def leases(self) -> str:
         """Return the hash of the miners' Leases, used without Kubernetes."""
         return f"{self.prefix}:leases"

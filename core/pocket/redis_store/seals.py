@@ -5,6 +5,7 @@ A session is sealed once. A later owner broadcasts only the sealed root.
 
 import base64
 import json
+import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,8 @@ from pocket.redis_store.lua_scripts import CLOSE, CUTOFF, FENCE, FINISH, LIFE, S
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import ConcurrentAppend, FenceMissing, RedisStoreError, StaleEpoch
 
+_LOG = logging.getLogger("pocket.redis_store.seals")
+_UNREADABLE_KEPT = 1000
 _LIVES = 3
 _OTHER_CHAIN_BLOCKS = 100
 """A lagging node reports a lower height, but not by this many blocks."""
@@ -77,7 +80,7 @@ class SignedGroup:
 
 
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 def _fenced(reply: Sequence[Any]) -> None:
@@ -100,6 +103,7 @@ class SealStore:
         self._supplier = supplier
         self.epoch = epoch
         self._unique = unique
+        self._unreadable: set[str] = set()
 
     @property
     def supplier(self) -> str:
@@ -188,9 +192,21 @@ class SealStore:
             raise RedisStoreError("a session of the group is sealed already")
 
     async def load(self) -> dict[str, SessionSeal]:
-        """Return all seals of open sessions by session id."""
-        seals = await self._redis.hgetall(self._keys.seals(self._supplier))
-        return {_text(key): SessionSeal.decode(value) for key, value in seals.items()}
+        """Return all seals of open sessions by session id.
+
+        A row that cannot be read is its session's trouble alone: it is left out, and logged once.
+        """
+        found = {}
+        for key, value in (await self._redis.hgetall(self._keys.seals(self._supplier))).items():
+            session_id = _text(key)
+            try:
+                found[session_id] = SessionSeal.decode(value)
+            except DecodingError as error:
+                if session_id not in self._unreadable and len(self._unreadable) < _UNREADABLE_KEPT:
+                    self._unreadable.add(session_id)
+                    fields = {"supplier": self._supplier, "session": repr(session_id), "error": str(error)}
+                    _LOG.error("a seal in Redis cannot be read and is left out", extra={"fields": fields})
+        return found
 
     async def share_proofs(self, session_end: int, tx_hash: str, signed: SignedGroup) -> None:
         """Publish signed proofs to later owners, who send the same bytes instead of paying a second fee.

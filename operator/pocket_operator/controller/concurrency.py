@@ -1,4 +1,4 @@
-"""Several requests to the API server at once, a few at a time."""
+"""Run requests to the API server with bounded concurrency."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -9,12 +9,15 @@ from pocket.kube.api_client import KubeError
 T = TypeVar("T")
 
 
-async def for_each(step: Callable[[T], Awaitable[None]], subjects: Iterable[T], at_once: int) -> None:
-    """`step` for every subject; the first KubeError ends them all and is raised."""
-    gate = asyncio.Semaphore(at_once)
+async def gather_limited(step: Callable[[T], Awaitable[None]], subjects: Iterable[T], limit: int) -> None:
+    """Run `step` for every subject, at most `limit` at a time.
+
+    Raises the first KubeError, which cancels the others.
+    """
+    semaphore = asyncio.Semaphore(limit)
 
     async def one(subject: T) -> None:
-        async with gate:
+        async with semaphore:
             await step(subject)
 
     try:

@@ -1,4 +1,4 @@
-"""Kubernetes Events: one object per subject and reason, counted up."""
+"""Write Kubernetes Events, one object with a count per subject and reason."""
 
 import hashlib
 import logging
@@ -16,11 +16,11 @@ _LOG = logging.getLogger("operator.events")
 _QUIET_SECONDS = 60.0
 _REMEMBERED = 10_000
 _LONGEST = 1024
-"""What the API server takes as the message of an Event, characters."""
+"""Characters that the API server accepts as the message of an Event."""
 
 
 class EventWriter:
-    """An Event that cannot be written costs nothing: the status says the same."""
+    """Writes Events. One that cannot be written is dropped, since the status has the same information."""
 
     def __init__(self, api: KubeApi, clock: Callable[[], float], now: Callable[[], datetime], instance: str) -> None:
         self._api = api
@@ -29,10 +29,10 @@ class EventWriter:
         self._instance = instance
         self._posted: dict[tuple[str, str], float] = {}
 
-    async def post(self, subject: dict[str, Any], notice: EventToEmit) -> None:
-        """Writes or counts up, at most once a minute per subject and reason."""
+    async def post(self, subject: dict[str, Any], event: EventToEmit) -> None:
+        """Write an Event or increase its count, at most once a minute per subject and reason."""
         metadata = subject["metadata"]
-        place = (str(metadata["uid"]), notice.reason)
+        place = (str(metadata["uid"]), event.reason)
         if self._clock() - self._posted.get(place, float("-inf")) < _QUIET_SECONDS:
             return
         if len(self._posted) >= _REMEMBERED:
@@ -41,12 +41,12 @@ class EventWriter:
         digest = hashlib.sha256("/".join(place).encode()).hexdigest()[:16]
         name, namespace = f"{metadata['name']}.{digest}"[-253:], str(metadata["namespace"])
         try:
-            await self._write(subject, notice, name, namespace)
+            await self._write(subject, event, name, namespace)
         except KubeError as error:
-            _LOG.warning("event: %s", error)
+            _LOG.warning("cannot write an event: %s", error)
 
-    async def _write(self, subject: dict[str, Any], notice: EventToEmit, name: str, namespace: str) -> None:
-        stamp, message = timestamp(self._now()), notice.message[:_LONGEST]
+    async def _write(self, subject: dict[str, Any], event: EventToEmit, name: str, namespace: str) -> None:
+        stamp, message = timestamp(self._now()), event.message[:_LONGEST]
         known = await self._api.get_or_none(EVENTS, namespace, name)
         if known is not None:
             patch = {"count": int(known.get("count") or 1) + 1, "lastTimestamp": stamp, "message": message}
@@ -61,8 +61,8 @@ class EventWriter:
                 "apiVersion": subject["apiVersion"], "kind": subject["kind"], "name": metadata["name"],
                 "namespace": namespace, "uid": metadata["uid"],
             },
-            "type": "Warning" if notice.warning else "Normal",
-            "reason": notice.reason,
+            "type": "Warning" if event.warning else "Normal",
+            "reason": event.reason,
             "message": message,
             "count": 1,
             "firstTimestamp": stamp,

@@ -1,4 +1,4 @@
-"""The kopf shell: every event only updates the store and names whom it concerns. Nothing is decided here."""
+"""Watch with kopf: each event updates the object cache and queues the affected keys."""
 
 import os
 from collections.abc import Callable, Collection
@@ -16,22 +16,22 @@ CHILD_SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 
 
 def settings() -> kopf.OperatorSettings:
-    """How kopf runs here, each with its reason."""
+    """Return kopf's settings, each with its reason."""
     chosen = kopf.OperatorSettings()
     chosen.peering.standalone = True  # leadership is our own Lease
     chosen.posting.enabled = False  # Events are ours: one per reason, counted up
-    chosen.scanning.disabled = True  # no right to list namespaces and CRDs is needed
+    chosen.scanning.disabled = True  # so that no right to list namespaces and CRDs is needed
     chosen.watching.server_timeout = 300
     chosen.watching.client_timeout = 310
     chosen.watching.connect_timeout = 10
     chosen.watching.reconnect_backoff = 1.0
-    chosen.watching.inactivity_timeout = 70  # bookmarks come every minute: a silent watch is a dead one
-    chosen.watching.chunk_size = 500  # 1000 Suppliers are not held twice in memory
+    chosen.watching.inactivity_timeout = 70  # bookmarks arrive every minute: a silent watch is dead
+    chosen.watching.chunk_size = 500  # so that 1000 Suppliers are not in memory twice
     chosen.networking.request_timeout = 30
     chosen.networking.connect_timeout = 5
     chosen.queueing.worker_limit = 100
     chosen.execution.max_workers = 1  # there is no synchronous handler
-    # Nothing below is used, as there are no such handlers; a stray one must not write kopf's own names.
+    # There are no handlers that use what follows. It only keeps a future one from writing kopf's own names.
     chosen.persistence.finalizer = f"{GROUP}/kopf"
     chosen.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"kopf.{GROUP}", v1=False)
     chosen.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=f"kopf.{GROUP}", key="last", v1=False)
@@ -42,9 +42,9 @@ def settings() -> kopf.OperatorSettings:
 
 
 def registry(
-    store: ObjectCache, changed: Callable[[ReconcileKey], None], canary: Callable[[Object], None]
+    cache: ObjectCache, changed: Callable[[ReconcileKey], None], heartbeat: Callable[[Object], None]
 ) -> kopf.OperatorRegistry:
-    """Raw event handlers only: they keep no state in the objects and add no finalizers."""
+    """Return raw event handlers, which keep no state in the objects and add no finalizers."""
     found = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=found)
@@ -55,13 +55,13 @@ def registry(
 
     def watch(kind: str, group: str, version: str, plural: str) -> None:
         @kopf.on.event(group, version, plural, registry=found, id=f"see-{plural}")
-        async def see(event: Any, **_: Any) -> None:
+        async def inform(event: Any, **_: Any) -> None:
             observed: Object = {**event["object"], "kind": kind}
             if event.get("type") == "DELETED":
-                keys = store.drop(kind, observed)
+                keys = cache.drop(kind, observed)
             else:
-                canary(observed)
-                keys = store.put(kind, observed)
+                heartbeat(observed)
+                keys = cache.put(kind, observed)
             for key in keys:
                 changed(key)
 
@@ -74,7 +74,10 @@ def registry(
 
 
 async def run_watches(found: kopf.OperatorRegistry, namespaces: Collection[str], stop: Any, ready: Any = None) -> None:
-    """Watches until stopped. kopf re-raises what ends a watcher, so that a dead one ends the process."""
+    """Run the watches until stopped.
+
+    kopf raises the error that ends a watcher, so that the process exits with it.
+    """
     await kopf.operator(
         registry=found,
         settings=settings(),
@@ -83,5 +86,5 @@ async def run_watches(found: kopf.OperatorRegistry, namespaces: Collection[str],
         namespaces=list(namespaces),
         stop_flag=stop,
         ready_flag=ready,
-        identity=cast(Any, names.MANAGED_BY),  # kopf would ask for a user name, which a pod's user does not have
+        identity=cast(Any, names.MANAGED_BY),  # the default is a user name, which a pod's user does not have
     )

@@ -1,7 +1,7 @@
-"""Namespaces that must not be deleted yet: with a namespace Kubernetes ends all pods at once, the miners too.
+"""Protect namespaces with open sessions from deletion, which would end all of their pods at once.
 
-The operator keeps a list of the namespaces in which it holds something; an admission policy of the cluster refuses
-their deletion (docs/fragile/draining.md). Nothing but the list is ours to write.
+The operator writes the list of namespaces in which resources have its finalizer. An admission policy of the cluster
+rejects their deletion (docs/fragile/draining.md).
 """
 
 import asyncio
@@ -12,64 +12,76 @@ from typing import Any, Final
 
 from pocket.kube.api_client import KubeApi, KubeError
 from pocket_operator.controller.published import publish
-from pocket_operator.decide.draining import is_held
+from pocket_operator.decide.draining import has_finalizer
 from pocket_operator.decide.object_cache import ObjectCache
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import PROTECTED_NAMESPACES, RELAY_MINERS, SUPPLIERS
 
 _LOG = logging.getLogger("operator.namespaces")
 Object = dict[str, Any]
-HELD: Final = "pocket-operator-held"
+PROTECTED: Final = "pocket-operator-held"
 
 
-def held(subjects: Mapping[str, Iterable[Object]], let_go: frozenset[str] = frozenset()) -> dict[str, str]:
-    """Namespace → what the operator holds there, in words; without those whose uid is in `let_go`.
+def protected_namespaces(
+    subjects: Mapping[str, Iterable[Object]], release: frozenset[str] = frozenset()
+) -> dict[str, str]:
+    """Return, by namespace, a text that counts the resources with our finalizer, without the uids in `release`.
 
-    subjects: Suppliers and RelayMiners by kind.
+    `subjects` are Suppliers and RelayMiners by kind.
     """
     found: dict[str, Counter[str]] = {}
     for kind, objects in subjects.items():
-        for one in objects:
-            if is_held(one) and str(one["metadata"]["uid"]) not in let_go:
-                found.setdefault(str(one["metadata"]["namespace"]), Counter())[kind] += 1
+        for subject in objects:
+            if has_finalizer(subject) and str(subject["metadata"]["uid"]) not in release:
+                found.setdefault(str(subject["metadata"]["namespace"]), Counter())[kind] += 1
     return {
         namespace: " and ".join(f"{number} {kind}{'s' * (number > 1)}" for kind, number in sorted(kinds.items()))
         for namespace, kinds in found.items()
     }
 
 
-class NamespaceGuard:
-    """Writes the list where it differs. One that cannot be written keeps nothing else from its work."""
+def with_own(protected: dict[str, str], own: str) -> dict[str, str]:
+    """Add the operator's own namespace while any other is protected: drains need the operator."""
+    if not protected or own in protected:
+        return protected
+    return {**protected, own: f"the operator of {', '.join(sorted(protected)[:5])}"}
 
-    def __init__(self, api: KubeApi, store: ObjectCache, namespace: str) -> None:
+
+class NamespaceGuard:
+    """Writes the list of protected namespaces when it differs. A failure does not stop reconciliation."""
+
+    def __init__(self, api: KubeApi, cache: ObjectCache, namespace: str) -> None:
         self._api = api
-        self._store = store
+        self._cache = cache
         self._namespace = namespace
-        self._let_go: frozenset[str] = frozenset()
+        self._released: frozenset[str] = frozenset()
         self._writing = asyncio.Lock()
 
     async def refresh(self) -> None:
-        """Looks and writes; raises KubeError."""
+        """Write the list if it differs.
+
+        Raises KubeError.
+        """
         async with self._writing:
-            wanted = {"spec": {"namespaces": self._held()}}
+            wanted = {"spec": {"namespaces": self._protected()}}
             await publish(
-                self._api, PROTECTED_NAMESPACES, (self._namespace, HELD), wanted, f"{names.FIELD_MANAGER}-held"
+                self._api, PROTECTED_NAMESPACES, (self._namespace, PROTECTED), wanted, f"{names.FIELD_MANAGER}-held"
             )
 
-    async def hold(self) -> None:
-        """Writes where it differs, or says why it could not: after finalizers came, so before a key is published."""
+    async def update(self) -> None:
+        """Write the list after finalizers were added and before a key is published. Failures are logged."""
         try:
             await self.refresh()
         except KubeError as error:
-            _LOG.warning("%s: %s", HELD, error)
+            _LOG.warning("cannot write %s, retrying later: %s", PROTECTED, error)
 
-    async def let_go(self, namespace: str, subjects: Iterable[Object]) -> None:
-        """Before their finalizers go: once the last of a namespace is gone, the namespace may be deleted at once."""
-        self._let_go |= {str(subject["metadata"]["uid"]) for subject in subjects}
-        if namespace not in self._held():
-            await self.hold()
+    async def release(self, namespace: str, subjects: Iterable[Object]) -> None:
+        """Stop protecting resources before their finalizers are removed, so that their namespace can be deleted."""
+        self._released |= {str(subject["metadata"]["uid"]) for subject in subjects}
+        if namespace not in self._protected():
+            await self.update()
 
-    def _held(self) -> dict[str, str]:
-        subjects = {kind.name: self._store.all(kind.name) for kind in (RELAY_MINERS, SUPPLIERS)}
-        self._let_go &= {str(one["metadata"]["uid"]) for rows in subjects.values() for one in rows}
-        return held(subjects, self._let_go)
+    def _protected(self) -> dict[str, str]:
+        subjects = {kind.name: self._cache.all(kind.name) for kind in (RELAY_MINERS, SUPPLIERS)}
+        self._released &= {str(subject["metadata"]["uid"]) for rows in subjects.values() for subject in rows}
+        return with_own(protected_namespaces(subjects, self._released), self._namespace)

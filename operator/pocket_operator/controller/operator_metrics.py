@@ -1,4 +1,4 @@
-"""Metric families of the operator."""
+"""The operator's Prometheus metrics."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -9,22 +9,26 @@ SECONDS = Histogram(
 )  # fmt: skip
 QUEUE = Gauge("pocket_operator_queue_keys", "RelayMiners waiting to be reconciled.")
 WRITES = Counter("pocket_operator_api_writes_total", "Writes to the API server by kind.", ["kind"])
-REFUSALS = Counter("pocket_operator_api_refusals_total", "Requests that the API server refused, by status.", ["status"])
+REFUSALS = Counter(
+    "pocket_operator_api_refusals_total", "Requests that the API server rejected, by status.", ["status"]
+)
 SCHEMA = Gauge(
     "pocket_operator_schema_fields",
     "Fields that the installed definitions lack (missing) or that this release does not know (unknown).",
     ["kind", "what"],
 )
 SUPPLIERS_DECLARED = Gauge(
-    "pocket_operator_suppliers_declared", "Suppliers of a RelayMiner that stay.",
+    "pocket_operator_suppliers_declared", "Suppliers of a RelayMiner that are not being deleted.",
     ["relay_miner_namespace", "relay_miner"],
 )  # fmt: skip
 SUPPLIERS_SERVED = Gauge(
-    "pocket_operator_suppliers_served", "Those of them that a relayer serves and a miner mines for.",
+    "pocket_operator_suppliers_served", "Declared Suppliers that a relayer serves and a miner mines for.",
     ["relay_miner_namespace", "relay_miner"],
 )  # fmt: skip
 LEADS = Gauge("pocket_operator_leader", "1 while this replica leads.")
-WATCH_AGE = Gauge("pocket_operator_watch_age_seconds", "Seconds since the canary came back through the watch.")
+WATCH_AGE = Gauge(
+    "pocket_operator_watch_age_seconds", "Seconds since the latest heartbeat that came back through the watch was sent."
+)
 RELAY_MINERS = Gauge("pocket_operator_relay_miners", "RelayMiners known.")
 SUPPLIERS = Gauge("pocket_operator_suppliers", "Suppliers known.")
 PAUSED = Gauge("pocket_operator_relay_miners_paused", "RelayMiners that are paused.")

@@ -1,4 +1,4 @@
-"""Pulling /report from the pods: they hold no API token for this."""
+"""Poll /report of the pods, which therefore need no API token."""
 
 import asyncio
 import hashlib
@@ -25,7 +25,7 @@ _PASSING = frozenset({"height", "waiting", "recent", "looked"})
 
 
 class PodReportCache:
-    """The latest report of every pod; one that stopped answering is forgotten after a while."""
+    """The latest report of every pod. A report that is not renewed is dropped after some seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -34,12 +34,12 @@ class PodReportCache:
         self._unreadable: set[tuple[str, str]] = set()
 
     def of(self, namespace: str, pods: Iterable[str]) -> tuple[Report, ...]:
-        """Reports of some pods."""
+        """Return the reports of some pods."""
         found = (self._reports.get((namespace, pod)) for pod in pods)
         return tuple(report for report in found if report is not None)
 
-    def take(self, namespace: str, pod: str, body: dict[str, Any] | None) -> bool:
-        """Takes in an answer, None for a failed question; whether anything of weight changed."""
+    def update(self, namespace: str, pod: str, body: dict[str, Any] | None) -> bool:
+        """Store a pod's report (None if the request failed). Returns True if something relevant changed."""
         place = (namespace, pod)
         report = None if body is None else self._read(place, body)
         if body is None or report is None:
@@ -57,44 +57,44 @@ class PodReportCache:
         return changed
 
     def _read(self, place: tuple[str, str], body: Mapping[str, Any]) -> Report | None:
-        """None for an answer that cannot be read: nothing is guessed, it is as if the pod did not answer."""
+        """Parse a report. Returns None if it is invalid, which counts as no answer."""
         try:
             report = Report.of(place[1], body, self._clock())
         except ValidationError as error:
             if place not in self._unreadable:
-                _LOG.warning("pod %s/%s: its report cannot be read: %s", *place, problem_of(error))
+                _LOG.warning("cannot read the report of pod %s/%s: %s", *place, problem_of(error))
             self._unreadable.add(place)
             return None
         self._unreadable.discard(place)
         return report
 
-    def forget_except(self, kept: set[tuple[str, str]]) -> None:
-        """Drops pods that are gone."""
-        for place in [place for place in self._reports if place not in kept]:
+    def forget_except(self, polled: set[tuple[str, str]]) -> None:
+        """Drop the reports of all other pods."""
+        for place in [place for place in self._reports if place not in polled]:
             del self._reports[place]
             self._digests.pop(place, None)
-        self._unreadable &= kept
+        self._unreadable &= polled
 
 
 class Poller:
-    """Asks all pods every few seconds; `changed` is told whose report changed."""
+    """Polls all pods every few seconds and calls `changed` with the key of a changed report."""
 
     def __init__(
         self,
-        store: ObjectCache,
-        book: PodReportCache,
+        cache: ObjectCache,
+        reports: PodReportCache,
         changed: Callable[[ReconcileKey], None],
         *,
         seconds: float = _SECONDS,
     ) -> None:
-        self._store = store
-        self._book = book
+        self._cache = cache
+        self._reports = reports
         self._changed = changed
         self._seconds = seconds
-        self._gate = asyncio.Semaphore(_CONCURRENCY)
+        self._limit = asyncio.Semaphore(_CONCURRENCY)
 
     async def run(self) -> None:
-        """For ever; a pod that does not answer stops nobody."""
+        """Poll until cancelled. A pod that does not answer delays no other."""
         timeout = aiohttp.ClientTimeout(total=self._seconds)
         async with aiohttp.ClientSession(timeout=timeout) as http:
             while True:
@@ -102,28 +102,28 @@ class Poller:
                 await asyncio.sleep(self._seconds)
 
     async def once(self, http: aiohttp.ClientSession) -> None:
-        """One round."""
-        asked: set[tuple[str, str]] = set()
+        """Poll all pods once."""
+        polled: set[tuple[str, str]] = set()
         async with asyncio.TaskGroup() as group:
-            for pod in self._store.pods():
+            for pod in self._cache.pods():
                 labels, status = pod["metadata"].get("labels") or {}, pod.get("status") or {}
                 if labels.get(names.LABEL_COMPONENT) not in (names.RELAYER, names.MINER) or not status.get("podIP"):
                     continue
                 namespace, name = str(pod["metadata"]["namespace"]), str(pod["metadata"]["name"])
-                asked.add((namespace, name))
+                polled.add((namespace, name))
                 key = ReconcileKey(namespace, str(labels[names.LABEL_RELAY_MINER]))
-                group.create_task(self._ask(http, key, name, str(status["podIP"])))
-        self._book.forget_except(asked)
+                group.create_task(self._poll(http, key, name, str(status["podIP"])))
+        self._reports.forget_except(polled)
 
-    async def _ask(self, http: aiohttp.ClientSession, key: ReconcileKey, pod: str, address: str) -> None:
+    async def _poll(self, http: aiohttp.ClientSession, key: ReconcileKey, pod: str, address: str) -> None:
         host = f"[{address}]" if ":" in address else address
         body: dict[str, Any] | None = None
         try:
-            async with self._gate, http.get(f"http://{host}:{ADMIN_PORT}/report") as answer:
+            async with self._limit, http.get(f"http://{host}:{ADMIN_PORT}/report") as answer:
                 if answer.status == 200 and 0 < (answer.content_length or 0) <= _LARGEST:
                     found = await answer.json()
                     body = found if isinstance(found, dict) else None
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
             body = None
-        if self._book.take(key.namespace, pod, body):
+        if self._reports.update(key.namespace, pod, body):
             self._changed(key)

@@ -1,4 +1,4 @@
-"""What the operator itself tells the cluster, in objects beside it."""
+"""Publish the operator's own objects, such as ConfigMaps in its namespace."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +10,12 @@ from pocket_operator.resources import names
 async def publish(
     api: KubeApi, kind: ResourceKind, place: tuple[str, str], content: Mapping[str, Any], manager: str
 ) -> None:
-    """Makes `content` all that it holds, with a write only where it differs; raises KubeError.
+    """Apply an object if its content differs.
 
-    place: namespace and name. content: fields beside the metadata, like `data` of a ConfigMap.
+    place: namespace and name. content: fields other than the metadata, like `data` of a ConfigMap.
     manager: the field manager, as the API server shows it in `managedFields`.
+
+    Raises KubeError.
     """
     namespace, name = place
     observed = await api.get_or_none(kind, namespace, name)

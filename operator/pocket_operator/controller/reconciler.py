@@ -1,42 +1,47 @@
-"""Carrying plans out: reads what a plan needs, writes what differs, nothing else."""
+"""Reconcile RelayMiners: gather a snapshot, plan, and write what differs."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from http import HTTPStatus
 from typing import Any
 
 from pocket.api.status import Condition, as_status
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
-from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceKind
+from pocket.kube.api_client import APPLY, KubeApi, KubeError, ObjectNotFound
 from pocket_operator.controller import operator_metrics
-from pocket_operator.controller.concurrency import for_each
+from pocket_operator.controller.child_writer import LATER, WATCHED, ChildWriter
+from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.events import EventWriter
+from pocket_operator.controller.failed_creates import FailedCreates
 from pocket_operator.controller.namespace_guard import NamespaceGuard
+from pocket_operator.controller.operator_claim import OperatorClaim
 from pocket_operator.controller.pod_report_cache import PodReportCache
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
 from pocket_operator.controller.stake_keeper import without_staking
-from pocket_operator.decide.conditions import notices
-from pocket_operator.decide.drift import replacement, replicas_to_keep, surplus
+from pocket_operator.controller.update_queue import UpdateQueue
+from pocket_operator.decide.conditions import (
+    OPERATOR_CONFLICT,
+    conditions,
+    events_to_emit,
+    operator_conflict,
+)
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
 from pocket_operator.decide.plan import (
     DRAINING,
     REQUEUE,
-    FinalizerChange,
     Plan,
-    drifted_children,
     is_paused,
-    owner_of,
     plan,
 )
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.schemas import Schemas
 from pocket_operator.decide.served import served_suppliers
-from pocket_operator.decide.snapshot import ChildKey, Pod, SecretView, Settings, Snapshot
+from pocket_operator.decide.snapshot import ChildKey, Pod, Rejection, SecretView, Settings, Snapshot, UpdateStep
 from pocket_operator.decide.supplier_keys import KeyCheck
 from pocket_operator.decide.supplier_status import supplier_status
+from pocket_operator.decide.workloads import rolling_generations
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import (
     BY_KIND,
@@ -45,36 +50,35 @@ from pocket_operator.resources.kinds import (
     READ_CHILDREN,
     RELAY_MINERS,
     SECRETS,
-    WATCHED_CHILDREN,
 )
 
 _LOG = logging.getLogger("operator.reconcile")
 Object = dict[str, Any]
-_FIGURES_SECONDS = 30.0
+_STATISTICS_SECONDS = 30.0
 _AT_ONCE = 8
-_LATER = frozenset({0, 401, 429, 502, 503, 504})
-"""No answer, or one that says nothing of what was asked for: the whole reconciliation is tried again later."""
-_FIGURES = frozenset({"stake", "sessions", "openSessions", "last", "earnedUpokt", "earned"})
-_WATCHED = tuple(kind.name for kind in WATCHED_CHILDREN)
+_STATISTICS = frozenset({"stake", "sessions", "openSessions", "last", "earnedUpokt", "earned"})
 
 
 @dataclass(slots=True)
 class ReconcileState:
-    """What is remembered between two reconciliations; losing it costs time only."""
+    """State between two reconciliations. Losing it costs time only."""
 
     quiet_since: dict[str, float] = field(default_factory=dict)
-    refusals: dict[ChildKey, str] = field(default_factory=dict)
+    rejections: dict[ChildKey, Rejection] = field(default_factory=dict)
     status_written: dict[str, float] = field(default_factory=dict)
+    update_step: UpdateStep = field(default_factory=UpdateStep)
+    rolling: UpdateStep = field(default_factory=UpdateStep)
+    """The generations of the workloads that are not complete, and since when."""
 
 
 class Reconciler:
-    """One RelayMiner with all its Suppliers at a time."""
+    """Reconciles one RelayMiner with all its Suppliers at a time."""
 
     def __init__(
         self,
         *,
         api: KubeApi,
-        store: ObjectCache,
+        cache: ObjectCache,
         settings: Settings,
         secrets: SecretReader,
         sealing: SealingKeys,
@@ -83,11 +87,12 @@ class Reconciler:
         events: EventWriter,
         capabilities: Callable[[], frozenset[str]],
         schemas: Callable[[], Schemas],
+        updates: UpdateQueue,
         clock: Callable[[], float],
         now: Callable[[], datetime],
     ) -> None:
         self._api = api
-        self._store = store
+        self._cache = cache
         self._settings = settings
         self._secrets = secrets
         self._sealing = sealing
@@ -96,75 +101,142 @@ class Reconciler:
         self._events = events
         self._capabilities = capabilities
         self._schemas = schemas
+        self._updates = updates
+        self._failed_creates = FailedCreates(api, clock)
+        self._claim = OperatorClaim(api, settings.namespace, clock)
+        self._writer = ChildWriter(api, cache)
         self._clock = clock
         self._now = now
-        self._memory: dict[ReconcileKey, ReconcileState] = {}
+        self._states: dict[ReconcileKey, ReconcileState] = {}
 
     async def reconcile(self, key: ReconcileKey) -> float | None:
-        """Brings one RelayMiner about; seconds until the next look, None for never. Raises KubeError."""
-        memory = self._memory.setdefault(key, ReconcileState())
-        snapshot = await self._snapshot(key, memory)
+        """Reconcile one RelayMiner.
+
+        Returns the seconds until the next run, None for never. Raises KubeError.
+        """
+        if other := await self._other_operator(key):
+            return await self._stand_back(key, other)
+        await self._clear_conflicts(key)
+        state = self._states.setdefault(key, ReconcileState())
+        snapshot = await self._snapshot(key, state)
         if snapshot.relay_miner is None:
-            _forget_figures(key)
-            # The RelayMiner is gone, so its claims and proofs are done: the garbage collector takes the rest.
-            keeper = self._store.get("ConfigMap", key.namespace, names.keeper(key.name))
-            if keeper is not None:
-                await self._delete(key, "ConfigMap", names.keeper(key.name), keeper)
+            _forget_metrics(key)
+            # The RelayMiner is gone, so its claims and proofs are done: the garbage collector removes the rest.
+            drain_anchor = self._cache.get("ConfigMap", key.namespace, names.drain_anchor(key.name))
+            if drain_anchor is not None:
+                await self._writer.delete(key, "ConfigMap", names.drain_anchor(key.name), drain_anchor)
             if not snapshot.suppliers:
-                self._memory.pop(key, None)
+                self._states.pop(key, None)
                 return None
         planned = plan(snapshot)
         known = {str(subject["metadata"]["uid"]) for subject in (snapshot.relay_miner, *snapshot.suppliers) if subject}
-        memory.status_written = {uid: at for uid, at in memory.status_written.items() if uid in known}
-        memory.quiet_since = {a: d.since for a, d in planned.drains.items() if d.since is not None}
-        await for_each(lambda change: self._finalizer(key, change), planned.protect, _AT_ONCE)
+        state.status_written = {uid: at for uid, at in state.status_written.items() if uid in known}
+        state.quiet_since = {a: d.quiet_since for a, d in planned.drains.items() if d.quiet_since is not None}
+        step = planned.update.step if planned.update is not None else ""
+        if step != state.update_step.name:
+            state.update_step = UpdateStep(step, self._clock())
+        await gather_limited(lambda change: self._writer.finalizer(key, change), planned.protect, _AT_ONCE)
         if planned.protect:
-            await self._guard.hold()
-        memory.refusals = await self._apply_all(planned, snapshot)
+            await self._guard.update()
+        state.rejections = await self._writer.apply_all(planned, snapshot)
         for kind, name in planned.delete:
-            with self._noting(memory.refusals, (kind, name)):
-                await self._delete(key, kind, name, snapshot.children[kind, name])
+            with self._writer.recording(state.rejections, (kind, name)):
+                await self._writer.delete(key, kind, name, snapshot.children[kind, name])
         if planned.withdraw:
-            with self._noting(memory.refusals, (SECRETS.name, names.keys(key.name, names.RELAYER))):
-                await self._withdraw(key, planned.withdraw)
+            with self._writer.recording(state.rejections, (SECRETS.name, names.keys(key.name, names.RELAYER))):
+                await self._writer.withdraw(key, planned.withdraw)
         for pod, digest in planned.annotate.items():
-            with self._noting(memory.refusals, (PODS.name, pod)):
-                await self._annotate(key, pod, digest)
+            with self._writer.recording(state.rejections, (PODS.name, pod)):
+                await self._writer.annotate(key, pod, digest)
         snapshot = replace(
             snapshot,
-            children=self._store.children(_WATCHED, key),
-            refusals=dict(memory.refusals),
+            children=self._cache.children(WATCHED, key),
+            rejections=dict(state.rejections),
         )
-        await self._write_statuses(key, snapshot, planned, memory)
+        await self._write_statuses(key, snapshot, planned, state)
         if planned.release:
-            leaving = (self._store.get(change.kind, key.namespace, change.name) for change in planned.release)
-            await self._guard.let_go(key.namespace, (subject for subject in leaving if subject is not None))
-        await for_each(lambda change: self._finalizer(key, change), planned.release, _AT_ONCE)
+            leaving = (self._cache.get(change.kind, key.namespace, change.name) for change in planned.release)
+            await self._guard.release(key.namespace, (subject for subject in leaving if subject is not None))
+        await gather_limited(lambda change: self._writer.finalizer(key, change), planned.release, _AT_ONCE)
         return (DRAINING if planned.drains else REQUEUE).total_seconds()
 
-    async def _snapshot(self, key: ReconcileKey, memory: ReconcileState) -> Snapshot:
-        relay_miner = self._store.get(RELAY_MINERS.name, *key)
-        suppliers = self._store.suppliers(key)
+    async def _other_operator(self, key: ReconcileKey) -> str:
+        relay_miner = self._cache.get(RELAY_MINERS.name, *key)
+        return "" if relay_miner is None else await self._claim.other(relay_miner)
+
+    async def _stand_back(self, key: ReconcileKey, other: str) -> float:
+        """Report another operator in a condition that only this one writes. Returns the seconds until the next run."""
+        subject = self._cache.get(RELAY_MINERS.name, *key)
+        if subject is None:
+            return REQUEUE.total_seconds()
+        before = [
+            r for r in (subject.get("status") or {}).get("conditions") or () if r.get("type") == OPERATOR_CONFLICT
+        ]
+        spec = operator_conflict(self._settings.namespace, other)
+        (condition,) = conditions([spec], before, int(subject["metadata"].get("generation") or 0), self._now())
+        row = condition.model_dump(by_alias=True, mode="json")
+        if before != [row]:
+            body = {
+                "apiVersion": RELAY_MINERS.api_version, "kind": RELAY_MINERS.name,
+                "metadata": {"name": key.name, "namespace": key.namespace, "uid": subject["metadata"]["uid"]},
+                "status": {"conditions": [row]},
+            }  # fmt: skip
+            await self._apply_conflicts(key, body, self._settings.namespace)
+            _LOG.warning("leaving %s/%s to the operator in namespace %s", *key, other)
+        return REQUEUE.total_seconds()
+
+    async def _clear_conflicts(self, key: ReconcileKey) -> None:
+        """Remove the conditions of operators that no longer lead, and this one's from before it took over."""
+        subject = self._cache.get(RELAY_MINERS.name, *key)
+        rows = ((subject or {}).get("status") or {}).get("conditions") or ()
+        if subject is None or not any(row.get("type") == OPERATOR_CONFLICT for row in rows):
+            return
+        for entry in subject["metadata"].get("managedFields") or ():
+            manager, _, namespace = str(entry.get("manager")).partition("-of-")
+            if manager != names.FIELD_MANAGER or not namespace:
+                continue
+            if namespace == self._settings.namespace or not await self._claim.leads(namespace):
+                body = {
+                    "apiVersion": RELAY_MINERS.api_version, "kind": RELAY_MINERS.name,
+                    "metadata": {"name": key.name, "namespace": key.namespace, "uid": subject["metadata"]["uid"]},
+                }  # fmt: skip
+                await self._apply_conflicts(key, body, namespace)
+
+    async def _apply_conflicts(self, key: ReconcileKey, body: Object, namespace: str) -> None:
+        path = RELAY_MINERS.path(key.namespace, key.name, "status")
+        query = {"fieldManager": f"{names.FIELD_MANAGER}-of-{namespace}", "force": "true"}
+        patched = await self._api.call("PATCH", path, body=body, query=query, content_type=APPLY)
+        self._cache.put(RELAY_MINERS.name, patched)
+
+    async def _snapshot(self, key: ReconcileKey, state: ReconcileState) -> Snapshot:
+        relay_miner = self._cache.get(RELAY_MINERS.name, *key)
+        suppliers = self._cache.suppliers(key)
         sealing = self._sealing.controller
         wanted = {_secret_of(supplier, sealing) for supplier in suppliers} | {_redis_secret_of(relay_miner)}
         secrets = await self._secrets.read(key, (name for name in wanted if name))
-        children = dict(self._store.children(_WATCHED, key))
-        published, keeper_uid = None, ""
+        children = dict(self._cache.children(WATCHED, key))
+        published, drain_anchor_uid = None, ""
         if relay_miner is not None:
             for kind, name in self._read_by_name(key):
                 found = None
-                with self._noting({}, (kind, name)) if kind != SECRETS.name else nullcontext():
+                with self._writer.recording({}, (kind, name)) if kind != SECRETS.name else nullcontext():
                     found = await self._api.get_or_none(BY_KIND[kind], key.namespace, name)
                 if found is not None:
                     children[kind, name] = {"apiVersion": BY_KIND[kind].api_version, "kind": kind, **found}
             merged = children.get((SECRETS.name, names.keys(key.name, names.MINER)))
             published = None if merged is None else SecretView.of(merged)
-            keeper_uid = await self._keeper(key, relay_miner)
-        pods = tuple(Pod.of(pod) for pod in self._store.pods(key))
+            drain_anchor_uid = await self._drain_anchor(key, relay_miner)
+        pods = tuple(Pod.of(pod) for pod in self._cache.pods(key))
         addresses = {operator_address(supplier) for supplier in suppliers}
-        owners = {address: self._store.owner(address) for address in addresses}
+        owners = {address: self._cache.owner(address) for address in addresses}
         known = {address: owner["metadata"] for address, owner in owners.items() if owner is not None}
+        rolling = rolling_generations(children.get(row) for row in _workloads(key.name))
+        if rolling != state.rolling.name:
+            state.rolling = UpdateStep(rolling, self._clock())
         return Snapshot(
+            prefix_owner=self._prefix_owner(key, relay_miner, secrets),
+            failed_creates=await self._failed_creates.read(key, children),
+            rolling_since=state.rolling.since if rolling else None,
             now=self._now(),
             clock=self._clock(),
             namespace=key.namespace,
@@ -174,32 +246,48 @@ class Reconciler:
             owners={address: str(metadata["uid"]) for address, metadata in known.items()},
             owner_names={address: f"{row['namespace']}/{row['name']}" for address, row in known.items()},
             schemas=self._schemas(),
+            turn=self._updates.turn(key),
+            update_step=state.update_step,
             secrets=secrets,
             published=published,
             children=children,
             pods=pods,
-            keeper_uid=keeper_uid,
+            drain_anchor_uid=drain_anchor_uid,
             reports=self._reports.of(key.namespace, (pod.name for pod in pods)),
             controller=self._sealing.controller,
             settings=self._settings,
             capabilities=self._capabilities(),
-            quiet_since=dict(memory.quiet_since),
-            refusals=dict(memory.refusals),
+            quiet_since=dict(state.quiet_since),
+            rejections=dict(state.rejections),
         )
 
-    async def _keeper(self, key: ReconcileKey, relay_miner: Object) -> str:
-        """The uid of the keeper, which is made before anything that it is to keep."""
-        name = names.keeper(key.name)
-        keeper = self._store.get("ConfigMap", key.namespace, name)
-        if keeper is None:
-            keeper = await self._api.get_or_none(CONFIG_MAPS, key.namespace, name)
-        if keeper is None and (relay_miner["metadata"].get("deletionTimestamp") or is_paused(relay_miner)):
+    def _prefix_owner(
+        self, key: ReconcileKey, relay_miner: Object | None, secrets: Mapping[str, SecretView | None]
+    ) -> str:
+        """Return the oldest other RelayMiner with the same Redis and prefix if it is older, else an empty string."""
+        if relay_miner is None:
             return ""
-        if keeper is None:
+        redis = redis_of(relay_miner, secrets)
+        same = [
+            other for other in self._cache.same_prefix(relay_miner)
+            if redis and redis_of(other, self._secrets.known(ReconcileKey(*namespaced(other)))) == redis
+        ]  # fmt: skip
+        oldest = min([relay_miner, *same], key=age)
+        return "" if namespaced(oldest) == key else "/".join(namespaced(oldest))
+
+    async def _drain_anchor(self, key: ReconcileKey, relay_miner: Object) -> str:
+        """Return the uid of the drain anchor, which is created before everything that it co-owns."""
+        name = names.drain_anchor(key.name)
+        drain_anchor = self._cache.get("ConfigMap", key.namespace, name)
+        if drain_anchor is None:
+            drain_anchor = await self._api.get_or_none(CONFIG_MAPS, key.namespace, name)
+        if drain_anchor is None and (relay_miner["metadata"].get("deletionTimestamp") or is_paused(relay_miner)):
+            return ""
+        if drain_anchor is None:
             labels = {
                 names.LABEL_MANAGED_BY: names.MANAGED_BY,
                 names.LABEL_PART_OF: "pocket-relay-mining",
-                **names.selector(key.name, names.KEEPER),
+                **names.selector(key.name, names.DRAIN_ANCHOR),
             }
             about = "Keeps the miners, their keys and configuration while the RelayMiner drains. Do not delete."
             body = {
@@ -208,10 +296,10 @@ class Reconciler:
                 "metadata": {"name": name, "namespace": key.namespace, "labels": labels},
                 "data": {"about": about},
             }
-            keeper = await self._api.apply(CONFIG_MAPS, body, names.FIELD_MANAGER)
+            drain_anchor = await self._api.apply(CONFIG_MAPS, body, names.FIELD_MANAGER)
             operator_metrics.WRITES.labels(CONFIG_MAPS.name).inc()
-            self._store.put(CONFIG_MAPS.name, {"apiVersion": "v1", "kind": "ConfigMap", **keeper})
-        return str(keeper["metadata"]["uid"])
+            self._cache.put(CONFIG_MAPS.name, {"apiVersion": "v1", "kind": "ConfigMap", **drain_anchor})
+        return str(drain_anchor["metadata"]["uid"])
 
     def _read_by_name(self, key: ReconcileKey) -> list[ChildKey]:
         found: list[ChildKey] = [(SECRETS.name, names.keys(key.name, c)) for c in (names.RELAYER, names.MINER)]
@@ -220,152 +308,36 @@ class Reconciler:
                 found.append((kind.name, names.relayer(key.name) if kind.name == "HTTPRoute" else key.name))
         return found
 
-    async def _apply_all(self, planned: Plan, snapshot: Snapshot) -> dict[ChildKey, str]:
-        """Applies what drifted, in order; what the API server refuses goes to the status and does not stop the rest."""
-        refused: dict[ChildKey, str] = {}
-        for child in drifted_children(planned, snapshot.children):
-            place = (child["kind"], child["metadata"]["name"])
-            kind = BY_KIND[child["kind"]]
-            with self._noting(refused, place):
-                observed = snapshot.children.get(place) or await self._api.get_or_none(
-                    kind, snapshot.namespace, place[1]
-                )
-                if observed is not None and not _ours(observed, planned):
-                    refused[place] = (
-                        "foreign: an object of this name is there that the operator did not make. Rename or delete it, "
-                        "or give the RelayMiner another name."
-                    )
-                    continue
-                await self._hand_over_replicas(kind, child, observed)
-                applied = await self._apply(kind, child, observed)
-            if place in refused:
-                continue
-            operator_metrics.WRITES.labels(kind.name).inc()
-            if kind.name in _WATCHED:
-                self._store.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **applied})
-            _LOG.info("applied %s %s/%s", kind.name, snapshot.namespace, place[1])
-        return refused
-
-    @contextmanager
-    def _noting(self, refused: dict[ChildKey, str], place: ChildKey) -> Iterator[None]:
-        """Notes what the API server refuses, whatever the code: the rest, statuses and finalizers go on."""
-        try:
-            yield
-        except KubeError as error:
-            if error.status in _LATER:
-                raise
-            refused[place] = str(error)
-            operator_metrics.REFUSALS.labels(str(error.status)).inc()
-
-    async def _withdraw(self, key: ReconcileKey, addresses: tuple[str, ...]) -> None:
-        """Takes keys out of the relayers' set, which refuse their suppliers from then on; raises KubeError."""
-        name = names.keys(key.name, names.RELAYER)
-        patch = {"data": dict.fromkeys(addresses)}
-        await self._api.merge(SECRETS, key.namespace, name, patch, manager=names.FIELD_MANAGER)
-        operator_metrics.WRITES.labels(SECRETS.name).inc()
-        _LOG.info("withdrew %d keys from Secret %s/%s", len(addresses), key.namespace, name)
-
-    async def _apply(self, kind: ResourceKind, child: Object, observed: Object | None) -> Object:
-        """Applies a child, and takes out what others added to it where that must not or cannot stay; raises KubeError.
-
-        What is added may be refused together with ours (two ports of one name) though it was accepted without it. Then
-        the whole object is replaced once. Nobody owns fields by that afterwards: they could not be taken out any more.
-        """
-        namespace, name = child["metadata"]["namespace"], child["metadata"]["name"]
-        if observed is not None and (patch := surplus(child, observed)) is not None:
-            observed = await self._api.merge(kind, namespace, name, patch, manager=names.FIELD_MANAGER)
-            operator_metrics.WRITES.labels(kind.name).inc()
-        try:
-            return await self._api.apply(kind, child, names.FIELD_MANAGER)
-        except KubeError as error:
-            if observed is None or error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
-                raise
-            repair = f"{names.FIELD_MANAGER}-repair"
-            try:
-                replaced = await self._api.patch(kind, namespace, name, replacement(child, observed), manager=repair)
-            except KubeError:
-                raise error from None  # it is not what others added
-        operator_metrics.WRITES.labels(kind.name).inc()
-        kept = [row for row in replaced["metadata"].get("managedFields") or () if row.get("manager") != repair]
-        if kept:
-            await self._api.merge(kind, namespace, name, {"metadata": {"managedFields": kept}}, manager=repair)
-        return await self._api.apply(kind, child, names.FIELD_MANAGER)
-
-    async def _hand_over_replicas(self, kind: ResourceKind, child: Object, observed: Object | None) -> None:
-        """Before an autoscaler takes a workload over; raises KubeError."""
-        replicas = replicas_to_keep(child, observed, names.FIELD_MANAGER)
-        if replicas is None:
-            return
-        metadata = {key: child["metadata"][key] for key in ("name", "namespace")}
-        body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, "spec": {"replicas": replicas}}
-        await self._api.apply(kind, body, f"{names.FIELD_MANAGER}-replicas")
-        operator_metrics.WRITES.labels(kind.name).inc()
-
-    async def _delete(self, key: ReconcileKey, kind: str, name: str, observed: Object) -> None:
-        await self._api.delete(BY_KIND[kind], key.namespace, name, uid=str(observed["metadata"]["uid"]))
-        operator_metrics.WRITES.labels(kind).inc()
-        _LOG.info("deleted %s %s/%s", kind, key.namespace, name)
-
-    async def _annotate(self, key: ReconcileKey, pod: str, digest: str) -> None:
-        patch = {"metadata": {"annotations": {names.ANNOTATION_KEYS: digest}}}
-        try:
-            patched = await self._api.merge(PODS, key.namespace, pod, patch, manager=names.FIELD_MANAGER)
-        except ObjectNotFound:
-            return
-        operator_metrics.WRITES.labels(PODS.name).inc()
-        self._store.put(PODS.name, {"apiVersion": "v1", "kind": "Pod", **patched})
-
-    async def _finalizer(self, key: ReconcileKey, change: FinalizerChange) -> None:
-        """Adds or takes away our finalizer; the version is named, so that nobody else's is lost."""
-        kind = BY_KIND[change.kind]
-        observed = self._store.get(kind.name, key.namespace, change.name)
-        if observed is None:
-            return
-        there = list(observed["metadata"].get("finalizers") or ())
-        if (names.FINALIZER in there) == change.wanted:
-            return
-        finalizers = [*there, names.FINALIZER] if change.wanted else [f for f in there if f != names.FINALIZER]
-        version = observed["metadata"]["resourceVersion"]
-        patch = {"metadata": {"finalizers": finalizers, "resourceVersion": version}}
-        try:
-            patched = await self._api.merge(kind, key.namespace, change.name, patch, manager=names.FIELD_MANAGER)
-        except ObjectNotFound:
-            return
-        operator_metrics.WRITES.labels(kind.name).inc()
-        if not patched["metadata"].get("deletionTimestamp") or patched["metadata"].get("finalizers"):
-            self._store.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **patched})
-        _LOG.info(
-            "%s %s/%s: finalizer %s", kind.name, key.namespace, change.name, "added" if change.wanted else "removed"
-        )
-
     async def _write_statuses(
-        self, key: ReconcileKey, snapshot: Snapshot, planned: Plan, memory: ReconcileState
+        self, key: ReconcileKey, snapshot: Snapshot, planned: Plan, state: ReconcileState
     ) -> None:
         if snapshot.relay_miner is not None:
             status = as_status(relay_miner_status(snapshot, planned))
             found = served_suppliers(snapshot, planned)
             operator_metrics.SUPPLIERS_SERVED.labels(*key).set(len(found.served))
             operator_metrics.SUPPLIERS_DECLARED.labels(*key).set(found.declared)
-            await self._write_status(snapshot.relay_miner, status, passing=frozenset({"height"}), memory=memory)
+            await self._write_status(snapshot.relay_miner, status, passing=frozenset({"height"}), state=state)
 
-        async def of_supplier(finding: KeyCheck) -> None:
-            status = as_status(supplier_status(finding, snapshot, planned))
-            await self._write_status(finding.supplier, status, passing=frozenset(), memory=memory)
+        async def of_supplier(check: KeyCheck) -> None:
+            status = as_status(supplier_status(check, snapshot, planned))
+            await self._write_status(check.supplier, status, passing=frozenset(), state=state)
 
-        await for_each(of_supplier, planned.findings, _AT_ONCE)
+        await gather_limited(of_supplier, planned.key_checks, _AT_ONCE)
 
     async def _write_status(
-        self, subject: Object, status: Object, *, passing: frozenset[str], memory: ReconcileState
+        self, subject: Object, status: Object, *, passing: frozenset[str], state: ReconcileState
     ) -> None:
-        """Server-side apply of the status where it differs; `passing` fields alone are no reason to write."""
+        """Apply the status if it differs in other than the `passing` fields."""
         before = without_staking(subject.get("status") or {})
+        # Another operator owns this condition.
+        before["conditions"] = [r for r in before.get("conditions") or () if r.get("type") != OPERATOR_CONFLICT]
         status = self._schemas().pruned_status(str(subject["kind"]), status)
         if _without(before, passing) == _without(status, passing):
             return
         uid = str(subject["metadata"]["uid"])
-        only_figures = _without(before, _FIGURES | passing) == _without(status, _FIGURES | passing)
-        written = memory.status_written.get(uid, float("-inf"))
-        if only_figures and self._clock() - written < _FIGURES_SECONDS:
+        only_figures = _without(before, _STATISTICS | passing) == _without(status, _STATISTICS | passing)
+        written = state.status_written.get(uid, float("-inf"))
+        if only_figures and self._clock() - written < _STATISTICS_SECONDS:
             return
         kind, metadata = BY_KIND[subject["kind"]], subject["metadata"]
         body = {
@@ -382,53 +354,71 @@ class Reconciler:
             )
         except KubeError as error:
             if isinstance(error, ObjectNotFound) or error.status == 409:
-                return  # it is gone, or another one of the same name
-            if error.status in _LATER:
+                return  # it is gone, or another object has its name
+            if error.status in LATER:
                 raise
-            operator_metrics.REFUSALS.labels(
-                str(error.status)
-            ).inc()  # one that is refused must not keep the others from theirs
-            _LOG.warning("status of %s %s/%s: %s", kind.name, metadata["namespace"], metadata["name"], error)
+            # One rejected status must not prevent the others.
+            operator_metrics.REFUSALS.labels(str(error.status)).inc()
+            _LOG.warning("cannot write the status of %s %s/%s: %s", kind.name, *_place(metadata), error)
             return
         operator_metrics.WRITES.labels(kind.name).inc()
-        memory.status_written[uid] = self._clock()
+        state.status_written[uid] = self._clock()
         before_rows = before.get("conditions") or ()
-        self._store.put(kind.name, patched)
-        for notice in notices(relevant(status), before_rows):
-            await self._events.post(subject, notice)
+        self._cache.put(kind.name, patched)
+        for event in events_to_emit(relevant(status), before_rows):
+            await self._events.post(subject, event)
 
 
-def _forget_figures(key: ReconcileKey) -> None:
-    """Take a RelayMiner that is gone out of the metrics."""
+def _workloads(name: str) -> tuple[ChildKey, ChildKey]:
+    return ("Deployment", names.relayer(name)), ("StatefulSet", names.miner(name))
+
+
+def _forget_metrics(key: ReconcileKey) -> None:
+    """Remove the metrics of a RelayMiner that is gone."""
     for family in (operator_metrics.SUPPLIERS_SERVED, operator_metrics.SUPPLIERS_DECLARED):
         with suppress(KeyError):
             family.remove(*key)
 
 
 def relevant(status: Object) -> list[Condition]:
-    """The conditions of a status as models."""
+    """Return the conditions of a status as models."""
     return [Condition.model_validate(row) for row in status.get("conditions") or ()]
+
+
+def _place(metadata: Object) -> tuple[str, str]:
+    return str(metadata["namespace"]), str(metadata["name"])
 
 
 def _without(status: Object, fields: frozenset[str]) -> Object:
     return {key: value for key, value in status.items() if key not in fields}
 
 
-def _ours(observed: Object, planned: Plan) -> bool:
-    """Ours, or an orphan that carries our label; everything else is somebody else's."""
-    owner = owner_of(observed)
-    if owner is None:
-        labels = observed["metadata"].get("labels") or {}
-        return bool(labels.get(names.LABEL_MANAGED_BY) == names.MANAGED_BY)
-    return planned.context is not None and owner == planned.context.uid
-
-
 def _secret_of(supplier: Object, sealing: Controller) -> str:
-    """The Secret that a Supplier's key needs, empty for none: the operator's own keys are known."""
+    """Return the Secret that a Supplier's key needs, empty for a key sealed for the operator."""
     key = (supplier.get("spec") or {}).get("key") or {}
     if (sealed := key.get("sealed")) is not None:
         return "" if sealing.knows(str(sealed)) else SECRET_OF_NAMESPACE
     return str((key.get("secretRef") or {}).get("name", ""))
+
+
+def namespaced(resource: Object) -> tuple[str, str]:
+    """Return namespace and name of a resource."""
+    return str(resource["metadata"]["namespace"]), str(resource["metadata"]["name"])
+
+
+def age(resource: Object) -> tuple[str, str]:
+    """Return a key that sorts resources by age."""
+    return str(resource["metadata"].get("creationTimestamp", "")), str(resource["metadata"].get("uid", ""))
+
+
+def redis_of(relay_miner: Object, secrets: Mapping[str, SecretView | None]) -> str:
+    """Return what identifies a RelayMiner's Redis, empty if its Secret was not read or is invalid."""
+    redis = (relay_miner.get("spec") or {}).get("redis") or {}
+    if redis.get("trial") is not None:
+        return f"trial of {'/'.join(namespaced(relay_miner))}"
+    reference = redis.get("urlSecretRef") or {}
+    view = secrets.get(str(reference.get("name", "")))
+    return str(redis.get("url") or (view.entries.get(str(reference.get("key", ""))) if view is not None else "") or "")
 
 
 def _redis_secret_of(relay_miner: Object | None) -> str:

@@ -1,4 +1,4 @@
-"""Reading Secrets by name: never listed, never watched, so no right to do so is needed."""
+"""Read Secrets by name, so that the operator needs no right to list or watch them."""
 
 import base64
 import binascii
@@ -10,7 +10,7 @@ from typing import Any
 
 from pocket.keys.sealed_box import Controller, SealError, key_id
 from pocket.kube.api_client import Conflict, KubeApi
-from pocket_operator.controller.concurrency import for_each
+from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.published import publish
 from pocket_operator.decide.object_cache import ReconcileKey
 from pocket_operator.decide.snapshot import SecretView
@@ -21,7 +21,7 @@ _LOG = logging.getLogger("operator.secrets")
 Object = dict[str, Any]
 _CONCURRENCY = 16
 _PER_SECOND = 5.0
-"""Reads of Secrets at rest. The rest is what a change of a Secret may take to be seen: 100 s with 500 of them."""
+"""Reads of Secrets per second at rest. With 500 Secrets a change is therefore noticed within 100 s."""
 _JITTER = 0.2
 SEALING_SECRET = "pocket-operator-sealing"  # noqa: S105 - a name
 SEALING_PUBLIC = "pocket-operator-sealing-public"
@@ -31,8 +31,8 @@ ROTATE = "pocket.network/rotate"
 class SecretReader:
     """Reads the Secrets that a RelayMiner and its Suppliers refer to, each again once it is old.
 
-    The more there are, the slower, also of those that do not exist: the load is bounded. Ages are spread, so that what
-    was read together is not read again together. What nobody refers to any more is forgotten.
+    The total rate is bounded: the more Secrets, existing or not, the older each may become. Ages are jittered, so that
+    Secrets that were read together are not read again together. Unreferenced Secrets are dropped.
     """
 
     def __init__(
@@ -40,16 +40,19 @@ class SecretReader:
         api: KubeApi,
         clock: Callable[[], float],
         youngest_seconds: float = 3.0,
-        chance: random.Random | None = None,
+        rng: random.Random | None = None,
     ) -> None:
-        self._chance = chance or random.Random()  # noqa: S311 - jitter
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._api = api
         self._clock = clock
         self._youngest = youngest_seconds
         self._known: dict[ReconcileKey, dict[str, tuple[float, SecretView | None]]] = {}
 
     async def read(self, key: ReconcileKey, wanted: Iterable[str]) -> Mapping[str, SecretView | None]:
-        """Secrets by name, None where there is none; raises KubeError when the API server cannot be asked."""
+        """Return Secrets by name, None for those that do not exist.
+
+        Raises KubeError.
+        """
         before = self._known.get(key, {})
         known = {name: before.get(name, (float("-inf"), None)) for name in sorted(set(wanted))}
         self._known[key] = known
@@ -58,24 +61,28 @@ class SecretReader:
         if not known:
             del self._known[key]
 
-        def next_look(view: SecretView | None) -> float:
+        def next_read_at(view: SecretView | None) -> float:
             number, youngest = (missing, 0.0) if view is None else (len(views), self._youngest)
-            spread = self._chance.uniform(1 - _JITTER, 1 + _JITTER)
+            spread = self._rng.uniform(1 - _JITTER, 1 + _JITTER)
             return self._clock() + max(youngest, spread * number / _PER_SECOND)
 
-        async def look(name: str) -> None:
+        async def read_one(name: str) -> None:
             found = await self._api.get_or_none(SECRETS, key.namespace, name)
             view = None if found is None else SecretView.of(found)
-            known[name] = (next_look(view), view)
+            known[name] = (next_read_at(view), view)
 
-        await for_each(look, [name for name, (due, _) in known.items() if self._clock() >= due], _CONCURRENCY)
+        await gather_limited(read_one, [name for name, (due, _) in known.items() if self._clock() >= due], _CONCURRENCY)
         return {name: view for name, (_, view) in known.items()}
+
+    def known(self, key: ReconcileKey) -> Mapping[str, SecretView | None]:
+        """Return the Secrets of a RelayMiner as last read."""
+        return {name: view for name, (_, view) in self._known.get(key, {}).items()}
 
 
 class SealingKeys:
-    """The operator's sealing keys: a Secret in its own namespace, public halves in a ConfigMap beside it.
+    """The operator's sealing keys: a Secret in its namespace, with the public key in a ConfigMap.
 
-    The annotation `pocket.network/rotate: requested` on the Secret adds a key; older ones still open what they sealed.
+    The annotation `pocket.network/rotate: requested` on the Secret adds a key. Older keys still open what they sealed.
     """
 
     def __init__(self, api: KubeApi, namespace: str) -> None:
@@ -84,7 +91,10 @@ class SealingKeys:
         self.controller = Controller(())
 
     async def refresh(self) -> None:
-        """Reads the keys, makes the first one, rotates on request; raises KubeError."""
+        """Read the keys, create the first one, rotate on request.
+
+        Raises KubeError.
+        """
         secret = await self._api.get_or_none(SECRETS, self._namespace, SEALING_SECRET)
         if secret is None:
             secret = await self._create()
@@ -94,7 +104,7 @@ class SealingKeys:
         keys = _decoded(secret)
         if keys != self.controller.keys:
             self.controller = Controller.of(keys)
-            _LOG.info("sealing keys: %d, newest %s", len(keys), key_id(self.controller.newest))
+            _LOG.info("sealing keys loaded: %d, newest %s", len(keys), key_id(self.controller.newest))
         await self._publish()
 
     async def _create(self) -> Object:
@@ -114,7 +124,7 @@ class SealingKeys:
         metadata = dict(secret["metadata"])
         metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != ROTATE}
         data = {**(secret.get("data") or {}), **_entry()}
-        _LOG.info("sealing keys: adding one, as requested")
+        _LOG.info("adding a sealing key, as requested by annotation")
         return await self._api.replace(SECRETS, self._namespace, {**secret, "metadata": metadata, "data": data})
 
     async def _publish(self) -> None:
@@ -125,7 +135,7 @@ class SealingKeys:
 
 
 def _entry() -> dict[str, str]:
-    """A new key under a name that sorts by time."""
+    """Return a new key under a name that sorts by time."""
     name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     return {name: base64.b64encode(Controller.generate()).decode()}
 
@@ -138,7 +148,7 @@ def _decoded(secret: Object) -> tuple[bytes, ...]:
             raw = base64.b64decode(data[name], validate=True)
             Controller.of([raw])
         except (binascii.Error, SealError, ValueError):
-            _LOG.error("sealing keys: entry %s of Secret %s is not a key and is left out", name, SEALING_SECRET)
+            _LOG.error("ignoring entry %s of Secret %s: not a sealing key", name, SEALING_SECRET)
             continue
         keys.append(raw)
     return tuple(keys)

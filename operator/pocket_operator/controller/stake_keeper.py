@@ -32,7 +32,7 @@ from pocket.staking.chain import StakeChain, TransactionWouldFail
 from pocket.staking.declared import declared_stake
 from pocket.staking.model import Signing, StakePlan
 from pocket.staking.plan import plan_stake
-from pocket_operator.controller.concurrency import for_each
+from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.decide.conditions import StakeCondition, conditions
 from pocket_operator.decide.object_cache import ObjectCache, operator_address, relay_miner_of
 from pocket_operator.decide.plan import is_paused
@@ -97,9 +97,15 @@ class StakeKeeper:
     """All Suppliers with spec.stake, one round after the other."""
 
     def __init__(
-        self, api: KubeApi, store: ObjectCache, now: Callable[[], datetime], clock: Callable[[], float]
+        self,
+        api: KubeApi,
+        store: ObjectCache,
+        namespace: str,
+        now: Callable[[], datetime],
+        clock: Callable[[], float],
     ) -> None:
         self._api = api
+        self._namespace = namespace
         self._store = store
         self._now = now
         self._clock = clock
@@ -112,7 +118,7 @@ class StakeKeeper:
         """
         subjects = self._subjects()
         self._resting = {place: rest for place, rest in self._resting.items() if place in subjects}
-        await for_each(self._bounded, [place for place in subjects if self._is_due(place)], _AT_ONCE)
+        await gather_limited(self._bounded, [place for place in subjects if self._is_due(place)], _AT_ONCE)
 
     def _is_due(self, place: _Place) -> bool:
         """Return False for a stake that was as declared a moment ago, unless its Supplier changed."""
@@ -124,7 +130,7 @@ class StakeKeeper:
         found = []
         for key in self._store.everything():
             relay_miner = self._store.get(RELAY_MINERS.name, *key)
-            if relay_miner is None or is_paused(relay_miner):
+            if relay_miner is None or is_paused(relay_miner) or self._is_foreign(relay_miner):
                 continue
             for supplier in self._store.suppliers(key):
                 declared = (supplier.get("spec") or {}).get("stake") is not None
@@ -134,6 +140,10 @@ class StakeKeeper:
                 if mine and (declared or written) and not supplier["metadata"].get("deletionTimestamp"):
                     found.append((str(supplier["metadata"]["namespace"]), str(supplier["metadata"]["name"])))
         return found
+
+    def _is_foreign(self, relay_miner: Object) -> bool:
+        """Return whether the operator of another namespace manages the RelayMiner."""
+        return (relay_miner.get("status") or {}).get("operator") not in (None, "", self._namespace)
 
     async def _bounded(self, place: _Place) -> None:
         try:

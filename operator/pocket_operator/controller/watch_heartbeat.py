@@ -1,4 +1,4 @@
-"""Whether the watches still bring news: a heartbeat is written and must come back through them."""
+"""Check that the watches are alive: a heartbeat is written and must come back through them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ _ANNOTATION = f"{names.FIELD_MANAGER.partition('/')[0]}/heartbeat"
 
 
 class WatchHeartbeat:
-    """`age` is what liveness looks at."""
+    """Sends and receives heartbeats. The liveness probe checks `age`."""
 
     def __init__(self, api: KubeApi, namespace: str, identity: str, clock: Callable[[], float]) -> None:
         self._api = api
@@ -21,11 +21,14 @@ class WatchHeartbeat:
         self._clock = clock
         self._sent: dict[str, float] = {}
         self._number = 0
-        self._heard_at: float | None = None
+        self._received_at: float | None = None
         self._started_at: float | None = None
 
-    async def beat(self) -> None:
-        """Writes the next heartbeat; raises KubeError."""
+    async def send(self) -> None:
+        """Write the next heartbeat.
+
+        Raises KubeError.
+        """
         if self._started_at is None:
             self._started_at = self._clock()
         self._number += 1
@@ -43,18 +46,18 @@ class WatchHeartbeat:
         }
         await self._api.apply(CONFIG_MAPS, body, f"{names.FIELD_MANAGER}-canary")
 
-    def hear(self, observed: dict[str, Any]) -> None:
-        """Any event of any kind; only our own heartbeat counts."""
+    def receive(self, observed: dict[str, Any]) -> None:
+        """Process a watch event of any kind. Only this replica's heartbeat counts."""
         metadata = observed["metadata"]
         if observed.get("kind") != CONFIG_MAPS.name or metadata.get("name") != NAME:
             return
         text = (metadata.get("annotations") or {}).get(_ANNOTATION, "")
         if text in self._sent:
-            self._heard_at = self._sent[text]
-            self._sent = {t: at for t, at in self._sent.items() if at > self._heard_at}
+            self._received_at = self._sent[text]
+            self._sent = {t: at for t, at in self._sent.items() if at > self._received_at}
 
     @property
     def age(self) -> float:
-        """Seconds since the latest heartbeat that came back was sent; 0 before the first is sent."""
-        since = self._heard_at if self._heard_at is not None else self._started_at
+        """Seconds since the latest received heartbeat was sent, 0 before the first is sent."""
+        since = self._received_at if self._received_at is not None else self._started_at
         return 0.0 if since is None else self._clock() - since

@@ -1,4 +1,4 @@
-"""Keys waiting to be reconciled: each at most once, never two at a time, failures later and later."""
+"""Work queue: each key at most once, never twice at a time, failures with growing pauses."""
 
 import asyncio
 import random
@@ -9,7 +9,10 @@ K = TypeVar("K", bound=Hashable)
 
 
 class WorkQueue(Generic[K]):
-    """Bounded by the number of keys. `debounce` gathers a burst of events into one reconciliation."""
+    """A work queue bounded by the number of keys.
+
+    `debounce` (seconds) merges a burst of events into one reconciliation.
+    """
 
     def __init__(
         self,
@@ -18,11 +21,11 @@ class WorkQueue(Generic[K]):
         debounce: float = 0.1,
         first: float = 1.0,
         longest: float = 60.0,
-        chance: random.Random | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self._clock = clock
         self._debounce, self._first, self._longest = debounce, first, longest
-        self._chance = chance or random.Random()  # noqa: S311 - jitter
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._due: dict[K, float] = {}
         self._running: set[K] = set()
         self._again: set[K] = set()
@@ -33,7 +36,7 @@ class WorkQueue(Generic[K]):
         return len(self._due)
 
     def add(self, key: K, after: float | None = None) -> None:
-        """Soon, or after some seconds; an earlier appointment stays."""
+        """Queue a key after the debounce time or `after` seconds. An earlier time stays."""
         if key in self._running and after is None:
             self._again.add(key)
             return
@@ -42,7 +45,7 @@ class WorkQueue(Generic[K]):
         self._changed.set()
 
     async def take(self) -> K:
-        """The next key whose time has come and that nobody works on; give it back with `done` or `failed`."""
+        """Wait for the next due key that no worker has. Give it back with `done` or `failed`."""
         while True:
             self._changed.clear()
             ready = [(due, key) for key, due in self._due.items() if key not in self._running]
@@ -62,17 +65,17 @@ class WorkQueue(Generic[K]):
                 continue
 
     def done(self, key: K, again_after: float | None = None) -> None:
-        """A success."""
+        """Give a key back after a success."""
         self._failures.pop(key, None)
         self._finish(key)
         if again_after is not None:
             self.add(key, again_after)
 
     def failed(self, key: K, retry_after: float | None = None) -> float:
-        """A failure; the seconds until it is tried again."""
+        """Give a key back after a failure. Returns the seconds until it is retried."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        pause = min(self._longest, self._first * 2.0 ** min(failures, 16)) * self._chance.uniform(0.75, 1.25)
+        pause = min(self._longest, self._first * 2.0 ** min(failures, 16)) * self._rng.uniform(0.75, 1.25)
         pause = max(pause, retry_after or 0.0)
         self._again.discard(key)
         self._finish(key)

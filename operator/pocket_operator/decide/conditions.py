@@ -1,4 +1,4 @@
-"""Conditions: transitions keep their time, unchanged ones stay as they are."""
+"""Conditions of a status, and the Events that their changes cause."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from pocket_operator.decide.schemas import Schemas
 
 State = Literal["True", "False", "Unknown"]
 LONGEST_MESSAGE = 4096
-"""Characters of a condition's message; the API server takes 32768."""
+"""Characters of a condition's message. The API server accepts 32768."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConditionSpec:
-    """One condition as it is now."""
+    """The current value of one condition."""
 
     type: ConditionType
     state: State
@@ -34,14 +34,17 @@ class StakeCondition:
     type: ConditionType = ConditionType.STAKE_AS_DECLARED
 
 
-def schema_fact(kind: str, schemas: Schemas, unknown: Sequence[str]) -> ConditionSpec:
-    """How the installed definition of a kind fits this release; `unknown`: fields of a resource that are left out."""
+def schema_condition(kind: str, schemas: Schemas, unknown: Sequence[str]) -> ConditionSpec:
+    """Return the condition of a kind's installed definition.
+
+    `unknown` are the fields of a resource that this release ignores.
+    """
     found = schemas.difference(kind)
     if unknown:
         return ConditionSpec(
             ConditionType.SCHEMA_CURRENT, "False", ConditionReason.CRD_NEWER,
-            f"This release of the operator does not know {_few(unknown)}, and leaves that out. Everything else goes "
-            "on. Use a newer release, or take these fields out.",
+            f"This release of the operator does not know {_few(unknown)} and ignores it. Everything else goes "
+            "on. Use a newer release, or remove these fields.",
         )  # fmt: skip
     if found.missing:
         return ConditionSpec(
@@ -52,47 +55,59 @@ def schema_fact(kind: str, schemas: Schemas, unknown: Sequence[str]) -> Conditio
     return ConditionSpec(ConditionType.SCHEMA_CURRENT, "True", ConditionReason.SCHEMA_MATCHES)
 
 
+OPERATOR_CONFLICT = ConditionType.OPERATOR_CONFLICT.value
+
+
+def operator_conflict(own: str, other: str) -> ConditionSpec:
+    """Return the condition of an operator in namespace `own` that leaves a RelayMiner to one in `other`."""
+    return ConditionSpec(
+        ConditionType.OPERATOR_CONFLICT, "True", ConditionReason.OTHER_OPERATOR,
+        f"The operator in namespace {other} manages this RelayMiner, so the one in {own} leaves it alone. Uninstall "
+        "one of them, or limit it to other namespaces.",
+    )  # fmt: skip
+
+
 def _few(paths: Sequence[str]) -> str:
     return ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
 
 
 def true_if(value: bool | None) -> State:
-    """None is Unknown."""
+    """Return the condition status of a boolean, Unknown for None."""
     if value is None:
         return "Unknown"
     return "True" if value else "False"
 
 
 def conditions(
-    facts: Iterable[ConditionSpec | StakeCondition], before: Iterable[Mapping[str, Any]], generation: int, now: datetime
+    specs: Iterable[ConditionSpec | StakeCondition], before: Iterable[Mapping[str, Any]], generation: int, now: datetime
 ) -> tuple[Condition, ...]:
-    """The list for a status; the time of the last transition is kept while the status stays."""
+    """Return the conditions of a status, with an unchanged transition time where the status is unchanged."""
     known = {row.get("type"): row for row in before}
     rows = []
-    for fact in facts:
-        old = known.get(fact.type.value, {})
-        since = old.get("lastTransitionTime") if old.get("status") == fact.state else None
+    for spec in specs:
+        old = known.get(spec.type.value, {})
+        since = old.get("lastTransitionTime") if old.get("status") == spec.state else None
         rows.append(
             Condition(
-                type=fact.type.value,
-                status=fact.state,
+                type=spec.type.value,
+                status=spec.state,
                 observed_generation=generation,
                 last_transition_time=str(since or timestamp(now)),
-                reason=fact.reason.value,
-                message=_bounded(fact.message),
+                reason=spec.reason.value,
+                message=_bounded(spec.message),
             )
         )
     return tuple(rows)
 
 
 def _bounded(message: str) -> str:
-    """What an API server or a chain node says can be longer than a status takes, and than anybody reads."""
+    """Shorten a message, since texts of API servers and chain nodes can exceed what a status accepts."""
     return message if len(message) <= LONGEST_MESSAGE else f"{message[: LONGEST_MESSAGE - 4]} ..."
 
 
 @dataclass(frozen=True, slots=True)
 class EventToEmit:
-    """An Event to write: a condition got another reason."""
+    """An Event to write because a condition has a new reason."""
 
     warning: bool
     reason: str
@@ -102,8 +117,8 @@ class EventToEmit:
 _ABNORMAL = frozenset({ConditionType.RECONCILING.value, ConditionType.STALLED.value, ConditionType.PAUSED.value})
 
 
-def notices(after: Iterable[Condition], before: Iterable[Mapping[str, Any]]) -> list[EventToEmit]:
-    """Return one per reason that is new: what changes Ready, and warnings; Ready speaks for what it summarises."""
+def events_to_emit(after: Iterable[Condition], before: Iterable[Mapping[str, Any]]) -> list[EventToEmit]:
+    """Return one Event per new reason: changes of Ready, and warnings."""
     known = {row.get("type"): (row.get("status"), row.get("reason")) for row in before}
     found: dict[str, EventToEmit] = {}
     for condition in after:

@@ -1,8 +1,8 @@
-"""Whether an object differs from what is wanted, by looking only: the operator at rest writes nothing.
+"""Compare an object with what is wanted, so that the operator at rest writes nothing.
 
-Wanted fields must be there with equal values; what others or the API server added does not count, but for entries of
-maps that are ours alone. A field that is no longer wanted cannot be seen that way, so each child carries a digest of
-what was last applied.
+Wanted fields must exist with equal values. Additions by others or by the API server are no drift, except entries of
+maps that are ours alone. A field that is no longer wanted is invisible to this comparison, so each child carries a
+digest of what was last applied.
 """
 
 import hashlib
@@ -26,56 +26,56 @@ _OURS_ALONE = {
     "ConfigMap": ("data", "binaryData"), "Secret": ("data",), "Service": ("spec.selector",),
     "PodDisruptionBudget": ("spec.selector.matchLabels",), "NetworkPolicy": ("spec.podSelector.matchLabels",),
 }  # fmt: skip
-"""Maps of which one entry more changes what they say: a key that nobody declared, a Service that selects nothing.
+"""Maps in which a foreign entry changes the meaning: an undeclared key, a Service that selects nothing.
 
-None of them holds what an API server may add by itself: that would come back for ever.
+None of them holds entries that an API server adds: those would come back for ever.
 """
 _EITHER = {"PodDisruptionBudget": ("spec", frozenset({"minAvailable", "maxUnavailable"}))}
-"""Fields of which the API server takes one: the other one is too much."""
+"""Fields that exclude each other: a foreign one makes the API server reject ours."""
 
 
 def desired_digest(wanted: Object) -> str:
-    """Of everything that is applied, without the annotation that holds it."""
+    """Return the digest of everything that is applied except the annotation that holds it."""
     text = json.dumps(wanted, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def stamped(wanted: Object) -> Object:
-    """The object with its digest, as it is applied."""
+def with_digest(wanted: Object) -> Object:
+    """Return the object with its digest, as it is applied."""
     annotations = {**wanted["metadata"].get("annotations", {}), ANNOTATION_DESIRED: desired_digest(wanted)}
     return {**wanted, "metadata": {**wanted["metadata"], "annotations": annotations}}
 
 
 def drifted(wanted: Object, observed: Object | None) -> bool:
-    """Whether `wanted` (stamped) must be applied."""
-    return observed is None or not covers(observed, wanted) or surplus(wanted, observed) is not None
+    """Return True if `wanted` (with its digest) must be applied."""
+    return observed is None or not is_subset(observed, wanted) or foreign_fields(wanted, observed) is not None
 
 
-def surplus(wanted: Object, observed: Object) -> Object | None:
-    """A merge patch that takes out what others put into maps that are ours alone; None where they did not.
+def foreign_fields(wanted: Object, observed: Object) -> Object | None:
+    """Return a merge patch that removes foreign entries from maps that are ours alone, None without any.
 
-    Server-side apply leaves such entries to those who put them there.
+    Server-side apply leaves such entries alone, since another manager owns them.
     """
     patch: Object = {}
     kind = str(wanted.get("kind"))
-    looked_at: list[tuple[str, frozenset[str] | None]] = [(path, None) for path in _OURS_ALONE.get(kind, ())]
-    looked_at += [_EITHER[kind]] if kind in _EITHER else []
-    for path, only in looked_at:
+    last_scan_began: list[tuple[str, frozenset[str] | None]] = [(path, None) for path in _OURS_ALONE.get(kind, ())]
+    last_scan_began += [_EITHER[kind]] if kind in _EITHER else []
+    for path, only in last_scan_began:
         parts = path.split(".")
         extra = set(_at(observed, parts)) - set(_at(wanted, parts))
         if only is not None:
             extra &= only
-        place = patch
+        target = patch
         for part in parts if extra else ():
-            place = place.setdefault(part, {})
-        place |= dict.fromkeys(sorted(extra))
+            target = target.setdefault(part, {})
+        target |= dict.fromkeys(sorted(extra))
     return patch or None
 
 
-def replacement(wanted: Object, observed: Object) -> list[Object]:
-    """A JSON patch of this very version that puts ours in the place of what is there, metadata aside.
+def force_replace_patch(wanted: Object, observed: Object) -> list[Object]:
+    """Return a JSON patch that replaces everything but the metadata, for this version of the object only.
 
-    What others added goes, but for an autoscaler's replicas.
+    Foreign additions are removed, except an autoscaler's replicas.
     """
     parts = {key: value for key, value in wanted.items() if key not in ("apiVersion", "kind", "metadata")}
     replicas = (observed.get("spec") or {}).get("replicas")
@@ -92,10 +92,10 @@ def _at(resource: Object, parts: list[str]) -> Object:
 
 
 def replicas_to_keep(wanted: Object, observed: Object | None, manager: str) -> int | None:
-    """The replicas of a workload that an autoscaler gets from us; None where there is nothing to hand over.
+    """Return the replicas to hand over to an autoscaler, None if they are not ours.
 
-    A field that we applied and leave out is taken away, and without replicas the API server makes it one pod. So
-    somebody else must own it before.
+    Server-side apply removes a field that we applied before and leave out now, and without replicas the API server
+    defaults to one pod. So another manager must own the field first.
     """
     if observed is None or "replicas" in wanted.get("spec", {}) or "template" not in wanted.get("spec", {}):
         return None
@@ -106,11 +106,11 @@ def replicas_to_keep(wanted: Object, observed: Object | None, manager: str) -> i
     return None
 
 
-def covers(observed: Any, wanted: Any) -> bool:
-    """Whether everything wanted is there."""
+def is_subset(observed: Any, wanted: Any) -> bool:
+    """Return True if every wanted field is in the observed object with an equal value."""
     if isinstance(wanted, dict):
         return isinstance(observed, dict) and all(
-            _missing_is_fine(value) if key not in observed else covers(observed[key], value)
+            _missing_is_fine(value) if key not in observed else is_subset(observed[key], value)
             for key, value in wanted.items()
         )
     if isinstance(wanted, list):
@@ -119,7 +119,7 @@ def covers(observed: Any, wanted: Any) -> bool:
 
 
 def _missing_is_fine(wanted: Any) -> bool:
-    """The API server drops empty collections, and false and 0 of some fields."""
+    """Return True for values that the API server may drop: empty collections and false."""
     return wanted in ({}, [], "", None) or wanted is False
 
 
@@ -127,14 +127,14 @@ def _lists_agree(observed: list[Any], wanted: list[Any]) -> bool:
     key = _merge_key(wanted)
     if key is None or _merge_key(observed) != key:
         return len(observed) == len(wanted) and all(
-            covers(ours, theirs) for ours, theirs in zip(observed, wanted, strict=True)
+            is_subset(ours, theirs) for ours, theirs in zip(observed, wanted, strict=True)
         )
     by_key = {row[key]: row for row in observed}
-    return all(row[key] in by_key and covers(by_key[row[key]], row) for row in wanted)
+    return all(row[key] in by_key and is_subset(by_key[row[key]], row) for row in wanted)
 
 
 def _merge_key(rows: list[Any]) -> str | None:
-    """The field that tells the entries of a list apart, as server-side apply does for the lists used here."""
+    """Return the field that identifies the entries of a list, as in server-side apply."""
     if not rows or not all(isinstance(row, dict) for row in rows):
         return None
     for key in _MERGE_KEYS:
@@ -145,7 +145,7 @@ def _merge_key(rows: list[Any]) -> str | None:
 
 
 def _same_quantity(observed: Any, wanted: Any) -> bool:
-    """500m and 0.5 are the same; so are 1Gi and 1024Mi."""
+    """Return True for equal quantities, such as 500m and 0.5, or 1Gi and 1024Mi."""
     left, right = _amount(observed), _amount(wanted)
     return left is not None and left == right
 

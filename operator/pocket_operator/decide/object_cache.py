@@ -1,4 +1,4 @@
-"""What the watches have shown so far, and whom a change concerns."""
+"""Cache of watched objects, indexed by the RelayMiner that each of them affects."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class ReconcileKey(NamedTuple):
-    """A RelayMiner, existing or only named by a Supplier: the unit of reconciliation."""
+    """The unit of reconciliation: a RelayMiner that exists or that a Supplier names."""
 
     namespace: str
     name: str
@@ -25,22 +25,23 @@ def _version(observed: Mapping[str, Any]) -> int:
 
 
 def relay_miner_of(supplier: Mapping[str, Any]) -> ReconcileKey:
-    """The RelayMiner that a Supplier names."""
+    """Return the RelayMiner that a Supplier names."""
     reference = (supplier.get("spec") or {}).get("relayMinerRef") or {}
     return ReconcileKey(str(supplier["metadata"]["namespace"]), str(reference.get("name", "")))
 
 
 class ObjectCache:
-    """Objects by kind, namespace and name; a late event never replaces a newer state."""
+    """Objects by kind, namespace and name. A late event never replaces a newer state."""
 
     def __init__(self) -> None:
         self._objects: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
         self._suppliers_of: dict[ReconcileKey, set[tuple[str, str]]] = defaultdict(set)
         self._by_address: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self._by_prefix: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._labelled: dict[ReconcileKey, set[tuple[str, tuple[str, str]]]] = defaultdict(set)
 
     def put(self, kind: str, observed: Object) -> set[ReconcileKey]:
-        """Takes in a state; the keys that it concerns."""
+        """Store an object's state. Returns the affected keys."""
         metadata = observed["metadata"]
         place = (str(metadata.get("namespace", "")), str(metadata["name"]))
         old = self._objects[kind].get(place)
@@ -51,13 +52,15 @@ class ObjectCache:
         if kind == SUPPLIERS.name:
             self._suppliers_of[relay_miner_of(observed)].add(place)
             self._by_address[operator_address(observed)].add(place)
+        elif kind == RELAY_MINERS.name:
+            self._by_prefix[prefix_of(observed)].add(place)
         elif (key := _labelled(observed)) is not None:
             self._labelled[key].add((kind, place))
         self._objects[kind][place] = observed
         return concerned
 
     def drop(self, kind: str, observed: Object) -> set[ReconcileKey]:
-        """Forgets a deleted object; the keys that it concerned."""
+        """Remove a deleted object. Returns the affected keys."""
         metadata = observed["metadata"]
         place = (str(metadata.get("namespace", "")), str(metadata["name"]))
         concerned = self._concerned(kind, observed)
@@ -69,7 +72,7 @@ class ObjectCache:
         return concerned
 
     def places(self, kind: str, namespace: str) -> dict[tuple[str, str], str]:
-        """Known objects with their uids, of one namespace or of all."""
+        """Return the uid of each known object, of one namespace or of all (empty)."""
         return {
             place: str(observed["metadata"].get("uid"))
             for place, observed in self._objects[kind].items()
@@ -77,7 +80,7 @@ class ObjectCache:
         }
 
     def replace(self, kind: str, listed: list[Object], known: Mapping[tuple[str, str], str]) -> set[ReconcileKey]:
-        """Takes in a whole listing; what was known before it began and is not listed is gone."""
+        """Store a complete listing, and drop what was `known` before it began and is not listed."""
         concerned: set[ReconcileKey] = set()
         seen = set()
         for observed in listed:
@@ -96,6 +99,8 @@ class ObjectCache:
         if kind == SUPPLIERS.name:
             _discard(self._suppliers_of, relay_miner_of(old), place)
             _discard(self._by_address, operator_address(old), place)
+        elif kind == RELAY_MINERS.name:
+            _discard(self._by_prefix, prefix_of(old), place)
         elif (key := _labelled(old)) is not None:
             _discard(self._labelled, key, (kind, place))
 
@@ -105,7 +110,8 @@ class ObjectCache:
         metadata = observed["metadata"]
         namespace = str(metadata.get("namespace", ""))
         if kind == RELAY_MINERS.name:
-            return {ReconcileKey(namespace, str(metadata["name"]))}
+            same = {ReconcileKey(*place) for place in self._by_prefix.get(prefix_of(observed), ())}
+            return {ReconcileKey(namespace, str(metadata["name"])), *same}
         if kind == SUPPLIERS.name:
             rivals = (self._objects[kind].get(place) for place in self._by_address.get(operator_address(observed), ()))
             return {relay_miner_of(observed), *(relay_miner_of(rival) for rival in rivals if rival is not None)}
@@ -113,28 +119,34 @@ class ObjectCache:
         return set() if key is None else {key}
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
-        """One object."""
+        """Return one object, None if it is unknown."""
         return self._objects[kind].get((namespace, name))
 
     def all(self, kind: str) -> tuple[Object, ...]:
-        """Every known object of a kind."""
+        """Return all known objects of a kind."""
         return tuple(self._objects[kind].values())
 
     def suppliers(self, key: ReconcileKey) -> tuple[Object, ...]:
-        """Suppliers that name a RelayMiner, by name."""
+        """Return the Suppliers that name a RelayMiner, in the order of their names."""
         found = (self._objects[SUPPLIERS.name].get(place) for place in sorted(self._suppliers_of.get(key, ())))
         return tuple(supplier for supplier in found if supplier is not None)
 
     def owner(self, address: str) -> Object | None:
-        """The Supplier that may use an address: the oldest one that names it."""
+        """Return the Supplier that may use an address: the oldest one that names it."""
         found = [self._objects[SUPPLIERS.name].get(place) for place in self._by_address.get(address, ())]
         known = [supplier for supplier in found if supplier is not None]
         if not known:
             return None
         return min(known, key=lambda s: (s["metadata"].get("creationTimestamp", ""), s["metadata"]["uid"]))
 
+    def same_prefix(self, relay_miner: Mapping[str, Any]) -> list[Object]:
+        """Return the other RelayMiners with the same prefix of Redis keys."""
+        own = (str(relay_miner["metadata"]["namespace"]), str(relay_miner["metadata"]["name"]))
+        places = self._by_prefix.get(prefix_of(relay_miner), set()) - {own}
+        return [self._objects[RELAY_MINERS.name][place] for place in sorted(places)]
+
     def children(self, kinds: tuple[str, ...], key: ReconcileKey) -> dict[tuple[str, str], Object]:
-        """Watched children of a RelayMiner."""
+        """Return the watched children of a RelayMiner."""
         return {
             (kind, place[1]): self._objects[kind][place]
             for kind, place in sorted(self._labelled.get(key, ()))
@@ -142,24 +154,24 @@ class ObjectCache:
         }
 
     def pods(self, key: ReconcileKey | None = None) -> Iterator[Object]:
-        """Pods of a RelayMiner, or of all, by name."""
+        """Iterate over the pods of one RelayMiner, or of all, in the order of their names."""
         for one in sorted(self._labelled) if key is None else (key,):
             for kind, place in sorted(self._labelled.get(one, ())):
                 if kind == PODS.name:
                     yield self._objects[kind][place]
 
     def everything(self) -> set[ReconcileKey]:
-        """Everything there is to reconcile."""
+        """Return every key to reconcile."""
         found = {ReconcileKey(*place) for place in self._objects[RELAY_MINERS.name]}
         for observed in self._objects[CONFIG_MAPS.name].values():
             component = (observed["metadata"].get("labels") or {}).get(names.LABEL_COMPONENT)
-            if component == names.KEEPER and (key := _labelled(observed)) is not None:
+            if component == names.DRAIN_ANCHOR and (key := _labelled(observed)) is not None:
                 found.add(key)
         return found | set(self._suppliers_of)
 
 
 def _labelled(observed: Mapping[str, Any]) -> ReconcileKey | None:
-    """The RelayMiner to which a child's label says that it belongs."""
+    """Return the RelayMiner that a child's label names."""
     metadata = observed["metadata"]
     name = (metadata.get("labels") or {}).get(names.LABEL_RELAY_MINER)
     return ReconcileKey(str(metadata.get("namespace", "")), str(name)) if name else None
@@ -171,6 +183,12 @@ def _discard(index: dict[K, set[V]], key: K, value: V) -> None:
         del index[key]
 
 
+def prefix_of(relay_miner: Mapping[str, Any]) -> str:
+    """Return the prefix of a RelayMiner's Redis keys."""
+    metadata, spec = relay_miner["metadata"], relay_miner.get("spec") or {}
+    return str(spec.get("prefix") or f"{metadata.get('namespace')}-{metadata.get('name')}")
+
+
 def operator_address(supplier: Mapping[str, Any]) -> str:
-    """The address that a Supplier names."""
+    """Return the operator address that a Supplier names."""
     return str((supplier.get("spec") or {}).get("operatorAddress", ""))

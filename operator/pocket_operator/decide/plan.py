@@ -1,4 +1,4 @@
-"""What one reconciliation does: a pure function of the snapshot."""
+"""Decide the actions of one reconciliation, as a pure function of the snapshot."""
 
 import hashlib
 import json
@@ -14,15 +14,24 @@ from pocket.api.base import problem_of
 from pocket.api.lenient import read_known
 from pocket.api.relayminer import Deletion, RelayMiner
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket_operator.decide.draining import DrainStatus, drain_of, drains_without_supplier, forced, is_held, overdue
-from pocket_operator.decide.drift import drifted, stamped
+from pocket_operator.decide.draining import (
+    DrainStatus,
+    drain_of,
+    drains_without_supplier,
+    has_finalizer,
+    has_force_annotation,
+    past_deadline,
+)
+from pocket_operator.decide.drift import drifted, with_digest
 from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.rollout import RolloutState, plan_rollout
 from pocket_operator.decide.snapshot import ChildKey, Snapshot
-from pocket_operator.decide.supplier_keys import KeyCheck, examine
+from pocket_operator.decide.supplier_keys import KeyCheck, check_key
+from pocket_operator.decide.update import UpdatePlan, plan_update
 from pocket_operator.resources import desired, names
-from pocket_operator.resources.config import hot_text
+from pocket_operator.resources.config import reloadable_text
 from pocket_operator.resources.context import Context, PublishedSupplier
+from pocket_operator.resources.pod_overlay import PodTemplateRejected
 from pocket_operator.resources.relayer import revision
 from pocket_operator.resources.revision import Revision, RolloutPlan
 
@@ -31,7 +40,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class FinalizerChange:
-    """Our finalizer on a Supplier or RelayMiner."""
+    """Our finalizer, to add to a Supplier or RelayMiner or to remove from it."""
 
     kind: str
     name: str
@@ -40,7 +49,7 @@ class FinalizerChange:
 
 @dataclass(frozen=True, slots=True)
 class BlockingProblem:
-    """Why the whole RelayMiner cannot be brought about."""
+    """Why none of the RelayMiner's children can be applied."""
 
     reason: ConditionReason
     message: str
@@ -48,30 +57,32 @@ class BlockingProblem:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Actions in order: finalizers that protect, applies, deletes, pod annotations, finalizers that let go."""
+    """Actions in this order: add finalizers, apply, delete, annotate pods, remove finalizers."""
 
     context: Context | None
-    findings: tuple[KeyCheck, ...]
+    key_checks: tuple[KeyCheck, ...]
     drains: Mapping[str, DrainStatus]
-    trouble: BlockingProblem | None = None
+    blocked_by: BlockingProblem | None = None
     protect: tuple[FinalizerChange, ...] = ()
     withdraw: tuple[str, ...] = ()
-    """Addresses to take out of the relayers' published keys while the children cannot be brought about as a whole."""
+    """Addresses to remove from the relayers' published keys while the children cannot be applied as a whole."""
     wanted: tuple[Object, ...] = field(default=(), repr=False)
-    """All children, stamped; the executor applies those that drifted."""
+    """All children with their digests. The executor applies those that drifted."""
     delete: tuple[ChildKey, ...] = ()
     annotate: Mapping[str, str] = field(default_factory=dict)
     """Pod name → digest of what it should have loaded."""
     release: tuple[FinalizerChange, ...] = ()
     paused: bool = False
     unknown: tuple[str, ...] = ()
-    """Fields of the RelayMiner that this release does not know; everything else is brought about."""
+    """Fields of the RelayMiner that this release does not know and ignores."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """Component → digest of the public keys that its pods should report."""
+    update: UpdatePlan | None = None
+    """How the default images of the operator reach the children, None where no children are wanted."""
 
     @property
     def rollout(self) -> RolloutPlan | None:
-        """Which revisions of the relayers run; None where nothing is to be brought about."""
+        """The revisions of the relayers that run, None where no children are wanted."""
         return self.context.rollout if self.context is not None else None
 
 
@@ -81,14 +92,14 @@ def _public_key(key_hex: str) -> bytes:
 
 
 def key_digest(keys: list[str]) -> str:
-    """As the workloads compute it; empty for no keys."""
+    """Return the digest of a key set as the workloads compute it, empty for no keys."""
     if not keys:
         return ""
     return hashlib.sha256(b"".join(sorted(_public_key(key) for key in keys))).hexdigest()
 
 
 def is_paused(relay_miner: Mapping[str, Any]) -> bool:
-    """By spec.paused or by the annotation."""
+    """Return True if spec.paused or the annotation pauses the RelayMiner."""
     annotations = relay_miner["metadata"].get("annotations") or {}
     return bool((relay_miner.get("spec") or {}).get("paused")) or annotations.get(names.ANNOTATION_RECONCILE) == (
         "disabled"
@@ -96,139 +107,173 @@ def is_paused(relay_miner: Mapping[str, Any]) -> bool:
 
 
 def _deadline(relay_miner: Mapping[str, Any] | None) -> float:
-    """Seconds; the default where the resource does not tell."""
+    """Return the drain deadline in seconds, the default where the resource has no valid one."""
     deletion = ((relay_miner or {}).get("spec") or {}).get("deletion")
     try:
-        return float(Deletion.model_validate(deletion or {}).drain_deadline_seconds)
+        return float(read_known(Deletion, deletion or {})[0].drain_deadline_seconds)
     except ValidationError:
         return float(Deletion().drain_deadline_seconds)
 
 
 def plan(snapshot: Snapshot) -> Plan:
-    """Everything to do for one RelayMiner and the Suppliers that name it."""
-    findings = tuple(examine(supplier, snapshot) for supplier in snapshot.suppliers)
+    """Return everything to do for one RelayMiner and the Suppliers that name it."""
+    key_checks = tuple(check_key(supplier, snapshot) for supplier in snapshot.suppliers)
     if snapshot.relay_miner is None:
-        return Plan(None, findings, {}, release=_let_go(findings))
+        return Plan(None, key_checks, {}, release=_release_finalizers(key_checks))
     deleting = bool(snapshot.relay_miner["metadata"].get("deletionTimestamp"))
-    drains = _drains(snapshot, findings, deleting=deleting)
+    drains = _drains(snapshot, key_checks, deleting=deleting)
     try:
         resource = {k: v for k, v in snapshot.relay_miner.items() if k != "status"}
         parsed, unknown = read_known(RelayMiner, resource)
     except ValidationError as error:
         invalid = BlockingProblem(ConditionReason.INVALID_SPEC, problem_of(error))
-        return _in_trouble(snapshot, findings, drains, invalid)
+        return _blocked_plan(snapshot, key_checks, drains, invalid)
     if is_paused(snapshot.relay_miner):
-        release = _forced_away(snapshot, findings)
-        return Plan(None, findings, drains, paused=True, release=release, unknown=unknown)
-    redis_digest, trouble = _redis(parsed, snapshot)
-    if trouble is not None and not deleting:
-        return replace(_in_trouble(snapshot, findings, drains, trouble), unknown=unknown)
-    context = _context(snapshot, parsed, findings, drains, redis_digest=redis_digest, deleting=deleting)
-    if not deleting:
-        context = replace(context, rollout=_rollout(snapshot, context))
-    wanted = tuple(stamped(child) for child in desired(context))
+        release = _release_forced(snapshot, key_checks)
+        return Plan(None, key_checks, drains, paused=True, release=release, unknown=unknown)
+    redis_digest, blocked_by = _redis(parsed, snapshot)
+    if snapshot.prefix_owner:
+        blocked_by = BlockingProblem(
+            ConditionReason.PREFIX_IN_USE,
+            f"The prefix {parsed.prefix} in this Redis belongs to the older RelayMiner {snapshot.prefix_owner}. Delete "
+            "this RelayMiner and create it again with another spec.prefix.",
+        )
+    if blocked_by is not None and not deleting:
+        return replace(_blocked_plan(snapshot, key_checks, drains, blocked_by), unknown=unknown)
+    context = _context(snapshot, parsed, key_checks, drains, redis_digest=redis_digest, deleting=deleting)
+    update = plan_update(snapshot, parsed.spec.progress_deadline_seconds)
+    context = replace(
+        context, images=update.images, miner_partition=update.partition,
+        updating_to=update.target if update.started else "",
+    )  # fmt: skip
+    try:
+        if not deleting:
+            context = replace(context, rollout=_rollout(snapshot, context))
+        wanted = tuple(with_digest(child) for child in desired(context))
+    except PodTemplateRejected as error:
+        rejected = BlockingProblem(ConditionReason.INVALID_SPEC, str(error))
+        return replace(_blocked_plan(snapshot, key_checks, drains, rejected), unknown=unknown)
     digests = {
         names.RELAYER: key_digest([s.key_hex for s in context.suppliers if not s.draining]),
         names.MINER: key_digest([s.key_hex for s in context.suppliers]),
     }
     return Plan(
         context=context,
-        findings=findings,
+        key_checks=key_checks,
         drains=drains,
-        protect=_protected(snapshot, context, findings, deleting=deleting),
+        protect=_add_finalizers(snapshot, context, key_checks, deleting=deleting),
         wanted=wanted,
-        delete=_surplus(snapshot, context, wanted),
+        delete=_orphans(snapshot, context, wanted),
         annotate=_annotations(snapshot, context, digests),
-        release=_release(snapshot, findings, drains),
+        release=_release(snapshot, key_checks, drains),
         unknown=unknown,
         digests=digests,
+        update=update,
     )
 
 
-def _in_trouble(
-    snapshot: Snapshot, findings: tuple[KeyCheck, ...], drains: Mapping[str, DrainStatus], trouble: BlockingProblem
+def _blocked_plan(
+    snapshot: Snapshot,
+    key_checks: tuple[KeyCheck, ...],
+    drains: Mapping[str, DrainStatus],
+    blocked_by: BlockingProblem,
 ) -> Plan:
-    """What goes on while the children stay as they are: who is deleted is refused, drains and goes."""
-    whole = snapshot.relay_miner or {}
+    """Return the plan that leaves the children alone: deleted Suppliers are rejected, drain and go."""
+    relay_miner = snapshot.relay_miner or {}
     withdraw: tuple[str, ...] = ()
-    if not is_paused(whole):
-        release = _release(snapshot, findings, drains)
-        goes = bool(whole["metadata"].get("deletionTimestamp"))
-        staying = {f.address for f in findings if not (goes or f.deleting)}
+    if not is_paused(relay_miner):
+        release = _release(snapshot, key_checks, drains)
+        goes = bool(relay_miner["metadata"].get("deletionTimestamp"))
+        staying = {f.address for f in key_checks if not (goes or f.deleting)}
         keys = snapshot.children.get(("Secret", names.keys(snapshot.name, names.RELAYER))) or {}
         withdraw = tuple(sorted(set(keys.get("data") or {}) - staying))
     else:
-        release = _forced_away(snapshot, findings)
-    return Plan(None, findings, drains, trouble, withdraw=withdraw, release=release)
+        release = _release_forced(snapshot, key_checks)
+    return Plan(None, key_checks, drains, blocked_by, withdraw=withdraw, release=release)
 
 
 def _release(
-    snapshot: Snapshot, findings: tuple[KeyCheck, ...], drains: Mapping[str, DrainStatus]
+    snapshot: Snapshot, key_checks: tuple[KeyCheck, ...], drains: Mapping[str, DrainStatus]
 ) -> tuple[FinalizerChange, ...]:
-    """Finalizers that let go."""
-    whole = snapshot.relay_miner or {}
-    if whole["metadata"].get("deletionTimestamp") and is_held(whole) and _relay_miner_drained(snapshot, drains):
-        return _all_of_it(snapshot, findings)
-    return _let_go(findings, lambda f: _done(drains, f.address) or _mined_for_another(f, findings))
+    """Return the finalizers to remove."""
+    relay_miner = snapshot.relay_miner or {}
+    if (
+        relay_miner["metadata"].get("deletionTimestamp")
+        and has_finalizer(relay_miner)
+        and _relay_miner_drained(snapshot, drains)
+    ):
+        return _release_all(snapshot, key_checks)
+    return _release_finalizers(key_checks, lambda f: _done(drains, f.address) or _served_by_older(f, key_checks))
 
 
-def _mined_for_another(finding: KeyCheck, findings: tuple[KeyCheck, ...]) -> bool:
-    """Whether an older Supplier of this RelayMiner has the address, so that its sessions are mined on."""
-    return finding.reason is ConditionReason.KEY_IN_USE and any(
-        other.address == finding.address and other.reason is not ConditionReason.KEY_IN_USE for other in findings
+def _served_by_older(check: KeyCheck, key_checks: tuple[KeyCheck, ...]) -> bool:
+    """Return True if an older Supplier of this RelayMiner has the address, so that its sessions are still mined."""
+    return check.reason is ConditionReason.KEY_IN_USE and any(
+        other.address == check.address and other.reason is not ConditionReason.KEY_IN_USE for other in key_checks
     )
 
 
 def drifted_children(plan_: Plan, children: Mapping[ChildKey, Object]) -> list[Object]:
-    """Children to apply."""
+    """Return the children to apply."""
     return [w for w in plan_.wanted if drifted(w, children.get((w["kind"], w["metadata"]["name"])))]
 
 
-def _drains(snapshot: Snapshot, findings: tuple[KeyCheck, ...], *, deleting: bool) -> dict[str, DrainStatus]:
-    """By address, of the suppliers that should go.
+def _drains(snapshot: Snapshot, key_checks: tuple[KeyCheck, ...], *, deleting: bool) -> dict[str, DrainStatus]:
+    """Return, by address, the drains of the suppliers that should go.
 
     A Supplier that may not use its address has nothing to drain, unless its key was published before an older one came.
     """
     drains: dict[str, DrainStatus] = {}
     deadline = _deadline(snapshot.relay_miner)
-    whole = snapshot.relay_miner if deleting else None
-    for finding in findings:
-        outdone = finding.reason is ConditionReason.KEY_IN_USE
-        if not (finding.deleting or deleting or outdone):
+    relay_miner = snapshot.relay_miner if deleting else None
+    for check in key_checks:
+        superseded = check.reason is ConditionReason.KEY_IN_USE
+        if not (check.deleting or deleting or superseded):
             continue
-        if outdone and (not finding.held or _mined_for_another(finding, findings)):
+        if superseded and (not check.has_finalizer or _served_by_older(check, key_checks)):
             continue
-        drain = drain_of(finding.address, finding.supplier, snapshot)
-        subjects = [s for s in (finding.supplier if finding.deleting else None, whole) if s is not None]
-        if any(forced(subject) for subject in subjects):
-            drain = DrainStatus(True, drain.since, "forced by annotation")
-        elif any(overdue(subject, snapshot.now, deadline) for subject in subjects):
-            drain = DrainStatus(True, drain.since, "the deadline passed")
-        drains[finding.address] = drain
-    if whole is not None and not forced(whole) and not overdue(whole, snapshot.now, deadline):
-        drains |= drains_without_supplier({finding.address for finding in findings}, snapshot)
+        drain = drain_of(check.address, check.supplier, snapshot)
+        subjects = [s for s in (check.supplier if check.deleting else None, relay_miner) if s is not None]
+        if any(has_force_annotation(subject) for subject in subjects):
+            drain = DrainStatus(True, drain.quiet_since, "forced by annotation")
+        elif any(past_deadline(subject, snapshot.now, deadline) for subject in subjects):
+            drain = DrainStatus(True, drain.quiet_since, "the deadline passed")
+        drains[check.address] = drain
+    if (
+        relay_miner is not None
+        and not has_force_annotation(relay_miner)
+        and not past_deadline(relay_miner, snapshot.now, deadline)
+    ):
+        drains |= drains_without_supplier({check.address for check in key_checks}, snapshot)
     return drains
 
 
-def _let_go(
-    findings: tuple[KeyCheck, ...], may: Callable[[KeyCheck], bool] = lambda finding: True
+def _release_finalizers(
+    key_checks: tuple[KeyCheck, ...], may: Callable[[KeyCheck], bool] = lambda check: True
 ) -> tuple[FinalizerChange, ...]:
-    """Off the deleted Suppliers, where they may go."""
-    going = (f for f in findings if (f.deleting or f.reason is ConditionReason.KEY_IN_USE) and f.held and may(f))
+    """Return our finalizers on deleted Suppliers that may go."""
+    going = (
+        f for f in key_checks if (f.deleting or f.reason is ConditionReason.KEY_IN_USE) and f.has_finalizer and may(f)
+    )
     return tuple(FinalizerChange("Supplier", f.name, wanted=False) for f in going)
 
 
-def _all_of_it(snapshot: Snapshot, findings: tuple[KeyCheck, ...]) -> tuple[FinalizerChange, ...]:
-    """The RelayMiner goes; its Suppliers need no miner any more, so those that are deleted go with it."""
-    return (*_let_go(findings), FinalizerChange("RelayMiner", snapshot.name, wanted=False))
+def _release_all(snapshot: Snapshot, key_checks: tuple[KeyCheck, ...]) -> tuple[FinalizerChange, ...]:
+    """Return our finalizers on the RelayMiner and its deleted Suppliers, which need no miner any more."""
+    return (*_release_finalizers(key_checks), FinalizerChange("RelayMiner", snapshot.name, wanted=False))
 
 
-def _forced_away(snapshot: Snapshot, findings: tuple[KeyCheck, ...]) -> tuple[FinalizerChange, ...]:
-    """What goes by the annotation alone: somebody who insists need neither resume nor correct the RelayMiner before."""
-    whole = snapshot.relay_miner
-    if whole is not None and whole["metadata"].get("deletionTimestamp") and is_held(whole) and forced(whole):
-        return _all_of_it(snapshot, findings)
-    return _let_go(findings, lambda finding: finding.deleting and forced(finding.supplier))
+def _release_forced(snapshot: Snapshot, key_checks: tuple[KeyCheck, ...]) -> tuple[FinalizerChange, ...]:
+    """Return the finalizers to remove by the annotation alone, which also works while paused or invalid."""
+    relay_miner = snapshot.relay_miner
+    if (
+        relay_miner is not None
+        and relay_miner["metadata"].get("deletionTimestamp")
+        and has_finalizer(relay_miner)
+        and has_force_annotation(relay_miner)
+    ):
+        return _release_all(snapshot, key_checks)
+    return _release_finalizers(key_checks, lambda check: check.deleting and has_force_annotation(check.supplier))
 
 
 def _done(drains: Mapping[str, DrainStatus], address: str) -> bool:
@@ -237,14 +282,18 @@ def _done(drains: Mapping[str, DrainStatus], address: str) -> bool:
 
 
 def _relay_miner_drained(snapshot: Snapshot, drains: Mapping[str, DrainStatus]) -> bool:
-    whole = snapshot.relay_miner
-    if whole is None or forced(whole) or overdue(whole, snapshot.now, _deadline(whole)):
+    relay_miner = snapshot.relay_miner
+    if (
+        relay_miner is None
+        or has_force_annotation(relay_miner)
+        or past_deadline(relay_miner, snapshot.now, _deadline(relay_miner))
+    ):
         return True
     return all(drain.done for drain in drains.values())
 
 
 def _redis(parsed: RelayMiner, snapshot: Snapshot) -> tuple[str, BlockingProblem | None]:
-    """A digest that changes with the URL in the Secret, and with nothing else: it rolls the pods."""
+    """Return a digest of the Redis URL in the Secret, which rolls the pods, and the problem with that Secret."""
     reference = parsed.spec.redis.url_secret_ref
     if reference is None:
         return "", None
@@ -266,14 +315,14 @@ def _redis(parsed: RelayMiner, snapshot: Snapshot) -> tuple[str, BlockingProblem
 
 @lru_cache(maxsize=1024)
 def _url_digest(url: str, uid: str) -> str:
-    """Return 16 hex digits. It is slow, so that nobody guesses the URL from it."""
+    """Return 16 hex digits. The hash is slow, so that the URL cannot be guessed from it."""
     return hashlib.scrypt(url.encode(), salt=uid.encode(), n=2**14, r=8, p=1, dklen=8).hex()
 
 
 def _context(
     snapshot: Snapshot,
     parsed: RelayMiner,
-    findings: tuple[KeyCheck, ...],
+    key_checks: tuple[KeyCheck, ...],
     drains: Mapping[str, DrainStatus],
     *,
     redis_digest: str,
@@ -282,13 +331,13 @@ def _context(
     metadata = (snapshot.relay_miner or {})["metadata"]
     suppliers = tuple(
         PublishedSupplier(
-            address=finding.address,
-            services=finding.services or (),
-            key_hex=finding.key_hex,
-            draining=deleting or _leaves(finding) or finding.services is None,
+            address=check.address,
+            services=check.services or (),
+            key_hex=check.key_hex,
+            draining=deleting or _leaves(check) or check.services is None,
         )
-        for finding in sorted(_one_each(findings), key=lambda f: f.address)
-        if finding.key_hex is not None and not (_leaves(finding) and _done(drains, finding.address))
+        for check in sorted(_one_each(key_checks), key=lambda f: f.address)
+        if check.key_hex is not None and not (_leaves(check) and _done(drains, check.address))
     )
     labels = metadata.get("labels") or {}
     return Context(
@@ -302,62 +351,62 @@ def _context(
         capabilities=snapshot.capabilities,
         inherited={key: labels[key] for key in sorted(labels) if key in names.INHERITED_LABELS},
         deleting=deleting,
-        keeper_uid=snapshot.keeper_uid,
+        drain_anchor_uid=snapshot.drain_anchor_uid,
     )
 
 
-def _leaves(finding: KeyCheck) -> bool:
-    return finding.deleting or finding.reason is ConditionReason.KEY_IN_USE
+def _leaves(check: KeyCheck) -> bool:
+    return check.deleting or check.reason is ConditionReason.KEY_IN_USE
 
 
-def _one_each(findings: tuple[KeyCheck, ...]) -> list[KeyCheck]:
-    """One Supplier for each address: the rightful one where there is one."""
-    ordered = sorted(findings, key=lambda f: f.reason is not ConditionReason.KEY_IN_USE)
-    return list({finding.address: finding for finding in ordered}.values())
+def _one_each(key_checks: tuple[KeyCheck, ...]) -> list[KeyCheck]:
+    """Return one Supplier per address: the oldest one where it is ours."""
+    ordered = sorted(key_checks, key=lambda f: f.reason is not ConditionReason.KEY_IN_USE)
+    return list({check.address: check for check in ordered}.values())
 
 
 def _rollout(snapshot: Snapshot, context: Context) -> RolloutPlan:
-    """How far a new revision of the relayers is."""
+    """Return where the revisions of the relayers run."""
     chosen = context.relay_miner.spec.relayer
     annotations = (snapshot.relay_miner or {})["metadata"].get("annotations") or {}
     deployment = snapshot.children.get(("Deployment", names.relayer(context.name)))
-    sight = RolloutState(
+    state = RolloutState(
         now=snapshot.now,
         steady_exists=deployment is not None and chosen.replicas != 0,
-        kept=Revision.kept(snapshot.children.get(("ConfigMap", names.revision(context.name)))),
+        saved=Revision.load_saved(snapshot.children.get(("ConfigMap", names.revision(context.name)))),
         canary=snapshot.children.get(("Deployment", names.canary(context.name))),
         pods=[pod for pod in snapshot.pods if pod.revision],
         reports=snapshot.reports,
         promoted=annotations.get(names.ANNOTATION_PROMOTE, ""),
     )
-    return plan_rollout(revision(context), chosen.rollout, sight)
+    return plan_rollout(revision(context), chosen.rollout, state)
 
 
-def _protected(
-    snapshot: Snapshot, context: Context, findings: tuple[KeyCheck, ...], *, deleting: bool
+def _add_finalizers(
+    snapshot: Snapshot, context: Context, key_checks: tuple[KeyCheck, ...], *, deleting: bool
 ) -> tuple[FinalizerChange, ...]:
-    """Finalizers before a key is published: from then on there may be something to claim."""
+    """Return the finalizers to add before a key is published: from then on there may be sessions to claim."""
     published = {supplier.address for supplier in context.suppliers}
     changes = [
         FinalizerChange("Supplier", f.name, wanted=True)
-        for f in findings
-        if f.key_hex is not None and f.address in published and not _leaves(f) and not f.held
+        for f in key_checks
+        if f.key_hex is not None and f.address in published and not _leaves(f) and not f.has_finalizer
     ]
-    if published and not deleting and not is_held(snapshot.relay_miner or {"metadata": {}}):
+    if published and not deleting and not has_finalizer(snapshot.relay_miner or {"metadata": {}}):
         changes.append(FinalizerChange("RelayMiner", snapshot.name, wanted=True))
     return tuple(changes)
 
 
 def owner_of(observed: Mapping[str, Any]) -> str | None:
-    """The uid of the controller, None for an orphan."""
+    """Return the uid of an object's controller, None for an orphan."""
     for reference in observed["metadata"].get("ownerReferences") or ():
         if reference.get("controller"):
             return str(reference["uid"])
     return None
 
 
-def _surplus(snapshot: Snapshot, context: Context, wanted: tuple[Object, ...]) -> tuple[ChildKey, ...]:
-    """Children of ours that are not wanted any more."""
+def _orphans(snapshot: Snapshot, context: Context, wanted: tuple[Object, ...]) -> tuple[ChildKey, ...]:
+    """Return our children that are not wanted any more."""
     keep = {(child["kind"], child["metadata"]["name"]) for child in wanted}
     return tuple(
         key
@@ -367,8 +416,8 @@ def _surplus(snapshot: Snapshot, context: Context, wanted: tuple[Object, ...]) -
 
 
 def _annotations(snapshot: Snapshot, context: Context, digests: Mapping[str, str]) -> dict[str, str]:
-    """A changed annotation makes the kubelet look at the mounted Secret and ConfigMap at once."""
-    hot = hot_text(context)
+    """Return the pods to annotate: a changed annotation makes the kubelet refresh mounted Secrets at once."""
+    hot = reloadable_text(context)
     found: dict[str, str] = {}
     for pod in snapshot.pods:
         if pod.deleting or pod.component not in digests:
@@ -381,6 +430,6 @@ def _annotations(snapshot: Snapshot, context: Context, digests: Mapping[str, str
 
 
 REQUEUE = timedelta(seconds=4)
-"""How often a RelayMiner is looked at without any event: referenced Secrets are read, not watched."""
+"""Period of reconciliations without an event: referenced Secrets are read, not watched."""
 DRAINING = timedelta(seconds=1)
-"""The same while something drains."""
+"""The period while something drains."""

@@ -1,4 +1,4 @@
-"""What pods answer at /report, as far as it is used here: what other versions say beside it is left out."""
+"""Models of the pods' /report, limited to the fields that the operator uses."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,33 +11,35 @@ from pocket_operator.resources import names
 
 
 class _ReportModel(BaseModel):
-    """Absent fields have defaults; one of another type makes the whole answer unreadable: nothing is guessed."""
+    """Base of the models: absent fields have defaults, and a field of another type invalidates the report."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class ReportedSessions(SupplierSessions):
-    """Open sessions by where they are."""
+    """Open sessions by stage."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class ReportedEvents(LastEvents):
-    """The last session of each kind."""
+    """The last session of each outcome."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class ReportedStake(Stake):
-    """What the chain says of a supplier."""
+    """The on-chain stake of a supplier."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class ReportedSupplier(_ReportModel):
-    """A miner's figures of one supplier. `open` has no default: a supplier must not leave before it is 0."""
+    """A miner's report of one supplier. `open` has no default: a supplier must not leave before it is 0."""
 
     open: int = Field(ge=0)
+    closing: int = 0
+    """Sessions that owe a claim or proof in the last third of its window."""
     sessions: ReportedSessions = ReportedSessions()
     last: ReportedEvents = ReportedEvents()
     earned_by: dict[str, int] = {}
@@ -51,14 +53,14 @@ class ReportedSupplier(_ReportModel):
 
 
 class ChainDiagnostic(_ReportModel):
-    """What a miner has to say of the chain's nodes."""
+    """A miner's finding about chain nodes or its clock."""
 
     reason: str
     text: str
 
 
 class RecentRelays(_ReportModel):
-    """What a relayer did lately; `seconds` over the `timed` ones."""
+    """Counts of a relayer's recent relays, with the total `seconds` of the `timed` ones."""
 
     served: float = 0
     failed: float = 0
@@ -67,14 +69,14 @@ class RecentRelays(_ReportModel):
 
 
 class PodReportBody(_ReportModel):
-    """A relayer's or miner's answer.
+    """The body of a relayer's or miner's report.
 
     keys: digest of the loaded public keys, which are those of `addresses`.
-    problems: why it is not ready, with codes; `redis` why it cannot reach Redis, `volume` what is
-    wrong with a miner's volume.
+    problems: why it is not ready, with codes. `redis`: why it cannot reach Redis.
+    volume: what is wrong with a miner's volume.
     leaving: suppliers whose relays a relayer may still record, though not all of its workers have the key.
-    complete: whether all workers of a relayer are in the answer.
-    owned: what a miner mines for; looked: seconds since its latest look for relays of each began.
+    complete: True if all workers of a relayer are in the report.
+    owned: suppliers that a miner mines for. `looked`: seconds since its latest scan of each one's streams began.
     """
 
     component: str
@@ -95,7 +97,7 @@ class PodReportBody(_ReportModel):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a pod answered, and when (seconds on the operator's monotonic clock)."""
+    """A pod's report and its time of arrival (seconds on the operator's monotonic clock)."""
 
     pod: str
     answer: PodReportBody
@@ -103,12 +105,12 @@ class Report:
 
     @classmethod
     def of(cls, pod: str, body: Any, at: float = 0.0) -> "Report":
-        """From JSON; raises pydantic's ValidationError."""
+        """Parse JSON. Raises pydantic's ValidationError."""
         return cls(pod, PodReportBody.model_validate(body), at)
 
     @property
     def component(self) -> str:
-        """Which workload: relayer or miner."""
+        """The workload: relayer or miner."""
         return self.answer.component
 
     @property
@@ -117,18 +119,18 @@ class Report:
         return self.answer.addresses
 
     def may_record(self, address: str) -> bool:
-        """Whether a relayer may still record relays of a supplier."""
-        told = self.answer
-        return not told.complete or address in told.addresses or address in told.leaving
+        """Return True if a relayer may still record relays of a supplier."""
+        body = self.answer
+        return not body.complete or address in body.addresses or address in body.leaving
 
-    def looked_at(self, address: str) -> float:
-        """When a miner's latest look for relays of a supplier began at the latest (operator's clock)."""
+    def last_scan_began(self, address: str) -> float:
+        """Return when a miner's last scan of a supplier's streams began at the latest (operator's clock)."""
         return self.at - self.answer.looked.get(address, float("inf"))
 
     def owns(self, address: str) -> bool:
-        """Whether this miner mines for a supplier: it holds the supplier's shard."""
+        """Return True if this miner mines for a supplier: it owns the supplier's shard."""
         return self.component == names.MINER and address in self.answer.owned
 
     def supplier(self, address: str) -> ReportedSupplier | None:
-        """The miner's figures of one supplier."""
+        """Return the miner's report of one supplier."""
         return self.answer.suppliers.get(address)

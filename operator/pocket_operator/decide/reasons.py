@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class ConditionReason(StrEnum):
-    """Every reason the operator gives; docs/troubleshoot.md says for each what to do."""
+    """All reasons of the operator. docs/troubleshoot.md has the remedy of each."""
 
     # well
     READY = "Ready"
@@ -19,9 +19,13 @@ class ConditionReason(StrEnum):
     NOT_STALLED = "NotStalled"
     ALL_SERVED = "AllServed"
     SCHEMA_MATCHES = "SchemaMatches"
+    UP_TO_DATE = "UpToDate"
     # going on
     ROLLING_OUT = "RollingOut"
     OBSERVING_CANARY = "ObservingCanary"
+    UPDATE_QUEUED = "UpdateQueued"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    UPDATING = "Updating"
     LOADING_KEYS = "LoadingKeys"
     DRAINING = "Draining"
     PAUSED = "Paused"
@@ -41,6 +45,7 @@ class ConditionReason(StrEnum):
     SEALING_KEY_NOT_FOUND = "SealingKeyNotFound"
     REDIS_SECRET_MISSING = "RedisSecretMissing"  # noqa: S105 - a reason
     PODS_NOT_READY = "PodsNotReady"
+    UPDATE_FAILED = "UpdateFailed"
     REDIS_UNREACHABLE = "RedisUnreachable"
     CHAIN_UNREACHABLE = "ChainUnreachable"
     VOLUME_FILLING = "VolumeFilling"
@@ -59,10 +64,13 @@ class ConditionReason(StrEnum):
     CRD_NEWER = "CRDNewer"
     # cannot go on
     KEY_IN_USE = "KeyInUse"
+    PREFIX_IN_USE = "PrefixInUse"
+    OTHER_OPERATOR = "OtherOperator"
     INVALID_SPEC = "InvalidSpec"
     FOREIGN_OBJECT = "ForeignObject"
     API_SERVER_REJECTED = "APIServerRejected"
     CANARY_FAILED = "CanaryFailed"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
 
 
 class StakeReason(StrEnum):
@@ -95,20 +103,25 @@ PASSING = frozenset(
     {
         ConditionReason.ROLLING_OUT,
         ConditionReason.OBSERVING_CANARY,
+        ConditionReason.UPDATE_QUEUED,
+        ConditionReason.AWAITING_APPROVAL,
+        ConditionReason.UPDATING,
         ConditionReason.LOADING_KEYS,
         ConditionReason.DRAINING,
         ConditionReason.PAUSED,
     }
 )
-"""On the way: told as normal Events, not as warnings."""
+"""Transitional reasons: reported as normal Events, not as warnings."""
 
 STALLING = frozenset(
     {
         ConditionReason.KEY_IN_USE,
+        ConditionReason.PREFIX_IN_USE,
         ConditionReason.INVALID_SPEC,
         ConditionReason.FOREIGN_OBJECT,
         ConditionReason.API_SERVER_REJECTED,
         ConditionReason.CANARY_FAILED,
+        ConditionReason.PROGRESS_DEADLINE_EXCEEDED,
     }
 )
-"""Only an edit helps: these make Stalled true. Everything else recovers by itself once its cause is gone."""
+"""Reasons that only an edit cures: they make Stalled true. All others recover once their cause is gone."""

@@ -1,15 +1,24 @@
-"""Status of a RelayMiner: pure."""
+"""Compute the status of a RelayMiner."""
 
 from typing import Any
 
 from pocket.api.problems import ProblemCode
-from pocket.api.status import ConditionType, KeySetStatus, RelayMinerStatus, RolloutStatus, Workload
-from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_fact, true_if
+from pocket.api.status import (
+    ConditionType,
+    KeySetStatus,
+    RelayMinerStatus,
+    RolloutStatus,
+    UpdateStatus,
+    Workload,
+)
+from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_condition, true_if
 from pocket_operator.decide.plan import Plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import STALLING, ConditionReason
-from pocket_operator.decide.served import served_fact, served_suppliers
+from pocket_operator.decide.served import served_condition, served_suppliers
 from pocket_operator.decide.snapshot import Snapshot
+from pocket_operator.decide.update import UpdatePhase
+from pocket_operator.decide.workloads import is_rolling, serves
 from pocket_operator.resources import names
 
 Object = dict[str, Any]
@@ -18,8 +27,8 @@ _ON_ITS_WAY = frozenset({ProblemCode.STARTING, ProblemCode.DRAINING, ProblemCode
 
 
 def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
-    """What is the case with the RelayMiner, and what to do. It must exist."""
-    whole = snapshot.relay_miner or {}
+    """Return the status of the RelayMiner, which must exist."""
+    relay_miner = snapshot.relay_miner or {}
     deployment = snapshot.children.get(("Deployment", names.relayer(snapshot.name)))
     stateful = snapshot.children.get(("StatefulSet", names.miner(snapshot.name)))
     relayers = _workload(deployment, names.selector(snapshot.name, names.RELAYER))
@@ -32,29 +41,32 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     claims = _claims(reports)
     pods = _pod_problem(snapshot, (deployment, stateful), loading=loaded < expected)
     problem = _problem(snapshot, plan, keys, redis, chain, pods)
-    rolling = problem is None and (_rolls(deployment) or _rolls(stateful))
-    serving = _all_ready(deployment) and _all_ready(stateful)
+    overdue = _overdue(snapshot, plan, problem, (relayers, miners))
+    rolling = problem is None and (is_rolling(deployment) or is_rolling(stateful))
+    serving = serves(deployment) and serves(stateful)
     served = served_suppliers(snapshot, plan)
-    facts = [
-        *_summary(snapshot, plan, problem, rolling=rolling, serving=serving),
+    specs = [
+        *_summary(snapshot, plan, problem, rolling=rolling, serving=serving, overdue=overdue),
         keys,
-        served_fact(snapshot, served, keys),
+        served_condition(snapshot, served, keys),
         redis,
         _volumes(reports),
         chain,
         claims,
-        schema_fact("RelayMiner", snapshot.schemas, plan.unknown),
+        schema_condition("RelayMiner", snapshot.schemas, plan.unknown),
+        _up_to_date(plan),
     ]
-    generation = int(whole["metadata"].get("generation") or 0)
-    before = (whole.get("status") or {}).get("conditions") or ()
+    generation = int(relay_miner["metadata"].get("generation") or 0)
+    before = (relay_miner.get("status") or {}).get("conditions") or ()
     container = _container(deployment)
-    port = ((whole.get("spec") or {}).get("relayer") or {}).get("service", {}).get("port", 80)
+    port = ((relay_miner.get("spec") or {}).get("relayer") or {}).get("service", {}).get("port", 80)
     return RelayMinerStatus(
         observed_generation=generation,
-        conditions=conditions(facts, before, generation, snapshot.now),
+        conditions=conditions(specs, before, generation, snapshot.now),
         relayers=relayers,
         miners=miners,
         rollout=_rollout(plan),
+        update=_update(plan),
         suppliers=len(snapshot.suppliers),
         served=f"{len(served.served)}/{served.declared}",
         keys=KeySetStatus(
@@ -63,6 +75,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
             loaded_by=f"{loaded}/{expected}",
         ),
         height=max((r.answer.height for r in reports), default=0),
+        operator=snapshot.settings.namespace,
         version=str(container.get("image", "")),
         endpoint=f"http://{names.relayer(snapshot.name)}.{snapshot.namespace}.svc:{port}",
     )
@@ -71,8 +84,44 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
 def _rollout(plan: Plan) -> RolloutStatus:
     found = plan.rollout
     if found is None or found.canary is None:
-        return RolloutStatus(revision=found.steady.name if found is not None and found.keeps else "")
+        return RolloutStatus(revision=found.steady.name if found is not None and found.saves else "")
     return RolloutStatus(phase="Failed" if found.failed else "Observing", revision=found.canary.name)
+
+
+def _overdue(
+    snapshot: Snapshot, plan: Plan, problem: tuple[ConditionReason, str] | None, workloads: tuple[Workload, Workload]
+) -> str:
+    """Return why the rollout has failed by its deadline, empty if it has not."""
+    if plan.context is None or plan.context.deleting or snapshot.rolling_since is None:
+        return ""
+    seconds = plan.context.relay_miner.spec.progress_deadline_seconds
+    if snapshot.clock - snapshot.rolling_since < seconds:
+        return ""
+    relayers, miners = (workload.summary or "no" for workload in workloads)
+    cause = f" {problem[1]}" if problem is not None else " Check the pods' events and logs."
+    return f"Not all pods became ready within {seconds} s: {relayers} relayers and {miners} miners are.{cause}"
+
+
+def _update(plan: Plan) -> UpdateStatus:
+    update = plan.update
+    if update is None:
+        return UpdateStatus()
+    return UpdateStatus(phase=update.phase.value, target=update.target, message=update.message)
+
+
+def _up_to_date(plan: Plan) -> ConditionSpec:
+    kind, update = ConditionType.UP_TO_DATE, plan.update
+    if update is None:
+        return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "Unknown while the children are not applied.")
+    if update.phase is UpdatePhase.NONE:
+        message = "Relayers and miners have the operator's default images, or those that the resource names."
+        return ConditionSpec(kind, "True", ConditionReason.UP_TO_DATE, message)
+    reason = {
+        UpdatePhase.QUEUED: ConditionReason.UPDATE_QUEUED,
+        UpdatePhase.AWAITING_APPROVAL: ConditionReason.AWAITING_APPROVAL,
+        UpdatePhase.FAILED: ConditionReason.UPDATE_FAILED,
+    }.get(update.phase, ConditionReason.UPDATING)
+    return ConditionSpec(kind, "False", reason, f"Update {update.target}: {update.message}")
 
 
 def _container(deployment: Object | None) -> Object:
@@ -91,27 +140,9 @@ def _workload(observed: Object | None, selector: dict[str, str]) -> Workload:
     return Workload(replicas=int(status.get("replicas") or 0), ready=ready, summary=f"{ready}/{wanted}", selector=text)
 
 
-def _rolls(observed: Object | None) -> bool:
-    if observed is None:
-        return True
-    status, wanted = observed.get("status") or {}, int((observed.get("spec") or {}).get("replicas") or 0)
-    return (
-        int(status.get("observedGeneration") or 0) < int(observed["metadata"].get("generation") or 0)
-        or int(status.get("updatedReplicas") or 0) < wanted
-        or int(status.get("replicas") or 0) > wanted
-        or int(status.get("readyReplicas") or 0) < wanted
-    )
-
-
-def _all_ready(observed: Object | None) -> bool:
-    """Return whether as many pods are ready as are wanted, of whichever revision."""
-    wanted = int(((observed or {}).get("spec") or {}).get("replicas") or 0)
-    return int(((observed or {}).get("status") or {}).get("readyReplicas") or 0) >= max(1, wanted)
-
-
 def _keys(snapshot: Snapshot, plan: Plan, *, loading: bool) -> ConditionSpec:
     kind = ConditionType.KEYS_LOADED
-    waiting = [f for f in plan.findings if not f.good and not f.deleting]
+    waiting = [f for f in plan.key_checks if not f.good and not f.deleting]
     if not snapshot.suppliers:
         return ConditionSpec(
             kind, "False", ConditionReason.NO_SUPPLIERS, "No Supplier names this RelayMiner. Create one."
@@ -170,12 +201,16 @@ def _chain(reports: list[Report]) -> ConditionSpec:
             ConditionReason.CHAIN_UNREACHABLE,
             f"{', '.join(sorted(stale)[:3])}: no new block for too long. Check spec.chain.nodes and the nodes.",
         )
-    for told in (ConditionReason.GAS_PRICE_TOO_LOW, ConditionReason.CLOCK_SKEWED, ConditionReason.CHAIN_NODES_DISAGREE):
-        texts = sorted({row.text for r in reports for row in r.answer.chain if row.reason == told.value})
+    for reason in (
+        ConditionReason.GAS_PRICE_TOO_LOW,
+        ConditionReason.CLOCK_SKEWED,
+        ConditionReason.CHAIN_NODES_DISAGREE,
+    ):
+        texts = sorted({row.text for r in reports for row in r.answer.chain if row.reason == reason.value})
         if texts:
-            # Without a sufficient gas price every claim is refused; the others are worth knowing.
-            fine = true_if(told is not ConditionReason.GAS_PRICE_TOO_LOW)
-            return ConditionSpec(kind, fine, told, f"Blocks arrive. {' '.join(texts[:3])}")
+            # With too low a gas price every claim is rejected. The other findings are only warnings.
+            fine = true_if(reason is not ConditionReason.GAS_PRICE_TOO_LOW)
+            return ConditionSpec(kind, fine, reason, f"Blocks arrive. {' '.join(texts[:3])}")
     return ConditionSpec(kind, "True", ConditionReason.REACHABLE, "Blocks arrive.")
 
 
@@ -196,13 +231,14 @@ def _claims(reports: list[Report]) -> ConditionSpec:
 def _problem(
     snapshot: Snapshot, plan: Plan, keys: ConditionSpec, redis: ConditionSpec, chain: ConditionSpec, pods: str
 ) -> tuple[ConditionReason, str] | None:
-    """What keeps it from being ready, the cause before its consequences; None while it is only on its way."""
-    if plan.trouble is not None:
-        return plan.trouble.reason, plan.trouble.message + _deletion_waits(snapshot.relay_miner or {}, "valid again")
-    for (kind, name), message in sorted(snapshot.refusals.items()):
-        foreign = message.startswith("foreign:")
-        reason = ConditionReason.FOREIGN_OBJECT if foreign else ConditionReason.API_SERVER_REJECTED
-        return reason, f"{kind} {name}: {message.removeprefix('foreign:').strip()}"
+    """Return what prevents readiness, a cause before its consequences, or None during ordinary transitions."""
+    if plan.blocked_by is not None:
+        return plan.blocked_by.reason, plan.blocked_by.message + _deletion_waits(
+            snapshot.relay_miner or {}, "valid again"
+        )
+    for (kind, name), rejection in sorted(snapshot.rejections.items(), key=lambda row: row[0]):
+        reason = ConditionReason.FOREIGN_OBJECT if rejection.foreign else ConditionReason.API_SERVER_REJECTED
+        return reason, f"{kind} {name}: {rejection.message}"
     for fact in (redis, chain):
         if fact.state == "False":
             return fact.reason, fact.message
@@ -216,26 +252,24 @@ def _problem(
 
 
 def _canary_problem(name: str, plan: Plan) -> tuple[ConditionReason, str] | None:
-    tried = plan.rollout
-    if tried is None or tried.canary is None or not tried.failed:
+    rollout = plan.rollout
+    if rollout is None or rollout.canary is None or not rollout.failed:
         return None
-    revision = tried.canary.name
+    revision = rollout.canary.name
     return ConditionReason.CANARY_FAILED, (
-        f"The canary of revision {revision} failed: {tried.failed}. The other relayers stay as they are. "
+        f"The canary of revision {revision} failed: {rollout.failed}. The other relayers stay as they are. "
         "Correct or revert the change, or let it through: "
         f"kubectl annotate rm {name} {names.ANNOTATION_PROMOTE}={revision}"
     )
 
 
 def _pod_problem(snapshot: Snapshot, workloads: tuple[Object | None, ...], *, loading: bool) -> str:
-    """Why pods cannot be made, cannot start or say that they are not ready.
+    """Return why pods cannot be created, cannot start or report that they are not ready.
 
-    A pod whose worker hangs counts although it may be ready: its workers share a port, so probes meet another one.
+    A pod with a hung worker counts though it may be ready: its workers share a port, so probes reach another one.
     """
-    for workload in workloads:
-        for row in ((workload or {}).get("status") or {}).get("conditions") or ():
-            if row.get("type") == "ReplicaFailure" and row.get("status") == "True":
-                return str(row.get("message", ""))[:500]
+    if failure := _failed_create(snapshot, workloads):
+        return failure
     unready = {pod.name: pod for pod in snapshot.steady_pods if not pod.ready and not pod.deleting}
     for pod in unready.values():
         if pod.problem:
@@ -247,15 +281,26 @@ def _pod_problem(snapshot: Snapshot, workloads: tuple[Object | None, ...], *, lo
     if loading:
         return ""
     for report in snapshot.steady_reports:
-        said = [problem for problem in report.answer.problems if problem.code not in _ON_ITS_WAY]
-        if report.pod in unready and said:
-            return f"Pod {report.pod}: {said[0]}"
+        problems = [problem for problem in report.answer.problems if problem.code not in _ON_ITS_WAY]
+        if report.pod in unready and problems:
+            return f"Pod {report.pod}: {problems[0]}"
     return ""
 
 
-def _deletion_waits(whole: Object, until: str) -> str:
-    """What a RelayMiner that is being deleted waits for, and the way out; empty for one that stays."""
-    if not whole.get("metadata", {}).get("deletionTimestamp"):
+def _failed_create(snapshot: Snapshot, workloads: tuple[Object | None, ...]) -> str:
+    """Return why pods cannot be created: a Deployment's condition, or the Events of a StatefulSet."""
+    for (kind, name), message in sorted(snapshot.failed_creates.items()):
+        return f"Pods of {kind} {name} cannot be created: {message}"[:500]
+    for workload in workloads:
+        for row in ((workload or {}).get("status") or {}).get("conditions") or ():
+            if row.get("type") == "ReplicaFailure" and row.get("status") == "True":
+                return str(row.get("message", ""))[:500]
+    return ""
+
+
+def _deletion_waits(relay_miner: Object, until: str) -> str:
+    """Return what a RelayMiner that is being deleted waits for, and the remedy. Empty for one that stays."""
+    if not relay_miner.get("metadata", {}).get("deletionTimestamp"):
         return ""
     return (
         f" It is being deleted, which goes on once it is {until}. {names.ANNOTATION_FORCE_DELETE}=true deletes it at "
@@ -264,30 +309,43 @@ def _deletion_waits(whole: Object, until: str) -> str:
 
 
 def _summary(
-    snapshot: Snapshot, plan: Plan, problem: tuple[ConditionReason, str] | None, *, rolling: bool, serving: bool
+    snapshot: Snapshot,
+    plan: Plan,
+    problem: tuple[ConditionReason, str] | None,
+    *,
+    rolling: bool,
+    serving: bool,
+    overdue: str,
 ) -> list[ConditionSpec]:
-    whole = snapshot.relay_miner or {}
-    deleting = bool(whole["metadata"].get("deletionTimestamp"))
-    stalled = problem is not None and problem[0] in STALLING
+    relay_miner = snapshot.relay_miner or {}
+    deleting = bool(relay_miner["metadata"].get("deletionTimestamp"))
+    stalled = problem if problem is not None and problem[0] in STALLING else None
+    if stalled is None and overdue:
+        stalled = (ConditionReason.PROGRESS_DEADLINE_EXCEEDED, overdue)
     ready = ConditionSpec(ConditionType.READY, "True", ConditionReason.READY, "Relays are served and mined.")
     going_on: tuple[ConditionReason, str] | None = None
     if deleting:
         left = sum(not drain.done for drain in plan.drains.values())
         going_on = (ConditionReason.DRAINING, f"Being deleted: {left} suppliers still have claims or proofs to finish.")
-    elif (tried := plan.rollout) is not None and tried.canary is not None and tried.message:
-        going_on = (ConditionReason.OBSERVING_CANARY, f"A canary tries revision {tried.canary.name}: {tried.message}.")
+    elif (rollout := plan.rollout) is not None and rollout.canary is not None and rollout.message:
+        going_on = (
+            ConditionReason.OBSERVING_CANARY,
+            f"A canary tries revision {rollout.canary.name}: {rollout.message}.",
+        )
+    elif rolling and overdue:
+        going_on = (ConditionReason.PROGRESS_DEADLINE_EXCEEDED, overdue)
     elif rolling:
         going_on = (ConditionReason.ROLLING_OUT, "Pods are being started or replaced.")
     if plan.paused:
-        said = "Paused: the operator leaves everything as it is." + _deletion_waits(whole, "paused no more")
-        ready = ConditionSpec(ConditionType.READY, "Unknown", ConditionReason.PAUSED, said)
+        problems = "Paused: the operator leaves everything as it is." + _deletion_waits(relay_miner, "no longer paused")
+        ready = ConditionSpec(ConditionType.READY, "Unknown", ConditionReason.PAUSED, problems)
         going_on = None
     elif problem is not None and problem[0] is not ConditionReason.CANARY_FAILED:
         ready = ConditionSpec(ConditionType.READY, "False", *problem)
     elif going_on is not None and going_on[0] is ConditionReason.OBSERVING_CANARY:
         pass  # the others serve as before
-    elif going_on is not None and going_on[0] is ConditionReason.ROLLING_OUT and serving:
-        pass  # as many pods serve as should, some of them of another revision
+    elif going_on is not None and going_on[0] is not ConditionReason.DRAINING and serving:
+        pass  # enough pods serve, some of them of another revision
     elif going_on is not None:
         ready = ConditionSpec(ConditionType.READY, "False", *going_on)
     return [
@@ -299,8 +357,8 @@ def _summary(
         ),
         ConditionSpec(
             ConditionType.STALLED,
-            true_if(stalled),
-            *((problem[0], problem[1]) if stalled and problem else (ConditionReason.NOT_STALLED, "")),
+            true_if(stalled is not None),
+            *(stalled or (ConditionReason.NOT_STALLED, "")),
         ),
         ConditionSpec(
             ConditionType.PAUSED,

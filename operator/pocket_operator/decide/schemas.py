@@ -1,7 +1,7 @@
-"""The installed definitions of our kinds beside those of this release: pure.
+"""Compare the installed definitions of our kinds with those of this release.
 
-`helm upgrade` never updates CRDs, so an operator meets older ones, and after a rollback newer ones. What both know goes
-on; the difference is told.
+`helm upgrade` never updates CRDs, so an operator meets older ones, and after a rollback newer ones. It goes on with the
+fields that both know, and reports the difference.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from pocket.api.crd import definitions
 
 Object = dict[str, Any]
 PATH = f"/openapi/v3/apis/{GROUP}/{VERSION}"
-"""Where the API server tells the schemas of our kinds; every account may read it (system:discovery)."""
+"""Path of the API server's schemas of our kinds. Every account may read it (system:discovery)."""
 _COMPARED = ("spec", "status")
 
 
@@ -23,20 +23,20 @@ class Difference:
     """Paths of fields, the topmost of each branch."""
 
     missing: tuple[str, ...] = ()
-    """Of this release, unknown to the installed definition: it is older."""
+    """Fields of this release that the installed definition lacks: it is older."""
     unknown: tuple[str, ...] = ()
-    """Of the installed definition, unknown to this release: it is newer."""
+    """Fields of the installed definition that this release does not know: it is newer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schemas:
-    """Schemas by kind as the API server has them; none where it did not tell: then nothing is concluded."""
+    """Installed schemas by kind, empty if the API server did not return them: then nothing is concluded."""
 
     installed: Mapping[str, Object] = field(default_factory=dict)
 
     @classmethod
     def of(cls, document: Object) -> "Schemas":
-        """From the API server's OpenAPI document of our group."""
+        """Read the API server's OpenAPI document of our group."""
         found: dict[str, Object] = {}
         for schema in ((document.get("components") or {}).get("schemas") or {}).values():
             for row in schema.get("x-kubernetes-group-version-kind") or ():
@@ -52,7 +52,7 @@ class Schemas:
         return Difference(tuple(_lacking(ours, installed)), tuple(_lacking(installed, ours)))
 
     def pruned_status(self, kind: str, status: Object) -> Object:
-        """Return the status without fields that the installed definition lacks: a server-side apply refuses them."""
+        """Return the status without fields that the installed definition lacks: a server-side apply rejects them."""
         schema = _fields(self.installed.get(kind) or {}).get("status")
         found: Object = status if schema is None else _pruned(schema, status)
         return found
@@ -70,7 +70,7 @@ def _fields(schema: Object) -> Object:
 
 
 def _lacking(whole: Object, other: Object) -> Iterator[str]:
-    """Paths of `whole` that `other` lacks, below spec and status."""
+    """Yield the paths of `whole` that `other` lacks, below spec and status."""
     for part in _COMPARED:
         if part in _fields(whole):
             yield from _missing(_fields(whole)[part], _fields(other).get(part), part)

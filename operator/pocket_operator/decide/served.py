@@ -1,4 +1,4 @@
-"""Which Suppliers of a RelayMiner are served and mined: pure."""
+"""Determine which Suppliers of a RelayMiner are served and mined."""
 
 from dataclasses import dataclass
 
@@ -15,40 +15,40 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The Suppliers that stay: those that are served and mined, and the others."""
+    """The Suppliers that stay, divided into those that are served and mined and the others."""
 
     served: tuple[KeyCheck, ...]
     missing: tuple[KeyCheck, ...]
 
     @property
     def declared(self) -> int:
-        """How many stay."""
+        """The number of Suppliers that stay."""
         return len(self.served) + len(self.missing)
 
 
 def served_suppliers(snapshot: Snapshot, plan: Plan) -> Served:
-    """Return who of those that stay is served.
+    """Return which of the Suppliers that stay are served.
 
-    One is served while a relayer has its key and a miner mines for it, by their own reports. With the RelayMiner, all
-    of its Suppliers leave.
+    A Supplier is served while a relayer reports its key and a miner reports mining for it. When the RelayMiner is being
+    deleted, all of its Suppliers leave.
     """
-    staying = [] if _goes(snapshot) else [finding for finding in plan.findings if not finding.deleting]
+    staying = [] if _goes(snapshot) else [check for check in plan.key_checks if not check.deleting]
     reports = snapshot.steady_reports
     loaded = {address for r in reports if r.component == names.RELAYER for address in r.addresses}
 
-    def is_served(finding: KeyCheck) -> bool:
-        ours = finding.reason is not ConditionReason.KEY_IN_USE and finding.address in loaded
-        return ours and any(report.owns(finding.address) for report in reports)
+    def is_served(check: KeyCheck) -> bool:
+        ours = check.reason is not ConditionReason.KEY_IN_USE and check.address in loaded
+        return ours and any(report.owns(check.address) for report in reports)
 
-    found = {finding.name: is_served(finding) for finding in staying}
+    found = {check.name: is_served(check) for check in staying}
     return Served(
-        tuple(finding for finding in staying if found[finding.name]),
-        tuple(finding for finding in staying if not found[finding.name]),
+        tuple(check for check in staying if found[check.name]),
+        tuple(check for check in staying if not found[check.name]),
     )
 
 
-def served_fact(snapshot: Snapshot, found: Served, keys: ConditionSpec) -> ConditionSpec:
-    """Return the condition; `keys`: the condition of the keys, since pods that take them up serve in a moment."""
+def served_condition(snapshot: Snapshot, found: Served, keys: ConditionSpec) -> ConditionSpec:
+    """Return the condition. `keys` is the condition of the keys: pods that are loading them serve soon."""
     kind = ConditionType.SUPPLIERS_SERVED
     if _goes(snapshot):
         return ConditionSpec(kind, "False", ConditionReason.DRAINING, "Being deleted: relays are not served any more.")
@@ -58,12 +58,12 @@ def served_fact(snapshot: Snapshot, found: Served, keys: ConditionSpec) -> Condi
         )
     if not found.missing:
         return ConditionSpec(kind, "True", ConditionReason.ALL_SERVED, "Relayers and miners report all Suppliers.")
-    missing = sorted(finding.name for finding in found.missing)
+    missing = sorted(check.name for check in found.missing)
     named = ", ".join(missing[:_NAMED]) + (" ..." if len(missing) > _NAMED else "")
     counted = f"{len(found.served)} of {found.declared} Suppliers are served."
-    if keys.reason is ConditionReason.LOADING_KEYS and all(finding.good for finding in found.missing):
+    if keys.reason is ConditionReason.LOADING_KEYS and all(check.good for check in found.missing):
         return ConditionSpec(
-            kind, "False", ConditionReason.LOADING_KEYS, f"{counted} Pods are taking up the keys of: {named}."
+            kind, "False", ConditionReason.LOADING_KEYS, f"{counted} Pods are loading the keys of: {named}."
         )
     return ConditionSpec(
         kind, "False", ConditionReason.SUPPLIERS_NOT_SERVED, f"{counted} Not served: {named}. See theirs."

@@ -1,4 +1,4 @@
-"""What one reconciliation looks at: immutable, taken once, with everything a decision needs."""
+"""The immutable snapshot from which one reconciliation decides."""
 
 import base64
 import binascii
@@ -16,19 +16,20 @@ from pocket_operator.resources import names
 from pocket_operator.resources.context import Images
 
 Object = dict[str, Any]
+UPDATE_DELAY_SECONDS = 60.0
 ChildKey = tuple[str, str]
 """Kind and name."""
 
 
 @dataclass(frozen=True, slots=True)
 class SecretView:
-    """A Secret's entries as text; what is not text is left out."""
+    """A Secret's entries as text, without those that are not text."""
 
     entries: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def of(cls, secret: Object) -> "SecretView":
-        """From the API's base64."""
+        """Decode the base64 of the API."""
         found: dict[str, str] = {}
         for key, value in (secret.get("data") or {}).items():
             try:
@@ -40,7 +41,7 @@ class SecretView:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod of a workload, as far as it matters."""
+    """The relevant state of a workload's pod."""
 
     name: str
     uid: str
@@ -51,14 +52,14 @@ class Pod:
     keys_digest: str = ""
     problem: str = ""
     revision: str = ""
-    """Of a canary's pod: what it tries. Empty for all others."""
+    """The revision that a canary's pod runs, empty for all other pods."""
     ready_changed_at: datetime | None = None
-    """When it became ready, or ceased to be."""
+    """When it became ready or unready."""
     restarts: int = 0
 
     @classmethod
     def of(cls, pod: Object) -> "Pod":
-        """From the API's object."""
+        """Read the API's object."""
         metadata, status = pod["metadata"], pod.get("status") or {}
         conditions = {row["type"]: row for row in status.get("conditions") or ()}
         ready = conditions.get("Ready", {})
@@ -81,14 +82,14 @@ class Pod:
 
 
 def _pod_problem(status: Object, conditions: Mapping[str, Object]) -> str:
-    """The first thing that keeps the pod from being ready, in Kubernetes' own words."""
+    """Return what first prevents the pod's readiness, in Kubernetes' words."""
     for row in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
         waiting = (row.get("state") or {}).get("waiting") or {}
         last = (row.get("lastState") or {}).get("terminated") or {}
         if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            said = (last.get("message") or "").strip()
-            told = said.splitlines()[-1] if said else waiting.get("message", "")
-            return f"{row.get('name')}: {waiting['reason']}: {told}".rstrip(": ")[:500]
+            output = (last.get("message") or "").strip()
+            message = output.splitlines()[-1] if output else waiting.get("message", "")
+            return f"{row.get('name')}: {waiting['reason']}: {message}".rstrip(": ")[:500]
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
         return f"{scheduled.get('reason', 'Unschedulable')}: {scheduled.get('message', '')}"[:500]
@@ -97,17 +98,43 @@ def _pod_problem(status: Object, conditions: Mapping[str, Object]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the operator was started with."""
+    """Settings of the operator's process."""
 
     namespace: str = "pocket-system"
     images: Images = field(default_factory=Images)
+    update_delay_seconds: float = UPDATE_DELAY_SECONDS
+    """Pause between the updates of two RelayMiners to new default images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a child was not written: the API server's message, or a `foreign` object has its name."""
+
+    message: str
+    foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Whether a RelayMiner may update to the default images now, or what comes first."""
+
+    granted: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStep:
+    """The step of an update that is under way and the time at which it began (monotonic seconds)."""
+
+    name: str = ""
+    since: float = 0.0
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One RelayMiner's world. `relay_miner` is None when only Suppliers that name it are left.
+    """The state around one RelayMiner, which is None when only Suppliers that name it are left.
 
-    What is asked for each of a thousand Suppliers is worked out once.
+    Properties that are needed for each of a thousand Suppliers are computed once.
     """
 
     now: datetime
@@ -117,26 +144,34 @@ class Snapshot:
     relay_miner: Object | None
     suppliers: tuple[Object, ...]
     owners: Mapping[str, str]
-    """Operator address → uid of the Supplier that may use it: the oldest one."""
+    """Operator address → uid of the Supplier that may use it, which is the oldest one."""
     secrets: Mapping[str, SecretView | None]
-    """Referenced Secrets by name; None where there is none."""
+    """Referenced Secrets by name, None for those that do not exist."""
     published: SecretView | None
-    """The miners' merged key set as it is."""
+    """The miners' current merged key set."""
     children: Mapping[ChildKey, Object]
     pods: tuple[Pod, ...] = ()
     reports: tuple[Report, ...] = ()
-    keeper_uid: str = ""
+    drain_anchor_uid: str = ""
     controller: Controller = field(default_factory=lambda: Controller(()))
     settings: Settings = field(default_factory=Settings)
     capabilities: frozenset[str] = frozenset()
     quiet_since: Mapping[str, float] = field(default_factory=dict)
-    """Address → since when no relayer may record relays of a draining supplier (monotonic seconds)."""
-    refusals: Mapping[ChildKey, str] = field(default_factory=dict)
-    """What the API server refused at the last attempt, in its words."""
+    """Address → time since which no relayer may record relays of a draining supplier (monotonic seconds)."""
+    rejections: Mapping[ChildKey, Rejection] = field(default_factory=dict)
+    """Children that the last attempt could not write."""
     owner_names: Mapping[str, str] = field(default_factory=dict)
     """Operator address → namespace/name of the Supplier that may use it."""
     schemas: Schemas = field(default_factory=Schemas)
     """The installed definitions of our kinds."""
+    prefix_owner: str = ""
+    """Namespace/name of an older RelayMiner with the same Redis and prefix, empty without one."""
+    failed_creates: Mapping[ChildKey, str] = field(default_factory=dict)
+    """StatefulSets whose pods cannot be created, with the API server's message."""
+    rolling_since: float | None = None
+    """Time since which not all declared pods are updated and ready (monotonic seconds), None if they are."""
+    turn: Turn = field(default_factory=lambda: Turn(False))
+    update_step: UpdateStep = field(default_factory=UpdateStep)
 
     @cached_property
     def own_sealing(self) -> Controller:
@@ -146,25 +181,25 @@ class Snapshot:
 
     @cached_property
     def steady_pods(self) -> tuple[Pod, ...]:
-        """Without canaries: what they do is judged apart and never a problem of the whole."""
+        """The pods without canaries, which are assessed on their own."""
         return tuple(pod for pod in self.pods if not pod.revision)
 
     @cached_property
     def steady_reports(self) -> tuple[Report, ...]:
-        """Reports without those of canaries."""
+        """The reports without those of canaries."""
         canaries = {pod.name for pod in self.pods if pod.revision}
         return tuple(report for report in self.reports if report.pod not in canaries)
 
     @cached_property
     def expected_pods(self) -> int:
-        """How many pods should have the keys: all relayers and miners, at least one miner."""
+        """The number of pods that should have the keys: all relayers and miners, at least one miner."""
         living = [pod for pod in self.steady_pods if not pod.deleting]
         miners = sum(pod.component == names.MINER for pod in living)
         return sum(pod.component == names.RELAYER for pod in living) + max(1, miners)
 
     @cached_property
     def offered(self) -> Mapping[str, frozenset[int]]:
-        """What the RelayMiner serves: the chain's numbers of transports, by service."""
+        """The transports (chain numbers) that the RelayMiner serves, by service."""
         spec = (self.relay_miner or {}).get("spec") or {}
         services = spec.get("services")
         return {

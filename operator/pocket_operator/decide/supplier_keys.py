@@ -1,4 +1,4 @@
-"""Whether a Supplier's key may be published: pure, and silent about the key itself."""
+"""Check whether a Supplier's key may be published, without ever showing the key."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ from pocket.errors import DecodingError
 from pocket.keys.sealed_box import SealedForAnother, SealError, Subject, UnknownController
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket_operator.decide.draining import is_held
+from pocket_operator.decide.draining import has_finalizer
 from pocket_operator.decide.object_cache import operator_address
 from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.snapshot import SecretView, Snapshot
@@ -22,9 +22,9 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class KeyCheck:
-    """What was found out about one Supplier's key.
+    """The result of checking one Supplier's key.
 
-    `key_hex` is the key to publish, None when there is none; with a problem it is the last good one.
+    `key_hex` is the key to publish, None when there is none. With a problem it is the last good key.
     """
 
     supplier: Object
@@ -47,23 +47,25 @@ class KeyCheck:
 
     @property
     def deleting(self) -> bool:
-        """Whether it is being deleted."""
+        """True while it is being deleted."""
         return bool(self.supplier["metadata"].get("deletionTimestamp"))
 
     @property
-    def held(self) -> bool:
-        """Whether our finalizer is on it."""
-        return is_held(self.supplier)
+    def has_finalizer(self) -> bool:
+        """True if it has our finalizer."""
+        return has_finalizer(self.supplier)
 
     @property
     def services(self) -> tuple[str, ...] | None:
-        """Services that it is limited to, none for all; None where the resource does not tell."""
-        told = (self.supplier.get("spec") or {}).get("services") or []
-        return tuple(told) if isinstance(told, list) and all(isinstance(name, str) for name in told) else None
+        """The services that it is limited to, empty for all, None if the resource is invalid here."""
+        declared = (self.supplier.get("spec") or {}).get("services") or []
+        return (
+            tuple(declared) if isinstance(declared, list) and all(isinstance(name, str) for name in declared) else None
+        )
 
     @property
     def good(self) -> bool:
-        """Whether nothing is wrong with the key."""
+        """True if the key has no problem."""
         return self.reason is ConditionReason.LOADED
 
 
@@ -73,14 +75,14 @@ class _Broken(Exception):
         self.reason = reason
 
 
-def examine(supplier: Object, snapshot: Snapshot) -> KeyCheck:
-    """The key of one Supplier, proven against its address; the last good key stays when its source breaks."""
+def check_key(supplier: Object, snapshot: Snapshot) -> KeyCheck:
+    """Return the key of one Supplier, verified against its address. A broken source keeps the last good key."""
     address = operator_address(supplier)
     owner = snapshot.owners.get(address)
     if owner not in (None, supplier["metadata"]["uid"]):
         other = snapshot.owner_names.get(address, "")
-        # What it was published for before is mined to its end, as for one that is deleted.
-        last = _last_good(address, snapshot.published) if is_held(supplier) else None
+        # Sessions from before are mined to their end, as for a Supplier that is being deleted.
+        last = _last_good(address, snapshot.published) if has_finalizer(supplier) else None
         return KeyCheck(
             supplier, last, ConditionReason.KEY_IN_USE,
             f"{address} is used by the older Supplier {other}. One address is served by one RelayMiner: delete one of "
@@ -89,7 +91,7 @@ def examine(supplier: Object, snapshot: Snapshot) -> KeyCheck:
     try:
         parsed, unknown = read_known(Supplier, {k: v for k, v in supplier.items() if k != "status"})
     except ValidationError as error:
-        # Let in by the schema of another version: what is served goes on, and so does what is open.
+        # The schema of another release accepted it: serving and open sessions go on.
         return KeyCheck(
             supplier, _last_good(address, snapshot.published), ConditionReason.INVALID_SPEC, problem_of(error)
         )

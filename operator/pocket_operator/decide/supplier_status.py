@@ -1,4 +1,4 @@
-"""Status of a Supplier: pure."""
+"""Compute the status of a Supplier."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -16,7 +16,7 @@ from pocket.api.status import (
     SupplierStatus,
 )
 from pocket.chain.preflight import LOW_BALANCE_UPOKT
-from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_fact, true_if
+from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_condition, true_if
 from pocket_operator.decide.draining import published_generation
 from pocket_operator.decide.plan import Plan, is_paused
 from pocket_operator.decide.pod_report import ReportedSupplier
@@ -25,59 +25,59 @@ from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.supplier_keys import KeyCheck
 from pocket_operator.resources import names
 
-_LARGEST = 2**63 - 1  # that the API server takes
+_LARGEST = 2**63 - 1  # the largest integer that the API server accepts
 
 
-def supplier_status(finding: KeyCheck, snapshot: Snapshot, plan: Plan) -> SupplierStatus:
-    """What is the case with one Supplier, and what to do."""
-    ours = finding.reason is not ConditionReason.KEY_IN_USE or finding.held
-    has_key = [r for r in snapshot.steady_reports if finding.address in r.addresses and ours]
+def supplier_status(check: KeyCheck, snapshot: Snapshot, plan: Plan) -> SupplierStatus:
+    """Return the status of one Supplier."""
+    ours = check.reason is not ConditionReason.KEY_IN_USE or check.has_finalizer
+    has_key = [r for r in snapshot.steady_reports if check.address in r.addresses and ours]
     expected = snapshot.expected_pods
-    owner = next((r for r in snapshot.reports if r.owns(finding.address) and ours), None)
-    row = owner.supplier(finding.address) if owner is not None else None
-    histories = _histories(snapshot, finding.address) if ours else []
-    keys = _keys(finding, snapshot, plan, loaded=len(has_key), expected=expected)
-    staked = _staked(finding, row, snapshot.offered)
+    owner = next((r for r in snapshot.reports if r.owns(check.address) and ours), None)
+    row = owner.supplier(check.address) if owner is not None else None
+    histories = _histories(snapshot, check.address) if ours else []
+    keys = _keys(check, snapshot, plan, loaded=len(has_key), expected=expected)
+    staked = _staked(check, row, snapshot.offered)
     claims = _claims(row)
-    facts = [*_summary(keys, staked, finding), keys, staked, claims]
-    facts.append(schema_fact("Supplier", snapshot.schemas, finding.unknown))
-    before = (finding.supplier.get("status") or {}).get("conditions") or ()
-    generation = int(finding.supplier["metadata"].get("generation") or 0)
+    specs = [*_summary(keys, staked, check), keys, staked, claims]
+    specs.append(schema_condition("Supplier", snapshot.schemas, check.unknown))
+    before = (check.supplier.get("status") or {}).get("conditions") or ()
+    generation = int(check.supplier["metadata"].get("generation") or 0)
     return SupplierStatus(
         observed_generation=generation,
-        conditions=conditions(facts, before, generation, snapshot.now),
-        address=finding.address if finding.key_hex is not None else "",
+        conditions=conditions(specs, before, generation, snapshot.now),
+        address=check.address if check.key_hex is not None else "",
         loaded_by=f"{len(has_key)}/{expected}",
-        published_generation=generation if _is_published(finding, plan) else published_generation(finding.supplier),
+        published_generation=generation if _is_published(check, plan) else published_generation(check.supplier),
         miner=owner.pod if owner is not None else "",
         stake=(row.stake if row is not None else None) or Stake(),
         sessions=row.sessions if row is not None else SupplierSessions(),
-        open_sessions=row.open if row is not None else _open_before(finding),
+        open_sessions=row.open if row is not None else _open_before(check),
         last=_latest(histories),
         earned_upokt=min(_LARGEST, sum(sum(history.earned_by.values()) for history in histories)),
         earned=_earned(histories),
-        resealed=finding.resealed,
+        resealed=check.resealed,
     )
 
 
 def _histories(snapshot: Snapshot, address: str) -> list[ReportedSupplier]:
-    """What each miner remembers of a supplier: a session's outcome is in the audit trail of the one that ended it."""
+    """Return every miner's report of a supplier: an outcome is in the audit trail of the miner that concluded it."""
     rows = [report.supplier(address) for report in snapshot.reports if report.component == names.MINER]
     return [row for row in rows if row is not None]
 
 
-def _is_published(finding: KeyCheck, plan: Plan) -> bool:
-    """Return whether this plan hands the key to pods; the finalizer, which came before, covers a crash in between."""
-    return plan.context is not None and finding.key_hex is not None and finding.reason is not ConditionReason.KEY_IN_USE
+def _is_published(check: KeyCheck, plan: Plan) -> bool:
+    """Return True if this plan hands the key to pods. The earlier finalizer covers a crash in between."""
+    return plan.context is not None and check.key_hex is not None and check.reason is not ConditionReason.KEY_IN_USE
 
 
-def _open_before(finding: KeyCheck) -> int:
-    """Return the open sessions that a miner reported last: without a report they are unknown, not none."""
-    return int((finding.supplier.get("status") or {}).get("openSessions") or 0)
+def _open_before(check: KeyCheck) -> int:
+    """Return the open sessions of the last report: without a new one they are unknown, not zero."""
+    return int((check.supplier.get("status") or {}).get("openSessions") or 0)
 
 
 def _earned(histories: list[ReportedSupplier]) -> tuple[Earning, ...]:
-    """Return what all miners remember, by recipient: the largest amounts first, and the rest summed up last."""
+    """Return earnings (upokt) by recipient over all miners: the largest first, and the sum of the rest last."""
     total: Counter[str] = Counter()
     for history in histories:
         total.update(history.earned_by)
@@ -91,7 +91,7 @@ def _earned(histories: list[ReportedSupplier]) -> tuple[Earning, ...]:
 
 
 def _latest(histories: list[ReportedSupplier]) -> LastEvents:
-    """The latest mark of each event; a mark reads `session at height`."""
+    """Return the latest mark of each event, where a mark reads `session at height`."""
     marks = {
         event: max((getattr(history.last, event) for history in histories), key=_height, default="")
         for event in LastEvents.model_fields
@@ -104,31 +104,31 @@ def _height(mark: str) -> int:
     return int(digits) if digits.isdecimal() else -1
 
 
-def _keys(finding: KeyCheck, snapshot: Snapshot, plan: Plan, *, loaded: int, expected: int) -> ConditionSpec:
+def _keys(check: KeyCheck, snapshot: Snapshot, plan: Plan, *, loaded: int, expected: int) -> ConditionSpec:
     kind = ConditionType.KEYS_LOADED
-    drain = plan.drains.get(finding.address)
-    relay_miner = (finding.supplier.get("spec") or {}).get("relayMinerRef", {}).get("name", "")
+    drain = plan.drains.get(check.address)
+    relay_miner = (check.supplier.get("spec") or {}).get("relayMinerRef", {}).get("name", "")
     paused = snapshot.relay_miner is not None and is_paused(snapshot.relay_miner)
-    if drain is not None and finding.reason is not ConditionReason.KEY_IN_USE:
-        why = f", which waits while RelayMiner {relay_miner} is paused" if paused else f": {drain.why}"
-        return ConditionSpec(kind, "False", ConditionReason.DRAINING, f"Being deleted{why}. {finding.message}".strip())
-    if not finding.good:
-        waiting = f"Its sessions are finished: {drain.why}. " if drain is not None and not drain.done else ""
-        return ConditionSpec(kind, "False", finding.reason, waiting + finding.message)
+    if drain is not None and check.reason is not ConditionReason.KEY_IN_USE:
+        why = f", which waits while RelayMiner {relay_miner} is paused" if paused else f": {drain.reason}"
+        return ConditionSpec(kind, "False", ConditionReason.DRAINING, f"Being deleted{why}. {check.message}".strip())
+    if not check.good:
+        waiting = f"Its sessions are finished: {drain.reason}. " if drain is not None and not drain.done else ""
+        return ConditionSpec(kind, "False", check.reason, waiting + check.message)
     if snapshot.relay_miner is None:
         return ConditionSpec(
             kind, "False", ConditionReason.RELAY_MINER_MISSING,
-            f"RelayMiner {relay_miner} does not exist in namespace {snapshot.namespace}. Create it, or make this "
-            "Supplier anew with another spec.relayMinerRef.",
+            f"RelayMiner {relay_miner} does not exist in namespace {snapshot.namespace}. Create it, or delete this "
+            "Supplier and create it again with another spec.relayMinerRef.",
         )  # fmt: skip
     if paused:
         return ConditionSpec(
             kind, "Unknown", ConditionReason.PAUSED, f"RelayMiner {relay_miner} is paused: keys are not published."
         )
-    if plan.trouble is not None:
+    if plan.blocked_by is not None:
         return ConditionSpec(
             kind, "False", ConditionReason.RELAY_MINER_NOT_READY,
-            f"RelayMiner {relay_miner} is in trouble: {plan.trouble.reason}. See its conditions.",
+            f"RelayMiner {relay_miner} has a problem: {plan.blocked_by.reason}. See its conditions.",
         )  # fmt: skip
     if loaded >= expected:
         return ConditionSpec(kind, "True", ConditionReason.LOADED, "All relayers and miners have the key.")
@@ -138,7 +138,7 @@ def _keys(finding: KeyCheck, snapshot: Snapshot, plan: Plan, *, loaded: int, exp
 
 
 def _beyond(row: ReportedSupplier, offered: Mapping[str, AbstractSet[int]], wanted: Collection[str]) -> str:
-    """What is staked and not served here; relays of it are refused, which costs reputation. Empty: nothing."""
+    """Return what is staked but not served here, empty for nothing. Rejecting its relays costs reputation."""
     names_of = {number: name for name, number in RPC_NUMBERS.items()}
     staked = row.stake.services if row.stake is not None else ()
     parts = [service for service in sorted(staked) if service not in offered or (wanted and service not in wanted)]
@@ -148,32 +148,32 @@ def _beyond(row: ReportedSupplier, offered: Mapping[str, AbstractSet[int]], want
     return ", ".join(parts)
 
 
-def _staked(finding: KeyCheck, row: ReportedSupplier | None, offered: Mapping[str, AbstractSet[int]]) -> ConditionSpec:
+def _staked(check: KeyCheck, row: ReportedSupplier | None, offered: Mapping[str, AbstractSet[int]]) -> ConditionSpec:
     kind = ConditionType.STAKED
     if row is None or row.staked is None:
         return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "No miner has reported what the chain says.")
     if not row.staked:
         return ConditionSpec(
             kind, "False", ConditionReason.NOT_STAKED,
-            f"{finding.address} is not staked as a supplier. Stake it; it is picked up by itself.",
+            f"{check.address} is not staked as a supplier. Stake it. The stake is picked up automatically.",
         )  # fmt: skip
     stake = row.stake or Stake()
     if stake.unstake_session_end_height:
         return ConditionSpec(
             kind, "False", ConditionReason.UNSTAKING, "The supplier unstaked: it serves its last sessions."
         )
-    wanted = finding.services or ()
+    wanted = check.services or ()
     missing = sorted(set(wanted) - set(stake.services))
     if missing:
         return ConditionSpec(
             kind, "False", ConditionReason.SERVICES_NOT_STAKED,
-            f"Not staked for {', '.join(missing)}. Stake these services or take them out of spec.services.",
+            f"Not staked for {', '.join(missing)}. Stake these services or remove them from spec.services.",
         )  # fmt: skip
     if beyond := _beyond(row, offered, wanted):
         return ConditionSpec(
             kind, "True", ConditionReason.STAKED_SERVICE_NOT_CONFIGURED,
-            f"Staked for more than is served here: {beyond}. Such relays are refused, and gateways notice: serve them, "
-            "or take them out of the stake.",
+            f"Staked for more than is served here: {beyond}. Such relays are rejected, and gateways notice: serve "
+            "them, or remove them from the stake.",
         )  # fmt: skip
     if broken := row.endpoint_problems:
         return ConditionSpec(
@@ -191,8 +191,8 @@ def _claims(row: ReportedSupplier | None) -> ConditionSpec:
             kind, "Unknown", ConditionReason.NO_REPORT, "No miner has reported sessions of this supplier."
         )
     if row.lost_recently:
-        said = f"The last session was lost: {row.last.loss}. See the miner's log."
-        return ConditionSpec(kind, "False", ConditionReason.SESSION_LOST, said)
+        message = f"The last session was lost: {row.last.loss}. See the miner's log."
+        return ConditionSpec(kind, "False", ConditionReason.SESSION_LOST, message)
     balance = row.balance_upokt
     if balance is not None and balance < LOW_BALANCE_UPOKT:
         return ConditionSpec(
@@ -208,8 +208,8 @@ def _claims(row: ReportedSupplier | None) -> ConditionSpec:
     return ConditionSpec(kind, "True", ConditionReason.CLAIMS_HEALTHY, "No session was lost since the last settlement.")
 
 
-def _summary(keys: ConditionSpec, staked: ConditionSpec, finding: KeyCheck) -> list[ConditionSpec]:
-    stalled = finding.reason in STALLING
+def _summary(keys: ConditionSpec, staked: ConditionSpec, check: KeyCheck) -> list[ConditionSpec]:
+    stalled = check.reason in STALLING
     going_on = keys.reason in (ConditionReason.LOADING_KEYS, ConditionReason.DRAINING)
     if keys.state != "True":
         ready = ConditionSpec(ConditionType.READY, "False", keys.reason, keys.message)
@@ -224,7 +224,7 @@ def _summary(keys: ConditionSpec, staked: ConditionSpec, finding: KeyCheck) -> l
             keys.message if going_on else "",
         ),
         ConditionSpec(
-            ConditionType.STALLED, true_if(stalled), finding.reason if stalled else ConditionReason.NOT_STALLED,
-            finding.message if stalled else "",
+            ConditionType.STALLED, true_if(stalled), check.reason if stalled else ConditionReason.NOT_STALLED,
+            check.message if stalled else "",
         ),
     ]  # fmt: skip

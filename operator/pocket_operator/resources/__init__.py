@@ -16,9 +16,9 @@ from pocket_operator.resources.pods import disruption_budget
 
 
 def desired(context: Context) -> list[Object]:
-    """All children, in the order in which they are applied: what others mount or name comes first.
+    """Return all children in the order in which they are applied: what others mount or name comes first.
 
-    While the RelayMiner is deleted only what finishes open claims and proofs stays wanted.
+    While the RelayMiner is being deleted, only the children that finish open claims and proofs are wanted.
     """
     mining = [
         *config.config_maps(context),

@@ -1,4 +1,4 @@
-"""ConfigMaps and key Secrets."""
+"""Build the workloads' ConfigMaps and key Secrets."""
 
 import base64
 import hashlib
@@ -9,7 +9,7 @@ from typing import Any
 from pocket.api.workload import LeaseOwner, MinerConfig, RelayerConfig, config_text
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Context, Object
-from pocket_operator.resources.workload_config import RuntimePaths, hot_config, miner_config, relayer_config
+from pocket_operator.resources.workload_config import RuntimePaths, miner_config, relayer_config, reloadable_config
 
 CONFIG_DIR, KEYS_DIR, HOT_DIR, SECRETS_DIR, DATA_DIR = (
     Path(p) for p in ("/config", "/keys", "/hot", "/secrets", "/data")
@@ -19,7 +19,7 @@ ADMIN_PORT = 9090
 REDIS_URL_VARIABLE = "POCKET_REDIS_URL"
 
 
-def _placement(context: Context) -> RuntimePaths:
+def _runtime_paths(context: Context) -> RuntimePaths:
     return RuntimePaths(
         redis_url=f"env:{REDIS_URL_VARIABLE}",
         keys_dir=KEYS_DIR,
@@ -37,25 +37,25 @@ def _placement(context: Context) -> RuntimePaths:
 
 
 def configurations(context: Context) -> tuple[RelayerConfig, MinerConfig]:
-    """What the pods read; both are rolling, so neither holds suppliers or services."""
-    placement = _placement(context)
-    return relayer_config(context.relay_miner, placement), miner_config(context.relay_miner, placement)
+    """Return the configurations that roll the pods when they change, so neither contains suppliers or services."""
+    paths = _runtime_paths(context)
+    return relayer_config(context.relay_miner, paths), miner_config(context.relay_miner, paths)
 
 
 def digest(value: Any) -> str:
-    """A short digest of anything JSON can hold."""
+    """Return a digest of a JSON value, 16 hex digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def config_digests(context: Context) -> tuple[str, str]:
-    """Of the relayers' and the miners' configuration: a change of it rolls the pods."""
+    """Return the digests of the relayers' and the miners' configuration, which roll the pods."""
     relayer, miner = configurations(context)
     return digest(config_text(relayer)), digest(config_text(miner))
 
 
 def config_maps(context: Context) -> list[Object]:
-    """What rolls, and what is hot."""
+    """Build the ConfigMaps: one that rolls the pods, and one that relayers reload."""
     _, miner = configurations(context)
     rolling = {
         "relayer.json": relayer_text(context) if context.rollout is None else context.rollout.steady.config,
@@ -65,30 +65,30 @@ def config_maps(context: Context) -> list[Object]:
         context.object("v1", "ConfigMap", names.config(context.name), "config", data=rolling),
         context.object(
             "v1", "ConfigMap", names.hot(context.name), "config",
-            data={HOT_FILE: hot_text(context)},
+            data={HOT_FILE: reloadable_text(context)},
         ),
     ]  # fmt: skip
 
 
 def relayer_text(context: Context) -> str:
-    """What relayers read when they start."""
+    """Return the configuration that relayers read when they start."""
     return config_text(configurations(context)[0])
 
 
-def hot_text(context: Context) -> str:
-    """What relayers take up while they run."""
+def reloadable_text(context: Context) -> str:
+    """Return the configuration that relayers reload while they run."""
     serving = [(s.address, s.services) for s in context.suppliers if not s.draining]
-    return config_text(hot_config(context.relay_miner, serving))
+    return config_text(reloadable_config(context.relay_miner, serving))
 
 
 def auth_secrets(context: Context) -> list[str]:
-    """Names of the Secrets that backends' auth needs, mounted into relayers."""
+    """Return the names of the Secrets that backends' auth needs, which relayers mount."""
     backends = [b for service in context.relay_miner.spec.services for b in service.backends.by_type().values()]
     return sorted({backend.auth.secret_ref.name for backend in backends if backend.auth})
 
 
 def key_secrets(context: Context) -> list[Object]:
-    """The merged key set of each workload: a draining supplier stays with the miners until its sessions are over."""
+    """Build the key set of each workload. Miners keep a draining supplier's key until its sessions are over."""
     secrets = []
     for component in (names.MINER,) if context.deleting else (names.RELAYER, names.MINER):
         keys = {

@@ -1,4 +1,4 @@
-"""What the builders of children are told: everything, so that they are pure functions."""
+"""The input of the builders of children, which are pure functions of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Default images; a RelayMiner may name others."""
+    """Default images, which a RelayMiner may override."""
 
     relayer: str = "ghcr.io/pocket-relay-mining/relayer:0.1.0"
     miner: str = "ghcr.io/pocket-relay-mining/miner:0.1.0"
@@ -23,7 +23,7 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class PublishedSupplier:
-    """A supplier whose key is published: its address was proven."""
+    """A supplier whose key is published, since it matches its address."""
 
     address: str
     services: tuple[str, ...]
@@ -33,7 +33,7 @@ class PublishedSupplier:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One RelayMiner as its children see it."""
+    """One RelayMiner with everything that its children depend on."""
 
     relay_miner: RelayMiner
     uid: str
@@ -45,22 +45,26 @@ class Context:
     capabilities: frozenset[str] = frozenset()
     inherited: Mapping[str, str] = field(default_factory=dict)
     deleting: bool = False
-    keeper_uid: str = ""
+    drain_anchor_uid: str = ""
     rollout: RolloutPlan | None = None
-    """None: all relayers run what the resource wants."""
+    """Where the relayers' revisions run. None: all relayers run the declared one."""
+    miner_partition: int = 0
+    """First ordinal of the miners that an update reaches."""
+    updating_to: str = ""
+    """The update to the operator's default images that is under way."""
 
     @property
     def name(self) -> str:
-        """Name of the RelayMiner."""
+        """The name of the RelayMiner."""
         return self.relay_miner.metadata.name
 
     @property
     def namespace(self) -> str:
-        """Its namespace, and that of all children."""
+        """The namespace of the RelayMiner and of all children."""
         return self.relay_miner.metadata.namespace
 
     def labels(self, component: str) -> dict[str, str]:
-        """Labels of a child."""
+        """Return the labels of a child."""
         return {
             **self.inherited,
             names.LABEL_NAME: f"pocket-{component}",
@@ -82,9 +86,9 @@ class Context:
                     "blockOwnerDeletion": False,
                 }
             )
-        if component != names.RELAYER and self.keeper_uid:
-            name = names.keeper(self.name)
-            owners.append({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": self.keeper_uid})
+        if component != names.RELAYER and self.drain_anchor_uid:
+            name = names.drain_anchor(self.name)
+            owners.append({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": self.drain_anchor_uid})
         return owners
 
     def object(
@@ -97,11 +101,11 @@ class Context:
         annotations: Mapping[str, str] | None = None,
         **body: Any,
     ) -> Object:
-        """A child with its metadata.
+        """Build a child with its metadata.
 
-        Whatever relayers alone need belongs to the RelayMiner. Everything else belongs to the keeper too: the garbage
-        collector takes an object only when all its owners are gone, also in a foreground deletion, and the keeper goes
-        when all claims and proofs are done (docs/fragile/draining.md).
+        Objects that only relayers need are owned by the RelayMiner, all others by the drain anchor too. The garbage
+        collector removes an object only when all its owners are gone, also in a foreground deletion, and the operator
+        deletes the drain anchor when all claims and proofs are done (docs/fragile/draining.md).
         """
         metadata: Object = {
             "name": name,

@@ -6,7 +6,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One graph, or one number with `stat`; `$pods` in queries stands for the matcher of the RelayMiner's pods."""
+    """A graph, or a single number with `stat`. `$pods` in queries stands for the matcher of the RelayMiner's pods."""
 
     title: str
     queries: tuple[tuple[str, str], ...]  # expression, legend
@@ -17,7 +17,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Panels under one headline."""
+    """A titled row of panels."""
 
     title: str
     panels: tuple[Panel, ...]

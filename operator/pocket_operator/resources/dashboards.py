@@ -1,4 +1,4 @@
-"""A Grafana dashboard for each RelayMiner, as a ConfigMap that Grafana's sidecar picks up."""
+"""Build a Grafana dashboard for each RelayMiner, as a ConfigMap for Grafana's sidecar."""
 
 import json
 from typing import Final
@@ -26,7 +26,7 @@ def _panel(panel: Panel, number: int, x: int, y: int, pods: str) -> Object:
 
 
 def dashboard(name: str, namespace: str) -> Object:
-    """The dashboard's JSON model."""
+    """Return the dashboard's JSON model."""
     pods = f'namespace="{namespace}",pocket_network_relayminer="{name}"'
     panels: list[Object] = []
     number, y = 1, 0
@@ -70,7 +70,7 @@ def dashboard(name: str, namespace: str) -> Object:
 
 
 def dashboards(context: Context) -> list[Object]:
-    """Made where the cluster has the Prometheus operator; Grafana's sidecar finds it by its label."""
+    """Build the dashboard's ConfigMap if the cluster has the Prometheus operator."""
     if not context.relay_miner.spec.monitoring.dashboards or "PodMonitor" not in context.capabilities:
         return []
     model = json.dumps(dashboard(context.name, context.namespace), sort_keys=True)

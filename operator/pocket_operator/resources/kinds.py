@@ -1,4 +1,4 @@
-"""The kinds that the operator reads and writes."""
+"""Kinds of objects that the operator reads and writes."""
 
 from pocket.api.base import API_VERSION
 from pocket.kube.api_client import ResourceKind
@@ -9,6 +9,7 @@ PROTECTED_NAMESPACES = ResourceKind(API_VERSION, "protectednamespaces", "Protect
 PODS = ResourceKind("v1", "pods", "Pod")
 SECRETS = ResourceKind("v1", "secrets", "Secret")
 EVENTS = ResourceKind("v1", "events", "Event")
+LEASES = ResourceKind("coordination.k8s.io/v1", "leases", "Lease")
 CONFIG_MAPS = ResourceKind("v1", "configmaps", "ConfigMap")
 
 WATCHED_CHILDREN = (
@@ -24,16 +25,16 @@ WATCHED_CHILDREN = (
     ResourceKind("rbac.authorization.k8s.io/v1", "roles", "Role"),
     ResourceKind("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding"),
 )
-"""Watched with the label selector of our children."""
+"""Children that are watched with the label selector of the operator."""
 
 OPTIONAL_CHILDREN = (
     ResourceKind("monitoring.coreos.com/v1", "podmonitors", "PodMonitor"),
     ResourceKind("monitoring.coreos.com/v1", "prometheusrules", "PrometheusRule"),
     ResourceKind("gateway.networking.k8s.io/v1", "httproutes", "HTTPRoute"),
 )
-"""Kinds that a cluster need not know; read by name."""
+"""Children of kinds that not every cluster has, read by name."""
 
 READ_CHILDREN = (SECRETS, *OPTIONAL_CHILDREN)
-"""Children that are read by name at each reconciliation: Secrets are never listed or watched."""
+"""Children that each reconciliation reads by name. Secrets are never listed or watched."""
 
 BY_KIND = {kind.name: kind for kind in (*WATCHED_CHILDREN, *READ_CHILDREN, RELAY_MINERS, SUPPLIERS, PODS)}

@@ -1,4 +1,4 @@
-"""The miners: StatefulSet with volumes, headless Service, ServiceAccount with its Role, disruption budget."""
+"""Build the miners: StatefulSet with volumes, headless Service, ServiceAccount with Role."""
 
 from pocket.coordination.shard_leases import LeaseNames
 from pocket_operator.resources import names
@@ -10,9 +10,9 @@ _GRACE_SECONDS = 60
 
 
 def stateful_set(context: Context) -> Object:
-    """The pods. Volumes stay when pods or the set go: they hold what is not claimed and the audit trail.
+    """Build the StatefulSet. Volumes outlive it: they contain unclaimed relays and the audit trail.
 
-    Under an autoscaler `replicas` is not ours, so it is left out.
+    With an autoscaler `replicas` is left out, since the autoscaler owns it.
     """
     spec = context.relay_miner.spec.miner
     container: Object = {
@@ -33,11 +33,12 @@ def stateful_set(context: Context) -> Object:
     replicas = {"replicas": spec.replicas or 1} if spec.autoscaling is None else {}
     return context.object(
         "apps/v1", "StatefulSet", names.miner(context.name), names.MINER,
+        annotations={names.ANNOTATION_UPDATE: context.updating_to} if context.updating_to else None,
         spec={
             **replicas,
             "serviceName": names.miner(context.name),
             "podManagementPolicy": "Parallel",
-            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": context.miner_partition}},
             "selector": {"matchLabels": names.selector(context.name, names.MINER)},
             "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
             "template": template(
@@ -57,7 +58,7 @@ def stateful_set(context: Context) -> Object:
 
 
 def service(context: Context) -> Object:
-    """Gives the pods stable names; not for balancing."""
+    """Build the headless Service that gives the pods stable names."""
     return context.object(
         "v1", "Service", names.miner(context.name), names.MINER,
         spec={
@@ -70,7 +71,7 @@ def service(context: Context) -> Object:
 
 
 def identity(context: Context) -> list[Object]:
-    """An identity that may hold the miners' Leases and nothing else: `list` alone cannot be limited to names."""
+    """Build a ServiceAccount with rights to the miners' Leases only. `list` cannot be limited to names."""
     name = names.miner(context.name)
     group = LeaseNames(name, context.relay_miner.spec.miner.shards)
     members = [group.member(str(number)) for number in range(len(group.shards))]

@@ -1,4 +1,4 @@
-"""PodMonitor and PrometheusRule, where the cluster knows these kinds."""
+"""Build PodMonitor and PrometheusRule if the cluster has these kinds."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ RUNBOOK = "https://github.com/pocket-relay-mining/pocket-relay-mining/blob/main/
 class Alert:
     """An alerting rule.
 
-    `{pods}` stands for the label matcher of the RelayMiner's pods, `{whole}` for that of the operator's series of it,
-    `{shards}` for the number of shards.
+    `{pods}` stands for the label matcher of the RelayMiner's pods, `{relay_miner}` for that of the operator's series
+    about it, `{shards}` for the number of shards.
     """
 
     name: str
@@ -34,7 +34,8 @@ ALERTS = (
     ),
     Alert(
         "PocketSuppliersNotServed",
-        'max(pocket_operator_suppliers_declared{{{whole}}}) > max(pocket_operator_suppliers_served{{{whole}}})', 10,
+        'max(pocket_operator_suppliers_declared{{{relay_miner}}}) > '
+        'max(pocket_operator_suppliers_served{{{relay_miner}}})', 10,
         "warning", "A Supplier is served by no relayer or mined by no miner",
     ),
     Alert(
@@ -57,7 +58,7 @@ ALERTS = (
     Alert(
         "PocketRelaysRejected", 'sum(rate(pocket_relayer_relays_rejected_total{{{pods}}}[5m])) > 0.2 * '
         'sum(rate(pocket_relayer_relays_received_total{{{pods}}}[5m]))', 10, "warning",
-        "More than a fifth of the relays is refused",
+        "More than a fifth of the relays is rejected",
     ),
     Alert(
         "PocketRelaysWaiting", 'sum(pocket_relayer_relays_queued{{{pods}}}) > 5000', 2, "warning",
@@ -73,7 +74,7 @@ ALERTS = (
     ),
     Alert(
         "PocketShardsUnheld", 'sum(pocket_miner_shards{{{pods}}}) < {shards}', 2, "critical",
-        "Suppliers of some shards are mined by nobody",
+        "No miner owns some of the shards, so their suppliers are not mined",
     ),
     Alert(
         "PocketWindowsTight", 'histogram_quantile(0.1, sum by (le, what) '
@@ -98,9 +99,11 @@ ALERTS = (
         "A public URL of a supplier's stake cannot be reached, or its certificate ends soon",
     ),
     Alert(
-        "PocketChainDiverges", 'increase(pocket_relayer_chain_cache_requests_total{{{pods},source="divergent"}}[1h]) + '
-        'increase(pocket_miner_chain_cache_requests_total{{{pods},source="divergent"}}[1h]) > 0', 0, "critical",
-        "Nodes tell different sessions: they do not follow the same chain",
+        "PocketChainDiverges",
+        '(sum(increase(pocket_relayer_chain_cache_requests_total{{{pods},source="divergent"}}[1h])) or vector(0)) + '
+        '(sum(increase(pocket_miner_chain_cache_requests_total{{{pods},source="divergent"}}[1h])) or vector(0)) > 0',
+        0, "critical",
+        "Nodes return different sessions: they do not follow the same chain",
     ),
     Alert(
         "PocketChainNodesDisagree", 'max by (health) (pocket_miner_chain_nodes{{{pods},health!="healthy"}}) > 0', 10,
@@ -118,7 +121,7 @@ ALERTS = (
     Alert(
         "PocketRedisMemoryHigh", 'max(pocket_miner_redis_memory_bytes{{{pods},what="used"}}) / '
         'max(pocket_miner_redis_memory_bytes{{{pods},what="max"}} > 0) > 0.8', 5, "critical",
-        "Redis is nearly full: relayers will refuse relays rather than lose them",
+        "Redis is nearly full: relayers will reject relays rather than lose them",
     ),
     Alert(
         "PocketMinerVolumeFilling",
@@ -129,17 +132,17 @@ ALERTS = (
     ),
     Alert(
         "PocketMinerVolumeReadOnly", "max(pocket_miner_volume_read_only{{{pods}}}) > 0", 0, "critical",
-        "The volume of a miner takes no writes: only what is sealed on it is claimed and proven",
+        "The volume of a miner is read-only: only sessions that are sealed on it are claimed and proven",
     ),
     Alert(
         "PocketMinerStepsFail", 'sum by (step) (rate(pocket_miner_errors_total{{{pods}}}[10m])) > 0.1', 10, "warning",
-        "A step of the miner fails again and again",
+        "A step of the miner fails repeatedly",
     ),
 )  # fmt: skip
 
 
 def monitors(context: Context) -> list[Object]:
-    """Where Prometheus finds the pods."""
+    """Build the PodMonitor by which Prometheus finds the pods."""
     chosen = context.relay_miner.spec.monitoring
     if not chosen.pod_monitor or "PodMonitor" not in context.capabilities:
         return []
@@ -156,19 +159,19 @@ def monitors(context: Context) -> list[Object]:
 
 
 def rules(context: Context) -> list[Object]:
-    """Alerts, each with a runbook entry."""
+    """Build the alerting rules, each with a runbook entry."""
     chosen = context.relay_miner.spec.monitoring
     if not chosen.rules or "PrometheusRule" not in context.capabilities:
         return []
     pods = f'namespace="{context.namespace}",pocket_network_relayminer="{context.name}"'
-    whole = f'relay_miner_namespace="{context.namespace}",relay_miner="{context.name}"'
+    relay_miner = f'relay_miner_namespace="{context.namespace}",relay_miner="{context.name}"'
     shards = context.relay_miner.spec.miner.shards
     apart = {"namespace": context.namespace, "pocket_network_relayminer": context.name}
     alerts: list[Object] = []
     for alert in ALERTS:
         row: Object = {
             "alert": alert.name,
-            "expr": alert.expression.format(pods=pods, whole=whole, shards=shards),
+            "expr": alert.expression.format(pods=pods, relay_miner=relay_miner, shards=shards),
             "labels": {"severity": alert.severity, **apart},
             "annotations": {"summary": alert.summary, "runbook_url": f"{RUNBOOK}#{alert.name.lower()}"},
         }

@@ -1,4 +1,4 @@
-"""Names, labels and annotations that the operator gives; they are part of its interface (docs/labels.md)."""
+"""Names, labels and annotations of the operator's interface (docs/labels.md)."""
 
 from typing import NewType
 
@@ -17,10 +17,10 @@ LABEL_PART_OF = "app.kubernetes.io/part-of"
 LABEL_RELAY_MINER = f"{GROUP}/relayminer"
 LABEL_TRACK = f"{GROUP}/track"
 CANARY = "canary"
-"""Value of the track label on a canary and its pods; the other relayers have none."""
+"""Value of the track label on a canary and its pods. The other relayers have none."""
 
 ANNOTATION_DESIRED = f"{GROUP}/desired"
-"""Digest of what the operator last applied: tells that a field was taken back, which a comparison cannot."""
+"""Digest of what the operator last applied. It shows that a field is no longer wanted, which a comparison cannot."""
 ANNOTATION_CONFIG = f"{GROUP}/config-digest"
 ANNOTATION_REDIS = f"{GROUP}/redis-digest"
 ANNOTATION_KEYS = f"{GROUP}/keys-digest"
@@ -28,13 +28,17 @@ ANNOTATION_RESTARTED = f"{GROUP}/restarted-at"
 ANNOTATION_RECONCILE = f"{GROUP}/reconcile"
 ANNOTATION_REQUESTED = f"{GROUP}/reconcile-requested-at"
 ANNOTATION_REVISION = f"{GROUP}/revision"
-"""Of a canary and its pods: the digest of the pod template that is tried."""
+"""On a canary and its pods: the name of its revision."""
 ANNOTATION_TRIED = f"{GROUP}/tried-at"
-"""Of a canary: since when its revision is tried."""
+"""On a canary: the time at which its revision started."""
 ANNOTATION_FAILED = f"{GROUP}/failed"
-"""Of a canary: why its revision must not reach the other relayers."""
+"""On a canary: why its revision must not reach the other relayers."""
 ANNOTATION_PROMOTE = f"{GROUP}/promote"
-"""Of a RelayMiner: a revision that goes to all relayers, whatever its canary does."""
+"""On a RelayMiner: the name of a revision that goes to all relayers even if its canary failed."""
+ANNOTATION_UPDATE = f"{GROUP}/updating-to"
+"""On a miners' StatefulSet: the update to the operator's default images that is under way."""
+ANNOTATION_APPROVE_UPDATE = f"{GROUP}/approve-update"
+"""On a RelayMiner with the update strategy `supervised`: the update that its owner approves."""
 ANNOTATION_FORCE_DELETE = f"{GROUP}/force-delete"
 
 FINALIZER = f"{GROUP}/drain"
@@ -42,62 +46,62 @@ FINALIZER = f"{GROUP}/drain"
 RELAYER = "relayer"
 MINER = "miner"
 REDIS = "redis"
-KEEPER = "drain"
+DRAIN_ANCHOR = "drain"
 
 INHERITED_LABELS = frozenset({"team", "environment", "cost-center", "app.kubernetes.io/version"})
-"""Labels of a RelayMiner that its children get. No others: Argo CD would adopt and prune what carries its own."""
+"""Labels of a RelayMiner that its children inherit. No others: Argo CD adopts and prunes objects with its own label."""
 
 
 def relayer(name: str) -> str:
-    """Deployment, Service, ServiceAccount and more of the relayers."""
+    """Return the name of the relayers' Deployment, Service and ServiceAccount."""
     return f"{name}-relayer"
 
 
 def canary(name: str) -> str:
-    """Deployment of the relayer that tries a new revision."""
+    """Return the name of the canary's Deployment."""
     return f"{name}-relayer-canary"
 
 
 def canary_config(name: str) -> str:
-    """ConfigMap of what rolls, for the canary."""
+    """Return the name of the canary's ConfigMap."""
     return f"{name}-config-canary"
 
 
 def revision(name: str) -> str:
-    """ConfigMap of the revision that the relayers run while canaries are wanted."""
+    """Return the name of the ConfigMap with the revision that all relayers run."""
     return f"{name}-relayer-revision"
 
 
 def miner(name: str) -> str:
-    """StatefulSet, headless Service, ServiceAccount and Lease of the miners."""
+    """Return the name of the miners' StatefulSet, headless Service, ServiceAccount and Lease."""
     return f"{name}-miner"
 
 
 def redis(name: str) -> str:
-    """The trial Redis."""
+    """Return the name of the trial Redis."""
     return f"{name}-redis"
 
 
 def config(name: str) -> str:
-    """ConfigMap of what rolls."""
+    """Return the name of the ConfigMap whose changes roll the pods."""
     return f"{name}-config"
 
 
 def hot(name: str) -> str:
-    """ConfigMap of what is hot."""
+    """Return the name of the ConfigMap that relayers reload while they run."""
     return f"{name}-hot"
 
 
 def keys(name: str, component: str) -> str:
-    """Secret of the key set of one workload: relayers lose a draining supplier's key first."""
+    """Return the name of one workload's key set. Relayers lose a draining supplier's key first."""
     return f"{name}-{component}-keys"
 
 
-def keeper(name: str) -> str:
-    """ConfigMap that co-owns what finishes claims and proofs, so that it outlives a deleted RelayMiner."""
+def drain_anchor(name: str) -> str:
+    """Return the name of the ConfigMap that co-owns what outlives a deleted RelayMiner until its claims are done."""
     return f"{name}-drain"
 
 
 def selector(relay_miner: str, component: str) -> dict[str, str]:
-    """The immutable labels that select a workload's pods."""
+    """Return the immutable labels that select a workload's pods."""
     return {LABEL_RELAY_MINER: relay_miner, LABEL_COMPONENT: component}

@@ -1,4 +1,4 @@
-"""NetworkPolicies: gateways reach relayers, miners each other, operator and Prometheus the figures; nothing else."""
+"""Build NetworkPolicies: gateways reach relayers, miners each other, operator and Prometheus the admin port."""
 
 from pocket_operator.resources import names
 from pocket_operator.resources.config import ADMIN_PORT
@@ -6,7 +6,7 @@ from pocket_operator.resources.context import Context, Object
 
 
 def policies(context: Context) -> list[Object]:
-    """One policy per workload; egress stays open, as backends and chain nodes are anywhere."""
+    """Build one policy per workload. Egress stays open, since backends and chain nodes can be anywhere."""
     chosen = context.relay_miner.spec.network_policy
     if not chosen.enabled:
         return []

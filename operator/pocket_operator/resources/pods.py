@@ -1,4 +1,4 @@
-"""What the pods of both workloads have in common: they pass Pod Security `restricted`, without an API token."""
+"""Build the parts that the pods of both workloads share. They pass Pod Security `restricted`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +16,7 @@ from pocket_operator.resources.config import (
     auth_secrets,
 )
 from pocket_operator.resources.context import Context, Object
+from pocket_operator.resources.pod_overlay import merge_pod_spec
 
 USER = 65532
 CONTAINER_SECURITY: Mapping[str, Any] = {
@@ -38,7 +39,7 @@ def _model(value: Any) -> Any:
 
 
 def resources(chosen: Resources, requests: Mapping[str, str]) -> Object:
-    """The user's requests and limits over the defaults; no CPU limit unless asked for."""
+    """Return the user's requests and limits over the defaults, without a CPU limit by default."""
     result: Object = {"requests": {**requests, **chosen.requests}}
     if chosen.limits:
         result["limits"] = dict(chosen.limits)
@@ -46,7 +47,7 @@ def resources(chosen: Resources, requests: Mapping[str, str]) -> Object:
 
 
 def spread(context: Context, component: str) -> list[Object]:
-    """Over zones, then nodes; a preference, so that a small cluster still runs everything."""
+    """Return constraints that spread over zones, then nodes, as a preference so that small clusters work."""
     selector = {"matchLabels": names.selector(context.name, component)}
     return [
         {"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector}
@@ -55,7 +56,7 @@ def spread(context: Context, component: str) -> list[Object]:
 
 
 def redis_environment(context: Context) -> Object:
-    """The Redis URL, from its Secret where there is one: the ConfigMap never holds it."""
+    """Return the environment variable of the Redis URL, which is never in a ConfigMap."""
     redis = context.relay_miner.spec.redis
     if redis.url_secret_ref is not None:
         reference = {"name": redis.url_secret_ref.name, "key": redis.url_secret_ref.key}
@@ -77,7 +78,7 @@ def template(
     volumes: list[Object],
     token: bool = False,
 ) -> Object:
-    """A pod template. The key digest is not part of it: the operator puts that on the pods, so that nothing rolls."""
+    """Build a pod template. The operator annotates pods with the key digest instead, so that new keys roll nothing."""
     annotations = {**chosen.annotations, names.ANNOTATION_CONFIG: config_digest}
     if context.redis_digest:
         annotations[names.ANNOTATION_REDIS] = context.redis_digest
@@ -134,12 +135,14 @@ def template(
         spec["priorityClassName"] = chosen.priority_class_name
     if chosen.image_pull_secrets:
         spec["imagePullSecrets"] = [dict(s) for s in chosen.image_pull_secrets]
+    if chosen.spec is not None:
+        spec = merge_pod_spec(spec, chosen.spec, component)
     labels = {**chosen.labels, **context.labels(component)}
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
 
 
 def _hot(context: Context, component: str) -> tuple[list[Object], list[Object]]:
-    """Volumes and mounts of what relayers take up while they run, the Secrets of backends' auth included."""
+    """Return volumes and mounts of what relayers reload while they run, the Secrets of backends' auth included."""
     if component != names.RELAYER:
         return [], []
     volumes: list[Object] = [{"name": "hot", "configMap": {"name": names.hot(context.name)}}]
@@ -154,17 +157,17 @@ def _hot(context: Context, component: str) -> tuple[list[Object], list[Object]]:
 
 
 def probe(path: str, port: str | int, **timing: int) -> Object:
-    """An HTTP probe."""
+    """Build an HTTP probe."""
     return {"httpGet": {"path": path, "port": port}, **timing}
 
 
 def admin_port() -> Object:
-    """Metrics, health and status of a pod."""
+    """Build the container port of metrics, health and reports."""
     return {"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}
 
 
 def disruption_budget(context: Context, component: str) -> Object:
-    """One pod of a workload at a time leaves voluntarily."""
+    """Build a disruption budget: one pod of a workload may be evicted at a time."""
     return context.object(
         "policy/v1", "PodDisruptionBudget", f"{context.name}-{component}", component,
         spec={

@@ -1,4 +1,4 @@
-"""The relayers: Deployment, Service, ServiceAccount, disruption budget, autoscaling, routes."""
+"""Build the relayers: Deployment, canary, Service, ServiceAccount, routes."""
 
 import copy
 import math
@@ -14,7 +14,7 @@ _MARGIN_SECONDS = 10
 
 
 def revision(context: Context) -> Revision:
-    """What the resource wants the relayers to run."""
+    """Return the revision that the RelayMiner declares."""
     spec = context.relay_miner.spec.relayer
     container: Object = {
         "image": spec.image or context.images.relayer,
@@ -24,7 +24,7 @@ def revision(context: Context) -> Revision:
         "livenessProbe": probe("/health", "admin", periodSeconds=10, failureThreshold=3, timeoutSeconds=3),
         "readinessProbe": probe("/ready", "admin", periodSeconds=3, failureThreshold=2, timeoutSeconds=3),
         "startupProbe": probe("/health", "admin", periodSeconds=1, failureThreshold=60, timeoutSeconds=3),
-        # Balancers go on sending for a while after a pod is told to end.
+        # Load balancers go on sending for some seconds after a pod is terminated.
         "lifecycle": {"preStop": {"sleep": {"seconds": _PROPAGATION_SECONDS}}},
     }
     grace = _PROPAGATION_SECONDS + math.ceil(spec.drain_seconds) + _MARGIN_SECONDS
@@ -43,13 +43,13 @@ def revision(context: Context) -> Revision:
 
 
 def deployment(context: Context) -> Object:
-    """The pods. Under an autoscaler `replicas` is not ours, so it is left out."""
+    """Build the Deployment, without `replicas` if an autoscaler owns them."""
     spec = context.relay_miner.spec.relayer
     body: Object = {
         "selector": {"matchLabels": names.selector(context.name, names.RELAYER)},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "revisionHistoryLimit": 5,
-        "paused": False,  # ours, so that a rollout that somebody paused goes on
+        "paused": False,  # set, so that a rollout that somebody paused goes on
         "template": (revision(context) if context.rollout is None else context.rollout.steady).template,
     }
     if spec.autoscaling is None:
@@ -58,13 +58,13 @@ def deployment(context: Context) -> Object:
 
 
 def canary(context: Context) -> list[Object]:
-    """What a canary needs: the revision that the others run, its own configuration, its pod."""
+    """Build the canary's objects: the saved revision of the others, its own configuration, its Deployment."""
     rollout = context.rollout
-    if rollout is None or not rollout.keeps:
+    if rollout is None or not rollout.saves:
         return []
-    kept = context.object("v1", "ConfigMap", names.revision(context.name), names.RELAYER, data=rollout.steady.data())
+    saved = context.object("v1", "ConfigMap", names.revision(context.name), names.RELAYER, data=rollout.steady.data())
     if rollout.canary is None:
-        return [kept]
+        return [saved]
     track = {names.LABEL_TRACK: names.CANARY}
     found: Object = copy.deepcopy(rollout.canary.template)
     found["metadata"]["labels"] |= track
@@ -82,7 +82,7 @@ def canary(context: Context) -> list[Object]:
         spec={
             "replicas": 0 if rollout.failed else 1,
             "revisionHistoryLimit": 1,
-            # The old try ends before the new one begins: there is one canary, and the others serve meanwhile.
+            # The old canary ends before the new one starts, while the other relayers serve.
             "strategy": {"type": "Recreate"},
             "selector": {"matchLabels": {**names.selector(context.name, names.RELAYER), **track}},
             "template": found,
@@ -93,11 +93,11 @@ def canary(context: Context) -> list[Object]:
         "v1", "ConfigMap", names.canary_config(context.name), names.RELAYER,
         data={"relayer.json": rollout.canary.config},
     )  # fmt: skip
-    return [kept, config, made]
+    return [saved, config, made]
 
 
 def service(context: Context) -> Object:
-    """Where gateways send relays."""
+    """Build the Service to which gateways send relays."""
     chosen = context.relay_miner.spec.relayer.service
     return context.object(
         "v1", "Service", names.relayer(context.name), names.RELAYER, annotations=chosen.annotations,
@@ -110,14 +110,14 @@ def service(context: Context) -> Object:
 
 
 def service_account(context: Context) -> Object:
-    """An identity without any right."""
+    """Build a ServiceAccount without any rights."""
     return context.object(
         "v1", "ServiceAccount", names.relayer(context.name), names.RELAYER, automountServiceAccountToken=False
     )
 
 
 def routes(context: Context) -> list[Object]:
-    """An Ingress and an HTTPRoute, where wanted and known."""
+    """Build an Ingress and an HTTPRoute, as declared and if the cluster has the kind."""
     spec = context.relay_miner.spec.relayer
     name = names.relayer(context.name)
     found: list[Object] = []

@@ -1,4 +1,4 @@
-"""Revisions of the relayers, and which of them run."""
+"""Revisions of the relayers and where they run."""
 
 import hashlib
 import json
@@ -11,24 +11,24 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A pod template and the text of relayer.json; `name` is a digest of both."""
+    """A pod template and the text of relayer.json, named by a digest of both."""
 
     template: Object = field(repr=False)
     config: str = field(repr=False)
 
     @property
     def name(self) -> str:
-        """Ten hex digits."""
+        """The digest, ten hex digits."""
         text = json.dumps([self.template, self.config], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def data(self) -> dict[str, str]:
-        """Entries of the ConfigMap that keeps it."""
+        """Return the entries of the ConfigMap that saves it."""
         return {"template.json": json.dumps(self.template, sort_keys=True, indent=1), "relayer.json": self.config}
 
     @classmethod
-    def kept(cls, config_map: Object | None) -> "Revision | None":
-        """From the ConfigMap; None where there is none or it cannot be read."""
+    def load_saved(cls, config_map: Object | None) -> "Revision | None":
+        """Read the ConfigMap. Returns None if it is missing or invalid."""
         data = (config_map or {}).get("data") or {}
         try:
             template = json.loads(data["template.json"])
@@ -39,13 +39,13 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class RolloutPlan:
-    """What all relayers run, and what a canary tries. `failed`: the canary is scaled to none."""
+    """The revision that all relayers run, and that of a canary, which is scaled to zero if it `failed`."""
 
     steady: Revision
     canary: Revision | None = None
     failed: str = ""
     message: str = ""
     since: datetime | None = None
-    """When the canary's revision was first tried."""
-    keeps: bool = False
-    """Whether the steady revision is kept in its ConfigMap."""
+    """When the canary's revision started."""
+    saves: bool = False
+    """True if the steady revision is saved in its ConfigMap."""

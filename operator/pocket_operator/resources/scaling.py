@@ -1,11 +1,11 @@
-"""HorizontalPodAutoscalers of both workloads; pods that go drain or hand over by themselves."""
+"""Build HorizontalPodAutoscalers. Removed pods drain or hand over their shards."""
 
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Context, Object
 
 
 def autoscalers(context: Context) -> list[Object]:
-    """Of the workloads that want one."""
+    """Build the autoscalers of the workloads that declare one."""
     spec = context.relay_miner.spec
     found = []
     for component, kind, chosen in (

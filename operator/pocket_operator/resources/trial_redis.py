@@ -1,4 +1,4 @@
-"""The trial Redis: one pod with a volume. Not for real money: no replica."""
+"""Build the trial Redis: one pod with a volume and no replica, so not for real money."""
 
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Context, Object
@@ -8,11 +8,11 @@ REDIS_OPTIONS = (
     "--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction",
     "--stream-node-max-bytes", "16384",
 )  # fmt: skip
-"""What the ledger needs: nothing is evicted, at most a second is lost, streams are dense."""
+"""Options that relay streams need: no eviction, at most one second lost, dense streams."""
 
 
 def trial_redis(context: Context) -> list[Object]:
-    """StatefulSet and Service, where spec.redis.trial asks for them."""
+    """Build StatefulSet and Service if spec.redis.trial is set."""
     trial = context.relay_miner.spec.redis.trial
     if trial is None:
         return []

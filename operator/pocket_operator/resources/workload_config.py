@@ -1,4 +1,4 @@
-"""Pure builders of the workloads' configuration from RelayMiner and Supplier resources."""
+"""Build the workloads' configuration from RelayMiner and Supplier resources."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pocket.api.workload import LeaseOwner, MinerConfig, RelayerConfig, Reloadab
 
 @dataclass(frozen=True, slots=True)
 class RuntimePaths:
-    """Where a workload runs: what differs between a pod and an embedded process."""
+    """Paths, addresses and ports that differ between a pod and a local process."""
 
     redis_url: str
     keys_dir: Path
@@ -28,11 +28,11 @@ class RuntimePaths:
     debug_port: int = 6060
 
     def __repr__(self) -> str:
-        return f"Placement(data_dir={self.data_dir}, host={self.host})"
+        return f"RuntimePaths(data_dir={self.data_dir}, host={self.host})"
 
 
-def hot_config(relay_miner: RelayMiner, suppliers: Iterable[tuple[str, tuple[str, ...]]]) -> ReloadableConfig:
-    """Services as declared; who is served, by address, with the services that each is limited to."""
+def reloadable_config(relay_miner: RelayMiner, suppliers: Iterable[tuple[str, tuple[str, ...]]]) -> ReloadableConfig:
+    """Return what relayers reload: the services, and the suppliers with the services that each is limited to."""
     entries = (SupplierEntry(operator_address=address, services=services) for address, services in suppliers)
     return ReloadableConfig(
         suppliers=tuple(sorted(entries, key=lambda entry: entry.operator_address)),
@@ -44,7 +44,7 @@ def hot_config(relay_miner: RelayMiner, suppliers: Iterable[tuple[str, tuple[str
 
 
 def suppliers_of(relay_miner: RelayMiner, suppliers: Iterable[Supplier]) -> list[tuple[str, tuple[str, ...]]]:
-    """Suppliers that name this RelayMiner, with the services that each is limited to."""
+    """Return the suppliers that name this RelayMiner, with the services that each is limited to."""
     return [
         (supplier.spec.operator_address, supplier.spec.services)
         for supplier in suppliers
@@ -53,33 +53,33 @@ def suppliers_of(relay_miner: RelayMiner, suppliers: Iterable[Supplier]) -> list
     ]
 
 
-def _common(relay_miner: RelayMiner, placement: RuntimePaths) -> dict[str, object]:
+def _common(relay_miner: RelayMiner, paths: RuntimePaths) -> dict[str, object]:
     return {
         "name": relay_miner.metadata.name,
         "namespace": relay_miner.metadata.namespace,
         "prefix": relay_miner.prefix,
         "chain": relay_miner.spec.chain,
-        "redis_url": placement.redis_url,
-        "keys_dir": placement.keys_dir,
-        "data_dir": placement.data_dir,
-        "admin_host": placement.host,
-        "admin_port": placement.admin_port,
-        "debug_port": placement.debug_port if relay_miner.spec.debug else None,
+        "redis_url": paths.redis_url,
+        "keys_dir": paths.keys_dir,
+        "data_dir": paths.data_dir,
+        "admin_host": paths.host,
+        "admin_port": paths.admin_port,
+        "debug_port": paths.debug_port if relay_miner.spec.debug else None,
     }
 
 
-def relayer_config(relay_miner: RelayMiner, placement: RuntimePaths) -> RelayerConfig:
-    """Configuration of one relayer."""
+def relayer_config(relay_miner: RelayMiner, paths: RuntimePaths) -> RelayerConfig:
+    """Return the configuration of a relayer."""
     spec = relay_miner.spec
     return RelayerConfig.model_validate(
         {
-            **_common(relay_miner, placement),
-            "hot_file": placement.hot_file,
-            "secrets_dir": placement.secrets_dir,
+            **_common(relay_miner, paths),
+            "hot_file": paths.hot_file,
+            "secrets_dir": paths.secrets_dir,
             "metering": spec.relayer.metering,
             "web_socket_handshake": spec.relayer.web_socket_handshake,
-            "host": placement.host,
-            "port": spec.relayer.port if placement.port is None else placement.port,
+            "host": paths.host,
+            "port": spec.relayer.port if paths.port is None else paths.port,
             "workers": spec.relayer.workers,
             "recording": spec.relayer.recording,
             "shards": spec.miner.shards,
@@ -90,18 +90,18 @@ def relayer_config(relay_miner: RelayMiner, placement: RuntimePaths) -> RelayerC
     )
 
 
-def miner_config(relay_miner: RelayMiner, placement: RuntimePaths) -> MinerConfig:
-    """Configuration of one miner."""
+def miner_config(relay_miner: RelayMiner, paths: RuntimePaths) -> MinerConfig:
+    """Return the configuration of a miner."""
     return MinerConfig.model_validate(
         {
-            **_common(relay_miner, placement),
+            **_common(relay_miner, paths),
             "seal_after_blocks": relay_miner.spec.miner.seal_after_blocks,
             "retention_days": relay_miner.spec.miner.retention_days,
             "check_endpoints": relay_miner.spec.miner.check_endpoints,
             "shards": relay_miner.spec.miner.shards,
-            "lease": placement.lease,
-            "lease_owner": placement.lease_owner,
-            "peer_domain": placement.peer_domain,
-            "keys_required": placement.keys_required,
+            "lease": paths.lease,
+            "lease_owner": paths.lease_owner,
+            "peer_domain": paths.peer_domain,
+            "keys_required": paths.keys_required,
         }
     )

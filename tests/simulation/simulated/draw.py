@@ -8,11 +8,13 @@ between, and what lies is one node, while the other one is there.
 import random
 from dataclasses import dataclass
 
-from simulated.plan import BLOCK_SECONDS, NODES, Fault, Kind
+from simulated.plan import BLOCK_SECONDS, NODES, SERVICES, SUPPLIERS, Fault, Kind
 
 _LAST_SECONDS = 108.0
 _APART_SECONDS = 3.5 * BLOCK_SECONDS
 _EDGES = (10, 12, 20, 22, 28, 30, 38)  # heights at which windows open and close
+_REDIS_LOSSES = frozenset({Kind.REDIS_CRASH, Kind.REDIS_FAIL_OVER, Kind.REDIS_EMPTY, Kind.REDIS_OLDER})
+_SESSION_ENDS = (10, 20)  # heights
 _MINERS = ("miner-0", "miner-1")
 _RELAYERS = ("relayer-0", "relayer-1")
 _EVERYBODY = ("",)
@@ -83,6 +85,12 @@ _LIES = (
     _Row(Kind.NODE_OTHER_HASH, ("",), (3.0, 30.0), (0.1, 0.6)),
 )
 """Of one node; the other one is always right."""
+_OF_ONE = (
+    _Row(Kind.SUPPLIER_AWAY, SUPPLIERS, (20.0, 80.0)),
+    _Row(Kind.APPLICATION_AWAY, SERVICES, (20.0, 80.0)),
+    _Row(Kind.GARBAGE_ROWS, SUPPLIERS),
+)
+"""What befalls one supplier or application, and must change nothing of the others."""
 _ABOUT_NODES = frozenset({Kind.NODE_DOWN, Kind.NODE_RESTART, Kind.NODE_HANGS})
 
 
@@ -116,6 +124,13 @@ def draw(seed: int) -> list[Fault]:
     if liar:
         for _ in range(chance.randint(1, 2)):
             add(chance.choice(_LIES), chance.uniform(0, _LAST_SECONDS), liar)
+    if chance.random() < 0.25:
+        add(chance.choice(_OF_ONE), chance.uniform(0, 0.6 * _LAST_SECONDS))
+    if chance.random() < 0.25 and not any(fault.kind in _REDIS_LOSSES for fault in found):
+        # A Redis that lost data has forgotten that sessions are closed: both at once is not survived, and not drawn.
+        # The first session's end or the second's; for longer than it takes to seal.
+        moment = chance.choice(_SESSION_ENDS) * BLOCK_SECONDS
+        add(_Row(Kind.FREEZE_AT_END, _RELAYERS, (7.0, 18.0)), moment + chance.uniform(-1.0, 1.3) * BLOCK_SECONDS)
     return sorted(found, key=lambda fault: fault.at)
 
 

@@ -1,27 +1,34 @@
 """What must hold, whatever goes wrong: at every block, and when everything is over."""
 
+import functools
+import itertools
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.sessions.windows import Windows
+from pocket.protocol.smst.digest import path_of
 from pocket.protocol.transactions.build import transaction_hash
-from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.write_ahead_log import decode_records
 from pocket_localnet.ante import decode
+from simulated.plan import SUPPLIERS, Fault, Kind
 from simulated.redis_model import Data, Stream
-from simulated.system import PREFIX, STAKE, SUPPLIERS, Program, System
+from simulated.system import KEYS, STAKE, Program, System
+from slow_curve import trie_root
 from world import address
 
 Pair = tuple[str, str]
-_KEYS = RedisKeys(PREFIX)
+_SUBSETS = 200
+_BLOCKS_TO_LEARN_OF_A_PROOF = 3
+_LIES_ABOUT_PROOFS = (Kind.NODE_LAGS, Kind.NODE_STALE, Kind.NODE_HOLLOW, Kind.NODE_HEADLESS)
 
 
 def in_redis(data: Data, pairs: list[Pair]) -> Iterator[tuple[Pair, bytes]]:
     for pair in pairs:
-        found = data.values.get(_KEYS.stream(*pair).encode())
+        found = data.values.get(KEYS.stream(*pair).encode())
         if isinstance(found, Stream):
             for row in found.rows:
                 yield pair, row[1]
@@ -49,20 +56,35 @@ def in_log(folder: Path) -> Iterator[tuple[Pair, bytes]]:
 
 
 class Judges:
-    """Collects what is wrong, each once."""
+    """Collects what is wrong, each once.
 
-    def __init__(self, system: System) -> None:
+    Sessions of which calls were made to fail for long are excused from being paid. Those of the other suppliers and
+    applications are not: that is how a fault of one is shown to change nothing of the others.
+    """
+
+    def __init__(self, system: System, faults: Sequence[Fault]) -> None:
         self.system = system
+        self._excused = {f.target for f in faults if f.kind in (Kind.SUPPLIER_AWAY, Kind.APPLICATION_AWAY)}
+        self._seeds_are_doubted = any(f.kind is Kind.NODE_OTHER_HASH for f in faults)
+        self._nodes_lie = any(f.kind in _LIES_ABOUT_PROOFS for f in faults)
         self.problems: list[str] = []
         self._paid: dict[Pair, int] = {}
         self._relays: dict[Pair, int] = {}
         self._counted = 0
-        self._included: dict[tuple[str, Pair], list[str]] = defaultdict(list)
+        self._included: dict[tuple[str, Pair], list[tuple[str, int]]] = defaultdict(list)
 
     def wrong(self, text: str) -> None:
         if text not in self.problems:
             self.problems.append(text)
             self.system.tell(f"WRONG: {text}")
+
+    def _is_excused(self, supplier: str, service: str) -> bool:
+        return bool(self._excused & {name_of(supplier), service})
+
+    def _wanted(self) -> dict[Pair, set[bytes]]:
+        """Acknowledged relays that must be paid."""
+        rows, headers = self.system.acknowledged, self.system.headers
+        return {p: relays for p, relays in sorted(rows.items()) if not self._is_excused(p[0], headers[p[1]].service_id)}
 
     def _open(self) -> list[Pair]:
         """Sessions with acknowledged relays that are not over on chain."""
@@ -80,17 +102,25 @@ class Judges:
         `without` a program's volume, or with other data in `redis`, is what would be.
         """
         system, pairs = self.system, self._open()
-        held: dict[Pair, set[bytes]] = defaultdict(set)
+        held = self._held(pairs, without=without, redis=redis)
+        return sum(len(system.acknowledged[pair] - held[pair]) for pair in pairs)
+
+    def _held(
+        self, pairs: list[Pair], *, without: Program | None = None, redis: Data | None = None
+    ) -> dict[Pair, set[bytes]]:
+        system, held = self.system, defaultdict[Pair, set[bytes]](set)
         for pair, relay in in_redis(redis or system.redis.primary.model.data, pairs):
             held[pair].add(relay)
         for program in system.programs.values():
             if program is not without and program.folder.exists():
                 for pair, relay in in_log(program.folder) if program.relayer else on_volume(program.folder):
                     held[pair].add(relay)
-        return sum(len(system.acknowledged[pair] - held[pair]) for pair in pairs)
+        return held
 
     def at_block(self) -> None:
         system = self.system
+        for crash in system.crashes:
+            self.wrong(crash)
         if number := self.missing():
             self.wrong(f"{number} acknowledged relays of open sessions are nowhere")
         for (supplier, session), roots in system.roots.items():
@@ -103,6 +133,10 @@ class Judges:
                 self._paid[pair] = int(event.attributes["settled_upokt"].removesuffix("upokt"))
                 self._relays[pair] = int(event.attributes["num_relays"])
             if event.type.endswith(("EventClaimExpired", "EventSupplierSlashed")):
+                header = self.system.headers.get(event.attributes.get("session_id", ""))
+                service = header.service_id if header else ""
+                if self._is_excused(event.attributes["supplier_operator_address"], service):
+                    continue
                 told = {k: v for k, v in event.attributes.items() if k in ("expiration_reason", "session_end_height")}
                 self.wrong(f"{event.type.rsplit('.', 1)[1]} of {name_of(event.attributes['supplier_operator_address'])}"
                            f" {json.dumps(told)}")  # fmt: skip
@@ -112,22 +146,48 @@ class Judges:
         for row in rows[self._counted :]:
             if row.result.code:
                 continue
+            name = transaction_hash(row.raw)
             for message in decode(row.raw).messages:
                 kind = "claim" if hasattr(message, "root_hash") else "proof"
                 pair = (message.supplier_operator_address, message.session_header.session_id)
-                senders = self._included[kind, pair]
-                sender = self.system.senders[transaction_hash(row.raw)]
-                # A proof is signed by each owner: one that was sent just before a handover may be paid for twice.
-                if senders and (kind == "claim" or sender in senders):
+                earlier = self._included[kind, pair]
+                if kind == "claim" and not earlier:
+                    self._check_root(pair, bytes(message.root_hash))
+                if earlier and not self._may_be_a_second_proof(kind, name, earlier):
                     self.wrong(f"two fees for the {kind} of {name_of(pair[0])}, {pair[1][:8]}")
-                senders.append(sender)
+                earlier.append((self.system.senders[name], row.result.height))
         self._counted = len(rows)
+
+    def _may_be_a_second_proof(self, kind: str, name: str, earlier: list[tuple[str, int]]) -> bool:
+        """Whether its sender could not know of the former one: a former owner's, sent or included just before."""
+        if kind == "claim":
+            return False
+        if self._seeds_are_doubted:
+            return True  # the former one was for another seed: the chain found it invalid, and it is repaired
+        if self.system.senders[name] in {sender for sender, _ in earlier}:
+            return False
+        late = self.system.sent_at[name] > earlier[-1][1] + _BLOCKS_TO_LEARN_OF_A_PROOF
+        return self._nodes_lie or not late
+
+    def _check_root(self, pair: Pair, root: bytes) -> None:
+        """An included claim is over the acknowledged relays, and others that were recorded only: by another trie."""
+        acknowledged = self.system.acknowledged.get(pair, set())
+        extra = sorted(self._held([pair])[pair] - acknowledged)
+        total, count = (int.from_bytes(root[at : at + 8], "big") for at in (32, 40))
+        if count < len(acknowledged):
+            self.wrong(f"the claim of {name_of(pair[0])}, {pair[1][:8]} lacks {len(acknowledged) - count} relays")
+            return
+        if self._excused or len(extra) < count - len(acknowledged):
+            return  # what it is over is on a volume that was lost
+        chosen = itertools.islice(itertools.combinations(extra, count - len(acknowledged)), _SUBSETS)
+        if not any(_root_of(frozenset(acknowledged | set(more)), total // count) == root for more in chosen):
+            self.wrong(f"the claim of {name_of(pair[0])}, {pair[1][:8]} is not over its relays")
 
     def unsettled(self) -> list[Pair]:
         """Sessions with acknowledged relays that no volume has a settled outcome of."""
         booked = self._outcomes()
         settled = {pair for pair, rows in booked.items() if any(row["outcome"] == "settled" for row in rows)}
-        return [pair for pair in self.system.acknowledged if pair not in settled]
+        return [pair for pair in self._wanted() if pair not in settled]
 
     def _outcomes(self) -> dict[Pair, list[dict]]:
         found: dict[Pair, list[dict]] = defaultdict(list)
@@ -146,7 +206,9 @@ class Judges:
 
     def at_end(self) -> None:
         system, booked = self.system, self._outcomes()
-        for pair, relays in sorted(system.acknowledged.items()):
+        if not system.acknowledged:
+            self.wrong("no relay was acknowledged")
+        for pair, relays in self._wanted().items():
             who = f"{name_of(pair[0])}, {pair[1][:8]}"
             paid, rows = self._paid.get(pair), booked[pair]
             if paid is None:
@@ -161,8 +223,14 @@ class Judges:
                     self.wrong(f"a book says {_shown([row])} of {who}, the chain paid {paid} upokt")
         for name in SUPPLIERS:
             gone = STAKE - system.chain.state.suppliers[address(name)].stake_upokt
-            if gone:
+            if gone and not self._excused:
                 self.wrong(f"{gone} upokt of {name}'s stake were slashed")
+
+
+@functools.cache
+def _root_of(relays: frozenset[bytes], weight: int) -> bytes:
+    made: bytes = trie_root({path_of(relay_hash(relay)): (relay, weight) for relay in relays})
+    return made
 
 
 def name_of(supplier: str) -> str:

@@ -1,38 +1,41 @@
 """One life of the whole system: drawn from a seed, lived on a virtual clock, judged."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import shutil
+import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 
 from pocket.protocol.claims.proof_requirement import ProofParams
 from simulated.draw import draw
 from simulated.judges import Judges
-from simulated.loop import Loop, Stuck
-from simulated.plan import Fault, Kind
+from simulated.loop import PROCESS, Loop, Stuck
+from simulated.plan import SERVICES, SUPPLIERS, Fault, Kind
 from simulated.system import (
     BLOCK_SECONDS,
     NODES,
     RELAYS,
-    SERVICES,
     SESSION_BLOCKS,
     SETTLED,
     STARTS,
-    SUPPLIERS,
     Program,
     System,
     world,
 )  # fmt: skip
+from world import address
 
 VOLUMES = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 _AFTER_BLOCKS = 12  # after the last settlement, in which everything must be over
 _AGAIN_SECONDS = 1.5
+_MOST_CPU_SECONDS = 30.0  # ten times what a life takes
 
 
 @dataclass
@@ -62,7 +65,7 @@ class Life:
         folder = Path(tempfile.mkdtemp(prefix="life-", dir=VOLUMES))
         self.system = System(seed, self.loop, folder, kubernetes=bool(seed % 3))
         self.faults = tuple(draw(seed) if faults is None else faults)
-        self.judges = Judges(self.system)
+        self.judges = Judges(self.system, self.faults)
         self._held: set[str] = set()
         self._pace = 1.0
         for number in range(2):
@@ -79,7 +82,8 @@ class Life:
         try:
             with system.machine.installed():
                 try:
-                    self.loop.run_until_complete(self._live())
+                    with self._limited():
+                        self.loop.run_until_complete(self._live())
                 except Stuck as error:
                     self.judges.wrong(f"nothing goes on: {error}")
                 errors = list(self.loop.errors)
@@ -94,6 +98,23 @@ class Life:
             self.loop.turns, time.process_time() - begun, errors,
         )  # fmt: skip
 
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[None]:
+        """A process that never gives the loop back is found, too; the error ends what it was doing."""
+
+        def late(_: int, frame: FrameType | None) -> None:
+            where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame else "?"
+            self.judges.wrong(f"{PROCESS.get()} holds its event loop at {where}")
+            raise Stuck("the event loop was held")
+
+        former = signal.signal(signal.SIGPROF, late)
+        signal.setitimer(signal.ITIMER_PROF, _MOST_CPU_SECONDS)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, former)
+
     async def _live(self) -> None:
         for program in list(self.system.programs.values()):
             self.system.start(program)
@@ -107,7 +128,8 @@ class Life:
         for task in tasks:
             if task.done() and not task.cancelled() and task.exception() is not None:
                 raise task.exception() or AssertionError
-        self.judges.at_end()
+        if not (self._hasty and self.judges.problems):
+            self.judges.at_end()
 
     async def _blocks(self) -> None:
         system = self.system
@@ -144,9 +166,11 @@ class Life:
             for service in SERVICES:
                 header = system.session(service, start)
                 for supplier in SUPPLIERS:
-                    for _ in range(chance.randint(1, RELAYS)):
+                    # Of some sessions the only relay comes at their end.
+                    late = chance.random() < 0.15
+                    for _ in range(1 if late else chance.randint(1, RELAYS)):
                         number += 1
-                        at = chance.uniform(0, SESSION_BLOCKS + 1.5) * BLOCK_SECONDS
+                        at = chance.uniform(SESSION_BLOCKS - 1 if late else 0, SESSION_BLOCKS + 1.5) * BLOCK_SECONDS
                         rows.append((at, header, supplier, number))
             await asyncio.gather(*(self._relay_at(*row) for row in rows))
 
@@ -215,6 +239,24 @@ class Life:
         if not process.dead:
             self.system.tell(f"{program.name}: goes on")
             self.loop.go_on(process)
+
+    def _burst(self, fault: Fault, first: Program) -> list["asyncio.Task[None]"]:
+        """Relays of the session that ends next, of those three suppliers that have none yet, where there are such."""
+        height, system = self.system.chain.height, self.system
+        start = max((at for at in STARTS if at <= height - SESSION_BLOCKS // 2), default=STARTS[0])
+        pairs = [(system.session(service, start), supplier) for service in SERVICES for supplier in SUPPLIERS]
+        pairs.sort(key=lambda row: bool(system.acknowledged.get((address(row[1]), row[0].session_id))))
+        return [
+            asyncio.create_task(system.relay(header, supplier, 900 + fault.number * 10 + number, first=first))
+            for number, (header, supplier) in enumerate(pairs[:3])
+        ]
+
+    async def _freeze_at_end(self, fault: Fault, program: Program) -> None:
+        """Stopped while it serves relays of the sessions that end."""
+        tasks = self._burst(fault, program)
+        await asyncio.sleep(self.loop.chance.uniform(0.0, 0.06))
+        await self._freeze(fault, program)
+        await asyncio.gather(*tasks)
 
     async def _upgrade(self, fault: Fault, _: Program | None) -> None:
         for program in [p for p in self.system.programs.values() if p.wanted]:
@@ -306,6 +348,10 @@ class Life:
         self.system.tell(f"{fault}")
         self.system.chain.change_compute_units(SERVICES[fault.seed % 2], 50 + fault.seed % 200)
 
+    def _garbage_rows(self, fault: Fault, _: Program | None) -> None:
+        self.system.tell(f"{fault}")
+        self.system.put_garbage(fault.target)
+
     def _clock_jumps(self, fault: Fault, program: Program) -> None:
         if program.process is not None:
             self.system.tell(f"{fault}")
@@ -323,24 +369,30 @@ class Life:
 
 
 _ACTS = {
-    Kind.KILL: Life._kill, Kind.TERMINATE: Life._terminate, Kind.FREEZE: Life._freeze, Kind.UPGRADE: Life._upgrade,
+    Kind.KILL: Life._kill, Kind.TERMINATE: Life._terminate, Kind.FREEZE: Life._freeze,
+    Kind.FREEZE_AT_END: Life._freeze_at_end,
+    Kind.UPGRADE: Life._upgrade,
     Kind.SCALE_UP: Life._scale_up, Kind.VOLUME_LOST: Life._volume_lost, Kind.LOG_LOST: Life._volume_lost,
     Kind.REDIS_CRASH: Life._redis_crash, Kind.REDIS_EMPTY: Life._redis_crash, Kind.REDIS_OLDER: Life._redis_crash,
     Kind.REDIS_FAIL_OVER: Life._redis_fail_over, Kind.REDIS_FULL: Life._redis_full,
     Kind.MEMPOOL_LOSS: Life._mempool_loss, Kind.MEMPOOL_REFUSES: Life._mempool_refuses,
     Kind.NO_TRANSACTIONS: Life._no_transactions, Kind.BLOCKS_SLOW: Life._pace_changes,
     Kind.BLOCKS_FAST: Life._pace_changes, Kind.PROOF_PARAMS: Life._proof_params, Kind.PRICES: Life._prices,
-    Kind.CLOCK_JUMP: Life._clock_jumps, Kind.DISK_SLOW: Life._disk_slow,
+    Kind.CLOCK_JUMP: Life._clock_jumps, Kind.GARBAGE_ROWS: Life._garbage_rows, Kind.DISK_SLOW: Life._disk_slow,
 }  # fmt: skip
 
 
 def live(seed: int, faults: Sequence[Fault] | None = None, *, hasty: bool = False) -> Result:
     """Lives one life in a fresh world, quietly."""
     world()
+    gc.freeze()  # what is there already is not searched again and again
+    gc.disable()
     made = Life(seed, faults, hasty=hasty)
     try:
         return made.run()
     finally:
+        del made
+        gc.enable()
         gc.collect()
 
 

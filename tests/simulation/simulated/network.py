@@ -23,7 +23,12 @@ class Network:
 
     def of(self, *kinds: Kind, target: str = "") -> Iterable[Fault]:
         """Faults that hold now, of these kinds, for a target."""
+        if not self.holding:
+            return []
         return [f for f in self.holding if f.kind in kinds and f.target in ("", target)]
+
+    def redis_is_slow(self) -> bool:
+        return any(f.kind is Kind.REDIS_SLOW for f in self.holding)
 
     def strikes(self, fault: Fault) -> bool:
         """Draws whether a fault that strikes now and then strikes this call."""
@@ -37,8 +42,7 @@ class Network:
 
     async def pause(self, boundary: str) -> None:
         """The time that a message is on its way."""
-        mean = _QUICK[boundary]
-        await asyncio.sleep(mean * (0.5 + self.loop.chance.random()))
+        await self.loop.pause(_QUICK[boundary] * (0.5 + self.loop.chance.random()))
 
     async def redis(self, boundary: str, what: str) -> bool:
         """A command to Redis; whether its reply is lost. Raises OSError where it does not arrive."""

@@ -21,12 +21,14 @@ from pocket_localnet.tx_rejected import TxRejected
 from simulated.loop import PROCESS, Loop
 from simulated.network import Network
 from simulated.plan import Kind
+from world import address
 
 NOT_YET = (
     "codespace sdk code 26: invalid height: context did not contain latest block height in either check state or "
     "finalize block state (0)"
 )
 _BROADCAST = "BroadcastTx"
+_TRANSACTIONS = {_BROADCAST, "Simulate"}
 _HOLLOW = {"AllClaims"}
 _FAR = 500
 
@@ -54,6 +56,10 @@ class Node:
     @property
     def down(self) -> bool:
         return bool(self._network.of(Kind.NODE_DOWN, Kind.NODE_RESTART, target=self.name))
+
+    @property
+    def hangs(self) -> bool:
+        return bool(self._network.of(Kind.NODE_HANGS, target=self.name))
 
     def _strikes(self, *kinds: Kind) -> bool:
         return any(self._network.strikes(f) for f in self._network.of(*kinds, target=self.name))
@@ -88,6 +94,8 @@ class Node:
             raise Abort(grpc.StatusCode.UNIMPLEMENTED, "unknown service pocket.proof.Query")
         if self._strikes(Kind.NODE_FAILS):
             raise Abort(grpc.StatusCode.UNKNOWN, "Stream removed")
+        if self._is_about_one_that_is_away(name, request):
+            raise Abort(grpc.StatusCode.UNKNOWN, "panic: collections: encoding error")
         if self._strikes(Kind.NODE_DENIES):
             raise Abort(grpc.StatusCode.PERMISSION_DENIED, "RBAC: access denied")
         if self.waits_for_block > self._chain.height:
@@ -106,6 +114,12 @@ class Node:
         if self.down or self._strikes(Kind.NODE_REPLY_LOST):
             raise Down
         return found, 0 if headless else told
+
+    def _is_about_one_that_is_away(self, name: str, request: bytes) -> bool:
+        away = [address(f.target) for f in self._network.holding if f.kind is Kind.SUPPLIER_AWAY]
+        if name not in _TRANSACTIONS:  # these are of a supplier, for whatever applications
+            away += [address(f"app {f.target}") for f in self._network.holding if f.kind is Kind.APPLICATION_AWAY]
+        return any(one.encode() in request for one in away)
 
     def _answered(self, method: str, name: str, request: bytes, height: str) -> tuple[bytes, int]:
         if name == _BROADCAST:
@@ -171,7 +185,10 @@ class _Call:
     async def _run(self) -> bytes:
         code = grpc.StatusCode
         try:
-            async with asyncio.timeout(self._timeout):
+            if self._node.hangs:
+                async with asyncio.timeout(self._timeout):
+                    found, self._told = await self._node.ask(self._method, self._request, self._height)
+            else:  # it answers long before
                 found, self._told = await self._node.ask(self._method, self._request, self._height)
         except Abort as abort:
             told = ()

@@ -5,6 +5,8 @@ from enum import StrEnum
 
 BLOCK_SECONDS = 3.0
 NODES = ("node0", "node1")
+SUPPLIERS = ("alice", "bob", "carol")
+SERVICES = ("eth", "base")
 
 
 class Kind(StrEnum):
@@ -45,18 +47,22 @@ class Kind(StrEnum):
     KILL = "SIGKILL"
     TERMINATE = "SIGTERM"
     FREEZE = "SIGSTOP"
+    FREEZE_AT_END = "SIGSTOP with a session's last relays in hand"
     UPGRADE = "rolling upgrade"
     SCALE_UP = "one more miner"
     DISK_SLOW = "disk is slow"  # (seconds)
     DISK_FULL = "volume is full"
     VOLUME_LOST = "volume is lost"
     LOG_LOST = "relayer pod deleted"
+    SUPPLIER_AWAY = "calls about one supplier fail"  # its sessions may be lost, those of others may not
+    APPLICATION_AWAY = "queries about one application fail"  # as above
+    GARBAGE_ROWS = "garbage among one supplier's rows in Redis"
     CLOCK_JUMP = "wall clock jumps"  # (seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`at` and `seconds` are virtual time; `target` is a process or node, empty: everybody."""
+    """`at` and `seconds` are virtual time; `target` is a process, node, supplier or service, empty: everybody."""
 
     number: int
     kind: Kind

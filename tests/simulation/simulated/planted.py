@@ -22,21 +22,30 @@ HERE = Path(__file__).parents[1]
 _NOTHING = 0
 
 
+def planted(fault: Plant) -> dict[Path, str]:
+    """The sources of a fault's modules with its texts replaced; raises ValueError where a text is not there."""
+    broken: dict[Path, str] = {}
+    for file, old, new in fault.edits:
+        place = ROOT / file
+        source = broken.get(place) or place.read_text(encoding="utf-8")
+        if source.count(old) != 1:
+            raise ValueError(f"{fault.name}: {file} does not hold {old!r} once")
+        broken[place] = source.replace(old, new)
+    return broken
+
+
 def plant(fault: Plant) -> None:
-    """Has the module of a fault compiled with its text replaced; raises ValueError where the text is not there."""
-    place = ROOT / fault.file
-    if any(getattr(module, "__file__", None) == str(place) for module in list(sys.modules.values())):
-        raise RuntimeError(f"{fault.file} is imported already: the fault would not be in it")
-    source = place.read_text(encoding="utf-8")
-    if source.count(fault.old) < 1:
-        raise ValueError(f"{fault.name}: {fault.file} does not hold {fault.old!r}")
-    broken = source.replace(fault.old, fault.new)
+    """Has a fault's modules compiled with its texts replaced; raises RuntimeError where one is imported already."""
+    broken = planted(fault)
+    imported = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    for place in broken:
+        if str(place) in imported:
+            raise RuntimeError(f"{place} is imported already: the fault would not be in it")
     whole = importlib.machinery.SourceFileLoader.get_code
 
     def get_code(self: importlib.machinery.SourceFileLoader, name: str) -> object:
-        if Path(self.path).resolve() == place.resolve():
-            return compile(broken, self.path, "exec", dont_inherit=True)
-        return whole(self, name)
+        source = broken.get(Path(self.path).resolve())
+        return whole(self, name) if source is None else compile(source, self.path, "exec", dont_inherit=True)
 
     importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
 
@@ -53,7 +62,7 @@ def search(name: str, seeds: list[int]) -> None:
         if found.problems or found.errors:
             print(json.dumps({"lives": number, "seed": seed, "problem": (found.problems or found.errors)[0]}))
             return
-    print(json.dumps({"lives": _NOTHING, "seed": 0, "problem": ""}))
+    print(json.dumps({"lives": _NOTHING, "seed": 0, "problem": "", "tried": len(seeds)}))
 
 
 def _meets(fault: Plant, seed: int) -> bool:
@@ -69,18 +78,34 @@ def _searched(fault: Plant, seeds: int, lives: int) -> dict[str, object]:
     try:
         found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
-        found = {"lives": -1, "seed": 0, "problem": done.stderr[-300:]}
+        found = {"lives": -1, "seed": 0, "problem": done.stderr[-300:], "tried": 0}
     return found
 
 
-def table(rows: list[tuple[Plant, dict[str, object]]]) -> str:
-    """Markdown: how many lives each took, and which was the one."""
-    lines = ["| planted fault | lives until it was found | seed | what was seen |", "|--|--|--|--|"]
-    for fault, found in rows:
-        lives = found["lives"] if int(str(found["lives"])) > 0 else "**not found**"
-        problem = str(found["problem"]).replace("|", "/").replace("\n", " ")[:90]
-        lines.append(f"| {fault.name} | {lives} | {found['seed']} | {problem} |")
-    return "\n".join(lines) + "\n"
+BEGIN, END = "<!-- begin planted faults -->", "<!-- end planted faults -->"
+_HEAD = ["| planted fault | lives until it was found | seed | what was seen |", "|--|--|--|--|"]
+
+
+def row_of(fault: Plant, found: dict[str, object]) -> str:
+    """A line of the table: how many lives a planted fault took, and which was the one."""
+    if int(str(found["lives"])) <= 0:
+        return f"| {fault.name} | **not found** in {found['tried']} |  |  |"
+    problem = str(found["problem"]).replace("|", "/").replace("\n", " ")[:90].strip()
+    return f"| {fault.name} | {found['lives']} | {found['seed']} | {problem} |"
+
+
+def rows_of(text: str) -> dict[str, str]:
+    """The table's lines in a document, by the planted fault's name."""
+    lines = text.partition(BEGIN)[2].partition(END)[0].splitlines()
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines if line.startswith("| ")}
+
+
+def with_rows(text: str, new: dict[str, str]) -> str:
+    """The document with these lines of the table replaced; those of faults that are not planted any more go."""
+    rows = {**rows_of(text), **new}
+    lines = [*_HEAD, *(rows[fault.name] for fault in PLANTS if fault.name in rows)]
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.partition(END)[2]}"
 
 
 def main() -> int:
@@ -89,7 +114,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--lives", type=int, default=0, help="most lives for each fault, the likeliest first")
     parser.add_argument("--only", default="")
-    parser.add_argument("--table", type=Path)
+    parser.add_argument("--table", type=Path, help="a document whose table is brought up to date")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--search", help=argparse.SUPPRESS)
     parser.add_argument("--order", help=argparse.SUPPRESS)
@@ -111,7 +136,9 @@ def main() -> int:
     print(f"{len(rows) - len(missed)} of {len(rows)} planted faults were found")
     print("\n".join(f"not found: {name}" for name in missed))
     if options.table:
-        options.table.write_text(table(rows), encoding="utf-8")
+        text = options.table.read_text(encoding="utf-8")
+        made = with_rows(text, {fault.name: row_of(fault, found) for fault, found in rows})
+        options.table.write_text(made, encoding="utf-8")
     return 1 if missed else 0
 
 

@@ -7,13 +7,21 @@ from simulated.plan import Kind
 
 @dataclass(frozen=True, slots=True)
 class Plant:
-    """Replace `old` by `new` in a file. Lives with a fault of `kinds` are tried first: few others meet it."""
+    """Replace `old` by `new` in a file, and `more` (file, old, new) where one place is not the whole protection.
+
+    Lives with a fault of `kinds` are tried first: few others meet it.
+    """
 
     name: str
     file: str
     old: str
     new: str
     kinds: tuple[Kind, ...] = ()
+    more: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def edits(self) -> tuple[tuple[str, str, str], ...]:
+        return (self.file, self.old, self.new), *self.more
 
 
 PLANTS = [
@@ -23,16 +31,17 @@ PLANTS = [
           (Kind.MEMPOOL_LOSS, Kind.MEMPOOL_REFUSES,)),
     Plant("sessions are sealed one block after their window closed", "workloads/miner/pocket_miner/sessions/stages.py",
           "windows.claim_open + seal_after_blocks, windows.claim_close - _SEAL_MARGIN", "windows.claim_close + 1, 10**9"),
-    Plant("claims are sent with a root that was not sealed", "workloads/miner/pocket_miner/submission/claims.py",
-          "            await self.load_seals({session.session_id: session for session, _ in rows})\n            return\n",
-          "            pass\n",
-          (Kind.FREEZE,)),
     Plant("sealing does not read the streams to their end", "workloads/miner/pocket_miner/submission/claims.py",
-          "        late = behind()\n", "        late = []\n"),
+          "        late = behind()\n", "        late = []\n",
+          (Kind.DISK_FULL, Kind.REDIS_SLOW, Kind.KILL,), (
+              ("workloads/miner/pocket_miner/submission/claims.py",
+               "            while behind():\n                if not await self.consumer.consume_once():\n                    break\n",
+               "            pass\n"),
+          )),
     Plant("seals are not kept on the volume and not loaded from Redis", "workloads/miner/pocket_miner/submission/claims.py",
           "            if session is not None and session.seal is None:\n                session.seal = seal",
           "            if False:\n                session.seal = seal",
-          (Kind.VOLUME_LOST, Kind.SCALE_UP,)),
+          (Kind.TERMINATE, Kind.UPGRADE, Kind.VOLUME_LOST, Kind.SCALE_UP,)),
     Plant("seals are not restored to Redis", "workloads/miner/pocket_miner/submission/claims.py",
           "        if missing:\n            await self.store.restore", "        if False:\n            await self.store.restore",
           (Kind.REDIS_EMPTY,)),
@@ -58,13 +67,16 @@ PLANTS = [
     # Proofs.
     Plant("proofs are never sent", "workloads/miner/pocket_miner/sessions/stages.py",
           "    return Decision(Stage.PROOFABLE, Action.SEND_PROOF)", "    return Decision(Stage.PROOFABLE, Action.NOTHING)"),
-    Plant("an undecided requirement counts as not required", "workloads/miner/pocket_miner/sessions/stages.py",
-          "if snapshot.requirement is ProofRequirement.NOT_REQUIRED:", "if snapshot.requirement is not ProofRequirement.PROBABILISTIC:"),
-    Plant("one answer about the seed block decides over stake", "workloads/miner/pocket_miner/submission/seeds.py", "_ENOUGH: Final = 2", "_ENOUGH: Final = 1",
+    Plant("the first answer about the seed block decides over stake", "workloads/miner/pocket_miner/submission/seeds.py",
+          "        return block_hash, highest >= _ENOUGH and list(counts.values()).count(highest) == 1",
+          "        return next(iter(self.answers.values())), True",
           (Kind.NODE_OTHER_HASH,)),
-    Plant("an invalid proof does not make the seed doubted", "workloads/miner/pocket_miner/submission/proofs.py",
-          "            self._seeds().doubt(windows.proof_seed)\n", "",
-          (Kind.NODE_OTHER_HASH,)),
+    Plant("nor does an invalid proof make that seed doubted", "workloads/miner/pocket_miner/submission/seeds.py",
+          "        return block_hash, highest >= _ENOUGH and list(counts.values()).count(highest) == 1",
+          "        return next(iter(self.answers.values())), True",
+          (Kind.NODE_OTHER_HASH,),
+          (("workloads/miner/pocket_miner/submission/proofs.py",
+            "            self._seeds().doubt(windows.proof_seed)\n", ""),)),
     Plant("a requirement is decided once", "workloads/miner/pocket_miner/submission/proofs.py",
           "        if windows is None or session.seal is None:\n            return\n        try:\n            seed, confirmed",
           "        if windows is None or session.seal is None or session.requirement is not None:\n            return\n        try:\n            seed, confirmed",
@@ -158,12 +170,40 @@ PLANTS = [
           "  redis.call('HSETNX', KEYS[2], ARGV[at], ARGV[at + 1])\n  local last", "  local last"),
     Plant("relays are taken though their session is closed", "core/pocket/redis_store/lua_scripts.py",
           "if redis.call('HEXISTS', KEYS[1], session) == 1 then", "if false then",
-          (Kind.BLOCKS_FAST,)),
+          (Kind.FREEZE_AT_END,)),
     Plant("the first relay of a session is taken however late", "core/pocket/redis_store/lua_scripts.py",
           "elseif ends > 0 and ends <= cutoff and", "elseif false and",
-          (Kind.FREEZE,)),
+          (Kind.FREEZE_AT_END,)),
     Plant("finishing one session deletes all seals", "core/pocket/redis_store/lua_scripts.py",
           "redis.call('HDEL', KEYS[4], ARGV[2])", "redis.call('DEL', KEYS[4])"),
+    Plant("anybody claims what it has read so far", "core/pocket/redis_store/lua_scripts.py",
+          "  redis.call('HSETNX', KEYS[2], ARGV[at], ARGV[at + 1])\n  local last", "  local last",
+          (Kind.FREEZE_AT_END,), (
+              ("core/pocket/redis_store/lua_scripts.py",
+               "if tonumber(ARGV[1]) < fence then return {'fenced', tostring(fence)} end\nif tonumber(ARGV[1]) > fence",
+               "if false"),
+              ("workloads/miner/pocket_miner/submission/claims.py",
+               "        if not on_volume and not await self._store(", "        if False and not await self._store("),
+          )),
+    Plant("one seal that cannot be read stops its supplier", "core/pocket/redis_store/seals.py",
+          "            except DecodingError as error:\n                if session_id not in",
+          "            except ZeroDivisionError as error:\n                if session_id not in",
+          (Kind.GARBAGE_ROWS,)),
+    # One session's or supplier's trouble.
+    Plant("one header that cannot be read stops its supplier", "workloads/miner/pocket_miner/ingest/relay_consumer.py",
+          "                self._report_damaged(session_id, error)\n                continue", "                raise",
+          (Kind.GARBAGE_ROWS,)),
+    Plant("one entry that is no relay stops its supplier", "workloads/miner/pocket_miner/ingest/relay_consumer.py",
+          "            except InvalidEntry as error:\n                refused", "            except ZeroDivisionError as error:\n                refused",
+          (Kind.GARBAGE_ROWS,)),
+    Plant("a supplier that cannot be asked about holds up all others", "workloads/miner/pocket_miner/suppliers/claim_queries.py",
+          "    except (PocketError, TimeoutError):\n        return []\n", "    except ZeroDivisionError:\n        return []\n",
+          (Kind.SUPPLIER_AWAY,),
+          (("workloads/miner/pocket_miner/suppliers/fleet.py",
+            "                await asyncio.sleep(_AGAIN_SECONDS)\n\n    def _report_corruption",
+            "                raise SystemExit(1) from error\n\n    def _report_corruption"),)),
+    Plant("claims are looked up at another height than the block's", "workloads/miner/pocket_miner/suppliers/claim_queries.py",
+          "        claims = await chain.claims_of(supplier, height)\n", "        return []\n"),
     # Recording.
     Plant("relays are acknowledged before they are recorded", "workloads/relayer/pocket_relayer/pipeline/pipeline.py",
           "            if self._recording is Recording.STRICT:\n", "            if False:\n",
@@ -180,6 +220,11 @@ PLANTS = [
     Plant("logs of dead workers are not adopted", "core/pocket/redis_store/write_ahead_log.py",
           "        self._recover_orphans(root)\n", "",
           (Kind.REDIS_EMPTY,)),
+    Plant("a log that is appended again is held to the horizon", "core/pocket/redis_store/relay_recorder.py",
+          "                batches[record.supplier].append(record)\n",
+          "                batches[record.supplier].append(dataclasses.replace(record, session_end=decode(HEADER, record.header).get('session_end_block_height', 0)))\n",
+          (Kind.REDIS_EMPTY,),
+          (("core/pocket/redis_store/relay_recorder.py", "import contextlib\n", "import contextlib, dataclasses\nfrom pocket.protocol.relays.wire import HEADER, decode\n"),)),
     Plant("relays are not written to the log", "core/pocket/redis_store/write_ahead_log.py",
           "        data = b\"\".join(encode_record(record) for record in records)", "        data = b\"\"",
           (Kind.REDIS_EMPTY, Kind.REDIS_CRASH,)),

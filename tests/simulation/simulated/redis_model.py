@@ -125,7 +125,7 @@ class Model:
 
     def __init__(self, now: Callable[[], float], publish: Callable[[bytes, bytes], int] = lambda *_: 0) -> None:
         self.data = Data()
-        self.writes = 0
+        self.entries_added = 0
         self._now = now
         self._publish = publish
         self._scripts: dict[bytes, bytes] = {}
@@ -138,8 +138,6 @@ class Model:
             raise ResponseError(f"unknown command '{name.decode()}'")
         if self.data.ends and self._now() >= self.data.first_end:
             self._forget_ended()
-        if name in _WRITES:
-            self.writes += 1
         return command(*row[1:])
 
     def _forget_ended(self) -> None:
@@ -303,6 +301,7 @@ class Model:
         stream.ids.append(made)
         stream.rows.append(row[1:])
         stream.last = made
+        self.entries_added += 1
         if most is not None and len(stream.ids) > most:
             stream.ids, stream.rows = stream.ids[-most:], stream.rows[-most:]
         return _shown(made)

@@ -39,10 +39,12 @@ class Instance:
 
 
 class RedisService:
-    """`link` says what the network does to a call: nothing, or how it fails."""
+    """`link` says what the network does to a call: nothing, or how it fails; `slow` whether calls may take long."""
 
-    def __init__(self, loop: Loop, wall: Callable[[], float], link: Callable[[str, str], Any]) -> None:
-        self.loop, self._wall, self.link = loop, wall, link
+    def __init__(
+        self, loop: Loop, wall: Callable[[], float], link: Callable[[str, str], Any], slow: Callable[[], object]
+    ) -> None:
+        self.loop, self._wall, self.link, self.slow = loop, wall, link, slow
         self._lives = 0
         # In the order in which they came: what a set gives differs from run to run.
         self._waiting: dict[asyncio.Future[None], None] = {}
@@ -120,14 +122,18 @@ class RedisService:
             raise ReadOnlyError("You can't write against a read only replica.")
         if instance.full and writes and name not in (b"DEL", b"UNLINK", b"HDEL"):
             raise ResponseError("OOM command not allowed when used memory > 'maxmemory'.")
-        before = instance.model.writes
+        before = instance.model.entries_added
         reply = instance.model.execute(row)
-        if instance.model.writes != before:
-            waiting, self._waiting = self._waiting, {}
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
+        if instance.model.entries_added != before:
+            self.wake()
         return reply
+
+    def wake(self) -> None:
+        """Has every blocked read try again."""
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
 
     def _info(self, instance: Instance) -> bytes:
         rows = {
@@ -139,8 +145,8 @@ class RedisService:
         }  # fmt: skip
         return "".join(f"{name}:{value}\r\n" for name, value in rows.items()).encode()
 
-    async def written(self, seconds: float) -> None:
-        """Returns once something was written, or after so long."""
+    async def added(self, seconds: float) -> None:
+        """Returns once a stream may have grown, or after so long."""
         future = self.loop.create_future()
         self._waiting[future] = None
         try:
@@ -234,6 +240,7 @@ class SimulatedConnection(Connection):
             self.instance.connections.pop(self, None)
             self.instance = None
             self._incoming.put_nowait(RedisDown("Connection closed by server."))
+            self.redis_service.wake()
 
     async def read_response(  # redis-py's interface
         self,
@@ -246,12 +253,11 @@ class SimulatedConnection(Connection):
         if self.instance is None and self._incoming.empty():
             raise RedisDown("Connection closed by server.")
         try:
-            async with asyncio.timeout(seconds):
-                reply = await self._incoming.get()
-                if isinstance(reply, tuple) and reply and reply[0] == "block":
-                    reply = await self._blocked(reply[1], reply[2])
-                if not isinstance(reply, list) or not reply or reply[0] != b"message":
-                    await service.link("reply", "")
+            if self._incoming.empty() or service.slow():
+                async with asyncio.timeout(seconds):
+                    reply = await self._reply()
+            else:
+                reply = await self._reply()  # it is there: a timer would end before it is due
         except TimeoutError:
             if timeout is not None:
                 return None
@@ -262,6 +268,14 @@ class SimulatedConnection(Connection):
             raise RedisDown(*reply.args)
         if isinstance(reply, ResponseError | BusyLoadingError):
             raise type(reply)(*reply.args)
+        return reply
+
+    async def _reply(self) -> Any:
+        reply = await self._incoming.get()
+        if isinstance(reply, tuple) and reply and reply[0] == "block":
+            reply = await self._blocked(reply[1], reply[2])
+        if not isinstance(reply, list) or not reply or reply[0] != b"message":
+            await self.redis_service.link("reply", "")
         return reply
 
     async def _blocked(self, row: Sequence[bytes], until: float) -> Any:
@@ -277,7 +291,7 @@ class SimulatedConnection(Connection):
             left = until - service.loop.time()
             if found is not None or left <= 0:
                 return found
-            await service.written(min(left, 0.5))
+            await service.added(left)
 
     async def can_read_destructive(self) -> bool:
         return not self._incoming.empty()

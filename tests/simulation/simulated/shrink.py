@@ -1,5 +1,6 @@
 """Makes a failing life small: without faults that do not matter, and those that do as short as can be."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -9,7 +10,10 @@ from simulated.plan import Fault
 _SHORTER = 0.5
 
 
-def shrunk(result: Result, most: int = 60, live: Callable[[int, Sequence[Fault]], Result] = live) -> Result:
+_quickly = functools.partial(live, hasty=True)
+
+
+def shrunk(result: Result, most: int = 60, live: Callable[[int, Sequence[Fault]], Result] = _quickly) -> Result:
     """The smallest life found that still goes wrong, after at most so many more lives."""
     best, left = result, most
 
@@ -24,7 +28,7 @@ def shrunk(result: Result, most: int = 60, live: Callable[[int, Sequence[Fault]]
             return True
         return False
 
-    changed = True
+    changed = not fails([])  # most often a line alone is to blame
     while changed and left > 0:
         changed = any(fails([f for f in best.faults if f is not fault]) for fault in best.faults)
     for number in range(len(best.faults)):

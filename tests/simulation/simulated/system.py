@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pocket.api.workload import MinerConfig, RelayerConfig
+from pocket.errors import PocketError
 from pocket.protocol.relays.messages import RelayResponse, SessionHeader, decode_relay_response
 from pocket.protocol.relays.wire import bytes_field
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket_localnet.hydration import hydrate
 from pocket_localnet.local_chain import CommittedBlock, LocalChain
 from pocket_miner.miner_platform import MinerPlatform
@@ -34,13 +36,11 @@ from simulated.loop import Loop, Process
 from simulated.machine import Machine
 from simulated.network import Network
 from simulated.nodes import Channel, Node, messages_of, tx_hash_of
-from simulated.plan import BLOCK_SECONDS, NODES, Kind
+from simulated.plan import BLOCK_SECONDS, NODES, SERVICES, SUPPLIERS, Kind
 from simulated.redis_servers import RedisService
 from world import World, address, key
 
 GENESIS_SECONDS = 1_767_225_600
-SUPPLIERS = ("alice", "bob", "carol")
-SERVICES = ("eth", "base")
 STARTS = (1, 11)
 SESSION_BLOCKS = 10
 WINDOW_BLOCKS = 8
@@ -49,7 +49,10 @@ SETTLED = 11 + SESSION_BLOCKS + 2 + 2 * WINDOW_BLOCKS
 STAKE = 10**9
 RELAYS = 5
 REDIS_URL = "redis://simulated:6379/0"
+_CLIENT_SECONDS = 20.0
 PREFIX = "sim"
+_DEFECTS = (TypeError, AttributeError, NameError, LookupError, ValueError, ArithmeticError, AssertionError)
+KEYS = RedisKeys(PREFIX)
 
 
 def block_hash(seed: int, height: int, _: bytes = b"") -> bytes:
@@ -142,6 +145,7 @@ class System:
     roots: dict[tuple[str, str], dict[bytes, str]] = field(default_factory=dict)
     events: list[tuple[float, int, str]] = field(default_factory=list)
     senders: dict[str, str] = field(default_factory=dict)
+    sent_at: dict[str, int] = field(default_factory=dict)
     refused: int = 0
     lost_volumes: int = 0
     losing: int = 0
@@ -160,7 +164,7 @@ class System:
         )  # fmt: skip
         self.chain = LocalChain(self.genesis, functools.partial(block_hash, self.seed))
         self.nodes = {name: Node(name, self.chain, self.loop, self.network, self._broadcast) for name in NODES}
-        self.redis = RedisService(self.loop, self.wall, self.network.redis)
+        self.redis = RedisService(self.loop, self.wall, self.network.redis, self.network.redis_is_slow)
         self.leases = LeaseServer(self.network)
         self.ports = Ports()
         self.machine = Machine(lambda process: bool(self.network.of(Kind.DISK_FULL, target=process.name)))
@@ -186,6 +190,7 @@ class System:
     def _broadcast(self, sender: str, request: bytes) -> None:
         lives = self.programs[sender].lives
         self.senders.setdefault(tx_hash_of(request), f"{sender}, life {lives}")
+        self.sent_at.setdefault(tx_hash_of(request), self.chain.height)
         for message in messages_of(request):
             if hasattr(message, "root_hash"):
                 pair = (message.supplier_operator_address, message.session_header.session_id)
@@ -249,7 +254,8 @@ class System:
             raise
         except BaseException as error:  # noqa: BLE001 - a simulated process must not end the simulation
             told = _told(error)
-            self.crashes.append(f"{program.name}: {told}")
+            if _is_a_defect(error):
+                self.crashes.append(f"{program.name} ended: {told}")
             self.tell(f"{program.name} ended: {told}")
         self.machine.died(process)
         self.loop.kill(process)
@@ -298,6 +304,21 @@ class System:
         if process is not None and not process.dead and (handler := process.signals.get(signal.SIGTERM)):
             handler()
 
+    # Redis.
+
+    def put_garbage(self, supplier: str) -> None:
+        """Rows that no program of ours writes, beside the supplier's own."""
+        operator, redis = address(supplier), self.redis.primary.model
+        far = SessionHeader(world().application(SERVICES[0]), SERVICES[0], "f" * 64, 2**63 - 10, 2**63 - 1)
+        rows = {b"\xff\xfe\xfd": b"\x00", b"no header": b"garbage", far.session_id.encode(): far.encode()}
+        for session, header in rows.items():
+            redis.execute((b"HSET", KEYS.sessions(operator).encode(), session, header))
+            redis.execute((b"HSET", KEYS.seals(operator).encode(), session, b"no JSON"))
+        for session in [far.session_id, *(pair[1] for pair in self.acknowledged if pair[0] == operator)]:
+            stream = KEYS.stream(operator, session).encode()
+            if session == far.session_id or stream in redis.data.values:
+                redis.execute((b"XADD", stream, b"*", b"r", b"no relay"))
+
     # Gateways.
 
     def session(self, service: str, height: int) -> SessionHeader:
@@ -305,17 +326,18 @@ class System:
         self.headers[found.session_id] = found
         return found
 
-    async def relay(self, header: SessionHeader, supplier: str, number: int) -> None:
+    async def relay(self, header: SessionHeader, supplier: str, number: int, first: Program | None = None) -> None:
         """One relay to whatever relayer answers first; it is acknowledged when a signed answer came back."""
         request = signed_request(header, address(supplier), number)
         programs = [p for p in self.programs.values() if p.relayer and p.alive]
         self.loop.chance.shuffle(programs)
+        programs.sort(key=lambda program: program is not first)
         for program in programs:
             pipeline = program.made.pipeline if program.made else None
             if pipeline is None or program.made._draining or program.process is None:
                 continue
             answered = self.loop.spawn(program.process, _handled(pipeline, request))
-            await asyncio.wait([answered], timeout=8.0)
+            await asyncio.wait([answered], timeout=_CLIENT_SECONDS)
             found = answered.result() if answered.done() and not answered.cancelled() else None
             if isinstance(found, bytes):
                 mined = bytes_field(1, request) + bytes_field(2, _without_payload(found))
@@ -339,6 +361,13 @@ async def _handled(pipeline: Any, request: bytes) -> bytes | str:
 def _without_payload(body: bytes) -> bytes:
     response: RelayResponse = decode_relay_response(body)
     return response.without_payload().encode()
+
+
+def _is_a_defect(error: BaseException) -> bool:
+    """Whether no fault of the world explains an error, and an operator could do nothing about it."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_a_defect, error.exceptions))
+    return isinstance(error, _DEFECTS) and not isinstance(error, PocketError)
 
 
 def _told(error: BaseException) -> str:

@@ -40,7 +40,7 @@ async def _chain(options: argparse.Namespace) -> None:
 async def _backend(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     await _stop_on_signals(stop)
-    async with serve_backend(options.host, options.port):
+    async with serve_backend(options.host, options.port, options.grpc_port):
         await stop.wait()
 
 
@@ -58,6 +58,7 @@ def main() -> int:
     chain.set_defaults(run=_chain)
     backend = kinds.add_parser("backend")
     backend.add_argument("--port", type=int, default=8545)
+    backend.add_argument("--grpc-port", type=int, help="port for gRPC; without it none is served")
     backend.set_defaults(run=_backend)
     options = parser.parse_args()
     logs.configure("localnet", os.environ.get("LOG_LEVEL", "INFO"))

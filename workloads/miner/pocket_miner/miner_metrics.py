@@ -82,6 +82,19 @@ MARGIN = Histogram(
 )  # fmt: skip
 
 
+_OUTCOMES = (
+    "settled", "claim_missed", "claim_lost", "proof_missed", "proof_invalid", "expired", "forfeited", "empty",
+    "unprofitable", "unseen",
+)  # fmt: skip
+
+
+def start_at_zero() -> None:
+    """Create the series that alerts watch, so that their first event is an increase from 0."""
+    for outcome in _OUTCOMES:
+        OUTCOMES.labels(outcome)
+    CACHE.labels("divergent")
+
+
 def forget_funds(supplier: str) -> None:
     """Remove the metrics of a supplier with another owner, as stale values would alert forever."""
     for gauge in (BALANCE, RUNWAY, ENDPOINTS):

@@ -29,6 +29,7 @@ from pocket.chain_cache.shared_heights import LatestBlockPublisher
 from pocket.errors import ConfigurationError
 from pocket.protocol.transactions.build import GasPrice
 from pocket.redis_store.notifications import NotificationReader
+from pocket.redis_store.prefix_owner import claim_prefix
 from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisStoreError, RedisUnavailable
@@ -191,6 +192,7 @@ class MinerProcess:
         await await_dependencies(
             parts.redis, self._config.redis_url, parts.chain, self._config.chain.id, self._stop, redis_waits,
             self._readiness.chain_away, self._platform.rng,
+            lambda: claim_prefix(parts.redis, parts.keys, f"{self._config.namespace}/{self._config.name}"),
         )  # fmt: skip
 
     async def _mine(self, parts: _Parts) -> None:
@@ -346,6 +348,7 @@ class MinerProcess:
     async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor) -> None:
         """Update the metrics of the whole process at every block."""
         miner_metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
+        miner_metrics.start_at_zero()
         seen = written = 0
         while True:
             await self._board.wait_newer(seen, max(1.0, self._config.chain.block_seconds))

@@ -1,1 +1,1 @@
-"""Relayer: admits, serves, signs and records relays."""
+"""The relayer: admit, serve, sign and record relays."""

@@ -1,4 +1,7 @@
-"""`python -m pocket_relayer --config FILE`: the relayer pod; with `--worker N` one of its workers."""
+"""Run a relayer pod, or with `--worker N` one of its workers.
+
+Usage: `python -m pocket_relayer --config FILE`.
+"""
 
 import argparse
 import asyncio
@@ -14,25 +17,35 @@ from pocket.api.base import ManifestError
 from pocket.api.workload import RelayerConfig, read_config
 from pocket.runtime import logs
 from pocket.runtime.program import run_program
-from pocket_relayer.memory_trimming import keep_large_pieces_apart
+from pocket_relayer.memory_trimming import mmap_large_allocations
 
 
 def _name_metrics_once() -> None:
-    """A worker never forks: its metrics need not ask the kernel for its process id at every increment."""
+    """Make prometheus_client read the process id once.
+
+    A worker never forks, so its metrics need not ask the kernel for its process id at every increment.
+    """
     pid = os.getpid()
     # prometheus_client has no annotations there.
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: pid)  # type: ignore[no-untyped-call]
 
 
 def _collect_seldom() -> None:
-    """What is loaded lives for ever, and relays leave few cycles: looking at all of it often only stalls them."""
+    """Collect garbage rarely.
+
+    Loaded modules live as long as the process, and relays leave few cycles. Frequent full collections would only stall
+    relays.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
 
 def main() -> int:
-    """Exit code: 0 after a clean stop, 78 for a configuration that cannot be used."""
+    """Run the relayer and return its exit code.
+
+    Returns 0 after a clean stop and 78 for a configuration that cannot be used.
+    """
     parser = argparse.ArgumentParser(prog="relayer", description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--worker", type=int)
@@ -53,7 +66,7 @@ def main() -> int:
     from pocket_relayer.process.reports import ReportWriter  # noqa: PLC0415 - the environment decides where metrics are kept first
     from pocket_relayer.process.worker import Worker  # noqa: PLC0415 - as above
 
-    keep_large_pieces_apart()
+    mmap_large_allocations()
     _collect_seldom()
     return run_program("relayer", Worker(config, options.worker, ReportWriter(options.report_fd)).run(), uvloop.run)
 

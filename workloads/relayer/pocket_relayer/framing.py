@@ -10,18 +10,21 @@ TRAILERS: Final = 0x80
 
 
 def frame(message: bytes, flag: int = 0) -> bytes:
-    """One message with its prefix."""
+    """Return one message with its prefix."""
     return bytes((flag,)) + len(message).to_bytes(4, "big") + message
 
 
 class Framing:
-    """Takes messages apart; none may be larger than `limit` bytes, unpacked."""
+    """Splits bodies into messages of at most `limit` bytes each, decompressed."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
 
     def all(self, body: bytes, encoding: str = "identity") -> list[bytes]:
-        """All messages of a body; raises DecodingError."""
+        """Return all messages of a body.
+
+        Raises DecodingError.
+        """
         messages, at = [], 0
         while at < len(body):
             if len(body) - at < _HEAD:
@@ -31,14 +34,17 @@ class Framing:
             if flag not in (0, 1):
                 raise DecodingError(f"flag {flag} is not known")
             if length > self._limit or at + length > len(body):
-                raise DecodingError("the message is shorter than its prefix says, or too large")
+                raise DecodingError("the message is shorter than its prefix declares, or too large")
             part = body[at : at + length]
             at += length
             messages.append(self._unpacked(part, encoding) if flag else part)
         return messages
 
     def one(self, body: bytes, encoding: str = "identity") -> bytes:
-        """The only message; raises DecodingError."""
+        """Return the only message of a body.
+
+        Raises DecodingError.
+        """
         messages = self.all(body, encoding)
         if len(messages) != 1:
             raise DecodingError(f"{len(messages)} messages where one is expected")

@@ -1,4 +1,4 @@
-"""A budget for the memory that the connections of one worker hold."""
+"""Budget for the memory that the connections of one worker hold."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,87 +7,91 @@ from typing import Final
 from pocket_relayer import relayer_metrics
 from pocket_relayer.rejection import Rejected, RejectionReason
 
-WHOLE: Final = 256 * 1024 * 1024
-_ADDRESS_SHARE: Final = 0.75  # of the whole may be held by one address ...
-_CONNECTION_SHARE: Final = 0.25  # ... and this by one connection
-_LOW: Final = 0.875  # what is dropped makes room for more than one piece, so that the sorting pays off
+DEFAULT_LIMIT_BYTES: Final = 256 * 1024 * 1024
+_ADDRESS_SHARE: Final = 0.75  # share of the limit that one address may hold ...
+_CONNECTION_SHARE: Final = 0.25  # ... and one connection
+_LOW_WATERMARK: Final = 0.875  # eviction continues to this share of the limit, so that it is rare
 
 
 def overloaded() -> Rejected:
-    """The refusal of whoever finds no room; it may come again."""
+    """Return the rejection of a request for which no memory is left."""
     return Rejected(RejectionReason.OVERLOADED, "too much is being read and sent here, try another supplier")
 
 
 class MemoryBudget:
-    """Count the memory that all connections of one worker hold, in bytes.
+    """Counts the memory that all connections of one worker hold, in bytes.
 
-    Where it is used up, reservations that can be dropped make room, those with the largest product of size and age
-    first: an upload or a download that goes on outlives those that stand still, so nobody is locked out by whoever came
-    before.
+    When it is used up, evictable reservations make room, those with the largest product of size and age first. A
+    transfer that proceeds outlives those that stand still, so earlier clients cannot lock out later ones.
     """
 
-    def __init__(self, clock: Callable[[], float], limit: int = WHOLE) -> None:
+    def __init__(self, clock: Callable[[], float], limit: int = DEFAULT_LIMIT_BYTES) -> None:
         self._clock = clock
         self.limit = limit
         self.address_limit = int(limit * _ADDRESS_SHARE)
         self.connection_limit = int(limit * _CONNECTION_SHARE)
         self.used = 0
         self._by_address: Counter[str] = Counter()
-        self._holds: set[MemoryReservation] = set()
+        self._reservations: set[MemoryReservation] = set()
 
     def connection(self, address: str) -> "ConnectionMemoryBudget":
-        """Return the part of one connection."""
+        """Return the share of one connection."""
         return ConnectionMemoryBudget(self, address)
 
-    def held_by(self, address: str) -> int:
+    def used_by(self, address: str) -> int:
         """Return the bytes of all connections of an address."""
         return self._by_address[address]
 
-    def add(self, hold: "MemoryReservation", size: int) -> None:
-        """Count bytes of a reservation, less where `size` is negative."""
-        connection = hold.connection
-        if not hold.size:
-            hold.began = self._clock()
-            self._holds.add(hold)
-        hold.size += size
+    def add(self, reservation: "MemoryReservation", size: int) -> None:
+        """Add bytes to a reservation, or remove them if `size` is negative."""
+        connection = reservation.connection
+        if not reservation.size:
+            reservation.began = self._clock()
+            self._reservations.add(reservation)
+        reservation.size += size
         connection.used += size
         self.used += size
         self._by_address[connection.address] += size
-        if not hold.size:
-            self._holds.discard(hold)
+        if not reservation.size:
+            self._reservations.discard(reservation)
             if not self._by_address[connection.address]:
                 del self._by_address[connection.address]
 
-    def make_room(self, hold: "MemoryReservation", size: int) -> None:
-        """Drop what stands still until `size` more bytes fit; raises Rejected where they cannot."""
-        connection = hold.connection
-        self._drop(size, self.connection_limit, lambda: connection.used, lambda one: one.connection is connection)
+    def make_room(self, reservation: "MemoryReservation", size: int) -> None:
+        """Evict stalled reservations until `size` more bytes fit.
+
+        Raises Rejected if they do not fit.
+        """
+        connection = reservation.connection
+        self._evict_until_below(
+            size, self.connection_limit, lambda: connection.used, lambda one: one.connection is connection
+        )
         address = connection.address
-        self._drop(
+        self._evict_until_below(
             size, self.address_limit, lambda: self._by_address[address], lambda one: one.connection.address == address
         )
-        self._drop(size, self.limit, lambda: self.used, lambda _: True)
-        if hold.dropped:
+        self._evict_until_below(size, self.limit, lambda: self.used, lambda _: True)
+        if reservation.evicted:
             raise overloaded()
 
-    def _drop(
+    def _evict_until_below(
         self, size: int, limit: int, used: Callable[[], int], belongs: Callable[["MemoryReservation"], bool]
     ) -> None:
         if used() + size <= limit:
             return
         now = self._clock()
-        droppable = [one for one in self._holds if one.drop is not None and belongs(one)]
-        droppable.sort(key=lambda one: one.size * (now - one.began), reverse=True)
-        for one in droppable:
-            if used() + size <= limit * _LOW:
+        evictable = [one for one in self._reservations if one.on_evict is not None and belongs(one)]
+        evictable.sort(key=lambda one: one.size * (now - one.began), reverse=True)
+        for one in evictable:
+            if used() + size <= limit * _LOW_WATERMARK:
                 return
-            one.give_up()
+            one.evict()
         if used() + size > limit:
             raise overloaded()
 
 
 class ConnectionMemoryBudget:
-    """Count the memory that one connection holds."""
+    """Counts the memory that one connection holds."""
 
     __slots__ = ("address", "memory", "used")
 
@@ -96,56 +100,59 @@ class ConnectionMemoryBudget:
         self.address = address
         self.used = 0
 
-    def hold(self) -> "MemoryReservation":
-        """Return a reservation for a request, a message or an answer, which its user closes."""
+    def reserve(self) -> "MemoryReservation":
+        """Return a reservation for a request, message or response, which its user closes."""
         return MemoryReservation(self)
 
 
 class MemoryReservation:
-    """Count the bytes of one request, message or answer.
+    """Counts the bytes of one request, message or response.
 
-    `drop` ends the waiting for its sender or reader; None while nobody is waited for.
+    `on_evict` ends the wait for its sender or reader. It is None while there is no such wait.
     """
 
-    __slots__ = ("began", "connection", "drop", "dropped", "size")
+    __slots__ = ("began", "connection", "evicted", "on_evict", "size")
 
     def __init__(self, connection: ConnectionMemoryBudget) -> None:
         self.connection = connection
         self.size = 0
         self.began = 0.0
-        self.drop: Callable[[], None] | None = None
-        self.dropped = False
+        self.on_evict: Callable[[], None] | None = None
+        self.evicted = False
 
-    def take(self, size: int) -> None:
-        """Count more bytes; raises Rejected where there is no room, or where this reservation was dropped."""
-        if self.dropped:
+    def acquire(self, size: int) -> None:
+        """Count more bytes.
+
+        Raises Rejected if there is no room, or if this reservation was evicted.
+        """
+        if self.evicted:
             raise overloaded()
         connection = self.connection
         memory = connection.memory
         if (
             memory.used + size > memory.limit
             or connection.used + size > memory.connection_limit
-            or memory.held_by(connection.address) + size > memory.address_limit
+            or memory.used_by(connection.address) + size > memory.address_limit
         ):
             memory.make_room(self, size)
         memory.add(self, size)
 
-    def give(self, size: int) -> None:
-        """Give back bytes; those of a dropped reservation are given back already."""
-        if not self.dropped:
+    def release(self, size: int) -> None:
+        """Release bytes. An evicted reservation has released its bytes already."""
+        if not self.evicted:
             self.connection.memory.add(self, -size)
 
-    def give_up(self) -> None:
-        """Drop the reservation: whoever waits for its sender or reader is told."""
-        drop, self.drop = self.drop, None
-        self.give(self.size)
-        self.dropped = True
+    def evict(self) -> None:
+        """Evict the reservation and notify its user."""
+        on_evict, self.on_evict = self.on_evict, None
+        self.release(self.size)
+        self.evicted = True
         relayer_metrics.DROPPED.inc()
-        if drop is not None:
-            drop()
+        if on_evict is not None:
+            on_evict()
 
     def close(self) -> None:
-        """Give back what is left."""
-        self.drop = None
+        """Release the remaining bytes."""
+        self.on_evict = None
         if self.size:
-            self.give(self.size)
+            self.release(self.size)

@@ -1,4 +1,7 @@
-"""Gives memory back to the system after a peak: freed pieces of bodies stay in the allocator otherwise."""
+"""Return memory to the system after a peak.
+
+The allocator keeps freed pieces of bodies otherwise.
+"""
 
 import asyncio
 import ctypes
@@ -13,14 +16,17 @@ _MMAP_THRESHOLD: Final = -3  # of mallopt
 _LARGE_BYTES: Final = 256 * 1024
 
 
-def keep_large_pieces_apart() -> None:
-    """Let glibc map large pieces by themselves: they grow without copies and leave no holes when they are freed."""
+def mmap_large_allocations() -> None:
+    """Let glibc map large allocations separately.
+
+    They grow without copies and leave no holes when they are freed.
+    """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def system_trim() -> Callable[[], object]:
-    """Return glibc's malloc_trim, or what does nothing where there is none."""
+    """Return glibc's malloc_trim, or a function without effect on other systems."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):
@@ -28,16 +34,19 @@ def system_trim() -> Callable[[], object]:
     return lambda: trim(0)
 
 
-class Trimming:
-    """Trims once what is held fell by 32 MiB from its peak. Look often: a peak between two looks is not seen."""
+class MemoryTrimmer:
+    """Trims once the used memory fell by 32 MiB from its peak.
+
+    Observe often: a peak between two observations is not seen.
+    """
 
     def __init__(self, trim: Callable[[], object]) -> None:
         self._trim = trim
         self._peak = 0
 
-    async def look(self, held: int) -> None:
-        """Take up how many bytes are held now, and trim in a thread where that is worth it."""
-        self._peak = max(self._peak, held)
-        if self._peak - held >= _WORTH_BYTES:
-            self._peak = held
+    async def observe(self, used: int) -> None:
+        """Note the bytes in use, and trim in a thread if that is worthwhile."""
+        self._peak = max(self._peak, used)
+        if self._peak - used >= _WORTH_BYTES:
+            self._peak = used
             await asyncio.to_thread(self._trim)

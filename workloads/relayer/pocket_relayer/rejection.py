@@ -1,11 +1,14 @@
-"""Every reason for which a relay is refused, with its HTTP status (relay-lifecycle.md, section 3)."""
+"""The reasons for which a relay is rejected, with their HTTP status.
+
+Source: relay-lifecycle.md, section 3.
+"""
 
 import enum
 import secrets
 
 
 class RejectionReason(enum.Enum):
-    """Closed list; the value is (metric label, HTTP status)."""
+    """Closed list of reasons. The value is (metric label, HTTP status)."""
 
     BODY_UNREADABLE = ("body_unreadable", 400)
     BODY_TOO_LARGE = ("body_too_large", 413)
@@ -46,17 +49,20 @@ class RejectionReason(enum.Enum):
 
     @property
     def label(self) -> str:
-        """Stable code: in error answers, and the metric's label."""
+        """Return the stable code, used in error responses and as metric label."""
         return self.value[0]
 
     @property
     def status(self) -> int:
-        """HTTP status."""
+        """Return the HTTP status."""
         return self.value[1]
 
 
 class Rejected(Exception):
-    """A relay is refused; the text goes to the gateway, so it names what is wrong and nothing secret."""
+    """Rejects a relay.
+
+    The text goes to the gateway, so it names the problem and no secret.
+    """
 
     def __init__(self, reason: RejectionReason, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -64,11 +70,14 @@ class Rejected(Exception):
         self.message = message
         self.status = status or reason.status
         self.request_id = secrets.token_hex(8)
-        """Names this refusal in the answer and in the log."""
+        """Identifies this rejection in the response and in the log."""
         self.service_id = ""
-        """Which service refused; empty where none is known."""
+        """Service that rejected, empty if unknown."""
 
-    def within(self, most: int) -> str:
-        """Return message, code and request id in at most `most` bytes: the message gives way."""
-        told = f" ({self.reason.label} {self.request_id})"
-        return self.message.encode()[: most - len(told)].decode("utf-8", "ignore") + told
+    def close_text(self, limit: int) -> str:
+        """Return message, code and request id in at most `limit` bytes.
+
+        The message is shortened.
+        """
+        suffix = f" ({self.reason.label} {self.request_id})"
+        return self.message.encode()[: limit - len(suffix)].decode("utf-8", "ignore") + suffix

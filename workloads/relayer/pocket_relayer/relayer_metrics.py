@@ -1,4 +1,6 @@
-"""Metric families of the relayer; labels stay of low cardinality."""
+"""Metric families of the relayer. Labels stay of low cardinality."""
+
+from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -8,15 +10,17 @@ RECEIVED = Counter("pocket_relayer_relays_received_total", "Relays received.", [
 SERVED = Counter(
     "pocket_relayer_relays_served_total", "Relays answered with a signed response.", ["service", "rpc_type"]
 )
-MINED = Counter("pocket_relayer_relays_mined_total", "Relays recorded in the ledger.", ["service"])
+MINED = Counter("pocket_relayer_relays_mined_total", "Relays recorded in Redis.", ["service"])
 NOT_APPLICABLE = Counter(
     "pocket_relayer_relays_skipped_difficulty_total", "Served relays that do not meet the difficulty.", ["service"]
 )
 UNPROVABLE = Counter(
-    "pocket_relayer_relays_unprovable_total", "Relays served and not mined: no proof could hold them.", ["service"]
+    "pocket_relayer_relays_unprovable_total",
+    "Relays served but not mined because no proof could hold them.",
+    ["service"],
 )
 REJECTED = Counter(
-    "pocket_relayer_relays_rejected_total", "Relays refused.", ["service", "transport", "reason"]
+    "pocket_relayer_relays_rejected_total", "Relays rejected.", ["service", "transport", "reason"]
 )  # fmt: skip
 METERED = Counter(
     "pocket_relayer_relays_metered_total",
@@ -30,53 +34,55 @@ UNDECLARED = Counter(
 CONNECTIONS = Gauge("pocket_relayer_websockets", "Open WebSocket bridges.", ["service"], multiprocess_mode="livesum")
 DUPLICATES = Counter(
     "pocket_relayer_relays_duplicate_total",
-    "Relays equal to one mined before, request and answer: one leaf, paid once.", ["service"],
+    "Relays whose request and response equal a mined one: one leaf, paid once.", ["service"],
 )  # fmt: skip
 NOT_RECORDED = Counter("pocket_relayer_relays_not_recorded_total", "Relays that could not be recorded.", ["reason"])
-REPLAYS = Counter("pocket_relayer_ledger_replays_total", "Times the local log was appended again.", ["reason"])
+REPLAYS = Counter("pocket_relayer_ledger_replays_total", "Replays of the write-ahead log.", ["reason"])
 LATENCY = Histogram(
-    "pocket_relayer_relay_seconds", "Whole relay, seconds.", ["service"],
+    "pocket_relayer_relay_seconds", "Duration of a relay in seconds.", ["service"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
 BACKEND_LATENCY = Histogram(
-    "pocket_relayer_backend_seconds", "Backend's share of a relay, seconds.", ["service"],
+    "pocket_relayer_backend_seconds", "Backend's share of a relay in seconds.", ["service"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
 STAGES = Histogram(
     "pocket_relayer_stage_seconds",
-    "Parts of a relay beside the backend's: proven (checks, signature, budget), recorded.", ["stage"],
+    "Stages of a relay without the backend's share, in seconds: admitted (checks, signature, budget), recorded.",
+    ["stage"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30),
 )  # fmt: skip
 ANSWERS = Counter(
     "pocket_relayer_backend_answers_total",
-    "What came of asking backends, after retries: success, client_error (4xx), or the reason of the refusal.",
+    "Results of backend calls after retries: success, client_error (4xx), or the reason of the rejection.",
     ["service", "outcome"],
 )  # fmt: skip
-RETRIES = Counter("pocket_relayer_backend_retries_total", "Further endpoints that were asked.", ["service"])
+RETRIES = Counter("pocket_relayer_backend_retries_total", "Retries at another endpoint.", ["service"])
 UNHEALTHY = Gauge(
-    "pocket_relayer_backend_endpoints_unhealthy", "Endpoints that are not asked: failed checks or an open breaker.",
+    "pocket_relayer_backend_endpoints_unhealthy",
+    "Endpoints without requests because of failed checks or an open circuit breaker.",
     ["service", "rpc_type"], multiprocess_mode="livemax",
 )  # fmt: skip
 CHECKS = Counter(
-    "pocket_relayer_health_checks_total", "Active checks of endpoints: passed, failed.", ["service", "result"]
+    "pocket_relayer_health_checks_total", "Active health checks of endpoints: passed, failed.", ["service", "result"]
 )
 LOOP_LAG = Gauge(
     "pocket_relayer_event_loop_lag_seconds", "Worst delay of a timer in the last second, of any worker.",
     multiprocess_mode="livemax",
 )  # fmt: skip
 HELD = Gauge(
-    "pocket_relayer_held_bytes", "Requests, messages and answers that connections make all workers hold.",
+    "pocket_relayer_held_bytes", "Memory of requests, messages and responses of connections, of all workers.",
     multiprocess_mode="livesum",
 )  # fmt: skip
 DROPPED = Counter(
     "pocket_relayer_dropped_total",
-    "Unfinished requests and unread answers that were dropped because the memory for them was used up.",
+    "Unfinished requests and unread responses that were dropped because memory was used up.",
 )
-OPEN = Gauge("pocket_relayer_open_connections", "Connections of all workers.", multiprocess_mode="livesum")
+OPEN = Gauge("pocket_relayer_open_connections", "Open connections of all workers.", multiprocess_mode="livesum")
 CLOSED = Counter(
     "pocket_relayer_closed_connections_total",
-    "Connections that were closed: too_many (without a proven relay), refused (all others have one), not_read "
-    "(the client takes nothing), flood (HTTP/2 frames).",
+    "Closed connections: too_many (without a served relay), refused (no place left), not_read "
+    "(the client reads nothing), flood (HTTP/2 frames).",
     ["reason"],
 )
 RESIDENT = Gauge("pocket_relayer_resident_bytes", "Memory of all workers.", multiprocess_mode="livesum")
@@ -84,30 +90,41 @@ TASKS = Gauge("pocket_relayer_tasks", "asyncio tasks of all workers.", multiproc
 BUILD = Gauge("pocket_relayer_build_info", "1, with the versions.", ["version", "python"], multiprocess_mode="livemax")
 SIMULATED = Counter(
     "pocket_relayer_simulated_relays_total",
-    "Simulated relays: served, or the reason of the refusal; they count nowhere else.",
+    "Simulated relays: served, or the reason of the rejection. No other metric counts them.",
     ["service", "transport", "supplier", "result"],
 )  # fmt: skip
 SIMULATED_LATENCY = Histogram(
-    "pocket_relayer_simulated_relay_seconds", "Whole simulated relay, seconds.", ["service", "transport"],
+    "pocket_relayer_simulated_relay_seconds", "Duration of a simulated relay in seconds.", ["service", "transport"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
 CACHE = Counter(
-    "pocket_relayer_chain_cache_requests_total", "Chain answers: memory, redis, chain, divergent.", ["source"]
+    "pocket_relayer_chain_cache_requests_total",
+    "Chain requests by source: memory, redis, chain, divergent.",
+    ["source"],
 )
-HEIGHT = Gauge("pocket_relayer_block_height", "Latest block height known.", multiprocess_mode="livemax")
+HEIGHT = Gauge("pocket_relayer_block_height", "Latest known block height.", multiprocess_mode="livemax")
 IN_FLIGHT = Gauge(
-    "pocket_relayer_relays_in_flight", "Relays that wait for a backend's answer.", multiprocess_mode="livesum"
+    "pocket_relayer_relays_in_flight", "Relays that wait for a backend's response.", multiprocess_mode="livesum"
 )
 NODES = Gauge(
-    "pocket_relayer_chain_node_health", "1 for the health of a chain node, where there are several.",
+    "pocket_relayer_chain_node_health", "1 for the current health of a chain node, if there are several.",
     ["node", "health"], multiprocess_mode="livemax",
 )  # fmt: skip
 WAITING = Gauge("pocket_relayer_relays_queued", "Relays waiting to be recorded.", multiprocess_mode="livesum")
-LOG_BYTES = Gauge("pocket_relayer_local_log_bytes", "Bytes held in local logs.", multiprocess_mode="livesum")
+LOG_BYTES = Gauge("pocket_relayer_local_log_bytes", "Bytes in write-ahead logs.", multiprocess_mode="livesum")
 KEYS_LOADED = Gauge("pocket_relayer_supplier_keys", "Supplier keys loaded.", multiprocess_mode="livemin")
 
 
-def node_told(name: str, verdict: NodeAssessment) -> None:
-    """Shows a chain node's health."""
+def start_at_zero(services: Iterable[str]) -> None:
+    """Create the series of alerts, so that their first event is an increase from 0."""
+    for reason in ("full", "session_closed", "unavailable"):
+        NOT_RECORDED.labels(reason)
+    for service in services:
+        UNPROVABLE.labels(service)
+    CACHE.labels("divergent")
+
+
+def show_node_health(name: str, assessment: NodeAssessment) -> None:
+    """Show a chain node's health."""
     for health in NodeHealth:
-        NODES.labels(name, health.value).set(health is verdict.health)
+        NODES.labels(name, health.value).set(health is assessment.health)

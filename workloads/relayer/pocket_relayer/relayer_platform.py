@@ -1,4 +1,4 @@
-"""What a worker runs on, beside what every process does: connections to backends."""
+"""The relayer's platform: that of every process, and connections to backends."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +9,9 @@ from pocket_relayer.backends.http_calls import Clients
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayerPlatform(Platform):
-    """`backend_http` makes one service's pool of so many connections; the defaults are the machine's own."""
+    """Platform of a worker.
+
+    `backend_http` opens the clients of one service for a number of connections.
+    """
 
     backend_http: Callable[[int], Clients] = Clients.open

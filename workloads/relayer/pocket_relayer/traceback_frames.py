@@ -1,7 +1,7 @@
 """Free what a failed request read at once, without a garbage collection.
 
-An exception keeps the frames that it passed, and they keep what they read. Where it is kept itself, by the stream that
-it broke or by the exception that follows it, that is a cycle of many megabytes.
+An exception keeps the frames that it passed, and they keep what they read. If the exception itself is kept, by the
+stream that it broke or by the exception that follows it, that is a cycle of many megabytes.
 """
 
 import traceback
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 def clear_frames_of(error: BaseException | None) -> None:
-    """Clear the local variables of all ended frames that an exception passed, and of those that led to it."""
+    """Clear the local variables of the ended frames of an exception and of its causes."""
     for one in _chain(error):
         traceback.clear_frames(one.__traceback__)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from pocket.chain.client import ChainClient
 from pocket.errors import ChainError, DecodingError
+from pocket.protocol.smst.digest import Root
 from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.stream_reader import Entry, StreamReader
 from pocket_miner import miner_metrics
@@ -19,7 +20,7 @@ from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_ev
 from pocket_miner.sessions.tracked_session import TrackedSession, header_of
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.disk_reserve import VolumeFull
-from pocket_miner.storage.relay_store import Leaf, RelayStore
+from pocket_miner.storage.relay_store import Leaf, RelayStore, SessionEndFile
 
 _LOG = logging.getLogger("pocket_miner.ingest.relay_consumer")
 _ASK_AGAIN_SECONDS = 0.5
@@ -341,6 +342,22 @@ class RelayConsumer:
             await self._tail.publish_replicated(marks)
         return total
 
+    def _of_seal(self, session: TrackedSession, sealed: int, file: SessionEndFile, leaves: list[Leaf]) -> list[Leaf]:
+        """Return the leaves that may be of the sealed set: none once the volume has as many as were sealed.
+
+        A Redis that lost its data no longer knows that the session is closed, and a relayer that was frozen may record
+        relays in it. With them the set has another root than the claim, and no proof could be built.
+        """
+        missing = sealed - file.count(self.supplier, session.session_id)
+        if missing > 0:
+            return leaves
+        late = file.unknown(self.supplier, session.session_id, [leaf.path for leaf in leaves])
+        if late:
+            miner_metrics.REFUSED.labels("the session is sealed").inc(late)
+            fields = {"supplier": self.supplier, "session": session.session_id, "relays": late}
+            _LOG.error("relays were recorded after their session was sealed and are not paid", extra={"fields": fields})
+        return []
+
     def _measure(self, oldest_id: str) -> None:
         now = self._server_milliseconds()
         if now is not None:
@@ -359,7 +376,8 @@ class RelayConsumer:
                 _LOG.warning("entry rejected: %s", error, extra={"fields": fields})
         if self._dead_letters is not None:
             self._dead_letters.add(self.supplier, session.header.session_id, refused)
-        added = self._mirror.file(session.end).store(
-            self.supplier, session.header.session_id, leaves, len(refused), entries[-1].id, incarnation
-        )
+        file = self._mirror.file(session.end)
+        if session.seal is not None:
+            leaves = self._of_seal(session, Root(session.seal.root).count, file, leaves)
+        added = file.store(self.supplier, session.header.session_id, leaves, len(refused), entries[-1].id, incarnation)
         (miner_metrics.RELAYS if self._owner else miner_metrics.FOLLOWED).labels(self.supplier).inc(added)

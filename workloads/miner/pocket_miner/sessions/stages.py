@@ -78,6 +78,19 @@ def seal_height(windows: Windows, seal_after_blocks: int) -> int:
     return max(windows.claim_open, min(windows.claim_open + seal_after_blocks, windows.claim_close - _SEAL_MARGIN))
 
 
+def in_last_third(windows: Windows | None, stage: Stage, height: int) -> bool:
+    """Return True if a claim or proof is still owed and at most a third of its window's blocks is left."""
+    if windows is None:
+        return False
+    if stage in (Stage.CLAIMABLE, Stage.SEALED):
+        opened, close = windows.claim_open, windows.claim_close
+    elif stage is Stage.PROOFABLE:
+        opened, close = windows.proof_open, windows.proof_close
+    else:
+        return False
+    return opened <= height < close and 3 * (close - height) <= close - opened
+
+
 def _before_claim(snapshot: SessionSnapshot, height: int) -> Decision:
     windows = snapshot.windows
     if height <= windows.session_end:

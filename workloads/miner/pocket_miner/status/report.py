@@ -35,9 +35,11 @@ class SupplierReport:
 
     `open` counts every session without an outcome, including those whose stage is not known yet. `earned_by` holds the
     upokt that operator, owner and shareholders received, by address.
+    `closing` counts the sessions that owe a claim or proof in the last third of its window.
     """
 
     open: int = 0
+    closing: int = 0
     sessions: Counter[str] = field(default_factory=Counter)
     last: dict[str, str] = field(default_factory=dict)
     earned_by: dict[str, int] = field(default_factory=dict)
@@ -57,11 +59,12 @@ class SupplierReport:
         """Return the upokt that the supplier's side received from all settled sessions."""
         return sum(self.earned_by.values())
 
-    def record_stages(self, stages: Mapping[str, str], height: int) -> None:
-        """Record the stages of open sessions at a height.
+    def record_stages(self, stages: Mapping[str, str], height: int, closing: int) -> None:
+        """Record the stages of open sessions at a height, and how many of them are due soon.
 
         A change of stage is an event.
         """
+        self.closing = closing
         for session_id, stage in stages.items():
             before = self._stages.get(session_id)
             if stage == before:
@@ -137,7 +140,7 @@ class SupplierReport:
     def row(self) -> dict[str, Any]:
         """Return the report as JSON."""
         return {
-            "open": self.open, "sessions": dict(self.sessions), "last": dict(self.last),
+            "open": self.open, "closing": self.closing, "sessions": dict(self.sessions), "last": dict(self.last),
             "earned_upokt": self.earned_upokt, "earned_by": dict(self.earned_by), "lost_recently": self.lost_recently,
             "staked": self.staked, "stake": self.stake, "transports": self.transports,
             "endpoint_problems": self.endpoint_problems,

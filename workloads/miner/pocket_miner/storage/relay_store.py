@@ -128,7 +128,8 @@ class SessionEndFile:
                 )
                 database.execute("COMMIT")
             except BaseException:
-                database.execute("ROLLBACK")
+                if database.in_transaction:  # SQLite ends it itself where the volume is full
+                    database.execute("ROLLBACK")
                 raise
             return added
 
@@ -175,6 +176,16 @@ class SessionEndFile:
             number = self._number(supplier, session_id)
             row = self._database.execute("SELECT count(*) FROM leaf WHERE session=?", (number,)).fetchone()
             return int(row[0])
+
+    def unknown(self, supplier: str, session_id: str, paths: Iterable[bytes]) -> int:
+        """Return how many of the paths have no leaf in a session."""
+        with self._lock:
+            number = self._number(supplier, session_id)
+            rows = (
+                self._database.execute("SELECT 1 FROM leaf WHERE session=? AND path=?", (number, path)).fetchone()
+                for path in set(paths)
+            )
+            return sum(row is None for row in rows)
 
     def exceeds(self, supplier: str, session_id: str, leaves: int) -> bool:
         """Return True if a session has more leaves than `leaves`.

@@ -263,12 +263,13 @@ class SupplierManager:
         """Wake the suppliers that Redis notifies of new relays."""
         while True:
             try:
-                for address in await wakes.read({*self._epochs, *self.keeper.standby_for()}):
+                shards = {*self._epochs, *self.keeper.standby_for()}
+                for address in await wakes.read(shards):
                     if address in self._running:
                         self._running[address].wake()
                     elif address in self._standbys:
                         self._due.add(address)
-                if not self._epochs and not self._standbys:
+                if not shards:  # nothing was waited for: without a pause this would hold the event loop
                     await asyncio.sleep(_KEYS_SECONDS)
             except REDIS_ERRORS:
                 await asyncio.sleep(_AGAIN_SECONDS)

@@ -26,7 +26,7 @@ from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.claim_view import ClaimsAnswer, learn
 from pocket_miner.sessions.cutoff import SessionCutoff, cutoff_at
-from pocket_miner.sessions.stages import Action, ClaimState, Decision, SessionSnapshot, Stage, decide
+from pocket_miner.sessions.stages import Action, ClaimState, Decision, SessionSnapshot, Stage, decide, in_last_third
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.settlement.concluding import Concluder
 from pocket_miner.settlement.event_reader import SettlementReader
@@ -243,6 +243,7 @@ class SupplierMiner:
         answers = await query_claims(self.chain, self.supplier, self.sessions.values(), block.height)
         await self._confirm_terms(block)
         stages: dict[str, int] = defaultdict(int)
+        closing = 0
         seen: dict[str, str] = {}
         groups: dict[tuple[Action, int], list[TrackedSession]] = defaultdict(list)
         for session in list(self.sessions.values()):
@@ -252,8 +253,9 @@ class SupplierMiner:
             stages[decision.stage.value] += 1
             self._margin(session, decision, block.height)
             seen[session.session_id] = decision.stage.value
+            closing += in_last_third(session.windows, decision.stage, block.height)
             groups[decision.action, session.end].append(session)
-        self.report.record_stages(seen, block.height)
+        self.report.record_stages(seen, block.height, closing)
         if connected and any(action in _COSTS for action, _ in groups):
             await self._isolated("checking the fence", block, self.store.check_fence)
         await self._act_on(groups, block, proof, connected=connected)

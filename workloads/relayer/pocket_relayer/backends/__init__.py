@@ -1,1 +1,1 @@
-"""What stands behind the relayer."""
+"""The services behind the relayer: choose an endpoint, call it, check its health."""

@@ -1,4 +1,4 @@
-"""Connections to one backend, shared fairly between applications."""
+"""Connections to one backend endpoint, shared fairly between applications."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -6,22 +6,23 @@ from typing import Final
 
 from pocket_relayer.rejection import Rejected, RejectionReason
 
-_SHARE: Final = 3  # an application may hold so many times what is free: some are always left for others
-_QUEUE: Final = 2  # times the connections may wait of one application ...
-_ALL_QUEUES: Final = 8  # ... and of all together
+_SHARE: Final = 3  # an application may hold this many times the free connections
+_QUEUE: Final = 2  # times the connections: limit of waiting relays of one application ...
+_ALL_QUEUES: Final = 8  # ... and of all applications
 WAIT_SECONDS: Final = 2.0
 
 
 def busy() -> Rejected:
-    """The refusal of who would wait too long for a connection; it may come again."""
+    """Return the rejection of a relay that would wait too long for a connection."""
     return Rejected(RejectionReason.OVERLOADED, "too many relays wait for the backend, try another supplier")
 
 
 class ConnectionSlots:
-    """Limit the connections that are used at once. A waiting relay is told to come again after `wait_seconds`.
+    """Limit the connections of one endpoint that are used at once.
 
-    An application with few relays gets a connection at once: those with many leave a quarter of what they could have.
-    When one is free, applications take turns, not relays.
+    An application with few relays gets a connection at once, because applications with many relays leave a quarter of
+    what they could have. A free connection goes to the next application in turn, not to the next relay. A relay that
+    waits longer than `wait_seconds` is rejected as overloaded.
     """
 
     def __init__(self, size: int, wait_seconds: float = WAIT_SECONDS) -> None:
@@ -32,7 +33,7 @@ class ConnectionSlots:
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._waiting = 0
 
-    def _may(self, key: str) -> bool:
+    def _may_acquire(self, key: str) -> bool:
         free = self._size - self._used
         mine = self._used_by.get(key, 0)
         return free > 0 and (not mine or mine < _SHARE * free)
@@ -41,10 +42,13 @@ class ConnectionSlots:
         self._used += 1
         self._used_by[key] = self._used_by.get(key, 0) + 1
 
-    async def take(self, key: str) -> None:
-        """Wait for a connection for an application; raises Rejected at once where too many wait."""
+    async def acquire(self, key: str) -> None:
+        """Wait for a connection for an application.
+
+        Raises Rejected, at once if too many relays wait already.
+        """
         queue = self._queues.get(key)
-        if queue is None and self._may(key):
+        if queue is None and self._may_acquire(key):
             self._take(key)
             return
         full = queue is not None and len(queue) >= _QUEUE * self._size
@@ -62,7 +66,7 @@ class ConnectionSlots:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self.free(key)  # it was given just then
+                self.release(key)  # it was assigned in the meantime
             else:
                 self._forget(key, turn)
             if isinstance(error, TimeoutError):
@@ -77,24 +81,24 @@ class ConnectionSlots:
             if not queue:
                 del self._queues[key]
 
-    def free(self, key: str) -> None:
-        """Give a connection back; the next application in turn that may have it gets it."""
+    def release(self, key: str) -> None:
+        """Return a connection, which goes to the next waiting application."""
         self._used -= 1
         self._used_by[key] -= 1
         if not self._used_by[key]:
             del self._used_by[key]
-        self._serve()
+        self._wake_waiters()
 
-    def _serve(self) -> None:
+    def _wake_waiters(self) -> None:
         while self._used < self._size:
-            key = next((name for name in self._queues if self._may(name)), None)
+            key = next((name for name in self._queues if self._may_acquire(name)), None)
             if key is None:
                 return
             queue = self._queues.pop(key)
             turn = queue.popleft()
             self._waiting -= 1
             if queue:
-                self._queues[key] = queue  # behind the others
+                self._queues[key] = queue  # behind the other applications
             if not turn.done():
                 self._take(key)
                 turn.set_result(None)

@@ -1,4 +1,4 @@
-"""What the relayer shows to backends, from mounted Secrets; read again while it runs."""
+"""Credentials for backends from mounted Secrets, read again when they change."""
 
 import base64
 from pathlib import Path
@@ -8,7 +8,10 @@ from pocket.errors import ConfigurationError
 
 
 class Credentials:
-    """Values of Secrets, by folder `<secrets>/<name>/<entry>`; nothing of them is ever logged."""
+    """Values of Secrets in files `<secrets>/<name>/<entry>`.
+
+    They are never logged.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -30,7 +33,10 @@ class Credentials:
         return known[1]
 
     def headers(self, backend: BackendBase) -> dict[str, str]:
-        """Configured headers and the one that authenticates; raises ConfigurationError."""
+        """Return the configured headers and the one that authenticates.
+
+        Raises ConfigurationError if a Secret is missing or unusable.
+        """
         headers, auth = dict(backend.headers), backend.auth
         if auth is None:
             return headers

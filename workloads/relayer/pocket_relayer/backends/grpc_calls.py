@@ -1,6 +1,7 @@
-"""Calls of gRPC backends: the envelope's framed messages go out and come back as they are, metadata and trailers too.
+"""Call gRPC backends (relay-lifecycle.md, section 11).
 
-Source: relay-lifecycle.md, section 11. Unary calls are streams of one message: the same bytes on the wire.
+The framed messages of the envelope are sent and returned unchanged, together with metadata and trailers. Unary calls
+are streams of one message: the bytes on the wire are the same.
 """
 
 import base64
@@ -24,12 +25,12 @@ _OWN: Final = {
 
 
 def channel_to(url: str, dial_seconds: float, limit: int) -> grpc.aio.Channel:
-    """A channel to grpc://host:port or, with TLS, grpcs://host:port."""
+    """Return a channel to grpc://host:port, or with TLS to grpcs://host:port."""
     parts = urlsplit(url)
     options = [
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_send_message_length", limit),
-        # How long one attempt to connect may take, TLS and HTTP/2 included, whatever its name says.
+        # Despite its name the limit of one attempt to connect, including TLS and HTTP/2.
         ("grpc.min_reconnect_backoff_ms", max(200, int(dial_seconds * 1000))),
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", max(1000, int(dial_seconds * 1000))),
@@ -41,7 +42,10 @@ def channel_to(url: str, dial_seconds: float, limit: int) -> grpc.aio.Channel:
 
 
 def metadata_of(headers: Mapping[str, tuple[str, ...]], extra: Mapping[str, str]) -> list[tuple[str, str | bytes]]:
-    """Metadata from the envelope's headers, with ours on top; names in lower case, binary values decoded."""
+    """Return metadata from the envelope's headers, overridden by ours.
+
+    Names are in lower case, binary values are decoded. Raises Rejected for a binary value that is not base64.
+    """
     ours = {name.lower(): value for name, value in extra.items()}
     rows: list[tuple[str, str | bytes]] = []
     for name, values in headers.items():
@@ -74,10 +78,11 @@ def _begin(
     metadata: list[tuple[str, str | bytes]],
     seconds: float,
 ) -> Any:
-    """The call. One message goes out together with the headers and the end of the stream.
+    """Start the call.
 
-    grpc.aio writes the messages of a stream after the headers; when the backend has ended the call by then (it needed
-    no more to refuse), the failed write hides the backend's status: INTERNAL, "Internal error from Core".
+    A single message is sent together with the headers and the end of the stream. grpc.aio writes the messages of a
+    stream after the headers. If the backend has ended the call by then (it needed no more to reject it), the failed
+    write hides the backend's status: INTERNAL, "Internal error from Core".
     """
     if len(messages) == 1:
         return channel.unary_stream(path, None, None)(messages[0], metadata=metadata, timeout=seconds)
@@ -92,7 +97,12 @@ def _begin(
 async def call_grpc(
     channel: grpc.aio.Channel, path: str, request: HttpRequest, extra: Mapping[str, str], seconds: float, limit: int
 ) -> HttpResponse:
-    """The backend's messages, framed, with its trailers among the headers; raises Rejected or Retryable."""
+    """Call a backend.
+
+    Returns its framed messages, with the trailers among the headers.
+
+    Raises Rejected or RetryableBackendError.
+    """
     try:
         messages = Framing(limit).all(request.body, request.headers.get("Grpc-Encoding", ("identity",))[0])
     except DecodingError as error:

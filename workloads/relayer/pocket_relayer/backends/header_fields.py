@@ -1,7 +1,7 @@
-"""Header fields on their way to a backend and back.
+"""Header fields of requests to a backend and of its responses.
 
-Invariants: only tokens are names and only printable text are values; what belongs to one connection never passes to
-another; what the configuration sets cannot be set by a client, in whatever spelling.
+Invariants: a name is a token and a value is printable text. Fields of one connection never pass to another. A client
+cannot set what the configuration sets, in any spelling.
 """
 
 import re
@@ -14,7 +14,7 @@ from pocket.protocol.relays.envelope import Headers, HttpRequest, canonical_head
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Of relays and of what is inside them."""
+"""Methods of relays and of the requests inside them."""
 MOST_HEADERS: Final = 256
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
@@ -24,10 +24,10 @@ _HOP_BY_HOP: Final = frozenset({
     "connection", "keep-alive", "proxy-authenticate", "proxy-authentication-info", "proxy-authorization",
     "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings",
 })  # fmt: skip
-"""They and those that Connection names belong to one connection."""
+"""Fields of one connection, in addition to those that Connection names."""
 _NEVER_SENT: Final = _HOP_BY_HOP | {
     "host", "content-length", "accept-encoding", "expect",  # the client to the backend sets its own
-    # What only a proxy that the backend trusts may say: where a request came from, or what it really asks for.
+    # Fields that only a proxy which the backend trusts may set: a request's origin or real target.
     "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-forwarded-prefix",
     "x-forwarded-server", "x-forwarded-uri", "x-real-ip", "x-original-url", "x-original-uri", "x-rewrite-url",
     "x-http-method", "x-http-method-override", "x-method-override",
@@ -35,12 +35,15 @@ _NEVER_SENT: Final = _HOP_BY_HOP | {
 _NOT_OF_STREAMS: Final = frozenset({
     "content-length", "content-encoding", "server", "date", "via", "set-cookie", "alt-svc", "strict-transport-security",
 })  # fmt: skip
-"""A stream's head is the relayer's own; what a backend says of itself or of its own body and host is left out."""
+"""Fields that a stream's head leaves out.
+
+They describe the backend's own body and host. The head of a stream is the relayer's own.
+"""
 _STREAM_HEADERS, _STREAM_HEADER_CHARACTERS = 64, 4096
 
 
 def _named_by_connection(headers: Mapping[str, Iterable[str]]) -> set[str]:
-    """Further names that belong to one connection."""
+    """Return the further names that Connection lists."""
     return {
         part.strip().lower()
         for name, values in headers.items()
@@ -51,7 +54,7 @@ def _named_by_connection(headers: Mapping[str, Iterable[str]]) -> set[str]:
 
 
 def check_method(method: str) -> None:
-    """Raises Rejected for what no backend is asked with."""
+    """Raise Rejected for a method that no backend is called with."""
     if method and method not in METHODS:
         raise Rejected(
             RejectionReason.METHOD_NOT_ALLOWED,
@@ -60,7 +63,7 @@ def check_method(method: str) -> None:
 
 
 def check_field(name: str, value: str) -> None:
-    """Raises Rejected for a header that could be read as another, or as two."""
+    """Raise Rejected for a field that a server could read as another field, or as two."""
     if not _TOKEN.fullmatch(name):
         raise Rejected(RejectionReason.INVALID_REQUEST, f"header name {name[:40]!r} is not a token of HTTP")
     if not _VALUE.fullmatch(value):
@@ -68,9 +71,10 @@ def check_field(name: str, value: str) -> None:
 
 
 def sent_fields(request: HttpRequest, ours: Iterable[str]) -> list[tuple[str, str]]:
-    """Return the envelope's headers that go to a backend; raises Rejected.
+    """Return the envelope's fields that are sent to a backend.
 
-    ours: names in lower case that only the configuration sets. A name with `_` is one with `-` to many servers.
+    `ours` are names in lower case that only the configuration sets. Many servers read `_` in a name as `-`. Raises
+    Rejected.
     """
     if sum(map(len, request.headers.values())) > MOST_HEADERS:
         raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload has more than {MOST_HEADERS} headers")
@@ -92,7 +96,11 @@ def sent_fields(request: HttpRequest, ours: Iterable[str]) -> list[tuple[str, st
 def request_headers(
     request: HttpRequest, outer: Mapping[str, str], extra: Mapping[str, str], configured: Mapping[str, str]
 ) -> CIMultiDict[str]:
-    """Headers for the backend: envelope first, gaps from outside, Pocket-* and configured ones on top."""
+    """Return the headers for the backend.
+
+    The envelope's headers come first, gaps are filled from the outer request, and Pocket-* and configured headers
+    override both. Raises Rejected.
+    """
     ours = {name.lower() for name in (*extra, *configured)}
     headers: CIMultiDict[str] = CIMultiDict(sent_fields(request, ours))
     for name in _FILLED_FROM_OUTSIDE:
@@ -109,7 +117,10 @@ def request_headers(
 
 
 def _readable(value: str) -> str:
-    """A value as text: bytes that are no UTF-8 are Latin-1, control characters are blanks (RFC 9110, section 5.5)."""
+    """Return a value as text.
+
+    Bytes that are not UTF-8 are read as Latin-1, control characters become blanks (RFC 9110, section 5.5).
+    """
     if value.isascii():
         return value if value.isprintable() else _CONTROL.sub(" ", value)
     try:
@@ -120,14 +131,20 @@ def _readable(value: str) -> str:
 
 
 def answer_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    """Headers of an answer as they are signed: canonical names, readable values, none of the connection's."""
+    """Return a response's headers as they are signed.
+
+    Names are canonical, values readable, and fields of the connection are left out.
+    """
     headers = canonical_headers((name, _readable(value)) for name, value in pairs)
     never = _HOP_BY_HOP | _named_by_connection(headers) if "Connection" in headers else _HOP_BY_HOP
     return {name: values for name, values in headers.items() if name.lower() not in never}
 
 
 def stream_headers(headers: Headers) -> dict[str, str]:
-    """What of a stream's head goes to the gateway, unsigned; bounded, as its clients bound what they read."""
+    """Return the headers of a stream's head that go to the gateway, unsigned.
+
+    They are limited in number and size, as clients limit what they read.
+    """
     kept = {}
     for name, values in headers.items():
         value = ", ".join(values)

@@ -1,4 +1,4 @@
-"""Active checks of endpoints: expected answer, and chain height beside the others of the pool."""
+"""Active health checks: expected response, and lag behind the pool."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ _ANSWER_BYTES = 1024 * 1024
 
 
 def height_in(body: bytes, field: str) -> int | None:
-    """The block height that an answer holds; None where there is none."""
+    """Return the block height in a response, or None if it holds none."""
     try:
         found = json.loads(body)
         for name in field.split("."):
@@ -31,8 +31,8 @@ def height_in(body: bytes, field: str) -> int | None:
         return None
 
 
-def problem_with(check: HealthCheck, status: int, body: bytes) -> str:
-    """Why an answer is not the expected one; empty if it is."""
+def check_problem(check: HealthCheck, status: int, body: bytes) -> str:
+    """Return why a response is not the expected one, or an empty text."""
     if status not in check.expect_status if check.expect_status else not 200 <= status < 300:
         return f"the check got status {status}"
     if check.expect_body and check.expect_body.encode() not in body:
@@ -40,10 +40,10 @@ def problem_with(check: HealthCheck, status: int, body: bytes) -> str:
     return ""
 
 
-def behind(heights: dict[str, int], most: int) -> dict[str, str]:
-    """Endpoints more than `most` blocks behind the highest one, with the reason."""
+def endpoints_behind(heights: dict[str, int], limit: int) -> dict[str, str]:
+    """Return the endpoints over `limit` blocks behind the highest, with the reason."""
     top = max(heights.values(), default=0)
-    return {url: f"{top - h} blocks behind" for url, h in heights.items() if top - h > most}
+    return {url: f"{top - h} blocks behind" for url, h in heights.items() if top - h > limit}
 
 
 @dataclass(slots=True)
@@ -53,9 +53,9 @@ class _Streak:
 
 
 class PoolChecker:
-    """Checks the endpoints of one pool."""
+    """Health checks of the endpoints of one pool."""
 
-    def __init__(self, backends: ServiceBackends, pool: Pool, chance: Callable[[], float] = random.random) -> None:
+    def __init__(self, backends: ServiceBackends, pool: Pool, rng: Callable[[], float] = random.random) -> None:
         assert isinstance(pool.backend, Backend)  # noqa: S101 - only HTTP backends have checks
         assert pool.backend.health_check is not None  # noqa: S101 - `checkers` picks those
         self._backends = backends
@@ -63,17 +63,17 @@ class PoolChecker:
         self._backend = pool.backend
         self._check = pool.backend.health_check
         self._streaks = {endpoint.url: _Streak() for endpoint in pool.endpoints}
-        self._chance = chance
+        self._rng = rng
 
     async def run(self) -> None:
-        """Checks until cancelled, with some jitter."""
+        """Check until cancelled, with jitter."""
         while True:
-            await self.once()
-            await asyncio.sleep(self._check.interval_seconds * (0.9 + 0.2 * self._chance()))
+            await self.check_once()
+            await asyncio.sleep(self._check.interval_seconds * (0.9 + 0.2 * self._rng()))
 
-    async def once(self) -> None:
-        """Looks at every endpoint once."""
-        answers = await asyncio.gather(*(self._ask(endpoint) for endpoint in self._pool.endpoints))
+    async def check_once(self) -> None:
+        """Check every endpoint once."""
+        answers = await asyncio.gather(*(self._probe(endpoint) for endpoint in self._pool.endpoints))
         heights: dict[str, int] = {}
         fresh = self._check.freshness
         problems: dict[str, str] = {}
@@ -86,25 +86,25 @@ class PoolChecker:
                 else:
                     heights[endpoint.url] = height
         if fresh is not None:
-            problems |= behind(heights, fresh.max_behind_blocks)
+            problems |= endpoints_behind(heights, fresh.max_behind_blocks)
         for endpoint in self._pool.endpoints:
             result = "failed" if problems[endpoint.url] else "passed"
             relayer_metrics.CHECKS.labels(self._backends.service.id, result).inc()
-            self._judge(endpoint, problems[endpoint.url])
+            self._record_result(endpoint, problems[endpoint.url])
 
-    def _judge(self, endpoint: BackendEndpoint, problem: str) -> None:
+    def _record_result(self, endpoint: BackendEndpoint, problem: str) -> None:
         streak = self._streaks[endpoint.url]
         if problem:
             streak.failures, streak.successes = streak.failures + 1, 0
             if streak.failures >= self._check.unhealthy_threshold:
-                endpoint.down = problem
+                endpoint.failed_check = problem
             return
         streak.failures, streak.successes = 0, streak.successes + 1
-        if streak.successes >= self._check.healthy_threshold or not endpoint.down:
-            endpoint.down = ""
+        if streak.successes >= self._check.healthy_threshold or not endpoint.failed_check:
+            endpoint.failed_check = ""
             endpoint.succeeded()
 
-    async def _ask(self, endpoint: BackendEndpoint) -> tuple[str, bytes]:
+    async def _probe(self, endpoint: BackendEndpoint) -> tuple[str, bytes]:
         check = self._check
         try:
             base = URL(endpoint.url)
@@ -122,11 +122,11 @@ class PoolChecker:
                         body += chunk
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, Rejected) as error:
             return f"the check failed: {type(error).__name__}", b""
-        return problem_with(check, answer.status, body), body
+        return check_problem(check, answer.status, body), body
 
 
 def checkers(backends: ServiceBackends) -> list[PoolChecker]:
-    """One for each pool that declares a health check."""
+    """Return a checker for each pool that declares a health check."""
     return [
         PoolChecker(backends, pool)
         for pool in backends.pools.values()

@@ -1,4 +1,4 @@
-"""Asking HTTP backends (relay-lifecycle.md, section 4)."""
+"""Call HTTP backends (relay-lifecycle.md, section 4)."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
@@ -23,16 +23,16 @@ from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 STREAMED: Final = frozenset({"text/event-stream", "application/x-ndjson"})
-"""Media types of answers that are passed on while they come."""
+"""Media types of responses that are forwarded as they arrive."""
 _FINAL: Final = range(200, 600)
 _LINE_BYTES: Final = 64 * 1024
 _HEADERS: Final = 512
 _reused: ContextVar[bool] = ContextVar("reused", default=False)
-"""Whether the connection of the latest request of this task had carried another one before."""
+"""True if this task's latest request reused a connection."""
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Says of each request whether its connection is new."""
+    """Connector that records for each request if its connection is new."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -53,9 +53,12 @@ class _Connector(aiohttp.TCPConnector):
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """Connections of one service: a slow backend cannot starve another service.
+    """HTTP clients of one service.
 
-    `fresh` makes a connection for each request, for what a kept one that died meanwhile did not carry.
+    Each service has its own, so that a slow backend cannot starve another service.
+
+    `kept` reuses connections. `fresh` opens one for each request, to repeat what a kept connection did not carry
+    because it had died.
     """
 
     kept: aiohttp.ClientSession
@@ -63,14 +66,14 @@ class Clients:
 
     @classmethod
     def open(cls, max_connections: int) -> "Clients":
-        """Return clients without a connection yet."""
+        """Return clients without open connections."""
         return cls(
             _session(_Connector(limit=0, limit_per_host=max_connections, keepalive_timeout=90)),
             _session(_Connector(limit=0, limit_per_host=max_connections, force_close=True)),
         )
 
     async def close(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         await self.kept.close()
         await self.fresh.close()
 
@@ -96,18 +99,24 @@ async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 def _died_unused(error: Exception) -> bool:
-    """Whether a kept connection ended before the first byte of an answer: the backend had closed it meanwhile."""
+    """Return True if a kept connection ended before the first byte of a response.
+
+    The backend had closed it in the meantime, so the request was not processed.
+    """
     if not _reused.get() or isinstance(error, aiohttp.ClientConnectorError):
         return False
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return isinstance(error.message, str)  # else part of an answer came
+        return isinstance(error.message, str)  # otherwise part of a response arrived
     return isinstance(error, aiohttp.ClientOSError)
 
 
-async def _answered(
+async def _response_head(
     clients: Clients, method: str, url: URL, headers: CIMultiDict[str], body: bytes, dial_seconds: float
 ) -> aiohttp.ClientResponse:
-    """The head of an answer. What a dead connection did not carry is asked once more, on a new one."""
+    """Send a request and return the response once its head has arrived.
+
+    A request that a dead connection did not carry is sent once more, on a new one.
+    """
     timeout = aiohttp.ClientTimeout(total=None, connect=dial_seconds)
     options: dict[str, Any] = {
         "data": body or None, "headers": headers, "allow_redirects": False, "timeout": timeout,
@@ -120,7 +129,7 @@ async def _answered(
     return await clients.fresh.request(method, url, **options)
 
 
-async def ask_http(
+async def call_http(
     clients: Clients,
     backend: Backend,
     url: str,
@@ -128,15 +137,18 @@ async def ask_http(
     headers: CIMultiDict[str],
     limit: int,
     deadline: float,
-    hold: MemoryReservation | None = None,
+    reservation: MemoryReservation | None = None,
 ) -> HttpResponse | BackendStream:
-    """One attempt at one endpoint; raises Rejected or Retryable. Only final answers below 500 come back."""
+    """Call one endpoint once.
+
+    Returns a final response below status 500. Raises Rejected or RetryableBackendError.
+    """
     check_method(request.method)
     answer: aiohttp.ClientResponse | None = None
     kept = False
     try:
         target = URL(backend_url(url, backend.base_path, request.url), encoded=True)
-        answer = await _answered(
+        answer = await _response_head(
             clients, request.method or "POST", target, headers, request.body, backend.dial_timeout_seconds
         )
         if answer.status not in _FINAL:
@@ -154,9 +166,9 @@ async def ask_http(
             shown, _ = without_endpoint(answer.status, named, b"", url, backend.base_path)
             chunks = plain_chunks(named, _chunks(answer), limit)
             return BackendStream(answer.status, shown, chunks, _closing(answer), deadline)
-        body = await _body(answer, limit, hold)
+        body = await _body(answer, limit, reservation)
     except (aiohttp.ClientError, OSError) as error:
-        if _too_long(error):  # what was asked for, not the endpoint, is at fault
+        if _head_too_long(error):  # the request is at fault, not the endpoint
             raise Rejected(
                 RejectionReason.RESPONSE_TOO_LARGE, f"a header of the backend has over {_LINE_BYTES} bytes"
             ) from error
@@ -175,21 +187,24 @@ async def ask_http(
     return HttpResponse(answer.status, plain_headers, plain)
 
 
-def _too_long(error: BaseException | None) -> bool:
-    """Whether a line of the answer's head was beyond the limit."""
+def _head_too_long(error: BaseException | None) -> bool:
+    """Return True if a line of the response's head exceeded the limit."""
     while error is not None and not isinstance(error, LineTooLong):
         error = error.__cause__
     return error is not None
 
 
-async def _body(answer: aiohttp.ClientResponse, limit: int, hold: MemoryReservation | None) -> bytes:
-    """Read the whole body; raises Rejected beyond the limit, or where `hold` finds no room."""
+async def _body(answer: aiohttp.ClientResponse, limit: int, reservation: MemoryReservation | None) -> bytes:
+    """Read the whole body.
+
+    Raises Rejected beyond `limit` bytes, or if there is no memory left for `reservation`.
+    """
     chunks, size = [], 0
     while chunk := await answer.content.readany():
         chunks.append(chunk)
         size += len(chunk)
-        if hold is not None:
-            hold.take(len(chunk))
+        if reservation is not None:
+            reservation.acquire(len(chunk))
         if size > limit:
             raise Rejected(RejectionReason.RESPONSE_TOO_LARGE, f"the backend's answer is larger than {limit} bytes")
     return b"".join(chunks)

@@ -1,7 +1,7 @@
-"""The URL a backend is asked with (relay-lifecycle.md, section 4).
+"""The URL that a backend is called with (relay-lifecycle.md, section 4).
 
-Invariant: whatever an envelope's URL says, the backend is asked below its configured path: the request's path is
-resolved by itself, then the prefix is put before it.
+Invariant: the backend is called below its configured path, whatever URL the envelope holds. The request's path is
+resolved alone, then the prefix is put in front of it.
 """
 
 import posixpath
@@ -13,12 +13,15 @@ from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlsplit
 
 _PLAIN: Final = re.compile("[!-~]*")
 _AS_IT_IS: Final = string.punctuation
-"""What a client quoted stays quoted; what nobody did and no request line can hold is quoted here."""
+"""Characters that are sent as they are.
+
+What a client quoted stays quoted. Characters that no request line can hold are quoted here.
+"""
 _TO_RESOLVE: Final = re.compile(r"[%;\\]|//|/\.|[^!-~]")
 _SEPARATORS: Final = re.compile(r"[/\\]")
 _OVERLONG: Final = re.compile(r"%(25)*(c0|e0%(25)*80|f0%(25)*80%(25)*80)%(25)*a[ef]", re.IGNORECASE)
-"""A dot or a slash in more bytes than UTF-8 allows: some servers read them nevertheless."""
-_DECODINGS: Final = 4  # deeper quoting than this is no path of a client
+"""Overlong UTF-8 of a dot or a slash, which some servers accept."""
+_DECODINGS: Final = 4  # a path that is quoted more often is rejected
 
 
 def _sendable(text: str) -> str:
@@ -26,10 +29,10 @@ def _sendable(text: str) -> str:
 
 
 def inner_path(path: str) -> str:
-    """Resolve a request's path by itself: absolute, without `.`, `..` and empty segments; raises ValueError.
+    """Return a request's path, absolute and without `.`, `..` and empty segments.
 
-    `..` at the root stays at the root. A segment that is one of these only once it is decoded, cut at `;` or split at a
-    backslash is refused: servers disagree about it.
+    `..` at the root stays at the root. Raises ValueError for a segment that becomes `.` or `..` only once it is
+    decoded, cut at `;` or split at a backslash, because servers disagree about it.
     """
     rooted = path if path.startswith("/") else "/" + path
     if not _TO_RESOLVE.search(rooted):
@@ -53,13 +56,19 @@ def inner_path(path: str) -> str:
 
 @lru_cache(maxsize=1024)
 def prefix_of(endpoint_path: str, base_path: str) -> str:
-    """What is put before a request's path: the base path if set, else the endpoint's; without a slash at its end."""
+    """Return the prefix of request paths: the base path, else the endpoint's.
+
+    It does not end with a slash.
+    """
     path = posixpath.normpath("/" + (base_path or endpoint_path).strip("/"))
     return "" if path == "/" else path
 
 
 def merge_path(endpoint_path: str, base_path: str, request_path: str) -> str:
-    """Prefix and request path; not repeated where the request's begins with it. Raises ValueError."""
+    """Join prefix and request path, without repeating a prefix that the request has.
+
+    Raises ValueError for a path that would leave the prefix.
+    """
     prefix, path = prefix_of(endpoint_path, base_path), inner_path(request_path)
     if path == "/":
         return prefix or "/"
@@ -67,7 +76,7 @@ def merge_path(endpoint_path: str, base_path: str, request_path: str) -> str:
 
 
 def _merged_query(configured: str, asked: str) -> str:
-    """Both queries; a parameter of the configuration cannot be given again by a client."""
+    """Join both queries, without parameters of a client that the configuration sets."""
     if configured and asked:
         names = {name for name, _ in parse_qsl(configured, keep_blank_values=True)}
         parts = (part for part in asked.split("&") if unquote_plus(part.partition("=")[0]) not in names)
@@ -76,9 +85,12 @@ def _merged_query(configured: str, asked: str) -> str:
 
 
 def backend_url(endpoint: str, base_path: str, envelope_url: str) -> str:
-    """Scheme and host of the endpoint, merged path, both queries. Only path and query of the envelope are used.
+    """Return the URL for a backend.
 
-    Raises ValueError for an envelope's URL that is none, or whose path would leave the configured one.
+    It has the endpoint's scheme and host, and the joined paths and queries.
+
+    Only path and query of the envelope's URL are used. Raises ValueError for an invalid URL, or if its path would
+    leave the configured one.
     """
     target, wanted = urlsplit(endpoint), urlsplit(envelope_url)
     path = _sendable(merge_path(target.path, base_path, wanted.path))
@@ -86,8 +98,11 @@ def backend_url(endpoint: str, base_path: str, envelope_url: str) -> str:
     return f"{target.scheme}://{target.netloc}{path}" + (f"?{query}" if query else "")
 
 
-def public_place(url: str) -> str:
-    """Name an endpoint for logs and status: scheme, host and port. Path, query and user may hold keys."""
+def public_origin(url: str) -> str:
+    """Return scheme, host and port of an endpoint for logs and status.
+
+    Path, query and user are left out because they may hold keys.
+    """
     try:
         parts = urlsplit(url)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
@@ -97,7 +112,10 @@ def public_place(url: str) -> str:
 
 
 def grpc_method(envelope_url: str) -> str:
-    """The path of a gRPC method in an envelope's URL. Raises ValueError for what is none."""
+    """Return the path of the gRPC method in an envelope's URL.
+
+    Raises ValueError for a name that is not plain ASCII.
+    """
     path = urlsplit(envelope_url).path or "/"
     if not _PLAIN.fullmatch(path):
         raise ValueError("the name of a gRPC method is plain ASCII")

@@ -1,19 +1,23 @@
-"""Endpoints of one transport: choice, circuit breaker, active health, retry budget (relay-lifecycle.md, section 4)."""
+"""Endpoints of one transport: choice, circuit breaker and retry budget.
+
+Source: relay-lifecycle.md, section 4.
+"""
 
 from dataclasses import dataclass, field
 from typing import Final
 
 from pocket.api.services import BackendBase
 
-_RETRY_SHARE: Final = 0.2  # of the requests may be retried in the long run ...
-_RETRY_BURST: Final = 10.0  # ... and this many at once: a failing pool is not asked twice as much
+_RETRY_SHARE: Final = 0.2  # share of requests that may be retried in the long run ...
+_RETRY_BURST: Final = 10.0  # ... and retries at once, so that a failing pool gets little extra load
 
 
 @dataclass(slots=True)
 class BackendEndpoint:
-    """One URL with its breaker: `threshold` failures in a row open it for `recovery` seconds (0 = for ever).
+    """One URL with its circuit breaker.
 
-    After that one request at a time tries whether it is back. `down` is why an active check took it out.
+    `threshold` consecutive failures open the breaker for `recovery_seconds` (0 = permanently). Afterwards it is half
+    open: one request at a time probes the endpoint. `failed_check` is why an active check took the endpoint out.
     """
 
     url: str
@@ -21,28 +25,28 @@ class BackendEndpoint:
     recovery_seconds: float
     failures: int = 0
     open_since: float | None = None
-    down: str = ""
+    failed_check: str = ""
 
     def available(self, now: float) -> bool:
-        """Whether it may be asked."""
-        if self.down:
+        """Return True if the endpoint may be called."""
+        if self.failed_check:
             return False
         if self.open_since is None:
             return True
         return self.recovery_seconds > 0 and now - self.open_since >= self.recovery_seconds
 
     def taken(self, now: float) -> None:
-        """A request goes there: while the breaker is open it is the only one for another recovery time."""
+        """Note a request, of which a half-open breaker admits one per recovery time."""
         if self.open_since is not None:
             self.open_since = now
 
     def succeeded(self) -> None:
-        """Closes the breaker."""
+        """Close the breaker."""
         self.failures = 0
         self.open_since = None
 
     def failed(self, now: float) -> None:
-        """Counts a hard failure: connection, TLS, DNS, read error or 5xx."""
+        """Count a hard failure: connection, TLS, DNS, read error or 5xx."""
         self.failures += 1
         if self.failures >= self.threshold:
             self.open_since = now
@@ -64,7 +68,7 @@ class Pool:
         ]
 
     def choose(self, now: float, tried: set[str]) -> BackendEndpoint | None:
-        """The next healthy endpoint that was not tried for this request."""
+        """Return the next available endpoint that was not tried for this request, or None."""
         strategy = self.backend.strategy or ("first_healthy" if len(self.endpoints) == 1 else "round_robin")
         order = self.endpoints
         if strategy == "round_robin":
@@ -84,5 +88,5 @@ class Pool:
         return chosen
 
     def healthy(self, now: float) -> int:
-        """Number of endpoints that may be asked."""
+        """Return the number of available endpoints."""
         return sum(endpoint.available(now) for endpoint in self.endpoints)

@@ -1,4 +1,7 @@
-"""What answers say of the backend's own address: clients see paths of the service, never keys or hosts behind it."""
+"""Remove the backend's own address from responses.
+
+Clients see paths of the service, never keys or hosts behind it.
+"""
 
 from collections.abc import Iterable
 from typing import Final
@@ -8,24 +11,29 @@ from pocket.protocol.relays.envelope import Headers
 from pocket_relayer.backends.paths import prefix_of
 
 _REFERENCES: Final = ("Location", "Content-Location", "Refresh", "Link")
-_KEY_CHARACTERS: Final = 12  # shorter segments of a path are words
+_KEY_CHARACTERS: Final = 12  # shorter path segments are words
 
 
 def _secrets(target: SplitResult, base_path: str) -> set[str]:
-    """Parts of an endpoint's URL that nobody outside may read."""
+    """Return the parts of an endpoint's URL that clients must not read."""
     segments = [*target.path.split("/"), *base_path.split("/")]
     found = {unquote(segment) for segment in segments if len(segment) >= _KEY_CHARACTERS}
     found |= {value for _, value in parse_qsl(target.query)} | {target.username or "", target.password or ""}
     return {secret for secret in found if secret}
 
 
-def _tells(text: str, secrets: Iterable[str]) -> bool:
+def _reveals(text: str, secrets: Iterable[str]) -> bool:
     plain = unquote(text)
     return any(secret in plain for secret in secrets)
 
 
-def _as_seen(value: str, target: SplitResult, base_path: str) -> str:
-    """A reference to the backend itself as a path below the service's; any other as it is. Raises ValueError."""
+def _public_reference(value: str, target: SplitResult, base_path: str) -> str:
+    """Return a reference to the backend as a path of the service.
+
+    Any other reference is unchanged.
+
+    Raises ValueError for an invalid reference.
+    """
     found = urlsplit(value)
     if found.netloc and found.hostname != target.hostname:
         return value
@@ -40,9 +48,9 @@ def _as_seen(value: str, target: SplitResult, base_path: str) -> str:
 def without_endpoint(
     status: int, headers: Headers, body: bytes, endpoint: str, base_path: str
 ) -> tuple[Headers, bytes]:
-    """Return an answer's headers and body without the endpoint's keys and host: in references and redirects.
+    """Return a response's headers and body without the endpoint's keys and host.
 
-    A reference that still tells a key is left out; so is the text of a redirect that repeats the address.
+    A reference that still reveals a key is left out, and so is the text of a redirect that repeats the address.
     """
     if not any(name in headers for name in _REFERENCES):
         return headers, body
@@ -51,21 +59,21 @@ def without_endpoint(
     kept: dict[str, tuple[str, ...]] = {}
     for name, values in headers.items():
         if name in _REFERENCES:
-            shown = (_shown(name, value, target, base_path, secrets) for value in values)
+            shown = (_public_value(name, value, target, base_path, secrets) for value in values)
             values = tuple(value for value in shown if value)  # noqa: PLW2901 - the shown ones
         if values:
             kept[name] = values
-    if 300 <= status < 400 and _tells(body.decode("utf-8", "replace"), {*secrets, target.netloc}):
+    if 300 <= status < 400 and _reveals(body.decode("utf-8", "replace"), {*secrets, target.netloc}):
         body = b""
         if "Content-Length" in kept:
             kept["Content-Length"] = ("0",)
     return kept, body
 
 
-def _shown(name: str, value: str, target: SplitResult, base_path: str, secrets: set[str]) -> str:
-    """A reference as clients may see it; empty where they may not."""
+def _public_value(name: str, value: str, target: SplitResult, base_path: str, secrets: set[str]) -> str:
+    """Return a reference as clients may see it, or an empty text."""
     try:
-        seen = _as_seen(value, target, base_path) if name.endswith("Location") else value
+        seen = _public_reference(value, target, base_path) if name.endswith("Location") else value
     except ValueError:
         return ""
-    return "" if _tells(seen, secrets) or (not name.endswith("Location") and target.netloc in seen) else seen
+    return "" if _reveals(seen, secrets) or (not name.endswith("Location") and target.netloc in seen) else seen

@@ -1,4 +1,7 @@
-"""Bodies of answers, unpacked before they are signed (relay-lifecycle.md, section 6)."""
+"""Response bodies, decompressed before they are signed.
+
+Source: relay-lifecycle.md, section 6.
+"""
 
 import asyncio
 import zlib
@@ -12,23 +15,26 @@ from pocket_relayer.rejection import Rejected, RejectionReason
 _MAGIC: Final = b"\x1f\x8b"
 _GZIP: Final = ("gzip", "x-gzip")
 _PIECE: Final = 64 * 1024
-_IN_PLACE: Final = 4 * 1024  # packed bytes that are unpacked without a thread
+_IN_PLACE: Final = 4 * 1024  # compressed bytes up to which no thread is used
 
 
 def too_large() -> Rejected:
-    """More than the service's limit once it is unpacked."""
+    """Return the rejection of a response that is too large once decompressed."""
     return Rejected(RejectionReason.RESPONSE_TOO_LARGE, "the backend's decompressed answer is too large")
 
 
 def cut_off() -> RetryableBackendError:
-    """A declared compression that ends before its end: what there is must not pass for the whole."""
+    """Return the failure of a declared compression that is cut off.
+
+    An incomplete body must not pass for the whole.
+    """
     return RetryableBackendError(
         Rejected(RejectionReason.BACKEND_FAILED, "backend failed: its compressed answer is cut off")
     )
 
 
 class ResponseBodyDecoder:
-    """Decode gzip of any number of members, fed piece by piece; more than `limit` plain bytes are refused."""
+    """Incremental gzip decoder of any number of members, limited in plain bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -36,10 +42,13 @@ class ResponseBodyDecoder:
         self._begun = False
         self._size = 0
 
-    def feed(self, packed: bytes) -> bytes:
-        """Return plain bytes; raises zlib.error, and Rejected beyond the limit."""
+    def feed(self, compressed: bytes) -> bytes:
+        """Return the plain bytes of the next piece.
+
+        Raises zlib.error, and Rejected beyond the limit.
+        """
         out = bytearray()
-        view = memoryview(packed)
+        view = memoryview(compressed)
         while view:
             piece, view = view[:_PIECE], view[_PIECE:]
             out += self._piece(bytes(piece))
@@ -64,7 +73,7 @@ class ResponseBodyDecoder:
 
     @property
     def complete(self) -> bool:
-        """Return whether the last member that was begun has ended."""
+        """Return True if the last member that began has ended."""
         return self._member.eof or not self._begun
 
 
@@ -73,13 +82,19 @@ def _declared(headers: Headers) -> bool:
 
 
 def _text(headers: Headers) -> bool:
-    """Whether text is promised: only there is gzip without a word a mistake, elsewhere it is a file."""
+    """Return True if the headers promise text.
+
+    Only text with undeclared gzip is a mistake of the backend. Anything else is a file.
+    """
     kind = headers.get("Content-Type", ("",))[0].partition(";")[0].strip().lower()
     return not kind or kind.startswith("text/") or kind.endswith(("json", "xml", "javascript"))
 
 
-def _unpacked(body: bytes, limit: int, *, declared: bool) -> bytes | None:
-    """Return the plain body, None for what is kept as it is; raises Rejected and Retryable."""
+def _decompressed(body: bytes, limit: int, *, declared: bool) -> bytes | None:
+    """Return the plain body, or None for a body that is kept as it is.
+
+    Raises Rejected and RetryableBackendError.
+    """
     decoder = ResponseBodyDecoder(limit)
     try:
         plain = decoder.feed(body)
@@ -93,17 +108,18 @@ def _unpacked(body: bytes, limit: int, *, declared: bool) -> bytes | None:
 
 
 async def plain_body(headers: Headers, body: bytes, limit: int) -> tuple[Headers, bytes]:
-    """Return headers and body without gzip, recognised by its header or by its first bytes where text is promised.
+    """Return headers and body without gzip.
 
-    What cannot be decoded is kept as it is. Raises Rejected beyond the limit, Retryable for what is cut off.
+    Gzip is recognised by its header, or by its first bytes where text is promised. A body that cannot be decoded is
+    kept as it is. Raises Rejected beyond the limit and RetryableBackendError for a body that is cut off.
     """
     declared = _declared(headers)
     if not body or not (declared or (body.startswith(_MAGIC) and _text(headers))):
         return headers, body
     if len(body) > _IN_PLACE:
-        plain = await asyncio.to_thread(_unpacked, body, limit, declared=declared)
+        plain = await asyncio.to_thread(_decompressed, body, limit, declared=declared)
     else:
-        plain = _unpacked(body, limit, declared=declared)
+        plain = _decompressed(body, limit, declared=declared)
     if plain is None:
         return headers, body
     kept = {name: values for name, values in headers.items() if name != "Content-Encoding"}
@@ -113,7 +129,10 @@ async def plain_body(headers: Headers, body: bytes, limit: int) -> tuple[Headers
 
 
 async def plain_chunks(headers: Headers, chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    """A stream without gzip; raises Rejected where it cannot be decoded, is cut off or grows beyond the limit."""
+    """Yield a stream without gzip.
+
+    Raises Rejected if the stream cannot be decoded, is cut off or grows beyond the limit.
+    """
     decoder = ResponseBodyDecoder(limit) if _declared(headers) else None
     async for chunk in chunks:
         try:

@@ -1,4 +1,4 @@
-"""What a backend answers with."""
+"""Responses of a backend."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pocket_relayer.rejection import Rejected
 
 
 class RetryableBackendError(Exception):
-    """A hard failure of one endpoint: another one may be asked."""
+    """A hard failure of one endpoint, after which another one may be called."""
 
     def __init__(self, rejected: Rejected) -> None:
         super().__init__(rejected.message)
@@ -17,25 +17,28 @@ class RetryableBackendError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BackendResponse:
-    """A whole answer with the number of extra attempts."""
+    """A complete response with the number of additional attempts."""
 
     response: HttpResponse
     retries: int = 0
 
     @property
     def status(self) -> int:
-        """The backend's."""
+        """Return the backend's status."""
         return self.response.status
 
 
 @dataclass(frozen=True, slots=True)
 class BackendStream:
-    """An answer that goes on: its bytes as they come. `close` must be called."""
+    """A response whose bytes are forwarded as they arrive.
+
+    Its user must call `close`.
+    """
 
     status: int
     headers: Headers
     chunks: AsyncIterator[bytes]
     close: Callable[[], Awaitable[None]]
     deadline: float
-    """Time of the event loop's clock at which it is cut."""
+    """Time on the event loop's clock at which it is cut."""
     retries: int = 0

@@ -16,19 +16,19 @@ from pocket_relayer.backends.connection_slots import ConnectionSlots
 from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.grpc_calls import call_grpc, channel_to
 from pocket_relayer.backends.header_fields import request_headers
-from pocket_relayer.backends.http_calls import Clients, ask_http
-from pocket_relayer.backends.paths import grpc_method, public_place
+from pocket_relayer.backends.http_calls import Clients, call_http
+from pocket_relayer.backends.paths import grpc_method, public_origin
 from pocket_relayer.backends.pools import BackendEndpoint, Pool
 from pocket_relayer.backends.responses import BackendResponse, BackendStream, RetryableBackendError
 from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 WEB_SOCKET_MESSAGE_BYTES = 15 * 1024 * 1024
-_CALLS_AT_ONCE = 1000  # to one gRPC endpoint
+_CONCURRENT_CALLS = 1000  # to one gRPC endpoint
 
 
 class ServiceBackends:
-    """Pools of one service, with connections of their own."""
+    """Endpoint pools of one service, with their own connections."""
 
     def __init__(
         self, service: ServiceSpec, clock: Callable[[], float], credentials: Credentials | None = None,
@@ -46,7 +46,10 @@ class ServiceBackends:
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Keeps the connections open, though the configuration may replace these backends meanwhile."""
+        """Keep the connections open while a relay uses them.
+
+        The configuration may replace these backends in the meantime.
+        """
         self.in_flight += 1
         try:
             yield
@@ -54,13 +57,16 @@ class ServiceBackends:
             self.in_flight -= 1
 
     async def close(self) -> None:
-        """Closes connections."""
+        """Close all connections."""
         await self.http.close()
         for channel in self._channels.values():
             await channel.close(None)
 
     def pool(self, rpc_type: str) -> Pool:
-        """The pool of a transport; no other one stands in. Raises Rejected."""
+        """Return the pool of a transport, for which no other one stands in.
+
+        Raises Rejected if it is not configured or has no available endpoint.
+        """
         pool = self.pools.get(rpc_type)
         if pool is None:
             raise Rejected(RejectionReason.BACKEND_MISSING, f"service {self.service.id} has no {rpc_type} backend")
@@ -69,19 +75,22 @@ class ServiceBackends:
         return pool
 
     def configured_headers(self, pool: Pool) -> dict[str, str]:
-        """Headers of the configuration, authentication included; raises Rejected."""
+        """Return the configured headers, including authentication.
+
+        Raises Rejected if the credentials are unavailable.
+        """
         try:
             return self._credentials.headers(pool.backend)
         except ConfigurationError as error:
             raise Rejected(RejectionReason.BACKEND_UNHEALTHY, str(error)) from error
 
     def slots(self, backend: RequestBackend, url: str) -> ConnectionSlots:
-        """What is shared of an endpoint's connections."""
-        found = self._slots.get(url)
-        if found is None:
-            size = backend.max_connections if isinstance(backend, Backend) else _CALLS_AT_ONCE
-            found = self._slots[url] = ConnectionSlots(size)
-        return found
+        """Return the connection slots of an endpoint."""
+        slots = self._slots.get(url)
+        if slots is None:
+            size = backend.max_connections if isinstance(backend, Backend) else _CONCURRENT_CALLS
+            slots = self._slots[url] = ConnectionSlots(size)
+        return slots
 
     async def forward(
         self,
@@ -89,13 +98,14 @@ class ServiceBackends:
         request: HttpRequest,
         outer: Mapping[str, str],
         extra: Mapping[str, str],
-        share: str = "",
-        hold: MemoryReservation | None = None,
+        fairness_key: str = "",
+        reservation: MemoryReservation | None = None,
     ) -> BackendResponse | BackendStream:
-        """The backend's answer below 500; raises Rejected. Retries share one deadline.
+        """Return the backend's response below status 500.
 
-        Those with the same `share` have one part of each endpoint's connections; to wait for one is none of the
-        backend's time. What is read of the answer is counted by `hold`.
+        Relays with the same `fairness_key` share one part of each endpoint's connections. The wait for a connection
+        does not count as the backend's time. Retries share one deadline. `reservation` counts what is read of the
+        response. Raises Rejected.
         """
         pool = self.pool(rpc_type)
         backend = pool.backend
@@ -111,16 +121,18 @@ class ServiceBackends:
                 break
             tried.add(endpoint.url)
             slots = self.slots(backend, endpoint.url)
-            await slots.take(share)
+            await slots.acquire(fairness_key)
             begun, kept = loop.time(), False
             try:
                 async with asyncio.timeout(left):
-                    answer = await self._ask(backend, endpoint, request, outer, extra, configured, begun + left, hold)
+                    answer = await self._call(
+                        backend, endpoint, request, outer, extra, configured, begun + left, reservation
+                    )
                 endpoint.succeeded()
                 if not isinstance(answer, BackendStream):
                     return BackendResponse(answer, attempt)
                 kept = True
-                return _until_closed(answer, functools.partial(slots.free, share))
+                return _until_closed(answer, functools.partial(slots.release, fairness_key))
             except RetryableBackendError as failure:
                 endpoint.failed(self._clock())
                 last = failure.rejected
@@ -128,11 +140,11 @@ class ServiceBackends:
                 raise Rejected(RejectionReason.BACKEND_TIMEOUT, f"no answer within {seconds:g} s") from None
             finally:
                 if not kept:
-                    slots.free(share)
+                    slots.release(fairness_key)
             left -= loop.time() - begun
         raise last
 
-    async def _ask(
+    async def _call(
         self,
         backend: RequestBackend,
         endpoint: BackendEndpoint,
@@ -141,12 +153,12 @@ class ServiceBackends:
         extra: Mapping[str, str],
         configured: Mapping[str, str],
         deadline: float,
-        hold: MemoryReservation | None,
+        reservation: MemoryReservation | None,
     ) -> HttpResponse | BackendStream:
         limit = self.service.max_body_bytes
         if isinstance(backend, Backend):
             headers = request_headers(request, outer, extra, configured)
-            return await ask_http(self.http, backend, endpoint.url, request, headers, limit, deadline, hold)
+            return await call_http(self.http, backend, endpoint.url, request, headers, limit, deadline, reservation)
         channel = self._channels.get(endpoint.url)
         if channel is None:
             dial = backend.dial_timeout_seconds
@@ -159,7 +171,10 @@ class ServiceBackends:
         return await call_grpc(channel, method, request, {**extra, **configured}, seconds, limit)
 
     async def dial(self, extra: Mapping[str, str]) -> aiohttp.ClientWebSocketResponse:
-        """A WebSocket to a healthy endpoint; raises Rejected."""
+        """Open a WebSocket to an available endpoint.
+
+        Raises Rejected.
+        """
         pool = self.pool("webSocket")
         headers = {**extra, **self.configured_headers(pool)}
         tried: set[str] = set()
@@ -182,18 +197,21 @@ class ServiceBackends:
         raise Rejected(RejectionReason.BACKEND_FAILED, "the backend's WebSocket cannot be reached")
 
     def state(self) -> dict[str, int]:
-        """How many endpoints there are, and how many of them may be asked: nothing of where they are."""
+        """Return the number of endpoints and of available ones, without their addresses."""
         now = self._clock()
         endpoints = [endpoint for pool in self.pools.values() for endpoint in pool.endpoints]
         return {"total": len(endpoints), "healthy": sum(endpoint.available(now) for endpoint in endpoints)}
 
     def endpoints(self) -> list[dict[str, object]]:
-        """Every endpoint by place and transport, and why it gets no relays; for operators, without keys."""
+        """Return every endpoint with transport, origin and why it is unavailable.
+
+        It is meant for operators and holds no keys.
+        """
         now = self._clock()
         return [
             {
-                "service": self.service.id, "transport": kind, "endpoint": public_place(endpoint.url),
-                "healthy": endpoint.available(now), "problem": endpoint.down,
+                "service": self.service.id, "transport": kind, "endpoint": public_origin(endpoint.url),
+                "healthy": endpoint.available(now), "problem": endpoint.failed_check,
             }
             for kind, pool in self.pools.items()
             for endpoint in pool.endpoints
@@ -201,7 +219,7 @@ class ServiceBackends:
 
 
 def _until_closed(answer: BackendStream, free: Callable[[], None]) -> BackendStream:
-    """A stream whose connection is given back, once, when it is closed."""
+    """Return a stream that returns its connection once, when it is closed."""
     close, given = answer.close, False
 
     async def closed() -> None:
@@ -217,6 +235,6 @@ def _until_closed(answer: BackendStream, free: Callable[[], None]) -> BackendStr
 
 
 async def close_quietly(backends: ServiceBackends) -> None:
-    """For backends that nobody uses any more."""
+    """Close backends that are no longer used, ignoring errors of their connections."""
     with suppress(OSError, aiohttp.ClientError):
         await backends.close()

@@ -1,1 +1,1 @@
-"""Admit, meter, forward, sign and record a relay, whatever its transport."""
+"""Admit, meter, forward, sign and record a relay of any transport."""

@@ -1,100 +1,28 @@
-"""One admission path: whether a relay may be served, independent of its transport (relay-lifecycle.md, section 5)."""
+"""Admit relays: gather the context of their session, then authorize them.
+
+Source: relay-lifecycle.md, section 5.
+"""
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping
 
 from pocket.api.services import RPC_NUMBERS
-from pocket.chain.model import Account, Application, Difficulty, Session, StakedSupplier
-from pocket.errors import ChainError, ChainQueryRejected, DecodingError, InvalidSignature, NotFound
-from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
+from pocket.chain.model import StakedSupplier
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
-from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
-from pocket.protocol.sessions.windows import SharedParams, Windows
-from pocket.runtime.single_flight import SingleFlight
 from pocket_relayer import relayer_metrics
-from pocket_relayer.pipeline.cold_queries import ColdQueryBudget, NegativeCache
+from pocket_relayer.pipeline.authorization import Admitted, authorize, supplier_rejection
+from pocket_relayer.pipeline.fair_queue import QUANTUM, FairQueue
+from pocket_relayer.pipeline.session_context import ChainQueries, SessionContexts
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 _LOG = logging.getLogger("pocket_relayer.pipeline.admission")
-T = TypeVar("T")
-_RingKey = tuple[str, int]
-"""Application address and session end height."""
-_SessionKey = tuple[str, str, int]
-"""Application address, service id and session start height."""
-_SessionRow = tuple[Session, bytes, SharedParams]
-"""Session, target hash and params, as of the session's start."""
-_FARTHEST = 10_000  # blocks between a plausible session and the chain's height
-_RING_SECONDS = 30.0
-_RINGS = 4096
-_LOOKUPS_AT_ONCE = 32
-_LOOKUPS = 1024  # sessions and rings that are asked for or wait for it; whoever wants one more is told to come again
-
-
-class ChainQueries(Protocol):
-    """What admission asks the chain; see pocket.chain.client.ChainClient."""
-
-    async def session(self, application_address: str, service_id: str, height: int) -> Session:
-        """As ChainClient does it."""
-
-    async def shared_params(self, height: int = 0) -> SharedParams:
-        """As ChainClient does it."""
-
-    async def application(self, address: str) -> Application:
-        """As ChainClient does it."""
-
-    async def account(self, address: str) -> Account:
-        """As ChainClient does it."""
-
-    async def supplier(self, operator_address: str) -> StakedSupplier:
-        """As ChainClient does it."""
-
-    async def compute_units_per_relay(self, service_id: str, height: int) -> int:
-        """As ChainClient does it."""
-
-    async def difficulty(self, service_id: str, height: int) -> Difficulty:
-        """As ChainClient does it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """What a served relay needs later."""
-
-    header: SessionHeader
-    target_hash: bytes
-    windows: Windows | None
-    """None: of a simulated relay, which belongs to no session."""
-    identity: bytes
-    """Names the signed request, whatever form it came in: by this replays are known."""
-
-    def over(self, height: int) -> bool:
-        """Whether the session and its grace period are over."""
-        return self.windows is not None and self.windows.grace_elapsed(height)
-
-
-def plausible_problem(header: SessionHeader, height: int) -> str | None:
-    """Why the heights cannot be right; checked before any chain query. Height 0 = no block seen yet."""
-    start, end = header.session_start_block_height, header.session_end_block_height
-    if start < 1 or end <= start or end - start > _FARTHEST:
-        return "the session heights are impossible"
-    if height and (start > height + _FARTHEST or end < height - _FARTHEST):
-        return "the session heights are far from the chain's height"
-    return None
-
-
-def header_mismatch(header: SessionHeader, onchain: SessionHeader) -> str | None:
-    """The first of the five fields that differs from the chain's session."""
-    for name in SessionHeader.__dataclass_fields__:
-        if getattr(header, name) != getattr(onchain, name):
-            return name
-    return None
+_HASHED_IN_PLACE = 256 * 1024  # bytes of a payload up to which no thread is used
+_MAX_WARNINGS = 4096
 
 
 class Admission:
-    """Checks in the order of the protocol; everything it learns is cached by the session's own heights."""
+    """Admits relays in the order of the protocol."""
 
     def __init__(
         self,
@@ -104,47 +32,34 @@ class Admission:
         limits: Callable[[], Mapping[str, frozenset[str]]] = dict,
         generation: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._chain = chain
+        self._contexts = SessionContexts(chain, height, clock, generation)
         self._limits = limits
-        self._generation = generation
         self._height = height
-        self._clock = clock
-        self._lookups = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
-        self._asking = SingleFlight()
         self._undeclared: set[tuple[str, str, str]] = set()
-        self._rings: OrderedDict[_RingKey, tuple[float, int, ExpectedRing]] = OrderedDict()
-        self._sessions: OrderedDict[_SessionKey, _SessionRow] = OrderedDict()
-        self._grid: tuple[int, SharedParams] | None = None
-        self._denied: NegativeCache[_SessionKey] = NegativeCache(height)
-        self._budget = ColdQueryBudget(clock)
+        self._verifications = FairQueue(clock)
 
     async def check_supplier(self, request: RelayRequest, header: SessionHeader, rpc_type: str = "") -> None:
-        """Whether the supplier may serve this session; an unknown chain state never drains it. Raises Rejected."""
+        """Check that the supplier may serve this session.
+
+        An unknown chain state never takes a supplier out of service. Raises Rejected.
+        """
         limited = self._limits().get(request.supplier_operator_address)
         if limited is not None and header.service_id not in limited:
             raise Rejected(
                 RejectionReason.WRONG_SERVICE, f"the supplier is not offered for service {header.service_id} here"
             )
-        try:
-            supplier = await self._chain.supplier(request.supplier_operator_address)
-        except NotFound:
-            raise Rejected(RejectionReason.SUPPLIER_INACTIVE, "the supplier is not staked") from None
-        except ChainError:
+        supplier = await self._contexts.supplier(request.supplier_operator_address)
+        if supplier is None:
             return
-        if not supplier.service_ids and not supplier.history:
-            return
-        if supplier.serves(header.service_id, self._height(), header.session_end_block_height):
-            self._look_at_transport(supplier, header.service_id, rpc_type)
-            return
-        if supplier.unstake_session_end_height:
-            raise Rejected(
-                RejectionReason.SUPPLIER_INACTIVE,
-                f"the supplier unstaked: it serves sessions up to height {supplier.unstake_session_end_height}",
-            )
-        raise Rejected(RejectionReason.WRONG_SERVICE, f"the supplier is not staked for service {header.service_id}")
+        if (rejected := supplier_rejection(supplier, header, self._height())) is not None:
+            raise rejected
+        self._check_transport(supplier, header.service_id, rpc_type)
 
-    def _look_at_transport(self, supplier: StakedSupplier, service_id: str, rpc_type: str) -> None:
-        """A transport that the stake does not declare is served, counted, and warned of once."""
+    def _check_transport(self, supplier: StakedSupplier, service_id: str, rpc_type: str) -> None:
+        """Count relays over a transport that the stake does not declare, and warn once.
+
+        They are served.
+        """
         number = RPC_NUMBERS.get(rpc_type)
         declared = {
             kind for config in supplier.history if config.service_id == service_id for kind, _ in config.endpoints
@@ -153,141 +68,20 @@ class Admission:
             return
         relayer_metrics.UNDECLARED.labels(service_id, rpc_type).inc()
         row = (supplier.operator_address, service_id, rpc_type)
-        if row not in self._undeclared and len(self._undeclared) < _RINGS:
+        if row not in self._undeclared and len(self._undeclared) < _MAX_WARNINGS:
             self._undeclared.add(row)
-            _LOG.warning("supplier %s is asked for %s over %s, which its stake does not declare", *row)
+            _LOG.warning("supplier %s got a relay for service %s over %s, which its stake does not declare", *row)
 
     async def validate(self, request: RelayRequest, header: SessionHeader, address: str = "") -> Admitted:
-        """Session timing, header, ring signature and membership; raises Rejected.
+        """Gather the session's context and authorize the request.
 
-        address: of who asks, for the budget of questions in vain. Nothing is asked of the chain that the session's own
-        grid answers, and no ring is looked up or verified for a header that is not the chain's.
+        `address` is the client's, for its budget of fruitless queries and its share of CPU time. Raises Rejected.
         """
         if problem := header.problem():
             raise Rejected(RejectionReason.INVALID_REQUEST, problem)
-        try:
-            session, target, params = await self._known_session(header, address)
-            if field := header_mismatch(header, session.header):
-                raise Rejected(
-                    RejectionReason.SESSION_MISMATCH, f"the session header's {field} differs from the chain's"
-                )
-            windows = Windows.after(header.session_end_block_height, params)
-            if windows.grace_elapsed(self._height()):
-                raise Rejected(RejectionReason.SESSION_EXPIRED, "the session and its grace period are over")
-            ring_key = (header.application_address, header.session_end_block_height)
-            ring = self._known_ring(ring_key)
-            if ring is None:
-                ring = await self._looked_up(ring_key, lambda: self._ring(ring_key))
-        except NotFound as error:
-            raise Rejected(RejectionReason.INVALID_SIGNATURE, f"the ring cannot be built: {error}") from error
-        except (ChainError, DecodingError) as error:
-            raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "no chain node can answer at present") from error
-        try:
-            identity = verify_request_signature(request.signable_hash(), request.signature, ring)
-        except (InvalidSignature, DecodingError) as error:
-            raise Rejected(RejectionReason.INVALID_SIGNATURE, str(error)) from error
-        if request.supplier_operator_address not in session.supplier_addresses:
-            raise Rejected(RejectionReason.SUPPLIER_NOT_IN_SESSION, "the supplier does not belong to the session")
-        return Admitted(header, target, windows, identity)
-
-    async def _known_session(self, header: SessionHeader, address: str) -> _SessionRow:
-        """The chain's session of an application, service and start; raises Rejected and ChainError."""
-        key = (header.application_address, header.service_id, header.session_start_block_height)
-        known = self._sessions.get(key)
-        if known is not None:
-            return known
-        self._denied.check(key)
-        self._budget.check(address)
-        await self._check_grid(header)
-        try:
-            return await self._looked_up(key, lambda: self._session(key))
-        except NotFound as error:
-            denied = Rejected(
-                RejectionReason.SESSION_MISMATCH, f"the chain knows no such application or service: {error}"
-            )
-            cause: Exception = error
-        except ChainQueryRejected as error:
-            denied, cause = (
-                Rejected(RejectionReason.SESSION_MISMATCH, f"the chain knows no such session: {error}"),
-                error,
-            )
-        self._budget.strike(address)
-        raise self._denied.remember(key, denied) from cause
-
-    async def _check_grid(self, header: SessionHeader) -> None:
-        """Refuse heights of no session, or of one that is over or far, by the params of now: asked once a session.
-
-        They say nothing of sessions before their own grid began: those are asked for. Raises Rejected.
-        """
-        height, start = self._height(), header.session_start_block_height
-        if height < 1:
-            return
-        params = self._grid
-        if params is None or params[0] != params[1].session_start(height):
-            try:
-                found = await self._looked_up("grid", lambda: self._chain.shared_params(height))
-            except (ChainError, DecodingError):
-                return
-            params = self._grid = (found.session_start(height), found)
-        begun, grid = params
-        following = grid.session_end(begun) + 1
-        if start > following:
-            raise Rejected(
-                RejectionReason.CHAIN_UNAVAILABLE, "the session has not begun at the height that is known here"
-            )
-        if start == following or start < max(1, grid.session_grid_anchor_height):
-            return
-        if (start, header.session_end_block_height) != (grid.session_start(start), grid.session_end(start)):
-            raise Rejected(RejectionReason.SESSION_MISMATCH, "the session heights are not those of a session")
-        if Windows.after(header.session_end_block_height, grid).grace_elapsed(height):
-            raise Rejected(RejectionReason.SESSION_EXPIRED, "the session and its grace period are over")
-
-    async def _looked_up(self, key: object, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What the chain has to be asked for, before anything is proven: strangers must not flood its nodes.
-
-        However many relays wait for the same, it is one question.
-        """
-        if key not in self._asking and len(self._asking) >= _LOOKUPS:
-            raise Rejected(RejectionReason.OVERLOADED, "too many sessions are being looked up, try another supplier")
-        return await self._asking.do(key, lambda: self._in_turn(load))
-
-    async def _in_turn(self, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        async with self._lookups:
-            return await load()
-
-    async def _session(self, key: _SessionKey) -> _SessionRow:
-        """Session, target and params at its start; the start height decides, never the present."""
-        application_address, service_id, start = key
-        session = await self._chain.session(application_address, service_id, start)
-        params = await self._chain.shared_params(start)
-        difficulty = await self._chain.difficulty(service_id, start)
-        row = (session, difficulty.target_hash, params)
-        # Only what is the chain's own session is kept, so that nobody can fill the cache with inventions.
-        found = session.header
-        if (found.application_address, found.service_id, found.session_start_block_height) == key:
-            self._sessions[key] = row
-            while len(self._sessions) > _RINGS:
-                self._sessions.popitem(last=False)
-        return row
-
-    def _known_ring(self, key: _RingKey) -> ExpectedRing | None:
-        found = self._rings.get(key)
-        if found is not None and found[0] > self._clock() and found[1] == self._generation():
-            return found[2]
-        return None
-
-    async def _ring(self, key: _RingKey) -> ExpectedRing:
-        generation, (application_address, session_end) = self._generation(), key
-        application = await self._chain.application(application_address)
-        addresses = ring_addresses(application.delegations, session_end)
-        keys: dict[str, bytes] = {}
-        for address in set(addresses) - {PLACEHOLDER_ADDRESS}:
-            account = await self._chain.account(address)
-            if account.public_key is None:
-                raise NotFound(f"{address} has no public key on chain")
-            keys[address] = account.public_key
-        ring = ExpectedRing.of(ring_keys(addresses, keys))
-        self._rings[key] = (self._clock() + _RING_SECONDS, generation, ring)
-        while len(self._rings) > _RINGS:
-            self._rings.popitem(last=False)
-        return ring
+        context = await self._contexts.of(header, address)
+        large = len(request.payload) > _HASHED_IN_PLACE
+        message_hash = await asyncio.to_thread(request.signable_hash) if large else request.signable_hash()
+        cost = max(QUANTUM, context.ring.size / 2)
+        await self._verifications.turn(f"{header.application_address} {address}", cost)
+        return authorize(request, header, message_hash, context)

@@ -1,4 +1,4 @@
-"""Limits on the queries that sessions that do not exist cost the chain's nodes: by address, and once a block."""
+"""Limit chain queries for sessions that do not exist."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,9 +13,11 @@ _REFUSALS: Final = 8192
 
 
 class ColdQueryBudget:
-    """Limit the queries in vain of each address: `burst` at once, `per_second` in the long run.
+    """Limits the fruitless queries of each address.
 
-    Only what turned out to be invented counts, so many gateways behind one address ask as much as they need.
+    It allows `burst` at once and `per_second` in the long run.
+
+    Only invented sessions count, so many gateways behind one address can query as much as they need.
     """
 
     def __init__(self, clock: Callable[[], float], *, burst: float = 64.0, per_second: float = 2.0) -> None:
@@ -25,14 +27,15 @@ class ColdQueryBudget:
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def check(self, address: str) -> None:
-        """Raise Rejected for an address that asked in vain too often; unknown addresses are never held back."""
+        """Raise Rejected for an address with too many fruitless queries.
+
+        An unknown address is never limited.
+        """
         if address in self._buckets and self._bucket(address).available(self._clock()) < 1:
-            raise Rejected(
-                RejectionReason.OVERLOADED, "too many sessions that do not exist were asked for from this address"
-            )
+            raise Rejected(RejectionReason.OVERLOADED, "this address queried too many sessions that do not exist")
 
     def strike(self, address: str) -> None:
-        """Count a query in vain."""
+        """Count a fruitless query."""
         if address:
             self._bucket(address).try_take(1, self._clock())
 
@@ -47,20 +50,20 @@ class ColdQueryBudget:
 
 
 class NegativeCache(Generic[K]):
-    """Keep what the chain denied for the block at which it was asked; the next block may know more."""
+    """Caches what the chain denied until the next block, which may change it."""
 
     def __init__(self, height: Callable[[], int]) -> None:
         self._height = height
         self._known: OrderedDict[K, tuple[int, Rejected]] = OrderedDict()
 
     def check(self, key: K) -> None:
-        """Raise Rejected as it was refused at this height."""
+        """Raise the cached rejection if it is of the current height."""
         found = self._known.get(key)
         if found is not None and found[0] == self._height():
             raise Rejected(found[1].reason, found[1].message)
 
     def remember(self, key: K, rejected: Rejected) -> Rejected:
-        """Keep a refusal and return it."""
+        """Cache a rejection and return it."""
         self._known[key] = (self._height(), rejected)
         self._known.move_to_end(key)
         while len(self._known) > _REFUSALS:

@@ -1,4 +1,4 @@
-"""Suppliers of whose relays some are on their way: what is admitted may still be recorded after the key is gone."""
+"""Count relays in flight, which may be recorded after their key is removed."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from contextlib import contextmanager
 
 
 class InFlight:
-    """Of one worker."""
+    """Counts the relays in flight of one worker by supplier."""
 
     def __init__(self) -> None:
         self._numbers: Counter[str] = Counter()
 
     @contextmanager
     def relay_of(self, supplier: str) -> Iterator[None]:
-        """While a relay of a supplier is served, streamed, or open for further answers."""
+        """Count a relay while it is served, streamed or open for further responses."""
         self._numbers[supplier] += 1
         try:
             yield
@@ -24,5 +24,5 @@ class InFlight:
 
     @property
     def suppliers(self) -> set[str]:
-        """Those with relays on their way."""
+        """Return the suppliers with relays in flight."""
         return set(self._numbers)

@@ -1,4 +1,7 @@
-"""What a session may cost: the price of a relay and the budget of a session (relay-lifecycle.md, section 7)."""
+"""Charge a relay's price to the budget of its session.
+
+Source: relay-lifecycle.md, section 7.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,20 +19,24 @@ from pocket_relayer import relayer_metrics
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 LIMIT_REACHED = "session relay limit reached"
-"""Gateways look for this text and do not punish the supplier for it."""
+"""Gateways search for this text, and do not penalise the supplier for it."""
+
+
+_UNKNOWN_WINDOW_BLOCKS = 100  # after a session's end, while its claim window is unknown
 
 
 def relay_cost(compute_units: int, params: SharedParams) -> int:
-    """Upokt of one relay, by the prices of its session's start."""
+    """Return the price of one relay in upokt, at the prices of its session's start."""
     return compute_units * params.compute_units_to_tokens_multiplier // params.compute_unit_cost_granularity
 
 
 def session_budget(
     application_stake_upokt: int, suppliers_per_session: int, params: SharedParams, service_factor: float | None = None
 ) -> int:
-    """Upokt that one supplier serves in one session: the share that the application's stake surely pays.
+    """Return the upokt that one supplier serves in one session.
 
-    A service factor replaces it by that share of the whole stake, which the chain may cap when it settles.
+    It is the share that the application's stake pays for certain. A service factor replaces it by that share of the
+    whole stake, which the chain may cap at settlement.
     """
     if service_factor is not None:
         return int(application_stake_upokt * Decimal(str(service_factor)))
@@ -38,31 +45,34 @@ def session_budget(
 
 
 class MeterQueries(Protocol):
-    """What the meter asks the chain."""
+    """Chain queries of the meter, implemented by pocket.chain.client.ChainClient."""
 
     async def shared_params(self, height: int = 0) -> SharedParams:
-        """As ChainClient does it."""
+        """Return the shared parameters at a height, 0 for the latest."""
 
     async def application(self, address: str) -> Application:
-        """As ChainClient does it."""
+        """Return an application."""
 
     async def num_suppliers_per_session(self) -> int:
-        """As ChainClient does it."""
+        """Return the number of suppliers in a session."""
 
     async def compute_units_per_relay(self, service_id: str, height: int) -> int:
-        """As ChainClient does it."""
+        """Return the compute units of one relay at a height."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metered:
-    """A relay that may be served. `charge` is None where nothing was charged; unpaid: it must not be mined."""
+    """A relay that may be served.
+
+    `charge` is None if nothing was charged. An unpaid relay must not be mined.
+    """
 
     charge: Charge | None
     paid: bool = True
 
 
 class Meter:
-    """Charges admitted relays, and takes back what was not served."""
+    """Charges admitted relays, and refunds those that were not served."""
 
     def __init__(
         self,
@@ -84,7 +94,11 @@ class Meter:
         self._block_seconds = block_seconds
 
     async def charge(self, service: ServiceSpec, header: SessionHeader, supplier: str, signed: bytes) -> Metered:
-        """Charges one relay; raises Rejected. `signed` names its request; empty: an event of one charged before."""
+        """Charge one relay.
+
+        `signed` identifies its request. It is empty for a further response to a request that was charged before.
+        Raises Rejected.
+        """
         application = header.application_address
         if (
             signed
@@ -99,20 +113,23 @@ class Meter:
         identity = signed if service.replays is not Replays.SERVE else b""
         if not self._enabled and not identity:
             return Metered(None)
-        charge, verdict = None, ChargeResult.CHARGED
         try:
             charge = await self._quote(service, header, supplier, identity)
+        except (ChainError, DecodingError) as error:
+            self._require_open(service, error)
+            if not identity:
+                return Metered(None)
+            # Only the budget needs the chain: replays are rejected without it.
+            keep = self._keep_seconds(header.session_end_block_height + _UNKNOWN_WINDOW_BLOCKS)
+            charge = Charge(supplier, header.session_id, 0, None, keep, identity)
+        try:
             verdict = await self._budgets.charge(charge)
         except QueueFull as error:
             raise Rejected(RejectionReason.OVERLOADED, str(error)) from error
-        except (RedisUnavailable, ChainError, DecodingError) as error:
-            relayer_metrics.METERED.labels(service.id, "unavailable").inc()
-            if not self._open:
-                raise Rejected(RejectionReason.METER_UNAVAILABLE, "the session's budget cannot be read") from error
-            if charge is None:
-                return Metered(None)
+        except RedisUnavailable as error:
+            self._require_open(service, error)
             verdict = self._budgets.charge_offline(charge)
-            # Redis may not have counted it, and must not give back what it never took: the budget would grow.
+            # Redis may not have counted it. A refund of what was never charged would let the budget grow.
             charge = replace(charge, cost=0)
         relayer_metrics.METERED.labels(service.id, verdict.name.lower()).inc()
         if verdict is ChargeResult.OVER_BUDGET:
@@ -120,20 +137,29 @@ class Meter:
         if verdict is ChargeResult.REPLAYED:
             if service.replays is Replays.SERVE_UNPAID:
                 return Metered(None, paid=False)
-            raise Rejected(RejectionReason.REPLAYED, "this signed request was served before: sign each relay anew")
+            raise Rejected(RejectionReason.REPLAYED, "this signed request was served before: sign each relay again")
         return Metered(charge)
 
     def refund(self, metered: Metered) -> None:
-        """What was charged and not served."""
+        """Refund a relay that was charged and not served."""
         if metered.charge is not None:
             self._budgets.refund(metered.charge)
 
+    def _require_open(self, service: ServiceSpec, error: Exception) -> None:
+        """Count an unavailable meter, and raise Rejected unless relays are served without it."""
+        relayer_metrics.METERED.labels(service.id, "unavailable").inc()
+        if not self._open:
+            raise Rejected(RejectionReason.METER_UNAVAILABLE, "the session's budget cannot be read") from error
+
+    def _keep_seconds(self, height: int) -> int:
+        """Return the seconds for which a charge is kept, until well after a height."""
+        return max(600, int(2 * (height - self._height()) * self._block_seconds))
+
     async def _quote(self, service: ServiceSpec, header: SessionHeader, supplier: str, identity: bytes) -> Charge:
-        """Prices and windows of the session's own heights; the application's stake of now."""
+        """Return the charge at the session's prices and the application's current stake."""
         start = header.session_start_block_height
         params = await self._chain.shared_params(start)
-        blocks = Windows.after(header.session_end_block_height, params).claim_close - self._height() + 10
-        keep = max(600, int(2 * blocks * self._block_seconds))
+        keep = self._keep_seconds(Windows.after(header.session_end_block_height, params).claim_close + 10)
         if not self._enabled:
             return Charge(supplier, header.session_id, 0, None, keep, identity)
         application = await self._chain.application(header.application_address)

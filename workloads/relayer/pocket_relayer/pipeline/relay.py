@@ -1,4 +1,4 @@
-"""A relay as every transport hands it on: decoded, its service and its supplier's key known."""
+"""Decode a relay, the same for every transport."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from pocket.errors import DecodingError
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.relays.envelope import HttpRequest, decode_http_request
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader, decode_relay_request
-from pocket_relayer.backends.catalog import ServiceRegistry
 from pocket_relayer.backends.service import ServiceBackends
+from pocket_relayer.backends.service_registry import ServiceRegistry
 from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.pipeline.admission import plausible_problem
+from pocket_relayer.pipeline.authorization import plausible_problem
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 RPC_TYPES: Final[Mapping[str, str]] = {
@@ -22,11 +22,11 @@ RPC_TYPES: Final[Mapping[str, str]] = {
     "4": "rest", "rest": "rest",
     "5": "cometBft", "comet_bft": "cometBft", "cometbft": "cometBft", "cometBft": "cometBft",
 }  # fmt: skip
-"""Values of the Rpc-Type header for transports that are asked one thing at a time."""
+"""Values of the Rpc-Type header for transports with one response per request."""
 
 
 class Transport(StrEnum):
-    """How a relay arrived."""
+    """The transport of a relay."""
 
     HTTP = "http"
     WEB_SOCKET = "websocket"
@@ -36,60 +36,67 @@ class Transport(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TransportInfo:
-    """What a transport knows of a relay besides its bytes. Header names in any case."""
+    """What a transport knows of a relay in addition to its bytes.
+
+    Header names are in any case.
+    """
 
     transport: Transport
     headers: Mapping[str, str]
     address: str = ""
-    """Of the connection's other end; empty where it is not known."""
-    hold: MemoryReservation | None = None
-    """Counts what the relay's answer holds in memory."""
+    """Address of the client, empty if unknown."""
+    reservation: MemoryReservation | None = None
+    """Counts the memory that the relay's response holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdmissibleRelay:
-    """A relay that may be looked at further; nothing of it is proven yet."""
+    """A decoded relay of a served service. It is not authenticated yet."""
 
     request: RelayRequest
     header: SessionHeader
     envelope: HttpRequest
     rpc_type: str
     key: PrivateKey
-    offer: ServiceBackends
+    service_backends: ServiceBackends
     caller: TransportInfo
     simulated: str = ""
-    """Key id of a simulated relay; empty for a real one."""
+    """Key id of a simulated relay, empty for a real one."""
 
     @property
     def service(self) -> ServiceSpec:
-        """The service as it is configured for this relay, though the configuration may change meanwhile."""
-        return self.offer.service
+        """Return the service as configured for this relay.
+
+        The configuration may change in the meantime.
+        """
+        return self.service_backends.service
 
     @property
     def supplier(self) -> str:
-        """Operator address."""
+        """Return the supplier's operator address."""
         return self.request.supplier_operator_address
 
     @property
-    def share(self) -> str:
-        """Whose part of a backend's connections it takes: the application's.
+    def fairness_key(self) -> str:
+        """Return the key by which a backend's connections are shared: the application.
 
-        Where the backend is asked before the relay is proven, also the client's, since anybody can name an application.
+        If the backend is called before the relay is authenticated, the client's address is part of it, since any
+        client can name any application.
         """
         application = self.header.application_address
-        if self.service.validation is Validation.EAGER or self.caller.hold is None:
+        if self.service.validation is Validation.EAGER or self.caller.reservation is None:
             return application
-        return f"{application} {self.caller.hold.connection.address}"
+        return f"{application} {self.caller.reservation.connection.address}"
 
     def pocket_headers(self) -> dict[str, str]:
-        """What backends are told."""
+        """Return the headers that describe the relay to a backend."""
         return pocket_headers(self.supplier, self.header.service_id) | {
             "Pocket-Application": self.header.application_address
         }
 
 
 def pocket_headers(supplier: str, service_id: str) -> dict[str, str]:
-    """What WebSocket backends are told."""
+    """Return the headers that name supplier and service to a backend."""
     return {"Pocket-Supplier": supplier, "Pocket-Service": service_id}
 
 
@@ -108,15 +115,18 @@ def _rpc_type(caller: TransportInfo, envelope: HttpRequest, service: ServiceSpec
     return service.default_backend
 
 
-def decode(
+def parse_relay(
     body: bytes,
     caller: TransportInfo,
-    catalog: ServiceRegistry,
+    registry: ServiceRegistry,
     keys: Mapping[str, PrivateKey],
     height: Callable[[], int],
     simulated: str = "",
 ) -> AdmissibleRelay:
-    """The relay of a body, in the order of relay-lifecycle.md, section 3; raises Rejected."""
+    """Parse the relay of a body, in the order of relay-lifecycle.md, section 3.
+
+    Raises Rejected.
+    """
     try:
         request = decode_relay_request(body)
     except DecodingError as error:
@@ -124,28 +134,28 @@ def decode(
     header = request.header
     if header is None or not header.service_id:
         raise Rejected(RejectionReason.INVALID_REQUEST, "invalid relay request: no session header with a service id")
-    offer = catalog.get(header.service_id)
-    if offer is None:
+    backends = registry.get(header.service_id)
+    if backends is None:
         name = header.service_id[:42].encode("ascii", "replace").decode()
         raise Rejected(RejectionReason.UNKNOWN_SERVICE, f"service {name} is not served here")
     try:
-        return _checked(body, request, header, offer, caller, keys, height, simulated)
+        return _check(body, request, header, backends, caller, keys, height, simulated)
     except Rejected as rejected:
-        rejected.service_id = offer.service.id
+        rejected.service_id = backends.service.id
         raise
 
 
-def _checked(
+def _check(
     body: bytes,
     request: RelayRequest,
     header: SessionHeader,
-    offer: ServiceBackends,
+    backends: ServiceBackends,
     caller: TransportInfo,
     keys: Mapping[str, PrivateKey],
     height: Callable[[], int],
     simulated: str,
 ) -> AdmissibleRelay:
-    service = offer.service
+    service = backends.service
     if caller.transport is Transport.WEB_SOCKET:
         envelope, rpc_type = HttpRequest("", "", {}, request.payload), "webSocket"
     else:
@@ -161,11 +171,11 @@ def _checked(
     key = keys.get(request.supplier_operator_address)
     if key is None:
         raise Rejected(RejectionReason.SUPPLIER_NOT_OURS, "the supplier is not served here")
-    # The heights of a simulated relay mean nothing, and its application is pinned.
+    # The heights of a simulated relay have no meaning, and its application is pinned.
     if problem := request.problem() or (not simulated and plausible_problem(header, height())):
         raise Rejected(
             RejectionReason.IMPLAUSIBLE_HEIGHTS if "heights" in problem else RejectionReason.INVALID_REQUEST, problem
         )
     if not simulated and service.applications.rejects(header.application_address):
         raise Rejected(RejectionReason.APPLICATION_REFUSED, "relays of this application are not served here")
-    return AdmissibleRelay(request, header, envelope, rpc_type, key, offer, caller, simulated)
+    return AdmissibleRelay(request, header, envelope, rpc_type, key, backends, caller, simulated)

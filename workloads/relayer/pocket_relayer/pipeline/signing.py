@@ -1,4 +1,7 @@
-"""Signing answers: once, over the payload that is served (relay-lifecycle.md, section 6)."""
+"""Sign a response once, over the payload that is served.
+
+Source: relay-lifecycle.md, section 6.
+"""
 
 import hashlib
 from dataclasses import replace
@@ -9,13 +12,13 @@ from pocket.protocol.relays.messages import RelayMinerError, RelayResponse, Sess
 
 
 def signed_response(header: SessionHeader, answer: HttpResponse, key: PrivateKey) -> RelayResponse:
-    """The response a gateway gets; its copy without payload is what is mined."""
+    """Return the signed response. Its copy without payload is what is mined."""
     return signed_payload(header, answer.encode(), key)
 
 
 def signed_payload(
     header: SessionHeader, payload: bytes, key: PrivateKey, error: RelayMinerError | None = None
 ) -> RelayResponse:
-    """As `signed_response`, for payloads without envelope: WebSocket frames."""
+    """Return the signed response of a payload without envelope: a WebSocket frame."""
     unsigned = RelayResponse(header, b"", payload, hashlib.sha256(payload).digest(), error)
     return replace(unsigned, supplier_operator_signature=key.sign(unsigned.signable_hash()))

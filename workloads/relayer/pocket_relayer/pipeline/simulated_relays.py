@@ -1,8 +1,8 @@
-"""Simulated relays: who may send them, and how often (relay-lifecycle.md, section 12).
+"""Admit simulated relays by key and rate (relay-lifecycle.md, section 12).
 
-They go through decoding, backends and signing like any relay and stop there: nothing of them is charged, mined or
-counted with real traffic, and the chain is never asked. Invariant: a simulated relay is proven by the pinned ring
-before a backend sees it, on every transport and whatever a service's `validation` is.
+They are decoded, forwarded and signed like any relay and end there: they are not charged, mined or counted with real
+traffic, and the chain is not queried. Invariant: a simulated relay is authenticated by the pinned ring before a
+backend sees it, on every transport and with any `validation` of its service.
 """
 
 import re
@@ -19,7 +19,7 @@ from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
 from pocket.protocol.relays.simulated import SESSION_ID
 from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
-from pocket_relayer.pipeline.admission import Admitted
+from pocket_relayer.pipeline.authorization import Admitted
 from pocket_relayer.pipeline.metering import Metered
 from pocket_relayer.pipeline.relay import AdmissibleRelay, TransportInfo
 from pocket_relayer.rejection import Rejected, RejectionReason
@@ -27,14 +27,17 @@ from pocket_relayer.token_bucket import TokenBucket
 
 HEADER: Final = "Pocket-Simulation-Key-Id"
 CONNECTION_SECONDS: Final = 60.0
-"""A simulated WebSocket is a probe: it ends then, whatever it subscribed to."""
+"""Limit of a simulated WebSocket, which is a probe."""
 _NO_TARGET: Final = b"\xff" * 32
 _FREE: Final = nullcontext()
 _UNPAID: Final = Metered(None, paid=False)
 
 
 class SimulatedRelayAdmission:
-    """What one worker knows of simulated relays; replays are known to all workers through Redis."""
+    """Admission of simulated relays by one worker.
+
+    All workers share the record of replays in Redis.
+    """
 
     def __init__(
         self,
@@ -53,16 +56,22 @@ class SimulatedRelayAdmission:
         self._running = 0
         self._buckets: dict[str, TokenBucket] = {}
 
-    def wanted(self, caller: TransportInfo) -> str:
-        """The key id of a caller that asks for a simulated relay; empty while that is switched off."""
+    def key_id(self, caller: TransportInfo) -> str:
+        """Return the key id of a caller that asks for a simulated relay.
+
+        It is empty while simulation is disabled.
+        """
         return caller.headers.get(HEADER, "").strip()[:64] if self._config().enabled else ""
 
-    def slot(self, caller: TransportInfo) -> AbstractContextManager[None]:
-        """Room for one simulated relay or connection; free for any other. Raises Rejected when it is entered."""
-        return self._slot() if self.wanted(caller) else _FREE
+    def limit(self, caller: TransportInfo) -> AbstractContextManager[None]:
+        """Return a context that holds one of the limited simulated relays or connections.
+
+        It is without limit for any other relay. Entering it raises Rejected.
+        """
+        return self._limited() if self.key_id(caller) else _FREE
 
     @contextmanager
-    def _slot(self) -> Iterator[None]:
+    def _limited(self) -> Iterator[None]:
         if self._running >= self._config().max_concurrent:
             raise Rejected(RejectionReason.SIMULATION_LIMITED, "too many simulated relays at once")
         self._running += 1
@@ -72,7 +81,10 @@ class SimulatedRelayAdmission:
             self._running -= 1
 
     async def admit(self, relay: AdmissibleRelay) -> tuple[Admitted, Metered]:
-        """Proves a simulated relay; raises Rejected."""
+        """Authenticate a simulated relay.
+
+        Raises Rejected.
+        """
         config = self._config()
         identity = next((row for row in config.identities if row.key_id == relay.simulated), None)
         now = self._wall_clock()
@@ -99,11 +111,11 @@ class SimulatedRelayAdmission:
             signed = verify_request_signature(relay.request.signable_hash(), relay.request.signature, ring)
         except (InvalidSignature, DecodingError) as error:
             raise Rejected(RejectionReason.SIMULATION_REFUSED, str(error)) from error
-        await self._once(signed, config.freshness_seconds)
+        await self._reject_replay(signed, config.freshness_seconds)
         self._charge(identity)
         return Admitted(header, _NO_TARGET, None, signed), _UNPAID
 
-    async def _once(self, signed: bytes, freshness_seconds: int) -> None:
+    async def _reject_replay(self, signed: bytes, freshness_seconds: int) -> None:
         key = self._keys.simulated(signed.hex())
         try:
             fresh = await self._redis.set(key, b"", nx=True, ex=2 * freshness_seconds)
@@ -113,14 +125,19 @@ class SimulatedRelayAdmission:
             ) from error
         if not fresh:
             raise Rejected(
-                RejectionReason.SIMULATION_REPLAYED, "this simulated relay was served before: sign each anew"
+                RejectionReason.SIMULATION_REPLAYED, "this simulated relay was served before: sign each relay again"
             )
 
     def _charge(self, identity: SimulationIdentity) -> None:
-        """Take from an identity's rate, after the proof: nobody else can use it up. Raises Rejected."""
-        most = float(identity.max_per_second)
-        bucket = self._buckets.setdefault(identity.key_id, TokenBucket(most, most))
-        bucket.rate = bucket.burst = most  # as it is configured now
+        """Charge an identity's rate limit.
+
+        It follows authentication, so that no one else can use the limit up.
+
+        Raises Rejected.
+        """
+        limit = float(identity.max_per_second)
+        bucket = self._buckets.setdefault(identity.key_id, TokenBucket(limit, limit))
+        bucket.rate = bucket.burst = limit  # as it is configured now
         if not bucket.try_take(1, self._clock()):
             raise Rejected(
                 RejectionReason.SIMULATION_LIMITED, f"more than {identity.max_per_second} simulated relays a second"

@@ -1,4 +1,4 @@
-"""What became of the relays of the last five minutes: by this a canary is compared with the other relayers."""
+"""Counts of the last five minutes, to compare a canary with other relayers."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,7 +12,10 @@ _BUCKET_SECONDS: Final = 10.0
 
 @dataclass(slots=True)
 class WindowTotals:
-    """Counts; `seconds` is the sum over the `timed` of the served."""
+    """Counts of relays.
+
+    `seconds` is the total duration of the `timed` ones among the served.
+    """
 
     served: int = 0
     failed: int = 0
@@ -29,12 +32,15 @@ class WindowTotals:
 
 
 def is_our_failure(rejected: Rejected) -> bool:
-    """Whether a refusal is the relayer's or its backend's fault; who drains refuses on purpose."""
+    """Return True if a rejection is the fault of the relayer or its backend.
+
+    A draining relayer rejects on purpose.
+    """
     return rejected.reason.status >= 500 and rejected.reason is not RejectionReason.DRAINING
 
 
 class SlidingWindowStats:
-    """A ring of ten-second buckets; a relay costs one look at the clock."""
+    """Ring of ten-second buckets. A relay costs one reading of the clock."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -50,7 +56,7 @@ class SlidingWindowStats:
         return found
 
     def served(self, seconds: float | None) -> None:
-        """A relay, or an answer over a WebSocket (without a time of its own)."""
+        """Count a relay, or a response over a WebSocket without a duration."""
         bucket = self._bucket()
         bucket.served += 1
         if seconds is not None:
@@ -58,11 +64,11 @@ class SlidingWindowStats:
             bucket.seconds += seconds
 
     def failed(self) -> None:
-        """A refusal that is our own fault."""
+        """Count a rejection that is our own fault."""
         self._bucket().failed += 1
 
-    def figures(self) -> dict[str, float]:
-        """The sum of the last five minutes."""
+    def totals(self) -> dict[str, float]:
+        """Return the totals of the last five minutes."""
         oldest = int(self._clock() / _BUCKET_SECONDS) - _BUCKETS
         whole = sum((f for n, f in self._buckets.items() if n > oldest), WindowTotals())
         return asdict(whole) | {"seconds": round(whole.seconds, 3)}

@@ -1,4 +1,7 @@
-"""Batches of a streamed answer: whole lines, as they come (relay-lifecycle.md, section 9)."""
+"""Batches of a streamed response: whole lines, as they arrive.
+
+Source: relay-lifecycle.md, section 9.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -11,8 +14,11 @@ BATCH_LINES: Final = 100
 LINE_BYTES: Final = 256 * 1024
 
 
-def _first(lines: bytearray, number: int) -> int:
-    """Return the bytes of the first lines: `number` of them, and about as many as a batch may have."""
+def _batch_end(lines: bytearray, number: int) -> int:
+    """Return the length of the first lines in bytes.
+
+    They are at most `number` lines and about as many bytes as a batch may have.
+    """
     end = count = 0
     while count < number and end < BATCH_BYTES:
         found = lines.find(b"\n", end) + 1
@@ -23,29 +29,31 @@ def _first(lines: bytearray, number: int) -> int:
 
 
 async def batches(chunks: AsyncIterator[bytes], deadline: float) -> AsyncGenerator[bytes, None]:
-    """Non-empty batches of lines, each as soon as its lines came; the last may lack its newline.
+    """Yield non-empty batches of lines as soon as they have arrived.
 
-    What comes while a batch is sent waits in the backend's connection, and makes the next batches larger.
-
-    deadline: on the event loop's clock; a stream that goes on beyond it is refused. Raises Rejected.
+    The last batch may lack its newline. What arrives while a batch is sent waits in the backend's connection and makes
+    the next batches larger. `deadline` is on the event loop's clock. Raises Rejected for a stream that exceeds it.
     """
-    held = bytearray()
+    pending = bytearray()
     while chunk := await _next(chunks, deadline):
-        held += chunk
-        while end := _first(held, BATCH_LINES):
-            lines = bytes(held[:end])
-            del held[:end]
+        pending += chunk
+        while end := _batch_end(pending, BATCH_LINES):
+            lines = bytes(pending[:end])
+            del pending[:end]
             yield lines
-        if len(held) > LINE_BYTES:
+        if len(pending) > LINE_BYTES:
             raise Rejected(
                 RejectionReason.RESPONSE_TOO_LARGE, f"a line of the stream is longer than {LINE_BYTES} bytes"
             )
-    if held:
-        yield bytes(held)
+    if pending:
+        yield bytes(pending)
 
 
 async def _next(chunks: AsyncIterator[bytes], deadline: float) -> bytes:
-    """The next bytes; empty at the end. Raises Rejected."""
+    """Return the next bytes, or empty bytes at the end.
+
+    Raises Rejected.
+    """
     try:
         async with asyncio.timeout_at(deadline):
             async for chunk in chunks:

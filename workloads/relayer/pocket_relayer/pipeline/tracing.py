@@ -1,8 +1,8 @@
-"""OpenTelemetry: one span a relay, with its stages as events, and `traceparent` for the backend.
+"""OpenTelemetry tracing: a span per relay, and `traceparent` for the backend.
 
-It is on where the extra `tracing` is installed and OTEL_EXPORTER_OTLP_ENDPOINT names a collector (OTEL_TRACES_SAMPLER
-and the other variables of the SDK hold, too); else every hook is empty. Attributes name service, transport, supplier
-and session: no payload, no key.
+It is on if the extra `tracing` is installed and OTEL_EXPORTER_OTLP_ENDPOINT names a collector. OTEL_TRACES_SAMPLER and
+the other variables of the SDK apply too. Otherwise every hook is empty. Attributes name service, transport, supplier
+and session, but no payload and no key.
 """
 
 import logging
@@ -17,50 +17,50 @@ _LOG = logging.getLogger("pocket_relayer.pipeline.tracing")
 
 
 class Span(Protocol):
-    """What the pipeline says of a relay."""
+    """Span of one relay."""
 
     def stage(self, name: str) -> None:
-        """A stage is over: proven, answered, recorded."""
+        """Add the event that a stage has ended: admitted, answered, recorded."""
 
     def headers(self) -> Mapping[str, str]:
-        """For the backend, so that its spans join."""
+        """Return the headers by which the backend's spans join."""
 
 
 class Tracing(Protocol):
-    """Makes spans."""
+    """Creates spans."""
 
     def relay(self, relay: AdmissibleRelay) -> AbstractContextManager[Span]:
-        """The span of one relay; a refusal that leaves it is its status."""
+        """Return the span of one relay. A rejection that leaves it becomes its status."""
 
     def close(self) -> None:
-        """Exports what is left."""
+        """Export what is left."""
 
 
-class _Nothing:
-    """Costs next to nothing."""
+class _NoTracing:
+    """Tracing that does nothing."""
 
     def stage(self, name: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def headers(self) -> Mapping[str, str]:
-        """None."""
+        """Return no headers."""
         return {}
 
-    def relay(self, _: AdmissibleRelay) -> "_Nothing":
-        """Itself."""
+    def relay(self, _: AdmissibleRelay) -> "_NoTracing":
+        """Return the span that does nothing."""
         return self
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
-    def __enter__(self) -> "_Nothing":
+    def __enter__(self) -> "_NoTracing":
         return self
 
     def __exit__(self, *_: object) -> None:
         return None
 
 
-NO_TRACING: Tracing = _Nothing()
+NO_TRACING: Tracing = _NoTracing()
 
 
 class _Span:
@@ -69,18 +69,18 @@ class _Span:
         self._inject = inject
 
     def stage(self, name: str) -> None:
-        """As Span."""
+        """Add the event that a stage has ended."""
         self._span.add_event(name)
 
     def headers(self) -> Mapping[str, str]:
-        """As Span."""
+        """Return the headers by which the backend's spans join."""
         found: dict[str, str] = {}
         self._inject(found)
         return found
 
 
 class OpenTelemetry:
-    """As Tracing, over a tracer provider of the SDK."""
+    """Tracing through a tracer provider of the SDK."""
 
     def __init__(self, provider: Any) -> None:
         from opentelemetry.trace import StatusCode  # noqa: PLC0415 - an optional extra
@@ -95,7 +95,7 @@ class OpenTelemetry:
 
     @contextmanager
     def relay(self, relay: AdmissibleRelay) -> Iterator[Span]:
-        """As Tracing; a gateway's own `traceparent` is the parent."""
+        """Return the span of one relay, a child of the gateway's own `traceparent`."""
         parent = self._propagator.extract({name.lower(): value for name, value in relay.caller.headers.items()})
         attributes = {
             "pocket.service": relay.service.id, "pocket.rpc_type": relay.rpc_type, "pocket.supplier": relay.supplier,
@@ -113,12 +113,15 @@ class OpenTelemetry:
                 raise
 
     def close(self) -> None:
-        """As Tracing."""
+        """Export what is left."""
         self._provider.shutdown()
 
 
 def tracing_from(environment: Mapping[str, str], worker: int) -> Tracing:
-    """By the environment; says why where it is asked for and not there."""
+    """Return the tracing that the environment asks for.
+
+    Logs why if it is asked for and not available.
+    """
     if not (environment.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
         return NO_TRACING
     try:
@@ -127,7 +130,7 @@ def tracing_from(environment: Mapping[str, str], worker: int) -> Tracing:
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - an optional extra
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - an optional extra
     except ImportError:
-        _LOG.warning("a collector is named, and this image has no OpenTelemetry: install the extra tracing")
+        _LOG.warning("tracing is off: OpenTelemetry is not installed. Install the extra 'tracing'")
         return NO_TRACING
     name = environment.get("OTEL_SERVICE_NAME", "relayer")
     resource = Resource.create({"service.name": name, "pocket.worker": worker})

@@ -1,1 +1,1 @@
-"""Run the relayer's supervisor and its workers."""
+"""The relayer's supervisor and its workers."""

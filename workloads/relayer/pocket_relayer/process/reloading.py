@@ -1,4 +1,4 @@
-"""What a worker reads again while it serves: supplier keys, and the part of the configuration that may change."""
+"""Reload supplier keys and configuration while relays are served."""
 
 import logging
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class SupplierKeys:
-    """All keys of the folder: whoever fills it decides who is served. A broken reload keeps the last good set."""
+    """All supplier keys of a folder. A failed reload keeps the last good set."""
 
     def __init__(self, folder: Path, platform: Platform) -> None:
         self._folder = KeyFolder(folder, platform.environment, platform.wall_nanoseconds)
@@ -25,36 +25,43 @@ class SupplierKeys:
         self._by_address: Mapping[str, PrivateKey] = {}
 
     def reload(self) -> bool:
-        """Whether the set changed; problems are logged without key material."""
+        """Reload the keys and return True if the set changed.
+
+        Problems are logged without key material.
+        """
         try:
             loaded = self._folder.load()
         except ConfigurationError as error:
-            _LOG.warning("keys: %s", error)
+            _LOG.warning("key reload failed, keeping the previous keys: %s", error)
             return False
         if loaded is self.current:
             return False
         changed = loaded.digest != self.current.digest
         if changed or not self.current.keys:
             for problem in loaded.problems:
-                _LOG.warning("keys: %s", problem)
+                _LOG.warning("supplier key ignored: %s", problem)
         self.current = loaded
         if changed:
             self._by_address = {str(address): key for address, key in loaded.keys.items()}
-            _LOG.info("keys: %d loaded, digest %s", len(loaded.keys), loaded.digest[:16])
+            fields = {"keys": len(loaded.keys), "digest": loaded.digest[:16]}
+            _LOG.info("supplier keys loaded", extra={"fields": fields})
         relayer_metrics.KEYS_LOADED.set(len(self.current.keys))
         return changed
 
     def by_address(self) -> Mapping[str, PrivateKey]:
-        """Keys by operator address; asked for at every relay."""
+        """Return the keys by operator address. It is called at every relay."""
         return self._by_address
 
 
 class ReloadedConfig:
-    """The part of the configuration that changes while relays are served; a broken file changes nothing."""
+    """The part of the configuration that changes while relays are served.
+
+    An invalid file changes nothing.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._complained = ""
+        self._last_error = ""
         try:
             self._content = file.read_bytes()
             self.current = parse_reloadable_config(self._content, file)
@@ -64,7 +71,7 @@ class ReloadedConfig:
             raise ConfigurationError(f"relayer: {error}") from error
 
     def reload(self) -> bool:
-        """Whether something changed; what is wrong is told once."""
+        """Reload the file and return True if something changed. Each error is logged once."""
         try:
             content = self._file.read_bytes()
             if content == self._content:
@@ -72,10 +79,10 @@ class ReloadedConfig:
             self._content = content
             loaded = parse_reloadable_config(content, self._file)
         except (ManifestError, OSError) as error:
-            if str(error) != self._complained:
-                _LOG.warning("configuration: %s; the last good one stays", error)
-            self._complained = str(error)
+            if str(error) != self._last_error:
+                _LOG.warning("config reload failed, keeping the previous configuration: %s", error)
+            self._last_error = str(error)
             return False
-        self._complained = ""
+        self._last_error = ""
         changed, self.current = loaded != self.current, loaded
         return changed

@@ -1,6 +1,6 @@
-"""What the workers of a pod report through a pipe, and how the supervisor sums it up for `/report`.
+"""Reports of a pod's workers through a pipe, and their summary for `/report`.
 
-A line of JSON each second is report and heartbeat at once. It needs no file, so a full volume silences nobody.
+A line of JSON each second is report and heartbeat at once. It needs no file, so it works with a full volume.
 """
 
 import asyncio
@@ -19,10 +19,11 @@ LARGEST_LINE: Final = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="ignore"))
 class WorkerReport:
-    """One worker; `keys` is the digest of its public keys, empty without any.
+    """Report of one worker.
 
-    `leaving` are suppliers without a key whose relays may still be recorded: on their way, or in the local log alone.
-    A worker that is `starting` has not looked at its keys and its log yet, so it says nothing of them.
+    `keys` is the digest of its public keys, empty without any. `leaving` are suppliers without a key whose relays may
+    still be recorded: in flight, or only in the write-ahead log. A `starting` worker has not read its keys and its log
+    yet, so its report does not cover them.
     """
 
     worker: int
@@ -36,7 +37,7 @@ class WorkerReport:
     recent: dict[str, float] = field(default_factory=dict)
     starting: bool = False
     unhealthy: list[dict[str, Any]] = field(default_factory=list)
-    """Endpoints that are not asked at present, see `ServiceBackends.endpoints`."""
+    """Unavailable endpoints, see `ServiceBackends.endpoints`."""
 
 
 _ADAPTER: Final = TypeAdapter(WorkerReport)
@@ -48,7 +49,7 @@ def encode_report(report: WorkerReport) -> bytes:
 
 
 def decode_report(line: bytes) -> WorkerReport | None:
-    """Return the report of a line, None for one that cannot be read."""
+    """Return the report of a line, or None if it is invalid."""
     try:
         return _ADAPTER.validate_json(line)
     except ValidationError:
@@ -56,14 +57,17 @@ def decode_report(line: bytes) -> WorkerReport | None:
 
 
 class ReportWriter:
-    """The worker's end of the pipe. It never blocks: while the supervisor does not read, reports are left out."""
+    """The worker's end of the pipe.
+
+    It never blocks: reports that the supervisor does not read are dropped.
+    """
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
         self._transport: asyncio.WriteTransport | None = None
 
     async def open(self) -> None:
-        """Take the pipe over; without one, reports go nowhere."""
+        """Take over the pipe. Without one, reports are dropped."""
         if self._descriptor is None:
             return
         pipe = os.fdopen(self._descriptor, "wb", buffering=0)
@@ -71,7 +75,7 @@ class ReportWriter:
         self._transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, pipe)
 
     def write(self, report: WorkerReport) -> None:
-        """Send a report, unless an earlier one has not left yet or the supervisor is gone."""
+        """Send a report, unless an earlier one is still unsent or the supervisor is gone."""
         pipe = self._transport
         if pipe is not None and not pipe.is_closing() and not pipe.get_write_buffer_size():
             pipe.write(encode_report(report))
@@ -83,21 +87,21 @@ class ReportWriter:
 
 
 def silent_problem(number: int, pid: int, hung_seconds: float) -> Problem:
-    """Return what is said of a worker that does not report; the text does not change while it lasts."""
+    """Return the problem of a silent worker. Its text does not change while it lasts."""
     return Problem(
         code=ProblemCode.WORKER_HUNG,
         message=f"worker {number} (process {pid}) does not respond: relays on its connections hang. It is killed and "
-        f"started again after {hung_seconds:g} s",
+        f"restarted after {hung_seconds:g} s",
     )
 
 
 def summary(
     reports: Iterable[WorkerReport], workers: int, silent: Mapping[int, Problem] | None = None
 ) -> dict[str, Any]:
-    """The pod's report: a key counts as loaded once every worker has it, and as gone once none may record for it.
+    """Return the pod's report.
 
-    `silent` holds what is to be said of workers that do not respond, by number: what they reported before counts no
-    more, so the report is incomplete.
+    A key counts as loaded once every worker has it, and as gone once no worker may record for it. `silent` holds the
+    problems of silent workers by number. Their earlier reports do not count, so the pod's report is incomplete.
     """
     silent = silent or {}
     alive = [row for row in reports if row.worker not in silent]
@@ -127,21 +131,21 @@ def summary(
 
 
 def _problems(rows: list[WorkerReport], workers: int, silent: Mapping[int, Problem]) -> list[Problem]:
-    """The gravest first; each once."""
+    """Return each problem once, the most severe first."""
     found = {problem for row in rows for problem in row.problems}
     missing = workers - len(rows) - len(silent)
     if missing:
         message = f"{missing} of {workers} workers have not reported yet"
         found.add(Problem(code=ProblemCode.WORKER_MISSING, message=message))
-    told = sorted(found, key=lambda problem: (problem.code, problem.message))
-    return [*(silent[number] for number in sorted(silent)), *told]
+    others = sorted(found, key=lambda problem: (problem.code, problem.message))
+    return [*(silent[number] for number in sorted(silent)), *others]
 
 
 def not_ready(reports: Iterable[WorkerReport], workers: int, silent: Mapping[int, Problem]) -> list[Problem]:
-    """Return why the pod should get no relays; empty where it should.
+    """Return why the pod should get no relays, empty if it should get them.
 
-    The kernel deals connections out to every worker that listens. One that starts does not listen yet and hinders
-    nobody; one that hangs gets its share, so the pod is not ready until it is gone.
+    The kernel distributes connections to every listening worker. A starting worker does not listen yet. A hanging one
+    gets its share, so the pod is not ready until that worker is gone.
     """
     rows = [row for row in reports if row.worker not in silent]
     if silent or not any(not row.problems for row in rows):

@@ -1,4 +1,4 @@
-"""The parent of a relayer pod's workers: starts, watches, restarts and drains them, and merges their metrics."""
+"""Start, monitor, restart and drain a pod's workers, and merge their metrics."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from pocket.api.problems import Problem, ProblemCode
 from pocket.api.workload import RelayerConfig
 from pocket.errors import ConfigurationError
 from pocket.runtime.program import require_writable
-from pocket_relayer.process.liveness import LOOK_SECONDS, Patience, Silence, WorkerState, judge
+from pocket_relayer.process.liveness import POLL_SECONDS, LivenessDeadlines, SilenceTimer, WorkerState, assess
 from pocket_relayer.process.reports import LARGEST_LINE, WorkerReport, decode_report, not_ready, silent_problem, summary
 
 _LOG = logging.getLogger("pocket_relayer.process.supervisor")
@@ -30,7 +30,10 @@ _SHOWN = (WorkerState.SILENT, WorkerState.HUNG)
 
 
 def require_free_port(host: str, port: int) -> None:
-    """Workers share the port with SO_REUSEPORT, which would also join a stranger's; raises ConfigurationError."""
+    """Raise ConfigurationError if the port is taken.
+
+    Workers share the port with SO_REUSEPORT, which would also join another program's port.
+    """
     probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -46,24 +49,24 @@ def require_free_port(host: str, port: int) -> None:
 
 @dataclass(slots=True)
 class _Worker:
-    """A worker's process, and what it said last."""
+    """A worker's process and its last report."""
 
     number: int
     process: asyncio.subprocess.Process
-    silence: Silence
+    silence: SilenceTimer
     state: WorkerState = WorkerState.STARTING
     report: WorkerReport | None = None
 
     async def listen(self, reports: asyncio.StreamReader) -> None:
-        """Take in reports until the worker closes its end."""
+        """Receive reports until the worker closes its end."""
         while not reports.at_eof():
             try:
                 line = await reports.readline()
             except ConnectionError:
                 return
-            except ValueError:  # it does not fit the bound, and is a sign of life
+            except ValueError:  # too long a line still proves that the worker runs
                 line = b""
-            self.silence.heard()
+            self.silence.reset()
             self.report = decode_report(line) or self.report
 
 
@@ -81,12 +84,12 @@ class Supervisor:
         self._sleep = sleep
         self._stop = asyncio.Event()
         self._metrics = config.data_dir / "metrics"
-        self._patience = Patience.of(config.hung_worker_seconds)
+        self._deadlines = LivenessDeadlines.of(config.hung_worker_seconds)
         self._workers: dict[int, _Worker] = {}
         self._restarts = 0
 
     async def run(self) -> None:
-        """Supervises until told to stop; then every worker drains."""
+        """Supervise until the stop signal, then drain every worker."""
         config = self._config
         if config.port:
             require_free_port(config.host, config.port)
@@ -100,18 +103,21 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(config.workers):
-                    group.create_task(self._keep(number))
+                    group.create_task(self._supervise_worker(number))
         finally:
             await admin.cleanup()
 
-    async def _keep(self, number: int) -> None:
-        """Keep one worker running until the stop; raises ConfigurationError where it refuses its configuration."""
-        chance, loop = random.Random(number), asyncio.get_running_loop()  # noqa: S311 - jitter
+    async def _supervise_worker(self, number: int) -> None:
+        """Keep one worker running until the stop.
+
+        Raises ConfigurationError if the worker rejects its configuration.
+        """
+        rng, loop = random.Random(number), asyncio.get_running_loop()  # noqa: S311 - jitter
         failures = 0
         while not self._stop.is_set():
             began = loop.time()
-            async with self._started(number) as worker:
-                await self._until_end(worker)
+            async with self._running_worker(number) as worker:
+                await self._wait_for_end(worker)
             # prometheus_client has no annotations there.
             multiprocess.mark_process_dead(worker.process.pid, str(self._metrics))  # type: ignore[no-untyped-call]
             if self._stop.is_set():
@@ -120,12 +126,16 @@ class Supervisor:
                 raise ConfigurationError("relayer: a worker refused its configuration; its message is above")
             failures = 1 if loop.time() - began > _STEADY_SECONDS else failures + 1
             self._restarts += 1
-            _LOG.error("worker %d ended with %s, starting it again", number, worker.process.returncode)
-            await self._sleep(min(5.0, 0.1 * 2 ** min(failures, 6)) * chance.uniform(0.5, 1.0))
+            fields = {"worker": number, "exit_code": worker.process.returncode}
+            _LOG.error("worker ended, restarting it", extra={"fields": fields})
+            await self._sleep(min(5.0, 0.1 * 2 ** min(failures, 6)) * rng.uniform(0.5, 1.0))
 
     @contextlib.asynccontextmanager
-    async def _started(self, number: int) -> AsyncIterator[_Worker]:
-        """Start a worker and listen to it; one that still runs afterwards is told to end."""
+    async def _running_worker(self, number: int) -> AsyncIterator[_Worker]:
+        """Start a worker and receive its reports.
+
+        A worker that still runs on exit is terminated.
+        """
         loop = asyncio.get_running_loop()
         read_end, write_end = os.pipe()
         reader = asyncio.StreamReader(limit=LARGEST_LINE)
@@ -142,7 +152,7 @@ class Supervisor:
             raise
         finally:
             os.close(write_end)
-        worker = self._workers[number] = _Worker(number, process, Silence(loop.time()))
+        worker = self._workers[number] = _Worker(number, process, SilenceTimer(loop.time()))
         listening = asyncio.create_task(worker.listen(reader))
         try:
             yield worker
@@ -152,11 +162,11 @@ class Supervisor:
             listening.cancel()
             transport.close()
 
-    async def _until_end(self, worker: _Worker) -> None:
-        """Wait until a worker has ended: by itself, because it hung, or drained after the stop."""
+    async def _wait_for_end(self, worker: _Worker) -> None:
+        """Wait until a worker has ended: on its own, killed or drained."""
         stopping = asyncio.ensure_future(self._stop.wait())
         ended = asyncio.ensure_future(worker.process.wait())
-        hung = asyncio.ensure_future(self._until_hung(worker))
+        hung = asyncio.ensure_future(self._wait_until_hung(worker))
         try:
             await asyncio.wait({stopping, ended, hung}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done() and not stopping.done():
@@ -174,14 +184,14 @@ class Supervisor:
             for task in (stopping, hung):
                 task.cancel()
 
-    async def _until_hung(self, worker: _Worker) -> None:
-        """Look at a worker until it has to be killed."""
+    async def _wait_until_hung(self, worker: _Worker) -> None:
+        """Poll a worker until it has to be killed."""
         loop = asyncio.get_running_loop()
         while worker.state is not WorkerState.HUNG:
-            await self._sleep(LOOK_SECONDS)
+            await self._sleep(POLL_SECONDS)
             before = worker.state
-            silent = worker.silence.look(loop.time())
-            worker.state = judge(silent, self._patience, reported=worker.silence.reported)
+            silent = worker.silence.poll(loop.time())
+            worker.state = assess(silent, self._deadlines, reported=worker.silence.reported)
             if worker.state is WorkerState.SILENT and before is not WorkerState.SILENT:
                 _LOG.warning("worker %d (process %d) is silent", worker.number, worker.process.pid)
 
@@ -190,20 +200,20 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 worker.process.send_signal(number)
 
-    # What others ask.
+    # The admin server.
 
     def _reports(self) -> list[WorkerReport]:
         return [worker.report for _, worker in sorted(self._workers.items()) if worker.report is not None]
 
     def _silent(self) -> dict[int, Problem]:
-        seconds = self._patience.hung
+        seconds = self._deadlines.hung
         return {
             worker.number: silent_problem(worker.number, worker.process.pid, seconds)
             for worker in self._workers.values() if worker.state in _SHOWN
         }  # fmt: skip
 
     def _problems(self) -> list[Problem]:
-        """Why this pod should get no relays."""
+        """Return why this pod should get no relays."""
         if self._stop.is_set():
             return [Problem(code=ProblemCode.DRAINING, message="draining")]
         return not_ready(self._reports(), self._config.workers, self._silent())
@@ -216,7 +226,7 @@ class Supervisor:
             return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
 
         async def show_health(_: web.Request) -> web.Response:
-            # Of this process: a worker that hangs is its to kill, and no reason to kill the others with it.
+            # The health of this process. It kills a hanging worker, which is no reason to kill the others.
             hung = sorted(self._silent())
             status = "degraded" if hung else "ok"
             processes = {str(number): worker.process.pid for number, worker in sorted(self._workers.items())}
@@ -232,8 +242,8 @@ class Supervisor:
             return web.json_response(body, status=503 if found else 200)
 
         async def show_report(_: web.Request) -> web.Response:
-            told = summary(self._reports(), self._config.workers, self._silent())
-            return web.json_response({**told, "restarts": self._restarts})
+            report = summary(self._reports(), self._config.workers, self._silent())
+            return web.json_response({**report, "restarts": self._restarts})
 
         app = web.Application()
         app.router.add_get("/metrics", show_metrics)

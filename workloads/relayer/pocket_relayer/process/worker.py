@@ -26,6 +26,7 @@ from pocket.errors import PocketError
 from pocket.protocol.transactions.batches import largest_leaf
 from pocket.redis_store.budgets import Budgets, RateLimiter
 from pocket.redis_store.notifications import RelayNotifier
+from pocket.redis_store.prefix_owner import claim_prefix
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.store_errors import RedisUnavailable
@@ -34,10 +35,10 @@ from pocket.runtime.debug_server import Debug
 from pocket.runtime.logs import set_level
 from pocket.runtime.process_stats import VERSION, LoopLagMonitor
 from pocket_relayer import relayer_metrics
-from pocket_relayer.backends.catalog import ServiceRegistry
 from pocket_relayer.backends.credentials import Credentials
+from pocket_relayer.backends.service_registry import ServiceRegistry
 from pocket_relayer.memory_budget import MemoryBudget
-from pocket_relayer.memory_trimming import Trimming, system_trim
+from pocket_relayer.memory_trimming import MemoryTrimmer, system_trim
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.metering import Meter
 from pocket_relayer.pipeline.pipeline import RelayPipeline
@@ -58,29 +59,29 @@ from pocket_relayer.transports.websocket import WebSockets
 
 _LOG = logging.getLogger("pocket_relayer.process.worker")
 _RELOAD_SECONDS = 1.0
-_LEAST_OWED_SECONDS = 5.0
+_MIN_REDIS_DRAIN_SECONDS = 5.0
 
 
-def patience_with_redis(drain_seconds: float, spent_seconds: float) -> float:
-    """How long a worker that ends waits for Redis to take relays that were answered, in seconds.
+def redis_drain_timeout(drain_seconds: float, spent_seconds: float) -> float:
+    """Return the seconds for which an ending worker waits for Redis.
 
-    The log of a pod goes with the pod, so all the time that requests left over is theirs; the supervisor waits ten
-    seconds longer than `drain_seconds`.
+    The write-ahead log of a pod is lost with the pod, so recording gets all the time that requests left. The
+    supervisor waits ten seconds longer than `drain_seconds`.
     """
-    return max(_LEAST_OWED_SECONDS, drain_seconds - spent_seconds)
+    return max(_MIN_REDIS_DRAIN_SECONDS, drain_seconds - spent_seconds)
 
 
-def service_state(catalog: ServiceRegistry, name: str, height: int) -> Mapping[str, object] | None:
-    """What /ready/<service> answers; None for an unknown service."""
-    offer = catalog.get(name)
-    if offer is None:
+def service_state(registry: ServiceRegistry, name: str, height: int) -> Mapping[str, object] | None:
+    """Return the body of /ready/<service>, or None for an unknown service."""
+    backends = registry.get(name)
+    if backends is None:
         return None
-    state = offer.state()
+    state = backends.state()
     return {"service_id": name, "ready": state["healthy"] > 0, "block_height": height, "backends": state}
 
 
 class Worker:
-    """Everything one event loop runs."""
+    """Everything that one event loop runs."""
 
     def __init__(
         self, config: RelayerConfig, number: int, writer: ReportWriter, platform: RelayerPlatform | None = None
@@ -96,7 +97,7 @@ class Worker:
         self._report: Callable[[], WorkerReport] = self._starting_report
 
     async def run(self) -> None:
-        """Serves until SIGTERM or SIGINT, then drains. It reports from the start, whatever it waits for."""
+        """Serve until SIGTERM or SIGINT, then drain. The worker reports from the start."""
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
@@ -110,12 +111,12 @@ class Worker:
             self._writer.close()
 
     async def _keep_reporting(self) -> None:
-        """Tell the supervisor each second that this event loop runs, and what it has loaded."""
+        """Report every second that this event loop runs, and what it has loaded."""
         while True:
             try:
                 self._writer.write(self._report())
             except Exception:  # noqa: BLE001 - a worker that cannot describe itself still serves
-                _LOG.exception("the report could not be made")
+                _LOG.exception("building the report failed")
                 self._writer.write(self._starting_report())
             await asyncio.sleep(REPORT_SECONDS)
 
@@ -124,8 +125,11 @@ class Worker:
         problems = waits or [Problem(code=ProblemCode.STARTING, message="starting")]
         return WorkerReport(self._number, os.getpid(), "", 0, 0, tuple(problems), starting=True)
 
-    async def _await_dependencies(self, redis: "Redis", chain: CachedChain) -> bool:
-        """Wait for Redis and a node of the right chain; return False where the stop came first."""
+    async def _await_dependencies(self, redis: "Redis", keys: RedisKeys, chain: CachedChain) -> bool:
+        """Wait for Redis and a node of the right chain.
+
+        Returns False if the stop came first.
+        """
 
         def redis_waits(error: RedisUnavailable | None) -> None:
             self._waits[ProblemCode.REDIS_UNAVAILABLE] = f"waiting for Redis: {error}" if error else ""
@@ -142,6 +146,7 @@ class Worker:
             redis_waits,
             chain_waits,
             self._platform.rng,
+            lambda: claim_prefix(redis, keys, f"{self._config.namespace}/{self._config.name}"),
         )
         return not self._stop.is_set()
 
@@ -169,25 +174,28 @@ class Worker:
             config.chain.id,
             node_health,
             timeout_seconds=seconds,
-            on_assessment=relayer_metrics.node_told,
+            on_assessment=relayer_metrics.show_node_health,
             channel=platform.channel,
             clock=clock,
         )
-        if not await self._await_dependencies(redis, chain):
+        if not await self._await_dependencies(redis, keys, chain):
             await chain.close()
             await redis.aclose()
             return
-        follower = LatestBlockWatcher(redis, keys, comet.block, config.chain.block_seconds, clock)
+        latest_block = LatestBlockWatcher(redis, keys, comet.block, config.chain.block_seconds, clock)
         supplier_keys = SupplierKeys(config.keys_dir, platform)
         supplier_keys.reload()
-        hot = ReloadedConfig(config.hot_file)
-        set_level(hot.current.log_level)
-        limits = hot.current.limits()
-        catalog = ServiceRegistry(hot.current.services, clock, Credentials(config.secrets_dir), platform.backend_http)
-        # In a thread: it reads what dead workers left, which may be gigabytes after an outage of Redis.
+        reloaded = ReloadedConfig(config.hot_file)
+        set_level(reloaded.current.log_level)
+        limits = reloaded.current.limits()
+        registry = ServiceRegistry(
+            reloaded.current.services, clock, Credentials(config.secrets_dir), platform.backend_http
+        )
+        relayer_metrics.start_at_zero(service.id for service in reloaded.current.services)
+        # In a thread: it reads the logs of dead workers, which may be gigabytes after an outage of Redis.
         name = f"worker-{self._number}-{os.getpid()}"
         log = await asyncio.to_thread(WriteAheadLog, config.data_dir / "relay-log", name)
-        publisher = RelayRecorder(
+        recorder = RelayRecorder(
             redis,
             keys,
             log,
@@ -203,22 +211,22 @@ class Worker:
             chain,
             budgets,
             RateLimiter(redis, keys, platform.wall_seconds),
-            lambda: follower.height,
+            lambda: latest_block.height,
             enabled=config.metering.enabled,
             open_when_unavailable=config.metering.when_unavailable == "open",
             block_seconds=config.chain.block_seconds,
         )
-        tracing, pulse = tracing_from(os.environ, self._number), LoopLagMonitor(clock)
+        tracing, loop_lag = tracing_from(os.environ, self._number), LoopLagMonitor(clock)
         self.pipeline = pipeline = RelayPipeline(
-            catalog=catalog,
-            admission=Admission(chain, lambda: follower.height, clock, lambda: limits, lambda: chain.generation),
+            registry=registry,
+            admission=Admission(chain, lambda: latest_block.height, clock, lambda: limits, lambda: chain.generation),
             meter=meter,
-            publisher=publisher,
+            recorder=recorder,
             simulations=SimulatedRelayAdmission(
-                redis, keys, lambda: hot.current.simulation, wall_clock=platform.wall_seconds, clock=clock
+                redis, keys, lambda: reloaded.current.simulation, wall_clock=platform.wall_seconds, clock=clock
             ),
             keys=supplier_keys.by_address,
-            height=lambda: follower.height,
+            height=lambda: latest_block.height,
             clock=clock,
             recording=config.recording,
             tracing=tracing,
@@ -231,7 +239,7 @@ class Worker:
             if not supplier_keys.current.keys:
                 text = f"no supplier key is loaded from {config.keys_dir}"
                 return Problem(code=ProblemCode.NO_KEYS, message=text)
-            if follower.stale:
+            if latest_block.stale:
                 text = "no new block for too long: check the chain nodes"
                 return Problem(code=ProblemCode.NO_NEW_BLOCK, message=text)
             return None
@@ -241,54 +249,57 @@ class Worker:
             return None if found is None else str(found.code)
 
         probes = Probes(
-            health=lambda: {"status": "ok", "height": follower.height},
+            health=lambda: {"status": "ok", "height": latest_block.height},
             ready_problem=ready_problem,
-            service_ready=lambda name: service_state(catalog, name, follower.height),
+            service_ready=lambda name: service_state(registry, name, latest_block.height),
             draining=lambda: self._draining,
         )
-        endpoints = RequestRouter(pipeline, probes, lambda: hot.current.response_compression)
+        router = RequestRouter(pipeline, probes, lambda: reloaded.current.response_compression)
         timeouts = ClientTimeouts(idle_seconds=config.connections.idle_seconds)
         connections = Connections(config.connections, MemoryBudget(clock, config.connections.memory_bytes))
         sockets = WebSockets(
             pipeline,
             lambda: self._draining,
             enforce_handshake=config.web_socket_handshake == "enforce",
-            look_seconds=min(2.0, config.chain.block_seconds / 2),
+            poll_seconds=min(2.0, config.chain.block_seconds / 2),
             timeouts=timeouts,
         )
         decoder = GzipRequestDecoder()
-        http1 = Http1(endpoints, sockets, lambda: catalog.max_body_bytes, timeouts, decoder)
+        http1 = Http1(router, sockets, lambda: registry.max_body_bytes, timeouts, decoder)
         runner = await http1.set_up(config.drain_seconds)
         debug = None if config.debug_port is None else await Debug().serve(config.debug_port + self._number)
-        http2 = Http2Server(endpoints, lambda: catalog.max_body_bytes, timeouts, decoder)
+        http2 = Http2Server(router, lambda: registry.max_body_bytes, timeouts, decoder)
 
         def reload() -> None:
             nonlocal limits
             supplier_keys.reload()
-            if hot.reload():
-                set_level(hot.current.log_level)
-                limits = hot.current.limits()
-                changed = catalog.update(hot.current.services)
-                _LOG.info("configuration taken up", extra={"fields": {"services": changed}})
+            if reloaded.reload():
+                set_level(reloaded.current.log_level)
+                limits = reloaded.current.limits()
+                changed = registry.update(reloaded.current.services)
+                relayer_metrics.start_at_zero(service.id for service in reloaded.current.services)
+                _LOG.info("configuration reloaded", extra={"fields": {"services": changed}})
 
         try:
             async with watch, asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(watch.run(max(1.0, config.chain.block_seconds / 2), platform.rng)),
-                    group.create_task(publisher.run()),
-                    group.create_task(publisher.maintain()),
-                    group.create_task(follower.run(min(0.25, config.chain.block_seconds / 4))),
+                    group.create_task(recorder.run()),
+                    group.create_task(recorder.maintain()),
+                    group.create_task(latest_block.run(min(0.25, config.chain.block_seconds / 4))),
                     group.create_task(budgets.run()),
                     group.create_task(InvalidationSubscriber(redis, keys, chain, rng=platform.rng.random).run()),
-                    group.create_task(catalog.run()),
-                    group.create_task(pulse.run()),
+                    group.create_task(registry.run()),
+                    group.create_task(loop_lag.run()),
                     group.create_task(self._reload(reload)),
-                    group.create_task(self._observe(publisher, follower, log, chain, catalog, pulse, connections)),
-                    group.create_task(self._follow_parent()),
+                    group.create_task(
+                        self._observe(recorder, latest_block, log, chain, registry, loop_lag, connections)
+                    ),
+                    group.create_task(self._watch_parent()),
                 ]
-                await follower.poll()
+                await latest_block.poll()
                 self._report = functools.partial(
-                    self._serving_report, supplier_keys, follower, publisher, pipeline, problem
+                    self._serving_report, supplier_keys, latest_block, recorder, pipeline, problem
                 )
                 server = await loop.create_server(
                     lambda: Sniffer(http1, http2, connections, timeouts),
@@ -302,19 +313,19 @@ class Worker:
                 stopped_at = loop.time()
                 self._draining = True
                 server.close()
-                sockets.leave()
+                sockets.close_all()
                 await runner.shutdown()
                 # At the same time: the supervisor waits for the drain once, and a little longer.
                 await asyncio.gather(http2.drain(config.drain_seconds), runner.cleanup())
                 await budgets.drain()
-                await publisher.drain(patience_with_redis(config.drain_seconds, loop.time() - stopped_at))
+                await recorder.drain(redis_drain_timeout(config.drain_seconds, loop.time() - stopped_at))
                 for task in tasks:
                     task.cancel()
         finally:
             await runner.cleanup()
             if debug is not None:
                 await debug.cleanup()
-            await catalog.close()
+            await registry.close()
             await asyncio.to_thread(tracing.close)
             await chain.close()
             await redis.aclose()
@@ -323,25 +334,25 @@ class Worker:
     def _serving_report(
         self,
         keys: SupplierKeys,
-        follower: LatestBlockWatcher,
-        publisher: RelayRecorder,
+        latest_block: LatestBlockWatcher,
+        recorder: RelayRecorder,
         pipeline: RelayPipeline,
         problem: Callable[[], Problem | None],
     ) -> WorkerReport:
-        """What this worker has loaded, and whose relays it may still record."""
+        """Return what is loaded, and whose relays may still be recorded."""
         loaded = {str(address) for address in keys.current.keys}
         found = problem()
         return WorkerReport(
             worker=self._number,
             pid=os.getpid(),
             keys=keys.current.digest if keys.current.keys else "",
-            height=follower.height,
-            waiting=publisher.waiting,
+            height=latest_block.height,
+            waiting=recorder.waiting,
             problems=() if found is None else (found,),
             addresses=sorted(loaded),
-            leaving=sorted((pipeline.in_flight.suppliers | publisher.suppliers_with_unacknowledged) - loaded),
-            recent=pipeline.recent.figures(),
-            unhealthy=pipeline.catalog.unhealthy_endpoints(),
+            leaving=sorted((pipeline.in_flight.suppliers | recorder.suppliers_with_unacknowledged) - loaded),
+            recent=pipeline.recent.totals(),
+            unhealthy=pipeline.registry.unhealthy_endpoints(),
         )
 
     async def _reload(self, reload: Callable[[], None]) -> None:
@@ -350,40 +361,43 @@ class Worker:
             try:
                 reload()
             except (PocketError, OSError) as error:
-                _LOG.warning("configuration: %s", error)
+                _LOG.warning("config reload failed, keeping the previous configuration: %s", error)
 
-    async def _follow_parent(self) -> None:
-        """An orphan would keep the port: a worker whose supervisor died drains and ends."""
+    async def _watch_parent(self) -> None:
+        """Drain and end once the supervisor has died.
+
+        An orphan would keep the port.
+        """
         parent = os.getppid()
-        while os.getppid() == parent:  # noqa: ASYNC110 - the kernel tells nobody of a parent's death
+        while os.getppid() == parent:  # noqa: ASYNC110 - there is no event for a parent's end
             await asyncio.sleep(0.5)
         self._stop.set()
 
     async def _observe(
         self,
-        publisher: RelayRecorder,
-        follower: LatestBlockWatcher,
+        recorder: RelayRecorder,
+        latest_block: LatestBlockWatcher,
         log: WriteAheadLog,
         chain: CachedChain,
-        catalog: ServiceRegistry,
-        pulse: LoopLagMonitor,
+        registry: ServiceRegistry,
+        loop_lag: LoopLagMonitor,
         connections: Connections,
     ) -> None:
-        trimming = Trimming(system_trim())
+        trimming = MemoryTrimmer(system_trim())
         relayer_metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
         while True:
-            relayer_metrics.HEIGHT.set(follower.height)
-            relayer_metrics.WAITING.set(publisher.waiting)
-            relayer_metrics.IN_FLIGHT.set(catalog.in_flight)
-            for (service, kind), number in catalog.unhealthy().items():
+            relayer_metrics.HEIGHT.set(latest_block.height)
+            relayer_metrics.WAITING.set(recorder.waiting)
+            relayer_metrics.IN_FLIGHT.set(registry.in_flight)
+            for (service, kind), number in registry.unhealthy().items():
                 relayer_metrics.UNHEALTHY.labels(service, kind).set(number)
-            vitals = pulse.reset()
+            vitals = loop_lag.reset()
             relayer_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
             relayer_metrics.RESIDENT.set(vitals.resident_bytes)
             relayer_metrics.TASKS.set(vitals.tasks)
             relayer_metrics.OPEN.set(connections.open)
             relayer_metrics.HELD.set(connections.memory.used)
-            await trimming.look(connections.memory.used)
+            await trimming.observe(connections.memory.used)
             relayer_metrics.LOG_BYTES.set(log.size)
             for source, number in chain.counters.taken():
                 relayer_metrics.CACHE.labels(source).inc(number)

@@ -1,1 +1,1 @@
-"""How relays arrive; every transport calls the same pipeline."""
+"""The transports of relays, which all call the same pipeline."""

@@ -1,4 +1,4 @@
-"""The connections of one worker: how many there may be, and which one goes when there are too many."""
+"""Limit the connections of one worker."""
 
 import asyncio
 from collections import OrderedDict
@@ -9,35 +9,37 @@ from pocket.api.relayminer import ConnectionLimits
 from pocket_relayer import relayer_metrics
 from pocket_relayer.memory_budget import ConnectionMemoryBudget, MemoryBudget
 
-_Unproven = OrderedDict["Connection", None]
+_Untrusted = OrderedDict["Connection", None]
 
 
 class Connection:
-    """An open connection. It is proven once a relay of it was answered."""
+    """An open connection. It is trusted once one of its relays was served."""
 
-    __slots__ = ("_connections", "abort", "memory", "proven")
+    __slots__ = ("_connections", "abort", "memory", "trusted")
 
     def __init__(self, connections: "Connections", memory: ConnectionMemoryBudget, abort: Callable[[], None]) -> None:
         self._connections = connections
         self.memory = memory
         self.abort = abort
-        self.proven = False
+        self.trusted = False
 
-    def prove(self) -> None:
-        """A relay of this connection was answered: no newcomer takes its place."""
-        if not self.proven:
-            self.proven = True
-            self._connections.proved(self)
+    def trust(self) -> None:
+        """Keep this connection when there are too many: it served a relay."""
+        if not self.trusted:
+            self.trusted = True
+            self._connections.on_trusted(self)
 
     def lost(self) -> None:
-        """The connection ended."""
+        """Free the place of this connection."""
         self._connections.lost(self)
 
 
 class Connections:
-    """Limits of one worker. A newcomer takes the place of the oldest connection without a proven relay.
+    """The connections of one worker and their limits.
 
-    So strangers who open connections and keep them push each other out, and never whoever sends relays.
+    A new connection replaces the oldest one that is not trusted.
+
+    So clients that open connections without sending relays replace each other, and never those that send relays.
     """
 
     def __init__(self, limits: ConnectionLimits, memory: MemoryBudget) -> None:
@@ -45,21 +47,26 @@ class Connections:
         self.memory = memory
         self._open: dict[str, int] = {}
         self._number = 0
-        self._unproven: _Unproven = OrderedDict()
-        self._unproven_of: dict[str, _Unproven] = {}
+        self._untrusted: _Untrusted = OrderedDict()
+        self._untrusted_of: dict[str, _Untrusted] = {}
 
     @property
     def open(self) -> int:
-        """Number of open connections."""
+        """Return the number of open connections."""
         return self._number
 
     def admit(self, transport: asyncio.BaseTransport) -> Connection | None:
-        """Return the new connection; None, and an aborted transport, where there is no place."""
+        """Return the new connection, or None if there is no place.
+
+        Without a place the transport is aborted.
+        """
         address = address_of(transport)
         abort = cast("asyncio.Transport", transport).abort
         limits = self._limits
-        full = self._open.get(address, 0) >= limits.per_address and not self._push_out(self._unproven_of.get(address))
-        full = full or (self._number >= limits.total and not self._push_out(self._unproven))
+        full = self._open.get(address, 0) >= limits.per_address and not self._evict_oldest(
+            self._untrusted_of.get(address)
+        )
+        full = full or (self._number >= limits.total and not self._evict_oldest(self._untrusted))
         if full:
             relayer_metrics.CLOSED.labels("refused").inc()
             abort()
@@ -67,34 +74,34 @@ class Connections:
         connection = Connection(self, self.memory.connection(address), abort)
         self._number += 1
         self._open[address] = self._open.get(address, 0) + 1
-        self._unproven[connection] = None
-        self._unproven_of.setdefault(address, OrderedDict())[connection] = None
+        self._untrusted[connection] = None
+        self._untrusted_of.setdefault(address, OrderedDict())[connection] = None
         return connection
 
-    def _push_out(self, unproven: _Unproven | None) -> bool:
-        if not unproven:
+    def _evict_oldest(self, untrusted: _Untrusted | None) -> bool:
+        if not untrusted:
             return False
-        oldest = next(iter(unproven))
+        oldest = next(iter(untrusted))
         relayer_metrics.CLOSED.labels("too_many").inc()
         oldest.abort()
-        self.lost(oldest)  # now: its place is taken before the event loop tells
+        self.lost(oldest)  # at once: its place is used before the event loop reports the loss
         return True
 
-    def proved(self, connection: Connection) -> None:
+    def on_trusted(self, connection: Connection) -> None:
         """Keep a connection's place."""
-        if self._unproven.pop(connection, False) is None:
+        if self._untrusted.pop(connection, False) is None:
             address = connection.memory.address
-            mine = self._unproven_of[address]
+            mine = self._untrusted_of[address]
             del mine[connection]
             if not mine:
-                del self._unproven_of[address]
+                del self._untrusted_of[address]
 
     def lost(self, connection: Connection) -> None:
         """Free a connection's place, once."""
         if connection.abort is _gone:
             return
         connection.abort = _gone
-        self.proved(connection)
+        self.on_trusted(connection)
         address = connection.memory.address
         self._number -= 1
         self._open[address] -= 1
@@ -103,11 +110,14 @@ class Connections:
 
 
 def _gone() -> None:
-    """Stand in for the abort of a connection that is lost."""
+    """Do nothing, in place of the abort of a lost connection."""
 
 
 def address_of(transport: asyncio.BaseTransport) -> str:
-    """Return the client's address, of IPv6 the network of 64 bits that one client has; empty where it is not known."""
+    """Return the client's address, empty if unknown.
+
+    Of IPv6 it is the network of 64 bits that one client has.
+    """
     peer = transport.get_extra_info("peername")
     if not isinstance(peer, tuple) or not peer:
         return ""

@@ -5,21 +5,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ClientTimeouts:
-    """Hold the timeouts of clients in seconds; those of bodies and answers grow with their bytes (a minimum rate)."""
+    """Timeouts for clients in seconds.
+
+    Those of bodies and responses grow with their size, which makes a minimum rate.
+    """
 
     idle_seconds: float = 120.0
-    """A connection without request, with half of a head, or a WebSocket without a proven relay, is closed then."""
+    """Limit for an idle connection.
+
+    It has no request, an incomplete head, or is a WebSocket without a served relay.
+    """
     read_seconds: float = 15.0
-    """For the first bytes of a body or message ..."""
+    """Limit for the first bytes of a body or message."""
     write_seconds: float = 30.0
-    """For an answer's first bytes; a client that takes nothing for so long is dropped ..."""
+    """Limit for the first bytes of a response, and for a client that reads nothing."""
     bytes_per_second: float = 64 * 1024.0
-    """... and for each so many bytes there is one more second."""
+    """Each so many bytes add one second to both limits."""
 
     def to_read(self, size: int) -> float:
-        """Return the seconds within which a body or message of `size` bytes so far must go on or end."""
+        """Return the limit for a body or message of which `size` bytes have arrived."""
         return self.read_seconds + size / self.bytes_per_second
 
     def to_write(self, size: int) -> float:
-        """Return the seconds within which `size` bytes must be taken."""
+        """Return the seconds within which the client must read `size` bytes."""
         return self.write_seconds + size / self.bytes_per_second

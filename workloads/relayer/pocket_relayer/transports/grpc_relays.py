@@ -1,4 +1,7 @@
-"""SendRelay over gRPC and gRPC-Web (relay-lifecycle.md, section 11), through the pipeline of all transports."""
+"""SendRelay over gRPC and gRPC-Web through the pipeline.
+
+Source: relay-lifecycle.md, section 11.
+"""
 
 import base64
 import binascii
@@ -58,7 +61,7 @@ STATUS: Final[Mapping[RejectionReason, int]] = {
     RejectionReason.SIMULATION_UNAVAILABLE: UNAVAILABLE,
     RejectionReason.INTERNAL: INTERNAL,
 }
-"""The gRPC status of every reason to refuse."""
+"""The gRPC status of every reason to reject."""
 
 _CORS: Final = {
     "Access-Control-Allow-Origin": "*",
@@ -79,35 +82,38 @@ def _status(code: int, message: str = "") -> dict[str, str]:
 
 
 def _refusal(rejected: Rejected) -> dict[str, str]:
-    """Trailers of a refusal: status and message, the stable code and the request id."""
+    """Return the trailers of a rejection: status, message, stable code and request id."""
     status = _status(STATUS[rejected.reason], rejected.message)
     return {**status, "error-code": rejected.reason.label, "request-id": rejected.request_id}
 
 
-async def _message(asked: IncomingRequest, limit: int, *, text: bool) -> bytes:
-    """The only message of the body; raises Rejected."""
-    body = await asked.read()
+async def _read_message(request: IncomingRequest, limit: int, *, text: bool) -> bytes:
+    """Return the only message of the body.
+
+    Raises Rejected.
+    """
+    body = await request.read()
     try:
         plain = base64.b64decode(body, validate=True) if text else body
-        if plain[:1] == b"\x01" and asked.headers.get("grpc-encoding") == "gzip":
-            packed = Framing(limit).one(b"\0" + plain[1:])
-            return await asked.decoder.decode(packed, limit, asked.hold)
+        if plain[:1] == b"\x01" and request.headers.get("grpc-encoding") == "gzip":
+            compressed = Framing(limit).one(b"\0" + plain[1:])
+            return await request.decoder.decode(compressed, limit, request.reservation)
         return Framing(limit).one(plain)
     except (DecodingError, binascii.Error) as error:
         raise Rejected(RejectionReason.INVALID_REQUEST, f"invalid gRPC message: {error}") from error
 
 
 async def _call(
-    pipeline: RelayPipeline, asked: IncomingRequest, transport: Transport, *, text: bool = False
+    pipeline: RelayPipeline, request: IncomingRequest, transport: Transport, *, text: bool = False
 ) -> tuple[bytes, dict[str, str]]:
-    """The framed answer, and the status as trailers."""
-    if asked.method != "POST" or asked.path.partition("?")[0] != METHOD:
+    """Return the framed response, and the status as trailers."""
+    if request.method != "POST" or request.path.partition("?")[0] != METHOD:
         return b"", _status(UNIMPLEMENTED, f"only {METHOD} is served")
-    caller = TransportInfo(transport, asked.headers, asked.address, asked.hold)
+    caller = TransportInfo(transport, request.headers, request.address, request.reservation)
     try:
-        message = await _message(asked, pipeline.catalog.max_body_bytes, text=text)
+        message = await _read_message(request, pipeline.registry.max_body_bytes, text=text)
     except Rejected as rejected:
-        pipeline.refused(rejected, caller)
+        pipeline.count_rejection(rejected, caller)
         return b"", _refusal(rejected)
     try:
         answer = await pipeline.handle(message, caller)
@@ -115,37 +121,43 @@ async def _call(
         return b"", _refusal(rejected)
     except Exception:  # noqa: BLE001 - the border of one call: counted, logged, the process goes on
         failed = Rejected(RejectionReason.INTERNAL, "internal error")
-        pipeline.refused(failed, caller)
+        pipeline.count_rejection(failed, caller)
         _LOG.exception("relay failed", extra={"fields": {"request_id": failed.request_id}})
         return b"", _refusal(failed)
     if not isinstance(answer, RelayResult):
         raise TypeError("a stream was not asked for")
-    asked.proved()
+    request.on_served()
     return frame(answer.body), _status(OK)
 
 
-async def answer(pipeline: RelayPipeline, asked: IncomingRequest) -> OutgoingResponse:
-    """A gRPC call: trailers carry the status; without an answer they are the headers."""
-    body, trailers = await _call(pipeline, asked, Transport.GRPC)
+async def answer(pipeline: RelayPipeline, request: IncomingRequest) -> OutgoingResponse:
+    """Answer a gRPC call.
+
+    Trailers carry the status, or the headers if there is no response.
+    """
+    body, trailers = await _call(pipeline, request, Transport.GRPC)
     headers = {"content-type": "application/grpc"}
     if not body:
         return OutgoingResponse(200, {**headers, **trailers})
     return OutgoingResponse(200, headers, body, trailers=trailers)
 
 
-def is_preflight(asked: IncomingRequest) -> bool:
-    """Whether a browser asks for permission to send gRPC-Web."""
-    wanted = asked.headers.get("Access-Control-Request-Headers", "").lower()
-    return asked.method == "OPTIONS" and ("x-grpc-web" in wanted or asked.path == METHOD)
+def is_preflight(request: IncomingRequest) -> bool:
+    """Return True if a browser asks for permission to send gRPC-Web."""
+    wanted = request.headers.get("Access-Control-Request-Headers", "").lower()
+    return request.method == "OPTIONS" and ("x-grpc-web" in wanted or request.path == METHOD)
 
 
-async def answer_web(pipeline: RelayPipeline, asked: IncomingRequest) -> OutgoingResponse:
-    """A gRPC-Web call, binary or base64, from any origin: the trailers are the last frame of the body."""
-    if is_preflight(asked):
+async def answer_web(pipeline: RelayPipeline, request: IncomingRequest) -> OutgoingResponse:
+    """Answer a gRPC-Web call, binary or base64, from any origin.
+
+    The last frame of the body holds the trailers.
+    """
+    if is_preflight(request):
         return OutgoingResponse(204, _PREFLIGHT)
-    content_type = asked.headers.get("Content-Type", "")
+    content_type = request.headers.get("Content-Type", "")
     text = content_type.startswith("application/grpc-web-text")
-    body, trailers = await _call(pipeline, asked, Transport.GRPC_WEB, text=text)
+    body, trailers = await _call(pipeline, request, Transport.GRPC_WEB, text=text)
     lines = "".join(f"{name}: {value}\r\n" for name, value in trailers.items())
     whole = body + frame(lines.encode(), TRAILERS)
     headers = {"Content-Type": content_type, **_CORS}

@@ -1,4 +1,7 @@
-"""aiohttp's connection with what an open port needs: a half-closed client is answered, one that reads nothing goes."""
+"""aiohttp's connection, hardened for an open port.
+
+A half-closed client gets its responses, and a client that reads nothing is disconnected.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -16,27 +19,35 @@ from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.websocket_frames import IncomingMessages
 
 MAX_HEAD_BYTES: Final = 64 * 1024
-"""Of a request's line and header fields."""
+"""Limit of a request's line and header fields."""
 _HEAD_TOO_LARGE: Final = "Request Header Fields Too Large"
-_LOOK_SECONDS: Final = 1.0  # between two looks whether a half-closed client has got all its answers
+_IDLE_POLL_SECONDS: Final = 1.0  # interval of the check if a half-closed client has all its responses
 
 
 class Http1Connection(web.RequestHandler):
     """One HTTP/1.1 connection."""
 
     __slots__ = (
-        "_late",
         "_payload",
+        "_pipelined",
         "_reading_ended",
+        "_reject_unreadable",
         "_timeouts",
         "_unparsed",
+        "_write_timer",
         "connection",
         "half_closed",
         "incoming",
-        "refuse",
+        "on_overload",
     )  # fmt: skip
 
-    def __init__(self, server: web.Server, connection: Connection, timeouts: ClientTimeouts) -> None:
+    def __init__(
+        self,
+        server: web.Server,
+        connection: Connection,
+        timeouts: ClientTimeouts,
+        reject_unreadable: Callable[[int], web.Response],
+    ) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(
             server, loop=loop, keepalive_timeout=timeouts.idle_seconds, auto_decompress=False,
@@ -44,29 +55,32 @@ class Http1Connection(web.RequestHandler):
         )  # fmt: skip
         self.connection = connection
         self._timeouts = timeouts
-        self._late: asyncio.TimerHandle | None = None
+        self._reject_unreadable = reject_unreadable
+        self._write_timer: asyncio.TimerHandle | None = None
         self._reading_ended = False
         self._payload: StreamReader | None = None  # of the last request
-        self._unparsed = connection.memory.hold()
+        self._unparsed = connection.memory.reserve()
+        self._pipelined = connection.memory.reserve()
         self.half_closed = False
         self.incoming: IncomingMessages | None = None
-        self.refuse: Callable[[], None] = connection.abort
-        """What ends a WebSocket that sends more than there is room for."""
+        self.on_overload: Callable[[], None] = connection.abort
+        """Ends a WebSocket that sends more than there is room for."""
 
     @property
     def last_request(self) -> bool:
-        """Whether the client sends no other request after the one that is served."""
+        """Return True if the client sends no other request after the current one."""
         return self.half_closed and not self._messages
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Called by the event loop."""
-        self._in_time()
+        """Release everything that the connection holds."""
+        self._cancel_write_timer()
         self.connection.lost()
         self._stop_reading()
         if self.incoming is not None:
             self.incoming.close()
         super().connection_lost(exc)
         self._messages.clear()
+        self._pipelined.close()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, unless an earlier request ended the reading of this connection."""
@@ -83,16 +97,31 @@ class Http1Connection(web.RequestHandler):
             self._count_unparsed(len(data))
         if self._upgraded and self._payload_parser is None:
             self._count_unparsed(len(self._message_tail) - self._unparsed.size)
+        if len(self._messages) > (0 if self._request_in_progress else 1):
+            self._count_pipelined(len(data))
 
-    def _count_unparsed(self, size: int) -> None:
-        """Count bytes that belong to no request yet; end the connection where there is no room for them."""
+    def _count_pipelined(self, size: int) -> None:
+        """Count bytes of requests that wait for an earlier one, or end the connection."""
         try:
-            self._unparsed.take(size)
+            self._pipelined.acquire(size)
         except Rejected:
             self._stop_reading()
             self.connection.abort()
             return
-        self._unparsed.drop = self.connection.abort
+        self._pipelined.on_evict = self.connection.abort
+
+    def _count_unparsed(self, size: int) -> None:
+        """Count bytes that belong to no request yet.
+
+        The connection ends if there is no room for them.
+        """
+        try:
+            self._unparsed.acquire(size)
+        except Rejected:
+            self._stop_reading()
+            self.connection.abort()
+            return
+        self._unparsed.on_evict = self.connection.abort
         if not self._upgraded and self._unparsed.size > MAX_HEAD_BYTES:
             self._stop_reading()
             self._request_count += 1
@@ -101,7 +130,10 @@ class Http1Connection(web.RequestHandler):
                 self._waiter.set_result(None)
 
     def _forget_parser_error(self) -> None:
-        """Replace an error of the parser, whose text and frames hold all that was read, by a short one."""
+        """Replace an error of the parser by a short one.
+
+        Its text and frames hold everything that was read.
+        """
         message, body = self._messages[-1]
         if not isinstance(message, _ErrInfo):
             return
@@ -110,7 +142,7 @@ class Http1Connection(web.RequestHandler):
         self._stop_reading()
 
     def _stop_reading(self) -> None:
-        """Drop what is unparsed and all that comes: what follows cannot be a request."""
+        """Drop unparsed and further bytes, because no request can follow."""
         self._reading_ended = True
         self._message_tail = b""
         self._unparsed.close()
@@ -118,48 +150,64 @@ class Http1Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Answer a request; one that asked for an upgrade and did not get it is the last of its connection.
+        """Answer a request. After a rejected upgrade it is the last one of its connection.
 
         aiohttp would parse what follows it as further requests.
         """
         if self._upgraded and self._payload_parser is None and not self._messages:
             self._stop_reading()
             resp.force_close()
+        if not self._messages:
+            self._pipelined.close()
         return await super().finish_response(request, resp, start_time)
 
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Reject a request that the parser cannot read. Only defects of our own are logged as errors."""
+        if status >= web.HTTPInternalServerError.status_code:
+            return super().handle_error(request, status, exc, message)
+        response = self._reject_unreadable(status)
+        response.force_close()
+        return response
+
     def pause_writing(self) -> None:
-        """Called by the event loop when the client does not take what is sent."""
+        """Start the timer for a client that does not read."""
         super().pause_writing()
-        self._late = self._loop.call_later(self._timeouts.write_seconds, self._not_read)
+        self._write_timer = self._loop.call_later(self._timeouts.write_seconds, self._abort_unread)
 
     def resume_writing(self) -> None:
-        """Called by the event loop."""
-        self._in_time()
+        """Stop the timer for a client that does not read."""
+        self._cancel_write_timer()
         super().resume_writing()
 
-    def _in_time(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+    def _cancel_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
-    def _not_read(self) -> None:
+    def _abort_unread(self) -> None:
         relayer_metrics.CLOSED.labels("not_read").inc()
         self.connection.abort()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """Called by the event loop when the client sends no more; it is still answered what it asked in full."""
+        """Answer the complete requests of a client that sends no more."""
         request = self._current_request
         if self._upgraded or self._idle or (request is not None and not request.content.is_eof()):
             return None
         self.half_closed = True
         if self._request_in_progress and request is None and not self._messages:
             self.close()  # the last answer is being written
-        self._loop.call_later(_LOOK_SECONDS, self._close_when_idle)
+        self._loop.call_later(_IDLE_POLL_SECONDS, self._close_when_idle)
         return True
 
     @property
     def _idle(self) -> bool:
-        """Whether nothing is asked that is not answered."""
+        """Return True if no request waits for its response."""
         return not self._request_count or (self._waiter is not None and not self._waiter.done())
 
     def _close_when_idle(self) -> None:
@@ -168,37 +216,37 @@ class Http1Connection(web.RequestHandler):
         if self._idle:
             self.force_close()
         else:
-            self._loop.call_later(_LOOK_SECONDS, self._close_when_idle)
+            self._loop.call_later(_IDLE_POLL_SECONDS, self._close_when_idle)
 
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
-        """Called by aiohttp when a connection becomes a WebSocket: its frames are counted."""
+        """Count the frames of a connection that becomes a WebSocket."""
         self._unparsed.close()
-        self.incoming = IncomingMessages(self.connection.memory.hold(), self._loop.time)
+        self.incoming = IncomingMessages(self.connection.memory.reserve(), self._loop.time)
         super().set_parser(_CountedReader(parser, self.incoming, self), data_received_cb)  # type: ignore[arg-type]
 
 
 class _CountedReader:
-    """A reader of WebSocket frames whose bytes are counted before it gets them."""
+    """Reader of WebSocket frames that counts their bytes first."""
 
     def __init__(self, reader: Any, incoming: IncomingMessages, connection: Http1Connection) -> None:
         self._reader = reader
         self._incoming = incoming
         self._connection = connection
-        self._refused = False
+        self._overloaded = False
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """Called by the protocol."""
-        if self._refused:
+        """Count and parse the next bytes."""
+        if self._overloaded:
             return False, b""
         try:
             self._incoming.feed(data)
         except Rejected:
-            self._refused = True
-            self._connection.refuse()
+            self._overloaded = True
+            self._connection.on_overload()
             return False, b""
         eof, tail = self._reader.feed_data(data)
         return eof, tail
 
     def feed_eof(self) -> None:
-        """Called by the protocol."""
+        """Pass on the end of the stream."""
         self._reader.feed_eof()

@@ -1,4 +1,7 @@
-"""Cleartext HTTP/2 with prior knowledge: gRPC, and relays as over HTTP/1.1, by the h2 library."""
+"""Cleartext HTTP/2 with prior knowledge, through the h2 library.
+
+It carries gRPC, and relays as over HTTP/1.1.
+"""
 
 import asyncio
 import logging
@@ -33,14 +36,14 @@ from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http2_frames import FrameBudget
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_large, too_late
-from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_packed
+from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_gzipped
 from pocket_relayer.transports.request_router import RequestRouter
 
 _LOG = logging.getLogger("relayer.http2")
 _STREAMS: Final = 250
 _WINDOW: Final = 1024 * 1024
-_HEADER_LIST: Final = 64 * 1024  # bytes of a request's headers; more of them end its stream ...
-_HEADER_LIST_READ: Final = 1024 * 1024  # ... and the connection beyond what is read to keep the compression's state
+_HEADER_LIST: Final = 64 * 1024  # bytes of a request's headers, beyond which its stream ends ...
+_HEADER_LIST_READ: Final = 1024 * 1024  # ... and beyond which the connection ends
 _HEADERS_COST: Final = 50.0  # resets
 _NOT_IN_HTTP2 = {"connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection"}
 
@@ -48,38 +51,44 @@ _NOT_IN_HTTP2 = {"connection", "keep-alive", "transfer-encoding", "upgrade", "pr
 @dataclass(slots=True)
 class _Stream:
     headers: CIMultiDict[str]
-    hold: MemoryReservation
+    reservation: MemoryReservation
     began: float
     body: bytearray = field(default_factory=bytearray)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    refused: Rejected | None = None
-    whole: bool = False
-    gone: bool = False
+    rejection: Rejected | None = None
+    complete: bool = False
+    closed: bool = False
     task: "asyncio.Task[None] | None" = None
 
-    def refuse(self, refused: Rejected) -> None:
-        """Let the reader of the body be told, and forget what came of it."""
-        self.refused = refused
-        self.hold.drop = None
+    def reject(self, rejection: Rejected) -> None:
+        """Reject the body, release it and wake its reader."""
+        self.rejection = rejection
+        self.reservation.on_evict = None
         self.body.clear()
         self.ended.set()
 
 
 class _Decoder(Decoder):
-    """Reads longer lists of headers than clients are told of: what is too long ends its stream, not the connection."""
+    """Decoder of longer header lists than announced.
+
+    A list that is too long ends its stream, not the connection.
+    """
 
     @property
     def max_header_list_size(self) -> int:
-        """Asked for by hpack."""
+        """Return the limit that hpack enforces."""
         return _HEADER_LIST_READ
 
     @max_header_list_size.setter
     def max_header_list_size(self, announced: int) -> None:
-        """Called by h2 with what clients are told."""
+        """Ignore the limit that h2 announces to clients."""
 
 
 class _Protocol(H2Connection):
-    """h2, without its limit of open streams: a stream beyond ours is refused, the connection goes on."""
+    """h2 without its limit of open streams.
+
+    A stream beyond our own limit is rejected, and the connection goes on.
+    """
 
     def __init__(self) -> None:
         super().__init__(H2Configuration(client_side=False, header_encoding="utf-8"))
@@ -89,34 +98,34 @@ class _Protocol(H2Connection):
 
     @property
     def open_inbound_streams(self) -> int:
-        """Called by h2 before it opens a stream; to count them makes it forget those that are closed."""
+        """Return no open streams to h2's check, and let h2 forget closed ones."""
         return min(super().open_inbound_streams, 0)
 
 
 class Http2Server:
-    """Connections of one worker."""
+    """The HTTP/2 server of one worker."""
 
     def __init__(
         self,
-        endpoints: RequestRouter,
+        router: RequestRouter,
         max_body_bytes: Callable[[], int],
         timeouts: ClientTimeouts | None = None,
         decoder: GzipRequestDecoder | None = None,
     ) -> None:
         self.decoder = decoder or GzipRequestDecoder()
         self.timeouts = timeouts or ClientTimeouts()
-        self.endpoints = endpoints
+        self.router = router
         self.max_body_bytes = max_body_bytes
         self.connections: set[Http2Connection] = set()
 
     def __call__(self, connection: Connection) -> "Http2Connection":
-        """A protocol for a new connection."""
+        """Return the protocol of a new connection."""
         return Http2Connection(self, connection)
 
     async def drain(self, seconds: float) -> None:
-        """Tells all clients to go elsewhere, and waits for what runs."""
+        """Ask all clients to connect elsewhere, and wait for running requests."""
         for connection in list(self.connections):
-            connection.leave()
+            connection.go_away()
         running = [task for connection in self.connections for task in connection.tasks]
         if running:
             await asyncio.wait(running, timeout=seconds)
@@ -125,7 +134,7 @@ class Http2Server:
 
 
 class Http2Connection(asyncio.Protocol):
-    """One connection; each stream is served by a task that belongs to it."""
+    """One HTTP/2 connection. A task serves each stream."""
 
     def __init__(self, server: Http2Server, connection: Connection) -> None:
         self._server = server
@@ -134,20 +143,20 @@ class Http2Connection(asyncio.Protocol):
         self._h2 = _Protocol()
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, _Stream] = {}
-        self._room = asyncio.Event()
+        self._window_opened = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
-        self._late: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
         self._active_at = 0.0
         self._idle: asyncio.TimerHandle | None = None
         self.tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called when the connection is handed over."""
+        """Start the connection with our settings."""
         self._transport = cast("asyncio.Transport", transport)
         self._server.connections.add(self)
         self._h2.initiate_connection()
-        # Not before: what is changed before is believed to be agreed on, though the client never hears of it.
+        # After initiate_connection: h2 treats earlier changes as acknowledged without sending them.
         self._h2.update_settings(
             {
                 SettingCodes.MAX_CONCURRENT_STREAMS: _STREAMS,
@@ -158,71 +167,73 @@ class Http2Connection(asyncio.Protocol):
         self._h2.increment_flow_control_window(4 * _WINDOW)
         self._flush()
         self._active_at = asyncio.get_running_loop().time()
-        self._look()
+        self._close_if_idle()
 
-    def _look(self) -> None:
-        """Closes the connection when it carried nothing for long."""
+    def _close_if_idle(self) -> None:
+        """Close the connection after a long time without requests."""
         loop, seconds = asyncio.get_running_loop(), self._server.timeouts.idle_seconds
         left = seconds if self.tasks else self._active_at + seconds - loop.time()
         if left <= 0:
-            self.leave()
+            self.go_away()
             self.close()
             return
-        self._idle = loop.call_later(left, self._look)
+        self._idle = loop.call_later(left, self._close_if_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the event loop: what runs for this client is cancelled."""
-        for timer in (self._idle, self._late):
+        """Cancel what runs for this client."""
+        for timer in (self._idle, self._write_timer):
             if timer is not None:
                 timer.cancel()
         self._transport = None
         self._connection.lost()
         self._server.connections.discard(self)
-        self._room.set()
+        self._window_opened.set()
         self._writable.set()
         for stream in self._streams.values():
-            stream.gone = True
+            stream.closed = True
         for task in self.tasks:
             task.cancel()
 
     def pause_writing(self) -> None:
-        """Called by the event loop: who does not take what is sent is not asked for more, and dropped after a while."""
+        """Pause reading from a client that does not read, and start its timer."""
         self._writable.clear()
         if self._transport is not None:
             self._transport.pause_reading()
-        self._late = asyncio.get_running_loop().call_later(self._server.timeouts.write_seconds, self._not_read)
+        self._write_timer = asyncio.get_running_loop().call_later(
+            self._server.timeouts.write_seconds, self._abort_unread
+        )
 
     def resume_writing(self) -> None:
-        """Called by the event loop."""
+        """Resume reading, and stop the timer."""
         self._writable.set()
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
         if self._transport is not None:
             self._transport.resume_reading()
 
-    def _not_read(self) -> None:
+    def _abort_unread(self) -> None:
         relayer_metrics.CLOSED.labels("not_read").inc()
         self._connection.abort()
 
-    def leave(self) -> None:
-        """No new streams."""
+    def go_away(self) -> None:
+        """Reject new streams."""
         if self._transport is not None:
             with suppress(H2Error):
-                # Last stream id of all ones would allow new streams: this refuses them.
+                # The default last stream id of all ones would allow new streams.
                 self._h2.close_connection(last_stream_id=max(self._streams, default=0))
                 self._flush()
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
+        """Handle the next bytes, unless the client exceeds its frame budget."""
         now = self._active_at = asyncio.get_running_loop().time()
         if not self._frames.take(data, now):
-            self._calm()
+            self._reject_flood()
             return
         try:
             events = self._h2.receive_data(data)
@@ -236,20 +247,20 @@ class Http2Connection(asyncio.Protocol):
         self._flush()
 
     def _handle(self, event: Event) -> bool:
-        """Whether the connection goes on."""
+        """Handle an event and return True if the connection goes on."""
         try:
             if isinstance(event, RequestReceived):
-                self._begin(event)
+                self._open_stream(event)
             elif isinstance(event, DataReceived):
-                self._take(event)
+                self._receive_data(event)
             elif isinstance(event, StreamEnded):
                 if event.stream_id in self._streams:
-                    self._streams[event.stream_id].whole = True
+                    self._streams[event.stream_id].complete = True
                     self._streams[event.stream_id].ended.set()
             elif isinstance(event, StreamReset):
                 self._reset(event)
             elif isinstance(event, WindowUpdated | RemoteSettingsChanged):
-                self._room.set()
+                self._window_opened.set()
             elif isinstance(event, ConnectionTerminated):
                 self._flush()
                 self.close()
@@ -261,88 +272,88 @@ class Http2Connection(asyncio.Protocol):
             return False
         return True
 
-    def _begin(self, event: RequestReceived) -> None:
+    def _open_stream(self, event: RequestReceived) -> None:
         number = event.stream_id
         if number is None or event.headers is None:
             return
         loop = asyncio.get_running_loop()
         size = sum(len(name) + len(value) + 32 for name, value in event.headers)
         if size > _HEADER_LIST:
-            self._refuse(number, ErrorCodes.ENHANCE_YOUR_CALM, _HEADERS_COST, loop.time())
+            self._reject_stream(number, ErrorCodes.ENHANCE_YOUR_CALM, _HEADERS_COST, loop.time())
             return
         if len(self.tasks) >= _STREAMS:
-            self._refuse(number, ErrorCodes.REFUSED_STREAM, 1.0, loop.time())
+            self._reject_stream(number, ErrorCodes.REFUSED_STREAM, 1.0, loop.time())
             return
         headers: CIMultiDict[str] = CIMultiDict()
         for name, value in event.headers:
-            headers.add(_text(name), _text(value))
-        stream = self._streams[number] = _Stream(headers, self._connection.memory.hold(), loop.time())
+            headers.add(_decode(name), _decode(value))
+        stream = self._streams[number] = _Stream(headers, self._connection.memory.reserve(), loop.time())
         stream.task = loop.create_task(self._serve(number, stream))
         self.tasks.add(stream.task)
         stream.task.add_done_callback(self.tasks.discard)
 
-    def _refuse(self, number: int, code: ErrorCodes, cost: float, now: float) -> None:
-        """Ends a stream; a client that goes on so ends its connection."""
-        if not self._frames.refused(cost, now):
-            self._calm()
+    def _reject_stream(self, number: int, code: ErrorCodes, cost: float, now: float) -> None:
+        """Reject a stream. A client that continues like this loses its connection."""
+        if not self._frames.allows_rejection(cost, now):
+            self._reject_flood()
             return
         with suppress(H2Error):
             self._h2.reset_stream(number, code)
 
-    def _calm(self) -> None:
-        """Ends the connection of a client that floods it."""
+    def _reject_flood(self) -> None:
+        """End the connection of a client that floods it."""
         relayer_metrics.CLOSED.labels("flood").inc()
         with suppress(H2Error):
             self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
         self._flush()
         self.close()
 
-    def _take(self, event: DataReceived) -> None:
+    def _receive_data(self, event: DataReceived) -> None:
         if event.stream_id is None or event.data is None:
             return
         stream = self._streams.get(event.stream_id)
         self._h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
-        if stream is None or stream.refused is not None:
+        if stream is None or stream.rejection is not None:
             return
         try:
-            stream.hold.take(len(event.data))
+            stream.reservation.acquire(len(event.data))
             stream.body += event.data
             if len(stream.body) > self._server.max_body_bytes() + 5:
                 raise too_large(self._server.max_body_bytes())
-        except Rejected as refused:
-            stream.refuse(refused)
+        except Rejected as rejected:
+            stream.reject(rejected)
 
     def _reset(self, event: StreamReset) -> None:
         stream = self._streams.pop(event.stream_id, None) if event.stream_id is not None else None
         if stream is not None:
-            stream.gone = True
+            stream.closed = True
             if stream.task is not None:
                 stream.task.cancel()
-        self._room.set()
+        self._window_opened.set()
 
     async def _serve(self, number: int, stream: _Stream) -> None:
-        """Answers one stream; only cancellation leaves it."""
+        """Serve one stream. Only cancellation leaves it."""
         headers = stream.headers
 
         async def read() -> bytes:
-            return await self._whole(stream)
+            return await self._read_body(stream)
 
         reply: OutgoingResponse | None = None
         try:
-            asked = IncomingRequest(
-                headers.get(":method", ""), headers.get(":path", ""), headers, read, stream.hold,
-                self._connection.prove, self._server.decoder,
+            incoming = IncomingRequest(
+                headers.get(":method", ""), headers.get(":path", ""), headers, read, stream.reservation,
+                self._connection.trust, self._server.decoder,
             )  # fmt: skip
-            reply = await self._server.endpoints.answer(asked)
-            stream.hold.drop = lambda: self._give_up(number, stream)
+            reply = await self._server.router.answer(incoming)
+            stream.reservation.on_evict = lambda: self._evict(number, stream)
             await self._send(number, stream, reply)
-            if not stream.whole and not stream.gone and self._transport is not None:
-                # Answered before all was sent: the client need not send the rest, and gRPC waits for being told.
+            if not stream.complete and not stream.closed and self._transport is not None:
+                # The client need not send the rest of its body. gRPC clients wait for this reset.
                 self._h2.reset_stream(number, ErrorCodes.NO_ERROR)
                 self._flush()
         except (H2Error, TimeoutError, OSError, Rejected) as error:
             _LOG.debug("stream cut: %s", error)
-            if not stream.gone and self._transport is not None:
+            if not stream.closed and self._transport is not None:
                 with suppress(H2Error):
                     self._h2.reset_stream(number, ErrorCodes.CANCEL)
                 self._flush()
@@ -354,13 +365,16 @@ class Http2Connection(asyncio.Protocol):
             if reply is not None and reply.pieces is not None:
                 await reply.pieces.aclose()  # refunds what was not mined
             stream.body.clear()
-            stream.hold.close()
+            stream.reservation.close()
             self._streams.pop(number, None)
 
-    async def _whole(self, stream: _Stream) -> bytes:
-        """The body of a stream once it is whole; raises Rejected. It must go on coming."""
+    async def _read_body(self, stream: _Stream) -> bytes:
+        """Return the body of a stream once it is complete.
+
+        It must keep arriving. Raises Rejected.
+        """
         loop, timeouts = asyncio.get_running_loop(), self._server.timeouts
-        stream.hold.drop = lambda: stream.refuse(overloaded())
+        stream.reservation.on_evict = lambda: stream.reject(overloaded())
         while not stream.ended.is_set():
             left = stream.began + timeouts.to_read(len(stream.body)) - loop.time()
             if left <= 0:
@@ -368,28 +382,28 @@ class Http2Connection(asyncio.Protocol):
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await stream.ended.wait()
-        stream.hold.drop = None
-        if stream.refused is not None:
-            raise stream.refused
+        stream.reservation.on_evict = None
+        if stream.rejection is not None:
+            raise stream.rejection
         body = bytes(stream.body)
         stream.body.clear()
-        if is_packed(stream.headers):
-            return await self._server.decoder.decode(body, self._server.max_body_bytes(), stream.hold)
+        if is_gzipped(stream.headers):
+            return await self._server.decoder.decode(body, self._server.max_body_bytes(), stream.reservation)
         return body
 
-    def _give_up(self, number: int, stream: _Stream) -> None:
-        """Ends a stream whose answer is not taken while its memory is needed."""
-        stream.gone = True
+    def _evict(self, number: int, stream: _Stream) -> None:
+        """End a stream whose response is not read while its memory is needed."""
+        stream.closed = True
         with suppress(H2Error):
             self._h2.reset_stream(number, ErrorCodes.CANCEL)
-        self._room.set()
+        self._window_opened.set()
         self._flush()
 
     async def _send(self, number: int, stream: _Stream, reply: OutgoingResponse) -> None:
         headers = [(":status", str(reply.status))]
         headers += [(n.lower(), v) for n, v in reply.headers.items() if n.lower() not in _NOT_IN_HTTP2]
         empty = not reply.body and reply.pieces is None and not reply.trailers
-        if stream.gone:
+        if stream.closed:
             return
         self._h2.send_headers(number, headers, end_stream=empty)
         self._flush()
@@ -399,7 +413,7 @@ class Http2Connection(asyncio.Protocol):
         if reply.pieces is not None:
             async for piece in reply.pieces:
                 await self._send_data(number, stream, piece)
-        if stream.gone:
+        if stream.closed:
             return
         if reply.trailers:
             self._h2.send_headers(number, list(reply.trailers.items()), end_stream=True)
@@ -410,12 +424,12 @@ class Http2Connection(asyncio.Protocol):
     async def _send_data(self, number: int, stream: _Stream, data: bytes) -> None:
         view = memoryview(data)
         async with asyncio.timeout(self._server.timeouts.to_write(len(data))):
-            while view and not stream.gone:
+            while view and not stream.closed:
                 await self._writable.wait()
-                while not stream.gone and self._h2.local_flow_control_window(number) <= 0:
-                    self._room.clear()
-                    await self._room.wait()
-                if stream.gone:
+                while not stream.closed and self._h2.local_flow_control_window(number) <= 0:
+                    self._window_opened.clear()
+                    await self._window_opened.wait()
+                if stream.closed:
                     return
                 room = min(self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size, len(view))
                 self._h2.send_data(number, bytes(view[:room]))
@@ -429,5 +443,5 @@ class Http2Connection(asyncio.Protocol):
             self._transport.write(data)
 
 
-def _text(value: bytes | str) -> str:
+def _decode(value: bytes | str) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

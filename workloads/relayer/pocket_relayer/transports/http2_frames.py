@@ -1,7 +1,7 @@
-"""What HTTP/2 frames a client may send: counted by their heads before the h2 library spends time on them.
+"""Budgets for HTTP/2 frames, counted by their heads before h2 parses them.
 
 A frame of 17 bytes costs h2 as much time as 16 KiB of a body, so frames that carry nothing have a rate (CVE-2019-9511
-to 9518: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty frames; CVE-2023-44487: streams that are opened and reset).
+to 9518: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty frames. CVE-2023-44487: streams that are opened and reset).
 """
 
 from typing import Final
@@ -12,7 +12,7 @@ _PREFACE_BYTES: Final = 24
 _HEAD_BYTES: Final = 9
 _DATA, _HEADERS, _RST_STREAM = 0, 1, 3
 _END_STREAM: Final = 0x01
-_WORTH: Final = 256  # bytes of a DATA frame that carries something
+_WORTH: Final = 256  # bytes of a DATA frame below which it counts as a cheap frame
 RESETS_PER_SECOND, RESETS_AT_ONCE = 100.0, 500.0
 STREAMS_PER_SECOND, STREAMS_AT_ONCE = 4000.0, 2000.0
 CHEAP_PER_SECOND, CHEAP_AT_ONCE = 500.0, 1000.0
@@ -20,7 +20,7 @@ HEADER_BYTES_PER_SECOND, HEADER_BYTES_AT_ONCE = 1024.0 * 1024, 2.0 * 1024 * 1024
 
 
 class FrameBudget:
-    """The frames of one connection, over any cuts of the stream."""
+    """Frame budgets of one connection, fed with any pieces of the stream."""
 
     def __init__(self) -> None:
         self._skip = _PREFACE_BYTES
@@ -31,7 +31,10 @@ class FrameBudget:
         self._resets = TokenBucket(RESETS_PER_SECOND, RESETS_AT_ONCE)
 
     def take(self, data: bytes, now: float) -> bool:
-        """Whether the client stays within its budgets with these bytes; `now` in seconds."""
+        """Count the frames in these bytes and return True if all are within budget.
+
+        `now` is in seconds.
+        """
         if self._head:
             data, self._head = self._head + data, b""
         at, end = self._skip, len(data)
@@ -62,10 +65,10 @@ class FrameBudget:
             and (not resets or self._resets.take(resets, now))
         )
 
-    def refused(self, cost: float, now: float) -> bool:
-        """Whether a stream may be refused once more without ending the connection; it counts like `cost` resets."""
+    def allows_rejection(self, cost: float, now: float) -> bool:
+        """Count a rejected stream as `cost` resets. Return True if it is in budget."""
         return self._resets.take(cost, now)
 
     def sent(self, frames: int) -> None:
-        """Allow for the window updates and pings that what we send brings."""
+        """Allow for the window updates and pings that our own frames cause."""
         self._cheap.add(2 * frames)

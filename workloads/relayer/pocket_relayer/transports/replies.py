@@ -1,4 +1,4 @@
-"""A request and its reply as all HTTP versions see them."""
+"""A request and its response as all HTTP versions see them."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,39 +9,42 @@ from pocket_relayer.transports.request_bodies import GzipRequestDecoder
 
 
 def too_large(limit: int) -> Rejected:
-    """A body beyond the limit."""
+    """Return the rejection of a body beyond the limit."""
     return Rejected(RejectionReason.BODY_TOO_LARGE, f"the request is larger than {limit} bytes")
 
 
 def too_late() -> Rejected:
-    """A body that did not come in time."""
+    """Return the rejection of a body that did not arrive in time."""
     return Rejected(RejectionReason.BODY_UNREADABLE, "the body did not come in time", 408)
 
 
 @dataclass(frozen=True, slots=True)
 class IncomingRequest:
-    """A request whose body is still to be read; `read` raises Rejected.
+    """A request whose body is still to be read. `read` raises Rejected.
 
-    `hold` counts what it holds in memory until its reply is taken; `proved` tells that its relay was answered.
+    `reservation` counts its memory until its response is sent. `on_served` notes that its relay was served.
     """
 
     method: str
     path: str
     headers: Mapping[str, str]
     read: Callable[[], Awaitable[bytes]]
-    hold: MemoryReservation
-    proved: Callable[[], None]
+    reservation: MemoryReservation
+    on_served: Callable[[], None]
     decoder: GzipRequestDecoder
 
     @property
     def address(self) -> str:
-        """Return the address of the connection's other end, of IPv6 its network."""
-        return self.hold.connection.address
+        """Return the client's address, of IPv6 its network."""
+        return self.reservation.connection.address
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingResponse:
-    """A reply; `pieces` follow the body as they come, and a failing one must cut the connection or stream."""
+    """A response.
+
+    `pieces` follow the body as they come. A failing one must cut the connection or stream.
+    """
 
     status: int
     headers: Mapping[str, str]

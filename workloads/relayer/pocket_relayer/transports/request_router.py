@@ -1,4 +1,7 @@
-"""Dispatch by the shape of a request (relay-lifecycle.md, section 1), the same over HTTP/1.1 and HTTP/2."""
+"""Dispatch requests by their shape, the same over HTTP/1.1 and HTTP/2.
+
+Source: relay-lifecycle.md, section 1.
+"""
 
 import gzip
 import json
@@ -20,7 +23,7 @@ _COME_AGAIN = (429, 503)
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """What health and readiness answer."""
+    """Sources of the health and readiness responses."""
 
     health: Callable[[], dict[str, object]]
     ready_problem: Callable[[], str | None]
@@ -33,7 +36,7 @@ def _json(status: int, body: Mapping[str, object], headers: Mapping[str, str] | 
 
 
 def error_reply(rejected: Rejected) -> OutgoingResponse:
-    """The unsigned error answer."""
+    """Return the unsigned error response."""
     headers = {"Request-Id": rejected.request_id}
     if rejected.status in _COME_AGAIN:
         headers["Retry-After"] = "1"
@@ -44,7 +47,7 @@ def error_reply(rejected: Rejected) -> OutgoingResponse:
 
 
 def accepts_gzip(headers: Mapping[str, str]) -> bool:
-    """Whether Accept-Encoding names gzip, or anything, with a weight above 0."""
+    """Return True if Accept-Encoding names gzip, or anything, with a weight above 0."""
     weights = {}
     for part in headers.get("Accept-Encoding", "").lower().split(","):
         name, _, parameter = part.strip().partition(";")
@@ -57,7 +60,7 @@ def accepts_gzip(headers: Mapping[str, str]) -> bool:
 
 
 class RequestRouter:
-    """All that is answered with a reply; WebSocket upgrades are not."""
+    """Answers every request except WebSocket upgrades."""
 
     def __init__(
         self,
@@ -69,36 +72,42 @@ class RequestRouter:
         self._probes = probes
         self._compression = compression
 
-    async def answer(self, asked: IncomingRequest) -> OutgoingResponse:
-        """The reply; never raises but when cancelled."""
+    async def answer(self, request: IncomingRequest) -> OutgoingResponse:
+        """Return the response. It raises nothing except cancellation."""
         try:
-            return await self._dispatch(asked)
+            return await self._dispatch(request)
         except Rejected as rejected:
             fields = {"reason": rejected.reason.label, "request_id": rejected.request_id}
-            _LOG.debug("relay refused: %s", rejected.message, extra={"fields": fields})
+            _LOG.debug("relay rejected: %s", rejected.message, extra={"fields": fields})
             return error_reply(rejected)
         except Exception:  # noqa: BLE001 - the border of one request: counted, logged, the process goes on
-            caller = TransportInfo(Transport.HTTP, asked.headers, asked.address)
+            caller = TransportInfo(Transport.HTTP, request.headers, request.address)
             failed = Rejected(RejectionReason.INTERNAL, "internal error")
-            self._pipeline.refused(failed, caller)
+            self._pipeline.count_rejection(failed, caller)
             _LOG.exception("relay failed", extra={"fields": {"request_id": failed.request_id}})
             return error_reply(failed)
 
-    async def _dispatch(self, asked: IncomingRequest) -> OutgoingResponse:
-        path = asked.path.partition("?")[0]
-        if asked.method in ("GET", "HEAD"):
+    def reject_unreadable(self, status: int, address: str) -> OutgoingResponse:
+        """Count a request that is not valid HTTP and return its error response."""
+        rejected = Rejected(RejectionReason.INVALID_REQUEST, "the request is not valid HTTP", status)
+        self._pipeline.count_rejection(rejected, TransportInfo(Transport.HTTP, {}, address))
+        return error_reply(rejected)
+
+    async def _dispatch(self, request: IncomingRequest) -> OutgoingResponse:
+        path = request.path.partition("?")[0]
+        if request.method in ("GET", "HEAD"):
             if path in ("/health", "/healthz"):
                 return _json(200, self._probes.health())
             if path == "/ready":
                 return self._ready()
             if path.startswith("/ready/"):
                 return self._service_ready(path.removeprefix("/ready/"))
-        content_type = asked.headers.get("Content-Type", "")
-        if content_type.startswith("application/grpc-web") or grpc_relays.is_preflight(asked):
-            return await grpc_relays.answer_web(self._pipeline, asked)
+        content_type = request.headers.get("Content-Type", "")
+        if content_type.startswith("application/grpc-web") or grpc_relays.is_preflight(request):
+            return await grpc_relays.answer_web(self._pipeline, request)
         if content_type.startswith("application/grpc"):
-            return await grpc_relays.answer(self._pipeline, asked)
-        return await self._relay(asked)
+            return await grpc_relays.answer(self._pipeline, request)
+        return await self._relay(request)
 
     def _ready(self) -> OutgoingResponse:
         problem = "draining" if self._probes.draining() else self._probes.ready_problem()
@@ -111,28 +120,31 @@ class RequestRouter:
             return error_reply(Rejected(RejectionReason.UNKNOWN_SERVICE, "this service is not served here"))
         return _json(200 if state["ready"] else 503, state)
 
-    async def _relay(self, asked: IncomingRequest) -> OutgoingResponse:
-        caller = TransportInfo(Transport.HTTP, asked.headers, asked.address, asked.hold)
+    async def _relay(self, request: IncomingRequest) -> OutgoingResponse:
+        caller = TransportInfo(Transport.HTTP, request.headers, request.address, request.reservation)
         try:
-            check_method(asked.method)
-            body = await asked.read()
+            check_method(request.method)
+            body = await request.read()
         except Rejected as rejected:
-            self._pipeline.refused(rejected, caller)
+            self._pipeline.count_rejection(rejected, caller)
             raise
         answer = await self._pipeline.handle(body, caller, streams=True)
-        asked.proved()
+        request.on_served()
         if isinstance(answer, StreamedResult):
             return OutgoingResponse(answer.status, stream_headers(answer.headers), pieces=answer.pieces)
-        accept = asked.headers.get("Accept", "")
+        accept = request.headers.get("Accept", "")
         headers = {"Content-Type": "application/json" if accept in ("", "*/*") or "," in accept else accept}
         if answer.retries:
             headers["Backend-Retries"] = str(answer.retries)
-        return OutgoingResponse(200, headers, self._packed(answer.body, asked, headers))
+        return OutgoingResponse(200, headers, self._compressed(answer.body, request, headers))
 
-    def _packed(self, body: bytes, asked: IncomingRequest, headers: dict[str, str]) -> bytes:
-        """The body, compressed where that is wanted, worth it and understood; says so in the headers."""
+    def _compressed(self, body: bytes, request: IncomingRequest, headers: dict[str, str]) -> bytes:
+        """Return the body, compressed if configured, worthwhile and accepted.
+
+        It sets the headers that declare the compression.
+        """
         wanted = self._compression()
-        if not wanted.enabled or len(body) < wanted.min_bytes or not accepts_gzip(asked.headers):
+        if not wanted.enabled or len(body) < wanted.min_bytes or not accepts_gzip(request.headers):
             return body
         headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
         return gzip.compress(body, compresslevel=1, mtime=0)

@@ -1,4 +1,7 @@
-"""WebSocket: every frame a relay, every answer signed and recorded in its order (relay-lifecycle.md, section 10)."""
+"""WebSocket relays: every frame is one, and responses are signed in order.
+
+See relay-lifecycle.md, section 10.
+"""
 
 import asyncio
 import base64
@@ -18,7 +21,7 @@ from pocket.protocol.relays.envelope import HttpResponse
 from pocket.protocol.relays.messages import RelayMinerError, RelayRequest, RelayResponse, SessionHeader
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.service import WEB_SOCKET_MESSAGE_BYTES, ServiceBackends
-from pocket_relayer.pipeline.admission import Admitted, plausible_problem
+from pocket_relayer.pipeline.authorization import Admitted, plausible_problem
 from pocket_relayer.pipeline.metering import Metered
 from pocket_relayer.pipeline.pipeline import RelayPipeline
 from pocket_relayer.pipeline.relay import AdmissibleRelay, Transport, TransportInfo, pocket_headers
@@ -35,7 +38,7 @@ _LOG = logging.getLogger("relayer.websocket")
 SESSION_EXPIRED, VALIDATION_FAILED, LIMIT_REACHED, BACKEND_FAILED = 4000, 4001, 4002, 4003
 _BACKEND_CODES: Final = {SESSION_EXPIRED: 1001, VALIDATION_FAILED: 1008, LIMIT_REACHED: 1013, BACKEND_FAILED: 1011}
 _NEVER_SENT: Final = {1004: 1001, 1005: 1000, 1006: 1001, 1015: 1001}
-_UNANSWERED: Final = 1000  # requests of a connection that wait for an answer
+_MAX_UNANSWERED: Final = 1000  # requests of a connection that wait for an answer
 _CODES: Final = {
     RejectionReason.OVER_BUDGET: LIMIT_REACHED,
     RejectionReason.RATE_LIMITED: LIMIT_REACHED,
@@ -57,12 +60,12 @@ _CODES: Final = {
 
 
 def close_code(reason: RejectionReason) -> int:
-    """The code that tells a gateway why; whatever is wrong with a relay itself is 4001."""
+    """Return the close code for a reason. Any fault of the relay itself is 4001."""
     return _CODES.get(reason, VALIDATION_FAILED)
 
 
 class _Closed(Exception):
-    """The bridge ends with a code for the gateway."""
+    """Ends the bridge with a code for the gateway."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -71,7 +74,7 @@ class _Closed(Exception):
 
 
 def service_of(request: web.Request) -> str:
-    """The service id of a handshake; empty if it names none."""
+    """Return the service id of a handshake, or an empty text if it names none."""
     for name in ("Target-Service-Id", "Pocket-Service-Id", "X-Forwarded-Host"):
         if value := request.headers.get(name, "").strip():
             return value.partition(".")[0] if name == "X-Forwarded-Host" else value
@@ -79,7 +82,10 @@ def service_of(request: web.Request) -> str:
 
 
 def handshake_request(request: web.Request, service_id: str) -> RelayRequest | None:
-    """The signed handshake as a relay request without payload; None where it is not signed. Raises Rejected."""
+    """Return the signed handshake as a relay request without payload.
+
+    Returns None if it is not signed. Raises Rejected if it is invalid.
+    """
     headers = request.headers
     signature = headers.get("Pocket-Signature")
     if not signature:
@@ -96,8 +102,8 @@ def handshake_request(request: web.Request, service_id: str) -> RelayRequest | N
 
 
 @dataclass(slots=True)
-class _Current:
-    """The latest request of a connection: all answers belong to it."""
+class _CurrentRequest:
+    """The latest request of a connection, to which all responses belong."""
 
     relay: AdmissibleRelay
     admitted: Admitted
@@ -113,49 +119,52 @@ class WebSockets:
         draining: Callable[[], bool],
         *,
         enforce_handshake: bool = False,
-        look_seconds: float = 2.0,
+        poll_seconds: float = 2.0,
         timeouts: ClientTimeouts | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._draining = draining
         self._enforce = enforce_handshake
-        self._look_seconds = look_seconds
+        self._poll_seconds = poll_seconds
         self._timeouts = timeouts or ClientTimeouts()
         self._bridges: set[Bridge] = set()
 
     async def bridge(self, request: web.Request, connection: Http1Connection) -> web.StreamResponse:
-        """Serves one connection to its end; raises Rejected before the upgrade."""
+        """Serve one connection to its end.
+
+        Raises Rejected before the upgrade.
+        """
         caller = TransportInfo(Transport.WEB_SOCKET, request.headers, connection.connection.memory.address)
         service_id = service_of(request)
         slot = ExitStack()
         try:
-            offer = await self._admitted(request, caller, service_id)
-            slot.enter_context(self._pipeline.simulations.slot(caller))
+            backends = await self._check_handshake(request, caller, service_id)
+            slot.enter_context(self._pipeline.simulations.limit(caller))
         except Rejected as rejected:
-            known = self._pipeline.catalog.get(service_id)
+            known = self._pipeline.registry.get(service_id)
             rejected.service_id = service_id if known else ""
-            self._pipeline.refused(rejected, caller)
+            self._pipeline.count_rejection(rejected, caller)
             raise
         gateway = web.WebSocketResponse(
             compress=False, max_msg_size=WEB_SOCKET_MESSAGE_BYTES, heartbeat=27.0, autoclose=False, decode_text=False,
             timeout=1.0,
         )  # fmt: skip
-        with slot, offer.used():
+        with slot, backends.used():
             await gateway.prepare(request)
             incoming = connection.incoming
             if incoming is None:
                 raise TypeError("an upgraded connection counts its frames")
             bridge = Bridge(
                 self._pipeline,
-                offer,
+                backends,
                 caller,
                 gateway,
-                self._look_seconds,
+                self._poll_seconds,
                 connection.connection,
                 incoming,
                 self._timeouts,
             )
-            connection.refuse = incoming.hold.drop = bridge.crowded_out
+            connection.on_overload = incoming.reservation.on_evict = bridge.abort_for_memory
             self._bridges.add(bridge)
             relayer_metrics.CONNECTIONS.labels(service_id).inc()
             try:
@@ -169,17 +178,17 @@ class WebSockets:
                 relayer_metrics.CONNECTIONS.labels(service_id).dec()
         return gateway
 
-    async def _admitted(self, request: web.Request, caller: TransportInfo, service_id: str) -> ServiceBackends:
+    async def _check_handshake(self, request: web.Request, caller: TransportInfo, service_id: str) -> ServiceBackends:
         if self._draining():
-            raise Rejected(RejectionReason.DRAINING, "this relayer ends: connect again")
+            raise Rejected(RejectionReason.DRAINING, "this relayer is shutting down: connect again")
         if not service_id:
             raise Rejected(RejectionReason.INVALID_REQUEST, "the handshake names no service: send Target-Service-Id")
-        offer = self._pipeline.catalog.get(service_id)
-        if offer is None:
+        backends = self._pipeline.registry.get(service_id)
+        if backends is None:
             raise Rejected(RejectionReason.UNKNOWN_SERVICE, f"service {service_id[:42]} is not served here")
-        offer.pool("webSocket")
+        backends.pool("webSocket")
         try:
-            signed = None if self._pipeline.simulations.wanted(caller) else handshake_request(request, service_id)
+            signed = None if self._pipeline.simulations.key_id(caller) else handshake_request(request, service_id)
             if signed is not None and signed.header is not None:
                 if problem := plausible_problem(signed.header, self._pipeline.height()):
                     raise Rejected(RejectionReason.IMPLAUSIBLE_HEIGHTS, problem)
@@ -187,50 +196,50 @@ class WebSockets:
         except Rejected as rejected:
             if self._enforce:
                 raise
-            _LOG.info("handshake: %s", rejected.message)
-        return offer
+            _LOG.info("handshake not verified: %s", rejected.message)
+        return backends
 
-    def leave(self) -> None:
-        """Tells all clients to connect elsewhere."""
+    def close_all(self) -> None:
+        """Ask all clients to connect elsewhere."""
         for bridge in list(self._bridges):
-            bridge.end(1001, "this relayer ends: connect again")
+            bridge.end(1001, "this relayer is shutting down: connect again")
 
 
 @dataclass(eq=False)
 class Bridge:
-    """One gateway connection and, once a relay is admitted, one to the backend."""
+    """One gateway connection and, once a relay is admitted, one backend connection."""
 
     pipeline: RelayPipeline
-    offer: ServiceBackends
+    service_backends: ServiceBackends
     caller: TransportInfo
     gateway: web.WebSocketResponse
-    look_seconds: float
+    poll_seconds: float
     connection: Connection
     incoming: IncomingMessages
     timeouts: ClientTimeouts
     backend: aiohttp.ClientWebSocketResponse | None = None
-    current: _Current | None = None
+    current: _CurrentRequest | None = None
     charges: "deque[Metered]" = field(default_factory=deque)
     in_flight: ExitStack = field(default_factory=ExitStack)
     _ended: "asyncio.Future[_Closed]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def end(self, code: int, text: str) -> None:
-        """Ends the bridge from outside."""
+        """End the bridge from outside."""
         if not self._ended.done():
             self._ended.set_result(_Closed(code, text))
 
-    def crowded_out(self) -> None:
-        """Ends the bridge at once, because what it sends finds no room."""
+    def abort_for_memory(self) -> None:
+        """End the bridge at once, because there is no memory for its messages."""
         self.end(1013, "too much is being read here, try another supplier")
         self.connection.abort()
 
     async def run(self) -> None:
-        """Serves until either side, the session or the relayer ends it."""
+        """Serve until the gateway, the backend, the session or the relayer ends it."""
         closed = _Closed(1001, "")
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._guarded(self._from_gateway(group)))
-                group.create_task(self._guarded(self._watch_session()))
+                group.create_task(self._guard(self._from_gateway(group)))
+                group.create_task(self._guard(self._watch_session()))
                 closed = await self._ended
                 raise _Done
         except* _Done:
@@ -241,18 +250,18 @@ class Bridge:
                 self.pipeline.refund(self.charges.popleft())
             await self._close(closed)
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        """What ends a direction ends the bridge, with a code that says why."""
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run one direction. Its end ends the bridge with a code for the gateway."""
         try:
             await work
         except _Closed as closed:
             self.end(closed.code, closed.text)
         except Rejected as rejected:
-            rejected.service_id = self.offer.service.id
-            self.pipeline.refused(rejected, self.caller)
+            rejected.service_id = self.service_backends.service.id
+            self.pipeline.count_rejection(rejected, self.caller)
             if close_code(rejected.reason) == SESSION_EXPIRED:
-                await self._advise()
-            self.end(close_code(rejected.reason), rejected.within(120))
+                await self._send_expiry_notice()
+            self.end(close_code(rejected.reason), rejected.close_text(120))
         except (OSError, aiohttp.ClientError) as error:
             self.end(1001, type(error).__name__)
         except Exception:  # noqa: BLE001 - the border of one connection: logged, the process goes on
@@ -263,30 +272,33 @@ class Bridge:
         while True:
             message = await self.gateway.receive()
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
-                raise _closing(message, self.gateway.close_code, 1001)
-            relay = self.pipeline.decode(message.data, self.caller)
+                raise _close_of(message, self.gateway.close_code, 1001)
+            relay = self.pipeline.parse(message.data, self.caller)
             with self.pipeline.in_flight.relay_of(relay.supplier):
-                await self._take(relay, message.type, group)
-            self.connection.prove()
+                await self._forward_request(relay, message.type, group)
+            self.connection.trust()
             self.incoming.served()
 
-    async def _take(self, relay: AdmissibleRelay, kind: WSMsgType, group: asyncio.TaskGroup) -> None:
-        """A request of the gateway; raises Rejected and what the backend's connection raises."""
-        if relay.offer.service.id != self.offer.service.id:
+    async def _forward_request(self, relay: AdmissibleRelay, kind: WSMsgType, group: asyncio.TaskGroup) -> None:
+        """Admit a request and forward it to the backend.
+
+        Raises Rejected and errors of the backend's connection.
+        """
+        if relay.service_backends.service.id != self.service_backends.service.id:
             raise Rejected(RejectionReason.SESSION_MISMATCH, "the relay is for another service than the connection")
-        relay = replace(relay, offer=self.offer)
+        relay = replace(relay, service_backends=self.service_backends)
         admitted, metered = await self.pipeline.admit(relay)
         self.charges.append(metered)
-        if len(self.charges) > _UNANSWERED:
+        if len(self.charges) > _MAX_UNANSWERED:
             raise Rejected(RejectionReason.OVERLOADED, "too many requests of this connection wait for an answer")
         if self.backend is None:
-            self.backend = await self.offer.dial(pocket_headers(relay.supplier, relay.service.id))
-            group.create_task(self._guarded(self._from_backend(self.backend)))
-        self._answers_belong_to(_Current(relay, admitted, metered.paid))
+            self.backend = await self.service_backends.dial(pocket_headers(relay.supplier, relay.service.id))
+            group.create_task(self._guard(self._from_backend(self.backend)))
+        self._set_current(_CurrentRequest(relay, admitted, metered.paid))
         async with asyncio.timeout(10):
             await self.backend.send_frame(relay.request.payload, kind)
 
-    def _answers_belong_to(self, current: _Current) -> None:
+    def _set_current(self, current: _CurrentRequest) -> None:
         before, self.in_flight = self.in_flight, ExitStack()
         self.in_flight.enter_context(self.pipeline.in_flight.relay_of(current.relay.supplier))
         before.close()
@@ -296,23 +308,26 @@ class Bridge:
         while True:
             message = await backend.receive()
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
-                raise _closing(message, backend.close_code, 1011)
+                raise _close_of(message, backend.close_code, 1011)
             payload = message.data if isinstance(message.data, bytes) else message.data.encode()
             current = self.current
             if current is None:
                 continue
-            hold = self.connection.memory.hold()
+            reservation = self.connection.memory.reserve()
             try:
-                hold.take(len(payload))
-                response = await self._recorded(current, payload)
-                hold.drop = self.connection.abort
+                reservation.acquire(len(payload))
+                response = await self._charge_and_record(current, payload)
+                reservation.on_evict = self.connection.abort
                 async with asyncio.timeout(10):
                     await self.gateway.send_frame(response.encode(), message.type)
             finally:
-                hold.close()
+                reservation.close()
 
-    async def _recorded(self, current: _Current, payload: bytes) -> RelayResponse:
-        """An answer or event, charged, signed and recorded; raises Rejected."""
+    async def _charge_and_record(self, current: _CurrentRequest, payload: bytes) -> RelayResponse:
+        """Charge, sign and record a response or event.
+
+        Raises Rejected.
+        """
         if self.charges:
             metered = self.charges.popleft()
         elif current.paid:
@@ -322,28 +337,28 @@ class Bridge:
         return await self.pipeline.record_event(current.relay, current.admitted, metered, payload)
 
     async def _watch_session(self) -> None:
-        """Ends the connection after its own session and grace period, or once its supplier is not served any more."""
-        looked = 0.0
+        """End the connection with its session, or once its supplier is not served."""
+        age_seconds = 0.0
         while True:
-            await asyncio.sleep(self.look_seconds)
-            looked += self.look_seconds
-            if looked > CONNECTION_SECONDS and self.pipeline.simulations.wanted(self.caller):
+            await asyncio.sleep(self.poll_seconds)
+            age_seconds += self.poll_seconds
+            if age_seconds > CONNECTION_SECONDS and self.pipeline.simulations.key_id(self.caller):
                 raise _Closed(1000, "a simulated connection is a probe: it ends now")
             unfinished = self.incoming.unfinished
             if unfinished is not None and unfinished[1] > self.timeouts.to_read(unfinished[0]):
                 raise _Closed(1008, "the message did not come in time")
             if self.current is None:
-                if looked > self.timeouts.idle_seconds:
+                if age_seconds > self.timeouts.idle_seconds:
                     raise _Closed(1008, "no relay came in time")
                 continue
-            if self.current.admitted.over(self.pipeline.height()):
-                await self._advise()
+            if self.current.admitted.is_over(self.pipeline.height()):
+                await self._send_expiry_notice()
                 raise _Closed(SESSION_EXPIRED, "session expired")
             if not self.pipeline.serves(self.current.relay.supplier):
                 raise Rejected(RejectionReason.SUPPLIER_NOT_OURS, "the supplier is not served here any more")
 
-    async def _advise(self) -> None:
-        """The signed advice by which gateways move to the next session."""
+    async def _send_expiry_notice(self) -> None:
+        """Send the signed notice that makes gateways move to the next session."""
         if self.current is None:
             return
         relay = self.current.relay
@@ -368,11 +383,14 @@ class Bridge:
 
 
 class _Done(Exception):
-    """Ends the group of a bridge."""
+    """Ends the task group of a bridge."""
 
 
-def _closing(message: aiohttp.WSMessage, code: int | None, without: int) -> _Closed:
-    """How the other side is told: the same code and text; a peer that is gone without a word is `without`."""
+def _close_of(message: aiohttp.WSMessage, code: int | None, without: int) -> _Closed:
+    """Return how the other side is closed: with the same code and text.
+
+    `without` is the code for a peer that vanished without a close frame.
+    """
     if message.type is WSMsgType.CLOSE:
         return _Closed(message.data or 1000, message.extra or "")
     if message.type is WSMsgType.ERROR and isinstance(message.data, aiohttp.WebSocketError):

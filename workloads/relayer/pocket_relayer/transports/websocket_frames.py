@@ -1,4 +1,7 @@
-"""How much of an unfinished WebSocket message has come: followed beside aiohttp's reader, which does not tell."""
+"""Track the bytes of unfinished WebSocket messages.
+
+aiohttp's reader does not report them.
+"""
 
 from collections import deque
 from collections.abc import Callable
@@ -10,13 +13,13 @@ from pocket_relayer.token_bucket import TokenBucket
 
 _CONTROL: Final = 0x08
 _LONGEST_HEAD: Final = 14
-_TINY: Final = 128  # bytes; a smaller fragment costs more than it brings
+_TINY: Final = 128  # bytes of a fragment below which it counts as a cheap frame
 _CHEAP_PER_SECOND: Final = 200.0
 _CHEAP_AT_ONCE: Final = 1000.0
 
 
 class FrameFollower:
-    """Follows frames (RFC 6455, section 5.2) over any cuts of the stream."""
+    """Tracks frames (RFC 6455, section 5.2) in any pieces of the stream."""
 
     __slots__ = ("_data", "_head", "_last", "_left", "cheap", "unfinished")
 
@@ -30,7 +33,7 @@ class FrameFollower:
         """Control frames and tiny fragments since this was set to 0."""
 
     def feed(self, data: bytes) -> list[int]:
-        """Take the next bytes of the stream; return the sizes of the messages that ended in them."""
+        """Parse the next bytes and return the sizes of the messages that ended in them."""
         ended: list[int] = []
         at, end = 0, len(data)
         while at < end:
@@ -71,17 +74,17 @@ def _extra(head: bytes) -> int:
 
 
 def _head_length(head: bytes) -> int | None:
-    """Return the bytes of a frame's head; None while that cannot be known."""
+    """Return the length of a frame's head, or None while it is unknown."""
     if len(head) < 2:
         return None
     return 2 + 4 * (head[1] >> 7) + _extra(head)
 
 
 class IncomingMessages:
-    """Counts what a WebSocket sends until it was served, and since when a message has no end."""
+    """Counts the bytes of a WebSocket's messages until they are served."""
 
-    def __init__(self, hold: MemoryReservation, clock: Callable[[], float]) -> None:
-        self.hold = hold
+    def __init__(self, reservation: MemoryReservation, clock: Callable[[], float]) -> None:
+        self.reservation = reservation
         self._clock = clock
         self._frames = FrameFollower()
         self._waiting: deque[int] = deque()
@@ -89,7 +92,10 @@ class IncomingMessages:
         self._began: float | None = None
 
     def feed(self, data: bytes) -> None:
-        """Count what came; raises Rejected."""
+        """Count the next bytes.
+
+        Raises Rejected.
+        """
         frames, before = self._frames, self._frames.unfinished
         ended = frames.feed(data)
         if ended or not frames.unfinished:
@@ -102,19 +108,19 @@ class IncomingMessages:
             if not self._cheap.take(cheap, self._clock()):
                 raise Rejected(RejectionReason.OVERLOADED, "too many control frames or tiny fragments")
         if more := sum(ended) + frames.unfinished - before:
-            self.hold.take(more)
+            self.reservation.acquire(more)
 
     def served(self) -> None:
-        """Give back what the oldest message held."""
+        """Release the oldest message."""
         if self._waiting:
-            self.hold.give(self._waiting.popleft())
+            self.reservation.release(self._waiting.popleft())
 
     @property
     def unfinished(self) -> tuple[int, float] | None:
-        """Return size and age in seconds of a message that has not ended; None where there is none."""
+        """Return size and age in seconds of an unfinished message, or None."""
         return None if self._began is None else (self._frames.unfinished, self._clock() - self._began)
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release everything."""
         self._waiting.clear()
-        self.hold.close()
+        self.reservation.close()

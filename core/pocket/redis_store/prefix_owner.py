@@ -1,0 +1,36 @@
+"""Record which RelayMiner owns a key prefix: two that share one would mix their sessions."""
+
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from pocket.errors import ConfigurationError
+from pocket.redis_store.redis_errors import translate
+from pocket.redis_store.redis_keys import RedisKeys
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+
+class PrefixInUse(ConfigurationError):
+    """Another RelayMiner owns the key prefix in this Redis."""
+
+
+async def claim_prefix(redis: "Redis", keys: RedisKeys, owner: str) -> None:
+    """Record `owner` (namespace/name of a RelayMiner) for the prefix unless another owner is recorded.
+
+    The record has no lifetime: that its owner is silent is no evidence that it is gone.
+
+    Raises PrefixInUse, RedisUnavailable.
+    """
+    try:
+        await redis.set(keys.owner, owner, nx=True)
+        value = await redis.get(keys.owner)
+    except (RedisError, OSError) as error:
+        raise translate(error) from error
+    recorded = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
+    if recorded and recorded != owner:
+        raise PrefixInUse(
+            f"Redis key prefix {keys.prefix} belongs to RelayMiner {recorded}, not to {owner}: set another "
+            f"spec.prefix. If {recorded} is gone for good: redis-cli DEL {keys.owner}"
+        )

@@ -1,0 +1,177 @@
+"""Write the children, finalizers and annotations that a plan wants."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any
+
+from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceKind
+from pocket_operator.controller import operator_metrics
+from pocket_operator.decide.drift import force_replace_patch, foreign_fields, replicas_to_keep
+from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
+from pocket_operator.decide.plan import FinalizerChange, Plan, drifted_children, owner_of
+from pocket_operator.decide.snapshot import ChildKey, Rejection, Snapshot
+from pocket_operator.resources import names
+from pocket_operator.resources.kinds import BY_KIND, PODS, SECRETS, WATCHED_CHILDREN
+
+_LOG = logging.getLogger("operator.reconcile")
+Object = dict[str, Any]
+LATER = frozenset({0, 401, 429, 502, 503, 504})
+"""Statuses of no answer or of a temporary condition: the whole reconciliation is retried."""
+WATCHED = tuple(kind.name for kind in WATCHED_CHILDREN)
+
+
+class ChildWriter:
+    """Writes what differs, and keeps the object cache at what it wrote."""
+
+    def __init__(self, api: KubeApi, cache: ObjectCache) -> None:
+        self._api = api
+        self._cache = cache
+
+    async def apply_all(self, planned: Plan, snapshot: Snapshot) -> dict[ChildKey, Rejection]:
+        """Apply what drifted, in order. Returns the rejected writes, which do not stop the others."""
+        rejected: dict[ChildKey, Rejection] = {}
+        for child in drifted_children(planned, snapshot.children):
+            place = (child["kind"], child["metadata"]["name"])
+            kind = BY_KIND[child["kind"]]
+            with self.recording(rejected, place):
+                observed = snapshot.children.get(place) or await self._api.get_or_none(
+                    kind, snapshot.namespace, place[1]
+                )
+                if observed is not None and not _ours(observed, planned):
+                    rejected[place] = Rejection(
+                        "an object of this name exists that the operator did not create. Rename or delete it, "
+                        "or give the RelayMiner another name.",
+                        foreign=True,
+                    )
+                    continue
+                await self._hand_over_replicas(kind, child, observed)
+                applied = await self._apply(kind, child, observed)
+            if place in rejected:
+                continue
+            operator_metrics.WRITES.labels(kind.name).inc()
+            if kind.name in WATCHED:
+                self._cache.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **applied})
+            _LOG.info("applied %s %s/%s", kind.name, snapshot.namespace, place[1])
+        return rejected
+
+    @contextmanager
+    def recording(self, rejected: dict[ChildKey, Rejection], place: ChildKey) -> Iterator[None]:
+        """Record a rejection by the API server in `rejected`, so that other writes go on."""
+        try:
+            yield
+        except KubeError as error:
+            if error.status in LATER:
+                raise
+            rejected[place] = Rejection(str(error))
+            operator_metrics.REFUSALS.labels(str(error.status)).inc()
+
+    async def withdraw(self, key: ReconcileKey, addresses: tuple[str, ...]) -> None:
+        """Remove keys from the relayers' set, which then reject relays of these suppliers.
+
+        Raises KubeError.
+        """
+        name = names.keys(key.name, names.RELAYER)
+        patch = {"data": dict.fromkeys(addresses)}
+        await self._api.merge(SECRETS, key.namespace, name, patch, manager=names.FIELD_MANAGER)
+        operator_metrics.WRITES.labels(SECRETS.name).inc()
+        _LOG.info("withdrew %d keys from Secret %s/%s", len(addresses), key.namespace, name)
+
+    async def _apply(self, kind: ResourceKind, child: Object, observed: Object | None) -> Object:
+        """Apply a child and remove foreign additions that must not or cannot stay.
+
+        The API server may reject a foreign addition together with our fields (two ports of one name) though it
+        accepted it before. Then the whole object is replaced once, and the manager of that write is removed: fields
+        that it owned could not be removed by a later apply.
+
+        Raises KubeError.
+        """
+        namespace, name = child["metadata"]["namespace"], child["metadata"]["name"]
+        if observed is not None and (patch := foreign_fields(child, observed)) is not None:
+            observed = await self._api.merge(kind, namespace, name, patch, manager=names.FIELD_MANAGER)
+            operator_metrics.WRITES.labels(kind.name).inc()
+        try:
+            return await self._api.apply(kind, child, names.FIELD_MANAGER)
+        except KubeError as error:
+            if observed is None or error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise
+            repair = f"{names.FIELD_MANAGER}-repair"
+            try:
+                replaced = await self._api.patch(
+                    kind, namespace, name, force_replace_patch(child, observed), manager=repair
+                )
+            except KubeError:
+                raise error from None  # it is not what others added
+        operator_metrics.WRITES.labels(kind.name).inc()
+        kept = [row for row in replaced["metadata"].get("managedFields") or () if row.get("manager") != repair]
+        if kept:
+            await self._api.merge(kind, namespace, name, {"metadata": {"managedFields": kept}}, manager=repair)
+        return await self._api.apply(kind, child, names.FIELD_MANAGER)
+
+    async def _hand_over_replicas(self, kind: ResourceKind, child: Object, observed: Object | None) -> None:
+        """Hand the replicas of a workload over to its new autoscaler.
+
+        Raises KubeError.
+        """
+        replicas = replicas_to_keep(child, observed, names.FIELD_MANAGER)
+        if replicas is None:
+            return
+        metadata = {key: child["metadata"][key] for key in ("name", "namespace")}
+        body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, "spec": {"replicas": replicas}}
+        await self._api.apply(kind, body, f"{names.FIELD_MANAGER}-replicas")
+        operator_metrics.WRITES.labels(kind.name).inc()
+
+    async def delete(self, key: ReconcileKey, kind: str, name: str, observed: Object) -> None:
+        """Delete this very object.
+
+        Raises KubeError.
+        """
+        await self._api.delete(BY_KIND[kind], key.namespace, name, uid=str(observed["metadata"]["uid"]))
+        operator_metrics.WRITES.labels(kind).inc()
+        _LOG.info("deleted %s %s/%s", kind, key.namespace, name)
+
+    async def annotate(self, key: ReconcileKey, pod: str, digest: str) -> None:
+        """Put the key digest on a pod, unless it is gone.
+
+        Raises KubeError.
+        """
+        patch = {"metadata": {"annotations": {names.ANNOTATION_KEYS: digest}}}
+        try:
+            patched = await self._api.merge(PODS, key.namespace, pod, patch, manager=names.FIELD_MANAGER)
+        except ObjectNotFound:
+            return
+        operator_metrics.WRITES.labels(PODS.name).inc()
+        self._cache.put(PODS.name, {"apiVersion": "v1", "kind": "Pod", **patched})
+
+    async def finalizer(self, key: ReconcileKey, change: FinalizerChange) -> None:
+        """Add or remove our finalizer on this very version, so that no other finalizer is lost."""
+        kind = BY_KIND[change.kind]
+        observed = self._cache.get(kind.name, key.namespace, change.name)
+        if observed is None:
+            return
+        there = list(observed["metadata"].get("finalizers") or ())
+        if (names.FINALIZER in there) == change.wanted:
+            return
+        finalizers = [*there, names.FINALIZER] if change.wanted else [f for f in there if f != names.FINALIZER]
+        version = observed["metadata"]["resourceVersion"]
+        patch = {"metadata": {"finalizers": finalizers, "resourceVersion": version}}
+        try:
+            patched = await self._api.merge(kind, key.namespace, change.name, patch, manager=names.FIELD_MANAGER)
+        except ObjectNotFound:
+            return
+        operator_metrics.WRITES.labels(kind.name).inc()
+        if not patched["metadata"].get("deletionTimestamp") or patched["metadata"].get("finalizers"):
+            self._cache.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **patched})
+        _LOG.info(
+            "%s %s/%s: finalizer %s", kind.name, key.namespace, change.name, "added" if change.wanted else "removed"
+        )
+
+
+def _ours(observed: Object, planned: Plan) -> bool:
+    """Return True for an object that we control, or for an orphan with our label."""
+    owner = owner_of(observed)
+    if owner is None:
+        labels = observed["metadata"].get("labels") or {}
+        return bool(labels.get(names.LABEL_MANAGED_BY) == names.MANAGED_BY)
+    return planned.context is not None and owner == planned.context.uid

@@ -1,0 +1,63 @@
+"""Notice another operator that manages the same RelayMiners, and leave them to it.
+
+The status of a RelayMiner names the namespace of the operator that manages it. Another operator takes it over only once
+that operator's Lease is gone, or was not renewed for a minute as seen here.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound
+from pocket_operator.resources.kinds import LEASES
+
+_LOG = logging.getLogger("operator.claim")
+LEASE: Final = "pocket-operator"
+_DEAD_SECONDS: Final = 60.0
+_READ_SECONDS: Final = 5.0
+Object = dict[str, Any]
+
+
+class OperatorClaim:
+    """Decides for each RelayMiner whether this operator manages it."""
+
+    def __init__(self, api: KubeApi, namespace: str, clock: Callable[[], float]) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._clock = clock
+        self._read_at: dict[str, float] = {}
+        self._renewed: dict[str, tuple[str, float]] = {}
+
+    async def other(self, relay_miner: Object) -> str:
+        """Return the namespace of another operator that manages the RelayMiner, empty if this one does.
+
+        Raises KubeError if the API server does not answer.
+        """
+        recorded = str((relay_miner.get("status") or {}).get("operator") or "")
+        if recorded in ("", self._namespace):
+            return ""
+        return recorded if await self.leads(recorded) else ""
+
+    async def leads(self, namespace: str) -> bool:
+        """Return False if the Lease of the operator in a namespace is gone or was not renewed for a minute.
+
+        Raises KubeError if the API server does not answer.
+        """
+        now = self._clock()
+        if now - self._read_at.get(namespace, float("-inf")) >= _READ_SECONDS:
+            try:
+                lease = await self._api.get(LEASES, namespace, LEASE)
+            except ObjectNotFound:
+                return False
+            except KubeError as error:
+                if error.status == 0:
+                    raise
+                _LOG.warning(
+                    "cannot read the Lease of the operator in %s, leaving its RelayMiners: %s", namespace, error
+                )
+                return True
+            self._read_at[namespace] = now
+            renewed = str((lease.get("spec") or {}).get("renewTime") or "")
+            if self._renewed.get(namespace, ("", 0.0))[0] != renewed or namespace not in self._renewed:
+                self._renewed[namespace] = (renewed, now)
+        return now - self._renewed[namespace][1] < _DEAD_SECONDS

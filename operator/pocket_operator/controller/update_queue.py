@@ -1,0 +1,44 @@
+"""Order the updates of RelayMiners to the operator's default images."""
+
+from collections.abc import Callable
+
+from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
+from pocket_operator.decide.plan import is_paused
+from pocket_operator.decide.snapshot import Turn
+from pocket_operator.decide.update import Candidate, candidate_of, next_turn
+from pocket_operator.resources.context import Images
+from pocket_operator.resources.kinds import RELAY_MINERS
+
+_WORKLOADS = ("Deployment", "StatefulSet")
+
+
+class UpdateQueue:
+    """Grants the turn to one RelayMiner after the other.
+
+    It remembers only when an update was last under way. After a restart the delay begins again.
+    """
+
+    def __init__(self, cache: ObjectCache, images: Images, clock: Callable[[], float], delay_seconds: float) -> None:
+        self._cache = cache
+        self._images = images
+        self._clock = clock
+        self._delay = delay_seconds
+        self._busy_at = clock()
+
+    def turn(self, key: ReconcileKey) -> Turn:
+        """Return whether this RelayMiner may update now."""
+        own = self._candidate(key)
+        if own is None or not (own.started or own.may_start):
+            return Turn(False, "it starts once the children of this RelayMiner can be applied: see Ready")
+        keys = (ReconcileKey(*place) for place in self._cache.places(RELAY_MINERS.name, ""))
+        candidates = [row for row in map(self._candidate, keys) if row is not None]
+        if any(row.started for row in candidates):
+            self._busy_at = self._clock()
+        return next_turn(key, candidates, self._clock() - self._busy_at, self._delay)
+
+    def _candidate(self, key: ReconcileKey) -> Candidate | None:
+        relay_miner = self._cache.get(RELAY_MINERS.name, *key)
+        if relay_miner is None:
+            return None
+        children = self._cache.children(_WORKLOADS, key)
+        return candidate_of(key, relay_miner, children, self._images, idle=is_paused(relay_miner))

@@ -1,0 +1,74 @@
+"""Two operators over one namespace: one manages, the other leaves it alone until the first one's Lease is dead."""
+
+import pytest
+
+from pocket.kube.api_client import KubeError, ObjectNotFound
+from pocket_operator.controller.operator_claim import OperatorClaim
+from pocket_operator.decide.conditions import operator_conflict
+from pocket_operator.decide.reasons import ConditionReason
+
+
+class Leases:
+    """The one Lease that is read; an error where one is set."""
+
+    def __init__(self):
+        self.renewed, self.error, self.reads = "1", None, 0
+
+    async def get(self, kind, namespace, name):
+        self.reads += 1
+        assert (kind.name, namespace, name) == ("Lease", "first", "pocket-operator")
+        if self.error is not None:
+            raise self.error
+        return {"spec": {"renewTime": self.renewed}}
+
+
+class World:
+    def __init__(self):
+        self.leases, self.now = Leases(), 1000.0
+        self.claim = OperatorClaim(self.leases, "second", lambda: self.now)
+
+    async def other(self, operator="first", after=0.0):
+        self.now += after
+        return await self.claim.other({"status": {"operator": operator}})
+
+
+async def test_an_operator_manages_what_no_other_one_does():
+    world = World()
+    assert [await world.other(name) for name in ("", "second")] == ["", ""]
+    assert await world.claim.other({}) == ""
+    assert world.leases.reads == 0
+
+
+async def test_it_leaves_what_another_one_manages_while_that_ones_lease_is_renewed():
+    world = World()
+    for number in range(20):
+        world.leases.renewed = str(number)
+        assert await world.other(after=30.0) == "first"
+    for _ in range(11):
+        assert await world.other(after=5.0) == "first", "not yet a minute without a renewal"
+    assert await world.other(after=5.0) == ""
+
+
+async def test_a_lease_that_is_gone_is_evidence_and_one_that_may_not_be_read_is_none():
+    world = World()
+    world.leases.error = KubeError("forbidden", 403)
+    assert await world.other() == await world.other(after=500.0) == "first"
+    world.leases.error = ObjectNotFound("gone", 404)
+    assert await world.other(after=5.0) == ""
+    world.leases.error = KubeError("no answer", 0)
+    with pytest.raises(KubeError):
+        await world.other(after=5.0)
+
+
+async def test_the_lease_is_not_read_at_every_reconciliation():
+    world = World()
+    for _ in range(100):
+        await world.other(after=0.1)
+    assert world.leases.reads <= 3
+
+
+def test_the_condition_names_both_operators():
+    found = operator_conflict("second", "first")
+    assert found.reason is ConditionReason.OTHER_OPERATOR
+    assert "namespace first manages" in found.message
+    assert "the one in second leaves it alone" in found.message

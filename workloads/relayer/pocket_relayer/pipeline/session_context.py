@@ -1,0 +1,221 @@
+"""Gather what the chain says of a relay's session: cached, coalesced and limited.
+
+Source: relay-lifecycle.md, section 5.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from pocket.chain.model import Account, Application, Difficulty, Session, StakedSupplier
+from pocket.errors import ChainError, ChainQueryRejected, DecodingError, NotFound
+from pocket.protocol.crypto.ring import ExpectedRing
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
+from pocket.protocol.sessions.windows import SharedParams, Windows
+from pocket.runtime.single_flight import SingleFlight
+from pocket_relayer.pipeline.authorization import SessionContext, check_session
+from pocket_relayer.pipeline.cold_queries import ColdQueryBudget, NegativeCache
+from pocket_relayer.rejection import Rejected, RejectionReason
+
+T = TypeVar("T")
+_RingKey = tuple[str, int]
+"""Application address and session end height."""
+_SessionKey = tuple[str, str, int]
+"""Application address, service id and session start height."""
+_SessionRow = tuple[Session, bytes, SharedParams]
+"""Session, target hash and parameters, as of the session's start."""
+_RING_SECONDS = 30.0
+_RINGS = 4096
+_CONCURRENT_QUERIES = 32
+_MAX_QUERIES = 1024  # running and waiting queries for sessions and rings
+
+
+class ChainQueries(Protocol):
+    """Chain queries of admission, implemented by pocket.chain.client.ChainClient."""
+
+    async def session(self, application_address: str, service_id: str, height: int) -> Session:
+        """Return the session of an application and service at a height."""
+
+    async def shared_params(self, height: int = 0) -> SharedParams:
+        """Return the shared parameters at a height, 0 for the latest."""
+
+    async def application(self, address: str) -> Application:
+        """Return an application."""
+
+    async def account(self, address: str) -> Account:
+        """Return an account."""
+
+    async def supplier(self, operator_address: str) -> StakedSupplier:
+        """Return a staked supplier."""
+
+    async def compute_units_per_relay(self, service_id: str, height: int) -> int:
+        """Return the compute units of one relay at a height."""
+
+    async def difficulty(self, service_id: str, height: int) -> Difficulty:
+        """Return the relay mining difficulty at a height."""
+
+
+class SessionContexts:
+    """Reads sessions, rings and suppliers for one worker.
+
+    Chain data is cached by the session's own heights.
+    """
+
+    def __init__(
+        self,
+        chain: ChainQueries,
+        height: Callable[[], int],
+        clock: Callable[[], float],
+        generation: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._chain = chain
+        self._generation = generation
+        self._height = height
+        self._clock = clock
+        self._query_limit = asyncio.Semaphore(_CONCURRENT_QUERIES)
+        self._single_flight = SingleFlight()
+        self._rings: OrderedDict[_RingKey, tuple[float, int, ExpectedRing]] = OrderedDict()
+        self._sessions: OrderedDict[_SessionKey, _SessionRow] = OrderedDict()
+        self._grid: tuple[int, SharedParams] | None = None
+        self._negative_cache: NegativeCache[_SessionKey] = NegativeCache(height)
+        self._budget = ColdQueryBudget(clock)
+
+    async def supplier(self, address: str) -> StakedSupplier | None:
+        """Return a staked supplier, or None while the chain is unavailable.
+
+        Raises Rejected if it is not staked.
+        """
+        try:
+            return await self._chain.supplier(address)
+        except NotFound:
+            raise Rejected(RejectionReason.SUPPLIER_INACTIVE, "the supplier is not staked") from None
+        except ChainError:
+            return None
+
+    async def of(self, header: SessionHeader, address: str = "") -> SessionContext:
+        """Return the context of a session.
+
+        `address` is the client's, for the budget of fruitless queries. The chain is not queried for what the session's
+        own grid decides, and no ring is queried for a header that is not the chain's. Raises Rejected.
+        """
+        try:
+            session, target_hash, params = await self._known_session(header, address)
+            windows = Windows.after(header.session_end_block_height, params)
+            check_session(header, session, windows, self._height())
+            key = (header.application_address, header.session_end_block_height)
+            ring = self._known_ring(key)
+            if ring is None:
+                ring = await self._query(key, lambda: self._ring(key))
+        except NotFound as error:
+            raise Rejected(RejectionReason.INVALID_SIGNATURE, f"the ring cannot be built: {error}") from error
+        except (ChainError, DecodingError) as error:
+            raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "no chain node is available") from error
+        return SessionContext(session, target_hash, windows, ring, self._height())
+
+    async def _known_session(self, header: SessionHeader, address: str) -> _SessionRow:
+        """Return the chain's session of an application, service and start height.
+
+        Raises Rejected and ChainError.
+        """
+        key = (header.application_address, header.service_id, header.session_start_block_height)
+        known = self._sessions.get(key)
+        if known is not None:
+            return known
+        self._negative_cache.check(key)
+        self._budget.check(address)
+        await self._check_grid(header)
+        try:
+            return await self._query(key, lambda: self._session(key))
+        except NotFound as error:
+            denied = Rejected(
+                RejectionReason.SESSION_MISMATCH, f"the chain knows no such application or service: {error}"
+            )
+            cause: Exception = error
+        except ChainQueryRejected as error:
+            denied, cause = (
+                Rejected(RejectionReason.SESSION_MISMATCH, f"the chain knows no such session: {error}"),
+                error,
+            )
+        self._budget.strike(address)
+        raise self._negative_cache.remember(key, denied) from cause
+
+    async def _check_grid(self, header: SessionHeader) -> None:
+        """Reject heights that belong to no session, or to one that is over or far away.
+
+        It uses the latest parameters, queried once a session. They do not describe sessions before their own grid
+        began, which are queried. Raises Rejected.
+        """
+        height, start = self._height(), header.session_start_block_height
+        if height < 1:
+            return
+        params = self._grid
+        if params is None or params[0] != params[1].session_start(height):
+            try:
+                found = await self._query("grid", lambda: self._chain.shared_params(height))
+            except (ChainError, DecodingError):
+                return
+            params = self._grid = (found.session_start(height), found)
+        begun, grid = params
+        following = grid.session_end(begun) + 1
+        if start > following:
+            raise Rejected(
+                RejectionReason.CHAIN_UNAVAILABLE, "the session has not begun at the height that is known here"
+            )
+        if start == following or start < max(1, grid.session_grid_anchor_height):
+            return
+        if (start, header.session_end_block_height) != (grid.session_start(start), grid.session_end(start)):
+            raise Rejected(RejectionReason.SESSION_MISMATCH, "the session heights are not those of a session")
+        if Windows.after(header.session_end_block_height, grid).grace_elapsed(height):
+            raise Rejected(RejectionReason.SESSION_EXPIRED, "the session and its grace period are over")
+
+    async def _query(self, key: object, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Query the chain with limited concurrency, coalescing equal queries.
+
+        Clients that are not authenticated must not flood its nodes. Raises Rejected if too many queries wait.
+        """
+        if key not in self._single_flight and len(self._single_flight) >= _MAX_QUERIES:
+            raise Rejected(RejectionReason.OVERLOADED, "too many session queries are waiting, try another supplier")
+        return await self._single_flight.do(key, lambda: self._query_limited(load))
+
+    async def _query_limited(self, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        async with self._query_limit:
+            return await load()
+
+    async def _session(self, key: _SessionKey) -> _SessionRow:
+        """Return session, target hash and parameters at the session's start height."""
+        application_address, service_id, start = key
+        session = await self._chain.session(application_address, service_id, start)
+        params = await self._chain.shared_params(start)
+        difficulty = await self._chain.difficulty(service_id, start)
+        row = (session, difficulty.target_hash, params)
+        # Only the chain's own sessions are cached, so that clients cannot fill the cache with invented ones.
+        found = session.header
+        if (found.application_address, found.service_id, found.session_start_block_height) == key:
+            self._sessions[key] = row
+            while len(self._sessions) > _RINGS:
+                self._sessions.popitem(last=False)
+        return row
+
+    def _known_ring(self, key: _RingKey) -> ExpectedRing | None:
+        found = self._rings.get(key)
+        if found is not None and found[0] > self._clock() and found[1] == self._generation():
+            return found[2]
+        return None
+
+    async def _ring(self, key: _RingKey) -> ExpectedRing:
+        generation, (application_address, session_end) = self._generation(), key
+        application = await self._chain.application(application_address)
+        addresses = ring_addresses(application.delegations, session_end)
+        keys: dict[str, bytes] = {}
+        for address in set(addresses) - {PLACEHOLDER_ADDRESS}:
+            account = await self._chain.account(address)
+            if account.public_key is None:
+                raise NotFound(f"{address} has no public key on chain")
+            keys[address] = account.public_key
+        ring = ExpectedRing.of(ring_keys(addresses, keys))
+        self._rings[key] = (self._clock() + _RING_SECONDS, generation, ring)
+        while len(self._rings) > _RINGS:
+            self._rings.popitem(last=False)
+        return ring
