@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from pocket.kube.api_client import Conflict
+from pocket.protocol.crypto.addresses import address_of
 from pocket.staking.chain import StakeChain
 from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
@@ -14,7 +15,7 @@ from pocket_operator.controller.stake_keeper import StakeKeeper
 from pocket_operator.decide.object_cache import ObjectCache
 from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
 from resources import address, key_of, relay_miner, secret, supplier
-from world import World
+from world import World, key
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FUNDS, COST = 60_000_000, 6_000_001
@@ -235,3 +236,24 @@ async def test_a_relay_miner_that_is_paused_or_managed_elsewhere_is_left_alone(w
     owner[field] = owner.get(field, {}) | value
     await world.round()
     assert world.api.requests.count == 0
+
+
+async def test_the_owners_key_pays_and_leaves_the_services_to_the_operator(world):
+    payer = address_of(key("owner").public_key)
+    world.api.secrets["owner-key"] = secret("ns", "owner-key", hex=f"{key('owner').scalar:064x}")
+    stake = world.api.object["spec"]["stake"]
+    stake |= {"owner": payer, "keySecretRef": {"name": "owner-key", "key": "hex"}}
+    before = world.net.chain.state.balances[payer]
+    for _ in range(6):
+        await world.round()
+    record = world.net.chain.state.suppliers[address("alice")]
+    assert (record.owner_address, record.history) == (payer, ())
+    assert world.net.chain.state.balances[payer] == before - COST
+    assert world.balance == FUNDS
+    assert world.api.reason == "SignerNotAllowed"
+    # The operator's own key does the rest.
+    del stake["keySecretRef"]
+    stake["minIntervalSeconds"] = 60
+    world.api.object["status"]["staking"]["transaction"]["signedAt"] = "2025-12-31T00:00:00Z"
+    await settled(world)
+    assert world.balance == FUNDS - 1_000_001
