@@ -39,7 +39,7 @@ async def test_each_supplier_of_a_session_has_its_own_budget(redis):
 
 async def test_neither_a_timeout_nor_a_client_that_leaves_counts_against_an_endpoint(redis, tmp_path):
     async with relaying(redis, tmp_path, timeout_seconds=0.5) as relayer:
-        (endpoint,) = relayer.catalog.get("eth").pools["jsonRpc"].endpoints
+        (endpoint,) = relayer.registry.get("eth").pools["jsonRpc"].endpoints
         relayer.backend.gate = asyncio.Event()
         status, _, _ = await relayer.send(relayer.request())
         assert (status, endpoint.failures) == (502, 0)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import re
 from pathlib import Path
 
 import aiohttp
@@ -146,7 +147,7 @@ async def checked(folder, first, second, backend):
     """What `relayctl config validate --check-chain` says of the trial with two nodes."""
     text = (TRIAL / "relayminer.yaml").read_text()
     nodes = [{"grpc": net.grpc_url, "rpc": net.rpc_url} for net in (first, second)]
-    miner = yaml.safe_load(text.replace("backend:8545", f"127.0.0.1:{backend}"))
+    miner = yaml.safe_load(re.sub("backend:[0-9]+", f"127.0.0.1:{backend}", text))
     miner["spec"]["chain"] |= {"nodes": nodes, "gasPrice": "0.001upokt"}
     (folder / "relayminer.yaml").write_text(yaml.safe_dump(miner))
     files = [str(folder / "relayminer.yaml"), str(TRIAL / "suppliers.yaml")]

@@ -19,7 +19,7 @@ from pocket_operator.resources.kinds import PROTECTED_NAMESPACES, RELAY_MINERS, 
 
 _LOG = logging.getLogger("operator.namespaces")
 Object = dict[str, Any]
-PROTECTED: Final = "pocket-operator-held"
+PROTECTED: Final = "pocket-operator-protected"
 
 
 def protected_namespaces(
