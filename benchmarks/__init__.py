@@ -1,1 +1,1 @@
-"""Measurements; never tests. Run with `make bench`."""
+"""Measurements of the product, run with `make bench`."""

@@ -123,7 +123,7 @@ async def _run(options: argparse.Namespace, signing: Signing, ours: str, ours_pi
 
 
 def main() -> None:
-    """Compares."""
+    """Compare two relayers under the same load and print the table."""
     options = _options()
     if options.ours:
         if not (options.grpc and options.app and options.key_file):

@@ -22,7 +22,10 @@ RPC_TYPE = {"Rpc-Type": "3"}
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What came of a run; latencies sorted, seconds."""
+    """Results of a run.
+
+    Latencies are sorted and in seconds.
+    """
 
     latencies: list[float]
     failed: int
@@ -34,7 +37,7 @@ class Measured:
         return len(self.latencies) / self.seconds
 
     def ms(self, share: float) -> float:
-        """A percentile in milliseconds."""
+        """Return a percentile in milliseconds."""
         return percentile(self.latencies, share) * 1000
 
 
@@ -48,7 +51,7 @@ class Signing:
     service: str = "eth"
 
     async def bodies(self, http: aiohttp.ClientSession, count: int) -> list[bytes]:
-        """Encoded relay requests of the present session, over all its suppliers."""
+        """Return encoded relay requests of the current session, over all its suppliers."""
         async with ChainClient([self.node]) as chain:
             gateway = Gateway(chain, http, PrivateKey.from_hex(self.key))
             signer = await gateway.signer(self.application, self.service)
@@ -62,7 +65,7 @@ class Signing:
 
 
 def signing_for(stack: LocalStack) -> Signing:
-    """The samples' gateway on an embedded stack."""
+    """Return the samples' gateway on an embedded stack."""
     file = yaml.safe_load((SAMPLES / "gateway.yaml").read_text())
     node = NodeAddress.parse(f"grpc://127.0.0.1:{stack.ports['grpc']}", stack.url("rpc"))
     return Signing(node, file["key"], file["applications"]["eth"])

@@ -7,7 +7,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def descendants(parent: int) -> list[int]:
-    """A process and all below it."""
+    """Return a process and all its descendants."""
     found = [parent]
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

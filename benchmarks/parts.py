@@ -35,7 +35,10 @@ def best(action: Callable[[], object], number: int, repeats: int = 5) -> float:
 
 
 def ring(size: int) -> float:
-    """CPU seconds of one verification, decoding and set check included; the ring's points are known."""
+    """Return the CPU seconds of one verification, with decoding and the set check.
+
+    The ring's points are known.
+    """
     keys = [key(f"ring {i}") for i in range(size)]
     members = [k.public_key for k in keys]
     encoded = sign_ring(b"m" * 32, members, keys[0].scalar, random.Random(1).randbytes).encode()
@@ -69,7 +72,10 @@ def trie(count: int) -> tuple[float, float]:
 
 
 def mined_relays(count: int) -> tuple[list[bytes], LeafTerms]:
-    """Relays as they stand in the ledger; signatures are of the right size but random: nothing here verifies them."""
+    """Return relays as they lie in the Redis stream.
+
+    Signatures are random bytes of the right size: nothing here verifies them.
+    """
     chance = random.Random(2)
     application, supplier = address_of(key("app").public_key), address_of(key("supplier").public_key)
     header = SessionHeader(application, "eth", "ab" * 32, 1, 10)
@@ -84,7 +90,10 @@ def mined_relays(count: int) -> tuple[list[bytes], LeafTerms]:
 
 
 def miner(count: int = 20_000) -> tuple[float, float]:
-    """(gate, mirror) CPU seconds per relay: checks, hashing and digest; durable SQLite insert in batches of 500."""
+    """Return the CPU seconds per relay of validation and of mirroring.
+
+    Validation is checks, hashing and digest. Mirroring is a durable SQLite insert in batches of 500.
+    """
     rows, terms = mined_relays(count)
     begun = time.process_time()
     made = [build_leaf(row, terms) for row in rows]

@@ -30,16 +30,19 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     async def open(self) -> None:
-        """Connects; raises OSError."""
+        """Connect.
+
+        Raises OSError.
+        """
         await asyncio.get_running_loop().create_connection(lambda: self, *self._place)
 
     def close(self) -> None:
-        """Ends it."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keeps the way out."""
+        """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -49,7 +52,7 @@ class _Connection(asyncio.Protocol):
             self._answer.set_exception(exc or ConnectionError("the server closed the connection"))
 
     def data_received(self, data: bytes) -> None:
-        """Ends the exchange once the whole answer is there."""
+        """Complete the exchange once the whole response has arrived."""
         self._buffer = self._buffer + data if self._buffer else data
         head, found, body = self._buffer.partition(b"\r\n\r\n")
         if found and _complete(head, body) and self._answer is not None and not self._answer.done():
@@ -57,7 +60,7 @@ class _Connection(asyncio.Protocol):
             self._buffer = b""
 
     async def exchange(self, request: bytes, into: Exchanges, asked: float) -> None:
-        """One request; what came of it goes `into` the figures, with its time since `asked`."""
+        """Send one request and add its result to `into`, with the time since `asked`."""
         try:
             if self._transport is None:
                 await self.open()
@@ -83,7 +86,7 @@ def _complete(head: bytes, body: bytes) -> bool:
 
 
 def encode_post(url: str, body: bytes, headers: dict[str, str]) -> bytes:
-    """A whole request."""
+    """Return a complete HTTP request."""
     parts = urlsplit(url)
     rows = {"Host": parts.netloc, "Content-Length": str(len(body)), **headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in rows.items())
@@ -92,7 +95,7 @@ def encode_post(url: str, body: bytes, headers: dict[str, str]) -> bytes:
 
 @contextlib.asynccontextmanager
 async def _connected(url: str, number: int) -> AsyncIterator[list[_Connection]]:
-    """Open connections; no garbage collection of ours meanwhile."""
+    """Open the connections and pause garbage collection meanwhile."""
     made = [_Connection(url) for _ in range(number)]
     for connection in made:
         await connection.open()
@@ -108,7 +111,10 @@ async def _connected(url: str, number: int) -> AsyncIterator[list[_Connection]]:
 
 
 async def pulse(url: str, requests: Sequence[bytes], per_second: float, connections: int = 64) -> Exchanges:
-    """At a steady rate; waiting for a free connection counts."""
+    """Send requests at a steady rate.
+
+    The wait for a free connection is part of the latency.
+    """
     found = Exchanges()
     free: asyncio.LifoQueue[_Connection] = asyncio.LifoQueue()
 

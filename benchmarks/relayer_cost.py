@@ -29,7 +29,7 @@ def _with_workers(manifests: Manifests, workers: int) -> Manifests:
 
 @contextmanager
 def stack_with(workers: int, session_blocks: int = 300) -> Iterator[LocalStack]:
-    """The samples' stack, running; blocks of a second."""
+    """Run the samples' stack with blocks of one second."""
     manifests = _with_workers(load_manifests([SAMPLES / "relayminer.yaml", SAMPLES / "suppliers.yaml"]), workers)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -45,7 +45,7 @@ def stack_with(workers: int, session_blocks: int = 300) -> Iterator[LocalStack]:
 
 
 def relayer_pid(stack: LocalStack) -> int:
-    """The relayer's supervisor."""
+    """Return the process id of the relayer's supervisor."""
     process = stack.processes["relayer"].child
     if process is None:
         raise RuntimeError("the relayer is not running")
@@ -86,6 +86,9 @@ async def _added(
 
 
 def measure(workers: int, count: int = 4000, connections: int = 64) -> dict[str, float]:
-    """Figures at saturation; load generator, backend, localnet and Redis share the machine's cores."""
+    """Measure a relayer at saturation.
+
+    Load generator, backend, localnet and Redis share the machine's cores.
+    """
     with stack_with(workers) as stack:
         return uvloop.run(_load(stack, count, connections))

@@ -37,7 +37,7 @@ ANSWER = HttpResponse(200, {**HEADERS, "Server": ("node",)}, b'{"jsonrpc":"2.0",
 
 
 def request() -> RelayRequest:
-    """A relay as gateways send it, ring of two."""
+    """Return a relay request as gateways send it, signed by a ring of two."""
     header = SessionHeader(address_of(key("app").public_key), "eth", "ab" * 32, 11, 20)
     payload = HttpRequest("POST", "http://relayer:8080/", HEADERS, CALL).encode()
     unsigned = RelayRequest(header, b"", address_of(key("supplier").public_key), payload)
@@ -136,7 +136,7 @@ async def waiting(redis_url: str, folder: Path, together: int = 32) -> dict[str,
 
 
 def main() -> None:
-    """Prints milliseconds of CPU per relay."""
+    """Print the milliseconds of CPU per relay."""
     found = pure()
     with tempfile.TemporaryDirectory() as name:
         port = free_port()

@@ -23,7 +23,10 @@ PARTS = {
 }
 LEAST = 95.0
 GATE = 90.0
-"""A required part below this fails; the aim is LEAST."""
+"""Minimum coverage of a required part, in percent.
+
+The aim is LEAST.
+"""
 REQUIRED = ("protocol", "redis_store", "chain", "coordination")
 
 
@@ -34,13 +37,16 @@ def percent(coverage: Coverage, files: list[str]) -> float:
 
 
 def files_of(part: str, measured: set[str]) -> list[str]:
-    """The measured files of a part."""
+    """Return the measured files of a part."""
     root = str(SOURCE / PARTS[part])
     return [name for name in measured if name.startswith(root) and "/pb/" not in name]
 
 
 def main(required: Collection[str], least: float) -> int:
-    """Print each part; return 1 where a required one is below `least` percent."""
+    """Print the coverage of each part.
+
+    Returns 1 if a required part is below `least` percent.
+    """
     coverage = Coverage(config_file=str(SOURCE / "pyproject.toml"))
     coverage.load()
     measured = set(coverage.get_data().measured_files())

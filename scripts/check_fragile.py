@@ -38,7 +38,10 @@ def _defects(text: str) -> list[tuple[str, str]]:
 
 
 def _alert_problem(loss: str, metric: str, alert: str) -> str | None:
-    """Return why an alert cannot fire for a loss; None if it can, or if the page names no alert."""
+    """Return why an alert cannot fire for a loss.
+
+    Returns None if it can, or if the page names no alert.
+    """
     if alert == "none":
         return None
     expression = next((row.expression for row in ALERTS if row.name == alert), None)

@@ -8,7 +8,10 @@ LIMIT = 450
 
 
 def main() -> int:
-    """Exit code 1 when a file is too long; ruff bounds the complexity of functions."""
+    """Return exit code 1 if a file is too long.
+
+    The complexity of functions is limited by ruff.
+    """
     listed = subprocess.run(["git", "ls-files", "*.py"], capture_output=True, text=True, check=True).stdout.split()
     long = []
     for name in listed:

@@ -1,4 +1,7 @@
-"""Compiles the .proto files of pocket.protocol.pb; `--check` fails when the checked-in modules differ."""
+"""Compile the .proto files of pocket.protocol.pb.
+
+With --check, fail if the checked-in modules differ.
+"""
 
 import sys
 import tempfile
@@ -10,7 +13,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "core"
 
 
 def generate(out: Path) -> None:
-    """Writes *_pb2.py and *_pb2.pyi below `out`."""
+    """Write *_pb2.py and *_pb2.pyi below `out`."""
     protos = sorted(str(p) for p in (SOURCE / "pocket/protocol/pb").glob("*.proto"))
     include = Path(protoc.__file__).parent / "_proto"
     args = ["protoc", f"-I{SOURCE}", f"-I{include}", f"--python_out={out}", f"--pyi_out={out}", *protos]

@@ -1,4 +1,7 @@
-"""Writes docs/reference/*.md from the models; with --check says what differs."""
+"""Write docs/reference/*.md from the models.
+
+With --check, report the pages that differ.
+"""
 
 import sys
 from pathlib import Path
@@ -114,7 +117,7 @@ def refusals_page() -> str:
 
 
 def documents() -> dict[Path, str]:
-    """Generated pages."""
+    """Return the generated pages."""
     return {
         Path("docs/reference/metrics.md"): metrics_page(),
         Path("docs/reference/refusals.md"): refusals_page(),

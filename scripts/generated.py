@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def differing(documents: Mapping[Path, str]) -> list[Path]:
-    """The files that are not what they should be."""
+    """Return the files whose contents are not as generated."""
     files = {path: ROOT / path for path in documents}
     return [p for p, file in files.items() if not file.exists() or file.read_text(encoding="utf-8") != documents[p]]
 

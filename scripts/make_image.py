@@ -28,7 +28,7 @@ def _clean(info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def write_layer(rootfs: Path, target: Path) -> str:
-    """Writes the layer and returns its SHA-256."""
+    """Write the layer and return its SHA-256."""
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
         for folder, names, files in os.walk(rootfs):
             names.sort()
@@ -51,7 +51,10 @@ def write_layer(rootfs: Path, target: Path) -> str:
 def make_image(
     rootfs: Path, references: list[str], output: Path, run: dict[str, object], environment: list[str]
 ) -> None:
-    """Writes the archive; `run` holds Entrypoint, Cmd, WorkingDir, User as a container's config names them."""
+    """Write the image archive.
+
+    `run` holds Entrypoint, Cmd, WorkingDir and User as in a container's configuration.
+    """
     layer_file = output.with_suffix(".layer")
     layer = write_layer(rootfs, layer_file)
     settings = {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", *environment], **run}

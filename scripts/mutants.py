@@ -1,4 +1,4 @@
-"""Breaks one line of the money path at a time; the named test must then fail.
+"""Break one line of the money path at a time and check that the named test fails.
 
 A mutant that survives means that a change of this line would go unnoticed. The list is seeded by hand
 with the mistakes that cost money; extend it with every bug that slipped through. JOBS mutants are tried at a time, as
@@ -34,7 +34,10 @@ DRAIN = (
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """Replace `old` by `new` in `file`; `test` must fail."""
+    """One mutant: `new` in place of `old` in `file`.
+
+    `test` must fail.
+    """
 
     file: str
     old: str
@@ -267,7 +270,10 @@ MUTANTS = [
 
 
 class Verdict(StrEnum):
-    """What became of a mutant; only KILLED is good."""
+    """Result for a mutant.
+
+    Only KILLED is good.
+    """
 
     KILLED = "killed"
     SURVIVED = "SURVIVED"
@@ -276,7 +282,7 @@ class Verdict(StrEnum):
 
 
 def judged(mutant: Mutant, copy: Path) -> tuple[Verdict, str]:
-    """The verdict, and why it is not KILLED."""
+    """Return the verdict, and why it is not KILLED."""
     target = copy / mutant.file
     original = target.read_text(encoding="utf-8")
     if original.count(mutant.old) < 1:

@@ -122,7 +122,7 @@ def operator_named(name: str) -> Operator:
 
 
 def generate(file: str, source: str) -> list[Generated]:
-    """Return all mutants of a module; logging and constants of documentation are left out."""
+    """Return all mutants of a module, without logging and documentation constants."""
     lines = source.splitlines()
     nodes = list(ast_nodes(get_ast(source)))
     found = []
@@ -154,7 +154,10 @@ def changed_lines(revisions: str) -> set[tuple[str, int]]:
 
 
 def cover() -> int:
-    """Run all tests that need no cluster, unmutated; exit code of pytest."""
+    """Run all tests that need no cluster on the unmutated product.
+
+    Returns the exit code of pytest.
+    """
     FOLDER.mkdir(exist_ok=True)
     for old in FOLDER.glob("coverage*"):
         old.unlink()
@@ -243,7 +246,10 @@ def chosen(covered: dict[str, dict[int, list[str]]]) -> list[Generated]:
 
 
 def run() -> int:
-    """Judge the mutants; exit code 1 when fewer than MIN_SCORE percent of the judged ones are killed."""
+    """Judge the mutants.
+
+    Returns 1 if fewer than MIN_SCORE percent of the judged ones are killed.
+    """
     data = CoverageData(str(DATA))
     data.read()
     covered = covering(data)

@@ -84,7 +84,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def seeded_bytes() -> Callable[[int], bytes]:
-    """A repeatable stand-in for secrets.token_bytes."""
+    """Return repeatable bytes in place of secrets.token_bytes."""
     return random.Random(20260101).randbytes
 
 
@@ -97,7 +97,7 @@ def redis_process() -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def redis(redis_process: RedisServer) -> AsyncIterator[object]:
-    """A client on an emptied Redis."""
+    """Yield a client of an emptied Redis."""
     client = connect(redis_process.url)
     await client.flushall()
     try:

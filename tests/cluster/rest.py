@@ -28,7 +28,7 @@ def metrics_of(operator) -> str:
 
 
 def rounds(operator) -> float:
-    """Reconciliations so far; 0 while it does not answer."""
+    """Return the number of reconciliations so far, or 0 while the operator does not answer."""
     matched = re.search(r'reconciles_total\{result="done"\} (\S+)', metrics_of(operator))
     return float(matched[1]) if matched else 0
 
@@ -39,7 +39,10 @@ async def reached(operator, number: float) -> bool:
 
 
 async def at_rest(api, operator, namespace: str) -> dict:
-    """The versions of all objects once a whole round of the operator, and the controllers meanwhile, changed none."""
+    """Return the versions of all objects once a whole round of the operator changed none of them.
+
+    The controllers must not have changed any either.
+    """
     latest: dict = {}
 
     async def unchanged():

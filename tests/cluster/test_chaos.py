@@ -1,4 +1,4 @@
-"""People, pruners and other controllers do anything in any order; the cluster ends as the resources say (seeded)."""
+"""Seeded chaos by users, pruners and controllers ends in the state that the resources declare."""
 
 import asyncio
 import contextlib
@@ -121,7 +121,7 @@ class World:
 
 
 def essence(observed: dict[str, Any]) -> dict[str, Any]:
-    """What the operator decides of a child: without what the API server, controllers and others add."""
+    """Return the operator's part of a child, without additions by the API server and controllers."""
     metadata, found = observed["metadata"], copy.deepcopy(observed)
     for key in ("metadata", "status", "kind", "apiVersion"):
         found.pop(key, None)

@@ -14,7 +14,7 @@ POLICIES = "validatingadmissionpolicy,validatingadmissionpolicybinding"
 
 @pytest.fixture
 def policy(cluster, namespace):
-    """The policy of the cluster-wide installation, for the operator that runs in the test's namespace."""
+    """Install the policy of the cluster-wide installation for the operator in the test's namespace."""
     found = install.namespace_policy(install.Values(namespace=namespace))
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(found))
     yield found

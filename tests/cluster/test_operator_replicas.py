@@ -26,7 +26,7 @@ async def standing_by(replica) -> bool:
 
 
 async def acts(api, namespace: str) -> None:
-    """A deleted child comes back."""
+    """Wait until a deleted child comes back."""
     await api.delete(SERVICE, namespace, "main-relayer")
 
     async def back():
@@ -79,7 +79,10 @@ async def test_a_leader_that_was_stopped_ends_instead_of_acting_on(api, namespac
 
 
 async def pods_as_the_operator_left_them(api, namespace: str) -> dict[str, tuple[object, ...]]:
-    """What an operator could change of each pod; status is the kubelet's and the controllers' own."""
+    """Return what an operator could change in each pod.
+
+    The status belongs to the kubelet and the controllers.
+    """
     rows = (await api.call("GET", f"/api/v1/namespaces/{namespace}/pods"))["items"]
     return {
         row["metadata"]["name"]: (
@@ -115,7 +118,10 @@ def memory_mb(pid: int) -> float:
 
 @pytest.mark.timeout(600)
 async def test_many_suppliers_are_reconciled_with_few_writes_in_200_mb(api, namespace, replicas, nodes, capsys):
-    """At most 5 writes per Supplier; how long it took is only told (`SUPPLIERS=1000`)."""
+    """Reconcile many Suppliers with at most 5 writes each.
+
+    The duration is only printed (`SUPPLIERS=1000`).
+    """
     number = int(os.environ.get("SUPPLIERS", "200"))
     nodes.running = False
     await create(api, relay_miner(namespace), *(

@@ -25,7 +25,7 @@ async def ready(api: KubeApi, kind, namespace: str, name: str):
 
 @pytest.fixture
 async def running(api, namespace, operator, nodes):
-    """A RelayMiner with one Supplier that is ready."""
+    """Create a RelayMiner with one Supplier and wait until it is ready."""
     await create(api, key_secret(namespace), relay_miner(namespace), supplier(namespace))
     await ready(api, RELAY_MINERS, namespace, "main")
     await ready(api, SUPPLIERS, namespace, "alice")
@@ -59,7 +59,7 @@ async def test_applying_a_relay_miner_and_a_supplier_makes_everything_they_need(
 
 
 def writes(cluster, namespace: str) -> list[str]:
-    """What the operator wrote, as the API server's audit log has it; Lease renewals and the canary aside."""
+    """Return the operator's writes from the audit log, without Lease renewals and the watch heartbeat."""
     found = cluster.writes_of(f"system:serviceaccount:{namespace}:pocket-operator")
     return [row for row in found if " leases " not in row and not row.endswith("pocket-operator-canary")]
 

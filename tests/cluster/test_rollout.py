@@ -14,7 +14,7 @@ FIGURES = {"served": 100, "failed": 0, "timed": 100, "seconds": 1.0}
 
 @pytest.fixture
 async def careful(api, namespace, operator, nodes):
-    """A RelayMiner with canaries that are watched for two seconds; its relayers run r:1."""
+    """Create a RelayMiner whose relayers run r:1 and whose canaries are observed for two seconds."""
     body = changed(relay_miner(namespace), "spec.relayer.image", "r:1")
     body = changed(body, "spec.relayer.rollout", {"strategy": "Canary", "observeSeconds": 2, "readySeconds": 90})
     await create(api, key_secret(namespace), body, supplier(namespace))
@@ -36,7 +36,10 @@ async def runs(api, namespace, image, name="main-relayer"):
 
 
 async def phase(api, namespace, wanted):
-    """Once status tells this phase; the children are written before it, so it may come a moment after them."""
+    """Wait until the status reports this phase.
+
+    The children are written before the status.
+    """
 
     async def look():
         found = (await api.get(RELAY_MINERS, namespace, "main"))["status"].get("rollout", {}).get("phase", "")

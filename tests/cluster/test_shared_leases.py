@@ -36,7 +36,10 @@ class Acting:
 
 
 class Running:
-    """A member in a task; `kill` leaves its Leases as they are."""
+    """A member that runs in a task.
+
+    `kill` leaves its Leases as they are.
+    """
 
     def __init__(self, api, namespace, number):
         self.owner, self.stop = Acting(), asyncio.Event()

@@ -21,7 +21,7 @@ ONE_WAY_SECONDS = 0.5
 
 @asynccontextmanager
 async def slow_way_to(host: str, port: int) -> AsyncIterator[int]:
-    """A port from which all bytes arrive late, in order."""
+    """Open a port that forwards all bytes late and in order."""
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         loop, late, ended = asyncio.get_running_loop(), deque[bytes](), asyncio.Event()

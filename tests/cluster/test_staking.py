@@ -49,7 +49,7 @@ async def staking(api, namespace):
 
 
 async def approve(api, namespace):
-    """Approve the plan that is shown; return its hash."""
+    """Approve the plan in the status and return its hash."""
     shown = (await staking(api, namespace))["plan"]["hash"]
     await api.merge(SUPPLIERS, namespace, "alice", {"metadata": {"annotations": {APPROVAL: shown}}})
     return shown

@@ -17,7 +17,7 @@ DEPLOYMENT, STATEFUL_SET, CONFIG_MAP = BY_KIND["Deployment"], BY_KIND["StatefulS
 
 @pytest.fixture
 async def running(api, namespace, operator, nodes):
-    """A RelayMiner with one Supplier that is ready."""
+    """Create a RelayMiner with one Supplier and wait until it is ready."""
     await create(api, key_secret(namespace), relay_miner(namespace), supplier(namespace))
     await all_well(api, namespace, "alice")
     return namespace

@@ -16,7 +16,7 @@ async def create(api: KubeApi, *objects: dict[str, Any]) -> None:
 async def reason(
     api: KubeApi, kind: ResourceKind, namespace: str, name: str, wanted: str, of: str = "Ready", seconds: float = 30
 ) -> dict[str, Any]:
-    """The condition once it has the reason."""
+    """Wait until the condition has the reason and return it."""
 
     async def look() -> dict[str, Any] | None:
         found = condition(await api.get(kind, namespace, name), of)

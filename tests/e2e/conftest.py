@@ -32,7 +32,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def installed(cluster: Cluster) -> Cluster:
-    """The operator, as `kubectl apply -k manifests/` installs it."""
+    """Install the operator with `kubectl apply -k manifests/`."""
     cluster.kubectl("apply", "--server-side", "-f", "-", stdin=render(cluster, ROOT / "manifests"))
     cluster.kubectl("-n", "pocket-system", "rollout", "status", "deployment/pocket-operator", "--timeout=90s")
     return cluster
@@ -40,7 +40,7 @@ def installed(cluster: Cluster) -> Cluster:
 
 @pytest.fixture(scope="module")
 def lasting(installed: Cluster) -> Iterator[Trial]:
-    """A trial for all tests of a module; in the end every relay of all of them is paid.
+    """Provide one trial for all tests of a module and check at its end that every relay was paid.
 
     A miner that is replaced needs some seconds on a busy machine; windows of eight seconds leave no room for that. On a
     real chain a window lasts minutes.
@@ -52,13 +52,13 @@ def lasting(installed: Cluster) -> Iterator[Trial]:
 
 @pytest.fixture
 def trial(lasting: Trial, request: pytest.FixtureRequest) -> Trial:
-    """The trial of the module with a RelayMiner as in the samples."""
+    """Return the module's trial with a RelayMiner as in the samples."""
     lasting.restore(request.node.name)
     return lasting
 
 
 @pytest.fixture
 def fresh(installed: Cluster) -> Iterator[Trial]:
-    """A trial for one test."""
+    """Provide a trial for one test."""
     with running(installed, windows=8) as found:
         yield found

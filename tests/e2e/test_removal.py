@@ -45,7 +45,7 @@ async def test_deleting_everything_in_the_middle_of_sessions_still_pays_every_re
 
 
 def test_uninstalling_leaves_nothing(installed):
-    """CRDs, roles, namespace and all; installed anew, it works as before."""
+    """Uninstalling removes CRDs, roles and namespace, and a second installation works."""
     kubectl = installed.kubectl
     kubectl("delete", "-f", "-", "--ignore-not-found", stdin=render(installed, ROOT / "manifests"))
     policies = "validatingadmissionpolicy,validatingadmissionpolicybinding"

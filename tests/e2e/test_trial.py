@@ -279,7 +279,7 @@ async def test_no_output_of_the_cluster_shows_a_key(trial):
 
 
 async def test_miners_share_suppliers_and_one_takes_over_from_another_in_time_and_loses_nothing(trial, capsys):
-    """Two miners share the shards; one is killed together with what it holds; the other one finishes its sessions."""
+    """A miner that shares the shards with a killed one takes over its sessions and finishes them."""
     kubectl = trial.cluster.kubectl
     await on(lambda: kubectl("-n", NAMESPACE, "patch", "relayminer/trial", "--type=merge", "-p",
                              '{"spec":{"miner":{"replicas":2}}}'))  # fmt: skip

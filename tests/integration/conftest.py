@@ -7,6 +7,6 @@ from mine import mine
 
 @pytest.fixture
 async def alice(redis, tmp_path):
-    """A miner of one supplier at block 1 of a fresh localnet."""
+    """Start a miner of one supplier at block 1 of a fresh localnet."""
     async with mine(redis, tmp_path) as made:
         yield made

@@ -14,7 +14,7 @@ from world import World, address
 
 
 class Node:
-    """Counts the questions that a chain is being asked at once; answers when it is let."""
+    """A node that counts concurrent queries and answers when the test allows it."""
 
     def __init__(self):
         self.open, self.asked, self.most, self.now = asyncio.Event(), 0, 0, 0

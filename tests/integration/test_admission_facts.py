@@ -32,7 +32,7 @@ SERVICES = [
 
 
 async def refusal(relayer, request):
-    """What the pipeline refuses a request with."""
+    """Return the rejection of a request by the pipeline."""
     with pytest.raises(Rejected) as caught:
         await relayer.pipeline.handle(request.encode(), TransportInfo(Transport.HTTP, {}))
     return caught.value.reason
@@ -102,7 +102,7 @@ async def writable(redis):
 
 
 async def waiting_to_be_recorded(relayer):
-    """A relay whose backend answered while Redis takes no writes."""
+    """Start a relay whose backend has answered while Redis accepts no writes."""
     relayer.backend.gate = asyncio.Event()
     task = asyncio.create_task(relayer.pipeline.handle(relayer.request().encode(), TransportInfo(Transport.HTTP, {})))
     await relayer.backend.asked.wait()

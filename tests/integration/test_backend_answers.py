@@ -27,7 +27,7 @@ async def relayer_of(redis, folder, serve, path="", **backend):
 
 
 async def served(relayer, **changes):
-    """Status, and the envelope that was served; it is the one that was mined."""
+    """Return the status and the served envelope, which is also the mined one."""
     status, _, body = await relayer.send(relayer.request(**changes).encode())
     leaves = await relayer.leaves()
     if status != 200:

@@ -36,7 +36,10 @@ SCRIPT = Path(__file__).parent.parent / "support/cache_process.py"
 
 
 class Member:
-    """One process; `until(kind)` waits for a line of that kind."""
+    """One process that follows the channel.
+
+    `until(kind)` waits for a line of that kind.
+    """
 
     def __init__(self, process):
         self.process = process
@@ -166,7 +169,7 @@ async def test_an_answer_whose_map_is_only_written_in_another_order_is_no_change
 
 
 def map_entries(answer):
-    """The two map entries at the end of an encoded application, with their tags."""
+    """Return the two map entries at the end of an encoded application, with their tags."""
     earlier, later = sorted(answer.rindex(key) - 2 for key in (b"\x08\x14", b"\x08\x1e"))
     return [answer[earlier:later], answer[later:]]
 

@@ -25,7 +25,7 @@ async def invoke(*arguments, **environment):
 
 @pytest.fixture
 def pod(redis_process, tmp_path):
-    """The configuration that a miner's pod has, with this test's Redis and folder."""
+    """Return the configuration of a miner's pod, with this test's Redis and folder."""
     document = {
         "name": "trial", "namespace": "default", "prefix": PREFIX, "redisUrl": "env:POCKET_REDIS_URL",
         "keysDir": str(tmp_path), "dataDir": str(tmp_path),

@@ -1,4 +1,4 @@
-"""What a running process tells of itself: tasks, threads, memory, profiles; on localhost, and never a value."""
+"""The debug server reports tasks, threads, memory and profiles on localhost, and never a value."""
 
 import asyncio
 

@@ -65,7 +65,10 @@ def test_chaos_with_a_redis_that_comes_back_empty_loses_no_acknowledged_relay(de
 
 @pytest.fixture
 def interruptible():
-    """A shell starts what runs in the background with interrupts ignored, and so would be what that starts."""
+    """Enable interrupts in this process and its children.
+
+    A shell starts background processes with interrupts ignored, and their children inherit it.
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

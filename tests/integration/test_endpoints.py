@@ -21,7 +21,7 @@ LATE = datetime(2125, 12, 20, tzinfo=UTC).timestamp()
 
 @contextlib.asynccontextmanager
 async def listening(certificate=None, host="127.0.0.1"):
-    """A port that takes connections, with TLS where there is a certificate."""
+    """Open a port that accepts connections, with TLS if a certificate is given."""
     context = None
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

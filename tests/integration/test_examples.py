@@ -22,7 +22,7 @@ COMMANDS = {
 
 
 async def described(node, application):
-    """The session as `relayctl relay session` prints it."""
+    """Return the session as `relayctl relay session` prints it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "relayctl.main", "relay", "session",
         "--grpc", node, "--app", application, "--service", "eth",

@@ -175,7 +175,7 @@ async def test_a_volume_that_takes_no_fees_stops_nobody(store, audit, monkeypatc
 
 
 class Node:
-    """Knows these transactions; an error where it is away."""
+    """A node that knows these transactions, and raises an error while it is away."""
 
     def __init__(self, known):
         self.known = known

@@ -68,7 +68,10 @@ async def test_grpc_web_text_and_preflight_are_answered_for_any_origin(redis, tm
 
 
 class Echo(grpc.GenericRpcHandler):
-    """A gRPC backend: answers each message twice, with metadata and trailers; /fail refuses."""
+    """A gRPC backend that answers each message twice, with metadata and trailers.
+
+    The method /fail returns an error.
+    """
 
     def __init__(self):
         self.seen = []

@@ -36,7 +36,7 @@ async def served(relayer, **changes):
 
 @contextlib.asynccontextmanager
 async def unfinished(relayer, number, size):
-    """Connections that sent `size` bytes of a body and keep the rest."""
+    """Open connections that sent `size` bytes of a body and keep the rest."""
     writers = []
     try:
         for _ in range(number):
@@ -268,7 +268,10 @@ class Http2Client:
         self.writer.write(self.h2.data_to_send())
 
     async def read(self, wanted):
-        """Events until one is wanted; raises EOFError at the end of the connection."""
+        """Read events until one is wanted.
+
+        Raises EOFError at the end of the connection.
+        """
         async with asyncio.timeout(10):
             while True:
                 for event in self.events:

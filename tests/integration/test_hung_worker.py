@@ -60,7 +60,7 @@ async def until(stack, path, wanted):
 
 
 async def relays(stack, signer, address, numbers):
-    """Sends relays on connections of their own; how many were answered."""
+    """Send relays, each on its own connection, and return how many were answered."""
 
     async def one(number):
         body = b'{"jsonrpc":"2.0","id":%d,"method":"m"}' % number

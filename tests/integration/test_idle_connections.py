@@ -1,4 +1,4 @@
-"""Connections that carry nothing, or half of a head, end by themselves; what is being served never does."""
+"""Idle connections and those with half a head are closed, and a request in progress never is."""
 
 import asyncio
 import contextlib

@@ -45,7 +45,7 @@ async def test_a_relay_that_fails_is_not_on_its_way_any_more(redis, tmp_path):
 
 @contextlib.asynccontextmanager
 async def streaming(redis, folder, gate):
-    """A relayer before a backend that answers in two pieces, the second once the gate is open."""
+    """Start a relayer whose backend answers in two pieces, the second once the gate is open."""
     stream = Stream([b"data: 1\n", b"data: 2\n"], gate)
     async with listening(stream.handle) as url:
         service = {"backends": {"jsonRpc": {"urls": [url], "timeoutSeconds": 10}}}

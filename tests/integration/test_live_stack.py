@@ -65,7 +65,10 @@ class Sending:
         return 200
 
     async def until(self, status, supplier):
-        """Relays until the wanted status; the test's own timeout bounds it."""
+        """Send relays until one has the wanted status.
+
+        The test's own timeout bounds it.
+        """
         async with asyncio.timeout(20):
             while await self.relay(supplier) != status:
                 pass

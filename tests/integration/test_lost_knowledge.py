@@ -1,4 +1,4 @@
-"""What a miner knows may be lost in one place or another: claims, seals, pages, Leases; nothing is lost with it."""
+"""A miner that lost claims, seals, pages or Leases in one place loses no relay."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Outages on the money path: nodes, Redis, volume, processes; block by block against a localnet.
+"""Outages on the money path, block by block against a localnet: nodes, Redis, volume, processes.
 
 Windows of these worlds: sessions of 10 blocks, claims in 12…16, proofs in 16…20, settlement in 20.
 """
@@ -150,7 +150,10 @@ async def test_blocks_that_come_in_bursts_cost_no_window(alice, first, burst):
 
 
 def shifted(clock, by):
-    """A clock that is wrong for our own modules; libraries compare theirs with the system's."""
+    """Return a clock that is shifted for our own modules.
+
+    Libraries compare their times with the system's clock.
+    """
     ours = ("miner", "ledger", "shannon", "coordination")
 
     def read():

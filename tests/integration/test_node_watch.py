@@ -144,7 +144,7 @@ TRIAL = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 
 
 async def checked(folder, first, second, backend):
-    """What `relayctl config validate --check-chain` says of the trial with two nodes."""
+    """Run `relayctl config validate --check-chain` for the trial with two nodes and return its output."""
     text = (TRIAL / "relayminer.yaml").read_text()
     nodes = [{"grpc": net.grpc_url, "rpc": net.rpc_url} for net in (first, second)]
     miner = yaml.safe_load(re.sub("backend:[0-9]+", f"127.0.0.1:{backend}", text))

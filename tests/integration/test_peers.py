@@ -33,7 +33,7 @@ async def served(owner):
 
 @contextlib.contextmanager
 def another(alice, name="other", asked=None):
-    """A miner on an empty volume of its own."""
+    """Start a miner on an empty volume of its own."""
     made = replace(alice, folder=alice.folder / name, mirror=None, audit=None, miner=None)
     made.start()
     made.miner.peers = asked
@@ -44,7 +44,7 @@ def another(alice, name="other", asked=None):
 
 
 def follow(made):
-    """A standby on that volume."""
+    """Return a standby on the volume of a miner."""
     sessions = {}
     consumer = RelayConsumer(
         StreamReader(made.redis, KEYS, made.supplier), made.mirror, made.client, sessions, owner=False
@@ -187,7 +187,7 @@ async def test_a_session_that_another_owner_ended_gets_no_second_outcome(alice):
 
 
 async def lost_seal(alice, other):
-    """The claim is on chain; Redis and the volume that sealed it are gone; `other` becomes the owner."""
+    """Lose Redis and the sealing volume after the claim, and make `other` the owner."""
     await alice.redis.flushall()
     other.epoch = alice.epoch + 1
     other.start()

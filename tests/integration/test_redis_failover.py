@@ -32,7 +32,7 @@ async def until(answer):
 
 
 async def follow(follower, port):
-    """Returns once the follower has what its primary has."""
+    """Wait until the follower has all data of its primary."""
     await follower.replicaof("127.0.0.1", port)
 
     async def linked():
@@ -43,7 +43,10 @@ async def follow(follower, port):
 
 @contextlib.asynccontextmanager
 async def a_failover():
-    """Two servers and a client that came through the door; `fail_over` makes the second the primary."""
+    """Start two servers and a client behind a proxy.
+
+    `fail_over` makes the second server the primary.
+    """
     with running_redis() as old, running_redis() as new:
         async with Door(old.port) as door, clients(door.url, old.url, new.url) as (redis, first, second):
             await follow(second, old.port)

@@ -1,4 +1,4 @@
-"""What a miner reads off Redis itself: restarts, its clock, its memory; and the age of relays when mirrored."""
+"""The miner detects restarts, clock and memory of Redis, and the age of relays when mirrored."""
 
 import pytest
 from prometheus_client import REGISTRY

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture
 async def both(redis, tmp_path):
-    """A miner with relays in two sessions that end together."""
+    """Start a miner with relays in two sessions that end together."""
     async with mine(redis, tmp_path, World(services=("eth", "base"))) as alice:
         eth, base = alice.header(service="eth"), alice.header(service="base")
         for header in (eth, base):
@@ -22,7 +22,10 @@ async def both(redis, tmp_path):
 
 
 def price_in_history(alice, units):
-    """The price of a running session, as the chain has it; with another one its claims can never succeed."""
+    """Change the price of a running session on chain.
+
+    Its claims can never succeed then.
+    """
     service = alice.chain.state.services["base"]
     alice.chain.state.services["base"] = replace(service, history=((1, units),))
 

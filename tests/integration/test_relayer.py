@@ -182,7 +182,7 @@ async def test_a_gateway_may_sign_until_the_end_of_the_session_in_which_it_was_u
 
 
 async def confirmed():
-    """The Lease is ours."""
+    """Confirm the Lease."""
 
 
 async def test_a_sealed_session_is_not_acknowledged(relayer):

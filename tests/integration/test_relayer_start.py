@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.redis]
 
 @contextlib.asynccontextmanager
 async def a_relayer(folder, redis_url, node):
-    """The real program with one worker, and what its admin port answers."""
+    """Run the real program with one worker and a client of its admin port."""
     (folder / "keys").mkdir()
     (folder / "keys" / "alice").write_text(f"{key('alice').scalar:064x}")
     hot = {"services": [{"id": "eth", "backends": {"jsonRpc": {"urls": ["http://127.0.0.1:1"]}}}]}

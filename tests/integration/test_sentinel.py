@@ -73,7 +73,7 @@ async def client(url, **options):
 
 @contextlib.asynccontextmanager
 async def watched(tmp_path):
-    """A primary with a replica, watched; yields the Sentinels and both servers once each Sentinel knows everything."""
+    """Yield the Sentinels, a primary and its replica once each Sentinel knows all of them."""
     with running_redis() as old, running_redis() as new:
         async with client(new.url) as follower:
             await follower.replicaof("127.0.0.1", old.port)

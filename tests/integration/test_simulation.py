@@ -56,7 +56,7 @@ def simulated(transport, *, at=NOW, signer="sim gateway", service="eth", supplie
 
 
 def counted():
-    """Everything that real relays count; latencies included."""
+    """Return all counts of real relays, including latencies."""
     real = [f"pocket_relayer_{name}" for name in ("relays_", "relay_seconds", "backend_seconds")]
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value

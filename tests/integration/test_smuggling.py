@@ -75,7 +75,7 @@ http {{
 
 
 async def exchange(url, raw, seconds=1.5):
-    """Sends all of it and reads until the other side ends or says nothing more for a while."""
+    """Send all bytes and read until the peer closes or stays silent for a while."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     answer = b""

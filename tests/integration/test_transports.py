@@ -29,7 +29,10 @@ def count(transport, reason, service="eth"):
 
 
 def framed(relayer, transport, **changes):
-    """A signed relay: over WebSocket the payload is the frame itself."""
+    """Return a signed relay.
+
+    Over WebSocket the payload is the frame itself.
+    """
     request = relayer.request(**changes)
     if transport != "websocket":
         return request

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.redis
 
 
 def overwritten(path, at=None):
-    """The file with bytes in it that nobody wrote."""
+    """Overwrite part of a file with foreign bytes."""
     data = bytearray(path.read_bytes())
     at = len(data) // 2 if at is None else at
     data[at : at + 3000] = b"\x5a" * 3000

@@ -1,4 +1,4 @@
-"""Frames as the wire has them (RFC 6455), by a client of raw bytes; the groups of Autobahn's fuzzing client.
+"""WebSocket frames (RFC 6455) as raw bytes, in the groups of Autobahn's fuzzing client.
 
 UTF-8 is deliberately not demanded of text frames (Autobahn's group 6): gateways send encoded relay requests in frames
 of either type. Frames without mask are taken by aiohttp: the mask protects intermediaries, not servers.
@@ -22,7 +22,10 @@ CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 
 def framed(opcode, payload=b"", *, fin=True, rsv=0, mask=True, length=None):
-    """One frame; `length`: what its head says, whatever follows."""
+    """Return one frame.
+
+    `length` is the length in its head, whatever follows.
+    """
     size = len(payload) if length is None else length
     head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
     flag = 0x80 if mask else 0
@@ -53,7 +56,7 @@ class Wire:
                 await asyncio.sleep(0)
 
     async def receive(self):
-        """(opcode, payload); (None, b"") at the end."""
+        """Return (opcode, payload), or (None, b"") at the end."""
         try:
             first, second = await asyncio.wait_for(self.reader.readexactly(2), 10)
             size = second & 0x7F
@@ -67,7 +70,7 @@ class Wire:
             return None, b""
 
     async def closed(self):
-        """The close code; None where the connection was cut without one."""
+        """Return the close code, or None if the connection was cut without one."""
         while True:
             opcode, payload = await self.receive()
             if opcode == CLOSE:

@@ -1,4 +1,7 @@
-"""One wrong, empty or late answer costs no session and no stake; nor does a Redis or a Lease that is away."""
+"""One wrong, empty or late answer costs no session and no stake.
+
+Nor does an outage of Redis or of the Lease.
+"""
 
 import contextlib
 import shutil

@@ -32,7 +32,7 @@ def stack(tmp_path_factory, real_keys):
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory, stack):
-    """The chain's only validator."""
+    """Start the only validator of the chain."""
     made = RealNode.start(tmp_path_factory.mktemp("node"), block_seconds=BLOCK_SECONDS, relayer_url=stack.relayer_url)
     try:
         stack.start(made.address)

@@ -32,7 +32,7 @@ class Declarer:
         return plan_stake(declared, snapshot, Signing(self.address, GasPrice.parse(GAS_PRICE)))
 
     async def carry_out(self, plan):
-        """Send a plan; the upokt that it cost."""
+        """Send a plan and return its cost in upokt."""
         before = await self.balance()
         signed, expires_at = await self.chain.sign(plan, self.key)
         await self.chain.send(signed.raw)

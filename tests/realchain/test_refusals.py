@@ -92,7 +92,10 @@ def sites(monkeypatch):
 
 @dataclass
 class Maker:
-    """Makes transactions of one account; every one has a timeout of its own."""
+    """Makes transactions of one account.
+
+    Each one has its own timeout.
+    """
 
     key: PrivateKey
     number: int
@@ -124,14 +127,14 @@ class Maker:
 
 
 def proof_of(leaf):
-    """A proof whose only leaf has this value."""
+    """Return a proof whose only leaf has this value."""
     path = path_of(relay_hash(leaf))
     leaves = LeafSet([(path, leaf_digest(path, leaf, UNITS))])
     return leaves.closest_proof(path, lambda _: LeafContent(leaf, UNITS)).compact().marshal()
 
 
 def relay(header, supplier, response_header=None, signature=b"s", response_signature=b"s", **changes):
-    """A mined relay with these parts."""
+    """Return a mined relay with these parts."""
     request = replace(RelayRequest(header, signature, supplier, b"payload"), **changes)
     response = RelayResponse(response_header or header, response_signature, b"", bytes(32))
     return Relay(request, response).encode()
@@ -180,7 +183,10 @@ def make_root():
 
 
 def in_session(make, header, outsider):
-    """Refused by the handlers before the claim window opens; the first passes the checks."""
+    """Return transactions that the handlers reject before the claim window opens.
+
+    The first one passes the checks.
+    """
     return {
         "claim is early": make.raw(make.claim(header)),
         "claim without application": make.raw(make.claim(replace(header, application_address=make.address))),

@@ -41,7 +41,7 @@ class Staker:
         return Message(UNSTAKE, message.SerializeToString())
 
     async def send(self, message, **changes):
-        """The transaction's result in its block, or the refusal of the check."""
+        """Send a transaction and return its result in the block, or the rejection by the check."""
         journey = self.journey
         account = await journey.chain.account(self.address)
         timeout = Timestamp.of_nanoseconds((await journey.comet.block()).time.nanoseconds + 60_000_000_000)

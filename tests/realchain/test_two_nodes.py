@@ -53,7 +53,7 @@ async def test_a_node_that_lags_or_was_just_started_behind_the_same_address_cost
 
 
 async def state_of(second, journey):
-    """What the second node is, as it shows itself."""
+    """Return the state of the second node as it reports it."""
     async with aiohttp.ClientSession() as http, ChainClient([second.address]) as chain:
         behind = await journey.height() - (await CometClient([second.address], http).block()).height
         try:

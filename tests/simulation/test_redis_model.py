@@ -16,7 +16,7 @@ STREAM_ID = re.compile(rb"^[0-9]{13}-[0-9]+$")
 
 
 def drawn(chance):
-    """A command of those that the project uses, on few keys, so that they meet."""
+    """Draw a command that the project uses, on few keys so that commands meet."""
     key, name, number = chance.choice(KEYS), chance.choice(FIELDS), b"%d" % chance.randint(-3, 9)
     low, high = sorted((chance.randint(0, 5), chance.randint(0, 5)))
     return chance.choice(
@@ -61,7 +61,7 @@ def drawn(chance):
 
 
 def plain(reply):
-    """A reply without what differs from server to server: ids of entries, the order in hashes, words of errors."""
+    """Return a reply without what differs between servers: ids, order in hashes, error texts."""
     if isinstance(reply, list):
         return [plain(row) for row in reply]
     return b"ID" if isinstance(reply, bytes) and STREAM_ID.match(reply) else reply

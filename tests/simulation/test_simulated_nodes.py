@@ -44,7 +44,7 @@ QUESTIONS = {
 
 
 async def told(question, client, comet):
-    """An answer, or the class, height and text of an error; texts without the nodes' places."""
+    """Return an answer, or the class, height and text of an error without node addresses."""
     try:
         return await question(client, comet)
     except ChainError as error:

@@ -18,7 +18,7 @@ def everything(_: Event) -> bool:
 
 
 def end_events(pieces: Iterable[bytes], wanted: Callable[[Event], bool] = everything) -> tuple[Event, ...]:
-    """The events of an answer that comes in these pieces."""
+    """Return the events of an answer that arrives in these pieces."""
     reader = EndBlockEventParser(wanted)
     for piece in pieces:
         reader.feed(piece)
@@ -26,7 +26,7 @@ def end_events(pieces: Iterable[bytes], wanted: Callable[[Event], bool] = everyt
 
 
 def settled_row(supplier: str, number: int) -> dict[str, Any]:
-    """A settlement as CometBFT shows it, 2 KiB of text."""
+    """Return a settlement as CometBFT shows it, 2 KiB of text."""
     told = {
         "supplier_operator_address": supplier, "session_id": f"{number:064x}", "service_id": "eth",
         "application_address": f"pokt1{number:038x}", "num_relays": "100", "claimed_upokt": "100upokt",
@@ -38,7 +38,7 @@ def settled_row(supplier: str, number: int) -> dict[str, Any]:
 
 
 def results_text(height: int, rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
-    """A `block_results` answer, event by event."""
+    """Return a `block_results` answer, event by event."""
     yield b'{"jsonrpc":"2.0","id":1,"result":{"height":"%d","txs_results":[{"code":0,"events":[]}],' % height
     yield b'"finalize_block_events":['
     for number, row in enumerate(rows):
@@ -48,7 +48,7 @@ def results_text(height: int, rows: Iterable[Mapping[str, Any]]) -> Iterator[byt
 
 @contextlib.asynccontextmanager
 async def node(answer: Callable[[str, Mapping[str, Any]], Iterable[bytes]]) -> AsyncIterator[NodeAddress]:
-    """A node whose JSON-RPC answers are sent piece by piece, each in a packet of its own."""
+    """Run a node whose JSON-RPC answers are sent piece by piece, each in its own packet."""
 
     async def respond(request: web.Request) -> web.StreamResponse:
         asked = await request.json()

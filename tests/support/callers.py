@@ -16,7 +16,10 @@ METHOD = "/pocket.service.RelayService/SendRelay"
 
 @dataclass(frozen=True)
 class Outcome:
-    """`code`: HTTP status, gRPC status or WebSocket close code; `body`: the encoded RelayResponse, if any."""
+    """Result of a call.
+
+    `code` is the HTTP status, gRPC status or WebSocket close code. `body` is the encoded RelayResponse, if any.
+    """
 
     code: int
     body: bytes = b""
@@ -108,7 +111,7 @@ async def grpc_web(url: str, body: bytes, headers: dict[str, str] | None = None,
 
 
 async def web_socket(url: str, body: bytes, headers: dict[str, str] | None = None) -> Outcome:
-    """One frame; the first frame that comes back, or the close code."""
+    """Send one frame and return the first frame in reply, or the close code."""
     sent = {"Target-Service-Id": "eth", **(headers or {})}
     async with aiohttp.ClientSession() as http:
         try:

@@ -36,7 +36,7 @@ class DirectChain(ChainClient):
             raise error_from_status(method, abort.code, abort.text, self._chain.served_height) from abort
 
     async def _call(self, method, request, response, height=0):
-        """What the client does with an answer that a node must not give."""
+        """Call the node and reject malformed answers, as the client does."""
         raw = await self._call_raw(method, request, height)
         try:
             check_answer(method, raw)
@@ -45,7 +45,7 @@ class DirectChain(ChainClient):
         return response.FromString(raw)
 
     async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, NodeAnswer]:
-        """The one node that there is."""
+        """Ask the only node."""
         try:
             raw = await self._call_raw(method, request, height)
             check_answer(method, raw)
@@ -62,7 +62,7 @@ class DirectChain(ChainClient):
 
 
 async def latest_over_grpc(client: ChainClient) -> int:
-    """The height that the node which answers over gRPC is at."""
+    """Return the height of the node that answers over gRPC."""
     method = "/cosmos.base.tendermint.v1beta1.Service/GetLatestBlock"
     answered = await client._call(method, comet_pb.GetLatestBlockRequest(), comet_pb.GetLatestBlockResponse)
     return answered.block.header.height

@@ -5,7 +5,10 @@ import contextlib
 
 
 class Door:
-    """Forwards 127.0.0.1:<port of its own> to `port`; `opened` counts connections by target."""
+    """TCP proxy from its own port on 127.0.0.1 to `port`.
+
+    `opened` counts connections by target.
+    """
 
     def __init__(self, port):
         self.port = port

@@ -37,7 +37,7 @@ class Explorer:
         return {name for name, task in self._tasks.items() if not task.done()}
 
     async def gate(self, what: str) -> None:
-        """Waits until this actor is chosen."""
+        """Wait until this actor is chosen."""
         name = _ACTOR.get("")
         if not name:
             return  # the test itself looks at the world
@@ -56,7 +56,7 @@ class Explorer:
             self._idle.set()
 
     def spawn(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """An actor; it begins when it is chosen for the first time."""
+        """Create an actor, which begins when it is first chosen."""
 
         async def run() -> None:
             _ACTOR.set(name)
@@ -76,7 +76,7 @@ class Explorer:
         task.add_done_callback(ended)
 
     def kill(self, name: str) -> None:
-        """The actor ends at the gate where it waits."""
+        """Kill an actor at the gate where it waits."""
         self._dead.add(name)
         self.steps.append(f"{name}: killed")
         self._go(name)
@@ -88,7 +88,10 @@ class Explorer:
         event.set()
 
     async def run(self, on_step: Callable[[], Awaitable[None]], most: int = 5000) -> None:
-        """Until every actor has ended; raises what an actor raised."""
+        """Run until every actor has ended.
+
+        Raises the error of an actor.
+        """
         for _ in range(most):
             await self._idle.wait()
             for task in self._tasks.values():
@@ -111,7 +114,7 @@ class Explorer:
 
 
 class GatedRedis:
-    """The real client; every command waits to be chosen first."""
+    """The real client with a gate before every command."""
 
     def __init__(self, redis: Any, explorer: Explorer) -> None:
         self._redis = redis

@@ -65,7 +65,7 @@ def prepared():
 
 @functools.cache
 def slow_root_of(relays: frozenset[bytes]) -> bytes:
-    """By the independent implementation; every relay weighs 100."""
+    """Return the root by the independent implementation, with weight 100 for every relay."""
     return slow.trie_root({path_of(relay_hash(relay)): (relay, 100) for relay in relays})
 
 
@@ -76,7 +76,7 @@ class Watched(DirectChain):
         asking = asyncio.Lock()
 
         async def one_at_a_time(what: str) -> None:
-            """An actor stands at one gate at a time, however much it asks at once."""
+            """Let an actor wait at one gate at a time, even for concurrent calls."""
             async with asking:
                 await gate(what)
 
@@ -103,7 +103,10 @@ class Owner:
 
 @dataclass
 class Life:
-    """`run` explores one schedule; `problems` says what must never be."""
+    """One schedule, explored by `run`.
+
+    `problems` lists the violations.
+    """
 
     seed: int
     redis: object
@@ -145,7 +148,10 @@ class Life:
         return self.seed % KINDS
 
     def _allowed(self, names: list[str]) -> list[str]:
-        """The chain waits for the owner to have looked at the block, and for relayers: their waits have deadlines."""
+        """Return the actors that may go next.
+
+        The next block usually waits for the owner and the relayers, whose waits have deadlines.
+        """
         living = self.owner.name in names or self.owner.name in self.explorer.alive
         held_up = self.decided_at < self.chain.height or self.replaying or not living
         held_up = held_up or (self.appending and not self.late)
@@ -192,7 +198,10 @@ class Life:
                 self.appending = False
 
     async def _replay(self) -> None:
-        """A relayer that finds another life of Redis appends its log again, which knows no session ends."""
+        """Append a relayer's log again after a restart of Redis.
+
+        The new Redis knows no session ends.
+        """
         rows = [replace(row, session_end=0) for row in self.rows if row.relay in self.acknowledged]
         try:
             if rows:
@@ -315,7 +324,7 @@ class Life:
                 return
 
     async def run(self) -> list[str]:
-        """What was wrong; empty when all is well."""
+        """Run the schedule and return its problems, none if it passed."""
         # Scripts that an earlier life loaded would save this one a step, and its seed another schedule.
         await self.redis.script_flush()
         try:

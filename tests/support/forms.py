@@ -11,7 +11,7 @@ HEAD, MEMBER = 69, 65
 
 
 def rotated(message_hash: bytes, signature: bytes) -> bytes:
-    """The same ring, begun at the next member: the challenge there is the new start."""
+    """Return the same ring, begun at the next member with the challenge there."""
     start, image = curve.decode_scalar(signature[4:36]), curve.decode_point(signature[36:HEAD])
     scalar, member = curve.decode_scalar(signature[HEAD : HEAD + 32]), signature[HEAD + 32 : HEAD + MEMBER]
     left = curve.multiply_base_and_point(scalar, start, curve.decode_point(member))

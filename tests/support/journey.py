@@ -88,7 +88,7 @@ class Journey:
     number: int = 0
 
     async def height(self) -> int:
-        """Latest height; waits while the node is away."""
+        """Return the latest height, and wait while the node is away."""
         while True:
             try:
                 return (await self.comet.block()).height
@@ -172,7 +172,7 @@ class Journey:
             self.ledger.event(event)
 
     async def rpc(self, method: str, height: int) -> Any:
-        """A result of CometBFT at a height."""
+        """Return a result of CometBFT at a height."""
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"height": str(height)}}
         async with self.http.post(self.node.address.rpc, json=body) as answer:
             return (await answer.json())["result"]

@@ -52,14 +52,17 @@ rules:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running control plane; level is api, controllers or pods."""
+    """A running control plane.
+
+    The level is api, controllers or pods.
+    """
 
     kubeconfig: Path
     kubectl_path: str
     level: str
 
     def writes_of(self, user: str) -> list[str]:
-        """Writing requests of a user that the API server answered, as `verb resource/subresource name`."""
+        """Return a user's answered write requests, as `verb resource/subresource name`."""
         found = []
         for line in (self.kubeconfig.parent / "audit.log").read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
@@ -82,12 +85,12 @@ class Cluster:
         return done
 
     def api(self) -> contextlib.AbstractAsyncContextManager[KubeApi]:
-        """A client as administrator."""
+        """Return a client with the administrator's rights."""
         return connect(kubeconfig=str(self.kubeconfig))
 
 
 def assets() -> tuple[Path, bool] | None:
-    """The folder of the control plane's programs, and whether controllers are among them."""
+    """Return the folder of the control plane's programs, and whether it has controllers."""
     chosen = os.environ.get("KUBEBUILDER_ASSETS")
     if not chosen:
         cached = subprocess.run([SCRIPTS / "prepare", "--cached"], capture_output=True, text=True, check=False)
@@ -125,7 +128,7 @@ def _script(name: str, environment: dict[str, str], *, check: bool) -> None:
 
 @contextlib.contextmanager
 def _counted(file: Path, change: int) -> Iterator[bool]:
-    """Holds the file's lock while the number in it changes; whether it was, or is now, nobody."""
+    """Add to the number in a locked file and return whether it was, or is now, 0."""
     with file.open("a+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         held.seek(0)
@@ -142,7 +145,10 @@ def fetch(url: str) -> Any:
 
 
 async def eventually(check: Any, seconds: float = 60.0, what: str = "", pause: float = 0.1) -> Any:
-    """Polls an async check until it returns something true; the last failure is what a timeout shows."""
+    """Poll an async check until it returns a true value.
+
+    A timeout shows the last failure.
+    """
     last: Any = None
     try:
         async with asyncio.timeout(seconds):
@@ -327,7 +333,7 @@ async def kubelet(api: KubeApi, namespace: str) -> AsyncIterator[FakeKubelet]:
 
 
 def kubeconfig_of(cluster: Cluster, namespace: str, account: str, target: Path) -> Path:
-    """A kubeconfig for a ServiceAccount: what runs with it has that account's rights and no others."""
+    """Return a kubeconfig with the rights of a ServiceAccount and no others."""
     token = cluster.kubectl("-n", namespace, "create", "token", account, "--duration=1h").stdout.strip()
     config = yaml.safe_load(cluster.kubeconfig.read_text())
     config["users"] = [{"name": account, "user": {"token": token}}]

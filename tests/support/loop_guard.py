@@ -23,7 +23,10 @@ found: list[str] = []
 
 
 def _culprit(frame: FrameType | None, below: str) -> str:
-    """The innermost coroutine that runs, where it is the product's; empty otherwise, and while a module is imported."""
+    """Return the innermost running coroutine of the product.
+
+    Returns an empty string if there is none, and during the import of a module.
+    """
     while frame is not None:
         code = frame.f_code
         if "importlib" in code.co_filename:

@@ -58,13 +58,16 @@ def waits_as_a_large_session(gate: str, most: int | None = None) -> str:
 
 
 def slow_root(rows: list[WalRecord]) -> bytes:
-    """Root of recorded relays by the independent implementation; every relay weighs 100."""
+    """Return the root of recorded relays by the independent implementation, with weight 100 each."""
     return slow.trie_root({path_of(relay_hash(row.relay)): (row.relay, 100) for row in rows})
 
 
 @dataclass
 class Mine:
-    """One supplier's miner with its world; `restart` is a new owner on the same volume."""
+    """One supplier's miner with its world.
+
+    `restart` creates a new owner on the same volume.
+    """
 
     world: World
     chain: LocalChain
@@ -101,7 +104,7 @@ class Mine:
         return rows
 
     async def record(self, rows: list[WalRecord]) -> None:
-        """Appends without a worker: the script is the same."""
+        """Append relays with the script of the workers."""
         log = WriteAheadLog(self.folder / "log", f"w{self.number}")
         publisher = RelayRecorder(self.redis, RedisKeys(PREFIX), log, RecorderLimits(linger_seconds=0))
         segment = log.append(rows)
@@ -111,7 +114,7 @@ class Mine:
             log.close()
 
     def start(self, pool: object | None = None) -> SupplierMiner:
-        """A (new) owner; the old one is simply forgotten, as after SIGKILL."""
+        """Start a (new) owner and drop the old one, as after SIGKILL."""
         self.close()
         self.mirror = RelayStore(self.folder / "mirror")
         self.audit = Audit(self.folder / "audit.sqlite")

@@ -40,7 +40,7 @@ def render(cluster: Cluster, folder: Path) -> str:
 
 @contextlib.contextmanager
 def node_cluster(state: Path) -> Iterator[Cluster]:
-    """Start two nodes with containerd and kubelet, DNS and volumes; the images of this checkout are loaded."""
+    """Start two nodes with containerd, kubelet, DNS, volumes and the images of this checkout."""
     with _only_run():
         yield from _node_cluster(state)
 
@@ -114,7 +114,7 @@ def _volumes(cluster: Cluster, folder: Path) -> None:
 
 
 def await_that(check: object, seconds: float, what: str) -> object:
-    """Polls a function until it returns something true."""
+    """Poll a function until it returns a true value."""
     end, last = time.monotonic() + seconds, None
     while time.monotonic() < end:
         try:

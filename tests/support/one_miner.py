@@ -17,7 +17,7 @@ def codes(body):
 
 @contextlib.asynccontextmanager
 async def a_miner(folder, redis_url, node, chain_id="pocket"):
-    """The miner of a folder, and what its port answers."""
+    """Start a miner on a folder, with a client of its port."""
     keys = folder / "keys"
     keys.mkdir()
     (keys / "alice").write_text(f"{key('alice').scalar:064x}")
@@ -48,7 +48,7 @@ async def a_miner(folder, redis_url, node, chain_id="pocket"):
 
 
 async def until(ask, path, wanted):
-    """Asks until an answer is as wanted; the answer."""
+    """Query until an answer is as wanted and return it."""
     async with asyncio.timeout(30):
         while True:
             status, body = await ask(path)

@@ -9,7 +9,10 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def read_request(reader: asyncio.StreamReader) -> bytes | None:
-    """One HTTP/1.1 request with its body; None where the peer is gone."""
+    """Read one HTTP/1.1 request with its body.
+
+    Returns None if the peer has closed.
+    """
     try:
         head = await reader.readuntil(b"\r\n\r\n")
         found = re.search(rb"(?i)content-length: *(\d+)", head)
@@ -23,7 +26,7 @@ def answer(body: bytes, head: bytes = b"Content-Type: application/json\r\n", sta
 
 
 def always(reply: bytes) -> Serve:
-    """Gives every request the same answer."""
+    """Answer every request with the same response."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await read_request(reader) is not None:

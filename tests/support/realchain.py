@@ -43,7 +43,7 @@ _START_SECONDS = 150
 
 
 def free_ports() -> int:
-    """A number below five free loopback ports in a row."""
+    """Return a number followed by five free loopback ports in a row."""
     while True:
         base = random.SystemRandom().randrange(20_000, 31_000)
         with contextlib.ExitStack() as stack:
@@ -65,13 +65,16 @@ def _program(*arguments: object) -> str:
 
 
 def keys() -> dict[str, PrivateKey]:
-    """The keys of the node's genesis, by name."""
+    """Return the keys of the node's genesis by name."""
     return {row["name"]: PrivateKey.from_hex(row["private_key"]) for row in json.loads(_program("keys"))}
 
 
 @dataclass
 class RealNode:
-    """One node with its folder; it goes on with its own state when it is started again."""
+    """One node with its folder.
+
+    After a restart it continues with its own state.
+    """
 
     folder: Path
     port_base: int
@@ -79,7 +82,7 @@ class RealNode:
 
     @classmethod
     def start(cls, folder: Path, *, block_seconds: float, relayer_url: str) -> "RealNode":
-        """A new chain of one validator."""
+        """Start a new chain with one validator."""
         made = cls(folder, free_ports())
         made.up(
             "--block-seconds", block_seconds, "--blocks-per-session", 10, "--suppliers", len(SUPPLIERS) + 1,
@@ -119,7 +122,10 @@ class RealNode:
 
 
 def peer_of(node: RealNode, folder: Path, through_port: int) -> RealNode:
-    """A second node of the same chain that is no validator and knows the first through a port of this machine."""
+    """Return a second node of the chain that is no validator.
+
+    It reaches the first one through a port of this machine.
+    """
     made = RealNode(folder, free_ports())
     home = folder / "home"
     (home / "config").mkdir(parents=True)

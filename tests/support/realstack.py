@@ -19,7 +19,10 @@ PARTS = ("redis", "backend", "relayer", "relayer-admin", "miner-admin")
 
 
 class RealStack:
-    """The workloads of the three suppliers; `point_at` changes the node that they ask."""
+    """The workloads of the three suppliers.
+
+    `point_at` changes the node that they query.
+    """
 
     def __init__(self, folder: Path, keys: Mapping[str, PrivateKey], block_seconds: float) -> None:
         self.folder = folder
@@ -44,7 +47,10 @@ class RealStack:
         return f"http://127.0.0.1:{self.ports['relayer']}"
 
     def start(self, node: NodeAddress) -> None:
-        """Start everything; raises ConfigurationError."""
+        """Start all workloads.
+
+        Raises ConfigurationError.
+        """
         self.write(node)
         python, redis = sys.executable, str(self.ports["redis"])
         commands = {
@@ -96,7 +102,10 @@ class RealStack:
             (self.folder / f"{name}.json").write_text(config.model_dump_json(by_alias=True, indent=2))
 
     def await_ready(self) -> None:
-        """Wait until relayer and miner work; raises ConfigurationError."""
+        """Wait until relayer and miner work.
+
+        Raises ConfigurationError.
+        """
         await_http(f"{self.relayer_url}/ready", self.processes["relayer"])
         await_http(f"http://127.0.0.1:{self.ports['miner-admin']}/ready", self.processes["miner"])
 
@@ -121,7 +130,7 @@ class RealStack:
 
 @contextlib.contextmanager
 def prepared(folder: Path, keys: Mapping[str, PrivateKey], block_seconds: float) -> Iterator[RealStack]:
-    """A stack that is stopped at the end; its logs are kept in the folder until then."""
+    """Yield a stack, stop it at the end and keep its logs in the folder."""
     stack = RealStack(folder, keys, block_seconds)
     try:
         yield stack

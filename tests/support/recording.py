@@ -32,11 +32,11 @@ async def publishing(redis, folder, limits=FAST, name="w"):
 
 
 async def confirmed():
-    """The Lease is ours."""
+    """Confirm the Lease."""
 
 
 async def owned(redis, supplier):
-    """What an owner writes through, once it is known to Redis."""
+    """Return an owner's writer once Redis knows its epoch."""
     store = SealStore(redis, KEYS, supplier, 1)
     await store.fence(confirmed)
     return store

@@ -13,7 +13,7 @@ API = "pocket.network/v1beta1"
 
 
 def key_of(label: str) -> str:
-    """A repeatable private key."""
+    """Return a repeatable private key."""
     return hashlib.sha256(label.encode()).hexdigest()
 
 
@@ -59,7 +59,10 @@ def key_secret(namespace: str, label: str = "alice") -> Object:
 
 
 def changed(original: Object, path: str, value: Any) -> Object:
-    """A copy with one field set, `...` removes it; `services.0.id` is how a place is written."""
+    """Return a copy with one field set, or removed by `...`.
+
+    `services.0.id` is an example of a path.
+    """
     found = copy.deepcopy(original)
     place: Any = found
     *parents, last = path.split(".")

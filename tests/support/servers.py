@@ -44,13 +44,16 @@ class RedisServer:
             self.child.wait()
 
     def wipe(self) -> None:
-        """What a lost volume leaves."""
+        """Remove everything that is lost with a volume."""
         for path in self.folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def wait_for_port(port: int, seconds: float = 10.0) -> None:
-    """Returns when the port accepts; connecting is the synchronisation, the select only bounds the retries."""
+    """Wait until the port accepts connections.
+
+    The connection synchronises, and the select only bounds the retries.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):

@@ -113,7 +113,10 @@ def ecdsa_holds(public_key, message, signature):
 
 
 def closest_leaf(leaves, path):
-    """The path of the leaf that a descent for `path` ends at, taking the other side where a side is empty."""
+    """Return the path of the leaf closest to `path`.
+
+    The descent takes the other side if a side is empty.
+    """
     candidates, depth = list(leaves), 0
     while len(candidates) > 1:
 

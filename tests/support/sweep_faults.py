@@ -62,7 +62,10 @@ class Killed(BaseException):
 
 @dataclass(frozen=True)
 class Call:
-    """A call as the life without a fault saw it; supplier: at whose turn, -1: at nobody's."""
+    """A call as the life without a fault recorded it.
+
+    `supplier` is the supplier being processed, or -1 for none.
+    """
 
     boundary: str
     number: int
@@ -73,7 +76,9 @@ class Call:
 
 @dataclass
 class Fault:
-    """A kind of fault at the nth call of a boundary; `blocks`: at every call of that many blocks instead.
+    """A kind of fault at the nth call of a boundary.
+
+    With `blocks`, at every call of that many blocks.
 
     Several boundaries are joined by `+`. Without one calls are only counted. The life sets height and supplier for the
     calls that come.
@@ -92,7 +97,10 @@ class Fault:
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def due(self, boundary: str, name: str) -> str:
-        """The kind where this call fails, else nothing; raises Killed."""
+        """Return the fault for this call, if any.
+
+        Raises Killed.
+        """
         number = self._numbers.get(boundary, 0)
         self._numbers[boundary] = number + 1
         if not self.boundary:
@@ -109,7 +117,7 @@ class Fault:
         return number == self.at
 
     def slow(self, name: str) -> None:
-        """Takes a moment, which must not be the event loop's."""
+        """Block a thread for a moment, or record a call that would block the event loop."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -236,7 +244,7 @@ def faulty_sqlite(fault: Fault) -> Iterator[None]:
 
 @contextlib.contextmanager
 def faulty_files(fault: Fault, folder: Path) -> Iterator[None]:
-    """Calls of files below a folder fail: the relayer's log, and what the miner deletes."""
+    """Fail calls on files below a folder: the relayer's log, and the miner's deletions."""
 
     def look(name: str, *, log: bool = False) -> str:
         kind = fault.due("files", name)
@@ -279,7 +287,7 @@ def faulty_files(fault: Fault, folder: Path) -> Iterator[None]:
 
 
 class FaultyProcess(Executor):
-    """A process of the trie pool; the work itself is done by a thread."""
+    """A process of the trie pool, whose work is done by a thread."""
 
     def __init__(self, fault: Fault) -> None:
         self._fault = fault
@@ -300,7 +308,10 @@ class FaultyProcess(Executor):
 
 
 class FaultyLeases:
-    """The Leases of the group, in memory; a stranger that takes one gives it back at the next look."""
+    """The Leases of the group in memory.
+
+    A stranger that takes one returns it at the next poll.
+    """
 
     def __init__(self, leases: dict[str, StoredLease], fault: Fault, freeze: Any) -> None:
         self._leases = leases
@@ -360,7 +371,7 @@ GARBAGE = (b"<html>502</html>", b"null", b'{"relays": 7}', b'[{"session_id": nul
 
 
 class FaultyPeer:
-    """The other miner's port as an HTTP session; behind it are the real handlers on its volume."""
+    """The other miner's port as an HTTP session, with the real handlers on its volume."""
 
     def __init__(self, fault: Fault, volume: tuple[Any, Any]) -> None:
         self._fault = fault

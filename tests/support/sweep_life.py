@@ -195,14 +195,14 @@ class Life:
     # Its parts.
 
     def _freeze(self) -> None:
-        """A call that took as long as it may."""
+        """Advance the clock by the longest time of a call."""
         self.frozen += TIMING.call
 
     def _clock(self) -> float:
         return self.chain.height + self.frozen
 
     def start(self) -> None:
-        """A process that begins on the volume as it is."""
+        """Start a process on the volume as it is."""
         self.close()
         self.starts += 1
         self.mirror, self.audit = RelayStore(self.folder / "mirror"), Audit(self.folder / "audit.sqlite")
@@ -318,7 +318,7 @@ class Life:
             await self._miner_step()
 
     async def run(self) -> list[str]:
-        """What was lost; nothing where all is well."""
+        """Run the life and return its losses, none if all is well."""
         await self.redis.flushdb()
         try:
             while self.chain.height < FIRST - 1:
@@ -337,7 +337,7 @@ class Life:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _begin(self) -> None:
-        """Start the miner; one that is killed at it, or ends with an error, is started again."""
+        """Start the miner, and again each time the fault kills it."""
         for _ in range(self.fault.blocks * 2 + 2):
             with contextlib.suppress(Killed):
                 await asyncio.to_thread(self.start)
@@ -370,7 +370,7 @@ class Life:
         return f"{wanted - paid} acknowledged relays not paid" if paid < wanted else ""
 
     def _wrong_books(self, supplier: str, details: list[dict]) -> list[str]:
-        """The books against the chain's balance."""
+        """Compare the accounts with the chain's balance."""
         genesis = next(row.balance for row in self.script.genesis.accounts if row.address == supplier)
         earned = sum(row.get("earned_by", {}).get(supplier, 0) for row in details)
         fees = sum(row.get("fees_upokt", 0) for row in details)

@@ -24,7 +24,10 @@ FROM = range(FIRST, 23)
 
 @dataclass(frozen=True)
 class Outage:
-    """blocks: how long; restarted: whether the miner starts anew in the outage's first block."""
+    """An outage of `blocks` blocks.
+
+    With `restarted` the miner restarts in its first block.
+    """
 
     dependency: str
     height: int
@@ -53,7 +56,7 @@ def every_outage() -> list[Outage]:
 
 
 async def live_outage(script: Script, redis: object, outage: Outage) -> list[str]:
-    """What an outage costs."""
+    """Return the losses of an outage."""
     boundary, kind = DEPENDENCIES[outage.dependency]
     fault = Fault(boundary, kind, blocks=outage.blocks, first_block=outage.height)
     return await guarded(Life(script, redis, fault, outage.height if outage.restarted else 0).run())
@@ -64,7 +67,7 @@ def outage_columns() -> list[str]:
 
 
 def outage_table(lost: Iterable[Outage]) -> str:
-    """The table of docs/hardening.md: each cell names the blocks from which an outage costs something."""
+    """Return the table of docs/hardening.md, with the blocks from which an outage costs something."""
     cells = defaultdict(list)
     for outage in lost:
         cells[outage.dependency, outage.blocks, outage.restarted].append(outage.height)

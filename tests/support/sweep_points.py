@@ -24,7 +24,10 @@ _EQUAL_CALLS = 2  # of a block that differ in nothing but the session
 
 @dataclass(frozen=True)
 class Point:
-    """One fault of one life; restart: height at which the miner is started anew besides, 0: never."""
+    """One fault of one life.
+
+    `restart` is the height at which the miner also restarts, or 0.
+    """
 
     restart: int
     boundary: str
@@ -68,7 +71,10 @@ def can_fail(call: Call, kind: str) -> bool:
 
 
 def points_of(restart: int, calls: Sequence[Call]) -> list[Point]:
-    """Every kind of fault at every call that differs; before a restart a life is like one without it."""
+    """Return every kind of fault at every distinct call.
+
+    Before a restart a life equals one without it.
+    """
     return [
         Point(restart, call.boundary, kind, call.number, max(FIRST, call.height))
         for call in different(calls) if call.height >= restart
@@ -77,7 +83,10 @@ def points_of(restart: int, calls: Sequence[Call]) -> list[Point]:
 
 
 async def every_point(script: Script, redis: object) -> list[Point]:
-    """The points of all lives; raises AssertionError where one loses something without a fault."""
+    """Return the points of all lives.
+
+    Raises AssertionError if a life loses something without a fault.
+    """
     found = []
     for restart in RESTARTS:
         counted = Fault()
@@ -88,13 +97,16 @@ async def every_point(script: Script, redis: object) -> list[Point]:
 
 
 async def live(script: Script, redis: object, point: Point) -> list[str]:
-    """What the fault of a point costs."""
+    """Return the losses from the fault of a point."""
     fault = Fault(point.boundary, point.kind, point.at)
     return await guarded(Life(script, redis, fault, point.restart).run())
 
 
 async def guarded(life: Awaitable[list[str]]) -> list[str]:
-    """What a life costs; an error that ends it is a loss, too."""
+    """Return the losses of a life.
+
+    An error that ends it counts as a loss.
+    """
     try:
         return await life
     except Exception as error:  # noqa: BLE001 - whatever it is, the miner would have ended
@@ -149,7 +161,7 @@ def column_of(point: Point) -> str:
 
 
 def sweep_table(tried: Iterable[Point], lost: Iterable[Point]) -> str:
-    """The table of docs/hardening.md."""
+    """Return the table of docs/hardening.md."""
     count = Counter(((p.boundary, p.kind), column_of(p)) for p in tried)
     bad = Counter(((p.boundary, p.kind), column_of(p)) for p in lost)
     return table(["boundary", "fault"], sweep_rows(), sweep_columns(), count, bad)

@@ -19,7 +19,7 @@ _OVER = "the session and its grace period are over"
 
 @dataclass
 class Traffic:
-    """Counts acknowledged relays by supplier; `failures` by message."""
+    """Counts acknowledged relays by supplier, and `failures` by message."""
 
     url: str
     node: NodeAddress
@@ -31,7 +31,7 @@ class Traffic:
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def acknowledges(self, more: int, seconds: float = 60) -> None:
-        """Waits until so many more relays were acknowledged."""
+        """Wait until so many more relays were acknowledged."""
         wanted = self.acknowledged.total() + more
         async with asyncio.timeout(seconds):
             while self.acknowledged.total() < wanted:
@@ -39,7 +39,10 @@ class Traffic:
                 await self._news.wait()
 
     async def run(self, stop: asyncio.Event, *, per_second: float, workers: int = 8) -> None:
-        """Until stopped; a connection per relay, so that every relay goes through the balancer."""
+        """Send relays until stopped.
+
+        Each one has its own connection, so that all go through the balancer.
+        """
         connector = aiohttp.TCPConnector(limit=64, force_close=True)
         async with aiohttp.ClientSession(connector=connector) as http, ChainClient([self.node]) as chain:
             gateway = Gateway(chain, http, self.key)
@@ -57,7 +60,7 @@ class Traffic:
                     group.create_task(worker())
 
     async def send(self, count: int, supplier: str | None = None) -> None:
-        """A number of relays, one after the other."""
+        """Send a number of relays, one after the other."""
         async with aiohttp.ClientSession() as http, ChainClient([self.node]) as chain:
             gateway = Gateway(chain, http, self.key)
             for number in range(count):
@@ -87,7 +90,10 @@ class Traffic:
     async def _sent(
         self, gateway: Gateway, signer: SessionSigner, number: int, supplier: str | None, payload: bytes
     ) -> str:
-        """The supplier that answered; raises RelayFailed."""
+        """Send a relay and return the supplier that answered.
+
+        Raises RelayFailed.
+        """
         suppliers = sorted(signer.session.supplier_addresses)
         chosen = supplier or suppliers[number % len(suppliers)]
         await gateway.send(self.url, signer.sign(chosen, payload), 3, 15.0)

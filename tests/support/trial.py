@@ -34,7 +34,7 @@ def secrets_of_the_samples() -> set[str]:
 
 
 def key_in_the_samples(supplier: str) -> str:
-    """A supplier's key as hex; a sealed one is opened."""
+    """Return a supplier's key as hex, unsealed if necessary."""
     manifests = load_manifests([TRIAL / "suppliers.yaml"])
     found = next(row for row in manifests.suppliers if row.metadata.name == supplier)
     return key_of(found, manifests, Controller.of_texts(manifests.secrets[SECRET_OF_NAMESPACE]))
@@ -59,7 +59,7 @@ class Trial:
         return json.loads(self.cluster.kubectl(*arguments, *([name] if name else [])).stdout)
 
     def leader(self) -> str:
-        """The pod of the operator that leads, empty for none."""
+        """Return the operator's leading pod, or an empty string."""
         lease = self.get("lease", "pocket-operator", "pocket-system")
         return str(lease["spec"].get("holderIdentity") or "").partition("_")[0]
 
@@ -85,7 +85,7 @@ class Trial:
             await_that(all_ready, seconds, f"all {kind} ready")
 
     def restore(self, test: str) -> None:
-        """The RelayMiner as it was at first, for the next test of this trial."""
+        """Restore the RelayMiner for the next test of this trial."""
         self.test = test
         if self.spec and self.get("relayminer", "trial")["spec"] != self.spec:
             patch = json.dumps([{"op": "replace", "path": "/spec", "value": self.spec}])
@@ -131,7 +131,7 @@ class Trial:
         return [loss for row in self.get("suppliers")["items"] if (loss := row["status"]["last"].get("loss"))]
 
     def miners(self) -> str:
-        """What the miners say of themselves, for a failed test."""
+        """Return the miners' own reports, for a failed test."""
         names = [pod["metadata"]["name"] for pod in self.pods("miner")]
         kubectl = self.cluster.kubectl
         logs = [kubectl("-n", NAMESPACE, "logs", name, "--tail=60", check=False).stdout for name in names]
@@ -139,7 +139,7 @@ class Trial:
         return "\n".join([shown, *(f"{name}:\n{log}" for name, log in zip(names, logs, strict=True))])
 
     def settled(self, seconds: float = 180) -> None:
-        """Waits until the suppliers earned what all traffic so far is worth, and insists that it is exactly this."""
+        """Wait until the suppliers earned exactly what all traffic so far is worth."""
         expected = sum(traffic.acknowledged.total() for _, traffic in self.traffics) * UPOKT_PER_RELAY
         try:
             await_that(lambda: self.earned() >= expected, seconds, f"{expected} upokt earned")
@@ -153,7 +153,7 @@ class Trial:
 
 @contextlib.contextmanager
 def running(installed: Cluster, windows: int) -> Iterator[Trial]:
-    """A trial with claim and proof windows of so many blocks, a second each; it is removed afterwards."""
+    """Run a trial with claim and proof windows of so many blocks of a second, and remove it at the end."""
     text = render(installed, TRIAL)
     for window in ("claim", "proof"):
         line = f"{window}_window_close_offset_blocks: "
@@ -208,7 +208,7 @@ def remove(found: Trial) -> None:
 
 
 def diagnosis(cluster: Cluster) -> str:
-    """What a person would look at first."""
+    """Return the first things to check after a failure."""
     looks = (
         ("get", "pods", "-A", "-o", "wide"),
         ("-n", NAMESPACE, "get", "rm,sup,sts,deploy", "-o", "wide"),

@@ -75,7 +75,7 @@ class Twin:
 
 
 async def twin_of(journey: Journey) -> Twin:
-    """A localnet that stands where the real chain stands."""
+    """Return a localnet in the state of the real chain."""
     chain, hashes = journey.chain, {}
     people = {name: journey.keys[name] for name in _PEOPLE}
     accounts = []

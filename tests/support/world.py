@@ -13,7 +13,7 @@ from pocket_localnet.genesis import Genesis
 
 
 def key(name: str) -> PrivateKey:
-    """A repeatable key."""
+    """Return a repeatable key."""
     return PrivateKey(hashlib.sha256(f"test key {name}".encode()).digest())
 
 
@@ -24,7 +24,10 @@ def address(name: str) -> str:
 
 @dataclass
 class World:
-    """Names are turned into keys; `genesis()` stakes them all."""
+    """Keys by name.
+
+    `genesis()` stakes them all.
+    """
 
     suppliers: tuple[str, ...] = ("alice", "bob")
     services: tuple[str, ...] = ("eth",)
@@ -62,12 +65,12 @@ class World:
         return Genesis.model_validate(fields)
 
     def request(self, header: SessionHeader, supplier: str, body: bytes, url: str = "http://x/") -> RelayRequest:
-        """A request that the gateway signed."""
+        """Return a request signed by the gateway."""
         envelope = HttpRequest("POST", url, {"Content-Type": ("application/json",)}, body)
         return self.signed(RelayRequest(header, b"", supplier, envelope.encode()))
 
     def signed(self, request: RelayRequest) -> RelayRequest:
-        """The request with a new signature of the gateway."""
+        """Return the request with a new signature of the gateway."""
         unsigned = replace(request, signature=b"")
         service = request.header.service_id if request.header else ""
         ring = sorted([key("gateway").public_key, key(f"app {service}").public_key])

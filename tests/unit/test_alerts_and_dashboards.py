@@ -1,4 +1,4 @@
-"""Alerts fire when they should and stay quiet when not, by promtool; dashboards ask for what there is."""
+"""Alerts fire when they should, by promtool, and dashboards query existing metrics."""
 
 import json
 import os
@@ -298,7 +298,7 @@ INCREASES = [alert for alert in ALERTS if "increase(" in alert.expression]
 
 
 def counted_events(alert):
-    """The families in `increase(...)` with the values of the label that the alert names, or None for all of them."""
+    """Return the families in `increase(...)` with the alert's label values, or None for all of them."""
     for family, matcher in re.findall(r"increase\((pocket_\w+)\{\{\{pods\}(?:,([^}]*))?\}\}", alert.expression):
         label, _, values = matcher.partition("=")
         if family == "pocket_relayer_relays_not_recorded_total":

@@ -105,7 +105,10 @@ async def test_failover_names_every_cause_and_a_refusal_is_final():
 
 
 class Source:
-    """Announces what the test says; the latest block is always `latest`."""
+    """A source of heights as the test sets them.
+
+    The latest block is always `latest`.
+    """
 
     def __init__(self, announcements, latest):
         self.announcements = announcements
@@ -146,7 +149,10 @@ async def test_the_feed_is_monotonic_collapses_bursts_and_outlives_outages():
 
 
 class OneOfTwoStandsStill:
-    """Two nodes behind one address that answer in turn; the subscription is the one's that announces nothing."""
+    """Two nodes behind one address that answer in turn.
+
+    The subscription is to the one that announces nothing.
+    """
 
     def __init__(self):
         self.asked, self.subscriptions = 0, 0

@@ -21,7 +21,7 @@ READY = (relayer_report(address("alice")), miner_report())
 
 
 def loaded(*reports):
-    """The reports of pods that have the published keys."""
+    """Return the reports of pods that have the published keys."""
     made = []
     for report in reports:
         body = report.answer.model_dump() | {"keys": DIGESTS[report.component]}
@@ -59,7 +59,7 @@ DAMAGED = DAMAGED[:100] + ("B" if DAMAGED[100] == "A" else "A") + DAMAGED[101:]
 
 
 def sealed(text):
-    """A Supplier with a sealed key."""
+    """Return a Supplier with a sealed key."""
     supplier = with_uid(changed(ALICE, "spec.key", {"sealed": text}), "alice")
     return {"suppliers": (supplier,), "controller": CONTROLLER, "published": None}
 

@@ -5,11 +5,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 # Put together from a code, a name or a phase, so that no source line has them as one text.
-COMPOSED = {"starting: opening", "block_results: no chain node answered (…)", "cannot write pocket-operator-protected, … 404"}
+COMPOSED = {
+    "starting: opening",
+    "block_results: no chain node answered (…)",
+    "cannot write pocket-operator-protected, … 404",
+}
 
 
 def source_text():
-    """The product's source, string literals of several lines joined, values of f-strings as …."""
+    """Return the product's source with joined string literals and … for the values of f-strings."""
     folders = ("core", "cli", "operator", "workloads")
     text = "\n".join(path.read_text() for folder in folders for path in sorted((ROOT / folder).rglob("*.py")))
     return re.sub(r"\{[^{}\n]*\}|%[sd]", "…", re.sub(r'"\s*\n\s*f?"', "", text))
@@ -25,7 +29,7 @@ def quoted_messages():
 
 
 def fragments(message):
-    """The fixed parts of a message: what is left between placeholders."""
+    """Return the fixed parts of a message, between its placeholders."""
     parts = re.split(r"….damaged-N|…|\b[NMP]\b|HOST|'x'|'y'|\b\d+\b|\(…\)|[()]", message)
     return [part.strip(" :") for part in parts if len(part.strip(" :")) > 5]
 

@@ -36,7 +36,10 @@ BITS = (
 
 
 def relay(data: bytes) -> None:
-    """A body of the port; a mutant with a signature that holds is the same relay."""
+    """Decode and verify the body of a relay request.
+
+    A mutant with a valid signature is the same relay.
+    """
     request = decode_relay_request(data)
     if request.signature and request.problem() is None:
         found = verify_request_signature(request.signable_hash(), request.signature, RING)
@@ -45,7 +48,7 @@ def relay(data: bytes) -> None:
 
 
 def envelope(data: bytes) -> None:
-    """A payload, its URL and its headers."""
+    """Decode a payload, its URL and its headers."""
     found = decode_http_request(data)
     request_headers(found, {}, {}, {"X-Api-Key": "k"})
     assert backend_url("http://b:1/base?k=v", "", found.url).startswith("http://b:1/base"), "outside the prefix"
@@ -53,7 +56,7 @@ def envelope(data: bytes) -> None:
 
 
 def unpack(data: bytes) -> None:
-    """A packed answer."""
+    """Unpack a packed answer."""
     assert len(ResponseBodyDecoder(10_000).feed(data)) <= 10_000
 
 

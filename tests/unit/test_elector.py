@@ -95,7 +95,7 @@ class Candidate:
 
 
 class Election(RuleBasedStateMachine):
-    """Real time moves; each candidate has a skewed clock, pauses, loses replies and gets conflicts."""
+    """An election in real time whose candidates have skewed clocks, pauses, lost replies and conflicts."""
 
     @initialize(offsets=st.lists(st.floats(-60, 60), min_size=3, max_size=3))
     def start(self, offsets):

@@ -11,7 +11,7 @@ from pocket_relayer.rejection import Rejected, RejectionReason
 
 
 async def granted(queue, turns):
-    """The keys in the order of their turns, all requested in the same iteration of the event loop."""
+    """Return the keys in the order of their turns, all requested in one iteration of the event loop."""
     order = []
 
     async def take(key, cost):

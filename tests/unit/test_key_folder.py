@@ -13,7 +13,7 @@ SECOND = 1_000_000_000
 
 
 def put(path, name, at=THEN):
-    """A key's file, with the time that its clock gives it."""
+    """Write a key's file with the time of the given clock."""
     path.write_text(f"{key(name).scalar:064x}")
     path.chmod(0o600)
     os.utime(path, ns=(at, at))

@@ -57,7 +57,7 @@ def test_the_books_are_the_sum_of_the_holds_and_no_limit_is_exceeded(taken):
 
 
 def stalled(memory, address, size):
-    """A reservation that can be dropped, and what it was told."""
+    """Return a reservation that can be dropped, and the recorded reasons."""
     told = []
     reservation = memory.connection(address).reserve()
     reservation.on_evict = lambda: told.append(True)

@@ -42,7 +42,7 @@ def test_a_service_factor_replaces_the_budget_exactly():
 
 
 def most_pending(blocks, params):
-    """The most sessions of an application that run or wait for their settlement at one height, by counting them."""
+    """Count the most sessions of an application that run or await settlement at one height."""
     starts = range(1, 110 * blocks, blocks)
     settled = {start: params.windows(start).proof_close for start in starts}
     heights = range(100 * blocks, 101 * blocks + 1)

@@ -1,4 +1,4 @@
-"""The Go relay miner's files become resources that the models take; whatever has no counterpart is said."""
+"""The Go relay miner's files become valid resources, and settings without a counterpart are reported."""
 
 import stat
 

@@ -37,7 +37,7 @@ if shutil.which("cc") is None and not os.environ.get("CI"):
 
 
 def build(folder, change=lambda text: text):
-    """A library of its own, from the source or a changed copy."""
+    """Build a library from the source or from a changed copy."""
     copy = folder / "accelerator"
     shutil.copytree(SOURCE, copy)
     for name in ("trie.c", "sha256.h"):

@@ -49,7 +49,7 @@ def many(number):
 
 
 def calls(number):
-    """Calls, of Python and of C, that a plan and all statuses take."""
+    """Count the Python and C calls of a plan and all statuses."""
     seen, count = many(number), 0
 
     def called(_, event, __):

@@ -9,7 +9,7 @@ from pocket_operator.decide.reasons import ConditionReason
 
 
 class Leases:
-    """The one Lease that is read; an error where one is set."""
+    """Holds the only Lease, or the error that reading it raises."""
 
     def __init__(self):
         self.renewed, self.error, self.reads = "1", None, 0

@@ -30,7 +30,7 @@ def condition(status, kind):
 
 
 def installed(change=lambda schemas: None) -> Schemas:
-    """The API server's OpenAPI document of our kinds, after a change."""
+    """Return the schemas that an API server publishes for our kinds, after a change."""
     rows = {crd["spec"]["names"]["kind"]: crd["spec"]["versions"][0]["schema"] for crd in definitions().values()}
     schemas = copy.deepcopy({kind: row["openAPIV3Schema"] for kind, row in rows.items()})
     change(schemas)

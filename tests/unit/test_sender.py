@@ -76,7 +76,10 @@ async def test_what_concerns_the_whole_transaction_or_nobody_knows_whom_is_told_
 
 
 class Balancer:
-    """Nodes behind one address, asked in this order; a number is the code of an answer."""
+    """Nodes behind one address, queried in this order.
+
+    A number is the code of an answer.
+    """
 
     def __init__(self, *codes):
         self.codes = list(codes)

@@ -29,7 +29,7 @@ def session(name="s", *, app="app", service="eth", end=10, sealed=None, **more):
 
 
 def shown(of):
-    """What is known of a claim that the chain showed at two blocks."""
+    """Return the state of a claim that the chain showed at two blocks."""
     evidence = Evidence()
     for height in (14, 15):
         evidence.add(Statement(Fact.CLAIM_CONFLICTING, "node", height))

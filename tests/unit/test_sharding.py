@@ -20,7 +20,10 @@ SHARDS = 6
 
 
 class MemoryStore:
-    """The world's Leases; every view of it is one candidate's connection."""
+    """The world's Leases.
+
+    Each view is one candidate's connection.
+    """
 
     def __init__(self):
         self.leases: dict[str, StoredLease] = {}
@@ -61,7 +64,10 @@ class Connection:
 
 @dataclass
 class Acting:
-    """What one member acts on; `known` is what fences and volumes say."""
+    """The shards on which one member acts.
+
+    `known` is the highest epoch of fences and volumes.
+    """
 
     known: dict[int, int]
     acts: dict[int, int] = field(default_factory=dict)
@@ -99,7 +105,7 @@ def member(world, number, clock, known):
 
 
 class Sharing(RuleBasedStateMachine):
-    """Members tick, hang, lose their connection or restart; time passes for each at its own rate."""
+    """Members that tick, hang, lose their connection or restart, each with its own rate of time."""
 
     @initialize(offsets=st.lists(st.floats(-60, 60), min_size=3, max_size=3))
     def start(self, offsets):

@@ -13,7 +13,7 @@ MEMBERS = [f"main-miner-{number}" for number in range(9)]
 
 
 def settle(holders, members, *, rounds=20):
-    """Everybody acts on the same view in turn until nothing moves; the number of moves from member to member."""
+    """Run the members in turn until nothing moves, and return the number of moves between them."""
     order = {member: [s for s, holder in enumerate(holders) if holder == member] for member in members}
     holders = [holder if holder in members else "" for holder in holders]
     moved = holders.count("")

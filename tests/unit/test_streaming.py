@@ -1,4 +1,4 @@
-"""Batches of streamed answers: no byte is lost, whatever the chunks; a real timer flushes what is held back."""
+"""Batches of streamed answers lose no byte, and a real timer flushes a partial batch."""
 
 import asyncio
 import contextlib

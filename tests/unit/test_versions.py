@@ -18,7 +18,7 @@ from snapshots import RM, snapshot
 
 @pytest.fixture(params=[RelayerConfig, MinerConfig])
 def written(request, tmp_path):
-    """A workload's configuration as the operator writes it, and its model."""
+    """Return a workload's configuration as the operator writes it, and its model."""
     config = next(c for c in configurations(plan(snapshot()).context) if isinstance(c, request.param))
     return request.param, json.loads(config.model_dump_json(by_alias=True)), tmp_path / "config.json"
 

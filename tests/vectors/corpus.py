@@ -1,4 +1,7 @@
-"""Reads the known-answer vectors; VECTORS_DIR names another folder of the same schema."""
+"""Reads the known-answer vectors.
+
+VECTORS_DIR names another folder of the same schema.
+"""
 
 import json
 import os

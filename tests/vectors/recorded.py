@@ -61,7 +61,7 @@ def times(record):
 
 
 def recorded_chain(record):
-    """A localnet right before the session's first block, with the recorded state and block hashes."""
+    """Return a localnet just before the session's first block, with recorded state and block hashes."""
     known = session_records(record)
     numbers = {s["operator_address"]: s["claims"][0]["account_number"] for s in record["suppliers"] if s["claims"]}
     app, params = known["application"], known["params"]
@@ -123,12 +123,15 @@ def recorded_chain(record):
 
 
 def claim_key(attributes):
-    """What tells claims of one block apart: a supplier may have several sessions that settle in it."""
+    """Return the key of a claim in a block.
+
+    A supplier may have several sessions that settle in it.
+    """
     return attributes["session_id"], attributes["supplier_operator_address"]
 
 
 def settlements_of(record):
-    """The recorded settlements of one session, as model events, by supplier."""
+    """Return the recorded settlements of one session as model events, by supplier."""
     rows = [
         event
         for block in record["block_events"]

@@ -46,7 +46,7 @@ def decoded(case):
 
 
 def ante_chain():
-    """The recorded senders with their account numbers, balances and sequences, at the recorded block time."""
+    """Return the recorded senders with account numbers, balances and sequences, at the block time."""
     accounts = {}
     for case in ANTE:
         auth, _ = decoded(case)

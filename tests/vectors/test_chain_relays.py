@@ -161,7 +161,10 @@ def shareholders_of(session, supplier):
 
 
 def test_sessions_of_a_supplier_that_settle_in_one_block_are_paired_by_session():
-    """No recorded block has two of them; another corpus may."""
+    """Sessions of a supplier that settle in one block are paired by session.
+
+    No recorded block has two of them. Another corpus may.
+    """
     record = RECORDS[0]
     height = record["heights"]["settlement"]
     block = next(b for b in record["block_events"] if b["height"] == height)

@@ -5,7 +5,7 @@ TABLE = load("go_rand_table")
 
 
 def slow_first_int63(seed):
-    """The whole generator as documented, with all 607 constants (claims-and-proofs.md, section 4)."""
+    """Run the whole generator as documented, with all 607 constants (claims-and-proofs.md, section 4)."""
     int32_max = (1 << 31) - 1
 
     def lehmer(x):

@@ -33,7 +33,7 @@ def record(call):
 
 
 def chain_before(case):
-    """A localnet in the state and at the height before a recorded transaction."""
+    """Return a localnet in the state and at the height before a recorded transaction."""
     height = case["execution"]["height"] - 1 if case["execution"] else case["height_at_broadcast"]
     genesis = Genesis.model_validate(
         {

@@ -56,7 +56,7 @@ class ServiceConfig:
     revenue_share: tuple[tuple[str, int], ...] = ()
     endpoints: tuple[tuple[int, str], ...] = ()
     options: tuple[tuple[tuple[int, str], ...], ...] = ()
-    """Options of each endpoint as (key, value); empty where no endpoint has one."""
+    """Options of each endpoint as (key, value), empty if no endpoint has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,10 @@ class StakedSupplier:
 
 @dataclass(frozen=True, slots=True)
 class StakingParams:
-    """The supplier module's parameters; every accepted stake message costs the fee."""
+    """Parameters of the supplier module.
+
+    Every accepted stake message costs the fee.
+    """
 
     min_stake_upokt: int
     staking_fee_upokt: int

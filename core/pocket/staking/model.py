@@ -54,7 +54,10 @@ class ApprovalCause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeclaredStake:
-    """The stake that should be; no services leaves them as they are on chain."""
+    """The desired stake.
+
+    Without services, those on chain stay as they are.
+    """
 
     operator: str
     owner: str
@@ -106,7 +109,9 @@ class StakeCost:
 
 @dataclass(frozen=True, slots=True)
 class StakePlan:
-    """A decision; `messages` is empty unless the state is CHANGE.
+    """The decision about a stake.
+
+    `messages` is empty unless the state is CHANGE.
 
     plan_hash: names exactly these messages, this cost and the record on chain that they change.
     left: differences that this signer must not change.

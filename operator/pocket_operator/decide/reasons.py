@@ -74,7 +74,7 @@ class ConditionReason(StrEnum):
 
 
 class StakeReason(StrEnum):
-    """Reasons of the condition StakeAsDeclared; docs/staking.md says for each what to do."""
+    """Reasons of the condition StakeAsDeclared, each explained in docs/staking.md."""
 
     AS_DECLARED = "AsDeclared"
     PENDING = "Pending"

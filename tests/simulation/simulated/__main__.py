@@ -1,4 +1,4 @@
-"""Lives lives, seed by seed; a failing one is made small and told.
+"""Run simulated lives, seed by seed, and shrink and print a failing one.
 
 Usage: python -m simulated [--first N] [--seeds N] [--replay SEED] [--whole]
 """

@@ -84,7 +84,7 @@ _LIES = (
     _Row(Kind.NODE_OTHER_CHAIN, ("",), (1.0, 8.0)),
     _Row(Kind.NODE_OTHER_HASH, ("",), (3.0, 30.0), (0.1, 0.6)),
 )
-"""Of one node; the other one is always right."""
+"""Faults of one node, while the other one always works."""
 _OF_ONE = (
     _Row(Kind.SUPPLIER_AWAY, SUPPLIERS, (20.0, 80.0)),
     _Row(Kind.APPLICATION_AWAY, SERVICES, (20.0, 80.0)),
@@ -95,7 +95,10 @@ _ABOUT_NODES = frozenset({Kind.NODE_DOWN, Kind.NODE_RESTART, Kind.NODE_HANGS})
 
 
 def draw(seed: int) -> list[Fault]:
-    """The faults of a seed, in the order in which they begin. Every seventh life has none."""
+    """Draw the faults of a seed in the order in which they begin.
+
+    Every seventh life has none.
+    """
     chance = random.Random(f"faults {seed}")
     if not seed % 7:
         return []
@@ -135,7 +138,7 @@ def draw(seed: int) -> list[Fault]:
 
 
 def _moment(chance: random.Random, after: float) -> float:
-    """Some time later; often where a window opens or closes."""
+    """Draw a later moment, often one at which a window opens or closes."""
     later = [edge * BLOCK_SECONDS for edge in _EDGES if edge * BLOCK_SECONDS > after]
     if later and chance.random() < 0.5:
         return later[0] + chance.uniform(-1.5, 1.0) * BLOCK_SECONDS

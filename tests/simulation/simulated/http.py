@@ -109,7 +109,7 @@ class Http:
         return Subscription(self._node(url), self._network)
 
     def get(self, url: str, params: Mapping[str, str], timeout: aiohttp.ClientTimeout) -> _Asked:
-        """From another miner's own port; it answers when it can."""
+        """Request a page from another miner's port."""
 
         async def ask() -> Response:
             async with asyncio.timeout(timeout.total):

@@ -170,7 +170,10 @@ class Judges:
         return self._nodes_lie or not late
 
     def _check_root(self, pair: Pair, root: bytes) -> None:
-        """An included claim is over the acknowledged relays, and others that were recorded only: by another trie."""
+        """Check that a claim covers all acknowledged relays and otherwise only recorded ones.
+
+        An independent trie computes the root.
+        """
         acknowledged = self.system.acknowledged.get(pair, set())
         extra = sorted(self._held([pair])[pair] - acknowledged)
         total, count = (int.from_bytes(root[at : at + 8], "big") for at in (32, 40))

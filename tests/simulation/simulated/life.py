@@ -100,7 +100,7 @@ class Life:
 
     @contextlib.contextmanager
     def _limited(self) -> Iterator[None]:
-        """A process that never gives the loop back is found, too; the error ends what it was doing."""
+        """Interrupt a process that blocks its event loop for too long, and record it."""
 
         def late(_: int, frame: FrameType | None) -> None:
             where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame else "?"
@@ -145,7 +145,7 @@ class Life:
                 return
 
     async def _kubelet(self) -> None:
-        """Starts again what ended and should run."""
+        """Restart processes that ended and should run."""
         while True:
             await asyncio.sleep(_AGAIN_SECONDS)
             for program in list(self.system.programs.values()):
@@ -252,7 +252,7 @@ class Life:
         ]
 
     async def _freeze_at_end(self, fault: Fault, program: Program) -> None:
-        """Stopped while it serves relays of the sessions that end."""
+        """Freeze a relayer while it serves relays of sessions that end."""
         tasks = self._burst(fault, program)
         await asyncio.sleep(self.loop.chance.uniform(0.0, 0.06))
         await self._freeze(fault, program)
@@ -264,7 +264,7 @@ class Life:
             await asyncio.sleep(fault.seconds)
 
     async def _scale_up(self, fault: Fault, _: Program | None) -> None:
-        """A third miner comes, and goes for good when the time is over."""
+        """Add a third miner and remove it when the fault ends."""
         program = self._program("miner-2", relayer=False)
         self.system.tell("miner-2: added")
         self.system.start(program)

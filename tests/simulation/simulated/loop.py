@@ -62,7 +62,7 @@ class _Task(asyncio.Task[Any]):
 
 
 class _Handle(asyncio.Handle):
-    """A callback that is due; without the parts that serve debugging."""
+    """A due callback, without the parts for debugging."""
 
     __slots__ = ()
 
@@ -113,7 +113,10 @@ class _Server:
 
 
 class Loop(asyncio.AbstractEventLoop):
-    """`chance` decides who goes on; `trace` is the digest of what happened."""
+    """Event loop on virtual time.
+
+    `chance` chooses the next callback. `trace` is the digest of the events.
+    """
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
@@ -134,7 +137,7 @@ class Loop(asyncio.AbstractEventLoop):
     # What the world does to processes.
 
     def note(self, *parts: object) -> None:
-        """Adds to the trace."""
+        """Add an event to the trace."""
         self._trace.update(f"{self._now:.6f} {' '.join(map(str, parts))}\n".encode())
 
     @property
@@ -333,7 +336,10 @@ class Loop(asyncio.AbstractEventLoop):
             self.call_exception_handler({"message": f"exception in callback {handle._callback}", "exception": error})
 
     def _pass_time(self) -> None:
-        """To the next timer; all that is due at the same moment becomes ready."""
+        """Advance to the next timer.
+
+        Everything due at that moment becomes ready.
+        """
         timers = self._timers
         while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)

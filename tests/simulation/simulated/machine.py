@@ -31,7 +31,7 @@ class Machine:
         self._files: dict[Process, list[sqlite3.Connection]] = {}
 
     def died(self, process: Process) -> None:
-        """Closes its databases, as the kernel does."""
+        """Close the process's databases, as the kernel does."""
         for database in self._files.pop(process, []):
             database.close()
 

@@ -12,7 +12,10 @@ _QUICK = {"redis": 0.0015, "reply": 0.0015, "chain": 0.015, "rpc": 0.01, "leases
 
 
 class Network:
-    """`holding` are the faults that last; `hits` counts what they did."""
+    """Delays and losses of messages.
+
+    `holding` are the lasting faults. `hits` counts their effects.
+    """
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -41,11 +44,14 @@ class Network:
         return struck
 
     async def pause(self, boundary: str) -> None:
-        """The time that a message is on its way."""
+        """Wait for the time that a message is in transit."""
         await self.loop.pause(_QUICK[boundary] * (0.5 + self.loop.chance.random()))
 
     async def redis(self, boundary: str, what: str) -> bool:
-        """A command to Redis; whether its reply is lost. Raises OSError where it does not arrive."""
+        """Deliver a command to Redis and return whether its reply is lost.
+
+        Raises OSError if the command does not arrive.
+        """
         if boundary != "reply":
             self.calls["redis"] += 1
             self.loop.note(PROCESS.get(), "redis", what)

@@ -71,7 +71,7 @@ class Node:
                 queue.put_nowait(height)
 
     def cut(self) -> None:
-        """Ends every subscription."""
+        """End every subscription."""
         for queue in list(self.sockets):
             queue.put_nowait(None)
 
@@ -86,7 +86,10 @@ class Node:
             raise Down
 
     async def ask(self, method: str, request: bytes, height: str) -> tuple[bytes, int]:
-        """(answer, height that is told, 0 for none); raises Abort and Down."""
+        """Return the answer and its reported height, 0 for none.
+
+        Raises Abort and Down.
+        """
         name = method.rsplit("/", 1)[-1]
         await self._arrive("chain", name)
         network = self._network
@@ -132,7 +135,10 @@ class Node:
             self._chain.faults.lag_blocks = 0
 
     async def rpc(self, body: Any) -> bytes:
-        """The answer of the HTTP interface; raises Down."""
+        """Return the answer of the HTTP interface.
+
+        Raises Down.
+        """
         await self._arrive("rpc", str(body["method"]))
         if self._strikes(Kind.NODE_FAILS, Kind.NODE_GARBAGE, Kind.NODE_EMPTY):
             return b"<html>502 Bad Gateway</html>"
@@ -262,7 +268,7 @@ def tx_hash_of(request: bytes) -> str:
 
 
 def messages_of(request: bytes) -> tuple[Any, ...]:
-    """The messages of a BroadcastTx request; none where the chain cannot read it."""
+    """Return the messages of a BroadcastTx request, or none if the chain cannot read it."""
     try:
         return decode(tx_pb.BroadcastTxRequest.FromString(request).tx_bytes).messages
     except TxRejected:

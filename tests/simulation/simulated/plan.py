@@ -10,7 +10,10 @@ SERVICES = ("eth", "base")
 
 
 class Kind(StrEnum):
-    """What can go wrong. In brackets: what `share` means; a probability for each call where nothing is said."""
+    """Kinds of faults.
+
+    In brackets: the meaning of `share`, by default a probability for each call.
+    """
 
     NODE_DOWN = "chain node away"
     NODE_RESTART = "chain node restarted"  # it answers UNKNOWN until its next block
@@ -62,7 +65,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`at` and `seconds` are virtual time; `target` is a process, node, supplier or service, empty: everybody."""
+    """One fault of a plan.
+
+    `at` and `seconds` are virtual time. `target` is a process, node, supplier or service, and all of them if empty.
+    """
 
     number: int
     kind: Kind

@@ -23,7 +23,10 @@ _NOTHING = 0
 
 
 def planted(fault: Plant) -> dict[Path, str]:
-    """The sources of a fault's modules with its texts replaced; raises ValueError where a text is not there."""
+    """Return the sources of a fault's modules with its texts replaced.
+
+    Raises ValueError if a text does not occur.
+    """
     broken: dict[Path, str] = {}
     for file, old, new in fault.edits:
         place = ROOT / file
@@ -35,7 +38,10 @@ def planted(fault: Plant) -> dict[Path, str]:
 
 
 def plant(fault: Plant) -> None:
-    """Has a fault's modules compiled with its texts replaced; raises RuntimeError where one is imported already."""
+    """Compile a fault's modules with its texts replaced.
+
+    Raises RuntimeError if one is imported already.
+    """
     broken = planted(fault)
     imported = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     for place in broken:
@@ -51,7 +57,7 @@ def plant(fault: Plant) -> None:
 
 
 def search(name: str, seeds: list[int]) -> None:
-    """Lives with a fault planted until one goes wrong; prints what was found as JSON."""
+    """Run lives with a planted fault until one fails, and print the result as JSON."""
     fault = next(row for row in PLANTS if row.name == name)
     plant(fault)
     from simulated.life import live, quiet
@@ -87,7 +93,7 @@ _HEAD = ["| planted fault | lives until it was found | seed | what was seen |", 
 
 
 def row_of(fault: Plant, found: dict[str, object]) -> str:
-    """A line of the table: how many lives a planted fault took, and which was the one."""
+    """Return the table row of a planted fault: the number of lives and the one that showed it."""
     if int(str(found["lives"])) <= 0:
         return f"| {fault.name} | **not found** in {found['tried']} |  |  |"
     problem = str(found["problem"]).replace("|", "/").replace("\n", " ")[:90].strip()
@@ -95,13 +101,16 @@ def row_of(fault: Plant, found: dict[str, object]) -> str:
 
 
 def rows_of(text: str) -> dict[str, str]:
-    """The table's lines in a document, by the planted fault's name."""
+    """Return the table rows of a document by the planted fault's name."""
     lines = text.partition(BEGIN)[2].partition(END)[0].splitlines()
     return {line.split(" | ")[0].removeprefix("| "): line for line in lines if line.startswith("| ")}
 
 
 def with_rows(text: str, new: dict[str, str]) -> str:
-    """The document with these lines of the table replaced; those of faults that are not planted any more go."""
+    """Return the document with these table rows replaced.
+
+    Rows of faults that no longer exist are removed.
+    """
     rows = {**rows_of(text), **new}
     lines = [*_HEAD, *(rows[fault.name] for fault in PLANTS if fault.name in rows)]
     before, _, rest = text.partition(BEGIN)

@@ -16,7 +16,10 @@ NOT_AN_INTEGER = "value is not an integer or out of range"
 
 
 class Stream:
-    """Entries in their order; `last` is the greatest id that was ever given."""
+    """Entries of a stream in order.
+
+    `last` is the greatest id ever given.
+    """
 
     def __init__(self, ids: list[tuple[int, int]], rows: list[list[bytes]], last: tuple[int, int]) -> None:
         self.ids, self.rows, self.last = ids, rows, last
@@ -60,7 +63,10 @@ def _shown(entry: tuple[int, int]) -> bytes:
 
 
 class Scripts:
-    """Lua as Redis runs it; compiled once for all simulations of this interpreter."""
+    """Runs Lua as Redis does.
+
+    Scripts are compiled once for all simulations of this interpreter.
+    """
 
     def __init__(self) -> None:
         self._lua = LuaRuntime(encoding=None, unpack_returned_tuples=False)
@@ -121,7 +127,10 @@ _WRITES = frozenset(
 
 
 class Model:
-    """One server's data. `now` is its clock in seconds since 1970; `publish` hears what is told on channels."""
+    """One server's data.
+
+    `now` is its clock in seconds since 1970. `publish` receives messages on channels.
+    """
 
     def __init__(self, now: Callable[[], float], publish: Callable[[bytes, bytes], int] = lambda *_: 0) -> None:
         self.data = Data()
@@ -131,7 +140,10 @@ class Model:
         self._scripts: dict[bytes, bytes] = {}
 
     def execute(self, row: Sequence[bytes]) -> Any:
-        """A command's reply; raises ResponseError."""
+        """Execute a command and return its reply.
+
+        Raises ResponseError.
+        """
         name = bytes(row[0]).upper()
         command = getattr(self, f"_{name.decode().lower()}", None)
         if command is None:

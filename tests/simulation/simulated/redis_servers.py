@@ -39,7 +39,10 @@ class Instance:
 
 
 class RedisService:
-    """`link` says what the network does to a call: nothing, or how it fails; `slow` whether calls may take long."""
+    """A Redis service with its replica.
+
+    `link` returns how a call fails, if it does. `slow` returns whether calls may take long.
+    """
 
     def __init__(
         self, loop: Loop, wall: Callable[[], float], link: Callable[[str, str], Any], slow: Callable[[], object]
@@ -74,14 +77,14 @@ class RedisService:
     # What happens to it.
 
     def picture(self) -> None:
-        """Keeps what there is; `older` comes back to it."""
+        """Save a snapshot of the data, which `older` returns."""
         kept = self.primary.pictures
         kept.append((self.loop.time(), self.primary.model.data.copy()))
         while kept[0][0] < self.loop.time() - _KEPT_SECONDS:
             kept.popleft()
 
     def older(self, seconds: float) -> Data:
-        """The data as they were so long ago, at least."""
+        """Return the data of at least so many seconds ago."""
         at = self.loop.time() - seconds
         found = [data for when, data in self.primary.pictures if when <= at]
         return (found[-1] if found else self.primary.pictures[0][1] if self.primary.pictures else Data()).copy()
@@ -91,12 +94,15 @@ class RedisService:
         self._cut(self.primary)
 
     def restart(self, data: Data) -> None:
-        """Comes back with these data, under another run id; scripts are forgotten."""
+        """Restart with these data under another run id and without scripts."""
         self.primary = self._instance(data)
         self.picture()
 
     def fail_over(self, data: Data, *, cut: bool) -> None:
-        """A replica with these data becomes the primary; connections to the former one stay unless they are cut."""
+        """Promote a replica with these data.
+
+        Connections to the former primary stay unless they are cut.
+        """
         former, self.primary = self.primary, self._instance(data)
         former.role = "slave"
         if cut:
@@ -146,7 +152,7 @@ class RedisService:
         return "".join(f"{name}:{value}\r\n" for name, value in rows.items()).encode()
 
     async def added(self, seconds: float) -> None:
-        """Returns once a stream may have grown, or after so long."""
+        """Wait until a stream may have grown, or for the given time."""
         future = self.loop.create_future()
         self._waiting[future] = None
         try:
@@ -235,7 +241,7 @@ class SimulatedConnection(Connection):
         self._incoming.put_nowait(reply)
 
     def cut(self) -> None:
-        """The other side is gone: who waits for a reply learns it."""
+        """Cut the connection and fail the pending replies."""
         if self.instance is not None:
             self.instance.connections.pop(self, None)
             self.instance = None

@@ -14,7 +14,7 @@ _quickly = functools.partial(live, hasty=True)
 
 
 def shrunk(result: Result, most: int = 60, live: Callable[[int, Sequence[Fault]], Result] = _quickly) -> Result:
-    """The smallest life found that still goes wrong, after at most so many more lives."""
+    """Return the smallest failing life, found in at most so many more lives."""
     best, left = result, most
 
     def fails(faults: Sequence[Fault]) -> bool:
@@ -41,7 +41,7 @@ def shrunk(result: Result, most: int = 60, live: Callable[[int, Sequence[Fault]]
 
 
 def story(result: Result) -> str:
-    """What happened in a life, for a person: who did what at which block."""
+    """Return the events of a life as text for a person."""
     lines = [f"Seed {result.seed}: {result.relays} relays of {result.sessions} sessions, {len(result.faults)} faults."]
     lines += [f"  block {height:>2}, second {when:>6.2f}: {text}" for when, height, text in result.events]
     lines += [f"What is wrong: {problem}" for problem in (*result.problems, *result.errors)]

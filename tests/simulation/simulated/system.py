@@ -56,7 +56,10 @@ KEYS = RedisKeys(PREFIX)
 
 
 def block_hash(seed: int, height: int, _: bytes = b"") -> bytes:
-    """Those at session starts are the same in every life, and so are the sessions; the others differ."""
+    """Return the hash of a block.
+
+    Hashes at session starts, and so the sessions, are the same in every life. The others differ.
+    """
     life = b"" if height % SESSION_BLOCKS == 1 or not height % SESSION_BLOCKS else b"%d" % seed
     return hashlib.sha256(b"block %d " % height + life).digest()
 
@@ -68,7 +71,10 @@ def world() -> World:
 
 @functools.cache
 def signed_request(header: SessionHeader, supplier: str, number: int) -> bytes:
-    """Bytes of a relay request; signing a ring is what takes the time."""
+    """Return the bytes of a signed relay request.
+
+    They are cached, because signing a ring is slow.
+    """
     made = World(SUPPLIERS, SERVICES, chance=random.Random(number))
     return made.request(header, supplier, b'{"jsonrpc":"2.0","id":%d}' % number).encode()
 
@@ -87,7 +93,7 @@ class Tries:
 
 
 class _Admin:
-    """A miner's own port; closed with the process."""
+    """A miner's own port, closed with the process."""
 
     def __init__(self, ports: Ports, place: str) -> None:
         self._ports, self._place = ports, place
@@ -181,7 +187,7 @@ class System:
         return GENESIS_SECONDS + self.loop.time()
 
     def tell(self, text: str) -> None:
-        """A line of the story."""
+        """Add a line to the story."""
         self.events.append((self.loop.time(), self.chain.height, text))
         self.loop.note(text)
 
@@ -204,7 +210,10 @@ class System:
         return block
 
     def _lose_transactions(self) -> None:
-        """What is to be lost vanishes from every mempool; half of the time nodes go on saying that they have it."""
+        """Remove transactions from every mempool.
+
+        In half of the cases nodes still report that they have them.
+        """
         pending = self.chain._mempool
         while self.losing and pending:
             lost = pending.pop(0)
@@ -238,7 +247,7 @@ class System:
         }  # fmt: skip
 
     def start(self, program: Program) -> None:
-        """A process of a program; it must not run already."""
+        """Start a process of a program that does not run yet."""
         program.lives += 1
         program.folder.mkdir(parents=True, exist_ok=True)
         process = program.process = Process(program.name)
@@ -247,7 +256,10 @@ class System:
         program.task = self.loop.spawn(process, self._watched(program, process, work))
 
     async def _watched(self, program: Program, process: Process, work: Any) -> None:
-        """What a process ends with by itself is told; the world starts it again, as a kubelet does."""
+        """Run a process and report how it ended.
+
+        The world starts it again, as a kubelet does.
+        """
         try:
             await work
         except asyncio.CancelledError:
@@ -327,7 +339,10 @@ class System:
         return found
 
     async def relay(self, header: SessionHeader, supplier: str, number: int, first: Program | None = None) -> None:
-        """One relay to whatever relayer answers first; it is acknowledged when a signed answer came back."""
+        """Send one relay to a relayer that answers.
+
+        It is acknowledged once a signed response arrived.
+        """
         request = signed_request(header, address(supplier), number)
         programs = [p for p in self.programs.values() if p.relayer and p.alive]
         self.loop.chance.shuffle(programs)

@@ -25,7 +25,10 @@ _MODULES: Final = frozenset(
 
 
 def stake(state: State, message: supplier_pb.MsgStakeSupplier, index: int) -> tuple[int, Event]:
-    """Stake or update a supplier; return gas and event. Raises TxRejected."""
+    """Stake or update a supplier.
+
+    Returns gas and event. Raises TxRejected.
+    """
     if message.owner_address in _MODULES:
         text = f"owner address {message.owner_address} is a module account and cannot be used: invalid address"
         raise handler_error(index, text, "InvalidArgument")
@@ -127,7 +130,10 @@ def _config(service: shared_pb.SupplierServiceConfig, start: int) -> ServiceConf
 
 
 def unstake(state: State, message: supplier_pb.MsgUnstakeSupplier, index: int) -> tuple[int, Event]:
-    """Begin the unbonding; return gas and event. Raises TxRejected."""
+    """Begin the unbonding.
+
+    Returns gas and event. Raises TxRejected.
+    """
     operator = message.operator_address
     supplier = state.suppliers.get(operator)
     if supplier is None:

@@ -33,7 +33,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class StakedService:
-    """A service as a supplier stakes it; revenue shares are (address, percent)."""
+    """A service in a supplier's stake.
+
+    Revenue shares are (address, percent).
+    """
 
     service_id: str
     endpoints: tuple[Endpoint, ...]

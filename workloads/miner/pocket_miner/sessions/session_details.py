@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(slots=True)
 class SessionDetails:
-    """Values for the outcome of an open session; None for those that do not apply.
+    """Values for the outcome of an open session, None for those that do not apply.
 
     The names of the fields are the keys in the stored outcome. Amounts are upokt.
     """
