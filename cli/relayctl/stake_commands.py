@@ -27,8 +27,8 @@ from pocket.protocol.transactions.build import GasPrice, TransactionPlan, sign_t
 from pocket.protocol.transactions.staking import message_of_json, unsigned_json
 from pocket.staking.chain import SentOutcome, StakeChain
 from pocket.staking.declared import declared_stake
-from pocket.staking.model import Signing, StakePlan, StakeState
-from pocket.staking.plan import plan_stake
+from pocket.staking.stake_model import Signing, StakePlan, StakeState
+from pocket.staking.stake_plan import plan_stake
 from relayctl.key_commands import KEY_FILE, read_key
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from kube import condition, eventually
 from pocket.kube.api_client import KubeError
 from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
-from pocket_operator.decide.staking import APPROVAL
+from pocket_operator.decide.stake_decision import APPROVAL
 from pocket_operator.resources.kinds import SUPPLIERS
 from resources import address, changed, key_secret, relay_miner, supplier
 from world import World

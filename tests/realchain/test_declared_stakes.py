@@ -8,8 +8,8 @@ from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.staking import Endpoint, StakedService
 from pocket.staking.chain import SentOutcome, StakeChain, TransactionWouldFail
-from pocket.staking.model import DeclaredStake, Signing, StakeChange, StakeState
-from pocket.staking.plan import plan_stake
+from pocket.staking.stake_model import DeclaredStake, Signing, StakeChange, StakeState
+from pocket.staking.stake_plan import plan_stake
 from realchain import GAS_PRICE
 
 pytestmark = [pytest.mark.realchain, pytest.mark.timeout(240)]

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from pocket.api.stake import StakePolicy, StakeSpec, StakeTransactionStatus, StakingStatus
 from pocket.protocol.transactions.staking import Parties, stake_message
 from pocket.staking.chain import SentOutcome, SentState
-from pocket.staking.model import ApprovalCause, StakeChange, StakeCost, StakePlan, StakeRefusal, StakeState
+from pocket.staking.stake_model import ApprovalCause, StakeChange, StakeCost, StakePlan, StakeRefusal, StakeState
 from pocket_operator.controller.stake_keeper import without_staking
 from pocket_operator.decide.reasons import StakeReason
-from pocket_operator.decide.staking import (
+from pocket_operator.decide.stake_decision import (
     StakeSight,
     StakeStep,
     after_sending,

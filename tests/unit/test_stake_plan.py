@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pocket.chain.model import StakingParams
 from pocket.protocol.transactions.build import GasPrice, Timestamp, TransactionPlan, sign_transaction
 from pocket.protocol.transactions.staking import Endpoint, Parties, StakedService, stake_message, unstake_message
-from pocket.staking.model import (
+from pocket.staking.stake_model import (
     ApprovalCause,
     DeclaredStake,
     Signing,
@@ -18,7 +18,7 @@ from pocket.staking.model import (
     StakeSnapshot,
     StakeState,
 )
-from pocket.staking.plan import declaration_digest, plan_stake
+from pocket.staking.stake_plan import declaration_digest, plan_stake
 from pocket_localnet.local_chain import LocalChain
 from world import World, address, key
 

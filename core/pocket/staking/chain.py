@@ -24,7 +24,7 @@ from pocket.protocol.transactions.build import (
     adjusted_gas,
     sign_transaction,
 )
-from pocket.staking.model import StakePlan, StakeSnapshot
+from pocket.staking.stake_model import StakePlan, StakeSnapshot
 
 VALID_SECONDS: Final = 300
 """A transaction may be included until so long after the block time that it was signed at."""

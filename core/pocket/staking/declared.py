@@ -3,7 +3,7 @@
 from pocket.api.services import RPC_NUMBERS
 from pocket.api.stake import RevenueShare, StakedServiceSpec, StakeSpec
 from pocket.protocol.transactions.staking import Endpoint, StakedService
-from pocket.staking.model import DeclaredStake
+from pocket.staking.stake_model import DeclaredStake
 
 _WHOLE = 100
 

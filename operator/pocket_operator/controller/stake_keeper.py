@@ -30,14 +30,14 @@ from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.build import GasPrice, Timestamp
 from pocket.staking.chain import StakeChain, TransactionWouldFail
 from pocket.staking.declared import declared_stake
-from pocket.staking.model import Signing, StakePlan
-from pocket.staking.plan import plan_stake
+from pocket.staking.stake_model import Signing, StakePlan
+from pocket.staking.stake_plan import plan_stake
 from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.decide.conditions import StakeCondition, conditions
 from pocket_operator.decide.object_cache import ObjectCache, operator_address, relay_miner_of
 from pocket_operator.decide.plan import is_paused
 from pocket_operator.decide.snapshot import SecretView
-from pocket_operator.decide.staking import (
+from pocket_operator.decide.stake_decision import (
     APPROVAL,
     StakeDecision,
     StakeSight,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.plan import is_paused
 from pocket_operator.decide.snapshot import Turn
-from pocket_operator.decide.update import Candidate, candidate_of, next_turn
+from pocket_operator.decide.update import UpdateCandidate, candidate_of, next_turn
 from pocket_operator.resources.context import Images
 from pocket_operator.resources.kinds import RELAY_MINERS
 
@@ -36,7 +36,7 @@ class UpdateQueue:
             self._busy_at = self._clock()
         return next_turn(key, candidates, self._clock() - self._busy_at, self._delay)
 
-    def _candidate(self, key: ReconcileKey) -> Candidate | None:
+    def _candidate(self, key: ReconcileKey) -> UpdateCandidate | None:
         relay_miner = self._cache.get(RELAY_MINERS.name, *key)
         if relay_miner is None:
             return None

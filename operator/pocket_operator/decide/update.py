@@ -88,7 +88,7 @@ class UpdatePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class UpdateCandidate:
     """A RelayMiner in the queue for updates."""
 
     key: tuple[str, str]
@@ -134,7 +134,7 @@ def candidate_of(
     images: Images,
     *,
     idle: bool,
-) -> Candidate:
+) -> UpdateCandidate:
     """Return a RelayMiner's place in the queue. `idle`: it is paused and waits for its owner."""
     installed = Installed.of(key[1], children)
     conditions = (relay_miner.get("status") or {}).get("conditions") or ()
@@ -142,11 +142,11 @@ def candidate_of(
     deleting = bool(relay_miner["metadata"].get("deletionTimestamp"))
     outdated = any(_outdated(relay_miner, installed, images))
     may_start = outdated and not (idle or stuck or deleting) and _approved(relay_miner, target_of(images))
-    return Candidate(key, bool(installed.target) and not deleting, may_start)
+    return UpdateCandidate(key, bool(installed.target) and not deleting, may_start)
 
 
 def next_turn(
-    key: tuple[str, str], candidates: Iterable[Candidate], quiet_seconds: float, delay_seconds: float
+    key: tuple[str, str], candidates: Iterable[UpdateCandidate], quiet_seconds: float, delay_seconds: float
 ) -> Turn:
     """Return whether the RelayMiner `key` may update now.
 

@@ -15,7 +15,7 @@ from pocket.protocol.smst.digest import Root
 from pocket.protocol.smst.verify import decompact, leaf_value, unmarshal
 from pocket_localnet.ante import ChainMessage, header_of, signer_of
 from pocket_localnet.hydration import HydratedSession, HydrationError, hydrate
-from pocket_localnet.staking import stake, unstake
+from pocket_localnet.staking_handlers import stake, unstake
 from pocket_localnet.state import BlockHash, State, StoredProof
 from pocket_localnet.tx_rejected import TxRejected, handler_error
 

@@ -12,7 +12,7 @@ from pocket_localnet import ante, settlement
 from pocket_localnet.ante import Transaction
 from pocket_localnet.genesis import Genesis
 from pocket_localnet.handlers import handle
-from pocket_localnet.staking import pruned, unstaked
+from pocket_localnet.staking_handlers import pruned, unstaked
 from pocket_localnet.state import State, from_genesis
 from pocket_localnet.tx_rejected import TxRejected
 from pocket_localnet.verification import failure_of

@@ -12,7 +12,7 @@ from pocket.protocol.relays.difficulty import BASE_TARGET, next_ema, target_for
 from pocket.protocol.sessions.session_id import config_active
 from pocket.protocol.smst.digest import Root
 from pocket_localnet.handlers import claimed_amount, requirement_of
-from pocket_localnet.staking import unstaked
+from pocket_localnet.staking_handlers import unstaked
 from pocket_localnet.state import BlockHash, DifficultyEntry, State
 
 VALIDATED = 1

@@ -10,7 +10,7 @@ from pocket.api.stake import StakePlanStatus, StakePolicy, StakeSpec, StakeTrans
 from pocket.api.status import timestamp
 from pocket.protocol.transactions.staking import message_json
 from pocket.staking.chain import SentOutcome, SentState
-from pocket.staking.model import StakePlan, StakeState
+from pocket.staking.stake_model import StakePlan, StakeState
 from pocket_operator.decide.conditions import StakeCondition, State
 from pocket_operator.decide.reasons import StakeReason
 

@@ -9,7 +9,7 @@ from pocket.protocol.crypto.addresses import is_address
 from pocket.protocol.transactions.build import Message
 from pocket.protocol.transactions.staking import Parties, StakedService, message_json, stake_message, unstake_message
 from pocket.staking.effective import canonical, effective_services, next_session_start
-from pocket.staking.model import (
+from pocket.staking.stake_model import (
     ApprovalCause,
     DeclaredStake,
     Signing,
