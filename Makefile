@@ -27,7 +27,7 @@ cluster: setup ## the operator against a real API server (KUBEBUILDER_ASSETS, or
 test-all: ## everything: test, cluster, e2e, failovers, simulate, mutants and a demo with chaos, each step's seconds
 	@scripts/steps "make test" "make demo CHAOS=7" "make failovers" "make simulate SEEDS=1000" "make sweep" "make fuzz" "make mutants" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
 
-lint: setup ## style, types, layers, file sizes
+lint: setup ## style, types, layers, file sizes, English
 	@.venv/bin/ruff check $(SOURCES)
 	@.venv/bin/ruff format --check --quiet $(SOURCES)
 	@.venv/bin/mypy
@@ -35,6 +35,7 @@ lint: setup ## style, types, layers, file sizes
 	@$(PY) scripts/check_sizes.py
 	@$(PY) scripts/generate_pb.py --check
 	@$(PY) scripts/check_fragile.py
+	@$(PY) scripts/check_prose.py
 	@$(PY) scripts/generate_manifests.py --check
 	@$(PY) scripts/generate_reference.py --check
 

@@ -103,8 +103,8 @@ def refusals_page() -> str:
     """Every reason to refuse a relay, as each transport says it."""
     lines = [
         HEADER, "# Refused relays", "",
-        'A refused relay is answered unsigned; [relaying.md](../relaying.md) says how and what a code means. Over HTTP',
-        '`{"error": ..., "code": ..., "request_id": ...}`, over gRPC the status and its message,',
+        'A refused relay is answered unsigned; [relaying.md](../relaying.md) explains how and what a code means.',
+        'Over HTTP `{"error": ..., "code": ..., "request_id": ...}`, over gRPC the status and its message,',
         "over WebSocket a close code with its text. `reason` is the label of `pocket_relayer_relays_rejected_total`.",
         "Nothing refused is charged or mined.", "",
         "| reason | HTTP | gRPC | WebSocket |", "|--|--|--|--|",

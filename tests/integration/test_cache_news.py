@@ -267,7 +267,7 @@ async def test_clearing_the_cache_makes_every_process_ask_again_and_keeps_the_ev
         assert "Application" in told.output
         change(chain, address("other"))
         told = await asyncio.to_thread(CliRunner().invoke, main, ["cache", "clear", "--json", *arguments])
-        assert json.loads(told.output) == {"answers forgotten": 1, "told as version": 1}
+        assert json.loads(told.output) == {"answers forgotten": 1, "published as version": 1}
         await member.until("version", 1)
         assert await member.gateways() == [address("other")]
         assert await redis.exists(KEYS.cache("witness", "x"))

@@ -42,7 +42,7 @@ class Node:
 
 async def test_the_wrong_chain_is_refused_and_an_unreachable_one_waited_for():
     await require_chain_id(Node(ChainUnavailable("down"), "pocket"), "pocket", asyncio.Event(), pause_seconds=0)
-    with pytest.raises(ConfigurationError, match=r"'other', spec.chain.id says 'pocket'"):
+    with pytest.raises(ConfigurationError, match=r"'other', spec.chain.id is 'pocket'"):
         await require_chain_id(Node("other"), "pocket", asyncio.Event())
     stopped = asyncio.Event()
     stopped.set()

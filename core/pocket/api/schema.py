@@ -41,7 +41,7 @@ class Cel:
 def immutable(remedy: str) -> Cel:
     """Mark a field that may not change once set, which only the API server can check.
 
-    The remedy says what to do instead.
+    The remedy describes what to do instead.
     """
     return Cel("self == oldSelf", f"is immutable: {remedy}")
 

@@ -40,7 +40,7 @@ async def require_chain_id(
             continue
         if found != expected:
             raise ConfigurationError(
-                f"the node is on chain {found!r}, spec.chain.id says {expected!r}. "
+                f"the node is on chain {found!r}, spec.chain.id is {expected!r}. "
                 "Correct one of them: the chain rejects claims that were signed for another one."
             )
         return

@@ -80,7 +80,7 @@ def _address(text: str) -> Address:
 class PrimaryResolver:
     """Asks Sentinels where the primary is, once for all connections that want to know at the same time.
 
-    An answer is trusted for half a second: connections are made anew when something is wrong with the former primary.
+    An answer is trusted for half a second: connections are made again after a failure of the former primary.
     """
 
     def __init__(self, url: SentinelUrl, timeout_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -99,7 +99,7 @@ class StakeChain:
         if not found:
             causes = "; ".join(str(answer.error) for answer in answers.values())
             raise ChainUnavailable(
-                f"no chain node says what is staked for {operator} ({causes or 'none may be asked'})"
+                f"no chain node returned the stake of {operator} ({causes or 'none may be asked'})"
             )
         if len({_comparable(record) for record in found}) > 1:
             raise ChainUnavailable(f"chain nodes disagree about the stake of {operator}: try again")

@@ -77,7 +77,7 @@ def drain_of(address: str, supplier: Mapping[str, Any], snapshot: Snapshot) -> D
 def drains_without_supplier(known: Collection[str], snapshot: Snapshot) -> dict[str, DrainStatus]:
     """Return, by address, the drains of suppliers whose Supplier is gone though miners report open sessions.
 
-    Somebody removed its finalizer, or forced it. Its miner goes on while it may, so the RelayMiner waits for it.
+    A user removed its finalizer, or forced it. Its miner continues while it may, so the RelayMiner waits for it.
     """
     return {
         address: DrainStatus(

@@ -30,7 +30,7 @@ class ConditionReason(StrEnum):
     DRAINING = "Draining"
     PAUSED = "Paused"
     NO_REPORT = "NoReport"
-    # waits for somebody
+    # waits for a user
     NO_SUPPLIERS = "NoSuppliers"
     SUPPLIERS_NOT_READY = "SuppliersNotReady"
     SUPPLIERS_NOT_SERVED = "SuppliersNotServed"

@@ -151,7 +151,7 @@ def _beyond(row: ReportedSupplier, offered: Mapping[str, AbstractSet[int]], want
 def _staked(check: KeyCheck, row: ReportedSupplier | None, offered: Mapping[str, AbstractSet[int]]) -> ConditionSpec:
     kind = ConditionType.STAKED
     if row is None or row.staked is None:
-        return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "No miner has reported what the chain says.")
+        return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "No miner has reported the stake on chain.")
     if not row.staked:
         return ConditionSpec(
             kind, "False", ConditionReason.NOT_STAKED,

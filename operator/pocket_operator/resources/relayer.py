@@ -49,7 +49,7 @@ def deployment(context: Context) -> Object:
         "selector": {"matchLabels": names.selector(context.name, names.RELAYER)},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "revisionHistoryLimit": 5,
-        "paused": False,  # set, so that a rollout that somebody paused goes on
+        "paused": False,  # set, so that a rollout that a user paused goes on
         "template": (revision(context) if context.rollout is None else context.rollout.steady).template,
     }
     if spec.autoscaling is None:

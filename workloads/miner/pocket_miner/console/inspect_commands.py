@@ -96,7 +96,7 @@ async def _suppliers(redis: "Redis", keys: RedisKeys, kind: str) -> list[str]:
 def _where(command: click.decorators.FC) -> click.decorators.FC:
     for option in (
         click.option("--redis", "url", help="redis://host:6379/0; port-forward it where it is in a cluster"),
-        click.option("--prefix", help="Prefix of the RelayMiner: <namespace>-<name> unless spec.prefix says otherwise"),
+        click.option("--prefix", help="Prefix of the RelayMiner: <namespace>-<name> unless spec.prefix is set"),
         click.option(
             "--config",
             type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -245,7 +245,7 @@ async def clear(redis: "Redis", keys: RedisKeys) -> list[Row]:
     async for name in redis.scan_iter(f"{keys.cached}*", count=1000):
         if not _text(name).startswith(keys.cache("witness", "")):  # what nodes answered about sessions is evidence
             gone += await redis.delete(name)
-    return [{"answers forgotten": gone, "told as version": await publish_invalidation(redis, keys, None)}]
+    return [{"answers forgotten": gone, "published as version": await publish_invalidation(redis, keys, None)}]
 
 
 @inspect_group.command()

@@ -1,4 +1,4 @@
-"""Decide if a relay may be served, from what the chain says of its session. Pure.
+"""Decide if a relay may be served, from the chain's data on its session. Pure.
 
 Source: relay-lifecycle.md, section 5.
 """
@@ -18,7 +18,7 @@ _FARTHEST: Final = 10_000  # blocks between a plausible session and the chain's 
 
 @dataclass(frozen=True, slots=True)
 class SessionContext:
-    """All that the chain says of a relay's session, at a height."""
+    """The chain's data on a relay's session at a height."""
 
     session: Session
     target_hash: bytes

@@ -1,4 +1,4 @@
-"""Gather what the chain says of a relay's session: cached, coalesced and limited.
+"""Gather the chain's data on a relay's session: cached, coalesced and limited.
 
 Source: relay-lifecycle.md, section 5.
 """
