@@ -98,9 +98,7 @@ class StakeChain:
                 found.add(convert.supplier(message.supplier))
         if not found:
             causes = "; ".join(str(answer.error) for answer in answers.values())
-            raise ChainUnavailable(
-                f"no chain node returned the stake of {operator} ({causes or 'none may be asked'})"
-            )
+            raise ChainUnavailable(f"no chain node returned the stake of {operator} ({causes or 'none may be asked'})")
         if len({_comparable(record) for record in found}) > 1:
             raise ChainUnavailable(f"chain nodes disagree about the stake of {operator}: try again")
         return max(found, key=lambda record: len(record.service_ids) if record else 0)
