@@ -154,7 +154,7 @@ def shifted(clock, by):
 
     Libraries compare their times with the system's clock.
     """
-    ours = ("miner", "ledger", "shannon", "coordination")
+    ours = ("pocket", "pocket_miner")
 
     def read():
         return clock() + by * (sys._getframe(1).f_globals["__name__"].partition(".")[0] in ours)
