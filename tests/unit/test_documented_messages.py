@@ -5,7 +5,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 # Put together from a code, a name or a phase, so that no source line has them as one text.
-COMPOSED = {"starting: opening", "block_results: no chain node answered (…)", "cannot write pocket-operator-protected, … 404"}
+COMPOSED = {
+    "starting: opening",
+    "block_results: no chain node answered (…)",
+    "cannot write pocket-operator-protected, … 404",
+}
 
 
 def source_text():
