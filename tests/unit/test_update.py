@@ -54,6 +54,17 @@ def images(found):
     return found.images.relayer, found.images.miner
 
 
+def test_an_image_that_somebody_changed_by_hand_is_not_an_older_release():
+    changed_by_hand = deployment("r:2") | stateful("m:2")
+    for child in changed_by_hand.values():
+        child["metadata"].setdefault("annotations", {})[names.ANNOTATION_IMAGE] = child["spec"]["template"]["spec"][
+            "containers"
+        ][0]["image"]
+        child["spec"]["template"]["spec"]["containers"][0]["image"] = "somebody's"
+    found = update(changed_by_hand)
+    assert (images(found), found.phase) == (("r:2", "m:2"), UpdatePhase.NONE)
+
+
 def test_new_relay_miners_and_own_images_are_not_staged():
     assert update({}) == update(deployment("r:2") | stateful("m:2"))
     assert update({}).phase is UpdatePhase.NONE

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pocket_operator.resources.names import ANNOTATION_IMAGE
+
 Object = dict[str, Any]
 
 
@@ -37,9 +39,14 @@ def serves(observed: Mapping[str, Any] | None) -> bool:
 
 
 def image_of(observed: Mapping[str, Any] | None) -> str:
-    """Return the image of a workload's first container, empty without the workload."""
+    """Return the image that the operator gave a workload, empty without the workload.
+
+    Earlier releases did not note it: then it is that of the first container.
+    """
     if observed is None:
         return ""
+    if noted := annotation_of(observed, ANNOTATION_IMAGE):
+        return noted
     containers = ((observed.get("spec") or {}).get("template", {}).get("spec") or {}).get("containers") or [{}]
     return str(containers[0].get("image", ""))
 

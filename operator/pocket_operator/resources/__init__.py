@@ -29,19 +29,30 @@ def desired(context: Context) -> list[Object]:
         miner.stateful_set(context),
     ]
     if context.deleting:
-        return mining
-    return [
-        *mining,
-        relayer.service_account(context),
-        relayer.service(context),
-        relayer.deployment(context),
-        *relayer.canary(context),
-        disruption_budget(context, names.RELAYER),
-        disruption_budget(context, names.MINER),
-        *scaling.autoscalers(context),
-        *relayer.routes(context),
-        *network.policies(context),
-        *monitoring.monitors(context),
-        *monitoring.rules(context),
-        *dashboards.dashboards(context),
-    ]
+        return _with_images(mining)
+    return _with_images(
+        [
+            *mining,
+            relayer.service_account(context),
+            relayer.service(context),
+            relayer.deployment(context),
+            *relayer.canary(context),
+            disruption_budget(context, names.RELAYER),
+            disruption_budget(context, names.MINER),
+            *scaling.autoscalers(context),
+            *relayer.routes(context),
+            *network.policies(context),
+            *monitoring.monitors(context),
+            *monitoring.rules(context),
+            *dashboards.dashboards(context),
+        ]
+    )
+
+
+def _with_images(children: list[Object]) -> list[Object]:
+    """Note on each workload the image that it is given, so that a change by hand is not taken for an older release."""
+    for child in children:
+        if child["kind"] in ("Deployment", "StatefulSet"):
+            image = child["spec"]["template"]["spec"]["containers"][0]["image"]
+            child["metadata"].setdefault("annotations", {})[names.ANNOTATION_IMAGE] = image
+    return children
