@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 _ROOT = str(Path(__file__).parents[2] / "workloads") + "/"
-_FILES_OF = f"{_ROOT}miner/src/"
+_FILES_OF = f"{_ROOT}miner/pocket_miner/"
 _CONSOLE = "/console/"  # a command line serves nobody else meanwhile
 _FILE_EVENTS = frozenset({"open", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir"})
 _SUSPENDABLE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
@@ -65,7 +65,12 @@ class Guarded(sqlite3.Connection):
 
 
 def install() -> None:
-    """Watch every connection and file of this process from now on."""
+    """Watch every connection and file of this process from now on.
+
+    Raises FileNotFoundError if the guarded modules have moved.
+    """
+    if not Path(_FILES_OF).is_dir():
+        raise FileNotFoundError(f"{_FILES_OF} does not exist: the modules that it guards have moved")
     connect: Callable[..., sqlite3.Connection] = sqlite3.connect
 
     def guarded(*arguments: Any, **options: Any) -> sqlite3.Connection:
