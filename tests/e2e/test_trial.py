@@ -251,7 +251,9 @@ for module in list(sys.modules.values()):
 
 async def test_every_process_starts_from_bytecode(trial):
     """Nothing can be compiled on a read-only file system: it would be done again at every start, for seconds."""
-    places = [(NAMESPACE, trial.pods(name)[0]["metadata"]["name"], f"{name}.__main__") for name in ("relayer", "miner")]
+    places = [
+        (NAMESPACE, trial.pods(name)[0]["metadata"]["name"], f"pocket_{name}.__main__") for name in ("relayer", "miner")
+    ]
     places.append(("pocket-system", await on(trial.leader), "pocket_operator.__main__"))
     kubectl = trial.cluster.kubectl
     for namespace, pod, module in places:
