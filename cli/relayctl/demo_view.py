@@ -3,18 +3,15 @@
 import asyncio
 import contextlib
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from relayctl.accounting import Accounting
 from relayctl.local_stack import LocalStack
-
-if TYPE_CHECKING:
-    from relayctl.demo import Accounting
-
 
 _TOTALS = {
     "mined": "pocket_miner_relays_mirrored_total{",
@@ -26,7 +23,7 @@ _TOTALS = {
 class DemoView:
     """Shows blocks, relays, sessions by stage, settlements and earnings."""
 
-    def __init__(self, console: Console, accounting: "Accounting", stack: LocalStack) -> None:
+    def __init__(self, console: Console, accounting: Accounting, stack: LocalStack) -> None:
         self._console = console
         self._accounting = accounting
         self._stack = stack
