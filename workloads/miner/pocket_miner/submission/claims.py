@@ -16,7 +16,6 @@ from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
 from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.protocol.transactions.build import Message, create_claim_message, transaction_hash
-from pocket.protocol.transactions.decode import decode_tx
 from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import ConcurrentAppend, RedisStoreError, RedisUnavailable, StaleEpoch
@@ -30,7 +29,14 @@ from pocket_miner.storage.disk_reserve import VolumeFull
 from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.trie_pool import SealedSet, Tries
 from pocket_miner.submission.fees import FeeTracker
-from pocket_miner.submission.sender import PreparedBatch, Sender, SendError, send_in_batches, send_same_bytes
+from pocket_miner.submission.sender import (
+    PreparedBatch,
+    Sender,
+    SendError,
+    send_in_batches,
+    send_same_bytes,
+    signed_before,
+)
 from pocket_miner.submission.viability import tokenomics_or_unknown, viability
 
 _LOG = logging.getLogger("pocket_miner.submission.claims")
@@ -373,20 +379,11 @@ class ClaimSubmitter:
         if not waiting:
             return
         groups = await asyncio.to_thread(self.audit.signed, self.supplier, sessions[0].end)
-        fresh = [group for group in groups if group.timeout_ns > block.time.nanoseconds]
-        if not fresh:
+        if not any(group.timeout_ns > block.time.nanoseconds for group in groups):
             groups = await self._signed_in_redis(sessions[0].end)
-            fresh = [group for group in groups if group.timeout_ns > block.time.nanoseconds]
-        for group in fresh:
-            try:
-                found = decode_tx(group.tx_raw)
-            except DecodingError as error:
-                _LOG.error("saved claims cannot be decoded, signing them again: %s", error)
-                continue
-            for session_id in found.claims:
-                if session_id in waiting:
-                    submission = Submission(group.tx_raw, found.tx_hash, group.height, group.timeout_ns)
-                    waiting.pop(session_id).claim = submission
+        submissions = signed_before(groups, block.time.nanoseconds, lambda transaction: transaction.claims)
+        for session_id, session in waiting.items():
+            session.claim = submissions.get(session_id)
 
     async def _resend(
         self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block, attempts: Mapping[str, Attempts]

@@ -23,7 +23,6 @@ from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
 from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.protocol.transactions.build import Message, submit_proof_message, transaction_hash
-from pocket.protocol.transactions.decode import decode_tx
 from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.seals import SealStore, SignedGroup
 from pocket.redis_store.store_errors import RedisStoreError
@@ -35,7 +34,7 @@ from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.trie_pool import Tries
 from pocket_miner.submission.fees import FeeTracker
 from pocket_miner.submission.seeds import HashSource, SeedHashes
-from pocket_miner.submission.sender import Sender, SendError, send_in_batches, send_same_bytes
+from pocket_miner.submission.sender import Sender, SendError, send_in_batches, send_same_bytes, signed_before
 
 _LOG = logging.getLogger("pocket_miner.submission.proofs")
 _Built = tuple[TrackedSession, Message]
@@ -159,18 +158,10 @@ class ProofSubmitter:
         except (*REDIS_ERRORS, RedisStoreError, DecodingError) as error:
             _LOG.info("signed proofs not read from Redis, signing them: %s", error)
             return
-        for group in sorted(groups, key=lambda group: -group.height):
-            if group.timeout_ns <= block.time.nanoseconds:
-                continue
-            try:
-                found = decode_tx(group.tx_raw)
-            except DecodingError as error:
-                _LOG.error("shared proofs cannot be decoded, signing them again: %s", error)
-                continue
-            for session_id in found.proofs:
-                if session_id in waiting:
-                    submission = Submission(group.tx_raw, found.tx_hash, group.height, group.timeout_ns)
-                    waiting.pop(session_id).proof = submission
+        newest_first = sorted(groups, key=lambda group: -group.height)
+        submissions = signed_before(newest_first, block.time.nanoseconds, lambda transaction: transaction.proofs)
+        for session_id, session in waiting.items():
+            session.proof = submissions.get(session_id)
 
     def _doubt(self, session: TrackedSession) -> None:
         """Query the hash of the seed block again, because the chain found the proof invalid."""

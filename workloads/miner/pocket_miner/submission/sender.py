@@ -3,6 +3,7 @@
 Every rejection is classified.
 """
 
+import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -26,13 +27,16 @@ from pocket.protocol.transactions.build import (
     adjusted_gas,
     sign_transaction,
 )
+from pocket.protocol.transactions.decode import DecodedTransaction, decode_tx
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator, timeout_duration_seconds
 from pocket.redis_store.redis_errors import REDIS_ERRORS
+from pocket.redis_store.seals import SignedGroup
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner.sessions.submission import Submission
 from pocket_miner.storage.corruption import corruption_in
 
 T = TypeVar("T")
+_LOG = logging.getLogger("pocket_miner.submission.sender")
 
 
 class SendError(PocketError):
@@ -226,6 +230,28 @@ class Sender:
             return await self._chain.transaction(tx_hash)
         except (ChainError, DecodingError, TimeoutError):
             return None
+
+
+def signed_before(
+    groups: Iterable[SignedGroup], block_nanoseconds: int, sessions_in: Callable[[DecodedTransaction], Iterable[str]]
+) -> dict[str, Submission]:
+    """Return by session id the first transaction of `groups` that holds it and that a block may still include.
+
+    `sessions_in` picks the sessions of a transaction: those of its claims or of its proofs.
+    """
+    submissions: dict[str, Submission] = {}
+    for group in groups:
+        if group.timeout_ns <= block_nanoseconds:
+            continue
+        try:
+            transaction = decode_tx(group.tx_raw)
+        except DecodingError as error:
+            _LOG.error("a saved transaction cannot be decoded, signing it again: %s", error)
+            continue
+        submission = Submission(group.tx_raw, transaction.tx_hash, group.height, group.timeout_ns)
+        for session_id in sessions_in(transaction):
+            submissions.setdefault(session_id, submission)
+    return submissions
 
 
 async def send_same_bytes(
