@@ -130,7 +130,7 @@ def plan_command(
                 declared, await chain.snapshot(operator, paying), Signing(paying, GasPrice.parse(gas_price))
             )
             wanted = plan.state is StakeState.CHANGE
-            return plan, await chain.unsigned(plan.messages, plan, paying) if wanted else None
+            return plan, await chain.unsigned(plan, paying) if wanted else None
 
     plan, transaction = _run(make())
     _show(plan)

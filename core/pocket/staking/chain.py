@@ -1,7 +1,6 @@
 """Read a supplier's stake from chain nodes, sign plans, and follow transactions."""
 
 import enum
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
@@ -17,7 +16,6 @@ from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.transactions.build import (
-    Message,
     SignedTransaction,
     Timestamp,
     TransactionPlan,
@@ -30,6 +28,8 @@ VALID_SECONDS: Final = 300
 """A transaction may be included until so long after the block time that it was signed at."""
 SETTLED_SECONDS: Final = 30
 """Past the timeout, so much block time rules the inclusion out on every node."""
+_KNOWN_ALREADY: Final = ("sdk", 19)
+"""Codespace and code with which a node reports that it has the same bytes."""
 _GAS_RESERVE: Final = Decimal("1.3")
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -141,9 +141,9 @@ class StakeChain:
     async def send(self, raw: bytes) -> SentState:
         """Broadcast signed bytes, which is harmless to repeat. Raises ChainUnavailable."""
         result = await self._client.broadcast(raw)
-        if result.code == 0 or (result.codespace, result.code) == ("sdk", 19):
-            return SentState(SentOutcome.WAITING)
-        return SentState(SentOutcome.WAITING, log=f"{result.codespace} {result.code}: {result.log}")
+        known = result.code == 0 or (result.codespace, result.code) == _KNOWN_ALREADY
+        log = "" if known else f"{result.codespace} {result.code}: {result.log}"
+        return SentState(SentOutcome.WAITING, log=log)
 
     async def outcome(self, tx_hash: str, expires_at: Timestamp | None) -> SentState:
         """Return what became of a transaction. Raises ChainUnavailable.
@@ -162,14 +162,14 @@ class StakeChain:
             return SentState(SentOutcome.FAILED, result.height, f"{result.codespace} {result.code}: {result.log}")
         return SentState(SentOutcome.INCLUDED, result.height)
 
-    async def unsigned(self, messages: Sequence[Message], plan: StakePlan, signer: str) -> TransactionPlan:
+    async def unsigned(self, plan: StakePlan, signer: str) -> TransactionPlan:
         """Return the ordered transaction for an offline signer, without a timeout.
 
         Raises ChainError.
         """
         account = await self._client.account(signer)
         return TransactionPlan(
-            messages=tuple(messages),
+            messages=plan.messages,
             chain_id=self._chain_id,
             account_number=account.number,
             gas_limit=plan.gas_limit,

@@ -5,8 +5,10 @@ An operator that is stopped between any two of these continues with the recorded
 
 import asyncio
 import base64
+import functools
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -16,7 +18,7 @@ from pydantic import ValidationError
 
 from pocket.api.base import problem_of
 from pocket.api.lenient import read_known
-from pocket.api.relayminer import RelayMiner
+from pocket.api.relayminer import ChainSpec, RelayMiner
 from pocket.api.stake import StakeSpec, StakeTransactionStatus, StakingStatus
 from pocket.api.status import ConditionType, as_status
 from pocket.api.supplier import Supplier
@@ -28,7 +30,7 @@ from pocket.kube.api_client import Conflict, KubeApi, KubeError, ObjectNotFound
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.build import GasPrice, Timestamp
-from pocket.staking.chain import StakeChain, TransactionWouldFail
+from pocket.staking.chain import SentOutcome, StakeChain, TransactionWouldFail
 from pocket.staking.declared import declared_stake
 from pocket.staking.stake_model import Signing, StakePlan
 from pocket.staking.stake_plan import plan_stake
@@ -93,6 +95,26 @@ def _version(supplier: Object) -> _Version:
     return int(metadata.get("generation") or 0), str((metadata.get("annotations") or {}).get(APPROVAL, ""))
 
 
+class _Chains:
+    """Clients of the chain nodes for one round, shared by all Suppliers with the same nodes."""
+
+    def __init__(self, stack: AsyncExitStack, http: aiohttp.ClientSession) -> None:
+        self._stack = stack
+        self._http = http
+        self._made: dict[str, StakeChain] = {}
+
+    async def of(self, chain: ChainSpec) -> StakeChain:
+        """Return the client for a chain, opened when first wanted."""
+        key = chain.model_dump_json()
+        if key not in self._made:
+            nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in chain.nodes]
+            client = ChainClient(nodes, chain.query_timeout_seconds)
+            comet = CometClient(nodes, self._http, chain.query_timeout_seconds, chain_id=chain.id)
+            self._made[key] = StakeChain(client, comet, chain.id)
+            await self._stack.enter_async_context(client)
+        return self._made[key]
+
+
 class StakeKeeper:
     """All Suppliers with spec.stake, one round after the other."""
 
@@ -118,7 +140,12 @@ class StakeKeeper:
         """
         subjects = self._subjects()
         self._resting = {place: rest for place, rest in self._resting.items() if place in subjects}
-        await gather_limited(self._bounded, [place for place in subjects if self._is_due(place)], _AT_ONCE)
+        due = [place for place in subjects if self._is_due(place)]
+        if not due:
+            return
+        async with AsyncExitStack() as stack:
+            chains = _Chains(stack, await stack.enter_async_context(aiohttp.ClientSession()))
+            await gather_limited(functools.partial(self._bounded, chains), due, _AT_ONCE)
 
     def _is_due(self, place: _Place) -> bool:
         """Return False for a stake that was as declared a moment ago, unless its Supplier changed."""
@@ -145,10 +172,10 @@ class StakeKeeper:
         """Return whether the operator of another namespace manages the RelayMiner."""
         return (relay_miner.get("status") or {}).get("operator") not in (None, "", self._namespace)
 
-    async def _bounded(self, place: _Place) -> None:
+    async def _bounded(self, chains: _Chains, place: _Place) -> None:
         try:
             async with asyncio.timeout(_ROUND_SECONDS):
-                await self._one(place)
+                await self._one(chains, place)
         except TimeoutError:
             _LOG.warning("%s/%s: the chain or the API server did not answer in %.0f s", *place, _ROUND_SECONDS)
         except Conflict:
@@ -158,7 +185,7 @@ class StakeKeeper:
         except Exception:  # noqa: BLE001 - a defect met by one Supplier must not stop the others
             _LOG.exception("%s/%s: a defect of the operator", *place)
 
-    async def _one(self, place: _Place) -> None:
+    async def _one(self, chains: _Chains, place: _Place) -> None:
         # The API server is asked, not the watch: a transaction that was recorded must not be overlooked.
         supplier = await self._api.get_or_none(SUPPLIERS, *place)
         if supplier is None or supplier["metadata"].get("deletionTimestamp"):
@@ -169,16 +196,10 @@ class StakeKeeper:
         case = await self._case(supplier)
         if case is None:
             return
-        chain = case.relay_miner.spec.chain
-        nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in chain.nodes]
-        async with ChainClient(nodes, chain.query_timeout_seconds) as client, aiohttp.ClientSession() as http:
-            reader = StakeChain(
-                client, CometClient(nodes, http, chain.query_timeout_seconds, chain_id=chain.id), chain.id
-            )
-            try:
-                await self._step(case, reader)
-            except PocketError as error:
-                await self._write(supplier, case.status, unknown(str(error)))
+        try:
+            await self._step(case, await chains.of(case.relay_miner.spec.chain))
+        except PocketError as error:
+            await self._write(supplier, case.status, unknown(str(error)))
 
     async def _case(self, supplier: Object) -> _Case | None:
         key = relay_miner_of(supplier)
@@ -218,7 +239,7 @@ class StakeKeeper:
             status=case.status,
             now=self._now(),
         )
-        if transaction.outcome == "Sent":
+        if transaction.outcome == SentOutcome.WAITING.value:
             expires_at = parse_time(transaction.expires_at)
             decision = after_sending(sight, await chain.outcome(transaction.hash, expires_at))
             await self._write(case.supplier, decision.status, decision.condition)
