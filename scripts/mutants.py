@@ -5,6 +5,7 @@ with the mistakes that cost money; extend it with every bug that slipped through
 many as there are processors by default.
 """
 
+import contextlib
 import os
 import queue
 import shutil
@@ -13,14 +14,19 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
+M = TypeVar("M")
+R = TypeVar("R")
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ["core", "operator", "workloads/relayer", "workloads/miner", "workloads/localnet", "cli"]
 SECONDS = 120
+TESTS_FAILED, NOT_COLLECTED = 1, 2  # pytest's exit codes
 PATH = "tests/integration/test_money_path.py"
 RACES = "tests/integration/test_seal_races.py"
 REFUSED = "tests/integration/test_refused_claims.py"
@@ -295,38 +301,47 @@ def judged(mutant: Mutant, copy: Path) -> tuple[Verdict, str]:
 
 
 def _tested(test: str, copy: Path) -> tuple[Verdict, str]:
+    code, output = run_tests([test], copy, SECONDS)
+    if code is None:
+        return Verdict.TIMED_OUT, f"no verdict within {SECONDS} s: let the test fail where it now waits"
+    if code == TESTS_FAILED:
+        return Verdict.KILLED, ""
+    if code == 0:
+        return Verdict.SURVIVED, "no test failed"
+    return Verdict.FAULTY, f"pytest ended with {code}: {output[-300:]}"
+
+
+def run_tests(arguments: Sequence[str], copy: Path, seconds: float) -> tuple[int | None, str]:
+    """Run tests against a copy of the sources until one fails.
+
+    Returns pytest's exit code, None if it took too long, and its output.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(copy / source) for source in SOURCES),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     with subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", test],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", *arguments],
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     ) as child:  # fmt: skip
         try:
-            told, _ = child.communicate(timeout=SECONDS)
+            output, _ = child.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)  # and what it has started
-            return Verdict.TIMED_OUT, f"no verdict within {SECONDS} s: let the test fail where it now waits"
-    if child.returncode == 1:
-        return Verdict.KILLED, ""
-    if child.returncode == 0:
-        return Verdict.SURVIVED, "no test failed"
-    return Verdict.FAULTY, f"pytest ended with {child.returncode}: {told[-300:]}"
+            return None, ""
+    return child.returncode, output
 
 
-def main() -> int:
-    """Exit code 1 unless every mutant is killed. ONLY=<text> tries those whose file or test holds the text."""
-    chosen = [mutant for mutant in MUTANTS if os.environ.get("ONLY", "") in f"{mutant.file} {mutant.test}"]
-    jobs = int(os.environ.get("JOBS") or os.cpu_count() or 1)
+@contextlib.contextmanager
+def judging(judge: Callable[[M, Path], R], jobs: int) -> Iterator[Callable[[Sequence[M]], Iterator[R]]]:
+    """Judge mutants side by side, each on a copy of the sources of its own. Results come in the mutants' order."""
     copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
-    counts: Counter[Verdict] = Counter()
 
-    def judge(mutant: Mutant) -> tuple[Verdict, str]:
+    def judged_on_a_copy(mutant: M) -> R:
         copy = copies.get()
         try:
-            return judged(mutant, copy)
+            return judge(mutant, copy)
         finally:
             copies.put(copy)
 
@@ -336,7 +351,16 @@ def main() -> int:
             for source in SOURCES:
                 shutil.copytree(ROOT / source, copy / source, ignore=shutil.ignore_patterns("*.egg-info"))
             copies.put(copy)
-        for number, (mutant, (verdict, why)) in enumerate(zip(chosen, pool.map(judge, chosen), strict=True), start=1):
+        yield lambda mutants: pool.map(judged_on_a_copy, mutants)
+
+
+def main() -> int:
+    """Exit code 1 unless every mutant is killed. ONLY=<text> tries those whose file or test holds the text."""
+    chosen = [mutant for mutant in MUTANTS if os.environ.get("ONLY", "") in f"{mutant.file} {mutant.test}"]
+    jobs = int(os.environ.get("JOBS") or os.cpu_count() or 1)
+    counts: Counter[Verdict] = Counter()
+    with judging(judged, jobs) as results:
+        for number, (mutant, (verdict, why)) in enumerate(zip(chosen, results(chosen), strict=True), start=1):
             counts[verdict] += 1
             print(f"{number:2} {verdict:9} {mutant.file.rsplit('/', 1)[1]}: {mutant.old[:60]!r}", flush=True)
             if why:

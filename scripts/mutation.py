@@ -9,17 +9,12 @@ A mutant that no test ends within its time is counted apart, neither killed nor 
 """
 
 import os
-import queue
 import random
 import re
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +26,7 @@ from cosmic_ray.operators.operator import Operator
 from coverage import CoverageData
 from parso.python.tree import Keyword
 
-from mutants import ROOT, SOURCES, Verdict
+from mutants import NOT_COLLECTED, ROOT, TESTS_FAILED, Verdict, judging, run_tests
 
 FOLDER = ROOT / ".mutation"
 DATA = FOLDER / "coverage"
@@ -80,6 +75,12 @@ OPERATORS = (
 )
 TESTS_OF_A_MUTANT = 40
 SECONDS = 90
+VERDICTS = {
+    0: Verdict.SURVIVED,
+    TESTS_FAILED: Verdict.KILLED,
+    NOT_COLLECTED: Verdict.KILLED,  # the module cannot be imported any more
+    None: Verdict.TIMED_OUT,
+}
 _LOGGING = re.compile(r"^\s*(_LOG\.|logging\.)")
 
 
@@ -204,29 +205,10 @@ def judged(mutant: Generated, tests: list[str], copy: Path) -> tuple[Verdict, st
         return Verdict.SURVIVED, f"{shown.strip()}    (no test runs this line)"
     target.write_text(mutated, encoding="utf-8")
     try:
-        return run_tests(tests[:TESTS_OF_A_MUTANT], copy), shown.strip()
+        code, _ = run_tests(["--timeout=60", *tests[:TESTS_OF_A_MUTANT]], copy, SECONDS)
+        return VERDICTS.get(code, Verdict.FAULTY), shown.strip()
     finally:
         target.write_text(original, encoding="utf-8")
-
-
-def run_tests(tests: list[str], copy: Path) -> Verdict:
-    """Run tests against the copy of the sources until one fails."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(str(copy / source) for source in SOURCES),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    arguments = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", "--timeout=60"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "pytest", *arguments, *tests], cwd=ROOT, env=environment, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as child:  # fmt: skip
-        try:
-            code = child.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            return Verdict.TIMED_OUT
-    return Verdict.SURVIVED if code == 0 else Verdict.KILLED
 
 
 def chosen(covered: dict[str, dict[int, list[str]]]) -> list[Generated]:
@@ -255,24 +237,14 @@ def run() -> int:
     covered = covering(data)
     mutants = chosen(covered)
     jobs = int(os.environ.get("JOBS") or os.cpu_count() or 1)
-    copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
 
-    def judge(mutant: Generated) -> tuple[Verdict, str]:
-        copy = copies.get()
-        try:
-            return judged(mutant, covered[mutant.file].get(mutant.line, []), copy)
-        finally:
-            copies.put(copy)
+    def judge(mutant: Generated, copy: Path) -> tuple[Verdict, str]:
+        return judged(mutant, covered[mutant.file].get(mutant.line, []), copy)
 
     counts: Counter[Verdict] = Counter()
     survivors = []
-    with tempfile.TemporaryDirectory(prefix="mutation-") as folder, ThreadPoolExecutor(jobs) as pool:
-        for job in range(jobs):
-            copy = Path(folder, str(job))
-            for source in SOURCES:
-                shutil.copytree(ROOT / source, copy / source, ignore=shutil.ignore_patterns("*.egg-info"))
-            copies.put(copy)
-        for mutant, (verdict, shown) in zip(mutants, pool.map(judge, mutants), strict=True):
+    with judging(judge, jobs) as results:
+        for mutant, (verdict, shown) in zip(mutants, results(mutants), strict=True):
             counts[verdict] += 1
             if verdict is not Verdict.KILLED:
                 survivors.append(f"{verdict}: {mutant.file}:{mutant.line} {mutant.operator}: {shown}")
