@@ -61,24 +61,22 @@ def _session(state: State, block_hash: BlockHash, header: SessionHeader, supplie
     return session
 
 
-def _claim_event(state: State, kind: str, claim: Claim) -> Event:
+def claim_attributes(state: State, claim: Claim) -> dict[str, str]:
+    """Return the attributes that every event about a claim has."""
     root = Root(claim.root_hash)
     target = state.difficulty_at(claim.header.service_id, claim.header.session_start_block_height).target_hash
-    return Event(
-        kind,
-        {
-            "num_relays": str(root.count),
-            "num_claimed_compute_units": str(root.total),
-            "num_estimated_compute_units": str(root.total),
-            "claimed_upokt": f"{claimed_amount(state, claim)}upokt",
-            "service_id": claim.header.service_id,
-            "application_address": claim.header.application_address,
-            "session_end_block_height": str(claim.header.session_end_block_height),
-            "claim_proof_status_int": str(claim.proof_validation_status),
-            "supplier_operator_address": claim.supplier_operator_address,
-            "num_estimated_relays": str(estimated_relays(root, target)),
-        },
-    )
+    return {
+        "num_relays": str(root.count),
+        "num_claimed_compute_units": str(root.total),
+        "num_estimated_compute_units": str(root.total),
+        "num_estimated_relays": str(estimated_relays(root, target)),
+        "claimed_upokt": f"{claimed_amount(state, claim)}upokt",
+        "service_id": claim.header.service_id,
+        "application_address": claim.header.application_address,
+        "session_end_block_height": str(claim.header.session_end_block_height),
+        "claim_proof_status_int": str(claim.proof_validation_status),
+        "supplier_operator_address": claim.supplier_operator_address,
+    }
 
 
 def _create_claim(state: State, block_hash: BlockHash, message: proof_pb.MsgCreateClaim, index: int) -> MessageResult:
@@ -108,7 +106,7 @@ def _create_claim(state: State, block_hash: BlockHash, message: proof_pb.MsgCrea
     claim = Claim(supplier, header, bytes(message.root_hash))
     kind = "pocket.proof.EventClaimUpdated" if key in state.claims else "pocket.proof.EventClaimCreated"
     state.claims[key] = claim
-    return MessageResult(MESSAGE_GAS, _claim_event(state, kind, claim))
+    return MessageResult(MESSAGE_GAS, Event(kind, claim_attributes(state, claim)))
 
 
 _HEADER_FIELDS = (
@@ -197,7 +195,9 @@ def _submit_proof(state: State, block_hash: BlockHash, message: proof_pb.MsgSubm
         raise handler_error(index, "proof not required")
     kind = "pocket.proof.EventProofUpdated" if key in state.proofs else "pocket.proof.EventProofSubmitted"
     state.proofs[key] = StoredProof(supplier, onchain.session_id, bytes(message.proof))
-    return MessageResult(MESSAGE_GAS + PROOF_GAS_PER_BYTE * len(message.proof), _claim_event(state, kind, claim))
+    return MessageResult(
+        MESSAGE_GAS + PROOF_GAS_PER_BYTE * len(message.proof), Event(kind, claim_attributes(state, claim))
+    )
 
 
 def _send(state: State, message: bank_pb.MsgSend, index: int) -> MessageResult:

@@ -5,13 +5,13 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from pocket.chain.model import Event, StakedSupplier
-from pocket.protocol.claims.amounts import estimated_compute_units, estimated_relays
+from pocket.protocol.claims.amounts import estimated_compute_units
 from pocket.protocol.claims.proof_requirement import Claim, ProofRequirement
 from pocket.protocol.claims.rewards import minted_upokt, share_of
 from pocket.protocol.relays.difficulty import BASE_TARGET, next_ema, target_for
 from pocket.protocol.sessions.session_id import config_active
 from pocket.protocol.smst.digest import Root
-from pocket_localnet.handlers import claimed_amount, requirement_of
+from pocket_localnet.handlers import claim_attributes, claimed_amount, requirement_of
 from pocket_localnet.staking_handlers import unstaked
 from pocket_localnet.state import BlockHash, DifficultyEntry, State
 
@@ -70,21 +70,11 @@ def rewards_of(state: State, claim: Claim, minted: int) -> list[Reward]:
     return [reward for reward in rewards if reward.upokt]
 
 
-def _claim_attributes(state: State, claim: Claim) -> dict[str, str]:
-    root = Root(claim.root_hash)
+def _settled_attributes(state: State, claim: Claim) -> dict[str, str]:
+    """Return the attributes of a claim's end, whose compute units are estimated from the difficulty."""
     target = state.difficulty_at(claim.header.service_id, claim.header.session_start_block_height).target_hash
-    return {
-        "num_relays": str(root.count),
-        "num_claimed_compute_units": str(root.total),
-        "num_estimated_compute_units": str(estimated_compute_units(root, target)),
-        "num_estimated_relays": str(estimated_relays(root, target)),
-        "claimed_upokt": f"{claimed_amount(state, claim)}upokt",
-        "service_id": claim.header.service_id,
-        "application_address": claim.header.application_address,
-        "session_end_block_height": str(claim.header.session_end_block_height),
-        "claim_proof_status_int": str(claim.proof_validation_status),
-        "supplier_operator_address": claim.supplier_operator_address,
-    }
+    estimated = estimated_compute_units(Root(claim.root_hash), target)
+    return claim_attributes(state, claim) | {"num_estimated_compute_units": str(estimated)}
 
 
 def _budgets(state: State, claims: list[Claim]) -> dict[tuple[str, str], int]:
@@ -105,7 +95,7 @@ def _slash(state: State, supplier: StakedSupplier, claim: Claim) -> Event:
     if left.stake_upokt < state.supplier_min_stake and not left.unstake_session_end_height:
         left = unstaked(state, left)
     state.suppliers[supplier.operator_address] = left
-    attributes = _claim_attributes(state, claim)
+    attributes = _settled_attributes(state, claim)
     kept = ("service_id", "application_address", "session_end_block_height", "claim_proof_status_int")
     return Event(
         "pocket.tokenomics.EventSupplierSlashed",
@@ -155,7 +145,7 @@ def _settle(state: State, claim: Claim, budget_upokt: int, requirement: ProofReq
         Event(
             "pocket.tokenomics.EventClaimSettled",
             {
-                **_claim_attributes(state, claim),
+                **_settled_attributes(state, claim),
                 "proof_requirement_int": str(int(requirement)),
                 "reward_distribution": json.dumps(
                     {a: f"{v}upokt" for a, v in sorted(totals.items())}, separators=(",", ":")
@@ -210,7 +200,7 @@ def settle(state: State, block_hash: BlockHash) -> list[Event]:
             relays[claim.header.service_id] += Root(claim.root_hash).count
         else:
             reason = "PROOF_INVALID" if claim.proof_validation_status == INVALID else "PROOF_MISSING"
-            attributes = {"expiration_reason": reason, **_claim_attributes(state, claim)}
+            attributes = {"expiration_reason": reason, **_settled_attributes(state, claim)}
             events.append(Event("pocket.tokenomics.EventClaimExpired", attributes))
             slashes.append(_slash(state, state.suppliers[claim.supplier_operator_address], claim))
         del state.claims[key]
