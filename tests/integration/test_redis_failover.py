@@ -6,29 +6,13 @@ import contextlib
 import pytest
 
 from doors import Door
-from pocket.redis_store.connection import await_durable_redis, check_durability, connect, inspect
+from pocket.redis_store.connection import await_durable_redis, check_durability, inspect
 from pocket.redis_store.relay_recorder import RecorderLimits
 from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
 from recording import KEYS, entries, publishing, record
-from servers import running_redis
+from servers import clients, running_redis, until
 
 pytestmark = pytest.mark.redis
-
-
-@contextlib.asynccontextmanager
-async def clients(*urls):
-    made = [connect(url) for url in urls]
-    try:
-        yield made
-    finally:
-        for client in made:
-            await client.aclose()
-
-
-async def until(answer):
-    async with asyncio.timeout(20):
-        while not await answer():  # noqa: ASYNC110 - a server's state is asked for, it tells nobody
-            await asyncio.sleep(0.02)
 
 
 async def follow(follower, port):

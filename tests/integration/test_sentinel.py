@@ -13,7 +13,7 @@ from pocket.redis_store.relay_recorder import RecorderLimits
 from pocket.redis_store.store_errors import RedisUnavailable
 from recording import entries, publishing, record
 from relayctl.local_stack import free_port, redis_server
-from servers import running_redis, wait_for_port
+from servers import clients, running_redis, until, wait_for_port
 
 pytestmark = pytest.mark.redis
 SERVICE = "relays"
@@ -56,32 +56,17 @@ class Sentinels:
         return f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in self.ports)}/{SERVICE}"
 
 
-async def until(answer, seconds=60):
-    async with asyncio.timeout(seconds):
-        while not await answer():  # noqa: ASYNC110 - a server's state is polled
-            await asyncio.sleep(0.05)
-
-
-@contextlib.asynccontextmanager
-async def client(url, **options):
-    made = connect(url, **options)
-    try:
-        yield made
-    finally:
-        await made.aclose()
-
-
 @contextlib.asynccontextmanager
 async def watched(tmp_path):
     """Yield the Sentinels, a primary and its replica once each Sentinel knows all of them."""
     with running_redis() as old, running_redis() as new:
-        async with client(new.url) as follower:
+        async with clients(new.url) as (follower,):
             await follower.replicaof("127.0.0.1", old.port)
         sentinels = Sentinels(tmp_path, old.port)
         try:
             await sentinels.start()
             for port in sentinels.ports:
-                async with client(f"redis://127.0.0.1:{port}") as sentinel:
+                async with clients(f"redis://127.0.0.1:{port}") as (sentinel,):
 
                     async def complete(sentinel=sentinel):
                         state = (await sentinel.sentinel_masters())[SERVICE]
@@ -94,7 +79,7 @@ async def watched(tmp_path):
 
 
 async def test_commands_follow_the_primary_when_the_sentinels_name_another(tmp_path):
-    async with watched(tmp_path) as (sentinels, _, new), client(sentinels.url) as redis:
+    async with watched(tmp_path) as (sentinels, _, new), clients(sentinels.url) as (redis,):
         await asyncio.gather(*(redis.set(f"before-{n}", n) for n in range(8)))
 
         async def replicated():
@@ -102,7 +87,7 @@ async def test_commands_follow_the_primary_when_the_sentinels_name_another(tmp_p
 
         await until(replicated)
         former = (await inspect(redis)).history_id
-        async with client(f"redis://127.0.0.1:{sentinels.ports[0]}") as sentinel:
+        async with clients(f"redis://127.0.0.1:{sentinels.ports[0]}") as (sentinel,):
             await sentinel.execute_command("SENTINEL", "FAILOVER", SERVICE)
 
         async def followed():
@@ -113,12 +98,12 @@ async def test_commands_follow_the_primary_when_the_sentinels_name_another(tmp_p
 
         await until(followed)
         assert await redis.set("after", 2)
-        async with client(new.url) as second:
+        async with clients(new.url) as (second,):
             assert await second.get("after") == b"2"
 
 
 async def test_no_acknowledged_relay_is_lost_when_the_primary_dies(tmp_path):
-    async with watched(tmp_path) as (sentinels, old, new), client(sentinels.url) as redis:
+    async with watched(tmp_path) as (sentinels, old, new), clients(sentinels.url) as (redis,):
         limits = RecorderLimits(linger_seconds=0, append_timeout_seconds=60.0)
         (tmp_path / "log").mkdir()
         async with publishing(redis, tmp_path / "log", limits) as recorder:
@@ -147,7 +132,7 @@ async def test_no_acknowledged_relay_is_lost_when_the_primary_dies(tmp_path):
                 stop.set()
             await recorder.maintain_once()
             assert recorder.counters.failed == 0
-            async with client(new.url) as second:
+            async with clients(new.url) as (second,):
                 stored = set(await entries(second))
             assert {f"relay {number}".encode() for number in acknowledged} <= stored
 
@@ -155,7 +140,7 @@ async def test_no_acknowledged_relay_is_lost_when_the_primary_dies(tmp_path):
 async def test_sentinels_that_do_not_know_the_service_are_an_outage_that_names_no_password(tmp_path):
     async with watched(tmp_path) as (sentinels, _, _):
         url = sentinels.url.replace("://", "://user:secret@") + "-other"
-        async with client(url) as redis:
+        async with clients(url) as (redis,):
             with pytest.raises(Exception, match="No master found") as error:
                 await redis.ping()
         assert "secret" not in str(error.value)
@@ -166,7 +151,7 @@ async def test_one_sentinel_that_is_away_does_not_matter(tmp_path):
     async with watched(tmp_path) as (sentinels, _, _):
         sentinels.children[0].kill()
         await sentinels.children[0].wait()
-        async with client(sentinels.url) as redis:
+        async with clients(sentinels.url) as (redis,):
             assert await redis.set("key", 1)
 
 

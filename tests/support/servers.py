@@ -1,5 +1,6 @@
 """Real servers for tests: a Redis of the embedded mode, started once per test session."""
 
+import asyncio
 import contextlib
 import shutil
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pocket.redis_store.connection import connect
 from relayctl.local_stack import redis_server
 
 
@@ -71,3 +73,21 @@ def running_redis(*arguments: str) -> Iterator[RedisServer]:
             yield server.start()
         finally:
             server.kill()
+
+
+@contextlib.asynccontextmanager
+async def clients(*urls):
+    """Connect to each URL."""
+    made = [connect(url) for url in urls]
+    try:
+        yield made
+    finally:
+        for client in made:
+            await client.aclose()
+
+
+async def until(answer, seconds=60):
+    """Poll an async function until it returns something true."""
+    async with asyncio.timeout(seconds):
+        while not await answer():  # noqa: ASYNC110 - a server does not announce its state
+            await asyncio.sleep(0.02)
