@@ -19,6 +19,7 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pocket.errors import ConfigurationError
+from pocket.redis_store.packing import HiredisPacking
 from pocket.redis_store.redis_errors import code_of, translate
 from pocket.redis_store.sentinel import PrimaryResolver, SentinelUrl
 from pocket.redis_store.store_errors import RedisNotDurable, RedisTrouble, RedisUnavailable
@@ -125,11 +126,11 @@ class _CancelSafeConnection:
             raise
 
 
-class _Plain(_CancelSafeConnection, Connection):
+class _Plain(_CancelSafeConnection, HiredisPacking, Connection):
     """A connection over TCP."""
 
 
-class _Secure(_CancelSafeConnection, SSLConnection):
+class _Secure(_CancelSafeConnection, HiredisPacking, SSLConnection):
     """A connection over TLS."""
 
 
