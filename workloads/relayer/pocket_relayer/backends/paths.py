@@ -113,14 +113,6 @@ def origin_of(endpoint: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def backend_url(endpoint: str, base_path: str, envelope_url: str) -> str:
-    """Return the URL for a backend: the endpoint's scheme and host, and the joined paths and queries.
-
-    Raises ValueError as `backend_target` does.
-    """
-    return origin_of(endpoint) + backend_target(endpoint, base_path, envelope_url)
-
-
 def public_origin(url: str) -> str:
     """Return scheme, host and port of an endpoint for logs and status.
 
