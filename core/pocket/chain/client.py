@@ -175,6 +175,10 @@ class ChainClient:
         check_answer(method, answer)
         return answer, committed
 
+    def usable_addresses(self) -> list[NodeAddress]:
+        """Return the addresses of nodes that are not on another fork or chain."""
+        return [self._addresses[index] for index in self._nodes.order()]
+
     async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, "NodeAnswer"]:
         """Query every usable node without caches. Returns the answers by node name."""
 
@@ -189,18 +193,14 @@ class ChainClient:
 
     async def chain_id(self) -> str:
         """Network name of the node."""
-        answer = await self._call(
-            "/cosmos.base.tendermint.v1beta1.Service/GetNodeInfo",
-            comet_pb.GetNodeInfoRequest(),
-            comet_pb.GetNodeInfoResponse,
-        )
+        method = "/cosmos.base.tendermint.v1beta1.Service/GetNodeInfo"
+        answer = await self._call(method, comet_pb.GetNodeInfoRequest(), comet_pb.GetNodeInfoResponse)
         return answer.default_node_info.network
 
     async def minimum_gas_price(self) -> str:
         """Return the node's minimum gas price, empty if there is none."""
-        answer = await self._call(
-            "/cosmos.base.node.v1beta1.Service/Config", node_pb.ConfigRequest(), node_pb.ConfigResponse
-        )
+        method = "/cosmos.base.node.v1beta1.Service/Config"
+        answer = await self._call(method, node_pb.ConfigRequest(), node_pb.ConfigResponse)
         return answer.minimum_gas_price
 
     async def block(self, height: int) -> Block:
@@ -213,6 +213,18 @@ class ChainClient:
             comet_pb.GetBlockByHeightRequest(height=height),
             comet_pb.GetBlockByHeightResponse,
         )
+        return convert.block(answer.block_id, answer.block.header)
+
+    async def latest_block(self, chain_id: str = "") -> Block:
+        """Return the latest committed block, with the transfer of all its transactions.
+
+        Raises ChainUnavailable for a block of another chain than `chain_id`.
+        """
+        method = "/cosmos.base.tendermint.v1beta1.Service/GetLatestBlock"
+        answer = await self._call(method, comet_pb.GetLatestBlockRequest(), comet_pb.GetLatestBlockResponse)
+        if chain_id not in ("", answer.block.header.chain_id):
+            text = f"the node is on chain {answer.block.header.chain_id!r}, not on {chain_id!r}"
+            raise ChainUnavailable(text, failure=FailureClass.WRONG_NODE)
         return convert.block(answer.block_id, answer.block.header)
 
     async def shared_params(self, height: int = 0) -> SharedParams:
@@ -398,9 +410,9 @@ class ChainClient:
         answered. Some nodes may have accepted the transaction all the same.
         """
         request = tx_pb.BroadcastTxRequest(tx_bytes=raw, mode=tx_pb.BROADCAST_MODE_SYNC)
-        order = self._nodes.order()
+        addresses = self.usable_addresses()
         standing = await self.ask_every_node(_BROADCAST, request)
-        others = await asyncio.gather(*(self._broadcast_to_others(self._addresses[i], request) for i in order))
+        others = await asyncio.gather(*(self._broadcast_to_others(address, request) for address in addresses))
         answers = [answer.raw for answer in standing.values() if answer.error is None]
         best = best_result(raw, [*answers, *(answer for group in others for answer in group)])
         if best is not None:
