@@ -153,37 +153,32 @@ async def test_an_end_without_a_byte_on_a_new_connection_is_not_repeated():
 
 
 async def test_no_more_connections_than_the_limit_are_used_at_once():
-    gate = asyncio.Event()
+    both = asyncio.Barrier(2)
 
     async def serve(reader, writer):
         while await read_request(reader) is not None:
-            await gate.wait()
+            await both.wait()
             writer.write(answer(b"x"))
 
     async with client_of(serve, limit=2) as (send, connections):
         running = [asyncio.create_task(send()) for _ in range(6)]
-        while len(connections) < 2:
-            await asyncio.sleep(0)
-        gate.set()
         assert await asyncio.gather(*running) == [(200, b"x")] * 6
         assert len(connections) == 2
 
 
 async def test_a_cancelled_request_gives_its_place_back_and_its_connection_up():
-    first = True
+    asked = asyncio.Event()
 
     async def serve(reader, writer):
-        nonlocal first
         while await read_request(reader) is not None:
-            if first:
-                first = False
+            if not asked.is_set():
+                asked.set()
                 await reader.read()
             writer.write(answer(b"mine"))
 
     async with client_of(serve, limit=1) as (send, connections):
         waiting = asyncio.create_task(send())
-        while not connections or first:
-            await asyncio.sleep(0)
+        await asked.wait()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

@@ -177,6 +177,13 @@ def test_a_request_is_sliced_as_the_exact_decoder_reads_it(payload, at, inserted
         assert decode_relay_request(data).encode() == exact.encode()
 
 
+def test_a_request_with_a_length_in_a_longer_form_is_encoded_in_the_shortest():
+    sent = RelayRequest(SessionHeader("app", "eth", "s", 1, 10), b"s", "supplier", b"p" * 130)
+    longer = sent.encode().replace(b"\x12\x82\x01p", b"\x12\x82\x81\x00p")
+    assert len(longer) == len(sent.encode()) + 1
+    assert decode_relay_request(longer).encode() == sent.encode()
+
+
 names = st.text(st.sampled_from("aZ-é漢😀"), min_size=1, max_size=150)
 
 

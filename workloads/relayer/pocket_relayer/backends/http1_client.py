@@ -1,6 +1,6 @@
 """A pooled HTTP/1.1 client for plain `http://` backends, which most nodes are.
 
-It costs a fraction of the CPU of aiohttp's client, which serves all other URLs (decision 0026).
+It costs a fraction of the CPU of aiohttp's client, which serves all other URLs (decision 0027).
 """
 
 import asyncio
