@@ -216,9 +216,12 @@ class RelayRecorder:
         segment.pending += 1
         try:
             async with self._flushing:
-                await asyncio.gather(
-                    *(self._append_waiting(supplier, group, segment) for supplier, group in by_supplier.items())
-                )
+                if len(by_supplier) == 1:
+                    await self._append_waiting(batch[0].record.supplier, batch, segment)
+                else:
+                    await asyncio.gather(
+                        *(self._append_waiting(supplier, group, segment) for supplier, group in by_supplier.items())
+                    )
         finally:
             segment.pending -= 1
         if self._notifier is not None:
