@@ -104,6 +104,24 @@ async def test_relays_go_on_after_a_health_check_and_chunks_on_the_same_connecti
         writer.close()
 
 
+async def test_many_pipelined_requests_are_aiohttps_and_all_answered(redis, tmp_path, served_by):
+    async with relaying(redis, tmp_path, memory_bytes=200_000_000) as relayer:
+        relayer.backend.gate = asyncio.Event()
+        reader, writer = await dial(relayer)
+        writer.write(relay(relayer))
+        await relayer.backend.asked.wait()
+        refused = post(5) + b"empty"
+        number = 70_000 // len(refused)
+        writer.write(refused * number)
+        await until(lambda: relayer.memory.used > number * len(refused))
+        relayer.backend.gate.set()
+        assert [(await answer_of(reader))[0] for _ in range(1 + number)] == [200] + [400] * number
+        writer.write(relay(relayer, 1))
+        assert (await answer_of(reader))[0] == 200
+        assert served_by[-1] is Http1Connection
+        writer.close()
+
+
 async def test_a_body_that_arrives_in_pieces_is_served(redis, tmp_path, served_by):
     async with relaying(redis, tmp_path) as relayer:
         reader, writer = await dial(relayer)

@@ -24,6 +24,8 @@ from pocket_relayer.transports.unread_timer import UnreadTimer
 
 _LOG = logging.getLogger("relayer.http")
 _PIECE: Final = 64 * 1024
+_PIPELINED: Final = 64 * 1024
+"""Bytes of pipelined requests beyond which aiohttp serves them."""
 
 
 class _Body:
@@ -49,14 +51,13 @@ class _Body:
 class _Upload:
     """A body that is still arriving."""
 
-    __slots__ = ("began", "chunks", "head", "reservation", "size", "timer")
+    __slots__ = ("began", "body", "head", "reservation", "timer")
 
     def __init__(self, head: RequestHead, reservation: MemoryReservation, began: float) -> None:
         self.head = head
         self.reservation = reservation
         self.began = began
-        self.chunks: list[bytes] = []
-        self.size = 0
+        self.body = bytearray()
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -201,18 +202,17 @@ class RelayConnection(asyncio.Protocol):
             self._keep_behind(data[end:])
 
     def _take_upload(self, upload: _Upload, data: bytes) -> None:
-        missing = upload.head.body_bytes - upload.size
+        missing = upload.head.body_bytes - len(upload.body)
         part = data[:missing]
         try:
             upload.reservation.acquire(len(part))
         except Rejected as rejected:
             self._refuse_upload(upload, rejected)
             return
-        upload.chunks.append(part)
-        upload.size += len(part)
-        if upload.size < upload.head.body_bytes:
+        upload.body += part
+        if len(upload.body) < upload.head.body_bytes:
             return
-        body = b"".join(upload.chunks)
+        body = bytes(upload.body)
         self._end_upload(upload)
         self._serve(upload.head, _Body(body), upload.reservation)
         if len(data) > missing:
@@ -220,7 +220,7 @@ class RelayConnection(asyncio.Protocol):
 
     def _check_upload(self, upload: _Upload) -> None:
         """Refuse a body that arrives too slowly."""
-        left = upload.began + self._server.timeouts.to_read(upload.size) - self._loop.time()
+        left = upload.began + self._server.timeouts.to_read(len(upload.body)) - self._loop.time()
         if left > 0:
             upload.timer = self._loop.call_later(left, self._check_upload, upload)
         else:
@@ -235,7 +235,7 @@ class RelayConnection(asyncio.Protocol):
     def _end_upload(self, upload: _Upload) -> None:
         self._upload = None
         upload.reservation.on_evict = None
-        upload.chunks.clear()
+        upload.body = bytearray()
         if upload.timer is not None:
             upload.timer.cancel()
             upload.timer = None
@@ -298,7 +298,9 @@ class RelayConnection(asyncio.Protocol):
         if close:
             transport.close()
             return
-        if data:
+        if len(data) > _PIPELINED:
+            self._hand_over(data)  # cutting one request after the other off it would copy the rest each time
+        elif data:
             self._take(data)
         elif self._half_closed:
             transport.close()
