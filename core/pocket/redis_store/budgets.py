@@ -146,10 +146,7 @@ class Budgets:
                 rows, self._waiting = self._waiting[: self._limits.batch], self._waiting[self._limits.batch :]
                 refunds, self._refunds = self._refunds, []
                 try:
-                    if refunds:
-                        await asyncio.gather(self._charge_all(rows), self._refund_all(refunds))
-                    else:
-                        await self._charge_all(rows)
+                    await asyncio.gather(self._charge_all(rows), self._refund_all(refunds))
                 finally:
                     for _, done in rows:
                         if not done.done():
@@ -168,10 +165,7 @@ class Budgets:
         groups: dict[str, list[tuple[Charge, asyncio.Future[ChargeResult]]]] = defaultdict(list)
         for charge, done in rows:
             groups[charge.supplier].append((charge, done))
-        if len(groups) == 1:
-            await self._charge_group(rows)
-        else:
-            await asyncio.gather(*(self._charge_group(group) for group in groups.values()))
+        await asyncio.gather(*(self._charge_group(group) for group in groups.values()))
 
     async def _charge_group(self, group: list[tuple[Charge, "asyncio.Future[ChargeResult]"]]) -> None:
         keys: list[str] = []
