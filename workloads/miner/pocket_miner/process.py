@@ -150,7 +150,7 @@ class MinerProcess:
         node_health, seconds = NodeHealthTable(len(addresses)), config.chain.query_timeout_seconds
         chain = CachedChain(
             addresses, redis, keys, timeout_seconds=seconds, node_health=node_health, clock=platform.clock,
-            wall_clock=platform.wall_seconds, channel=platform.channel,
+            wall_clock=platform.wall_seconds, channel=platform.channel, rng=platform.rng,
         )  # fmt: skip
         stack.push_async_callback(chain.close)
         http = await stack.enter_async_context(platform.http())
