@@ -194,7 +194,7 @@ MUTANTS = [
            "test_what_redis_did_not_take_is_appended_once_it_does_without_a_restart"),
     Mutant("core/pocket/redis_store/relay_recorder.py", "if info.history_id != self._history:", "if False:",
            "tests/integration/test_publisher.py::test_relays_survive_a_redis_that_comes_back_empty"),
-    Mutant("core/pocket/redis_store/relay_recorder.py", "return their_incarnation == our_incarnation and", "return",
+    Mutant("core/pocket/redis_store/relay_recorder.py", "return their_origin == our_origin and", "return",
            "tests/integration/test_publisher.py::test_the_log_is_released_once_mirrored_and_not_before"),
     Mutant("workloads/miner/pocket_miner/sessions/leaf_validation.py", "if relay.SerializeToString(deterministic=True) != relay_bytes:", "if False:",
            "tests/unit/test_gate.py::test_nothing_enters_the_index_unchecked"),

@@ -63,6 +63,28 @@ async def test_a_replica_is_no_restart_and_its_promotion_is_one_though_it_is_the
         await client.aclose()
 
 
+async def test_positions_on_a_volume_hold_for_the_history_in_which_they_were_read(alice, redis):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+
+    async def position(history_id):
+        """Return where a miner reads on that starts with this volume."""
+        sessions = {}
+        tail = StreamReader(redis, RedisKeys("test"), alice.supplier)
+        consumer = RelayConsumer(tail, alice.mirror, alice.client, sessions, history_id=lambda: history_id)
+        await consumer.restore()
+        await consumer.discover({})
+        found = sessions[header.session_id].position
+        await consumer.consume_once()
+        return found
+
+    assert await position("first") == "0-0"
+    assert await position("first") != "0-0"
+    assert await position("") != "0-0", "before the first poll the history is unknown"
+    assert await position("second") == "0-0", "the new primary's clock may be slower"
+    assert await position("second") != "0-0"
+
+
 def observed():
     return (
         REGISTRY.get_sample_value("pocket_miner_tail_seconds_sum") or 0.0,

@@ -60,7 +60,7 @@ class RedisKeys:
         return self._supplier("fence", supplier)
 
     def replicated(self, supplier: str) -> str:
-        """Return the hash of session id → `incarnation/id` up to which a volume holds the relays."""
+        """Return the hash of session id → `origin/id` up to which a volume holds the relays."""
         return self._supplier("replicated", supplier)
 
     def costs(self, supplier: str, session_id: str) -> str:

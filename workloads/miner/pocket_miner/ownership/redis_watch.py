@@ -25,6 +25,11 @@ class RedisWatch:
         self._missed = False
         self._ahead: float | None = None
 
+    @property
+    def history_id(self) -> str:
+        """Return the history of Redis, '' before the first poll."""
+        return self._history
+
     def server_milliseconds(self) -> float | None:
         """Return the time by Redis's clock in milliseconds, None before the first poll."""
         return None if self._ahead is None else self._clock() * 1000 + self._ahead
