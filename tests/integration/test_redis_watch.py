@@ -3,8 +3,9 @@
 import pytest
 from prometheus_client import REGISTRY
 
-from pocket.redis_store.connection import RedisInfo, connect
+from pocket.redis_store.connection import connect
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.server_info import RedisInfo
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamReader
 from pocket_miner.ingest.relay_consumer import RelayConsumer

@@ -5,8 +5,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,15 +18,18 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pocket.errors import ConfigurationError
+from pocket.redis_store.cluster import ClusterClient
+from pocket.redis_store.cluster_slots import ClusterUrl
 from pocket.redis_store.redis_errors import code_of, translate
 from pocket.redis_store.sentinel import PrimaryResolver, SentinelUrl
+from pocket.redis_store.server_info import RedisInfo, combine, read_info
 from pocket.redis_store.store_errors import RedisNotDurable, RedisTrouble, RedisUnavailable
 
 _LOG = logging.getLogger("pocket.redis_store.connection")
 _NO_URL = (
-    "the Redis URL cannot be read. Write redis://user:password@host:port/0 or "
-    "redis+sentinel://user:password@host:port,host:port/service/0 (rediss with TLS), and percent-encode "
-    "what is special in the password: %2F for /, %23 for #, %3F for ?, %40 for @."
+    "the Redis URL cannot be read. Write redis://user:password@host:port/0, "
+    "redis+sentinel://user:password@host:port,host:port/service/0 or redis+cluster://user:password@host:port,host:port "
+    "(rediss with TLS), and percent-encode what is special in the password: %2F for /, %23 for #, %3F for ?, %40 for @."
 )
 _RENEWAL_SECONDS = 1.0
 
@@ -159,24 +161,21 @@ def connect(
 ) -> "Redis":  # fmt: skip
     """Return a client whose every command has a deadline. Retries are the caller's decision.
 
-    At most `connections` are open, however many tasks there are: a command waits for a free one. `transport` is a class
-    of connections to use instead of TCP and TLS. With a URL of Sentinels every new connection leads to the primary that
-    they name, and connections to a former primary are replaced once it rejects a write.
+    At most `connections` are open to a server, however many tasks there are: a command waits for a free one.
+    `transport` is a class of connections to use instead of TCP and TLS. With a URL of Sentinels every new connection
+    leads to the primary that they name, and connections to a former primary are replaced once it rejects a write. With
+    a URL of a Cluster every command goes to the primary of its keys.
 
     Raises ConfigurationError for an invalid URL, without quoting it: any part may hold a password.
     """
-    try:
-        sentinel = SentinelUrl.parse(url)
-        url = sentinel.redis_url if sentinel is not None else url
-        parts = urlsplit(url)
-        if parts.scheme != "unix" and not re.fullmatch("/?|/[0-9]+", parts.path):
-            raise ValueError("redis-py would take database 0")
-        pool = _Pool.from_url(
+
+    def pool_of(url: str, primary: PrimaryResolver | None = None) -> _Pool:
+        pool: _Pool = _Pool.from_url(
             url,
             max_connections=connections,
             transport=transport,
             clock=clock,
-            primary=PrimaryResolver(sentinel, timeout_seconds, clock) if sentinel is not None else None,
+            primary=primary,
             timeout=timeout_seconds,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
@@ -184,81 +183,35 @@ def connect(
             protocol=2,
             health_check_interval=0,
         )
+        return pool
+
+    try:
+        cluster = ClusterUrl.parse(url)
+        if cluster is not None:
+            return ClusterClient(
+                cluster.seeds,
+                lambda address: pool_of(cluster.url_of(address)),
+                timeout_seconds=timeout_seconds,
+                clock=clock,
+            )
+        sentinel = SentinelUrl.parse(url)
+        url = sentinel.redis_url if sentinel is not None else url
+        parts = urlsplit(url)
+        if parts.scheme != "unix" and not re.fullmatch("/?|/[0-9]+", parts.path):
+            raise ValueError("redis-py would take database 0")
+        primary = PrimaryResolver(sentinel, timeout_seconds, clock) if sentinel is not None else None
+        return Redis.from_pool(pool_of(url, primary))
     except ValueError:
         raise ConfigurationError(_NO_URL) from None
-    return Redis.from_pool(pool)
 
 
 def redact_url(url: str) -> str:
     """Return the URL without credentials, for messages."""
-    sentinel = SentinelUrl.parse(url)
-    if sentinel is not None:
-        return sentinel.redacted
+    several = SentinelUrl.parse(url) or ClusterUrl.parse(url)
+    if several is not None:
+        return several.redacted
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
-
-
-@dataclass(frozen=True, slots=True)
-class RedisInfo:
-    """The state that decides whether a Redis can be trusted. Memory in bytes, limit 0 = none.
-
-    history_id changes whenever the data may be different or older: restart, fail-over, promotion of a replica.
-    """
-
-    history_id: str
-    append_only: bool
-    eviction_policy: str
-    used_memory: int
-    max_memory: int
-    uptime_seconds: int = 0
-    server_time_microseconds: int = 0
-    """The server's own clock, which also names stream entries. 0 if the server does not report it."""
-
-    def problem(self) -> str | None:
-        """Return what must be changed before Redis may hold relays, or None."""
-        if self.eviction_policy != "noeviction":
-            return (
-                f"Redis evicts keys (maxmemory-policy {self.eviction_policy}): relays would be lost silently. "
-                "Set maxmemory-policy noeviction."
-            )
-        if not self.append_only:
-            return "Redis has no append-only file: a restart loses every relay. Set appendonly yes."
-        return None
-
-    def memory_ratio(self) -> float:
-        """Return the share of the memory limit in use, 0 without a limit."""
-        return self.used_memory / self.max_memory if self.max_memory else 0.0
-
-
-def read_info(info: Mapping[str, Any]) -> RedisInfo:
-    """Read an answer to INFO.
-
-    A server that loads its data file reports `aof_enabled:0` whatever its configuration is, and a replica reports its
-    own settings, not those of its primary.
-
-    Raises RedisUnavailable if the answer cannot be relied on yet.
-    """
-    if int(info.get("loading", 0)):
-        raise RedisUnavailable("Redis is loading its data file", RedisTrouble.LOADING)
-    if info.get("role") == "slave":
-        primary = f"{info.get('master_host', 'unknown')}:{info.get('master_port', '?')}"
-        raise RedisUnavailable(
-            f"this Redis is a replica (role:slave) of {primary}: point spec.redis at the primary", RedisTrouble.REPLICA
-        )
-    if "aof_enabled" not in info or "run_id" not in info:
-        raise RedisUnavailable(
-            "INFO does not report whether Redis keeps an append-only file: allow INFO to its user",
-            RedisTrouble.REJECTED,
-        )
-    return RedisInfo(
-        f"{info['run_id']}/{info.get('master_replid', '')}",
-        bool(int(info["aof_enabled"])),
-        str(info.get("maxmemory_policy", "")) or "noeviction",
-        int(info.get("used_memory", 0)),
-        int(info.get("maxmemory", 0)),
-        int(info.get("uptime_in_seconds", 0)),
-        int(info.get("server_time_usec", 0)),
-    )
 
 
 async def inspect(redis: "Redis") -> RedisInfo:
@@ -268,6 +221,8 @@ async def inspect(redis: "Redis") -> RedisInfo:
 
     Raises RedisUnavailable with the reason.
     """
+    if isinstance(redis, ClusterClient):
+        return await _inspect_cluster(redis)
     generation = getattr(redis.connection_pool, "generation", None)
     number = generation.number if generation is not None else 0
     try:
@@ -277,6 +232,13 @@ async def inspect(redis: "Redis") -> RedisInfo:
             if error.trouble is not RedisTrouble.REPLICA or generation is None or not generation.condemn(number):
                 raise
         return read_info(await redis.info())
+    except (RedisError, OSError, ValueError) as error:
+        raise translate(error) from error
+
+
+async def _inspect_cluster(cluster: ClusterClient) -> RedisInfo:
+    try:
+        return combine([read_info(info) for info in await cluster.infos()])
     except (RedisError, OSError, ValueError) as error:
         raise translate(error) from error
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from redis.asyncio import Redis
 
-from pocket.redis_store.connection import RedisInfo, inspect
+from pocket.redis_store.connection import inspect
+from pocket.redis_store.server_info import RedisInfo
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner import miner_metrics
 
