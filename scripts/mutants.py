@@ -196,6 +196,18 @@ MUTANTS = [
            "tests/integration/test_publisher.py::test_relays_survive_a_redis_that_comes_back_empty"),
     Mutant("core/pocket/redis_store/relay_recorder.py", "return their_origin == our_origin and", "return",
            "tests/integration/test_publisher.py::test_the_log_is_released_once_mirrored_and_not_before"),
+    Mutant("core/pocket/redis_store/relay_recorder.py", "if ended and (await inspect(self._redis)).history_id != self._history:", "if False:",
+           "tests/integration/test_redis_failover.py::"
+           "test_a_log_is_not_released_by_a_failover_in_the_middle_of_a_heartbeat"),
+    Mutant("core/pocket/redis_store/stream_reader.py", "if not history_id:", "if True:",
+           "tests/integration/test_redis_failover.py::"
+           "test_a_log_stays_until_a_miner_has_read_the_new_primary_whose_clock_is_slower"),
+    Mutant("core/pocket/redis_store/cluster.py", "target, asking = self._target(error, address), True", "target, asking = self._target(error, address), False",
+           "tests/integration/test_cluster.py::test_a_key_of_a_slot_that_is_being_moved_is_found_on_either_side"),
+    Mutant("core/pocket/redis_store/cluster.py", "                    if isinstance(reply, _REDIRECTED):", "                    if False:",
+           "tests/integration/test_cluster.py::test_no_acknowledged_relay_is_lost_while_slots_move_under_load"),
+    Mutant("core/pocket/redis_store/server_info.py", "all(row.append_only for row in rows)", "rows[0].append_only",
+           "tests/integration/test_cluster.py::test_one_unsafe_primary_makes_the_cluster_unsafe"),
     Mutant("workloads/miner/pocket_miner/sessions/leaf_validation.py", "if relay.SerializeToString(deterministic=True) != relay_bytes:", "if False:",
            "tests/unit/test_gate.py::test_nothing_enters_the_index_unchecked"),
     Mutant("workloads/miner/pocket_miner/sessions/leaf_validation.py", "if not is_applicable(hashed, terms.target_hash):", "if False:",

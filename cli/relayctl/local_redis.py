@@ -147,7 +147,7 @@ class LocalRedis:
         primaries = 0
         for name in self.servers:
             with self.connected(name) as client:
-                state: Any = client.info("replication")
+                state = client.info("replication")
             if state["role"] == "master":
                 primaries += 1
                 if not any(state.get(f"slave{at}", {}).get("state") == "online" for at in range(len(self.servers))):
@@ -162,7 +162,7 @@ class LocalRedis:
         (self._folder / name).mkdir()
 
     @contextlib.contextmanager
-    def connected(self, name: str) -> Iterator["Redis"]:
+    def connected(self, name: str) -> Iterator[Any]:
         """Yield a client of one server."""
         with Redis(port=self.ports[name], socket_timeout=5.0) as client:
             yield client
@@ -203,7 +203,7 @@ class LocalRedis:
         def complete() -> bool:
             for name in self.sentinels:
                 with self.connected(name) as client:
-                    state: Any = client.sentinel_master(SERVICE)
+                    state = client.sentinel_master(SERVICE)
                 if state["num-slaves"] != len(replicas) or state["num-other-sentinels"] != _SENTINELS - 1:
                     return False
             return all(self._linked(name) for name in replicas)
@@ -212,7 +212,7 @@ class LocalRedis:
 
     def _linked(self, replica: str) -> bool:
         with self.connected(replica) as client:
-            state: Any = client.info("replication")
+            state = client.info("replication")
         return bool(state.get("master_link_status") == "up")
 
     def _form_cluster(self) -> None:

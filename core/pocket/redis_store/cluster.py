@@ -213,7 +213,7 @@ class ClusterClient(Redis):
 
     async def _send(self, address: Address, command: Command, *, asking: bool) -> Any:
         args, options = command
-        node = self._node(address)
+        node: Any = self._node(address)
         if not asking:
             return await node.execute_command(*args, **options)
         async with node.pipeline(transaction=False) as pipe:
@@ -293,7 +293,9 @@ class ClusterClient(Redis):
         found: PubSub = node.pubsub(**options)
         return found
 
-    async def scan_iter(self, *args: Any, **options: Any) -> AsyncIterator[Any]:
+    async def scan_iter(  # type: ignore[override]  # redis-py annotates its blocking client
+        self, *args: Any, **options: Any
+    ) -> AsyncIterator[Any]:
         """Iterate over the keys of all primaries."""
         for node in (await self.primaries()).values():
             async for name in node.scan_iter(*args, **options):
