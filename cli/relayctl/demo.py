@@ -197,7 +197,10 @@ class DemoRunner:
         """
         while True:
             await asyncio.sleep(self._chaos_rng.uniform(1.5, 5.0))
-            name = self._chaos_rng.choice(["relayer", *stack.miner_names, *stack.redis.servers])
+            name = self._chaos_rng.choice(["relayer", *stack.miner_names, "redis"])
+            if name == "redis":
+                primaries = await asyncio.to_thread(stack.redis.primaries)
+                name = primaries[self._chaos_rng.randrange(len(primaries)) if len(primaries) > 1 else 0]
             process = stack.processes[name]
             if name in stack.miner_names and len(stack.miner_names) > 1 and self._chaos_rng.random() < _FREEZES:
                 # Longer than a lease: when it resumes, it still believes it owns shards that others took over.

@@ -143,6 +143,17 @@ class LocalRedis:
         if self._replicas:
             self._await("its replicas were not synchronised", self._replicated)
 
+    def primaries(self) -> list[str]:
+        """Return the names of the servers that are primaries at the moment."""
+        if not self._replicas:
+            return self.servers
+        found = []
+        for name in self.servers:
+            with contextlib.suppress(*REDIS_ERRORS), self.connected(name) as client:
+                if client.info("replication")["role"] == "master":
+                    found.append(name)
+        return found
+
     def _replicated(self) -> bool:
         primaries = 0
         for name in self.servers:

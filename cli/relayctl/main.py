@@ -19,6 +19,7 @@ from relayctl.key_commands import keys
 from relayctl.local_redis import Topology
 from relayctl.migrate_commands import migrate
 from relayctl.probe import probe
+from relayctl.redis_commands import redis_group
 from relayctl.session_commands import show_session
 from relayctl.stake_commands import stake
 
@@ -88,6 +89,7 @@ main.add_command(stake)
 main.add_command(migrate)
 main.add_command(inspect_group)
 main.add_command(cache_group)
+main.add_command(redis_group)
 
 
 @main.group()

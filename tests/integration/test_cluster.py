@@ -159,6 +159,21 @@ async def test_no_acknowledged_relay_is_lost_while_slots_move_under_load(tmp_pat
         assert recorder.counters.replayed == 0, "a slot that moves is no other history"
 
 
+async def test_no_acknowledged_relay_is_lost_while_slots_move_at_once_under_load(tmp_path):
+    async with running_cluster() as cluster, publishing(cluster.redis, tmp_path, PATIENT) as recorder:
+        async with load(recorder) as acknowledged:
+            await until(more(acknowledged, 10))
+            for supplier in SUPPLIERS[:4]:
+                key = KEYS.closed(supplier)
+                source = cluster.primary_of(key)
+                target = next(name for name in cluster.primaries() if name != source)
+                if not await cluster.move_at_once(key_slot(key.encode()), source, target):
+                    pytest.skip("this server moves slots key by key only")
+                await until(more(acknowledged, 10))
+        assert recorder.counters.failed == 0
+        assert await lost(cluster.redis, acknowledged) == {}
+
+
 async def test_a_key_of_a_slot_that_is_being_moved_is_found_on_either_side():
     async with running_cluster(replicas=False) as cluster:
         slot, redis = key_slot(b"moved"), cluster.redis

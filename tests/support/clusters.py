@@ -8,7 +8,9 @@ from pathlib import Path
 from redis.crc import key_slot
 
 from pocket.redis_store.connection import connect
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from relayctl.local_redis import LocalRedis, Topology
+from servers import until
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction")
 
@@ -35,7 +37,7 @@ class Cluster:
         return sorted({name for row in found for name, port in self.servers.ports.items() if port == row[2][1]})
 
     async def move(self, slot, target):
-        """Move a slot with all its keys as `redis-cli --cluster reshard` does, one key at a time."""
+        """Move a slot with all its keys as `redis-cli --cluster reshard` does, some keys at a time."""
         source = next(
             name
             for first, last, primary, *_ in self.servers._slots(self.servers.servers[0])
@@ -45,6 +47,25 @@ class Cluster:
         )
         await self.begin(slot, source, target)
         await self.end(slot, source, target)
+
+    async def move_at_once(self, slot, source, target):
+        """Move a slot by replication, as Valkey 9 does. Returns False if the server cannot."""
+        node = self.servers.node_id(target)
+        try:
+            await asyncio.to_thread(self.run, source, "CLUSTER MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", node)
+        except REDIS_ERRORS as error:
+            if "unknown subcommand" in str(error).lower():
+                return False
+            raise
+
+        async def moved():
+            return any(
+                row[0] <= slot <= row[1] and row[2][1] == self.servers.ports[target]
+                for row in await asyncio.to_thread(self.servers._slots, source)
+            )
+
+        await until(moved)
+        return True
 
     async def begin(self, slot, source, target):
         """Leave the slot between two nodes."""

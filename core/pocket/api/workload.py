@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from pocket.api.base import ManifestError, Model, problem_of
 from pocket.api.lenient import read_known
+from pocket.api.redis import RedisAccess
 from pocket.api.relayminer import ChainSpec, ConnectionLimits, Metering, Recording, ResponseCompression
 from pocket.api.services import ServiceSpec
 from pocket.api.simulation import Simulation
@@ -48,6 +49,7 @@ class WorkloadConfig(Model):
     prefix: str
     chain: ChainSpec
     redis_url: str = Field(repr=False, description="A URL, or env:NAME for the variable that holds it.")
+    redis_access: RedisAccess = RedisAccess()
     keys_dir: Path
     data_dir: Path
     admin_host: str = "0.0.0.0"

@@ -7,7 +7,7 @@ connection is the caller's: whether a command that may have been executed is sen
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -171,13 +171,10 @@ class ClusterClient(Redis):
             raise ClusterDownError("not every slot has a primary", status_code="CLUSTERDOWN")
         return {address: self._node(address) for address in slots.primaries}
 
-    async def infos(self) -> list[Mapping[str, Any]]:
-        """Return the answer to INFO of each primary.
-
-        Raises what redis-py raises for the first that does not answer.
-        """
-        nodes = await self.primaries()
-        return list(await asyncio.gather(*(node.info() for node in nodes.values())))
+    @property
+    def nodes(self) -> list["Redis"]:
+        """Return a client of every node that was used."""
+        return list(self._nodes.values())
 
     # Commands.
 

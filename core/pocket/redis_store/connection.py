@@ -5,7 +5,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,10 +17,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from pocket.api.redis import RedisAccess
 from pocket.errors import ConfigurationError
+from pocket.redis_store.access import AccessFiles
 from pocket.redis_store.cluster import ClusterClient
 from pocket.redis_store.cluster_slots import ClusterUrl
-from pocket.redis_store.redis_errors import code_of, translate
+from pocket.redis_store.redis_errors import code_of, translate, trouble_of
 from pocket.redis_store.sentinel import PrimaryResolver, SentinelUrl
 from pocket.redis_store.server_info import RedisInfo, combine, read_info
 from pocket.redis_store.store_errors import RedisNotDurable, RedisTrouble, RedisUnavailable
@@ -31,6 +33,10 @@ _NO_URL = (
     "redis+sentinel://user:password@host:port,host:port/service/0 or redis+cluster://user:password@host:port,host:port "
     "(rediss with TLS), and percent-encode what is special in the password: %2F for /, %23 for #, %3F for ?, %40 for @."
 )
+_TWO_LOGINS = (
+    "the Redis URL holds a login, and spec.redis.credentialsSecretRef names another one: remove it from the URL."
+)
+_NO_TLS = "spec.redis.caBundle needs TLS: write rediss:// in the URL, or set tls."
 _RENEWAL_SECONDS = 1.0
 
 
@@ -49,6 +55,8 @@ class Generation:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.number = 0
+        self.losses = 0
+        """How often an open connection was found closed: all that shows a restart of a Redis that refuses INFO."""
         self._clock = clock
         self._raised_at = float("-inf")
 
@@ -64,6 +72,10 @@ class Generation:
             return False
         self.number, self._raised_at = self.number + 1, now
         return True
+
+    def renew(self) -> None:
+        """Have every connection opened again, with the present login."""
+        self.number += 1
 
 
 class _RetryDemoted(Retry):
@@ -88,14 +100,20 @@ class _CancelSafeConnection:
         self._generations = generation
         self._generation = generation.number
         self._primary = primary
+        self._was_open = False
         super().__init__(**options)
 
     async def _connect(self) -> None:
+        if self._generation != self._generations.number and isinstance(self, SSLConnection):
+            self.ssl_context.context = None  # the certificate authorities may be others, too
         self._generation = self._generations.number
+        self._generations.losses += self._was_open
+        self._was_open = False
         if self._primary is not None:
             self.host, self.port = await self._primary.address()
         parent: Any = super()
         await parent._connect()  # noqa: SLF001 - the one hook of redis-py before anything is sent
+        self._was_open = True
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """Send as redis-py does.
@@ -107,9 +125,11 @@ class _CancelSafeConnection:
         parent: Any = super()
         connection: Any = self
         if connection.is_connected and self._generation != self._generations.number:
+            self._was_open = False
             await connection.disconnect(nowait=True)  # sending connects again
         await parent.send_packed_command(command, check_health)
         if task and task.cancelling() > before:
+            self._was_open = False
             await connection.disconnect(nowait=True)  # its reply would be read as that of the next command
             raise asyncio.CancelledError
 
@@ -144,10 +164,20 @@ class _Pool(BlockingConnectionPool):
         transport: type[Connection] | None,
         clock: Callable[[], float],
         primary: PrimaryResolver | None,
+        access: AccessFiles,
         connection_class: type = Connection,
         **options: Any,
     ) -> None:
         self.generation = Generation(clock)
+        self.access = access
+        if access.holds_login:
+            if options.get("username") or options.get("password"):
+                raise ConfigurationError(_TWO_LOGINS)
+            options["credential_provider"] = access
+        if access.ca_file is not None:
+            if not issubclass(connection_class, SSLConnection):
+                raise ConfigurationError(_NO_TLS)
+            options["ssl_ca_certs"] = access.ca_file
         if transport is not None:
             super().__init__(connection_class=transport, generation=self.generation, **options)
             return
@@ -157,17 +187,19 @@ class _Pool(BlockingConnectionPool):
 
 def connect(
     url: str, *, timeout_seconds: float = 2.0, connections: int = 32, transport: type[Connection] | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = time.monotonic, access: RedisAccess | None = None,
 ) -> "Redis":  # fmt: skip
     """Return a client whose every command has a deadline. Retries are the caller's decision.
 
     At most `connections` are open to a server, however many tasks there are: a command waits for a free one.
     `transport` is a class of connections to use instead of TCP and TLS. With a URL of Sentinels every new connection
     leads to the primary that they name, and connections to a former primary are replaced once it rejects a write. With
-    a URL of a Cluster every command goes to the primary of its keys.
+    a URL of a Cluster every command goes to the primary of its keys. `access` names the files of a login and of
+    certificate authorities: `inspect` notices changed ones, and every connection is opened again with them.
 
     Raises ConfigurationError for an invalid URL, without quoting it: any part may hold a password.
     """
+    files = AccessFiles(access or RedisAccess())
 
     def pool_of(url: str, primary: PrimaryResolver | None = None) -> _Pool:
         pool: _Pool = _Pool.from_url(
@@ -176,6 +208,7 @@ def connect(
             transport=transport,
             clock=clock,
             primary=primary,
+            access=files,
             timeout=timeout_seconds,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
@@ -199,7 +232,7 @@ def connect(
         parts = urlsplit(url)
         if parts.scheme != "unix" and not re.fullmatch("/?|/[0-9]+", parts.path):
             raise ValueError("redis-py would take database 0")
-        primary = PrimaryResolver(sentinel, timeout_seconds, clock) if sentinel is not None else None
+        primary = PrimaryResolver(sentinel, timeout_seconds, clock, files.ca_file) if sentinel is not None else None
         return Redis.from_pool(pool_of(url, primary))
     except ValueError:
         raise ConfigurationError(_NO_URL) from None
@@ -215,32 +248,54 @@ def redact_url(url: str) -> str:
 
 
 async def inspect(redis: "Redis") -> RedisInfo:
-    """Read the state of a Redis that is ready.
+    """Read the state of a Redis that is ready, or of all primaries of a Cluster.
 
-    Connections to a replica are opened again once: they may be left over from before a fail-over.
+    Connections to a replica are opened again once: they may be left over from before a fail-over. All are opened again
+    when the files of the login have changed.
 
     Raises RedisUnavailable with the reason.
     """
-    if isinstance(redis, ClusterClient):
-        return await _inspect_cluster(redis)
-    generation = getattr(redis.connection_pool, "generation", None)
-    number = generation.number if generation is not None else 0
     try:
-        try:
-            return read_info(await redis.info())
-        except RedisUnavailable as error:
-            if error.trouble is not RedisTrouble.REPLICA or generation is None or not generation.condemn(number):
-                raise
-        return read_info(await redis.info())
+        if isinstance(redis, ClusterClient):
+            nodes = await redis.primaries()
+            await _renew_changed([node.connection_pool for node in redis.nodes])
+            return combine(await asyncio.gather(*map(_inspect_node, nodes.values())))
+        await _renew_changed([redis.connection_pool])
+        return await _inspect_node(redis)
     except (RedisError, OSError, ValueError) as error:
         raise translate(error) from error
 
 
-async def _inspect_cluster(cluster: ClusterClient) -> RedisInfo:
+async def _renew_changed(pools: Sequence[Any]) -> None:
+    """Open all connections of the pools again if the files of their common access have changed."""
+    access = getattr(pools[0], "access", None)
+    if access is not None and await access.changed():
+        for pool in pools:
+            pool.generation.renew()
+        _LOG.info("the login or the certificate authorities of Redis changed, all connections are opened again")
+
+
+async def _inspect_node(redis: "Redis") -> RedisInfo:
+    pool: Any = redis.connection_pool
+    number = pool.generation.number
     try:
-        return combine([read_info(info) for info in await cluster.infos()])
-    except (RedisError, OSError, ValueError) as error:
-        raise translate(error) from error
+        return await _read(redis)
+    except RedisUnavailable as error:
+        if error.trouble is not RedisTrouble.REPLICA or not pool.generation.condemn(number):
+            raise
+    return await _read(redis)
+
+
+async def _read(redis: "Redis") -> RedisInfo:
+    pool: Any = redis.connection_pool
+    durability = pool.access.durability
+    try:
+        info = await redis.info()
+    except ResponseError as error:
+        if durability is None or trouble_of(error) is not RedisTrouble.REJECTED:
+            raise
+        info = {}
+    return read_info(info, durability, f"connections/{pool.generation.losses}")
 
 
 async def check_durability(redis: "Redis", url: str) -> RedisInfo:

@@ -71,8 +71,12 @@ class PrimaryResolver:
     An answer is trusted for half a second: connections are made again after a failure of the former primary.
     """
 
-    def __init__(self, url: SentinelUrl, timeout_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, url: SentinelUrl, timeout_seconds: float, clock: Callable[[], float] = time.monotonic,
+        ca_file: str | None = None,
+    ) -> None:  # fmt: skip
         self._url = url
+        self._ca_file = ca_file
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._asking = SingleFlight()
@@ -97,6 +101,7 @@ class PrimaryResolver:
                 "socket_timeout": self._timeout_seconds,
                 "socket_connect_timeout": self._timeout_seconds,
                 "ssl": url.scheme == "rediss",
+                **({"ssl_ca_certs": self._ca_file} if self._ca_file is not None else {}),
                 "protocol": 2,
                 **{name: value for name, value in credentials.items() if value is not None},
             },

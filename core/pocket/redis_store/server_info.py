@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pocket.api.redis import Durability
 from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
 
 
@@ -22,6 +23,8 @@ class RedisInfo:
     uptime_seconds: int = 0
     server_time_microseconds: int = 0
     """The server's own clock, which also names stream entries. 0 if the server does not report it."""
+    durability: Durability | None = None
+    """What the owner states."""
 
     def problem(self) -> str | None:
         """Return what must be changed before Redis may hold relays, or None."""
@@ -30,8 +33,11 @@ class RedisInfo:
                 f"Redis evicts keys (maxmemory-policy {self.eviction_policy}): relays would be lost silently. "
                 "Set maxmemory-policy noeviction."
             )
-        if not self.append_only:
-            return "Redis has no append-only file: a restart loses every relay. Set appendonly yes."
+        if not self.append_only and self.durability not in (Durability.MANAGED, Durability.NONE):
+            return (
+                "Redis has no append-only file: a restart loses every relay. Set appendonly yes, or state "
+                "spec.redis.durability."
+            )
         return None
 
     def memory_ratio(self) -> float:
@@ -39,11 +45,12 @@ class RedisInfo:
         return self.used_memory / self.max_memory if self.max_memory else 0.0
 
 
-def read_info(info: Mapping[str, Any]) -> RedisInfo:
+def read_info(info: Mapping[str, Any], durability: Durability | None = None, unreported: str = "") -> RedisInfo:
     """Read an answer to INFO.
 
-    A server that loads its data file reports `aof_enabled:0` whatever its configuration is, and a replica reports its
-    own settings, not those of its primary.
+    `durability` is what the owner states where the server does not report it, and `unreported` the history of a server
+    that does not report its own. A server that loads its data file reports `aof_enabled:0` whatever its configuration
+    is, and a replica reports its own settings, not those of its primary.
 
     Raises RedisUnavailable if the answer cannot be relied on yet.
     """
@@ -54,19 +61,21 @@ def read_info(info: Mapping[str, Any]) -> RedisInfo:
         raise RedisUnavailable(
             f"this Redis is a replica (role:slave) of {primary}: point spec.redis at the primary", RedisTrouble.REPLICA
         )
-    if "aof_enabled" not in info or "run_id" not in info:
+    if durability is None and ("aof_enabled" not in info or "run_id" not in info):
         raise RedisUnavailable(
-            "INFO does not report whether Redis keeps an append-only file: allow INFO to its user",
+            "INFO does not report whether Redis keeps an append-only file: allow INFO to its user, or state "
+            "spec.redis.durability",
             RedisTrouble.REJECTED,
         )
     return RedisInfo(
-        f"{info['run_id']}/{info.get('master_replid', '')}",
-        bool(int(info["aof_enabled"])),
+        f"{info['run_id']}/{info.get('master_replid', '')}" if "run_id" in info else unreported,
+        bool(int(info.get("aof_enabled", durability is Durability.AOF))),
         str(info.get("maxmemory_policy", "")) or "noeviction",
         int(info.get("used_memory", 0)),
         int(info.get("maxmemory", 0)),
         int(info.get("uptime_in_seconds", 0)),
         int(info.get("server_time_usec", 0)),
+        durability,
     )
 
 
@@ -85,4 +94,5 @@ def combine(rows: Sequence[RedisInfo]) -> RedisInfo:
         fullest.max_memory,
         min(row.uptime_seconds for row in rows),
         max(row.server_time_microseconds for row in rows),
+        rows[0].durability,
     )

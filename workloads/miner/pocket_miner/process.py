@@ -141,7 +141,7 @@ class MinerProcess:
         Raises ConfigurationError.
         """
         config, platform = self._config, self._platform
-        redis = platform.connect_redis(config.redis_url)
+        redis = platform.connect_redis(config.redis_url, config.redis_access)
         stack.push_async_callback(redis.aclose)
         addresses = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         keys = RedisKeys(config.prefix)
