@@ -1,7 +1,6 @@
 """Connections to Redis, and the check that it cannot lose relays."""
 
 import asyncio
-import logging
 import random
 import re
 import time
@@ -9,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.redis import RedisAccess
 from pocket.errors import ConfigurationError
@@ -27,7 +28,7 @@ from pocket.redis_store.sentinel import PrimaryResolver, SentinelUrl
 from pocket.redis_store.server_info import RedisInfo, combine, read_info
 from pocket.redis_store.store_errors import RedisNotDurable, RedisTrouble, RedisUnavailable
 
-_LOG = logging.getLogger("pocket.redis_store.connection")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _NO_URL = (
     "the Redis URL cannot be read. Write redis://user:password@host:port/0, "
     "redis+sentinel://user:password@host:port,host:port/service/0 or redis+cluster://user:password@host:port,host:port "
@@ -331,7 +332,7 @@ async def await_durable_redis(
         except RedisUnavailable as error:
             on_wait(error)
             if str(error) != logged:
-                _LOG.warning("waiting for Redis: %s", error)
+                _LOG.warning("waiting for Redis", error=error)
             logged = str(error)
             await asyncio.sleep(rng.uniform(0.2, 0.5))
         else:
