@@ -3,6 +3,7 @@
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Context, Object
 from pocket_operator.resources.pods import CONTAINER_SECURITY, POD_SECURITY
+from pocket_operator.resources.revision import Revision
 
 REDIS_OPTIONS = (
     "--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction",
@@ -11,12 +12,8 @@ REDIS_OPTIONS = (
 """Options that relay streams need: no eviction, at most one second lost, dense streams."""
 
 
-def trial_redis(context: Context) -> list[Object]:
-    """Build StatefulSet and Service if spec.redis.trial is set."""
-    trial = context.relay_miner.spec.redis.trial
-    if trial is None:
-        return []
-    name, selector = names.redis(context.name), names.selector(context.name, names.REDIS)
+def revision(context: Context) -> Revision:
+    """Return the revision of the trial Redis."""
     probe = {"exec": {"command": ["redis-cli", "ping"]}, "periodSeconds": 5, "timeoutSeconds": 3}
     pod: Object = {
         "automountServiceAccountToken": False,
@@ -37,6 +34,21 @@ def trial_redis(context: Context) -> list[Object]:
             }
         ],
     }  # fmt: skip
+    return Revision({"metadata": {"labels": context.labels(names.REDIS)}, "spec": pod}, "")
+
+
+def current(context: Context) -> Revision:
+    """Return this release's revision, or the one that is kept until the update to this release."""
+    kept = context.kept.get(names.REDIS)
+    return revision(context) if kept is None else kept.revision
+
+
+def trial_redis(context: Context) -> list[Object]:
+    """Build StatefulSet and Service if spec.redis.trial is set."""
+    trial = context.relay_miner.spec.redis.trial
+    if trial is None:
+        return []
+    name, selector = names.redis(context.name), names.selector(context.name, names.REDIS)
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": trial.storage}}}
     return [
         context.object(
@@ -53,7 +65,7 @@ def trial_redis(context: Context) -> list[Object]:
                 "serviceName": name,
                 "selector": {"matchLabels": selector},
                 "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-                "template": {"metadata": {"labels": context.labels(names.REDIS)}, "spec": pod},
+                "template": current(context).template,
                 "volumeClaimTemplates": [
                     {
                         "apiVersion": "v1", "kind": "PersistentVolumeClaim",
