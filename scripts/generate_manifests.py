@@ -6,6 +6,7 @@ With --check, report the files that differ.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -146,8 +147,16 @@ def _kustomization(*resources: str) -> str:
     )
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes the schemas of Kubernetes' own types in flow style: in block style they would be most of a CRD."""
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        """Return the node of a mapping."""
+        return super().represent_mapping(tag, mapping, flow_style="externalDocs" in mapping or flow_style)
+
+
 def _yaml(*objects: dict[str, object]) -> str:
-    return HEADER + yaml.safe_dump_all(objects, sort_keys=False, width=120)
+    return HEADER + yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, width=120)
 
 
 if __name__ == "__main__":

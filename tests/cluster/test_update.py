@@ -157,7 +157,9 @@ async def test_another_pod_template_of_a_release_reaches_relayers_then_miners_on
     nodes.broken.clear()
     await reason(api, RELAY_MINERS, namespace, "main", "UpToDate", "UpToDate", seconds=90)
     await all_well(api, namespace, "alice")
-    found = [is_of_other_release(p) for p in await api.list(PODS, namespace) if p["metadata"]["name"].startswith("main")]
+    found = [
+        is_of_other_release(p) for p in await api.list(PODS, namespace) if p["metadata"]["name"].startswith("main")
+    ]
     assert found == [not upgrade] * 3
 
 

@@ -16,6 +16,7 @@ from pocket.api.kubernetes import (
     Quantity,
     Resources,
     ServicePort,
+    owned_by,
 )
 from pocket.api.schema import immutable, list_map, rule, rules, text
 from pocket.api.services import ServiceSpec, url
@@ -24,7 +25,9 @@ from pocket.api.simulation import Simulation
 GrpcUrl = Annotated[str, *url("grpcs?", "grpc://host:port or grpcs://host:port", "gRPC address. grpcs:// uses TLS.")]
 RpcUrl = Annotated[str, *url("https?|tcp", "http://host:port or https://host:port", "CometBFT RPC.")]
 HostPort = Annotated[str, *text(r"[A-Za-z0-9.-]{1,253}(:[1-9][0-9]{0,4})?", "must be host or host:port", longest=259)]
-RedisUrl = Annotated[str, *url("rediss?", "redis://host:6379/0", "rediss:// uses TLS.")]
+RedisUrl = Annotated[
+    str, *url("rediss?", "redis://host:6379/0", "rediss:// uses TLS.", "a Secret that urlSecretRef names")
+]
 
 
 class ChainNode(Model):
@@ -83,6 +86,8 @@ class TrialRedis(Model):
     """A single Redis pod without replica for trials. Not for real money."""
 
     storage: Quantity = Field(default="1Gi", description="Volume of its append-only file.")
+    resources: Resources = Resources()
+    pod_template: Annotated[PodTemplate, *owned_by("redis")] = PodTemplate()
 
 
 _ONE_REDIS = "set exactly one of url, urlSecretRef, sentinel and trial"
@@ -282,7 +287,7 @@ class RelayerSpec(Model):
     service: ServicePort = ServicePort()
     ingress: Ingress | None = None
     gateway: GatewayRoute | None = None
-    pod_template: PodTemplate = PodTemplate()
+    pod_template: Annotated[PodTemplate, *owned_by("relayer")] = PodTemplate()
 
     @model_validator(mode="after")
     def _scaled_once(self) -> Self:
@@ -341,7 +346,7 @@ class MinerSpec(Model):
         default=None, max_length=512, description="Default: the operator's release. Rolls the pods."
     )
     resources: Resources = Resources()
-    pod_template: PodTemplate = PodTemplate()
+    pod_template: Annotated[PodTemplate, *owned_by("miner")] = PodTemplate()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -402,9 +407,9 @@ class RelayMinerSpec(Model):
     deletion: Deletion = Deletion()
     update_strategy: Literal["automatic", "supervised"] = Field(
         default="automatic",
-        description="How new default images of the operator reach this RelayMiner. automatic: when its turn comes. "
-        "supervised: once the annotation pocket.network/approve-update names the update that status.update shows. "
-        "Applied without restart.",
+        description="How a release of the operator (images, pod templates) reaches this RelayMiner. automatic: at its "
+        "turn. supervised: once the annotation pocket.network/approve-update names the update that status.update "
+        "shows. Applied without restart.",
     )
     progress_deadline_seconds: int = Field(
         default=900,
@@ -416,8 +421,7 @@ class RelayMinerSpec(Model):
     debug: bool = Field(
         default=False,
         description="Serve tasks, memory and CPU profiles at /debug on localhost of the pods: port 6060 of the miner "
-        "and "
-        "of the first relayer worker, the following ports of the other workers. Rolls the pods.",
+        "and of the first relayer worker, the following ports of the other workers. Rolls the pods.",
     )
     paused: bool = Field(
         default=False, description="The operator leaves all children as they are. Applied without restart."

@@ -114,9 +114,7 @@ def _up_to_date(plan: Plan) -> ConditionSpec:
     if update is None:
         return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "Unknown while the children are not applied.")
     if update.phase is UpdatePhase.NONE:
-        message = (
-            "The pods have this release's templates and images, or the images that the resource names."
-        )
+        message = "The pods have this release's templates and images, or the images that the resource names."
         return ConditionSpec(kind, "True", ConditionReason.UP_TO_DATE, message)
     reason = {
         UpdatePhase.QUEUED: ConditionReason.UPDATE_QUEUED,

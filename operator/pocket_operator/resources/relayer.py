@@ -146,7 +146,10 @@ def routes(context: Context) -> list[Object]:
         )  # fmt: skip
     if spec.gateway is not None and "HTTPRoute" in context.capabilities:
         rule = {"backendRefs": [{"name": name, "port": spec.service.port}]}
-        body = {"parentRefs": [p.model_dump(by_alias=True, exclude_none=True) for p in spec.gateway.parent_refs], "rules": [rule]}
+        body = {
+            "parentRefs": [p.model_dump(by_alias=True, exclude_none=True) for p in spec.gateway.parent_refs],
+            "rules": [rule],
+        }
         if spec.gateway.hostnames:
             body["hostnames"] = list(spec.gateway.hostnames)
         found.append(context.object("gateway.networking.k8s.io/v1", "HTTPRoute", name, names.RELAYER, spec=body))

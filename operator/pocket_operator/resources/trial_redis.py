@@ -1,8 +1,9 @@
 """Build the trial Redis: one pod with a volume and no replica, so not for real money."""
 
+from pocket.api.relayminer import TrialRedis
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Context, Object
-from pocket_operator.resources.pods import CONTAINER_SECURITY, POD_SECURITY
+from pocket_operator.resources.pods import CONTAINER_SECURITY, POD_SECURITY, resources, with_settings
 from pocket_operator.resources.revision import Revision
 
 REDIS_OPTIONS = (
@@ -13,7 +14,8 @@ REDIS_OPTIONS = (
 
 
 def revision(context: Context) -> Revision:
-    """Return the revision of the trial Redis."""
+    """Return the revision of the trial Redis, for which the RelayMiner must declare one."""
+    trial = context.relay_miner.spec.redis.trial or TrialRedis()
     probe = {"exec": {"command": ["redis-cli", "ping"]}, "periodSeconds": 5, "timeoutSeconds": 3}
     pod: Object = {
         "automountServiceAccountToken": False,
@@ -27,14 +29,18 @@ def revision(context: Context) -> Revision:
                 "command": ["redis-server", "--dir", "/data", "--bind", "0.0.0.0", "--protected-mode", "no",
                             *REDIS_OPTIONS],
                 "ports": [{"name": "redis", "containerPort": 6379, "protocol": "TCP"}],
-                "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+                "resources": resources(trial.resources, {"cpu": "100m", "memory": "128Mi"}),
                 "securityContext": dict(CONTAINER_SECURITY),
                 "readinessProbe": probe,
                 "volumeMounts": [{"name": "data", "mountPath": "/data"}],
             }
         ],
     }  # fmt: skip
-    return Revision({"metadata": {"labels": context.labels(names.REDIS)}, "spec": pod}, "")
+    chosen = trial.pod_template
+    metadata: Object = {"labels": {**chosen.labels, **context.labels(names.REDIS)}}
+    if chosen.annotations:
+        metadata["annotations"] = dict(chosen.annotations)
+    return Revision({"metadata": metadata, "spec": with_settings(pod, chosen, names.REDIS)}, "")
 
 
 def current(context: Context) -> Revision:
