@@ -40,13 +40,18 @@ def documents() -> dict[Path, str]:
         for folder in (Path("crds"), base / "crds", chart / "crds"):
             found[folder / f"{plural}.yaml"] = _yaml(crd)
     health = (ROOT / base / "argocd/health.lua").read_text(encoding="utf-8")
+    of_application = (ROOT / base / "argocd/application-health.lua").read_text(encoding="utf-8")
     found[base / "argocd/argocd-cm-patch.yaml"] = _yaml(
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": "argocd-cm", "namespace": "argocd"},
             "data": {
-                f"resource.customizations.health.pocket.network_{kind}": health for kind in ("RelayMiner", "Supplier")
+                "resource.customizations.health.argoproj.io_Application": of_application,
+                **{
+                    f"resource.customizations.health.pocket.network_{kind}": health
+                    for kind in ("RelayMiner", "Supplier")
+                },
             },
         }
     )

@@ -92,8 +92,8 @@ def _overdue(
     snapshot: Snapshot, plan: Plan, problem: tuple[ConditionReason, str] | None, workloads: tuple[Workload, Workload]
 ) -> str:
     """Return why the rollout has failed by its deadline, empty if it has not."""
-    if plan.context is None or plan.context.deleting or snapshot.rolling_since is None:
-        return ""
+    if plan.context is None or plan.context.deleting or snapshot.rolling_since is None or not snapshot.suppliers:
+        return ""  # without Suppliers no relayer is ready, and nothing is late
     seconds = plan.context.relay_miner.spec.progress_deadline_seconds
     if snapshot.clock - snapshot.rolling_since < seconds:
         return ""
