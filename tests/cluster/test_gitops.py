@@ -53,8 +53,9 @@ async def test_the_api_server_adds_nothing_to_entries_of_lists(api, namespace, s
     })  # fmt: skip
     identities = [{"keyId": "canary", "applicationPublicKey": KEY_HEX, "gatewayPublicKeys": [KEY_HEX]}]
     miner = changed(miner, "spec.relayer.simulation", {"enabled": True, "identities": identities})
+    endpoints = [{"url": "https://a.example", "rpcType": "jsonRpc"}]
     staked = {
-        "amountUpokt": 1, "services": [{"id": "eth", "endpoints": [{"url": "https://a.example", "rpcType": "jsonRpc"}]}],
+        "amountUpokt": 1, "services": [{"id": "eth", "endpoints": endpoints}],
         "revenueShares": [{"address": address("owner"), "percent": 100}],
     }  # fmt: skip
     alice = changed(supplier(namespace), "spec.stake", staked)
