@@ -143,14 +143,14 @@ class MinerProcess:
         Raises ConfigurationError.
         """
         config, platform = self._config, self._platform
-        redis = platform.connect_redis(config.redis_url)
+        redis = platform.connect_redis(config.redis_url, config.redis_access)
         stack.push_async_callback(redis.aclose)
         addresses = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         keys = RedisKeys(config.prefix)
         node_health, seconds = NodeHealthTable(len(addresses)), config.chain.query_timeout_seconds
         chain = CachedChain(
             addresses, redis, keys, timeout_seconds=seconds, node_health=node_health, clock=platform.clock,
-            wall_clock=platform.wall_seconds, channel=platform.channel,
+            wall_clock=platform.wall_seconds, channel=platform.channel, rng=platform.rng,
         )  # fmt: skip
         stack.push_async_callback(chain.close)
         http = await stack.enter_async_context(platform.http())
@@ -172,7 +172,7 @@ class MinerProcess:
             config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.settled,
             reports, peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
             PublicUrlChecker(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
-            lambda: self._board.height, lambda: volume.reserve.full, platform,
+            lambda: watch.history_id, lambda: self._board.height, lambda: volume.reserve.full, platform,
         )  # fmt: skip
         fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.rng)
         keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform)
