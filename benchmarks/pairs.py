@@ -1,8 +1,8 @@
 """Compare the relayers of two checkouts in alternating rounds, on this machine.
 
 Usage: `.venv/bin/python -m benchmarks.pairs ANOTHER_CHECKOUT`. Each checkout runs its own stack with one worker, and
-both use this environment's packages. Before and after each round the time of one wheel-only ring verification is measured, which
-is the unit of the ratios: it changes with the load and the clock of the machine as the relays do.
+both use this environment's packages. Before and after each round the time of one wheel-only ring verification is
+measured, which is the unit of the ratios: it changes with the load and the clock of the machine as the relays do.
 """
 
 import argparse
