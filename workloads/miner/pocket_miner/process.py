@@ -275,7 +275,7 @@ class MinerProcess:
 
         Raises ConfigurationError if one is required and none is there.
         """
-        await asyncio.to_thread(suppliers.reload)
+        await asyncio.to_thread(suppliers.keyring.reload)
         if suppliers.addresses:
             return
         text = f"no supplier key is loaded from {self._config.keys_dir}"
@@ -428,7 +428,7 @@ class MinerProcess:
             return report
         suppliers, fleet = self._parts.suppliers, self._parts.fleet
         return {
-            **report, "keys": suppliers.digest, "addresses": suppliers.addresses,
+            **report, "keys": suppliers.keyring.digest, "addresses": suppliers.addresses,
             "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
             "suppliers": suppliers.reports.rows(), "looked": fleet.seconds_since_scan(),
         }  # fmt: skip
