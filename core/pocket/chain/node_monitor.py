@@ -13,7 +13,8 @@ import grpc.aio
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from pocket.chain.client import ChainClient, channel_of
+from pocket.chain.channels import channel_of
+from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
 from pocket.chain.node_health import (

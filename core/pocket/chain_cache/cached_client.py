@@ -6,6 +6,7 @@ cached. A Redis outage only costs chain queries.
 
 import base64
 import hashlib
+import random
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,7 +20,8 @@ from google.protobuf.message import Message
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
-from pocket.chain.client import ChainClient, channel_of
+from pocket.chain.channels import channel_of
+from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.chain.model import Application, Session, StakedSupplier
 from pocket.chain.node_health import NodeHealthTable
@@ -114,8 +116,9 @@ class CachedChain(ChainClient):
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
+        rng: random.Random | None = None,
     ) -> None:
-        super().__init__(addresses, timeout_seconds, node_health, channel=channel, clock=clock)
+        super().__init__(addresses, timeout_seconds, node_health, channel=channel, clock=clock, rng=rng)
         self._redis = redis
         self._keys = keys
         self._clock = clock

@@ -16,6 +16,7 @@ from pocket.api.problems import Problem, ProblemCode
 from pocket.api.workload import RelayerConfig
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
+from pocket.chain.fallback_blocks import FallbackBlocks
 from pocket.chain.node_health import NodeHealthTable
 from pocket.chain.node_monitor import NodeMonitor
 from pocket.chain_cache.cached_client import CachedChain
@@ -184,7 +185,8 @@ class Worker:
             await chain.close()
             await redis.aclose()
             return
-        latest_block = LatestBlockWatcher(redis, keys, comet.block, config.chain.block_seconds, clock)
+        blocks = FallbackBlocks(comet, chain, config.chain.id)
+        latest_block = LatestBlockWatcher(redis, keys, blocks.block, config.chain.block_seconds, clock)
         keyring = Keyring(config.keys_dir, platform.environment, platform.wall_nanoseconds)
         await asyncio.to_thread(keyring.reload)
         relayer_metrics.KEYS_LOADED.set(len(keyring.addresses))
