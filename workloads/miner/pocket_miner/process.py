@@ -36,8 +36,9 @@ from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisStoreError, RedisUnavailable
 from pocket.runtime.debug_server import Debug
-from pocket.runtime.process_stats import VERSION, LoopLagMonitor
+from pocket.runtime.process_stats import LoopLagMonitor
 from pocket.runtime.public_urls import PublicUrlChecker
+from pocket.runtime.version import VERSION, commit
 from pocket_miner import miner_metrics
 from pocket_miner.ingest import peers
 from pocket_miner.miner_platform import MinerPlatform
@@ -349,7 +350,7 @@ class MinerProcess:
 
     async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor) -> None:
         """Update the metrics of the whole process at every block."""
-        miner_metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
+        miner_metrics.BUILD.labels(VERSION, commit(), platform.python_version()).set(1)
         miner_metrics.start_at_zero()
         seen = written = 0
         while True:
