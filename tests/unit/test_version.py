@@ -26,9 +26,8 @@ def test_the_commit_of_a_branch_is_read_without_git(checkout):
 
 
 def test_the_commit_of_a_packed_branch_is_read(checkout):
-    (checkout / ".git/packed-refs").write_text(
-        f"# pack-refs with: peeled\n{'f' * 40} refs/heads/a\n{HASH} refs/heads/main\n"
-    )
+    rows = ["# pack-refs with: peeled", f"{'f' * 40} refs/heads/a", f"{HASH} refs/heads/main"]
+    (checkout / ".git/packed-refs").write_text("\n".join(rows))
     assert version.commit_of(checkout) == HASH
 
 
