@@ -1,6 +1,6 @@
 """The version of the product and the commit that it was built from.
 
-`python core/pocket/runtime/version.py` prints the commit of a checkout, which builds write to `commit.txt` beside this
+`python core/pocket/runtime/version.py` prints the commit of a checkout, which builds write to `commit.txt` next to this
 module. It therefore imports the standard library only.
 """
 
