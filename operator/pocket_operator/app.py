@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import os
-import platform
 import random
 import secrets as randomness
 import signal
@@ -23,7 +22,7 @@ from pocket.coordination.leader_lease import LeaseElector
 from pocket.errors import ConfigurationError
 from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceKind, connect
 from pocket.runtime.backoff import Backoff
-from pocket.runtime.version import VERSION, commit
+from pocket.runtime.version import build_labels
 from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.events import EventWriter
@@ -94,7 +93,7 @@ class Operator:
 
         Raises LostLeadership, ConfigurationError.
         """
-        operator_metrics.BUILD.labels(VERSION, commit(), platform.python_version()).set(1)
+        operator_metrics.BUILD.labels(*build_labels()).set(1)
         self._listen_to_signals()
         health = await self._serve_health()
         try:

@@ -6,6 +6,7 @@ module. It therefore imports the standard library only.
 
 import functools
 import os
+import platform
 import re
 from pathlib import Path
 from typing import Final
@@ -44,6 +45,11 @@ def commit_of(checkout: Path) -> str:
 def commit() -> str:
     """Return the commit of this build or checkout, abbreviated, or `unknown`."""
     return (_text(_HERE / "commit.txt") or commit_of(_CHECKOUT))[:_SHORT] or UNKNOWN
+
+
+def build_labels() -> tuple[str, str, str]:
+    """Return version, commit and Python's version, the labels of `*_build_info`."""
+    return VERSION, commit(), platform.python_version()
 
 
 if __name__ == "__main__":

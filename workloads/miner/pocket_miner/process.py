@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import platform
 import signal
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -38,7 +37,7 @@ from pocket.redis_store.store_errors import RedisStoreError, RedisUnavailable
 from pocket.runtime.debug_server import Debug
 from pocket.runtime.process_stats import LoopLagMonitor
 from pocket.runtime.public_urls import PublicUrlChecker
-from pocket.runtime.version import VERSION, commit
+from pocket.runtime.version import build_labels
 from pocket_miner import miner_metrics
 from pocket_miner.ingest import peers
 from pocket_miner.miner_platform import MinerPlatform
@@ -350,7 +349,7 @@ class MinerProcess:
 
     async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor) -> None:
         """Update the metrics of the whole process at every block."""
-        miner_metrics.BUILD.labels(VERSION, commit(), platform.python_version()).set(1)
+        miner_metrics.BUILD.labels(*build_labels()).set(1)
         miner_metrics.start_at_zero()
         seen = written = 0
         while True:

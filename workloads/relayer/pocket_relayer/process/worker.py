@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import os
-import platform
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -37,7 +36,7 @@ from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket.runtime.debug_server import Debug
 from pocket.runtime.logs import set_level
 from pocket.runtime.process_stats import LoopLagMonitor
-from pocket.runtime.version import VERSION, commit
+from pocket.runtime.version import build_labels
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.service_registry import ServiceRegistry
@@ -391,7 +390,7 @@ class Worker:
         connections: Connections,
     ) -> None:
         trimming = MemoryTrimmer(system_trim())
-        relayer_metrics.BUILD.labels(VERSION, commit(), platform.python_version()).set(1)
+        relayer_metrics.BUILD.labels(*build_labels()).set(1)
         while True:
             relayer_metrics.HEIGHT.set(latest_block.height)
             relayer_metrics.WAITING.set(recorder.waiting)
