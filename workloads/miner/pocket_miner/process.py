@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -309,7 +308,7 @@ class MinerProcess:
             if mine and clock() - funds_at > _FUNDS_SECONDS:
                 funds_at = clock()
                 await suppliers.refresh_funds(mine)
-                await self._diagnostics.refresh(suppliers.chain, len(mine), os.cpu_count() or 1)
+                await self._diagnostics.refresh(suppliers.chain)
             await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))
 
     async def _check_public_urls(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
