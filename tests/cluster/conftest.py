@@ -76,10 +76,11 @@ class OperatorProcess:
     port: int = field(default_factory=free_port)
     child: subprocess.Popen[bytes] | None = None
     arguments: tuple[str, ...] = ()
+    program: tuple[str, ...] = ("-m", "pocket_operator")
 
     def start(self) -> "OperatorProcess":
         command = [
-            sys.executable, "-m", "pocket_operator", "--namespace", self.namespace,
+            sys.executable, *self.program, "--namespace", self.namespace,
             "--own-namespace", self.namespace, "--health-host", "127.0.0.1", "--health-port", str(self.port),
             *self.arguments,
         ]  # fmt: skip

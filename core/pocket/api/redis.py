@@ -6,12 +6,14 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from pocket.api.base import Model
-from pocket.api.kubernetes import Name, Quantity
+from pocket.api.kubernetes import Name, PodTemplate, Quantity, Resources, owned_by
 from pocket.api.schema import rule, rules, text
 from pocket.api.services import url
 
 HostPort = Annotated[str, *text(r"[A-Za-z0-9.-]{1,253}(:[1-9][0-9]{0,4})?", "must be host or host:port", longest=259)]
-RedisUrl = Annotated[str, *url("rediss?", "redis://host:6379/0", "rediss:// uses TLS.")]
+RedisUrl = Annotated[
+    str, *url("rediss?", "redis://host:6379/0", "rediss:// uses TLS.", "a Secret that urlSecretRef names")
+]
 EntryKey = Annotated[str, *text(r"[-._A-Za-z0-9]+", "must be of letters, digits, -, _ or .", longest=253)]
 
 
@@ -71,6 +73,8 @@ class TrialRedis(Model):
     """A single Redis pod without replica for trials. Not for real money."""
 
     storage: Quantity = Field(default="1Gi", description="Volume of its append-only file.")
+    resources: Resources = Resources()
+    pod_template: Annotated[PodTemplate, *owned_by("redis")] = PodTemplate()
 
 
 class SentinelSpec(Model):

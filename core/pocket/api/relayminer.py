@@ -16,6 +16,7 @@ from pocket.api.kubernetes import (
     Quantity,
     Resources,
     ServicePort,
+    owned_by,
 )
 from pocket.api.redis import RedisSpec
 from pocket.api.schema import immutable, list_map, rule, rules, text
@@ -222,7 +223,7 @@ class RelayerSpec(Model):
     service: ServicePort = ServicePort()
     ingress: Ingress | None = None
     gateway: GatewayRoute | None = None
-    pod_template: PodTemplate = PodTemplate()
+    pod_template: Annotated[PodTemplate, *owned_by("relayer")] = PodTemplate()
 
     @model_validator(mode="after")
     def _scaled_once(self) -> Self:
@@ -281,7 +282,7 @@ class MinerSpec(Model):
         default=None, max_length=512, description="Default: the operator's release. Rolls the pods."
     )
     resources: Resources = Resources()
-    pod_template: PodTemplate = PodTemplate()
+    pod_template: Annotated[PodTemplate, *owned_by("miner")] = PodTemplate()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -342,9 +343,9 @@ class RelayMinerSpec(Model):
     deletion: Deletion = Deletion()
     update_strategy: Literal["automatic", "supervised"] = Field(
         default="automatic",
-        description="How new default images of the operator reach this RelayMiner. automatic: when its turn comes. "
-        "supervised: once the annotation pocket.network/approve-update names the update that status.update shows. "
-        "Applied without restart.",
+        description="How a release of the operator (images, pod templates) reaches this RelayMiner. automatic: at its "
+        "turn. supervised: once the annotation pocket.network/approve-update names the update that status.update "
+        "shows. Applied without restart.",
     )
     progress_deadline_seconds: int = Field(
         default=900,
@@ -356,8 +357,7 @@ class RelayMinerSpec(Model):
     debug: bool = Field(
         default=False,
         description="Serve tasks, memory and CPU profiles at /debug on localhost of the pods: port 6060 of the miner "
-        "and "
-        "of the first relayer worker, the following ports of the other workers. Rolls the pods.",
+        "and of the first relayer worker, the following ports of the other workers. Rolls the pods.",
     )
     paused: bool = Field(
         default=False, description="The operator leaves all children as they are. Applied without restart."

@@ -38,6 +38,7 @@ class SupplierKey(Model):
                 "[A-Za-z0-9+/]{40,}={0,2}",
                 "must be the base64 text that `relayctl keys seal` prints",
                 longest=2000,
+                hidden="",
             ),
         ]
         | None

@@ -23,17 +23,18 @@ from pocket_operator.decide.draining import (
     past_deadline,
 )
 from pocket_operator.decide.drift import drifted, with_digest
+from pocket_operator.decide.kept_revisions import kept_revisions
 from pocket_operator.decide.reasons import BlockingProblem, ConditionReason
 from pocket_operator.decide.redis_secrets import redis_secret
 from pocket_operator.decide.rollout import RolloutState, plan_rollout
 from pocket_operator.decide.snapshot import ChildKey, Snapshot
 from pocket_operator.decide.supplier_keys import KeyCheck, check_key
-from pocket_operator.decide.update import UpdatePlan, plan_update
+from pocket_operator.decide.update import UpdatePlan, current_images, plan_update
 from pocket_operator.resources import desired, names
 from pocket_operator.resources.config import reloadable_text
 from pocket_operator.resources.context import Context, PublishedSupplier
 from pocket_operator.resources.pod_overlay import PodTemplateRejected
-from pocket_operator.resources.relayer import revision
+from pocket_operator.resources.relayer import current
 from pocket_operator.resources.revision import Revision, RolloutPlan
 
 Object = dict[str, Any]
@@ -71,7 +72,7 @@ class Plan:
     digests: Mapping[str, str] = field(default_factory=dict)
     """Component → digest of the public keys that its pods should report."""
     update: UpdatePlan | None = None
-    """How the default images of the operator reach the children, None where no children are wanted."""
+    """How the operator's release reaches the children, None where no children are wanted."""
 
     @property
     def rollout(self) -> RolloutPlan | None:
@@ -134,12 +135,13 @@ def plan(snapshot: Snapshot) -> Plan:
     if blocked_by is not None and not deleting:
         return replace(_blocked_plan(snapshot, key_checks, drains, blocked_by), unknown=unknown)
     context = _context(snapshot, parsed, key_checks, drains, redis_digest=redis_digest, deleting=deleting)
-    update = plan_update(snapshot, parsed.spec.progress_deadline_seconds)
-    context = replace(
-        context, images=update.images, miner_partition=update.partition,
-        updating_to=update.target if update.started else "",
-    )  # fmt: skip
     try:
+        kept = kept_revisions(replace(context, images=current_images(snapshot)), snapshot.children)
+        update = plan_update(snapshot, kept, parsed.spec.progress_deadline_seconds)
+        context = replace(
+            context, images=update.images, kept={part: kept[part] for part in update.kept},
+            miner_partition=update.partition, updating_to=update.target if update.started else "",
+        )  # fmt: skip
         if not deleting:
             context = replace(context, rollout=_rollout(snapshot, context))
         wanted = tuple(with_digest(child) for child in desired(context))
@@ -310,6 +312,7 @@ def _context(
         relay_miner=parsed,
         uid=metadata["uid"],
         images=snapshot.settings.images,
+        rendering=snapshot.settings.rendering,
         operator_namespace=snapshot.settings.namespace,
         suppliers=suppliers,
         redis_digest=redis_digest,
@@ -339,13 +342,15 @@ def _rollout(snapshot: Snapshot, context: Context) -> RolloutPlan:
     state = RolloutState(
         now=snapshot.now,
         steady_exists=deployment is not None and chosen.replicas != 0,
-        saved=Revision.load_saved(snapshot.children.get(("ConfigMap", names.revision(context.name)))),
+        saved=Revision.load_saved(
+            snapshot.children.get(("ConfigMap", names.revision(context.name, names.RELAYER))), names.RELAYER
+        ),
         canary=snapshot.children.get(("Deployment", names.canary(context.name))),
         pods=[pod for pod in snapshot.pods if pod.revision],
         reports=snapshot.reports,
         promoted=annotations.get(names.ANNOTATION_PROMOTE, ""),
     )
-    return plan_rollout(revision(context), chosen.rollout, state)
+    return plan_rollout(current(context), chosen.rollout, state)
 
 
 def _add_finalizers(

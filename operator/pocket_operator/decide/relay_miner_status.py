@@ -85,7 +85,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
 def _rollout(plan: Plan) -> RolloutStatus:
     found = plan.rollout
     if found is None or found.canary is None:
-        return RolloutStatus(revision=found.steady.name if found is not None and found.saves else "")
+        return RolloutStatus(revision=found.steady.name if found is not None else "")
     return RolloutStatus(phase="Failed" if found.failed else "Observing", revision=found.canary.name)
 
 
@@ -93,8 +93,8 @@ def _overdue(
     snapshot: Snapshot, plan: Plan, problem: tuple[ConditionReason, str] | None, workloads: tuple[Workload, Workload]
 ) -> str:
     """Return why the rollout has failed by its deadline, empty if it has not."""
-    if plan.context is None or plan.context.deleting or snapshot.rolling_since is None:
-        return ""
+    if plan.context is None or plan.context.deleting or snapshot.rolling_since is None or not snapshot.suppliers:
+        return ""  # without Suppliers no relayer is ready, and nothing is late
     seconds = plan.context.relay_miner.spec.progress_deadline_seconds
     if snapshot.clock - snapshot.rolling_since < seconds:
         return ""
@@ -115,7 +115,7 @@ def _up_to_date(plan: Plan) -> ConditionSpec:
     if update is None:
         return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "Unknown while the children are not applied.")
     if update.phase is UpdatePhase.NONE:
-        message = "Relayers and miners have the operator's default images, or those that the resource names."
+        message = "The pods have this release's templates and images, or the images that the resource names."
         return ConditionSpec(kind, "True", ConditionReason.UP_TO_DATE, message)
     reason = {
         UpdatePhase.QUEUED: ConditionReason.UPDATE_QUEUED,

@@ -72,10 +72,13 @@ def config_digests(context: Context) -> tuple[str, str]:
 
 def config_maps(context: Context) -> list[Object]:
     """Build the ConfigMaps: one that rolls the pods, and one that relayers reload."""
-    _, miner = configurations(context)
+    relayer, miner = (
+        context.kept[component].revision.config if component in context.kept else text(context)
+        for component, text in ((names.RELAYER, relayer_text), (names.MINER, miner_text))
+    )
     rolling = {
-        "relayer.json": relayer_text(context) if context.rollout is None else context.rollout.steady.config,
-        "miner.json": config_text(miner),
+        "relayer.json": relayer if context.rollout is None else context.rollout.steady.config,
+        "miner.json": miner,
     }
     return [
         context.object("v1", "ConfigMap", names.config(context.name), "config", data=rolling),
@@ -89,6 +92,11 @@ def config_maps(context: Context) -> list[Object]:
 def relayer_text(context: Context) -> str:
     """Return the configuration that relayers read when they start."""
     return config_text(configurations(context)[0])
+
+
+def miner_text(context: Context) -> str:
+    """Return the configuration that miners read when they start."""
+    return config_text(configurations(context)[1])
 
 
 def reloadable_text(context: Context) -> str:

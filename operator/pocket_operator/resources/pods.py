@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pocket.api.kubernetes import PodTemplate, Resources
+from pocket.api.kubernetes import PodTemplate, Resources, amount_of
 from pocket_operator.resources import names
 from pocket_operator.resources.config import (
     ADMIN_PORT,
@@ -41,8 +41,11 @@ def _model(value: Any) -> Any:
 
 
 def resources(chosen: Resources, requests: Mapping[str, str]) -> Object:
-    """Return the user's requests and limits over the defaults, without a CPU limit by default."""
-    result: Object = {"requests": {**requests, **chosen.requests}}
+    """Return the user's requests and limits over the defaults, which a limit bounds. By default none limits the CPU."""
+    defaults = {
+        name: min(request, chosen.limits.get(name, request), key=amount_of) for name, request in requests.items()
+    }
+    result: Object = {"requests": {**defaults, **chosen.requests}}
     if chosen.limits:
         result["limits"] = dict(chosen.limits)
     return result
@@ -99,7 +102,6 @@ def template(
         annotations[names.ANNOTATION_REDIS] = context.redis_digest
     if context.restarted_at:
         annotations[names.ANNOTATION_RESTARTED] = context.restarted_at
-    constraints = chosen.topology_spread_constraints
     hot_volumes, hot_mounts = _hot(context, component)
     redis_volumes, redis_mounts = _redis_files(context)
     spec: Object = {
@@ -107,10 +109,8 @@ def template(
         "automountServiceAccountToken": token,
         "enableServiceLinks": False,
         "securityContext": dict(POD_SECURITY),
-        "terminationGracePeriodSeconds": chosen.termination_grace_seconds or grace_seconds,
-        "topologySpreadConstraints": (
-            spread(context, component) if constraints is None else [dict(c) for c in constraints]
-        ),
+        "terminationGracePeriodSeconds": grace_seconds,
+        "topologySpreadConstraints": spread(context, component),
         "containers": [
             {
                 "name": component,
@@ -143,6 +143,19 @@ def template(
             *volumes,
         ],
     }
+    labels = {**chosen.labels, **context.labels(component)}
+    return {"metadata": {"labels": labels, "annotations": annotations}, "spec": with_settings(spec, chosen, component)}
+
+
+def with_settings(spec: Object, chosen: PodTemplate, component: str) -> Object:
+    """Return a pod's spec with the owner's settings, merged last.
+
+    Raises PodTemplateRejected.
+    """
+    if chosen.termination_grace_seconds is not None:
+        spec["terminationGracePeriodSeconds"] = chosen.termination_grace_seconds
+    if chosen.topology_spread_constraints is not None:
+        spec["topologySpreadConstraints"] = [dict(c) for c in chosen.topology_spread_constraints]
     if chosen.node_selector:
         spec["nodeSelector"] = dict(chosen.node_selector)
     if chosen.tolerations:
@@ -153,10 +166,7 @@ def template(
         spec["priorityClassName"] = chosen.priority_class_name
     if chosen.image_pull_secrets:
         spec["imagePullSecrets"] = [dict(s) for s in chosen.image_pull_secrets]
-    if chosen.spec is not None:
-        spec = merge_pod_spec(spec, chosen.spec, component)
-    labels = {**chosen.labels, **context.labels(component)}
-    return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
+    return spec if chosen.spec is None else merge_pod_spec(spec, chosen.spec, component)
 
 
 def _hot(context: Context, component: str) -> tuple[list[Object], list[Object]]:
