@@ -5,8 +5,8 @@ import contextlib
 
 import pytest
 
+from pocket_relayer.backends.backend_connection import BrokenResponse, ConnectionEnded
 from pocket_relayer.backends.http1_client import Http1Client, encode_head, plain_origin
-from pocket_relayer.backends.http1_connection import BrokenResponse, ConnectionEnded
 from raw import answer, raw_server, read_request
 
 ORIGIN = plain_origin("http://b:8545/path")

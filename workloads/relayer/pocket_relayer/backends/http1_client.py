@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from aiohappyeyeballs import start_connection
 
-from pocket_relayer.backends.http1_connection import BackendConnection, ConnectionEnded
+from pocket_relayer.backends.backend_connection import BackendConnection, ConnectionEnded
 
 _IDLE_SECONDS: Final = 90.0
 _HAPPY_EYEBALLS_SECONDS: Final = 0.25

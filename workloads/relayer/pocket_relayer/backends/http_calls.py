@@ -14,9 +14,9 @@ from yarl import URL
 
 from pocket.api.services import Backend
 from pocket.protocol.relays.envelope import Headers, HttpRequest, HttpResponse
+from pocket_relayer.backends.backend_connection import HEADERS, LINE_BYTES, HeaderTooLong
 from pocket_relayer.backends.header_fields import answer_headers, check_method
 from pocket_relayer.backends.http1_client import Http1Client, Http1Response, encode_head, plain_origin
-from pocket_relayer.backends.http1_connection import HEADERS, LINE_BYTES, HeaderTooLong
 from pocket_relayer.backends.paths import backend_target, origin_of
 from pocket_relayer.backends.redirects import without_endpoint
 from pocket_relayer.backends.response_bodies import plain_body, plain_chunks
