@@ -49,7 +49,9 @@ class Supplier:
     tails: int = 0
     tailed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def tail(self):
+    behind = False
+
+    async def tail(self, limit=None):
         self.tails += 1
         self.tailed.set()
         return 0
@@ -261,7 +263,7 @@ async def test_what_nobody_foresaw_ends_neither_the_supplier_nor_the_others(monk
         supplier = Supplier(name)
         if name == "a":
 
-            async def breaks():
+            async def breaks(limit):
                 failing.append(1)
                 raise ZeroDivisionError("a defect")
 

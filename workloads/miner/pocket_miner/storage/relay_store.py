@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from pocket.protocol.smst.bulk import LeafContent
 from pocket_miner.storage.corruption import files_of
@@ -25,14 +25,28 @@ CREATE TABLE IF NOT EXISTS leaf (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A leaf that passed validation."""
 
     path: bytes
     digest: bytes
     weight: int
     value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LeafBatch:
+    """New leaves of one session, and the position up to which its stream was read for them.
+
+    `refused` is the number of entries that became no leaf.
+    """
+
+    supplier: str
+    session_id: str
+    leaves: Sequence[Leaf]
+    refused: int
+    position: str
+    incarnation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,35 +117,47 @@ class SessionEndFile:
             return [StoredSession(*row) for row in rows]
 
     def store(
-        self, supplier: str, session_id: str, leaves: Iterable[Leaf], refused: int, position: str, incarnation: str
+        self, supplier: str, session_id: str, leaves: Sequence[Leaf], refused: int, position: str, incarnation: str
     ) -> int:
         """Store leaves and the new position in one durable step.
 
         Returns the number of new leaves.
         """
+        return self.store_all([LeafBatch(supplier, session_id, leaves, refused, position, incarnation)])[0]
+
+    def store_all(self, batches: Sequence["LeafBatch"]) -> list[int]:
+        """Store the leaves and the new positions of several sessions in one durable step.
+
+        Returns the number of new leaves of each. A session that ended meanwhile gets none.
+        """
         with self._lock:
-            number = self._number(supplier, session_id)
-            if number is None:
-                return 0  # ended meanwhile
             database = self._database
             database.execute("BEGIN IMMEDIATE")
             try:
-                before = database.total_changes
-                database.executemany(
-                    "INSERT OR IGNORE INTO leaf (session, path, digest, weight, value) VALUES (?,?,?,?,?)",
-                    ((number, leaf.path, leaf.digest, leaf.weight, leaf.value) for leaf in leaves),
-                )
-                added = database.total_changes - before
-                database.execute(
-                    "UPDATE session SET position=?, incarnation=?, refused=refused+? WHERE id=?",
-                    (position, incarnation, refused, number),
-                )
+                added = [self._store(batch) for batch in batches]
                 database.execute("COMMIT")
             except BaseException:
                 if database.in_transaction:  # SQLite ends it itself where the volume is full
                     database.execute("ROLLBACK")
                 raise
             return added
+
+    def _store(self, batch: "LeafBatch") -> int:
+        number = self._number(batch.supplier, batch.session_id)
+        if number is None:
+            return 0
+        database = self._database
+        before = database.total_changes
+        database.executemany(
+            "INSERT OR IGNORE INTO leaf (session, path, digest, weight, value) VALUES (?,?,?,?,?)",
+            [(number, *leaf) for leaf in batch.leaves],
+        )
+        added = database.total_changes - before
+        database.execute(
+            "UPDATE session SET position=?, incarnation=?, refused=refused+? WHERE id=?",
+            (batch.position, batch.incarnation, batch.refused, number),
+        )
+        return added
 
     def check_again(self, supplier: str, session_id: str, check: Callable[[bytes], Leaf | None]) -> int:
         """Rebuild every leaf of a session from its relay with `check`.
@@ -230,7 +256,7 @@ class SessionEndFile:
                     break
         return values, last
 
-    def add(self, supplier: str, session_id: str, leaves: Iterable[Leaf]) -> int:
+    def add(self, supplier: str, session_id: str, leaves: Sequence[Leaf]) -> int:
         """Store leaves that did not come from the stream, without a new position.
 
         Returns the number of new leaves.

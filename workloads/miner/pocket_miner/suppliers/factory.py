@@ -21,6 +21,7 @@ from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamReader
 from pocket.runtime.public_urls import PublicUrlChecker
 from pocket_miner import miner_metrics
+from pocket_miner.ingest.consume_rounds import ConsumeRounds
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.tracked_session import TrackedSession
@@ -39,6 +40,7 @@ from pocket_miner.suppliers.standby import Standby
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
 _LOG = logging.getLogger("pocket_miner.suppliers.factory")
+_COLLECT_SECONDS = 0.005  # suppliers whose timers fire at one moment share a round
 
 
 @dataclass(slots=True)
@@ -67,10 +69,12 @@ class SupplierFactory:
     _fees: FeeTracker = field(init=False)
     _seeds: SeedHashes = field(init=False)
     _folder: KeyFolder = field(init=False)
+    _rounds: ConsumeRounds = field(init=False)
 
     def __post_init__(self) -> None:
         self._folder = KeyFolder(self.config.keys_dir, self.platform.environment, self.platform.wall_nanoseconds)
         self._seeds = SeedHashes(self.blocks, self.chain)
+        self._rounds = ConsumeRounds(self.redis, self.mirror, _COLLECT_SECONDS)
         self._fees = FeeTracker(GasPrice.parse(self.config.chain.gas_price), self.audit)
 
     def reload(self) -> bool:
@@ -167,7 +171,7 @@ class SupplierFactory:
         return RelayConsumer(
             StreamReader(self.redis, self.keys, address), self.mirror, self.chain, sessions,
             owner=owner, server_milliseconds=self.redis_milliseconds,
-            dead_letters=self.dead_letters if owner else None, volume_full=self.volume_full,
+            dead_letters=self.dead_letters if owner else None, volume_full=self.volume_full, rounds=self._rounds,
         )  # fmt: skip
 
     def standby(self, address: str) -> Standby:
