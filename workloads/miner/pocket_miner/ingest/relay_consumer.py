@@ -15,7 +15,7 @@ from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.sessions.evidence import REJECTIONS, Statement
-from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafTerms, build_leaf
+from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, build_leaf
 from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node
 from pocket_miner.sessions.tracked_session import TrackedSession, header_of
 from pocket_miner.storage.dead_letters import DeadLetters
@@ -400,11 +400,12 @@ class RelayConsumer:
     def validate(self, read: SessionRead) -> LeafBatch:
         """Validate the entries of a session. Invalid ones are counted, logged and kept as dead letters."""
         session, session_id = read.session, read.session.session_id
+        builder = LeafBuilder(read.terms)
         leaves = []
         refused = []
         for entry in read.entries:
             try:
-                leaves.append(build_leaf(entry.relay, read.terms))
+                leaves.append(builder.build(entry.relay))
             except InvalidEntry as error:
                 refused.append((entry.id, str(error), entry.relay))
                 miner_metrics.REFUSED.labels(str(error)).inc()

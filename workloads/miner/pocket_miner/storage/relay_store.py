@@ -21,8 +21,12 @@ CREATE TABLE IF NOT EXISTS session (
   UNIQUE (supplier, session_id));
 CREATE TABLE IF NOT EXISTS leaf (
   session INTEGER NOT NULL, path BLOB NOT NULL, digest BLOB NOT NULL, weight INTEGER NOT NULL, value BLOB NOT NULL,
-  PRIMARY KEY (session, path)) WITHOUT ROWID;
+  PRIMARY KEY (session, path));
 """
+# Relays are stored in the order in which they came, and only the small index of the primary key is in order of the
+# paths, which are random. Earlier versions kept the relays themselves in that order: each went into another page.
+_LEAVES = "SELECT path, digest FROM leaf WHERE rowid IN (SELECT rowid FROM leaf WHERE session=?)"
+_LEAVES_BY_PATH = "SELECT path, digest FROM leaf WHERE session=?"
 
 
 class Leaf(NamedTuple):
@@ -193,8 +197,11 @@ class SessionEndFile:
         """Return the (path, digest) of all leaves of a session, sorted by path."""
         with self._lock:
             number = self._number(supplier, session_id)
-            rows = self._database.execute("SELECT path, digest FROM leaf WHERE session=? ORDER BY path", (number,))
-            return [(bytes(path), bytes(digest)) for path, digest in rows]
+            database = self._database
+            earlier = database.execute("SELECT 1 FROM sqlite_master WHERE name='leaf' AND sql LIKE '%WITHOUT ROWID%'")
+            # In the order of the file, so that each of its pages is read once.
+            query = _LEAVES if earlier.fetchone() is None else _LEAVES_BY_PATH
+            return sorted(database.execute(query, (number,)))
 
     def count(self, supplier: str, session_id: str) -> int:
         """Return the number of leaves of a session."""
