@@ -91,6 +91,7 @@ class SupplierMiner:
     _restored: bool = False  # the volume's sessions and seals are loaded
     _started: bool = False  # those in Redis are loaded too, and predecessors are fenced
     _needs_fence: bool = False
+    _seals_due: bool = False
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _cutoff: SessionCutoff = field(default_factory=SessionCutoff)
     _needs_peer_merge: bool = False  # a peer or the chain did not answer: peers are asked again
@@ -133,7 +134,7 @@ class SupplierMiner:
             await self._merge_peers()
             self._started = True
 
-    async def _connect(self) -> bool:
+    async def _connect(self, height: int) -> bool:
         """Return True if Redis and the Lease let this owner write.
 
         Raises StaleEpoch if another miner owns the supplier.
@@ -146,8 +147,10 @@ class SupplierMiner:
                 await self.start()
             if self._needs_fence:
                 await self._fence()
-            if self._unsealed():
+            if self._seals_due or any(s.seal is None and s.end <= height for s in self.sessions.values()):
+                # Nobody seals a session before its end. What Redis lost with the fence is restored at once.
                 await self.claims.load_seals(self.sessions)
+                self._seals_due = False
         except StaleEpoch:
             raise
         except (*_REDIS_ERRORS, ConcurrentAppend) as error:
@@ -168,7 +171,7 @@ class SupplierMiner:
 
     async def _fence(self) -> None:
         await self.store.fence(self.confirm)
-        self._needs_fence = False
+        self._needs_fence, self._seals_due = False, True
         if self._cutoff.session_end:
             # Redis may have lost the cut-off.
             await self.store.advance_cutoff(self._cutoff.session_end, self._cutoff.height)
@@ -254,7 +257,7 @@ class SupplierMiner:
 
         Returns the number of sessions by stage. The failure of one session never stops another.
         """
-        connected = await self._connect()
+        connected = await self._connect(block.height)
         if connected:
             await self._advance_cutoff(block.height)
             await self._isolated("deleting ended sessions", block, self.concluder.drop_ended)
