@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 from redis.exceptions import ResponseError
+from structlog.contextvars import bound_contextvars, merge_contextvars
+from structlog.testing import capture_logs
 
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import SessionHeader
@@ -155,3 +157,12 @@ async def test_a_round_whose_caller_is_cancelled_is_run_for_the_others(together)
     assert await asyncio.gather(*others) == [2, 2, 2]
     assert first.cancelled()
     assert (await together.poll())["alice"] == 2
+
+
+async def test_a_rejected_entry_is_logged_with_its_own_supplier(together):
+    await together.write(1, *NAMES)
+    await together.redis.xadd(KEYS.stream(address("bob"), HEADER.session_id), {"r": b"no relay"})
+    with bound_contextvars(supplier=address("alice")), capture_logs([merge_contextvars]) as logged:
+        assert (await together.poll())["bob"] == 2
+    (line,) = [line for line in logged if line["event"] == "entry rejected"]
+    assert line["supplier"] == address("bob")

@@ -5,7 +5,6 @@ holds no fence and decides nothing.
 """
 
 import asyncio
-import logging
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
@@ -16,8 +15,6 @@ from pocket_miner.ingest.consume_rounds import Check
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.relay_store import RelayStore
-
-_LOG = logging.getLogger("pocket_miner.suppliers.standby")
 
 
 @dataclass(slots=True)
