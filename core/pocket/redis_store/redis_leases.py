@@ -90,7 +90,7 @@ class RedisLeaseStore:
         raise result
 
     async def write_all(self, writes: Sequence[LeaseWrite]) -> list[WriteResult]:
-        """Write several Leases with one script, each by itself."""
+        """Write several Leases independently with one script."""
         texts = [_encode(row.record) for row in writes]
         arguments: list[Any] = []
         for row, text in zip(writes, texts, strict=True):

@@ -150,7 +150,7 @@ class SupplierMiner:
             if self._needs_fence:
                 await self._fence()
             if self._seals_due or any(s.seal is None and s.end <= height for s in self.sessions.values()):
-                # Nobody seals a session before its end. What Redis lost with the fence is restored at once.
+                # No owner seals a session before its end. What Redis lost with the fence is restored at once.
                 await self.claims.load_seals(self.sessions)
                 self._seals_due = False
         except StaleEpoch:
