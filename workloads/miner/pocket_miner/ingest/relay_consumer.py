@@ -72,6 +72,7 @@ class RelayConsumer:
         self._incarnation: str | None = None  # None: not read yet
         # The consume loop and sealing both read. The slower of them must never set a position back.
         self._reading = asyncio.Lock()
+        self._stored = (miner_metrics.RELAYS if owner else miner_metrics.FOLLOWED).labels(tail.supplier)
         self._rounds = rounds or ConsumeRounds(tail.redis, mirror)
         self._registered = -1  # number of sessions in Redis when they were last read
         self._ask_again: dict[str, float] = {}  # loop's clock, by session id
@@ -370,7 +371,7 @@ class RelayConsumer:
         marks = {}
         for read in reads:
             session, position = read.session, read.entries[-1].id
-            (miner_metrics.RELAYS if self._owner else miner_metrics.FOLLOWED).labels(self.supplier).inc(read.added or 0)
+            self._stored.inc(read.added or 0)
             self._measure(read.entries[0].id)
             session.behind = read.behind
             if request.generation == self._generation:
