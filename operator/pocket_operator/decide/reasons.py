@@ -20,6 +20,7 @@ class ConditionReason(StrEnum):
     ALL_SERVED = "AllServed"
     SCHEMA_MATCHES = "SchemaMatches"
     UP_TO_DATE = "UpToDate"
+    AUDIT_TRAILS_INTACT = "AuditTrailsIntact"
     # going on
     ROLLING_OUT = "RollingOut"
     OBSERVING_CANARY = "ObservingCanary"
@@ -60,6 +61,7 @@ class ConditionReason(StrEnum):
     SESSION_LOST = "SessionLost"
     BALANCE_LOW = "BalanceLow"
     PUBLIC_KEY_MISSING = "PublicKeyMissing"
+    AUDIT_TRAIL_CUT = "AuditTrailCut"
     CRD_OLDER = "CRDOlder"
     CRD_NEWER = "CRDNewer"
     # cannot go on

@@ -1,15 +1,11 @@
 """Compute the status of a Supplier."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 
 from pocket.api.services import RPC_NUMBERS
 from pocket.api.status import (
-    MOST_RECIPIENTS,
-    OTHERS,
     ConditionType,
-    Earning,
     LastEvents,
     Stake,
     SupplierSessions,
@@ -18,14 +14,13 @@ from pocket.api.status import (
 from pocket.chain.preflight import LOW_BALANCE_UPOKT
 from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_condition, true_if
 from pocket_operator.decide.draining import published_generation
+from pocket_operator.decide.earned import LARGEST, earnings, funds, last_day
 from pocket_operator.decide.plan import Plan, is_paused
 from pocket_operator.decide.pod_report import ReportedSupplier
 from pocket_operator.decide.reasons import STALLING, ConditionReason
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.supplier_keys import KeyCheck
 from pocket_operator.resources import names
-
-_LARGEST = 2**63 - 1  # the largest integer that the API server accepts
 
 
 def supplier_status(check: KeyCheck, snapshot: Snapshot, plan: Plan) -> SupplierStatus:
@@ -54,8 +49,11 @@ def supplier_status(check: KeyCheck, snapshot: Snapshot, plan: Plan) -> Supplier
         sessions=row.sessions if row is not None else SupplierSessions(),
         open_sessions=row.open if row is not None else _open_before(check),
         last=_latest(histories),
-        earned_upokt=min(_LARGEST, sum(sum(history.earned_by.values()) for history in histories)),
-        earned=_earned(histories),
+        earned_upokt=min(LARGEST, sum(sum(history.earned_by.values()) for history in histories)),
+        earned=earnings(history.earned_by for history in histories),
+        day=last_day(histories),
+        next_deadline=row.deadline if row is not None else None,
+        funds=funds(row, histories),
         resealed=check.resealed,
     )
 
@@ -74,20 +72,6 @@ def _is_published(check: KeyCheck, plan: Plan) -> bool:
 def _open_before(check: KeyCheck) -> int:
     """Return the open sessions of the last report: without a new one they are unknown, not zero."""
     return int((check.supplier.get("status") or {}).get("openSessions") or 0)
-
-
-def _earned(histories: list[ReportedSupplier]) -> tuple[Earning, ...]:
-    """Return earnings (upokt) by recipient over all miners: the largest first, and the sum of the rest last."""
-    total: Counter[str] = Counter()
-    for history in histories:
-        total.update(history.earned_by)
-    rest = total.pop(OTHERS, 0)
-    rows = sorted(total.items(), key=lambda row: (-row[1], row[0]))
-    kept = rows if len(rows) + bool(rest) <= MOST_RECIPIENTS else rows[: MOST_RECIPIENTS - 1]
-    rest += sum(upokt for _, upokt in rows[len(kept) :])
-    if rest:
-        kept = [*kept, (OTHERS, rest)]
-    return tuple(Earning(recipient=address, upokt=min(_LARGEST, upokt)) for address, upokt in kept)
 
 
 def _latest(histories: list[ReportedSupplier]) -> LastEvents:

@@ -8,7 +8,7 @@ import platform
 import signal
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -430,6 +430,7 @@ class MinerProcess:
             **report, "keys": suppliers.digest, "addresses": suppliers.addresses,
             "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
             "suppliers": suppliers.reports.rows(), "looked": fleet.seconds_since_scan(),
+            "audit": None if (head := suppliers.audit.head) is None else asdict(head),
         }  # fmt: skip
 
     def _problems(self) -> list[Problem]:

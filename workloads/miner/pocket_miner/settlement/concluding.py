@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from pocket.api.status import timestamp
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block, Event
 from pocket.errors import ChainUnavailable, FailureClass
@@ -203,7 +204,8 @@ class Concluder:
         await self.fees.settle(self.store, header.session_id, self.chain)
         details = {
             "service_id": header.service_id, "application_address": header.application_address,
-            "session_end_height": header.session_end_block_height, **session.details.to_dict(),
+            "session_end_height": header.session_end_block_height, "concluded_at": timestamp(block.time.moment),
+            **session.details.to_dict(),
             **await asyncio.to_thread(self._facts, session), **result.details,
             "evidence": session.evidence.to_list(),
         }  # fmt: skip
