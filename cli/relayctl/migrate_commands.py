@@ -14,7 +14,7 @@ from pocket.api.relayminer import RelayMiner
 from pocket.errors import ConfigurationError
 from pocket.keys.loading import KeySet, load_keys_directory, load_keys_file, merge
 from pocket.keys.sealed_box import Subject, seal
-from relayctl.key_commands import sealing_key
+from relayctl.key_files import key_secret, sealing_key
 from relayctl.migration import Migration, convert, supplier, supplier_name
 
 _KINDS = {
@@ -47,13 +47,6 @@ def _keys(trees: list[Mapping[str, Any]], files: tuple[Path, ...], folders: tupl
         return merge([*(load_keys_file(file) for file in files), *(load_keys_directory(folder) for folder in folders)])
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
-
-
-def _secret(name: str, namespace: str, entries: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace},
-        "stringData": dict(entries),
-    }  # fmt: skip
 
 
 def _write(path: Path, documents: list[dict[str, Any]], mode: int) -> None:
@@ -104,7 +97,7 @@ def migrate(
         raise click.ClickException(f"the converted RelayMiner is invalid: {problem_of(error)}") from None
     loaded = _keys(trees, files, folders)
     sealing = sealing_key(public_key) if public_key else None
-    suppliers, secrets = [], [_secret(n, namespace, entries) for n, entries in migration.secrets.items()]
+    suppliers, secrets = [], [key_secret(n, namespace, entries) for n, entries in migration.secrets.items()]
     for address, key in sorted(loaded.keys.items()):
         hexadecimal = f"{key.scalar:064x}"
         if sealing is not None:
@@ -112,7 +105,7 @@ def migrate(
             reference: dict[str, Any] = {"sealed": seal(sealing, subject, hexadecimal)}
         else:
             secret = f"{supplier_name(address)}-key"
-            secrets.append(_secret(secret, namespace, {"hex": hexadecimal}))
+            secrets.append(key_secret(secret, namespace, {"hex": hexadecimal}))
             reference = {"secretRef": {"name": secret, "key": "hex"}}
         suppliers.append(supplier(address, name, namespace, reference))
     output.mkdir(parents=True, exist_ok=True)
