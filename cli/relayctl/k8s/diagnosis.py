@@ -160,7 +160,7 @@ def _deletions(view: ClusterView) -> Iterator[Finding]:
                 Severity.WARNING, FindingCode.DELETION_STUCK, _subject(resource),
                 f"being deleted since {since}" + (f", with {open_} open sessions" if open_ else ""),
                 "Claims and proofs of its open sessions come first. If its miner cannot run any more, see "
-                "docs/runbook.md about forced deletion: open sessions are then not paid.",
+                "docs/suppliers.md about forced deletion: open sessions are then not paid.",
             )  # fmt: skip
 
 
