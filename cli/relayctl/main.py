@@ -17,7 +17,7 @@ from relayctl.config_commands import config
 from relayctl.demo import DemoOptions, run_demo
 from relayctl.k8s.plugin import k8s
 from relayctl.key_commands import keys
-from relayctl.migrate_commands import migrate
+from relayctl.migrating.migrate_commands import migrate
 from relayctl.probe import probe
 from relayctl.session_commands import show_session
 from relayctl.stake_commands import stake

@@ -1,4 +1,4 @@
-"""Earnings by recipient: for a session, a day, a service; the days that a miner reports, and what funds last for."""
+"""Earnings by recipient for a session, a day and a service, the days that a miner reports, and funds."""
 
 import json
 

@@ -21,7 +21,7 @@ from relayctl.key_import.armored_key import read_armored
 from relayctl.key_import.cosmos_keyring import TEST_PASSWORD, has_test_password, keyring_folder, read_keyring
 from relayctl.key_import.import_errors import KeyImportError
 from relayctl.key_import.mnemonic_key import COSMOS_PATH, following, read_mnemonic
-from relayctl.migration import supplier, supplier_name
+from relayctl.migrating.migration import supplier, supplier_name
 
 _LONGEST: Final = 64 * 1024
 Keys = Mapping[Address, PrivateKey]
