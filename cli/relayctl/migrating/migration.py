@@ -312,7 +312,7 @@ class _Converter:
         if level := take("logging.level"):
             spec["logLevel"] = self._level("relayer", str(level))
         if level := self.miner.take("logging.level"):
-            self.note("left", "miner: logging.level", f"{level}: a miner's level is fixed at info")
+            self.note("left", "miner: logging.level", f"{level}: set LOG_LEVEL in spec.miner.podTemplate")
         compression = {
             "enabled": take("response_compression.enabled"),
             "minBytes": take("response_compression.min_size_bytes"),
