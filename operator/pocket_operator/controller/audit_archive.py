@@ -1,9 +1,11 @@
 """Keep the heads of audit trails of past days in a ConfigMap, which outlives volumes and the RelayMiner."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.status import AuditHeadStatus
 from pocket.kube.api_client import KubeApi, KubeError
@@ -12,7 +14,7 @@ from pocket_operator.decide.object_cache import ReconcileKey
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import CONFIG_MAPS
 
-_LOG = logging.getLogger("operator.audit")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _KEPT_DAYS: Final = 100
 MANAGER: Final = f"{names.FIELD_MANAGER}-audit"
 
@@ -51,6 +53,6 @@ class AuditArchive:
                 self._api, CONFIG_MAPS, place, {"data": with_heads(observed.get("data") or {}, new, date)}, MANAGER
             )
         except KubeError as error:
-            _LOG.warning("cannot write ConfigMap %s/%s, retrying later: %s", *place, error)
+            _LOG.warning("cannot write the heads of audit trails, retrying", place="/".join(place), error=error)
             return
         self._written.update({(key, head.pod): date for head in new})
