@@ -155,6 +155,13 @@ class NextDeadline(Model):
     sessions: int = Field(default=1, description="Sessions that must meet it.")
 
 
+class DrainProgress(Model):
+    """The drain before a supplier unstakes."""
+
+    done: bool = Field(default=False, description="True once no relayer serves it and no session is open.")
+    reason: Annotated[str, Field(max_length=4096)] = ""
+
+
 class DayStatus(Model):
     """Outcomes of the last UTC day with any."""
 
@@ -201,6 +208,7 @@ class SupplierStatus(Model):
         tuple[Earning, ...], Field(max_length=MOST_RECIPIENTS, json_schema_extra=list_map("recipient"))
     ] = ()
     day: DayStatus = DayStatus()
+    drain: DrainProgress | None = None
     next_deadline: NextDeadline | None = None
     funds: Funds = Funds()
     resealed: str = Field(

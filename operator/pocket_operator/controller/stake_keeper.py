@@ -6,7 +6,8 @@ An operator that is stopped between any two of these continues with the recorded
 import asyncio
 import base64
 import functools
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from pocket.api.base import problem_of
 from pocket.api.lenient import read_known
 from pocket.api.relayminer import ChainSpec, RelayMiner
 from pocket.api.stake import StakeSpec, StakeTransactionStatus, StakingStatus
-from pocket.api.status import ConditionType, as_status
+from pocket.api.status import ConditionType, DrainProgress, as_status
 from pocket.api.supplier import Supplier
 from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient, parse_time
@@ -36,10 +37,13 @@ from pocket.staking.chain import SentOutcome, StakeChain, TransactionWouldFail
 from pocket.staking.declared import declared_stake
 from pocket.staking.stake_model import Signing, StakePlan
 from pocket.staking.stake_plan import plan_stake
+from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.concurrency import gather_limited
-from pocket_operator.decide.conditions import StakeCondition, conditions
+from pocket_operator.controller.events import EventWriter
+from pocket_operator.decide.conditions import StakeCondition, conditions, reason_of_stake, stake_event
 from pocket_operator.decide.object_cache import ObjectCache, operator_address, relay_miner_of
 from pocket_operator.decide.plan import is_paused
+from pocket_operator.decide.reasons import StakeReason
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.stake_decision import (
     APPROVAL,
@@ -127,8 +131,10 @@ class StakeKeeper:
         namespace: str,
         now: Callable[[], datetime],
         clock: Callable[[], float],
+        events: EventWriter | None = None,
     ) -> None:
         self._api = api
+        self._events = events
         self._namespace = namespace
         self._store = store
         self._now = now
@@ -141,6 +147,7 @@ class StakeKeeper:
         What fails is logged and tried again in the next round.
         """
         subjects = self._subjects()
+        self._count(subjects)
         self._resting = {place: rest for place, rest in self._resting.items() if place in subjects}
         due = [place for place in subjects if self._is_due(place)]
         if not due:
@@ -148,6 +155,14 @@ class StakeKeeper:
         async with AsyncExitStack() as stack:
             chains = _Chains(stack, await stack.enter_async_context(aiohttp.ClientSession()))
             await gather_limited(functools.partial(self._bounded, chains), due, _AT_ONCE)
+
+    def _count(self, places: Iterable[_Place]) -> None:
+        """Count the declared stakes by the reason of their condition."""
+        found = Counter(
+            reason_of_stake((self._store.get(SUPPLIERS.name, *place) or {}).get("status") or {}) for place in places
+        )
+        for reason in StakeReason:
+            operator_metrics.STAKES.labels(reason.value).set(found[reason.value])
 
     def _is_due(self, place: _Place) -> bool:
         """Return False for a stake that was as declared a moment ago, unless its Supplier changed."""
@@ -241,6 +256,7 @@ class StakeKeeper:
             approved=str((case.supplier["metadata"].get("annotations") or {}).get(APPROVAL, "")),
             status=case.status,
             now=self._now(),
+            drain=_drain(case.supplier),
         )
         if transaction.outcome == SentOutcome.WAITING.value:
             expires_at = parse_time(transaction.expires_at)
@@ -324,6 +340,16 @@ class StakeKeeper:
         except ObjectNotFound as error:
             raise Conflict(str(error), error.status) from error
         supplier["metadata"]["resourceVersion"] = patched["metadata"]["resourceVersion"]
+        if fact is not None and self._events is not None and (event := stake_event(fact, kept)) is not None:
+            await self._events.post({"apiVersion": SUPPLIERS.api_version, "kind": SUPPLIERS.name, **supplier}, event)
+
+
+def _drain(supplier: Object) -> DrainProgress | None:
+    """Return the drain that the reconciler reports, None without a valid one."""
+    try:
+        return DrainProgress.model_validate((supplier.get("status") or {})["drain"])
+    except (KeyError, ValidationError):
+        return None
 
 
 def _text(stamp: Timestamp) -> str:

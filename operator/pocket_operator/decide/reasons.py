@@ -82,6 +82,7 @@ class StakeReason(StrEnum):
     PENDING = "Pending"
     DIFFERS = "Differs"
     AWAITS_APPROVAL = "AwaitsApproval"
+    DRAINING = "Draining"
     SIGNING = "Signing"
     TRANSACTION_SENT = "TransactionSent"
     TRANSACTION_INCLUDED = "TransactionIncluded"
@@ -114,6 +115,20 @@ PASSING = frozenset(
     }
 )
 """Transitional reasons: reported as normal Events, not as warnings."""
+
+STAKE_PASSING = frozenset(
+    {
+        StakeReason.PENDING,
+        StakeReason.DIFFERS,
+        StakeReason.AWAITS_APPROVAL,
+        StakeReason.DRAINING,
+        StakeReason.SIGNING,
+        StakeReason.TRANSACTION_SENT,
+        StakeReason.TRANSACTION_INCLUDED,
+        StakeReason.RATE_LIMITED,
+    }
+)
+"""Reasons of stakes that are reported as normal Events."""
 
 STALLING = frozenset(
     {

@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 from pocket.api.services import RPC_NUMBERS
 from pocket.api.status import (
     ConditionType,
+    DrainProgress,
     LastEvents,
     Stake,
     SupplierSessions,
@@ -19,6 +20,7 @@ from pocket_operator.decide.plan import Plan, is_paused
 from pocket_operator.decide.pod_report import ReportedSupplier
 from pocket_operator.decide.reasons import STALLING, ConditionReason
 from pocket_operator.decide.snapshot import Snapshot
+from pocket_operator.decide.stake_decision import unstakes
 from pocket_operator.decide.supplier_keys import KeyCheck
 from pocket_operator.resources import names
 
@@ -52,10 +54,19 @@ def supplier_status(check: KeyCheck, snapshot: Snapshot, plan: Plan) -> Supplier
         earned_upokt=min(LARGEST, sum(sum(history.earned_by.values()) for history in histories)),
         earned=earnings(history.earned_by for history in histories),
         day=last_day(histories),
+        drain=_unstake_drain(check, plan),
         next_deadline=row.deadline if row is not None else None,
         funds=funds(row, histories),
         resealed=check.resealed,
     )
+
+
+def _unstake_drain(check: KeyCheck, plan: Plan) -> DrainProgress | None:
+    """Return how far the drain before an unstake is, None without one."""
+    drain = plan.drains.get(check.address)
+    if drain is None or check.deleting or not unstakes(check.supplier):
+        return None
+    return DrainProgress(done=drain.done, reason=drain.reason)
 
 
 def _histories(snapshot: Snapshot, address: str) -> list[ReportedSupplier]:
@@ -95,7 +106,8 @@ def _keys(check: KeyCheck, snapshot: Snapshot, plan: Plan, *, loaded: int, expec
     paused = snapshot.relay_miner is not None and is_paused(snapshot.relay_miner)
     if drain is not None and check.reason is not ConditionReason.KEY_IN_USE:
         why = f", which waits while RelayMiner {relay_miner} is paused" if paused else f": {drain.reason}"
-        return ConditionSpec(kind, "False", ConditionReason.DRAINING, f"Being deleted{why}. {check.message}".strip())
+        what = "Drains before it unstakes" if _unstake_drain(check, plan) is not None else "Being deleted"
+        return ConditionSpec(kind, "False", ConditionReason.DRAINING, f"{what}{why}. {check.message}".strip())
     if not check.good:
         waiting = f"Its sessions are finished: {drain.reason}. " if drain is not None and not drain.done else ""
         return ConditionSpec(kind, "False", check.reason, waiting + check.message)
