@@ -23,7 +23,7 @@ from pocket_operator.decide.pod_report import ReportedSupplier
 def row(number, day, service="eth", outcome="settled", supplier="pokt1a", fees=10, **earned_by):
     details = {"service_id": service, "session_end_height": number, "earned_by": earned_by, "fees_upokt": fees}
     if day:
-        details["concluded_at"] = f"{day}T10:00:00Z"
+        details["time"] = f"{day}T10:00:00Z"
     return {"supplier": supplier, "session_id": f"s{number}", "outcome": outcome, "height": number, "details": details}
 
 

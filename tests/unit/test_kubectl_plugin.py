@@ -320,7 +320,7 @@ def volume(folder, **earned):
     for number, (recipient, upokt) in enumerate(earned.items()):
         details = {
             "service_id": "eth", "session_end_height": 5, "earned_by": {recipient: upokt},
-            "concluded_at": "2026-11-29T01:00:00Z",
+            "time": "2026-11-29T01:00:00Z",
         }  # fmt: skip
         audit.record(OutcomeRecord(address("alice"), f"{folder.name}-{number}", "settled", "SETTLED", "", 9, details))
     audit.close()

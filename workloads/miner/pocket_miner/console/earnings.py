@@ -36,7 +36,7 @@ def earnings_rows(
     sums: dict[tuple[str, ...], _Sum] = {}
     for outcome in outcomes:
         details = outcome.get("details") or {}
-        day = str(details.get("concluded_at") or "")[:10]
+        day = str(details.get("time") or "")[:10]
         if (supplier and outcome.get("supplier") != supplier) or (since and day < since):
             continue
         known = {

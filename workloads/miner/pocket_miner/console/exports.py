@@ -10,7 +10,7 @@ from pocket_miner.console.explanations import flat, paid_to
 from pocket_miner.storage.outcomes import SessionOutcome
 
 COLUMNS = (
-    "height", "concluded_at", "session_end_height", "supplier", "service_id", "application_address", "session_id",
+    "height", "time", "session_end_height", "supplier", "service_id", "application_address", "session_id",
     "outcome", "stage", "reason", "relays", "compute_units", "claimed_upokt", "settled_upokt", "minted_upokt",
     "earned_upokt", "fees_upokt", "earned_by", "paid_to", "root", "claim_transactions", "proof_transactions",
 )  # fmt: skip

@@ -206,7 +206,7 @@ class Concluder:
         await self.fees.settle(self.store, header.session_id, self.chain)
         details = {
             "service_id": header.service_id, "application_address": header.application_address,
-            "session_end_height": header.session_end_block_height, "concluded_at": timestamp(block.time.moment),
+            "session_end_height": header.session_end_block_height, "time": timestamp(block.time.moment),
             **session.details.to_dict(),
             **await asyncio.to_thread(self._facts, session), **result.details,
             "evidence": session.evidence.to_list(),

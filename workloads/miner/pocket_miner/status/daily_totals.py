@@ -12,7 +12,7 @@ KEPT_DAYS: Final = 8
 
 
 @dataclass(slots=True)
-class DayTotals:
+class DaySum:
     """What one supplier earned, paid and lost on one day, amounts in upokt."""
 
     earned_by: dict[str, int] = field(default_factory=dict)
@@ -32,15 +32,15 @@ class DayTotals:
 class DailyTotals:
     """The totals of the last days with outcomes, by date as in 2026-11-29."""
 
-    days: dict[str, DayTotals] = field(default_factory=dict)
+    days: dict[str, DaySum] = field(default_factory=dict)
 
     def record(self, outcome: Mapping[str, Any]) -> None:
         """Add an outcome. Those of older versions have no time and are left out."""
         details = outcome.get("details") or {}
-        date = str(details.get("concluded_at") or "")[:10]
+        date = str(details.get("time") or "")[:10]
         if not date:
             return
-        day = self.days.setdefault(date, DayTotals())
+        day = self.days.setdefault(date, DaySum())
         day.earned_by = added(day.earned_by, amounts(details.get("earned_by")), MOST_RECIPIENTS)
         fees = details.get("fees_upokt")
         day.fees_upokt += fees if isinstance(fees, int) else 0
@@ -72,7 +72,7 @@ class DailyTotals:
         """Restore what `to_dict` returned."""
         rows = saved.items() if isinstance(saved, Mapping) else ()
         return cls({
-            str(date): DayTotals(
+            str(date): DaySum(
                 amounts(row.get("earned_by")), int(row.get("fees_upokt", 0)), int(row.get("settled", 0)),
                 int(row.get("lost", 0)),
             )
