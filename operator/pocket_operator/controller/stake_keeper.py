@@ -34,7 +34,7 @@ from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.build import GasPrice, Timestamp
 from pocket.staking.chain import SentOutcome, StakeChain, TransactionWouldFail
-from pocket.staking.declared import declared_stake
+from pocket.staking.declared import StakeDefaultsMissing, declared_stake, with_defaults
 from pocket.staking.stake_model import Signing, StakePlan
 from pocket.staking.stake_plan import plan_stake
 from pocket_operator.controller import operator_metrics
@@ -51,6 +51,7 @@ from pocket_operator.decide.stake_decision import (
     StakeSight,
     StakeStep,
     after_sending,
+    invalid_declaration,
     signed_status,
     towards_declaration,
     unknown,
@@ -232,7 +233,23 @@ class StakeKeeper:
         if parsed.spec.stake is None:
             return None
         signer = await self._key(key.namespace, key.name, parsed)
-        return _Case(supplier, owner, parsed.spec.operator_address, parsed.spec.stake, status, signer)
+        try:
+            spec, inherited = with_defaults(parsed.spec.stake, self._defaults(key.namespace, parsed.spec.stake))
+        except StakeDefaultsMissing as error:
+            await self._write(supplier, status, invalid_declaration(str(error)))
+            return None
+        status = status.model_copy(update={"inherited": inherited})
+        return _Case(supplier, owner, parsed.spec.operator_address, spec, status, signer)
+
+    def _defaults(self, namespace: str, spec: StakeSpec) -> StakeSpec | None:
+        """Return the stake of the Supplier that gives defaults, None without a valid one."""
+        if spec.defaults_from is None:
+            return None
+        other = self._store.get(SUPPLIERS.name, namespace, spec.defaults_from.name) or {}
+        try:
+            return read_known(StakeSpec, (other.get("spec") or {})["stake"])[0]
+        except (KeyError, ValidationError):
+            return None
 
     async def _key(self, namespace: str, relay_miner: str, supplier: Supplier) -> PrivateKey | None:
         """Return the key of spec.stake.keySecretRef, else the supplier's published key."""

@@ -195,6 +195,11 @@ def would_fail(decision: StakeDecision, text: str) -> StakeDecision:
     return replace(decision, condition=condition, step=StakeStep.NOTHING)
 
 
+def invalid_declaration(text: str) -> StakeCondition:
+    """Return the condition where the declaration cannot be used."""
+    return _condition("False", StakeReason.INVALID_DECLARATION, _sentence(text))
+
+
 def unknown(text: str) -> StakeCondition:
     """Return the condition where the chain gives no usable answer."""
     return _condition("Unknown", StakeReason.CHAIN_UNREACHABLE, _sentence(text))
