@@ -90,7 +90,7 @@ def write_private(path: Path, text: str) -> None:
               help="Folder of the processes' data")  # fmt: skip
 @click.option("--host", default="0.0.0.0", show_default=True, help="Address of all ports")
 def render(files: tuple[Path, ...], output: Path, name: str | None, root: Path, data: Path, host: str) -> None:
-    """Write what relayer and miner read, for docker compose or systemd (docs/without-kubernetes.md).
+    """Write what relayer and miner read, for docker compose or systemd (docs/standalone.md).
 
     FILES are the resources and Secrets. Running processes apply changes of hot.json, keys and secrets without restart.
     """

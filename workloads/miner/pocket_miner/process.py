@@ -7,7 +7,7 @@ import platform
 import signal
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -429,10 +429,9 @@ class MinerProcess:
             return report
         suppliers, fleet = self._parts.suppliers, self._parts.fleet
         return {
-            **report, "keys": suppliers.digest, "addresses": suppliers.addresses,
+            **report, "keys": suppliers.digest, "addresses": suppliers.addresses, "audit": suppliers.audit.head_row,
             "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
             "suppliers": suppliers.reports.rows(), "looked": fleet.seconds_since_scan(),
-            "audit": None if (head := suppliers.audit.head) is None else asdict(head),
         }  # fmt: skip
 
     def _problems(self) -> list[Problem]:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +233,11 @@ class Audit:
     def head(self) -> AuditHead | None:
         """Return the last outcome's number and hash as known in memory, None before `load_head`."""
         return self._head
+
+    @property
+    def head_row(self) -> dict[str, Any] | None:
+        """Return the head as JSON, None before `load_head`."""
+        return None if self._head is None else asdict(self._head)
 
     def load_head(self) -> None:
         """Read the last outcome's number and hash from the volume.
