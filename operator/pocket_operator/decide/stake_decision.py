@@ -11,7 +11,7 @@ from pocket.api.stake import StakePlanStatus, StakePolicy, StakeSpec, StakeTrans
 from pocket.api.status import DrainProgress, timestamp
 from pocket.protocol.transactions.staking import message_json
 from pocket.staking.chain import SentOutcome, SentState
-from pocket.staking.stake_model import StakeChange, StakePlan, StakeState
+from pocket.staking.stake_model import StakeChange, StakePlan, StakeRefusal, StakeState
 from pocket_operator.decide.conditions import StakeCondition, State
 from pocket_operator.decide.reasons import AnyStakeReason, StakeReason
 
@@ -197,7 +197,7 @@ def would_fail(decision: StakeDecision, text: str) -> StakeDecision:
 
 def invalid_declaration(text: str) -> StakeCondition:
     """Return the condition where the declaration cannot be used."""
-    return _condition("False", StakeReason.INVALID_DECLARATION, _sentence(text))
+    return _condition("False", StakeRefusal.INVALID_DECLARATION, _sentence(text))
 
 
 def unknown(text: str) -> StakeCondition:
