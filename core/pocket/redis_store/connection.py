@@ -216,6 +216,7 @@ def connect(
             socket_connect_timeout=timeout_seconds,
             retry=_RetryDemoted(NoBackoff(), 0, (RedisConnectionError, RedisTimeoutError, _Demoted)),
             protocol=2,
+            driver_info=None,  # one command and one right less for each connection
             health_check_interval=0,
         )
         return pool
