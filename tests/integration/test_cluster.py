@@ -198,6 +198,18 @@ async def test_a_key_of_a_slot_that_is_being_moved_is_found_on_either_side():
         assert await asked == [b"1", b"2"]
 
 
+async def test_a_pipeline_follows_slots_that_have_moved():
+    async with running_cluster(replicas=False) as cluster:
+        names = [f"key-{number}" for number in range(30)]
+        await asyncio.gather(*(cluster.redis.set(name, name) for name in names))
+        target = next(name for name in cluster.primaries() if name != cluster.primary_of(names[0]))
+        await cluster.move(key_slot(names[0].encode()), target)
+        async with cluster.redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.get(name)
+            assert await pipe.execute() == [name.encode() for name in names]
+
+
 async def test_a_slot_without_primary_is_an_outage_of_its_keys_only():
     async with running_cluster(replicas=False) as cluster:
         redis = cluster.redis
