@@ -206,7 +206,7 @@ MUTANTS = [
     Mutant("core/pocket/redis_store/cluster.py", "target, asking = self._target(error, address), True", "target, asking = self._target(error, address), False",
            "tests/integration/test_cluster.py::test_a_key_of_a_slot_that_is_being_moved_is_found_on_either_side"),
     Mutant("core/pocket/redis_store/cluster.py", "                    if isinstance(reply, _REDIRECTED):", "                    if False:",
-           "tests/integration/test_cluster.py::test_no_acknowledged_relay_is_lost_while_slots_move_under_load"),
+           "tests/integration/test_cluster.py::test_a_pipeline_follows_slots_that_have_moved"),
     Mutant("core/pocket/redis_store/server_info.py", "all(row.append_only for row in rows)", "rows[0].append_only",
            "tests/integration/test_cluster.py::test_one_unsafe_primary_makes_the_cluster_unsafe"),
     Mutant("workloads/miner/pocket_miner/sessions/leaf_validation.py", "if relay.SerializeToString(deterministic=True) != relay_bytes:", "if False:",

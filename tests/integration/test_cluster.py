@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 
 import pytest
 from redis.crc import key_slot
@@ -198,6 +199,18 @@ async def test_a_key_of_a_slot_that_is_being_moved_is_found_on_either_side():
         assert await asked == [b"1", b"2"]
 
 
+async def test_a_pipeline_follows_slots_that_have_moved():
+    async with running_cluster(replicas=False) as cluster:
+        names = [f"key-{number}" for number in range(30)]
+        await asyncio.gather(*(cluster.redis.set(name, name) for name in names))
+        target = next(name for name in cluster.primaries() if name != cluster.primary_of(names[0]))
+        await cluster.move(key_slot(names[0].encode()), target)
+        async with cluster.redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.get(name)
+            assert await pipe.execute() == [name.encode() for name in names]
+
+
 async def test_a_slot_without_primary_is_an_outage_of_its_keys_only():
     async with running_cluster(replicas=False) as cluster:
         redis = cluster.redis
@@ -217,15 +230,18 @@ async def test_suppliers_of_other_primaries_are_served_while_one_does_not_answer
     """A primary that is stopped accepts connections and answers nothing, as behind a broken network."""
     async with running_cluster(replicas=False) as cluster:
         redis = connect(cluster.servers.url, timeout_seconds=60.0)  # no deadline decides what is served first
+        notifier = RelayNotifier(redis, KEYS, lambda _: 0, clock=itertools.count(0, 10).__next__)
         budgets = Budgets(redis, KEYS, BudgetLimits(timeout_seconds=60.0))
         charging = asyncio.create_task(budgets.run())
         async with publishing(redis, tmp_path, PATIENT) as recorder:
-            victim = cluster.primary_of(KEYS.closed(SUPPLIERS[0]))
+            recorder._notifier = notifier
+            victim = cluster.primary_of(KEYS.notifications(0))
+            hung = next(s for s in SUPPLIERS if cluster.primary_of(KEYS.closed(s)) == victim)
             others = [s for s in SUPPLIERS if cluster.primary_of(KEYS.closed(s)) != victim]
             await asyncio.gather(*(recorder.record(record(0, supplier=supplier)) for supplier in SUPPLIERS))
             cluster.servers.processes[victim].freeze(frozen=True)
-            recording = asyncio.ensure_future(recorder.record(record(1, supplier=SUPPLIERS[0])))
-            charged = asyncio.ensure_future(budgets.charge(Charge(SUPPLIERS[0], "one", 1, 5, 60)))
+            recording = asyncio.ensure_future(recorder.record(record(1, supplier=hung)))
+            charged = asyncio.ensure_future(budgets.charge(Charge(hung, "one", 1, 5, 60)))
             for number in range(1, 4):
                 await asyncio.gather(*(budgets.charge(Charge(s, "one", 1, 5, 60)) for s in others))
                 await asyncio.gather(*(recorder.record(record(number, supplier=s)) for s in others))
@@ -236,11 +252,11 @@ async def test_suppliers_of_other_primaries_are_served_while_one_does_not_answer
                     pipe.xlen(KEYS.stream(supplier, "one"))
                 lengths = dict(zip(SUPPLIERS, await pipe.execute(raise_on_error=False), strict=True))
             assert all(lengths[supplier] == 4 for supplier in others)
-            assert isinstance(lengths[SUPPLIERS[0]], REDIS_ERRORS)
+            assert isinstance(lengths[hung], REDIS_ERRORS)
             cluster.servers.processes[victim].freeze(frozen=False)
             await recording
             assert await charged is ChargeResult.CHARGED
-            assert set(await entries(cluster.redis, supplier=SUPPLIERS[0])) == {b"relay 0", b"relay 1"}
+            assert set(await entries(cluster.redis, supplier=hung)) == {b"relay 0", b"relay 1"}
         charging.cancel()
         await redis.aclose()
 

@@ -98,7 +98,7 @@ class ClusterSpec(Model):
     """A Redis Cluster. Credentials belong in credentialsSecretRef."""
 
     addresses: list[HostPort] = Field(
-        min_length=1, max_length=64, description="Some of its nodes, host or host:port. They name the others."
+        min_length=1, max_length=16, description="Some of its nodes, host or host:port. They name the others."
     )
     tls: bool = Field(default=False, description="TLS to all nodes.")
 

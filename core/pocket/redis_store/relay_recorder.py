@@ -245,7 +245,7 @@ class RelayRecorder:
         finally:
             self._flushing.release()
         if self._notifier is not None:
-            await self._notifier.notify(by_supplier)
+            await self._groups.run([(self._notifier.notify(by_supplier), _nothing)])
 
     async def _append_waiting(self, supplier: str, group: list[_Waiting], segment: Segment) -> None:
         end = asyncio.get_running_loop().time() + self._limits.append_timeout_seconds
@@ -398,6 +398,10 @@ class RelayRecorder:
             for name, mark, reason in zip(names, replicated, closed, strict=True):
                 marks[supplier, name] = (_text(mark or b""), _text(reason or b""))
         return marks
+
+
+def _nothing() -> None:
+    """Do nothing once a notification was sent."""
 
 
 def _is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str]) -> bool:
