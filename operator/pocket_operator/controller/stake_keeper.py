@@ -35,7 +35,7 @@ from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.build import GasPrice, Timestamp
 from pocket.staking.chain import SentOutcome, StakeChain, TransactionWouldFail
 from pocket.staking.declared import StakeDefaultsMissing, declared_stake, with_defaults
-from pocket.staking.stake_model import Signing, StakePlan
+from pocket.staking.stake_model import Signing, StakePlan, StakeRefusal
 from pocket.staking.stake_plan import plan_stake
 from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.concurrency import gather_limited
@@ -162,7 +162,7 @@ class StakeKeeper:
         found = Counter(
             reason_of_stake((self._store.get(SUPPLIERS.name, *place) or {}).get("status") or {}) for place in places
         )
-        for reason in StakeReason:
+        for reason in (*StakeReason, *StakeRefusal):
             operator_metrics.STAKES.labels(reason.value).set(found[reason.value])
 
     def _is_due(self, place: _Place) -> bool:
