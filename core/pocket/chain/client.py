@@ -5,7 +5,7 @@ Source: docs/protocol/messages.md, sections 3 to 10.
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -117,9 +117,10 @@ async def _all_claims(supplier: str, page: Callable[[Message], Awaitable[bytes]]
         keys.append(key)
 
 
-def _broadcast_result(raw: bytes, answer: bytes) -> TransactionResult:
+def _broadcast_result(raw: bytes, answer: bytes, height: int) -> TransactionResult:
     try:
-        return convert.transaction_result(tx_pb.BroadcastTxResponse.FromString(answer).tx_response)
+        result = convert.transaction_result(tx_pb.BroadcastTxResponse.FromString(answer).tx_response)
+        return replace(result, height=height)
     except DecodeError:
         log = "the node rejected the transaction with a log that is not UTF-8: unknown fee payer address"
         return TransactionResult(transaction_hash(raw), _UNREADABLE_LOG_CODE, "sdk", log)
@@ -413,14 +414,14 @@ class ChainClient:
     async def broadcast(self, raw: bytes) -> TransactionResult:
         """Send a transaction to the mempools of all nodes (mode SYNC).
 
-        Code 0 means accepted by a mempool, not included in a block.
+        Code 0 means accepted by a mempool, not included in a block. The height is that of the node, 0 if unknown.
 
         Returns the best answer, since one node that accepts the bytes is enough. Raises ChainUnavailable if no node
         answered. Some nodes may have accepted the transaction all the same.
         """
         request = tx_pb.BroadcastTxRequest(tx_bytes=raw, mode=tx_pb.BROADCAST_MODE_SYNC)
         answers = await self.ask_every_node(_BROADCAST, request)
-        answered = [_broadcast_result(raw, answer.raw) for answer in answers.values() if answer.error is None]
+        answered = [_broadcast_result(raw, row.raw, row.height) for row in answers.values() if row.error is None]
         results = [result for result in answered if result.tx_hash]  # one without a hash is no evidence
         if results:
             return min(results, key=lambda result: _BROADCAST_ORDER.get((result.codespace, result.code), 2))

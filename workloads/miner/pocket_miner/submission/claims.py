@@ -21,7 +21,14 @@ from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import ConcurrentAppend, RedisStoreError, RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.relay_consumer import RelayConsumer
-from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
+from pocket_miner.sessions.submission import (
+    LAST_BLOCKS,
+    Attempts,
+    Submission,
+    divide,
+    highest_gas_factor,
+    is_last_chance,
+)
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
@@ -336,10 +343,8 @@ class ClaimSubmitter:
             ((session, session.claim) for session in same), lambda raw, group: self._broadcast(raw, group, block)
         )
         for session in same:
-            # Nodes have had the bytes for several blocks, and the window leaves no later block to wait for.
-            known = session.claim is not None and session.claim.known_at
-            last = session.windows is not None and session.windows.claim_close - block.height <= LAST_BLOCKS
-            if known and last:
+            windows = session.windows
+            if windows is not None and is_last_chance(session.claim, block.height, windows.claim_close):
                 anew.append(session)
                 attempts[session.session_id] = session.claim_attempts.next(shared=shared)
         try:
@@ -437,7 +442,7 @@ class ClaimSubmitter:
                 await self.fees.record_rejected(self.store, raw)
             raise
         for session in sessions:
-            session.claim = submission.handed_over(height, known_before=answer.known_before)
+            session.claim = submission.handed_over(height, answer.height, known_before=answer.known_before)
         miner_metrics.CLAIMS.labels("sent").inc(len(sessions))
         await self.fees.record_sent(self.store, raw)
         fields = {"supplier": self.supplier, "session_end": sessions[0].end, "claims": len(sessions)}

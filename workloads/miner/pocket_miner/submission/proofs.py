@@ -246,7 +246,7 @@ class ProofSubmitter:
                 await self.fees.record_rejected(self.store, raw)
             raise
         for session in sessions:
-            session.proof = submission.handed_over(height, known_before=answer.known_before)
+            session.proof = submission.handed_over(height, answer.height, known_before=answer.known_before)
             session.details.proof_refusal = None
             if session.proof_attempts.failed:
                 session.details.proof_refusal = session.proof_attempts.failed
