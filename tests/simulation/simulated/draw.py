@@ -13,7 +13,6 @@ from simulated.plan import BLOCK_SECONDS, NODES, SERVICES, SUPPLIERS, Fault, Kin
 _LAST_SECONDS = 108.0
 _APART_SECONDS = 3.5 * BLOCK_SECONDS
 _EDGES = (10, 12, 20, 22, 28, 30, 38)  # heights at which windows open and close
-_REDIS_LOSSES = frozenset({Kind.REDIS_CRASH, Kind.REDIS_FAIL_OVER, Kind.REDIS_EMPTY, Kind.REDIS_OLDER})
 _SESSION_ENDS = (10, 20)  # heights
 _MINERS = ("miner-0", "miner-1")
 _RELAYERS = ("relayer-0", "relayer-1")
@@ -129,11 +128,13 @@ def draw(seed: int) -> list[Fault]:
             add(chance.choice(_LIES), chance.uniform(0, _LAST_SECONDS), liar)
     if chance.random() < 0.25:
         add(chance.choice(_OF_ONE), chance.uniform(0, 0.6 * _LAST_SECONDS))
-    if chance.random() < 0.25 and not any(fault.kind in _REDIS_LOSSES for fault in found):
-        # A Redis that lost data has forgotten that sessions are closed: both at once is not survived, and not drawn.
+    if chance.random() < 0.25:
         # The first session's end or the second's; for longer than it takes to seal.
         moment = chance.choice(_SESSION_ENDS) * BLOCK_SECONDS
         add(_Row(Kind.FREEZE_AT_END, _RELAYERS, (7.0, 18.0)), moment + chance.uniform(-1.0, 1.3) * BLOCK_SECONDS)
+    if not destroyed and chance.random() < 0.3:
+        row = _Row(Kind.REDIS_EMPTY_UNREAD, _EVERYBODY, (1.0, 5.0))
+        add(row, chance.choice(_SESSION_ENDS) * BLOCK_SECONDS - chance.uniform(-0.5, 8) * BLOCK_SECONDS)
     return sorted(found, key=lambda fault: fault.at)
 
 

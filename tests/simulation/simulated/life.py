@@ -240,7 +240,7 @@ class Life:
             self.system.tell(f"{program.name}: goes on")
             self.loop.go_on(process)
 
-    def _burst(self, fault: Fault, first: Program) -> list["asyncio.Task[None]"]:
+    def _burst(self, fault: Fault, first: Program | None = None) -> list["asyncio.Task[None]"]:
         """Relays of the session that ends next, of those three suppliers that have none yet, where there are such."""
         height, system = self.system.chain.height, self.system
         start = max((at for at in STARTS if at <= height - SESSION_BLOCKS // 2), default=STARTS[0])
@@ -257,6 +257,20 @@ class Life:
         await asyncio.sleep(self.loop.chance.uniform(0.0, 0.06))
         await self._freeze(fault, program)
         await asyncio.gather(*tasks)
+
+    async def _redis_empty_unread(self, fault: Fault, _: Program | None) -> None:
+        """Lose the data of Redis while no miner reads, so that only relayers' logs hold the last relays."""
+        stopped = [p.process for p in self.system.programs.values() if not p.relayer and p.alive and p.process]
+        stopped = [process for process in stopped if not process.frozen]
+        self.system.tell("the miners: stopped")
+        for process in stopped:
+            self.loop.stop(process)
+        await asyncio.gather(*self._burst(fault))
+        await self._redis_crash(replace(fault, kind=Kind.REDIS_EMPTY), None)
+        for process in stopped:
+            if not process.dead:
+                self.loop.go_on(process)
+        self.system.tell("the miners: go on")
 
     async def _upgrade(self, fault: Fault, _: Program | None) -> None:
         for program in [p for p in self.system.programs.values() if p.wanted]:
@@ -371,7 +385,7 @@ class Life:
 _ACTS = {
     Kind.KILL: Life._kill, Kind.TERMINATE: Life._terminate, Kind.FREEZE: Life._freeze,
     Kind.FREEZE_AT_END: Life._freeze_at_end,
-    Kind.UPGRADE: Life._upgrade,
+    Kind.REDIS_EMPTY_UNREAD: Life._redis_empty_unread, Kind.UPGRADE: Life._upgrade,
     Kind.SCALE_UP: Life._scale_up, Kind.VOLUME_LOST: Life._volume_lost, Kind.LOG_LOST: Life._volume_lost,
     Kind.REDIS_CRASH: Life._redis_crash, Kind.REDIS_EMPTY: Life._redis_crash, Kind.REDIS_OLDER: Life._redis_crash,
     Kind.REDIS_FAIL_OVER: Life._redis_fail_over, Kind.REDIS_FULL: Life._redis_full,

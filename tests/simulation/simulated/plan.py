@@ -43,6 +43,7 @@ class Kind(StrEnum):
     REDIS_FAIL_OVER = "Redis fails over"  # (seconds of writes that are lost)
     REDIS_FULL = "Redis is full"
     REDIS_EMPTY = "Redis comes back empty"
+    REDIS_EMPTY_UNREAD = "Redis comes back empty before the miners have read it"
     REDIS_OLDER = "Redis comes back with an older file"  # (seconds)
     LEASES_AWAY = "API server away"
     PEERS_AWAY = "peers cannot be reached"

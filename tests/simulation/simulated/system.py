@@ -82,11 +82,13 @@ def signed_request(header: SessionHeader, supplier: str, number: int) -> bytes:
 class Tries:
     """The trie functions, in the process itself."""
 
-    async def root(self, path: Path, supplier: str, session_id: str) -> SealedSet:
-        return await asyncio.to_thread(compute_root, str(path), supplier, session_id)
+    async def root(self, path: Path, supplier: str, session_id: str, sealed_root: bytes = b"") -> SealedSet:
+        return await asyncio.to_thread(compute_root, str(path), supplier, session_id, sealed_root)
 
-    async def proof(self, path: Path, supplier: str, session_id: str, proof_path: bytes) -> tuple[bytes, bytes]:
-        return await asyncio.to_thread(compute_proof, str(path), supplier, session_id, proof_path)
+    async def proof(
+        self, path: Path, supplier: str, session_id: str, proof_path: bytes, sealed_root: bytes = b""
+    ) -> tuple[bytes, bytes]:
+        return await asyncio.to_thread(compute_proof, str(path), supplier, session_id, proof_path, sealed_root)
 
     def close(self) -> None:
         return

@@ -4,6 +4,7 @@ A file also indexes its sessions: paths are unique per session, so a relay that 
 deleted when all its sessions have ended. Commits are durable (WAL, synchronous=FULL).
 """
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,19 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS session (
   id INTEGER PRIMARY KEY, supplier TEXT NOT NULL, session_id TEXT NOT NULL, header BLOB NOT NULL,
   position TEXT NOT NULL DEFAULT '0-0', incarnation TEXT NOT NULL DEFAULT '', refused INTEGER NOT NULL DEFAULT 0,
-  UNIQUE (supplier, session_id));
+  arrived INTEGER NOT NULL DEFAULT 0, UNIQUE (supplier, session_id));
 CREATE TABLE IF NOT EXISTS leaf (
   session INTEGER NOT NULL, path BLOB NOT NULL, digest BLOB NOT NULL, weight INTEGER NOT NULL, value BLOB NOT NULL,
-  PRIMARY KEY (session, path)) WITHOUT ROWID;
+  arrival INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (session, path)) WITHOUT ROWID;
 """
+_LATER_COLUMNS = (("session", "arrived"), ("leaf", "arrival"))
+"""Columns that files of earlier builds lack: how many leaves came, and which of them one was."""
+
+
+def _add_later_columns(database: sqlite3.Connection) -> None:
+    for table, column in _LATER_COLUMNS:
+        if column not in [row[1] for row in database.execute(f"PRAGMA table_info({table})")]:
+            database.execute(f"ALTER TABLE {table} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,8 @@ class SessionEndFile:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self._database = open_to_read(path) if read_only else open_to_write(path, _SCHEMA)
+        if not read_only:
+            _add_later_columns(self._database)
         # Consumer threads and the event loop share one connection: transactions must not be interleaved.
         self._lock = threading.RLock()
 
@@ -113,18 +124,22 @@ class SessionEndFile:
             number = self._number(supplier, session_id)
             if number is None:
                 return 0  # ended meanwhile
-            database = self._database
+            database, rows = self._database, list(leaves)
             database.execute("BEGIN IMMEDIATE")
             try:
+                arrived = database.execute("SELECT arrived FROM session WHERE id=?", (number,)).fetchone()[0]
                 before = database.total_changes
                 database.executemany(
-                    "INSERT OR IGNORE INTO leaf (session, path, digest, weight, value) VALUES (?,?,?,?,?)",
-                    ((number, leaf.path, leaf.digest, leaf.weight, leaf.value) for leaf in leaves),
+                    "INSERT OR IGNORE INTO leaf (session, path, digest, weight, value, arrival) VALUES (?,?,?,?,?,?)",
+                    (
+                        (number, leaf.path, leaf.digest, leaf.weight, leaf.value, arrival)
+                        for arrival, leaf in enumerate(rows, arrived + 1)
+                    ),
                 )
                 added = database.total_changes - before
                 database.execute(
-                    "UPDATE session SET position=?, incarnation=?, refused=refused+? WHERE id=?",
-                    (position, incarnation, refused, number),
+                    "UPDATE session SET position=?, incarnation=?, refused=refused+?, arrived=arrived+? WHERE id=?",
+                    (position, incarnation, refused, len(rows), number),
                 )
                 database.execute("COMMIT")
             except BaseException:
@@ -169,6 +184,13 @@ class SessionEndFile:
             number = self._number(supplier, session_id)
             rows = self._database.execute("SELECT path, digest FROM leaf WHERE session=? ORDER BY path", (number,))
             return [(bytes(path), bytes(digest)) for path, digest in rows]
+
+    def arrivals(self, supplier: str, session_id: str) -> list[bytes]:
+        """Return the paths of all leaves of a session in the order in which they were stored."""
+        with self._lock:
+            number = self._number(supplier, session_id)
+            rows = self._database.execute("SELECT path FROM leaf WHERE session=? ORDER BY arrival, path", (number,))
+            return [bytes(row[0]) for row in rows]
 
     def count(self, supplier: str, session_id: str) -> int:
         """Return the number of leaves of a session."""

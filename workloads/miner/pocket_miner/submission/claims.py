@@ -281,7 +281,7 @@ class ClaimSubmitter:
         """
         session_id, end = session.session_id, session.end
         await self._close_and_read({session_id: session}, end)
-        found = await self.pool.root(self.mirror.path(end), self.supplier, session_id)
+        found = await self.pool.root(self.mirror.path(end), self.supplier, session_id, session.claimed_root)
         if found.root != session.claimed_root:
             if not session.conflicting:
                 miner_metrics.FOREIGN.inc()

@@ -286,7 +286,8 @@ class ProofSubmitter:
             # The chain found this very proof invalid: sending it again would only cost the submission fee.
             return None if _invalid(session) and session.proof is not None else before[1]
         path = proof_path(seed, session.session_id)
-        root, proof = await self.pool.proof(self.mirror.path(session.end), self.supplier, session.session_id, path)
+        file, sealed = self.mirror.path(session.end), session.seal.root
+        root, proof = await self.pool.proof(file, self.supplier, session.session_id, path, sealed)
         if root != session.seal.root:
             session.details.proof_problem = "the mirrored leaves have another root than the seal"
             miner_metrics.PROOFS.labels("root_mismatch").inc()
