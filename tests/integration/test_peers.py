@@ -167,6 +167,15 @@ async def test_a_standby_that_copied_relays_recorded_after_the_seal_proves_the_s
         assert other.outcomes()[header.session_id]["details"]["relays"] == 6
 
 
+async def test_a_redis_that_lost_the_seals_gets_them_back_though_every_session_is_sealed(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(14)
+    await alice.redis.flushall()
+    await alice.miner.tail()
+    assert (await alice.miner.store.load())[header.session_id] == alice.miner.sessions[header.session_id].seal
+
+
 async def test_an_owner_on_an_empty_volume_gets_the_sealed_relays_from_its_peers(alice):
     header = alice.header()
     await alice.record(alice.relays(header, 5))

@@ -197,17 +197,25 @@ FAILED = TransactionResult("T", 11, "sdk", "out of gas")
     (replace(TAKEN, accepted=False), 13, 0, None, Resend.SAME_BYTES),
     (TAKEN, 13, 0, None, Resend.WAIT),
     (TAKEN, 14, 0, None, Resend.SAME_BYTES),
-    (TAKEN, 15, 0, None, Resend.NEW_BYTES),
+    (TAKEN, 15, 0, None, Resend.SAME_BYTES),
     (TAKEN, 14, 0, FAILED, Resend.NEW_BYTES),
     (TAKEN, 14, 101, None, Resend.NEW_BYTES),
     (replace(TAKEN, known_at=14), 14, 0, None, Resend.SAME_BYTES),
-    (replace(TAKEN, known_at=13), 14, 0, None, Resend.NEW_BYTES),
+    (replace(TAKEN, known_at=13), 14, 0, None, Resend.SAME_BYTES),
+    (replace(TAKEN, known_at=13), 15, 0, None, Resend.NEW_BYTES),
     (replace(TAKEN, known_at=15), 15, 0, None, Resend.SAME_BYTES),
 ])  # fmt: skip
 def test_what_no_block_took_is_sent_again_and_new_bytes_only_where_the_old_ones_cannot_be_it(
     last, height, now, result, step
 ):
     assert resend(last, height, now, result) is step
+
+
+@pytest.mark.parametrize(("height", "left", "step"), [
+    (15, 5, Resend.SAME_BYTES), (16, 4, Resend.SAME_BYTES), (17, 3, Resend.NEW_BYTES), (15, 1, Resend.NEW_BYTES),
+])  # fmt: skip
+def test_known_bytes_are_given_up_once_as_many_blocks_passed_as_are_left(height, left, step):
+    assert resend(replace(TAKEN, known_at=14), height, 0, None, left) is step
 
 
 def test_bytes_that_nodes_had_before_age_from_their_first_handing_over():

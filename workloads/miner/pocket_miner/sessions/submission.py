@@ -86,10 +86,14 @@ class Attempts:
         return float(_GAS_STEP ** min(self.gas_steps, _MAX_GAS_STEPS))
 
 
-def resend(last: Submission | None, height: int, block_nanoseconds: int, result: TransactionResult | None) -> Resend:
+def resend(
+    last: Submission | None, height: int, block_nanoseconds: int, result: TransactionResult | None, left: int = 0
+) -> Resend:
     """Decide how to send a message again that the chain does not show at `height`.
 
-    `result` is that of its transaction, None if it was not included.
+    `result` is that of its transaction, None if it was not included. `left` are the blocks until the window closes:
+    bytes that nodes know may still be included after empty blocks, so they are given up only once as many blocks have
+    passed in vain as are left.
     """
     if last is None or (result is not None and result.code):
         return Resend.NEW_BYTES
@@ -101,7 +105,7 @@ def resend(last: Submission | None, height: int, block_nanoseconds: int, result:
     if blocks < 1:
         return Resend.WAIT
     # Nodes may have received the bytes after the latest known block: the next block may include them.
-    given_up = height > last.known_at if last.known_at else blocks >= _BLOCKS_FOR_INCLUSION
+    given_up = last.known_at and height > last.known_at and blocks >= max(_BLOCKS_FOR_INCLUSION, left)
     return Resend.NEW_BYTES if given_up else Resend.SAME_BYTES
 
 
@@ -123,17 +127,18 @@ def divide(
     block_nanoseconds: int,
     *,
     shared: bool,
+    left: int = 0,
 ) -> tuple[list[T], list[tuple[T, Attempts]]]:
     """Divide messages that the chain does not show by whether they must be signed again.
 
     `results` are those of included transactions, by hash. `shared` means that a transaction may hold several of the
-    messages. Returns the messages whose same bytes are sent again, and those to sign again with their attempts.
+    messages, `left` are the blocks until the window closes. Returns the messages whose same bytes are sent again, and those to sign again with their attempts.
     """
     same: list[T] = []
     to_sign: list[tuple[T, Attempts]] = []
     for row, last, attempts in rows:
         result = results.get(last.tx_hash) if last is not None else None
-        step = resend(last, height, block_nanoseconds, result)
+        step = resend(last, height, block_nanoseconds, result, left)
         if step is Resend.SAME_BYTES:
             same.append(row)
         elif step is Resend.NEW_BYTES:

@@ -333,9 +333,10 @@ class ClaimSubmitter:
         await self._load_signed(sessions, block)
         shared = len(sessions) > 1
         results = await self.sender.results_of(session.claim for session in sessions)
+        close = sessions[0].windows.claim_close if sessions[0].windows else 0
         same, signed_anew = divide(
             ((s, s.claim, s.claim_attempts) for s in sessions), results, block.height, block.time.nanoseconds,
-            shared=shared,
+            shared=shared, left=close - block.height,
         )  # fmt: skip
         attempts = {session.session_id: tried for session, tried in signed_anew}
         anew = [session for session, _ in signed_anew]
@@ -343,8 +344,7 @@ class ClaimSubmitter:
             ((session, session.claim) for session in same), lambda raw, group: self._broadcast(raw, group, block)
         )
         for session in same:
-            windows = session.windows
-            if windows is not None and is_last_chance(session.claim, block.height, windows.claim_close):
+            if is_last_chance(session.claim, block.height, close):
                 anew.append(session)
                 attempts[session.session_id] = session.claim_attempts.next(shared=shared)
         try:

@@ -119,7 +119,7 @@ class ProofSubmitter:
         results = await self.sender.results_of(session.proof for session in others)
         same, signed_anew = divide(
             ((s, s.proof, s.proof_attempts) for s in others), results, block.height, block.time.nanoseconds,
-            shared=len(sessions) > 1,
+            shared=len(sessions) > 1, left=sessions[0].windows.proof_close - block.height if sessions[0].windows else 0,
         )  # fmt: skip
         attempts = {session.session_id: session.proof_attempts for session in invalid}
         attempts |= {session.session_id: tried for session, tried in signed_anew}

@@ -164,16 +164,14 @@ class SupplierMiner:
 
     async def _fence(self) -> None:
         await self.store.fence(self.confirm)
-        self._needs_fence = False
         if self._cutoff.session_end:
-            # Redis may have lost the cut-off.
+            # Redis may have lost the cut-off, and the seals.
             await self.store.advance_cutoff(self._cutoff.session_end, self._cutoff.height)
+        await self.claims.load_seals(self.sessions)
+        self._needs_fence = False
 
     def on_redis_restarted(self) -> None:
-        """Read all streams again and renew the fence.
-
-        A restarted Redis may hold other entries under known ids, and an older fence.
-        """
+        """Read all streams again and renew fence and seals: a restarted Redis may hold other ones under known ids."""
         self.consumer.reread()
         self._needs_fence = True
 
@@ -447,4 +445,5 @@ class SupplierMiner:
         free = [session for session in group if session.session_id not in claimed]
         await self._merge_peers()
         if free:
+            self._needs_fence = True  # Redis lacks these seals
             await self.claims.seal_and_claim(free, block, proof, source=SealSource.VOLUME)
