@@ -3,8 +3,11 @@
 Source: docs/protocol/messages.md, sections 3 to 10.
 """
 
+import asyncio
+import contextlib
+import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -14,6 +17,9 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from pocket.chain import convert
+from pocket.chain.broadcast_answers import best_result
+from pocket.chain.channels import channel_of
+from pocket.chain.claim_pages import ALL_CLAIMS, all_claims
 from pocket.chain.failover import Failover, NodeAddress
 from pocket.chain.failures import error_from_status
 from pocket.chain.model import (
@@ -44,36 +50,14 @@ from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.sessions.windows import SharedParams
-from pocket.protocol.transactions.build import DENOMINATION, transaction_hash
+from pocket.protocol.transactions.build import DENOMINATION
 
 M = TypeVar("M", bound=Message)
 HEIGHT_HEADER: Final = "x-cosmos-block-height"
-_RECEIVE_LIMIT: Final = 128 * 1024 * 1024  # a whole block, which CometBFT bounds at 100 MiB
-_PAGE: Final = 100
-_ALL_CLAIMS: Final = "/pocket.proof.Query/AllClaims"
 _BROADCAST: Final = "/cosmos.tx.v1beta1.Service/BroadcastTx"
-_BROADCAST_ORDER: Final = {("", 0): 0, ("sdk", 0): 0, ("sdk", 19): 1}
-"""Accepted first, then already known. Every rejection comes after."""
-_CONNECT_MILLISECONDS: Final = 3000
-# A transaction response whose log is not UTF-8 (an unknown fee payer's raw address) cannot be parsed by the
-# runtime; the node gives it code 9 (docs/protocol/claims-and-proofs.md, section 6).
-_UNREADABLE_LOG_CODE: Final = 9
-
-
-def channel_of(address: NodeAddress) -> grpc.aio.Channel:
-    """Return a channel with keep-alive and a bounded receive size."""
-    target, secure = address.grpc_target
-    options = [
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.max_receive_message_length", _RECEIVE_LIMIT),
-        # A node that is back is asked within seconds; gRPC's own pause grows to two minutes.
-        ("grpc.initial_reconnect_backoff_ms", 500),
-        ("grpc.min_reconnect_backoff_ms", _CONNECT_MILLISECONDS),  # how long one attempt to connect may take
-        ("grpc.max_reconnect_backoff_ms", _CONNECT_MILLISECONDS),
-    ]
-    if secure:
-        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=options)
-    return grpc.aio.insecure_channel(target, options=options)
+_BROADCAST_CONNECTIONS: Final = 5
+"""New connections to each address that a transaction is sent over, in addition to the standing one."""
+_BROADCAST_PAUSE_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,37 +79,6 @@ def _height_of(metadata: Any) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-async def _all_claims(supplier: str, page: Callable[[Message], Awaitable[bytes]]) -> list[Claim]:
-    """Read all pages of a supplier's claims.
-
-    Raises DecodingError if a node repeats a page.
-    """
-    found: list[Claim] = []
-    keys = [b""]
-    while True:
-        request = proof_pb.QueryAllClaimsRequest(supplier_operator_address=supplier)
-        request.pagination.limit = _PAGE
-        request.pagination.key = keys[-1]
-        answer = proof_pb.QueryAllClaimsResponse.FromString(await page(request))
-        # A node that ignores the filter must not show us other suppliers' claims as ours.
-        found += [convert.claim(row) for row in answer.claims if row.supplier_operator_address == supplier]
-        key = answer.pagination.next_key
-        if not key:
-            return found
-        if key in keys:
-            raise DecodingError(f"{_ALL_CLAIMS}: the node repeats a page")
-        keys.append(key)
-
-
-def _broadcast_result(raw: bytes, answer: bytes, height: int) -> TransactionResult:
-    try:
-        result = convert.transaction_result(tx_pb.BroadcastTxResponse.FromString(answer).tx_response)
-        return replace(result, height=height)
-    except DecodeError:
-        log = "the node rejected the transaction with a log that is not UTF-8: unknown fee payer address"
-        return TransactionResult(transaction_hash(raw), _UNREADABLE_LOG_CODE, "sdk", log)
-
-
 class ChainClient:
     """Typed queries that have a deadline and try the nodes in turn.
 
@@ -141,11 +94,15 @@ class ChainClient:
         *,
         channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
         clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
+        self._addresses = tuple(addresses)
+        self._channel = channel
         self._channels = [channel(address) for address in addresses]
         names = [address.name for address in addresses]
         self._nodes = Failover(self._channels, clock, node_health=node_health, names=names)
         self._timeout = timeout_seconds
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
 
     async def __aenter__(self) -> Self:
         return self
@@ -199,6 +156,10 @@ class ChainClient:
         check_answer(method, answer)
         return answer, committed
 
+    def usable_addresses(self) -> list[NodeAddress]:
+        """Return the addresses of nodes that are not on another fork or chain."""
+        return [self._addresses[index] for index in self._nodes.order()]
+
     async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, "NodeAnswer"]:
         """Query every usable node without caches. Returns the answers by node name."""
 
@@ -213,18 +174,14 @@ class ChainClient:
 
     async def chain_id(self) -> str:
         """Network name of the node."""
-        answer = await self._call(
-            "/cosmos.base.tendermint.v1beta1.Service/GetNodeInfo",
-            comet_pb.GetNodeInfoRequest(),
-            comet_pb.GetNodeInfoResponse,
-        )
+        method = "/cosmos.base.tendermint.v1beta1.Service/GetNodeInfo"
+        answer = await self._call(method, comet_pb.GetNodeInfoRequest(), comet_pb.GetNodeInfoResponse)
         return answer.default_node_info.network
 
     async def minimum_gas_price(self) -> str:
         """Return the node's minimum gas price, empty if there is none."""
-        answer = await self._call(
-            "/cosmos.base.node.v1beta1.Service/Config", node_pb.ConfigRequest(), node_pb.ConfigResponse
-        )
+        method = "/cosmos.base.node.v1beta1.Service/Config"
+        answer = await self._call(method, node_pb.ConfigRequest(), node_pb.ConfigResponse)
         return answer.minimum_gas_price
 
     async def block(self, height: int) -> Block:
@@ -237,6 +194,18 @@ class ChainClient:
             comet_pb.GetBlockByHeightRequest(height=height),
             comet_pb.GetBlockByHeightResponse,
         )
+        return convert.block(answer.block_id, answer.block.header)
+
+    async def latest_block(self, chain_id: str = "") -> Block:
+        """Return the latest committed block, with the transfer of all its transactions.
+
+        Raises ChainUnavailable for a block of another chain than `chain_id`.
+        """
+        method = "/cosmos.base.tendermint.v1beta1.Service/GetLatestBlock"
+        answer = await self._call(method, comet_pb.GetLatestBlockRequest(), comet_pb.GetLatestBlockResponse)
+        if chain_id not in ("", answer.block.header.chain_id):
+            text = f"the node is on chain {answer.block.header.chain_id!r}, not on {chain_id!r}"
+            raise ChainUnavailable(text, failure=FailureClass.WRONG_NODE)
         return convert.block(answer.block_id, answer.block.header)
 
     async def shared_params(self, height: int = 0) -> SharedParams:
@@ -386,18 +355,18 @@ class ChainClient:
         """Return all claims of a supplier, page by page, as of a height (0: the latest)."""
 
         async def page(request: Message) -> bytes:
-            return await self._call_raw(_ALL_CLAIMS, request, height)
+            return await self._call_raw(ALL_CLAIMS, request, height)
 
-        return await _all_claims(supplier, page)
+        return await all_claims(supplier, page)
 
     async def claims_by_node(self, supplier: str, height: int) -> dict[str, list[Claim] | ChainError]:
         """Return a supplier's claims as of a height from every usable node, by node name."""
 
         async def all_of(channel: grpc.aio.Channel) -> list[Claim]:
             async def page(request: Message) -> bytes:
-                return (await self._ask_node(channel, _ALL_CLAIMS, request, height))[0]
+                return (await self._ask_node(channel, ALL_CLAIMS, request, height))[0]
 
-            return await _all_claims(supplier, page)
+            return await all_claims(supplier, page)
 
         return await self._nodes.ask_all(all_of, self._timeout)
 
@@ -414,19 +383,43 @@ class ChainClient:
     async def broadcast(self, raw: bytes) -> TransactionResult:
         """Send a transaction to the mempools of all nodes (mode SYNC).
 
-        Code 0 means accepted by a mempool, not included in a block. The height is that of the node, 0 if unknown.
+        Code 0 means accepted by a mempool, not included in a block. The height is that of the nodes, 0 if unknown. One
+        address may lead to several nodes, and the one that a standing connection reaches may be disconnected from the
+        network while it accepts everything. Each address therefore also gets the bytes over new connections.
 
         Returns the best answer, since one node that accepts the bytes is enough. Raises ChainUnavailable if no node
         answered. Some nodes may have accepted the transaction all the same.
         """
         request = tx_pb.BroadcastTxRequest(tx_bytes=raw, mode=tx_pb.BROADCAST_MODE_SYNC)
-        answers = await self.ask_every_node(_BROADCAST, request)
-        answered = [_broadcast_result(raw, row.raw, row.height) for row in answers.values() if row.error is None]
-        results = [result for result in answered if result.tx_hash]  # one without a hash is no evidence
-        if results:
-            return min(results, key=lambda result: _BROADCAST_ORDER.get((result.codespace, result.code), 2))
-        causes = "; ".join(str(answer.error) for answer in answers.values())
+        addresses = self.usable_addresses()
+        standing = await self.ask_every_node(_BROADCAST, request)
+        others = await asyncio.gather(*(self._broadcast_to_others(address, request) for address in addresses))
+        answers = [answer.raw for answer in standing.values() if answer.error is None]
+        best = best_result(raw, [*answers, *(answer for group in others for answer in group)])
+        if best is not None:
+            heights = (answer.height for answer in standing.values() if answer.error is None)
+            return replace(best, height=max(heights, default=0))
+        causes = "; ".join(str(answer.error) for answer in standing.values())
         raise ChainUnavailable(f"{_BROADCAST}: no chain node answered ({causes or 'none may be asked'})")
+
+    async def _broadcast_to_others(self, address: NodeAddress, request: Message) -> list[bytes]:
+        """Broadcast over new connections and return the answers, fewer if one fails.
+
+        One after the other: a node that is still checking bytes answers a second time that it knows them, even if it
+        then rejects them. After random pauses: clients that send in step through a balancer that takes its nodes in
+        turn would each reach one node only.
+        """
+        answers: list[bytes] = []
+        with contextlib.suppress(ChainError, DecodingError, TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                for _ in range(_BROADCAST_CONNECTIONS):
+                    await asyncio.sleep(self._rng.uniform(0, _BROADCAST_PAUSE_SECONDS))
+                    channel = self._channel(address)
+                    try:
+                        answers.append((await self._ask_node(channel, _BROADCAST, request))[0])
+                    finally:
+                        await channel.close(None)
+        return answers
 
     async def transaction(self, tx_hash: str) -> TransactionResult:
         """Return the result of an included transaction.

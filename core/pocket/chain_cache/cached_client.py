@@ -6,7 +6,7 @@ cached. A Redis outage only costs chain queries.
 
 import base64
 import hashlib
-import logging
+import random
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import grpc.aio
+import structlog
 from google.protobuf.message import Message
 from redis.asyncio import Redis
+from structlog.typing import FilteringBoundLogger
 
-from pocket.chain.client import ChainClient, channel_of
+from pocket.chain.channels import channel_of
+from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.chain.model import Application, Session, StakedSupplier
 from pocket.chain.node_health import NodeHealthTable
@@ -34,7 +37,7 @@ from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.runtime.single_flight import SingleFlight
 
-_LOG = logging.getLogger("pocket.chain_cache.cached_client")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _WITNESS_MILLISECONDS: Final = 6 * 3600 * 1000
 _DECODED_SECONDS: Final = 1.0
 _MOST_BYTES: Final = 32 * 1024 * 1024
@@ -112,8 +115,9 @@ class CachedChain(ChainClient):
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
+        rng: random.Random | None = None,
     ) -> None:
-        super().__init__(addresses, timeout_seconds, node_health, channel=channel, clock=clock)
+        super().__init__(addresses, timeout_seconds, node_health, channel=channel, clock=clock, rng=rng)
         self._redis = redis
         self._keys = keys
         self._clock = clock
@@ -286,7 +290,9 @@ class CachedChain(ChainClient):
             self.counters.divergent += 1
             _LOG.error(
                 "chain nodes disagree on a session: check that all of spec.chain.nodes follow the same chain",
-                extra={"fields": {"application": key[0], "service": key[1], "session_start": key[2]}},
+                application=key[0],
+                service=key[1],
+                session_start=key[2],
             )
 
     def forget(self, cache_key: CacheKey | None = None) -> None:

@@ -1,11 +1,14 @@
 """Reconcile RelayMiners: gather a snapshot, plan, and write what differs."""
 
-import logging
+import json
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.status import Condition, as_status
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
@@ -52,7 +55,7 @@ from pocket_operator.resources.kinds import (
     SECRETS,
 )
 
-_LOG = logging.getLogger("operator.reconcile")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
 _STATISTICS_SECONDS = 30.0
 _AT_ONCE = 8
@@ -182,7 +185,7 @@ class Reconciler:
                 "status": {"conditions": [row]},
             }  # fmt: skip
             await self._apply_conflicts(key, body, self._settings.namespace)
-            _LOG.warning("leaving %s/%s to the operator in namespace %s", *key, other)
+            _LOG.warning("leaving the RelayMiner to another operator", operator_namespace=other)
         return REQUEUE.total_seconds()
 
     async def _clear_conflicts(self, key: ReconcileKey) -> None:
@@ -212,7 +215,7 @@ class Reconciler:
         relay_miner = self._cache.get(RELAY_MINERS.name, *key)
         suppliers = self._cache.suppliers(key)
         sealing = self._sealing.controller
-        wanted = {_secret_of(supplier, sealing) for supplier in suppliers} | {_redis_secret_of(relay_miner)}
+        wanted = {_secret_of(supplier, sealing) for supplier in suppliers} | _redis_secrets_of(relay_miner)
         secrets = await self._secrets.read(key, (name for name in wanted if name))
         children = dict(self._cache.children(WATCHED, key))
         published, drain_anchor_uid = None, ""
@@ -359,7 +362,7 @@ class Reconciler:
                 raise
             # One rejected status must not prevent the others.
             operator_metrics.REFUSALS.labels(str(error.status)).inc()
-            _LOG.warning("cannot write the status of %s %s/%s: %s", kind.name, *_place(metadata), error)
+            _LOG.warning("cannot write a status", kind=kind.name, subject=_place(metadata)[1], error=error)
             return
         operator_metrics.WRITES.labels(kind.name).inc()
         state.status_written[uid] = self._clock()
@@ -417,10 +420,15 @@ def redis_of(relay_miner: Object, secrets: Mapping[str, SecretView | None]) -> s
     if redis.get("trial") is not None:
         return f"trial of {'/'.join(namespaced(relay_miner))}"
     reference = redis.get("urlSecretRef") or {}
+    for kind in ("sentinel", "cluster"):
+        if redis.get(kind) is not None:
+            return f"{kind} {json.dumps(redis[kind], sort_keys=True)}"
     view = secrets.get(str(reference.get("name", "")))
     return str(redis.get("url") or (view.entries.get(str(reference.get("key", ""))) if view is not None else "") or "")
 
 
-def _redis_secret_of(relay_miner: Object | None) -> str:
-    reference = (((relay_miner or {}).get("spec") or {}).get("redis") or {}).get("urlSecretRef") or {}
-    return str(reference.get("name", ""))
+def _redis_secrets_of(relay_miner: Object | None) -> set[str]:
+    redis = ((relay_miner or {}).get("spec") or {}).get("redis") or {}
+    bundle = redis.get("caBundle") or {}
+    references = (redis.get("urlSecretRef"), redis.get("credentialsSecretRef"), bundle.get("secretRef"))
+    return {str((reference or {}).get("name", "")) for reference in references}

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import logging
 import shutil
 import signal
 import tempfile
@@ -443,8 +442,3 @@ def live(seed: int, faults: Sequence[Fault] | None = None, *, hasty: bool = Fals
         del made
         gc.enable()
         gc.collect()
-
-
-def quiet() -> None:
-    """Nobody reads what hundreds of processes log."""
-    logging.disable(logging.CRITICAL)

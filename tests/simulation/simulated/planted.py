@@ -60,7 +60,8 @@ def search(name: str, seeds: list[int]) -> None:
     """Run lives with a planted fault until one fails, and print the result as JSON."""
     fault = next(row for row in PLANTS if row.name == name)
     plant(fault)
-    from simulated.life import live, quiet
+    from simulated.life import live
+    from simulated.logs import quiet
 
     quiet()
     for number, seed in enumerate(seeds, 1):

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import platform
 import signal
@@ -12,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from redis.asyncio import Redis
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.problems import Problem
 from pocket.api.workload import MinerConfig
 from pocket.chain.block_feed import BlockFeed
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
+from pocket.chain.fallback_blocks import FallbackBlocks
 from pocket.chain.model import Block
 from pocket.chain.node_health import NodeHealthTable
 from pocket.chain.node_monitor import NodeMonitor
@@ -56,7 +58,7 @@ from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.read_only_volume import until_writable
 from pocket_miner.suppliers.sealed_work import SealedWork
 
-_LOG = logging.getLogger("miner")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _REDIS_SETTLES_SECONDS = 5.0
 _STAKES_SECONDS = 5.0
 _STAKE_PAUSE_SECONDS = 0.1  # per supplier: a thousand of them are ten queries a second, not hundreds
@@ -141,14 +143,14 @@ class MinerProcess:
         Raises ConfigurationError.
         """
         config, platform = self._config, self._platform
-        redis = platform.connect_redis(config.redis_url)
+        redis = platform.connect_redis(config.redis_url, config.redis_access)
         stack.push_async_callback(redis.aclose)
         addresses = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         keys = RedisKeys(config.prefix)
         node_health, seconds = NodeHealthTable(len(addresses)), config.chain.query_timeout_seconds
         chain = CachedChain(
             addresses, redis, keys, timeout_seconds=seconds, node_health=node_health, clock=platform.clock,
-            wall_clock=platform.wall_seconds, channel=platform.channel,
+            wall_clock=platform.wall_seconds, channel=platform.channel, rng=platform.rng,
         )  # fmt: skip
         stack.push_async_callback(chain.close)
         http = await stack.enter_async_context(platform.http())
@@ -170,7 +172,7 @@ class MinerProcess:
             config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.settled,
             reports, peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
             PublicUrlChecker(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
-            lambda: self._board.height, lambda: volume.reserve.full, platform,
+            lambda: watch.history_id, lambda: self._board.height, lambda: volume.reserve.full, platform,
         )  # fmt: skip
         fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.rng)
         keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform)
@@ -212,7 +214,7 @@ class MinerProcess:
     def _without_redis(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
         """Return the loops that need neither Redis nor a Lease."""
         fleet = parts.fleet
-        feed = self._feed(parts.comet, LatestBlockPublisher(parts.redis, parts.keys), fleet)
+        feed = self._feed(parts, LatestBlockPublisher(parts.redis, parts.keys))
         sealed = SealedWork(
             parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
             lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
@@ -280,9 +282,9 @@ class MinerProcess:
         text = f"no supplier key is loaded from {self._config.keys_dir}"
         if self._config.keys_required:
             raise ConfigurationError(f"miner: {text}. Put one file per supplier there.")
-        _LOG.warning("waiting for a key: %s", text)
+        _LOG.warning("waiting for a key", problem=text)
 
-    def _feed(self, comet: CometClient, publisher: LatestBlockPublisher, fleet: SupplierManager) -> BlockFeed:
+    def _feed(self, parts: _Parts, publisher: LatestBlockPublisher) -> BlockFeed:
         async def on_block(block: Block) -> None:
             if self._board.height and self._readiness.since_block > _SLOW * self._config.chain.block_seconds:
                 miner_metrics.SLOW_BLOCKS.inc()
@@ -290,13 +292,13 @@ class MinerProcess:
             miner_metrics.HEIGHT.set(block.height)
             self._diagnostics.block(block)
             self._board.publish(block)
-            if fleet.keeper.leads:
+            if parts.fleet.keeper.leads:
                 await publisher.publish(block)
 
+        blocks = FallbackBlocks(parts.comet, parts.chain, self._config.chain.id)
         return BlockFeed(
-            comet, on_block, poll_seconds=min(1.0, self._config.chain.block_seconds / 2),
-            on_error=lambda error: _LOG.warning("block feed failed, retrying: %s", error), rng=self._platform.rng,
-            clock=self._platform.clock,
+            blocks, on_block, poll_seconds=min(1.0, self._config.chain.block_seconds / 2), clock=self._platform.clock,
+            on_error=lambda error: _LOG.warning("block feed failed, retrying", error=error), rng=self._platform.rng,
         )  # fmt: skip
 
     async def _refresh_stakes(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
@@ -329,7 +331,7 @@ class MinerProcess:
                         await refresher.refresh()
                 except (*REDIS_ERRORS, ExceptionGroup) as error:
                     miner_metrics.ERRORS.labels("cache refresh").inc()
-                    _LOG.warning("cache refresh failed, retrying: %s", error)
+                    _LOG.warning("cache refresh failed, retrying", error=error)
             await asyncio.sleep(_REFRESH_PAUSE_SECONDS)
 
     async def _watch_redis(self, watch: RedisWatch, fleet: SupplierManager) -> None:
@@ -342,7 +344,7 @@ class MinerProcess:
             except (RedisStoreError, *REDIS_ERRORS) as error:
                 self._readiness.redis = str(error) or type(error).__name__
                 miner_metrics.ERRORS.labels("redis").inc()
-                _LOG.warning("Redis unavailable, retrying: %s", error)
+                _LOG.warning("Redis unavailable, retrying", error=error)
             await asyncio.sleep(0.5)
 
     async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor) -> None:
@@ -375,7 +377,7 @@ class MinerProcess:
                 for kind, size in (("total", space.total), ("free", space.free), ("reserved", space.reserved)):
                     miner_metrics.VOLUME.labels(kind).set(size)
                 if space.problem and space.problem != self._readiness.volume:
-                    _LOG.warning("%s", space.problem)
+                    _LOG.warning("volume is filling up", problem=space.problem)
                 self._readiness.volume = space.problem
             await asyncio.sleep(_VOLUME_SECONDS)
 
@@ -392,7 +394,7 @@ class MinerProcess:
                     await asyncio.sleep(0.1)
             except sqlite3.Error as error:
                 miner_metrics.ERRORS.labels("retention").inc()
-                _LOG.warning("deleting old outcomes failed, retrying: %s", error)
+                _LOG.warning("deleting old outcomes failed, retrying", error=error)
             await asyncio.sleep(_RETENTION_SECONDS)
 
     def _health(self) -> Mapping[str, Any]:

@@ -132,7 +132,8 @@ def divide(
     """Divide messages that the chain does not show by whether they must be signed again.
 
     `results` are those of included transactions, by hash. `shared` means that a transaction may hold several of the
-    messages, `left` are the blocks until the window closes. Returns the messages whose same bytes are sent again, and those to sign again with their attempts.
+    messages, `left` are the blocks until the window closes. Returns the messages whose same bytes are sent again, and
+    those to sign again with their attempts.
     """
     same: list[T] = []
     to_sign: list[tuple[T, Attempts]] = []

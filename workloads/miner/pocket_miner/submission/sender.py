@@ -3,13 +3,15 @@
 Every rejection is classified.
 """
 
-import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Account, Block, TransactionResult
@@ -36,7 +38,7 @@ from pocket_miner.sessions.submission import Submission
 from pocket_miner.storage.corruption import corruption_in
 
 T = TypeVar("T")
-_LOG = logging.getLogger("pocket_miner.submission.sender")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 class SendError(PocketError):
@@ -82,8 +84,6 @@ class SkippedMessages:
     refused: Mapping[int, SendError]
 
 
-_AGAIN = 3
-_KNOWN = BroadcastFailure.ACCEPTED_BEFORE
 _OF_ONE_MESSAGE = (BroadcastFailure.POISON, BroadcastFailure.NOT_REQUIRED, BroadcastFailure.RETRY)
 """Rejections for which the chain names the message. RETRY covers texts of later chain versions."""
 
@@ -191,17 +191,10 @@ class Sender:
     async def broadcast(self, raw: bytes) -> BroadcastAnswer:
         """Broadcast bytes to all nodes.
 
-        Raises SendError. Bytes that a node already has count as accepted. One address may lead to several nodes. A node
-        that already has bytes which no block included may be disconnected from the others, so the address gets them
-        again for another of its nodes.
+        Raises SendError. Bytes that a node already has count as accepted.
         """
         try:
             result = await self._chain.broadcast(raw)
-            for _ in range(_AGAIN):
-                if not result.code or classify(result.code, result.codespace, result.log) is not _KNOWN:
-                    break
-                other = await self._chain.broadcast(raw)
-                result = other if other.code == 0 else result
         except (ChainError, DecodingError, TimeoutError) as error:
             raise SendError(BroadcastFailure.UNREACHABLE, f"no node took the transaction: {error}") from error
         if result.code == 0:
@@ -250,7 +243,7 @@ def signed_before(
         try:
             transaction = decode_tx(group.tx_raw)
         except DecodingError as error:
-            _LOG.error("a saved transaction cannot be decoded, signing it again: %s", error)
+            _LOG.error("a saved transaction cannot be decoded, signing it again", error=error)
             continue
         submission = Submission(group.tx_raw, transaction.tx_hash, group.height, group.timeout_ns)
         for session_id in sessions_in(transaction):

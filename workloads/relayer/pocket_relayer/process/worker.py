@@ -2,19 +2,21 @@
 
 import asyncio
 import functools
-import logging
 import os
 import platform
 import signal
 from collections.abc import Callable, Mapping
 
 import aiohttp
+import structlog
 from redis.asyncio import Redis
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.problems import Problem, ProblemCode
 from pocket.api.workload import RelayerConfig
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
+from pocket.chain.fallback_blocks import FallbackBlocks
 from pocket.chain.node_health import NodeHealthTable
 from pocket.chain.node_monitor import NodeMonitor
 from pocket.chain_cache.cached_client import CachedChain
@@ -57,7 +59,7 @@ from pocket_relayer.transports.request_bodies import GzipRequestDecoder
 from pocket_relayer.transports.request_router import Probes, RequestRouter
 from pocket_relayer.transports.websocket import WebSockets
 
-_LOG = logging.getLogger("pocket_relayer.process.worker")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _RELOAD_SECONDS = 1.0
 _MIN_REDIS_DRAIN_SECONDS = 5.0
 
@@ -154,7 +156,7 @@ class Worker:
         config, platform = self._config, self._platform
         loop, clock = asyncio.get_running_loop(), platform.clock
         keys = RedisKeys(config.prefix)
-        redis = platform.connect_redis(config.redis_url)
+        redis = platform.connect_redis(config.redis_url, config.redis_access)
         nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         node_health, seconds = NodeHealthTable(len(nodes)), config.chain.query_timeout_seconds
         chain = CachedChain(
@@ -182,7 +184,8 @@ class Worker:
             await chain.close()
             await redis.aclose()
             return
-        latest_block = LatestBlockWatcher(redis, keys, comet.block, config.chain.block_seconds, clock)
+        blocks = FallbackBlocks(comet, chain, config.chain.id)
+        latest_block = LatestBlockWatcher(redis, keys, blocks.block, config.chain.block_seconds, clock)
         supplier_keys = SupplierKeys(config.keys_dir, platform)
         supplier_keys.reload()
         reloaded = ReloadedConfig(config.hot_file)
@@ -278,7 +281,7 @@ class Worker:
                 limits = reloaded.current.limits()
                 changed = registry.update(reloaded.current.services)
                 relayer_metrics.start_at_zero(service.id for service in reloaded.current.services)
-                _LOG.info("configuration reloaded", extra={"fields": {"services": changed}})
+                _LOG.info("configuration reloaded", services=changed)
 
         try:
             async with watch, asyncio.TaskGroup() as group:
@@ -308,7 +311,7 @@ class Worker:
                     reuse_port=True,
                     backlog=1024,
                 )
-                _LOG.info("serving", extra={"fields": {"port": config.port, "worker": self._number}})
+                _LOG.info("serving", port=config.port, worker=self._number)
                 await self._stop.wait()
                 stopped_at = loop.time()
                 self._draining = True
@@ -361,7 +364,7 @@ class Worker:
             try:
                 reload()
             except (PocketError, OSError) as error:
-                _LOG.warning("config reload failed, keeping the previous configuration: %s", error)
+                _LOG.warning("config reload failed, keeping the previous configuration", error=error)
 
     async def _watch_parent(self) -> None:
         """Drain and end once the supervisor has died.
