@@ -145,6 +145,50 @@ async def test_a_standby_mirrors_and_takes_over_without_reading_again(alice):
         assert session.seal.root == slow_root(rows)
 
 
+@pytest.mark.parametrize("knows_seal", [False, True])
+async def test_a_standby_that_copied_relays_recorded_after_the_seal_proves_the_sealed_ones(alice, knows_seal):
+    header = alice.header()
+    await alice.record(alice.relays(header, 6))
+    await alice.to(14)
+    assert alice.claim(header) is not None
+    with another(alice) as other:
+        standby = follow(other)
+        await standby.round()
+        await other.redis.flushall()
+        await other.record(alice.relays(header, 3))  # by a relayer that was frozen: Redis knows of no closed session
+        await standby.round()
+        assert other.mirror.file(10).count(other.supplier, header.session_id) == 9
+        if knows_seal:
+            await alice.decide()  # puts the seal back into Redis
+        other.epoch += 1
+        other.start()  # before the proof
+        await other.to(22)
+        assert other.outcomes()[header.session_id]["outcome"] == "settled"
+        assert other.outcomes()[header.session_id]["details"]["relays"] == 6
+
+
+async def test_a_redis_that_lost_the_seals_gets_them_back_though_every_session_is_sealed(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(14)
+    await alice.redis.flushall()
+    await alice.miner.tail()
+    assert (await alice.miner.store.load())[header.session_id] == alice.miner.sessions[header.session_id].seal
+
+
+async def test_an_owner_on_an_empty_volume_gets_the_sealed_relays_from_its_peers(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 5))
+    await alice.to(14)
+    await alice.redis.flushall()
+    await alice.record(alice.relays(header, 2))  # after the seal, by a relayer that was frozen
+    async with served(alice) as asked:
+        with another(alice, asked=asked) as other:
+            await other.to(22)
+            assert other.outcomes()[header.session_id]["outcome"] == "settled"
+            assert other.outcomes()[header.session_id]["details"]["relays"] == 5
+
+
 async def test_a_standby_drops_what_the_owner_has_ended(alice):
     header = alice.header()
     await alice.record(alice.relays(header, 3))

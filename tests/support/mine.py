@@ -43,11 +43,13 @@ PREFIX = "test"
 class HereTriePool:
     """The trie functions in a thread."""
 
-    async def root(self, path: Path, supplier: str, session_id: str) -> SealedSet:
-        return await asyncio.to_thread(compute_root, str(path), supplier, session_id)
+    async def root(self, path: Path, supplier: str, session_id: str, sealed_root: bytes = b"") -> SealedSet:
+        return await asyncio.to_thread(compute_root, str(path), supplier, session_id, sealed_root)
 
-    async def proof(self, path: Path, supplier: str, session_id: str, proof_path: bytes) -> tuple[bytes, bytes]:
-        return await asyncio.to_thread(compute_proof, str(path), supplier, session_id, proof_path)
+    async def proof(
+        self, path: Path, supplier: str, session_id: str, proof_path: bytes, sealed_root: bytes = b""
+    ) -> tuple[bytes, bytes]:
+        return await asyncio.to_thread(compute_proof, str(path), supplier, session_id, proof_path, sealed_root)
 
 
 def waits_as_a_large_session(gate: str, most: int | None = None) -> str:

@@ -20,7 +20,7 @@ from pocket.redis_store.seals import SessionSeal
 from pocket_miner.sessions.claim_view import ClaimsAnswer, learn, surprising
 from pocket_miner.sessions.evidence import Evidence, Fact, Statement
 from pocket_miner.sessions.stages import ClaimState
-from pocket_miner.sessions.submission import Attempts, Resend, Submission, resend
+from pocket_miner.sessions.submission import Attempts, Resend, Submission, is_last_chance, resend
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.disk_reserve import Reserve, Space
 from pocket_miner.submission.seeds import SeedHashes
@@ -197,11 +197,12 @@ FAILED = TransactionResult("T", 11, "sdk", "out of gas")
     (replace(TAKEN, accepted=False), 13, 0, None, Resend.SAME_BYTES),
     (TAKEN, 13, 0, None, Resend.WAIT),
     (TAKEN, 14, 0, None, Resend.SAME_BYTES),
-    (TAKEN, 15, 0, None, Resend.NEW_BYTES),
+    (TAKEN, 15, 0, None, Resend.SAME_BYTES),
     (TAKEN, 14, 0, FAILED, Resend.NEW_BYTES),
     (TAKEN, 14, 101, None, Resend.NEW_BYTES),
     (replace(TAKEN, known_at=14), 14, 0, None, Resend.SAME_BYTES),
-    (replace(TAKEN, known_at=13), 14, 0, None, Resend.NEW_BYTES),
+    (replace(TAKEN, known_at=13), 14, 0, None, Resend.SAME_BYTES),
+    (replace(TAKEN, known_at=13), 15, 0, None, Resend.NEW_BYTES),
     (replace(TAKEN, known_at=15), 15, 0, None, Resend.SAME_BYTES),
 ])  # fmt: skip
 def test_what_no_block_took_is_sent_again_and_new_bytes_only_where_the_old_ones_cannot_be_it(
@@ -210,11 +211,38 @@ def test_what_no_block_took_is_sent_again_and_new_bytes_only_where_the_old_ones_
     assert resend(last, height, now, result) is step
 
 
+@pytest.mark.parametrize(("height", "left", "step"), [
+    (15, 5, Resend.SAME_BYTES), (16, 4, Resend.SAME_BYTES), (17, 3, Resend.NEW_BYTES), (15, 1, Resend.NEW_BYTES),
+])  # fmt: skip
+def test_known_bytes_are_given_up_once_as_many_blocks_passed_as_are_left(height, left, step):
+    assert resend(replace(TAKEN, known_at=14), height, 0, None, left) is step
+
+
 def test_bytes_that_nodes_had_before_age_from_their_first_handing_over():
     assert TAKEN.handed_over(14, known_before=True).height == 13
     known = TAKEN.handed_over(14, known_before=True).handed_over(15, known_before=True)
     assert (known.height, known.known_at) == (13, 14)
     assert known.handed_over(16, known_before=False) == replace(TAKEN, height=16)
+
+
+def test_bytes_age_from_the_height_of_the_node_that_took_them_as_far_as_it_is_plausible():
+    assert TAKEN.handed_over(14, 15, known_before=False).height == 15
+    assert TAKEN.handed_over(14, 0, known_before=False).height == 14
+    assert TAKEN.handed_over(14, 999, known_before=False).height == 16
+    assert TAKEN.handed_over(14, 15, known_before=True).known_at == 15
+
+
+@pytest.mark.parametrize(("last", "height", "given_up"), [
+    (None, 19, False),
+    (TAKEN, 19, False),  # nodes have not reported yet that they have it
+    (replace(TAKEN, known_at=14), 17, False),
+    (replace(TAKEN, known_at=14), 18, True),
+    (replace(TAKEN, height=17, known_at=18), 18, False),  # the next block includes it
+    (replace(TAKEN, height=17, known_at=18), 19, True),
+    (replace(TAKEN, height=18, known_at=19), 19, True),
+])  # fmt: skip
+def test_at_the_end_of_a_window_bytes_that_the_next_block_may_include_are_waited_for(last, height, given_up):
+    assert is_last_chance(last, height, close=20) is given_up
 
 
 def test_more_gas_follows_what_ran_out_of_it_and_a_message_is_alone_once_it_may_be_to_blame():

@@ -8,7 +8,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -383,9 +383,9 @@ class ChainClient:
     async def broadcast(self, raw: bytes) -> TransactionResult:
         """Send a transaction to the mempools of all nodes (mode SYNC).
 
-        Code 0 means accepted by a mempool, not included in a block. One address may lead to several nodes, and the
-        one that a standing connection reaches may be disconnected from the network while it accepts everything.
-        Each address therefore also gets the bytes over new connections.
+        Code 0 means accepted by a mempool, not included in a block. The height is that of the nodes, 0 if unknown. One
+        address may lead to several nodes, and the one that a standing connection reaches may be disconnected from the
+        network while it accepts everything. Each address therefore also gets the bytes over new connections.
 
         Returns the best answer, since one node that accepts the bytes is enough. Raises ChainUnavailable if no node
         answered. Some nodes may have accepted the transaction all the same.
@@ -397,7 +397,8 @@ class ChainClient:
         answers = [answer.raw for answer in standing.values() if answer.error is None]
         best = best_result(raw, [*answers, *(answer for group in others for answer in group)])
         if best is not None:
-            return best
+            heights = (answer.height for answer in standing.values() if answer.error is None)
+            return replace(best, height=max(heights, default=0))
         causes = "; ".join(str(answer.error) for answer in standing.values())
         raise ChainUnavailable(f"{_BROADCAST}: no chain node answered ({causes or 'none may be asked'})")
 

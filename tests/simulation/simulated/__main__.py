@@ -21,7 +21,8 @@ def main() -> int:
     parser.add_argument("--replay", type=int, help="one seed, told even where all is well")
     parser.add_argument("--whole", action="store_true", help="do not make a failing life small")
     options = parser.parse_args()
-    from simulated.life import live, quiet
+    from simulated.life import live
+    from simulated.logs import quiet
     from simulated.shrink import shrunk, story
 
     quiet()

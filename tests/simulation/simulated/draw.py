@@ -13,7 +13,6 @@ from simulated.plan import BLOCK_SECONDS, NODES, SERVICES, SUPPLIERS, Fault, Kin
 _LAST_SECONDS = 108.0
 _APART_SECONDS = 3.5 * BLOCK_SECONDS
 _EDGES = (10, 12, 20, 22, 28, 30, 38)  # heights at which windows open and close
-_REDIS_LOSSES = frozenset({Kind.REDIS_CRASH, Kind.REDIS_FAIL_OVER, Kind.REDIS_EMPTY, Kind.REDIS_OLDER})
 _SESSION_ENDS = (10, 20)  # heights
 _MINERS = ("miner-0", "miner-1")
 _RELAYERS = ("relayer-0", "relayer-1")
@@ -94,6 +93,68 @@ _OF_ONE = (
 _ABOUT_NODES = frozenset({Kind.NODE_DOWN, Kind.NODE_RESTART, Kind.NODE_HANGS})
 
 
+_ABOUT_NODES_THAT_LIE = frozenset(row.kind for row in _LIES)
+_SCENES: tuple[tuple[tuple[_Row, float, float], ...], ...] = (
+    # Relays in hand, unread, or in a log alone while their session ends and is sealed.
+    ((_Row(Kind.FREEZE_AT_END, _RELAYERS, (7.0, 18.0)), -1.0, 1.3),),
+    ((_Row(Kind.REDIS_EMPTY_UNREAD, _EVERYBODY, (1.0, 5.0), (0.0, 5.0)), -4.0, 0.5),),
+    ((_Row(Kind.REDIS_EMPTY_UNREAD, _EVERYBODY, (1.0, 3.0), (0.0, 4.0)), 0.0, 0.7),),
+    ((_Row(Kind.UNREAD, _EVERYBODY, (8.0, 10.0)), -0.4, 0.4),
+     (_Row(Kind.DISK_SLOW, ("",), (14.0, 16.0), (0.5, 1.2)), 0.5, 0.9)),
+    # Relays that only a former owner's volume holds.
+    ((_Row(Kind.REDIS_EMPTY, _EVERYBODY, (1.0, 3.0)), 0.7, 1.5),
+     (_Row(Kind.SCALE_UP, _EVERYBODY, (40.0, 50.0)), 1.6, 3.5)),
+    # Relays that are recorded after the seal, and an owner that had copied them.
+    ((_Row(Kind.FREEZE_AT_END, _RELAYERS, (12.0, 15.0)), 0.0, 0.8),
+     (_Row(Kind.REDIS_EMPTY, _EVERYBODY, (1.0, 1.5)), 3.3, 3.8),
+     (_Row(Kind.GONE, _MINERS, (20.0, 30.0)), 6.0, 8.0)),
+    # Claims that no block takes, while their owner goes.
+    ((_Row(Kind.NO_TRANSACTIONS, _EVERYBODY, share=(2.0, 2.9)), 2.1, 2.9),
+     (_Row(Kind.KILL, _MINERS, (0.3, 0.8)), 3.1, 3.6)),
+    ((_Row(Kind.MEMPOOL_LOSS, _EVERYBODY, share=(3.0, 5.0)), 2.1, 2.9),
+     (_Row(Kind.GONE, _MINERS, (20.0, 30.0)), 3.1, 3.6)),
+    ((_Row(Kind.MEMPOOL_LOSS, _EVERYBODY, share=(1.0, 4.0)), 2.1, 2.9),),
+    # The owner changes between claim and proof, with a former one that wakes up or does not know.
+    ((_Row(Kind.FREEZE, _MINERS, (13.0, 19.0)), 5.5, 9.9),),
+    ((_Row(Kind.FREEZE, _MINERS, (13.0, 19.0)), 1.0, 3.1),),
+    ((_Row(Kind.LEASES_AWAY, _MINERS, (20.0, 30.0)), -3.5, -1.5),),
+    ((_Row(Kind.GONE, _MINERS, (16.0, 24.0)), 4.5, 5.5), (_Row(Kind.REDIS_EMPTY, _EVERYBODY, (1.0, 3.0)), 5.6, 6.5)),
+    # Proofs that no block takes.
+    ((_Row(Kind.NO_TRANSACTIONS, _EVERYBODY, share=(2.0, 2.9)), 9.2, 9.9),
+     (_Row(Kind.KILL, _MINERS, (0.3, 0.8)), 10.1, 10.6)),
+    ((_Row(Kind.MEMPOOL_LOSS, _EVERYBODY, share=(2.0, 5.0)), 9.2, 9.9),),
+    # Redis loses its data once sessions are sealed, or stays away.
+    ((_Row(Kind.REDIS_EMPTY, _EVERYBODY, (1.0, 5.0)), 3.5, 8.0),),
+    ((_Row(Kind.REDIS_OLDER, _EVERYBODY, (1.0, 3.0), (2.0, 8.0)), -2.0, 2.5),),
+    ((_Row(Kind.REDIS_AWAY, _EVERYBODY, (24.0, 26.0), (0.0, 0.1)), 9.4, 9.9),
+     (_Row(Kind.KILL, _MINERS[:1], (0.3, 2.0)), 9.95, 10.2), (_Row(Kind.KILL, _MINERS[1:], (0.3, 2.0)), 9.95, 10.2)),
+    # Governance and nodes at the moment that counts.
+    ((_Row(Kind.PROOF_PARAMS, _EVERYBODY), 10.2, 14.0),),
+    ((_Row(Kind.PRICES, _EVERYBODY), -6.0, 2.0),),
+    ((_Row(Kind.NODE_OTHER_HASH, ("",), (12.0, 30.0), (0.5, 1.0)), 8.0, 9.5),),
+    ((_Row(Kind.NODE_HOLLOW, ("",), (24.0, 40.0), (0.9, 1.0)), 2.0, 3.0),),
+    ((_Row(Kind.NODE_HOLLOW, ("",), (12.0, 20.0), (0.9, 1.0)), 15.5, 17.5),),
+    ((_Row(Kind.NODE_LAGS, ("",), (20.0, 40.0), (2.0, 4.9)), -9.5, 4.0),),
+    ((_Row(Kind.NODE_FAILS, _EVERYBODY, (6.0, 12.0), (0.3, 0.7)), -9.5, -7.0),),
+    ((_Row(Kind.NODE_GARBAGE, NODES, (10.0, 30.0), (0.2, 0.6)), -9.0, 12.0),),
+    ((_Row(Kind.NODE_OTHER_CHAIN, ("",), (5.0, 20.0)), -5.0, 12.0),),
+)  # fmt: skip
+"""What may befall a session, with the blocks after its end between which each fault begins."""
+
+
+def probability(seed: int) -> float:
+    """Return with which probability the chain requires proofs when a life begins.
+
+    What is drawn about proofs must matter: a wrong seed hash where some are required, new params where none are.
+    """
+    kinds = {fault.kind for fault in draw(seed)}
+    if Kind.NODE_OTHER_HASH in kinds:
+        return 0.5
+    if Kind.PROOF_PARAMS in kinds:
+        return 0.0
+    return random.Random(f"proofs {seed}").choice((1.0, 1.0, 1.0, 0.5))
+
+
 def draw(seed: int) -> list[Fault]:
     """Draw the faults of a seed in the order in which they begin.
 
@@ -129,11 +190,15 @@ def draw(seed: int) -> list[Fault]:
             add(chance.choice(_LIES), chance.uniform(0, _LAST_SECONDS), liar)
     if chance.random() < 0.25:
         add(chance.choice(_OF_ONE), chance.uniform(0, 0.6 * _LAST_SECONDS))
-    if chance.random() < 0.25 and not any(fault.kind in _REDIS_LOSSES for fault in found):
-        # A Redis that lost data has forgotten that sessions are closed: both at once is not survived, and not drawn.
-        # The first session's end or the second's; for longer than it takes to seal.
-        moment = chance.choice(_SESSION_ENDS) * BLOCK_SECONDS
-        add(_Row(Kind.FREEZE_AT_END, _RELAYERS, (7.0, 18.0)), moment + chance.uniform(-1.0, 1.3) * BLOCK_SECONDS)
+    for scene in chance.sample(_SCENES, chance.choice((1, 1, 2))):
+        end = chance.choice(_SESSION_ENDS)
+        if scene[0][0].kind is Kind.REDIS_AWAY:
+            end = _SESSION_ENDS[-1]  # no other session's relays may wait for Redis
+        for row, first, last in scene:
+            lies = row.kind in _ABOUT_NODES_THAT_LIE
+            if lies and not liar:
+                liar = chance.choice(NODES)
+            add(row, (end + chance.uniform(first, last)) * BLOCK_SECONDS, liar if lies else None)
     return sorted(found, key=lambda fault: fault.at)
 
 

@@ -22,6 +22,9 @@ from world import address
 
 Pair = tuple[str, str]
 _SUBSETS = 200
+_CALM_SECONDS = 18.0
+_MIRRORED_SECONDS = 6.0
+_OUT_OF_GAS = 11
 _BLOCKS_TO_LEARN_OF_A_PROOF = 3
 _LIES_ABOUT_PROOFS = (Kind.NODE_LAGS, Kind.NODE_STALE, Kind.NODE_HOLLOW, Kind.NODE_HEADLESS)
 
@@ -66,6 +69,7 @@ class Judges:
         self.system = system
         self._excused = {f.target for f in faults if f.kind in (Kind.SUPPLIER_AWAY, Kind.APPLICATION_AWAY)}
         self._seeds_are_doubted = any(f.kind is Kind.NODE_OTHER_HASH for f in faults)
+        self._redis_is_troubled = any(f.kind.name.startswith("REDIS") for f in faults)
         self._nodes_lie = any(f.kind in _LIES_ABOUT_PROOFS for f in faults)
         self.problems: list[str] = []
         self._paid: dict[Pair, int] = {}
@@ -119,10 +123,12 @@ class Judges:
 
     def at_block(self) -> None:
         system = self.system
-        for crash in system.crashes:
-            self.wrong(crash)
+        for text in system.observed:
+            self.wrong(text)
         if number := self.missing():
             self.wrong(f"{number} acknowledged relays of open sessions are nowhere")
+        if self._is_calm():
+            self._check_copies()
         for (supplier, session), roots in system.roots.items():
             if len(roots) > 1:
                 self.wrong(f"claims of {len(roots)} roots were sent for {name_of(supplier)}, {session[:8]}")
@@ -141,9 +147,36 @@ class Judges:
                 self.wrong(f"{event.type.rsplit('.', 1)[1]} of {name_of(event.attributes['supplier_operator_address'])}"
                            f" {json.dumps(told)}")  # fmt: skip
 
+    def _is_calm(self) -> bool:
+        """Return whether nothing has gone wrong for so long that every copy must have been made again."""
+        system, now = self.system, self.system.loop.time()
+        running = all(program.alive for program in system.programs.values() if program.wanted)
+        return running and not system.network.holding and now - system.disturbed_at > _CALM_SECONDS
+
+    def _check_copies(self) -> None:
+        """Check that relays are on a miner's volume and seals in Redis, where the next owner finds them."""
+        system = self.system
+        pairs = [pair for pair in self._open() if pair in self._wanted()]
+        mirrored = defaultdict[Pair, set[bytes]](set)
+        for program in system.programs.values():
+            if not program.relayer and program.wanted and program.folder.exists():
+                for pair, relay in on_volume(program.folder):
+                    mirrored[pair].add(relay)
+        recent = system.loop.time() - _MIRRORED_SECONDS
+        for pair in pairs:
+            who = f"{name_of(pair[0])}, {pair[1][:8]}"
+            missing = system.acknowledged[pair] - mirrored[pair]
+            if number := sum(system.acknowledged_at[relay] < recent for relay in missing):
+                self.wrong(f"no volume has {number} relays of {who} though nothing is wrong any more")
+            seals = system.redis.primary.model.data.values.get(KEYS.seals(pair[0]).encode(), {})
+            if pair in system.roots and isinstance(seals, dict) and pair[1].encode() not in seals:
+                self.wrong(f"Redis lacks the seal of {who} though nothing is wrong any more")
+
     def _count_included(self) -> None:
         rows = list(self.system.chain.transactions.values())
         for row in rows[self._counted :]:
+            if row.result.code == _OUT_OF_GAS:
+                self.wrong(f"a transaction ran out of gas: {row.result.log[:60]}")
             if row.result.code:
                 continue
             name = transaction_hash(row.raw)
@@ -166,6 +199,11 @@ class Judges:
             return True  # the former one was for another seed: the chain found it invalid, and it is repaired
         if self.system.senders[name] in {sender for sender, _ in earlier}:
             return False
+        if (
+            self.system.senders[name].partition(",")[0] == earlier[-1][0].partition(",")[0]
+            and not self._redis_is_troubled
+        ):
+            return False  # the same miner before a restart: it has shared its proof
         late = self.system.sent_at[name] > earlier[-1][1] + _BLOCKS_TO_LEARN_OF_A_PROOF
         return self._nodes_lie or not late
 

@@ -1,22 +1,47 @@
 """The API server as far as Leases go: one namespace of objects with versions, each call under the network's whims."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from pocket.coordination.elector import member_name
 from pocket.kube.api_client import Conflict, KubeApi, KubeError, ObjectNotFound
 from simulated.loop import PROCESS
 from simulated.network import Network
 from simulated.plan import Kind
 
 
+def _member(row: Mapping[str, Any]) -> str:
+    return member_name(row["spec"]["holderIdentity"] or "")
+
+
 class LeaseServer:
     """All Leases by name."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, report: Callable[[str], None]) -> None:
         self.network = network
+        self._report = report
+        self.held_since: dict[str, float] = {}  # by Lease: since when its member holds it
+        self._written: dict[str, float] = {}
         self.rows: dict[str, dict[str, Any]] = {}
         self.versions = itertools.count(1)
+
+    def holder(self, name: str) -> str:
+        """Return the member that holds a Lease, empty without one."""
+        return _member(self.rows[name]) if name in self.rows else ""
+
+    def written(self, name: str, row: Mapping[str, Any]) -> None:
+        """Check and store a Lease: another member takes it only once it is released or expired, under a new epoch."""
+        before, now = self.rows.get(name), self.network.loop.time()
+        if before is None or _member(before) != _member(row):
+            self.held_since[name] = now
+        if before is not None and before["spec"]["holderIdentity"] != row["spec"]["holderIdentity"]:
+            if _member(row) and row["spec"]["leaseTransitions"] <= before["spec"]["leaseTransitions"]:
+                self._report(f"{_member(row)} took {name} under no greater epoch")
+            expires = self._written[name] + before["spec"]["leaseDurationSeconds"]
+            if _member(row) and _member(before) not in ("", _member(row)) and now < expires:
+                self._report(f"{_member(row)} took {name} from {_member(before)}, which holds it")
+        self.rows[name], self._written[name] = dict(row), now
 
     def api(self) -> "LeaseApi":
         return LeaseApi(self)
@@ -64,5 +89,5 @@ class LeaseApi(KubeApi):
         elif rows[name]["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
             raise Conflict(f"{name} was changed", 409)
         version = str(next(self._server.versions))
-        rows[name] = {**body, "metadata": {**body["metadata"], "resourceVersion": version}}
+        self._server.written(name, {**body, "metadata": {**body["metadata"], "resourceVersion": version}})
         return {**rows[name]}

@@ -3,21 +3,18 @@
 import asyncio
 import contextlib
 import gc
-import logging
 import shutil
 import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-import structlog
-
-from pocket.protocol.claims.proof_requirement import ProofParams
-from simulated.draw import draw
+from simulated.draw import draw, probability
 from simulated.judges import Judges
 from simulated.loop import PROCESS, Loop, Stuck
 from simulated.plan import SERVICES, SUPPLIERS, Fault, Kind
@@ -37,6 +34,7 @@ from world import address
 VOLUMES = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 _AFTER_BLOCKS = 12  # after the last settlement, in which everything must be over
 _AGAIN_SECONDS = 1.5
+_BEHIND_SECONDS = (0.0, 20.0)  # of the clock of a Redis that takes over
 _MOST_CPU_SECONDS = 30.0  # ten times what a life takes
 
 
@@ -65,10 +63,11 @@ class Life:
         self.seed, self._hasty = seed, hasty
         self.loop = Loop(seed)
         folder = Path(tempfile.mkdtemp(prefix="life-", dir=VOLUMES))
-        self.system = System(seed, self.loop, folder, kubernetes=bool(seed % 3))
+        self.system = System(seed, self.loop, folder, kubernetes=bool(seed % 3), proofs=probability(seed))
         self.faults = tuple(draw(seed) if faults is None else faults)
         self.judges = Judges(self.system, self.faults)
         self._held: set[str] = set()
+        self._destroyed: set[str] = set()  # kinds of copies that a fault has destroyed
         self._pace = 1.0
         for number in range(2):
             self._program(f"relayer-{number}", relayer=True)
@@ -168,8 +167,7 @@ class Life:
             for service in SERVICES:
                 header = system.session(service, start)
                 for supplier in SUPPLIERS:
-                    # Of some sessions the only relay comes at their end.
-                    late = chance.random() < 0.15
+                    late = chance.random() < 0.15  # of some sessions the only relay comes at their end
                     for _ in range(1 if late else chance.randint(1, RELAYS)):
                         number += 1
                         at = chance.uniform(SESSION_BLOCKS - 1 if late else 0, SESSION_BLOCKS + 1.5) * BLOCK_SECONDS
@@ -206,10 +204,13 @@ class Life:
     async def _kill(self, fault: Fault, program: Program) -> None:
         if not program.alive or program.name in self._held:
             return
+        self._kill_and_hold(program)
+        await self._back(fault, program)
+
+    def _kill_and_hold(self, program: Program) -> None:
         self._held.add(program.name)
         self.system.tell(f"{program.name}: killed")
         self.system.kill(program)
-        await self._back(fault, program)
 
     async def _back(self, fault: Fault, program: Program) -> None:
         await asyncio.sleep(fault.seconds)
@@ -242,7 +243,7 @@ class Life:
             self.system.tell(f"{program.name}: goes on")
             self.loop.go_on(process)
 
-    def _burst(self, fault: Fault, first: Program) -> list["asyncio.Task[None]"]:
+    def _burst(self, fault: Fault, first: Program | None = None) -> list["asyncio.Task[None]"]:
         """Relays of the session that ends next, of those three suppliers that have none yet, where there are such."""
         height, system = self.system.chain.height, self.system
         start = max((at for at in STARTS if at <= height - SESSION_BLOCKS // 2), default=STARTS[0])
@@ -260,6 +261,47 @@ class Life:
         await self._freeze(fault, program)
         await asyncio.gather(*tasks)
 
+    async def _redis_empty_unread(self, fault: Fault, _: Program | None) -> None:
+        """Lose the data of Redis while no miner reads, so that only relayers' logs hold the last relays.
+
+        In half of the cases the relayers that have them end meanwhile.
+        """
+        async with self._miners_stopped():
+            await asyncio.gather(*self._burst(fault))
+            await asyncio.sleep(fault.share)
+            relayers = [p for p in self.system.programs.values() if p.relayer and p.alive and fault.seed % 2]
+            ends = [program for program in relayers if program.name not in self._held]
+            for program in ends:
+                self._kill_and_hold(program)
+            await self._redis_crash(replace(fault, kind=Kind.REDIS_EMPTY), None)
+        for program in ends:
+            await self._back(replace(fault, seconds=1.0), program)
+
+    async def _unread(self, fault: Fault, _: Program | None) -> None:
+        """Stop the miners before a session's last relays, so that these are unread when it is sealed."""
+        async with self._miners_stopped():
+            await asyncio.gather(*self._burst(fault), asyncio.sleep(fault.seconds))
+
+    @contextlib.asynccontextmanager
+    async def _miners_stopped(self) -> AsyncIterator[None]:
+        alive = [p.process for p in self.system.programs.values() if not p.relayer and p.alive and p.process]
+        stopped = [process for process in alive if not process.frozen]
+        self.system.tell("the miners: stopped")
+        for process in stopped:
+            self.loop.stop(process)
+        yield
+        for process in stopped:
+            if not process.dead:
+                self.loop.go_on(process)
+        self.system.tell("the miners: go on")
+
+    def _may_lose(self, what: str, **lost: Any) -> bool:
+        """Return whether a copy may be destroyed: after another kind was, it may be the only one."""
+        if self._destroyed - {what} and self.judges.missing(**lost):
+            return False
+        self._destroyed.add(what)
+        return True
+
     async def _upgrade(self, fault: Fault, _: Program | None) -> None:
         for program in [p for p in self.system.programs.values() if p.wanted]:
             await self._terminate(replace(fault, seconds=1.0), program)
@@ -276,7 +318,8 @@ class Life:
         self.system.terminate(program)
 
     async def _volume_lost(self, fault: Fault, program: Program) -> None:
-        if program.name in self._held or self.judges.missing(without=program):
+        what = "log" if program.relayer else "volume"
+        if program.name in self._held or not self._may_lose(what, without=program):
             return
         self._held.add(program.name)
         self.system.tell(f"{program.name}: killed, its {'log' if program.relayer else 'volume'} is lost")
@@ -288,10 +331,11 @@ class Life:
     async def _redis_crash(self, fault: Fault, _: Program | None) -> None:
         empty, redis = fault.kind is Kind.REDIS_EMPTY, self.system.redis
         data = type(redis.primary.model.data)() if empty else redis.older(fault.share)
-        if not redis.primary.up or self.judges.missing(redis=data):
+        if not redis.primary.up or not self._may_lose("Redis", redis=data):
             return
         self.system.tell(f"{fault}")
         redis.crash()
+        redis.behind_seconds = _BEHIND_SECONDS[fault.seed % len(_BEHIND_SECONDS)]
         redis.restart(data)
         redis.primary.up = False
         await asyncio.sleep(fault.seconds / 2)
@@ -303,9 +347,10 @@ class Life:
     def _redis_fail_over(self, fault: Fault, _: Program | None) -> None:
         redis = self.system.redis
         data = redis.older(fault.share)
-        if not redis.primary.up or redis.primary.loading or self.judges.missing(redis=data):
+        if not redis.primary.up or redis.primary.loading or not self._may_lose("Redis", redis=data):
             return
         self.system.tell(f"{fault}")
+        redis.behind_seconds = _BEHIND_SECONDS[fault.seed % len(_BEHIND_SECONDS)]
         redis.fail_over(data, cut=bool(fault.seed % 2))
 
     async def _redis_full(self, fault: Fault, _: Program | None) -> None:
@@ -324,8 +369,7 @@ class Life:
         self.system.tell(f"{fault}")
         rows = [(20, "sdk", "mempool is full"), (18, "sdk", "failed to add unordered nonce: x"),
                 (13, "sdk", "insufficient fees; got: 0upokt required: 1upokt")]  # fmt: skip
-        # By every node.
-        self.system.chain.faults.refuse += [rows[fault.seed % len(rows)]] * int(fault.share) * len(NODES)
+        self.system.chain.faults.refuse += [rows[fault.seed % len(rows)]] * int(fault.share) * len(NODES)  # by each
 
     def _no_transactions(self, fault: Fault, _: Program | None) -> None:
         self.system.tell(f"{fault}")
@@ -339,11 +383,11 @@ class Life:
 
     def _proof_params(self, fault: Fault, _: Program | None) -> None:
         state = self.system.chain.state
-        old = state.proof_params
-        state.proof_params = ProofParams(
-            (0.0, 0.5, 1.0)[fault.seed % 3], old.proof_requirement_threshold_upokt,
-            old.proof_missing_penalty_upokt, old.proof_submission_fee_upokt,
-        )  # fmt: skip
+        old = state.proof_params.proof_request_probability
+        others = [chance for chance in (0.0, 0.5, 1.0) if chance != old]
+        state.proof_params = replace(
+            state.proof_params, proof_request_probability=others[fault.seed % 2] if old else 1.0
+        )
         self.system.tell(f"{fault}: probability {state.proof_params.proof_request_probability}")
 
     def _prices(self, fault: Fault, _: Program | None) -> None:
@@ -359,21 +403,23 @@ class Life:
             self.system.tell(f"{fault}")
             program.process.wall_offset_seconds += fault.share
 
-    async def _disk_slow(self, fault: Fault, program: Program) -> None:
-        process = program.process
-        if process is None:
-            return
+    async def _disk_slow(self, fault: Fault, program: Program | None) -> None:
+        programs = [program] if program else [p for p in self.system.programs.values() if not p.relayer]
+        slow = [p.process for p in programs if p.process is not None]
         self.system.tell(f"{fault}")
-        process.disk_seconds = fault.share
+        for process in slow:
+            process.disk_seconds = fault.share
         await asyncio.sleep(fault.seconds)
-        process.disk_seconds = 0.0
+        for process in slow:
+            process.disk_seconds = 0.0
         self.system.tell(f"over: {fault.kind.value} {fault.target}")
 
 
 _ACTS = {
     Kind.KILL: Life._kill, Kind.TERMINATE: Life._terminate, Kind.FREEZE: Life._freeze,
-    Kind.FREEZE_AT_END: Life._freeze_at_end,
-    Kind.UPGRADE: Life._upgrade,
+    Kind.FREEZE_AT_END: Life._freeze_at_end, Kind.GONE: Life._kill, Kind.UNREAD: Life._unread,
+    Kind.REDIS_AWAY: Life._redis_crash,
+    Kind.REDIS_EMPTY_UNREAD: Life._redis_empty_unread, Kind.UPGRADE: Life._upgrade,
     Kind.SCALE_UP: Life._scale_up, Kind.VOLUME_LOST: Life._volume_lost, Kind.LOG_LOST: Life._volume_lost,
     Kind.REDIS_CRASH: Life._redis_crash, Kind.REDIS_EMPTY: Life._redis_crash, Kind.REDIS_OLDER: Life._redis_crash,
     Kind.REDIS_FAIL_OVER: Life._redis_fail_over, Kind.REDIS_FULL: Life._redis_full,
@@ -396,9 +442,3 @@ def live(seed: int, faults: Sequence[Fault] | None = None, *, hasty: bool = Fals
         del made
         gc.enable()
         gc.collect()
-
-
-def quiet() -> None:
-    """Nobody reads what hundreds of processes log."""
-    logging.disable(logging.CRITICAL)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

@@ -31,6 +31,7 @@ class Process:
     disk_seconds: float = 0.0
     dead: bool = False
     frozen: bool = False
+    went_on_at: float = 0.0
     ready: deque[asyncio.Handle] = field(default_factory=deque)
     signals: dict[int, Callable[[], Any]] = field(default_factory=dict)
     kept: list[Any] = field(default_factory=list)
@@ -164,7 +165,7 @@ class Loop(asyncio.AbstractEventLoop):
 
     def go_on(self, process: Process) -> None:
         """SIGCONT: everything that became due is late now."""
-        process.frozen = False
+        process.frozen, process.went_on_at = False, self.time()
         if process.ready and process not in self._going:
             self._going.append(process)
 

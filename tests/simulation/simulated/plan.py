@@ -43,13 +43,17 @@ class Kind(StrEnum):
     REDIS_FAIL_OVER = "Redis fails over"  # (seconds of writes that are lost)
     REDIS_FULL = "Redis is full"
     REDIS_EMPTY = "Redis comes back empty"
+    REDIS_EMPTY_UNREAD = "Redis comes back empty before the miners have read it"
+    REDIS_AWAY = "Redis away for a window"
     REDIS_OLDER = "Redis comes back with an older file"  # (seconds)
     LEASES_AWAY = "API server away"
     PEERS_AWAY = "peers cannot be reached"
     BACKEND_FAILS = "backend fails"
     KILL = "SIGKILL"
+    GONE = "SIGKILL, back after others took over"
     TERMINATE = "SIGTERM"
     FREEZE = "SIGSTOP"
+    UNREAD = "miners stopped with a session's last relays unread"
     FREEZE_AT_END = "SIGSTOP with a session's last relays in hand"
     UPGRADE = "rolling upgrade"
     SCALE_UP = "one more miner"

@@ -60,7 +60,8 @@ def search(name: str, seeds: list[int]) -> None:
     """Run lives with a planted fault until one fails, and print the result as JSON."""
     fault = next(row for row in PLANTS if row.name == name)
     plant(fault)
-    from simulated.life import live, quiet
+    from simulated.life import live
+    from simulated.logs import quiet
 
     quiet()
     for number, seed in enumerate(seeds, 1):
@@ -71,12 +72,13 @@ def search(name: str, seeds: list[int]) -> None:
     print(json.dumps({"lives": _NOTHING, "seed": 0, "problem": "", "tried": len(seeds)}))
 
 
-def _meets(fault: Plant, seed: int) -> bool:
-    return any(drawn.kind in fault.kinds for drawn in draw(seed))
+def _met(fault: Plant, seed: int) -> int:
+    """Return how many of the kinds of faults that can show a planted one a life has."""
+    return len({drawn.kind for drawn in draw(seed)} & set(fault.kinds))
 
 
 def _searched(fault: Plant, seeds: int, lives: int) -> dict[str, object]:
-    order = sorted(range(1, seeds + 1), key=lambda seed: (not _meets(fault, seed), seed))
+    order = sorted(range(1, seeds + 1), key=lambda seed: (-_met(fault, seed), seed))
     command = [sys.executable, "-m", "simulated.planted", "--search", fault.name, "--order", json.dumps(order[:lives])]
     paths = os.pathsep.join(str(p) for p in (HERE, ROOT / "tests/support", ROOT / "tests/vectors"))
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": paths}

@@ -45,10 +45,12 @@ class RedisService:
     """
 
     def __init__(
-        self, loop: Loop, wall: Callable[[], float], link: Callable[[str, str], Any], slow: Callable[[], object]
-    ) -> None:
-        self.loop, self._wall, self.link, self.slow = loop, wall, link, slow
+        self, loop: Loop, wall: Callable[[], float], link: Callable[[str, str], Any], slow: Callable[[], object],
+        report: Callable[[str], None] = lambda text: None,
+    ) -> None:  # fmt: skip
+        self.loop, self._wall, self.link, self.slow, self.report = loop, wall, link, slow, report
         self._lives = 0
+        self.behind_seconds = 0.0  # by which the next instance's clock is behind
         # In the order in which they came: what a set gives differs from run to run.
         self._waiting: dict[asyncio.Future[None], None] = {}
         self._subscribers: dict[bytes, dict[SimulatedConnection, None]] = {}
@@ -56,7 +58,8 @@ class RedisService:
 
     def _instance(self, data: Data) -> Instance:
         self._lives += 1
-        model = Model(self._wall, self._publish)
+        behind = self.behind_seconds
+        model = Model(lambda: self._wall() - behind, self._publish)
         model.data = data
         return Instance(model, f"run{self._lives:04d}", self.loop.time())
 
@@ -132,7 +135,15 @@ class RedisService:
         reply = instance.model.execute(row)
         if instance.model.entries_added != before:
             self.wake()
+        if name == b"EVALSHA" and b":fence:" in row[3]:
+            self._check_fence(instance, row, reply)
         return reply
+
+    def _check_fence(self, instance: Instance, row: Sequence[bytes], reply: Any) -> None:
+        """Report an owner's write that was accepted under a smaller epoch than the fence's."""
+        epoch, fence = int(row[3 + int(row[2])]), int(instance.model.execute((b"GET", row[3])) or 0)
+        if epoch < fence and reply[0] not in (b"fenced", b"reborn"):
+            self.report(f"a write under epoch {epoch} was accepted though {fence} is fenced")
 
     def wake(self) -> None:
         """Has every blocked read try again."""

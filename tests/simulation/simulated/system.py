@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pocket.api.workload import MinerConfig, RelayerConfig
+from pocket.coordination.rendezvous import shard_of
 from pocket.errors import PocketError
 from pocket.protocol.relays.messages import RelayResponse, SessionHeader, decode_relay_response
 from pocket.protocol.relays.wire import bytes_field
@@ -49,6 +50,7 @@ SETTLED = 11 + SESSION_BLOCKS + 2 + 2 * WINDOW_BLOCKS
 STAKE = 10**9
 RELAYS = 5
 REDIS_URL = "redis://simulated:6379/0"
+SHARDS = 4
 _CLIENT_SECONDS = 20.0
 PREFIX = "sim"
 _DEFECTS = (TypeError, AttributeError, NameError, LookupError, ValueError, ArithmeticError, AssertionError)
@@ -82,11 +84,13 @@ def signed_request(header: SessionHeader, supplier: str, number: int) -> bytes:
 class Tries:
     """The trie functions, in the process itself."""
 
-    async def root(self, path: Path, supplier: str, session_id: str) -> SealedSet:
-        return await asyncio.to_thread(compute_root, str(path), supplier, session_id)
+    async def root(self, path: Path, supplier: str, session_id: str, sealed_root: bytes = b"") -> SealedSet:
+        return await asyncio.to_thread(compute_root, str(path), supplier, session_id, sealed_root)
 
-    async def proof(self, path: Path, supplier: str, session_id: str, proof_path: bytes) -> tuple[bytes, bytes]:
-        return await asyncio.to_thread(compute_proof, str(path), supplier, session_id, proof_path)
+    async def proof(
+        self, path: Path, supplier: str, session_id: str, proof_path: bytes, sealed_root: bytes = b""
+    ) -> tuple[bytes, bytes]:
+        return await asyncio.to_thread(compute_proof, str(path), supplier, session_id, proof_path, sealed_root)
 
     def close(self) -> None:
         return
@@ -144,9 +148,11 @@ class System:
     loop: Loop
     folder: Path
     kubernetes: bool
+    proofs: float  # probability with which a proof is required
     network: Network = field(init=False)
     programs: dict[str, Program] = field(default_factory=dict)
     acknowledged: dict[tuple[str, str], set[bytes]] = field(default_factory=dict)
+    acknowledged_at: dict[bytes, float] = field(default_factory=dict)
     headers: dict[str, SessionHeader] = field(default_factory=dict)
     roots: dict[tuple[str, str], dict[bytes, str]] = field(default_factory=dict)
     events: list[tuple[float, int, str]] = field(default_factory=list)
@@ -155,14 +161,14 @@ class System:
     refused: int = 0
     lost_volumes: int = 0
     losing: int = 0
-    crashes: list[str] = field(default_factory=list)
+    observed: list[str] = field(default_factory=list)
+    disturbed_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.network = Network(self.loop)
-        proofs = self.loop.chance.choice((1.0, 1.0, 0.5, 0.0))
         self.genesis = world().genesis(
             block_seconds=BLOCK_SECONDS, time=GENESIS_SECONDS,
-            proof_params={"proof_request_probability": proofs, "proof_missing_penalty": 1_000_000},
+            proof_params={"proof_request_probability": self.proofs, "proof_missing_penalty": 1_000_000},
             shared_params={
                 "compute_units_to_tokens_multiplier": 1_000_000,
                 "claim_window_close_offset_blocks": WINDOW_BLOCKS, "proof_window_close_offset_blocks": WINDOW_BLOCKS,
@@ -170,8 +176,10 @@ class System:
         )  # fmt: skip
         self.chain = LocalChain(self.genesis, functools.partial(block_hash, self.seed))
         self.nodes = {name: Node(name, self.chain, self.loop, self.network, self._broadcast) for name in NODES}
-        self.redis = RedisService(self.loop, self.wall, self.network.redis, self.network.redis_is_slow)
-        self.leases = LeaseServer(self.network)
+        self.redis = RedisService(
+            self.loop, self.wall, self.network.redis, self.network.redis_is_slow, self.observed.append
+        )
+        self.leases = LeaseServer(self.network, self.observed.append)
         self.ports = Ports()
         self.machine = Machine(lambda process: bool(self.network.of(Kind.DISK_FULL, target=process.name)))
         self._keys()
@@ -189,6 +197,7 @@ class System:
     def tell(self, text: str) -> None:
         """Add a line to the story."""
         self.events.append((self.loop.time(), self.chain.height, text))
+        self.disturbed_at = self.loop.time()
         self.loop.note(text)
 
     # The chain.
@@ -201,6 +210,17 @@ class System:
             if hasattr(message, "root_hash"):
                 pair = (message.supplier_operator_address, message.session_header.session_id)
                 self.roots.setdefault(pair, {}).setdefault(bytes(message.root_hash), sender)
+            self._check_owner(sender, message.supplier_operator_address)
+
+    def _check_owner(self, sender: str, supplier: str) -> None:
+        """Report a transaction of a former owner that must know of the present one."""
+        name, now = f"sim-miner-shard-{shard_of(supplier, SHARDS)}", self.loop.time()
+        holder = self.leases.holder(name)
+        process = self.programs[sender].process
+        if holder in ("", sender) or process is None or self.network.holding:
+            return
+        if now - max(self.leases.held_since[name], process.went_on_at) > BLOCK_SECONDS:
+            self.observed.append(f"{sender} sends for a supplier of {holder}")
 
     def step(self) -> CommittedBlock:
         self._lose_transactions()
@@ -267,14 +287,16 @@ class System:
         except BaseException as error:  # noqa: BLE001 - a simulated process must not end the simulation
             told = _told(error)
             if _is_a_defect(error):
-                self.crashes.append(f"{program.name} ended: {told}")
+                self.observed.append(f"{program.name} ended: {told}")
             self.tell(f"{program.name} ended: {told}")
         self.machine.died(process)
         self.loop.kill(process)
 
     async def _miner(self, program: Program, process: Process, common: Mapping[str, Any]) -> None:
         lease = {"lease": "sim-miner", "peerDomain": "peers"} if self.kubernetes else {}
-        config = MinerConfig.model_validate({**self._config(program), "checkEndpoints": False, "shards": 4, **lease})
+        config = MinerConfig.model_validate(
+            {**self._config(program), "checkEndpoints": False, "shards": SHARDS, **lease}
+        )
         place = f"{program.name}.peers:9090" if self.kubernetes else f"{config.admin_host}:{config.admin_port}"
 
         async def serve(*_: Any, routes: Any, **__: Any) -> _Admin:
@@ -294,7 +316,7 @@ class System:
         backends = {"jsonRpc": {"urls": ["http://backend:8545"], "maxRetries": 1}}
         hot.write_text(json.dumps({"services": [{"id": s, "backends": backends} for s in SERVICES]}))
         config = RelayerConfig.model_validate(
-            {**self._config(program), "hotFile": str(hot), "shards": 4, "drainSeconds": 2.0, "adminPort": 0}
+            {**self._config(program), "hotFile": str(hot), "shards": SHARDS, "drainSeconds": 2.0, "adminPort": 0}
         )
         (program.folder / "relay-log").mkdir(exist_ok=True)
         http = Http(self.network, self.nodes, self.ports)
@@ -357,6 +379,7 @@ class System:
             if isinstance(found, bytes):
                 mined = bytes_field(1, request) + bytes_field(2, _without_payload(found))
                 self.acknowledged.setdefault((address(supplier), header.session_id), set()).add(mined)
+                self.acknowledged_at[mined] = self.loop.time()
                 self.loop.note("acknowledged", number)
                 return
             self.refused += 1

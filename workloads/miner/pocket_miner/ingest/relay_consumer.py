@@ -202,7 +202,7 @@ class RelayConsumer:
             if row.session_id not in self._sessions:
                 await self._track({row.session_id: row.header})
             session = self._sessions.get(row.session_id)
-            if session is None or session.rejected or session.seal is not None:
+            if session is None or session.rejected or await asyncio.to_thread(self._has_sealed, session):
                 continue
             if not await self.learn_terms(session) or session.terms is None:
                 whole = whole and session.rejected
@@ -210,6 +210,13 @@ class RelayConsumer:
             take = functools.partial(self._take, session, session.terms)
             whole = await peers.relays(row, self.supplier, session.end, take) and whole
         return whole
+
+    def _has_sealed(self, session: TrackedSession) -> bool:
+        """Return True if a session is sealed and the volume has as many leaves as its seal."""
+        if session.seal is None:
+            return False
+        stored = self._mirror.file(session.end).count(self.supplier, session.session_id)
+        return stored >= Root(session.seal.root).count
 
     async def _take(self, session: TrackedSession, terms: LeafTerms, values: list[bytes]) -> None:
         miner_metrics.MERGED.inc(await asyncio.to_thread(self._add, session, terms, values))

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from pocket.chain.model import TransactionResult
 
 T = TypeVar("T")
-LAST_BLOCKS: Final = 2  # of a window: there is no later block to wait for
+LAST_BLOCKS: Final = 2  # of a window: there is hardly a later block to wait for
 _BLOCKS_FOR_INCLUSION: Final = 2
 _GAS_STEP: Final = 2.5
 _MAX_GAS_STEPS: Final = 3
@@ -44,11 +44,13 @@ class Submission:
     accepted: bool = False
     known_at: int = 0
 
-    def handed_over(self, height: int, *, known_before: bool) -> "Submission":
+    def handed_over(self, height: int, node_height: int = 0, *, known_before: bool) -> "Submission":
         """Return the submission as accepted at a height.
 
-        `known_before` means that the nodes already had the bytes.
+        `node_height` is that of the node that answered. It may be ahead of the latest height known here, and a wrong
+        one must not delay the next attempt. `known_before` means that the nodes already had the bytes.
         """
+        height = max(height, min(node_height, height + LAST_BLOCKS))
         if known_before:
             return replace(self, accepted=True, known_at=self.known_at or height)
         return replace(self, height=height, accepted=True, known_at=0)
@@ -84,10 +86,14 @@ class Attempts:
         return float(_GAS_STEP ** min(self.gas_steps, _MAX_GAS_STEPS))
 
 
-def resend(last: Submission | None, height: int, block_nanoseconds: int, result: TransactionResult | None) -> Resend:
+def resend(
+    last: Submission | None, height: int, block_nanoseconds: int, result: TransactionResult | None, left: int = 0
+) -> Resend:
     """Decide how to send a message again that the chain does not show at `height`.
 
-    `result` is that of its transaction, None if it was not included.
+    `result` is that of its transaction, None if it was not included. `left` are the blocks until the window closes:
+    bytes that nodes know may still be included after empty blocks, so they are given up only once as many blocks have
+    passed in vain as are left.
     """
     if last is None or (result is not None and result.code):
         return Resend.NEW_BYTES
@@ -99,8 +105,19 @@ def resend(last: Submission | None, height: int, block_nanoseconds: int, result:
     if blocks < 1:
         return Resend.WAIT
     # Nodes may have received the bytes after the latest known block: the next block may include them.
-    given_up = height > last.known_at if last.known_at else blocks >= _BLOCKS_FOR_INCLUSION
+    given_up = last.known_at and height > last.known_at and blocks >= max(_BLOCKS_FOR_INCLUSION, left)
     return Resend.NEW_BYTES if given_up else Resend.SAME_BYTES
+
+
+def is_last_chance(last: Submission | None, height: int, close: int) -> bool:
+    """Return True if bytes that nodes keep without including them must be signed again at `height`.
+
+    The window ends at `close` and leaves no later block to wait for. Bytes that only one block could have included may
+    still be in the next one, so they are given up only if no other block follows.
+    """
+    if last is None or not last.known_at or close - height > LAST_BLOCKS:
+        return False
+    return close - height <= 1 or height - last.height >= _BLOCKS_FOR_INCLUSION
 
 
 def divide(
@@ -110,17 +127,19 @@ def divide(
     block_nanoseconds: int,
     *,
     shared: bool,
+    left: int = 0,
 ) -> tuple[list[T], list[tuple[T, Attempts]]]:
     """Divide messages that the chain does not show by whether they must be signed again.
 
     `results` are those of included transactions, by hash. `shared` means that a transaction may hold several of the
-    messages. Returns the messages whose same bytes are sent again, and those to sign again with their attempts.
+    messages, `left` are the blocks until the window closes. Returns the messages whose same bytes are sent again, and
+    those to sign again with their attempts.
     """
     same: list[T] = []
     to_sign: list[tuple[T, Attempts]] = []
     for row, last, attempts in rows:
         result = results.get(last.tx_hash) if last is not None else None
-        step = resend(last, height, block_nanoseconds, result)
+        step = resend(last, height, block_nanoseconds, result, left)
         if step is Resend.SAME_BYTES:
             same.append(row)
         elif step is Resend.NEW_BYTES:

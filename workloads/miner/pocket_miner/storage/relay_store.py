@@ -200,11 +200,24 @@ class SessionEndFile:
         """Return the (path, digest) of all leaves of a session, sorted by path."""
         with self._lock:
             number = self._number(supplier, session_id)
-            database = self._database
-            earlier = database.execute("SELECT 1 FROM sqlite_master WHERE name='leaf' AND sql LIKE '%WITHOUT ROWID%'")
             # In the order of the file, so that each of its pages is read once.
-            query = _LEAVES if earlier.fetchone() is None else _LEAVES_BY_PATH
-            return sorted(database.execute(query, (number,)))
+            query = _LEAVES_BY_PATH if self._is_sorted_by_path() else _LEAVES
+            return sorted(self._database.execute(query, (number,)))
+
+    def arrivals(self, supplier: str, session_id: str) -> list[bytes]:
+        """Return the paths of all leaves of a session in the order in which they were stored.
+
+        Files of earlier versions do not keep that order: their leaves are returned sorted.
+        """
+        with self._lock:
+            number = self._number(supplier, session_id)
+            order = "path" if self._is_sorted_by_path() else "rowid"
+            rows = self._database.execute(f"SELECT path FROM leaf WHERE session=? ORDER BY {order}", (number,))  # noqa: S608
+            return [bytes(row[0]) for row in rows]
+
+    def _is_sorted_by_path(self) -> bool:
+        query = "SELECT 1 FROM sqlite_master WHERE name='leaf' AND sql LIKE '%WITHOUT ROWID%'"
+        return self._database.execute(query).fetchone() is not None
 
     def count(self, supplier: str, session_id: str) -> int:
         """Return the number of leaves of a session."""

@@ -20,6 +20,7 @@ from pocket.protocol.smst.bulk import LeafContent, LeafSet
 from pocket.protocol.smst.digest import leaf_digest
 from pocket_miner.storage.corruption import VolumeCorrupted, attach_path, corruption_in
 from pocket_miner.storage.relay_store import SessionEndFile
+from pocket_miner.storage.sealed_leaves import sealed_leaves
 
 T = TypeVar("T")
 SMALL_LEAVES = 50_000
@@ -54,26 +55,42 @@ def _opened(path: str, supplier: str, session_id: str, max_leaves: int | None) -
         yield file
 
 
-def compute_root(path: str, supplier: str, session_id: str, max_leaves: int | None = None) -> SealedSet:
+def _leaves(file: SessionEndFile, supplier: str, session_id: str, sealed_root: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the leaves of a sealed root, or all of them if they do not include it."""
+    rows = file.leaves(supplier, session_id)
+    if not sealed_root:
+        return rows
+    return sealed_leaves(rows, lambda: file.arrivals(supplier, session_id), sealed_root) or rows
+
+
+def compute_root(
+    path: str, supplier: str, session_id: str, sealed_root: bytes = b"", max_leaves: int | None = None
+) -> SealedSet:
     """Compute the root of a stored session.
 
-    Raises TooLarge if it has more leaves than `max_leaves`, and VolumeCorrupted.
+    Leaves that came after those of `sealed_root` are left out. Raises TooLarge if the session has more leaves than
+    `max_leaves`, and VolumeCorrupted.
     """
     with _opened(path, supplier, session_id, max_leaves) as file:
-        leaves = file.leaves(supplier, session_id)
+        leaves = _leaves(file, supplier, session_id, sealed_root)
     digest = hashlib.sha256(b"".join(leaf for _, leaf in leaves)).digest()
     return SealedSet(LeafSet(leaves).root(), digest, len(leaves))
 
 
 def compute_proof(
-    path: str, supplier: str, session_id: str, proof_path: bytes, max_leaves: int | None = None
+    path: str,
+    supplier: str,
+    session_id: str,
+    proof_path: bytes,
+    sealed_root: bytes = b"",
+    max_leaves: int | None = None,
 ) -> tuple[bytes, bytes]:
     """Return root and marshalled closest proof of a stored session.
 
-    Raises as `compute_root`.
+    Leaves out and raises as `compute_root`.
     """
     with _opened(path, supplier, session_id, max_leaves) as file:
-        rows = file.leaves(supplier, session_id)
+        rows = _leaves(file, supplier, session_id, sealed_root)
 
         def content(leaf: bytes) -> LeafContent:
             """Return a leaf's value after checking it, as a value changed on disk must not be proven."""
@@ -144,10 +161,12 @@ class _Executor:
 class Tries(Protocol):
     """Computes roots and proofs of stored sessions off the event loop."""
 
-    async def root(self, path: Path, supplier: str, session_id: str) -> SealedSet:
+    async def root(self, path: Path, supplier: str, session_id: str, sealed_root: bytes = b"") -> SealedSet:
         """Return the result of `compute_root`."""
 
-    async def proof(self, path: Path, supplier: str, session_id: str, proof_path: bytes) -> tuple[bytes, bytes]:
+    async def proof(
+        self, path: Path, supplier: str, session_id: str, proof_path: bytes, sealed_root: bytes = b""
+    ) -> tuple[bytes, bytes]:
         """Return the result of `compute_proof`."""
 
     def close(self) -> None:
@@ -173,19 +192,21 @@ class TriePool:
         except TooLarge:
             return await self._large.run(work, *arguments)
 
-    async def root(self, path: Path, supplier: str, session_id: str) -> SealedSet:
+    async def root(self, path: Path, supplier: str, session_id: str, sealed_root: bytes = b"") -> SealedSet:
         """Run `compute_root` in a process.
 
         Raises TrieWorkFailed and VolumeCorrupted.
         """
-        return await self._run(compute_root, str(path), supplier, session_id)
+        return await self._run(compute_root, str(path), supplier, session_id, sealed_root)
 
-    async def proof(self, path: Path, supplier: str, session_id: str, proof_path: bytes) -> tuple[bytes, bytes]:
+    async def proof(
+        self, path: Path, supplier: str, session_id: str, proof_path: bytes, sealed_root: bytes = b""
+    ) -> tuple[bytes, bytes]:
         """Run `compute_proof` in a process.
 
         Raises TrieWorkFailed and VolumeCorrupted.
         """
-        return await self._run(compute_proof, str(path), supplier, session_id, proof_path)
+        return await self._run(compute_proof, str(path), supplier, session_id, proof_path, sealed_root)
 
     def close(self) -> None:
         """Stop the processes."""

@@ -23,7 +23,14 @@ from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import ConcurrentAppend, RedisStoreError, RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.relay_consumer import RelayConsumer
-from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
+from pocket_miner.sessions.submission import (
+    LAST_BLOCKS,
+    Attempts,
+    Submission,
+    divide,
+    highest_gas_factor,
+    is_last_chance,
+)
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
@@ -275,7 +282,7 @@ class ClaimSubmitter:
         """
         session_id, end = session.session_id, session.end
         await self._close_and_read({session_id: session}, end)
-        found = await self.pool.root(self.mirror.path(end), self.supplier, session_id)
+        found = await self.pool.root(self.mirror.path(end), self.supplier, session_id, session.claimed_root)
         if found.root != session.claimed_root:
             if not session.conflicting:
                 miner_metrics.FOREIGN.inc()
@@ -328,9 +335,10 @@ class ClaimSubmitter:
         await self._load_signed(sessions, block)
         shared = len(sessions) > 1
         results = await self.sender.results_of(session.claim for session in sessions)
+        close = sessions[0].windows.claim_close if sessions[0].windows else 0
         same, signed_anew = divide(
             ((s, s.claim, s.claim_attempts) for s in sessions), results, block.height, block.time.nanoseconds,
-            shared=shared,
+            shared=shared, left=close - block.height,
         )  # fmt: skip
         attempts = {session.session_id: tried for session, tried in signed_anew}
         anew = [session for session, _ in signed_anew]
@@ -338,10 +346,7 @@ class ClaimSubmitter:
             ((session, session.claim) for session in same), lambda raw, group: self._broadcast(raw, group, block)
         )
         for session in same:
-            # Nodes have had the bytes for several blocks, and the window leaves no later block to wait for.
-            known = session.claim is not None and session.claim.known_at
-            last = session.windows is not None and session.windows.claim_close - block.height <= LAST_BLOCKS
-            if known and last:
+            if is_last_chance(session.claim, block.height, close):
                 anew.append(session)
                 attempts[session.session_id] = session.claim_attempts.next(shared=shared)
         try:
@@ -439,7 +444,7 @@ class ClaimSubmitter:
                 await self.fees.record_rejected(self.store, raw)
             raise
         for session in sessions:
-            session.claim = submission.handed_over(height, known_before=answer.known_before)
+            session.claim = submission.handed_over(height, answer.height, known_before=answer.known_before)
         miner_metrics.CLAIMS.labels("sent").inc(len(sessions))
         await self.fees.record_sent(self.store, raw)
         _LOG.info("claims sent", session_end=sessions[0].end, claims=len(sessions), tx=answer.tx_hash, height=height)

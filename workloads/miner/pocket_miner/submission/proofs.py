@@ -121,7 +121,7 @@ class ProofSubmitter:
         results = await self.sender.results_of(session.proof for session in others)
         same, signed_anew = divide(
             ((s, s.proof, s.proof_attempts) for s in others), results, block.height, block.time.nanoseconds,
-            shared=len(sessions) > 1,
+            shared=len(sessions) > 1, left=sessions[0].windows.proof_close - block.height if sessions[0].windows else 0,
         )  # fmt: skip
         attempts = {session.session_id: session.proof_attempts for session in invalid}
         attempts |= {session.session_id: tried for session, tried in signed_anew}
@@ -248,7 +248,7 @@ class ProofSubmitter:
                 await self.fees.record_rejected(self.store, raw)
             raise
         for session in sessions:
-            session.proof = submission.handed_over(height, known_before=answer.known_before)
+            session.proof = submission.handed_over(height, answer.height, known_before=answer.known_before)
             session.details.proof_refusal = None
             if session.proof_attempts.failed:
                 session.details.proof_refusal = session.proof_attempts.failed
@@ -286,7 +286,8 @@ class ProofSubmitter:
             # The chain found this very proof invalid: sending it again would only cost the submission fee.
             return None if _invalid(session) and session.proof is not None else before[1]
         path = proof_path(seed, session.session_id)
-        root, proof = await self.pool.proof(self.mirror.path(session.end), self.supplier, session.session_id, path)
+        file, sealed = self.mirror.path(session.end), session.seal.root
+        root, proof = await self.pool.proof(file, self.supplier, session.session_id, path, sealed)
         if root != session.seal.root:
             session.details.proof_problem = "the mirrored leaves have another root than the seal"
             miner_metrics.PROOFS.labels("root_mismatch").inc()

@@ -63,10 +63,14 @@ class PreparedBatch:
 
 @dataclass(frozen=True, slots=True)
 class BroadcastAnswer:
-    """The answer of the nodes' mempools: they accepted the bytes, or already had them."""
+    """The answer of the nodes' mempools: they accepted the bytes, or already had them.
+
+    `height` is the height of the node that answered, 0 if unknown: its next block may include the bytes.
+    """
 
     tx_hash: str
     known_before: bool
+    height: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +198,10 @@ class Sender:
         except (ChainError, DecodingError, TimeoutError) as error:
             raise SendError(BroadcastFailure.UNREACHABLE, f"no node took the transaction: {error}") from error
         if result.code == 0:
-            return BroadcastAnswer(result.tx_hash, known_before=False)
+            return BroadcastAnswer(result.tx_hash, known_before=False, height=result.height)
         refusal = classify(result.code, result.codespace, result.log)
         if refusal is BroadcastFailure.ACCEPTED_BEFORE:
-            return BroadcastAnswer(result.tx_hash, known_before=True)
+            return BroadcastAnswer(result.tx_hash, known_before=True, height=result.height)
         if refusal is BroadcastFailure.ACCOUNT:
             self.forget_account()
         raise SendError(
