@@ -17,9 +17,9 @@ from pocket.protocol.smst.digest import Root, leaf_digest, path_of
 from pocket.protocol.smst.incremental import Trie
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.console.backup import BackupError, back_up
-from pocket_miner.console.explanations import explained, explained_open
 from pocket_miner.console.exports import ExportFilter, csv_lines
 from pocket_miner.console.places import data_folder
+from pocket_miner.status.explanations import explained, explained_open
 from pocket_miner.storage.audit import Audit, AuditError
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.relay_store import RelayStore, SessionEndFile

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pocket.api.miner_status import DayTotals
 from pocket.api.status import MOST_RECIPIENTS
 from pocket.chain.model import ServiceConfig, StakedSupplier
 from pocket.protocol.relays.messages import SessionHeader
@@ -14,6 +15,7 @@ from pocket.protocol.sessions.session_id import config_active
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.recipients import added
 from pocket_miner.sessions.stages import Stage
+from pocket_miner.status.history import restored_days, with_outcome
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.outcomes import LOSSES, SessionOutcome
@@ -51,6 +53,8 @@ class SupplierReport:
     endpoint_problems: list[str] = field(default_factory=list)
     balance_upokt: int | None = None
     public_key_on_chain: bool | None = None
+    days: dict[str, DayTotals] = field(default_factory=dict)
+    """Totals of the newest days, by date."""
     _stages: dict[str, str] = field(default_factory=dict)
     _history: tuple[ServiceConfig, ...] = ()
 
@@ -58,6 +62,10 @@ class SupplierReport:
     def earned_upokt(self) -> int:
         """Return the upokt that the supplier's side received from all settled sessions."""
         return sum(self.earned_by.values())
+
+    def stage(self, session_id: str) -> str:
+        """Return the stage of an open session at the latest decision, empty before the first one."""
+        return self._stages.get(session_id, "")
 
     def record_stages(self, stages: Mapping[str, str], height: int, closing: int) -> None:
         """Record the stages of open sessions at a height, and how many of them are due soon.
@@ -87,6 +95,7 @@ class SupplierReport:
         elif outcome.get("outcome") in LOSSES:
             self.last["loss"] = f"{mark}: {outcome.get('outcome')}: {outcome.get('reason', '')}"
             self.lost_recently += 1
+        self.days = with_outcome(self.days, outcome)
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Restore the totals that `to_dict` returned.
@@ -96,11 +105,13 @@ class SupplierReport:
         self.earned_by = _amounts(saved.get("earned_by"))
         self.lost_recently = int(saved.get("lost_recently", 0))
         self.last = {str(event): str(mark) for event, mark in dict(saved.get("last", {})).items()}
+        self.days = restored_days(saved.get("days"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the totals of outcomes as JSON, to be saved."""
         last = {event: mark for event, mark in self.last.items() if event in ("settlement", "loss")}
-        return {"earned_by": dict(self.earned_by), "lost_recently": self.lost_recently, "last": last}
+        days = {day: totals.model_dump(exclude_defaults=True) for day, totals in self.days.items()}
+        return {"earned_by": dict(self.earned_by), "lost_recently": self.lost_recently, "last": last, "days": days}
 
     def shareholders(self, header: SessionHeader) -> frozenset[str]:
         """Return the addresses that share a session's revenue, as far as the stake is known."""

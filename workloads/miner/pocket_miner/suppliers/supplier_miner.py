@@ -322,8 +322,8 @@ class SupplierMiner:
         if windows is None or decision.stage not in (Stage.CLAIMED, Stage.PROVED):
             return
         for what, came, close in (("claim", True, windows.claim_close), ("proof", proven, windows.proof_close)):
-            if came and what not in session.measured:
-                session.measured.add(what)
+            if came and what not in session.first_seen:
+                session.first_seen[what] = height
                 miner_metrics.MARGIN.labels(what).observe(max(0, close - height))
 
     async def _confirm_terms(self, block: Block) -> None:
