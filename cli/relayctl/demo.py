@@ -241,7 +241,14 @@ async def _run(options: DemoOptions, stack: LocalStack, console: Console) -> int
         summary(runner.accounting, problems, console, options)
         if options.keep:
             console.print(f"still running below {stack.folder}:")
-            for name in ("relayer", "rpc", "backend", "relayer-admin", *(f"{m}-admin" for m in stack.miner_names)):
+            for name in (
+                "console",
+                "relayer",
+                "rpc",
+                "backend",
+                "relayer-admin",
+                *(f"{m}-admin" for m in stack.miner_names),
+            ):
                 console.print(f"  {name:14} {stack.url(name)}")
             console.print(f"  {'gRPC':14} grpc://127.0.0.1:{stack.ports['grpc']}")
             console.print("docs/clients.md shows how to send relays from here. Stop it with Ctrl-C.")
@@ -280,7 +287,7 @@ def run_demo(options: DemoOptions, remove: Callable[[Path], None]) -> int:
     except ManifestError as error:
         console.print(str(error), style="red")
         return 78
-    stack = LocalStack(options.folder, manifests, options.samples / "genesis.yaml", options.miners)
+    stack = LocalStack(options.folder, manifests, options.samples / "genesis.yaml", options.miners, console=True)
     try:
         begun = time.monotonic()
         stack.start()
@@ -288,6 +295,7 @@ def run_demo(options: DemoOptions, remove: Callable[[Path], None]) -> int:
         console.print(
             f"Redis, localnet, backend, relayer (2 workers) and {miners} started in {time.monotonic() - begun:.1f} s"
         )
+        console.print(f"console: {stack.url('console')}/")
         code = asyncio.run(_run(options, stack, console))
     except (ConfigurationError, KeyboardInterrupt) as error:
         console.print(str(error) or "interrupted", style="red")

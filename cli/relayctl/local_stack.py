@@ -207,12 +207,14 @@ def await_port(port: int, process: Process, seconds: float = 30.0) -> None:
 
 @dataclass(slots=True)
 class LocalStack:
-    """Redis, localnet, backend, relayer and miners below one folder."""
+    """Redis, localnet, backend, relayer, miners and any console below one folder."""
 
     folder: Path
     manifests: Manifests
     genesis: Path
     miners: int = 1
+    console: bool = False
+    """True to serve the console, too."""
     processes: dict[str, Process] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
 
@@ -231,7 +233,7 @@ class LocalStack:
         """Start everything in order. Raises ConfigurationError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         miners = [f"{name}-admin" for name in self.miner_names]
-        names = ("redis", "grpc", "rpc", "backend", "backend-grpc", "relayer", "relayer-admin", *miners)
+        names = ("redis", "grpc", "rpc", "backend", "backend-grpc", "relayer", "relayer-admin", "console", *miners)
         self.ports = {name: free_port() for name in names}
         write_keys(self.folder / "keys", self.manifests)
         self._write_configs()
@@ -248,10 +250,13 @@ class LocalStack:
         self._add("relayer", [python, "-m", "pocket_relayer", "--config", str(self.folder / "relayer.json")])
         for name in self.miner_names:
             self._add(name, [python, "-m", "pocket_miner", "--config", str(self.folder / f"{name}.json")])
+        if self.console:
+            self._add("console", self._console_command())
         for process in self.processes.values():
             process.start()
-        for name in ("redis", "backend", "localnet", *self.miner_names, "relayer"):
-            self.await_part(name)
+        for name in ("redis", "backend", "localnet", *self.miner_names, "relayer", "console"):
+            if name in self.processes:
+                self.await_part(name)
 
     def await_part(self, name: str) -> None:
         """Wait until a part answers. Raises ConfigurationError with the end of its log."""
@@ -272,6 +277,15 @@ class LocalStack:
 
     def _add(self, name: str, command: list[str]) -> None:
         self.processes[name] = Process(name, command, self.folder / f"{name}.log")
+
+    def _console_command(self) -> list[str]:
+        rpc = self.url("rpc")
+        miners = [f"--miner={self.url(f'{name}-admin')}" for name in self.miner_names]
+        return [
+            sys.executable, "-m", "relayctl.main", "console", "--port", str(self.ports["console"]), *miners,
+            f"--relayer={self.url('relayer-admin')}", "--interval=1", f"--block-url={rpc}/block?height={{height}}",
+            f"--transaction-url={rpc}/tx?hash=0x{{hash}}",
+        ]  # fmt: skip
 
     def _redis_command(self) -> list[str]:
         data = self.folder / "redis"
@@ -340,6 +354,6 @@ class LocalStack:
 
     def stop(self) -> None:
         """Stop everything, the servers last."""
-        for name in ("relayer", *self.miner_names, "backend", "localnet", "redis"):
+        for name in ("console", "relayer", *self.miner_names, "backend", "localnet", "redis"):
             if name in self.processes:
                 self.processes[name].stop()

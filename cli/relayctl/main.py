@@ -14,6 +14,7 @@ from pocket.errors import PocketError
 from pocket_miner.console.inspect_commands import cache_group, inspect_group
 from pocket_miner.console.ledger_commands import ledger
 from relayctl.config_commands import config
+from relayctl.console_commands import console, top
 from relayctl.demo import DemoOptions, run_demo
 from relayctl.key_commands import keys
 from relayctl.migrate_commands import migrate
@@ -71,6 +72,8 @@ def demo(
 
 
 main.add_command(ledger)
+main.add_command(console)
+main.add_command(top)
 main.add_command(keys)
 main.add_command(config)
 main.add_command(stake)

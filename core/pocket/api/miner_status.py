@@ -106,7 +106,8 @@ class OpenSession(StatusModel):
     `value_upokt` is what its relays are worth so far, `earning_upokt` the expected part of the supplier's side, and
     `cost_upokt` the expected fees and cost of a proof. They are None while unknown. `owes` is the next message that
     must be on chain, `claim` or `proof`, and `due` the last block for it. `claimed_height` and `proven_height` are the
-    heights at which the miner saw them on chain.
+    heights at which the miner saw them on chain. `problem` is what may cost the session, and `skipped` the reason why
+    it is not worth a claim.
     """
 
     supplier: str
@@ -130,6 +131,7 @@ class OpenSession(StatusModel):
     due: int | None = None
     closing: bool = False
     problem: str = ""
+    skipped: str = ""
 
 
 class SessionPage(StatusModel):

@@ -84,6 +84,7 @@ def open_session(row: SessionAt, leaves: int, height: int) -> OpenSession:
         due=due,
         closing=stage is not None and in_last_third(session.windows, stage, height),
         problem=_problem(session),
+        skipped=session.skip.value if session.skip is not None else "",
     )
 
 
@@ -151,7 +152,7 @@ def _problem(session: TrackedSession) -> str:
     for text in (details.refusal, details.proof_refusal, details.proof_problem):
         if text:
             return text
-    return f"not claimed: {session.skip.value}" if session.skip is not None else ""
+    return ""
 
 
 def ended_session(number: int, outcome: Mapping[str, Any]) -> EndedSession:
