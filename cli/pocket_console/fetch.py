@@ -1,12 +1,14 @@
 """Read admin ports with deadlines and size limits, directly or through the Kubernetes API server."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 import aiohttp
 
+from pocket.api.miner_status import SESSION_PATH
 from pocket.errors import PocketError
 from pocket.kube.api_client import KubeApi, KubeError
 from pocket_console.snapshot import Origin
@@ -105,6 +107,8 @@ def _reason(error: Exception) -> str:
 
 
 def _refusal(status: int, path: str, text: str) -> str:
-    if status == 404 and path.startswith("/status/"):
+    if status == 404 and path.startswith("/status/") and path != SESSION_PATH:
         return "it is of an older version without the status API: update it"
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        text = str(json.loads(text)["error"])
     return f"HTTP {status} at {path}: {text[:200]}"

@@ -41,8 +41,8 @@ class _Collected:
     tables: dict[str, dict[Any, float]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(float)))
 
     def totals(self) -> ServiceTotals:
-        tables: dict[str, dict[Any, float]] = {name: dict(table) for name, table in self.tables.items()}
-        return ServiceTotals(**self.numbers, **tables)
+        fields: dict[str, Any] = {**self.numbers, **{name: dict(table) for name, table in self.tables.items()}}
+        return ServiceTotals(**fields)
 
 
 def sample_of(text: str, at: float) -> RelayerSample:
@@ -78,8 +78,7 @@ def sample_of(text: str, at: float) -> RelayerSample:
 
 def _samples(text: str) -> Iterable[tuple[str, Mapping[str, str], float]]:
     wanted = "\n".join(line for line in text.splitlines() if line.startswith(_WANTED)) + "\n"
-    # prometheus_client has no annotations there.
-    for family in text_string_to_metric_families(wanted):  # type: ignore[no-untyped-call]
+    for family in text_string_to_metric_families(wanted):
         for sample in family.samples:
             if sample.name in _WANTED:
                 yield sample.name, sample.labels, float(sample.value)

@@ -140,7 +140,8 @@ class Console:
         def work() -> str:
             snapshot, picture, now = self._current()
             values = view(snapshot, picture, now)
-            silent = sum(1 for row in (*snapshot.miners, *snapshot.relayers) if row.freshness.stale(now))
+            freshness = [row.freshness for row in snapshot.miners] + [row.freshness for row in snapshot.relayers]
+            silent = sum(row.stale(now) for row in freshness)
             return render(
                 name, path=request.path, query=dict(request.query), links=self._links, version=snapshot.version,
                 height=picture.height, silent=silent, processes=len(snapshot.miners) + len(snapshot.relayers), **values,

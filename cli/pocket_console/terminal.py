@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
@@ -30,7 +30,7 @@ def screen(snapshot: Snapshot, now: float) -> Group:
     """Return what a terminal shows of a snapshot."""
     picture = merged(snapshot, now)
     overview = overview_view(snapshot, picture, now)
-    parts = [_headline(overview, now - snapshot.taken_at), _money(overview)]
+    parts: list[RenderableType] = [_headline(overview, now - snapshot.taken_at), _money(overview)]
     if overview.attention:
         parts.append(_attention(overview))
     parts += [

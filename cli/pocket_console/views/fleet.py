@@ -237,7 +237,7 @@ def volume_rows(snapshot: Snapshot) -> tuple[VolumeRow, ...]:
 def _relay_miner(resource: Mapping[str, Any]) -> RelayMinerRow:
     metadata, status = resource.get("metadata") or {}, resource.get("status") or {}
     conditions = tuple(status.get("conditions") or ())
-    ready = next((row for row in conditions if row.get("type") == "Ready"), {})
+    ready: Mapping[str, Any] = next((row for row in conditions if row.get("type") == "Ready"), {})
     rollout, update = status.get("rollout") or {}, status.get("update") or {}
     return RelayMinerRow(
         name=str(metadata.get("name", "")),

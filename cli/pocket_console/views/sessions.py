@@ -113,7 +113,7 @@ def sessions_view(picture: Merged, wanted: SessionFilter) -> SessionsView:
     }  # fmt: skip
     paging = page_of(selected[wanted.show], wanted.page)
     axis = axis_of(paging.rows, picture.height)
-    services = sorted({session.service_id for session in (*picture.open, *picture.ended)})
+    services = sorted({row.service_id for row in picture.open} | {row.service_id for row in picture.ended})
     return SessionsView(
         height=picture.height,
         axis=axis,

@@ -7,7 +7,7 @@ from typing import Any, Final
 from pocket.api.miner_status import DayTotals, MinedSupplier
 from pocket_console.snapshot import ClusterSnapshot, Snapshot
 from pocket_console.views.charts import Chart, earned_by_block, earned_by_day
-from pocket_console.views.merged import Merged, summed
+from pocket_console.views.merged import Merged, Session, summed
 from pocket_console.views.paging import Page, page_of
 from pocket_console.views.sessions import SessionRow, Tone, row_of
 from pocket_console.views.timeline import Axis, axis_of
@@ -182,7 +182,8 @@ def supplier_detail(snapshot: Snapshot, picture: Merged, address: str) -> Suppli
     loaded = [relayer.state.addresses for relayer in snapshot.relayers if relayer.state is not None]
     ended = [session for session in picture.ended if session.supplier == address]
     opened = [session for session in picture.open if session.supplier == address]
-    shown = [*opened, *ended][:_SHOWN_SESSIONS]
+    everything: list[Session] = [*opened, *ended]
+    shown = everything[:_SHOWN_SESSIONS]
     axis = axis_of(shown, picture.height)
     days = picture.days.get(address, {})
     mined = picture.suppliers.get(address)

@@ -1,6 +1,7 @@
 """Report the state of a miner process: health, readiness, /report and the status API."""
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ class ProcessStatus:
         """
         parts, volume = self._parts(), self._volume()
         if parts is None or volume is None:
-            raise web.HTTPServiceUnavailable(text="the miner is starting: its volume is not opened yet")
+            raise _refusal(web.HTTPServiceUnavailable, "the miner is starting: its volume is not opened yet")
         return parts, volume
 
     async def _state(self, _: web.Request) -> web.Response:
@@ -202,7 +203,7 @@ class ProcessStatus:
         try:
             after = position_of(request.query.get("after", "0"))
         except DecodingError as error:
-            raise web.HTTPBadRequest(text=str(error)) from None
+            raise _refusal(web.HTTPBadRequest, str(error)) from None
         limit = _limit(request, api.PAGE_LIMIT)
         found, first = await _read(volume.audit_reader.page, after, limit + 1)
         rows = [ended_session(number, outcome) for number, outcome in found[:limit]]
@@ -251,7 +252,7 @@ class ProcessStatus:
             return _json(explain_open(row, leaves[0], self._board.height, payments))
         outcome = await _read(volume.audit_reader.outcome, supplier, session_id)
         if outcome is None:
-            raise web.HTTPNotFound(text="this miner knows no such session")
+            raise _refusal(web.HTTPNotFound, "this miner knows no such session")
         return _json(explain_ended(0, outcome))
 
 
@@ -272,7 +273,11 @@ async def _read(work: Callable[..., Any], *arguments: object) -> Any:
     try:
         return await asyncio.to_thread(work, *arguments)
     except sqlite3.Error as error:
-        raise web.HTTPServiceUnavailable(text=f"the volume cannot be read: {error}") from error
+        raise _refusal(web.HTTPServiceUnavailable, f"the volume cannot be read: {error}") from error
+
+
+def _refusal(kind: type[web.HTTPError], text: str) -> web.HTTPError:
+    return kind(text=json.dumps({"error": text}), content_type="application/json")
 
 
 def _text(request: web.Request, name: str) -> str:
