@@ -16,7 +16,7 @@ import aiohttp
 import grpc.aio
 from redis.asyncio import Redis
 
-from pocket.chain.client import channel_of
+from pocket.chain.channels import channel_of
 from pocket.chain.failover import NodeAddress
 from pocket.redis_store.connection import connect
 

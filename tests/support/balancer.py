@@ -9,7 +9,7 @@ import aiohttp
 import grpc
 from aiohttp import web
 
-from pocket.chain.client import channel_of
+from pocket.chain.channels import channel_of
 from pocket.chain.failover import NodeAddress
 
 _SECONDS = 5.0

@@ -143,12 +143,15 @@ class Journey:
                 envelope = json_rpc_envelope(f"{url}/", body.encode())
             else:
                 envelope = rest_envelope(f"{url}/weather/{self.number}")
-            with contextlib.suppress(RelayFailed):
+            try:
                 await gateway.send(url, signer.sign(supplier, envelope), _RPC_TYPES[header.service_id], 10)
                 self.headers[pair] = header
                 self.sent[pair] = self.sent.get(pair, 0) + 1
                 return
-            assert await self.height() <= header.session_end_block_height, "no relay was answered in its session"
+            except RelayFailed as error:
+                failure = error
+            height, last = await self.height(), header.session_end_block_height
+            assert height <= last, f"no relay was answered in the session that ends at {last}, now {height}: {failure}"
             await asyncio.sleep(0.2)
 
     async def _follow(self, last: int) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pocket.chain.model import Account, Block, TransactionResult
+from pocket.chain.model import Account, Block
 from pocket.errors import ChainQueryRejected
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
@@ -73,31 +73,3 @@ async def test_what_concerns_the_whole_transaction_or_nobody_knows_whom_is_told_
     with pytest.raises(SendError) as caught:
         await sift("b", text)
     assert caught.value.refusal is refusal
-
-
-class Balancer:
-    """Nodes behind one address, queried in this order.
-
-    A number is the code of an answer.
-    """
-
-    def __init__(self, *codes):
-        self.codes = list(codes)
-
-    async def broadcast(self, raw):
-        code = self.codes.pop(0)
-        return TransactionResult("hash", code, "sdk" if code else "", "")
-
-
-@pytest.mark.parametrize(("codes", "left", "known"), [
-    ((0, 19), 1, False), ((19, 0, 19), 1, False), ((19, 19, 19, 0), 0, False), ((19, 19, 19, 19, 0), 1, True),
-    ((19, 5, 0), 0, False),
-])  # fmt: skip
-async def test_bytes_that_a_node_has_already_are_given_to_another_node_of_its_address(codes, left, known):
-    chain = Balancer(*codes)
-    sender = Sender(
-        chain, address("alice"), key("alice"), chain_id="pocket", gas_price=GasPrice.parse("0.001upokt"),
-        gas_adjustment=1.5, block_seconds=1.0, nonces=UnorderedNonceAllocator(),
-    )  # fmt: skip
-    assert (await sender.broadcast(b"raw")).known_before is known
-    assert len(chain.codes) == left

@@ -3,6 +3,8 @@
 Source: docs/protocol/messages.md, sections 3 to 10.
 """
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from pocket.chain import convert
+from pocket.chain.broadcast_answers import best_result
+from pocket.chain.channels import channel_of
 from pocket.chain.failover import Failover, NodeAddress
 from pocket.chain.failures import error_from_status
 from pocket.chain.model import (
@@ -44,36 +48,15 @@ from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.sessions.windows import SharedParams
-from pocket.protocol.transactions.build import DENOMINATION, transaction_hash
+from pocket.protocol.transactions.build import DENOMINATION
 
 M = TypeVar("M", bound=Message)
 HEIGHT_HEADER: Final = "x-cosmos-block-height"
-_RECEIVE_LIMIT: Final = 128 * 1024 * 1024  # a whole block, which CometBFT bounds at 100 MiB
 _PAGE: Final = 100
 _ALL_CLAIMS: Final = "/pocket.proof.Query/AllClaims"
 _BROADCAST: Final = "/cosmos.tx.v1beta1.Service/BroadcastTx"
-_BROADCAST_ORDER: Final = {("", 0): 0, ("sdk", 0): 0, ("sdk", 19): 1}
-"""Accepted first, then already known. Every rejection comes after."""
-_CONNECT_MILLISECONDS: Final = 3000
-# A transaction response whose log is not UTF-8 (an unknown fee payer's raw address) cannot be parsed by the
-# runtime; the node gives it code 9 (docs/protocol/claims-and-proofs.md, section 6).
-_UNREADABLE_LOG_CODE: Final = 9
-
-
-def channel_of(address: NodeAddress) -> grpc.aio.Channel:
-    """Return a channel with keep-alive and a bounded receive size."""
-    target, secure = address.grpc_target
-    options = [
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.max_receive_message_length", _RECEIVE_LIMIT),
-        # A node that is back is asked within seconds; gRPC's own pause grows to two minutes.
-        ("grpc.initial_reconnect_backoff_ms", 500),
-        ("grpc.min_reconnect_backoff_ms", _CONNECT_MILLISECONDS),  # how long one attempt to connect may take
-        ("grpc.max_reconnect_backoff_ms", _CONNECT_MILLISECONDS),
-    ]
-    if secure:
-        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=options)
-    return grpc.aio.insecure_channel(target, options=options)
+_BROADCAST_CONNECTIONS: Final = 3
+"""New connections to each address that a transaction is sent over, in addition to the standing one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +100,6 @@ async def _all_claims(supplier: str, page: Callable[[Message], Awaitable[bytes]]
         keys.append(key)
 
 
-def _broadcast_result(raw: bytes, answer: bytes) -> TransactionResult:
-    try:
-        return convert.transaction_result(tx_pb.BroadcastTxResponse.FromString(answer).tx_response)
-    except DecodeError:
-        log = "the node rejected the transaction with a log that is not UTF-8: unknown fee payer address"
-        return TransactionResult(transaction_hash(raw), _UNREADABLE_LOG_CODE, "sdk", log)
-
-
 class ChainClient:
     """Typed queries that have a deadline and try the nodes in turn.
 
@@ -141,6 +116,8 @@ class ChainClient:
         channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._addresses = tuple(addresses)
+        self._channel = channel
         self._channels = [channel(address) for address in addresses]
         names = [address.name for address in addresses]
         self._nodes = Failover(self._channels, clock, node_health=node_health, names=names)
@@ -413,19 +390,40 @@ class ChainClient:
     async def broadcast(self, raw: bytes) -> TransactionResult:
         """Send a transaction to the mempools of all nodes (mode SYNC).
 
-        Code 0 means accepted by a mempool, not included in a block.
+        Code 0 means accepted by a mempool, not included in a block. One address may lead to several nodes, and the
+        one that a standing connection reaches may be disconnected from the network while it accepts everything.
+        Each address therefore also gets the bytes over new connections.
 
         Returns the best answer, since one node that accepts the bytes is enough. Raises ChainUnavailable if no node
         answered. Some nodes may have accepted the transaction all the same.
         """
         request = tx_pb.BroadcastTxRequest(tx_bytes=raw, mode=tx_pb.BROADCAST_MODE_SYNC)
-        answers = await self.ask_every_node(_BROADCAST, request)
-        answered = [_broadcast_result(raw, answer.raw) for answer in answers.values() if answer.error is None]
-        results = [result for result in answered if result.tx_hash]  # one without a hash is no evidence
-        if results:
-            return min(results, key=lambda result: _BROADCAST_ORDER.get((result.codespace, result.code), 2))
-        causes = "; ".join(str(answer.error) for answer in answers.values())
+        order = self._nodes.order()
+        standing = await self.ask_every_node(_BROADCAST, request)
+        others = await asyncio.gather(*(self._broadcast_to_others(self._addresses[i], request) for i in order))
+        answers = [answer.raw for answer in standing.values() if answer.error is None]
+        best = best_result(raw, [*answers, *(answer for group in others for answer in group)])
+        if best is not None:
+            return best
+        causes = "; ".join(str(answer.error) for answer in standing.values())
         raise ChainUnavailable(f"{_BROADCAST}: no chain node answered ({causes or 'none may be asked'})")
+
+    async def _broadcast_to_others(self, address: NodeAddress, request: Message) -> list[bytes]:
+        """Broadcast over new connections and return the answers, fewer if one fails.
+
+        One after the other: a node that is still checking bytes answers a second time that it knows them, even if it
+        then rejects them.
+        """
+        answers: list[bytes] = []
+        with contextlib.suppress(ChainError, DecodingError, TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                for _ in range(_BROADCAST_CONNECTIONS):
+                    channel = self._channel(address)
+                    try:
+                        answers.append((await self._ask_node(channel, _BROADCAST, request))[0])
+                    finally:
+                        await channel.close(None)
+        return answers
 
     async def transaction(self, tx_hash: str) -> TransactionResult:
         """Return the result of an included transaction.

@@ -12,7 +12,8 @@ from typing import Self
 import aiohttp
 import grpc.aio
 
-from pocket.chain.client import ChainClient, channel_of
+from pocket.chain.channels import channel_of
+from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
 from pocket.chain.node_health import (

@@ -17,7 +17,8 @@ import grpc.aio
 from google.protobuf.message import Message
 from redis.asyncio import Redis
 
-from pocket.chain.client import ChainClient, channel_of
+from pocket.chain.channels import channel_of
+from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.chain.model import Application, Session, StakedSupplier
 from pocket.chain.node_health import NodeHealthTable

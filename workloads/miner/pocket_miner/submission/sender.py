@@ -78,8 +78,6 @@ class SkippedMessages:
     refused: Mapping[int, SendError]
 
 
-_AGAIN = 3
-_KNOWN = BroadcastFailure.ACCEPTED_BEFORE
 _OF_ONE_MESSAGE = (BroadcastFailure.POISON, BroadcastFailure.NOT_REQUIRED, BroadcastFailure.RETRY)
 """Rejections for which the chain names the message. RETRY covers texts of later chain versions."""
 
@@ -187,17 +185,10 @@ class Sender:
     async def broadcast(self, raw: bytes) -> BroadcastAnswer:
         """Broadcast bytes to all nodes.
 
-        Raises SendError. Bytes that a node already has count as accepted. One address may lead to several nodes. A node
-        that already has bytes which no block included may be disconnected from the others, so the address gets them
-        again for another of its nodes.
+        Raises SendError. Bytes that a node already has count as accepted.
         """
         try:
             result = await self._chain.broadcast(raw)
-            for _ in range(_AGAIN):
-                if not result.code or classify(result.code, result.codespace, result.log) is not _KNOWN:
-                    break
-                other = await self._chain.broadcast(raw)
-                result = other if other.code == 0 else result
         except (ChainError, DecodingError, TimeoutError) as error:
             raise SendError(BroadcastFailure.UNREACHABLE, f"no node took the transaction: {error}") from error
         if result.code == 0:

@@ -1,0 +1,108 @@
+"""A transaction reaches every node behind an address, wherever the standing connection leads."""
+
+import asyncio
+import contextlib
+import itertools
+
+import grpc
+import pytest
+
+from balancer import balanced
+from pocket.chain.client import ChainClient
+from pocket.chain.failover import NodeAddress
+from pocket.errors import ChainUnavailable
+from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+
+
+class Node(grpc.GenericRpcHandler):
+    """Accepts bytes once and then knows them, or gives each transaction the same code."""
+
+    def __init__(self, code=None):
+        self._code = code
+        self.mempool = []
+
+    def service(self, details):
+        async def broadcast(request, context):
+            raw = tx_pb.BroadcastTxRequest.FromString(request).tx_bytes
+            code = self._code if self._code is not None else 19 if raw in self.mempool else 0
+            self.mempool.append(raw)
+            response = tx_pb.BroadcastTxResponse()
+            response.tx_response.code = code
+            response.tx_response.codespace = "sdk" if code else ""
+            response.tx_response.txhash = "AB" * 32
+            return response.SerializeToString()
+
+        return grpc.unary_unary_rpc_method_handler(broadcast)
+
+
+@contextlib.asynccontextmanager
+async def listening(node):
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((node,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield NodeAddress.parse(f"grpc://127.0.0.1:{port}", "http://127.0.0.1:1")
+    finally:
+        await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def connections_in_turn(addresses):
+    """Lead each new connection to the next address, as balancers of layer 4 do."""
+    turn = itertools.cycle(addresses)
+
+    async def forward(reader, writer):
+        host, _, port = next(turn).name.rpartition(":")
+        there, here = await asyncio.open_connection(host, int(port))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pump(reader, here))
+            group.create_task(pump(there, writer))
+
+    async def pump(reader, writer):
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(forward, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield NodeAddress.parse(f"grpc://127.0.0.1:{port}", "http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("balancer", [connections_in_turn, balanced])
+async def test_a_transaction_reaches_both_nodes_behind_one_address(balancer):
+    cut_off, right = Node(), Node()
+    async with (
+        listening(cut_off) as first, listening(right) as second, balancer([first, second]) as address,
+        ChainClient([address]) as chain,
+    ):  # fmt: skip
+        for raw in (b"one", b"two", b"three"):
+            assert (await chain.broadcast(raw)).code == 0
+            assert raw in cut_off.mempool
+            assert raw in right.mempool
+
+
+@pytest.mark.parametrize("codes", [(5, None), (None, 5), (19, None), (None, 19)])
+async def test_one_node_that_accepts_the_bytes_is_enough(codes):
+    async with (
+        listening(Node(codes[0])) as first, listening(Node(codes[1])) as second,
+        connections_in_turn([first, second]) as address, ChainClient([address]) as chain,
+    ):  # fmt: skip
+        assert (await chain.broadcast(b"raw")).code == 0
+
+
+async def test_bytes_that_every_node_has_already_are_reported_as_known():
+    node = Node()
+    async with listening(node) as address, ChainClient([address]) as chain:
+        assert (await chain.broadcast(b"raw")).code == 0
+        assert (await chain.broadcast(b"raw")).code == 19
+
+
+async def test_an_address_without_a_node_is_unavailable():
+    async with listening(Node()) as address:
+        pass
+    async with ChainClient([address], timeout_seconds=1.0) as chain:
+        with pytest.raises(ChainUnavailable, match="no chain node answered"):
+            await chain.broadcast(b"raw")
