@@ -228,7 +228,8 @@ async def connect(timeout_seconds: float = 10.0, kubeconfig: str | None = None) 
     Raises KubeError.
     """
     configuration = Configuration()
-    configuration.retries = False  # the callers decide when to try again
+    # The callers decide when to try again. False would count as the number 0, and repeat a failed read without an end.
+    configuration.retries = None
     chosen = kubeconfig or os.environ.get("KUBECONFIG")
     try:
         if chosen is None and "KUBERNETES_SERVICE_HOST" in os.environ:
