@@ -17,14 +17,14 @@ from pocket_console.discovery import DiscoveryError, Finder, Found
 from pocket_console.fetch import Fetcher, FetchError, fetch_json
 from pocket_console.relayer_metrics import sample_of, state_of
 from pocket_console.snapshot import (
+    AnswerFreshness,
     ClusterSnapshot,
     Component,
-    Freshness,
+    ConsoleSnapshot,
     MinerSnapshot,
     Origin,
     RelayerSample,
     RelayerSnapshot,
-    Snapshot,
 )
 
 _LOG = logging.getLogger("console")
@@ -93,7 +93,7 @@ class _MinerPoller:
 
     async def _poll(self) -> None:
         state = api.MinerState.model_validate(await self._get(api.STATE_PATH))
-        self.snapshot = replace(self.snapshot, state=state, freshness=Freshness(self.clock()))
+        self.snapshot = replace(self.snapshot, state=state, freshness=AnswerFreshness(self.clock()))
         began = self.clock()
         if self.pages.due(began, changed=state.height != self._read_height):
             self.snapshot = replace(self.snapshot, sessions=await self._sessions())
@@ -107,7 +107,7 @@ class _MinerPoller:
             self.snapshot = replace(self.snapshot, suppliers=await self._suppliers())
             self._read_outcome = state.last_outcome
             self.suppliers.done(began, self.clock())
-        self.snapshot = replace(self.snapshot, complete=True, freshness=Freshness(self.clock()))
+        self.snapshot = replace(self.snapshot, complete=True, freshness=AnswerFreshness(self.clock()))
 
     async def _get(self, path: str, query: Mapping[str, str] | None = None) -> Mapping[str, object]:
         return await fetch_json(self.fetcher, self.snapshot.origin, path, query)
@@ -171,7 +171,7 @@ class _RelayerPoller:
         except (ValueError, TypeError, AttributeError) as failure:
             error = f"unreadable answer: {str(failure)[:200]}"
         else:
-            self.snapshot = with_sample(replace(before, state=state, freshness=Freshness(self.clock())), sample)
+            self.snapshot = with_sample(replace(before, state=state, freshness=AnswerFreshness(self.clock())), sample)
             return self.snapshot
         self.snapshot = replace(before, freshness=replace(before.freshness, error=error))
         return self.snapshot
@@ -211,7 +211,7 @@ class Collector:
         self._found_at: float | None = None
         self._cluster: ClusterSnapshot | None = None
         self._news = asyncio.Event()
-        self.snapshot = Snapshot(0, clock())
+        self.snapshot = ConsoleSnapshot(0, clock())
 
     @property
     def fetcher(self) -> Fetcher:
@@ -228,13 +228,13 @@ class Collector:
             await self.once()
             await asyncio.sleep(self._interval)
 
-    async def once(self) -> Snapshot:
+    async def once(self) -> ConsoleSnapshot:
         """Poll all processes once and publish the snapshot."""
         await self._find()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._poll(poller)) for poller in self._pollers.values()]
         rows = [task.result() for task in tasks]
-        self.snapshot = Snapshot(
+        self.snapshot = ConsoleSnapshot(
             self.snapshot.version + 1,
             self._clock(),
             tuple(row for row in rows if isinstance(row, MinerSnapshot)),
@@ -277,7 +277,7 @@ class Collector:
 
     def _keep(self, found: Found) -> None:
         if found.relay_miners is not None:
-            self._cluster = ClusterSnapshot(Freshness(self._clock()), found.relay_miners, found.suppliers or ())
+            self._cluster = ClusterSnapshot(AnswerFreshness(self._clock()), found.relay_miners, found.suppliers or ())
         before = self._pollers
         self._pollers = {}
         for origin in found.origins[:_MOST_ORIGINS]:

@@ -16,7 +16,7 @@ from pocket_console.assets import TYPES, files
 from pocket_console.collector import Collector
 from pocket_console.fetch import FetchError, fetch_json
 from pocket_console.pages import render
-from pocket_console.snapshot import Links, MinerSnapshot, Snapshot
+from pocket_console.snapshot import ConsoleSnapshot, Links, MinerSnapshot
 from pocket_console.views.fleet import fleet_view
 from pocket_console.views.merged import Merged, merged
 from pocket_console.views.overview import overview_view
@@ -124,7 +124,7 @@ class Console:
 
     # Pages.
 
-    def _current(self) -> tuple[Snapshot, Merged, float]:
+    def _current(self) -> tuple[ConsoleSnapshot, Merged, float]:
         """Return the newest snapshot, merged once per version, and the time."""
         snapshot, now = self._collector.snapshot, self._collector.now()
         if self._picture is None or self._picture[0] != snapshot.version:
@@ -133,7 +133,7 @@ class Console:
         return snapshot, dataclasses.replace(self._picture[1], stale=stale), now
 
     async def _page(
-        self, request: web.Request, name: str, view: Callable[[Snapshot, Merged, float], Mapping[str, Any]]
+        self, request: web.Request, name: str, view: Callable[[ConsoleSnapshot, Merged, float], Mapping[str, Any]]
     ) -> web.Response:
         """Render a page in a thread, so that a large one delays no other."""
 

@@ -35,7 +35,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Freshness:
+class AnswerFreshness:
     """When a process last answered (monotonic seconds, None if never), and why it does not now."""
 
     answered_at: float | None = None
@@ -56,7 +56,7 @@ class MinerSnapshot:
     """A miner: its state, open sessions, newest outcomes (oldest first) and suppliers."""
 
     origin: Origin
-    freshness: Freshness = Freshness()
+    freshness: AnswerFreshness = AnswerFreshness()
     state: MinerState | None = None
     sessions: tuple[OpenSession, ...] = ()
     outcomes: tuple[EndedSession, ...] = ()
@@ -122,7 +122,7 @@ class RelayerSnapshot:
     """
 
     origin: Origin
-    freshness: Freshness = Freshness()
+    freshness: AnswerFreshness = AnswerFreshness()
     state: RelayerState | None = None
     samples: tuple[RelayerSample, ...] = ()
     history: tuple[tuple[float, Mapping[str, float]], ...] = ()
@@ -132,7 +132,7 @@ class RelayerSnapshot:
 class ClusterSnapshot:
     """RelayMiners and Suppliers as the API server returns them."""
 
-    freshness: Freshness = Freshness()
+    freshness: AnswerFreshness = AnswerFreshness()
     relay_miners: tuple[Mapping[str, Any], ...] = ()
     suppliers: tuple[Mapping[str, Any], ...] = ()
 
@@ -150,7 +150,7 @@ class Links:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class ConsoleSnapshot:
     """All that is known at one time (monotonic seconds). `version` grows with every round of polling."""
 
     version: int

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pocket_console.collector import Collector
 from pocket_console.formatting import amount, duration, milliseconds, number, percent, rate, short
-from pocket_console.snapshot import Snapshot
+from pocket_console.snapshot import ConsoleSnapshot
 from pocket_console.views.fleet import FleetView, fleet_view
 from pocket_console.views.merged import merged
 from pocket_console.views.overview import OverviewView, overview_view
@@ -26,7 +26,7 @@ _ATTENTION: Final = 5
 _WAIT_SECONDS: Final = 5.0
 
 
-def screen(snapshot: Snapshot, now: float) -> Group:
+def screen(snapshot: ConsoleSnapshot, now: float) -> Group:
     """Return what a terminal shows of a snapshot."""
     picture = merged(snapshot, now)
     overview = overview_view(snapshot, picture, now)

@@ -240,6 +240,7 @@ async def _run(options: DemoOptions, stack: LocalStack, console: Console) -> int
         problems = run.result()
         summary(runner.accounting, problems, console, options)
         if options.keep:
+            await asyncio.to_thread(stack.revive)  # chaos may have ended between a kill and its restart
             console.print(f"still running below {stack.folder}:")
             for name in (
                 "console",

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from console_demo import Demo, apart, awaited, ends_of, pictures, url_of, watched
+from console_demo import WAIT_SECONDS, Demo, apart, awaited, ends_of, pictures, send, shown_relays, url_of, watched
 
 
 @pytest.fixture(scope="session")
@@ -62,10 +63,18 @@ def demo(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         awaited(made, child, r"^Every acknowledged relay was claimed, proven where required, and paid", page)
         awaited(made, child, r"Stop it with Ctrl-C", page)
         text = "".join(made.output)
-        made.rpc, made.relayer = url_of(text, "rpc"), url_of(text, "relayer-admin")
+        made.rpc, made.relayer = url_of(text, "rpc"), url_of(text, "relayer")
+        made.relayer_admin = url_of(text, "relayer-admin")
         made.grpc = re.search(r"gRPC\s+(grpc://\S+)", text)[1]
         made.miners = re.findall(r"miner(?:-\d)?-admin\s+(http\S+)", text)
-        made.ends = apart(lambda: ends_of(made.rpc, made.grpc))
+        made.session, made.served = apart(lambda: send(made, 60))
+        made.shown = shown_relays(page, made)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while sum(end.session_id == made.session for end in made.ends) < len(made.served):
+            assert time.monotonic() < deadline, "the relays that were sent after the chaos did not settle"
+            page.wait_for_timeout(1000)
+            made.ends = apart(lambda: ends_of(made.rpc, made.grpc))
+        page.wait_for_timeout(3000)  # a poll of the console after the last outcome
         context.close()
         yield made
     finally:

@@ -48,9 +48,16 @@ def test_the_demo_paid_every_relay_while_the_console_watched(demo):
     assert demo.errors == []
 
 
+def test_an_open_session_is_shown_with_every_relay_that_was_acknowledged(demo):
+    assert demo.served.total() == 60
+    assert demo.shown == demo.served
+
+
 def test_the_overview_shows_what_the_chain_paid(page, demo):
     paid = sum(end.earned_upokt for end in demo.settled)
     page.goto(demo.console)
+    if page.locator("table tbody tr th[scope=row]:has-text('-')").count() > 1:
+        pytest.skip("the demo ran past midnight UTC, so its earnings are those of two days")
     assert upokt(page, "#earned-today") == paid
     tile = page.locator("#earned-today").locator("..").inner_text()
     recipients = Counter()
@@ -122,11 +129,11 @@ def test_each_supplier_shows_its_stake_and_what_it_earned(page, demo):
 
 def test_services_show_what_the_relayer_counted(page, demo):
     page.goto(f"{demo.console}/services")
-    counted = sample_of(fetched(f"{demo.relayer}/metrics"), 0.0).services
-    assert {"eth", "weather"} <= set(counted)
-    for name in ("eth", "weather"):
+    counted = sample_of(fetched(f"{demo.relayer_admin}/metrics"), 0.0).services
+    assert counted["eth"].served >= demo.served.total()
+    for name, totals in counted.items():
         shown = page.locator(f"[data-fact='served-{name}']").inner_text()
-        assert number(shown) == counted[name].served
+        assert number(shown) == totals.served
 
 
 def test_the_fleet_shows_every_shard_with_its_holder(page, demo):
@@ -138,7 +145,7 @@ def test_the_fleet_shows_every_shard_with_its_holder(page, demo):
     assert shown == expected
     assert len(expected) == next(iter(states.values()))["shard_count"]
     names = page.locator("tbody th").all_inner_texts()
-    assert set(names) == {*states, demo.relayer.removeprefix("http://")}
+    assert set(names) == {*states, demo.relayer_admin.removeprefix("http://")}
 
 
 def test_a_page_renews_itself_with_every_block(page, demo):

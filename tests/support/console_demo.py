@@ -7,19 +7,25 @@ import re
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import yaml
 from playwright.sync_api import Browser, Page
 
+from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
 from pocket.chain.settlement_event import ClaimEnd, claim_end
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from relayctl.gateway import Gateway, json_rpc_envelope
 
 ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "manifests/samples/trial"
 IMAGES = ROOT / "docs/images"
 AXE = ROOT / "tests/browser/vendor/axe.min.js"
 WAIT_SECONDS = 240.0
@@ -34,9 +40,15 @@ class Demo:
     rpc: str = ""
     grpc: str = ""
     relayer: str = ""
+    relayer_admin: str = ""
     miners: list[str] = field(default_factory=list)
     ends: list[ClaimEnd] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    session: str = ""
+    served: Counter[str] = field(default_factory=Counter)
+    """The relays by supplier that were sent in `session`, after the chaos."""
+    shown: Counter[str] = field(default_factory=Counter)
+    """What the console showed of them while the session was open."""
 
     @property
     def settled(self) -> list[ClaimEnd]:
@@ -58,6 +70,23 @@ async def ends_of(rpc: str, grpc: str) -> list[ClaimEnd]:
             events = await comet.end_events(height, lambda event: True)
             found += [end for event in events if (end := claim_end(event)) is not None]
         return found
+
+
+async def send(demo: Demo, count: int) -> tuple[str, Counter[str]]:
+    """Send relays of `eth` through the demo's relayer. Returns the session and the acknowledged relays by supplier."""
+    secret = yaml.safe_load((SAMPLES / "gateway.yaml").read_text())
+    served = Counter[str]()
+    async with aiohttp.ClientSession() as http, ChainClient([NodeAddress.parse(demo.grpc, demo.rpc)]) as chain:
+        gateway = Gateway(chain, http, PrivateKey.from_hex(secret["key"]))
+        signer = await gateway.signer(secret["applications"]["eth"], "eth")
+        suppliers = sorted(signer.session.supplier_addresses)
+        for number in range(count):
+            body = b'{"jsonrpc":"2.0","id":%d,"method":"eth_chainId"}' % (1_000_000 + number)
+            supplier = suppliers[number % len(suppliers)]
+            request = signer.sign(supplier, json_rpc_envelope(demo.relayer + "/", body))
+            await gateway.send(demo.relayer, request, 3, timeout_seconds=10)
+            served[supplier] += 1
+        return signer.session.header.session_id, served
 
 
 def watched(page: Page, errors: list[str]) -> None:
@@ -107,3 +136,19 @@ def pictures(browser: Browser, demo: Demo) -> None:
             page.wait_for_selector("h1:has-text('Session')")
             page.screenshot(path=folder / "console-session.png", full_page=True, animations="disabled")
         context.close()
+
+
+def shown_relays(page: Page, demo: Demo) -> Counter[str]:
+    """Return the relays that the console shows of the open session, once they are as many as were sent."""
+    address = f"{demo.console}/sessions?show=open&session={demo.session}"
+    found = Counter[str]()
+    end = time.monotonic() + 20
+    while found.total() < demo.served.total() and time.monotonic() < end:
+        page.goto(address)
+        found = Counter(
+            {
+                row.locator("td.wide a").get_attribute("title"): int(row.locator("td.num").first.inner_text())
+                for row in page.locator("table.sessions tbody tr").all()
+            }
+        )
+    return found

@@ -3,15 +3,15 @@
 from pocket.api import miner_status as api
 from pocket.api.problems import Problem
 from pocket_console.snapshot import (
+    AnswerFreshness,
     Component,
-    Freshness,
+    ConsoleSnapshot,
     MinerSnapshot,
     Origin,
     RelayerSample,
     RelayerSnapshot,
     RelayerState,
     ServiceTotals,
-    Snapshot,
 )
 
 NOW = 1000.0
@@ -78,12 +78,12 @@ def miner(name="miner-0", *, answered_at=NOW - 1, error="", **fields):
         "state": state(), "sessions": (opened(),), "outcomes": (ended(),), "suppliers": (supplier(),), "complete": True,
     }  # fmt: skip
     origin = Origin(Component.MINER, name, f"http://{name}:9090")
-    return MinerSnapshot(origin, Freshness(answered_at, error), **(known | fields))
+    return MinerSnapshot(origin, AnswerFreshness(answered_at, error), **(known | fields))
 
 
 def silent(name="miner-9"):
     """Return a miner that never answered."""
-    return MinerSnapshot(Origin(Component.MINER, name, f"http://{name}:9090"), Freshness(None, "no connection"))
+    return MinerSnapshot(Origin(Component.MINER, name, f"http://{name}:9090"), AnswerFreshness(None, "no connection"))
 
 
 def totals(served=100.0, **fields):
@@ -101,7 +101,7 @@ def relayer(name="relayer-0", *, answered_at=NOW - 1, error="", samples=None, pr
         RelayerSample(NOW - 1, {"eth": totals(700.0)}, in_flight=2, connections=9),
     )
     return RelayerSnapshot(
-        Origin(Component.RELAYER, name, f"http://{name}:9090"), Freshness(answered_at, error),
+        Origin(Component.RELAYER, name, f"http://{name}:9090"), AnswerFreshness(answered_at, error),
         RelayerState(
             workers=2, addresses=frozenset({ALICE, *addresses}), height=HEIGHT,
             problems=tuple(Problem(code="", message=text) for text in problems), unhealthy=unhealthy,
@@ -112,6 +112,6 @@ def relayer(name="relayer-0", *, answered_at=NOW - 1, error="", samples=None, pr
 
 
 def snapshot(miners=None, relayers=None, cluster=None):
-    return Snapshot(
+    return ConsoleSnapshot(
         1, NOW, (miner(),) if miners is None else miners, (relayer(),) if relayers is None else relayers, cluster
     )

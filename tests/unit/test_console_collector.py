@@ -9,7 +9,7 @@ from console_snapshots import ALICE, ended, opened, supplier
 from pocket_console import collector as collecting
 from pocket_console.discovery import DiscoveryError, Found
 from pocket_console.relayer_metrics import sample_of, state_of
-from pocket_console.snapshot import Component, Freshness, Origin
+from pocket_console.snapshot import AnswerFreshness, Component, Origin
 from pocket_console.views.merged import merged
 from pocket_console.views.overview import overview_view
 from pocket_console.views.sessions import SessionFilter, sessions_view
@@ -170,12 +170,12 @@ async def test_a_cluster_that_cannot_be_read_is_shown_and_the_known_processes_ar
         given = await collector._finder.find()
         collector._finder = finder = Failing(Found(given.origins, ({"metadata": {"name": "trial"}},), ()))
         shot = await collector.once()
-        assert shot.cluster.freshness == Freshness(clock.now)
+        assert shot.cluster.freshness == AnswerFreshness(clock.now)
         finder.fail = True
         clock.now += 60
         server.fields["height"] = 200
         shot = await collector.once()
-        assert shot.cluster.freshness == Freshness(100.0, "pods: 403 forbidden")
+        assert shot.cluster.freshness == AnswerFreshness(100.0, "pods: 403 forbidden")
         assert shot.cluster.relay_miners
         assert shot.miners[0].state.height == 200
 

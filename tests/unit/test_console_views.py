@@ -21,7 +21,7 @@ from console_snapshots import (
     totals,
 )
 from pocket.api.miner_status import ChainNote, NodeState, RedisState, VolumeState
-from pocket_console.snapshot import ClusterSnapshot, Freshness, RelayerSample, UnhealthyEndpoint
+from pocket_console.snapshot import AnswerFreshness, ClusterSnapshot, RelayerSample, UnhealthyEndpoint
 from pocket_console.views.charts import earned_by_block, earned_by_day
 from pocket_console.views.fleet import fleet_view
 from pocket_console.views.merged import merged
@@ -257,7 +257,7 @@ def test_a_declared_supplier_that_no_miner_knows_is_shown():
         "metadata": {"name": "bob"}, "spec": {"operatorAddress": BOB},
         "status": {"conditions": [{"type": "Ready", "status": "False", "message": "the Secret is missing"}]},
     }  # fmt: skip
-    cluster = ClusterSnapshot(Freshness(NOW), (), (resource,))
+    cluster = ClusterSnapshot(AnswerFreshness(NOW), (), (resource,))
     rows = suppliers(snapshot(cluster=cluster)).paging.rows
     assert (rows[0].resource, rows[0].state, rows[0].problems) == ("bob", "not loaded", ("the Secret is missing",))
 
@@ -379,6 +379,6 @@ def test_a_relay_miner_shows_conditions_and_rollout():
         "status": {"conditions": [{"type": "Ready", "status": "True"}], "rollout": {"phase": "Observing"},
                    "relayers": {"summary": "2/2"}},
     }  # fmt: skip
-    view = fleet(snapshot(cluster=ClusterSnapshot(Freshness(NOW), (resource,), ())))
+    view = fleet(snapshot(cluster=ClusterSnapshot(AnswerFreshness(NOW), (resource,), ())))
     (row,) = view.relay_miners
     assert (row.ready, row.rollout, row.relayers) == ("True", "Observing", "2/2")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pocket.api.miner_status import NodeState
-from pocket_console.snapshot import MinerSnapshot, RelayerSnapshot, Snapshot, UnhealthyEndpoint
+from pocket_console.snapshot import ConsoleSnapshot, MinerSnapshot, RelayerSnapshot, UnhealthyEndpoint
 from pocket_console.views.merged import Merged
 from pocket_console.views.sessions import Tone
 
@@ -91,7 +91,7 @@ class FleetView:
     cluster_error: str
 
 
-def fleet_view(snapshot: Snapshot, picture: Merged, now: float) -> FleetView:
+def fleet_view(snapshot: ConsoleSnapshot, picture: Merged, now: float) -> FleetView:
     """Return all processes and what they own."""
     shards = shard_cells(snapshot, picture, now)
     cluster = snapshot.cluster
@@ -178,7 +178,7 @@ def _state(*, known: bool, problems: tuple[str, ...], stale: bool) -> tuple[str,
     return ("not ready", Tone.WARN) if problems else ("ready", Tone.GOOD)
 
 
-def shard_cells(snapshot: Snapshot, picture: Merged, now: float) -> tuple[ShardCell, ...]:
+def shard_cells(snapshot: ConsoleSnapshot, picture: Merged, now: float) -> tuple[ShardCell, ...]:
     """Return all shards with their holders, by the miners that answer."""
     holders: dict[int, tuple[int, str]] = {}
     for miner in snapshot.miners:
@@ -198,7 +198,7 @@ def shard_cells(snapshot: Snapshot, picture: Merged, now: float) -> tuple[ShardC
     )
 
 
-def node_rows(snapshot: Snapshot, now: float) -> tuple[NodeRow, ...]:
+def node_rows(snapshot: ConsoleSnapshot, now: float) -> tuple[NodeRow, ...]:
     """Return the chain nodes by the miners that answer, each with its worst assessment."""
     found: dict[str, NodeState] = {}
     for miner in snapshot.miners:
@@ -218,7 +218,7 @@ def _node_tone(health: str) -> Tone:
     return Tone.GOOD if health == "healthy" else Tone.WARN if health in ("lagging", "disputed") else Tone.BAD
 
 
-def volume_rows(snapshot: Snapshot) -> tuple[VolumeRow, ...]:
+def volume_rows(snapshot: ConsoleSnapshot) -> tuple[VolumeRow, ...]:
     """Return the volumes that were measured."""
     rows = []
     for miner in snapshot.miners:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pocket.api.miner_status import DayTotals, EndedSession, MinedSupplier, OpenSession
-from pocket_console.snapshot import MinerSnapshot, Snapshot
+from pocket_console.snapshot import ConsoleSnapshot, MinerSnapshot
 
 Session = OpenSession | EndedSession
 Pair = tuple[str, str]
@@ -40,7 +40,7 @@ class Merged:
         return self.reported_by.get((session.supplier, session.session_id), "") in self.stale
 
 
-def merged(snapshot: Snapshot, now: float) -> Merged:
+def merged(snapshot: ConsoleSnapshot, now: float) -> Merged:
     """Return the picture of all miners.
 
     Of a session or supplier that two miners report, the one that answered last counts. A session with an outcome is

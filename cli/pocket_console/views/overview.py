@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pocket.api.miner_status import DayTotals, OpenSession
-from pocket_console.snapshot import Snapshot
+from pocket_console.snapshot import ConsoleSnapshot
 from pocket_console.views.charts import Chart, earned_by_block, earned_by_day
 from pocket_console.views.fleet import (
     NodeRow,
@@ -89,7 +89,7 @@ class OverviewView:
     suppliers: int
 
 
-def overview_view(snapshot: Snapshot, picture: Merged, now: float) -> OverviewView:
+def overview_view(snapshot: ConsoleSnapshot, picture: Merged, now: float) -> OverviewView:
     """Return the first page."""
     miners = (miner_row(row, now) for row in snapshot.miners)
     relayers = (relayer_row(row, now) for row in snapshot.relayers)
@@ -157,7 +157,7 @@ def at_risk(session: OpenSession) -> bool:
     return session.closing or bool(session.problem)
 
 
-def _redis(snapshot: Snapshot, now: float) -> RedisRow | None:
+def _redis(snapshot: ConsoleSnapshot, now: float) -> RedisRow | None:
     states = [miner.state for miner in snapshot.miners if miner.state is not None and not miner.freshness.stale(now)]
     if not states:
         return None
@@ -169,7 +169,7 @@ def _redis(snapshot: Snapshot, now: float) -> RedisRow | None:
 
 
 def _attention(
-    snapshot: Snapshot, picture: Merged, processes: tuple[ProcessRow, ...], now: float
+    snapshot: ConsoleSnapshot, picture: Merged, processes: tuple[ProcessRow, ...], now: float
 ) -> tuple[Attention, ...]:
     """Return what is not as it should be, the gravest first."""
     found: list[Attention] = []

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pocket_console.snapshot import Snapshot, UnhealthyEndpoint
+from pocket_console.snapshot import ConsoleSnapshot, UnhealthyEndpoint
 from pocket_console.views.charts import Chart
 from pocket_console.views.merged import Merged
 from pocket_console.views.rates import Increase, increases, quantile, rates_over_time, totals
@@ -59,7 +59,7 @@ class ServicesView:
     relayers: int
 
 
-def services_view(snapshot: Snapshot, picture: Merged, now: float) -> ServicesView:
+def services_view(snapshot: ConsoleSnapshot, picture: Merged, now: float) -> ServicesView:
     """Return the services that relayers serve or that have sessions."""
     recent, since_start = increases(snapshot.relayers), totals(snapshot.relayers)
     sessions: dict[str, list[int]] = {}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pocket.api.miner_status import DayTotals, MinedSupplier
-from pocket_console.snapshot import ClusterSnapshot, Snapshot
+from pocket_console.snapshot import ClusterSnapshot, ConsoleSnapshot
 from pocket_console.views.charts import Chart, earned_by_block, earned_by_day
 from pocket_console.views.merged import Merged, Session, summed
 from pocket_console.views.paging import Page, page_of
@@ -73,7 +73,7 @@ class SupplierDetail:
     conditions: tuple[Mapping[str, Any], ...]
 
 
-def suppliers_view(snapshot: Snapshot, picture: Merged, wanted: SupplierFilter) -> SuppliersView:
+def suppliers_view(snapshot: ConsoleSnapshot, picture: Merged, wanted: SupplierFilter) -> SuppliersView:
     """Return one page of the selected suppliers, those with a problem first."""
     rows = supplier_rows(snapshot, picture)
     chosen = [
@@ -89,7 +89,7 @@ def _contains(row: SupplierRow, text: str) -> bool:
     return text in row.address or text in row.resource or text in row.services
 
 
-def supplier_rows(snapshot: Snapshot, picture: Merged) -> list[SupplierRow]:
+def supplier_rows(snapshot: ConsoleSnapshot, picture: Merged) -> list[SupplierRow]:
     """Return all suppliers that a miner or the cluster knows, those with a problem first."""
     declared = _declared(snapshot.cluster)
     loaded = [relayer.state.addresses for relayer in snapshot.relayers if relayer.state is not None]
@@ -174,7 +174,7 @@ def _conditions(resource: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], 
     return tuple(((resource or {}).get("status") or {}).get("conditions") or ())
 
 
-def supplier_detail(snapshot: Snapshot, picture: Merged, address: str) -> SupplierDetail | None:
+def supplier_detail(snapshot: ConsoleSnapshot, picture: Merged, address: str) -> SupplierDetail | None:
     """Return the page of one supplier, None if it is not known."""
     declared = _declared(snapshot.cluster)
     if address not in picture.suppliers and address not in declared:
