@@ -1,6 +1,7 @@
 """Poll relayers and miners and publish immutable snapshots.
 
-A poll has a deadline, and one process that does not answer delays no other. Memory is bounded by the limits below.
+Each process is polled in a loop of its own, with deadlines, so that one that does not answer delays no other. Memory is
+bounded by the limits below.
 """
 
 import asyncio
@@ -223,17 +224,39 @@ class Collector:
         return self._clock()
 
     async def run(self) -> None:
-        """Poll until cancelled."""
+        """Poll every process in a loop of its own and publish snapshots until cancelled."""
+        tasks: dict[Origin, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_finding())
+            while True:
+                for origin in [origin for origin in tasks if origin not in self._pollers]:
+                    tasks.pop(origin).cancel()
+                for origin, poller in self._pollers.items():
+                    if origin not in tasks:
+                        tasks[origin] = group.create_task(self._keep_polling(poller))
+                self._publish()
+                await asyncio.sleep(self._interval)
+
+    async def _keep_finding(self) -> None:
         while True:
-            await self.once()
+            await self._find()
+            await asyncio.sleep(self._interval)
+
+    async def _keep_polling(self, poller: _MinerPoller | _RelayerPoller) -> None:
+        while True:
+            await self._poll(poller)
             await asyncio.sleep(self._interval)
 
     async def once(self) -> ConsoleSnapshot:
         """Poll all processes once and publish the snapshot."""
         await self._find()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._poll(poller)) for poller in self._pollers.values()]
-        rows = [task.result() for task in tasks]
+            for poller in self._pollers.values():
+                group.create_task(self._poll(poller))
+        return self._publish()
+
+    def _publish(self) -> ConsoleSnapshot:
+        rows = [poller.snapshot for poller in self._pollers.values()]
         self.snapshot = ConsoleSnapshot(
             self.snapshot.version + 1,
             self._clock(),
@@ -255,9 +278,9 @@ class Collector:
                 return False
         return self.snapshot.version > version
 
-    async def _poll(self, poller: _MinerPoller | _RelayerPoller) -> MinerSnapshot | RelayerSnapshot:
+    async def _poll(self, poller: _MinerPoller | _RelayerPoller) -> None:
         async with self._limit:
-            return await poller.poll()
+            await poller.poll()
 
     async def _find(self) -> None:
         """Find the processes again after some time. Those that are gone are dropped."""

@@ -36,19 +36,21 @@ class Finder(Protocol):
 
 
 class GivenAddresses:
-    """Addresses of the command line."""
+    """Addresses of the command line, each `URL` or `NAME=URL`."""
 
     def __init__(self, miners: Sequence[str], relayers: Sequence[str]) -> None:
         rows = [(Component.MINER, url) for url in miners] + [(Component.RELAYER, url) for url in relayers]
-        self._found = Found(tuple(Origin(kind, _name(url), url.rstrip("/")) for kind, url in rows))
+        self._found = Found(tuple(_origin(kind, text) for kind, text in rows))
 
     async def find(self) -> Found:
         """Return the given addresses."""
         return self._found
 
 
-def _name(url: str) -> str:
-    return url.removeprefix("http://").removeprefix("https://").rstrip("/")
+def _origin(kind: Component, text: str) -> Origin:
+    name, named, url = text.rpartition("=")
+    url = url.rstrip("/")
+    return Origin(kind, name if named else url.removeprefix("http://").removeprefix("https://"), url)
 
 
 @dataclass(frozen=True, slots=True)

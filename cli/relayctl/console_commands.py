@@ -22,7 +22,7 @@ from pocket_console.server import Console, serving
 from pocket_console.snapshot import Links
 from pocket_console.terminal import show_live, show_once
 
-_URL = re.compile(r"https?://[^\s/@?#]+")
+_URL = re.compile(r"([\w.-]+=)?https?://[^\s/@?#=]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,14 @@ def _url(_context: click.Context, _parameter: click.Parameter, values: tuple[str
     """Check addresses. Credentials in them would be shown, so they are refused."""
     for value in values:
         if not _URL.fullmatch(value.rstrip("/")):
-            raise click.BadParameter(f"{value!r} is not http://host:port without credentials and path")
+            raise click.BadParameter(f"{value!r}: give [NAME=]http://HOST:PORT without credentials and path")
     return values
 
 
 def _sources(command: click.decorators.FC) -> click.decorators.FC:
     for option in (
-        click.option("--miner", "miners", multiple=True, callback=_url, help="Admin address of a miner, http://host:9090"),
-        click.option("--relayer", "relayers", multiple=True, callback=_url, help="Admin address of a relayer"),
+        click.option("--miner", "miners", multiple=True, callback=_url, help="Admin address of a miner, [NAME=]http://host:9090"),
+        click.option("--relayer", "relayers", multiple=True, callback=_url, help="Admin address of a relayer, [NAME=]http://host:9090"),
         click.option("--namespace", "-n", default="", help="Only pods of this namespace. Default: all"),
         click.option("--relayminer", "relay_miner", default="", help="Only pods of this RelayMiner"),
         click.option("--direct", is_flag=True, help="Reach pods at their addresses, from inside the cluster"),

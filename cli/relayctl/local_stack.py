@@ -287,11 +287,11 @@ class LocalStack:
 
     def _console_command(self) -> list[str]:
         rpc = self.url("rpc")
-        miners = [f"--miner={self.url(f'{name}-admin')}" for name in self.miner_names]
+        miners = [f"--miner={name}={self.url(f'{name}-admin')}" for name in self.miner_names]
         return [
             sys.executable, "-m", "relayctl.main", "console", "--port", str(self.ports["console"]), *miners,
-            f"--relayer={self.url('relayer-admin')}", "--interval=1", f"--block-url={rpc}/block?height={{height}}",
-            f"--transaction-url={rpc}/tx?hash=0x{{hash}}",
+            f"--relayer=relayer={self.url('relayer-admin')}", "--interval=1",
+            f"--block-url={rpc}/block?height={{height}}", f"--transaction-url={rpc}/tx?hash=0x{{hash}}",
         ]  # fmt: skip
 
     def _redis_command(self) -> list[str]:

@@ -66,7 +66,7 @@ def demo(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         made.rpc, made.relayer = url_of(text, "rpc"), url_of(text, "relayer")
         made.relayer_admin = url_of(text, "relayer-admin")
         made.grpc = re.search(r"gRPC\s+(grpc://\S+)", text)[1]
-        made.miners = re.findall(r"miner(?:-\d)?-admin\s+(http\S+)", text)
+        made.miners = dict(re.findall(r"(miner(?:-\d)?)-admin\s+(http\S+)", text))
         made.session, made.served = apart(lambda: send(made, 60))
         made.shown = shown_relays(page, made)
         deadline = time.monotonic() + WAIT_SECONDS

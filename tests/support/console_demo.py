@@ -41,7 +41,7 @@ class Demo:
     grpc: str = ""
     relayer: str = ""
     relayer_admin: str = ""
-    miners: list[str] = field(default_factory=list)
+    miners: dict[str, str] = field(default_factory=dict)
     ends: list[ClaimEnd] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     session: str = ""
@@ -124,6 +124,10 @@ def pictures(browser: Browser, demo: Demo) -> None:
         ("console-phone", "/", "light", 390),
     ]  # fmt: skip
     folder = IMAGES if os.environ.get("SCREENSHOTS") else Path(os.environ.get("TMPDIR", "/tmp"))
+    first = browser.new_page()
+    first.goto(demo.console)
+    first.wait_for_function("document.querySelector('#earned-today').textContent !== '0 upokt'", timeout=60_000)
+    first.close()
     for name, path, scheme, width in shots:
         context = browser.new_context(viewport={"width": width, "height": 860}, color_scheme=scheme)
         page = context.new_page()

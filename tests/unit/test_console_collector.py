@@ -1,6 +1,8 @@
 """The console reads every page of a miner, bounded, and keeps what it knows while one does not answer."""
 
+import asyncio
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
@@ -217,3 +219,36 @@ def test_a_report_lists_endpoints_without_requests():
     state = state_of({"component": "relayer", "unhealthy": [row], "addresses": [ALICE], "problems": ["draining"]})
     assert (state.unhealthy[0].endpoint, state.unhealthy[0].problem) == ("http://b:1", "refused")
     assert state.problems[0].message == "draining"
+
+
+async def test_a_process_that_hangs_delays_no_other(monkeypatch):
+    hanging = asyncio.Event()
+    server = StatusServer([opened()], height=112)
+    async with collected(server) as collector:
+        (miner, relayer) = (await collector._finder.find()).origins
+        collector._finder._found = Found((miner, replace(relayer, name="hangs")))
+        collector._interval = 0.01
+        text = collector.fetcher.text
+
+        async def hang(origin, path, query=None):
+            if origin.name == "hangs":
+                await hanging.wait()
+            return await text(origin, path, query)
+
+        monkeypatch.setattr(collector.fetcher, "text", hang)
+        task = asyncio.create_task(collector.run())
+        try:
+            async with asyncio.timeout(10):
+                while not collector.snapshot.miners or collector.snapshot.miners[0].state is None:
+                    await collector.wait_newer(collector.snapshot.version, 1)
+                server.fields["height"] = 113
+                while collector.snapshot.miners[0].state.height != 113:
+                    await collector.wait_newer(collector.snapshot.version, 1)
+            assert collector.snapshot.relayers[0].state is None
+            collector._finder._found, collector._found_at = Found((miner,)), None
+            async with asyncio.timeout(10):
+                while collector.snapshot.relayers:
+                    await collector.wait_newer(collector.snapshot.version, 1)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

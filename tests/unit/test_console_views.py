@@ -62,7 +62,7 @@ def test_money_of_today_is_summed_over_suppliers_and_miners():
     shot = snapshot(
         miners=(
             miner(suppliers=(supplier(days=days), supplier(BOB, days={"2026-11-29": day(earned_by={BOB: 5})}))),
-            miner("miner-1", state=state(leader=False), suppliers=(supplier(owned=False),), sessions=(), outcomes=()),
+            miner("miner-1", state=state(leader=False, owned=()), suppliers=(supplier(owned=False),), sessions=(), outcomes=()),
         )
     )  # fmt: skip
     money = overview(shot).money
@@ -126,7 +126,8 @@ def test_everything_that_is_not_ready_needs_attention_the_gravest_first():
 
 
 def test_shards_that_no_miner_owns_need_attention_only_if_all_miners_answer():
-    alone = miner(state=state(shards={}), suppliers=(supplier(owned=False),))
+    alone = miner(state=state(shards={}, owned=()))
+    assert suppliers(snapshot(miners=(alone,))).paging.rows[0].problems == ("no miner that answers mines for it",)
     assert "no miner owns shard 3" in [row.text for row in overview(snapshot(miners=(alone,))).attention]
     with_silent = overview(snapshot(miners=(alone, silent())))
     assert not [row for row in with_silent.attention if row.what == "shards"]
@@ -246,7 +247,7 @@ def test_suppliers_with_problems_come_first_and_can_be_selected():
 
 def test_the_owners_report_of_a_supplier_counts():
     known = (supplier(owned=False, balance_upokt=None),)
-    other = miner("miner-1", state=state(shards={}), suppliers=known, sessions=())
+    other = miner("miner-1", state=state(shards={}, owned=()), suppliers=known, sessions=())
     for order in ((miner(), other), (other, miner())):
         (row,) = suppliers(snapshot(miners=order)).paging.rows
         assert (row.miner, row.balance_upokt, row.problems) == ("miner-0", 5_000_000, ())

@@ -85,15 +85,14 @@ def _urgency(session: OpenSession) -> tuple[int, int, str, str]:
 
 def _suppliers(miners: Sequence[MinerSnapshot]) -> tuple[dict[str, MinedSupplier], dict[str, str]]:
     """Return the suppliers and their owners. The report of the owner counts before that of another miner."""
+    owners = {
+        address: miner.origin.name for miner in miners if miner.state is not None for address in miner.state.owned
+    }
     suppliers: dict[str, MinedSupplier] = {}
-    owners: dict[str, str] = {}
     for miner in miners:
         for row in miner.suppliers:
-            known = suppliers.get(row.address)
-            if known is None or row.owned or not known.owned:
+            if row.address not in suppliers or owners.get(row.address) == miner.origin.name:
                 suppliers[row.address] = row
-            if row.owned:
-                owners[row.address] = miner.origin.name
     return suppliers, owners
 
 
