@@ -62,7 +62,7 @@ def test_money_of_today_is_summed_over_suppliers_and_miners():
     shot = snapshot(
         miners=(
             miner(suppliers=(supplier(days=days), supplier(BOB, days={"2026-11-29": day(earned_by={BOB: 5})}))),
-            miner("miner-1", state=state(leader=False, owned=()), suppliers=(supplier(owned=False),), sessions=(), outcomes=()),
+            miner("miner-1", state=state(owned=()), suppliers=(supplier(owned=False),), sessions=(), outcomes=()),
         )
     )  # fmt: skip
     money = overview(shot).money
