@@ -14,7 +14,8 @@ PACKAGES = {
     "pocket_relayer": "workloads/relayer",
     "pocket_miner": "workloads/miner",
     "pocket_localnet": "workloads/localnet",
-    "pocket_console": "cli", "relayctl": "cli",
+    "pocket_console": "cli",
+    "relayctl": "cli",
 }
 PER_PROGRAM = {"__init__", "__main__"}
 """Names of modules with the same role in every package."""
