@@ -9,6 +9,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).parent
@@ -54,6 +55,13 @@ def _refusing_start(self: BaseProcess, start: Callable[[BaseProcess], None] = Ba
 
 sys.addaudithook(_refuse_processes)
 BaseProcess.start = _refusing_start  # type: ignore[method-assign]  # its spawning raises no audit event
+
+
+@pytest.fixture
+def captured_logs() -> Iterator[list[structlog.typing.EventDict]]:
+    """Capture the events that our programs log, with their fields and bound context."""
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as events:
+        yield events
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,13 +5,14 @@ bounded by the limits below.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+import structlog
 from pydantic import ValidationError
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api import miner_status as api
 from pocket_console.discovery import DiscoveryError, Finder, Found
@@ -28,7 +29,7 @@ from pocket_console.snapshot import (
     RelayerSnapshot,
 )
 
-_LOG = logging.getLogger("console")
+_LOG: FilteringBoundLogger = structlog.get_logger("console")
 MOST_SESSIONS: Final = 50_000
 """Open sessions that are kept per miner."""
 MOST_OUTCOMES: Final = 10_000
@@ -293,7 +294,7 @@ class Collector:
             before = self._cluster or ClusterSnapshot()
             text = str(error) or f"no answer within {_ROUND_SECONDS:g} s"
             self._cluster = replace(before, freshness=replace(before.freshness, error=text))
-            _LOG.warning("finding relayers and miners failed, retrying: %s", text)
+            _LOG.warning("finding relayers and miners failed, retrying", error=text)
             return
         self._found_at = self._clock()
         self._keep(found)

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import dataclasses
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
+import structlog
 from aiohttp import web
 from pydantic import ValidationError
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.miner_status import SESSION_PATH, Explanation
 from pocket.errors import ConfigurationError
@@ -30,7 +31,7 @@ from pocket_console.views.sessions import (
 )
 from pocket_console.views.suppliers import SupplierFilter, supplier_detail, suppliers_view
 
-_LOG = logging.getLogger("console")
+_LOG: FilteringBoundLogger = structlog.get_logger("console")
 _HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -109,7 +110,7 @@ class Console:
         except web.HTTPException as error:
             answer = await self._failed(request, error)
         except Exception as error:  # noqa: BLE001 - a defect of one page must not show its internals
-            _LOG.error("page failed", exc_info=error, extra={"fields": {"path": request.path}})
+            _LOG.error("page failed", exc_info=error, path=request.path)
             answer = web.Response(status=500, text="the console failed to make this page: see its log\n")
         if not answer.prepared:
             answer.headers.update(_HEADERS)

@@ -11,6 +11,7 @@ import click
 
 import relayctl
 from pocket.errors import PocketError
+from pocket.runtime import logs
 from pocket_miner.console.inspect_commands import cache_group, inspect_group
 from pocket_miner.console.ledger_commands import ledger
 from relayctl.config_commands import config
@@ -159,5 +160,11 @@ def _run_load(options: dict[str, object], *, count: int, concurrency: int, rate:
     sys.exit(code)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Run the command line, with warnings on standard error: the output belongs to the result."""
+    logs.configure("relayctl", os.environ.get("LOG_LEVEL", "WARNING"))
     main()
+
+
+if __name__ == "__main__":
+    run()

@@ -2,10 +2,12 @@
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 from pathlib import Path
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.runtime import logs
 from pocket.runtime.program import run_program
@@ -13,6 +15,7 @@ from pocket_operator.app import LostLeadership, Operator, Options
 from pocket_operator.decide.snapshot import UPDATE_DELAY_SECONDS, Settings
 from pocket_operator.resources.context import Images
 
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -61,11 +64,10 @@ def main() -> int:
     """
     options = _options()
     logs.configure("operator", os.environ.get("LOG_LEVEL", "INFO"))
-    logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
         return run_program("operator", Operator(options).run(), asyncio.run)
     except* LostLeadership as lost:
-        logging.getLogger("operator").error("lost leadership, exiting: %s", lost.exceptions[0])  # noqa: TRY400 - no defect
+        _LOG.error("lost leadership, exiting", error=lost.exceptions[0])
     return 1
 
 

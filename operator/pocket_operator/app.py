@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import logging
 import os
 import random
 import secrets as randomness
@@ -13,8 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import kopf
+import structlog
 from aiohttp import web
 from prometheus_client import generate_latest
+from structlog.contextvars import bind_contextvars
+from structlog.typing import FilteringBoundLogger
 
 from pocket.coordination.leader_lease import LeaseElector
 from pocket.errors import ConfigurationError
@@ -39,7 +41,7 @@ from pocket_operator.decide.schemas import Schemas
 from pocket_operator.decide.snapshot import Settings
 from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
 
-_LOG = logging.getLogger("operator")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 
 _WORKERS = 4
 _LIST_CONCURRENCY = 16
@@ -197,7 +199,7 @@ class Operator:
                 await step()
                 return
             except KubeError as error:
-                _LOG.warning("%s: %s", name, error)
+                _LOG.warning("step failed, retrying", step=name, error=error)
             await self._sleep(pause)
             pause = min(15.0, pause * 2)
 
@@ -210,7 +212,7 @@ class Operator:
             try:
                 await step()
             except KubeError as error:
-                _LOG.warning("%s: %s", name, error)
+                _LOG.warning("step failed, retrying", step=name, error=error)
             await self._sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
 
     async def _resync_loop(self, api: KubeApi) -> None:
@@ -239,7 +241,7 @@ class Operator:
         await self._compare_schemas(api)
         if frozenset(found) != self._capabilities:
             self._capabilities = frozenset(found)
-            _LOG.info("optional kinds changed: %s", ", ".join(sorted(found)) or "none")
+            _LOG.info("optional kinds changed", kinds=sorted(found))
             for key in self._cache.everything():
                 self._queue.add(key)
 
@@ -250,14 +252,14 @@ class Operator:
         except KubeError as error:
             if error.status == 0:
                 raise
-            _LOG.warning("cannot read the schemas of our kinds, comparing nothing: %s", error)
+            _LOG.warning("cannot read the schemas of our kinds, comparing nothing", error=error)
             self._schemas = Schemas()
         for kind in (RELAY_MINERS.name, SUPPLIERS.name):
             found = self._schemas.difference(kind)
             for what, paths in (("missing", found.missing), ("unknown", found.unknown)):
                 operator_metrics.SCHEMA.labels(kind, what).set(len(paths))
                 if paths:
-                    _LOG.warning("the installed definition of %s: %s fields: %s", kind, what, ", ".join(paths[:10]))
+                    _LOG.warning(f"the installed definition has {what} fields", kind=kind, fields=paths[:10])
 
     async def _relist(self, api: KubeApi) -> None:
         """List every kind and requeue every RelayMiner, which heals what a watch missed."""
@@ -279,6 +281,7 @@ class Operator:
     async def _work(self, reconciler: Reconciler) -> None:
         while True:
             key = await self._queue.take()
+            bind_contextvars(namespace=key.namespace, relay_miner=key.name)  # of this task
             operator_metrics.QUEUE.set(len(self._queue))
             try:
                 with operator_metrics.SECONDS.time():
@@ -286,12 +289,12 @@ class Operator:
             except KubeError as error:
                 pause = self._queue.failed(key, error.retry_after)
                 operator_metrics.RECONCILES.labels("failed").inc()
-                _LOG.warning("reconciling %s/%s failed, retrying in %.1f s: %s", *key, pause, error)
+                _LOG.warning("reconcile failed, retrying", retry_seconds=round(pause, 1), error=error)
             except Exception:  # noqa: BLE001 - a defect must not end the operator
                 # A defect that one RelayMiner triggers must not stop the others. It is retried with growing pauses.
                 pause = self._queue.failed(key)
                 operator_metrics.RECONCILES.labels("defect").inc()
-                _LOG.exception("reconciling %s/%s failed unexpectedly, retrying in %.1f s", *key, pause)
+                _LOG.exception("reconcile failed unexpectedly, retrying", retry_seconds=round(pause, 1))
             else:
                 self._queue.done(key, again)
                 operator_metrics.RECONCILES.labels("done").inc()

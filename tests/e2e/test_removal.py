@@ -38,9 +38,9 @@ async def test_deleting_everything_in_the_middle_of_sessions_still_pays_every_re
     )
     await on(await_that, lambda: not fresh.pods("miner"), 60, "miners gone")
     rows = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    settled = [row for row in rows if row["message"] == "session settled"]
-    assert len({row["supplier"] for row in settled}) == 3, [row["message"] for row in rows][-20:]
-    assert not [row for row in rows if row["message"].startswith("session ") and row["message"] != "session settled"]
+    ended = [row for row in rows if row["event"] == "session ended"]
+    assert len({row["supplier"] for row in ended}) == 3, [row["event"] for row in rows][-20:]
+    assert {row["outcome"] for row in ended} == {"settled"}
     await on(await_that, lambda: deletion().returncode == 0, 10, "the namespace let go")
 
 

@@ -150,13 +150,13 @@ def test_a_name_that_could_split_an_identity_is_not_taken(tmp_path):
     assert "_" not in member_name(tmp_path)
 
 
-def test_a_full_volume_keeps_no_miner_from_starting(tmp_path, monkeypatch, caplog):
+def test_a_full_volume_keeps_no_miner_from_starting(tmp_path, monkeypatch, captured_logs):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
     assert member_name(tmp_path, lambda: "0" * 16) == "0" * 16
-    assert "Free up space on it" in caplog.text
+    assert "free up space on it" in str(captured_logs)
 
 
 async def test_no_two_processes_have_the_name_of_one_volume(redis, tmp_path):

@@ -95,12 +95,12 @@ async def test_a_node_that_caught_up_is_asked_first_again():
         assert await latest_over_grpc(nodes.chain) == 13
 
 
-async def test_two_nodes_that_contradict_each_other_are_both_kept_and_said_to_be_in_dispute(caplog):
+async def test_two_nodes_that_contradict_each_other_are_both_kept_and_said_to_be_in_dispute(captured_logs):
     async with running("strayed", "better") as nodes:
         await nodes.watch.probe_all()
         assert set(nodes.by_name().values()) == {NodeHealth.DISPUTED}
         assert await latest_over_grpc(nodes.chain) == 30
-        assert "the nodes are split" in caplog.text
+        assert "the nodes are split" in str(captured_logs)
 
 
 async def test_silent_nodes_are_asked_last_and_one_node_alone_is_never_judged():

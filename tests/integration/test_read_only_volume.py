@@ -25,7 +25,7 @@ async def something_is_sent(chain):
 
 
 @pytest.mark.parametrize("claimed", [False, True], ids=["claim lost", "claimed"])
-async def test_what_is_sealed_on_a_volume_that_takes_no_writes_is_claimed_and_proven(redis, tmp_path, claimed, caplog):
+async def test_what_is_sealed_on_a_volume_that_takes_no_writes_is_claimed_and_proven(redis, tmp_path, claimed):
     data = tmp_path / "data"
     async with mine(redis, data) as alice:
         header = alice.header()

@@ -102,7 +102,7 @@ async def test_a_head_beyond_its_limit_is_refused(redis, tmp_path):
     ],
 )
 async def test_an_unreadable_request_is_rejected_with_a_code_and_counted_but_is_no_error_of_ours(
-    redis, tmp_path, caplog, raw, status
+    redis, tmp_path, captured_logs, raw, status
 ):
     async with relaying(redis, tmp_path) as relayer:
         growth = Growth()
@@ -117,4 +117,4 @@ async def test_an_unreadable_request_is_rejected_with_a_code_and_counted_but_is_
     assert (
         growth.of("pocket_relayer_relays_rejected_total", service="", transport="http", reason="invalid_request") >= 1
     )
-    assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
+    assert [event for event in captured_logs if event["log_level"] in ("error", "critical")] == []

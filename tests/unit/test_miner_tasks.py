@@ -277,7 +277,7 @@ async def test_what_nobody_foresaw_ends_neither_the_supplier_nor_the_others(monk
     await made.stop()
 
 
-async def test_what_nobody_foresaw_in_a_loop_beside_the_mining_is_told_and_the_loop_begun_anew(caplog):
+async def test_what_nobody_foresaw_in_a_loop_beside_the_mining_is_told_and_the_loop_begun_anew(captured_logs):
     before = REGISTRY.get_sample_value("pocket_miner_errors_total", {"step": "unforeseen"}) or 0
     runs, pauses = [], []
 
@@ -291,7 +291,9 @@ async def test_what_nobody_foresaw_in_a_loop_beside_the_mining_is_told_and_the_l
 
     await supervise("the figures", loop, pause)
     assert (len(runs), len(pauses)) == (3, 2)
-    assert "background task the figures failed, restarting" in caplog.text
+    assert [(row["event"], row["task"]) for row in captured_logs] == [
+        ("background task failed, restarting", "the figures")
+    ] * 2
     assert REGISTRY.get_sample_value("pocket_miner_errors_total", {"step": "unforeseen"}) == before + 2
 
 

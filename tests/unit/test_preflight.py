@@ -94,8 +94,8 @@ def test_more_suppliers_than_processors_can_seal_at_once_are_told(suppliers, pro
     assert bool(capacity_advice(suppliers, processors)) == told
 
 
-async def test_advice_is_logged_once_and_again_when_it_comes_back(caplog):
+async def test_advice_is_logged_once_and_again_when_it_comes_back(captured_logs):
     notes, bad = ChainDiagnostics(OURS, 1.0, lambda: NOW), replace(SAFE, grace_period_end_offset_blocks=2)
     for params in (bad, bad, SAFE, bad):
         await notes.refresh(Node("", params), 1, 1)
-    assert caplog.text.count("takes relays until 2 blocks") == 2
+    assert str(captured_logs).count("takes relays until 2 blocks") == 2

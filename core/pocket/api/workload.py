@@ -4,13 +4,14 @@ Default values are not written, so that an operator with more fields writes the 
 """
 
 import json
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import structlog
 from pydantic import Field, ValidationError
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.base import ManifestError, Model, problem_of
 from pocket.api.lenient import read_known
@@ -100,7 +101,7 @@ class MinerConfig(WorkloadConfig):
 
 C = TypeVar("C", bound=WorkloadConfig)
 M = TypeVar("M", bound=Model)
-_LOG = logging.getLogger("configuration")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 def config_text(config: Model) -> str:
@@ -144,8 +145,5 @@ def _parse(model: type[M], content: bytes, path: Path) -> M:
     except ValidationError as error:
         raise ManifestError(f"{path}: {problem_of(error)}") from error
     if ignored:
-        _LOG.warning(
-            "%s: unknown fields ignored: %s. Update the image, or remove them",
-            path, ", ".join(ignored),
-        )  # fmt: skip
+        _LOG.warning("unknown fields ignored: update the image, or remove them", file=str(path), fields=list(ignored))
     return config

@@ -2,18 +2,20 @@
 
 import asyncio
 import contextlib
-import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
+from structlog.typing import FilteringBoundLogger
+
 from pocket.chain.model import Block
 from pocket.chain.plausible_heights import Belief, HeightGuard
 from pocket.errors import ChainUnavailable, PocketError
 
-_LOG = logging.getLogger("pocket.chain.block_feed")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _ANNOUNCEMENTS = 16
 _LOOKS = 4
 _PATIENCE = 1.5  # times the measured time between blocks
@@ -91,12 +93,14 @@ class BlockFeed:
         belief = self._guard.observe(block, self._clock())
         if belief in (Belief.NEWER, Belief.REPLACED):
             if belief is Belief.REPLACED:
-                _LOG.error("nodes contradict the known height, going back", extra={"fields": {
-                    "height": block.height}})  # fmt: skip
+                _LOG.error("nodes contradict the known height, going back", height=block.height)
             await self._on_block(block)
         elif belief is Belief.IMPLAUSIBLE:
-            _LOG.warning("a node reports a height that the elapsed time does not allow", extra={"fields": {
-                "height": block.height, "known_height": self.height}})  # fmt: skip
+            _LOG.warning(
+                "a node reports a height that the elapsed time does not allow",
+                height=block.height,
+                known_height=self.height,
+            )
         return True
 
     async def run(self) -> None:

@@ -1,13 +1,15 @@
 """Reject nodes of another chain."""
 
 import asyncio
-import logging
 import random
 from typing import Protocol
 
+import structlog
+from structlog.typing import FilteringBoundLogger
+
 from pocket.errors import ChainError, ConfigurationError
 
-_LOG = logging.getLogger("pocket.chain")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _LOG_INTERVAL_SECONDS = 30.0
 
 
@@ -35,7 +37,7 @@ async def require_chain_id(
         except ChainError as error:
             if now() - logged_at >= _LOG_INTERVAL_SECONDS:
                 logged_at = now()
-                _LOG.warning("waiting for a chain node: %s. Check spec.chain.nodes.", error)
+                _LOG.warning("waiting for a chain node: check spec.chain.nodes", error=error)
             await asyncio.sleep(pause_seconds * rng.uniform(0.5, 1.5))
             continue
         if found != expected:

@@ -1,7 +1,6 @@
 """Probe all nodes together, so that lagging or forked ones are not queried."""
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +10,8 @@ from typing import Self
 
 import aiohttp
 import grpc.aio
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.channels import channel_of
 from pocket.chain.client import ChainClient
@@ -26,7 +27,7 @@ from pocket.chain.node_health import (
 )
 from pocket.errors import PocketError
 
-_LOG = logging.getLogger("pocket.chain.node_monitor")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 OnAssessment = Callable[[str, NodeAssessment], None]
 
 
@@ -106,8 +107,8 @@ class NodeMonitor:
 
 def _log_change(name: str, assessment: NodeAssessment) -> None:
     if assessment.health is NodeHealth.HEALTHY:
-        _LOG.info("chain node %s is healthy again", name)
+        _LOG.info("chain node is healthy again", node=name)
     elif assessment.rank is None:
-        _LOG.error("chain node %s is no longer queried: %s. Check spec.chain.nodes.", name, assessment.reason)
+        _LOG.error("chain node is no longer queried: check spec.chain.nodes", node=name, reason=assessment.reason)
     else:
-        _LOG.warning("chain node %s: %s", name, assessment.reason)
+        _LOG.warning("chain node is not healthy", node=name, reason=assessment.reason)

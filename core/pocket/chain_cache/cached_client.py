@@ -6,7 +6,6 @@ cached. A Redis outage only costs chain queries.
 
 import base64
 import hashlib
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import grpc.aio
+import structlog
 from google.protobuf.message import Message
 from redis.asyncio import Redis
+from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.channels import channel_of
 from pocket.chain.client import ChainClient
@@ -35,7 +36,7 @@ from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.runtime.single_flight import SingleFlight
 
-_LOG = logging.getLogger("pocket.chain_cache.cached_client")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _WITNESS_MILLISECONDS: Final = 6 * 3600 * 1000
 _DECODED_SECONDS: Final = 1.0
 _MOST_BYTES: Final = 32 * 1024 * 1024
@@ -287,7 +288,9 @@ class CachedChain(ChainClient):
             self.counters.divergent += 1
             _LOG.error(
                 "chain nodes disagree on a session: check that all of spec.chain.nodes follow the same chain",
-                extra={"fields": {"application": key[0], "service": key[1], "session_start": key[2]}},
+                application=key[0],
+                service=key[1],
+                session_start=key[2],
             )
 
     def forget(self, cache_key: CacheKey | None = None) -> None:

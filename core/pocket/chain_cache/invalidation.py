@@ -10,14 +10,15 @@ import asyncio
 import base64
 import binascii
 import json
-import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import structlog
 from google.protobuf.message import DecodeError, Message
 from redis.asyncio import Redis
+from structlog.typing import FilteringBoundLogger
 
 from pocket.chain_cache.cached_client import CHANGING, LIFETIMES, CachedChain, CacheKey, encode_key
 from pocket.errors import NotFound, PocketError
@@ -25,7 +26,7 @@ from pocket.redis_store.lua_scripts import Script
 from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 
-_LOG = logging.getLogger("pocket.chain_cache.invalidation")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _INTEREST_SECONDS: Final = 600.0
 _MOST: Final = 10_000
 _LOOK_SECONDS: Final = 5.0
@@ -76,7 +77,7 @@ class InvalidationSubscriber:
                     await subscription.subscribe(self.keys.cache_invalidations)
                     await self._follow(subscription)
             except (*REDIS_ERRORS, ValueError) as error:  # a version that is no number, too
-                _LOG.debug("cache invalidation: %s", error)
+                _LOG.debug("cache invalidations not read, retrying", error=error)
             await asyncio.sleep(0.5 + self.rng())
 
     async def _follow(self, subscription: "object") -> None:
@@ -98,7 +99,7 @@ class InvalidationSubscriber:
             message_body = json.loads(data)
             version, text = int(message_body["version"]), str(message_body["forget"])
         except (ValueError, KeyError, TypeError):
-            _LOG.warning("cache news: a message that cannot be read is left out")
+            _LOG.warning("cache invalidation skipped, it cannot be read")
             return
         cache_key = decode_key(text)
         self._forget(cache_key if version == self.version + 1 else None, version)

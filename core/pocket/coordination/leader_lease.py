@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
-import logging
 import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.coordination.elector import (
     CandidateState,
@@ -25,7 +27,7 @@ from pocket.kube.api_client import Conflict, KubeApi, KubeError, ObjectNotFound,
 
 _RELEASES = 5
 _RELEASE_PAUSE_SECONDS = 0.1
-_LOG = logging.getLogger("pocket.coordination.leader_lease")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 LEASES = ResourceKind("coordination.k8s.io/v1", "leases", "Lease")
 _MICROS = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -155,7 +157,7 @@ class LeaseElector:
         while not stop.is_set():
             try:
                 if await self.attempt():
-                    _LOG.info("lease acquired", extra={"fields": {"lease": self._name, "epoch": self.epoch}})
+                    _LOG.info("lease acquired", lease=self._name, epoch=self.epoch)
                     return True
                 self._complained = ""
             except KubeError as error:
@@ -211,7 +213,7 @@ class LeaseElector:
 
     def _complain(self, error: KubeError) -> None:
         if str(error) != self._complained:
-            _LOG.warning("lease request failed, retrying: %s", error, extra={"fields": {"lease": self._name}})
+            _LOG.warning("lease request failed, retrying", lease=self._name, error=error)
         self._complained = str(error)
 
 

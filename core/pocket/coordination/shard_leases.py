@@ -6,12 +6,14 @@ A tick is one read of the group, and one write for every Lease that is renewed, 
 
 import asyncio
 import contextlib
-import logging
 import random
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.coordination.elector import (
     CandidateState,
@@ -28,7 +30,7 @@ from pocket.coordination.elector import (
 from pocket.coordination.rebalancing import RebalancePlan, plan_rebalance, standby_of
 from pocket.coordination.stores.lease_store import LeaseConflict, LeaseStore, LeaseUnavailable, StoredLease
 
-_LOG = logging.getLogger("pocket.coordination.shard_leases")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _WRITERS = 8
 _RENEW_AFTER = 0.2  # of the lease's duration
 
@@ -188,7 +190,7 @@ class ShardLeaseManager:
                     self._complained = ""
                 except LeaseUnavailable as error:
                     if str(error) != self._complained:
-                        _LOG.warning("lease store unavailable, retrying: %s", error)
+                        _LOG.warning("lease store unavailable, retrying", error=error)
                     self._complained = str(error)
                 await self._pause(stop)
         finally:
@@ -262,7 +264,7 @@ class ShardLeaseManager:
             record = self._view(self._names.shards[shard]).record
             if record is None or record.holder != self.identity:
                 holder = record.holder if record else ""
-                _LOG.warning("shard lost to another holder", extra={"fields": {"shard": shard, "holder": holder}})
+                _LOG.warning("shard lost to another holder", shard=shard, holder=holder)
                 await self._lose(shard)
 
     async def _raise_epochs(self) -> None:
@@ -321,7 +323,7 @@ class ShardLeaseManager:
         view = self._view(self._names.shards[shard])
         if view.record is not None and view.record.holder == self.identity and view.leads(self._clock()):
             self._owned[shard] = view.epoch
-            _LOG.info("shard taken", extra={"fields": {"shard": shard, "epoch": view.epoch}})
+            _LOG.info("shard taken", shard=shard, epoch=view.epoch)
             await self._listener.on_acquired(shard, view.epoch)
 
     async def _lose(self, shard: int) -> None:
@@ -338,7 +340,7 @@ class ShardLeaseManager:
             after = await self._store.write(name, record, stored)
             self._stored = {**self._stored, name: after}
             self._views[name] = observe(view, after.record, after.version, self._clock())
-            _LOG.info("lease released", extra={"fields": {"lease": name}})
+            _LOG.info("lease released", lease=name)
 
     async def release_all(self) -> None:
         """Stop acting, then release everything. Leases that cannot be written expire."""

@@ -1,13 +1,15 @@
 """Load optional native libraries, if they are built, enabled and pass a self-test."""
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
+from structlog.typing import FilteringBoundLogger
+
 from pocket.errors import PocketError
 
-_LOG = logging.getLogger("pocket.protocol.acceleration")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 T = TypeVar("T")
 
 
@@ -24,7 +26,7 @@ def load_native(
         made = make()
         if self_test(made):
             return made
-        _LOG.error("native %s disagrees with the Python implementation and is disabled", what)
+        _LOG.error("native library disagrees with the Python implementation and is disabled", purpose=what)
     except (OSError, ValueError, AttributeError, PocketError) as error:
-        _LOG.warning("native %s cannot be loaded: %s", what, error)
+        _LOG.warning("native library cannot be loaded", purpose=what, error=error)
     return None

@@ -1,7 +1,6 @@
 """Connections to Redis, and the check that it cannot lose relays."""
 
 import asyncio
-import logging
 import random
 import re
 import time
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
@@ -17,13 +17,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import ConfigurationError
 from pocket.redis_store.redis_errors import code_of, translate
 from pocket.redis_store.sentinel import PrimaryResolver, SentinelUrl
 from pocket.redis_store.store_errors import RedisNotDurable, RedisTrouble, RedisUnavailable
 
-_LOG = logging.getLogger("pocket.redis_store.connection")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _NO_URL = (
     "the Redis URL cannot be read. Write redis://user:password@host:port/0 or "
     "redis+sentinel://user:password@host:port,host:port/service/0 (rediss with TLS), and percent-encode "
@@ -314,7 +315,7 @@ async def await_durable_redis(
         except RedisUnavailable as error:
             on_wait(error)
             if str(error) != logged:
-                _LOG.warning("waiting for Redis: %s", error)
+                _LOG.warning("waiting for Redis", error=error)
             logged = str(error)
             await asyncio.sleep(rng.uniform(0.2, 0.5))
         else:

@@ -5,20 +5,21 @@ A session is sealed once. A later owner broadcasts only the sealed root.
 
 import base64
 import json
-import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import structlog
 from redis.asyncio import Redis
+from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import DecodingError
 from pocket.redis_store.lua_scripts import CLOSE, CUTOFF, FENCE, FINISH, LIFE, SEAL
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import ConcurrentAppend, FenceMissing, RedisStoreError, StaleEpoch
 
-_LOG = logging.getLogger("pocket.redis_store.seals")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _UNREADABLE_KEPT = 1000
 _LIVES = 3
 _OTHER_CHAIN_BLOCKS = 100
@@ -204,8 +205,12 @@ class SealStore:
             except DecodingError as error:
                 if session_id not in self._unreadable and len(self._unreadable) < _UNREADABLE_KEPT:
                     self._unreadable.add(session_id)
-                    fields = {"supplier": self._supplier, "session": repr(session_id), "error": str(error)}
-                    _LOG.error("a seal in Redis cannot be read and is left out", extra={"fields": fields})
+                    _LOG.error(
+                        "a seal in Redis cannot be read and is left out",
+                        supplier=self._supplier,
+                        session=repr(session_id),
+                        error=error,
+                    )
         return found
 
     async def share_proofs(self, session_end: int, tx_hash: str, signed: SignedGroup) -> None:

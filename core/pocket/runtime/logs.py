@@ -1,47 +1,158 @@
-"""Structured logs: one JSON object a line, with component and process."""
+"""Structured logs: an event and its fields, one JSON object a line, or readable lines on a terminal."""
 
-import json
 import logging
+import re
 import sys
-import time
+from collections.abc import Mapping
+from enum import Enum
+from functools import cache
+from types import TracebackType
 from typing import Any
 
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
 
-class JsonFormatter(logging.Formatter):
-    """Formats time, level, component, message and `extra={"fields": {...}}` as JSON."""
+_SECRET_FIELD = re.compile(r"(^|_)(secret|password|passphrase|token|mnemonic|private_key|seed_phrase)s?$")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_REDACTED = "[redacted]"
+_QUIET_LIBRARIES = ("aiohttp.access", "kopf")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can show it: no bytes, no credentials of URLs, errors as their text."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, BaseException):
+        value = str(value) or type(value).__name__
+    if isinstance(value, str):
+        return _CREDENTIALS.sub("", value) if "://" in value else value
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"[{len(value)} bytes]"
+    if isinstance(value, Mapping):
+        return {str(name): redact(str(name), entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(entry) for entry in value]
+    return _plain(str(value))
+
+
+@cache
+def _is_secret(name: str) -> bool:
+    return _SECRET_FIELD.search(name) is not None
+
+
+def redact(name: str, value: Any) -> Any:
+    """Return what a field may show: nothing where its name is that of a secret."""
+    return _REDACTED if _is_secret(name) else _plain(value)
+
+
+def _error_of(exc_info: Any) -> BaseException | None:
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    if isinstance(exc_info, tuple):
+        return exc_info[1] if isinstance(exc_info[1], BaseException) else None
+    return sys.exc_info()[1] if exc_info else None
+
+
+def _place(trace: TracebackType | None) -> str | None:
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}" if trace else None
+
+
+def _exception_place(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replace a traceback by type and place: its message and locals may hold anything."""
+    error = _error_of(event.pop("exc_info", None))
+    event.pop("stack_info", None)
+    if error is not None:
+        event["error_type"] = type(error).__name__
+        if (place := _place(error.__traceback__)) is not None:
+            event["at"] = place
+    return event
+
+
+class _Row:
+    """Order the fields: time, level, component and event first, then what the caller and its context add."""
 
     def __init__(self, component: str) -> None:
-        super().__init__()
         self._component = component
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Format a record as one line of JSON."""
-        row: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        row: EventDict = {
+            "time": event.pop("time", None),
+            "level": event.pop("level", None),
             "component": self._component,
-            "message": record.getMessage(),
+            "event": _plain(event.pop("event", "")),
         }
-        row.update(getattr(record, "fields", {}))
-        if record.exc_info and record.exc_info[0]:
-            # The type and place, never the values: a traceback's locals or message may hold anything.
-            row["error_type"] = record.exc_info[0].__name__
-            trace = record.exc_info[2]
-            while trace and trace.tb_next:
-                trace = trace.tb_next
-            if trace:
-                row["at"] = f"{trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}"
-        return json.dumps(row, ensure_ascii=False, default=str)
+        row.update((name, redact(name, value)) for name, value in event.items())
+        return row
+
+
+def _renderer(terminal: bool) -> Processor:
+    if terminal:
+        return structlog.dev.ConsoleRenderer(timestamp_key="time", pad_event_to=0)
+    return structlog.processors.JSONRenderer(ensure_ascii=False)
+
+
+# Shared by our loggers and by those of libraries, which use the standard library's.
+_CONTEXT: tuple[Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+)
+
+
+class RuntimeLevelLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]  # made at run time
+    """A bound logger whose methods below the level do nothing. `set_level` changes it for all loggers at once."""
+
+
+def _rendering(component: str, *, terminal: bool) -> list[Processor]:
+    return [_exception_place, _Row(component), _renderer(terminal)]
+
+
+def formatter(component: str, *, terminal: bool = False) -> structlog.stdlib.ProcessorFormatter:
+    """Return the formatter that renders records of the standard library's loggers as our own events."""
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_CONTEXT,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            *_rendering(component, terminal=terminal),
+        ],
+    )
+
+
+def use_safe_defaults() -> None:
+    """Log to standard error until `configure` is called. The defaults of structlog show the values of tracebacks."""
+    structlog.configure(
+        processors=[*_CONTEXT, *_rendering("pocket", terminal=False)],
+        wrapper_class=RuntimeLevelLogger,
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
 
 
 def configure(component: str, level: str = "INFO") -> None:
-    """Send all logs as JSON to standard error."""
+    """Send all logs to standard error: as JSON, or readable where that is a terminal."""
+    terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[*_CONTEXT, *_rendering(component, terminal=terminal)],
+        wrapper_class=RuntimeLevelLogger,
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(component))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    handler.setFormatter(formatter(component, terminal=terminal))
+    logging.basicConfig(handlers=[handler], force=True)
+    for library in _QUIET_LIBRARIES:
+        logging.getLogger(library).setLevel(logging.WARNING)
+    set_level(level)
 
 
 def set_level(level: str) -> None:
-    """Change the level of all loggers."""
-    logging.getLogger().setLevel(level.upper())
+    """Change the level of all loggers, of those that are in use, too."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    logging.getLogger().setLevel(number)
+    for name, method in vars(structlog.make_filtering_bound_logger(number)).items():
+        if not name.startswith("_"):
+            setattr(RuntimeLevelLogger, name, method)

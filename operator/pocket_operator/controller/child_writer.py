@@ -1,10 +1,12 @@
 """Write the children, finalizers and annotations that a plan wants."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceKind
 from pocket_operator.controller import operator_metrics
@@ -15,7 +17,7 @@ from pocket_operator.decide.snapshot import ChildKey, Rejection, Snapshot
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import BY_KIND, PODS, SECRETS, WATCHED_CHILDREN
 
-_LOG = logging.getLogger("operator.reconcile")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
 LATER = frozenset({0, 401, 429, 502, 503, 504})
 """Statuses of no answer or of a temporary condition: the whole reconciliation is retried."""
@@ -53,7 +55,7 @@ class ChildWriter:
             operator_metrics.WRITES.labels(kind.name).inc()
             if kind.name in WATCHED:
                 self._cache.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **applied})
-            _LOG.info("applied %s %s/%s", kind.name, snapshot.namespace, place[1])
+            _LOG.info("child applied", kind=kind.name, child=place[1])
         return rejected
 
     @contextmanager
@@ -76,7 +78,7 @@ class ChildWriter:
         patch = {"data": dict.fromkeys(addresses)}
         await self._api.merge(SECRETS, key.namespace, name, patch, manager=names.FIELD_MANAGER)
         operator_metrics.WRITES.labels(SECRETS.name).inc()
-        _LOG.info("withdrew %d keys from Secret %s/%s", len(addresses), key.namespace, name)
+        _LOG.info("keys withdrawn from a Secret", keys=len(addresses), secret=name)
 
     async def _apply(self, kind: ResourceKind, child: Object, observed: Object | None) -> Object:
         """Apply a child and remove foreign additions that must not or cannot stay.
@@ -129,7 +131,7 @@ class ChildWriter:
         """
         await self._api.delete(BY_KIND[kind], key.namespace, name, uid=str(observed["metadata"]["uid"]))
         operator_metrics.WRITES.labels(kind).inc()
-        _LOG.info("deleted %s %s/%s", kind, key.namespace, name)
+        _LOG.info("child deleted", kind=kind, child=name)
 
     async def annotate(self, key: ReconcileKey, pod: str, digest: str) -> None:
         """Put the key digest on a pod, unless it is gone.
@@ -163,9 +165,7 @@ class ChildWriter:
         operator_metrics.WRITES.labels(kind.name).inc()
         if not patched["metadata"].get("deletionTimestamp") or patched["metadata"].get("finalizers"):
             self._cache.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **patched})
-        _LOG.info(
-            "%s %s/%s: finalizer %s", kind.name, key.namespace, change.name, "added" if change.wanted else "removed"
-        )
+        _LOG.info("finalizer added" if change.wanted else "finalizer removed", kind=kind.name, child=change.name)
 
 
 def _ours(observed: Object, planned: Plan) -> bool:

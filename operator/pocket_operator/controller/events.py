@@ -1,10 +1,12 @@
 """Write Kubernetes Events, one object with a count per subject and reason."""
 
 import hashlib
-import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.status import timestamp
 from pocket.kube.api_client import KubeApi, KubeError
@@ -12,7 +14,7 @@ from pocket_operator.decide.conditions import EventToEmit
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import EVENTS
 
-_LOG = logging.getLogger("operator.events")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _QUIET_SECONDS = 60.0
 _REMEMBERED = 10_000
 _LONGEST = 1024
@@ -43,7 +45,7 @@ class EventWriter:
         try:
             await self._write(subject, event, name, namespace)
         except KubeError as error:
-            _LOG.warning("cannot write an event: %s", error)
+            _LOG.warning("cannot write an event", error=error)
 
     async def _write(self, subject: dict[str, Any], event: EventToEmit, name: str, namespace: str) -> None:
         stamp, message = timestamp(self._now()), event.message[:_LONGEST]

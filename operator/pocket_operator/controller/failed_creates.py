@@ -1,8 +1,10 @@
 """Read why a StatefulSet's pods cannot be created, which its status does not contain."""
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.kube.api_client import KubeApi, KubeError
 from pocket_operator.decide.object_cache import ReconcileKey
@@ -10,7 +12,7 @@ from pocket_operator.decide.snapshot import ChildKey
 from pocket_operator.decide.workloads import wanted_replicas
 from pocket_operator.resources.kinds import EVENTS
 
-_LOG = logging.getLogger("operator.events")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _SECONDS: Final = 10.0
 Object = dict[str, Any]
 
@@ -48,7 +50,7 @@ class FailedCreates:
         except KubeError as error:
             if error.status == 0:
                 raise
-            _LOG.warning("cannot read the events of StatefulSet %s/%s: %s", key.namespace, name, error)
+            _LOG.warning("cannot read the events of a StatefulSet", stateful_set=name, error=error)
             events = []
         latest = max(events, key=lambda row: str(row.get("lastTimestamp") or row.get("eventTime") or ""), default={})
         message = str(latest.get("message", ""))

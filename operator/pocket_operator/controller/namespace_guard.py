@@ -5,10 +5,12 @@ rejects their deletion (docs/fragile/draining.md).
 """
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.kube.api_client import KubeApi, KubeError
 from pocket_operator.controller.published import publish
@@ -17,7 +19,7 @@ from pocket_operator.decide.object_cache import ObjectCache
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import PROTECTED_NAMESPACES, RELAY_MINERS, SUPPLIERS
 
-_LOG = logging.getLogger("operator.namespaces")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
 PROTECTED: Final = "pocket-operator-protected"
 
@@ -73,7 +75,7 @@ class NamespaceGuard:
         try:
             await self.refresh()
         except KubeError as error:
-            _LOG.warning("cannot write %s, retrying later: %s", PROTECTED, error)
+            _LOG.warning("cannot write the protected namespaces, retrying", error=error)
 
     async def release(self, namespace: str, subjects: Iterable[Object]) -> None:
         """Stop protecting resources before their finalizers are removed, so that their namespace can be deleted."""

@@ -4,14 +4,16 @@ The status of a RelayMiner names the namespace of the operator that manages it. 
 that operator's Lease is gone, or was not renewed for a minute as seen here.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Any, Final
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound
 from pocket_operator.resources.kinds import LEASES
 
-_LOG = logging.getLogger("operator.claim")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 LEASE: Final = "pocket-operator"
 _DEAD_SECONDS: Final = 60.0
 _READ_SECONDS: Final = 5.0
@@ -53,7 +55,9 @@ class OperatorClaim:
                 if error.status == 0:
                     raise
                 _LOG.warning(
-                    "cannot read the Lease of the operator in %s, leaving its RelayMiners: %s", namespace, error
+                    "cannot read an operator's Lease, leaving its RelayMiners",
+                    operator_namespace=namespace,
+                    error=error,
                 )
                 return True
             self._read_at[namespace] = now

@@ -3,12 +3,13 @@
 import asyncio
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import aiohttp
+import structlog
 from pydantic import ValidationError
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.base import problem_of
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
@@ -16,7 +17,7 @@ from pocket_operator.decide.pod_report import Report
 from pocket_operator.resources import names
 from pocket_operator.resources.config import ADMIN_PORT
 
-_LOG = logging.getLogger("operator.reports")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _CONCURRENCY = 16
 _SECONDS = 2.0
 _LARGEST = 16 * 1024 * 1024
@@ -62,7 +63,9 @@ class PodReportCache:
             report = Report.of(place[1], body, self._clock())
         except ValidationError as error:
             if place not in self._unreadable:
-                _LOG.warning("cannot read the report of pod %s/%s: %s", *place, problem_of(error))
+                _LOG.warning(
+                    "cannot read the report of a pod", namespace=place[0], pod=place[1], problem=problem_of(error)
+                )
             self._unreadable.add(place)
             return None
         self._unreadable.discard(place)

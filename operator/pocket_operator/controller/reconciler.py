@@ -1,11 +1,13 @@
 """Reconcile RelayMiners: gather a snapshot, plan, and write what differs."""
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.status import Condition, as_status
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
@@ -52,7 +54,7 @@ from pocket_operator.resources.kinds import (
     SECRETS,
 )
 
-_LOG = logging.getLogger("operator.reconcile")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
 _STATISTICS_SECONDS = 30.0
 _AT_ONCE = 8
@@ -182,7 +184,7 @@ class Reconciler:
                 "status": {"conditions": [row]},
             }  # fmt: skip
             await self._apply_conflicts(key, body, self._settings.namespace)
-            _LOG.warning("leaving %s/%s to the operator in namespace %s", *key, other)
+            _LOG.warning("leaving the RelayMiner to another operator", operator_namespace=other)
         return REQUEUE.total_seconds()
 
     async def _clear_conflicts(self, key: ReconcileKey) -> None:
@@ -359,7 +361,7 @@ class Reconciler:
                 raise
             # One rejected status must not prevent the others.
             operator_metrics.REFUSALS.labels(str(error.status)).inc()
-            _LOG.warning("cannot write the status of %s %s/%s: %s", kind.name, *_place(metadata), error)
+            _LOG.warning("cannot write a status", kind=kind.name, subject=_place(metadata)[1], error=error)
             return
         operator_metrics.WRITES.labels(kind.name).inc()
         state.status_written[uid] = self._clock()

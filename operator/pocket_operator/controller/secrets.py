@@ -2,11 +2,13 @@
 
 import base64
 import binascii
-import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.keys.sealed_box import Controller, SealError, key_id
 from pocket.kube.api_client import Conflict, KubeApi
@@ -17,7 +19,7 @@ from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import CONFIG_MAPS, SECRETS
 
-_LOG = logging.getLogger("operator.secrets")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
 _CONCURRENCY = 16
 _PER_SECOND = 5.0
@@ -104,7 +106,7 @@ class SealingKeys:
         keys = _decoded(secret)
         if keys != self.controller.keys:
             self.controller = Controller.of(keys)
-            _LOG.info("sealing keys loaded: %d, newest %s", len(keys), key_id(self.controller.newest))
+            _LOG.info("sealing keys loaded", keys=len(keys), newest=key_id(self.controller.newest))
         await self._publish()
 
     async def _create(self) -> Object:
@@ -148,7 +150,7 @@ def _decoded(secret: Object) -> tuple[bytes, ...]:
             raw = base64.b64decode(data[name], validate=True)
             Controller.of([raw])
         except (binascii.Error, SealError, ValueError):
-            _LOG.error("ignoring entry %s of Secret %s: not a sealing key", name, SEALING_SECRET)
+            _LOG.error("entry of a Secret ignored, it is not a sealing key", secret=SEALING_SECRET, entry=name)
             continue
         keys.append(raw)
     return tuple(keys)

@@ -6,7 +6,6 @@ An operator that is stopped between any two of these continues with the recorded
 import asyncio
 import base64
 import functools
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -14,7 +13,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import aiohttp
+import structlog
 from pydantic import ValidationError
+from structlog.contextvars import bind_contextvars
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.base import problem_of
 from pocket.api.lenient import read_known
@@ -53,7 +55,7 @@ from pocket_operator.decide.stake_decision import (
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import RELAY_MINERS, SECRETS, SUPPLIERS
 
-_LOG = logging.getLogger("operator.staking")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
 FIELD_MANAGER: Final = f"{names.FIELD_MANAGER}-stake"
 _Place = tuple[str, str]
@@ -173,17 +175,18 @@ class StakeKeeper:
         return (relay_miner.get("status") or {}).get("operator") not in (None, "", self._namespace)
 
     async def _bounded(self, chains: _Chains, place: _Place) -> None:
+        bind_contextvars(namespace=place[0], supplier=place[1])  # of this task
         try:
             async with asyncio.timeout(_ROUND_SECONDS):
                 await self._one(chains, place)
         except TimeoutError:
-            _LOG.warning("%s/%s: the chain or the API server did not answer in %.0f s", *place, _ROUND_SECONDS)
+            _LOG.warning("stake round timed out, retrying", seconds=_ROUND_SECONDS)
         except Conflict:
-            _LOG.info("%s/%s: changed in the meantime, decided again in the next round", *place)
+            _LOG.info("Supplier changed in the meantime, deciding again in the next round")
         except KubeError as error:
-            _LOG.warning("%s/%s: %s", *place, error)
+            _LOG.warning("stake round failed, retrying", error=error)
         except Exception:  # noqa: BLE001 - a defect met by one Supplier must not stop the others
-            _LOG.exception("%s/%s: a defect of the operator", *place)
+            _LOG.exception("stake round failed unexpectedly, retrying")
 
     async def _one(self, chains: _Chains, place: _Place) -> None:
         # The API server is asked, not the watch: a transaction that was recorded must not be overlooked.
@@ -209,7 +212,7 @@ class StakeKeeper:
             owner, _ = read_known(RelayMiner, {k: v for k, v in (relay_miner or {}).items() if k != "status"})
             status = StakingStatus.model_validate((supplier.get("status") or {}).get("staking") or {})
         except ValidationError as error:
-            _LOG.warning("%s/%s: %s", key.namespace, supplier["metadata"]["name"], problem_of(error))
+            _LOG.warning("invalid Supplier skipped", problem=problem_of(error))
             return None
         if parsed.spec.stake is None:
             return None
@@ -279,11 +282,12 @@ class StakeKeeper:
         )
         status = signed_status(decision.status, plan, recorded, now=self._now(), approved=decision.approved)
         await self._write(case.supplier, status, decision.condition)
-        name = f"{case.supplier['metadata']['namespace']}/{case.supplier['metadata']['name']}"
         _LOG.info(
-            "stake transaction of %s", name,
-            extra={"fields": {"hash": signed.tx_hash, "plan": plan.plan_hash, "cost_upokt": plan.cost.total_upokt}},
-        )  # fmt: skip
+            "stake transaction sent",
+            hash=signed.tx_hash,
+            plan=plan.plan_hash,
+            cost_upokt=plan.cost.total_upokt,
+        )
         await chain.send(signed.raw)
 
     async def _write(self, supplier: Object, status: StakingStatus | None, fact: StakeCondition | None) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
+import structlog
+
 from pocket.protocol.claims.proof_requirement import ProofParams
 from simulated.draw import draw
 from simulated.judges import Judges
@@ -399,3 +401,4 @@ def live(seed: int, faults: Sequence[Fault] | None = None, *, hasty: bool = Fals
 def quiet() -> None:
     """Nobody reads what hundreds of processes log."""
     logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

@@ -243,7 +243,7 @@ PLANTS = [
           "        if connected and not self.redis_settled() and 2 * left > length:\n", "        if False:\n",
           (Kind.REDIS_EMPTY,)),
     Plant("a miner without Redis does not go on with what is sealed", "workloads/miner/pocket_miner/suppliers/supplier_miner.py",
-          "            _LOG.info(\"continuing with sealed sessions, Redis or Lease unavailable\", extra={\"fields\": fields})\n            return False",
+          "            _LOG.info(\"continuing with sealed sessions, Redis or Lease unavailable\", error=error)\n            return False",
           "            raise",
           (Kind.REDIS_CRASH,)),
     # Chain nodes.

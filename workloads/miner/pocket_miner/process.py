@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import platform
 import signal
@@ -12,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from redis.asyncio import Redis
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.workload import MinerConfig
 from pocket.chain.block_feed import BlockFeed
@@ -57,7 +58,7 @@ from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.read_only_volume import until_writable
 from pocket_miner.suppliers.sealed_work import SealedWork
 
-_LOG = logging.getLogger("miner")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _REDIS_SETTLES_SECONDS = 5.0
 _STAKES_SECONDS = 5.0
 _STAKE_PAUSE_SECONDS = 0.1  # per supplier: a thousand of them are ten queries a second, not hundreds
@@ -290,7 +291,7 @@ class MinerProcess:
         text = f"no supplier key is loaded from {self._config.keys_dir}"
         if self._config.keys_required:
             raise ConfigurationError(f"miner: {text}. Put one file per supplier there.")
-        _LOG.warning("waiting for a key: %s", text)
+        _LOG.warning("waiting for a key", problem=text)
 
     def _feed(self, comet: CometClient, publisher: LatestBlockPublisher, fleet: SupplierManager) -> BlockFeed:
         async def on_block(block: Block) -> None:
@@ -305,7 +306,7 @@ class MinerProcess:
 
         return BlockFeed(
             comet, on_block, poll_seconds=min(1.0, self._config.chain.block_seconds / 2),
-            on_error=lambda error: _LOG.warning("block feed failed, retrying: %s", error), rng=self._platform.rng,
+            on_error=lambda error: _LOG.warning("block feed failed, retrying", error=error), rng=self._platform.rng,
             clock=self._platform.clock,
         )  # fmt: skip
 
@@ -339,7 +340,7 @@ class MinerProcess:
                         await refresher.refresh()
                 except (*REDIS_ERRORS, ExceptionGroup) as error:
                     miner_metrics.ERRORS.labels("cache refresh").inc()
-                    _LOG.warning("cache refresh failed, retrying: %s", error)
+                    _LOG.warning("cache refresh failed, retrying", error=error)
             await asyncio.sleep(_REFRESH_PAUSE_SECONDS)
 
     async def _watch_redis(self, watch: RedisWatch, fleet: SupplierManager) -> None:
@@ -352,7 +353,7 @@ class MinerProcess:
             except (RedisStoreError, *REDIS_ERRORS) as error:
                 self._readiness.redis = str(error) or type(error).__name__
                 miner_metrics.ERRORS.labels("redis").inc()
-                _LOG.warning("Redis unavailable, retrying: %s", error)
+                _LOG.warning("Redis unavailable, retrying", error=error)
             await asyncio.sleep(0.5)
 
     async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor) -> None:
@@ -385,7 +386,7 @@ class MinerProcess:
                 for kind, size in (("total", space.total), ("free", space.free), ("reserved", space.reserved)):
                     miner_metrics.VOLUME.labels(kind).set(size)
                 if space.problem and space.problem != self._readiness.volume:
-                    _LOG.warning("%s", space.problem)
+                    _LOG.warning("volume is filling up", problem=space.problem)
                 self._readiness.volume, self._readiness.space = space.problem, space
             await asyncio.sleep(_VOLUME_SECONDS)
 
@@ -402,7 +403,7 @@ class MinerProcess:
                     await asyncio.sleep(0.1)
             except sqlite3.Error as error:
                 miner_metrics.ERRORS.labels("retention").inc()
-                _LOG.warning("deleting old outcomes failed, retrying: %s", error)
+                _LOG.warning("deleting old outcomes failed, retrying", error=error)
             await asyncio.sleep(_RETENTION_SECONDS)
 
 

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import corruption_in
 
-_LOG = logging.getLogger("pocket_miner.supervise")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _AGAIN_SECONDS = 2.0
 
 
@@ -41,5 +43,5 @@ async def supervise(
             if corruption_in(error) is not None or (task is not None and task.cancelling()):
                 raise  # a task group whose child failed at the same moment swallows a cancellation
             miner_metrics.ERRORS.labels("unforeseen").inc()
-            _LOG.error("background task %s failed, restarting", name, exc_info=error)
+            _LOG.error("background task failed, restarting", task=name, exc_info=error)
         await pause(_AGAIN_SECONDS)

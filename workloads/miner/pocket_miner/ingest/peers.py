@@ -7,13 +7,14 @@ own volume has one.
 import asyncio
 import base64
 import binascii
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import structlog
 from aiohttp import web
+from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import DecodingError
 from pocket.redis_store.relay_recorder import stream_id
@@ -21,7 +22,7 @@ from pocket.redis_store.seals import SessionSeal
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.relay_store import RelayStore
 
-_LOG = logging.getLogger("pocket_miner.ingest.peers")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _PAGE_BYTES = 4 * 1024 * 1024
 _SECONDS = 5.0
 _PEER_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError, RecursionError)
@@ -139,7 +140,7 @@ class Peers:
                     for row in rows
                 ]  # fmt: skip
             except _PEER_ERRORS as error:
-                _LOG.info("sessions not read from peer %s: %s", url, error or type(error).__name__)
+                _LOG.info("sessions not read from a peer", peer=url, error=error)
                 whole = False
         return whole, found
 
@@ -152,7 +153,7 @@ class Peers:
                     seal = SessionSeal.decode(row["seal"])
                     found.setdefault(seal.session_id, (int(row["end"]), seal))
             except (*_PEER_ERRORS, DecodingError) as error:
-                _LOG.info("seals not read from peer %s: %s", url, error or type(error).__name__)
+                _LOG.info("seals not read from a peer", peer=url, error=error)
         return found
 
     async def ended(self, supplier: str, session_id: str) -> bool:
@@ -163,7 +164,7 @@ class Peers:
                 if (await self._get(f"{url}/peer/outcome", query))["outcome"]:
                     return True
             except _PEER_ERRORS as error:
-                _LOG.info("outcome not read from peer %s: %s", url, error or type(error).__name__)
+                _LOG.info("outcome not read from a peer", peer=url, error=error)
         return False
 
     async def relays(
@@ -181,7 +182,7 @@ class Peers:
                 values = [base64.b64decode(text, validate=True) for text in page["relays"]]
                 after = str(page["next"] or "")
             except (*_PEER_ERRORS, binascii.Error) as error:
-                _LOG.warning("relays not read from peer %s: %s", session.url, error or type(error).__name__)
+                _LOG.warning("relays not read from a peer", peer=session.url, error=error)
                 return False
             if not values or not after:
                 return True

@@ -2,9 +2,11 @@
 
 import asyncio
 import functools
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
 from pocket.errors import ChainError, DecodingError
@@ -22,7 +24,7 @@ from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.disk_reserve import VolumeFull
 from pocket_miner.storage.relay_store import Leaf, RelayStore, SessionEndFile
 
-_LOG = logging.getLogger("pocket_miner.ingest.relay_consumer")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _ASK_AGAIN_SECONDS = 0.5
 
 
@@ -108,8 +110,7 @@ class RelayConsumer:
             return
         self._damaged.add(session_id)
         miner_metrics.REFUSED.labels("header").inc()
-        fields = {"supplier": self.supplier, "session": ascii(session_id)[:80], "error": str(error)}
-        _LOG.error("session skipped, its header is damaged", extra={"fields": fields})
+        _LOG.error("session skipped, its header is damaged", session=ascii(session_id)[:80], error=error)
 
     async def ended_elsewhere(self) -> list[str]:
         """Return the sessions whose tombstones show that another owner has ended them.
@@ -269,7 +270,8 @@ class RelayConsumer:
         if number > 1 or doubted:
             _LOG.error(
                 "session terms replaced, the chain's nodes state others than the first answer: validating relays again",
-                extra={"fields": {"supplier": self.supplier, "session": session.session_id, "height": height}},
+                session=session.session_id,
+                height=height,
             )
             await self._replace_terms(session, best)
         return session.terms_confirmed
@@ -354,8 +356,11 @@ class RelayConsumer:
         late = file.unknown(self.supplier, session.session_id, [leaf.path for leaf in leaves])
         if late:
             miner_metrics.REFUSED.labels("the session is sealed").inc(late)
-            fields = {"supplier": self.supplier, "session": session.session_id, "relays": late}
-            _LOG.error("relays were recorded after their session was sealed and are not paid", extra={"fields": fields})
+            _LOG.error(
+                "relays were recorded after their session was sealed and are not paid",
+                session=session.session_id,
+                relays=late,
+            )
         return []
 
     def _measure(self, oldest_id: str) -> None:
@@ -372,8 +377,7 @@ class RelayConsumer:
             except InvalidEntry as error:
                 refused.append((entry.id, str(error), entry.relay))
                 miner_metrics.REFUSED.labels(str(error)).inc()
-                fields = {"supplier": self.supplier, "session": session.header.session_id, "entry": entry.id}
-                _LOG.warning("entry rejected: %s", error, extra={"fields": fields})
+                _LOG.warning("entry rejected", error=error, session=session.header.session_id, entry=entry.id)
         if self._dead_letters is not None:
             self._dead_letters.add(self.supplier, session.header.session_id, refused)
         file = self._mirror.file(session.end)

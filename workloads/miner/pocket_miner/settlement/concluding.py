@@ -8,10 +8,12 @@ waits for Redis without delaying other sessions.
 
 import asyncio
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block, Event
@@ -33,7 +35,7 @@ from pocket_miner.storage.outcomes import OutcomeRecord, SessionOutcome
 from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.submission.fees import FeeTracker
 
-_LOG = logging.getLogger("pocket_miner.settlement.concluding")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 TOMBSTONE_BLOCKS: Final = 500
 _UNSEEN_BLOCKS: Final = 100
 """Blocks after a settlement during which a node that lacks its events may still receive them."""
@@ -120,7 +122,7 @@ class Concluder:
                     await self.store.forget_before(session.end - TOMBSTONE_BLOCKS)
                     self._pruned_through = session.end
             except (*REDIS_ERRORS, RedisStoreError) as error:
-                _LOG.info("deleting ended sessions from Redis failed, retrying: %s", error)
+                _LOG.info("deleting ended sessions from Redis failed, retrying", error=error)
                 raise
             await asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
             self._to_drop.pop(session_id, None)
@@ -135,7 +137,7 @@ class Concluder:
         try:
             events = await settlements.events(windows.settlement, self.supplier)
         except NotReadYet as error:
-            _LOG.debug("%s", error)
+            _LOG.debug("settlement not read yet", error=error)
             return None
         except ChainUnavailable as error:
             if error.failure is not FailureClass.PRUNED_NODE:
@@ -232,9 +234,14 @@ class Concluder:
         body = json.loads(outcome.body())
         self.report.record_outcome(body)
         count_outcome(body, self.report.earned_by)
-        fields = {"supplier": self.supplier, "session": session.session_id, "reason": result.reason}
-        stage = {"stage": outcome.stage, "height": outcome.height}
-        _LOG.info("session %s", result.outcome, extra={"fields": {**fields, **stage}})
+        _LOG.info(
+            "session ended",
+            outcome=result.outcome,
+            session=session.session_id,
+            reason=result.reason,
+            stage=outcome.stage,
+            height=outcome.height,
+        )
 
     def _stop_mining(self, session: TrackedSession) -> None:
         """Stop mining a session whose outcome is recorded.

@@ -1,10 +1,12 @@
 """Diagnose the chain's nodes, parameters and clock for /report, /status and metrics."""
 
 import contextlib
-import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
@@ -14,7 +16,7 @@ from pocket.errors import PocketError
 from pocket.protocol.transactions.build import GasPrice
 from pocket_miner import miner_metrics
 
-_LOG = logging.getLogger("miner.chain")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 class ChainDiagnostics:
@@ -65,7 +67,7 @@ class ChainDiagnostics:
         """Log each advice once."""
         for text in advice:
             if text not in self._advice:
-                _LOG.warning("%s", text)
+                _LOG.warning("chain diagnostics", advice=text)
         self._advice = advice
 
     def rows(self) -> list[Mapping[str, str]]:

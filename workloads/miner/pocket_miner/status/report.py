@@ -1,11 +1,13 @@
 """Report the state of suppliers at /report, which the operator shows in their status."""
 
-import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.miner_status import DayTotals
 from pocket.api.status import MOST_RECIPIENTS
@@ -20,7 +22,7 @@ from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.outcomes import LOSSES, SessionOutcome
 
-_LOG = logging.getLogger("pocket_miner.status.report")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _GROUPS = {
     Stage.ACTIVE: "active", Stage.GRACE: "active", Stage.CLAIMABLE: "claimable", Stage.SEALED: "claimable",
     Stage.CLAIMED: "claimed", Stage.PROOFABLE: "claimed", Stage.PROVED: "proved",
@@ -200,14 +202,14 @@ class Reports:
             if corruption_in(error) is not None:
                 raise
             miner_metrics.ERRORS.labels("volume").inc()
-            _LOG.warning("totals of ended sessions not read from the volume, retrying: %s", error)
+            _LOG.warning("totals of ended sessions not read from the volume, retrying", error=error)
             return
         for address, saved in totals.items():
             self.of(address).restore(saved)
         self._loaded = True
         if problem:
             # An altered trail of ended sessions must not keep open ones from being paid.
-            _LOG.error("audit trail damaged: %s. Run `relayctl ledger verify`.", problem)
+            _LOG.error("audit trail damaged: run `relayctl ledger verify`", problem=problem)
 
     def save(self) -> None:
         """Save the totals of outcomes.

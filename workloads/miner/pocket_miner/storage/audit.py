@@ -3,18 +3,20 @@
 import contextlib
 import hashlib
 import json
-import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import DecodingError, PocketError
 from pocket.redis_store.seals import SessionSeal, SignedGroup
 from pocket_miner.storage.database import open_to_read, open_to_write
 from pocket_miner.storage.outcomes import OutcomeRecord
 
-_LOG = logging.getLogger("pocket_miner.storage.audit")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS seal (
@@ -92,8 +94,9 @@ class Audit:
             try:
                 seals[session_id] = (int(end), SessionSeal.decode(text))
             except (DecodingError, ValueError) as error:
-                fields = {"supplier": supplier, "session": session_id, "error": str(error)}
-                _LOG.error("seal skipped, it is damaged on the volume", extra={"fields": fields})
+                _LOG.error(
+                    "seal skipped, it is damaged on the volume", supplier=supplier, session=session_id, error=error
+                )
         return seals
 
     def suppliers_with_open_seals(self) -> set[str]:

@@ -4,16 +4,18 @@ A full volume must not cost a claim. The reserve is a file of zeros that is dele
 space takes seals, signed transactions and outcomes. The reserve is created again when there is space.
 """
 
-import logging
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import structlog
+from structlog.typing import FilteringBoundLogger
+
 from pocket.errors import PocketError
 
-_LOG = logging.getLogger("pocket_miner.storage.disk_reserve")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _BYTES: Final = 64 * 1024 * 1024
 _NEARLY_FULL: Final = 8 * 1024 * 1024
 _CREATE_FACTOR: Final = 2  # times its size that must be free before the reserve is created
@@ -82,7 +84,7 @@ class Reserve:
                 with self.path.open("wb") as file:
                     os.posix_fallocate(file.fileno(), 0, self.size)
         except OSError as error:
-            _LOG.warning("cannot reserve space for seals: %s", error)
+            _LOG.warning("cannot reserve space for seals", error=error)
             self.path.unlink(missing_ok=True)
             return False
         self.full = False
@@ -101,7 +103,7 @@ class Reserve:
                 self.hold()
             return self.space()
         except OSError as error:
-            _LOG.warning("cannot measure the volume: %s", error)
+            _LOG.warning("cannot measure the volume", error=error)
             return None
 
     def release(self) -> bool:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import re
 import secrets
@@ -11,6 +10,9 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.coordination.file_lock import FileLock, LockHeld
 from pocket.errors import ConfigurationError
@@ -22,7 +24,7 @@ from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.disk_reserve import Reserve
 from pocket_miner.storage.relay_store import RelayStore
 
-_LOG = logging.getLogger("pocket_miner.storage.volume")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def lock(folder: Path) -> FileLock:
     try:
         file_lock.acquire(read_only=read_only)
     except FileNotFoundError as error:
-        _LOG.warning("read-only volume used without a lock file: %s", error)
+        _LOG.warning("read-only volume used without a lock file", error=error)
     except LockHeld as error:
         raise ConfigurationError(f"miner: {error}") from error
     return file_lock
@@ -116,7 +118,7 @@ def member_name(folder: Path, make: Callable[[], str] = lambda: secrets.token_he
             os.fsync(draft.fileno())
         Path(draft.name).replace(path)
     except OSError as error:
-        _LOG.warning("member name not saved to the volume: %s. Free up space on it.", error)
+        _LOG.warning("member name not saved to the volume: free up space on it", error=error)
     return name
 
 
@@ -124,7 +126,7 @@ def _opened(folder: Path, unique: Callable[[], str]) -> Volume:
     read_only = not takes_writes(folder)
     for path in [] if read_only else quarantine_corrupted(folder):
         miner_metrics.ERRORS.labels("volume").inc()
-        _LOG.error("corrupt file moved to %s, its contents are rebuilt from Redis and peers", path)
+        _LOG.error("corrupt file moved away, its contents are rebuilt from Redis and peers", moved_to=str(path))
     reserve = Reserve(folder, full=read_only)
     if not read_only:
         reserve.hold()

@@ -2,10 +2,12 @@
 
 import asyncio
 import enum
-import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.model import Block
 from pocket.errors import ChainError, DecodingError, PocketError
@@ -39,7 +41,7 @@ from pocket_miner.submission.sender import (
 )
 from pocket_miner.submission.viability import tokenomics_or_unknown, viability
 
-_LOG = logging.getLogger("pocket_miner.submission.claims")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 def claim_problem(root: Root, compute_units_per_relay: int) -> Skip | None:
@@ -114,8 +116,7 @@ class ClaimSubmitter:
                 if corruption_in(error) is not None:
                     raise
                 miner_metrics.ERRORS.labels("trie").inc()
-                fields = {"supplier": self.supplier, "session": session_id, "error": str(error)}
-                _LOG.error("building the trie of a session failed, retrying", extra={"fields": fields})
+                _LOG.error("building the trie of a session failed, retrying", session=session_id, error=error)
         return sets
 
     async def _seal(
@@ -155,7 +156,7 @@ class ClaimSubmitter:
             if needed:
                 raise
             miner_metrics.ERRORS.labels("volume").inc()
-            _LOG.error("seals not saved to the volume: %s. Free up space on it.", error)
+            _LOG.error("seals not saved to the volume: free up space on it", error=error)
 
     async def _store(
         self, seals: list[SessionSeal], last_ids: Mapping[str, str], group: str, signed: SignedGroup
@@ -193,7 +194,7 @@ class ClaimSubmitter:
         except (sqlite3.Error, VolumeFull) as error:
             if to_the_end or corruption_in(error) is not None:
                 raise
-            _LOG.error("sealing only the relays on the volume: %s. Free up space on it.", error)
+            _LOG.error("sealing only the relays on the volume: free up space on it", error=error)
         if not to_the_end:
             return last_ids
         late = behind()
@@ -280,7 +281,8 @@ class ClaimSubmitter:
                 miner_metrics.FOREIGN.inc()
                 _LOG.error(
                     "conflicting claim, its root on chain is not ours: does another miner use this supplier's key?",
-                    extra={"fields": {"supplier": self.supplier, "session": session_id, "height": block.height}},
+                    session=session_id,
+                    height=block.height,
                 )
             session.details.foreign_root = session.claimed_root.hex()
             session.conflicting = True
@@ -291,7 +293,7 @@ class ClaimSubmitter:
         await self.store.restore({session_id: seal}, {session_id: end})
         await self._save_seals([seal], end, "", needed=False)
         session.seal = seal
-        _LOG.info("claim adopted", extra={"fields": {"supplier": self.supplier, "session": session_id}})
+        _LOG.info("claim adopted", session=session_id)
 
     async def load_own_seals(self, sessions: Mapping[str, TrackedSession]) -> dict[str, tuple[int, SessionSeal]]:
         """Load the seals on the volume into `sessions` and return all of them."""
@@ -440,5 +442,4 @@ class ClaimSubmitter:
             session.claim = submission.handed_over(height, known_before=answer.known_before)
         miner_metrics.CLAIMS.labels("sent").inc(len(sessions))
         await self.fees.record_sent(self.store, raw)
-        fields = {"supplier": self.supplier, "session_end": sessions[0].end, "claims": len(sessions)}
-        _LOG.info("claims sent", extra={"fields": {**fields, "tx": answer.tx_hash, "height": height}})
+        _LOG.info("claims sent", session_end=sessions[0].end, claims=len(sessions), tx=answer.tx_hash, height=height)

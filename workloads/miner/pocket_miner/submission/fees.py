@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
-import logging
 import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
 from pocket.errors import DecodingError, NotFound, PocketError
@@ -18,7 +20,7 @@ from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
 
-_LOG = logging.getLogger("pocket_miner.submission.fees")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _CLAIM_GAS: Final = 130_000
 _PROOF_GAS: Final = 400_000
 """Gas of one message before any was sent."""
@@ -85,14 +87,14 @@ class FeeTracker:
                 for session_id in costs:
                     await asyncio.to_thread(self.audit.unspend, store.supplier, session_id, tx_hash)
             except sqlite3.Error as error:
-                _LOG.warning("fee of a rejected transaction not deleted from the volume: %s", error)
+                _LOG.warning("fee of a rejected transaction not deleted from the volume", error=error)
 
     def _costs_of(self, raw: bytes, submission_fee_upokt: int) -> list[tuple[str, str, dict[str, int]]]:
         """Return (claim or proof, transaction hash, upokt by session id) for a transaction."""
         try:
             found = decode_tx(raw)
         except DecodingError as error:
-            _LOG.error("fees not recorded, the transaction cannot be decoded: %s", error)
+            _LOG.error("fees not recorded, the transaction cannot be decoded", error=error)
             return []
         return [
             (what, found.tx_hash,
@@ -111,7 +113,7 @@ class FeeTracker:
             new = await asyncio.to_thread(self.audit.spend, supplier, tx_hash, what, costs)
         except sqlite3.Error as error:
             miner_metrics.ERRORS.labels("volume").inc()
-            _LOG.error("fees not saved to the volume: %s. Free up space on it.", error)
+            _LOG.error("fees not saved to the volume: free up space on it", error=error)
             self._unsaved[supplier, tx_hash] = (what, costs)
             while len(self._unsaved) > _MAX_UNSAVED:
                 self._unsaved.pop(next(iter(self._unsaved)))
@@ -131,7 +133,7 @@ class FeeTracker:
         try:
             known = await store.costs(session_id)
         except (*REDIS_ERRORS, RedisStoreError) as error:
-            _LOG.warning("fees of former owners not read from Redis: %s", error)
+            _LOG.warning("fees of former owners not read from Redis", error=error)
             known = {}
         for (of, tx_hash), (what, costs) in list(self._unsaved.items()):
             if of == supplier and session_id in costs:
@@ -148,7 +150,7 @@ class FeeTracker:
                 for tx_hash in missing if len(missing) < number else ():
                     await asyncio.to_thread(self.audit.unspend, supplier, session_id, tx_hash)
         except PocketError as error:
-            _LOG.warning("inclusion of transactions unknown, all fees count: %s", error)
+            _LOG.warning("inclusion of transactions unknown, all fees count", error=error)
 
     def of(self, supplier: str, session_id: str) -> int:
         """Return what a session has cost so far, in upokt."""

@@ -1,9 +1,11 @@
 """Decide which proofs of one supplier are required, build them and send them in batches."""
 
-import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
@@ -36,7 +38,7 @@ from pocket_miner.submission.fees import FeeTracker
 from pocket_miner.submission.seeds import HashSource, SeedHashes
 from pocket_miner.submission.sender import Sender, SendError, send_in_batches, send_same_bytes, signed_before
 
-_LOG = logging.getLogger("pocket_miner.submission.proofs")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _Built = tuple[TrackedSession, Message]
 
 
@@ -156,7 +158,7 @@ class ProofSubmitter:
         try:
             groups = await self.store.signed(sessions[0].end, "proof")
         except (*REDIS_ERRORS, RedisStoreError, DecodingError) as error:
-            _LOG.info("signed proofs not read from Redis, signing them: %s", error)
+            _LOG.info("signed proofs not read from Redis, signing them", error=error)
             return
         newest_first = sorted(groups, key=lambda group: -group.height)
         submissions = signed_before(newest_first, block.time.nanoseconds, lambda transaction: transaction.proofs)
@@ -217,7 +219,7 @@ class ProofSubmitter:
         try:
             await self.store.share_proofs(good[0].end, transaction_hash(raw), shared)
         except (*REDIS_ERRORS, RedisStoreError) as error:
-            _LOG.info("signed proofs not shared through Redis: %s", error)
+            _LOG.info("signed proofs not shared through Redis", error=error)
         await self._broadcast(raw, good, block, params, timeout)
 
     async def _broadcast(
@@ -252,8 +254,7 @@ class ProofSubmitter:
                 session.details.proof_refusal = session.proof_attempts.failed
         miner_metrics.PROOFS.labels("sent").inc(len(sessions))
         await self.fees.record_sent(self.store, raw, params.proof_submission_fee_upokt)
-        fields = {"supplier": self.supplier, "session_end": sessions[0].end, "proofs": len(sessions)}
-        _LOG.info("proofs sent", extra={"fields": {**fields, "tx": answer.tx_hash, "height": height}})
+        _LOG.info("proofs sent", session_end=sessions[0].end, proofs=len(sessions), tx=answer.tx_hash, height=height)
 
     async def _built(self, session: TrackedSession, block: Block) -> Message | None:
         """Build the proof message, or return None if it cannot be sent now.
@@ -267,8 +268,7 @@ class ProofSubmitter:
                 raise
             session.details.proof_problem = str(error)[:300]
             miner_metrics.ERRORS.labels("trie").inc()
-            fields = {"supplier": self.supplier, "session": session.session_id, "error": str(error)}
-            _LOG.error("building the proof of a session failed, retrying", extra={"fields": fields})
+            _LOG.error("building the proof of a session failed, retrying", session=session.session_id, error=error)
             return None
 
     async def _build(self, session: TrackedSession, block: Block) -> Message | None:
@@ -292,7 +292,7 @@ class ProofSubmitter:
             miner_metrics.PROOFS.labels("root_mismatch").inc()
             _LOG.error(
                 "proof not built, the leaves on the volume have another root than the seal",
-                extra={"fields": {"supplier": self.supplier, "session": session.session_id}},
+                session=session.session_id,
             )
             return None
         message = submit_proof_message(self.supplier, session.header, proof)

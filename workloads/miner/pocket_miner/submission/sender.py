@@ -3,13 +3,15 @@
 Every rejection is classified.
 """
 
-import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Account, Block, TransactionResult
@@ -36,7 +38,7 @@ from pocket_miner.sessions.submission import Submission
 from pocket_miner.storage.corruption import corruption_in
 
 T = TypeVar("T")
-_LOG = logging.getLogger("pocket_miner.submission.sender")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 class SendError(PocketError):
@@ -237,7 +239,7 @@ def signed_before(
         try:
             transaction = decode_tx(group.tx_raw)
         except DecodingError as error:
-            _LOG.error("a saved transaction cannot be decoded, signing it again: %s", error)
+            _LOG.error("a saved transaction cannot be decoded, signing it again", error=error)
             continue
         submission = Submission(group.tx_raw, transaction.tx_hash, group.height, group.timeout_ns)
         for session_id in sessions_in(transaction):

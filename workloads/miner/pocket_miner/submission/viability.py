@@ -1,9 +1,11 @@
 """Compare the expected earnings of a claim with its costs."""
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from typing import Final
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
 from pocket.errors import PocketError
@@ -13,7 +15,7 @@ from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upo
 from pocket.protocol.smst.digest import Root
 from pocket_miner.sessions.session_details import SessionDetails
 
-_LOG = logging.getLogger("pocket_miner.submission.viability")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _SECONDS: Final = 2.0
 
 
@@ -70,5 +72,5 @@ async def tokenomics_or_unknown(chain: ChainClient) -> TokenomicsParams | None:
         async with asyncio.timeout(_SECONDS):
             return await chain.tokenomics_params()
     except (PocketError, TimeoutError) as error:
-        _LOG.info("supplier's share unknown, claiming without a profitability check: %s", error)
+        _LOG.info("supplier's share unknown, claiming without a profitability check", error=error)
         return None

@@ -1,10 +1,11 @@
 """Build the miners of single suppliers from the keys folder, the volume and the chain."""
 
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
+import structlog
 from redis.asyncio import Redis
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.workload import MinerConfig
 from pocket.chain_cache.cached_client import CachedChain
@@ -38,7 +39,7 @@ from pocket_miner.submission.sender import Sender
 from pocket_miner.suppliers.standby import Standby
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
-_LOG = logging.getLogger("pocket_miner.suppliers.factory")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -81,14 +82,14 @@ class SupplierFactory:
         try:
             loaded = self._folder.load()
         except ConfigurationError as error:
-            _LOG.warning("keys not reloaded, keeping the previous ones: %s", error)
+            _LOG.warning("keys not reloaded, keeping the previous ones", error=error)
             return False
         if loaded is self._loaded:
             return False
         changed = loaded.digest != self._loaded.digest or not self._loaded.keys
         if changed:
             for problem in loaded.problems:
-                _LOG.warning("key skipped: %s", problem)
+                _LOG.warning("key skipped", problem=problem)
         changed = loaded.digest != self._loaded.digest
         self._loaded = loaded
         return changed

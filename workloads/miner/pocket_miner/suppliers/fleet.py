@@ -4,11 +4,14 @@ A supplier is mined if its key is loaded and its shard is owned here. Both chang
 """
 
 import asyncio
-import logging
 import random
 import sqlite3
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
+
+import structlog
+from structlog.contextvars import bind_contextvars
+from structlog.typing import FilteringBoundLogger
 
 from pocket.coordination.rendezvous import shard_of
 from pocket.coordination.stores.lease_store import LeaseUnavailable
@@ -27,7 +30,7 @@ from pocket_miner.suppliers.standby import Standby, delete_leftovers
 if TYPE_CHECKING:
     from pocket.coordination.shard_leases import ShardLeaseManager
 
-_LOG = logging.getLogger("pocket_miner.suppliers.fleet")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _AT_ONCE = 12
 _TAILED_AT_ONCE = 12
 _FOLLOW_AT_ONCE = 4
@@ -122,11 +125,11 @@ class SupplierManager:
             volume = await asyncio.to_thread(self._suppliers.audit.epoch, shard)
         except sqlite3.Error as error:
             self._report_corruption(error)
-            _LOG.warning("epoch not read from the volume: %s", error)
+            _LOG.warning("epoch not read from the volume", error=error)
         try:
             fences = await self._suppliers.highest_fence(self._of(shard))
         except REDIS_ERRORS as error:
-            _LOG.info("fences not read from Redis: %s", error)
+            _LOG.info("fences not read from Redis", error=error)
         if volume is None and fences is None:
             raise LeaseUnavailable(f"the epoch of shard {shard} can be read neither from the volume nor from Redis")
         return max(volume or 0, fences or 0)
@@ -138,7 +141,7 @@ class SupplierManager:
         except sqlite3.Error as error:
             self._report_corruption(error)
             # Not fatal: the Lease and Redis hold the epoch too.
-            _LOG.warning("epoch not saved to the volume: %s. Free up space on it.", error)
+            _LOG.warning("epoch not saved to the volume: free up space on it", error=error)
         self._epochs[shard] = epoch
         await self._align()
 
@@ -151,9 +154,7 @@ class SupplierManager:
         await self._end([address for address in self._running if self._shard(address) == shard])
 
     def _fenced(self, address: str, error: StaleEpoch) -> None:
-        _LOG.error(
-            "mining stopped, another miner owns the supplier: %s", error, extra={"fields": {"supplier": address}}
-        )
+        _LOG.error("mining stopped, another miner owns the supplier", supplier=address, error=error)
         self.keeper.report_stale_epoch(self._shard(address), error.epoch)
 
     async def _confirm(self, address: str, epoch: int) -> None:
@@ -194,7 +195,7 @@ class SupplierManager:
             running.retire(None if address in loaded else now)
             if self._tasks[address].done() and running.retiring_since is not None:
                 await self._end([address])
-                _LOG.info("supplier retired", extra={"fields": {"supplier": address}})
+                _LOG.info("supplier retired", supplier=address)
             elif self._tasks[address].done():
                 # It met another owner, but the Lease is still ours: start again.
                 await self._end([address])
@@ -228,8 +229,11 @@ class SupplierManager:
                 if self._report_corruption(error):
                     return
                 miner_metrics.ERRORS.labels("unforeseen").inc()
-                _LOG.error("mining a supplier failed unexpectedly, restarting", exc_info=error,
-                           extra={"fields": {"supplier": running.supplier.supplier}})  # fmt: skip
+                _LOG.error(
+                    "mining a supplier failed unexpectedly, restarting",
+                    exc_info=error,
+                    supplier=running.supplier.supplier,
+                )
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     def _report_corruption(self, error: BaseException) -> bool:
@@ -249,12 +253,12 @@ class SupplierManager:
         while True:
             try:
                 if await asyncio.to_thread(self._suppliers.reload):
-                    _LOG.info("keys reloaded", extra={"fields": {"keys": self._suppliers.digest[:16]}})
+                    _LOG.info("keys reloaded", keys=self._suppliers.digest[:16])
                 await self._align()
             except (PocketError, *REDIS_ERRORS, sqlite3.Error) as error:
                 self._report_corruption(error)
                 miner_metrics.ERRORS.labels("keys").inc()
-                _LOG.warning("applying keys failed, retrying: %s", error)
+                _LOG.warning("applying keys failed, retrying", error=error)
             miner_metrics.SHARDS.set(len(self._epochs))
             miner_metrics.LEADER.set(self.keeper.leads)
             await asyncio.sleep(_KEYS_SECONDS)
@@ -299,6 +303,7 @@ class SupplierManager:
 
     async def _follow_one(self, address: str, gate: asyncio.Semaphore) -> None:
         async with gate:
+            bind_contextvars(supplier=address)  # of this task
             standby = self._standbys.get(address)
             if standby is None:
                 return
@@ -308,15 +313,13 @@ class SupplierManager:
             except TRANSIENT_ERRORS as error:
                 self._report_corruption(error)
                 miner_metrics.ERRORS.labels("standby").inc()
-                _LOG.warning(
-                    "copying a standby's relays failed, retrying: %s", error, extra={"fields": {"supplier": address}}
-                )
+                _LOG.warning("copying a standby's relays failed, retrying", error=error)
 
     async def _clean(self, followed: set[str]) -> None:
         try:
             await delete_leftovers(self._suppliers.mirror, self._suppliers.redis, self._suppliers.keys, followed)
         except TRANSIENT_ERRORS as error:
-            _LOG.warning("deleting leftover sessions failed, retrying: %s", error)
+            _LOG.warning("deleting leftover sessions failed, retrying", error=error)
 
     async def stop(self) -> None:
         """Stop all workers.

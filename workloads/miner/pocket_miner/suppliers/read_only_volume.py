@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
-import logging
 from pathlib import Path
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.coordination.shard_leases import ShardLeaseManager
 from pocket.coordination.stores.lease_store import LeaseUnavailable
@@ -11,7 +13,7 @@ from pocket_miner import miner_metrics
 from pocket_miner.status.readiness import Phase, Readiness
 from pocket_miner.storage.volume import takes_writes
 
-_LOG = logging.getLogger("pocket_miner.suppliers.read_only_volume")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _SECONDS = 5.0
 
 
@@ -26,12 +28,12 @@ async def until_writable(folder: Path, keeper: ShardLeaseManager, readiness: Rea
     )
     readiness.enter(Phase.READ_ONLY)
     miner_metrics.READ_ONLY.set(1)
-    _LOG.error("%s", readiness.volume)
+    _LOG.error("volume is read-only", problem=readiness.volume)
     while not stop.is_set():
         with contextlib.suppress(LeaseUnavailable):
             await keeper.refresh()
         if await asyncio.to_thread(takes_writes, folder):
-            _LOG.warning("%s is writable again, restarting the miner", folder)
+            _LOG.warning("volume is writable again, restarting the miner", folder=str(folder))
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS):

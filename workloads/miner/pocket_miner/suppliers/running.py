@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
-import logging
 import random
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import structlog
+from structlog.contextvars import bind_contextvars, bound_contextvars
+from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import PocketError
 from pocket.redis_store.redis_errors import REDIS_ERRORS
@@ -17,7 +20,7 @@ from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
-_LOG = logging.getLogger("pocket_miner.suppliers.running")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _BUSY_SECONDS = 0.1
 _BUSY_ROUNDS = 15
 _HEAL_SECONDS = 5.0
@@ -55,13 +58,17 @@ class SupplierWorker:
         Raises VolumeCorrupted.
         """
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._decide()), group.create_task(self._tail())]
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in tasks:
-                    task.cancel()
+            with bound_contextvars(supplier=self.supplier.supplier):
+                await self._run_tasks()
         finally:
             self.stages = {}
+
+    async def _run_tasks(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._decide()), group.create_task(self._tail())]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
 
     def wake(self) -> None:
         """Consume now, because relays have arrived."""
@@ -102,11 +109,7 @@ class SupplierWorker:
                 miner_metrics.ERRORS.labels("tail").inc()
                 failures += 1
                 if failures == 1:
-                    _LOG.warning(
-                        "consuming relays failed, retrying: %s",
-                        error,
-                        extra={"fields": {"supplier": self.supplier.supplier}},
-                    )
+                    _LOG.warning("consuming relays failed, retrying", error=error)
                 await asyncio.sleep(min(2.0, 0.1 * 2 ** min(failures, 5)))
                 continue
             if read:
@@ -135,6 +138,7 @@ class SupplierWorker:
                     block = self.board.latest  # blocks that arrived while others decided are skipped
                     if block is None:
                         continue
+                    bind_contextvars(height=block.height)  # of this task
                     self.stages = await self.supplier.on_block(block, await self.params.at(block.height))
                 self.seen = block.height
             except StaleEpoch as error:
@@ -145,7 +149,5 @@ class SupplierWorker:
                     raise
                 # One supplier's error must not cost the others their windows.
                 miner_metrics.ERRORS.labels("decide").inc()
-                _LOG.warning(
-                    "deciding failed, retrying: %s", error, extra={"fields": {"supplier": self.supplier.supplier}}
-                )
+                _LOG.warning("deciding failed, retrying", error=error)
                 await asyncio.sleep(min(1.0, self.block_seconds / 4))

@@ -6,11 +6,15 @@ a fee could be paid twice, and the chain is queried before that.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import structlog
+from structlog.contextvars import bound_contextvars
+from structlog.typing import FilteringBoundLogger
+
+from pocket.chain.model import Block
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
@@ -20,7 +24,7 @@ from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.running import TRANSIENT_ERRORS
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
-_LOG = logging.getLogger("pocket_miner.suppliers.sealed_work")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 class SealedSuppliers(Protocol):
@@ -79,18 +83,20 @@ class SealedWork:
             return False
         open_ = await asyncio.to_thread(self.suppliers.audit.suppliers_with_open_seals)
         for address in sorted(open_.intersection(self.suppliers.addresses).difference(self.running())):
-            if address not in self._miners:
-                _LOG.warning("working on sealed sessions without Redis or Lease", extra={"fields": {
-                    "supplier": address, "height": block.height}})  # fmt: skip
-                self._miners[address] = self.suppliers.detached(address)
-            try:
-                await self._miners[address].on_block(block, await self.params.at(block.height))
-            except StaleEpoch as error:
-                _LOG.info("supplier skipped, another miner owns it: %s", error, extra={"fields": {"supplier": address}})
-            except TRANSIENT_ERRORS as error:
-                if corruption_in(error) is not None:
-                    raise
-                miner_metrics.ERRORS.labels("sealed work").inc()
-                fields = {"supplier": address, "height": block.height, "error": str(error) or type(error).__name__}
-                _LOG.warning("working on sealed sessions failed, trying again", extra={"fields": fields})
+            with bound_contextvars(supplier=address, height=block.height):
+                await self._work_on(address, block)
         return True
+
+    async def _work_on(self, address: str, block: Block) -> None:
+        if address not in self._miners:
+            _LOG.warning("working on sealed sessions without Redis or Lease")
+            self._miners[address] = self.suppliers.detached(address)
+        try:
+            await self._miners[address].on_block(block, await self.params.at(block.height))
+        except StaleEpoch as error:
+            _LOG.info("supplier skipped, another miner owns it", error=error)
+        except TRANSIENT_ERRORS as error:
+            if corruption_in(error) is not None:
+                raise
+            miner_metrics.ERRORS.labels("sealed work").inc()
+            _LOG.warning("working on sealed sessions failed, retrying at the next block", error=error)

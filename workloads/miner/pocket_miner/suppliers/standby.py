@@ -5,7 +5,6 @@ holds no fence and decides nothing.
 """
 
 import asyncio
-import logging
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
@@ -15,8 +14,6 @@ from pocket.redis_store.stream_reader import StreamReader
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.relay_store import RelayStore
-
-_LOG = logging.getLogger("pocket_miner.suppliers.standby")
 
 
 @dataclass(slots=True)

@@ -1,12 +1,14 @@
 """Mine one supplier: consume its relays and decide every session at every block."""
 
 import asyncio
-import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
@@ -40,7 +42,7 @@ from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.submission.sender import SendError
 from pocket_miner.suppliers.claim_queries import query_claims
 
-_LOG = logging.getLogger("miner.supplier")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _REDIS_ERRORS: Final = (*REDIS_ERRORS, RedisUnavailable)
 _TRANSIENT_ERRORS: Final = (PocketError, *REDIS_ERRORS, sqlite3.Error)
 _COSTS: Final = (Action.SEND_CLAIM, Action.SEND_PROOF)
@@ -148,8 +150,7 @@ class SupplierMiner:
             raise
         except (*_REDIS_ERRORS, ConcurrentAppend) as error:
             await self.restore()
-            fields = {"supplier": self.supplier, "error": str(error) or type(error).__name__}
-            _LOG.info("continuing with sealed sessions, Redis or Lease unavailable", extra={"fields": fields})
+            _LOG.info("continuing with sealed sessions, Redis or Lease unavailable", error=error)
             return False
         return True
 
@@ -216,18 +217,14 @@ class SupplierMiner:
             due = await cutoff_at(height, self.seal_after_blocks, self.chain.shared_params)
             before, now = await self.store.advance_cutoff(due.session_end, height)
             if before > height:
-                _LOG.error(
-                    "Redis holds a height of %d or more for this chain, which is at %d: was it reset? New sessions "
-                    "that end up to %d are rejected", before, height, now,
-                    extra={"fields": {"supplier": self.supplier}},
-                )  # fmt: skip
+                _LOG.error("chain reset? Sessions up to the known height are rejected", known_height=before, height=now)
             await self._discover()
             self._cutoff = due
         except StaleEpoch:
             raise
         except _TRANSIENT_ERRORS as error:
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
-            _LOG.info("advancing the session cut-off failed, retrying at the next block: %s", error)
+            _LOG.info("advancing the session cut-off failed, retrying at the next block", error=error)
 
     async def on_block(self, block: Block, proof: ProofParams) -> dict[str, int]:
         """Decide every session and act.
@@ -283,7 +280,7 @@ class SupplierMiner:
             raise
         except ConcurrentAppend as error:
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
-            _LOG.info("action postponed, retrying at the next block: %s", error)
+            _LOG.info("action postponed, retrying at the next block", error=error)
         except (*_TRANSIENT_ERRORS, ValueError, KeyError) as error:
             if corruption_in(error) is not None:
                 raise
@@ -293,10 +290,7 @@ class SupplierMiner:
                     await self._act_in_parts(action, part, block, proof, connected=connected)
                 return
             miner_metrics.ERRORS.labels(action.name.lower()).inc()
-            _LOG.warning(
-                "%s failed, retrying: %s", action.value, error or type(error).__name__,
-                extra={"fields": {"supplier": self.supplier, "session_end": group[0].end, "height": block.height}},
-            )  # fmt: skip
+            _LOG.warning("action failed, retrying", action=action.value, session_end=group[0].end, error=error)
 
     async def _isolated(self, what: str, block: Block, work: Callable[[], Awaitable[None]]) -> None:
         """Run a step whose failure does not stop the others.
@@ -312,8 +306,7 @@ class SupplierMiner:
                 raise
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
             miner_metrics.ERRORS.labels(what).inc()
-            fields = {"supplier": self.supplier, "height": block.height, "error": str(error) or type(error).__name__}
-            _LOG.warning("%s failed, retrying at the next block", what, extra={"fields": fields})
+            _LOG.warning("step failed, retrying at the next block", step=what, error=error)
 
     @staticmethod
     def _margin(session: TrackedSession, decision: Decision, height: int) -> None:
@@ -360,8 +353,7 @@ class SupplierMiner:
             if isinstance(error, StaleEpoch) or corruption_in(error) is not None:
                 raise
             miner_metrics.ERRORS.labels("decide").inc()
-            fields = {"supplier": self.supplier, "session": session.session_id, "height": block.height}
-            _LOG.warning("deciding a session failed, retrying: %s", error, extra={"fields": fields})
+            _LOG.warning("deciding a session failed, retrying", session=session.session_id, error=error)
             return None
 
     async def _decide(

@@ -4,8 +4,10 @@ Source: relay-lifecycle.md, section 5.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.services import RPC_NUMBERS
 from pocket.chain.model import StakedSupplier
@@ -16,7 +18,7 @@ from pocket_relayer.pipeline.fair_queue import QUANTUM, FairQueue
 from pocket_relayer.pipeline.session_context import ChainQueries, SessionContexts
 from pocket_relayer.rejection import Rejected, RejectionReason
 
-_LOG = logging.getLogger("pocket_relayer.pipeline.admission")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _HASHED_IN_PLACE = 256 * 1024  # bytes of a payload up to which no thread is used
 _MAX_WARNINGS = 4096
 
@@ -70,7 +72,12 @@ class Admission:
         row = (supplier.operator_address, service_id, rpc_type)
         if row not in self._undeclared and len(self._undeclared) < _MAX_WARNINGS:
             self._undeclared.add(row)
-            _LOG.warning("supplier %s got a relay for service %s over %s, which its stake does not declare", *row)
+            _LOG.warning(
+                "relay for a service that the supplier's stake does not declare",
+                supplier=row[0],
+                service=row[1],
+                rpc_type=row[2],
+            )
 
     async def validate(self, request: RelayRequest, header: SessionHeader, address: str = "") -> Admitted:
         """Gather the session's context and authorize the request.

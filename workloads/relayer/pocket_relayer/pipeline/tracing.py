@@ -5,15 +5,17 @@ the other variables of the SDK apply too. Otherwise every hook is empty. Attribu
 and session, but no payload and no key.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
+import structlog
+from structlog.typing import FilteringBoundLogger
+
 from pocket_relayer.pipeline.relay import AdmissibleRelay
 from pocket_relayer.rejection import Rejected
 
-_LOG = logging.getLogger("pocket_relayer.pipeline.tracing")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 class Span(Protocol):

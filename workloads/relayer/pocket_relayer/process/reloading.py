@@ -1,8 +1,10 @@
 """Reload supplier keys and configuration while relays are served."""
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.base import ManifestError
 from pocket.api.workload import parse_reloadable_config
@@ -13,7 +15,7 @@ from pocket.platform import Platform
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket_relayer import relayer_metrics
 
-_LOG = logging.getLogger(__name__)
+_LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 class SupplierKeys:
@@ -32,19 +34,18 @@ class SupplierKeys:
         try:
             loaded = self._folder.load()
         except ConfigurationError as error:
-            _LOG.warning("key reload failed, keeping the previous keys: %s", error)
+            _LOG.warning("key reload failed, keeping the previous keys", error=error)
             return False
         if loaded is self.current:
             return False
         changed = loaded.digest != self.current.digest
         if changed or not self.current.keys:
             for problem in loaded.problems:
-                _LOG.warning("supplier key ignored: %s", problem)
+                _LOG.warning("supplier key ignored", problem=problem)
         self.current = loaded
         if changed:
             self._by_address = {str(address): key for address, key in loaded.keys.items()}
-            fields = {"keys": len(loaded.keys), "digest": loaded.digest[:16]}
-            _LOG.info("supplier keys loaded", extra={"fields": fields})
+            _LOG.info("supplier keys loaded", keys=len(loaded.keys), digest=loaded.digest[:16])
         relayer_metrics.KEYS_LOADED.set(len(self.current.keys))
         return changed
 
@@ -80,7 +81,7 @@ class ReloadedConfig:
             loaded = parse_reloadable_config(content, self._file)
         except (ManifestError, OSError) as error:
             if str(error) != self._last_error:
-                _LOG.warning("config reload failed, keeping the previous configuration: %s", error)
+                _LOG.warning("config reload failed, keeping the previous configuration", error=error)
             self._last_error = str(error)
             return False
         self._last_error = ""

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import random
 import shutil
@@ -13,8 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.problems import Problem, ProblemCode
 from pocket.api.workload import RelayerConfig
@@ -23,7 +24,7 @@ from pocket.runtime.program import require_writable
 from pocket_relayer.process.liveness import POLL_SECONDS, LivenessDeadlines, SilenceTimer, WorkerState, assess
 from pocket_relayer.process.reports import LARGEST_LINE, WorkerReport, decode_report, not_ready, silent_problem, summary
 
-_LOG = logging.getLogger("pocket_relayer.process.supervisor")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _DRAIN_MARGIN_SECONDS = 10.0
 _STEADY_SECONDS = 60.0
 _SHOWN = (WorkerState.SILENT, WorkerState.HUNG)
@@ -126,8 +127,7 @@ class Supervisor:
                 raise ConfigurationError("relayer: a worker refused its configuration; its message is above")
             failures = 1 if loop.time() - began > _STEADY_SECONDS else failures + 1
             self._restarts += 1
-            fields = {"worker": number, "exit_code": worker.process.returncode}
-            _LOG.error("worker ended, restarting it", extra={"fields": fields})
+            _LOG.error("worker ended, restarting it", worker=number, exit_code=worker.process.returncode)
             await self._sleep(min(5.0, 0.1 * 2 ** min(failures, 6)) * rng.uniform(0.5, 1.0))
 
     @contextlib.asynccontextmanager
@@ -171,9 +171,11 @@ class Supervisor:
             await asyncio.wait({stopping, ended, hung}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done() and not stopping.done():
                 _LOG.error(
-                    "worker %d (process %d) does not respond, killing it", worker.number, worker.process.pid,
-                    extra={"fields": {"worker": worker.number, "state": worker.state}},
-                )  # fmt: skip
+                    "worker does not respond, killing it",
+                    worker=worker.number,
+                    pid=worker.process.pid,
+                    state=worker.state,
+                )
                 self._signal(worker, signal.SIGKILL)
             elif not ended.done():
                 self._signal(worker, signal.SIGTERM)
@@ -193,7 +195,7 @@ class Supervisor:
             silent = worker.silence.poll(loop.time())
             worker.state = assess(silent, self._deadlines, reported=worker.silence.reported)
             if worker.state is WorkerState.SILENT and before is not WorkerState.SILENT:
-                _LOG.warning("worker %d (process %d) is silent", worker.number, worker.process.pid)
+                _LOG.warning("worker is silent", worker=worker.number, pid=worker.process.pid)
 
     def _signal(self, worker: _Worker, number: signal.Signals) -> None:
         if worker.process.returncode is None:

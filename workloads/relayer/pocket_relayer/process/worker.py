@@ -2,14 +2,15 @@
 
 import asyncio
 import functools
-import logging
 import os
 import platform
 import signal
 from collections.abc import Callable, Mapping
 
 import aiohttp
+import structlog
 from redis.asyncio import Redis
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.problems import Problem, ProblemCode
 from pocket.api.workload import RelayerConfig
@@ -57,7 +58,7 @@ from pocket_relayer.transports.request_bodies import GzipRequestDecoder
 from pocket_relayer.transports.request_router import Probes, RequestRouter
 from pocket_relayer.transports.websocket import WebSockets
 
-_LOG = logging.getLogger("pocket_relayer.process.worker")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _RELOAD_SECONDS = 1.0
 _MIN_REDIS_DRAIN_SECONDS = 5.0
 
@@ -278,7 +279,7 @@ class Worker:
                 limits = reloaded.current.limits()
                 changed = registry.update(reloaded.current.services)
                 relayer_metrics.start_at_zero(service.id for service in reloaded.current.services)
-                _LOG.info("configuration reloaded", extra={"fields": {"services": changed}})
+                _LOG.info("configuration reloaded", services=changed)
 
         try:
             async with watch, asyncio.TaskGroup() as group:
@@ -308,7 +309,7 @@ class Worker:
                     reuse_port=True,
                     backlog=1024,
                 )
-                _LOG.info("serving", extra={"fields": {"port": config.port, "worker": self._number}})
+                _LOG.info("serving", port=config.port, worker=self._number)
                 await self._stop.wait()
                 stopped_at = loop.time()
                 self._draining = True
@@ -361,7 +362,7 @@ class Worker:
             try:
                 reload()
             except (PocketError, OSError) as error:
-                _LOG.warning("config reload failed, keeping the previous configuration: %s", error)
+                _LOG.warning("config reload failed, keeping the previous configuration", error=error)
 
     async def _watch_parent(self) -> None:
         """Drain and end once the supervisor has died.

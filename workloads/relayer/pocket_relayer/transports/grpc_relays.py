@@ -5,10 +5,12 @@ Source: relay-lifecycle.md, section 11.
 
 import base64
 import binascii
-import logging
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import DecodingError
 from pocket_relayer.framing import TRAILERS, Framing, frame
@@ -17,7 +19,7 @@ from pocket_relayer.pipeline.relay import Transport, TransportInfo
 from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse
 
-_LOG = logging.getLogger("relayer.grpc")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 METHOD: Final = "/pocket.service.RelayService/SendRelay"
 OK, INVALID, NOT_FOUND, DENIED, EXHAUSTED, PRECONDITION, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, EXISTS, DEADLINE = (
     0, 3, 5, 7, 8, 9, 12, 13, 14, 6, 4,
@@ -122,7 +124,7 @@ async def _call(
     except Exception:  # noqa: BLE001 - the border of one call: counted, logged, the process goes on
         failed = Rejected(RejectionReason.INTERNAL, "internal error")
         pipeline.count_rejection(failed, caller)
-        _LOG.exception("relay failed", extra={"fields": {"request_id": failed.request_id}})
+        _LOG.exception("relay failed", request_id=failed.request_id)
         return b"", _refusal(failed)
     if not isinstance(answer, RelayResult):
         raise TypeError("a stream was not asked for")

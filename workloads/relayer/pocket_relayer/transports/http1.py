@@ -1,11 +1,12 @@
 """HTTP/1.1 requests, streams and WebSocket upgrades through aiohttp."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Final
 
+import structlog
 from aiohttp import web, web_response
+from structlog.typing import FilteringBoundLogger
 
 from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.rejection import Rejected, RejectionReason
@@ -18,7 +19,7 @@ from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_gzip
 from pocket_relayer.transports.request_router import RequestRouter, error_reply
 from pocket_relayer.transports.websocket import WebSockets
 
-_LOG = logging.getLogger("relayer.http")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 # Reveal no versions, not even in the parser's own errors.
 web_response.SERVER_SOFTWARE = "relayer"  # type: ignore[attr-defined]
 _PIECE: Final = 64 * 1024
@@ -145,7 +146,7 @@ class Http1:
                 refusal.force_close()  # no request can follow an upgrade
                 return refusal
             except ConnectionError as error:
-                _LOG.debug("upgrade: %s", error)
+                _LOG.debug("upgrade failed", error=error)
                 return web.Response()
         reservation = protocol.connection.memory.reserve()
         try:
@@ -226,7 +227,7 @@ class Http1:
 
 
 def _cut(request: web.Request, error: Exception) -> None:
-    _LOG.debug("response cut: %s", error)
+    _LOG.debug("response cut", error=error)
     if request.transport is not None:
         request.transport.abort()
 

@@ -4,12 +4,12 @@ It carries gRPC, and relays as over HTTP/1.1.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, cast
 
+import structlog
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
@@ -27,6 +27,7 @@ from h2.exceptions import H2Error, ProtocolError
 from h2.settings import SettingCodes
 from hpack import Decoder
 from multidict import CIMultiDict
+from structlog.typing import FilteringBoundLogger
 
 from pocket_relayer import relayer_metrics
 from pocket_relayer.memory_budget import MemoryReservation, overloaded
@@ -39,7 +40,7 @@ from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse,
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_gzipped
 from pocket_relayer.transports.request_router import RequestRouter
 
-_LOG = logging.getLogger("relayer.http2")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _STREAMS: Final = 250
 _WINDOW: Final = 1024 * 1024
 _HEADER_LIST: Final = 64 * 1024  # bytes of a request's headers, beyond which its stream ends ...
@@ -266,7 +267,7 @@ class Http2Connection(asyncio.Protocol):
                 self.close()
                 return False
         except H2Error as error:
-            _LOG.debug("connection cut: %s", error)
+            _LOG.debug("connection cut", error=error)
             self._flush()
             self.close()
             return False
@@ -352,7 +353,7 @@ class Http2Connection(asyncio.Protocol):
                 self._h2.reset_stream(number, ErrorCodes.NO_ERROR)
                 self._flush()
         except (H2Error, TimeoutError, OSError, Rejected) as error:
-            _LOG.debug("stream cut: %s", error)
+            _LOG.debug("stream cut", error=error)
             if not stream.closed and self._transport is not None:
                 with suppress(H2Error):
                     self._h2.reset_stream(number, ErrorCodes.CANCEL)

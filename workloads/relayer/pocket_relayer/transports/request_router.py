@@ -5,9 +5,11 @@ Source: relay-lifecycle.md, section 1.
 
 import gzip
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.relayminer import ResponseCompression
 from pocket_relayer.backends.header_fields import METHODS, check_method, stream_headers
@@ -17,7 +19,7 @@ from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.transports import grpc_relays
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse
 
-_LOG = logging.getLogger("relayer.http")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _COME_AGAIN = (429, 503)
 
 
@@ -77,14 +79,15 @@ class RequestRouter:
         try:
             return await self._dispatch(request)
         except Rejected as rejected:
-            fields = {"reason": rejected.reason.label, "request_id": rejected.request_id}
-            _LOG.debug("relay rejected: %s", rejected.message, extra={"fields": fields})
+            _LOG.debug(
+                "relay rejected", message=rejected.message, reason=rejected.reason.label, request_id=rejected.request_id
+            )
             return error_reply(rejected)
         except Exception:  # noqa: BLE001 - the border of one request: counted, logged, the process goes on
             caller = TransportInfo(Transport.HTTP, request.headers, request.address)
             failed = Rejected(RejectionReason.INTERNAL, "internal error")
             self._pipeline.count_rejection(failed, caller)
-            _LOG.exception("relay failed", extra={"fields": {"request_id": failed.request_id}})
+            _LOG.exception("relay failed", request_id=failed.request_id)
             return error_reply(failed)
 
     def reject_unreadable(self, status: int, address: str) -> OutgoingResponse:

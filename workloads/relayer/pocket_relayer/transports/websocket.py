@@ -7,7 +7,6 @@ import asyncio
 import base64
 import binascii
 import json
-import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, suppress
@@ -15,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import aiohttp
+import structlog
 from aiohttp import WSMsgType, web
+from structlog.typing import FilteringBoundLogger
 
 from pocket.protocol.relays.envelope import HttpResponse
 from pocket.protocol.relays.messages import RelayMinerError, RelayRequest, RelayResponse, SessionHeader
@@ -34,7 +35,7 @@ from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http1_connection import Http1Connection
 from pocket_relayer.transports.websocket_frames import IncomingMessages
 
-_LOG = logging.getLogger("relayer.websocket")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 SESSION_EXPIRED, VALIDATION_FAILED, LIMIT_REACHED, BACKEND_FAILED = 4000, 4001, 4002, 4003
 _BACKEND_CODES: Final = {SESSION_EXPIRED: 1001, VALIDATION_FAILED: 1008, LIMIT_REACHED: 1013, BACKEND_FAILED: 1011}
 _NEVER_SENT: Final = {1004: 1001, 1005: 1000, 1006: 1001, 1015: 1001}
@@ -196,7 +197,7 @@ class WebSockets:
         except Rejected as rejected:
             if self._enforce:
                 raise
-            _LOG.info("handshake not verified: %s", rejected.message)
+            _LOG.info("handshake not verified", message=rejected.message)
         return backends
 
     def close_all(self) -> None:
