@@ -29,7 +29,7 @@ from pocket_console.snapshot import (
     RelayerSnapshot,
 )
 
-_LOG: FilteringBoundLogger = structlog.get_logger("console")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 MOST_SESSIONS: Final = 50_000
 """Open sessions that are kept per miner."""
 MOST_OUTCOMES: Final = 10_000

@@ -31,7 +31,7 @@ from pocket_console.views.sessions import (
 )
 from pocket_console.views.suppliers import SupplierFilter, supplier_detail, suppliers_view
 
-_LOG: FilteringBoundLogger = structlog.get_logger("console")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
