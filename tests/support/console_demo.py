@@ -126,7 +126,7 @@ def pictures(browser: Browser, demo: Demo) -> None:
     folder = IMAGES if os.environ.get("SCREENSHOTS") else Path(os.environ.get("TMPDIR", "/tmp"))
     first = browser.new_page()
     first.goto(demo.console)
-    first.wait_for_function("document.querySelector('#earned-today').textContent !== '0 upokt'", timeout=60_000)
+    first.wait_for_function("() => document.querySelector('#earned-today').textContent !== '0 upokt'", timeout=60_000)
     first.close()
     for name, path, scheme, width in shots:
         context = browser.new_context(viewport={"width": width, "height": 860}, color_scheme=scheme)

@@ -149,11 +149,12 @@ class ProcessStatus:
         return parts, volume
 
     async def _state(self, _: web.Request) -> web.Response:
-        parts, volume = self._parts(), self._volume()
+        volume = self._volume()
+        last = await _read(volume.audit_reader.last_number) if volume is not None else 0
+        parts = self._parts()
         space, latest, redis = self._readiness.space, self._board.latest, self._readiness.redis
         used, most = parts.redis_watch.memory if parts is not None else (0, 0)
         keeper = parts.fleet.keeper if parts is not None else None
-        last = await _read(volume.audit_reader.last_number) if volume is not None else 0
         return _json(
             api.MinerState(
                 relay_miner=f"{self._config.namespace}/{self._config.name}",
