@@ -1,7 +1,7 @@
 """Show the overview in a terminal: the same views as the pages."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
@@ -60,8 +60,8 @@ def _money(view: OverviewView) -> Table:
         Text(amount(money.lost_today), f"bold {lost_style}".strip()),
     )  # fmt: skip
     table.add_row(
-        f"{number(money.sessions_today)} sessions", f"{number(money.open_sessions)} open",
-        f"{number(money.sessions_at_risk)} sessions", ", ".join(name for name, _ in money.lost_by) or "-",
+        f"sessions: {number(money.sessions_today)}", f"sessions: {number(money.open_sessions)}",
+        f"sessions: {number(money.sessions_at_risk)}", ", ".join(name for name, _ in money.lost_by) or "-",
         style="bright_black",
     )  # fmt: skip
     return table
@@ -77,12 +77,15 @@ def _attention(view: OverviewView) -> Panel:
     return Panel(Group(*rows), title="needs attention", title_align="left", border_style="yellow")
 
 
-def _table(title: str, columns: Iterable[str], numeric: frozenset[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, expand=True, pad_edge=False)
+def _table(title: str, columns: Sequence[str], numeric: frozenset[str]) -> Table:
+    """Return a table whose last column takes the space that is left."""
+    table = Table(title=f"\n{title}", title_justify="left", title_style="bold", box=None, expand=True, pad_edge=False)
     for name in columns:
+        last = name == columns[-1]
         table.add_column(
-            name, justify="right" if name in numeric else "left", header_style="bright_black", no_wrap=True
-        )
+            name, justify="right" if name in numeric else "left", header_style="bright_black", no_wrap=True,
+            ratio=1 if last else None, min_width=None if last else len(name),
+        )  # fmt: skip
     return table
 
 
