@@ -45,7 +45,7 @@ _REST_FACTOR: Final = 10
 """Seconds of rest per second that reading pages took, so that a large miner is not read without pause."""
 _SAMPLE_SECONDS: Final = 5.0
 _SAMPLES: Final = 13
-_HISTORY_SECONDS: Final = 10.0
+_HISTORY_SECONDS: Final = 5.0
 _HISTORY: Final = 180
 
 
