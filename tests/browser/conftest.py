@@ -44,7 +44,7 @@ def demo(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "--miners",
         "2",
         "--sessions",
-        "2",
+        "4",
     ]
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "TMPDIR": str(folder)}
@@ -58,8 +58,10 @@ def demo(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         page = context.new_page()
         watched(page, made.errors)
         page.goto(made.console)
+        awaited(made, child, r"^block: (?:2\d|[3-9]\d) ", page)
+        pictures(browser, made, traffic=True)
         awaited(made, child, r"settled: [1-9]\d* of", page)
-        pictures(browser, made)
+        pictures(browser, made, traffic=False)
         awaited(made, child, r"^Every acknowledged relay was claimed, proven where required, and paid", page)
         awaited(made, child, r"Stop it with Ctrl-C", page)
         text = "".join(made.output)

@@ -115,8 +115,8 @@ def awaited(demo: Demo, child: subprocess.Popen, pattern: str, page: Page | None
     raise AssertionError(f"the demo did not print {pattern}:\n" + "".join(demo.output))
 
 
-def pictures(browser: Browser, demo: Demo) -> None:
-    """Take the pictures of the documentation while sessions are open."""
+def pictures(browser: Browser, demo: Demo, *, traffic: bool) -> None:
+    """Take the pictures of the documentation: of services while relays are sent, of the rest once some are paid."""
     shots = [
         ("console-overview", "/", "light", 1360), ("console-overview-dark", "/", "dark", 1360),
         ("console-sessions", "/sessions", "light", 1360), ("console-suppliers", "/suppliers", "light", 1360),
@@ -124,11 +124,11 @@ def pictures(browser: Browser, demo: Demo) -> None:
         ("console-phone", "/", "light", 390),
     ]  # fmt: skip
     folder = IMAGES if os.environ.get("SCREENSHOTS") else Path(os.environ.get("TMPDIR", "/tmp"))
-    first = browser.new_page()
-    first.goto(demo.console)
-    first.wait_for_function("() => document.querySelector('#earned-today').textContent !== '0 upokt'", timeout=60_000)
-    first.close()
+    if not traffic:
+        await_earnings(browser, demo)
     for name, path, scheme, width in shots:
+        if traffic != (name == "console-services"):
+            continue
         context = browser.new_context(viewport={"width": width, "height": 860}, color_scheme=scheme)
         page = context.new_page()
         watched(page, demo.errors)
@@ -140,6 +140,14 @@ def pictures(browser: Browser, demo: Demo) -> None:
             page.wait_for_selector("h1:has-text('Session')")
             page.screenshot(path=folder / "console-session.png", full_page=True, animations="disabled")
         context.close()
+
+
+def await_earnings(browser: Browser, demo: Demo) -> None:
+    """Wait until the overview shows earnings: the console reads the miners a moment later than the chain pays."""
+    first = browser.new_page()
+    first.goto(demo.console)
+    first.wait_for_function("() => document.querySelector('#earned-today').textContent !== '0 upokt'", timeout=60_000)
+    first.close()
 
 
 def shown_relays(page: Page, demo: Demo) -> Counter[str]:
