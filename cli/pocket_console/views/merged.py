@@ -1,8 +1,8 @@
 """Merge what several miners report into one picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from pocket.api.miner_status import DayTotals, EndedSession, MinedSupplier, OpenSession
 from pocket_console.snapshot import ConsoleSnapshot, MinerSnapshot
@@ -102,7 +102,7 @@ def _days(miners: Sequence[MinerSnapshot]) -> dict[str, dict[str, DayTotals]]:
         for row in miner.suppliers:
             days = found.setdefault(row.address, {})
             for day, totals in row.days.items():
-                days[day] = added_days(days[day], totals) if day in days else totals
+                days[day] = added_days((days[day], totals)) if day in days else totals
     return found
 
 
@@ -122,25 +122,42 @@ def summed(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int
     return total
 
 
-def added_days(first: DayTotals, second: DayTotals) -> DayTotals:
-    """Return the sum of two totals."""
-    return DayTotals(
-        sessions=first.sessions + second.sessions,
-        settled=first.settled + second.settled,
-        lost=first.lost + second.lost,
-        relays=first.relays + second.relays,
-        claimed_upokt=first.claimed_upokt + second.claimed_upokt,
-        lost_upokt=first.lost_upokt + second.lost_upokt,
-        fees_upokt=first.fees_upokt + second.fees_upokt,
-        earned_by=summed(first.earned_by, second.earned_by),
-        lost_by=summed(first.lost_by, second.lost_by),
-    )
+class _DaySum:
+    """Sums totals of one day without making a model for each of them."""
+
+    _COUNTS: Final = ("sessions", "settled", "lost", "relays", "claimed_upokt", "lost_upokt", "fees_upokt")
+
+    def __init__(self) -> None:
+        self._counts = [0] * len(self._COUNTS)
+        self._earned_by: dict[str, int] = {}
+        self._lost_by: dict[str, int] = {}
+
+    def add(self, totals: DayTotals) -> None:
+        """Add the totals of a supplier."""
+        for index, name in enumerate(self._COUNTS):
+            self._counts[index] += getattr(totals, name)
+        for total, more in ((self._earned_by, totals.earned_by), (self._lost_by, totals.lost_by)):
+            for name, upokt in more.items():
+                total[name] = total.get(name, 0) + upokt
+
+    def totals(self) -> DayTotals:
+        """Return the sum."""
+        counts: dict[str, Any] = dict(zip(self._COUNTS, self._counts, strict=True))
+        return DayTotals(**counts, earned_by=self._earned_by, lost_by=self._lost_by)
+
+
+def added_days(rows: Iterable[DayTotals]) -> DayTotals:
+    """Return the sum of totals."""
+    total = _DaySum()
+    for row in rows:
+        total.add(row)
+    return total.totals()
 
 
 def all_days(picture: Merged) -> dict[str, DayTotals]:
     """Return the totals of all suppliers by day, the oldest first."""
-    total: dict[str, DayTotals] = {}
+    sums: dict[str, _DaySum] = {}
     for days in picture.days.values():
         for day, totals in days.items():
-            total[day] = added_days(total[day], totals) if day in total else totals
-    return dict(sorted(total.items()))
+            sums.setdefault(day, _DaySum()).add(totals)
+    return {day: sums[day].totals() for day in sorted(sums)}
