@@ -8,6 +8,7 @@ from console_snapshots import (
     HEIGHT,
     NOW,
     OWNER,
+    WINDOWS,
     day,
     ended,
     lost,
@@ -209,6 +210,14 @@ def test_the_axis_spans_the_sessions_and_the_windows_lie_on_it():
     ]  # fmt: skip
     assert [(mark.kind, mark.x) for mark in track.marks] == [("sealed", 22)]
     assert track.text.startswith("session of blocks 101 to 110, grace period of blocks 111 to 111, claim window")
+
+
+@pytest.mark.parametrize(("height", "last"), [(120, 120), (121, 121), (500, 130)])
+def test_the_axis_reaches_to_the_end_of_a_session_that_is_near(height, last):
+    session = ended(1, start=101, end=110, windows=WINDOWS, height=height)
+    axis = axis_of([session], HEIGHT)
+    assert axis.last == last
+    assert [mark.kind for mark in track_of(session, axis).marks] == (["paid"] if height < 500 else [])
 
 
 def test_a_far_session_does_not_stretch_the_axis_without_limit():

@@ -23,11 +23,10 @@
     const named = data.series.length > 0 && data.axis !== "seconds" ? ["--good", "--bad"] : lines;
     const font = "12px system-ui, sans-serif";
     const axis = { stroke: muted, font, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 } };
-    const single = data.columns[0].length === 1;
     return {
       width, height: 220, cursor: { y: false, points: { size: 6 } }, legend: { live: true },
       scales: {
-        x: { time: false, range: (_, low, high) => (data.bars ? [low - (single ? 5 : 0.6 * step(data)), high + (single ? 5 : 0.6 * step(data))] : [low, high]) },
+        x: { time: false, range: (plot) => ends(plot.data[0], data.bars) },
         y: { range: (_, low, high) => [low < 0 ? low * 1.15 : 0, high > 0 ? high * 1.1 : 1] },
       },
       axes: [
@@ -45,11 +44,12 @@
     };
   }
 
-  function step(data) {
-    const places = data.columns[0];
-    let least = Infinity;
+  // The ends of the axis: bars need half of their distance on both sides.
+  function ends(places, bars) {
+    let least = places.length === 1 ? 8 : Infinity;
     for (let i = 1; i < places.length; i++) least = Math.min(least, places[i] - places[i - 1]);
-    return Number.isFinite(least) ? least : 1;
+    const margin = bars ? 0.6 * least : 0;
+    return [places[0] - margin, places[places.length - 1] + margin];
   }
 
   function draw(element) {

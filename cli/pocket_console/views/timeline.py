@@ -8,6 +8,7 @@ from pocket.api.miner_status import OpenSession
 from pocket_console.views.merged import Session
 
 _TICKS: Final = 5
+_NEAR: Final = 10
 _LONGEST: Final = 2000
 """Blocks on one axis. Sessions that reach beyond it are cut off."""
 
@@ -59,10 +60,12 @@ def axis_of(sessions: Sequence[Session], height: int) -> Axis:
 
 
 def last_block(session: Session) -> int:
-    """Return the last block of a session's life that is known."""
-    if session.windows is not None:
-        return session.windows.proof_close
-    return session.end or (0 if isinstance(session, OpenSession) else session.height)
+    """Return the last block of a session's life that is known, and that at which it ended if that is near."""
+    ended = 0 if isinstance(session, OpenSession) else session.height
+    if session.windows is None:
+        return session.end or ended
+    close = session.windows.proof_close
+    return max(close, min(ended, close + _NEAR))
 
 
 def track_of(session: Session, axis: Axis) -> Track:
