@@ -12,10 +12,10 @@ import click
 import relayctl
 from pocket.errors import PocketError
 from pocket.runtime import logs
+from pocket_console.commands import console, top
 from pocket_miner.console.inspect_commands import cache_group, inspect_group
 from pocket_miner.console.ledger_commands import ledger
 from relayctl.config_commands import config
-from relayctl.console_commands import console, top
 from relayctl.demo import DemoOptions, run_demo
 from relayctl.key_commands import keys
 from relayctl.migrate_commands import migrate
