@@ -6,6 +6,7 @@ With --check, report the files that differ.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -39,13 +40,18 @@ def documents() -> dict[Path, str]:
         for folder in (Path("crds"), base / "crds", chart / "crds"):
             found[folder / f"{plural}.yaml"] = _yaml(crd)
     health = (ROOT / base / "argocd/health.lua").read_text(encoding="utf-8")
+    of_application = (ROOT / base / "argocd/application-health.lua").read_text(encoding="utf-8")
     found[base / "argocd/argocd-cm-patch.yaml"] = _yaml(
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": "argocd-cm", "namespace": "argocd"},
             "data": {
-                f"resource.customizations.health.pocket.network_{kind}": health for kind in ("RelayMiner", "Supplier")
+                "resource.customizations.health.argoproj.io_Application": of_application,
+                **{
+                    f"resource.customizations.health.pocket.network_{kind}": health
+                    for kind in ("RelayMiner", "Supplier")
+                },
             },
         }
     )
@@ -146,8 +152,16 @@ def _kustomization(*resources: str) -> str:
     )
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes the schemas of Kubernetes' own types in flow style: in block style they would be most of a CRD."""
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        """Return the node of a mapping."""
+        return super().represent_mapping(tag, mapping, flow_style="externalDocs" in mapping or flow_style)
+
+
 def _yaml(*objects: dict[str, object]) -> str:
-    return HEADER + yaml.safe_dump_all(objects, sort_keys=False, width=120)
+    return HEADER + yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, width=120)
 
 
 if __name__ == "__main__":

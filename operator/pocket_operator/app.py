@@ -143,7 +143,7 @@ class Operator:
             events=EventWriter(api, clock, _now, self._options.identity),
             capabilities=lambda: self._capabilities,
             schemas=lambda: self._schemas,
-            updates=UpdateQueue(self._cache, settings.images, clock, settings.update_delay_seconds),
+            updates=UpdateQueue(self._cache, settings, clock),
             clock=clock,
             now=_now,
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from pocket.api.relayminer import RelayMiner
 from pocket_operator.resources import names
-from pocket_operator.resources.revision import RolloutPlan
+from pocket_operator.resources.revision import KeptRevision, RolloutPlan
 
 Object = dict[str, Any]
 
@@ -51,7 +51,11 @@ class Context:
     miner_partition: int = 0
     """First ordinal of the miners that an update reaches."""
     updating_to: str = ""
-    """The update to the operator's default images that is under way."""
+    """The update to this release of the operator that is under way."""
+    rendering: str = ""
+    """The digest of how this release renders pod templates."""
+    kept: Mapping[str, KeptRevision] = field(default_factory=dict)
+    """The workloads, by component, that keep the revision of another release for now."""
 
     @property
     def name(self) -> str:

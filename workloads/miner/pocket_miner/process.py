@@ -153,7 +153,7 @@ class MinerProcess:
         Raises ConfigurationError.
         """
         config, platform = self._config, self._platform
-        redis = platform.connect_redis(config.redis_url)
+        redis = platform.connect_redis(config.redis_url, config.redis_access)
         stack.push_async_callback(redis.aclose)
         addresses = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         keys = RedisKeys(config.prefix)
@@ -182,7 +182,7 @@ class MinerProcess:
             config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.settled,
             reports, peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
             PublicUrlChecker(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
-            lambda: self._board.height, lambda: volume.reserve.full, platform,
+            lambda: watch.history_id, lambda: self._board.height, lambda: volume.reserve.full, platform,
         )  # fmt: skip
         fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.rng)
         keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform)

@@ -156,7 +156,7 @@ class Worker:
         config, platform = self._config, self._platform
         loop, clock = asyncio.get_running_loop(), platform.clock
         keys = RedisKeys(config.prefix)
-        redis = platform.connect_redis(config.redis_url)
+        redis = platform.connect_redis(config.redis_url, config.redis_access)
         nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         node_health, seconds = NodeHealthTable(len(nodes)), config.chain.query_timeout_seconds
         chain = CachedChain(
