@@ -204,7 +204,7 @@ def explain_ended(number: int, outcome: Mapping[str, Any]) -> Explanation:
 def explain_open(row: SessionAt, leaves: int, height: int, payments: Iterable[tuple[str, str]]) -> Explanation:
     """Return everything that is known of an open session. `payments` are (kind, hash) of included transactions."""
     session = row.session
-    facts = [("stream position", f"{session.position} of {session.incarnation or 'no Redis yet'}")]
+    facts = [("stream position", f"{session.position} of {session.origin or 'no Redis yet'}")]
     if session.terms is not None:
         confirmed = "confirmed by a second answer" if session.terms_confirmed else "one answer so far"
         facts.append(("terms", f"{session.terms.compute_units_per_relay} compute units per relay, {confirmed}"))
