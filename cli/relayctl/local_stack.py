@@ -131,11 +131,12 @@ class LocalStack:
                 self.await_part(name)
 
     def revive(self) -> None:
-        """Start the parts that do not run, and wait for them. Raises ConfigurationError."""
-        for name, process in self.processes.items():
+        """Start the parts that do not run, and wait until all answer. Raises ConfigurationError."""
+        for process in self.processes.values():
             if not process.running:
                 process.start()
-                self.await_part(name)
+        for name in self.processes:
+            self.await_part(name)
 
     def await_part(self, name: str) -> None:
         """Wait until a part answers. Raises ConfigurationError with the end of its log."""
