@@ -16,7 +16,7 @@ from pocket.api.status import timestamp
 from pocket.api.workload import MinerConfig
 from pocket.coordination.rendezvous import shard_of
 from pocket.errors import DecodingError
-from pocket.runtime.process_stats import VERSION
+from pocket.runtime.version import VERSION
 from pocket_miner.ownership.redis_watch import RedisWatch
 from pocket_miner.status.chain_diagnostics import ChainDiagnostics
 from pocket_miner.status.readiness import Readiness
@@ -88,7 +88,7 @@ class ProcessStatus:
             return report
         suppliers, fleet = parts.suppliers, parts.fleet
         return {
-            **report, "keys": suppliers.digest, "addresses": suppliers.addresses,
+            **report, "keys": suppliers.keyring.digest, "addresses": suppliers.addresses,
             "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
             "suppliers": suppliers.reports.rows(), "looked": fleet.seconds_since_scan(),
         }  # fmt: skip
