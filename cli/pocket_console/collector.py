@@ -24,7 +24,7 @@ from pocket_console.snapshot import (
     Component,
     ConsoleSnapshot,
     MinerSnapshot,
-    Origin,
+    ProcessOrigin,
     RelayerSample,
     RelayerSnapshot,
 )
@@ -209,7 +209,7 @@ class Collector:
         self._interval = interval
         self._clock = clock
         self._limit = asyncio.Semaphore(_AT_ONCE)
-        self._pollers: dict[Origin, _MinerPoller | _RelayerPoller] = {}
+        self._pollers: dict[ProcessOrigin, _MinerPoller | _RelayerPoller] = {}
         self._found_at: float | None = None
         self._cluster: ClusterSnapshot | None = None
         self._news = asyncio.Event()
@@ -226,7 +226,7 @@ class Collector:
 
     async def run(self) -> None:
         """Poll every process in a loop of its own and publish snapshots until cancelled."""
-        tasks: dict[Origin, asyncio.Task[None]] = {}
+        tasks: dict[ProcessOrigin, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_finding())
             while True:
@@ -307,7 +307,7 @@ class Collector:
         for origin in found.origins[:_MOST_ORIGINS]:
             self._pollers[origin] = before.get(origin) or self._poller(origin)
 
-    def _poller(self, origin: Origin) -> _MinerPoller | _RelayerPoller:
+    def _poller(self, origin: ProcessOrigin) -> _MinerPoller | _RelayerPoller:
         if origin.component is Component.MINER:
             return _MinerPoller(self._fetcher, MinerSnapshot(origin), self._clock)
         return _RelayerPoller(self._fetcher, RelayerSnapshot(origin), self._clock)

@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 from pocket.api.base import API_VERSION
 from pocket.kube.api_client import KubeApi, KubeError, ResourceKind
-from pocket_console.snapshot import Component, Origin
+from pocket_console.snapshot import Component, ProcessOrigin
 from pocket_operator.resources import names
 from pocket_operator.resources.config import ADMIN_PORT
 
@@ -23,7 +23,7 @@ class DiscoveryError(Exception):
 class Found:
     """The processes to poll. The resources are None outside of a cluster."""
 
-    origins: tuple[Origin, ...]
+    origins: tuple[ProcessOrigin, ...]
     relay_miners: tuple[Mapping[str, Any], ...] | None = None
     suppliers: tuple[Mapping[str, Any], ...] | None = None
 
@@ -47,10 +47,10 @@ class GivenAddresses:
         return self._found
 
 
-def _origin(kind: Component, text: str) -> Origin:
+def _origin(kind: Component, text: str) -> ProcessOrigin:
     name, named, url = text.rpartition("=")
     url = url.rstrip("/")
-    return Origin(kind, name if named else url.removeprefix("http://").removeprefix("https://"), url)
+    return ProcessOrigin(kind, name if named else url.removeprefix("http://").removeprefix("https://"), url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class ClusterPods:
         reference = (supplier.get("spec") or {}).get("relayMinerRef") or {}
         return self.relay_miner in ("", reference.get("name"))
 
-    def _origin(self, pod: Mapping[str, Any]) -> Origin | None:
+    def _origin(self, pod: Mapping[str, Any]) -> ProcessOrigin | None:
         metadata, status = pod["metadata"], pod.get("status") or {}
         component = (metadata.get("labels") or {}).get(names.LABEL_COMPONENT)
         address = status.get("podIP")
@@ -97,5 +97,5 @@ class ClusterPods:
         name = str(metadata["name"])
         if not self.proxied:
             host = f"[{address}]" if ":" in address else address
-            return Origin(kind, name, f"http://{host}:{ADMIN_PORT}")
-        return Origin(kind, name, _PODS.path(str(metadata["namespace"]), f"{name}:{ADMIN_PORT}", "proxy"))
+            return ProcessOrigin(kind, name, f"http://{host}:{ADMIN_PORT}")
+        return ProcessOrigin(kind, name, _PODS.path(str(metadata["namespace"]), f"{name}:{ADMIN_PORT}", "proxy"))

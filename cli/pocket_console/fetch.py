@@ -11,7 +11,7 @@ import aiohttp
 from pocket.api.miner_status import SESSION_PATH
 from pocket.errors import PocketError
 from pocket.kube.api_client import KubeApi, KubeError
-from pocket_console.snapshot import Origin
+from pocket_console.snapshot import ProcessOrigin
 
 _LARGEST_BYTES: Final = 32 * 1024 * 1024
 _CALL_SECONDS: Final = 5.0
@@ -29,12 +29,12 @@ class FetchError(PocketError):
 class Fetcher(Protocol):
     """Reads the admin port of a process."""
 
-    async def text(self, origin: Origin, path: str, query: Mapping[str, str] | None = None) -> str:
+    async def text(self, origin: ProcessOrigin, path: str, query: Mapping[str, str] | None = None) -> str:
         """Return the body at a path. Raises FetchError."""
 
 
 async def fetch_json(
-    fetcher: Fetcher, origin: Origin, path: str, query: Mapping[str, str] | None = None
+    fetcher: Fetcher, origin: ProcessOrigin, path: str, query: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Return the JSON object at a path.
 
@@ -58,7 +58,7 @@ class HttpFetcher:
         self._timeout = aiohttp.ClientTimeout(total=seconds)
         self._seconds = seconds
 
-    async def text(self, origin: Origin, path: str, query: Mapping[str, str] | None = None) -> str:
+    async def text(self, origin: ProcessOrigin, path: str, query: Mapping[str, str] | None = None) -> str:
         """Return the body at a path.
 
         Raises FetchError.
@@ -89,7 +89,7 @@ class KubernetesFetcher:
         self._api = api
         self._seconds = seconds
 
-    async def text(self, origin: Origin, path: str, query: Mapping[str, str] | None = None) -> str:
+    async def text(self, origin: ProcessOrigin, path: str, query: Mapping[str, str] | None = None) -> str:
         """Return the body at a path.
 
         Raises FetchError.

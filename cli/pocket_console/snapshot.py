@@ -23,7 +23,7 @@ class Component(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ProcessOrigin:
     """A process that is polled.
 
     `url` is the base of its admin port: `http://host:port`, or a path of the Kubernetes API server.
@@ -55,7 +55,7 @@ class AnswerFreshness:
 class MinerSnapshot:
     """A miner: its state, open sessions, newest outcomes (oldest first) and suppliers."""
 
-    origin: Origin
+    origin: ProcessOrigin
     freshness: AnswerFreshness = AnswerFreshness()
     state: MinerState | None = None
     sessions: tuple[OpenSession, ...] = ()
@@ -121,7 +121,7 @@ class RelayerSnapshot:
     `history` holds (monotonic seconds, relays served by service) over a longer time.
     """
 
-    origin: Origin
+    origin: ProcessOrigin
     freshness: AnswerFreshness = AnswerFreshness()
     state: RelayerState | None = None
     samples: tuple[RelayerSample, ...] = ()

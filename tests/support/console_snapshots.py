@@ -7,7 +7,7 @@ from pocket_console.snapshot import (
     Component,
     ConsoleSnapshot,
     MinerSnapshot,
-    Origin,
+    ProcessOrigin,
     RelayerSample,
     RelayerSnapshot,
     RelayerState,
@@ -77,13 +77,15 @@ def miner(name="miner-0", *, answered_at=NOW - 1, error="", **fields):
     known = {
         "state": state(), "sessions": (opened(),), "outcomes": (ended(),), "suppliers": (supplier(),), "complete": True,
     }  # fmt: skip
-    origin = Origin(Component.MINER, name, f"http://{name}:9090")
+    origin = ProcessOrigin(Component.MINER, name, f"http://{name}:9090")
     return MinerSnapshot(origin, AnswerFreshness(answered_at, error), **(known | fields))
 
 
 def silent(name="miner-9"):
     """Return a miner that never answered."""
-    return MinerSnapshot(Origin(Component.MINER, name, f"http://{name}:9090"), AnswerFreshness(None, "no connection"))
+    return MinerSnapshot(
+        ProcessOrigin(Component.MINER, name, f"http://{name}:9090"), AnswerFreshness(None, "no connection")
+    )
 
 
 def totals(served=100.0, **fields):
@@ -101,7 +103,7 @@ def relayer(name="relayer-0", *, answered_at=NOW - 1, error="", samples=None, pr
         RelayerSample(NOW - 1, {"eth": totals(700.0)}, in_flight=2, connections=9),
     )
     return RelayerSnapshot(
-        Origin(Component.RELAYER, name, f"http://{name}:9090"), AnswerFreshness(answered_at, error),
+        ProcessOrigin(Component.RELAYER, name, f"http://{name}:9090"), AnswerFreshness(answered_at, error),
         RelayerState(
             workers=2, addresses=frozenset({ALICE, *addresses}), height=HEIGHT,
             problems=tuple(Problem(code="", message=text) for text in problems), unhealthy=unhealthy,

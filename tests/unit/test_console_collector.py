@@ -11,7 +11,7 @@ from console_snapshots import ALICE, ended, opened, supplier
 from pocket_console import collector as collecting
 from pocket_console.discovery import DiscoveryError, Found
 from pocket_console.relayer_metrics import sample_of, state_of
-from pocket_console.snapshot import AnswerFreshness, Component, Origin
+from pocket_console.snapshot import AnswerFreshness, Component, ProcessOrigin
 from pocket_console.views.merged import merged
 from pocket_console.views.overview import overview_view
 from pocket_console.views.sessions import SessionFilter, sessions_view
@@ -141,7 +141,7 @@ async def test_an_unreadable_report_is_a_problem_and_no_crash(report, said):
 async def test_a_miner_that_cannot_be_reached_has_a_reason():
     server = StatusServer()
     async with collected(server) as collector:
-        collector._finder._found = Found((Origin(Component.MINER, "old", "http://127.0.0.1:1"),))
+        collector._finder._found = Found((ProcessOrigin(Component.MINER, "old", "http://127.0.0.1:1"),))
         assert "no connection" in (await collector.once()).miners[0].freshness.error
 
 
@@ -149,7 +149,7 @@ async def test_a_miner_without_the_status_api_is_named_as_older():
     server = StatusServer()
     async with collected(server) as collector:
         _, relayer = (await collector._finder.find()).origins
-        other = Origin(Component.MINER, "old", f"{relayer.url}/elsewhere")
+        other = ProcessOrigin(Component.MINER, "old", f"{relayer.url}/elsewhere")
         collector._finder._found = Found((other,))
         assert "older version" in (await collector.once()).miners[0].freshness.error
 
