@@ -358,7 +358,7 @@ class MinerProcess:
 
     async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor) -> None:
         """Update the metrics of the whole process at every block."""
-        miner_metrics.BUILD.labels(*build_labels()).set(1)
+        miner_metrics.BUILD.labels(*await asyncio.to_thread(build_labels)).set(1)
         miner_metrics.start_at_zero()
         seen = written = 0
         while True:
