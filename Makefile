@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := core operator workloads cli scripts hack tests benchmarks
 
-.PHONY: help demo setup lint unit test cluster e2e e2e-kind test-all mutants mutate failovers simulate simulate-faults fuzz sweep repeat bench bench-compare soak realchain lock manifests docs images clean
+.PHONY: help demo setup lint unit test browser cluster e2e e2e-kind test-all mutants mutate failovers simulate simulate-faults fuzz sweep repeat bench bench-compare soak realchain lock manifests docs images clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -25,7 +25,7 @@ cluster: setup ## the operator against a real API server (KUBEBUILDER_ASSETS, or
 	@scripts/test cluster
 
 test-all: ## everything: test, cluster, e2e, failovers, simulate, mutants and a demo with chaos, each step's seconds
-	@scripts/steps "make test" "make demo CHAOS=7" "make failovers" "make simulate SEEDS=1000" "make sweep" "make fuzz" "make mutants" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
+	@scripts/steps "make test" "make demo CHAOS=7" "make failovers" "make simulate SEEDS=1000" "make sweep" "make fuzz" "make mutants" "scripts/test browser" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
 
 lint: setup ## style, types, layers, file sizes, English
 	@.venv/bin/ruff check $(SOURCES)
@@ -51,6 +51,9 @@ fuzz: setup ## mutated requests over every decoder of the relay port (FUZZ=<n>, 
 
 sweep: setup ## one fault of every kind at every call of every boundary of the miner, and outages (SWEEP=<n> for a sample, SWEEP_TABLE=<file>, JOBS)
 	@SWEEP=$${SWEEP:-all} $(PY) -m pytest -q tests/sweep
+
+browser: setup ## the console's pages in a headless Chromium, against a demo under chaos (SCREENSHOTS=1 renews docs/images)
+	@scripts/test browser
 
 failovers: setup ## explore two thousand failovers, each in another order of everything (SCHEDULES=<n>, FIRST_SEED=<n>)
 	@SCHEDULES=$${SCHEDULES:-2000} scripts/test failovers

@@ -38,7 +38,7 @@ settings.load_profile("untimed")
 
 
 # Who starts a process says so by a marker: `make unit` leaves these out, and is quick because nothing else starts any.
-MAY_START_PROCESSES = ("redis", "processes", "cluster", "e2e", "realchain")
+MAY_START_PROCESSES = ("redis", "processes", "browser", "cluster", "e2e", "realchain")
 _STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.exec"}
 _unmarked: list[str] = []
 

@@ -251,8 +251,16 @@ async def _run(options: DemoOptions, stack: LocalStack, console: Console) -> int
         problems = run.result()
         summary(runner.accounting, problems, console, options)
         if options.keep:
+            await asyncio.to_thread(stack.revive)  # chaos may have ended between a kill and its restart
             console.print(f"still running below {stack.folder}:")
-            for name in ("relayer", "rpc", "backend", "relayer-admin", *(f"{m}-admin" for m in stack.miner_names)):
+            for name in (
+                "console",
+                "relayer",
+                "rpc",
+                "backend",
+                "relayer-admin",
+                *(f"{m}-admin" for m in stack.miner_names),
+            ):
                 console.print(f"  {name:14} {stack.url(name)}")
             console.print(f"  {'gRPC':14} grpc://127.0.0.1:{stack.ports['grpc']}")
             console.print("docs/clients.md shows how to send relays from here. Stop it with Ctrl-C.")
@@ -292,7 +300,7 @@ def run_demo(options: DemoOptions, remove: Callable[[Path], None]) -> int:
         console.print(str(error), style="red")
         return 78
     genesis = options.samples / "genesis.yaml"
-    stack = LocalStack(options.folder, manifests, genesis, options.miners, options.redis)
+    stack = LocalStack(options.folder, manifests, genesis, options.miners, options.redis, console=True)
     try:
         begun = time.monotonic()
         stack.start()
@@ -301,6 +309,7 @@ def run_demo(options: DemoOptions, remove: Callable[[Path], None]) -> int:
             f"{_REDIS[options.redis]}, localnet, backend, relayer (2 workers) and {miners} started in "
             f"{time.monotonic() - begun:.1f} s"
         )
+        console.print(f"console: {stack.url('console')}/")
         code = asyncio.run(_run(options, stack, console))
     except (ConfigurationError, KeyboardInterrupt) as error:
         console.print(str(error) or "interrupted", style="red")

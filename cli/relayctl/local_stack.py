@@ -70,7 +70,7 @@ def key_of(supplier: Supplier, manifests: Manifests, sealing: Controller) -> str
 
 @dataclass(slots=True)
 class LocalStack:
-    """Redis, localnet, backend, relayer and miners below one folder.
+    """Redis, localnet, backend, relayer, miners and any console below one folder.
 
     Redis is one of this machine, whatever the manifest names.
     """
@@ -80,6 +80,8 @@ class LocalStack:
     genesis: Path
     miners: int = 1
     topology: Topology = Topology.SINGLE
+    console: bool = False
+    """True to serve the console, too."""
     processes: dict[str, Process] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     redis: LocalRedis = field(init=False)
@@ -102,7 +104,7 @@ class LocalStack:
         """Start everything in order. Raises ConfigurationError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         miners = [f"{name}-admin" for name in self.miner_names]
-        names = ("grpc", "rpc", "backend", "backend-grpc", "relayer", "relayer-admin", *miners)
+        names = ("grpc", "rpc", "backend", "backend-grpc", "relayer", "relayer-admin", "console", *miners)
         self.ports = {name: free_port() for name in names}
         write_keys(self.folder / "keys", self.manifests)
         self.redis.start()
@@ -119,10 +121,21 @@ class LocalStack:
         self._add("relayer", [python, "-m", "pocket_relayer", "--config", str(self.folder / "relayer.json")])
         for name in self.miner_names:
             self._add(name, [python, "-m", "pocket_miner", "--config", str(self.folder / f"{name}.json")])
+        if self.console:
+            self._add("console", self._console_command())
         for process in self.processes.values():
             process.start()
         self.processes.update(self.redis.processes)
-        for name in ("backend", "localnet", *self.miner_names, "relayer"):
+        for name in ("backend", "localnet", *self.miner_names, "relayer", "console"):
+            if name in self.processes:
+                self.await_part(name)
+
+    def revive(self) -> None:
+        """Start the parts that do not run, and wait until all answer. Raises ConfigurationError."""
+        for process in self.processes.values():
+            if not process.running:
+                process.start()
+        for name in self.processes:
             self.await_part(name)
 
     def await_part(self, name: str) -> None:
@@ -144,6 +157,15 @@ class LocalStack:
 
     def _add(self, name: str, command: list[str]) -> None:
         self.processes[name] = Process(name, command, self.folder / f"{name}.log")
+
+    def _console_command(self) -> list[str]:
+        rpc = self.url("rpc")
+        miners = [f"--miner={name}={self.url(f'{name}-admin')}" for name in self.miner_names]
+        return [
+            sys.executable, "-m", "relayctl.main", "console", "--port", str(self.ports["console"]), *miners,
+            f"--relayer=relayer={self.url('relayer-admin')}", "--interval=1",
+            f"--block-url={rpc}/block?height={{height}}", f"--transaction-url={rpc}/tx?hash=0x{{hash}}",
+        ]  # fmt: skip
 
     def _write_genesis(self) -> Path:
         """Write the genesis with staked endpoints that clients on this machine reach, and return its path."""
@@ -194,7 +216,7 @@ class LocalStack:
 
     def stop(self) -> None:
         """Stop everything, the servers last."""
-        for name in ("relayer", *self.miner_names, "backend", "localnet"):
+        for name in ("console", "relayer", *self.miner_names, "backend", "localnet"):
             if name in self.processes:
                 self.processes[name].stop()
         self.redis.stop()

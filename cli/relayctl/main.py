@@ -13,6 +13,7 @@ import click
 from pocket.errors import PocketError
 from pocket.runtime import logs
 from pocket.runtime.version import VERSION, commit
+from pocket_console.commands import console, top
 from pocket_miner.console.inspect_commands import cache_group, inspect_group
 from pocket_miner.console.ledger_commands import ledger
 from relayctl.config_commands import config
@@ -86,6 +87,8 @@ def demo(
 
 
 main.add_command(ledger)
+main.add_command(console)
+main.add_command(top)
 main.add_command(keys)
 main.add_command(config)
 main.add_command(stake)

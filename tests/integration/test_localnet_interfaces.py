@@ -77,6 +77,8 @@ async def test_blocks_results_and_refusals(net):
         ("/health", 200, "result"),
         ("/header?height=1", 200, "chain_id"),
         ("/abci_info", 200, "last_block_height"),
+        ("/tx?hash=0xzz", 500, "error converting http params"),
+        (f"/tx?hash=0x{'AB' * 32}", 500, f"tx ({'AB' * 32}) not found"),
     ],
 )
 async def test_uri_calls_answer_as_a_node_does(net, path, status, text):

@@ -12,7 +12,7 @@ from pocket_miner.console.earnings import earnings_csv, earnings_rows
 from pocket_miner.console.ledger_commands import ledger
 from pocket_miner.sessions.deadlines import Deadline, deadline_of, earliest
 from pocket_miner.sessions.stages import Stage
-from pocket_miner.status.daily_totals import KEPT_DAYS, DailyTotals
+from pocket_miner.status.history import DAYS, with_outcome
 from pocket_miner.status.report import Reports, SupplierReport
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.outcomes import OutcomeRecord, SessionOutcome
@@ -100,10 +100,11 @@ def test_the_report_has_the_last_day_and_the_mean_fees_of_the_complete_days_also
 
 
 def test_only_the_last_days_are_kept():
-    totals = DailyTotals()
-    for number in range(1, 20):
-        totals.record(row(number, f"2026-01-{number:02}", owner=1))
-    assert sorted(totals.days) == [f"2026-01-{n:02}" for n in range(20 - KEPT_DAYS, 20)]
+    dates = [f"2026-{month:02}-{day:02}" for month in (1, 2) for day in range(1, 29)]
+    days = {}
+    for number, date in enumerate(dates):
+        days = with_outcome(days, row(number, date, owner=1))
+    assert list(days) == dates[-DAYS:]
 
 
 def reported(balance=None, fees=None, day=None):

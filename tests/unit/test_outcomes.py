@@ -2,8 +2,8 @@
 
 import json
 
-from pocket_miner.console.explanations import MEANINGS
 from pocket_miner.sessions.session_details import SessionDetails
+from pocket_miner.status.explanations import MEANINGS
 from pocket_miner.storage.outcomes import LOSSES, OutcomeRecord, SessionOutcome
 
 

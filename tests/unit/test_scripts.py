@@ -10,7 +10,7 @@ import pytest
 from check_fragile import _defects, hardening_problems, losses, problems
 from generate_pb import drifted
 from mutants import MUTANTS, ROOT
-from pocket_miner.console.explanations import MEANINGS
+from pocket_miner.status.explanations import MEANINGS
 
 PIPELINE = "workloads/relayer/pocket_relayer/pipeline/pipeline.py"
 FIND = ROOT / "scripts/find-python"

@@ -14,6 +14,7 @@ PACKAGES = {
     "pocket_relayer": "workloads/relayer",
     "pocket_miner": "workloads/miner",
     "pocket_localnet": "workloads/localnet",
+    "pocket_console": "cli",
     "relayctl": "cli",
 }
 PER_PROGRAM = {"__init__", "__main__"}

@@ -76,10 +76,36 @@ class KubeApi:
         content_type: str = "application/json",
         timeout_seconds: float | None = None,
     ) -> Any:
-        """Send one request. Raises KubeError.
+        """Send one request and return its JSON answer, None for an empty one. Raises KubeError.
 
         Request bodies never appear in errors, since they may hold Secrets.
         """
+        text, status = await self._text(
+            method, path, body=body, query=query, content_type=content_type, timeout_seconds=timeout_seconds
+        )
+        try:
+            return json.loads(text) if text else None
+        except ValueError as error:
+            raise KubeError(f"{method} {path}: the response is not JSON", status) from error
+
+    async def read_text(
+        self, path: str, *, query: Mapping[str, str] | None = None, timeout_seconds: float | None = None
+    ) -> str:
+        """Return the text of a path, such as a proxied port of a pod. Raises KubeError."""
+        text, _ = await self._text("GET", path, query=query, timeout_seconds=timeout_seconds)
+        return text
+
+    async def _text(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+        timeout_seconds: float | None = None,
+    ) -> tuple[str, int]:
+        """Send one request and return text and status of the answer. Raises KubeError."""
         seconds = self._timeout if timeout_seconds is None else timeout_seconds
         if method != "GET":
             self.writes += 1
@@ -103,10 +129,7 @@ class KubeApi:
         text = data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
         if response.status >= 400:
             raise _error_from_status(response.status, text, method, path, response.response.headers.get("Retry-After"))
-        try:
-            return json.loads(text) if text else None
-        except ValueError as error:
-            raise KubeError(f"{method} {path}: the response is not JSON", response.status) from error
+        return text, response.status
 
     async def get(self, kind: ResourceKind, namespace: str, name: str) -> Object:
         """Return an object. Raises ObjectNotFound."""
@@ -209,7 +232,8 @@ async def connect(
     Raises KubeError.
     """
     configuration = Configuration()
-    configuration.retries = False  # the callers decide when to try again
+    # The callers decide when to try again. False would count as the number 0, and repeat a failed read without an end.
+    configuration.retries = None
     chosen = kubeconfig or os.environ.get("KUBECONFIG")
     try:
         if chosen is None and context is None and "KUBERNETES_SERVICE_HOST" in os.environ:

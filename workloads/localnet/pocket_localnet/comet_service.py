@@ -84,6 +84,25 @@ def _tx_result(row: IncludedTransaction) -> dict[str, Any]:
     }
 
 
+def _transaction(chain: LocalChain, params: dict[str, Any], *, uri: bool) -> dict[str, Any]:
+    text = str(params.get("hash") or "")
+    try:
+        wanted = bytes.fromhex(text.strip('"').removeprefix("0x")) if uri else base64.b64decode(text, validate=True)
+    except ValueError as error:
+        detail = f"error converting {'http' if uri else 'json'} params to arguments: {error}"
+        raise RpcError(-32602, "Invalid params", detail) from error
+    tx_hash = wanted.hex().upper()
+    row = chain.transactions.get(tx_hash)
+    if row is None or row.result.height > chain.served_height:
+        raise RpcError(-32603, "Internal error", f"tx ({tx_hash}) not found")
+    block = chain.blocks.get(row.result.height)
+    index = next((number for number, other in enumerate(block.transactions) if other is row), 0) if block else 0
+    return {
+        "hash": tx_hash, "height": str(row.result.height), "index": index, "tx_result": _tx_result(row),
+        "tx": base64.b64encode(row.raw).decode(),
+    }  # fmt: skip
+
+
 def _block_results(block: CommittedBlock) -> dict[str, Any]:
     return {
         "height": str(block.height),
@@ -160,6 +179,7 @@ class CometService:
             "commit": lambda: _commit(chain, chain.blocks[_height(chain, params, uri=uri)]),
             "header": lambda: {"header": _header(chain, chain.blocks[_height(chain, params, uri=uri)])},
             "block_results": lambda: _block_results(chain.blocks[_height(chain, params, uri=uri)]),
+            "tx": lambda: _transaction(chain, params, uri=uri),
             "broadcast_tx_sync": lambda: _broadcast(chain, params, uri=uri),
             "broadcast_tx_async": lambda: _broadcast(chain, params, uri=uri),
         }

@@ -13,7 +13,6 @@ import structlog
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
-from pocket.api.problems import Problem
 from pocket.api.workload import MinerConfig
 from pocket.chain.block_feed import BlockFeed
 from pocket.chain.comet import CometClient
@@ -42,6 +41,7 @@ from pocket_miner.ingest import peers
 from pocket_miner.miner_platform import MinerPlatform
 from pocket_miner.ownership.ownership import peer_urls, shard_keeper
 from pocket_miner.ownership.redis_watch import RedisWatch
+from pocket_miner.process_status import MinedParts, ProcessStatus
 from pocket_miner.sessions.stages import Stage
 from pocket_miner.settlement.event_reader import SettlementReader
 from pocket_miner.status.chain_diagnostics import ChainDiagnostics
@@ -49,6 +49,7 @@ from pocket_miner.status.readiness import Phase, Readiness
 from pocket_miner.status.report import Reports
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import quarantine, quarantine_corrupted
+from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.volume import Volume, opened, owned
 from pocket_miner.supervise import running_loops, supervise
 from pocket_miner.suppliers.factory import SupplierFactory
@@ -64,7 +65,6 @@ _STAKE_PAUSE_SECONDS = 0.1  # per supplier: a thousand of them are ten queries a
 _FUNDS_SECONDS = 300.0
 _BROKEN_SECONDS = 30.0
 _REFRESH_SECONDS = 30.0
-_SHOWN_OUTCOMES = 1000
 _RETENTION_SECONDS = 600.0
 _VOLUME_SECONDS = 5.0
 _DAY_SECONDS = 86_400.0
@@ -104,6 +104,9 @@ class MinerProcess:
         self._parts: _Parts | None = None
         gas_price = GasPrice.parse(config.chain.gas_price)
         self._diagnostics = ChainDiagnostics(gas_price, config.chain.block_seconds, self._platform.wall_nanoseconds)
+        self._status = ProcessStatus(
+            config, self._board, self._readiness, self._diagnostics, self._mined_parts, lambda: self._volume
+        )
 
     async def run(self) -> None:
         """Mine until SIGTERM or SIGINT."""
@@ -129,12 +132,19 @@ class MinerProcess:
         """Serve the admin port and any debug port until the stack is closed."""
         admin = await self._platform.serve_admin(
             self._config.admin_host, self._config.admin_port,
-            health=self._health, report=self._report, status=self._status, problems=self._problems,
-            routes=peers.routes(lambda: (self._volume.mirror, self._volume.audit) if self._volume else None),
+            health=self._status.health, report=self._status.report, status=self._status.status,
+            problems=self._status.problems, routes=[*peers.routes(self._stores), *self._status.routes()],
         )  # fmt: skip
         stack.push_async_callback(admin.cleanup)
         if self._config.debug_port is not None:
             stack.push_async_callback((await Debug().serve(self._config.debug_port)).cleanup)
+
+    def _stores(self) -> tuple[RelayStore, Audit] | None:
+        return (self._volume.mirror, self._volume.audit) if self._volume is not None else None
+
+    def _mined_parts(self) -> MinedParts | None:
+        parts = self._parts
+        return None if parts is None else MinedParts(parts.suppliers, parts.fleet, parts.redis_watch)
 
     async def _assemble(self, stack: contextlib.AsyncExitStack, volume: Volume) -> _Parts:
         """Build the parts.
@@ -348,7 +358,7 @@ class MinerProcess:
 
     async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor) -> None:
         """Update the metrics of the whole process at every block."""
-        miner_metrics.BUILD.labels(*build_labels()).set(1)
+        miner_metrics.BUILD.labels(*await asyncio.to_thread(build_labels)).set(1)
         miner_metrics.start_at_zero()
         seen = written = 0
         while True:
@@ -377,7 +387,7 @@ class MinerProcess:
                     miner_metrics.VOLUME.labels(kind).set(size)
                 if space.problem and space.problem != self._readiness.volume:
                     _LOG.warning("volume is filling up", problem=space.problem)
-                self._readiness.volume = space.problem
+                self._readiness.volume, self._readiness.space = space.problem, space
             await asyncio.sleep(_VOLUME_SECONDS)
 
     async def _retain(self, audit: Audit, reports: Reports) -> None:
@@ -395,55 +405,6 @@ class MinerProcess:
                 miner_metrics.ERRORS.labels("retention").inc()
                 _LOG.warning("deleting old outcomes failed, retrying", error=error)
             await asyncio.sleep(_RETENTION_SECONDS)
-
-    def _health(self) -> Mapping[str, Any]:
-        return {"status": "ok", "phase": self._readiness.phase, "height": self._board.height, "role": self._role()}
-
-    async def _status(self) -> Mapping[str, Any]:
-        if self._parts is None:
-            return {"height": 0, "sessions": {}, "outcomes": [], "shards": {}, "leader": False, "members": []}
-        fleet, audit = self._parts.fleet, self._parts.suppliers.audit
-        sessions = {
-            address: [
-                {"session_id": i, "end": s.end, "sealed": s.seal is not None, "service": s.header.service_id}
-                for i, s in running.supplier.sessions.items()
-            ]
-            for address, running in fleet.running.items()
-        }
-        shards = {str(shard): epoch for shard, epoch in fleet.epochs.items()}
-        outcomes = await asyncio.to_thread(audit.recent, _SHOWN_OUTCOMES)
-        return {
-            "height": self._board.height, "sessions": sessions, "outcomes": outcomes,
-            "shards": shards, "leader": fleet.keeper.leads, "members": sorted(fleet.keeper.members),
-            "nodes": self._diagnostics.nodes(),
-        }  # fmt: skip
-
-    def _report(self) -> Mapping[str, Any]:
-        report = {
-            "component": "miner", "role": self._role(), "height": self._board.height, "chain": self._diagnostics.rows(),
-            "phase": self._readiness.phase, "redis": self._readiness.redis, "volume": self._readiness.volume,
-            "problems": [problem.model_dump() for problem in self._problems()],
-        }  # fmt: skip
-        if self._parts is None:
-            return report
-        suppliers, fleet = self._parts.suppliers, self._parts.fleet
-        return {
-            **report, "keys": suppliers.keyring.digest, "addresses": suppliers.addresses,
-            "audit": suppliers.audit.head_row,
-            "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
-            "suppliers": suppliers.reports.rows(), "looked": fleet.seconds_since_scan(),
-        }  # fmt: skip
-
-    def _problems(self) -> list[Problem]:
-        """Return why this miner is not ready.
-
-        The list is empty if it is ready.
-        """
-        missing = self._parts is not None and self._config.keys_required and not self._parts.suppliers.addresses
-        return list(self._readiness.problems(keys_missing=missing))
-
-    def _role(self) -> str:
-        return "active" if self._parts is not None and self._parts.fleet.epochs else "standby"
 
 
 def _refreshed(result: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pocket.errors import PocketError
+from pocket_miner.console.progress import Advance, silent
 
 
 class BackupError(PocketError):
@@ -37,8 +38,19 @@ def _copy(source: Path, target: Path) -> None:
             raise BackupError(f"{source} is damaged: its copy fails SQLite's integrity check")
 
 
-def back_up(data: Path, to: Path) -> list[Path]:
+def size_of(data: Path) -> int:
+    """Return the bytes that a copy reads."""
+    total = 0
+    for name in _databases(data):
+        with contextlib.suppress(OSError):
+            total += (data / name).stat().st_size
+    return total
+
+
+def back_up(data: Path, to: Path, advance: Advance = silent) -> list[Path]:
     """Copy seals, outcomes and open sessions into the new folder `to`.
+
+    `advance` gets the bytes of each copied file.
 
     Returns the copied files, relative to it. A session that ends meanwhile is left out, as on the volume itself. Raises
     BackupError.
@@ -58,6 +70,7 @@ def back_up(data: Path, to: Path) -> list[Path]:
                     continue
                 raise
             copied.append(name)
+            advance((partial / name).stat().st_size)
         partial.rename(to)
     except (sqlite3.Error, OSError) as error:
         raise BackupError(f"the volume was not copied: {error}") from error

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pocket_miner.console.exports import table_lines
-from pocket_miner.status.daily_totals import amounts
+from pocket_miner.status.history import amounts
 
 GROUPINGS: Final = ("session", "day", "service", "supplier")
 _KEYS: Final = {

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pocket_miner.console.explanations import flat, paid_to
+from pocket_miner.status.explanations import flat, paid_to
 from pocket_miner.storage.outcomes import SessionOutcome
 
 COLUMNS = (

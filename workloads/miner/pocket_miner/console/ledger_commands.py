@@ -15,11 +15,12 @@ from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.smst.bulk import LeafSet
 from pocket.protocol.smst.digest import Root, leaf_digest, path_of
 from pocket.redis_store.seals import SessionSeal
-from pocket_miner.console.backup import BackupError, back_up
+from pocket_miner.console.backup import BackupError, back_up, size_of
 from pocket_miner.console.earnings import GROUPINGS, earnings_csv, earnings_rows
-from pocket_miner.console.explanations import explained, explained_open
 from pocket_miner.console.exports import ExportFilter, csv_lines
 from pocket_miner.console.places import data_folder
+from pocket_miner.console.progress import Advance, progress
+from pocket_miner.status.explanations import explained, explained_open
 from pocket_miner.storage.audit import Audit, AuditError, AuditHead
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.relay_store import RelayStore, SessionEndFile
@@ -189,7 +190,8 @@ def backup(data: Path, folder: Path) -> None:
     """
     _audit(data).close()
     try:
-        copied = back_up(data, folder)
+        with progress("Copying", size_of(data)) as advance:
+            copied = back_up(data, folder, advance)
     except BackupError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{len(copied)} files in {folder}")
@@ -281,12 +283,16 @@ def rebuild(data: Path, session_id: str | None) -> None:
     wrong = seen = 0
     try:
         with RelayStore(data / "mirror") as mirror:
-            for end, row in mirror.sessions():
-                if session_id and not row.session_id.startswith(session_id):
-                    continue
-                seen += 1
-                seal = audit.seals(row.supplier).get(row.session_id)
-                wrong += _compare(mirror, end, row.supplier, row.session_id, seal[1].root if seal else None)
+            chosen = [
+                (end, row) for end, row in mirror.sessions() if not session_id or row.session_id.startswith(session_id)
+            ]
+            total = sum(mirror.file(end).count(row.supplier, row.session_id) for end, row in chosen)
+            with progress("Rebuilding tries", total) as advance:
+                for end, row in chosen:
+                    seen += 1
+                    seal = audit.seals(row.supplier).get(row.session_id)
+                    root = seal[1].root if seal else None
+                    wrong += _compare(mirror, end, row.supplier, row.session_id, root, advance)
     except sqlite3.Error as error:
         raise click.ClickException(f"the volume cannot be read: {error}") from error
     finally:
@@ -297,7 +303,9 @@ def rebuild(data: Path, session_id: str | None) -> None:
         raise click.ClickException(f"{wrong} of {seen} sessions have another root than they should")
 
 
-def _compare(mirror: RelayStore, end: int, supplier: str, session_id: str, sealed: bytes | None) -> int:
+def _compare(
+    mirror: RelayStore, end: int, supplier: str, session_id: str, sealed: bytes | None, advance: Advance
+) -> int:
     file = mirror.file(end)
     leaves = []
     for path, stored in file.leaves(supplier, session_id):
@@ -308,6 +316,7 @@ def _compare(mirror: RelayStore, end: int, supplier: str, session_id: str, seale
             click.echo(f"{session_id} {supplier}: leaf {path.hex()[:16]} does not match its relay")
             return 1
         leaves.append((path, digest))
+        advance(1)
     root = LeafSet(leaves).root()
     verdict = "open" if sealed is None else "equals the seal" if sealed == root else "DIFFERS FROM THE SEAL"
     if root != LeafSet(leaves, None).root():

@@ -25,6 +25,8 @@ class RedisWatch:
         self._usable_since: float | None = None
         self._missed = False
         self._ahead: float | None = None
+        self.memory = (0, 0)
+        """Used bytes and their limit, 0 without one."""
 
     @property
     def history_id(self) -> str:
@@ -69,6 +71,7 @@ class RedisWatch:
         now = self._clock()
         if info.server_time_microseconds:
             self._ahead = info.server_time_microseconds / 1000 - now * 1000
+        self.memory = (info.used_memory, info.max_memory)
         miner_metrics.REDIS_MEMORY.labels("used").set(info.used_memory)
         miner_metrics.REDIS_MEMORY.labels("max").set(info.max_memory)
         if info.history_id == self._history:

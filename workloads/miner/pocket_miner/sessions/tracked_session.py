@@ -72,6 +72,8 @@ class TrackedSession:
     claim_on_chain: Claim | None = None  # as last seen
     claim_seen_at: int = 0  # height at which it was last seen, 0: never
     measured: set[str] = field(default_factory=set)  # metrics already counted for this session
+    first_seen: dict[str, int] = field(default_factory=dict)
+    """Height at which this owner first saw the "claim" and the "proof" on chain."""
     behind: bool = False  # the last read did not reach the end of the stream
     claim: Submission | None = None
     claim_attempts: Attempts = field(default_factory=Attempts)

@@ -15,7 +15,6 @@ from typing import Final
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from pocket.api.status import timestamp
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block, Event
 from pocket.errors import ChainUnavailable, FailureClass
@@ -28,7 +27,7 @@ from pocket_miner.sessions.evidence import Fact, Statement
 from pocket_miner.sessions.stages import Stage
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession
 from pocket_miner.settlement.event_reader import NotReadYet, SettlementReader
-from pocket_miner.settlement.outcome_details import count_outcome, details_of
+from pocket_miner.settlement.outcome_details import count_outcome, details_of, heights_of
 from pocket_miner.settlement.verdict import SettlementResult, settled_as
 from pocket_miner.status.report import SupplierReport
 from pocket_miner.storage.audit import Audit
@@ -206,8 +205,7 @@ class Concluder:
         await self.fees.settle(self.store, header.session_id, self.chain)
         details = {
             "service_id": header.service_id, "application_address": header.application_address,
-            "session_end_height": header.session_end_block_height, "time": timestamp(block.time.moment),
-            **session.details.to_dict(),
+            **heights_of(session, block), **session.details.to_dict(),
             **await asyncio.to_thread(self._facts, session), **result.details,
             "evidence": session.evidence.to_list(),
         }  # fmt: skip

@@ -1,9 +1,11 @@
 """Compute the details recorded with an outcome, and count it in the metrics."""
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from pocket.api.status import OTHERS
+from pocket.api.status import OTHERS, timestamp
+from pocket.chain.model import Block
 from pocket.protocol.claims.amounts import Price, claimed_upokt
 from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.smst.digest import Root
@@ -44,6 +46,20 @@ def details_of(session: TrackedSession, leaves: int, payments: Sequence[tuple[st
     for what in ("claim", "proof"):
         if hashes := [tx_hash for paid_for, tx_hash in payments if paid_for == what]:
             found[f"{what}_transactions"] = hashes
+    return found
+
+
+def heights_of(session: TrackedSession, block: Block) -> dict[str, object]:
+    """Return start, end and windows of a session, and the time of the block that concludes it."""
+    header, windows = session.header, session.windows
+    found: dict[str, object] = {
+        "session_start_height": header.session_start_block_height,
+        "session_end_height": header.session_end_block_height,
+        "time": timestamp(datetime.fromtimestamp(block.time.seconds, UTC)),
+    }
+    if windows is not None:
+        names = ("grace_end", "claim_open", "claim_close", "proof_open", "proof_close")
+        found["windows"] = {name: getattr(windows, name) for name in names}
     return found
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 from pocket.api.problems import Problem, ProblemCode
+from pocket_miner.storage.disk_reserve import Space
 
 _STALE_SECONDS = 10.0
 _STALE_BLOCKS = 5
@@ -34,6 +35,8 @@ class Readiness:
         self.redis = ""
         self.volume = ""
         """The problem with the space on the volume. It does not make the miner unready."""
+        self.space: Space | None = None
+        """The space on the volume as last measured."""
         self._chain = ""
         self._stale_seconds = max(_STALE_SECONDS, _STALE_BLOCKS * block_seconds)
         self._clock = clock

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from pocket.api.miner_status import DayTotals
 from pocket.api.status import MOST_RECIPIENTS
 from pocket.chain.model import ServiceConfig, StakedSupplier
 from pocket.protocol.relays.messages import SessionHeader
@@ -17,7 +18,7 @@ from pocket_miner import miner_metrics
 from pocket_miner.sessions.deadlines import Deadline
 from pocket_miner.sessions.recipients import added
 from pocket_miner.sessions.stages import Stage
-from pocket_miner.status.daily_totals import DailyTotals, amounts
+from pocket_miner.status.history import amounts, fees_per_day_upokt, newest_day, restored_days, with_outcome
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.outcomes import LOSSES, SessionOutcome
@@ -57,7 +58,8 @@ class SupplierReport:
     balance_upokt: int | None = None
     public_key_on_chain: bool | None = None
     deadline: Deadline | None = None
-    daily: DailyTotals = field(default_factory=DailyTotals)
+    days: dict[str, DayTotals] = field(default_factory=dict)
+    """Totals of the newest days, by date."""
     _stages: dict[str, str] = field(default_factory=dict)
     _history: tuple[ServiceConfig, ...] = ()
 
@@ -65,6 +67,10 @@ class SupplierReport:
     def earned_upokt(self) -> int:
         """Return the upokt that the supplier's side received from all settled sessions."""
         return sum(self.earned_by.values())
+
+    def stage(self, session_id: str) -> str:
+        """Return the stage of an open session at the latest decision, empty before the first one."""
+        return self._stages.get(session_id, "")
 
     def record_stages(
         self, stages: Mapping[str, str], height: int, closing: int, deadline: Deadline | None = None
@@ -88,7 +94,6 @@ class SupplierReport:
     def record_outcome(self, outcome: Mapping[str, Any]) -> None:
         """Record an outcome of the audit trail."""
         details = outcome.get("details") or {}
-        self.daily.record(outcome)
         self.earned_by = added(self.earned_by, amounts(details.get("earned_by")), MOST_RECIPIENTS)
         mark = _mark(str(outcome.get("session_id", "")), int(outcome.get("height", 0)))
         if outcome.get("outcome") == SessionOutcome.SETTLED:
@@ -97,6 +102,7 @@ class SupplierReport:
         elif outcome.get("outcome") in LOSSES:
             self.last["loss"] = f"{mark}: {outcome.get('outcome')}: {outcome.get('reason', '')}"
             self.lost_recently += 1
+        self.days = with_outcome(self.days, outcome)
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Restore the totals that `to_dict` returned.
@@ -106,15 +112,13 @@ class SupplierReport:
         self.earned_by = amounts(saved.get("earned_by"))
         self.lost_recently = int(saved.get("lost_recently", 0))
         self.last = {str(event): str(mark) for event, mark in dict(saved.get("last", {})).items()}
-        self.daily = DailyTotals.restored(saved.get("daily"))
+        self.days = restored_days(saved.get("days"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the totals of outcomes as JSON, to be saved."""
         last = {event: mark for event, mark in self.last.items() if event in ("settlement", "loss")}
-        return {
-            "earned_by": dict(self.earned_by), "lost_recently": self.lost_recently, "last": last,
-            "daily": self.daily.to_dict(),
-        }  # fmt: skip
+        days = {day: totals.model_dump(exclude_defaults=True) for day, totals in self.days.items()}
+        return {"earned_by": dict(self.earned_by), "lost_recently": self.lost_recently, "last": last, "days": days}
 
     def shareholders(self, header: SessionHeader) -> frozenset[str]:
         """Return the addresses that share a session's revenue, as far as the stake is known."""
@@ -159,8 +163,8 @@ class SupplierReport:
             "staked": self.staked, "stake": self.stake, "transports": self.transports,
             "endpoint_problems": self.endpoint_problems,
             "balance_upokt": self.balance_upokt, "public_key_on_chain": self.public_key_on_chain,
-            "deadline": None if self.deadline is None else asdict(self.deadline), "day": self.daily.newest,
-            "fees_per_day_upokt": self.daily.fees_per_day_upokt,
+            "deadline": None if self.deadline is None else asdict(self.deadline), "day": newest_day(self.days),
+            "fees_per_day_upokt": fees_per_day_upokt(self.days),
         }  # fmt: skip
 
 

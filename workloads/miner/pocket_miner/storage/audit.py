@@ -319,6 +319,23 @@ class Audit:
             rows = self._database.execute("SELECT body FROM outcome ORDER BY number DESC LIMIT ?", (number,)).fetchall()
             return [json.loads(body) for (body,) in reversed(rows)]
 
+    def page(self, after: int, limit: int) -> tuple[list[tuple[int, dict[str, Any]]], int]:
+        """Return (number, outcome) of at most `limit` outcomes after a number, and the first retained number.
+
+        Hashes are not verified.
+        """
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT number, body FROM outcome WHERE number>? ORDER BY number LIMIT ?", (after, limit)
+            ).fetchall()
+            first = self._database.execute("SELECT min(number) FROM outcome").fetchone()[0]
+        return [(int(number), json.loads(body)) for number, body in rows], int(first or 0)
+
+    def last_number(self) -> int:
+        """Return the number of the newest outcome, 0 without any."""
+        with self._lock:
+            return int(self._database.execute("SELECT max(number) FROM outcome").fetchone()[0] or 0)
+
     def prune(self, below: int) -> int:
         """Delete outcomes recorded below a height, oldest first.
 

@@ -75,6 +75,8 @@ class SessionEndFile:
         self._database = open_to_read(path) if read_only else open_to_write(path, _SCHEMA)
         # Consumer threads and the event loop share one connection: transactions must not be interleaved.
         self._lock = threading.RLock()
+        self._counts: dict[int, int] = {}
+        """Leaves by session number, as far as counted. The lock of the volume makes this the only writer."""
 
     def close(self) -> None:
         """Close the file."""
@@ -144,6 +146,7 @@ class SessionEndFile:
                 added = [self._store(batch) for batch in batches]
                 database.execute("COMMIT")
             except BaseException:
+                self._counts.clear()
                 if database.in_transaction:  # SQLite ends it itself where the volume is full
                     database.execute("ROLLBACK")
                 raise
@@ -164,6 +167,8 @@ class SessionEndFile:
             "UPDATE session SET position=?, incarnation=?, refused=refused+? WHERE id=?",
             (batch.position, batch.origin, batch.refused, number),
         )
+        if number in self._counts:
+            self._counts[number] += added
         return added
 
     def check_again(self, supplier: str, session_id: str, check: Callable[[bytes], Leaf | None]) -> int:
@@ -174,6 +179,7 @@ class SessionEndFile:
         deleted = 0
         with self._lock:
             number = self._number(supplier, session_id)
+            self._counts.clear()
             database = self._database
             paths = [row[0] for row in database.execute("SELECT path FROM leaf WHERE session=?", (number,))]
             database.execute("BEGIN IMMEDIATE")
@@ -223,8 +229,12 @@ class SessionEndFile:
         """Return the number of leaves of a session."""
         with self._lock:
             number = self._number(supplier, session_id)
-            row = self._database.execute("SELECT count(*) FROM leaf WHERE session=?", (number,)).fetchone()
-            return int(row[0])
+            if number is None:
+                return 0
+            if number not in self._counts:
+                row = self._database.execute("SELECT count(*) FROM leaf WHERE session=?", (number,)).fetchone()
+                self._counts[number] = int(row[0])
+            return self._counts[number]
 
     def unknown(self, supplier: str, session_id: str, paths: Iterable[bytes]) -> int:
         """Return how many of the paths have no leaf in a session."""
@@ -298,6 +308,7 @@ class SessionEndFile:
         deleting hundreds of thousands of rows takes seconds.
         """
         with self._lock:
+            self._counts.clear()
             self._database.execute("DELETE FROM session WHERE supplier=? AND session_id=?", (supplier, session_id))
             row = self._database.execute("SELECT count(*) FROM session").fetchone()
             return int(row[0]) == 0

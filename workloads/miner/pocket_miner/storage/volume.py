@@ -39,12 +39,15 @@ class Volume:
     audit: Audit
     dead_letters: DeadLetters
     reserve: Reserve
+    audit_reader: Audit
+    """A second connection, so that status queries never make mining wait."""
     read_only: bool = False
     """True if it cannot be written: only sealed sessions are claimed and proven."""
 
     def close(self) -> None:
         """Close the files."""
         self.mirror.close()
+        self.audit_reader.close()
         self.audit.close()
 
 
@@ -130,11 +133,16 @@ def _opened(folder: Path, unique: Callable[[], str]) -> Volume:
     mirror = RelayStore(folder / "mirror", read_only=read_only)
     try:
         audit = Audit(folder / _AUDIT, read_only=read_only)
+        try:
+            reader = Audit(folder / _AUDIT, read_only=True)
+        except BaseException:
+            audit.close()
+            raise
     except BaseException:
         mirror.close()
         raise
     member = member_name(folder, lambda: unique()[:16])
-    return Volume(member, mirror, audit, DeadLetters(folder / "refused.sqlite"), reserve, read_only)
+    return Volume(member, mirror, audit, DeadLetters(folder / "refused.sqlite"), reserve, reader, read_only)
 
 
 @contextlib.asynccontextmanager

@@ -256,9 +256,9 @@ class ClaimSubmitter:
             session.details.reason = None
             price = Price.of(session.params)
             expected = viability(found.root, session.terms.target_hash, price, proof, tokenomics, fees)
+            expected.record(session.details)
             if not expected.viable:
                 session.skip = Skip.UNPROFITABLE
-                expected.record(session.details)
                 continue
             worthy.append(session_id)
         return worthy

@@ -11,6 +11,6 @@ def observe_margin(session: TrackedSession, decision: Decision, height: int) -> 
     if windows is None or decision.stage not in (Stage.CLAIMED, Stage.PROVED):
         return
     for what, came, close in (("claim", True, windows.claim_close), ("proof", proven, windows.proof_close)):
-        if came and what not in session.measured:
-            session.measured.add(what)
+        if came and what not in session.first_seen:
+            session.first_seen[what] = height
             miner_metrics.MARGIN.labels(what).observe(max(0, close - height))

@@ -24,33 +24,41 @@ MEANINGS: Mapping[str, str] = {
 }
 
 
-def explained(outcome: Mapping[str, Any]) -> list[str]:
-    """Return the lines that explain an ended session."""
+def facts_of(outcome: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what is known of an ended session as (label, text)."""
     details = outcome.get("details") or {}
-    lines = [
-        f"session {outcome['session_id']}",
-        f"  supplier     {outcome['supplier']}",
-        f"  service      {details.get('service_id', '?')}, application {details.get('application_address', '?')}",
-        f"  ended as     {outcome['outcome']} at stage {outcome['stage']}, height {outcome['height']}",
-        f"  meaning      {MEANINGS.get(str(outcome['outcome']), '')}",
+    rows = [
+        ("supplier", str(outcome["supplier"])),
+        ("service", f"{details.get('service_id', '?')}, application {details.get('application_address', '?')}"),
+        ("ended as", f"{outcome['outcome']} at stage {outcome['stage']}, height {outcome['height']}"),
+        ("meaning", MEANINGS.get(str(outcome["outcome"]), "")),
     ]
     if outcome.get("reason"):
-        lines.append(f"  reason       {outcome['reason']}")
+        rows.append(("reason", str(outcome["reason"])))
     for name, label in (
-        ("relays", "relays"), ("claimed_upokt", "claimed"), ("settled_upokt", "paid"), ("earned_upokt", "earned"),
-        ("fees_upokt", "fees"), ("expected_earnings_upokt", "would earn"), ("expected_fees_upokt", "fees"),
-        ("proof_cost_upokt", "proof cost"), ("refusal", "refusal"), ("proof_refusal", "refusal"),
-        ("proof_problem", "problem"), ("root", "root"), ("foreign_root", "their root"),
+        ("time", "time"), ("relays", "relays"), ("claimed_upokt", "claimed"), ("settled_upokt", "paid"),
+        ("earned_upokt", "earned"), ("fees_upokt", "fees"), ("expected_earnings_upokt", "expected"),
+        ("expected_fees_upokt", "fees"), ("proof_cost_upokt", "proof cost"), ("refusal", "refusal"),
+        ("proof_refusal", "refusal"), ("proof_problem", "problem"), ("root", "root"), ("foreign_root", "their root"),
         ("claim_transactions", "claimed in"), ("proof_transactions", "proven in"),
     ):  # fmt: skip
         if details.get(name) not in (None, ""):
             unit = " upokt" if name.endswith("_upokt") else ""
-            lines.append(f"  {label:12} {flat(details[name])}{unit}")
-    for row in details.get("evidence") or []:
-        text = f": {row['text']}" if row.get("text") else ""
-        lines.append(f"  evidence     {row.get('finding')} by {row.get('source')} at height {row.get('height')}{text}")
-    lines += [f"  to           {address}: {upokt} upokt" for address, upokt in sorted(paid_to(details).items())]
-    return lines
+            rows.append((label, f"{flat(details[name])}{unit}"))
+    rows += [("evidence", evidence_text(row)) for row in details.get("evidence") or []]
+    rows += [("to", f"{address}: {upokt} upokt") for address, upokt in sorted(paid_to(details).items())]
+    return rows
+
+
+def evidence_text(row: Mapping[str, Any]) -> str:
+    """Return one statement of a session's evidence in words."""
+    text = f": {row['text']}" if row.get("text") else ""
+    return f"{row.get('finding')} by {row.get('source')} at height {row.get('height')}{text}"
+
+
+def explained(outcome: Mapping[str, Any]) -> list[str]:
+    """Return the lines that explain an ended session."""
+    return [f"session {outcome['session_id']}", *(f"  {label:12} {text}" for label, text in facts_of(outcome))]
 
 
 def flat(value: Any) -> Any:

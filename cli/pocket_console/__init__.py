@@ -1,0 +1,1 @@
+"""A read-only web page and terminal view of relayers and miners."""

@@ -1,0 +1,1 @@
+"""View models: pure functions of a snapshot."""
