@@ -1,5 +1,6 @@
 """Define the panels of a RelayMiner's dashboard: titles, queries, units."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -408,3 +409,10 @@ ROWS: Final = (
         ),
     ),
 )
+
+ROLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "relayers": ("Now", "Relays", "Recording"),
+    "miners": ("Now", "Claims and proofs", "Miners and chain"),
+    "earnings": ("Now", "Money"),
+}
+"""The rows of the dashboard of each role. Every row is on one at least."""
