@@ -8,9 +8,9 @@ SOURCES := core operator workloads cli scripts tests benchmarks
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-demo: ## run everything on this machine, send relays, check the earnings (KEEP=1 leaves it running, CHAOS=<seed> kills things, MINERS=<n> share the work)
+demo: ## run everything on this machine, send relays, check the earnings (KEEP=1 leaves it running, CHAOS=<seed> kills things, MINERS=<n> share the work, REDIS=sentinel or cluster)
 	@scripts/setup runtime
-	@$(PY) -m relayctl.main demo $(if $(KEEP),--keep) $(if $(CHAOS),--chaos $(CHAOS)) $(if $(MINERS),--miners $(MINERS)) $(DEMO_ARGS)
+	@$(PY) -m relayctl.main demo $(if $(KEEP),--keep) $(if $(CHAOS),--chaos $(CHAOS)) $(if $(MINERS),--miners $(MINERS)) $(if $(REDIS),--redis $(REDIS)) $(DEMO_ARGS)
 
 setup: ## install everything developers need into .venv
 	@scripts/setup dev

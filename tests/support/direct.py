@@ -54,6 +54,10 @@ class DirectChain(ChainClient):
             return {"direct": NodeAnswer(error=failed, height=failed.height)}
         return {"direct": NodeAnswer(raw, height or self._chain.served_height)}
 
+    def usable_addresses(self):
+        """Return none: there is no connection."""
+        return []
+
     async def claims_by_node(self, supplier: str, height: int) -> dict[str, list[Claim] | ChainError]:
         try:
             return {"direct": await self.claims_of(supplier, height)}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from direct import DirectSettlements
+from pocket.chain.fallback_blocks import FallbackBlocks
 from pocket.coordination.elector import timing_for_blocks
 from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
 from pocket.coordination.stores.lease_store import LeaseUnavailable, StoredLease
@@ -207,6 +208,7 @@ class Life:
         self.starts += 1
         self.mirror, self.audit = RelayStore(self.folder / "mirror"), Audit(self.folder / "audit.sqlite")
         self.client, self.comet = FaultyChain(self.chain, self.fault), FaultyComet(self.chain, self.fault)
+        self.blocks = FallbackBlocks(self.comet, self.client)
         self.connection = FaultyRedis(self.redis, self.fault)
         self.pool = TriePool(start=lambda: FaultyProcess(self.fault), small_seconds=self.trie_seconds)
         self.fees, self.reports = FeeTracker(PRICE, self.audit), Reports(self.audit)
@@ -263,7 +265,7 @@ class Life:
             await self.keeper.tick()
 
     async def _decide(self, supplier: str) -> None:
-        block = await self.comet.block()
+        block = await self.blocks.block()
         self.board.publish(block)
         await self.miners[supplier].on_block(block, await self.params.at(block.height))
 
@@ -290,7 +292,7 @@ class Life:
 
     async def _without_lease(self) -> None:
         with contextlib.suppress(*TRANSIENT_ERRORS):
-            self.board.publish(await self.comet.block())
+            self.board.publish(await self.blocks.block())
             await self.sealed.at_block()
 
     async def _miner_step(self) -> None:

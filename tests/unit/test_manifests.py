@@ -77,7 +77,7 @@ def test_a_sealed_key_of_the_samples_opens_with_the_sealing_key_beside_it_only(t
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("url: redis://redis:6379/0", "{}", "exactly one of url, urlSecretRef, sentinel and trial"),
+        ("url: redis://redis:6379/0", "{}", "exactly one of url, urlSecretRef, sentinel, cluster and trial"),
         ("url: redis://redis:6379/0", "url: http://redis", "redis://host:6379/0"),
         ("url: redis://redis:6379/0", "url: redis://u:p@redis", "credentials"),
         ("grpc: grpc://localnet:9090", "grpc: localnet", "grpc://host:port"),

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from pocket.api.base import Metadata, Model
 from pocket.api.kubernetes import Name
-from pocket.api.relayminer import SecretKeyRef
+from pocket.api.redis import SecretKeyRef
 from pocket.api.schema import LIST_SET, immutable, rule, rules, text
 from pocket.api.services import ServiceId
 from pocket.api.stake import StakeSpec

@@ -5,8 +5,9 @@ Source: docs/protocol/messages.md, sections 3 to 10.
 
 import asyncio
 import contextlib
+import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -18,6 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from pocket.chain import convert
 from pocket.chain.broadcast_answers import best_result
 from pocket.chain.channels import channel_of
+from pocket.chain.claim_pages import ALL_CLAIMS, all_claims
 from pocket.chain.failover import Failover, NodeAddress
 from pocket.chain.failures import error_from_status
 from pocket.chain.model import (
@@ -52,11 +54,10 @@ from pocket.protocol.transactions.build import DENOMINATION
 
 M = TypeVar("M", bound=Message)
 HEIGHT_HEADER: Final = "x-cosmos-block-height"
-_PAGE: Final = 100
-_ALL_CLAIMS: Final = "/pocket.proof.Query/AllClaims"
 _BROADCAST: Final = "/cosmos.tx.v1beta1.Service/BroadcastTx"
-_BROADCAST_CONNECTIONS: Final = 3
+_BROADCAST_CONNECTIONS: Final = 5
 """New connections to each address that a transaction is sent over, in addition to the standing one."""
+_BROADCAST_PAUSE_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +79,6 @@ def _height_of(metadata: Any) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-async def _all_claims(supplier: str, page: Callable[[Message], Awaitable[bytes]]) -> list[Claim]:
-    """Read all pages of a supplier's claims.
-
-    Raises DecodingError if a node repeats a page.
-    """
-    found: list[Claim] = []
-    keys = [b""]
-    while True:
-        request = proof_pb.QueryAllClaimsRequest(supplier_operator_address=supplier)
-        request.pagination.limit = _PAGE
-        request.pagination.key = keys[-1]
-        answer = proof_pb.QueryAllClaimsResponse.FromString(await page(request))
-        # A node that ignores the filter must not show us other suppliers' claims as ours.
-        found += [convert.claim(row) for row in answer.claims if row.supplier_operator_address == supplier]
-        key = answer.pagination.next_key
-        if not key:
-            return found
-        if key in keys:
-            raise DecodingError(f"{_ALL_CLAIMS}: the node repeats a page")
-        keys.append(key)
-
-
 class ChainClient:
     """Typed queries that have a deadline and try the nodes in turn.
 
@@ -115,6 +94,7 @@ class ChainClient:
         *,
         channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
         clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
         self._addresses = tuple(addresses)
         self._channel = channel
@@ -122,6 +102,7 @@ class ChainClient:
         names = [address.name for address in addresses]
         self._nodes = Failover(self._channels, clock, node_health=node_health, names=names)
         self._timeout = timeout_seconds
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
 
     async def __aenter__(self) -> Self:
         return self
@@ -175,6 +156,10 @@ class ChainClient:
         check_answer(method, answer)
         return answer, committed
 
+    def usable_addresses(self) -> list[NodeAddress]:
+        """Return the addresses of nodes that are not on another fork or chain."""
+        return [self._addresses[index] for index in self._nodes.order()]
+
     async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, "NodeAnswer"]:
         """Query every usable node without caches. Returns the answers by node name."""
 
@@ -189,18 +174,14 @@ class ChainClient:
 
     async def chain_id(self) -> str:
         """Network name of the node."""
-        answer = await self._call(
-            "/cosmos.base.tendermint.v1beta1.Service/GetNodeInfo",
-            comet_pb.GetNodeInfoRequest(),
-            comet_pb.GetNodeInfoResponse,
-        )
+        method = "/cosmos.base.tendermint.v1beta1.Service/GetNodeInfo"
+        answer = await self._call(method, comet_pb.GetNodeInfoRequest(), comet_pb.GetNodeInfoResponse)
         return answer.default_node_info.network
 
     async def minimum_gas_price(self) -> str:
         """Return the node's minimum gas price, empty if there is none."""
-        answer = await self._call(
-            "/cosmos.base.node.v1beta1.Service/Config", node_pb.ConfigRequest(), node_pb.ConfigResponse
-        )
+        method = "/cosmos.base.node.v1beta1.Service/Config"
+        answer = await self._call(method, node_pb.ConfigRequest(), node_pb.ConfigResponse)
         return answer.minimum_gas_price
 
     async def block(self, height: int) -> Block:
@@ -213,6 +194,18 @@ class ChainClient:
             comet_pb.GetBlockByHeightRequest(height=height),
             comet_pb.GetBlockByHeightResponse,
         )
+        return convert.block(answer.block_id, answer.block.header)
+
+    async def latest_block(self, chain_id: str = "") -> Block:
+        """Return the latest committed block, with the transfer of all its transactions.
+
+        Raises ChainUnavailable for a block of another chain than `chain_id`.
+        """
+        method = "/cosmos.base.tendermint.v1beta1.Service/GetLatestBlock"
+        answer = await self._call(method, comet_pb.GetLatestBlockRequest(), comet_pb.GetLatestBlockResponse)
+        if chain_id not in ("", answer.block.header.chain_id):
+            text = f"the node is on chain {answer.block.header.chain_id!r}, not on {chain_id!r}"
+            raise ChainUnavailable(text, failure=FailureClass.WRONG_NODE)
         return convert.block(answer.block_id, answer.block.header)
 
     async def shared_params(self, height: int = 0) -> SharedParams:
@@ -362,18 +355,18 @@ class ChainClient:
         """Return all claims of a supplier, page by page, as of a height (0: the latest)."""
 
         async def page(request: Message) -> bytes:
-            return await self._call_raw(_ALL_CLAIMS, request, height)
+            return await self._call_raw(ALL_CLAIMS, request, height)
 
-        return await _all_claims(supplier, page)
+        return await all_claims(supplier, page)
 
     async def claims_by_node(self, supplier: str, height: int) -> dict[str, list[Claim] | ChainError]:
         """Return a supplier's claims as of a height from every usable node, by node name."""
 
         async def all_of(channel: grpc.aio.Channel) -> list[Claim]:
             async def page(request: Message) -> bytes:
-                return (await self._ask_node(channel, _ALL_CLAIMS, request, height))[0]
+                return (await self._ask_node(channel, ALL_CLAIMS, request, height))[0]
 
-            return await _all_claims(supplier, page)
+            return await all_claims(supplier, page)
 
         return await self._nodes.ask_all(all_of, self._timeout)
 
@@ -398,9 +391,9 @@ class ChainClient:
         answered. Some nodes may have accepted the transaction all the same.
         """
         request = tx_pb.BroadcastTxRequest(tx_bytes=raw, mode=tx_pb.BROADCAST_MODE_SYNC)
-        order = self._nodes.order()
+        addresses = self.usable_addresses()
         standing = await self.ask_every_node(_BROADCAST, request)
-        others = await asyncio.gather(*(self._broadcast_to_others(self._addresses[i], request) for i in order))
+        others = await asyncio.gather(*(self._broadcast_to_others(address, request) for address in addresses))
         answers = [answer.raw for answer in standing.values() if answer.error is None]
         best = best_result(raw, [*answers, *(answer for group in others for answer in group)])
         if best is not None:
@@ -412,12 +405,14 @@ class ChainClient:
         """Broadcast over new connections and return the answers, fewer if one fails.
 
         One after the other: a node that is still checking bytes answers a second time that it knows them, even if it
-        then rejects them.
+        then rejects them. After random pauses: clients that send in step through a balancer that takes its nodes in
+        turn would each reach one node only.
         """
         answers: list[bytes] = []
         with contextlib.suppress(ChainError, DecodingError, TimeoutError):
             async with asyncio.timeout(self._timeout):
                 for _ in range(_BROADCAST_CONNECTIONS):
+                    await asyncio.sleep(self._rng.uniform(0, _BROADCAST_PAUSE_SECONDS))
                     channel = self._channel(address)
                     try:
                         answers.append((await self._ask_node(channel, _BROADCAST, request))[0])

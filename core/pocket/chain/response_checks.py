@@ -50,6 +50,9 @@ _REQUIRED: Final[Mapping[str, tuple[type[Message], tuple[str, ...]]]] = {
     "/cosmos.tx.v1beta1.Service/Simulate": (tx_pb.SimulateResponse, ("gas_info.gas_used",)),
     "/cosmos.tx.v1beta1.Service/GetTx": (tx_pb.GetTxResponse, ("tx_response.txhash",)),
     _COMET + "GetNodeInfo": (comet_pb.GetNodeInfoResponse, ("default_node_info.network",)),
+    _COMET + "GetLatestBlock": (
+        comet_pb.GetLatestBlockResponse, ("block_id.hash", "block.header.height", "block.header.chain_id"),
+    ),
     _COMET + "GetBlockByHeight": (
         comet_pb.GetBlockByHeightResponse, ("block_id.hash", "block.header.height", "block.header.chain_id"),
     ),

@@ -6,6 +6,7 @@ cached. A Redis outage only costs chain queries.
 
 import base64
 import hashlib
+import random
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -114,8 +115,9 @@ class CachedChain(ChainClient):
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
+        rng: random.Random | None = None,
     ) -> None:
-        super().__init__(addresses, timeout_seconds, node_health, channel=channel, clock=clock)
+        super().__init__(addresses, timeout_seconds, node_health, channel=channel, clock=clock, rng=rng)
         self._redis = redis
         self._keys = keys
         self._clock = clock

@@ -21,6 +21,7 @@ from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.redis_errors import REDIS_ERRORS, translate
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import QueueFull, RedisStoreError, RedisUnavailable, SessionClosed
+from pocket.redis_store.stream_reader import origin_of
 from pocket.redis_store.write_ahead_log import Segment, WalRecord, WriteAheadLog
 
 _REPLAY_BATCH = 256
@@ -110,7 +111,8 @@ class RelayRecorder:
         self._queued: Counter[str] = Counter()
         self._flushing = asyncio.Lock()
         self._incarnations: dict[str, str] = {}
-        self._history = ""
+        self._history = ""  # under which the whole log was appended, '' before that
+        self._seen_history = ""  # as the last heartbeat read it
         self._memory_ratio = 0.0
         self._beats = 0
         self._stopping = False
@@ -270,6 +272,7 @@ class RelayRecorder:
         for session_id, rows in by_session.items():
             keys.append(self._keys.stream(supplier, session_id))
             arguments += [session_id, rows[0].header, rows[0].session_end, len(rows), *(row.relay for row in rows)]
+        history = self._seen_history
         reply = await APPEND.run(self._redis, keys, arguments)
         incarnation = _text(reply[0])
         before = self._incarnations.setdefault(supplier, incarnation)
@@ -283,7 +286,7 @@ class RelayRecorder:
                 if last is not None:
                     segment.rejected.add((supplier, session_id))
             else:
-                segment.appended[supplier, session_id] = f"{incarnation}/{_text(last)}"
+                segment.appended[supplier, session_id] = f"{origin_of(incarnation, history)}/{_text(last)}"
         return closed
 
     async def maintain(self, seconds: float = 1.0) -> None:
@@ -297,6 +300,7 @@ class RelayRecorder:
         """Run one heartbeat. Raises RedisUnavailable."""
         info = await inspect(self._redis)
         self._memory_ratio = info.memory_ratio()
+        self._seen_history = info.history_id
         if info.history_id != self._history:
             if self._log.segments:
                 await self.replay("first contact with Redis" if not self._history else "Redis was restarted")
@@ -341,12 +345,17 @@ class RelayRecorder:
             await self._notifier.notify(batches)
 
     async def _release(self) -> None:
-        """Release ended segments whose sessions are settled or replicated past the segment."""
+        """Release ended segments whose sessions are settled or replicated past the segment.
+
+        Marks that may be those of another primary than the one the relays were appended to release nothing.
+        """
         self._beats += 1
         if self._beats % _BEATS_PER_SEGMENT == 0 and self._log.active is not None and self._log.active.size:
             self._log.rotate()
         ended = [s for s in self._log.segments if s is not self._log.active and not s.pending]
         marks = await self._marks({pair for segment in ended for pair in segment.sessions})
+        if ended and (await inspect(self._redis)).history_id != self._history:
+            return
         for segment in ended:
             if not segment.pending and all(_is_safe(pair, segment, marks[pair]) for pair in segment.sessions):
                 self._log.release(segment)
@@ -394,13 +403,13 @@ def _chunks(records: Iterable[WalRecord]) -> Iterator[list[WalRecord]]:
 
 
 def _reached(theirs: str, ours: str) -> bool:
-    """Return True if a replicated offset `incarnation/id` covers ours.
+    """Return True if a replicated offset `origin/id` covers ours.
 
-    Offsets of different incarnations never do.
+    Offsets of different origins never do.
     """
-    their_incarnation, _, their_id = theirs.partition("/")
-    our_incarnation, _, our_id = ours.partition("/")
-    return their_incarnation == our_incarnation and stream_id(their_id) >= stream_id(our_id)
+    their_origin, _, their_id = theirs.partition("/")
+    our_origin, _, our_id = ours.partition("/")
+    return their_origin == our_origin and stream_id(their_id) >= stream_id(our_id)
 
 
 def stream_id(text: str) -> tuple[int, int]:

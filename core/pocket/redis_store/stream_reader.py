@@ -1,5 +1,6 @@
 """Reading of the streams of a supplier's sessions."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,22 @@ class Entry:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+def origin_of(incarnation: str, history_id: str) -> str:
+    """Return the origin of entry ids: only ids of one origin may be compared.
+
+    Entry ids are times of the primary's clock. After a failover the new primary may have lost entries and have a slower
+    clock, so that it gives new entries smaller ids than those that were read from the former one.
+    """
+    if not history_id:
+        return incarnation
+    return f"{incarnation}@{hashlib.blake2b(history_id.encode(), digest_size=8).hexdigest()}"
+
+
+def incarnation_of(origin: str) -> str:
+    """Return the incarnation of an origin."""
+    return origin.partition("@")[0]
 
 
 class StreamReader:
@@ -74,7 +91,7 @@ class StreamReader:
         return {name for name, row in zip(names, rows, strict=True) if row and _text(row).startswith("done/")}
 
     async def publish_replicated(self, marks: Mapping[str, str]) -> None:
-        """Publish durably up to where a volume holds the relays: session id → `incarnation/id`."""
+        """Publish durably up to where a volume holds the relays: session id → `origin/id`."""
         if marks:
             await self._redis.hset(
                 self._keys.replicated(self.supplier), items=[x for pair in marks.items() for x in pair]

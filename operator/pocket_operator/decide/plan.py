@@ -24,7 +24,8 @@ from pocket_operator.decide.draining import (
 )
 from pocket_operator.decide.drift import drifted, with_digest
 from pocket_operator.decide.kept_revisions import kept_revisions
-from pocket_operator.decide.reasons import ConditionReason
+from pocket_operator.decide.reasons import BlockingProblem, ConditionReason
+from pocket_operator.decide.redis_secrets import redis_secret
 from pocket_operator.decide.rollout import RolloutState, plan_rollout
 from pocket_operator.decide.snapshot import ChildKey, Snapshot
 from pocket_operator.decide.supplier_keys import KeyCheck, check_key
@@ -46,14 +47,6 @@ class FinalizerChange:
     kind: str
     name: str
     wanted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class BlockingProblem:
-    """Why none of the RelayMiner's children can be applied."""
-
-    reason: ConditionReason
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +125,7 @@ def plan(snapshot: Snapshot) -> Plan:
     if is_paused(snapshot.relay_miner):
         release = _release_forced(snapshot, key_checks)
         return Plan(None, key_checks, drains, paused=True, release=release, unknown=unknown)
-    redis_digest, blocked_by = _redis(parsed, snapshot)
+    redis_digest, blocked_by = redis_secret(parsed, snapshot)
     if snapshot.prefix_owner:
         blocked_by = BlockingProblem(
             ConditionReason.PREFIX_IN_USE,
@@ -292,33 +285,6 @@ def _relay_miner_drained(snapshot: Snapshot, drains: Mapping[str, DrainStatus]) 
     ):
         return True
     return all(drain.done for drain in drains.values())
-
-
-def _redis(parsed: RelayMiner, snapshot: Snapshot) -> tuple[str, BlockingProblem | None]:
-    """Return a digest of the Redis URL in the Secret, which rolls the pods, and the problem with that Secret."""
-    reference = parsed.spec.redis.url_secret_ref
-    if reference is None:
-        return "", None
-    secret = snapshot.secrets.get(reference.name)
-    if secret is None:
-        return "", BlockingProblem(
-            ConditionReason.REDIS_SECRET_MISSING,
-            f"Secret {reference.name}, named by spec.redis.urlSecretRef, does not exist. Create it.",
-        )
-    url = secret.entries.get(reference.key)
-    if not url:
-        return "", BlockingProblem(
-            ConditionReason.REDIS_SECRET_MISSING,
-            f"Secret {reference.name} has no entry {reference.key}. Correct spec.redis.urlSecretRef.key or the Secret.",
-        )
-    uid = str((snapshot.relay_miner or {})["metadata"]["uid"])
-    return _url_digest(url, uid), None
-
-
-@lru_cache(maxsize=1024)
-def _url_digest(url: str, uid: str) -> str:
-    """Return 16 hex digits. The hash is slow, so that the URL cannot be guessed from it."""
-    return hashlib.scrypt(url.encode(), salt=uid.encode(), n=2**14, r=8, p=1, dklen=8).hex()
 
 
 def _context(

@@ -1,5 +1,6 @@
 """Reasons of conditions and Events: stable names that alerts and scripts may match."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -125,3 +126,11 @@ STALLING = frozenset(
     }
 )
 """Reasons that only an edit cures: they make Stalled true. All others recover once their cause is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockingProblem:
+    """Why none of the RelayMiner's children can be applied."""
+
+    reason: ConditionReason
+    message: str

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pocket.api.problems import ProblemCode
+from pocket.api.redis import Durability
 from pocket.api.status import (
     ConditionType,
     KeySetStatus,
@@ -37,7 +38,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     expected = snapshot.expected_pods
     loaded = sum(r.answer.keys == plan.digests.get(r.component, "") for r in reports)
     keys = _keys(snapshot, plan, loading=loaded < expected)
-    redis, chain = _redis(reports), _chain(reports)
+    redis, chain = _redis(reports, _durability(snapshot)), _chain(reports)
     claims = _claims(reports)
     pods = _pod_problem(snapshot, (deployment, stateful), loading=loaded < expected)
     problem = _problem(snapshot, plan, keys, redis, chain, pods)
@@ -160,7 +161,23 @@ def _keys(snapshot: Snapshot, plan: Plan, *, loading: bool) -> ConditionSpec:
     return ConditionSpec(kind, "True", ConditionReason.LOADED, "All relayers and miners have the published keys.")
 
 
-def _redis(reports: list[Report]) -> ConditionSpec:
+_STATED = {
+    Durability.AOF: " Its owner states that it keeps an append-only file.",
+    Durability.MANAGED: " Its owner states that a managed service keeps its data. What both the service and the "
+    "relayers' logs lose is not paid.",
+    Durability.NONE: " Its owner states that nothing keeps its data. After a restart relays are in the relayers' logs "
+    "only, and budgets and replay protection of open sessions begin again.",
+}
+
+
+def _durability(snapshot: Snapshot) -> str:
+    """Return what the owner states about the durability of Redis, as a sentence for the condition."""
+    redis = ((snapshot.relay_miner or {}).get("spec") or {}).get("redis") or {}
+    stated = redis.get("durability")
+    return _STATED[Durability(stated)] if stated in set(Durability) else ""
+
+
+def _redis(reports: list[Report], stated: str) -> ConditionSpec:
     kind = ConditionType.REDIS_REACHABLE
     miners = [r for r in reports if r.component == names.MINER]
     if not miners:
@@ -171,7 +188,7 @@ def _redis(reports: list[Report]) -> ConditionSpec:
         return ConditionSpec(
             kind, "False", ConditionReason.REDIS_UNREACHABLE, f"{pod}: {problem} Check spec.redis and the server."
         )
-    return ConditionSpec(kind, "True", ConditionReason.REACHABLE, "The miners reach Redis.")
+    return ConditionSpec(kind, "True", ConditionReason.REACHABLE, f"The miners reach Redis.{stated}")
 
 
 def _volumes(reports: list[Report]) -> ConditionSpec:

@@ -11,6 +11,8 @@ from pocket_operator.resources.config import (
     DATA_DIR,
     HOT_DIR,
     KEYS_DIR,
+    REDIS_CA_DIR,
+    REDIS_LOGIN_DIR,
     REDIS_URL_VARIABLE,
     SECRETS_DIR,
     auth_secrets,
@@ -64,10 +66,23 @@ def redis_environment(context: Context) -> Object:
     if redis.url_secret_ref is not None:
         reference = {"name": redis.url_secret_ref.name, "key": redis.url_secret_ref.key}
         return {"name": REDIS_URL_VARIABLE, "valueFrom": {"secretKeyRef": reference}}
-    url = redis.sentinel.url if redis.sentinel is not None else redis.url
-    if url is None:
-        url = f"redis://{names.redis(context.name)}:6379/0"
+    url = redis.known_url or f"redis://{names.redis(context.name)}:6379/0"
     return {"name": REDIS_URL_VARIABLE, "value": url}
+
+
+def _redis_files(context: Context) -> tuple[list[Object], list[Object]]:
+    """Return volumes and mounts of the login and the certificate authorities, which the kubelet keeps up to date."""
+    redis = context.relay_miner.spec.redis
+    volumes: list[Object] = []
+    if (login := redis.credentials_secret_ref) is not None:
+        volumes.append({"name": "redis-login", "secret": {"secretName": login.name, "defaultMode": 0o440}})
+    if (bundle := redis.ca_bundle) is not None and bundle.secret_ref is not None:
+        volumes.append({"name": "redis-ca", "secret": {"secretName": bundle.secret_ref.name, "defaultMode": 0o440}})
+    elif bundle is not None and bundle.config_map_ref is not None:
+        volumes.append({"name": "redis-ca", "configMap": {"name": bundle.config_map_ref.name}})
+    folders = {"redis-login": REDIS_LOGIN_DIR, "redis-ca": REDIS_CA_DIR}
+    mounts = [{"name": v["name"], "mountPath": str(folders[v["name"]]), "readOnly": True} for v in volumes]
+    return volumes, mounts
 
 
 def template(
@@ -88,6 +103,7 @@ def template(
     if context.restarted_at:
         annotations[names.ANNOTATION_RESTARTED] = context.restarted_at
     hot_volumes, hot_mounts = _hot(context, component)
+    redis_volumes, redis_mounts = _redis_files(context)
     spec: Object = {
         "serviceAccountName": f"{context.name}-{component}",
         "automountServiceAccountToken": token,
@@ -110,6 +126,7 @@ def template(
                 "volumeMounts": [
                     {"name": "config", "mountPath": str(CONFIG_DIR), "readOnly": True},
                     *hot_mounts,
+                    *redis_mounts,
                     {"name": "keys", "mountPath": str(KEYS_DIR), "readOnly": True},
                     {"name": "data", "mountPath": str(DATA_DIR)},
                     {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod
@@ -120,6 +137,7 @@ def template(
         "volumes": [
             {"name": "config", "configMap": {"name": names.config(context.name)}},
             *hot_volumes,
+            *redis_volumes,
             {"name": "keys", "secret": {"secretName": names.keys(context.name, component), "defaultMode": 0o440}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
             *volumes,

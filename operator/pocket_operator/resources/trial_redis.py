@@ -1,6 +1,6 @@
 """Build the trial Redis: one pod with a volume and no replica, so not for real money."""
 
-from pocket.api.relayminer import TrialRedis
+from pocket.api.redis import TrialRedis
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Context, Object
 from pocket_operator.resources.pods import CONTAINER_SECURITY, POD_SECURITY, resources, with_settings

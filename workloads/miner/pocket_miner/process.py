@@ -20,6 +20,7 @@ from pocket.api.workload import MinerConfig
 from pocket.chain.block_feed import BlockFeed
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
+from pocket.chain.fallback_blocks import FallbackBlocks
 from pocket.chain.model import Block
 from pocket.chain.node_health import NodeHealthTable
 from pocket.chain.node_monitor import NodeMonitor
@@ -142,14 +143,14 @@ class MinerProcess:
         Raises ConfigurationError.
         """
         config, platform = self._config, self._platform
-        redis = platform.connect_redis(config.redis_url)
+        redis = platform.connect_redis(config.redis_url, config.redis_access)
         stack.push_async_callback(redis.aclose)
         addresses = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         keys = RedisKeys(config.prefix)
         node_health, seconds = NodeHealthTable(len(addresses)), config.chain.query_timeout_seconds
         chain = CachedChain(
             addresses, redis, keys, timeout_seconds=seconds, node_health=node_health, clock=platform.clock,
-            wall_clock=platform.wall_seconds, channel=platform.channel,
+            wall_clock=platform.wall_seconds, channel=platform.channel, rng=platform.rng,
         )  # fmt: skip
         stack.push_async_callback(chain.close)
         http = await stack.enter_async_context(platform.http())
@@ -171,7 +172,7 @@ class MinerProcess:
             config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.settled,
             reports, peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
             PublicUrlChecker(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
-            lambda: self._board.height, lambda: volume.reserve.full, platform,
+            lambda: watch.history_id, lambda: self._board.height, lambda: volume.reserve.full, platform,
         )  # fmt: skip
         fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.rng)
         keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform)
@@ -213,7 +214,7 @@ class MinerProcess:
     def _without_redis(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
         """Return the loops that need neither Redis nor a Lease."""
         fleet = parts.fleet
-        feed = self._feed(parts.comet, LatestBlockPublisher(parts.redis, parts.keys), fleet)
+        feed = self._feed(parts, LatestBlockPublisher(parts.redis, parts.keys))
         sealed = SealedWork(
             parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
             lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
@@ -283,7 +284,7 @@ class MinerProcess:
             raise ConfigurationError(f"miner: {text}. Put one file per supplier there.")
         _LOG.warning("waiting for a key", problem=text)
 
-    def _feed(self, comet: CometClient, publisher: LatestBlockPublisher, fleet: SupplierManager) -> BlockFeed:
+    def _feed(self, parts: _Parts, publisher: LatestBlockPublisher) -> BlockFeed:
         async def on_block(block: Block) -> None:
             if self._board.height and self._readiness.since_block > _SLOW * self._config.chain.block_seconds:
                 miner_metrics.SLOW_BLOCKS.inc()
@@ -291,13 +292,13 @@ class MinerProcess:
             miner_metrics.HEIGHT.set(block.height)
             self._diagnostics.block(block)
             self._board.publish(block)
-            if fleet.keeper.leads:
+            if parts.fleet.keeper.leads:
                 await publisher.publish(block)
 
+        blocks = FallbackBlocks(parts.comet, parts.chain, self._config.chain.id)
         return BlockFeed(
-            comet, on_block, poll_seconds=min(1.0, self._config.chain.block_seconds / 2),
+            blocks, on_block, poll_seconds=min(1.0, self._config.chain.block_seconds / 2), clock=self._platform.clock,
             on_error=lambda error: _LOG.warning("block feed failed, retrying", error=error), rng=self._platform.rng,
-            clock=self._platform.clock,
         )  # fmt: skip
 
     async def _refresh_stakes(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:

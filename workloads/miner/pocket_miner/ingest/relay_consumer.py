@@ -12,7 +12,7 @@ from pocket.chain.client import ChainClient
 from pocket.errors import ChainError, DecodingError
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.redis_errors import REDIS_ERRORS
-from pocket.redis_store.stream_reader import Entry, StreamReader
+from pocket.redis_store.stream_reader import Entry, StreamReader, incarnation_of, origin_of
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.batch_size import AdaptiveBatchSize
 from pocket_miner.ingest.peers import Peers
@@ -51,14 +51,16 @@ class RelayConsumer:
         *,
         owner: bool = True,
         server_milliseconds: Callable[[], float | None] = lambda: None,
+        history_id: Callable[[], str] = lambda: "",
         dead_letters: DeadLetters | None = None,
         volume_full: Callable[[], bool] = lambda: False,
     ) -> None:
         """`server_milliseconds` returns the time by Redis's clock, which entry ids hold.
 
-        Returns None while unknown.
+        It returns None while unknown. `history_id` returns the history of Redis, '' while unknown.
         """
         self._tail = tail
+        self._history_id = history_id
         self._server_milliseconds = server_milliseconds
         self._dead_letters = dead_letters
         self._volume_full = volume_full
@@ -69,6 +71,7 @@ class RelayConsumer:
         self._revived: list[str] = []
         self._damaged: set[str] = set()
         self._incarnation: str | None = None  # None: not read yet
+        self._origin = ""
         # The consume loop and sealing both read. The slower of them must never set a position back.
         self._reading = asyncio.Lock()
         self._batch_size = AdaptiveBatchSize()
@@ -99,7 +102,7 @@ class RelayConsumer:
             except DecodingError as error:
                 self._report_damaged(row.session_id, error)
                 continue
-            self._sessions[row.session_id] = TrackedSession(header, row.position, row.incarnation)
+            self._sessions[row.session_id] = TrackedSession(header, row.position, row.origin)
 
     def _report_damaged(self, session_id: str, error: Exception | str) -> None:
         """Count and log, once, a header that cannot be decoded.
@@ -131,15 +134,19 @@ class RelayConsumer:
 
         Returns True if Redis has lost the streams that were read before.
         """
+        history_id = self._history_id()
         incarnation = await self._tail.incarnation()
         lost = incarnation != self._incarnation and (
-            bool(self._incarnation) or any(s.incarnation not in ("", incarnation) for s in self._sessions.values())
+            bool(self._incarnation)
+            or any(incarnation_of(s.origin) not in ("", incarnation) for s in self._sessions.values())
         )
-        if incarnation != self._incarnation:
-            self._incarnation = incarnation
+        origin = origin_of(incarnation, history_id)
+        if incarnation != self._incarnation or origin != self._origin:
+            self._incarnation, self._origin = incarnation, origin
             self._generation += 1
             for session in self._sessions.values():
-                if session.incarnation != incarnation:
+                known = session.origin if history_id else incarnation_of(session.origin)
+                if known != origin:
                     session.position = "0-0"
         registered = await self._tail.sessions()
         self._revived = [session_id for session_id in registered if session_id in finished]
@@ -178,7 +185,7 @@ class RelayConsumer:
     async def merge(self, peers: Peers, finished: Mapping[str, object]) -> bool:
         """Copy relays that the streams have lost from peers' volumes.
 
-        Only peers that read another incarnation of Redis, or further than its streams reach, can have more. Returns
+        Only peers that read entries of another origin, or further than its streams reach, can have more. Returns
         False if it must be retried. Raises the errors of the volume.
         """
         answered, found = await peers.sessions(self.supplier)
@@ -186,7 +193,7 @@ class RelayConsumer:
         last_ids = await self._last_ids({row.session_id for row in found}) if found else {}
         whole = answered
         for row in found:
-            if not row.may_have_more(self._incarnation or "", last_ids.get(row.session_id, "0-0")):
+            if not row.may_have_more(self._origin, last_ids.get(row.session_id, "0-0")):
                 continue
             if row.session_id not in self._sessions:
                 await self._track({row.session_id: row.header})
@@ -320,7 +327,7 @@ class RelayConsumer:
         for session_id, session in list(self._sessions.items()):
             if await self.learn_terms(session):
                 positions[session_id] = session.position
-        generation, incarnation = self._generation, self._incarnation or ""
+        generation, origin = self._generation, origin_of(self._incarnation or "", self._history_id())
         count = limit or self._batch_size.next(len(positions))
         read = await self._tail.read(positions, count)
         sizes = [len(entry.relay) for entries in read.values() for entry in entries]
@@ -331,15 +338,15 @@ class RelayConsumer:
             tracked = self._sessions.get(session_id)
             if tracked is None or not entries or tracked.terms is None:
                 continue
-            await asyncio.to_thread(self._store, tracked, tracked.terms, entries, incarnation)
+            await asyncio.to_thread(self._store, tracked, tracked.terms, entries, origin)
             total += len(entries)
             self._measure(entries[0].id)
             tracked.behind = len(entries) >= count
             if generation != self._generation:
                 break
             tracked.position = entries[-1].id
-            tracked.incarnation = incarnation
-            marks[session_id] = f"{incarnation}/{tracked.position}"
+            tracked.origin = origin
+            marks[session_id] = f"{origin}/{tracked.position}"
         if self._owner:
             await self._tail.publish_replicated(marks)
         return total
@@ -368,7 +375,7 @@ class RelayConsumer:
         if now is not None:
             miner_metrics.TAIL_AGE.observe(max(0.0, now - int(oldest_id.partition("-")[0])) / 1000)
 
-    def _store(self, session: TrackedSession, terms: LeafTerms, entries: list[Entry], incarnation: str) -> None:
+    def _store(self, session: TrackedSession, terms: LeafTerms, entries: list[Entry], origin: str) -> None:
         leaves = []
         refused = []
         for entry in entries:
@@ -383,5 +390,5 @@ class RelayConsumer:
         file = self._mirror.file(session.end)
         if session.seal is not None:
             leaves = self._of_seal(session, Root(session.seal.root).count, file, leaves)
-        added = file.store(self.supplier, session.header.session_id, leaves, len(refused), entries[-1].id, incarnation)
+        added = file.store(self.supplier, session.header.session_id, leaves, len(refused), entries[-1].id, origin)
         (miner_metrics.RELAYS if self._owner else miner_metrics.FOLLOWED).labels(self.supplier).inc(added)

@@ -37,13 +37,16 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class StoredSession:
-    """A stored session and the position up to which its stream was read."""
+    """A stored session and the position up to which its stream was read.
+
+    `origin` is that of the position: see `pocket.redis_store.stream_reader.origin_of`.
+    """
 
     supplier: str
     session_id: str
     header: bytes
     position: str
-    incarnation: str
+    origin: str
 
 
 class SessionEndFile:
@@ -103,7 +106,7 @@ class SessionEndFile:
             return [StoredSession(*row) for row in rows]
 
     def store(
-        self, supplier: str, session_id: str, leaves: Iterable[Leaf], refused: int, position: str, incarnation: str
+        self, supplier: str, session_id: str, leaves: Iterable[Leaf], refused: int, position: str, origin: str
     ) -> int:
         """Store leaves and the new position in one durable step.
 
@@ -124,7 +127,7 @@ class SessionEndFile:
                 added = database.total_changes - before
                 database.execute(
                     "UPDATE session SET position=?, incarnation=?, refused=refused+? WHERE id=?",
-                    (position, incarnation, refused, number),
+                    (position, origin, refused, number),
                 )
                 database.execute("COMMIT")
             except BaseException:

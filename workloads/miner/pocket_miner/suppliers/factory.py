@@ -61,6 +61,7 @@ class SupplierFactory:
     endpoints: PublicUrlChecker
     dead_letters: DeadLetters
     redis_milliseconds: Callable[[], float | None] = lambda: None
+    redis_history_id: Callable[[], str] = lambda: ""
     latest_height: Callable[[], int] = lambda: 0
     volume_full: Callable[[], bool] = lambda: False
     platform: Platform = field(default_factory=Platform)
@@ -167,7 +168,7 @@ class SupplierFactory:
     def _consumer(self, address: str, sessions: dict[str, TrackedSession], *, owner: bool) -> RelayConsumer:
         return RelayConsumer(
             StreamReader(self.redis, self.keys, address), self.mirror, self.chain, sessions,
-            owner=owner, server_milliseconds=self.redis_milliseconds,
+            owner=owner, server_milliseconds=self.redis_milliseconds, history_id=self.redis_history_id,
             dead_letters=self.dead_letters if owner else None, volume_full=self.volume_full,
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ from pocket.api.problems import Problem, ProblemCode
 from pocket.api.workload import RelayerConfig
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
+from pocket.chain.fallback_blocks import FallbackBlocks
 from pocket.chain.node_health import NodeHealthTable
 from pocket.chain.node_monitor import NodeMonitor
 from pocket.chain_cache.cached_client import CachedChain
@@ -155,7 +156,7 @@ class Worker:
         config, platform = self._config, self._platform
         loop, clock = asyncio.get_running_loop(), platform.clock
         keys = RedisKeys(config.prefix)
-        redis = platform.connect_redis(config.redis_url)
+        redis = platform.connect_redis(config.redis_url, config.redis_access)
         nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         node_health, seconds = NodeHealthTable(len(nodes)), config.chain.query_timeout_seconds
         chain = CachedChain(
@@ -183,7 +184,8 @@ class Worker:
             await chain.close()
             await redis.aclose()
             return
-        latest_block = LatestBlockWatcher(redis, keys, comet.block, config.chain.block_seconds, clock)
+        blocks = FallbackBlocks(comet, chain, config.chain.id)
+        latest_block = LatestBlockWatcher(redis, keys, blocks.block, config.chain.block_seconds, clock)
         supplier_keys = SupplierKeys(config.keys_dir, platform)
         supplier_keys.reload()
         reloaded = ReloadedConfig(config.hot_file)
