@@ -48,7 +48,7 @@ ROWS: Final = (
                 "Refused",
                 (
                     (
-                        "sum(rate(pocket_relayer_relays_rejected_total{$pods}[5m])) / "
+                        "(sum(rate(pocket_relayer_relays_rejected_total{$pods}[5m])) or vector(0)) / "
                         "sum(rate(pocket_relayer_relays_received_total{$pods}[5m]))",
                         "",
                     ),
@@ -67,7 +67,7 @@ ROWS: Final = (
             ),
             Panel(
                 "Lost, last day",
-                (("sum(increase(pocket_miner_lost_upokt_total{$pods}[1d])) / 1e6", ""),),
+                (("(sum(increase(pocket_miner_lost_upokt_total{$pods}[1d])) or vector(0)) / 1e6", ""),),
                 "POKT",
                 stat=True,
                 width=4,
