@@ -12,6 +12,7 @@ import yaml
 
 from generated import write_or_check
 from pocket.api.crd import definitions
+from pocket.runtime.version import VERSION
 from pocket_operator import install
 from pocket_operator.install import Values
 from pocket_operator.resources.dashboard_panels import ROLES
@@ -112,8 +113,8 @@ def _chart(folder: Path) -> dict[Path, str]:
         },
     }
     about: dict[str, object] = {
-        "apiVersion": "v2", "name": "pocket-operator", "type": "application", "version": "0.1.0",
-        "appVersion": "0.1.0", "kubeVersion": ">=1.30.0-0", "description": "Pocket relay mining, run by Kubernetes",
+        "apiVersion": "v2", "name": "pocket-operator", "type": "application", "version": VERSION,
+        "appVersion": VERSION, "kubeVersion": ">=1.30.0-0", "description": "Pocket relay mining, run by Kubernetes",
     }  # fmt: skip
     text = {"type": "string", "minLength": 1}
     schema = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import click
 
-import relayctl
 from pocket.errors import PocketError
 from pocket.runtime import logs
+from pocket.runtime.version import VERSION, commit
 from pocket_miner.console.inspect_commands import cache_group, inspect_group
 from pocket_miner.console.ledger_commands import ledger
 from relayctl.config_commands import config
@@ -36,8 +37,8 @@ def main() -> None:
 
 @main.command()
 def version() -> None:
-    """Print the version and the runtime."""
-    click.echo(f"relayctl {relayctl.__version__}, Python {sys.version.split()[0]}")
+    """Print the version, the commit and the runtime."""
+    click.echo(f"relayctl {VERSION}, commit {commit()}, Python {platform.python_version()}")
 
 
 @main.command()

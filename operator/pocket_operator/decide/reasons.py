@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pocket.staking.stake_model import StakeRefusal
+
 
 class ConditionReason(StrEnum):
     """All reasons of the operator. docs/troubleshoot.md has the remedy of each."""
@@ -75,7 +77,7 @@ class ConditionReason(StrEnum):
 
 
 class StakeReason(StrEnum):
-    """Reasons of the condition StakeAsDeclared, each explained in docs/staking.md."""
+    """Reasons of the condition StakeAsDeclared, in addition to those of a refused plan (docs/staking.md)."""
 
     AS_DECLARED = "AsDeclared"
     PENDING = "Pending"
@@ -90,14 +92,10 @@ class StakeReason(StrEnum):
     RATE_LIMITED = "RateLimited"
     KEY_MISSING = "KeyMissing"
     CHAIN_UNREACHABLE = "ChainUnreachable"
-    # nothing is planned
-    INVALID_DECLARATION = "InvalidDeclaration"
-    RECORD_INCOMPLETE = "RecordIncomplete"
-    OWNED_BY_ANOTHER = "OwnedByAnother"
-    OWNER_DIFFERS = "OwnerDiffers"
-    SIGNER_NOT_ALLOWED = "SignerNotAllowed"
-    BELOW_MINIMUM = "BelowMinimum"
-    BALANCE_TOO_LOW = "BalanceTooLow"
+
+
+AnyStakeReason = StakeReason | StakeRefusal
+"""A refused plan's reason is the condition's reason, too."""
 
 
 PASSING = frozenset(

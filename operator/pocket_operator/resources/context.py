@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pocket.api.relayminer import RelayMiner
+from pocket.runtime.version import VERSION
 from pocket_operator.resources import names
 from pocket_operator.resources.revision import KeptRevision, RolloutPlan
 
@@ -15,8 +16,8 @@ Object = dict[str, Any]
 class Images:
     """Default images, which a RelayMiner may override."""
 
-    relayer: str = "ghcr.io/pocket-relay-mining/relayer:0.1.0"
-    miner: str = "ghcr.io/pocket-relay-mining/miner:0.1.0"
+    relayer: str = f"ghcr.io/pocket-relay-mining/relayer:{VERSION}"
+    miner: str = f"ghcr.io/pocket-relay-mining/miner:{VERSION}"
     redis: str = "docker.io/library/redis:8.2-alpine"
     pull_policy: str = "IfNotPresent"
 

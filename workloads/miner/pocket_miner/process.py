@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import platform
 import signal
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -36,8 +34,9 @@ from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisStoreError, RedisUnavailable
 from pocket.runtime.debug_server import Debug
-from pocket.runtime.process_stats import VERSION, LoopLagMonitor
+from pocket.runtime.process_stats import LoopLagMonitor
 from pocket.runtime.public_urls import PublicUrlChecker
+from pocket.runtime.version import build_labels
 from pocket_miner import miner_metrics
 from pocket_miner.ingest import peers
 from pocket_miner.miner_platform import MinerPlatform
@@ -276,7 +275,7 @@ class MinerProcess:
 
         Raises ConfigurationError if one is required and none is there.
         """
-        await asyncio.to_thread(suppliers.reload)
+        await asyncio.to_thread(suppliers.keyring.reload)
         if suppliers.addresses:
             return
         text = f"no supplier key is loaded from {self._config.keys_dir}"
@@ -309,7 +308,7 @@ class MinerProcess:
             if mine and clock() - funds_at > _FUNDS_SECONDS:
                 funds_at = clock()
                 await suppliers.refresh_funds(mine)
-                await self._diagnostics.refresh(suppliers.chain, len(mine), os.cpu_count() or 1)
+                await self._diagnostics.refresh(suppliers.chain)
             await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))
 
     async def _check_public_urls(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
@@ -349,7 +348,7 @@ class MinerProcess:
 
     async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor) -> None:
         """Update the metrics of the whole process at every block."""
-        miner_metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
+        miner_metrics.BUILD.labels(*build_labels()).set(1)
         miner_metrics.start_at_zero()
         seen = written = 0
         while True:
@@ -429,7 +428,7 @@ class MinerProcess:
             return report
         suppliers, fleet = self._parts.suppliers, self._parts.fleet
         return {
-            **report, "keys": suppliers.digest, "addresses": suppliers.addresses,
+            **report, "keys": suppliers.keyring.digest, "addresses": suppliers.addresses,
             "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
             "suppliers": suppliers.reports.rows(), "looked": fleet.seconds_since_scan(),
         }  # fmt: skip
