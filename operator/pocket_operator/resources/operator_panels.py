@@ -54,6 +54,10 @@ OPERATOR_ROWS: Final = (
                 (("sum by (status) (increase(pocket_operator_api_refusals_total[5m]))", "{{status}}"),),
             ),
             Panel(
+                "Versions",
+                (("count by (version, commit, python) (pocket_operator_build_info)", "{{version}} {{commit}}"),),
+            ),
+            Panel(
                 "Fields that CRDs and operator do not share",
                 (("max by (kind, what) (pocket_operator_schema_fields)", "{{kind}} {{what}}"),),
             ),
