@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from pocket.protocol.smst.bulk import LeafContent
 from pocket_miner.storage.corruption import files_of
@@ -21,18 +21,36 @@ CREATE TABLE IF NOT EXISTS session (
   UNIQUE (supplier, session_id));
 CREATE TABLE IF NOT EXISTS leaf (
   session INTEGER NOT NULL, path BLOB NOT NULL, digest BLOB NOT NULL, weight INTEGER NOT NULL, value BLOB NOT NULL,
-  PRIMARY KEY (session, path)) WITHOUT ROWID;
+  PRIMARY KEY (session, path));
 """
+# Relays are stored in the order in which they came, and only the small index of the primary key is in order of the
+# paths, which are random. Earlier versions kept the relays themselves in that order: each went into another page.
+_LEAVES = "SELECT path, digest FROM leaf WHERE rowid IN (SELECT rowid FROM leaf WHERE session=?)"
+_LEAVES_BY_PATH = "SELECT path, digest FROM leaf WHERE session=?"
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A leaf that passed validation."""
 
     path: bytes
     digest: bytes
     weight: int
     value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LeafBatch:
+    """New leaves of one session, and the position up to which its stream was read for them.
+
+    `refused` is the number of entries that became no leaf.
+    """
+
+    supplier: str
+    session_id: str
+    leaves: Sequence[Leaf]
+    refused: int
+    position: str
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,35 +124,47 @@ class SessionEndFile:
             return [StoredSession(*row) for row in rows]
 
     def store(
-        self, supplier: str, session_id: str, leaves: Iterable[Leaf], refused: int, position: str, origin: str
+        self, supplier: str, session_id: str, leaves: Sequence[Leaf], refused: int, position: str, origin: str
     ) -> int:
         """Store leaves and the new position in one durable step.
 
         Returns the number of new leaves.
         """
+        return self.store_all([LeafBatch(supplier, session_id, leaves, refused, position, origin)])[0]
+
+    def store_all(self, batches: Sequence["LeafBatch"]) -> list[int]:
+        """Store the leaves and the new positions of several sessions in one durable step.
+
+        Returns the number of new leaves of each. A session that ended meanwhile gets none.
+        """
         with self._lock:
-            number = self._number(supplier, session_id)
-            if number is None:
-                return 0  # ended meanwhile
             database = self._database
             database.execute("BEGIN IMMEDIATE")
             try:
-                before = database.total_changes
-                database.executemany(
-                    "INSERT OR IGNORE INTO leaf (session, path, digest, weight, value) VALUES (?,?,?,?,?)",
-                    ((number, leaf.path, leaf.digest, leaf.weight, leaf.value) for leaf in leaves),
-                )
-                added = database.total_changes - before
-                database.execute(
-                    "UPDATE session SET position=?, incarnation=?, refused=refused+? WHERE id=?",
-                    (position, origin, refused, number),
-                )
+                added = [self._store(batch) for batch in batches]
                 database.execute("COMMIT")
             except BaseException:
                 if database.in_transaction:  # SQLite ends it itself where the volume is full
                     database.execute("ROLLBACK")
                 raise
             return added
+
+    def _store(self, batch: "LeafBatch") -> int:
+        number = self._number(batch.supplier, batch.session_id)
+        if number is None:
+            return 0
+        database = self._database
+        before = database.total_changes
+        database.executemany(
+            "INSERT OR IGNORE INTO leaf (session, path, digest, weight, value) VALUES (?,?,?,?,?)",
+            [(number, *leaf) for leaf in batch.leaves],
+        )
+        added = database.total_changes - before
+        database.execute(
+            "UPDATE session SET position=?, incarnation=?, refused=refused+? WHERE id=?",
+            (batch.position, batch.origin, batch.refused, number),
+        )
+        return added
 
     def check_again(self, supplier: str, session_id: str, check: Callable[[bytes], Leaf | None]) -> int:
         """Rebuild every leaf of a session from its relay with `check`.
@@ -170,8 +200,11 @@ class SessionEndFile:
         """Return the (path, digest) of all leaves of a session, sorted by path."""
         with self._lock:
             number = self._number(supplier, session_id)
-            rows = self._database.execute("SELECT path, digest FROM leaf WHERE session=? ORDER BY path", (number,))
-            return [(bytes(path), bytes(digest)) for path, digest in rows]
+            database = self._database
+            earlier = database.execute("SELECT 1 FROM sqlite_master WHERE name='leaf' AND sql LIKE '%WITHOUT ROWID%'")
+            # In the order of the file, so that each of its pages is read once.
+            query = _LEAVES if earlier.fetchone() is None else _LEAVES_BY_PATH
+            return sorted(database.execute(query, (number,)))
 
     def count(self, supplier: str, session_id: str) -> int:
         """Return the number of leaves of a session."""
@@ -233,7 +266,7 @@ class SessionEndFile:
                     break
         return values, last
 
-    def add(self, supplier: str, session_id: str, leaves: Iterable[Leaf]) -> int:
+    def add(self, supplier: str, session_id: str, leaves: Sequence[Leaf]) -> int:
         """Store leaves that did not come from the stream, without a new position.
 
         Returns the number of new leaves.
