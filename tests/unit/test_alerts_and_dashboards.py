@@ -17,7 +17,7 @@ from pocket_miner import miner_metrics
 from pocket_operator import install
 from pocket_operator.controller import operator_metrics
 from pocket_operator.resources.context import Context, Images
-from pocket_operator.resources.dashboard_panels import ROWS
+from pocket_operator.resources.dashboard_panels import ROLES, ROWS
 from pocket_operator.resources.dashboards import dashboard, dashboards
 from pocket_operator.resources.monitoring import ALERTS, rules
 from pocket_relayer import relayer_metrics
@@ -383,11 +383,40 @@ def test_panels_do_not_overlap_and_fill_their_rows():
     assert len(panels) == len(ROWS) + sum(len(row.panels) for row in ROWS)
 
 
-def test_the_dashboard_is_a_configmap_that_grafanas_sidecar_finds_and_can_be_left_out():
+def test_the_dashboards_are_a_configmap_that_grafanas_sidecar_finds():
     (child,) = dashboards(context())
     assert child["metadata"]["labels"]["grafana_dashboard"] == "1"
-    (text,) = child["data"].values()
-    assert json.loads(text)["title"] == "Pocket relay mining: pocket/main"
+    titles = {json.loads(text)["title"] for text in child["data"].values()}
+    assert titles == {
+        "Pocket relay mining: pocket/main", *(f"Pocket {role}: pocket/main" for role in ROLES)
+    }  # fmt: skip
+    assert len({json.loads(text)["uid"] for text in child["data"].values()}) == len(titles)
+
+
+def test_every_row_is_on_the_dashboard_of_a_role():
+    assert {title for titles in ROLES.values() for title in titles} == {row.title for row in ROWS}
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("name", ["operator", *ROLES])
+def test_the_dashboards_that_are_shipped_as_json_have_queries_that_prometheus_takes(tmp_path, name):
+    model = json.loads((RUNBOOK.parents[1] / f"manifests/monitoring/dashboards/{name}.json").read_text())
+    queries = [target["expr"] for panel in model["panels"] for target in panel.get("targets", ())]
+    known = families(relayer_metrics, miner_metrics, operator_metrics)
+    for query in queries:
+        assert set(re.findall(r"pocket_(?!network)\w+", query)) <= set(known), query
+        assert "$pods" not in query
+        assert name == "operator" or 'namespace="$namespace",pocket_network_relayminer="$relayminer"' in query
+    rule = {"groups": [{"name": "panels", "rules": [{"record": f"p:{n}", "expr": q} for n, q in enumerate(queries)]}]}
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule))
+    told = promtool("check", "rules", "--lint=none", str(tmp_path / "rules.yaml"))
+    assert told.returncode == 0, told.stdout + told.stderr
+    if name == "operator":
+        shown = set(re.findall(r"pocket_\w+", " ".join(queries)))
+        assert {f for f in families(operator_metrics) if not f.endswith(("_count", "_sum"))} == shown
+
+
+def test_the_dashboards_can_be_left_out():
     resource = RelayMiner.model_validate(relay_miner("pocket", monitoring={"dashboards": False}))
     capabilities = frozenset({"PodMonitor"})
     assert dashboards(Context(resource, "u", Images(), "o", capabilities=capabilities)) == []

@@ -226,6 +226,16 @@ def test_one_that_cannot_start_holds_no_other():
     assert not paused.may_start
 
 
+def test_one_that_another_operator_manages_holds_no_other():
+    old, begun = deployment() | stateful(), deployment("r:2") | stateful(to=TARGET)
+    for children in (old, begun):
+        theirs = {**RM, "status": {"operator": "another-system"}}
+        rows = candidates(("a", theirs, children), ("b", RM, old))
+        assert next_turn(("b", "main"), rows, DELAY, DELAY).granted
+        ours = {**RM, "status": {"operator": RELEASE.namespace}}
+        assert not next_turn(("b", "main"), candidates(("a", ours, children), ("b", RM, old)), DELAY, DELAY).granted
+
+
 class Fleet:
     """Three RelayMiners whose Deployments and StatefulSets are replaced as their controllers would."""
 

@@ -145,13 +145,17 @@ def candidate_of(
 ) -> UpdateCandidate:
     """Return a RelayMiner's place in the queue. `idle`: it is paused and waits for its owner."""
     installed = Installed.of(key[1], children)
-    conditions = (relay_miner.get("status") or {}).get("conditions") or ()
+    status = relay_miner.get("status") or {}
+    conditions = status.get("conditions") or ()
+    elsewhere = status.get("operator") not in (None, "", settings.namespace)
     stuck = any(row.get("type") in ("Ready", "Stalled") and row.get("reason") in _NOT_APPLIED for row in conditions)
     deleting = bool(relay_miner["metadata"].get("deletionTimestamp"))
     rendered = {annotation_of(row, names.ANNOTATION_RENDERING) for row in installed.workloads}
     outdated = bool(rendered - {settings.rendering}) or any(_outdated(relay_miner, installed, settings.images))
-    may_start = outdated and not (idle or stuck or deleting) and _approved(relay_miner, target_of(settings))
-    return UpdateCandidate(key, bool(installed.target) and not deleting, may_start)
+    may_start = (
+        outdated and not (idle or stuck or deleting or elsewhere) and _approved(relay_miner, target_of(settings))
+    )
+    return UpdateCandidate(key, bool(installed.target) and not (deleting or elsewhere), may_start)
 
 
 def next_turn(

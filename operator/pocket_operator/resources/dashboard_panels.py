@@ -1,5 +1,6 @@
 """Define the panels of a RelayMiner's dashboard: titles, queries, units."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,7 +48,7 @@ ROWS: Final = (
                 "Refused",
                 (
                     (
-                        "sum(rate(pocket_relayer_relays_rejected_total{$pods}[5m])) / "
+                        "(sum(rate(pocket_relayer_relays_rejected_total{$pods}[5m])) or vector(0)) / "
                         "sum(rate(pocket_relayer_relays_received_total{$pods}[5m]))",
                         "",
                     ),
@@ -66,7 +67,7 @@ ROWS: Final = (
             ),
             Panel(
                 "Lost, last day",
-                (("sum(increase(pocket_miner_lost_upokt_total{$pods}[1d])) / 1e6", ""),),
+                (("(sum(increase(pocket_miner_lost_upokt_total{$pods}[1d])) or vector(0)) / 1e6", ""),),
                 "POKT",
                 stat=True,
                 width=4,
@@ -414,3 +415,10 @@ ROWS: Final = (
         ),
     ),
 )
+
+ROLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "relayers": ("Now", "Relays", "Recording"),
+    "miners": ("Now", "Claims and proofs", "Miners and chain"),
+    "earnings": ("Now", "Money"),
+}
+"""The rows of the dashboard of each role. Every row is on one at least."""

@@ -1,10 +1,11 @@
-"""Build a Grafana dashboard for each RelayMiner, as a ConfigMap for Grafana's sidecar."""
+"""Build Grafana dashboards: for each RelayMiner, as a ConfigMap for Grafana's sidecar, and for the operator."""
 
 import json
 from typing import Final
 
 from pocket_operator.resources.context import Context, Object
-from pocket_operator.resources.dashboard_panels import ROWS, Panel
+from pocket_operator.resources.dashboard_panels import ROLES, ROWS, Panel, Row
+from pocket_operator.resources.operator_panels import OPERATOR_ROWS
 
 _WIDTH: Final = 24
 _HEIGHT: Final = 7
@@ -25,12 +26,46 @@ def _panel(panel: Panel, number: int, x: int, y: int, pods: str) -> Object:
     }
 
 
-def dashboard(name: str, namespace: str) -> Object:
-    """Return the dashboard's JSON model."""
+def dashboard(name: str, namespace: str, role: str = "") -> Object:
+    """Return the JSON model of a RelayMiner's dashboard, of one role or of all."""
     pods = f'namespace="{namespace}",pocket_network_relayminer="{name}"'
+    title = f"Pocket {role or 'relay mining'}: {namespace}/{name}"
+    return _model(title, f"pocket-{role}-{namespace}-{name}".replace("--", "-"), _rows_of(role), pods)
+
+
+def shared_dashboard(role: str) -> Object:
+    """Return a dashboard that asks for namespace and RelayMiner, to import into Grafana by hand."""
+    pods = 'namespace="$namespace",pocket_network_relayminer="$relayminer"'
+    found = _model(f"Pocket {role}", f"pocket-{role}", _rows_of(role), pods)
+    labels = {"namespace": "namespace", "relayminer": "pocket_network_relayminer"}
+    family = 'pocket_miner_block_height{namespace=~"$namespace"}'
+    for variable, label in labels.items():
+        source = "pocket_miner_block_height" if variable == "namespace" else family
+        found["templating"]["list"].append(
+            {
+                "name": variable,
+                "type": "query",
+                "datasource": {"type": "prometheus", "uid": "${datasource}"},
+                "query": f"label_values({source}, {label})",
+                "refresh": 2,
+            }
+        )
+    return found
+
+
+def operator_dashboard() -> Object:
+    """Return the dashboard of the operator."""
+    return _model("Pocket operator", "pocket-operator", OPERATOR_ROWS, "")
+
+
+def _rows_of(role: str) -> tuple[Row, ...]:
+    return tuple(row for row in ROWS if not role or row.title in ROLES[role])
+
+
+def _model(title: str, uid: str, rows: tuple[Row, ...], pods: str) -> Object:
     panels: list[Object] = []
     number, y = 1, 0
-    for row in ROWS:
+    for row in rows:
         panels.append(
             {
                 "id": number,
@@ -48,8 +83,8 @@ def dashboard(name: str, namespace: str) -> Object:
             number, x = number + 1, x + panel.width
         y += panels[-1]["gridPos"]["h"]
     return {
-        "uid": f"pocket-{namespace}-{name}"[:40],
-        "title": f"Pocket relay mining: {namespace}/{name}",
+        "uid": uid[:40],
+        "title": title,
         "tags": ["pocket"],
         "schemaVersion": 39,
         "refresh": "30s",
@@ -73,9 +108,13 @@ def dashboards(context: Context) -> list[Object]:
     """Build the dashboard's ConfigMap if the cluster has the Prometheus operator."""
     if not context.relay_miner.spec.monitoring.dashboards or "PodMonitor" not in context.capabilities:
         return []
-    model = json.dumps(dashboard(context.name, context.namespace), sort_keys=True)
     child = context.object("v1", "ConfigMap", f"{context.name}-dashboard", "monitoring")
-    child["data"] = {f"{context.namespace}-{context.name}.json": model}
+    child["data"] = {
+        f"{context.namespace}-{context.name}{'-' if role else ''}{role}.json": json.dumps(
+            dashboard(context.name, context.namespace, role), sort_keys=True
+        )
+        for role in ("", *ROLES)
+    }
     labels = context.relay_miner.spec.monitoring.dashboard_labels
     child["metadata"]["labels"] = {**labels, **child["metadata"]["labels"]}
     return [child]
