@@ -89,8 +89,8 @@ class ProcessStatus:
         suppliers, fleet = parts.suppliers, parts.fleet
         return {
             **report, "keys": suppliers.keyring.digest, "addresses": suppliers.addresses,
-            "audit": suppliers.audit.head_row, "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
-            "suppliers": suppliers.reports.rows(), "looked": fleet.seconds_since_scan(),
+            "audit": suppliers.audit.head_row, "owned": sorted(fleet.running), "shards": len(fleet.epochs),
+            "leader": fleet.keeper.leads, "suppliers": suppliers.reports.rows(), "looked": fleet.seconds_since_scan(),
         }  # fmt: skip
 
     async def status(self) -> Mapping[str, Any]:
