@@ -13,7 +13,8 @@ from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 
 _LENGTH: Final = 1000
-_AGAIN_SECONDS: Final = 1.0
+NOTIFY_SECONDS: Final = 1.0
+"""Least time between two notifications of a worker about one supplier."""
 _REMEMBERED: Final = 10_000
 
 
@@ -36,7 +37,7 @@ class RelayNotifier:
     async def notify(self, suppliers: Iterable[str]) -> None:
         """Notify the owners of suppliers. Errors are ignored, since owners poll anyway."""
         now = self._clock()
-        due = [s for s in suppliers if now - self._notified_at.get(s, -_AGAIN_SECONDS) >= _AGAIN_SECONDS]
+        due = [s for s in suppliers if now - self._notified_at.get(s, -NOTIFY_SECONDS) >= NOTIFY_SECONDS]
         if not due:
             return
         if len(self._notified_at) > _REMEMBERED:
